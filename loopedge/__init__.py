@@ -1,0 +1,74 @@
+"""loopedge keeps the weight tie of a looped transformer from training to the device.
+
+The verbs below are loaded on first use, so that the torch-free ones never import torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loopedge.exporter.pipeline import ExportResult, export
+    from loopedge.inspection import Inspection, inspect
+    from loopedge.model.checkpoint import load, save
+    from loopedge.model.config import LoopedConfig
+    from loopedge.model.contract import LoopedModule
+    from loopedge.model.transformer import LoopedTransformer
+    from loopedge.profiler.pipeline import ProfileResult, profile
+    from loopedge.quantizer.pipeline import QuantizeResult, quantize
+    from loopedge.runtime import Session
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ExportResult",
+    "Inspection",
+    "LoopedConfig",
+    "LoopedModule",
+    "LoopedTransformer",
+    "ProfileResult",
+    "QuantizeResult",
+    "Session",
+    "export",
+    "inspect",
+    "load",
+    "profile",
+    "quantize",
+    "save",
+]
+
+_HOMES = {
+    "ExportResult": "loopedge.exporter.pipeline",
+    "Inspection": "loopedge.inspection",
+    "LoopedConfig": "loopedge.model.config",
+    "LoopedModule": "loopedge.model.contract",
+    "LoopedTransformer": "loopedge.model.transformer",
+    "ProfileResult": "loopedge.profiler.pipeline",
+    "QuantizeResult": "loopedge.quantizer.pipeline",
+    "Session": "loopedge.runtime",
+    "export": "loopedge.exporter.pipeline",
+    "inspect": "loopedge.inspection",
+    "load": "loopedge.model.checkpoint",
+    "profile": "loopedge.profiler.pipeline",
+    "quantize": "loopedge.quantizer.pipeline",
+    "save": "loopedge.model.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'loopedge' has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(home), name)
+    except ModuleNotFoundError as error:
+        if error.name not in {"torch", "onnxscript"}:
+            raise
+        from loopedge.errors import MissingExtraError
+
+        raise MissingExtraError(f"loopedge.{name}", extra="train") from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,81 @@
+"""The errors that loopedge raises on purpose: one line each, with a hint that can be run."""
+
+__all__ = [
+    "BudgetError",
+    "InputError",
+    "LoopedgeError",
+    "MissingExtraError",
+    "ProviderError",
+    "VerificationError",
+]
+
+
+class LoopedgeError(Exception):
+    """Root of every deliberate error.
+
+    Args:
+        message: One line: what, where, measured against allowed.
+        hint: A command or an option that mends it.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InputError(LoopedgeError):
+    """The user's files, options or model cannot be used as they are."""
+
+
+class MissingExtraError(InputError):
+    """A command needs packages that the base install leaves out."""
+
+    def __init__(self, needs: str, *, extra: str) -> None:
+        super().__init__(
+            f"{needs} needs the extra '{extra}'", hint=f"pip install 'loopedge[{extra}]'"
+        )
+        self.extra = extra
+
+
+class VerificationError(LoopedgeError):
+    """A written artifact does not compute what its source computes.
+
+    Args:
+        message: What was compared and where it failed.
+        measured: The error that was found.
+        allowed: The error that would have passed.
+        hint: A command or an option that mends it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        measured: float | None = None,
+        allowed: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.measured = measured
+        self.allowed = allowed
+
+
+class BudgetError(LoopedgeError):
+    """A stated budget (coverage, accuracy, regression) was missed."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        measured: float | None = None,
+        allowed: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.measured = measured
+        self.allowed = allowed
+
+
+class ProviderError(LoopedgeError):
+    """The execution provider that was asked for does not run the graph."""

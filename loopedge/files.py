@@ -1,0 +1,90 @@
+"""Write files so that they appear whole or not at all."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from loopedge.errors import InputError
+
+__all__ = ["check_target", "file_sha256", "staged_folder", "write_text_atomic"]
+
+
+def check_target(target: Path, *, force: bool) -> None:
+    """Refuse a target that exists (without ``force``) or cannot be written.
+
+    Raises:
+        InputError: The target exists, is a folder, or its folder is missing or not writable.
+    """
+    if target.is_dir():
+        raise InputError(f"{target} is a folder, a file name is needed", hint="name a file with -o")
+    if target.exists() and not force:
+        raise InputError(f"{target} exists already", hint="add --force to replace it")
+    if not target.parent.is_dir():
+        raise InputError(
+            f"folder {target.parent} does not exist", hint=f"mkdir -p {target.parent}"
+        )
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"folder {target.parent} cannot be written", hint="name another with -o")
+
+
+@contextlib.contextmanager
+def staged_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``target``; move what it holds into place on success.
+
+    Files written into the folder are synced and renamed next to ``target`` when the block ends
+    without an exception (``target`` itself last, so that whoever sees it sees its data files too);
+    otherwise the folder is removed and nothing is left.
+
+    Raises:
+        InputError: The disk is full or the folder cannot be written.
+    """
+    stage: tempfile.TemporaryDirectory[str] | None = None
+    try:
+        stage = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+        folder = Path(stage.name)
+        yield folder
+        names = sorted(path.name for path in folder.iterdir())
+        for name in names:
+            with (folder / name).open("rb") as written:
+                os.fsync(written.fileno())
+        for name in sorted(names, key=lambda name: name == target.name):
+            (folder / name).replace(target.parent / name)
+    except OSError as error:
+        raise _explain(error, target) from error
+    finally:
+        if stage is not None:
+            stage.cleanup()
+
+
+def write_text_atomic(target: Path, text: str, *, force: bool = True) -> None:
+    """Write ``text`` to ``target`` (UTF-8), whole or not at all.
+
+    Raises:
+        InputError: As `check_target`, or the disk is full.
+    """
+    check_target(target, force=force)
+    with staged_folder(target) as folder:
+        (folder / target.name).write_text(text, encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hex digits."""
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def _explain(error: OSError, target: Path) -> Exception:
+    if error.errno == errno.ENOSPC:
+        return InputError(
+            f"no space left on the disk that holds {target.parent}; nothing was written",
+            hint="free some space or name another folder with -o",
+        )
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return InputError(
+            f"folder {target.parent} cannot be written", hint="name another with -o"
+        )
+    return error

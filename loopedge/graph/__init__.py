@@ -1,0 +1,1 @@
+"""ONNX artifacts and passes over them (onnx_ir): ties, tables, folding, rewriting."""

@@ -1,0 +1,129 @@
+"""Open ONNX files with clear errors and write artifacts whole or not at all."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from loopedge.errors import InputError
+from loopedge.files import check_target, staged_folder
+
+__all__ = ["EXTERNAL_THRESHOLD_BYTES", "artifact_files", "open_artifact", "write_artifact"]
+
+EXTERNAL_THRESHOLD_BYTES = 256 * 1024
+"""Total initializer bytes above which weights go to ``<name>.data`` (benchmarks/export)."""
+
+
+def open_artifact(path: str | Path) -> ir.Model:
+    """Load an ONNX file; its external data stays on disk until it is read.
+
+    Raises:
+        InputError: The file is missing, is not ONNX, or its external data is missing or short.
+    """
+    source = Path(path)
+    if source.is_dir():
+        raise InputError(f"{source} is a folder, an ONNX file is needed")
+    if not source.exists():
+        raise InputError(f"{source} does not exist", hint="loopedge export model.pt")
+    try:
+        model = ir.load(source)
+    except PermissionError as error:
+        raise InputError(f"{source} cannot be read: permission denied") from error
+    except Exception as error:  # protobuf raises several unrelated kinds
+        raise InputError(f"{source} is not an ONNX file: {str(error).splitlines()[0]}") from error
+    if not model.graph.name and not len(model.graph) and not model.graph.outputs:
+        raise InputError(f"{source} is not an ONNX file: it holds no graph")
+    for value in _initializers(model):
+        tensor = value.const_value
+        if not isinstance(tensor, ir.ExternalTensor):
+            continue
+        data = source.parent / tensor.location
+        if not data.exists():
+            raise InputError(
+                f"{source}: external data {tensor.location} is missing beside the file",
+                hint=f"copy {tensor.location} into {source.parent}",
+            )
+        needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+        if data.stat().st_size < needed:
+            raise InputError(
+                f"{data} is truncated: {data.stat().st_size} bytes, "
+                f"tensor {value.name} ends at byte {needed}"
+            )
+    return model
+
+
+def write_artifact(
+    model: ir.Model,
+    target: Path,
+    *,
+    force: bool = False,
+    external_threshold_bytes: int = EXTERNAL_THRESHOLD_BYTES,
+    verify: Callable[[Path], None] | None = None,
+) -> list[Path]:
+    """Write ``model`` (and ``<target>.data``) beside the target, verify, then rename.
+
+    Args:
+        model: Graph to write; its large initializers may be lazy.
+        target: Path of the ``.onnx`` file.
+        force: Replace an existing artifact.
+        external_threshold_bytes: Total initializer bytes above which weights go to a data file.
+        verify: Called with the staged file; when it raises, nothing is left.
+
+    Returns:
+        The files written, the ``.onnx`` first.
+
+    Raises:
+        InputError: The target exists or cannot be written.
+    """
+    check_target(target, force=force)
+    total = sum(value.const_value.nbytes for value in _initializers(model) if value.const_value)
+    data_name = f"{target.name}.data"
+    external = total > external_threshold_bytes
+    with staged_folder(target) as folder:
+        staged = folder / target.name
+        # ONNX Runtime memory-maps external tensors; small ones stay in the file (shapes, scalars).
+        ir.save(
+            model,
+            staged,
+            external_data=data_name if external else None,
+            size_threshold_bytes=1024,
+        )
+        if verify is not None:
+            verify(staged)
+    if not external:
+        with contextlib.suppress(FileNotFoundError):
+            (target.parent / data_name).unlink()
+    return artifact_files(target)
+
+
+def artifact_files(path: str | Path) -> list[Path]:
+    """List an ONNX file and the external data files it names, each once.
+
+    Raises:
+        InputError: As `open_artifact`.
+    """
+    source = Path(path)
+    locations = {
+        value.const_value.location
+        for value in _initializers(open_artifact(source))
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
+    return [source, *(source.parent / name for name in sorted(str(item) for item in locations))]
+
+
+def check_model(path: Path) -> None:
+    """Run ONNX's own full checker on a file.
+
+    Raises:
+        onnx.checker.ValidationError: The graph is invalid.
+    """
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def _initializers(model: ir.Model) -> list[ir.Value]:
+    values = list(model.graph.initializers.values())
+    for graph in model.graph.subgraphs():
+        values.extend(graph.initializers.values())
+    return values

@@ -1,0 +1,68 @@
+"""What an artifact says of itself in ``metadata_props`` under ``loopedge.*``."""
+
+import json
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from loopedge.errors import InputError
+
+__all__ = ["ArtifactMetadata", "read_metadata", "write_metadata"]
+
+PREFIX = "loopedge."
+Form = Literal["loop", "unrolled", "scan"]
+
+
+class ArtifactMetadata(BaseModel):
+    """The ``loopedge.*`` properties of an artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    version: str
+    form: Form
+    loops: int = Field(ge=1, description="Iterations that run unless the input 'loops' says else.")
+    trained_loops: int = Field(ge=1)
+    max_loops: int | None = Field(
+        default=None, description="Rows of the timestep tables; later counts are clamped to it."
+    )
+    dynamic_loops: bool = False
+    tables: list[str] = Field(default_factory=list, description="Timestep table initializers.")
+    twin: Literal["untied"] | None = None
+    checkpoint_sha256: str | None = None
+    max_rel_error: float | None = None
+    task: dict[str, Any] = Field(default_factory=dict)
+    quantization: dict[str, Any] | None = None
+
+
+def read_metadata(properties: Mapping[str, str]) -> ArtifactMetadata | None:
+    """Parse the properties of a model; None when loopedge did not write it.
+
+    Args:
+        properties: ``metadata_props`` of an onnx_ir model, or the custom metadata map of an
+            onnxruntime session.
+
+    Raises:
+        InputError: The properties are there but not valid.
+    """
+    found = {
+        name.removeprefix(PREFIX): value
+        for name, value in properties.items()
+        if name.startswith(PREFIX)
+    }
+    if "form" not in found:
+        return None
+    try:
+        return ArtifactMetadata.model_validate(
+            {name: json.loads(value) for name, value in found.items()}
+        )
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise InputError(f"the loopedge metadata of the model is damaged: {error}") from error
+
+
+def write_metadata(metadata: ArtifactMetadata, properties: MutableMapping[str, str]) -> None:
+    """Store ``metadata`` in ``properties``, replacing what stood there under ``loopedge.*``."""
+    for name in [name for name in properties if name.startswith(PREFIX)]:
+        del properties[name]
+    for name, value in metadata.model_dump(exclude_none=True).items():
+        properties[PREFIX + name] = json.dumps(value, sort_keys=True)

@@ -1,0 +1,1 @@
+"""The torch side: the LoopedModule contract, the reference transformer, checkpoints."""

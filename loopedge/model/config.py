@@ -1,0 +1,81 @@
+"""Configuration of the reference looped transformer (torch-free)."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["LoopedConfig"]
+
+
+class LoopedConfig(BaseModel):
+    """Sizes and choices of a `LoopedTransformer`.
+
+    Exactly one of ``vocab_size`` (token inputs, int64 (batch, sequence)) and ``features``
+    (continuous inputs, float32 (batch, sequence, features)) is set.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    d_model: int = Field(default=64, ge=2, le=65536)
+    heads: int = Field(default=4, ge=1, le=1024)
+    layers: int = Field(default=1, ge=1, le=256, description="Distinct layers in the core.")
+    loops: int = Field(default=4, ge=1, le=65536, description="Trained loop count.")
+    mlp_ratio: float = Field(default=4.0, gt=0, le=64)
+    bias: bool = Field(default=False, description="Biases in the linears of the core.")
+    vocab_size: int | None = Field(default=None, ge=1)
+    features: int | None = Field(default=None, ge=1)
+    outputs: int | None = Field(
+        default=None, ge=1, description="Width of the head; default: vocab_size or features."
+    )
+    horizon: int | None = Field(
+        default=None, ge=1, description="Steps a read='last' head gives: (batch, horizon, outputs)."
+    )
+    read: Literal["all", "last"] = Field(
+        default="all", description="Which positions the head reads."
+    )
+    tied_head: bool = Field(
+        default=True, description="Token models: the head shares the embedding's weight."
+    )
+    max_length: int = Field(default=128, ge=1, le=1_048_576)
+    causal: bool = True
+    padding: bool = Field(default=False, description="Takes attention_mask (batch, sequence).")
+    positions: Literal["learned", "rotary", "none"] = "learned"
+    timestep: Literal["none", "constant", "sinusoidal", "learned"] = "sinusoidal"
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.vocab_size is None) == (self.features is None):
+            raise ValueError("set exactly one of vocab_size and features")
+        if self.d_model % self.heads:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of heads {self.heads}")
+        if self.positions == "rotary" and (self.d_model // self.heads) % 2:
+            raise ValueError("rotary positions need an even head size d_model / heads")
+        if self.horizon is not None and self.read != "last":
+            raise ValueError("horizon needs read='last'")
+        return self
+
+    @property
+    def head_size(self) -> int:
+        """Features of one attention head."""
+        return self.d_model // self.heads
+
+    @property
+    def d_ff(self) -> int:
+        """Hidden features of the MLP."""
+        return round(self.d_model * self.mlp_ratio)
+
+    @property
+    def head_outputs(self) -> int:
+        """Width of one read position of the output."""
+        return self.outputs or self.vocab_size or self.features or 0
+
+    @property
+    def head_is_tied(self) -> bool:
+        """Whether the head reads the embedding's weight."""
+        return (
+            self.tied_head
+            and self.vocab_size is not None
+            and self.horizon is None
+            and self.head_outputs == self.vocab_size
+        )

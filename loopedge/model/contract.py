@@ -1,0 +1,91 @@
+"""The contract every looped model fulfils: prelude, core, coda and a timestep table."""
+
+from typing import Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LoopedModule", "LoopedProtocol", "Tensors", "as_tuple", "run_loops"]
+
+Tensors = Tensor | tuple[Tensor, ...]
+
+
+@runtime_checkable
+class LoopedProtocol(Protocol):
+    """What the exporter, the trainer and the profiler see of any looped model."""
+
+    loops: int
+
+    def prelude(self, *inputs: Tensor) -> tuple[Tensors, Tensors]:
+        """Map the inputs to ``(state, context)``: tensors or tuples of tensors."""
+        ...
+
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        """Apply the looped block once; ``row`` holds this iteration's constants."""
+        ...
+
+    def coda(self, state: Tensors, context: Tensors) -> Tensors:
+        """Map the last state to the outputs."""
+        ...
+
+    def timestep_table(self, loops: int) -> dict[str, Tensor]:
+        """Return per-iteration constants, each of shape (loops, ...); may be empty."""
+        ...
+
+
+class LoopedModule(nn.Module):
+    """Base class for modules under the contract; it supplies ``forward``.
+
+    Subclasses set ``loops`` (the trained loop count) and define ``prelude``, ``core``, ``coda``
+    and, where iterations differ, ``timestep_table``. The network that computes the table runs at
+    export time only and never enters the graph. An optional method
+    ``halt(state, previous) -> bool tensor (batch,)`` stops rows early.
+    """
+
+    loops: int
+
+    def prelude(self, *inputs: Tensor) -> tuple[Tensors, Tensors]:
+        """Map the inputs to ``(state, context)``: tensors or tuples of tensors."""
+        raise NotImplementedError(f"{type(self).__name__}.prelude")
+
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        """Apply the looped block once; ``row`` holds this iteration's constants."""
+        raise NotImplementedError(f"{type(self).__name__}.core")
+
+    def coda(self, state: Tensors, context: Tensors) -> Tensors:
+        """Map the last state to the outputs."""
+        raise NotImplementedError(f"{type(self).__name__}.coda")
+
+    def timestep_table(self, loops: int) -> dict[str, Tensor]:
+        """Return per-iteration constants, each of shape (loops, ...); may be empty."""
+        return {}
+
+    def forward(self, *inputs: Tensor, loops: int | None = None) -> Tensors:
+        """Run prelude, ``loops`` iterations of the core (default: trained count), and coda."""
+        return run_loops(self, *inputs, loops=loops)
+
+
+def run_loops(model: nn.Module, *inputs: Tensor, loops: int | None = None) -> Tensors:
+    """Run any module that has the contract's methods, in eager PyTorch.
+
+    Args:
+        model: A module with prelude, core, coda and timestep_table.
+        inputs: What the prelude takes.
+        loops: How often the core is applied; default: the trained count.
+
+    Returns:
+        What the coda returns.
+    """
+    looped = cast("LoopedProtocol", model)
+    loops = looped.loops if loops is None else loops
+    state, context = looped.prelude(*inputs)
+    table = looped.timestep_table(loops)
+    rows = {name: values.unbind(0) for name, values in table.items()}
+    for t in range(loops):
+        state = looped.core(state, context, {name: values[t] for name, values in rows.items()})
+    return looped.coda(state, context)
+
+
+def as_tuple(tensors: Tensors) -> tuple[Tensor, ...]:
+    """Return a tensor or a tuple of tensors as a tuple."""
+    return (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors)

@@ -1,0 +1,286 @@
+"""The reference looped transformer, with and without timestep encoding (Xu & Sato 2025)."""
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from loopedge.model.config import LoopedConfig
+from loopedge.model.contract import LoopedModule, Tensors, as_tuple
+from loopedge.model.timestep import (
+    FIELDS,
+    ConstantTimestep,
+    LearnedTimestep,
+    SinusoidalTimestep,
+)
+
+__all__ = ["LoopedTransformer"]
+
+ROTARY_BASE = 10_000.0
+NORM_EPS = torch.finfo(torch.float32).eps  # what torch.nn.RMSNorm takes by default
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; mask and rotary tables come from the context."""
+
+    def __init__(self, config: LoopedConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.causal = config.causal
+        d_model = config.d_model
+        self.q = nn.Linear(d_model, d_model, bias=config.bias)
+        self.k = nn.Linear(d_model, d_model, bias=config.bias)
+        self.v = nn.Linear(d_model, d_model, bias=config.bias)
+        self.o = nn.Linear(d_model, d_model, bias=config.bias)
+
+    def forward(self, x: Tensor, mask: Tensor | None, rotary: tuple[Tensor, ...]) -> Tensor:
+        """Attend; x is float32 (batch, sequence, d_model), as is the result."""
+        q, k, v = (
+            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, nh, S, hs)
+            for projection in (self.q, self.k, self.v)
+        )
+        if rotary:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        attended = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=self.causal and mask is None
+        )
+        return cast("Tensor", self.o(attended.transpose(1, 2).flatten(2)))
+
+
+class MLP(nn.Module):
+    """Linear, exact GELU, Linear."""
+
+    def __init__(self, config: LoopedConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float32 (batch, sequence, d_model) to the same shape."""
+        return cast("Tensor", self.down(F.gelu(self.up(x))))
+
+
+class Layer(nn.Module):
+    """One pre-norm transformer layer whose norms and branches take a row of the table."""
+
+    def __init__(self, config: LoopedConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, rotary: tuple[Tensor, ...], row: dict[str, Tensor]
+    ) -> Tensor:
+        """Apply the layer; ``row`` holds `FIELDS`, each float32 (d_model,), or nothing."""
+        attended = self.attention(rms_norm(x, row.get("norm_attention")), mask, rotary)
+        x = x + self.dropout(gated(attended, row.get("gate_attention")))
+        return x + self.dropout(
+            gated(self.mlp(rms_norm(x, row.get("norm_mlp"))), row.get("gate_mlp"))
+        )
+
+
+class LoopedTransformer(LoopedModule):
+    """A transformer whose core of ``config.layers`` layers is applied ``config.loops`` times.
+
+    Token models take ``input_ids`` int64 (batch, sequence), continuous ones ``inputs`` float32
+    (batch, sequence, features); with ``config.padding`` both also take ``attention_mask`` int64
+    (batch, sequence), 1 = keep. The output is float32 (batch, sequence, outputs); with
+    ``read="last"`` (batch, outputs) of the last position, or (batch, horizon, outputs).
+
+    Continuous models carry the scaling of their data: inputs in raw units come in, outputs in raw
+    units come out (`set_scaling`).
+
+    Args:
+        config: Sizes and choices.
+    """
+
+    def __init__(self, config: LoopedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.loops = config.loops
+        d_model, outputs = config.d_model, config.head_outputs
+        if config.vocab_size is not None:
+            self.embedding = nn.Embedding(config.vocab_size, d_model)
+        else:
+            features = config.features or 0
+            self.input = nn.Linear(features, d_model)
+            self.register_buffer("input_mean", torch.zeros(features))
+            self.register_buffer("input_scale", torch.ones(features))
+            self.register_buffer("output_mean", torch.zeros(outputs))
+            self.register_buffer("output_scale", torch.ones(outputs))
+        if config.positions == "learned":
+            self.position = nn.Embedding(config.max_length, d_model)
+        self.core_layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(d_model)
+        if not config.head_is_tied:
+            self.head = nn.Linear(d_model, outputs * (config.horizon or 1), bias=False)
+        self.apply(initialise)
+        for name, parameter in self.named_parameters():
+            if name.endswith(("attention.o.weight", "mlp.down.weight")):
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.layers))
+        # After `initialise`: the generator keeps PyTorch's own initialisation and its zero end.
+        if config.timestep == "sinusoidal":
+            self.timestep: nn.Module = SinusoidalTimestep(config)
+        elif config.timestep == "learned":
+            self.timestep = LearnedTimestep(config)
+        elif config.timestep == "constant":
+            self.timestep = ConstantTimestep(config)
+
+    def set_scaling(
+        self, input_mean: Tensor, input_scale: Tensor, output_mean: Tensor, output_scale: Tensor
+    ) -> None:
+        """Store the scaling fitted on training data: float32 (features,) and (outputs,).
+
+        Raises:
+            ValueError: A token model has no scaling, or a shape differs.
+        """
+        if self.config.features is None:
+            raise ValueError("a token model has no scaling")
+        for name, value in (
+            ("input_mean", input_mean),
+            ("input_scale", input_scale),
+            ("output_mean", output_mean),
+            ("output_scale", output_scale),
+        ):
+            buffer = self.get_buffer(name)
+            if buffer.shape != value.shape:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, not {buffer.shape}")
+            buffer.copy_(value)
+
+    def prelude(
+        self, inputs: Tensor, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Embed the inputs.
+
+        Args:
+            inputs: int64 (batch, sequence) or float32 (batch, sequence, features), raw units.
+            attention_mask: int64 (batch, sequence), 1 = keep; None keeps all.
+
+        Returns:
+            The state float32 (batch, sequence, d_model) and the context: rotary tables, then the
+            boolean mask, as far as the configuration needs them.
+        """
+        length = inputs.shape[1]
+        if self.config.vocab_size is not None:
+            x = self.embedding(inputs)
+        else:
+            scaled = (inputs - self.get_buffer("input_mean")) / self.get_buffer("input_scale")
+            x = self.input(scaled)
+        if self.config.positions == "learned":
+            x = x + self.position.weight[:length]
+        context: tuple[Tensor, ...] = ()
+        if self.config.positions == "rotary":
+            context = rotary_tables(length, self.config.head_size, x.device)
+        if attention_mask is not None:
+            context = (*context, attention_pattern(attention_mask, causal=self.config.causal))
+        return x, context
+
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensor:
+        """Apply the tied layers once; all states are float32 (batch, sequence, d_model)."""
+        (x,) = as_tuple(state)
+        tensors = as_tuple(context)
+        rotary = tensors[:2] if self.config.positions == "rotary" else ()
+        mask = tensors[-1] if len(tensors) > len(rotary) else None
+        if self.config.timestep == "constant":
+            row = split_fields(self.timestep())
+        for m, layer in enumerate(self.core_layers):
+            fields = {name: row[f"{name}.{m}"] for name in FIELDS} if row else {}
+            x = layer(x, mask, rotary, fields)
+        return x
+
+    def coda(self, state: Tensors, context: Tensors) -> Tensor:
+        """Read the outputs off the last state."""
+        (x,) = as_tuple(state)
+        config = self.config
+        if config.read == "last":
+            x = x[:, -1]
+        x = self.norm(x)
+        if config.head_is_tied:
+            return F.linear(x, self.embedding.weight)
+        x = self.head(x)
+        if config.horizon is not None:
+            x = x.unflatten(-1, (config.horizon, config.head_outputs))
+        if config.features is not None:
+            x = x * self.get_buffer("output_scale") + self.get_buffer("output_mean")
+        return x
+
+    def timestep_table(self, loops: int) -> dict[str, Tensor]:
+        """Return the rows of iterations 0..loops-1, each float32 (loops, d_model).
+
+        The scale is stored as the finished norm weight 1 + scale.
+        """
+        if self.config.timestep not in {"sinusoidal", "learned"}:
+            return {}
+        return split_fields(self.timestep(loops))
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the prelude's inputs in the exported graph."""
+        first = "input_ids" if self.config.vocab_size is not None else "inputs"
+        return (first, "attention_mask") if self.config.padding else (first,)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the coda's outputs in the exported graph."""
+        return ("logits",) if self.config.vocab_size is not None else ("outputs",)
+
+
+def split_fields(rows: Tensor) -> dict[str, Tensor]:
+    """Split (..., layers, 4, d_model) into one entry per layer and field, scales made weights."""
+    fields = {}
+    for m in range(rows.shape[-3]):
+        for i, name in enumerate(FIELDS):
+            values = rows[..., m, i, :]
+            fields[f"{name}.{m}"] = 1 + values if name.startswith("norm") else values
+    return fields
+
+
+def rms_norm(x: Tensor, weight: Tensor | None) -> Tensor:
+    """Normalise the last axis by its root mean square, times ``weight`` (d_model,)."""
+    return F.rms_norm(x, (x.shape[-1],), weight, NORM_EPS)
+
+
+def gated(x: Tensor, gate: Tensor | None) -> Tensor:
+    """Multiply by the gate (d_model,), where there is one."""
+    return x if gate is None else x * gate
+
+
+def rotary_tables(length: int, head_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines of rotary positions, each float32 (length, head_size)."""
+    half = torch.arange(0, head_size, 2, dtype=torch.float32, device=device) / head_size
+    angles = torch.arange(length, device=device)[:, None] * ROTARY_BASE**-half
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn (batch, heads, sequence, head_size) by rotary tables (sequence, head_size)."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def attention_pattern(attention_mask: Tensor, *, causal: bool) -> Tensor:
+    """Return which keys a query may read, as bool (batch, 1, sequence or 1, sequence).
+
+    A query that could read nothing (a padded one) reads itself or everything instead: its output
+    is ignored, but must not become NaN.
+    """
+    keep = attention_mask.to(torch.bool)[:, None, None, :]  # (B, 1, 1, S)
+    if not causal:
+        return keep | ~keep.any(-1, keepdim=True)
+    length = attention_mask.shape[1]
+    position = torch.arange(length, device=attention_mask.device)
+    past = position[None, :] <= position[:, None]  # (S, S)
+    itself = position[None, :] == position[:, None]
+    return (keep & past) | itself
+
+
+def initialise(module: nn.Module) -> None:
+    """Initialise linears and embeddings as the paper's module does (normal, 0.02)."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

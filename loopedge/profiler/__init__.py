@@ -1,0 +1,1 @@
+"""Measure deployed models: fresh child processes, ORT traces, untied twins."""
