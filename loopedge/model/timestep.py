@@ -79,6 +79,6 @@ class ConstantTimestep(nn.Module):
         super().__init__()
         self.rows = nn.Parameter(torch.zeros(config.layers, len(FIELDS), config.d_model))
 
-    def forward(self) -> Tensor:
-        """Return raw gates and scales, float32 (layers, 4, d_model)."""
-        return self.rows
+    def forward(self, loops: int) -> Tensor:
+        """Return raw gates and scales, float32 (loops, layers, 4, d_model), all rows equal."""
+        return self.rows.expand(loops, *self.rows.shape)

@@ -184,8 +184,6 @@ class LoopedTransformer(LoopedModule):
         tensors = as_tuple(context)
         rotary = tensors[:2] if self.config.positions == "rotary" else ()
         mask = tensors[-1] if len(tensors) > len(rotary) else None
-        if self.config.timestep == "constant":
-            row = split_fields(self.timestep())
         for m, layer in enumerate(self.core_layers):
             fields = {name: row[f"{name}.{m}"] for name in FIELDS} if row else {}
             x = layer(x, mask, rotary, fields)
@@ -212,7 +210,7 @@ class LoopedTransformer(LoopedModule):
 
         The scale is stored as the finished norm weight 1 + scale.
         """
-        if self.config.timestep not in {"sinusoidal", "learned"}:
+        if self.config.timestep == "none":
             return {}
         return split_fields(self.timestep(loops))
 
@@ -229,11 +227,11 @@ class LoopedTransformer(LoopedModule):
 
 
 def split_fields(rows: Tensor) -> dict[str, Tensor]:
-    """Split (..., layers, 4, d_model) into one entry per layer and field, scales made weights."""
+    """Split (loops, layers, 4, d_model) into one entry per layer and field, scales made weights."""
     fields = {}
-    for m in range(rows.shape[-3]):
+    for m in range(rows.shape[1]):
         for i, name in enumerate(FIELDS):
-            values = rows[..., m, i, :]
+            values = rows[:, m, i]
             fields[f"{name}.{m}"] = 1 + values if name.startswith("norm") else values
     return fields
 

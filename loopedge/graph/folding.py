@@ -1,0 +1,33 @@
+"""Fold what depends on constants only."""
+
+import onnx_ir as ir
+
+__all__ = ["fold_constants"]
+
+MAX_FOLDED_ELEMENTS = 65_536
+
+
+def fold_constants(model: ir.Model) -> None:
+    """Fold constant nodes and drop casts and copies that do nothing, in place.
+
+    Weights (initializers of two dimensions and more) and timestep tables are never folded, so that
+    each keeps its one copy and its name.
+    """
+    from onnxscript import optimizer  # in the extra `train`: quantize and profile do without
+
+    protected = {
+        value
+        for value in model.graph.initializers.values()
+        if len(value.shape or ()) >= 2 or (value.name or "").startswith("timestep.")
+    }
+
+    def should_fold(node: ir.Node) -> bool | None:
+        return False if any(value in protected for value in node.inputs) else None
+
+    optimizer.optimize_ir(
+        model,
+        onnx_shape_inference=False,
+        input_size_limit=MAX_FOLDED_ELEMENTS,
+        output_size_limit=MAX_FOLDED_ELEMENTS,
+        should_fold=should_fold,
+    )

@@ -1,0 +1,108 @@
+"""Store every linear weight once, as [in, out].
+
+PyTorch keeps a linear weight as [out, in], so a captured graph reads it through a Transpose. ONNX
+Runtime folds such a Transpose into a second copy (inside a Loop body into one more). This pass
+folds it into the stored tensor; where another node reads the weight as it is (a tied embedding), the
+stored layout stays and the MatMul adapts: x W^T = (W x^T)^T.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = ["fold_weight_layouts"]
+
+LAST_TWO_SWAPPED = (1, 0)
+
+
+def fold_weight_layouts(model: ir.Model) -> bool:
+    """Fold Transposes of two-dimensional weights, in place.
+
+    Args:
+        model: Graph with the weights as initializers of the main graph.
+
+    Returns:
+        Whether anything changed.
+
+    Ensures: no Transpose of a weight is left, except where a node other than MatMul reads it.
+    """
+    changed = False
+    for value in list(model.graph.initializers.values()):
+        transposes = [node for node, _ in value.uses() if _is_transpose(node)]
+        if not transposes or value.is_graph_output():
+            continue
+        if len(transposes) == len(value.uses()):
+            _store_transposed(value, transposes)
+            changed = True
+        else:
+            changed |= _adapt_readers(transposes)
+    return changed
+
+
+def _is_transpose(node: ir.Node) -> bool:
+    if node.op_type != "Transpose" or node.domain:
+        return False
+    perm = node.attributes.get("perm")
+    return perm is not None and tuple(perm.as_ints()) == LAST_TWO_SWAPPED
+
+
+def _store_transposed(value: ir.Value, transposes: list[ir.Node]) -> None:
+    tensor = value.const_value
+    if tensor is None:
+        return
+    array = np.ascontiguousarray(tensor.numpy().T)
+    value.const_value = ir.tensor(array, name=value.name)
+    value.shape = ir.Shape(array.shape)
+    for node in transposes:
+        ir.convenience.replace_all_uses_with(node.outputs[0], value)
+        _remove(node)
+
+
+def _adapt_readers(transposes: list[ir.Node]) -> bool:
+    changed = False
+    for transpose in transposes:
+        (weight,) = transpose.inputs
+        for matmul, index in list(transpose.outputs[0].uses()):
+            x = matmul.inputs[0]
+            rank = None if x is None or x.shape is None else len(x.shape)
+            if matmul.op_type != "MatMul" or index != 1 or rank is None or rank < 2:
+                continue
+            _swap_sides(matmul, weight, x, rank)
+            changed = True
+        if not transpose.outputs[0].uses():
+            _remove(transpose)
+    return changed
+
+
+def _swap_sides(
+    matmul: ir.Node, weight: ir.Value | None, x: ir.Value | None, rank: int
+) -> None:
+    """Rewrite MatMul(x, W^T) as Transpose(MatMul(W, Transpose(x))).
+
+    A constant left operand is neither packed nor folded by ONNX Runtime, so the weight stays the
+    only copy.
+    """
+    graph = matmul.graph
+    if graph is None:
+        return
+    perm = [*range(rank - 2), rank - 1, rank - 2]
+    name, output = matmul.name, matmul.outputs[0]
+    turned = ir.node("Transpose", [x], attributes={"perm": perm}, name=f"{name}.turn")
+    product = ir.node("MatMul", [weight, turned.outputs[0]], name=name)
+    back = ir.node("Transpose", product.outputs, attributes={"perm": perm}, name=f"{name}.back")
+    turned.outputs[0].name = f"{output.name}.turned"
+    product.outputs[0].name = f"{output.name}.product"
+    for new in (turned.outputs[0], product.outputs[0], back.outputs[0]):
+        new.type = output.type
+    back.outputs[0].shape = output.shape
+    graph.insert_before(matmul, [turned, product, back])
+    final_name = output.name
+    ir.convenience.replace_all_uses_with(
+        output, back.outputs[0], replace_graph_outputs=True
+    )
+    graph.remove(matmul, safe=True)
+    back.outputs[0].name = final_name
+
+
+def _remove(node: ir.Node) -> None:
+    if node.graph is not None:
+        node.graph.remove(node, safe=True)

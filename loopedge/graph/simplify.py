@@ -1,0 +1,134 @@
+"""Passes that shrink a graph without changing what it computes."""
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+__all__ = ["hoist_invariants", "simplify_reshapes", "strip_metadata", "tidy"]
+
+
+def tidy(model: ir.Model) -> None:
+    """Merge equal nodes, lift constants, drop what is unused, and strip capture metadata."""
+    for one_pass in (
+        common.IdentityEliminationPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+    ):
+        one_pass(model)
+    _merge_integer_constants(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    model.graph.sort()
+    strip_metadata(model)
+
+
+def _merge_integer_constants(model: ir.Model) -> None:
+    """Keep one initializer per distinct shape constant.
+
+    Float initializers stay apart: tables and weights may hold equal values by chance.
+    """
+    kept: dict[tuple[object, ...], ir.Value] = {}
+    for name, value in list(model.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.size > 16 or not tensor.dtype.is_integer():
+            continue
+        first = kept.setdefault((tensor.dtype, tuple(value.shape or ()), tensor.tobytes()), value)
+        if first is not value and not value.is_graph_output():
+            ir.convenience.replace_all_uses_with(value, first)
+            del model.graph.initializers[name]
+
+
+def strip_metadata(model: ir.Model) -> None:
+    """Drop doc strings and node and value metadata, which hold absolute source paths."""
+    kept = dict(model.metadata_props)
+    common.ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.clear()
+    model.metadata_props.update(kept)
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in (*graph.inputs, *graph.initializers.values()):
+            value.metadata_props.clear()
+            value.doc_string = None
+        for node in graph:
+            for output in node.outputs:
+                output.metadata_props.clear()
+                output.doc_string = None
+
+
+def simplify_reshapes(model: ir.Model) -> bool:
+    """Replace computed Reshape shapes by constants where the symbolic shapes allow it, in place.
+
+    A dimension equal to the input's at the same place becomes 0 (copy), one other may be -1. That
+    removes the Shape, Gather and Concat nodes that an exporter emits for dynamic axes, which would
+    run again in every iteration of a loop.
+
+    Returns:
+        Whether anything changed.
+    """
+    changed = False
+    for node in list(model.graph.all_nodes()):
+        if node.op_type != "Reshape" or node.domain or node.inputs[1] is None:
+            continue
+        if node.inputs[1].const_value is not None:
+            continue
+        shape = _constant_shape(node.inputs[0], node.outputs[0])
+        if shape is None:
+            continue
+        value = ir.Value(
+            name=f"{node.outputs[0].name}.shape",
+            type=ir.TensorType(ir.DataType.INT64),
+            shape=ir.Shape([len(shape)]),
+            const_value=ir.tensor(np.array(shape, np.int64), name=f"{node.outputs[0].name}.shape"),
+        )
+        model.graph.register_initializer(value)
+        node.replace_input_with(1, value)
+        node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
+        changed = True
+    return changed
+
+
+def _constant_shape(source: ir.Value | None, target: ir.Value) -> list[int] | None:
+    if source is None or source.shape is None or target.shape is None:
+        return None
+    shape: list[int] = []
+    for axis, dim in enumerate(target.shape):
+        if isinstance(dim, int):
+            if dim == 0:
+                return None
+            shape.append(dim)
+        elif (
+            axis < len(source.shape)
+            and dim.value is not None
+            and not isinstance(source.shape[axis], int)
+            and source.shape[axis] == dim
+        ):
+            shape.append(0)
+        else:
+            shape.append(-1)
+    return shape if shape.count(-1) <= 1 else None
+
+
+def hoist_invariants(model: ir.Model) -> bool:
+    """Move nodes of Loop bodies that read nothing of the body into the graph around it, in place.
+
+    Returns:
+        Whether anything changed.
+    """
+    changed = False
+    for loop in [node for node in model.graph if node.op_type == "Loop" and not node.domain]:
+        body = loop.attributes["body"].as_graph()
+        local = {value for value in body.inputs}
+        outputs = set(body.outputs)
+        for node in list(body):
+            reads_body = any(value in local for value in node.inputs)
+            has_graph = any(
+                attribute.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
+                for attribute in node.attributes.values()
+            )
+            random = node.op_type.startswith(("Random", "Bernoulli", "Multinomial"))
+            if reads_body or has_graph or random or any(out in outputs for out in node.outputs):
+                local.update(node.outputs)
+                continue
+            body.remove(node)
+            model.graph.insert_before(loop, node)
+            changed = True
+    return changed
