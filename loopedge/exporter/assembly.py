@@ -10,10 +10,10 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.exporter.axes import Axes, AxisNames
 from loopedge.exporter.capture import Parts
+from loopedge.graph.weights import TABLE_PREFIX
 
 __all__ = ["Plan", "assemble_loop"]
 
-TABLE_PREFIX = "timestep."
 WRAPPER_PREFIX = "model."  # the attribute that holds the user's module in the captured wrappers
 
 
@@ -184,9 +184,7 @@ def _loop_node(
     iteration = ir.Value(
         name="iteration", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([])
     )
-    condition = ir.Value(
-        name="condition", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([])
-    )
+    condition = ir.Value(name="condition", type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([]))
     carried = [
         ir.Value(name=f"state.{i}", type=value.type, shape=_copy(core.inputs[i].shape))
         for i, value in enumerate(state)
@@ -244,7 +242,9 @@ def _loop_node(
 
 def _named_outputs(coda: _Piece, names: Sequence[str]) -> list[ir.Value]:
     if len(names) != len(coda.outputs):
-        raise InputError(f"the coda gives {len(coda.outputs)} outputs, {len(names)} names are known")
+        raise InputError(
+            f"the coda gives {len(coda.outputs)} outputs, {len(names)} names are known"
+        )
     made = {output for node in coda.nodes for output in node.outputs}
     outputs: list[ir.Value] = []
     for output, name in zip(coda.outputs, names, strict=True):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import loopedge
 from loopedge.errors import InputError
-from loopedge.exporter.assembly import TABLE_PREFIX, Plan, assemble_loop
+from loopedge.exporter.assembly import Plan, assemble_loop
 from loopedge.exporter.axes import Axes, AxisNames, find_axes
 from loopedge.exporter.capture import capture_parts
 from loopedge.exporter.example import example_inputs
@@ -24,7 +24,7 @@ from loopedge.graph.layout import fold_weight_layouts
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
 from loopedge.graph.unrolling import unroll
-from loopedge.graph.weights import TiedWeight, tied_weights, weight_bytes
+from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
 from loopedge.model.checkpoint import load_checkpoint, model_from
 from loopedge.model.contract import LoopedProtocol
 from loopedge.model.transformer import LoopedTransformer

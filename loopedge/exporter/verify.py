@@ -137,9 +137,7 @@ def _run_torch(
         return [output.numpy() for output in as_tuple(looped.coda(state, context))]
 
 
-def _compare(
-    given: Array, expected: Array, mask: Tensor | None, where: str
-) -> tuple[float, float]:
+def _compare(given: Array, expected: Array, mask: Tensor | None, where: str) -> tuple[float, float]:
     if given.shape != expected.shape:
         raise VerificationError(
             f"the exported graph gives shape {given.shape} at {where}, PyTorch {expected.shape}"
@@ -166,9 +164,7 @@ def _write_with_tables(source: Path, target: Path, tables: Mapping[str, Array]) 
     ir.save(model, target, external_data=f"{target.name}.data", size_threshold_bytes=1024)
 
 
-def resized_examples(
-    example: tuple[Tensor, ...], axes: Axes
-) -> ExampleMaker:
+def resized_examples(example: tuple[Tensor, ...], axes: Axes) -> ExampleMaker:
     """Make inputs of other sizes from a user's example: rows and positions repeated or cut."""
 
     def make(batch: int, sequence: int, seed: int) -> tuple[Tensor, ...]:

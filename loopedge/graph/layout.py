@@ -73,9 +73,7 @@ def _adapt_readers(transposes: list[ir.Node]) -> bool:
     return changed
 
 
-def _swap_sides(
-    matmul: ir.Node, weight: ir.Value | None, x: ir.Value | None, rank: int
-) -> None:
+def _swap_sides(matmul: ir.Node, weight: ir.Value | None, x: ir.Value | None, rank: int) -> None:
     """Rewrite MatMul(x, W^T) as Transpose(MatMul(W, Transpose(x))).
 
     A constant left operand is neither packed nor folded by ONNX Runtime, so the weight stays the
@@ -96,9 +94,7 @@ def _swap_sides(
     back.outputs[0].shape = output.shape
     graph.insert_before(matmul, [turned, product, back])
     final_name = output.name
-    ir.convenience.replace_all_uses_with(
-        output, back.outputs[0], replace_graph_outputs=True
-    )
+    ir.convenience.replace_all_uses_with(output, back.outputs[0], replace_graph_outputs=True)
     graph.remove(matmul, safe=True)
     back.outputs[0].name = final_name
 

@@ -1,0 +1,167 @@
+"""Turn the loop form into the unrolled form: the nodes r times, the weights once."""
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from loopedge.errors import InputError
+from loopedge.graph.metadata import read_metadata, write_metadata
+
+__all__ = ["CORE_NAME", "find_core", "unroll"]
+
+CORE_NAME = "core"
+"""Name of the Loop node, and prefix of the names of its nodes."""
+
+
+def find_core(model: ir.Model) -> ir.Node | None:
+    """Return the Loop node that repeats the core, or None when the graph has none.
+
+    A graph that loopedge did not write qualifies when it holds exactly one Loop.
+    """
+    loops = [node for node in model.graph if node.op_type == "Loop" and not node.domain]
+    named = [node for node in loops if node.name == CORE_NAME]
+    if named:
+        return named[0]
+    return loops[0] if len(loops) == 1 else None
+
+
+def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
+    """Return the model with its core written out once per iteration.
+
+    Args:
+        model: The loop form. Not modified.
+        loops: Iterations to write; default: the count in the metadata.
+
+    Returns:
+        A new model; nodes and values of iteration t are named ``core.<t>/...``, weights and
+        timestep tables are shared, a table is read with a constant index.
+
+    Raises:
+        InputError: There is no Loop, it stops early, it stacks outputs, or the count is unknown.
+    """
+    unrolled = model.clone()
+    loop = find_core(unrolled)
+    if loop is None:
+        raise InputError("the graph holds no Loop that could be unrolled")
+    metadata = read_metadata(unrolled.metadata_props)
+    if loops is None:
+        if metadata is None:
+            raise InputError("the loop count is unknown", hint="name it with --loops N")
+        loops = metadata.loops
+    body = loop.attributes["body"].as_graph()
+    states = list(loop.inputs[2:])
+    if len(loop.outputs) != len(states):
+        raise InputError("a Loop with stacked (scan) outputs cannot be unrolled")
+    if not _runs_on(body):
+        raise InputError(
+            "a Loop that stops early has no unrolled form", hint="export without --exit"
+        )
+    always = _constant(unrolled.graph, "loopedge.true", np.array(True))
+    for t in range(loops):
+        states = _insert_iteration(unrolled.graph, loop, body, t, [always, *states])
+    _finish(unrolled.graph, loop, states)
+    _drop_loops_input(unrolled.graph)
+    if metadata is not None:
+        update = {"form": "unrolled", "loops": loops, "dynamic_loops": False}
+        write_metadata(metadata.model_copy(update=update), unrolled.metadata_props)
+    common.IdentityEliminationPass()(unrolled)
+    common.RemoveUnusedNodesPass()(unrolled)
+    return unrolled
+
+
+def _runs_on(body: ir.Graph) -> bool:
+    condition: ir.Value | None = body.outputs[0]
+    while condition is not None and condition is not body.inputs[1]:
+        producer = condition.producer()
+        if producer is None or producer.op_type != "Identity":
+            tensor = ir.convenience.get_const_tensor(condition)
+            return tensor is not None and bool(tensor.numpy().all())
+        condition = producer.inputs[0]
+    return condition is not None
+
+
+def _insert_iteration(
+    graph: ir.Graph, loop: ir.Node, body: ir.Graph, t: int, carried: list[ir.Value | None]
+) -> list[ir.Value | None]:
+    """Write iteration ``t`` before the Loop; return the states after it."""
+    step = body.clone(allow_outer_scope_values=True)
+    iteration = _constant(graph, f"loopedge.iteration.{t}", np.array(t, np.int64))
+    outputs: list[ir.Value | None] = list(step.outputs[1:])
+    step.outputs.clear()
+    for value, source in zip(list(step.inputs), [iteration, *carried], strict=True):
+        if source is None:
+            raise InputError("the Loop carries an optional state that is not given")
+        ir.convenience.replace_all_uses_with(value, source)
+        outputs = [source if output is value else output for output in outputs]
+    step.inputs.clear()
+    _adopt_initializers(graph, step)
+    nodes = list(step)
+    step.remove(nodes)
+    for node in nodes:
+        node.name = _named(node.name or node.op_type, t)
+        for output in node.outputs:
+            output.name = _named(output.name or f"{node.name}.output", t)
+    graph.insert_before(loop, nodes)
+    return outputs
+
+
+def _adopt_initializers(graph: ir.Graph, step: ir.Graph) -> None:
+    """Point a body's own initializers at one copy in the main graph."""
+    for name, value in list(step.initializers.items()):
+        if name not in graph.initializers and value.const_value is not None:
+            _register(graph, name, value.const_value)
+        ir.convenience.replace_all_uses_with(value, graph.initializers[name])
+    step.initializers.clear()
+
+
+def _named(name: str, t: int) -> str:
+    return f"{CORE_NAME}.{t}/{name.removeprefix(f'{CORE_NAME}/')}"
+
+
+def _finish(graph: ir.Graph, loop: ir.Node, states: list[ir.Value | None]) -> None:
+    for output, state in zip(list(loop.outputs), states, strict=True):
+        if state is None:
+            continue
+        if output.is_graph_output():  # keeps the output's name
+            name = output.name
+            copy = ir.node("Identity", [state], name=f"{CORE_NAME}/{name}")
+            copy.outputs[0].type, copy.outputs[0].shape = output.type, output.shape
+            graph.insert_before(loop, copy)
+            ir.convenience.replace_all_uses_with(
+                output, copy.outputs[0], replace_graph_outputs=True
+            )
+            copy.outputs[0].name = name
+        else:
+            ir.convenience.replace_all_uses_with(output, state)
+    graph.remove(loop, safe=True)
+
+
+def _drop_loops_input(graph: ir.Graph) -> None:
+    """Drop the input that named the loop count, and the nodes that clamped it."""
+    for value in list(graph.inputs):
+        if value.name != "loops":
+            continue
+        for node in reversed(list(graph)):
+            if (node.name or "").startswith("loops/") and not any(
+                output.uses() for output in node.outputs
+            ):
+                graph.remove(node, safe=True)
+        if not value.uses():
+            graph.inputs.remove(value)
+
+
+def _constant(graph: ir.Graph, name: str, array: np.typing.NDArray[np.generic]) -> ir.Value:
+    if name in graph.initializers:
+        return graph.initializers[name]
+    return _register(graph, name, ir.tensor(array, name=name))
+
+
+def _register(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    value = ir.Value(
+        name=name,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(tensor.shape),
+        const_value=tensor,
+    )
+    graph.register_initializer(value)
+    return value

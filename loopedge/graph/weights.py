@@ -1,0 +1,157 @@
+"""Find the weights of a graph: what is stored once, how often it is read, and by which linears."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from loopedge.graph.metadata import read_metadata
+from loopedge.graph.unrolling import CORE_NAME, find_core
+
+__all__ = [
+    "TABLE_PREFIX",
+    "Linear",
+    "TiedWeight",
+    "core_weights",
+    "iteration_of",
+    "linears",
+    "loop_count",
+    "tied_weights",
+    "untied_bytes",
+    "weight_bytes",
+]
+
+TABLE_PREFIX = "timestep."
+"""Initializers under this prefix are timestep tables: they differ by iteration and tie nothing."""
+
+OWN_PREFIX = "loopedge."  # loop counts and flags that the exporter adds
+ITERATION = re.compile(rf"^{CORE_NAME}\.(\d+)/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TiedWeight:
+    """A weight that is stored once and read ``uses`` times in one inference."""
+
+    name: str
+    uses: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A MatMul or Gemm with a stored float weight of two dimensions.
+
+    ``index`` is the weight's place among the inputs: 1 for x @ W with W [in, out], 0 for the
+    transposed product of a tied head, W [out, in] @ x^T.
+    """
+
+    node: ir.Node
+    weight: ir.Value
+    index: int
+
+
+def is_weight(value: ir.Value) -> bool:
+    """Tell a weight from shape constants, loop counts and timestep tables."""
+    tensor, name = value.const_value, value.name or ""
+    if tensor is None or name.startswith((TABLE_PREFIX, OWN_PREFIX)) or len(tensor.shape) == 0:
+        return False
+    return tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Return the bytes of all weights as stored: each once, without the timestep tables."""
+    return sum(_bytes(value) for value in _initializers(model) if is_weight(value))
+
+
+def linears(model: ir.Model) -> list[Linear]:
+    """List the linears of the main graph and of every Loop body, in the order of the graph."""
+    found = []
+    for node in model.graph.all_nodes():
+        if node.op_type not in {"MatMul", "Gemm"} or node.domain:
+            continue
+        for index in (1, 0):
+            value = node.inputs[index]
+            if value is None or value.const_value is None or len(value.const_value.shape) != 2:
+                continue
+            if value.const_value.dtype.is_floating_point():
+                found.append(Linear(node, value, index))
+                break
+    return found
+
+
+def loop_count(model: ir.Model) -> int | None:
+    """Return how often the core runs: the metadata's count, or a constant trip count."""
+    metadata = read_metadata(model.metadata_props)
+    if metadata is not None:
+        return metadata.loops
+    loop = find_core(model)
+    if loop is None or loop.inputs[0] is None:
+        return None
+    tensor = ir.convenience.get_const_tensor(loop.inputs[0])
+    return None if tensor is None else int(tensor.numpy().item())
+
+
+def iteration_of(node: ir.Node) -> int | None:
+    """Return the iteration that a node of the unrolled form belongs to."""
+    match = ITERATION.match(node.name or "")
+    return int(match[1]) if match else None
+
+
+def core_weights(model: ir.Model) -> dict[str, int]:
+    """Return the weights that the core reads, each with the number of iterations that read it."""
+    loop, count = find_core(model), loop_count(model)
+    if loop is not None:
+        body = loop.attributes["body"].as_graph()
+        names = {
+            value.name or ""
+            for node in body.all_nodes()
+            for value in node.inputs
+            if value is not None and is_weight(value)
+        }
+        return dict.fromkeys(sorted(names), count or 1)
+    iterations: dict[str, set[int]] = {}
+    for node in model.graph:
+        t = iteration_of(node)
+        for value in node.inputs:
+            if t is not None and value is not None and is_weight(value):
+                iterations.setdefault(value.name or "", set()).add(t)
+    return {name: len(seen) for name, seen in sorted(iterations.items())}
+
+
+def tied_weights(model: ir.Model) -> list[TiedWeight]:
+    """List the weights that are stored once and read more than once, largest first."""
+    count = loop_count(model) or 1
+    reads: dict[ir.Value, int] = {}
+    for node in model.graph.all_nodes():
+        weight = count if node.graph is not None and node.graph is not model.graph else 1
+        for value in node.inputs:
+            if value is not None and is_weight(value):
+                reads[value] = reads.get(value, 0) + weight
+    tied = [
+        TiedWeight(name=value.name or "", uses=uses, bytes=_bytes(value))
+        for value, uses in reads.items()
+        if uses > 1
+    ]
+    return sorted(tied, key=lambda weight: (-weight.bytes, weight.name))
+
+
+def untied_bytes(model: ir.Model) -> int:
+    """Return what the weights would take if every iteration held its own copy of the core's."""
+    stored = {value.name: value for value in _initializers(model)}
+    extra = sum(
+        (iterations - 1) * _bytes(stored[name])
+        for name, iterations in core_weights(model).items()
+        if name in stored
+    )
+    return weight_bytes(model) + extra
+
+
+def _initializers(model: ir.Model) -> Iterator[ir.Value]:
+    yield from model.graph.initializers.values()
+    for graph in model.graph.subgraphs():
+        yield from graph.initializers.values()
+
+
+def _bytes(value: ir.Value) -> int:
+    return 0 if value.const_value is None else int(value.const_value.nbytes)

@@ -1,0 +1,170 @@
+"""Run an exported model: numpy and onnxruntime, nothing else."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from loopedge.errors import InputError, ProviderError
+from loopedge.graph.metadata import ArtifactMetadata, read_metadata
+
+__all__ = ["PROVIDERS", "Session"]
+
+Array = npt.NDArray[Any]
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+"""Devices and the execution providers that serve them."""
+
+LOOPS_INPUT = "loops"
+LOG_FATAL = 4
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+
+class Session:
+    """An exported model, ready to run.
+
+    Args:
+        path: The ``.onnx`` file; its external data stands beside it.
+        threads: Threads inside an operator; default: ONNX Runtime's own choice.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: The file is missing, is no ONNX model, or its data is missing.
+        ProviderError: The device's execution provider is not available.
+    """
+
+    def __init__(
+        self, path: str | Path, *, threads: int | None = None, device: str = "cpu"
+    ) -> None:
+        source = Path(path)
+        if not source.is_file():
+            raise InputError(f"{source} does not exist", hint="loopedge export model.pt")
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}, at least 1 is needed", hint="--threads 1")
+        provider = _provider(device)
+        options = ort.SessionOptions()
+        options.log_severity_level = LOG_FATAL  # failures are raised, and said once
+        if threads is not None:
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+        try:
+            self.session = ort.InferenceSession(str(source), options, providers=[provider])
+        except Exception as error:  # onnxruntime raises a kind of its own per failure
+            raise InputError(
+                f"{source} cannot be loaded: {_reason(error)}", hint=f"loopedge inspect {source}"
+            ) from error
+        self.provider = self.session.get_providers()[0]
+        if self.provider != provider:
+            raise ProviderError(
+                f"{provider} was asked for, {self.provider} would run the model",
+                hint="loopedge run --device cpu, or pip install 'loopedge[gpu]'",
+            )
+        self.path = source
+        self.inputs = {node.name: node for node in self.session.get_inputs()}
+        self.output_names = [node.name for node in self.session.get_outputs()]
+        properties = self.session.get_modelmeta().custom_metadata_map
+        self.metadata: ArtifactMetadata | None = read_metadata(properties)
+
+    def run(self, inputs: Mapping[str, Array], loops: int | None = None) -> dict[str, Array]:
+        """Run the model once.
+
+        Args:
+            inputs: One array per input of the graph, by name; ``loops`` may be left out.
+            loops: Iterations, for a model exported with ``--dynamic-loops``; default: the count
+                it was exported with. Counts past the timestep table are clamped to it.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            InputError: An input is missing, unknown, or has another rank, shape or type; the
+                loop count is fixed or below 1.
+        """
+        feeds = {name: np.asarray(value) for name, value in inputs.items()}
+        feeds.update(self._loops_feed(loops, given=LOOPS_INPUT in feeds))
+        self._check(feeds)
+        try:
+            values = self.session.run(self.output_names, feeds)
+        except Exception as error:  # onnxruntime raises a kind of its own per failure
+            raise InputError(f"{self.path} failed to run: {_reason(error)}") from error
+        return dict(zip(self.output_names, values, strict=True))
+
+    def _loops_feed(self, loops: int | None, *, given: bool) -> dict[str, Array]:
+        if loops is not None and loops < 1:
+            raise InputError(f"loops is {loops}, at least 1 is needed", hint="--loops 1")
+        if LOOPS_INPUT in self.inputs:
+            if given and loops is None:
+                return {}
+            default = self.metadata.loops if self.metadata else None
+            if loops is None and default is None:
+                raise InputError("the model takes a loop count", hint="--loops N")
+            return {LOOPS_INPUT: np.array(default if loops is None else loops, np.int64)}
+        fixed = self.metadata.loops if self.metadata else None
+        if loops is not None and loops != fixed:
+            raise InputError(
+                f"{self.path} runs {fixed if fixed else 'a fixed number of'} loops, "
+                f"{loops} were asked for",
+                hint="loopedge export model.pt --dynamic-loops",
+            )
+        return {}
+
+    def _check(self, feeds: dict[str, Array]) -> None:
+        missing = [name for name in self.inputs if name not in feeds]
+        unknown = [name for name in feeds if name not in self.inputs]
+        if missing or unknown:
+            wrong = f"input {missing[0]} is missing" if missing else f"no input {unknown[0]}"
+            raise InputError(f"{wrong}; the model takes {', '.join(self.inputs)}")
+        for name, node in self.inputs.items():
+            dtype = DTYPES.get(node.type)
+            array = feeds[name]
+            if dtype is not None and array.dtype != dtype:
+                if not _fits(array, np.dtype(dtype)):
+                    raise InputError(
+                        f"input {name} has type {array.dtype}, the model takes {np.dtype(dtype)}"
+                    )
+                feeds[name] = array.astype(dtype)
+            _check_shape(name, array.shape, node.shape)
+
+
+def _check_shape(name: str, given: tuple[int, ...], wanted: list[int | str | None]) -> None:
+    text = "(" + ", ".join(str(dim) for dim in wanted) + ")"
+    fixed = [(g, w) for g, w in zip(given, wanted, strict=False) if isinstance(w, int)]
+    if len(given) != len(wanted) or any(g != w for g, w in fixed):
+        raise InputError(f"input {name} has shape {given}, the model takes {text}")
+    if 0 in given:
+        raise InputError(f"input {name} is empty: shape {given}")
+
+
+def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
+    """Tell whether a cast keeps the kind: float to float, integer or bool to integer or float."""
+    return np.can_cast(array.dtype, dtype, casting="same_kind")
+
+
+def _provider(device: str) -> str:
+    if device not in PROVIDERS:
+        raise InputError(f"device {device!r} is not known", hint="--device cpu or --device cuda")
+    provider = PROVIDERS[device]
+    if device == "cuda" and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    if provider not in ort.get_available_providers():
+        raise ProviderError(
+            f"{provider} is not available in this onnxruntime", hint="pip install 'loopedge[gpu]'"
+        )
+    return provider
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].removeprefix("[ONNXRuntimeError] : ") if lines else type(error).__name__
