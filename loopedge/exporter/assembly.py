@@ -10,6 +10,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.exporter.axes import Axes, AxisNames
 from loopedge.exporter.capture import Parts
+from loopedge.graph.constants import initializer
 from loopedge.graph.weights import TABLE_PREFIX
 
 __all__ = ["Plan", "assemble_loop"]
@@ -94,12 +95,7 @@ class _Weights:
             if not np.array_equal(known.const_value.numpy(), tensor.numpy()):
                 raise InputError(f"two parts of the model hold different values for {name}")
             return known
-        value = ir.Value(
-            name=name,
-            type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(tensor.shape),
-            const_value=tensor,
-        )
+        value = initializer(name, tensor)
         self.values[name] = value
         self._by_storage[key] = value
         return value

@@ -4,7 +4,6 @@ The prelude is run in eager PyTorch on example inputs of several sizes; an axis 
 with the batch or the sequence is dynamic, the others are fixed.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -140,10 +139,6 @@ def _check_state(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> None:
 def _dynamic_axes(
     runs: list[tuple[Tensor, ...]], sizes: tuple[tuple[int, int], ...]
 ) -> tuple[AxisNames, ...]:
-    candidates: tuple[tuple[str, Callable[[int, int], int]], ...] = (
-        ("batch", lambda batch, _: batch),
-        ("sequence", lambda _, sequence: sequence),
-    )
     named: list[AxisNames] = []
     for i in range(len(runs[0])):
         names: AxisNames = {}
@@ -154,8 +149,8 @@ def _dynamic_axes(
             names[axis] = next(
                 (
                     name
-                    for name, size in candidates
-                    if lengths == [size(batch, sequence) for batch, sequence in sizes]
+                    for place, name in enumerate(("batch", "sequence"))
+                    if lengths == [size[place] for size in sizes]
                 ),
                 f"dim_{i}_{axis}",
             )

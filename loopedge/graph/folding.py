@@ -1,6 +1,9 @@
 """Fold what depends on constants only."""
 
 import onnx_ir as ir
+from onnx_ir.passes import common
+
+from loopedge.graph.weights import TABLE_PREFIX
 
 __all__ = ["fold_constants"]
 
@@ -13,21 +16,26 @@ def fold_constants(model: ir.Model) -> None:
     Weights (initializers of two dimensions and more) and timestep tables are never folded, so that
     each keeps its one copy and its name.
     """
-    from onnxscript import optimizer  # in the extra `train`: quantize and profile do without
+    from onnxscript import optimizer, rewriter  # extra `train`: quantize and profile do without
 
     protected = {
         value
         for value in model.graph.initializers.values()
-        if len(value.shape or ()) >= 2 or (value.name or "").startswith("timestep.")
+        if len(value.shape or ()) >= 2 or (value.name or "").startswith(TABLE_PREFIX)
     }
 
     def should_fold(node: ir.Node) -> bool | None:
         return False if any(value in protected for value in node.inputs) else None
 
-    optimizer.optimize_ir(
-        model,
-        onnx_shape_inference=False,
-        input_size_limit=MAX_FOLDED_ELEMENTS,
-        output_size_limit=MAX_FOLDED_ELEMENTS,
-        should_fold=should_fold,
-    )
+    # Not optimize_ir: it merges initializers of equal bytes, and the tables of an untrained model
+    # are equal by chance only.
+    for _ in range(2):
+        optimizer.fold_constants_ir(
+            model,
+            onnx_shape_inference=False,
+            input_size_limit=MAX_FOLDED_ELEMENTS,
+            output_size_limit=MAX_FOLDED_ELEMENTS,
+            should_fold=should_fold,
+        )
+        rewriter.rewrite(model)
+    common.NameFixPass()(model)

@@ -4,6 +4,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from loopedge.graph.constants import add_initializer
+
 __all__ = ["hoist_invariants", "simplify_reshapes", "strip_metadata", "tidy"]
 
 
@@ -73,13 +75,9 @@ def simplify_reshapes(model: ir.Model) -> bool:
         shape = _constant_shape(node.inputs[0], node.outputs[0])
         if shape is None:
             continue
-        value = ir.Value(
-            name=f"{node.outputs[0].name}.shape",
-            type=ir.TensorType(ir.DataType.INT64),
-            shape=ir.Shape([len(shape)]),
-            const_value=ir.tensor(np.array(shape, np.int64), name=f"{node.outputs[0].name}.shape"),
+        value = add_initializer(
+            model.graph, f"{node.outputs[0].name}.shape", np.array(shape, np.int64)
         )
-        model.graph.register_initializer(value)
         node.replace_input_with(1, value)
         node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
         changed = True
@@ -116,7 +114,7 @@ def hoist_invariants(model: ir.Model) -> bool:
     changed = False
     for loop in [node for node in model.graph if node.op_type == "Loop" and not node.domain]:
         body = loop.attributes["body"].as_graph()
-        local = {value for value in body.inputs}
+        local = set(body.inputs)
         outputs = set(body.outputs)
         for node in list(body):
             reads_body = any(value in local for value in node.inputs)

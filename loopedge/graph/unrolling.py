@@ -5,6 +5,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from loopedge.errors import InputError
+from loopedge.graph.constants import add_initializer
 from loopedge.graph.metadata import read_metadata, write_metadata
 
 __all__ = ["CORE_NAME", "find_core", "unroll"]
@@ -56,7 +57,7 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
         raise InputError(
             "a Loop that stops early has no unrolled form", hint="export without --exit"
         )
-    always = _constant(unrolled.graph, "loopedge.true", np.array(True))
+    always = add_initializer(unrolled.graph, "loopedge.true", np.array(True))
     for t in range(loops):
         states = _insert_iteration(unrolled.graph, loop, body, t, [always, *states])
     _finish(unrolled.graph, loop, states)
@@ -85,7 +86,7 @@ def _insert_iteration(
 ) -> list[ir.Value | None]:
     """Write iteration ``t`` before the Loop; return the states after it."""
     step = body.clone(allow_outer_scope_values=True)
-    iteration = _constant(graph, f"loopedge.iteration.{t}", np.array(t, np.int64))
+    iteration = add_initializer(graph, f"loopedge.iteration.{t}", np.array(t, np.int64))
     outputs: list[ir.Value | None] = list(step.outputs[1:])
     step.outputs.clear()
     for value, source in zip(list(step.inputs), [iteration, *carried], strict=True):
@@ -108,9 +109,9 @@ def _insert_iteration(
 def _adopt_initializers(graph: ir.Graph, step: ir.Graph) -> None:
     """Point a body's own initializers at one copy in the main graph."""
     for name, value in list(step.initializers.items()):
-        if name not in graph.initializers and value.const_value is not None:
-            _register(graph, name, value.const_value)
-        ir.convenience.replace_all_uses_with(value, graph.initializers[name])
+        if value.const_value is not None:
+            shared = add_initializer(graph, name, value.const_value)
+            ir.convenience.replace_all_uses_with(value, shared)
     step.initializers.clear()
 
 
@@ -148,20 +149,3 @@ def _drop_loops_input(graph: ir.Graph) -> None:
                 graph.remove(node, safe=True)
         if not value.uses():
             graph.inputs.remove(value)
-
-
-def _constant(graph: ir.Graph, name: str, array: np.typing.NDArray[np.generic]) -> ir.Value:
-    if name in graph.initializers:
-        return graph.initializers[name]
-    return _register(graph, name, ir.tensor(array, name=name))
-
-
-def _register(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    value = ir.Value(
-        name=name,
-        type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(tensor.shape),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value

@@ -54,7 +54,7 @@ class Linear:
 def is_weight(value: ir.Value) -> bool:
     """Tell a weight from shape constants, loop counts and timestep tables."""
     tensor, name = value.const_value, value.name or ""
-    if tensor is None or name.startswith((TABLE_PREFIX, OWN_PREFIX)) or len(tensor.shape) == 0:
+    if tensor is None or name.startswith((TABLE_PREFIX, OWN_PREFIX)) or tensor.size < 2:
         return False
     return tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8
 
