@@ -135,6 +135,8 @@ def export(
         trained_loops=subject.looped.loops,
         max_loops=count if tables or not dynamic_loops else None,
         dynamic_loops=dynamic_loops,
+        trained_length=axes.fixed_sequence or subject.trained_length,
+        max_length=axes.fixed_sequence or subject.max_length,
         tables=table_names,
         checkpoint_sha256=subject.sha256,
         task=subject.task,
@@ -200,6 +202,7 @@ class _Subject:
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     make_inputs: ExampleMaker | None = None
+    trained_length: int | None = None
     max_length: int | None = None
     sha256: str | None = None
     task: dict[str, Any]
@@ -244,6 +247,7 @@ def _subject(
         example=tuple(example),
         input_names=tuple(names),
         output_names=tuple(getattr(module, "output_names", ())),
+        trained_length=getattr(module, "max_length", None),
         max_length=getattr(module, "max_length", None),
         task={},
     )
@@ -262,6 +266,7 @@ def _own_subject(model: LoopedTransformer, *, padding: bool | None) -> _Subject:
         input_names=(model.input_names[0], "attention_mask")[: 1 + padded],
         output_names=model.output_names,
         make_inputs=make,
+        trained_length=config.max_length,
         max_length=config.max_length if config.positions == "learned" else None,
         task={},
     )

@@ -27,6 +27,8 @@ class ArtifactMetadata(BaseModel):
         default=None, description="Rows of the timestep tables; later counts are clamped to it."
     )
     dynamic_loops: bool = False
+    trained_length: int | None = Field(default=None, description="Positions it was trained for.")
+    max_length: int | None = Field(default=None, description="Positions it can take at most.")
     tables: list[str] = Field(default_factory=list, description="Timestep table initializers.")
     twin: Literal["untied"] | None = None
     checkpoint_sha256: str | None = None

@@ -1,0 +1,120 @@
+"""Generate inputs to a graph's shapes: what checks and measurements run on when no data is given."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from loopedge.errors import InputError
+from loopedge.graph.metadata import read_metadata
+
+__all__ = ["DEFAULT_SEQUENCE", "default_sequence", "generate_inputs"]
+
+Array = npt.NDArray[Any]
+
+DEFAULT_SEQUENCE = 128
+"""Positions where neither the caller nor the artifact names a length."""
+
+
+def default_sequence(model: ir.Model) -> int:
+    """Return the sequence length a model was trained for, or `DEFAULT_SEQUENCE`."""
+    metadata = read_metadata(model.metadata_props)
+    return (metadata.trained_length if metadata else None) or DEFAULT_SEQUENCE
+
+
+def generate_inputs(
+    model: ir.Model,
+    *,
+    batch: int = 1,
+    sequence: int | None = None,
+    loops: int | None = None,
+    seed: int = 0,
+) -> dict[str, Array]:
+    """Make seeded inputs of the kinds that a graph takes.
+
+    Token ids are drawn from the rows of the embedding that they select, continuous inputs from a
+    normal distribution in the raw units of the scaling that the graph holds, masks keep all.
+
+    Args:
+        model: The graph.
+        batch: Size of the first dynamic axis.
+        sequence: Size of the second; default: the trained length.
+        loops: Value of an input ``loops``; default: the exported count.
+        seed: Of the generator.
+
+    Returns:
+        One array per input of the graph.
+
+    Raises:
+        InputError: The model takes fewer positions, or an input has an unknown shape or type.
+    """
+    metadata = read_metadata(model.metadata_props)
+    sequence = sequence or default_sequence(model)
+    limit = metadata.max_length if metadata else None
+    if limit is not None and sequence > limit:
+        raise InputError(
+            f"sequence is {sequence}, the model takes at most {limit}", hint=f"--sequence {limit}"
+        )
+    generator = np.random.default_rng(seed)
+    made: dict[str, Array] = {}
+    for value in model.graph.inputs:
+        name = value.name or ""
+        if name in model.graph.initializers:
+            continue
+        if name == "loops":
+            made[name] = np.array(loops or (metadata.loops if metadata else 1), np.int64)
+            continue
+        made[name] = _input(value, _sizes(value, batch, sequence), generator)
+    return made
+
+
+def _sizes(value: ir.Value, batch: int, sequence: int) -> tuple[int, ...]:
+    if value.shape is None:
+        raise InputError(f"input {value.name} has an unknown rank", hint="--input data.npz")
+    free = iter((batch, sequence))
+    sizes = []
+    for axis, dim in enumerate(value.shape):
+        if isinstance(dim, int):
+            sizes.append(dim)
+            if axis == 0:
+                next(free)  # a fixed batch: the next free axis is still the sequence
+        else:
+            sizes.append({"batch": batch, "sequence": sequence}.get(str(dim)) or next(free, 1))
+    return tuple(sizes)
+
+
+def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    dtype = value.dtype
+    if dtype is None:
+        raise InputError(f"input {value.name} has an unknown type", hint="--input data.npz")
+    if "mask" in (value.name or ""):
+        return np.ones(shape, dtype.numpy())
+    if dtype.is_integer():
+        return generator.integers(0, _rows(value), shape).astype(dtype.numpy())
+    if dtype == ir.DataType.BOOL:
+        return np.ones(shape, np.bool_)
+    mean, scale = (_scaling(value, name) for name in ("input_mean", "input_scale"))
+    drawn = generator.standard_normal(shape)
+    if scale is not None and mean is not None:
+        drawn = drawn * scale + mean
+    return drawn.astype(dtype.numpy())
+
+
+def _rows(value: ir.Value) -> int:
+    """Return how many ids an input may name: the rows of the table that it gathers."""
+    for node in value.consumers():
+        table = node.inputs[0] if node.op_type == "Gather" else None
+        if table is not None and table.const_value is not None and table is not value:
+            return int(table.const_value.shape[0])
+        if node.op_type in {"Cast", "Identity", "Reshape"}:
+            return _rows(node.outputs[0])
+    return 2
+
+
+def _scaling(value: ir.Value, name: str) -> Array | None:
+    stored = None if value.graph is None else value.graph.initializers.get(name)
+    if stored is None or stored.const_value is None:
+        return None
+    array = stored.const_value.numpy()
+    return array if value.shape is not None and array.shape[-1:] == (value.shape[-1],) else None
