@@ -106,7 +106,7 @@ def _rows(value: ir.Value) -> int:
     for node in value.consumers():
         table = node.inputs[0] if node.op_type == "Gather" else None
         if table is not None and table.const_value is not None and table is not value:
-            return int(table.const_value.shape[0])
+            return len(table.const_value.numpy())
         if node.op_type in {"Cast", "Identity", "Reshape"}:
             return _rows(node.outputs[0])
     return 2

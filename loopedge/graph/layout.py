@@ -25,7 +25,7 @@ def fold_weight_layouts(model: ir.Model) -> bool:
 
     Ensures: no Transpose of a weight is left, except where a node other than MatMul reads it.
     """
-    changed = False
+    changed = _split_gemms(model)
     for value in list(model.graph.initializers.values()):
         transposes = [node for node, _ in value.uses() if _is_transpose(node)]
         if not transposes or value.is_graph_output():
@@ -36,6 +36,62 @@ def fold_weight_layouts(model: ir.Model) -> bool:
         else:
             changed |= _adapt_readers(transposes)
     return changed
+
+
+def _split_gemms(model: ir.Model) -> bool:
+    """Write each plain Gemm with a stored weight as Transpose (where it has transB), MatMul, Add.
+
+    A linear on two-dimensional inputs is captured as a Gemm, one on three as a MatMul; afterwards
+    every linear is a MatMul.
+    """
+    changed = False
+    for node in list(model.graph.all_nodes()):
+        if node.op_type != "Gemm" or node.domain or node.graph is None:
+            continue
+        x, weight, *bias = node.inputs
+        attributes = {name: node.attributes.get(name) for name in ("alpha", "beta", "transA")}
+        scaled = any(
+            attribute is not None and attribute.value != (0 if name == "transA" else 1)
+            for name, attribute in attributes.items()
+        )
+        if weight is None or weight.const_value is None or scaled:
+            continue
+        new: list[ir.Node] = []
+        turned = node.attributes.get("transB")
+        if turned is not None and turned.as_int():
+            new.append(_node("Transpose", [weight], f"{node.name}.weight", {"perm": [1, 0]}))
+            weight = new[-1].outputs[0]
+        new.append(_node("MatMul", [x, weight], node.name or "Gemm"))
+        if bias and bias[0] is not None:
+            new.append(_node("Add", [new[-1].outputs[0], bias[0]], f"{node.name}.bias"))
+        _replace(node, new)
+        changed = True
+    return changed
+
+
+def _node(
+    op_type: str,
+    inputs: list[ir.Value | None],
+    name: str,
+    attributes: dict[str, list[int]] | None = None,
+) -> ir.Node:
+    node = ir.node(op_type, inputs, attributes=attributes, name=name)
+    node.outputs[0].name = f"{name}.output"
+    return node
+
+
+def _replace(node: ir.Node, new: list[ir.Node]) -> None:
+    """Put ``new`` in the place of ``node``; the last one takes over its output and its name."""
+    if node.graph is None:
+        return
+    old, last = node.outputs[0], new[-1].outputs[0]
+    for made in new:
+        made.outputs[0].type = old.type
+    last.shape, name = old.shape, old.name
+    node.graph.insert_before(node, new)
+    ir.convenience.replace_all_uses_with(old, last, replace_graph_outputs=True)
+    node.graph.remove(node, safe=True)
+    last.name = name
 
 
 def _is_transpose(node: ir.Node) -> bool:
@@ -79,24 +135,12 @@ def _swap_sides(matmul: ir.Node, weight: ir.Value | None, x: ir.Value | None, ra
     A constant left operand is neither packed nor folded by ONNX Runtime, so the weight stays the
     only copy.
     """
-    graph = matmul.graph
-    if graph is None:
-        return
     perm = [*range(rank - 2), rank - 1, rank - 2]
-    name, output = matmul.name, matmul.outputs[0]
-    turned = ir.node("Transpose", [x], attributes={"perm": perm}, name=f"{name}.turn")
-    product = ir.node("MatMul", [weight, turned.outputs[0]], name=name)
-    back = ir.node("Transpose", product.outputs, attributes={"perm": perm}, name=f"{name}.back")
-    turned.outputs[0].name = f"{output.name}.turned"
-    product.outputs[0].name = f"{output.name}.product"
-    for new in (turned.outputs[0], product.outputs[0], back.outputs[0]):
-        new.type = output.type
-    back.outputs[0].shape = output.shape
-    graph.insert_before(matmul, [turned, product, back])
-    final_name = output.name
-    ir.convenience.replace_all_uses_with(output, back.outputs[0], replace_graph_outputs=True)
-    graph.remove(matmul, safe=True)
-    back.outputs[0].name = final_name
+    name = matmul.name or "MatMul"
+    turned = _node("Transpose", [x], f"{name}.turn", {"perm": perm})
+    product = _node("MatMul", [weight, turned.outputs[0]], name)
+    back = _node("Transpose", [product.outputs[0]], f"{name}.back", {"perm": perm})
+    _replace(matmul, [turned, product, back])
 
 
 def _remove(node: ir.Node) -> None:

@@ -1,0 +1,62 @@
+"""Count how many of a graph's linears run in integers, whoever quantized them."""
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from loopedge.graph.weights import linears
+
+__all__ = ["Int8Coverage", "int8_coverage"]
+
+WEIGHT_INPUTS = {
+    "DynamicQuantizeMatMul": (1,),
+    "MatMulInteger": (1, 0),  # 0: the table of a tied head, W [out, in] @ x^T
+    "MatMulIntegerToFloat": (1, 0),
+    "MatMulNBits": (1,),
+    "QGemm": (3,),
+    "QLinearMatMul": (3, 0),
+}
+"""Integer matrix products and the inputs where they may hold a stored weight."""
+
+PASSED_THROUGH = {"Cast", "DequantizeLinear", "Identity", "Reshape", "Transpose"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Int8Coverage:
+    """Linears with an integer weight, of all linears. Products of two activations do not count."""
+
+    quantized: int
+    total: int
+
+
+def int8_coverage(model: ir.Model) -> Int8Coverage:
+    """Count the linears of the main graph and of every Loop body.
+
+    A linear is quantized when its weight is stored in integers of at most 8 bits: an integer
+    matrix product, or a MatMul or Gemm behind a DequantizeLinear (QDQ).
+    """
+    quantized = sum(_is_quantized(node) for node in model.graph.all_nodes())
+    return Int8Coverage(quantized=quantized, total=quantized + len(linears(model)))
+
+
+def _is_quantized(node: ir.Node) -> bool:
+    if node.op_type in {"MatMul", "Gemm"} and not node.domain:
+        return any(_is_dequantized(value) for value in node.inputs[:2])
+    indices = WEIGHT_INPUTS.get(node.op_type, ())
+    return any(index < len(node.inputs) and _is_stored(node.inputs[index]) for index in indices)
+
+
+def _is_dequantized(value: ir.Value | None) -> bool:
+    """Tell a stored integer weight that reaches a float product through a DequantizeLinear."""
+    producer = None if value is None else value.producer()
+    seen = False
+    while producer is not None and producer.op_type in PASSED_THROUGH:
+        seen = seen or producer.op_type == "DequantizeLinear"
+        value = producer.inputs[0]
+        producer = None if value is None else value.producer()
+    return seen and _is_stored(value)
+
+
+def _is_stored(value: ir.Value | None) -> bool:
+    tensor = None if value is None else value.const_value
+    return tensor is not None and len(tensor.shape) >= 2 and tensor.dtype.bitwidth <= 8
