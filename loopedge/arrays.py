@@ -1,0 +1,143 @@
+"""Read the inputs of a model from .npz, .npy and .csv files, and write its outputs."""
+
+import csv
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loopedge.errors import InputError
+from loopedge.files import check_target, staged_folder
+
+__all__ = ["check_arrays_target", "read_arrays", "write_arrays"]
+
+Array = npt.NDArray[Any]
+
+KINDS = ".npz, .npy or .csv"
+
+
+def read_arrays(path: str | Path, ranks: Mapping[str, int]) -> dict[str, Array]:
+    """Read the inputs of a model.
+
+    Args:
+        path: ``.npz`` (one array per input, by name), or ``.npy`` or ``.csv`` for a model of one
+            input. A CSV holds numbers, with or without a header: a row is one position of a
+            continuous input (1, rows, columns), or one sequence of token ids (rows, columns).
+        ranks: The inputs that the model takes and the number of axes of each, without ``loops``.
+
+    Returns:
+        One array per name in the file.
+
+    Raises:
+        InputError: The file is missing, damaged, of another kind, or holds what is no number.
+    """
+    source = Path(path)
+    if not source.is_file():
+        what = "is a folder" if source.is_dir() else "does not exist"
+        raise InputError(f"{source} {what}", hint=f"name a {KINDS} file with --input")
+    if source.suffix == ".npz":
+        return _read_npz(source)
+    if source.suffix not in {".npy", ".csv"}:
+        raise InputError(f"{source} has an unknown kind, {KINDS} is needed")
+    if len(ranks) != 1:
+        raise InputError(
+            f"{source} holds one array, the model takes {', '.join(ranks)}",
+            hint="put one array per input into an .npz file: numpy.savez('x.npz', name=array, ...)",
+        )
+    [(name, rank)] = ranks.items()
+    if source.suffix == ".npy":
+        return {name: _load(source)}
+    table = _read_csv(source)
+    return {name: table[np.newaxis] if rank == table.ndim + 1 else table}
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, Array], *, force: bool = False) -> None:
+    """Write the outputs of a model, whole or not at all.
+
+    Args:
+        path: ``.npz``, or ``.npy`` for a single array.
+        arrays: Arrays by name.
+        force: Replace an existing file.
+
+    Raises:
+        InputError: As `check_arrays_target`, or the disk is full.
+    """
+    target = Path(path)
+    check_arrays_target(target, len(arrays), force=force)
+    with staged_folder(target) as folder, (folder / target.name).open("wb") as sink:
+        if target.suffix == ".npy":
+            np.save(sink, next(iter(arrays.values())), allow_pickle=False)
+        else:
+            np.savez(sink, allow_pickle=False, **arrays)
+
+
+def check_arrays_target(target: Path, count: int, *, force: bool) -> None:
+    """Refuse a target that `write_arrays` could not write, before any work is done.
+
+    Raises:
+        InputError: The target is no ``.npz`` (or ``.npy`` for one array), exists, or cannot be
+            written.
+    """
+    if target.suffix not in {".npz", ".npy"}:
+        raise InputError(
+            f"{target} has an unknown kind, .npz or .npy is needed",
+            hint=f"-o {target.with_suffix('.npz')}",
+        )
+    if target.suffix == ".npy" and count != 1:
+        raise InputError(
+            f"{target} can hold one array, the model gives {count}",
+            hint=f"-o {target.with_suffix('.npz')}",
+        )
+    check_target(target, force=force)
+
+
+def _read_npz(source: Path) -> dict[str, Array]:
+    loaded = _load(source)
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        raise InputError(f"{source} is not an .npz file")
+    try:
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{source} cannot be read: {error}") from error
+
+
+def _load(source: Path) -> Any:
+    try:
+        return np.load(source, allow_pickle=False)
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{source} is not an {source.suffix} file of plain arrays") from error
+
+
+def _read_csv(source: Path) -> Array:
+    try:
+        with source.open(newline="", encoding="utf-8-sig") as text:
+            rows = [row for row in csv.reader(text) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{source} is not a CSV file: {error}") from error
+    first = 1 if rows and not any(_is_number(cell) for cell in rows[0]) else 0
+    if len(rows) == first:
+        raise InputError(f"{source} holds no rows")
+    width = len(rows[first])
+    values = []
+    for line, row in enumerate(rows[first:], start=first + 1):
+        if len(row) != width:
+            raise InputError(f"{source}: row {line} has {len(row)} columns, the others {width}")
+        wrong = [cell for cell in row if not _is_number(cell)]
+        if wrong:
+            raise InputError(f"{source}: row {line}: {wrong[0]!r} is not a number")
+        values.append([float(cell) for cell in row])
+    table = np.array(values)
+    whole = bool(np.isfinite(table).all() and (table == np.round(table)).all())
+    return table.astype(np.int64) if whole else table
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,121 @@
+"""Run a model on the arrays of a file: what ``loopedge run`` does."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loopedge.arrays import check_arrays_target, read_arrays, write_arrays
+from loopedge.runtime import LOOPS_INPUT, Session
+
+__all__ = ["InferenceResult", "OutputSummary", "run_file"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSummary:
+    """One output at a glance; ``min``, ``mean`` and ``max`` are of its finite values."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    min: float | None
+    mean: float | None
+    max: float | None
+    not_finite: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceResult:
+    """What a run gave."""
+
+    model: str
+    path: str | None
+    loops: int | None
+    provider: str
+    run_ms: float
+    outputs: list[OutputSummary]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self)
+
+
+def run_file(
+    model: str | Path,
+    input: str | Path,
+    path: str | Path | None = None,
+    *,
+    loops: int | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    force: bool = False,
+) -> InferenceResult:
+    """Run a model once on the arrays of a file.
+
+    Args:
+        model: The ``.onnx`` file.
+        input: As `loopedge.arrays.read_arrays`.
+        path: Where the outputs go, ``.npz`` or ``.npy``; default: nowhere.
+        loops: Iterations, for a model with a selectable count.
+        threads: Threads inside an operator; default: ONNX Runtime's own choice.
+        device: ``cpu`` or ``cuda``.
+        force: Replace an existing ``path``.
+
+    Returns:
+        A summary of each output.
+
+    Raises:
+        InputError: The model, the inputs, an option or the target cannot be used.
+        ProviderError: The device's execution provider is not available.
+    """
+    session = Session(model, threads=threads, device=device)
+    if path is not None:
+        check_arrays_target(Path(path), len(session.output_names), force=force)
+    ranks = {name: len(node.shape) for name, node in session.inputs.items() if name != LOOPS_INPUT}
+    arrays = read_arrays(input, ranks)
+    started = time.perf_counter()
+    outputs = session.run(arrays, loops=loops)
+    run_ms = (time.perf_counter() - started) * 1e3
+    if path is not None:
+        write_arrays(path, outputs, force=force)
+    return InferenceResult(
+        model=str(model),
+        path=None if path is None else str(path),
+        loops=_loops_run(session, arrays, loops),
+        provider=session.provider,
+        run_ms=run_ms,
+        outputs=[_summary(name, array) for name, array in outputs.items()],
+    )
+
+
+def _loops_run(
+    session: Session, arrays: dict[str, npt.NDArray[Any]], loops: int | None
+) -> int | None:
+    """Return the iterations that ran: as asked or stored, clamped to the timestep table."""
+    metadata = session.metadata
+    asked = int(arrays[LOOPS_INPUT]) if loops is None and LOOPS_INPUT in arrays else loops
+    if metadata is None:
+        return asked
+    count = metadata.loops if asked is None else asked
+    return min(max(count, 1), metadata.max_loops or count)
+
+
+def _summary(name: str, array: npt.NDArray[Any]) -> OutputSummary:
+    finite = array[np.isfinite(array)] if np.issubdtype(array.dtype, np.number) else array[:0]
+    low, mean, high = (
+        (float(finite.min()), float(finite.mean(dtype=np.float64)), float(finite.max()))
+        if finite.size
+        else (None, None, None)
+    )
+    return OutputSummary(
+        name=name,
+        dtype=str(array.dtype),
+        shape=list(array.shape),
+        min=low,
+        mean=mean,
+        max=high,
+        not_finite=int(array.size - finite.size),
+    )

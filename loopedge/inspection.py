@@ -1,0 +1,152 @@
+"""Read what an ONNX file holds: form, loops, ties, bytes, timestep tables, int8 coverage."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from loopedge.graph.artifact import artifact_files, open_artifact
+from loopedge.graph.coverage import Int8Coverage, int8_coverage
+from loopedge.graph.metadata import ArtifactMetadata, read_metadata
+from loopedge.graph.unrolling import find_core
+from loopedge.graph.weights import (
+    TABLE_PREFIX,
+    TiedWeight,
+    loop_count,
+    tied_weights,
+    untied_bytes,
+    weight_bytes,
+)
+
+__all__ = ["FileSize", "Inspection", "Port", "Table", "inspect"]
+
+NUMPY_NAMES = {ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSize:
+    """A file of the artifact."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """An input or output of the graph; an axis is its size, its name, or None."""
+
+    name: str
+    dtype: str | None
+    shape: list[int | str | None] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A timestep table: row t is what iteration t receives."""
+
+    name: str
+    shape: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What an ONNX file holds.
+
+    ``form``, ``trained_loops`` and ``dynamic_loops`` are None for a file that loopedge did not
+    write; ``loops`` is then the constant trip count of its Loop, if it has one.
+    """
+
+    path: str
+    form: str | None
+    loops: int | None
+    trained_loops: int | None
+    dynamic_loops: bool | None
+    opset: int | None
+    ir_version: int
+    producer: str | None
+    nodes: int
+    inputs: list[Port]
+    outputs: list[Port]
+    weight_bytes: int
+    untied_bytes: int
+    tied_weights: list[TiedWeight]
+    tables: list[Table]
+    int8: Int8Coverage
+    files: list[FileSize]
+    metadata: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self)
+
+
+def inspect(path: str | Path) -> Inspection:
+    """Read what an ONNX file holds, without running it.
+
+    Args:
+        path: Any ``.onnx`` file; its external data stands beside it.
+
+    Returns:
+        The inspection. ``untied_bytes`` is what the weights would take if every iteration held its
+        own copy of the core's; in a file that loopedge did not write and that has no Loop, if every
+        reader of a shared weight did.
+
+    Raises:
+        InputError: The file is missing, is not ONNX, or its external data is missing or short.
+    """
+    model = open_artifact(path)
+    metadata = read_metadata(model.metadata_props)
+    if metadata is None:
+        # Other exporters keep weights in Constant nodes too; ours never do.
+        common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
+    tied = tied_weights(model)
+    return Inspection(
+        path=str(path),
+        form=metadata.form if metadata else None,
+        loops=loop_count(model),
+        trained_loops=metadata.trained_loops if metadata else None,
+        dynamic_loops=metadata.dynamic_loops if metadata else None,
+        opset=model.opset_imports.get(""),
+        ir_version=model.ir_version,
+        producer=model.producer_name or None,
+        nodes=sum(1 for _ in model.graph.all_nodes()),
+        inputs=[_port(value) for value in model.graph.inputs],
+        outputs=[_port(value) for value in model.graph.outputs],
+        weight_bytes=weight_bytes(model),
+        untied_bytes=_untied_bytes(model, metadata, tied),
+        tied_weights=tied,
+        tables=[
+            Table(name=name, shape=list(value.const_value.shape.numpy()))
+            for name, value in model.graph.initializers.items()
+            if name.startswith(TABLE_PREFIX) and value.const_value is not None
+        ],
+        int8=int8_coverage(model),
+        files=[
+            FileSize(path=str(file), bytes=file.stat().st_size) for file in artifact_files(path)
+        ],
+        metadata=metadata.model_dump(mode="json", exclude_none=True)
+        if metadata
+        else dict(model.metadata_props),
+    )
+
+
+def _untied_bytes(
+    model: ir.Model, metadata: ArtifactMetadata | None, tied: list[TiedWeight]
+) -> int:
+    if metadata is not None or find_core(model) is not None:
+        return untied_bytes(model)
+    return weight_bytes(model) + sum((weight.uses - 1) * weight.bytes for weight in tied)
+
+
+def _port(value: ir.Value) -> Port:
+    return Port(
+        name=value.name or "",
+        dtype=None
+        if value.dtype is None
+        else NUMPY_NAMES.get(value.dtype, value.dtype.name.lower()),
+        shape=None
+        if value.shape is None
+        else [dim if isinstance(dim, int) else dim.value for dim in value.shape],
+    )
