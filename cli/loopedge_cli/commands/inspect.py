@@ -1,0 +1,21 @@
+"""``loopedge inspect``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loopedge_cli.output import Debug, Json, sink
+from loopedge_cli.views import inspection_view
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file.")],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show form, loops, tied weights, bytes, timestep tables and int8 coverage."""
+    with sink(json=json, debug=debug) as output:
+        import loopedge
+
+        output.result(loopedge.inspect(model), inspection_view)

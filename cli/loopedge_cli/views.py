@@ -1,0 +1,226 @@
+"""What people see of a result. Views read the JSON keys, so that both tell the same."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+    from rich.table import Table
+
+    from loopedge_cli.output import Result
+
+__all__ = [
+    "export_view",
+    "inference_view",
+    "inspection_view",
+    "profile_view",
+    "quantize_view",
+    "size_text",
+]
+
+KIB = 1024
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+LISTED = 24
+"""Rows of a list that are shown; the JSON holds all."""
+
+
+def size_text(size: float) -> str:
+    """Say a number of bytes with three digits: ``41.4 MiB``."""
+    unit = 0
+    while size >= 1000 and unit < len(UNITS) - 1:
+        size, unit = size / KIB, unit + 1
+    return f"{size:.0f} {UNITS[unit]}" if unit == 0 or size >= 100 else f"{size:.3g} {UNITS[unit]}"
+
+
+def inspection_view(result: "Result") -> "RenderableType":
+    """Show an `loopedge.inspection.Inspection`."""
+    told = result.to_json()
+    ratio = told["untied_bytes"] / told["weight_bytes"] if told["weight_bytes"] else 1.0
+    weights = f"{size_text(told['weight_bytes'])} stored once"
+    if ratio > 1:
+        untied = size_text(told["untied_bytes"])
+        weights += f"; untied iterations would take {untied}, [bold]{ratio:.3g} x[/bold]"
+    rows = [
+        ("form", _form_text(told)),
+        ("opset", f"{told['opset']}, IR {told['ir_version']}, {told['nodes']} nodes"),
+        *(("input", _port_text(port)) for port in told["inputs"]),
+        *(("output", _port_text(port)) for port in told["outputs"]),
+        ("weights", weights),
+        ("int8", _coverage_text(told["int8"])),
+        *_file_rows(told["files"]),
+    ]
+    return _page(
+        Path(told["path"]).name,
+        rows,
+        _list("tied weights", ("read", "bytes"), _tie_rows(told["tied_weights"])),
+        _list(
+            "timestep tables", ("shape",), [(t["name"], _shape(t["shape"])) for t in told["tables"]]
+        ),
+    )
+
+
+def export_view(result: "Result") -> "RenderableType":
+    """Show an `ExportResult`."""
+    told = result.to_json()
+    cases = f" on {told['cases']} cases" if "cases" in told else ""
+    rows = [
+        ("form", f"{told['form']}, {_count(told['loops'], 'loop')}, opset {told['opset']}"),
+        (
+            "weights",
+            f"{size_text(told['weight_bytes'])} stored once, "
+            f"{_count(len(told['tied_weights']), 'tensor')} tied",
+        ),
+        (
+            "verified",
+            f"[green]against PyTorch[/green]{cases}, "
+            f"largest relative error {told['max_rel_error']:.1e}",
+        ),
+        ("seconds", _seconds_text(told["seconds"])),
+        *_file_rows(told["files"]),
+    ]
+    return _page(Path(told["path"]).name, rows)
+
+
+def quantize_view(result: "Result") -> "RenderableType":
+    """Show a `QuantizeResult`."""
+    told = result.to_json()
+    skipped = [(item["name"], item["reason"]) for item in told["matmuls"]["skipped"]]
+    rows = [
+        ("scheme", str(told["scheme"])),
+        ("int8", _coverage_text(told["matmuls"])),
+        ("verified", f"[green]against the float model[/green], SQNR {_decibels(told['sqnr_db'])}"),
+        ("weights", f"{size_text(told['weight_bytes'])} stored once"),
+        ("seconds", _seconds_text(told["seconds"])),
+        *_file_rows(told["files"]),
+    ]
+    return _page(Path(told["path"]).name, rows, _list("left in float", ("reason",), skipped))
+
+
+def inference_view(result: "Result") -> "RenderableType":
+    """Show an `loopedge.inference.InferenceResult`."""
+    told = result.to_json()
+    loops = "" if told["loops"] is None else f"{_count(told['loops'], 'loop')}, "
+    rows = [("run", f"{loops}{told['run_ms']:.3g} ms, {told['provider']}")]
+    if told["path"]:
+        rows.append(("file", _plain(told["path"])))
+    outputs = [
+        (
+            item["name"],
+            item["dtype"],
+            _shape(item["shape"]),
+            *(_number(item[key]) for key in ("min", "mean", "max")),
+            item["not_finite"],
+        )
+        for item in told["outputs"]
+    ]
+    heads = ("type", "shape", "min", "mean", "max", "not finite")
+    return _page(Path(told["model"]).name, rows, _list("outputs", heads, outputs))
+
+
+def profile_view(result: Any) -> "RenderableType":
+    """Show a `ProfileResult`."""
+    from loopedge.report.tables import profile_table
+
+    return profile_table(result)
+
+
+def _page(title: str, rows: Iterable[tuple[str, str]], *lists: "Table | None") -> "Group":
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", justify="right")
+    facts.add_column(overflow="fold")
+    previous = ""
+    for name, text in rows:
+        facts.add_row("" if name == previous else name, text)
+        previous = name
+    shown: list[Any] = [Text(title, style="bold"), facts]
+    for item in lists:
+        if item is not None:
+            shown += ["", item]
+    return Group(*shown)
+
+
+def _list(title: str, heads: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> "Table | None":
+    if not rows:
+        return None
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title, *heads, box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.columns[0].overflow = "fold"
+    for index, head in enumerate(heads, start=1):
+        table.columns[index].justify = "left" if head in {"reason", "shape", "type"} else "right"
+    for row in rows[:LISTED]:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    if len(rows) > LISTED:
+        table.add_row(f"[dim]and {len(rows) - LISTED} more, see --json[/dim]")
+    return table
+
+
+def _form_text(told: dict[str, Any]) -> str:
+    loops = told["loops"]
+    if told["form"] is None:
+        producer = _plain(told["producer"] or "another tool")
+        found = "" if loops is None else f"; a Loop of {_count(loops, 'iteration')}"
+        return f"not written by loopedge but by {producer}{found}"
+    parts = [f"[bold]{told['form']}[/bold]", _count(loops, "loop")]
+    if told["dynamic_loops"]:
+        parts.append("selectable when it runs")
+    if told["trained_loops"] != loops:
+        parts.append(f"trained with {told['trained_loops']}")
+    return ", ".join(parts)
+
+
+def _port_text(port: dict[str, Any]) -> str:
+    shape = "of unknown rank" if port["shape"] is None else _shape(port["shape"])
+    return f"{_plain(port['name'])}  [dim]{port['dtype']}[/dim] {shape}"
+
+
+def _coverage_text(coverage: dict[str, Any]) -> str:
+    done, total = coverage["quantized"], coverage["total"]
+    if total == 0:
+        return "no linears"
+    style = "green" if done == total else "yellow" if done else "dim"
+    return f"[{style}]{done} of {total}[/{style}] linears"
+
+
+def _tie_rows(ties: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [(tie["name"], f"{tie['uses']}x", size_text(tie["bytes"])) for tie in ties]
+
+
+def _file_rows(files: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [
+        ("files", f"{_plain(file['path'])}  [dim]{size_text(file['bytes'])}[/dim]")
+        for file in files
+    ]
+
+
+def _seconds_text(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
+
+
+def _shape(shape: Sequence[Any]) -> str:
+    return _plain("(" + ", ".join("?" if dim is None else str(dim) for dim in shape) + ")")
+
+
+def _plain(text: str) -> str:
+    """Keep square brackets in names from being read as rich markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _decibels(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1f} dB"
