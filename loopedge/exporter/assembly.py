@@ -10,7 +10,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.exporter.axes import Axes, AxisNames
 from loopedge.exporter.capture import Parts
-from loopedge.graph.constants import initializer
+from loopedge.graph.editing import initializer
 from loopedge.graph.weights import TABLE_PREFIX
 
 __all__ = ["Plan", "assemble_loop"]

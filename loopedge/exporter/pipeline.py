@@ -146,7 +146,7 @@ def export(
 
     checked: list[tuple[Measured, float]] = []
 
-    def verify(staged: Path) -> None:
+    def verify(staged: Path) -> ArtifactMetadata:
         begun = time.perf_counter()
         measured = verify_artifact(
             staged,
@@ -159,6 +159,7 @@ def export(
             loops=count,
         )
         checked.append((measured, time.perf_counter() - begun))
+        return metadata.model_copy(update={"max_rel_error": measured.max_rel_error})
 
     files = write_artifact(graph, target, force=force, verify=verify)
     measured, verify_seconds = checked[0]

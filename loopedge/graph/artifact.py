@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.files import check_target, staged_folder
+from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 
 __all__ = ["EXTERNAL_THRESHOLD_BYTES", "artifact_files", "open_artifact", "write_artifact"]
 
@@ -60,7 +61,7 @@ def write_artifact(
     *,
     force: bool = False,
     external_threshold_bytes: int = EXTERNAL_THRESHOLD_BYTES,
-    verify: Callable[[Path], None] | None = None,
+    verify: Callable[[Path], ArtifactMetadata | None] | None = None,
 ) -> list[Path]:
     """Write ``model`` (and ``<target>.data``) beside the target, verify, then rename.
 
@@ -69,7 +70,8 @@ def write_artifact(
         target: Path of the ``.onnx`` file.
         force: Replace an existing artifact.
         external_threshold_bytes: Total initializer bytes above which weights go to a data file.
-        verify: Called with the staged file; when it raises, nothing is left.
+        verify: Called with the staged file; when it raises, nothing is left. Metadata that it
+            returns (what it measured) replaces the file's.
 
     Returns:
         The files written, the ``.onnx`` first.
@@ -90,12 +92,21 @@ def write_artifact(
             external_data=data_name if external else None,
             size_threshold_bytes=1024,
         )
-        if verify is not None:
-            verify(staged)
+        metadata = verify(staged) if verify is not None else None
+        if metadata is not None:
+            _replace_metadata(staged, metadata)
     if not external:
         with contextlib.suppress(FileNotFoundError):
             (target.parent / data_name).unlink()
     return artifact_files(target)
+
+
+def _replace_metadata(path: Path, metadata: ArtifactMetadata) -> None:
+    model = onnx.load(path, load_external_data=False)
+    properties = {item.key: item.value for item in model.metadata_props}
+    write_metadata(metadata, properties)
+    onnx.helper.set_model_props(model, properties)
+    path.write_bytes(model.SerializeToString())
 
 
 def artifact_files(path: str | Path) -> list[Path]:

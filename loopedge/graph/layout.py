@@ -9,6 +9,8 @@ stored layout stays and the MatMul adapts: x W^T = (W x^T)^T.
 import numpy as np
 import onnx_ir as ir
 
+from loopedge.graph.editing import make_node, replace_node
+
 __all__ = ["fold_weight_layouts"]
 
 LAST_TWO_SWAPPED = (1, 0)
@@ -59,39 +61,14 @@ def _split_gemms(model: ir.Model) -> bool:
         new: list[ir.Node] = []
         turned = node.attributes.get("transB")
         if turned is not None and turned.as_int():
-            new.append(_node("Transpose", [weight], f"{node.name}.weight", {"perm": [1, 0]}))
+            new.append(make_node("Transpose", [weight], f"{node.name}.weight", {"perm": [1, 0]}))
             weight = new[-1].outputs[0]
-        new.append(_node("MatMul", [x, weight], node.name or "Gemm"))
+        new.append(make_node("MatMul", [x, weight], node.name or "Gemm"))
         if bias and bias[0] is not None:
-            new.append(_node("Add", [new[-1].outputs[0], bias[0]], f"{node.name}.bias"))
-        _replace(node, new)
+            new.append(make_node("Add", [new[-1].outputs[0], bias[0]], f"{node.name}.bias"))
+        replace_node(node, new)
         changed = True
     return changed
-
-
-def _node(
-    op_type: str,
-    inputs: list[ir.Value | None],
-    name: str,
-    attributes: dict[str, list[int]] | None = None,
-) -> ir.Node:
-    node = ir.node(op_type, inputs, attributes=attributes, name=name)
-    node.outputs[0].name = f"{name}.output"
-    return node
-
-
-def _replace(node: ir.Node, new: list[ir.Node]) -> None:
-    """Put ``new`` in the place of ``node``; the last one takes over its output and its name."""
-    if node.graph is None:
-        return
-    old, last = node.outputs[0], new[-1].outputs[0]
-    for made in new:
-        made.outputs[0].type = old.type
-    last.shape, name = old.shape, old.name
-    node.graph.insert_before(node, new)
-    ir.convenience.replace_all_uses_with(old, last, replace_graph_outputs=True)
-    node.graph.remove(node, safe=True)
-    last.name = name
 
 
 def _is_transpose(node: ir.Node) -> bool:
@@ -137,10 +114,10 @@ def _swap_sides(matmul: ir.Node, weight: ir.Value | None, x: ir.Value | None, ra
     """
     perm = [*range(rank - 2), rank - 1, rank - 2]
     name = matmul.name or "MatMul"
-    turned = _node("Transpose", [x], f"{name}.turn", {"perm": perm})
-    product = _node("MatMul", [weight, turned.outputs[0]], name)
-    back = _node("Transpose", [product.outputs[0]], f"{name}.back", {"perm": perm})
-    _replace(matmul, [turned, product, back])
+    turned = make_node("Transpose", [x], f"{name}.turn", {"perm": perm})
+    product = make_node("MatMul", [weight, turned.outputs[0]], name)
+    back = make_node("Transpose", [product.outputs[0]], f"{name}.back", {"perm": perm})
+    replace_node(matmul, [turned, product, back])
 
 
 def _remove(node: ir.Node) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from loopedge.graph.constants import add_initializer
+from loopedge.graph.editing import add_initializer
 
 __all__ = ["hoist_invariants", "simplify_reshapes", "strip_metadata", "tidy"]
 

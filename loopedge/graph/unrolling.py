@@ -5,7 +5,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from loopedge.errors import InputError
-from loopedge.graph.constants import add_initializer
+from loopedge.graph.editing import add_initializer
 from loopedge.graph.metadata import read_metadata, write_metadata
 
 __all__ = ["CORE_NAME", "find_core", "unroll"]

@@ -1,0 +1,51 @@
+"""Count what became int8 and say why the rest did not."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from loopedge.graph.unrolling import CORE_NAME
+
+__all__ = ["Coverage", "Skipped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A linear that stays in float, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Coverage:
+    """The linears of a graph: quantized ones by node name, the others with their reason."""
+
+    quantized: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Linears in the graph."""
+        return len(self.quantized) + len(self.skipped)
+
+    @property
+    def share(self) -> float:
+        """Quantized linears against all, 0 to 1."""
+        return len(self.quantized) / self.total if self.total else 0.0
+
+    def core(self) -> "Coverage":
+        """Return the part of the coverage that lies in the core, or all where no core is known."""
+        prefix = (f"{CORE_NAME}/", f"{CORE_NAME}.")
+        part = Coverage(
+            quantized=[name for name in self.quantized if name.startswith(prefix)],
+            skipped=[item for item in self.skipped if item.name.startswith(prefix)],
+        )
+        return part if part.total else self
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the key ``matmuls`` of docs/cli.md."""
+        return {
+            "quantized": len(self.quantized),
+            "total": self.total,
+            "skipped": [{"name": item.name, "reason": item.reason} for item in self.skipped],
+        }

@@ -1,0 +1,41 @@
+"""Quantize a weight matrix: s8, symmetric, one scale per output channel."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["INT8_LIMIT", "quantize_weight"]
+
+INT8_LIMIT = 127
+"""Largest magnitude; -128 stays unused, so that the range is symmetric."""
+
+
+def quantize_weight(
+    weight: npt.NDArray[np.floating[Any]], *, axis: int = 1, limit: int = INT8_LIMIT
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Round a weight to eight bits with one scale per channel.
+
+    Args:
+        weight: float (in, out).
+        axis: The channel axis: 1 for [in, out].
+        limit: Largest magnitude of a quantized value.
+
+    Returns:
+        int8 values of the same shape, and float32 (channels,) scales with
+        ``weight ~ values * scales``; each value is off by at most half a scale. A channel of
+        zeros gets scale 1.
+
+    Raises:
+        ValueError: A value is not finite.
+    """
+    if not np.isfinite(weight).all():
+        raise ValueError("a weight that is not finite cannot be quantized")
+    other = tuple(i for i in range(weight.ndim) if i != axis)
+    largest = np.abs(weight).max(axis=other, initial=0.0).astype(np.float64)
+    scales = np.where(largest > 0, largest / limit, 1.0).astype(np.float32)
+    scales = np.where(scales > 0, scales, np.float32(1.0))  # a channel of denormals
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    values = np.rint(weight / scales.reshape(shape)).clip(-limit, limit)
+    return values.astype(np.int8), scales
