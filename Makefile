@@ -1,0 +1,46 @@
+# make demo       train, export, quantize and profile a small forecaster; writes demo/report.html
+# make test       every test;  make test-fast  without those over 5 s
+# make lint       ruff, mypy, import-linter
+# make bench      the figures of the README
+# make clean      remove what the others made, .venv too
+#
+# Each sets up .venv first. It needs Python 3.11 or later and an index of Python packages, no more.
+
+PYTHON ?= python3
+WORKERS ?= auto
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-fast lint bench clean
+.DEFAULT_GOAL := test
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: loopedge needs Python 3.11 or later; try make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'pip>=25.1' # --group is new there
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train]' --group dev
+	@touch $@
+
+demo: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo/run.sh
+
+# One thread each: several workers share the cores.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8
+
+test-fast: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 -m 'not slow'
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash benchmarks/run.sh
+
+clean:
+	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find loopedge cli calibration tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
