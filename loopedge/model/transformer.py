@@ -261,19 +261,18 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attention_pattern(attention_mask: Tensor, *, causal: bool) -> Tensor:
-    """Return which keys a query may read, as bool (batch, 1, sequence or 1, sequence).
+    """Return which keys a query may read, as bool (batch, 1, sequence, sequence).
 
-    A query that could read nothing (a padded one) reads itself or everything instead: its output
-    is ignored, but must not become NaN.
+    A query always reads itself: a kept one would anyway, the output of a padded one is ignored but
+    must not become NaN.
     """
-    keep = attention_mask.to(torch.bool)[:, None, None, :]  # (B, 1, 1, S)
-    if not causal:
-        return keep | ~keep.any(-1, keepdim=True)
     length = attention_mask.shape[1]
     position = torch.arange(length, device=attention_mask.device)
-    past = position[None, :] <= position[:, None]  # (S, S)
-    itself = position[None, :] == position[:, None]
-    return (keep & past) | itself
+    itself = position[None, :] == position[:, None]  # (S, S)
+    readable = attention_mask.to(torch.bool)[:, None, None, :]  # (B, 1, 1, S)
+    if causal:
+        readable = readable & (position[None, :] <= position[:, None])
+    return readable | itself
 
 
 def initialise(module: nn.Module) -> None:
