@@ -117,15 +117,27 @@ def _probe_loop(model: ir.Model, loop: ir.Node, names: list[str]) -> None:
 
 
 def _probe_unrolled(model: ir.Model, names: list[str]) -> None:
-    made = {output.name: output for node in model.graph for output in node.outputs}
+    # Nodes are looked up, not values: the last state may carry the name of a graph output.
+    nodes = {node.name or "": node for node in model.graph}
     for name in names:
-        rest = name.removeprefix(f"{CORE_NAME}/")
         for t in range(loop_count(model) or 1):
-            source = made.get(f"{UNROLLED_CORE}{t}/{rest}")
-            if source is None:
-                raise InputError(f"iteration {t} of the core makes no value {name}")
-            copy = ir.node("Identity", [source], name=f"{PREFIX}{source.name}")
-            copy.outputs[0].name = f"{PREFIX}{source.name}"
+            source = _made_in(nodes, name, t)
+            label = f"{PREFIX}{UNROLLED_CORE}{t}/{name.removeprefix(f'{CORE_NAME}/')}"
+            copy = ir.node("Identity", [source], name=label)
+            copy.outputs[0].name = label
             copy.outputs[0].type, copy.outputs[0].shape = source.type, source.shape
             model.graph.append(copy)
             model.graph.outputs.append(copy.outputs[0])
+
+
+def _made_in(nodes: Mapping[str, ir.Node], name: str, t: int) -> ir.Value:
+    """Find the value of iteration ``t`` that is called ``name`` in iteration 0."""
+    rest = name.removeprefix(f"{CORE_NAME}/")
+    for node in nodes.values():
+        for index, output in enumerate(node.outputs):
+            if output.name == f"{UNROLLED_CORE}0/{rest}":
+                suffix = (node.name or "").removeprefix(f"{UNROLLED_CORE}0/")
+                twin = nodes.get(f"{UNROLLED_CORE}{t}/{suffix}")
+                if twin is not None:
+                    return twin.outputs[index]
+    raise InputError(f"iteration {t} of the core makes no value {name}")

@@ -265,7 +265,7 @@ def test_bad_options_are_refused_before_any_work(tmp_path: Path) -> None:
         ({"form": "unrolled", "dynamic_loops": True}, "fixed loop count"),
     ):
         with pytest.raises(InputError, match=text):
-            loopedge.export(model, target, **options)  # type: ignore[arg-type]
+            loopedge.export(model, target, **options)
     target.write_text("mine")
     with pytest.raises(InputError, match="exists already"):
         loopedge.export(model, target)
