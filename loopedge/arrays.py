@@ -2,9 +2,10 @@
 
 import csv
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,7 @@ def read_arrays(path: str | Path, ranks: Mapping[str, int]) -> dict[str, Array]:
         )
     [(name, rank)] = ranks.items()
     if source.suffix == ".npy":
-        return {name: _load(source)}
+        return {name: _read_npy(source)}
     table = _read_csv(source)
     return {name: table[np.newaxis] if rank == table.ndim + 1 else table}
 
@@ -95,19 +96,28 @@ def check_arrays_target(target: Path, count: int, *, force: bool) -> None:
 
 
 def _read_npz(source: Path) -> dict[str, Array]:
-    loaded = _load(source)
-    if not isinstance(loaded, np.lib.npyio.NpzFile):
-        raise InputError(f"{source} is not an .npz file")
-    try:
-        with loaded:
+    with source.open("rb") as data:
+        loaded = _load(source, data)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise InputError(f"{source} is not an .npz file")
+        try:
             return {name: loaded[name] for name in loaded.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{source} cannot be read: {error}") from error
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{source} cannot be read: {error}") from error
 
 
-def _load(source: Path) -> Any:
+def _read_npy(source: Path) -> Array:
+    with source.open("rb") as data:
+        loaded = _load(source, data)
+    if not isinstance(loaded, np.ndarray):
+        raise InputError(f"{source} is not an .npy file")
+    return loaded
+
+
+def _load(source: Path, data: BinaryIO) -> Any:
+    # numpy is given the open file: it forgets to close one that it opened and could not parse.
     try:
-        return np.load(source, allow_pickle=False)
+        return np.load(data, allow_pickle=False)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{source} is not an {source.suffix} file of plain arrays") from error
 

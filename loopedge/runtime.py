@@ -50,7 +50,8 @@ class Session:
     ) -> None:
         source = Path(path)
         if not source.is_file():
-            raise InputError(f"{source} does not exist", hint="loopedge export model.pt")
+            what = "is a folder, an ONNX file is needed" if source.is_dir() else "does not exist"
+            raise InputError(f"{source} {what}", hint="loopedge export model.pt")
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}, at least 1 is needed", hint="--threads 1")
         provider = _provider(device)

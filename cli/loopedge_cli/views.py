@@ -90,7 +90,10 @@ def quantize_view(result: "Result") -> "RenderableType":
         ("scheme", str(told["scheme"])),
         ("int8", _coverage_text(told["matmuls"])),
         ("verified", f"[green]against the float model[/green], SQNR {_decibels(told['sqnr_db'])}"),
-        ("weights", f"{size_text(told['weight_bytes'])} stored once"),
+        (
+            "weights",
+            f"{size_text(told['source_weight_bytes'])} -> {size_text(told['weight_bytes'])}",
+        ),
         ("seconds", _seconds_text(told["seconds"])),
         *_file_rows(told["files"]),
     ]

@@ -1,6 +1,7 @@
 """Save and load ``model.pt``: a dictionary of plain tensors and a configuration, no code."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,11 +71,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if not source.exists():
         raise InputError(f"{source} does not exist", hint="loopedge train --help")
     try:
-        checkpoint = torch.load(source, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # A foreign pickle is told below, in one line.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            checkpoint = torch.load(source, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise InputError(f"{source} cannot be read: permission denied") from error
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() and "unsupported" in str(error).lower():
+        if "Unsupported global" in str(error) or _starts_as_pickle(source):
             raise InputError(
                 f"{source} holds pickled code, which is never run: only plain tensors are read",
                 hint="save it with loopedge.save(model, path)",
@@ -94,6 +98,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if missing:
         raise InputError(f"{source} lacks the keys {', '.join(missing)}", hint=hint)
     return cast("Checkpoint", checkpoint)
+
+
+def _starts_as_pickle(source: Path) -> bool:
+    with source.open("rb") as data:
+        return data.read(1) == pickle.PROTO
 
 
 def model_from(checkpoint: Checkpoint, source: str | Path = "checkpoint") -> LoopedTransformer:

@@ -22,8 +22,12 @@ def quantize(
         typer.Option(help="dynamic: int8, activation ranges found while it runs."),
     ] = "dynamic",
     min_coverage: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Share of the core's linears that must become int8."),
+    ] = 1.0,
+    min_sqnr_db: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Share of the linears that must become int8."),
+        typer.Option("--min-sqnr-db", help="Floor of the outputs' SQNR against the float model."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the check.")] = None,
     force: Force = False,
@@ -34,6 +38,7 @@ def quantize(
     """Store and multiply the weights in int8, verified against the float model."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
         import loopedge
+        from loopedge.quantizer.pipeline import MIN_SQNR_DB
 
         with output.status(f"quantizing {model}"):
             result = loopedge.quantize(
@@ -42,6 +47,7 @@ def quantize(
                 scheme=scheme,
                 threads=threads,
                 min_coverage=min_coverage,
+                min_sqnr_db=MIN_SQNR_DB if min_sqnr_db is None else min_sqnr_db,
                 force=force,
             )
         output.result(result, quantize_view, written=result.path)

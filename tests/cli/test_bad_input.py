@@ -1,0 +1,157 @@
+"""What every command does with files it cannot use: exit 2, one line and a hint, nothing written."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Cli, Said
+
+
+TORCH_FREE = {
+    "inspect": (),
+    "quantize": ("-o", "out.onnx"),
+    "profile": ("--html", "out.html"),
+    "run": ("--input", "x.npz", "-o", "out.npz"),
+}
+WRITERS = ["quantize", "profile", "run"]
+
+
+def words_of(command: str, folder: Path, target: Path | None = None) -> list[str]:
+    """Return a command's further words, its files in ``folder``, its target where it is named."""
+    words = []
+    for word in TORCH_FREE[command]:
+        if word.startswith("out."):
+            words.append(str((target or folder) / word))
+        else:
+            words.append(word if word.startswith("-") else str(folder / word))
+    return words
+
+
+def assert_refused(told: Said, words: str, code: int = 2) -> None:
+    assert told.code == code, told.err
+    assert told.out == ""
+    assert words in told.err
+    lines = told.err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert all(line.startswith("hint: ") for line in lines[1:])
+    assert len(lines) <= 2
+
+
+def make_bad_model(kind: str, tiny: Path, external: Path) -> None:
+    folder = tiny.parent
+    bad = folder / "bad.onnx"
+    if kind == "folder":
+        bad.mkdir()
+    elif kind == "empty":
+        bad.write_bytes(b"")
+    elif kind == "text":
+        bad.write_text("This is not a model, it is a letter.\n")
+    elif kind == "truncated":
+        bad.write_bytes(tiny.read_bytes()[:20_000])
+    elif kind in {"no data", "short data"}:
+        shutil.copy(external, bad)
+        data = folder / "external.onnx.data"
+        if kind == "no data":
+            data.unlink()
+        else:
+            data.write_bytes(data.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("command", TORCH_FREE)
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("absent", "does not exist"),
+        ("folder", "is a folder"),
+        ("empty", "bad.onnx"),
+        ("text", "bad.onnx"),
+        ("truncated", "bad.onnx"),
+        ("no data", "external.onnx.data"),
+        ("short data", "tensor"),
+    ],
+)
+def test_a_bad_model(
+    cli: Cli, tiny: Path, external: Path, ids: Path, kind: str, words: str, command: str
+) -> None:
+    folder = tiny.parent
+    make_bad_model(kind, tiny, external)
+    before = sorted(folder.rglob("*"))
+    assert_refused(cli(command, folder / "bad.onnx", *words_of(command, folder)), words)
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_an_existing_target_is_refused_without_force(
+    cli: Cli, tiny: Path, ids: Path, command: str
+) -> None:
+    words = words_of(command, tiny.parent)
+    target = tiny.parent / words[-1]
+    target.write_text("mine")
+    assert_refused(cli(command, tiny, *words), "exists already")
+    assert target.read_text() == "mine"
+    assert cli(command, tiny, *words, "--force").code == 0
+    assert target.read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_a_folder_that_does_not_exist(cli: Cli, tiny: Path, ids: Path, command: str) -> None:
+    words = words_of(command, tiny.parent, tiny.parent / "nowhere")
+    assert_refused(cli(command, tiny, *words), "does not exist")
+    assert not (tiny.parent / "nowhere").exists()
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_a_target_that_is_a_folder(cli: Cli, tiny: Path, ids: Path, command: str) -> None:
+    words = words_of(command, tiny.parent)
+    (tiny.parent / words[-1]).mkdir()
+    assert_refused(cli(command, tiny, *words, "--force"), "is a folder")
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_an_unwritable_folder(
+    cli: Cli, tiny: Path, ids: Path, read_only: Path, command: str
+) -> None:
+    told = cli(command, tiny, *words_of(command, tiny.parent, read_only))
+    assert_refused(told, "cannot be written")
+    assert list(read_only.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["quantize", "run"])
+def test_a_full_disk(cli: Cli, tiny: Path, ids: Path, small_disk: Path, command: str) -> None:
+    with contextlib.suppress(OSError):
+        (small_disk / "taken").write_bytes(bytes(64 * 1024))
+    told = cli(command, tiny, *words_of(command, tiny.parent, small_disk))
+    assert_refused(told, "no space left")
+    assert [path.name for path in small_disk.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("command", ["profile", "run"])
+@pytest.mark.parametrize("loops", ["0", "-1", "two"])
+def test_a_loop_count_below_one(
+    cli: Cli, tiny_dynamic: Path, ids: Path, command: str, loops: str
+) -> None:
+    words = words_of(command, tiny_dynamic.parent)
+    assert_refused(cli(command, tiny_dynamic, *words, "--loops", loops), "'--loops'")
+
+
+@pytest.mark.parametrize("command", ["profile", "run"])
+def test_a_loop_count_that_is_fixed(cli: Cli, tiny: Path, ids: Path, command: str) -> None:
+    told = cli(command, tiny, *words_of(command, tiny.parent), "--loops", "2")
+    assert_refused(told, "3 loops")
+
+
+@pytest.mark.parametrize("command", ["profile", "run"])
+def test_a_provider_that_is_not_there(cli: Cli, tiny: Path, ids: Path, command: str) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    told = cli(command, tiny, *words_of(command, tiny.parent), "--device", "cuda")
+    assert_refused(told, "CUDAExecutionProvider", code=5)

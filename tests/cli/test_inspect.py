@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Cli
+
+
+KEYS = {
+    "dynamic_loops",
+    "files",
+    "form",
+    "int8",
+    "ir_version",
+    "loops",
+    "metadata",
+    "opset",
+    "path",
+    "tables",
+    "tied_weights",
+    "trained_loops",
+    "untied_bytes",
+    "weight_bytes",
+}
+
+
+def test_json_holds_the_documented_keys(cli: Cli, tiny: Path) -> None:
+    told = cli("inspect", tiny, "--json")
+    assert told.code == 0
+    assert told.err == ""
+    found = told.json()
+    assert set(found) >= KEYS
+    assert (found["form"], found["loops"], found["trained_loops"]) == ("loop", 3, 3)
+    assert (found["opset"], found["ir_version"], found["dynamic_loops"]) == (23, 11, False)
+    assert {tuple(table["shape"]) for table in found["tables"]} == {(3, 32)}
+    assert found["int8"] == {"quantized": 0, "total": 7}
+    assert found["files"] == [{"path": str(tiny), "bytes": tiny.stat().st_size}]
+    assert found["metadata"]["form"] == "loop"
+
+
+def test_bytes_are_those_of_the_initializers(cli: Cli, tiny: Path) -> None:
+    found = cli("inspect", tiny, "--json").json()
+    weights = {
+        str(name): value.const_value.nbytes
+        for name, value in ir.load(tiny).graph.initializers.items()
+        if value.const_value is not None
+        and not name.startswith(("timestep.", "loopedge."))
+        and value.const_value.dtype.is_floating_point()
+        and value.const_value.size > 1
+    }
+    assert found["weight_bytes"] == sum(weights.values())
+    core = sum(size for name, size in weights.items() if name.startswith("core_layers."))
+    assert found["untied_bytes"] == found["weight_bytes"] + 2 * core
+    ties = {tie["name"]: (tie["uses"], tie["bytes"]) for tie in found["tied_weights"]}
+    expected = {n: (3, size) for n, size in weights.items() if n.startswith("core_layers.")}
+    assert ties == expected | {"embedding.weight": (2, weights["embedding.weight"])}
+
+
+def test_people_see_the_same(cli: Cli, tiny: Path) -> None:
+    told = cli("inspect", tiny)
+    assert told.code == 0
+    assert told.err == ""
+    for words in ("loop, 3 loops", "input_ids", "stored once", "0 of 7", "timestep.", "3x"):
+        assert words in told.out
+
+
+def test_dynamic_loops(cli: Cli, tiny_dynamic: Path) -> None:
+    assert cli("inspect", tiny_dynamic, "--json").json()["dynamic_loops"] is True
+    assert "selectable" in cli("inspect", tiny_dynamic).out
+
+
+def test_external_data_is_listed(cli: Cli, external: Path) -> None:
+    files = cli("inspect", external, "--json").json()["files"]
+    assert [file["path"] for file in files] == [str(external), f"{external}.data"]
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Two readers of one weight, another weight in a Constant node, an attention product."""
+    weight = helper.make_tensor("w[0]", TensorProto.FLOAT, (4, 4), [0.5] * 16)
+    other = helper.make_tensor("other", TensorProto.FLOAT, (4, 4), [0.25] * 16)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w[0]"], ["a"]),
+        helper.make_node("MatMul", ["a", "w[0]"], ["b"]),
+        helper.make_node("Constant", [], ["c"], value=other),
+        helper.make_node("MatMul", ["b", "c"], ["d"]),
+        helper.make_node("MatMul", ["d", "b"], ["y"]),
+    ]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (4, 4)) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], [weight])
+    path = tmp_path / "foreign.onnx"
+    model = helper.make_model(graph, producer_name="else", ir_version=10)
+    onnx.save(model, path)
+    return path
+
+
+def test_a_foreign_file_is_counted(cli: Cli, foreign: Path) -> None:
+    found = cli("inspect", foreign, "--json").json()
+    assert (found["form"], found["loops"], found["trained_loops"]) == (None, None, None)
+    assert found["producer"] == "else"
+    assert found["weight_bytes"] == 2 * 64
+    assert found["untied_bytes"] == 3 * 64
+    assert found["tied_weights"] == [{"name": "w[0]", "uses": 2, "bytes": 64}]
+    assert found["int8"] == {"quantized": 0, "total": 3}
+    told = cli("inspect", foreign)
+    assert "not written by loopedge but by else" in told.out
+    assert "w[0]" in told.out  # square brackets are no markup
+
+
+def test_int8_coverage_of_a_quantized_model(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    target = tmp_path / "int8.onnx"
+    made = cli("quantize", tiny, "-o", target, "--json").json()
+    found = cli("inspect", target, "--json").json()
+    assert found["int8"] == {key: made["matmuls"][key] for key in ("quantized", "total")}
+    assert found["int8"]["quantized"] == 6
+    assert found["weight_bytes"] == made["weight_bytes"]

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Cli
+
+
+RUN_KEYS = {
+    "anon_bytes",
+    "device",
+    "file_bytes",
+    "form",
+    "latency_ms",
+    "load_seconds",
+    "loops",
+    "name",
+    "ops",
+    "path",
+    "provider",
+    "rss_load_bytes",
+    "rss_peak_bytes",
+    "threads",
+    "twin",
+}
+QUICK = ("--runs", "3")
+
+
+def test_json_holds_the_documented_keys(cli: Cli, tiny: Path, tiny_dynamic: Path) -> None:
+    told = cli("profile", tiny, tiny_dynamic, "--untied", *QUICK, "--json", "--sequence", "5")
+    assert told.code == 0, told.err
+    found = told.json()
+    assert set(found) >= {"schema_version", "machine", "runs"}
+    assert [run["twin"] for run in found["runs"][:2]] == [None, None]  # arguments, then twins
+    assert "untied" in {run["twin"] for run in found["runs"][2:]}
+    for run in found["runs"]:
+        assert set(run) >= RUN_KEYS
+        assert set(run["latency_ms"]) >= {"p50", "p95", "p99", "mean", "min"}
+        assert set(run["ops"][0]) >= {"op", "count", "ms", "share"}
+    assert [run["path"] for run in found["runs"][:2]] == [str(tiny), str(tiny_dynamic)]
+
+
+def test_people_see_a_table_and_may_have_html(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    told = cli("profile", tiny, *QUICK, "--html", page)
+    assert told.code == 0, told.err
+    assert "tiny" in told.out
+    assert f"report: {page}" in told.err
+    assert page.read_text().lstrip().lower().startswith("<!doctype html>")
+
+
+def test_given_inputs_are_used(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    good, bad = tmp_path / "x.npz", tmp_path / "y.npz"
+    np.savez(good, input_ids=np.zeros((1, 4), np.int64))
+    np.savez(bad, tokens=np.zeros((1, 4), np.int64))
+    assert cli("profile", tiny, *QUICK, "--input", good, "--quiet").code == 0
+    told = cli("profile", tiny, *QUICK, "--input", bad)
+    assert told.code == 2
+    assert "input_ids" in told.err

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from loopedge.runtime import Session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Cli
+
+
+KEYS = {
+    "files",
+    "matmuls",
+    "path",
+    "ranges",
+    "scheme",
+    "seconds",
+    "sqnr_db",
+    "sqnr_db_per_iteration",
+    "weight_bytes",
+}
+
+
+def test_json_holds_the_documented_keys(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    told = cli("quantize", tiny, "--json")
+    assert told.code == 0
+    found = told.json()
+    assert set(found) >= KEYS
+    assert found["path"] == str(tmp_path / "tiny.int8.onnx")  # beside the model
+    assert found["scheme"] == "dynamic"
+    assert (found["matmuls"]["quantized"], found["matmuls"]["total"]) == (6, 7)
+    assert [item["name"] for item in found["matmuls"]["skipped"]] == ["coda/linear"]
+    assert len(found["sqnr_db_per_iteration"]) == 3
+    assert found["weight_bytes"] < 0.5 * cli("inspect", tiny, "--json").json()["weight_bytes"]
+
+
+def test_people_see_what_stayed_float_and_why(cli: Cli, tiny: Path) -> None:
+    told = cli("quantize", tiny)
+    assert told.code == 0
+    for words in ("6 of 7", "SQNR", "left in float", "coda/linear", "shared with the embedding"):
+        assert words in told.out
+
+
+def test_the_quantized_model_runs(cli: Cli, tiny_dynamic: Path, ids: Path, tmp_path: Path) -> None:
+    target = tmp_path / "q.onnx"
+    assert cli("quantize", tiny_dynamic, "-o", target, "--quiet").out == f"{target}\n"
+    inputs = {"input_ids": np.arange(12).reshape(2, 6)}
+    for loops in (1, 3):
+        given, expected = (
+            Session(path).run(inputs, loops=loops)["logits"] for path in (target, tiny_dynamic)
+        )
+        assert not np.array_equal(given, expected)  # int8 is not float
+        assert np.abs(given - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_a_missed_floor_of_sqnr_exits_3_and_leaves_nothing(
+    cli: Cli, tiny: Path, tmp_path: Path
+) -> None:
+    told = cli("quantize", tiny, "--min-sqnr-db", "200")
+    assert told.code == 3
+    assert "200.0 dB" in told.err
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.5", "most"])
+def test_coverage_is_a_share(cli: Cli, tiny: Path, share: str) -> None:
+    assert cli("quantize", tiny, "--min-coverage", share).code == 2
+
+
+def test_a_quantized_model_is_refused(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    cli("quantize", tiny)
+    told = cli("quantize", tmp_path / "tiny.int8.onnx")
+    assert told.code == 2
+    assert "quantized already" in told.err
+
+
+def test_the_source_is_never_the_target(cli: Cli, tiny: Path) -> None:
+    before = tiny.read_bytes()
+    assert cli("quantize", tiny, "-o", tiny, "--force").code == 2
+    assert tiny.read_bytes() == before

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import typer
+
+from loopedge import __version__
+from loopedge.errors import (
+    BudgetError,
+    InputError,
+    LoopedgeError,
+    MissingExtraError,
+    ProviderError,
+    VerificationError,
+)
+from loopedge_cli.exits import ExitCode, exit_code
+from loopedge_cli.main import app
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Cli
+
+
+HELP_SECONDS = 0.3
+COMMANDS = {"export", "quantize", "profile", "inspect", "run"}
+
+
+def test_help_answers_at_once() -> None:
+    taken = []
+    for _ in range(8):
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "loopedge", "--help"], capture_output=True, check=True
+        )
+        taken.append(time.perf_counter() - started)
+        if taken[-1] < HELP_SECONDS:
+            return
+    pytest.fail(f"the fastest --help of 8 took {min(taken):.2f} s, allowed {HELP_SECONDS}")
+
+
+@pytest.mark.parametrize("word", ["--help", "inspect"])
+def test_help_imports_nothing_heavy(word: str) -> None:
+    program = (
+        "import sys\n"
+        "from loopedge_cli.main import app\n"
+        f"app([{word!r}, '--help'], standalone_mode=False)\n"
+        "heavy = {'torch', 'onnx', 'onnx_ir', 'onnxruntime', 'onnxscript', 'numpy'}\n"
+        "sys.exit(','.join(sorted(heavy & set(sys.modules))) or 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_is_listed_and_has_help(cli: Cli) -> None:
+    told = cli("--help")
+    assert told.code == 0
+    for command in COMMANDS:
+        assert f" {command} " in told.out
+        assert cli(command, "--help").code == 0
+
+
+def test_no_command_is_help(cli: Cli) -> None:
+    told = cli()
+    assert told.code == 0
+    assert "Usage: loopedge" in told.out
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").out == f"loopedge {__version__}\n"
+
+
+def test_python_m_loopedge() -> None:
+    words = [sys.executable, "-m", "loopedge", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == f"loopedge {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["fly"], "No such command 'fly'.", "loopedge --help"),
+        (["inspect"], "Missing argument 'MODEL.onnx'.", "loopedge inspect --help"),
+        (["run", "m.onnx"], "Missing option '--input' / '-i'.", "loopedge run --help"),
+        (["inspect", "m.onnx", "--fast"], "No such option: --fast", "loopedge inspect --help"),
+        (["quantize", "m.onnx", "--scheme", "magic"], "magic", "loopedge quantize --help"),
+        (["profile", "m.onnx", "--threads", "0"], "'--threads'", "loopedge profile --help"),
+    ],
+)
+def test_usage_errors_are_one_line_and_a_hint(
+    cli: Cli, words: str, message: str, hint: str
+) -> None:
+    told = cli(*words)
+    assert told.code == ExitCode.BAD_INPUT
+    assert told.out == ""
+    first, second = told.err.splitlines()
+    assert first.startswith("error: ")
+    assert message in first
+    assert second == f"hint: {hint}"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError("x"), 2),
+        (MissingExtraError("x", extra="train"), 2),
+        (VerificationError("x"), 3),
+        (BudgetError("x"), 4),
+        (ProviderError("x"), 5),
+        (LoopedgeError("x"), 1),
+        (ZeroDivisionError("x"), 1),
+    ],
+)
+def test_exit_codes(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
+    assert exit_code(error) == code
+
+    def fail(path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("loopedge.inspect", fail, raising=False)
+    told = cli("inspect", "m.onnx")
+    assert told.code == code
+    assert told.err.startswith("error: ")
+    assert told.out == ""
+    assert "Traceback" not in told.err
+
+
+def test_debug_shows_the_traceback(cli: Cli) -> None:
+    told = cli("inspect", "nowhere.onnx", "--debug")
+    assert told.code == 2
+    assert "Traceback" in told.err
+    assert told.err.splitlines()[-2] == "error: nowhere.onnx does not exist"
+
+
+def test_an_error_of_many_lines_is_told_in_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> None:
+        raise RuntimeError("first\n  second")
+
+    monkeypatch.setattr("loopedge.inspect", fail, raising=False)
+    assert cli("inspect", "m.onnx").err.splitlines() == [
+        "error: unexpected RuntimeError: first second",
+        "hint: run it again with --debug",
+    ]
+
+
+@pytest.mark.parametrize("name", ["torch", "onnxscript"])
+def test_a_missing_extra_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def fail(path: Path) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr("loopedge.inspect", fail, raising=False)
+    told = cli("inspect", "m.onnx")
+    assert told.code == 2
+    assert told.err.splitlines() == [
+        "error: this command needs the extra 'train'",
+        "hint: pip install 'loopedge[train]'",
+    ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_an_interrupt_leaves_cleanly() -> None:
+    program = (
+        "import sys, time, loopedge\n"
+        "from loopedge_cli.main import main\n"
+        "def wait(path):\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+        "loopedge.inspect = wait\n"
+        "sys.argv = ['loopedge', 'inspect', 'm.onnx']\n"
+        "main()\n"
+    )
+    words = [sys.executable, "-c", program]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert said == "error: interrupted\n"
+
+
+def test_the_library_never_sees_the_command_line() -> None:
+    """Programs that call the app without leaving get the code back."""
+    assert app(["inspect", "nowhere.onnx"], standalone_mode=False) == ExitCode.BAD_INPUT
+    assert isinstance(app, typer.Typer)
