@@ -1,0 +1,71 @@
+"""inspect, quantize, profile and run work where torch and onnxscript cannot be imported."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
+BLOCKER = '''
+import sys
+
+class Blocker:
+    """Refuses the packages of the extra `train`, in this process and in those it starts."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "onnxscript"}:
+            with open(__file__ + ".log", "a") as log:
+                log.write(name + "\\n")
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+'''
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    shutil.copy(TINY, tmp_path / "tiny.onnx")
+    np.savez(tmp_path / "x.npz", input_ids=np.arange(8).reshape(2, 4))
+    (tmp_path / "blocker").mkdir()
+    (tmp_path / "blocker" / "sitecustomize.py").write_text(BLOCKER)
+    return tmp_path
+
+
+def loopedge(room: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "loopedge", *words],
+        cwd=room,
+        env=os.environ | {"PYTHONPATH": str(room / "blocker")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("inspect", "tiny.onnx"),
+        ("quantize", "tiny.onnx", "-o", "q.onnx"),
+        ("run", "tiny.onnx", "--input", "x.npz", "-o", "y.npz"),
+        ("profile", "tiny.onnx", "--untied", "--runs", "2", "--html", "report.html"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_the_command_never_asks_for_torch(room: Path, words: tuple[str, ...]) -> None:
+    done = loopedge(room, *words)
+    assert done.returncode == 0, done.stderr
+    assert not (room / "blocker" / "sitecustomize.py.log").exists()
+
+
+def test_the_blocker_blocks(room: Path) -> None:
+    done = loopedge(room, "export", "m.pt")
+    assert done.returncode == 2
+    assert "needs the extra 'train'" in done.stderr
+    assert "torch" in (room / "blocker" / "sitecustomize.py.log").read_text()

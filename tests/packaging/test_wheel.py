@@ -1,0 +1,121 @@
+"""The base install: built, installed into a clean environment without torch, and used there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "tests" / "fixtures" / "tiny.onnx"
+HOUSES = {"loopedge", "loopedge_calibration", "loopedge_cli"}
+
+pytestmark = pytest.mark.slow
+
+
+def run(*words: object, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a program outside the checkout's own environment."""
+    hidden = ("PYTHONPATH", "VIRTUAL_ENV", "COV_", "PYTEST_")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
+    done = subprocess.run(
+        [str(word) for word in words],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", folder, ROOT)
+    [path] = folder.glob("loopedge-*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment that holds the base install and nothing else."""
+    folder = tmp_path_factory.mktemp("base")
+    venv.create(folder, with_pip=True)
+    programs = folder / "bin"
+    constraints = ROOT / "constraints.txt"
+    run(programs / "python", "-m", "pip", "install", "--constraint", constraints, wheel)
+    return programs
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    shutil.copy(TINY, tmp_path / "tiny.onnx")
+    np.savez(tmp_path / "x.npz", input_ids=np.arange(8).reshape(2, 4))
+    return tmp_path
+
+
+def test_the_wheel_holds_our_packages_and_no_others(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        [entry] = [name for name in names if name.endswith("entry_points.txt")]
+        assert "loopedge = loopedge_cli.main:main" in archive.read(entry).decode()
+    info = {name.split("/")[0] for name in names if ".dist-info/" in name}
+    assert {name.split("/")[0] for name in names} == HOUSES | info
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert "loopedge/py.typed" in names
+    assert not [name for name in names if name.endswith((".onnx", ".pt", ".pyc"))]
+
+
+def test_the_base_install_has_no_torch(base: Path) -> None:
+    listed = json.loads(run(base / "python", "-m", "pip", "list", "--format", "json").stdout)
+    names = {package["name"].lower() for package in listed}
+    assert {"loopedge", "onnxruntime", "onnx-ir"} <= names
+    assert not names & {"torch", "onnxscript", "onnxruntime-tools", "pytest"}
+    run(base / "python", "-m", "pip", "check")
+
+
+def test_the_torch_free_commands_work_there(base: Path, room: Path) -> None:
+    program = base / "loopedge"
+    told = json.loads(run(program, "inspect", "tiny.onnx", "--json", cwd=room).stdout)
+    assert (told["form"], told["loops"]) == ("loop", 3)
+    run(program, "quantize", "tiny.onnx", "-o", "q.onnx", cwd=room)
+    for model in ("tiny.onnx", "q.onnx"):
+        run(program, "run", model, "--input", "x.npz", "-o", f"{model}.npz", cwd=room)
+        with np.load(room / f"{model}.npz") as outputs:
+            assert np.isfinite(outputs["logits"]).all()
+    words = ("profile", "tiny.onnx", "q.onnx", "--untied", "--runs", "2", "--json")
+    runs = json.loads(run(program, *words, "--html", "report.html", cwd=room).stdout)["runs"]
+    assert [each["twin"] for each in runs[:2]] == [None, None]
+    assert (room / "report.html").stat().st_size > 0
+
+
+@pytest.mark.parametrize("words", [("export", "m.pt"), ("train", "edit-distance", "-o", "m.pt")])
+def test_a_command_that_needs_torch_says_so(base: Path, room: Path, words: tuple[str, ...]) -> None:
+    told = run(base / "loopedge", *words, cwd=room, code=2)
+    first, second = told.stderr.splitlines()
+    assert "needs the extra 'train'" in first
+    assert second == "hint: pip install 'loopedge[train]'"
+    assert not list(room.glob("m.*"))
+
+
+def test_a_verb_that_needs_torch_says_so(base: Path) -> None:
+    program = (
+        "import loopedge\n"
+        "try:\n"
+        "    loopedge.LoopedTransformer\n"
+        "except loopedge.errors.MissingExtraError as error:\n"
+        "    print(error, error.hint)\n"
+    )
+    said = run(base / "python", "-c", program).stdout
+    assert (
+        said == "loopedge.LoopedTransformer needs the extra 'train' pip install 'loopedge[train]'\n"
+    )
