@@ -18,6 +18,7 @@ __all__ = ["check_arrays_target", "read_arrays", "write_arrays"]
 Array = npt.NDArray[Any]
 
 KINDS = ".npz, .npy or .csv"
+LARGEST_WHOLE = 2.0**53  # beyond it a float64 stands for several integers
 
 
 def read_arrays(path: str | Path, ranks: Mapping[str, int]) -> dict[str, Array]:
@@ -68,11 +69,16 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Array], *, force: bool =
     """
     target = Path(path)
     check_arrays_target(target, len(arrays), force=force)
-    with staged_folder(target) as folder, (folder / target.name).open("wb") as sink:
+    with staged_folder(target) as folder:
+        staged = folder / target.name
         if target.suffix == ".npy":
-            np.save(sink, next(iter(arrays.values())), allow_pickle=False)
-        else:
-            np.savez(sink, allow_pickle=False, **arrays)
+            np.save(staged, next(iter(arrays.values())), allow_pickle=False)
+            return
+        # Not numpy.savez: it takes the names as keywords, and an output may be called "file".
+        with zipfile.ZipFile(staged, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
 
 
 def check_arrays_target(target: Path, count: int, *, force: bool) -> None:
@@ -141,7 +147,7 @@ def _read_csv(source: Path) -> Array:
             raise InputError(f"{source}: row {line}: {wrong[0]!r} is not a number")
         values.append([float(cell) for cell in row])
     table = np.array(values)
-    whole = bool(np.isfinite(table).all() and (table == np.round(table)).all())
+    whole = bool((np.abs(table) <= LARGEST_WHOLE).all() and (table == np.round(table)).all())
     return table.astype(np.int64) if whole else table
 
 

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from loopedge.arrays import read_arrays, write_arrays
+from loopedge.errors import InputError
+
+TABLES = arrays.arrays(
+    np.float64,
+    st.tuples(st.integers(1, 6), st.integers(1, 4)),
+    elements=st.floats(allow_nan=False, allow_infinity=False, width=32),
+)
+
+
+@given(table=TABLES, header=st.booleans())
+def test_a_csv_of_numbers_comes_back(table: np.ndarray, header: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.csv"
+        lines = [",".join(repr(float(cell)) for cell in row) for row in table]
+        if header:
+            lines.insert(0, ",".join(f"column {i}" for i in range(table.shape[1])))
+        path.write_text("\n".join(lines), encoding="utf-8")
+        [(name, positions)] = read_arrays(path, {"inputs": 3}).items()
+        [(_, rows)] = read_arrays(path, {"input_ids": 2}).items()
+    assert name == "inputs"
+    np.testing.assert_array_equal(positions, table[np.newaxis])
+    np.testing.assert_array_equal(rows, table)
+
+
+@given(table=arrays.arrays(np.int64, (3, 2), elements=st.integers(-(2**40), 2**40)))
+def test_whole_numbers_of_a_csv_are_integers(table: np.ndarray) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.csv"
+        np.savetxt(path, table, fmt="%d", delimiter=",")
+        [rows] = read_arrays(path, {"input_ids": 2}).values()
+    assert rows.dtype == np.int64
+    np.testing.assert_array_equal(rows, table)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+def test_written_arrays_come_back(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"y{suffix}"
+    written = {"outputs": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    write_arrays(path, written)
+    read = read_arrays(path, {"outputs": 2})
+    assert set(read) == {"outputs"}
+    np.testing.assert_array_equal(read["outputs"], written["outputs"])
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
+
+
+def test_targets_that_cannot_hold_the_arrays(tmp_path: Path) -> None:
+    two = {"a": np.zeros(1), "b": np.zeros(1)}
+    with pytest.raises(InputError, match="can hold one array, the model gives 2"):
+        write_arrays(tmp_path / "y.npy", two)
+    with pytest.raises(InputError, match="unknown kind"):
+        write_arrays(tmp_path / "y.txt", two)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_array_that_is_named_like_an_argument(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "y.npz", {"file": np.ones(2), "outputs": np.zeros(1)})
+    assert set(read_arrays(tmp_path / "y.npz", {"file": 1})) == {"file", "outputs"}

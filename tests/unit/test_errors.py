@@ -1,0 +1,30 @@
+import pytest
+
+import loopedge
+from loopedge import errors
+
+
+def test_every_kind_is_a_loopedge_error() -> None:
+    for name in errors.__all__:
+        assert issubclass(getattr(errors, name), errors.LoopedgeError)
+
+
+def test_fields_and_text() -> None:
+    error = errors.VerificationError("too far", measured=2e-3, allowed=1e-4, hint="--debug")
+    assert (str(error), error.message, error.hint) == ("too far", "too far", "--debug")
+    assert (error.measured, error.allowed) == (2e-3, 1e-4)
+    assert errors.InputError("x").hint is None
+
+
+def test_a_missing_extra_names_its_install_command() -> None:
+    error = errors.MissingExtraError("loopedge.export", extra="train")
+    assert str(error) == "loopedge.export needs the extra 'train'"
+    assert error.hint == "pip install 'loopedge[train]'"
+
+
+def test_the_verbs_of_the_library() -> None:
+    for name in loopedge.__all__:
+        assert getattr(loopedge, name) is not None
+    assert set(loopedge.__all__) <= set(dir(loopedge))
+    with pytest.raises(AttributeError, match="no attribute 'fly'"):
+        loopedge.fly  # noqa: B018

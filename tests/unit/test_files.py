@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from loopedge.errors import InputError
+from loopedge.files import check_target, file_sha256, staged_folder, write_text_atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_staged_files_appear_together(tmp_path: Path) -> None:
+    target = tmp_path / "m.onnx"
+    with staged_folder(target) as folder:
+        (folder / "m.onnx").write_text("graph")
+        (folder / "m.onnx.data").write_text("weights")
+        assert not target.exists()
+    assert names(tmp_path) == ["m.onnx", "m.onnx.data"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "m.onnx"
+    target.write_text("old")
+
+    def write() -> None:
+        with staged_folder(target) as folder:
+            (folder / "m.onnx").write_text("new")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert names(tmp_path) == ["m.onnx"]
+    assert target.read_text() == "old"
+
+
+def test_text_replaces_a_file_whole(tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    write_text_atomic(target, "first")
+    write_text_atomic(target, "zweite \N{LATIN SMALL LETTER U WITH DIAERESIS}")
+    assert target.read_text(encoding="utf-8").endswith("ü")
+    with pytest.raises(InputError, match="exists already"):
+        write_text_atomic(target, "third", force=False)
+    assert names(tmp_path) == ["report.html"]
+
+
+def test_targets_that_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    for name, force, words in (
+        ("taken", False, "exists already"),
+        ("nowhere/x", True, "does not exist"),
+        ("taken/x", True, "does not exist"),
+        (".", True, "is a folder"),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            check_target(tmp_path / name, force=force)
+        assert caught.value.hint
+    check_target(tmp_path / "taken", force=True)
+    assert names(tmp_path) == ["taken"]
+
+
+def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"loop" * 10_000)
+    assert file_sha256(path) == hashlib.sha256(b"loop" * 10_000).hexdigest()
