@@ -26,6 +26,7 @@ TABLE_PREFIX = "timestep."
 """Initializers under this prefix are timestep tables: they differ by iteration and tie nothing."""
 
 OWN_PREFIX = "loopedge."  # loop counts and flags that the exporter adds
+UNBOUNDED = 2**31  # such a trip count says: until the condition ends it
 ITERATION = re.compile(rf"^{CORE_NAME}\.(\d+)/")
 
 
@@ -89,7 +90,8 @@ def loop_count(model: ir.Model) -> int | None:
     if loop is None or loop.inputs[0] is None:
         return None
     tensor = ir.convenience.get_const_tensor(loop.inputs[0])
-    return None if tensor is None else int(tensor.numpy().item())
+    count = None if tensor is None else int(tensor.numpy().item())
+    return count if count is not None and 0 < count < UNBOUNDED else None
 
 
 def iteration_of(node: ir.Node) -> int | None:
