@@ -1,0 +1,341 @@
+"""Profile exported models: each in a fresh process, latencies measured in turns."""
+
+import contextlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnxruntime as ort
+
+from loopedge.arrays import read_arrays
+from loopedge.errors import InputError, ProviderError
+from loopedge.graph.artifact import artifact_files, open_artifact, write_artifact
+from loopedge.graph.inputs import generate_inputs
+from loopedge.graph.metadata import read_metadata
+from loopedge.graph.untied import untie
+from loopedge.graph.weights import weight_bytes
+from loopedge.profiler.machine import describe_machine
+from loopedge.profiler.process import MeasuredProcess
+from loopedge.profiler.trace import OperatorTime, operator_times, read_trace
+from loopedge.runtime import LOOPS_INPUT, PROVIDERS
+
+__all__ = ["SCHEMA_VERSION", "Latency", "ProfileResult", "Run", "profile"]
+
+SCHEMA_VERSION = 1
+ROUNDS = 5
+WARM_UP_RUNS = 3
+TRACED_RUNS = 5
+SECONDS_PER_MODEL = 1.0
+MIN_RUNS = 20
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Milliseconds of one inference, over ``runs`` runs."""
+
+    p50: float
+    p95: float
+    p99: float
+    mean: float
+    min: float
+    runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One profiled model.
+
+    Memory is the growth over the same process with onnxruntime imported and nothing loaded.
+    """
+
+    name: str
+    path: str
+    form: str | None
+    twin: str | None
+    quantization: str | None
+    loops: int | None
+    device: str
+    provider: str
+    threads: int
+    batch: int
+    sequence: int | None
+    file_bytes: int
+    weight_bytes: int
+    load_seconds: float
+    rss_load_bytes: int
+    anon_bytes: int
+    mapped_bytes: int
+    rss_peak_bytes: int
+    latency_ms: Latency
+    ops: list[OperatorTime]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileResult:
+    """All runs of one profile, in the order of its arguments, each followed by its twin."""
+
+    schema_version: int
+    machine: dict[str, Any]
+    runs: list[Run]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self)
+
+
+def profile(
+    models: Sequence[str | Path],
+    *,
+    untied: bool = False,
+    device: str = "cpu",
+    threads: int = 1,
+    batch: int = 1,
+    sequence: int | None = None,
+    loops: int | None = None,
+    input: str | Path | None = None,
+    runs: int | None = None,
+    seed: int = 0,
+) -> ProfileResult:
+    """Measure exported models: bytes, load time, memory, latency and operators.
+
+    Each model is loaded in a fresh process with nothing but numpy and onnxruntime; the latencies
+    of all models are measured in turns, several rounds, so that a slow moment of the machine hits
+    them alike.
+
+    Args:
+        models: ``.onnx`` files.
+        untied: Also profile each model's untied twin, whose iterations have own weights.
+        device: ``cpu`` or ``cuda``.
+        threads: Threads inside an operator; each process is pinned to as many cores.
+        batch: Size of the batch axis of generated inputs.
+        sequence: Size of the sequence axis; default: as trained.
+        loops: Iterations, for models with a selectable count.
+        input: ``.npz`` with one array per input, instead of generated inputs.
+        runs: Timed runs per model; default: what fits into a second, at least 20.
+        seed: Of the generated inputs.
+
+    Returns:
+        One run per model and twin.
+
+    Raises:
+        InputError: A file or an option cannot be used.
+        ProviderError: The device's execution provider does not run the model.
+    """
+    if not models:
+        raise InputError("no model was named", hint="loopedge profile model.onnx")
+    for name, value in (("threads", threads), ("batch", batch), ("loops", loops), ("runs", runs)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}, at least 1 is needed", hint=f"--{name} 1")
+    provider = _provider(device)
+    with tempfile.TemporaryDirectory(prefix="loopedge.") as scratch:
+        subjects = []
+        for index, model in enumerate(models):
+            folder = Path(scratch) / str(index)
+            folder.mkdir()
+            graph = open_artifact(model)
+            feeds = _feeds(
+                graph, input, batch=batch, sequence=sequence, loops=loops, seed=seed, path=model
+            )
+            subjects.append(_Subject.of(Path(model), graph, feeds, folder))
+            if untied:
+                subjects.append(_untied_subject(Path(model), graph, feeds, folder, loops))
+        measured = _measure(subjects, threads=threads, provider=provider, runs=runs)
+    return ProfileResult(
+        schema_version=SCHEMA_VERSION,
+        machine=describe_machine(),
+        runs=[
+            _run(subject, result, device=device, threads=threads, loops=loops)
+            for subject, result in zip(subjects, measured, strict=True)
+        ],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Subject:
+    """A file to measure, and what is known of it."""
+
+    path: Path
+    source: Path
+    graph: ir.Model
+    feeds: Mapping[str, Array]
+    inputs: Path
+    twin: str | None
+    file_bytes: int
+
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        graph: ir.Model,
+        feeds: Mapping[str, Array],
+        folder: Path,
+        *,
+        source: Path | None = None,
+        twin: str | None = None,
+    ) -> "_Subject":
+        inputs = folder / f"{twin or 'inputs'}.npz"
+        np.savez(inputs, allow_pickle=False, **feeds)
+        return cls(
+            path=path.resolve(),
+            source=source or path,
+            graph=graph,
+            feeds=feeds,
+            inputs=inputs,
+            twin=twin,
+            file_bytes=sum(file.stat().st_size for file in artifact_files(path)),
+        )
+
+
+def _untied_subject(
+    model: Path, graph: ir.Model, feeds: Mapping[str, Array], folder: Path, loops: int | None
+) -> _Subject:
+    twin = untie(graph, loops)
+    path = folder / "untied.onnx"
+    write_artifact(twin, path)
+    rest = {name: array for name, array in feeds.items() if name != LOOPS_INPUT}
+    return _Subject.of(path, twin, rest, folder, source=model, twin="untied")
+
+
+def _feeds(
+    graph: ir.Model,
+    input: str | Path | None,
+    *,
+    batch: int,
+    sequence: int | None,
+    loops: int | None,
+    seed: int,
+    path: str | Path,
+) -> dict[str, Array]:
+    names = [value.name or "" for value in graph.graph.inputs]
+    if loops is not None and LOOPS_INPUT not in names:
+        metadata = read_metadata(graph.metadata_props)
+        fixed = metadata.loops if metadata else None
+        if loops != fixed:
+            raise InputError(
+                f"{path} runs {fixed or 'a fixed number of'} loops, {loops} were asked for",
+                hint="loopedge export model.pt --dynamic-loops",
+            )
+    feeds = generate_inputs(graph, batch=batch, sequence=sequence, loops=loops, seed=seed)
+    if input is not None:
+        ranks = {name: array.ndim for name, array in feeds.items() if name != LOOPS_INPUT}
+        given = read_arrays(input, ranks)
+        missing = [name for name in ranks if name not in given]
+        if missing:
+            raise InputError(f"{input} holds no array {missing[0]}, which {path} takes")
+        feeds.update({name: given[name].astype(feeds[name].dtype) for name in ranks})
+    return feeds
+
+
+@dataclass(slots=True, kw_only=True)
+class _Measured:
+    """What the processes told of one subject."""
+
+    loaded: dict[str, Any]
+    memory: dict[str, int]
+    latencies_ms: list[float]
+    ops: list[OperatorTime]
+
+
+def _measure(
+    subjects: Sequence[_Subject], *, threads: int, provider: str, runs: int | None
+) -> list[_Measured]:
+    results: list[_Measured] = []
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for subject in subjects:
+            process = stack.enter_context(
+                MeasuredProcess(subject.path, subject.inputs, threads=threads, provider=provider)
+            )
+            warm_ms = process.run(WARM_UP_RUNS)
+            processes.append(process)
+            results.append(
+                _Measured(
+                    loaded=process.loaded, memory=process.memory(), latencies_ms=warm_ms, ops=[]
+                )
+            )
+        per_round = [
+            -(-(runs or _fitting_runs(result.latencies_ms)) // ROUNDS) for result in results
+        ]
+        for result in results:
+            result.latencies_ms = []
+        for _ in range(ROUNDS):
+            for process, result, count in zip(processes, results, per_round, strict=True):
+                result.latencies_ms += process.run(count)
+    for subject, result in zip(subjects, results, strict=True):
+        result.ops = _trace(subject, threads=threads, provider=provider)
+    return results
+
+
+def _fitting_runs(warm_ms: Sequence[float]) -> int:
+    return max(MIN_RUNS, round(SECONDS_PER_MODEL * 1000 / max(min(warm_ms), 1e-3)))
+
+
+def _trace(subject: _Subject, *, threads: int, provider: str) -> list[OperatorTime]:
+    """Measure the operators in a process of their own: tracing slows small operators down."""
+    prefix = subject.inputs.with_suffix(".trace")
+    with MeasuredProcess(
+        subject.path, subject.inputs, threads=threads, provider=provider, trace=prefix
+    ) as process:
+        process.run(WARM_UP_RUNS + TRACED_RUNS)
+        return operator_times(read_trace(process.end_trace()), skip_runs=WARM_UP_RUNS)
+
+
+def _run(
+    subject: _Subject, measured: _Measured, *, device: str, threads: int, loops: int | None
+) -> Run:
+    metadata = read_metadata(subject.graph.metadata_props)
+    first = next(iter(subject.feeds.values()))
+    name = subject.source.name + (f" ({subject.twin})" if subject.twin else "")
+    scheme = (metadata.quantization or {}).get("scheme") if metadata else None
+    return Run(
+        name=name,
+        path=str(subject.source),
+        form=metadata.form if metadata else None,
+        twin=subject.twin,
+        quantization=scheme,
+        loops=loops or (metadata.loops if metadata else None),
+        device=device,
+        provider=measured.loaded["provider"],
+        threads=threads,
+        batch=first.shape[0] if first.ndim else 1,
+        sequence=first.shape[1] if first.ndim > 1 else None,
+        file_bytes=subject.file_bytes,
+        weight_bytes=weight_bytes(subject.graph),
+        load_seconds=measured.loaded["load_seconds"],
+        rss_load_bytes=measured.loaded["memory"]["rss_bytes"],
+        anon_bytes=measured.loaded["memory"]["anon_bytes"],
+        mapped_bytes=measured.loaded["memory"]["mapped_bytes"],
+        rss_peak_bytes=measured.memory["peak_bytes"],
+        latency_ms=_latency(measured.latencies_ms),
+        ops=measured.ops,
+    )
+
+
+def _latency(latencies_ms: Sequence[float]) -> Latency:
+    p50, p95, p99 = (float(value) for value in np.percentile(latencies_ms, (50, 95, 99)))
+    return Latency(
+        p50=p50,
+        p95=p95,
+        p99=p99,
+        mean=float(np.mean(latencies_ms)),
+        min=float(np.min(latencies_ms)),
+        runs=len(latencies_ms),
+    )
+
+
+def _provider(device: str) -> str:
+    if device not in PROVIDERS:
+        raise InputError(f"device {device!r} is not known", hint="--device cpu or --device cuda")
+    if PROVIDERS[device] not in ort.get_available_providers():
+        raise ProviderError(
+            f"{PROVIDERS[device]} is not available in this onnxruntime",
+            hint="pip install 'loopedge[gpu]'",
+        )
+    return PROVIDERS[device]

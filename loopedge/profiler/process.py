@@ -1,0 +1,144 @@
+"""Talk to a measured process."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from loopedge.errors import InputError, LoopedgeError, ProviderError
+
+__all__ = ["MeasuredProcess"]
+
+
+class MeasuredProcess:
+    """A fresh process that has loaded one model and runs it on command.
+
+    Args:
+        model: The ``.onnx`` file.
+        inputs: ``.npz`` with one array per input.
+        threads: Threads inside an operator; the process is pinned to as many cores.
+        provider: Execution provider.
+        trace: Prefix of ONNX Runtime's trace file; None runs without tracing.
+
+    Raises:
+        InputError: The model cannot be loaded.
+        ProviderError: Another provider than asked for runs the model.
+        LoopedgeError: The process died.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        inputs: Path,
+        *,
+        threads: int,
+        provider: str,
+        trace: Path | None = None,
+    ) -> None:
+        request = {
+            "model": str(model),
+            "inputs": str(inputs),
+            "threads": threads,
+            "provider": provider,
+            "trace": None if trace is None else str(trace),
+        }
+        self._model = model
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "loopedge.profiler.child", json.dumps(request)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+        )
+        try:
+            self.loaded = self._answer()
+            self._check_provider(provider)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, runs: int) -> list[float]:
+        """Run the model and return the latency of each run, in ms."""
+        latencies: list[float] = self._ask({"runs": runs})["latencies_ms"]
+        return latencies
+
+    def memory(self) -> dict[str, int]:
+        """Return the growth of the process's memory until now, in bytes (`Memory`)."""
+        growth: dict[str, int] = self._ask({"memory": True})["memory"]
+        return growth
+
+    def end_trace(self) -> Path:
+        """End tracing and return the trace file."""
+        return Path(self._ask({"trace": True})["trace"])
+
+    def close(self) -> None:
+        """End the process."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stderr.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _check_provider(self, provider: str) -> None:
+        if self.loaded["provider"] != provider:
+            raise ProviderError(
+                f"{provider} was asked for, {self.loaded['provider']} would run {self._model}",
+                hint="loopedge profile --device cpu",
+            )
+
+    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        if self._process.stdin is None:
+            raise LoopedgeError("the measured process has no standard input")
+        try:
+            self._process.stdin.write(json.dumps(command) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died; the missing answer says how
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        line = "" if self._process.stdout is None else self._process.stdout.readline()
+        if not line:
+            raise LoopedgeError(self._cause_of_death())
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise InputError(
+                f"{self._model} cannot be profiled: {answer['error']}",
+                hint=f"loopedge inspect {self._model}",
+            )
+        return answer
+
+    def _cause_of_death(self) -> str:
+        code = self._process.wait()
+        if code < 0:
+            name = signal.Signals(-code).name
+            reason = f"killed by {name}"
+            if name == "SIGKILL":
+                reason += ", most likely for want of memory"
+            return f"the process that measured {self._model} was {reason}"
+        self._stderr.seek(0)
+        tail = self._stderr.read().decode(errors="replace").strip().splitlines()
+        said = f": {tail[-1]}" if tail else ""
+        return f"the process that measured {self._model} ended with code {code}{said}"

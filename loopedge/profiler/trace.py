@@ -1,0 +1,105 @@
+"""Read ONNX Runtime's trace: the time of each operator, a Loop without what runs inside it."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["OperatorTime", "operator_times", "read_trace"]
+
+KERNEL = "_kernel_time"
+RUN = "model_run"
+MICROSECONDS_PER_MS = 1000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorTime:
+    """One kind of operator in one inference.
+
+    ``count``: executions, in a Loop one per iteration; ``ms``: own time, without nested operators;
+    ``share``: of the sum over all operators.
+    """
+
+    op: str
+    count: float
+    ms: float
+    share: float
+
+
+def read_trace(path: Path) -> list[dict[str, Any]]:
+    """Read the events of a trace file."""
+    events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return events
+
+
+def operator_times(
+    events: Iterable[Mapping[str, Any]], *, skip_runs: int = 0
+) -> list[OperatorTime]:
+    """Sum the own time of each operator over the runs of a trace.
+
+    A kernel that contains others (Loop, Scan, If) counts only what is left of it when they are
+    subtracted, so that the sum over all operators is the time of the run.
+
+    Args:
+        events: Of the trace, durations in microseconds.
+        skip_runs: Runs at the start that were a warm-up.
+
+    Returns:
+        Means per inference, largest time first.
+    """
+    listed = list(events)
+    runs = sorted(
+        (int(event["ts"]), int(event["ts"]) + int(event["dur"]))
+        for event in listed
+        if event.get("name") == RUN
+    )[skip_runs:]
+    if not runs:
+        return []
+    counts: dict[str, int] = defaultdict(int)
+    own_us: dict[str, float] = defaultdict(float)
+    for op, own in _own_times(listed, runs):
+        counts[op] += 1
+        own_us[op] += own
+    total = sum(own_us.values()) or 1.0
+    times = [
+        OperatorTime(
+            op=op,
+            count=counts[op] / len(runs),
+            ms=microseconds / len(runs) / MICROSECONDS_PER_MS,
+            share=microseconds / total,
+        )
+        for op, microseconds in own_us.items()
+    ]
+    return sorted(times, key=lambda item: (-item.ms, item.op))
+
+
+def _own_times(
+    events: list[Mapping[str, Any]], runs: list[tuple[int, int]]
+) -> Iterable[tuple[str, float]]:
+    """Yield the operator and its own microseconds for each kernel within the runs."""
+    kernels = [
+        (int(event["ts"]), int(event["dur"]), str(event["args"]["op_name"]), event.get("tid"))
+        for event in events
+        if str(event.get("name", "")).endswith(KERNEL) and "op_name" in event.get("args", {})
+    ]
+    first, last = runs[0][0], runs[-1][1]
+    by_thread: dict[Any, list[tuple[int, int, str]]] = defaultdict(list)
+    for start, duration, op, thread in kernels:
+        if first <= start <= last:
+            by_thread[thread].append((start, duration, op))
+    for thread_kernels in by_thread.values():
+        # Outer kernels first: they start earlier, or at the same time and last longer.
+        thread_kernels.sort(key=lambda item: (item[0], -item[1]))
+        open_kernels: list[list[Any]] = []  # [end, op, own]
+        for start, duration, op in thread_kernels:
+            while open_kernels and open_kernels[-1][0] <= start:
+                _, done, own = open_kernels.pop()
+                yield done, max(own, 0)
+            if open_kernels:
+                open_kernels[-1][2] -= duration
+            open_kernels.append([start + duration, op, duration])
+        while open_kernels:
+            _, done, own = open_kernels.pop()
+            yield done, max(own, 0)

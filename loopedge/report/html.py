@@ -1,0 +1,235 @@
+"""The profile as one self-contained HTML file: no script, no network, light and dark."""
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from loopedge.files import write_text_atomic
+from loopedge.profiler.pipeline import ProfileResult, Run
+from loopedge.report.tables import SHOWN_OPERATORS
+from loopedge.report.text import ratio_text, size_text, time_text
+from loopedge.report.verdict import verdicts
+
+__all__ = ["write_profile_html"]
+
+WIDTH, ROW, BAR = 420, 44, 12
+"""Of a bar chart, in SVG units: width, height of a row, height of a bar."""
+
+
+def write_profile_html(
+    result: ProfileResult,
+    path: str | Path,
+    *,
+    command: Sequence[str] | None = None,
+    force: bool = False,
+) -> None:
+    """Write the report of a profile.
+
+    Args:
+        result: What was measured.
+        path: Target, usually ``report.html``.
+        command: The command line to print; default: that of this process.
+        force: Replace an existing file.
+
+    Raises:
+        InputError: The target exists or cannot be written.
+    """
+    page = _page(result, _command_text(sys.argv if command is None else command))
+    write_text_atomic(Path(path), page, force=force)
+
+
+def _command_text(command: Sequence[str]) -> str:
+    program, *rest = command or ["loopedge"]
+    return shlex.join([Path(program).name, *rest])
+
+
+def _page(result: ProfileResult, command: str) -> str:
+    style = files("loopedge.report").joinpath("report.css").read_text(encoding="utf-8")
+    sentences = verdicts(result) or [f"{result.runs[0].name}: one model, nothing to compare with."]
+    first, rest = sentences[0], sentences[1:]
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en">',
+            "<head>",
+            '<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            "<title>loopedge profile</title>",
+            f"<style>\n{style}</style>",
+            "</head>",
+            "<body>",
+            "<h1>loopedge profile</h1>",
+            f'<p class="verdict">{escape(first)}</p>',
+            *(f"<p>{escape(sentence)}</p>" for sentence in rest),
+            *_charts(result.runs),
+            *_table(result.runs),
+            *_operators(result.runs),
+            *_machine(result, command),
+            "</body>",
+            "</html>",
+            "",
+        ]
+    )
+
+
+def _charts(runs: Sequence[Run]) -> list[str]:
+    charts: tuple[tuple[str, str, Callable[[Run], float], Callable[[float], str]], ...] = (
+        ("File", "the .onnx file and its data", lambda run: run.file_bytes, size_text),
+        (
+            "Anonymous memory after load",
+            "what the kernel cannot drop again",
+            lambda run: run.anon_bytes,
+            size_text,
+        ),
+        ("Peak memory", "highest resident memory", lambda run: run.rss_peak_bytes, size_text),
+        ("Latency", "median of one inference", lambda run: run.latency_ms.p50, time_text),
+    )
+    lines = ["<h2>Memory and time</h2>", '<div class="panels">']
+    for title, note, value, text in charts:
+        lines += [
+            "<figure>",
+            f"<figcaption><b>{title}</b>: {note}</figcaption>",
+            *_bars(title, runs, [max(0.0, float(value(run))) for run in runs], text),
+            "</figure>",
+        ]
+    return [
+        *lines,
+        "</div>",
+        '<p class="note">Memory is the growth over the same process with ONNX Runtime imported '
+        "and nothing loaded; each model ran in a process of its own.</p>",
+    ]
+
+
+def _bars(
+    title: str, runs: Sequence[Run], values: Sequence[float], text: Callable[[float], str]
+) -> list[str]:
+    largest = max([*values, 1e-12])
+    height = ROW * len(runs)
+    label = f"{title} of {len(runs)} models"
+    lines = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">']
+    for i, (run, value) in enumerate(zip(runs, values, strict=True)):
+        top = ROW * i
+        length = max(1.5, WIDTH * value / largest)
+        lines += [
+            f'<text x="0" y="{top + 15}">{escape(_short(run.name))}</text>',
+            f'<text class="value" x="{WIDTH}" y="{top + 15}" text-anchor="end">'
+            f"{escape(text(value))}</text>",
+            f'<rect class="track" x="0" y="{top + 22}" width="{WIDTH}" height="{BAR}" rx="3"/>',
+            f'<rect class="{_colour(run)}" x="0" y="{top + 22}" width="{length:.1f}" '
+            f'height="{BAR}" rx="3"/>',
+        ]
+    return [*lines, "</svg>"]
+
+
+def _short(name: str, limit: int = 40) -> str:
+    return name if len(name) <= limit else f"{name[: limit - 1]}\u2026"
+
+
+def _colour(run: Run) -> str:
+    if run.twin == "untied":
+        return "untied"
+    return "int8" if run.quantization else "tied"
+
+
+def _table(runs: Sequence[Run]) -> list[str]:
+    heads = [
+        "model",
+        "loops",
+        "form",
+        "file",
+        "load",
+        "anonymous",
+        "mapped",
+        "RSS",
+        "peak",
+        "p50",
+        "p95",
+        "p99",
+        "time",
+    ]
+    lines = ["<h2>All figures</h2>", '<div class="scroll"><table>', "<thead><tr>"]
+    lines += [f"<th>{head}</th>" for head in heads]
+    lines += ["</tr></thead>", "<tbody>"]
+    for run in runs:
+        cells = (
+            run.name,
+            str(run.loops or "-"),
+            run.form or "-",
+            size_text(run.file_bytes),
+            time_text(run.load_seconds * 1000),
+            size_text(run.anon_bytes),
+            size_text(run.mapped_bytes),
+            size_text(run.rss_load_bytes),
+            size_text(run.rss_peak_bytes),
+            time_text(run.latency_ms.p50),
+            time_text(run.latency_ms.p95),
+            time_text(run.latency_ms.p99),
+            ratio_text(run.latency_ms.p50 / runs[0].latency_ms.p50),
+        )
+        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    return [*lines, "</tbody></table></div>"]
+
+
+def _operators(runs: Sequence[Run]) -> list[str]:
+    totals: dict[str, float] = {}
+    for run in runs:
+        for item in run.ops:
+            totals[item.op] = max(totals.get(item.op, 0.0), item.ms)
+    names = sorted(totals, key=lambda name: -totals[name])[:SHOWN_OPERATORS]
+    longest = max([sum(item.ms for item in run.ops) for run in runs] + [1e-12])
+    height = ROW * len(runs)
+    lines = [
+        "<h2>Where the time goes</h2>",
+        "<figure>",
+        "<figcaption>Own time of each operator in one inference, nested operators of a Loop "
+        "counted once</figcaption>",
+        f'<svg viewBox="0 0 {2 * WIDTH} {height}" role="img" aria-label="operator times">',
+    ]
+    for i, run in enumerate(runs):
+        lines += _stack(run, names, longest, ROW * i)
+    lines.append("</svg>")
+    lines.append('<ul class="legend">')
+    lines += [f'<li><i class="op{i}"></i>{escape(name)}</li>' for i, name in enumerate(names)]
+    lines += ['<li><i class="rest"></i>other</li>', "</ul>", "</figure>"]
+    return lines
+
+
+def _stack(run: Run, names: Sequence[str], longest: float, top: int) -> list[str]:
+    times = {item.op: item.ms for item in run.ops}
+    total = sum(times.values())
+    parts = [(f"op{i}", name, times.get(name, 0.0)) for i, name in enumerate(names)]
+    parts.append(("rest", "other", total - sum(ms for _, _, ms in parts)))
+    lines = [
+        f'<text x="0" y="{top + 15}">{escape(_short(run.name, 70))}</text>',
+        f'<text class="value" x="{2 * WIDTH}" y="{top + 15}" text-anchor="end">'
+        f"{time_text(total)}</text>",
+    ]
+    left = 0.0
+    for name_class, name, ms in parts:
+        length = 2 * WIDTH * max(ms, 0.0) / longest
+        lines.append(
+            f'<rect class="{name_class}" x="{left:.1f}" y="{top + 22}" width="{length:.1f}" '
+            f'height="{BAR}"><title>{escape(name)}: {time_text(ms)}</title></rect>'
+        )
+        left += length
+    return lines
+
+
+def _machine(result: ProfileResult, command: str) -> list[str]:
+    machine, run = result.machine, result.runs[0]
+    shape = f"batch {run.batch}" + (f", sequence {run.sequence}" if run.sequence else "")
+    features = ", ".join(machine["cpu_features"])
+    facts = (
+        ("processor", f"{machine['cpu']}, {machine['cores']} cores ({features})"),
+        ("memory", size_text(machine["memory_bytes"])),
+        ("system", machine["system"]),
+        ("runtime", f"ONNX Runtime {machine['onnxruntime']}, {run.provider}, Python "
+         f"{machine['python']}, loopedge {machine['loopedge']}"),
+        ("inputs", f"{shape}, {run.threads} thread(s), {run.latency_ms.runs} timed runs"),
+    )  # fmt: skip
+    lines = ["<h2>How it was measured</h2>", "<dl>"]
+    lines += [f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts]
+    return [*lines, f"<dt>command</dt><dd><code>{escape(command)}</code></dd>", "</dl>"]

@@ -1,0 +1,28 @@
+"""Say numbers of bytes, times and ratios the way people read them."""
+
+__all__ = ["ratio_text", "size_text", "time_text"]
+
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+STEP = 1024
+MS_PER_SECOND = 1000.0
+
+
+def size_text(size: float) -> str:
+    """Say bytes with three digits: ``41.4 MiB``."""
+    unit = 0
+    while abs(size) >= 1000 and unit < len(UNITS) - 1:
+        size, unit = size / STEP, unit + 1
+    exact = unit == 0 or abs(size) >= 100
+    return f"{size:.0f} {UNITS[unit]}" if exact else f"{size:.3g} {UNITS[unit]}"
+
+
+def time_text(ms: float) -> str:
+    """Say milliseconds with three digits: ``0.42 ms``, ``1.38 s``."""
+    if ms >= MS_PER_SECOND:
+        return f"{ms / MS_PER_SECOND:.3g} s"
+    return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.3g} ms"
+
+
+def ratio_text(ratio: float) -> str:
+    """Say a ratio: ``0.98 x``, ``11.7 x``."""
+    return f"{ratio:.2f} x" if ratio < 10 else f"{ratio:.1f} x"
