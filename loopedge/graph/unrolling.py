@@ -135,6 +135,10 @@ def _finish(graph: ir.Graph, loop: ir.Node, states: list[ir.Value | None]) -> No
         else:
             ir.convenience.replace_all_uses_with(output, state)
     graph.remove(loop, safe=True)
+    # The body would count as a reader of the weights for as long as it exists.
+    body = loop.attributes["body"].as_graph()
+    body.outputs.clear()
+    body.remove(list(body), safe=True)
 
 
 def _drop_loops_input(graph: ir.Graph) -> None:
