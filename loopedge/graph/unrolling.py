@@ -61,12 +61,12 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
     for t in range(loops):
         states = _insert_iteration(unrolled.graph, loop, body, t, [always, *states])
     _finish(unrolled.graph, loop, states)
-    _drop_loops_input(unrolled.graph)
     if metadata is not None:
         update = {"form": "unrolled", "loops": loops, "dynamic_loops": False}
         write_metadata(metadata.model_copy(update=update), unrolled.metadata_props)
     common.IdentityEliminationPass()(unrolled)
     common.RemoveUnusedNodesPass()(unrolled)
+    _drop_loops_input(unrolled.graph)
     return unrolled
 
 
@@ -142,14 +142,7 @@ def _finish(graph: ir.Graph, loop: ir.Node, states: list[ir.Value | None]) -> No
 
 
 def _drop_loops_input(graph: ir.Graph) -> None:
-    """Drop the input that named the loop count, and the nodes that clamped it."""
+    """Drop the input that named the loop count, once nothing reads it."""
     for value in list(graph.inputs):
-        if value.name != "loops":
-            continue
-        for node in reversed(list(graph)):
-            if (node.name or "").startswith("loops/") and not any(
-                output.uses() for output in node.outputs
-            ):
-                graph.remove(node, safe=True)
-        if not value.uses():
+        if value.name == "loops" and not value.uses():
             graph.inputs.remove(value)
