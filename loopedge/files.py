@@ -24,9 +24,7 @@ def check_target(target: Path, *, force: bool) -> None:
     if target.exists() and not force:
         raise InputError(f"{target} exists already", hint="add --force to replace it")
     if not target.parent.is_dir():
-        raise InputError(
-            f"folder {target.parent} does not exist", hint=f"mkdir -p {target.parent}"
-        )
+        raise InputError(f"folder {target.parent} does not exist", hint=f"mkdir -p {target.parent}")
     if not os.access(target.parent, os.W_OK):
         raise InputError(f"folder {target.parent} cannot be written", hint="name another with -o")
 
@@ -84,7 +82,5 @@ def _explain(error: OSError, target: Path) -> Exception:
             hint="free some space or name another folder with -o",
         )
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return InputError(
-            f"folder {target.parent} cannot be written", hint="name another with -o"
-        )
+        return InputError(f"folder {target.parent} cannot be written", hint="name another with -o")
     return error

@@ -99,5 +99,3 @@ def from_tmlt(
     except RuntimeError as error:
         raise InputError(f"the checkpoint does not fit: {str(error).splitlines()[-1]}") from error
     return model.eval()
-
-
