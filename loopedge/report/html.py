@@ -15,8 +15,8 @@ from loopedge.report.verdict import verdicts
 
 __all__ = ["write_profile_html"]
 
-WIDTH, ROW, BAR = 420, 44, 12
-"""Of a bar chart, in SVG units: width, height of a row, height of a bar."""
+WIDTH = 1000
+"""Of a bar, in SVG units; the page stretches it."""
 
 
 def write_profile_html(
@@ -92,7 +92,7 @@ def _charts(runs: Sequence[Run]) -> list[str]:
         lines += [
             "<figure>",
             f"<figcaption><b>{title}</b>: {note}</figcaption>",
-            *_bars(title, runs, [max(0.0, float(value(run))) for run in runs], text),
+            *_bars(runs, [max(0.0, float(value(run))) for run in runs], text),
             "</figure>",
         ]
     return [
@@ -103,29 +103,32 @@ def _charts(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _bars(
-    title: str, runs: Sequence[Run], values: Sequence[float], text: Callable[[float], str]
-) -> list[str]:
+def _bars(runs: Sequence[Run], values: Sequence[float], text: Callable[[float], str]) -> list[str]:
     largest = max([*values, 1e-12])
-    height = ROW * len(runs)
-    label = f"{title} of {len(runs)} models"
-    lines = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">']
-    for i, (run, value) in enumerate(zip(runs, values, strict=True)):
-        top = ROW * i
-        length = max(1.5, WIDTH * value / largest)
-        lines += [
-            f'<text x="0" y="{top + 15}">{escape(_short(run.name))}</text>',
-            f'<text class="value" x="{WIDTH}" y="{top + 15}" text-anchor="end">'
-            f"{escape(text(value))}</text>",
-            f'<rect class="track" x="0" y="{top + 22}" width="{WIDTH}" height="{BAR}" rx="3"/>',
-            f'<rect class="{_colour(run)}" x="0" y="{top + 22}" width="{length:.1f}" '
-            f'height="{BAR}" rx="3"/>',
-        ]
+    lines = []
+    for run, value in zip(runs, values, strict=True):
+        part = (_colour(run), run.name, value / largest)
+        lines += _bar(run.name, text(value), [part])
+    return lines
+
+
+def _bar(name: str, value: str, parts: Sequence[tuple[str, str, float]]) -> list[str]:
+    """Draw one labelled bar; ``parts`` are (class, title, share of the whole width)."""
+    lines = [
+        f'<div class="row"><span>{escape(name)}</span><span>{escape(value)}</span></div>',
+        f'<svg viewBox="0 0 {WIDTH} 1" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(f"{name}: {value}")}">',
+        f'<rect class="track" width="{WIDTH}" height="1"/>',
+    ]
+    left = 0.0
+    for name_class, title, share in parts:
+        length = max(WIDTH * share, 0.0)
+        lines.append(
+            f'<rect class="{name_class}" x="{left:.1f}" width="{length:.1f}" height="1">'
+            f"<title>{escape(title)}</title></rect>"
+        )
+        left += length
     return [*lines, "</svg>"]
-
-
-def _short(name: str, limit: int = 40) -> str:
-    return name if len(name) <= limit else f"{name[: limit - 1]}\u2026"
 
 
 def _colour(run: Run) -> str:
@@ -180,41 +183,22 @@ def _operators(runs: Sequence[Run]) -> list[str]:
             totals[item.op] = max(totals.get(item.op, 0.0), item.ms)
     names = sorted(totals, key=lambda name: -totals[name])[:SHOWN_OPERATORS]
     longest = max([sum(item.ms for item in run.ops) for run in runs] + [1e-12])
-    height = ROW * len(runs)
     lines = [
         "<h2>Where the time goes</h2>",
         "<figure>",
-        "<figcaption>Own time of each operator in one inference, nested operators of a Loop "
-        "counted once</figcaption>",
-        f'<svg viewBox="0 0 {2 * WIDTH} {height}" role="img" aria-label="operator times">',
+        "<figcaption>Own time of each operator in one inference, what a Loop contains "
+        "subtracted from it</figcaption>",
     ]
-    for i, run in enumerate(runs):
-        lines += _stack(run, names, longest, ROW * i)
-    lines.append("</svg>")
+    for run in runs:
+        times = {item.op: item.ms for item in run.ops}
+        total = sum(times.values())
+        parts = [(f"op{i}", name, times.get(name, 0.0)) for i, name in enumerate(names)]
+        parts.append(("rest", "other", total - sum(ms for _, _, ms in parts)))
+        shares = [(key, f"{name}: {time_text(ms)}", ms / longest) for key, name, ms in parts]
+        lines += _bar(run.name, time_text(total), shares)
     lines.append('<ul class="legend">')
     lines += [f'<li><i class="op{i}"></i>{escape(name)}</li>' for i, name in enumerate(names)]
     lines += ['<li><i class="rest"></i>other</li>', "</ul>", "</figure>"]
-    return lines
-
-
-def _stack(run: Run, names: Sequence[str], longest: float, top: int) -> list[str]:
-    times = {item.op: item.ms for item in run.ops}
-    total = sum(times.values())
-    parts = [(f"op{i}", name, times.get(name, 0.0)) for i, name in enumerate(names)]
-    parts.append(("rest", "other", total - sum(ms for _, _, ms in parts)))
-    lines = [
-        f'<text x="0" y="{top + 15}">{escape(_short(run.name, 70))}</text>',
-        f'<text class="value" x="{2 * WIDTH}" y="{top + 15}" text-anchor="end">'
-        f"{time_text(total)}</text>",
-    ]
-    left = 0.0
-    for name_class, name, ms in parts:
-        length = 2 * WIDTH * max(ms, 0.0) / longest
-        lines.append(
-            f'<rect class="{name_class}" x="{left:.1f}" y="{top + 22}" width="{length:.1f}" '
-            f'height="{BAR}"><title>{escape(name)}: {time_text(ms)}</title></rect>'
-        )
-        left += length
     return lines
 
 

@@ -24,5 +24,5 @@ def time_text(ms: float) -> str:
 
 
 def ratio_text(ratio: float) -> str:
-    """Say a ratio: ``0.98 x``, ``11.7 x``."""
-    return f"{ratio:.2f} x" if ratio < 10 else f"{ratio:.1f} x"
+    """Say a ratio: ``0.98x``, ``11.7x``."""
+    return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.1f}x"

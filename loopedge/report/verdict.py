@@ -18,20 +18,21 @@ def verdicts(result: ProfileResult) -> list[str]:
 
 def _tie_verdict(run: Run, twin: Run) -> str:
     return (
-        f"{run.name}: tying the weights of {run.loops} iterations makes the file "
+        f"{run.name}: tying {run.loops} iterations makes the file "
         f"{_saving(twin.file_bytes, run.file_bytes)}, memory after load "
-        f"{_saving(twin.anon_bytes, run.anon_bytes)} and peak memory "
+        f"{_saving(twin.anon_bytes, run.anon_bytes)}, peak memory "
         f"{_saving(twin.rss_peak_bytes, run.rss_peak_bytes)}, at "
-        f"{ratio_text(run.latency_ms.p50 / twin.latency_ms.p50)} the time."
+        f"{ratio_text(run.latency_ms.p50 / twin.latency_ms.p50)} the time of untied weights."
     )
 
 
 def _saving(untied: int, tied: int) -> str:
     if tied <= 0 or untied <= 0:
         return f"{size_text(untied - tied)} smaller"
+    sizes = f"({size_text(tied)} against {size_text(untied)})"
     if untied < tied:
-        return f"{ratio_text(tied / untied)} larger ({size_text(tied)} against {size_text(untied)})"
-    return f"{ratio_text(untied / tied)} smaller ({size_text(tied)} against {size_text(untied)})"
+        return f"{ratio_text(tied / untied)} larger {sizes}"
+    return f"{ratio_text(untied / tied)} smaller {sizes}"
 
 
 def _plain_verdict(first: Run, other: Run) -> str:
