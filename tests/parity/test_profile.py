@@ -1,0 +1,170 @@
+"""Profiles of small real models: keys, twins, the child's imports, the HTML report."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from rich.console import Console
+
+import loopedge
+from loopedge.errors import InputError, LoopedgeError, ProviderError
+from loopedge.profiler.pipeline import ProfileResult
+from loopedge.profiler.process import MeasuredProcess
+from loopedge.report.html import write_profile_html
+from loopedge.report.tables import profile_table
+from loopedge.report.verdict import verdicts
+from tests.parity.models import make_model
+
+Exporter = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def result(exported: Exporter) -> ProfileResult:
+    models = [exported("tokens"), exported("series", form="unrolled")]
+    return loopedge.profile(models, untied=True, sequence=8, runs=5)
+
+
+def test_runs_stand_in_the_order_of_the_arguments_with_twins_after_them(
+    result: ProfileResult,
+) -> None:
+    told = json.loads(json.dumps(result.to_json()))
+    assert told["schema_version"] == 1
+    assert [(run["form"], run["twin"]) for run in told["runs"]] == [
+        ("loop", None),
+        ("unrolled", "untied"),
+        ("unrolled", None),
+        ("unrolled", "untied"),
+    ]
+    for run in told["runs"]:
+        assert run["provider"] == "CPUExecutionProvider"
+        assert run["load_seconds"] > 0
+        assert run["rss_peak_bytes"] >= run["rss_load_bytes"] > 0
+        assert 0 < run["latency_ms"]["min"] <= run["latency_ms"]["p50"] <= run["latency_ms"]["p99"]
+        assert sum(op["share"] for op in run["ops"]) == pytest.approx(1.0)
+    loop, untied = told["runs"][:2]
+    assert {"MatMul", "Attention"} <= {op["op"] for op in loop["ops"]}
+    counts = {op["op"]: op["count"] for op in loop["ops"]}
+    assert counts["Attention"] == 3, "one per iteration"
+    assert counts["Loop"] == 1
+    core = 12 * 32 * 32 * 4
+    assert untied["weight_bytes"] - loop["weight_bytes"] == 2 * core
+    assert untied["file_bytes"] - loop["file_bytes"] > 2 * core
+
+
+def test_given_inputs_and_loops(exported: Exporter, tmp_path: Path) -> None:
+    path = exported("tokens", dynamic_loops=True)
+    np.savez(tmp_path / "x.npz", input_ids=np.ones((2, 5), np.int64))
+    (run,) = loopedge.profile([path], input=tmp_path / "x.npz", loops=2, runs=5).runs
+    assert (run.batch, run.sequence, run.loops) == (2, 5, 2)
+    assert {op.op: op.count for op in run.ops}["Attention"] == 2
+    np.savez(tmp_path / "y.npz", other=np.ones((2, 5), np.int64))
+    with pytest.raises(InputError, match="input_ids"):
+        loopedge.profile([path], input=tmp_path / "y.npz")
+
+
+def test_bad_input(exported: Exporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = exported("tokens")
+    with pytest.raises(InputError, match="no model"):
+        loopedge.profile([])
+    with pytest.raises(InputError, match="runs 3 loops"):
+        loopedge.profile([path], loops=5)
+    with pytest.raises(InputError, match="at most 16"):
+        loopedge.profile([path], sequence=17)
+    with pytest.raises(InputError, match="does not exist"):
+        loopedge.profile([tmp_path / "missing.onnx"])
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ProviderError, match="CUDAExecutionProvider"):
+        loopedge.profile([path], device="cuda")
+
+
+def test_a_model_that_does_not_load_is_one_clear_line(exported: Exporter, tmp_path: Path) -> None:
+    model = ir.load(exported("tokens"))
+    next(node for node in model.graph.all_nodes() if node.op_type == "Gelu").op_type = "Gelu2"
+    ir.save(model, tmp_path / "unknown.onnx")
+    with pytest.raises(InputError, match="cannot be profiled"):
+        loopedge.profile([tmp_path / "unknown.onnx"])
+
+
+def test_a_killed_process_is_said_so(exported: Exporter, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", input_ids=np.ones((1, 5), np.int64))
+    with MeasuredProcess(
+        exported("tokens"), tmp_path / "x.npz", threads=1, provider="CPUExecutionProvider"
+    ) as process:
+        assert len(process.run(2)) == 2
+        process._process.kill()
+        process._process.wait()
+        with pytest.raises(LoopedgeError, match="killed by SIGKILL"):
+            process.run(1)
+
+
+def test_the_measured_process_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, loopedge.profiler.child, numpy, onnxruntime\n"
+        "print([m for m in ('torch', 'onnx', 'onnx_ir', 'pydantic', 'rich') if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+def test_table_and_verdict(result: ProfileResult) -> None:
+    console = Console(width=160, file=io.StringIO(), record=True)
+    console.print(profile_table(result))
+    text = console.export_text()
+    for run in result.runs:
+        assert run.name in text
+    assert len(verdicts(result)) == 2
+    assert "tying 3 iterations" in verdicts(result)[0]
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_report_is_one_well_formed_offline_file(result: ProfileResult, tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    hostile = ["loopedge", "profile", "<script>alert(1)</script>&.onnx"]
+    write_profile_html(result, target, command=hostile)
+    page = target.read_text(encoding="utf-8")
+    tags = _Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert not {"script", "link", "img", "iframe"} & tags.seen
+    assert not re.search(r"https?://|url\(|@import", page)
+    assert "&lt;script&gt;" in page
+    assert "prefers-color-scheme: dark" in page
+    with pytest.raises(InputError, match="exists already"):
+        write_profile_html(result, target)
+
+
+@pytest.mark.slow
+def test_tying_saves_memory_that_can_be_seen(tmp_path: Path) -> None:
+    model = make_model("tokens", loops=8, d_model=512, heads=8)
+    loopedge.export(model, tmp_path / "tied.onnx")
+    tied, untied = loopedge.profile([tmp_path / "tied.onnx"], untied=True, runs=5).runs
+    core = 12 * 512 * 512 * 4
+    assert untied.file_bytes - tied.file_bytes > 6.9 * core
+    assert untied.anon_bytes - tied.anon_bytes > 6.5 * core
+    assert tied.anon_bytes < 1.15 * tied.weight_bytes + 8 * 2**20

@@ -1,0 +1,65 @@
+"""Operator times from a trace: a Loop without what runs inside it, warm-up runs left out."""
+
+from typing import Any
+
+import pytest
+
+from loopedge.profiler.memory import parse_status, read_memory
+from loopedge.profiler.trace import operator_times
+
+
+def kernel(op: str, ts: int, dur: int) -> dict[str, Any]:
+    name = f"node_{op}_kernel_time"
+    return {"name": name, "ts": ts, "dur": dur, "tid": 1, "cat": "Node", "args": {"op_name": op}}
+
+
+def run(ts: int, dur: int) -> dict[str, Any]:
+    return {"name": "model_run", "ts": ts, "dur": dur, "tid": 1, "cat": "Session", "args": {}}
+
+
+def one_run(start: int, factor: int = 1) -> list[dict[str, Any]]:
+    """A Loop of 100 us that holds two iterations of MatMul (30) and Add (10), then a Gelu."""
+    events = [
+        kernel("MatMul", 5, 30),
+        kernel("Add", 35, 10),
+        kernel("MatMul", 50, 30),
+        kernel("Add", 80, 10),
+        kernel("Loop", 0, 100),
+        kernel("Gelu", 100, 20),
+        run(0, 121),
+    ]
+    return [
+        {**event, "ts": start + event["ts"] * factor, "dur": event["dur"] * factor}
+        for event in events
+    ]
+
+
+def test_a_loop_keeps_only_its_own_time() -> None:
+    times = {item.op: item for item in operator_times(one_run(0))}
+    assert times["MatMul"].ms == pytest.approx(0.060)
+    assert times["MatMul"].count == 2
+    assert times["Loop"].ms == pytest.approx(0.020)
+    assert sum(item.ms for item in times.values()) == pytest.approx(0.120)
+    assert sum(item.share for item in times.values()) == pytest.approx(1.0)
+
+
+def test_warm_up_runs_are_left_out_and_the_rest_is_averaged() -> None:
+    events = one_run(0, factor=50) + one_run(10_000) + one_run(20_000, factor=3)
+    times = {item.op: item for item in operator_times(events, skip_runs=1)}
+    assert times["Gelu"].ms == pytest.approx((0.020 + 0.060) / 2)
+    assert times["MatMul"].count == 2
+    assert next(iter(times)) == "MatMul", "largest first"
+
+
+def test_a_trace_without_runs_gives_nothing() -> None:
+    assert operator_times([]) == []
+
+
+def test_memory_is_parsed_and_read() -> None:
+    text = "Name:\tx\nVmHWM:\t  40 kB\nVmRSS:\t  30 kB\nRssAnon:\t  20 kB\nRssFile:\t  10 kB\n"
+    memory = parse_status(text)
+    assert (memory.rss_bytes, memory.anon_bytes) == (30 * 1024, 20 * 1024)
+    assert (memory.mapped_bytes, memory.peak_bytes) == (10 * 1024, 40 * 1024)
+    with pytest.raises(ValueError, match="anon_bytes"):
+        parse_status("VmRSS:\t1 kB\nVmHWM:\t1 kB\nRssFile:\t1 kB\n")
+    assert read_memory().rss_bytes > 1_000_000
