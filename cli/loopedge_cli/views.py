@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loopedge.report.text import size_text
+
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.table import Table
@@ -16,21 +18,10 @@ __all__ = [
     "inspection_view",
     "profile_view",
     "quantize_view",
-    "size_text",
 ]
 
-KIB = 1024
-UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 LISTED = 24
 """Rows of a list that are shown; the JSON holds all."""
-
-
-def size_text(size: float) -> str:
-    """Say a number of bytes with three digits: ``41.4 MiB``."""
-    unit = 0
-    while size >= 1000 and unit < len(UNITS) - 1:
-        size, unit = size / KIB, unit + 1
-    return f"{size:.0f} {UNITS[unit]}" if unit == 0 or size >= 100 else f"{size:.3g} {UNITS[unit]}"
 
 
 def inspection_view(result: "Result") -> "RenderableType":
