@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
-from loopedge.arrays import read_arrays
+from loopedge.arrays import read_arrays, write_arrays
 from loopedge.errors import InputError, ProviderError
 from loopedge.graph.artifact import artifact_files, open_artifact, write_artifact
 from loopedge.graph.inputs import generate_inputs
@@ -181,7 +181,7 @@ class _Subject:
         twin: str | None = None,
     ) -> "_Subject":
         inputs = folder / f"{twin or 'inputs'}.npz"
-        np.savez(inputs, allow_pickle=False, **feeds)
+        write_arrays(inputs, feeds)
         return cls(
             path=path.resolve(),
             source=source or path,

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -45,15 +46,27 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment that holds the base install and nothing else."""
-    folder = tmp_path_factory.mktemp("base")
+def install(wheel: Path, folder: Path, constraints: Path) -> Path:
+    """Make an environment of the base install and nothing else; return its programs' folder."""
     venv.create(folder, with_pip=True)
     programs = folder / "bin"
-    constraints = ROOT / "constraints.txt"
     run(programs / "python", "-m", "pip", "install", "--constraint", constraints, wheel)
     return programs
+
+
+@pytest.fixture(scope="module")
+def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(wheel, tmp_path_factory.mktemp("base"), ROOT / "constraints.txt")
+
+
+@pytest.fixture(scope="module")
+def oldest(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The oldest versions that pyproject.toml allows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    floors = [f"{wanted.replace('>=', '==')}.*" for wanted in project["dependencies"]]
+    folder = tmp_path_factory.mktemp("oldest")
+    (folder / "floors.txt").write_text("\n".join(floors))
+    return install(wheel, folder / "venv", folder / "floors.txt")
 
 
 @pytest.fixture
@@ -84,7 +97,15 @@ def test_the_base_install_has_no_torch(base: Path) -> None:
 
 
 def test_the_torch_free_commands_work_there(base: Path, room: Path) -> None:
-    program = base / "loopedge"
+    use_the_torch_free_commands(base / "loopedge", room)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="numpy 1.26 has no wheel for this Python")
+def test_they_work_with_the_oldest_dependencies(oldest: Path, room: Path) -> None:
+    use_the_torch_free_commands(oldest / "loopedge", room)
+
+
+def use_the_torch_free_commands(program: Path, room: Path) -> None:
     told = json.loads(run(program, "inspect", "tiny.onnx", "--json", cwd=room).stdout)
     assert (told["form"], told["loops"]) == ("loop", 3)
     run(program, "quantize", "tiny.onnx", "-o", "q.onnx", cwd=room)
@@ -94,7 +115,7 @@ def test_the_torch_free_commands_work_there(base: Path, room: Path) -> None:
             assert np.isfinite(outputs["logits"]).all()
     words = ("profile", "tiny.onnx", "q.onnx", "--untied", "--runs", "2", "--json")
     runs = json.loads(run(program, *words, "--html", "report.html", cwd=room).stdout)["runs"]
-    assert [each["twin"] for each in runs[:2]] == [None, None]
+    assert sorted(str(each["twin"]) for each in runs) == ["None", "None", "untied", "untied"]
     assert (room / "report.html").stat().st_size > 0
 
 
