@@ -39,7 +39,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash benchmarks/run.sh
+	@set -e; for program in benchmarks/*/*.py; do echo "$$program"; $(BIN)/python "$$program"; done
 
 clean:
 	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
