@@ -4,7 +4,7 @@ import math
 from typing import cast
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  PyTorch's own name for it
 from torch import Tensor, nn
 
 from loopedge.model.config import LoopedConfig
@@ -77,9 +77,9 @@ class Layer(nn.Module):
         """Apply the layer; ``row`` holds `FIELDS`, each float32 (d_model,), or nothing."""
         attended = self.attention(rms_norm(x, row.get("norm_attention")), mask, rotary)
         x = x + self.dropout(gated(attended, row.get("gate_attention")))
-        return x + self.dropout(
-            gated(self.mlp(rms_norm(x, row.get("norm_mlp"))), row.get("gate_mlp"))
-        )
+        mixed: Tensor = self.mlp(rms_norm(x, row.get("norm_mlp")))
+        changed: Tensor = self.dropout(gated(mixed, row.get("gate_mlp")))
+        return x + changed
 
 
 class LoopedTransformer(LoopedModule):
@@ -150,7 +150,7 @@ class LoopedTransformer(LoopedModule):
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, not {buffer.shape}")
             buffer.copy_(value)
 
-    def prelude(
+    def prelude(  # type: ignore[override]  # one or two inputs, of all that the contract allows
         self, inputs: Tensor, attention_mask: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Embed the inputs.
@@ -198,12 +198,12 @@ class LoopedTransformer(LoopedModule):
         x = self.norm(x)
         if config.head_is_tied:
             return F.linear(x, self.embedding.weight)
-        x = self.head(x)
+        outputs: Tensor = self.head(x)
         if config.horizon is not None:
-            x = x.unflatten(-1, (config.horizon, config.head_outputs))
+            outputs = outputs.unflatten(-1, (config.horizon, config.head_outputs))
         if config.features is not None:
-            x = x * self.get_buffer("output_scale") + self.get_buffer("output_mean")
-        return x
+            outputs = outputs * self.get_buffer("output_scale") + self.get_buffer("output_mean")
+        return outputs
 
     def timestep_table(self, loops: int) -> dict[str, Tensor]:
         """Return the rows of iterations 0..loops-1, each float32 (loops, d_model).

@@ -44,10 +44,9 @@ def profile(
 ) -> None:
     """Measure bytes, load time, memory, latency and operators, each model in its own process."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
-        from loopedge.report.html import write_profile_html
-
         import loopedge
         from loopedge.files import check_target
+        from loopedge.report.html import write_profile_html
 
         if html is not None:
             check_target(html, force=force)
