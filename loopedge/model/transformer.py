@@ -200,7 +200,7 @@ class LoopedTransformer(LoopedModule):
             return F.linear(x, self.embedding.weight)
         outputs: Tensor = self.head(x)
         if config.horizon is not None:
-            outputs = outputs.unflatten(-1, (config.horizon, config.head_outputs))
+            outputs = torch.unflatten(outputs, -1, (config.horizon, config.head_outputs))
         if config.features is not None:
             outputs = outputs * self.get_buffer("output_scale") + self.get_buffer("output_mean")
         return outputs
