@@ -15,6 +15,7 @@ __all__ = ["probe", "stack_probed", "state_names"]
 
 PREFIX = "probe/"
 UNROLLED_CORE = f"{CORE_NAME}."
+INPUT = ".input"
 
 
 def state_names(model: ir.Model) -> list[str]:
@@ -39,36 +40,51 @@ def state_names(model: ir.Model) -> list[str]:
 
 
 def probe(model: ir.Model, names: Iterable[str]) -> ir.Model:
-    """Return a copy of the model that also gives values of the core.
+    """Return a copy of the model that also gives values of its inside.
 
     Args:
         model: Loop or unrolled form. Not modified.
-        names: Names of values made in the core, as ``core/...`` (as in the loop form).
+        names: Of values made in the core, ``core/...`` as in the loop form, or ``<node>.input``:
+            what a linear reads (`activation_of`), in the core or outside.
 
     Returns:
         A model with extra outputs: ``probe/<name>`` (loops, ...) in the loop form,
         ``probe/core.<t>/...`` in the unrolled one; read them with `stack_probed`.
 
     Raises:
-        InputError: The core makes no value of a name.
+        InputError: There is no value or node of a name.
     """
     probed = model.clone()
     loop = find_core(probed)
-    if loop is not None:
-        _probe_loop(probed, loop, list(names))
-    else:
-        _probe_unrolled(probed, list(names))
+    inside = [name for name in names if name.startswith(f"{CORE_NAME}/")]
+    outside = [name for name in names if name not in set(inside)]
+    for name in outside:
+        _emit(probed.graph, _Lookup(probed.graph)[name], f"{PREFIX}{name}")
+    if loop is not None and inside:
+        _probe_loop(probed, loop, inside)
+    elif inside:
+        _probe_unrolled(probed, inside)
     return probed
+
+
+def activation_of(node: ir.Node) -> ir.Value | None:
+    """Return what a linear reads: its first input, or for a tied head the one that is turned."""
+    first, second = node.inputs[:2]
+    if first is not None and first.const_value is not None and second is not None:
+        turn = second.producer()
+        return turn.inputs[0] if turn is not None and turn.op_type == "Transpose" else second
+    return first
 
 
 def stack_probed(
     outputs: Mapping[str, npt.NDArray[Any]], names: Iterable[str]
 ) -> dict[str, npt.NDArray[Any]]:
-    """Collect what a probed model gave: one array (loops, ...) per name."""
+    """Collect what a probed model gave: per name one array, (loops, ...), outside the core (1, ...)."""
     stacked = {}
     for name in names:
         if PREFIX + name in outputs:
-            stacked[name] = outputs[PREFIX + name]
+            given = outputs[PREFIX + name]
+            stacked[name] = given if name.startswith(f"{CORE_NAME}/") else given[None]
             continue
         rest = name.removeprefix(f"{CORE_NAME}/")
         rows: list[npt.NDArray[Any]] = []
@@ -78,22 +94,35 @@ def stack_probed(
     return stacked
 
 
+class _Lookup:
+    """Values of a graph by their name, and what its linears read by ``<node>.input``."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.values = {output.name: output for node in graph for output in node.outputs}
+        self.values.update({value.name: value for value in graph.inputs})
+        self.nodes = {node.name: node for node in graph}
+
+    def __getitem__(self, name: str) -> ir.Value:
+        node = self.nodes.get(name.removesuffix(INPUT)) if name.endswith(INPUT) else None
+        found = self.values.get(name) if node is None else activation_of(node)
+        if found is None:
+            raise InputError(f"the graph has no value {name}")
+        return found
+
+
+def _emit(graph: ir.Graph, source: ir.Value, name: str) -> ir.Value:
+    copy = ir.node("Identity", [source], name=name)
+    copy.outputs[0].name = name
+    copy.outputs[0].type, copy.outputs[0].shape = source.type, source.shape
+    graph.append(copy)
+    graph.outputs.append(copy.outputs[0])
+    return copy.outputs[0]
+
+
 def _probe_loop(model: ir.Model, loop: ir.Node, names: list[str]) -> None:
     body = loop.attributes["body"].as_graph()
-    made = {output.name or "": output for node in body for output in node.outputs}
-    for value in body.inputs:
-        made[value.name or ""] = value
-    extra = []
-    for name in names:
-        source = made.get(name)
-        if source is None:
-            raise InputError(f"the core makes no value {name}")
-        copy = ir.node("Identity", [source], name=f"{PREFIX}{name}")
-        copy.outputs[0].name = f"{PREFIX}{name}.row"
-        copy.outputs[0].type, copy.outputs[0].shape = source.type, source.shape
-        body.append(copy)
-        body.outputs.append(copy.outputs[0])
-        extra.append((name, source))
+    lookup = _Lookup(body)
+    extra = [_emit(body, lookup[name], f"{PREFIX}{name}.row") for name in names]
     states = len(loop.outputs)
     wider = ir.Node(
         "",
@@ -109,35 +138,36 @@ def _probe_loop(model: ir.Model, loop: ir.Node, names: list[str]) -> None:
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         new.name = final_name
     model.graph.remove(loop)
-    for (name, source), output in zip(extra, wider.outputs[states:], strict=True):
-        output.name, output.type = f"{PREFIX}{name}", source.type
-        if source.shape is not None:
-            output.shape = ir.Shape([None, *source.shape])
+    for name, row, output in zip(names, extra, wider.outputs[states:], strict=True):
+        output.name, output.type = f"{PREFIX}{name}", row.type
+        if row.shape is not None:
+            output.shape = ir.Shape([None, *row.shape])
         model.graph.outputs.append(output)
 
 
 def _probe_unrolled(model: ir.Model, names: list[str]) -> None:
-    # Nodes are looked up, not values: the last state may carry the name of a graph output.
-    nodes = {node.name or "": node for node in model.graph}
+    lookup = _Lookup(model.graph)
     for name in names:
+        rest = name.removeprefix(f"{CORE_NAME}/")
         for t in range(loop_count(model) or 1):
-            source = _made_in(nodes, name, t)
-            label = f"{PREFIX}{UNROLLED_CORE}{t}/{name.removeprefix(f'{CORE_NAME}/')}"
-            copy = ir.node("Identity", [source], name=label)
-            copy.outputs[0].name = label
-            copy.outputs[0].type, copy.outputs[0].shape = source.type, source.shape
-            model.graph.append(copy)
-            model.graph.outputs.append(copy.outputs[0])
+            source = (
+                lookup[f"{UNROLLED_CORE}{t}/{rest}"]
+                if name.endswith(INPUT)
+                else _made_in(lookup, rest, t)
+            )
+            _emit(model.graph, source, f"{PREFIX}{UNROLLED_CORE}{t}/{rest}")
 
 
-def _made_in(nodes: Mapping[str, ir.Node], name: str, t: int) -> ir.Value:
-    """Find the value of iteration ``t`` that is called ``name`` in iteration 0."""
-    rest = name.removeprefix(f"{CORE_NAME}/")
-    for node in nodes.values():
-        for index, output in enumerate(node.outputs):
-            if output.name == f"{UNROLLED_CORE}0/{rest}":
-                suffix = (node.name or "").removeprefix(f"{UNROLLED_CORE}0/")
-                twin = nodes.get(f"{UNROLLED_CORE}{t}/{suffix}")
-                if twin is not None:
-                    return twin.outputs[index]
-    raise InputError(f"iteration {t} of the core makes no value {name}")
+def _made_in(lookup: _Lookup, rest: str, t: int) -> ir.Value:
+    """Find the value of iteration ``t`` that is called ``rest`` in iteration 0.
+
+    By its node: the last state may carry the name of a graph output.
+    """
+    first = lookup[f"{UNROLLED_CORE}0/{rest}"]
+    maker = first.producer()
+    if maker is not None:
+        suffix = (maker.name or "").removeprefix(f"{UNROLLED_CORE}0/")
+        twin = lookup.nodes.get(f"{UNROLLED_CORE}{t}/{suffix}")
+        if twin is not None:
+            return twin.outputs[maker.outputs.index(first)]
+    raise InputError(f"iteration {t} of the core makes no value {rest}")
