@@ -140,10 +140,10 @@ class SeriesTask:
             max(bounds.first, self.context), bounds.end - self.horizon + 1, dtype=np.int64
         )
         asked = ~np.isnan(self._targets[starts[:, None] + np.arange(self.horizon), 0])
-        starts = starts[asked.any(axis=1) & self.columns.observed[starts - 1].all(axis=1)]
-        if not len(starts):
+        usable: Array = starts[asked.any(axis=1) & self.columns.observed[starts - 1].all(axis=1)]
+        if not len(usable):
             raise InputError(f"{source} has no {split} window: too many values are missing")
-        return starts
+        return usable
 
     def windows(self, split: Split) -> int:
         """Return how many windows a split has."""
@@ -276,12 +276,11 @@ def fit_scaling(columns: Columns, train: int) -> Scaling:
     means, scales = [], []
     for place in range(len(columns.names)):
         seen = columns.values[:train, place][columns.observed[:train, place]]
-        mean = float(seen.mean()) if len(seen) else 0.0
-        scale = float(seen.std()) if len(seen) else 1.0
+        means.append(float(seen.mean()) if len(seen) else 0.0)
+        spread = float(seen.std()) if len(seen) else 0.0
         # Below that, float32 cannot tell the values apart and the quotient is noise.
-        smallest = 1e-6 * max(abs(mean), float(np.finfo(np.float32).tiny))
-        means.append(mean)
-        scales.append(scale if scale > smallest else 1.0)
+        smallest = 1e-6 * max(abs(means[-1]), float(np.finfo(np.float32).tiny))
+        scales.append(spread if spread > smallest else 1.0)
     mean, scale = np.array(means, np.float32), np.array(scales, np.float32)
     return Scaling(input_mean=mean, input_scale=scale, output_mean=mean[:1], output_scale=scale[:1])
 
