@@ -2,6 +2,7 @@
 
 __all__ = [
     "BudgetError",
+    "DivergedError",
     "InputError",
     "LoopedgeError",
     "MissingExtraError",
@@ -79,3 +80,7 @@ class BudgetError(LoopedgeError):
 
 class ProviderError(LoopedgeError):
     """The execution provider that was asked for does not run the graph."""
+
+
+class DivergedError(LoopedgeError):
+    """A training run's loss is not finite any more."""
