@@ -1,7 +1,7 @@
 """The ``loopedge`` command.
 
-A command is a file of `loopedge_cli.commands` that holds a function of the file's own name: put the
-file there and it is registered. Nothing here or there imports torch, onnx, onnxruntime or numpy
+A command is a file of `loopedge_cli.commands` that holds a function, or a `typer.Typer` of
+subcommands, of the file's own name: put the file there and it is registered. Nothing here or there imports torch, onnx, onnxruntime or numpy
 before a command runs, so that ``loopedge --help`` answers at once.
 """
 
@@ -44,6 +44,11 @@ class OneLineGroup(TyperGroup):
             sys.exit(code or 0)
         return code
 
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        """Return the names along the chain; typer would put groups of commands last."""
+        found = super().list_commands(ctx)
+        return sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
 
 app = typer.Typer(
     cls=OneLineGroup,
@@ -78,7 +83,11 @@ def _register() -> None:
     found = {module.name for module in pkgutil.iter_modules(commands.__path__)}
     for name in [*(name for name in ORDER if name in found), *sorted(found.difference(ORDER))]:
         module = importlib.import_module(f"{commands.__name__}.{name}")
-        app.command(name)(getattr(module, name))
+        command = getattr(module, name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
 
 
 _register()

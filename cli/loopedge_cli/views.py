@@ -18,6 +18,7 @@ __all__ = [
     "inspection_view",
     "profile_view",
     "quantize_view",
+    "train_view",
 ]
 
 LISTED = 24
@@ -117,6 +118,31 @@ def profile_view(result: Any) -> "RenderableType":
     from loopedge.report.tables import profile_table
 
     return profile_table(result)
+
+
+def train_view(result: "Result") -> "RenderableType":
+    """Show a `TrainResult`: the model beside what needs no training."""
+    told = result.to_json()
+    names = list(told["test"])
+    scores = [
+        (f"{told['task']} (validation)", *(_number(told["validation"][name]) for name in names)),
+        (f"{told['task']} (test)", *(_number(told["test"][name]) for name in names)),
+        *(
+            (f"{baseline.replace('_', ' ')} (test)", *(_number(told_of[name]) for name in names))
+            for baseline, told_of in told["baselines"].items()
+        ),
+    ]
+    rows = [
+        ("model", f"{told['parameters']:,} parameters, {_count(told['loops'], 'loop')}"),
+        (
+            "trained",
+            f"{_count(told['steps'], 'step')} in {told['seconds']:.0f} s, "
+            f"{told['tokens_per_second']:,.0f} tokens/s, best at step {told['best_step']}",
+        ),
+        ("metrics", _plain(told["metrics_path"])),
+        ("file", _plain(told["path"])),
+    ]
+    return _page(Path(told["path"]).name, rows, _list("scores", names, scores))
 
 
 def _page(title: str, rows: Iterable[tuple[str, str]], *lists: "Table | None") -> "Group":

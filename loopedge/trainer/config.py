@@ -10,8 +10,8 @@ from loopedge.model.config import LoopedConfig
 
 __all__ = ["TrainConfig", "make_model_config", "make_train_config"]
 
-EVALUATIONS = 20
-"""Evaluations in a run that does not say how often."""
+EVALUATIONS, LEAST_INTERVAL = 20, 20
+"""Evaluations in a run that does not say how often, and the least steps between them."""
 WARMUP_SHARE, MOST_WARMUP = 0.05, 500
 
 
@@ -50,7 +50,7 @@ class TrainConfig(BaseModel):
     @property
     def evaluation_interval(self) -> int:
         """Steps from one evaluation to the next."""
-        return self.evaluate_every or -(-self.steps // EVALUATIONS)
+        return self.evaluate_every or max(LEAST_INTERVAL, -(-self.steps // EVALUATIONS))
 
     @property
     def checkpoint_interval(self) -> int:

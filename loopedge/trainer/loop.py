@@ -134,6 +134,8 @@ class TrainingLoop:
 
     def _is_better(self, metrics: Metrics) -> bool:
         value = metrics[self.task.metric]
+        if not math.isfinite(value):
+            return False
         if self.best_metrics is None:
             return True
         known = self.best_metrics[self.task.metric]
