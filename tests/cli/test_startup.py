@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,16 +33,16 @@ COMMANDS = {"export", "quantize", "profile", "inspect", "run"}
 
 
 def test_help_answers_at_once() -> None:
+    """Seconds of processor time, the least of five: other programs may keep the machine busy."""
     taken = []
-    for _ in range(8):
-        started = time.perf_counter()
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
             [sys.executable, "-m", "loopedge", "--help"], capture_output=True, check=True
         )
-        taken.append(time.perf_counter() - started)
-        if taken[-1] < HELP_SECONDS:
-            return
-    pytest.fail(f"the fastest --help of 8 took {min(taken):.2f} s, allowed {HELP_SECONDS}")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert min(taken) < HELP_SECONDS
 
 
 @pytest.mark.parametrize("word", ["--help", "inspect"])
