@@ -44,7 +44,7 @@ class OneLineGroup(TyperGroup):
             sys.exit(code or 0)
         return code
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         """Return the names along the chain; typer would put groups of commands last."""
         found = super().list_commands(ctx)
         return sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
