@@ -1,4 +1,4 @@
-# make demo       train, export, quantize and profile a small forecaster; writes demo/report.html
+# make demo       train, export, quantize and profile a small forecaster; writes build/demo/report.html
 # make test       every test;  make test-fast  without those over 5 s
 # make lint       ruff, mypy, import-linter
 # make bench      the figures of the README
