@@ -83,6 +83,8 @@ def write_artifact(
     total = sum(value.const_value.nbytes for value in _initializers(model) if value.const_value)
     data_name = f"{target.name}.data"
     external = total > external_threshold_bytes
+    if not external:
+        _read_external(model)
     with staged_folder(target) as folder:
         staged = folder / target.name
         # ONNX Runtime memory-maps external tensors; small ones stay in the file (shapes, scalars).
@@ -131,6 +133,13 @@ def check_model(path: Path) -> None:
         onnx.checker.ValidationError: The graph is invalid.
     """
     onnx.checker.check_model(str(path), full_check=True)
+
+
+def _read_external(model: ir.Model) -> None:
+    """Read tensors that point into another file's data: a file without data must not name it."""
+    for value in _initializers(model):
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
 
 
 def _initializers(model: ir.Model) -> list[ir.Value]:
