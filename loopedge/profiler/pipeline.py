@@ -79,7 +79,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileResult:
-    """All runs of one profile, in the order of its arguments, each followed by its twin."""
+    """All runs of one profile, in the order of its arguments, their twins after them."""
 
     schema_version: int
     machine: dict[str, Any]
@@ -135,7 +135,7 @@ def profile(
             raise InputError(f"{name} is {value}, at least 1 is needed", hint=f"--{name} 1")
     provider = _provider(device)
     with tempfile.TemporaryDirectory(prefix="loopedge.") as scratch:
-        subjects = []
+        subjects, twins = [], []
         for index, model in enumerate(models):
             folder = Path(scratch) / str(index)
             folder.mkdir()
@@ -145,7 +145,8 @@ def profile(
             )
             subjects.append(_Subject.of(Path(model), graph, feeds, folder))
             if untied:
-                subjects.append(_untied_subject(Path(model), graph, feeds, folder, loops))
+                twins.append(_untied_subject(Path(model), graph, feeds, folder, loops))
+        subjects += twins
         measured = _measure(subjects, threads=threads, provider=provider, runs=runs)
     return ProfileResult(
         schema_version=SCHEMA_VERSION,

@@ -7,13 +7,12 @@ __all__ = ["verdicts"]
 
 
 def verdicts(result: ProfileResult) -> list[str]:
-    """Return one sentence per untied twin; without twins, one per model after the first."""
-    pairs = list(zip(result.runs, result.runs[1:], strict=False))
-    told = [_tie_verdict(run, twin) for run, twin in pairs if twin.twin == "untied"]
-    if told:
-        return told
-    first = result.runs[0]
-    return [_plain_verdict(first, other) for other in result.runs[1:]]
+    """Return one sentence per untied twin, and one per model that is not the first."""
+    models = [run for run in result.runs if run.twin is None]
+    twins = {run.path: run for run in result.runs if run.twin == "untied"}
+    tied = [_tie_verdict(run, twins[run.path]) for run in models if run.path in twins]
+    others = [_plain_verdict(models[0], other) for other in models[1:]]
+    return [*tied[:1], *others, *tied[1:]]
 
 
 def _tie_verdict(run: Run, twin: Run) -> str:

@@ -106,7 +106,7 @@ def test_a_wrong_weight_is_refused_and_leaves_nothing(
         values, scales = quantize_weight(weight)
         return values[:, ::-1].copy(), scales
 
-    monkeypatch.setattr("loopedge.quantizer.dynamic.quantize_weight", wrong)
+    monkeypatch.setattr("loopedge.quantizer.weights.quantize_weight", wrong)
     with pytest.raises(VerificationError, match="SQNR"):
         loopedge.quantize(exported("tokens"), tmp_path / "int8.onnx")
     assert list(tmp_path.iterdir()) == []
