@@ -4,8 +4,11 @@ It is the baseline that shows what tying saves. The copies differ in a few bits,
 (a file format, a runtime's constant sharing, the kernel's page merging) can store them once.
 """
 
+from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -14,12 +17,15 @@ from loopedge.errors import InputError
 from loopedge.graph.editing import add_initializer
 from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.unrolling import find_core, unroll
-from loopedge.graph.weights import core_weights, iteration_of
+from loopedge.graph.weights import core_weights, iteration_of, linears, loop_count
 
 __all__ = ["untie"]
 
-RELATIVE_CHANGE = 1e-4
-"""Of a float copy: far above float32 resolution, far below what changes an output."""
+BITS = 32
+"""Of the iteration number that each run of as many values carries: no two copies share a page."""
+
+ULPS = 2
+"""By how much a float value is changed, in units of its resolution: rounding cannot undo it."""
 
 
 def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
@@ -27,36 +33,31 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
 
     Args:
         model: Loop or unrolled form, float or quantized. Not modified.
-        loops: Iterations of the twin; default: the count in the metadata. The unrolled form has
-            its own.
+        loops: Iterations of the twin; default: the count in the metadata, or the constant trip
+            count of a Loop that loopedge did not write. The unrolled form has its own.
 
     Returns:
         A new model; the copy of weight ``w`` for iteration t is called ``w.<t>``. Weights outside
-        the core and the timestep tables stay as they are.
+        the core and the timestep tables stay as they are. In a graph without a Loop that loopedge
+        did not write, every linear gets its own copy of a weight that it shares with others.
 
     Raises:
-        InputError: The graph has no core that is known to be tied.
+        InputError: The graph has no core that is known to be tied, or its loop count is unknown.
     """
-    twin = unroll(model, loops) if find_core(model) is not None else model.clone()
-    names = core_weights(twin)
-    if not names:
+    twin = (
+        unroll(model, loops or loop_count(model)) if find_core(model) is not None else model.clone()
+    )
+    names, graph = list(core_weights(twin)), twin.graph
+    if names:
+        _copy_per_iteration(graph, names)
+    elif read_metadata(twin.metadata_props) is None and (shared := _shared_weights(twin)):
+        names = shared
+        _copy_per_reader(graph, names)
+    else:
         raise InputError(
             "the graph has no core whose weights are known to be tied",
             hint="profile a model that loopedge exported, or leave out --untied",
         )
-    graph = twin.graph
-    for node in list(graph):
-        t = iteration_of(node)
-        if t is None:
-            continue
-        for index, value in enumerate(node.inputs):
-            if value is None or value.name not in names or value.const_value is None:
-                continue
-            copy = f"{value.name}.{t}"
-            if copy not in graph.initializers:
-                array = value.const_value.numpy()
-                add_initializer(graph, copy, _distinct(array, t))
-            node.replace_input_with(index, graph.initializers[copy])
     for name in names:
         if not graph.initializers[name].uses():
             del graph.initializers[name]
@@ -66,14 +67,63 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
     return twin
 
 
-def _distinct(array: npt.NDArray[Any], t: int) -> npt.NDArray[Any]:
-    """Return a copy that differs from those of all other iterations, but hardly in value."""
-    if np.issubdtype(array.dtype, np.floating):
-        return (array * (1 + RELATIVE_CHANGE * (t + 1))).astype(array.dtype)
-    # Integers: write t + 1 in binary into the lowest bits of each run of 32 values.
-    copy = array.copy()
-    flat = copy.reshape(-1)
-    for bit in range(32):
+def _copy_per_iteration(graph: ir.Graph, names: Collection[str]) -> None:
+    for node in list(graph):
+        t = iteration_of(node)
+        if t is None:
+            continue
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.name in names:
+                node.replace_input_with(index, _copy(graph, value, t))
+
+
+def _shared_weights(model: ir.Model) -> list[str]:
+    """Return the weights of a foreign graph that several linears read."""
+    readers = Counter(
+        linear.weight for linear in linears(model) if linear.node.graph is model.graph
+    )
+    return sorted(weight.name or "" for weight, count in readers.items() if count > 1)
+
+
+def _copy_per_reader(graph: ir.Graph, names: Collection[str]) -> None:
+    seen: Counter[str] = Counter()
+    for node in list(graph):
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.name in names:
+                node.replace_input_with(index, _copy(graph, value, seen[value.name or ""]))
+                seen[value.name or ""] += 1
+
+
+def _copy(graph: ir.Graph, value: ir.Value, t: int) -> ir.Value:
+    name = f"{value.name}.{t}"
+    if name in graph.initializers or value.const_value is None:
+        return graph.initializers[name]
+    return add_initializer(graph, name, _distinct(value.const_value, t))
+
+
+def _distinct(tensor: ir.TensorProtocol, t: int) -> ir.TensorProtocol:
+    """Return a copy that differs from those of all other iterations, but hardly in value.
+
+    t + 1 stands in binary in each run of `BITS` values: where a bit is set, a float is a few units
+    of its resolution larger, the lowest bit of an integer is flipped.
+    """
+    array = tensor.numpy().copy()
+    flat = array.reshape(-1)
+    for bit in range(BITS):
         if (t + 1) >> bit & 1:
-            flat[bit::32] ^= 1
-    return copy
+            change = _larger if tensor.dtype.is_floating_point() else _flipped
+            flat[bit::BITS] = change(flat[bit::BITS])
+    return ir.Tensor(array, dtype=tensor.dtype)
+
+
+def _larger(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    limits = ml_dtypes.finfo(values.dtype)  # type: ignore[no-untyped-call]
+    # A zero becomes the smallest normal number: subnormal ones would slow the products down.
+    larger = values * (1 + ULPS * limits.eps)
+    return np.where(values == 0, limits.tiny, larger).astype(values.dtype)
+
+
+def _flipped(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    stored = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
+    flipped: npt.NDArray[Any] = (stored ^ stored.dtype.type(1)).view(values.dtype)
+    return flipped
