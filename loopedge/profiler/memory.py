@@ -1,12 +1,15 @@
-"""Read this process's memory from the kernel (Linux); the standard library only."""
+"""Read this process's memory from the kernel; on Linux with the standard library only."""
 
 import contextlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Memory", "parse_status", "read_memory", "reset_peak"]
 
 KIB = 1024
+STATUS = Path("/proc/self/status")
 FIELDS = {
     "VmRSS": "rss_bytes",
     "RssAnon": "anon_bytes",
@@ -49,12 +52,32 @@ def parse_status(text: str) -> Memory:
 
 
 def read_memory() -> Memory:
-    """Return the memory of this process.
+    """Return the memory of this process; what it means off Linux is in docs/profiling.md."""
+    if STATUS.exists():
+        return parse_status(STATUS.read_text(encoding="ascii"))
+    return _read_with_psutil()
 
-    Raises:
-        OSError: There is no /proc: memory is measured on Linux only.
-    """
-    return parse_status(Path("/proc/self/status").read_text(encoding="ascii"))
+
+def _read_with_psutil() -> Memory:
+    import psutil
+
+    told = psutil.Process().memory_full_info()
+    private = min(told.uss, told.rss)
+    return Memory(
+        rss_bytes=told.rss,
+        anon_bytes=private,
+        mapped_bytes=told.rss - private,
+        peak_bytes=max(_peak_bytes(told), told.rss),
+    )
+
+
+def _peak_bytes(told: Any) -> int:
+    if hasattr(told, "peak_wset"):  # Windows
+        return int(told.peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else KIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def reset_peak() -> None:

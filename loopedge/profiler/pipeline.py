@@ -21,7 +21,12 @@ from loopedge.graph.untied import untie
 from loopedge.graph.weights import weight_bytes
 from loopedge.profiler.machine import describe_machine
 from loopedge.profiler.process import MeasuredProcess
-from loopedge.profiler.trace import OperatorTime, operator_times, read_trace
+from loopedge.profiler.trace import (
+    OperatorTime,
+    nodes_by_provider,
+    operator_times,
+    read_trace,
+)
 from loopedge.runtime import LOOPS_INPUT, PROVIDERS
 
 __all__ = ["SCHEMA_VERSION", "Latency", "ProfileResult", "Run", "profile"]
@@ -50,9 +55,10 @@ class Latency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One profiled model.
+    """One profiled model; docs/profiling.md says how each figure is measured.
 
     Memory is the growth over the same process with onnxruntime imported and nothing loaded.
+    ``nodes`` are those of the graph that ran, by execution provider.
     """
 
     name: str
@@ -74,6 +80,7 @@ class Run:
     mapped_bytes: int
     rss_peak_bytes: int
     latency_ms: Latency
+    nodes: dict[str, int]
     ops: list[OperatorTime]
 
 
@@ -101,6 +108,7 @@ def profile(
     loops: int | None = None,
     input: str | Path | None = None,
     runs: int | None = None,
+    seconds: float | None = None,
     seed: int = 0,
 ) -> ProfileResult:
     """Measure exported models: bytes, load time, memory, latency and operators.
@@ -118,7 +126,8 @@ def profile(
         sequence: Size of the sequence axis; default: as trained.
         loops: Iterations, for models with a selectable count.
         input: ``.npz`` with one array per input, instead of generated inputs.
-        runs: Timed runs per model; default: what fits into a second, at least 20.
+        runs: Timed runs per model; default: what fits into ``seconds``, at least 20.
+        seconds: Time for the timed runs of each model; default 1.
         seed: Of the generated inputs.
 
     Returns:
@@ -130,9 +139,9 @@ def profile(
     """
     if not models:
         raise InputError("no model was named", hint="loopedge profile model.onnx")
-    for name, value in (("threads", threads), ("batch", batch), ("loops", loops), ("runs", runs)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}, at least 1 is needed", hint=f"--{name} 1")
+    _check_positive(threads=threads, batch=batch, sequence=sequence, loops=loops, runs=runs)
+    if seconds is not None and not seconds > 0:
+        raise InputError(f"seconds is {seconds}, more than 0 is needed")
     provider = _provider(device)
     with tempfile.TemporaryDirectory(prefix="loopedge.") as scratch:
         subjects, twins = [], []
@@ -147,7 +156,13 @@ def profile(
             if untied:
                 twins.append(_untied_subject(Path(model), graph, feeds, folder, loops))
         subjects += twins
-        measured = _measure(subjects, threads=threads, provider=provider, runs=runs)
+        plan = _Plan(
+            threads=threads,
+            provider=provider,
+            runs=runs,
+            seconds=SECONDS_PER_MODEL if seconds is None else seconds,
+        )
+        measured = _measure(subjects, plan)
     return ProfileResult(
         schema_version=SCHEMA_VERSION,
         machine=describe_machine(),
@@ -241,51 +256,72 @@ class _Measured:
     loaded: dict[str, Any]
     memory: dict[str, int]
     latencies_ms: list[float]
+    nodes: dict[str, int]
     ops: list[OperatorTime]
 
 
-def _measure(
-    subjects: Sequence[_Subject], *, threads: int, provider: str, runs: int | None
-) -> list[_Measured]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """How all subjects are measured."""
+
+    threads: int
+    provider: str
+    runs: int | None
+    seconds: float
+
+    def runs_per_round(self, warm_ms: Sequence[float]) -> int:
+        fitting = max(MIN_RUNS, round(self.seconds * 1000 / max(min(warm_ms), 1e-3)))
+        return -(-(self.runs or fitting) // ROUNDS)
+
+
+def _check_positive(**options: int | None) -> None:
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}, at least 1 is needed", hint=f"--{name} 1")
+
+
+def _measure(subjects: Sequence[_Subject], plan: _Plan) -> list[_Measured]:
     results: list[_Measured] = []
     with contextlib.ExitStack() as stack:
         processes = []
         for subject in subjects:
             process = stack.enter_context(
-                MeasuredProcess(subject.path, subject.inputs, threads=threads, provider=provider)
+                MeasuredProcess(
+                    subject.path, subject.inputs, threads=plan.threads, provider=plan.provider
+                )
             )
             warm_ms = process.run(WARM_UP_RUNS)
             processes.append(process)
             results.append(
                 _Measured(
-                    loaded=process.loaded, memory=process.memory(), latencies_ms=warm_ms, ops=[]
+                    loaded=process.loaded,
+                    memory=process.memory(),
+                    latencies_ms=warm_ms,
+                    nodes={},
+                    ops=[],
                 )
             )
-        per_round = [
-            -(-(runs or _fitting_runs(result.latencies_ms)) // ROUNDS) for result in results
-        ]
+        per_round = [plan.runs_per_round(result.latencies_ms) for result in results]
         for result in results:
             result.latencies_ms = []
         for _ in range(ROUNDS):
             for process, result, count in zip(processes, results, per_round, strict=True):
                 result.latencies_ms += process.run(count)
     for subject, result in zip(subjects, results, strict=True):
-        result.ops = _trace(subject, threads=threads, provider=provider)
+        events = _trace(subject, plan)
+        result.nodes = nodes_by_provider(events)
+        result.ops = operator_times(events, skip_runs=WARM_UP_RUNS)
     return results
 
 
-def _fitting_runs(warm_ms: Sequence[float]) -> int:
-    return max(MIN_RUNS, round(SECONDS_PER_MODEL * 1000 / max(min(warm_ms), 1e-3)))
-
-
-def _trace(subject: _Subject, *, threads: int, provider: str) -> list[OperatorTime]:
-    """Measure the operators in a process of their own: tracing slows small operators down."""
+def _trace(subject: _Subject, plan: _Plan) -> list[dict[str, Any]]:
+    """Trace a few runs in a process of their own: tracing slows small operators down."""
     prefix = subject.inputs.with_suffix(".trace")
     with MeasuredProcess(
-        subject.path, subject.inputs, threads=threads, provider=provider, trace=prefix
+        subject.path, subject.inputs, threads=plan.threads, provider=plan.provider, trace=prefix
     ) as process:
         process.run(WARM_UP_RUNS + TRACED_RUNS)
-        return operator_times(read_trace(process.end_trace()), skip_runs=WARM_UP_RUNS)
+        return read_trace(process.end_trace())
 
 
 def _run(
@@ -315,6 +351,7 @@ def _run(
         mapped_bytes=measured.loaded["memory"]["mapped_bytes"],
         rss_peak_bytes=measured.memory["peak_bytes"],
         latency_ms=_latency(measured.latencies_ms),
+        nodes=measured.nodes,
         ops=measured.ops,
     )
 

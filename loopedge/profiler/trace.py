@@ -1,13 +1,13 @@
 """Read ONNX Runtime's trace: the time of each operator, a Loop without what runs inside it."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["OperatorTime", "operator_times", "read_trace"]
+__all__ = ["OperatorTime", "nodes_by_provider", "operator_times", "read_trace"]
 
 KERNEL = "_kernel_time"
 RUN = "model_run"
@@ -75,6 +75,20 @@ def operator_times(
     return sorted(times, key=lambda item: (-item.ms, item.op))
 
 
+def nodes_by_provider(events: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Count the nodes that each execution provider ran, in a Loop once: what fell back is there."""
+    nodes = {
+        (str(event["args"].get("provider")), str(event["name"]), event["args"].get("node_index"))
+        for event in events
+        if _is_kernel(event)
+    }
+    return dict(sorted(Counter(provider for provider, *_ in nodes).items()))
+
+
+def _is_kernel(event: Mapping[str, Any]) -> bool:
+    return str(event.get("name", "")).endswith(KERNEL) and "op_name" in event.get("args", {})
+
+
 def _own_times(
     events: list[Mapping[str, Any]], runs: list[tuple[int, int]]
 ) -> Iterable[tuple[str, float]]:
@@ -82,7 +96,7 @@ def _own_times(
     kernels = [
         (int(event["ts"]), int(event["dur"]), str(event["args"]["op_name"]), event.get("tid"))
         for event in events
-        if str(event.get("name", "")).endswith(KERNEL) and "op_name" in event.get("args", {})
+        if _is_kernel(event)
     ]
     first, last = runs[0][0], runs[-1][1]
     by_thread: dict[Any, list[tuple[int, int, str]]] = defaultdict(list)

@@ -11,7 +11,7 @@ from loopedge.files import write_text_atomic
 from loopedge.profiler.pipeline import ProfileResult, Run
 from loopedge.report.tables import SHOWN_OPERATORS
 from loopedge.report.text import ratio_text, size_text, time_text
-from loopedge.report.verdict import verdicts
+from loopedge.report.verdict import fallbacks, verdicts
 
 __all__ = ["write_profile_html"]
 
@@ -49,7 +49,7 @@ def _command_text(command: Sequence[str]) -> str:
 def _page(result: ProfileResult, command: str) -> str:
     style = files("loopedge.report").joinpath("report.css").read_text(encoding="utf-8")
     sentences = verdicts(result) or [f"{result.runs[0].name}: one model, nothing to compare with."]
-    first, rest = sentences[0], sentences[1:]
+    first, rest = sentences[0], [*sentences[1:], *fallbacks(result)]
     return "\n".join(
         [
             "<!doctype html>",

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from loopedge.profiler.pipeline import ProfileResult, Run
 from loopedge.report.text import ratio_text, size_text, time_text
-from loopedge.report.verdict import verdicts
+from loopedge.report.verdict import fallbacks, verdicts
 
 __all__ = ["operator_table", "profile_table", "run_table"]
 
@@ -23,7 +23,7 @@ def profile_table(result: ProfileResult) -> RenderableType:
         "",
         operator_table(result),
     ]
-    for sentence in verdicts(result):
+    for sentence in [*verdicts(result), *fallbacks(result)]:
         shown += ["", Text(sentence, "bold")]
     return Group(*shown)
 

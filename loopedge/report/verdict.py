@@ -3,7 +3,7 @@
 from loopedge.profiler.pipeline import ProfileResult, Run
 from loopedge.report.text import ratio_text, size_text
 
-__all__ = ["verdicts"]
+__all__ = ["fallbacks", "verdicts"]
 
 
 def verdicts(result: ProfileResult) -> list[str]:
@@ -15,9 +15,21 @@ def verdicts(result: ProfileResult) -> list[str]:
     return [*tied[:1], *others, *tied[1:]]
 
 
+def fallbacks(result: ProfileResult) -> list[str]:
+    """Return one sentence per run of which another execution provider ran some nodes."""
+    return [
+        f"{run.name}: {count} of {sum(run.nodes.values())} nodes ran on {provider}, "
+        f"not on {run.provider}."
+        for run in result.runs
+        for provider, count in run.nodes.items()
+        if provider != run.provider
+    ]
+
+
 def _tie_verdict(run: Run, twin: Run) -> str:
+    tied = f"tying {run.loops} iterations" if run.loops else "tying its weights"
     return (
-        f"{run.name}: tying {run.loops} iterations makes the file "
+        f"{run.name}: {tied} makes the file "
         f"{_saving(twin.file_bytes, run.file_bytes)}, memory after load "
         f"{_saving(twin.anon_bytes, run.anon_bytes)}, peak memory "
         f"{_saving(twin.rss_peak_bytes, run.rss_peak_bytes)}, at "

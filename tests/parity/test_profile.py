@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from loopedge.profiler.pipeline import ProfileResult
 from loopedge.profiler.process import MeasuredProcess
 from loopedge.report.html import write_profile_html
 from loopedge.report.tables import profile_table
-from loopedge.report.verdict import verdicts
+from loopedge.report.verdict import fallbacks, verdicts
 from tests.parity.models import make_model
 
 Exporter = Callable[..., Path]
@@ -46,6 +47,7 @@ def test_runs_stand_in_the_order_of_the_arguments_with_twins_after_them(
     ]
     for run in told["runs"]:
         assert run["provider"] == "CPUExecutionProvider"
+        assert list(run["nodes"]) == ["CPUExecutionProvider"]
         assert run["load_seconds"] > 0
         assert run["rss_peak_bytes"] >= run["rss_load_bytes"] > 0
         assert 0 < run["latency_ms"]["min"] <= run["latency_ms"]["p50"] <= run["latency_ms"]["p99"]
@@ -79,6 +81,8 @@ def test_bad_input(exported: Exporter, tmp_path: Path, monkeypatch: pytest.Monke
         loopedge.profile([path], loops=5)
     with pytest.raises(InputError, match="at most 16"):
         loopedge.profile([path], sequence=17)
+    with pytest.raises(InputError, match="seconds is 0"):
+        loopedge.profile([path], seconds=0)
     with pytest.raises(InputError, match="does not exist"):
         loopedge.profile([tmp_path / "missing.onnx"])
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
@@ -125,6 +129,13 @@ def test_table_and_verdict(result: ProfileResult) -> None:
     assert "tying 3 iterations" in verdicts(result)[0]
 
 
+def test_nodes_that_fell_back_are_told(result: ProfileResult) -> None:
+    assert fallbacks(result) == []
+    run = replace(result.runs[0], nodes={"CPUExecutionProvider": 20, "Other": 3})
+    told = replace(result, runs=[run])
+    assert fallbacks(told) == [f"{run.name}: 3 of 23 nodes ran on Other, not on {run.provider}."]
+
+
 class _Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -145,15 +156,16 @@ class _Tags(HTMLParser):
 
 def test_the_report_is_one_well_formed_offline_file(result: ProfileResult, tmp_path: Path) -> None:
     target = tmp_path / "report.html"
-    hostile = ["loopedge", "profile", "<script>alert(1)</script>&.onnx"]
-    write_profile_html(result, target, command=hostile)
+    hostile = '<script>alert("1")</script>&.onnx'
+    named = replace(result, runs=[replace(run, name=hostile) for run in result.runs])
+    write_profile_html(named, target, command=["loopedge", "profile", hostile])
     page = target.read_text(encoding="utf-8")
     tags = _Tags()
     tags.feed(page)
     assert tags.open == []
     assert not {"script", "link", "img", "iframe"} & tags.seen
     assert not re.search(r"https?://|url\(|@import", page)
-    assert "&lt;script&gt;" in page
+    assert "&lt;script&gt;alert(&quot;1&quot;)" in page
     assert "prefers-color-scheme: dark" in page
     with pytest.raises(InputError, match="exists already"):
         write_profile_html(result, target)

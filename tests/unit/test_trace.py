@@ -1,11 +1,13 @@
 """Operator times from a trace: a Loop without what runs inside it, warm-up runs left out."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loopedge.profiler import memory
 from loopedge.profiler.memory import parse_status, read_memory
-from loopedge.profiler.trace import operator_times
+from loopedge.profiler.trace import nodes_by_provider, operator_times
 
 
 def kernel(op: str, ts: int, dur: int) -> dict[str, Any]:
@@ -55,11 +57,27 @@ def test_a_trace_without_runs_gives_nothing() -> None:
     assert operator_times([]) == []
 
 
+def test_nodes_are_counted_once_by_the_provider_that_ran_them() -> None:
+    events = one_run(0) + one_run(1000)
+    for event in events:
+        event["args"] = event["args"] | {"provider": "Fast" if "Mat" in event["name"] else "Slow"}
+    assert nodes_by_provider(events) == {"Fast": 1, "Slow": 3}
+
+
+def test_memory_can_be_read_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = read_memory()
+    monkeypatch.setattr(memory, "STATUS", Path("/nowhere/status"))
+    found = read_memory()
+    assert found.rss_bytes == pytest.approx(known.rss_bytes, rel=0.1)
+    assert found.anon_bytes + found.mapped_bytes == found.rss_bytes
+    assert found.peak_bytes >= found.rss_bytes
+
+
 def test_memory_is_parsed_and_read() -> None:
     text = "Name:\tx\nVmHWM:\t  40 kB\nVmRSS:\t  30 kB\nRssAnon:\t  20 kB\nRssFile:\t  10 kB\n"
-    memory = parse_status(text)
-    assert (memory.rss_bytes, memory.anon_bytes) == (30 * 1024, 20 * 1024)
-    assert (memory.mapped_bytes, memory.peak_bytes) == (10 * 1024, 40 * 1024)
+    parsed = parse_status(text)
+    assert (parsed.rss_bytes, parsed.anon_bytes) == (30 * 1024, 20 * 1024)
+    assert (parsed.mapped_bytes, parsed.peak_bytes) == (10 * 1024, 40 * 1024)
     with pytest.raises(ValueError, match="anon_bytes"):
         parse_status("VmRSS:\t1 kB\nVmHWM:\t1 kB\nRssFile:\t1 kB\n")
     assert read_memory().rss_bytes > 1_000_000
