@@ -1,6 +1,5 @@
 """Forecasting from a CSV file: windows of a series, split by time, baselines, raw-unit metrics."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from loopedge.errors import InputError
 
 __all__ = ["SeriesTask", "find_season"]
 
-TRAIN_SHARE, VALIDATION_SHARE = 0.70, 0.15
+TRAIN_PERCENT, VALIDATION_PERCENT = 70, 15
 LEAST_CORRELATION = 0.2
 """A lag counts as a season from this autocorrelation on."""
 
@@ -246,8 +245,8 @@ class SeriesTask:
 
 def split_bounds(rows: int) -> dict[Split, Bounds]:
     """Return the rows of the three splits: 70, 15 and 15 %, in the order of time."""
-    train = math.floor(rows * TRAIN_SHARE)
-    validation = math.floor(rows * (TRAIN_SHARE + VALIDATION_SHARE))
+    train = rows * TRAIN_PERCENT // 100
+    validation = rows * (TRAIN_PERCENT + VALIDATION_PERCENT) // 100
     return {
         "train": Bounds(first=0, end=train),
         "validation": Bounds(first=train, end=validation),
