@@ -34,7 +34,8 @@ __all__ = ["SCHEMA_VERSION", "Latency", "ProfileResult", "Run", "profile"]
 SCHEMA_VERSION = 1
 ROUNDS = 5
 WARM_UP_RUNS = 3
-TRACED_RUNS = 5
+TRACED_RUNS = (12, 50)
+TRACED_SECONDS = 0.2
 SECONDS_PER_MODEL = 1.0
 MIN_RUNS = 20
 
@@ -320,7 +321,9 @@ def _trace(subject: _Subject, plan: _Plan) -> list[dict[str, Any]]:
     with MeasuredProcess(
         subject.path, subject.inputs, threads=plan.threads, provider=plan.provider, trace=prefix
     ) as process:
-        process.run(WARM_UP_RUNS + TRACED_RUNS)
+        fastest_ms = min(process.run(WARM_UP_RUNS))
+        least, most = TRACED_RUNS
+        process.run(min(most, max(least, round(TRACED_SECONDS * 1000 / fastest_ms))))
         return read_trace(process.end_trace())
 
 

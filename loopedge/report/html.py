@@ -186,8 +186,9 @@ def _operators(runs: Sequence[Run]) -> list[str]:
     lines = [
         "<h2>Where the time goes</h2>",
         "<figure>",
-        "<figcaption>Own time of each operator in one inference, what a Loop contains "
-        "subtracted from it</figcaption>",
+        "<figcaption>Own time of each operator in one traced inference, what a Loop contains "
+        "subtracted from it. Tracing makes small operators slower: compare shares, and take times "
+        "from the latency.</figcaption>",
     ]
     for run in runs:
         times = {item.op: item.ms for item in run.ops}
