@@ -4,7 +4,7 @@ The prelude is run in eager PyTorch on example inputs of several sizes; an axis 
 with the batch or the sequence is dynamic, the others are fixed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,20 +14,24 @@ from loopedge.model.contract import LoopedProtocol, as_tuple
 
 __all__ = ["Axes", "find_axes", "resize"]
 
-TRACED = (2, 7)
-"""(batch, sequence) of the traced example: not 0 or 1, which torch.export would specialise."""
-PROBES = (TRACED, (3, 7), (2, 11), (5, 13))
+TRACED_BATCH, TRACED_SEQUENCE = 2, 7
+"""Sizes of the traced example: not 0 or 1, which torch.export would specialise."""
+LONGEST_PROBE = 13
 
 AxisNames = dict[int, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
-    """Names of the dynamic axes, per tensor: axis number to ``batch``, ``sequence`` or ``dim_k``."""
+    """Names of the dynamic axes, per tensor: axis number to ``batch``, ``sequence`` or ``dim_k``.
+
+    ``traced_sequence`` is the length to trace at, ``fixed_sequence`` the only one that runs, if any.
+    """
 
     inputs: tuple[AxisNames, ...]
     state: tuple[AxisNames, ...]
     context: tuple[AxisNames, ...]
+    traced_sequence: int = TRACED_SEQUENCE
     fixed_sequence: int | None = None
 
 
@@ -45,6 +49,8 @@ def find_axes(
     model: LoopedProtocol,
     example: tuple[Tensor, ...],
     input_axes: tuple[AxisNames, ...] | None = None,
+    *,
+    longest: int | None = None,
 ) -> Axes:
     """Find the dynamic axes of a model by running its prelude and core on several sizes.
 
@@ -52,6 +58,7 @@ def find_axes(
         model: A module under the contract.
         example: Example inputs; axis 0 is the batch and axis 1 the sequence.
         input_axes: Says otherwise, per input.
+        longest: The greatest sequence length that the model takes, where there is one.
 
     Returns:
         The axes; ``fixed_sequence`` is set when the model runs at one sequence length only.
@@ -73,7 +80,7 @@ def find_axes(
         None,
     )
     try:
-        return _probe(model, example, inputs, PROBES)
+        return _probe(model, example, inputs, _probed_sizes(longest))
     except Exception as error:  # user code: any failure at another length means "fixed"
         if length is None:
             raise _broken(error) from error
@@ -84,9 +91,15 @@ def find_axes(
             axes = _probe(model, example, fixed, ((2, length), (3, length), (5, length)))
         except Exception:
             raise _broken(error) from error
-        return Axes(
-            inputs=axes.inputs, state=axes.state, context=axes.context, fixed_sequence=length
-        )
+        return replace(axes, traced_sequence=length, fixed_sequence=length)
+
+
+def _probed_sizes(longest: int | None) -> tuple[tuple[int, int], ...]:
+    """Return sizes to run at; a short model is traced below its end, where lengths still vary."""
+    longest = LONGEST_PROBE if longest is None else min(longest, LONGEST_PROBE)
+    traced = max(1, min(TRACED_SEQUENCE, longest - 1))
+    middle = 11 if longest > 11 else max(1, traced - 1)
+    return ((TRACED_BATCH, traced), (3, traced), (2, middle), (5, longest))
 
 
 def _broken(error: Exception) -> InputError:
@@ -121,6 +134,7 @@ def _probe(
         inputs=inputs,
         state=_dynamic_axes(states, sizes),
         context=_dynamic_axes(contexts, sizes),
+        traced_sequence=sizes[0][1],
     )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from loopedge.errors import InputError
-from loopedge.exporter.axes import TRACED, Axes, AxisNames, resize
+from loopedge.exporter.axes import TRACED_BATCH, Axes, AxisNames, resize
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple
 
 __all__ = ["Parts", "capture_parts"]
@@ -86,9 +86,8 @@ def capture_parts(
         InputError: torch.export cannot follow the user's code; the message names the line.
     """
     looped = cast("LoopedProtocol", model)
-    batch, sequence = TRACED
     inputs = tuple(
-        resize(tensor, batch, axes.fixed_sequence or sequence, names)
+        resize(tensor, TRACED_BATCH, axes.traced_sequence, names)
         for tensor, names in zip(example, axes.inputs, strict=True)
     )
     with torch.no_grad():

@@ -102,7 +102,7 @@ def export(
         notes.append(f"{count} loops asked for, the model was trained with {subject.looped.loops}")
 
     started = time.perf_counter()
-    axes = find_axes(subject.looped, subject.example, dynamic_shapes)
+    axes = find_axes(subject.looped, subject.example, dynamic_shapes, longest=subject.max_length)
     if axes.fixed_sequence is not None:
         notes.append(f"the sequence length is fixed to {axes.fixed_sequence} by the model")
     with torch.no_grad():
@@ -314,7 +314,9 @@ def _cases(
 ) -> list[Case]:
     """Batches {1, 3}, lengths {1, traced, longer}, loop counts {1, given, past the table}."""
     longest = subject.max_length or 29
-    lengths = [axes.fixed_sequence] if axes.fixed_sequence else sorted({1, 7, min(29, longest)})
+    lengths = sorted({1, axes.traced_sequence, min(29, longest)})
+    if axes.fixed_sequence:
+        lengths = [axes.fixed_sequence]
     lengths = [length for length in lengths if length <= longest] or [longest]
     counts: list[int | None] = [1, loops, loops + 2] if dynamic_loops else [None]
     cases = [
