@@ -1,5 +1,6 @@
 """Save and load ``model.pt``: a dictionary of plain tensors and a configuration, no code."""
 
+import io
 import pickle
 import warnings
 from pathlib import Path
@@ -13,7 +14,7 @@ from loopedge.files import check_target, staged_folder
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 
-__all__ = ["Checkpoint", "load", "load_checkpoint", "save"]
+__all__ = ["Checkpoint", "load", "load_checkpoint", "save", "write_tensors"]
 
 FORMAT = 1
 Checkpoint = dict[str, Any]
@@ -46,8 +47,20 @@ def save(
         "state_dict": {name: value.detach().cpu() for name, value in model.state_dict().items()},
         "task": task or {},
     }
+    write_tensors(checkpoint, target)
+
+
+def write_tensors(values: dict[str, Any], target: Path) -> None:
+    """Write plain tensors and values with ``torch.save``, whole or not at all.
+
+    Raises:
+        InputError: The disk is full or the folder cannot be written.
+    """
+    # Through memory: given a path, PyTorch tells a full disk as a RuntimeError without a reason.
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
     with staged_folder(target) as folder:
-        torch.save(checkpoint, folder / target.name)
+        (folder / target.name).write_bytes(buffer.getbuffer())
 
 
 def load(path: str | Path) -> LoopedTransformer:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from loopedge.errors import InputError
-from loopedge.files import staged_folder
+from loopedge.model.checkpoint import write_tensors
 
 __all__ = ["RunState", "load_state", "save_state", "state_path"]
 
@@ -60,8 +60,7 @@ def save_state(path: Path, state: RunState) -> None:
         InputError: The disk is full or the folder cannot be written.
     """
     fields = {name: getattr(state, name) for name in RunState.__slots__}
-    with staged_folder(path) as folder:
-        torch.save({"loopedge_run": FORMAT, **fields}, folder / path.name)
+    write_tensors({"loopedge_run": FORMAT, **fields}, path)
 
 
 def load_state(path: Path, settings: dict[str, Any]) -> RunState:
