@@ -65,7 +65,7 @@ def from_tmlt(
     """Build a `LoopedTransformer` that computes what the published TMLT module computes.
 
     Args:
-        published: ``state_dict`` of the module (``LoopedGPT`` without timestep works too).
+        published: ``state_dict`` of the module.
         heads: Its ``n_head``; not recoverable from the weights.
         loops: Its ``n_loop``.
         overrides: Further `LoopedConfig` fields, for example ``causal=False``.
