@@ -34,7 +34,7 @@ __all__ = ["SCHEMA_VERSION", "Latency", "ProfileResult", "Run", "profile"]
 SCHEMA_VERSION = 1
 ROUNDS = 5
 WARM_UP_RUNS = 3
-TRACED_RUNS = (12, 50)
+TRACED_RUNS = (6, 50)
 TRACED_SECONDS = 0.2
 SECONDS_PER_MODEL = 1.0
 MIN_RUNS = 20
@@ -83,6 +83,10 @@ class Run:
     latency_ms: Latency
     nodes: dict[str, int]
     ops: list[OperatorTime]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,14 +313,19 @@ def _measure(subjects: Sequence[_Subject], plan: _Plan) -> list[_Measured]:
             for process, result, count in zip(processes, results, per_round, strict=True):
                 result.latencies_ms += process.run(count)
     for subject, result in zip(subjects, results, strict=True):
-        events = _trace(subject, plan)
+        events, load_seconds = _trace(subject, plan)
+        result.loaded["load_seconds"] = min(result.loaded["load_seconds"], load_seconds)
         result.nodes = nodes_by_provider(events)
         result.ops = operator_times(events, skip_runs=WARM_UP_RUNS)
     return results
 
 
-def _trace(subject: _Subject, plan: _Plan) -> list[dict[str, Any]]:
-    """Trace a few runs in a process of their own: tracing slows small operators down."""
+def _trace(subject: _Subject, plan: _Plan) -> tuple[list[dict[str, Any]], float]:
+    """Trace a few runs in a process of their own: tracing slows small operators down.
+
+    Returns:
+        The events of the trace, and the seconds that loading took this time.
+    """
     prefix = subject.inputs.with_suffix(".trace")
     with MeasuredProcess(
         subject.path, subject.inputs, threads=plan.threads, provider=plan.provider, trace=prefix
@@ -324,7 +333,7 @@ def _trace(subject: _Subject, plan: _Plan) -> list[dict[str, Any]]:
         fastest_ms = min(process.run(WARM_UP_RUNS))
         least, most = TRACED_RUNS
         process.run(min(most, max(least, round(TRACED_SECONDS * 1000 / fastest_ms))))
-        return read_trace(process.end_trace())
+        return read_trace(process.end_trace()), process.loaded["load_seconds"]
 
 
 def _run(

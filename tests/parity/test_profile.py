@@ -127,6 +127,8 @@ def test_table_and_verdict(result: ProfileResult) -> None:
         assert run.name in text
     assert len(verdicts(result)) == 3
     assert "tying 3 iterations" in verdicts(result)[0]
+    foreign = replace(result, runs=[replace(run, loops=None) for run in result.runs])
+    assert "tying its weights" in verdicts(foreign)[0]
 
 
 def test_nodes_that_fell_back_are_told(result: ProfileResult) -> None:
