@@ -44,7 +44,7 @@ def operator_times(
     A kernel that contains others (Loop, Scan, If) counts only what is left of it when they and the
     writing of their events are subtracted.
 
-    Only the faster half of the runs counts: a single preemption of the process would otherwise
+    Only the fastest quarter of the runs counts: a single preemption of the process would otherwise
     be charged to whatever operator it hit.
 
     Args:
@@ -60,7 +60,7 @@ def operator_times(
         for event in listed
         if event.get("name") == RUN
     )[skip_runs:]
-    runs = sorted(runs, key=lambda run: run[1] - run[0])[: (len(runs) + 1) // 2]
+    runs = sorted(runs, key=lambda run: run[1] - run[0])[: -(-len(runs) // 4)]
     if not runs:
         return []
     counts: dict[str, int] = defaultdict(int)
