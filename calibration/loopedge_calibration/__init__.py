@@ -1,1 +1,5 @@
-"""Calibration: data in, activation ranges out."""
+"""Calibration: data in, ranges out."""
+
+from loopedge_calibration.collector import collect
+
+__all__ = ["collect"]

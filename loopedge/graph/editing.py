@@ -60,6 +60,8 @@ def replace_node(node: ir.Node, new: Sequence[ir.Node]) -> None:
     for made in new:
         if made.outputs[0].type is None:
             made.outputs[0].type = old.type
+        if made.outputs[0].name == old.name:  # the last node alone takes the old name
+            made.outputs[0].name = f"{old.name}.{made.op_type}"
     last.shape, name = old.shape, old.name
     node.graph.insert_before(node, new)
     ir.convenience.replace_all_uses_with(old, last, replace_graph_outputs=True)

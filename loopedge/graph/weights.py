@@ -10,6 +10,7 @@ from loopedge.graph.metadata import read_metadata
 from loopedge.graph.unrolling import CORE_NAME, find_core
 
 __all__ = [
+    "RANGE_PREFIX",
     "TABLE_PREFIX",
     "Linear",
     "TiedWeight",
@@ -25,8 +26,12 @@ __all__ = [
 TABLE_PREFIX = "timestep."
 """Initializers under this prefix are timestep tables: they differ by iteration and tie nothing."""
 
+RANGE_PREFIX = "range."
+"""Initializers under this prefix are calibrated scales and zero points of activations."""
+
 OWN_PREFIX = "loopedge."  # loop counts and flags that the exporter adds
 UNBOUNDED = 2**31  # such a trip count says: until the condition ends it
+NO_WEIGHT = (TABLE_PREFIX, RANGE_PREFIX, OWN_PREFIX)
 ITERATION = re.compile(rf"^{CORE_NAME}\.(\d+)/")
 
 
@@ -55,7 +60,7 @@ class Linear:
 def is_weight(value: ir.Value) -> bool:
     """Tell a weight from shape constants, loop counts and timestep tables."""
     tensor, name = value.const_value, value.name or ""
-    if tensor is None or name.startswith((TABLE_PREFIX, OWN_PREFIX)) or tensor.size < 2:
+    if tensor is None or name.startswith(NO_WEIGHT) or tensor.size < 2:
         return False
     return tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8
 

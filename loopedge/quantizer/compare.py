@@ -1,7 +1,7 @@
 """Compare a quantized artifact with its float source: SQNR of the outputs and of every state."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from loopedge.errors import VerificationError
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.probe import probe, stack_probed, state_names
-from loopedge.graph.weights import TABLE_PREFIX
+from loopedge.graph.unrolling import CORE_NAME
+from loopedge.graph.weights import TABLE_PREFIX, iteration_of, linears
 from loopedge.runtime import Session
 
 __all__ = ["Agreement", "compare", "sqnr_db"]
 
 Array = npt.NDArray[Any]
+Feeds = Mapping[str, Array]
 
 BATCHES = (1, 3)
 LONGEST = 64
@@ -31,12 +33,14 @@ class Agreement:
     """Signal-to-quantization-noise ratios in dB, over all compared inputs.
 
     ``random_rows_db`` is measured with the timestep tables replaced by seeded random rows, in both
-    models: the gates of an untrained stack are zero and would hide a wrong core.
+    models: the gates of an untrained stack are zero and would hide a wrong core. ``linears_db`` is
+    what each linear of the core gives in the first iteration, where no error has accumulated yet.
     """
 
     sqnr_db: float
     per_iteration_db: list[float]
     random_rows_db: float | None
+    linears_db: dict[str, float]
 
 
 class _Ratio:
@@ -65,14 +69,23 @@ def sqnr_db(signal: float, noise: float) -> float:
 
 
 def compare(
-    reference: ir.Model, quantized: ir.Model, folder: Path, *, threads: int | None = None
+    reference: ir.Model,
+    quantized: ir.Model,
+    folder: Path,
+    *,
+    inputs: Sequence[Feeds] | None = None,
+    random_rows: bool = True,
+    threads: int | None = None,
 ) -> Agreement:
-    """Run both models on generated inputs, several batches and lengths.
+    """Run both models on the same inputs.
 
     Args:
         reference: The float model.
         quantized: The model to judge; the same inputs, outputs and loop count.
         folder: Where temporary copies may be written.
+        inputs: Batches to run on; default: generated ones of several batch sizes and lengths.
+        random_rows: Also compare with random timestep tables. Not for static ranges: they hold for
+            the table that they were calibrated with.
         threads: Threads of ONNX Runtime.
 
     Returns:
@@ -81,46 +94,71 @@ def compare(
     Raises:
         VerificationError: An output has another shape or is not finite.
     """
-    names = state_names(reference)
-    random = _random_tables(reference)
+    batches = list(inputs) if inputs is not None else _generated(reference)
+    states, products = state_names(reference), _core_products(reference)
+    tables = _random_tables(reference) if random_rows else {}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as scratch:
         place = Path(scratch)
-        outputs, iterations = _ratios(reference, quantized, names, place, threads)
+        names = [*states, *products]
+        outputs, rows = _ratios(reference, quantized, names, batches, place, threads)
         random_db = None
-        if random:
-            noisy, _ = _ratios(
-                _with_tables(reference, random), _with_tables(quantized, random), [], place, threads
-            )
-            random_db = noisy.db
+        if tables:
+            models = _with_tables(reference, tables), _with_tables(quantized, tables)
+            random_db = _ratios(*models, [], batches, place, threads)[0].db
+    iterations = [ratio.db for name in states[:1] for ratio in rows[name]]
     return Agreement(
         sqnr_db=outputs.db,
-        per_iteration_db=[ratio.db for ratio in iterations],
+        per_iteration_db=iterations,
         random_rows_db=random_db,
+        linears_db={name: rows[name][0].db for name in products},
     )
 
 
+def _core_products(model: ir.Model) -> list[str]:
+    """Return the values that the linears of the core give, named as in the loop form."""
+    names: dict[str, None] = {}
+    for item in linears(model):
+        t, name = iteration_of(item.node), item.node.outputs[0].name or ""
+        if t is not None and t > 0:
+            continue
+        if name.startswith((f"{CORE_NAME}/", f"{CORE_NAME}.0/")):
+            names[name.replace(f"{CORE_NAME}.0/", f"{CORE_NAME}/", 1)] = None
+    return list(names)
+
+
 def _ratios(
-    reference: ir.Model, quantized: ir.Model, names: list[str], place: Path, threads: int | None
-) -> tuple[_Ratio, list[_Ratio]]:
+    reference: ir.Model,
+    quantized: ir.Model,
+    names: list[str],
+    batches: Sequence[Feeds],
+    place: Path,
+    threads: int | None,
+) -> tuple[_Ratio, dict[str, list[_Ratio]]]:
     sessions = [
         _session(probe(model, names), place / f"{role}.onnx", threads)
         for role, model in (("reference", reference), ("quantized", quantized))
     ]
-    outputs, iterations = _Ratio(), list[_Ratio]()
+    outputs = _Ratio()
+    per_row: dict[str, list[_Ratio]] = {name: [] for name in names}
     plain = [value.name or "" for value in reference.graph.outputs]
-    for seed, (batch, sequence) in enumerate(_sizes(reference)):
-        inputs = generate_inputs(reference, batch=batch, sequence=sequence, seed=seed)
+    for inputs in batches:
         exact, given = (session.run(inputs) for session in sessions)
         for name in plain:
             _check(name, exact[name], given[name])
             outputs.add(exact[name], given[name])
         rows, given_rows = stack_probed(exact, names), stack_probed(given, names)
-        for name in names:
-            for t, (row, given_row) in enumerate(zip(rows[name], given_rows[name], strict=True)):
-                if t == len(iterations):
-                    iterations.append(_Ratio())
-                iterations[t].add(row, given_row)
-    return outputs, iterations
+        for name, ratios in per_row.items():
+            ratios += [_Ratio() for _ in range(len(rows[name]) - len(ratios))]
+            for ratio, row, given_row in zip(ratios, rows[name], given_rows[name], strict=True):
+                ratio.add(row, given_row)
+    return outputs, per_row
+
+
+def _generated(model: ir.Model) -> list[Feeds]:
+    return [
+        generate_inputs(model, batch=batch, sequence=sequence, seed=seed)
+        for seed, (batch, sequence) in enumerate(_sizes(model))
+    ]
 
 
 def _session(model: ir.Model, path: Path, threads: int | None) -> Session:

@@ -1,6 +1,7 @@
 """Quantize an exported model: rewrite, write, verify."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,22 @@ from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.files import check_target
 from loopedge.graph.artifact import open_artifact, write_artifact
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
-from loopedge.graph.weights import linears, weight_bytes
-from loopedge.quantizer.compare import Agreement, compare
+from loopedge.graph.weights import linears, loop_count, weight_bytes
+from loopedge.processor import FAST_INT8, this_processor
+from loopedge.quantizer.compare import Agreement, Feeds, compare
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.dynamic import quantize_dynamic
+from loopedge.quantizer.ranges import RangeTable, read_ranges, weights_sha256
+from loopedge.quantizer.static import OPERATORS, loop_name, quantize_static
 
 __all__ = ["MIN_SQNR_DB", "SCHEMES", "QuantizeResult", "quantize"]
 
-SCHEMES = ("dynamic",)
+SCHEMES = ("static", "dynamic")
 MIN_SQNR_DB = 15.0
 """Default floor of the outputs' SQNR; a wrong scale or a wrong weight lies below 10 dB."""
+
+MIN_LINEAR_DB = 10.0
+"""Floor of what each linear of the core gives in the first iteration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,15 +37,19 @@ class QuantizeResult:
     path: str
     scheme: str
     ranges: str | None
+    method: str | None
+    samples: int | None
     matmuls: dict[str, Any]
     sqnr_db: float
     sqnr_db_per_iteration: list[float]
     sqnr_db_random_rows: float | None
+    sqnr_db_linears: dict[str, float]
     min_sqnr_db: float
     verified: bool
     weight_bytes: int
     source_weight_bytes: int
     files: list[dict[str, Any]]
+    notes: list[str]
     seconds: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
@@ -50,7 +61,11 @@ def quantize(
     model: str | Path,
     path: str | Path,
     *,
-    scheme: str = "dynamic",
+    scheme: str | None = None,
+    ranges: RangeTable | str | Path | None = None,
+    ops: str = "microsoft",
+    keep: Sequence[str] = (),
+    inputs: Sequence[Feeds] | None = None,
     min_coverage: float = 1.0,
     min_sqnr_db: float = MIN_SQNR_DB,
     threads: int | None = None,
@@ -61,8 +76,14 @@ def quantize(
     Args:
         model: An artifact of `loopedge.export`, loop or unrolled, or another float ONNX file.
         path: Target, usually ``model.int8.onnx``.
-        scheme: ``dynamic``: activations are measured at run time, no data is needed.
-        min_coverage: Share of the core's linears that must become int8, 0 to 1.
+        scheme: ``static``: activations are rounded with calibrated ranges; ``dynamic``: they are
+            measured at run time, no data is needed. Default: static where ranges are given.
+        ranges: A table of `loopedge_calibration.collect`, or its file.
+        ops: ``microsoft`` (MatMulIntegerToFloat), or ``standard``: operators of ONNX alone.
+        keep: Linears to leave in float, by node name as in the loop form.
+        inputs: Batches to verify on; default: generated ones.
+        min_coverage: Share of the core's linears that must become int8, 0 to 1; linears kept on
+            request do not count as missed.
         min_sqnr_db: Floor of the outputs' SQNR against the float model, in dB.
         threads: Threads of ONNX Runtime during verification.
         force: Replace an existing artifact.
@@ -75,13 +96,9 @@ def quantize(
         BudgetError: Fewer linears became int8 than asked for.
         VerificationError: The outputs moved further than allowed; nothing is left.
     """
-    if scheme not in SCHEMES:
-        raise InputError(
-            f"scheme {scheme!r} is not known, known are {', '.join(SCHEMES)}",
-            hint="--scheme dynamic",
-        )
-    if not 0 <= min_coverage <= 1:
-        raise InputError(f"min-coverage is {min_coverage}, allowed is 0 to 1")
+    table = read_ranges(ranges) if isinstance(ranges, str | Path) else ranges
+    scheme = scheme or ("static" if table else "dynamic")
+    _check_options(scheme, table, ops, min_coverage)
     target = Path(path)
     check_target(target, force=force)
     reference = open_artifact(model)
@@ -89,23 +106,36 @@ def quantize(
         raise InputError(f"{target} is the source itself", hint="name another target with -o")
     metadata = read_metadata(reference.metadata_props)
     _check_float(reference, metadata, model)
+    if table is not None:
+        _check_ranges(table, reference, model)
     started = time.perf_counter()
     quantized = reference.clone()
     source_bytes = weight_bytes(reference)
-    coverage = quantize_dynamic(quantized)
-    _check_coverage(coverage, min_coverage, model)
+    kept = _kept(reference, keep)
+    if table is not None and scheme == "static":
+        coverage = quantize_static(quantized, table, ops=ops, keep=kept)
+    else:
+        coverage = quantize_dynamic(quantized, keep=kept)
+    _check_coverage(coverage, set(kept), min_coverage, model)
     rewritten = time.perf_counter()
 
     checked: list[tuple[Agreement, float]] = []
 
     def verify(staged: Path) -> ArtifactMetadata | None:
         begun = time.perf_counter()
-        agreement = compare(reference, open_artifact(staged), staged.parent, threads=threads)
+        agreement = compare(
+            reference,
+            open_artifact(staged),
+            staged.parent,
+            inputs=inputs,
+            random_rows=scheme == "dynamic",
+            threads=threads,
+        )
         _check_agreement(agreement, min_sqnr_db)
         checked.append((agreement, time.perf_counter() - begun))
         if metadata is None:
             return None
-        recipe = {"scheme": scheme, "sqnr_db": agreement.sqnr_db, **_counts(coverage)}
+        recipe = _recipe(scheme, table, coverage, agreement)
         return metadata.model_copy(update={"quantization": recipe})
 
     files = write_artifact(quantized, target, force=force, verify=verify)
@@ -113,22 +143,94 @@ def quantize(
     return QuantizeResult(
         path=str(target),
         scheme=scheme,
-        ranges=None,
+        ranges=table.granularity if table and scheme == "static" else None,
+        method=table.method if table and scheme == "static" else None,
+        samples=table.samples if table and scheme == "static" else None,
         matmuls=coverage.to_json(),
         sqnr_db=agreement.sqnr_db,
         sqnr_db_per_iteration=agreement.per_iteration_db,
         sqnr_db_random_rows=agreement.random_rows_db,
+        sqnr_db_linears=agreement.linears_db,
         min_sqnr_db=min_sqnr_db,
         verified=True,
         weight_bytes=weight_bytes(quantized),
         source_weight_bytes=source_bytes,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
+        notes=_notes(table if scheme == "static" else None),
         seconds={
             "rewrite": rewritten - started,
             "write": time.perf_counter() - rewritten - verify_seconds,
             "verify": verify_seconds,
         },
     )
+
+
+def _check_options(scheme: str, table: RangeTable | None, ops: str, min_coverage: float) -> None:
+    if scheme not in SCHEMES:
+        raise InputError(
+            f"scheme {scheme!r} is not known, known are {', '.join(SCHEMES)}",
+            hint="--scheme dynamic",
+        )
+    if ops not in OPERATORS:
+        raise InputError(f"ops {ops!r} is not known, known are {', '.join(OPERATORS)}")
+    if scheme == "static" and table is None:
+        raise InputError("static int8 needs ranges", hint="--data samples.npz, or --scheme dynamic")
+    if not 0 <= min_coverage <= 1:
+        raise InputError(f"min-coverage is {min_coverage}, allowed is 0 to 1")
+
+
+def _check_ranges(table: RangeTable, model: ir.Model, source: str | Path) -> None:
+    hint = "calibrate again: loopedge quantize --data samples.npz"
+    if table.weights_sha256 != weights_sha256(model):
+        raise InputError(f"the ranges belong to another model than {source}", hint=hint)
+    count = loop_count(model)
+    if count is not None and table.loops != count:
+        raise InputError(
+            f"the ranges hold {table.loops} iterations, {source} runs {count}", hint=hint
+        )
+
+
+def _kept(model: ir.Model, keep: Sequence[str]) -> dict[str, str]:
+    """Return the nodes that the names mean (in every iteration), each with its reason."""
+    nodes = {item.node.name or "": loop_name(item.node) for item in linears(model)}
+    for name in keep:
+        if name not in {*nodes, *nodes.values()}:
+            raise InputError(f"there is no linear {name} to keep, there are {', '.join(nodes)}")
+    return {
+        node: "kept in float on request"
+        for node, general in nodes.items()
+        if node in keep or general in keep
+    }
+
+
+def _recipe(
+    scheme: str, table: RangeTable | None, coverage: Coverage, agreement: Agreement
+) -> dict[str, Any]:
+    recipe: dict[str, Any] = {
+        "scheme": scheme,
+        "quantized": len(coverage.quantized),
+        "total": coverage.total,
+        "sqnr_db": agreement.sqnr_db,
+    }
+    if table is not None and scheme == "static":
+        recipe |= {
+            "ranges": table.granularity,
+            "method": table.method,
+            "samples": table.samples,
+            "data_sha256": table.data_sha256,
+        }
+    return recipe
+
+
+def _notes(table: RangeTable | None) -> list[str]:
+    notes = [] if table is None else list(table.warnings)
+    features = this_processor().features
+    if features and FAST_INT8.isdisjoint(features):
+        notes.append(
+            "this processor has no VNNI, i8mm or dot-product instructions: int8 saves memory here, "
+            "but little time"
+        )
+    return notes
 
 
 def _check_float(model: ir.Model, metadata: ArtifactMetadata | None, source: str | Path) -> None:
@@ -139,11 +241,14 @@ def _check_float(model: ir.Model, metadata: ArtifactMetadata | None, source: str
         raise InputError(f"{source} has no float linear: nothing can be quantized", hint=hint)
 
 
-def _check_coverage(coverage: Coverage, min_coverage: float, source: str | Path) -> None:
+def _check_coverage(
+    coverage: Coverage, kept: set[str], min_coverage: float, source: str | Path
+) -> None:
     core = coverage.core()
-    if core.quantized and core.share >= min_coverage:
+    missed = [item for item in core.skipped if item.name not in kept]
+    if coverage.quantized and len(missed) <= (1 - min_coverage) * core.total:
         return
-    first = core.skipped[0] if core.skipped else None
+    first = missed[0] if missed else None
     raise BudgetError(
         f"{len(core.quantized)} of {core.total} linears of the core of {source} became int8 "
         f"({core.share:.0%}, asked for {min_coverage:.0%})"
@@ -166,7 +271,12 @@ def _check_agreement(agreement: Agreement, min_sqnr_db: float) -> None:
                 allowed=min_sqnr_db,
                 hint="loopedge quantize --min-sqnr-db to allow less",
             )
-
-
-def _counts(coverage: Coverage) -> dict[str, int]:
-    return {"quantized": len(coverage.quantized), "total": coverage.total}
+    for name, value in agreement.linears_db.items():
+        if not value >= MIN_LINEAR_DB:
+            raise VerificationError(
+                f"the SQNR of {name} in the first iteration is {value:.1f} dB, "
+                f"at least {MIN_LINEAR_DB:.1f} dB is asked",
+                measured=value,
+                allowed=MIN_LINEAR_DB,
+                hint=f"loopedge quantize --keep {name}, or calibrate on more data",
+            )

@@ -1,11 +1,14 @@
-"""Quantize a weight matrix: s8, symmetric, one scale per output channel."""
+"""Quantize weight matrices: s8, symmetric, one scale per output channel, stored once."""
 
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
-__all__ = ["INT8_LIMIT", "quantize_weight"]
+from loopedge.graph.editing import add_initializer
+
+__all__ = ["INT8_LIMIT", "quantize_weight", "store_int8"]
 
 INT8_LIMIT = 127
 """Largest magnitude; -128 stays unused, so that the range is symmetric."""
@@ -39,3 +42,14 @@ def quantize_weight(
     shape[axis] = -1
     values = np.rint(weight / scales.reshape(shape)).clip(-limit, limit)
     return values.astype(np.int8), scales
+
+
+def store_int8(weight: ir.Value) -> None:
+    """Replace a stored weight [in, out] by s8 values under its name; scales go to ``<name>.scale``."""
+    graph, name, tensor = weight.graph, weight.name or "", weight.const_value
+    if graph is None or tensor is None:
+        return
+    values, scales = quantize_weight(tensor.numpy())
+    weight.const_value = ir.tensor(values, name=name)
+    weight.type = ir.TensorType(ir.DataType.INT8)
+    add_initializer(graph, f"{name}.scale", scales)

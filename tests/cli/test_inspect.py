@@ -119,5 +119,5 @@ def test_int8_coverage_of_a_quantized_model(cli: Cli, tiny: Path, tmp_path: Path
     made = cli("quantize", tiny, "-o", target, "--json").json()
     found = cli("inspect", target, "--json").json()
     assert found["int8"] == {key: made["matmuls"][key] for key in ("quantized", "total")}
-    assert found["int8"]["quantized"] == 6
+    assert found["int8"]["quantized"] == 7
     assert found["weight_bytes"] == made["weight_bytes"]

@@ -57,7 +57,7 @@ def test_one_s8_per_channel_copy_replaces_each_weight(exported: Exporter, tmp_pa
         if value.dtype == ir.DataType.FLOAT and value.shape is not None and len(value.shape) == 2
         if not (value.name or "").startswith("timestep.")
     ]
-    assert sorted(name or "" for name in floats) == ["embedding.weight", "position.weight"]
+    assert sorted(name or "" for name in floats) == ["embedding.weight.scale", "position.weight"]
 
 
 def test_both_forms_agree_and_the_error_is_told_per_iteration(
@@ -78,14 +78,20 @@ def test_both_forms_agree_and_the_error_is_told_per_iteration(
     assert results[0].weight_bytes < 0.5 * results[0].source_weight_bytes
 
 
-def test_a_tied_head_is_listed_with_its_reason(exported: Exporter, tmp_path: Path) -> None:
+def test_a_table_that_is_embedding_and_head_is_stored_once_as_int8(
+    exported: Exporter, tmp_path: Path
+) -> None:
     result = loopedge.quantize(exported("tokens"), tmp_path / "int8.onnx")
-    (skipped,) = result.matmuls["skipped"]
-    assert "shared with the embedding" in skipped["reason"]
+    assert result.matmuls == {"quantized": 7, "total": 7, "skipped": []}
     assert loopedge.inspect(tmp_path / "int8.onnx").to_json()["int8"] == {
-        "quantized": 6,
+        "quantized": 7,
         "total": 7,
     }
+    graph = ir.load(tmp_path / "int8.onnx")
+    table = graph.graph.initializers["embedding.weight"]
+    assert table.dtype == ir.DataType.UINT8
+    assert tuple(table.shape or ()) == (50, 32)
+    assert sorted(node.op_type for node in table.consumers()) == ["Gather", "MatMulInteger"]
 
 
 def test_the_loop_count_stays_selectable(exported: Exporter, tmp_path: Path) -> None:

@@ -17,10 +17,43 @@ def quantize(
         Path | None,
         typer.Option("--output", "-o", help="Target; default: MODEL.int8.onnx beside the model."),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Samples for static ranges: .npz, a folder of them, or the CSV file that the model "
+            "was trained on."
+        ),
+    ] = None,
     scheme: Annotated[
-        Literal["dynamic"],
-        typer.Option(help="dynamic: int8, activation ranges found while it runs."),
-    ] = "dynamic",
+        Literal["static", "dynamic"] | None,
+        typer.Option(
+            help="static: activations rounded with calibrated ranges; dynamic: ranges found while "
+            "it runs. Default: static where there is data or a file of ranges."
+        ),
+    ] = None,
+    ranges: Annotated[
+        Literal["per-iteration", "shared", "auto"],
+        typer.Option(help="A range per iteration, one for all, or what does better."),
+    ] = "per-iteration",
+    method: Annotated[
+        Literal["minmax", "mse", "percentile", "entropy"],
+        typer.Option(help="How a range is found from the samples."),
+    ] = "minmax",
+    samples: Annotated[int, typer.Option(min=1, help="Most samples to run.")] = 128,
+    ranges_file: Annotated[
+        Path | None,
+        typer.Option("--ranges-file", help="Take these ranges instead of calibrating."),
+    ] = None,
+    save_ranges: Annotated[
+        Path | None, typer.Option("--save-ranges", help="Also write the ranges to this file.")
+    ] = None,
+    ops: Annotated[
+        Literal["microsoft", "standard"],
+        typer.Option(help="microsoft: ONNX Runtime's fused product; standard: ONNX alone."),
+    ] = "microsoft",
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Leave this linear in float; may be repeated.")
+    ] = None,
     min_coverage: Annotated[
         float,
         typer.Option(min=0.0, max=1.0, help="Share of the core's linears that must become int8."),
@@ -37,17 +70,27 @@ def quantize(
 ) -> None:
     """Store and multiply the weights in int8, verified against the float model."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
-        import loopedge
         from loopedge.quantizer.pipeline import MIN_SQNR_DB
+        from loopedge_calibration.quantization import calibrate_and_quantize
 
         with output.status(f"quantizing {model}"):
-            result = loopedge.quantize(
+            result = calibrate_and_quantize(
                 model,
                 path or model.with_suffix(".int8.onnx"),
+                data=data,
                 scheme=scheme,
-                threads=threads,
+                granularity=ranges,
+                method=method,
+                samples=samples,
+                ranges_file=ranges_file,
+                save_ranges=save_ranges,
+                ops=ops,
+                keep=keep or (),
                 min_coverage=min_coverage,
                 min_sqnr_db=MIN_SQNR_DB if min_sqnr_db is None else min_sqnr_db,
+                threads=threads,
                 force=force,
             )
+        for note in result.notes:
+            output.note(f"note: {note}")
         output.result(result, quantize_view, written=result.path)

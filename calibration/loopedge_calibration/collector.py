@@ -1,0 +1,246 @@
+"""Run a float model on samples and find the ranges of what its linears read."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from loopedge.errors import InputError
+from loopedge.graph.artifact import open_artifact
+from loopedge.graph.metadata import read_metadata
+from loopedge.graph.probe import activation_of, probe, stack_probed
+from loopedge.graph.unrolling import CORE_NAME
+from loopedge.graph.weights import Linear, iteration_of, linears, loop_count
+from loopedge.quantizer.ranges import Granularity, RangeTable, TensorRange, weights_sha256
+from loopedge.runtime import Session
+from loopedge_calibration.histogram import RowHistograms
+from loopedge_calibration.observers import METHODS, expected_noise, find_ranges
+from loopedge_calibration.readers import Feeds, SamplesSeen, checked, read_samples
+
+__all__ = ["collect"]
+
+CHUNK_BYTES = 256 * 2**20
+"""Probed activations of one pass; a larger model is run in several passes per batch."""
+
+FEW_SAMPLES = 16
+HELD_OUT = 4
+"""With ``auto``, every fourth batch judges the ranges that the others gave."""
+
+
+def collect(
+    model: str | Path,
+    data: str | Path | Iterable[Feeds],
+    *,
+    granularity: Granularity = "per-iteration",
+    method: str = "minmax",
+    samples: int | None = None,
+    loops: int | None = None,
+    threads: int | None = None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> RangeTable:
+    """Find the ranges of the activations that the linears of a model read.
+
+    Args:
+        model: Float artifact, loop or unrolled.
+        data: ``.npz``, a folder of them, or an iterable of batches: input name to array, first axis
+            the samples.
+        granularity: ``per-iteration``: one range per iteration of the core; ``shared``: one for
+            all; ``auto``: per tensor whichever does better on a held-out quarter of the data.
+        method: ``minmax``, ``mse``, ``percentile`` or ``entropy``.
+        samples: At most as many samples are run; default: all.
+        loops: Iterations, for a model with a selectable count; default: the exported one.
+        threads: Threads of ONNX Runtime.
+        chunk_bytes: Most bytes of probed activations at once.
+
+    Returns:
+        The table, with warnings about the data.
+
+    Raises:
+        InputError: The model or the data cannot be used.
+    """
+    if method not in METHODS:
+        raise InputError(
+            f"method {method!r} is not known, known are {', '.join(METHODS)}",
+            hint="--method minmax",
+        )
+    if samples is not None and samples < 1:
+        raise InputError(f"samples is {samples}, at least 1 is needed", hint="--samples 64")
+    graph = open_artifact(model)
+    metadata = read_metadata(graph.metadata_props)
+    if metadata is not None and metadata.quantization is not None:
+        raise InputError(f"{model} is quantized already", hint="loopedge export model.pt")
+    count = loops or loop_count(graph) or 1
+    batches = read_samples(data) if isinstance(data, str | Path) else iter(data)
+    seen = SamplesSeen()
+    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
+        probes = _Probes(graph, Path(folder), loops=loops, threads=threads, limit=chunk_bytes)
+        fitted = _Histograms(probes.names, count)
+        judged = _Histograms(probes.names, count)
+        limited = _limited(checked(batches, graph, seen), samples)
+        for step, feeds in enumerate(limited):
+            held_out = granularity == "auto" and step % HELD_OUT == HELD_OUT - 1
+            probes.run(feeds, judged if held_out else fitted)
+    if seen.samples == 0:
+        raise InputError("the data holds no sample", hint="--data samples.npz")
+    tensors = {
+        name: _range(fitted.of[name], judged.of[name], granularity, method) for name in probes.names
+    }
+    table = RangeTable(
+        weights_sha256=weights_sha256(graph),
+        loops=count,
+        granularity=granularity,
+        method=method,
+        samples=seen.samples,
+        data_sha256=seen.sha256,
+        lengths=sorted(seen.lengths),
+        tensors=tensors,
+    )
+    trained = metadata.trained_length if metadata else None
+    return table.model_copy(update={"warnings": _warnings(table, trained)})
+
+
+def _limited(batches: Iterator[Feeds], samples: int | None) -> Iterator[Feeds]:
+    left = samples
+    for feeds in batches:
+        size = len(next(iter(feeds.values())))
+        if left is None:
+            yield feeds
+            continue
+        if left < size:
+            if left > 0:
+                yield {name: array[:left] for name, array in feeds.items()}
+            return
+        yield feeds
+        left -= size
+
+
+def linears_by_name(model: ir.Model) -> dict[str, Linear]:
+    """Return every linear once, named as in the loop form: ``core.<t>/x`` is ``core/x``."""
+    found: dict[str, Linear] = {}
+    for item in linears(model):
+        name, t = item.node.name or "", iteration_of(item.node)
+        if t is not None:
+            name = name.replace(f"{CORE_NAME}.{t}/", f"{CORE_NAME}/", 1)
+        found.setdefault(name, item)
+    return found
+
+
+class _Histograms:
+    """One histogram per linear; those of the core have a row per iteration."""
+
+    def __init__(self, names: Iterable[str], loops: int) -> None:
+        self.of = {
+            name: RowHistograms(loops if name.startswith(f"{CORE_NAME}/") else 1) for name in names
+        }
+
+
+class _Probes:
+    """Sessions that give what the linears read, a chunk of them at a time."""
+
+    def __init__(
+        self, model: ir.Model, folder: Path, *, loops: int | None, threads: int | None, limit: int
+    ) -> None:
+        self.loops = loops
+        self._linears = linears_by_name(model)
+        self._model, self._folder, self._threads, self._limit = model, folder, threads, limit
+        self._twins = _same_activation(self._linears)
+        self._sessions: list[tuple[list[str], Session]] = []
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all linears."""
+        return list(self._linears)
+
+    def run(self, feeds: Feeds, histograms: _Histograms) -> None:
+        if not self._sessions:
+            self._open(feeds)
+        mask = feeds.get("attention_mask")
+        for names, session in self._sessions:
+            given = session.run(feeds, loops=self.loops)
+            rows = stack_probed(given, [f"{name}.input" for name in names])
+            for name in names:
+                values = _kept(rows[f"{name}.input"], mask)
+                for twin in self._twins[name]:
+                    histograms.of[twin].update(values)
+
+    def _open(self, feeds: Feeds) -> None:
+        first = next(iter(feeds.values()))
+        tokens = int(np.prod(first.shape[:2]))
+        loops = self.loops or loop_count(self._model) or 1
+        chunk: list[str] = []
+        chunks, size = [chunk], 0
+        for name in self._twins:
+            bytes_needed = 4 * tokens * self._width(name) * loops
+            if chunk and size + bytes_needed > self._limit:
+                chunk, size = [], 0
+                chunks.append(chunk)
+            chunk.append(name)
+            size += bytes_needed
+        for index, names in enumerate(chunks):
+            path = self._folder / f"{index}.onnx"
+            probed = probe(self._model, [f"{name}.input" for name in names])
+            ir.save(probed, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
+            self._sessions.append((names, Session(path, threads=self._threads)))
+
+    def _width(self, name: str) -> int:
+        item = self._linears[name]
+        stored = item.weight.const_value
+        return 1 if stored is None else int(stored.numpy().shape[1 - item.index])
+
+
+def _same_activation(found: dict[str, Linear]) -> dict[str, list[str]]:
+    """Group linears that read the same value (query, key, value): the first stands for all."""
+    groups: dict[object, list[str]] = {}
+    for name, item in found.items():
+        groups.setdefault(activation_of(item.node), []).append(name)
+    return {group[0]: group for group in groups.values()}
+
+
+def _kept(
+    rows: npt.NDArray[np.float32], mask: npt.NDArray[np.int64] | None
+) -> npt.NDArray[np.float32]:
+    """Leave padded positions out: nobody reads what they compute."""
+    if mask is None or rows.shape[1:3] != mask.shape:
+        return rows
+    return rows[:, mask.astype(bool)]
+
+
+def _range(
+    fitted: RowHistograms, judged: RowHistograms, granularity: Granularity, method: str
+) -> TensorRange:
+    low, high = find_ranges(fitted, method)
+    if granularity == "per-iteration" or (granularity == "auto" and fitted.rows == 1):
+        return TensorRange(low=low.tolist(), high=high.tolist())
+    shared_low, shared_high = find_ranges(fitted.pooled(), method)
+    rows = fitted.rows
+    shared = TensorRange(
+        low=np.repeat(shared_low, rows).tolist(),
+        high=np.repeat(shared_high, rows).tolist(),
+        shared=True,
+    )
+    if granularity == "shared":
+        return shared
+    own = expected_noise(judged, low, high).sum()
+    together = expected_noise(judged, shared_low, shared_high).sum()
+    return shared if together < own else TensorRange(low=low.tolist(), high=high.tolist())
+
+
+def _warnings(table: RangeTable, trained_length: int | None) -> list[str]:
+    told = []
+    if table.samples < FEW_SAMPLES:
+        told.append(
+            f"{table.samples} samples are few for ranges per iteration, "
+            f"{FEW_SAMPLES} or more are advised"
+        )
+    if trained_length and table.lengths and max(table.lengths) < trained_length:
+        told.append(
+            f"the longest sample has {max(table.lengths)} positions, the model was trained for "
+            f"{trained_length}: longer inputs may leave the ranges"
+        )
+    shared = [name for name, item in table.tensors.items() if item.shared]
+    if table.granularity == "auto" and shared:
+        told.append(f"a shared range did better on held-out data for: {', '.join(shared)}")
+    return told

@@ -1,0 +1,93 @@
+"""Calibrate and quantize in one go: what ``loopedge quantize`` does."""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import loopedge
+from loopedge.files import check_target
+from loopedge.graph.artifact import open_artifact
+from loopedge.quantizer.pipeline import MIN_SQNR_DB, QuantizeResult
+from loopedge.quantizer.ranges import Granularity, read_ranges
+from loopedge_calibration.collector import collect
+from loopedge_calibration.readers import open_samples
+
+__all__ = ["DEFAULT_SAMPLES", "calibrate_and_quantize"]
+
+DEFAULT_SAMPLES = 128
+VERIFIED_BATCHES = 4
+
+
+def calibrate_and_quantize(
+    model: str | Path,
+    path: str | Path,
+    *,
+    data: str | Path | None = None,
+    scheme: str | None = None,
+    granularity: Granularity = "per-iteration",
+    method: str = "minmax",
+    samples: int = DEFAULT_SAMPLES,
+    ranges_file: str | Path | None = None,
+    save_ranges: str | Path | None = None,
+    ops: str = "microsoft",
+    keep: Sequence[str] = (),
+    min_coverage: float = 1.0,
+    min_sqnr_db: float = MIN_SQNR_DB,
+    threads: int | None = None,
+    force: bool = False,
+) -> QuantizeResult:
+    """Find ranges on data, quantize, and verify on data that the ranges did not come from.
+
+    Args:
+        model: Float artifact.
+        path: Target.
+        data: What `open_samples` reads; None: the generated task that the model was trained on.
+        scheme: ``static`` or ``dynamic``; default: static where there is data or a file of ranges.
+        granularity: As in `collect`.
+        method: As in `collect`.
+        samples: Most samples to run.
+        ranges_file: Take these ranges instead of calibrating.
+        save_ranges: Also write the ranges to this file.
+        ops: As in `loopedge.quantize`, like the rest.
+        keep: Linears to leave in float.
+        min_coverage: Share of the core's linears that must become int8.
+        min_sqnr_db: Floor of the outputs' SQNR.
+        threads: Threads of ONNX Runtime.
+        force: Replace existing files.
+
+    Raises:
+        InputError: A file or an option cannot be used.
+        BudgetError: Fewer linears became int8 than asked for.
+        VerificationError: The outputs moved further than allowed; nothing is left.
+    """
+    for target in (path, save_ranges):
+        if target is not None:
+            check_target(Path(target), force=force)
+    static = scheme == "static" or (scheme is None and (data or ranges_file) is not None)
+    table, inputs = None, None
+    if static and ranges_file is not None:
+        table = read_ranges(ranges_file)
+    elif static:
+        batches = open_samples(data, open_artifact(model), samples=samples)
+        table = collect(
+            model, batches, granularity=granularity, method=method, samples=samples, threads=threads
+        )
+    if static and (ranges_file is None or data is not None):
+        held_out = open_samples(data, open_artifact(model), samples=samples, split="validation")
+        inputs = list(islice(held_out, VERIFIED_BATCHES))
+    result = loopedge.quantize(
+        model,
+        path,
+        scheme="static" if static else "dynamic",
+        ranges=table,
+        ops=ops,
+        keep=keep,
+        inputs=inputs,
+        min_coverage=min_coverage,
+        min_sqnr_db=min_sqnr_db,
+        threads=threads,
+        force=force,
+    )
+    if save_ranges is not None and table is not None:
+        table.save(save_ranges, force=force)
+    return result

@@ -1,0 +1,197 @@
+"""Samples for calibration: a file or folder of arrays, a task of the trainer, or any iterable."""
+
+import hashlib
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from loopedge.data.task import Split, task_from_dict
+from loopedge.errors import InputError
+from loopedge.graph.metadata import read_metadata
+
+__all__ = ["BATCH", "Feeds", "SamplesSeen", "checked", "open_samples", "read_samples"]
+
+Array = npt.NDArray[Any]
+Feeds = Mapping[str, Array]
+BATCH = 8
+"""Samples that run together."""
+
+
+def read_samples(path: str | Path) -> Iterator[Feeds]:
+    """Yield batches from an ``.npz``, or from every ``.npz`` of a folder in the order of names.
+
+    Each array holds one input of the model, its first axis the samples. The arrays are read in
+    pieces: memory does not grow with the number of samples.
+
+    Args:
+        path: File or folder.
+
+    Raises:
+        InputError: The file is missing, is no archive of arrays, or arrays differ in samples.
+    """
+    source = Path(path)
+    if source.is_dir():
+        files = sorted(source.glob("*.npz"))
+        if not files:
+            raise InputError(f"{source} holds no .npz file")
+        for file in files:
+            yield from _read_archive(file)
+        return
+    if not source.is_file():
+        raise InputError(f"{source} does not exist", hint="--data samples.npz")
+    yield from _read_archive(source)
+
+
+@dataclass(slots=True)
+class _Member:
+    """An array inside an archive, read from front to back."""
+
+    name: str
+    stream: Any
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def read(self, rows: int) -> Array:
+        count = rows * int(np.prod(self.shape[1:], dtype=np.int64))
+        content = self.stream.read(count * self.dtype.itemsize)
+        return np.frombuffer(content, self.dtype, count).reshape(rows, *self.shape[1:])
+
+
+def _read_archive(path: Path) -> Iterator[Feeds]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [_open_member(archive, name, path) for name in archive.namelist()]
+            if not members:
+                raise InputError(f"{path} holds no array")
+            counts = {member.name: member.shape[0] for member in members}
+            if len(set(counts.values())) > 1:
+                raise InputError(f"{path}: the arrays differ in samples: {counts}")
+            total = members[0].shape[0]
+            for start in range(0, total, BATCH):
+                rows = min(BATCH, total - start)
+                yield {member.name: member.read(rows) for member in members}
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} is no .npz of plain arrays: {error}") from error
+
+
+def _open_member(archive: zipfile.ZipFile, name: str, path: Path) -> _Member:
+    stream = archive.open(name)
+    version = np.lib.format.read_magic(stream)
+    reader = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, fortran, dtype = reader(stream)
+    short = name.removesuffix(".npy")
+    if dtype.hasobject:
+        raise InputError(f"{path}: array {short} holds Python objects")
+    if fortran and len(shape) > 1:
+        raise InputError(f"{path}: array {short} is stored in Fortran order")
+    if not shape:
+        raise InputError(f"{path}: array {short} has no axis of samples")
+    return _Member(short, stream, shape, dtype)
+
+
+def checked(batches: Iterable[Feeds], model: ir.Model, seen: "SamplesSeen") -> Iterator[Feeds]:
+    """Yield batches that fit the model, and note what passed.
+
+    Raises:
+        InputError: A name, rank, size or type does not fit, or a value is not finite.
+    """
+    wanted = {
+        value.name or "": value
+        for value in model.graph.inputs
+        if value.name not in model.graph.initializers and value.name != "loops"
+    }
+    for feeds in batches:
+        names = set(feeds)
+        if names != set(wanted):
+            raise InputError(
+                f"the samples hold {', '.join(sorted(names))}, "
+                f"the model takes {', '.join(sorted(wanted))}"
+            )
+        fitting = {name: _fit(feeds[name], wanted[name], seen.samples) for name in wanted}
+        seen.note(fitting, next(iter(wanted)))
+        yield fitting
+
+
+def _fit(array: Array, value: ir.Value, first: int) -> Array:
+    name, shape = value.name, value.shape
+    dims = [] if shape is None else list(shape)
+    if len(dims) != array.ndim or any(
+        isinstance(dim, int) and dim != size for dim, size in zip(dims, array.shape, strict=False)
+    ):
+        raise InputError(
+            f"samples of {name} have shape {array.shape}, the model takes "
+            f"({', '.join(map(str, dims))})"
+        )
+    dtype = None if value.dtype is None else value.dtype.numpy()
+    if dtype is not None and not np.can_cast(array.dtype, dtype, casting="same_kind"):
+        raise InputError(f"samples of {name} have type {array.dtype}, the model takes {dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))[0]
+        raise InputError(f"sample {first + int(bad[0])} of {name} holds a value that is not finite")
+    return np.ascontiguousarray(array, dtype)
+
+
+class SamplesSeen:
+    """How many samples passed, their lengths, and a hash of them."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.lengths: set[int] = set()
+        self._digest = hashlib.sha256()
+
+    def note(self, feeds: Feeds, first: str) -> None:
+        """Count a batch."""
+        array = feeds[first]
+        self.samples += len(array)
+        if array.ndim > 1:
+            self.lengths.add(int(array.shape[1]))
+        for name in sorted(feeds):
+            self._digest.update(name.encode())
+            self._digest.update(np.ascontiguousarray(feeds[name]).tobytes())
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all samples, in order."""
+        return self._digest.hexdigest()
+
+
+def open_samples(
+    data: str | Path | None, model: ir.Model, *, samples: int, split: Split = "train"
+) -> Iterator[Feeds]:
+    """Yield batches from what a user names as data.
+
+    Args:
+        data: ``.npz``, a folder of them, or the CSV file of the task that the model was trained on;
+            None: the generated task that it was trained on.
+        model: The artifact.
+        samples: How many samples a task gives.
+        split: Which part of a task they come from.
+
+    Raises:
+        InputError: The data cannot be read, or the model knows no task that fits it.
+    """
+    if data is not None and Path(data).suffix.lower() != ".csv":
+        yield from read_samples(data)
+        return
+    metadata = read_metadata(model.metadata_props)
+    described = metadata.task if metadata else {}
+    if not described:
+        raise InputError("the model does not say what it was trained on", hint="--data samples.npz")
+    task = task_from_dict(described, data=data)
+    names = [
+        value.name or ""
+        for value in model.graph.inputs
+        if value.name not in model.graph.initializers and value.name != "loops"
+    ]
+    for step in range(-(-samples // BATCH)):
+        yield task.batch(split, min(BATCH, samples - step * BATCH), step).feeds(names)

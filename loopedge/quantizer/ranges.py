@@ -1,0 +1,118 @@
+"""Calibrated activation ranges: one row per iteration, or one for all, in a file of their own."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from loopedge.errors import InputError
+from loopedge.files import write_text_atomic
+from loopedge.graph.weights import is_weight
+
+__all__ = ["Granularity", "RangeTable", "TensorRange", "read_ranges", "weights_sha256"]
+
+Granularity = Literal["per-iteration", "shared", "auto"]
+U8_STEPS = 255
+
+
+class TensorRange(BaseModel):
+    """The range of one activation.
+
+    ``low`` and ``high`` hold one value per iteration for an activation of the core (all equal where
+    the range is shared), one value else.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: list[float] = Field(min_length=1)
+    high: list[float] = Field(min_length=1)
+    shared: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.low) != len(self.high):
+            raise ValueError("low and high differ in length")
+        for low, high in zip(self.low, self.high, strict=True):
+            if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+                raise ValueError(f"[{low}, {high}] is no range")
+        return self
+
+    def quantization(
+        self, steps: int = U8_STEPS
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+        """Return scales float32 (rows,) and zero points u8 (rows,); zero is always exact."""
+        low = np.minimum(np.array(self.low, np.float64), 0.0)
+        high = np.maximum(np.array(self.high, np.float64), 0.0)
+        scale = np.maximum((high - low) / steps, np.finfo(np.float32).tiny)
+        zero_point = np.rint(-low / scale).clip(0, steps)
+        return scale.astype(np.float32), zero_point.astype(np.uint8)
+
+
+class RangeTable(BaseModel):
+    """The ranges of a model, and the data that they come from.
+
+    ``tensors`` maps the name of a linear (``core/...`` as in the loop form) to the range of what it
+    reads;
+    ``weights_sha256`` tells the float model; ``lengths`` are the sequence lengths seen.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    weights_sha256: str
+    loops: int = Field(ge=1)
+    granularity: Granularity
+    method: str
+    samples: int = Field(ge=1)
+    data_sha256: str
+    lengths: list[int]
+    tensors: dict[str, TensorRange]
+    warnings: list[str] = Field(default_factory=list)
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the table as JSON.
+
+        Raises:
+            InputError: The target exists or cannot be written.
+        """
+        write_text_atomic(Path(path), self.model_dump_json(indent=1) + "\n", force=force)
+
+
+def read_ranges(path: str | Path) -> RangeTable:
+    """Read a table.
+
+    Raises:
+        InputError: The file is missing, is no range table, or a range is invalid.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise InputError(f"{source} does not exist", hint="loopedge quantize --save-ranges")
+    try:
+        return RangeTable.model_validate(json.loads(source.read_text(encoding="utf-8")))
+    except (ValidationError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"{source} is no table of ranges: {_first_reason(error)}",
+            hint="loopedge quantize --data DATA --save-ranges ranges.json",
+        ) from error
+
+
+def _first_reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error).splitlines()[0]
+
+
+def weights_sha256(model: ir.Model) -> str:
+    """Return a hash of the weights, the same for the loop form and the unrolled form."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.graph.initializers.items()):
+        if is_weight(value) and value.const_value is not None:
+            digest.update(name.encode())
+            digest.update(value.const_value.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,264 @@
+"""Calibrated int8 inside the loop: ranges, both forms, the optimized graph, bad input."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+import loopedge
+import loopedge_calibration
+from loopedge.errors import InputError, VerificationError
+from loopedge.graph.weights import linears
+from loopedge.quantizer.ranges import RangeTable, read_ranges
+from tests.parity.models import KINDS, Sizes, make_inputs, make_model
+
+Exporter = Callable[..., Path]
+Feeds = dict[str, Any]
+
+
+def samples(kind: str, batches: int = 6, length: int = 12) -> list[Feeds]:
+    model = make_model(kind)
+    return [make_inputs(model, Sizes(4, length), seed=seed)[1] for seed in range(batches)]
+
+
+def optimized(path: Path, tmp_path: Path) -> list[str]:
+    """Return the operators that ONNX Runtime really runs."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 4
+    ort.InferenceSession(str(path), options)
+    return [node.op_type for node in ir.load(tmp_path / "optimized.onnx").graph.all_nodes()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model_is_quantized_and_close(
+    kind: str, exported: Exporter, tmp_path: Path
+) -> None:
+    data = samples(kind)
+    ranges = loopedge_calibration.collect(exported(kind, dynamic_loops=True), data)
+    result = loopedge.quantize(
+        exported(kind, dynamic_loops=True), tmp_path / "q.onnx", ranges=ranges, inputs=data[:2]
+    )
+    assert result.scheme == "static"
+    assert result.matmuls["skipped"] == []
+    assert result.sqnr_db > 25
+    assert min(result.sqnr_db_linears.values()) > 25
+    session = loopedge.Session(tmp_path / "q.onnx")
+    for loops in (1, 3, 50):  # fewer than calibrated, all, past the table
+        assert np.isfinite(session.run(data[0], loops=loops)[session.output_names[0]]).all()
+
+
+def test_both_forms_give_the_same_ranges_and_the_same_outputs(
+    exported: Exporter, tmp_path: Path
+) -> None:
+    data = samples("tokens")
+    tables, outputs = [], []
+    for form in ("loop", "unrolled"):
+        source = exported("tokens", form=form)
+        tables.append(loopedge_calibration.collect(source, data))
+        loopedge.quantize(source, tmp_path / f"{form}.onnx", ranges=tables[0], inputs=data[:2])
+        session = loopedge.Session(tmp_path / f"{form}.onnx", threads=1)
+        outputs.append(session.run(data[0])["logits"])
+    loop, unrolled = tables
+    assert list(loop.tensors) == list(unrolled.tensors)
+    assert loop.weights_sha256 == unrolled.weights_sha256
+    for name, found in loop.tensors.items():
+        assert found.low == pytest.approx(unrolled.tensors[name].low, rel=1e-5, abs=1e-5)
+        assert found.high == pytest.approx(unrolled.tensors[name].high, rel=1e-5, abs=1e-5)
+    assert np.allclose(outputs[0], outputs[1], atol=1e-5)
+
+
+def test_ranges_are_those_of_each_iteration(exported: Exporter) -> None:
+    """Against PyTorch: what the first linear reads is the normed state of each iteration."""
+    import torch
+
+    from loopedge.model.transformer import rms_norm
+
+    model, data = make_model("tokens"), samples("tokens", batches=2)
+    found = loopedge_calibration.collect(exported("tokens"), data).tensors["core/linear"]
+    lows, highs = np.full(3, np.inf), np.full(3, -np.inf)
+    with torch.no_grad():
+        table = model.timestep_table(3)
+        for feeds in data:
+            state, context = model.prelude(torch.from_numpy(feeds["input_ids"]))
+            for t in range(3):
+                row = {name: rows[t] for name, rows in table.items()}
+                read = rms_norm(state, row["norm_attention.0"])
+                lows[t] = min(lows[t], float(read.min()))
+                highs[t] = max(highs[t], float(read.max()))
+                state = model.core(state, context, row)
+    assert found.low == pytest.approx(lows.tolist(), rel=1e-4)
+    assert found.high == pytest.approx(highs.tolist(), rel=1e-4)
+    assert len(set(found.high)) == 3
+
+
+@pytest.mark.parametrize("ops", ["microsoft", "standard"])
+@pytest.mark.parametrize("form", ["loop", "unrolled"])
+def test_onnxruntime_runs_integer_products_in_the_core(
+    form: str, ops: str, exported: Exporter, tmp_path: Path
+) -> None:
+    data = samples("tokens")
+    source = exported("tokens", form=form)
+    ranges = loopedge_calibration.collect(source, data)
+    result = loopedge.quantize(source, tmp_path / "q.onnx", ranges=ranges, ops=ops, inputs=data[:2])
+    core = 6 * (3 if form == "unrolled" else 1)
+    assert result.matmuls["quantized"] == core + 1
+    written = ir.load(tmp_path / "q.onnx")
+    assert linears(written) == []
+    domains = {node.domain for node in written.graph.all_nodes()}
+    assert domains == ({"", "com.microsoft"} if ops == "microsoft" else {""})
+    kinds = optimized(tmp_path / "q.onnx", tmp_path)
+    assert kinds.count("MatMulIntegerToFloat") == core
+    assert "MatMul" not in kinds
+    tables = [name for name in written.graph.initializers if name.startswith("range.core")]
+    assert len(tables) == 2 * 4  # scales and zero points of four activations
+    for name in tables:
+        assert tuple(written.graph.initializers[name].shape or ()) == (3,)
+
+
+def test_a_result_does_not_depend_on_the_rest_of_the_batch(
+    exported: Exporter, tmp_path: Path
+) -> None:
+    data = samples("tokens")
+    ranges = loopedge_calibration.collect(exported("tokens"), data)
+    loopedge.quantize(exported("tokens"), tmp_path / "q.onnx", ranges=ranges, inputs=data[:2])
+    session = loopedge.Session(tmp_path / "q.onnx", threads=1)
+    together = session.run(data[0])["logits"]
+    alone = session.run({"input_ids": data[0]["input_ids"][:1]})["logits"]
+    assert np.allclose(together[:1], alone, atol=1e-6)
+
+
+def test_granularities(exported: Exporter) -> None:
+    data, source = samples("tokens", batches=8), exported("tokens")
+    found = {
+        name: loopedge_calibration.collect(source, data, granularity=name)
+        for name in ("per-iteration", "shared", "auto")
+    }
+    shared = found["shared"].tensors["core/linear"]
+    own = found["per-iteration"].tensors["core/linear"]
+    assert shared.shared
+    assert len(set(shared.high)) == 1
+    assert shared.high[0] == max(own.high)
+    assert shared.low[0] == min(own.low)
+    assert found["auto"].granularity == "auto"
+
+
+def test_ranges_survive_their_file(exported: Exporter, tmp_path: Path) -> None:
+    data, source = samples("tokens"), exported("tokens")
+    table = loopedge_calibration.collect(source, data, method="mse")
+    table.save(tmp_path / "ranges.json")
+    assert read_ranges(tmp_path / "ranges.json") == table
+    assert (table.samples, table.lengths) == (24, [12])
+    result = loopedge.quantize(
+        source, tmp_path / "q.onnx", ranges=tmp_path / "ranges.json", inputs=data[:2]
+    )
+    assert (result.ranges, result.method, result.samples) == ("per-iteration", "mse", 24)
+
+
+def test_few_and_short_samples_are_said(exported: Exporter) -> None:
+    table = loopedge_calibration.collect(exported("tokens"), samples("tokens", batches=1))
+    assert any("4 samples are few" in warning for warning in table.warnings)
+    assert any("longest sample has 12 positions" in warning for warning in table.warnings)
+
+
+def test_files_and_folders_of_samples(exported: Exporter, tmp_path: Path) -> None:
+    data = samples("padded", batches=5)
+    whole = {name: np.concatenate([feeds[name] for feeds in data]) for name in data[0]}
+    np.savez(tmp_path / "all.npz", **whole)  # type: ignore[arg-type]
+    np.savez_compressed(tmp_path / "packed.npz", **whole)  # type: ignore[arg-type]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for index, feeds in enumerate(data):
+        np.savez(folder / f"{index}.npz", **feeds)
+    source = exported("padded")
+    tables = [
+        loopedge_calibration.collect(source, given)
+        for given in (data, tmp_path / "all.npz", tmp_path / "packed.npz", folder)
+    ]
+    for table in tables[1:]:
+        assert table.samples == 20
+        for name, found in table.tensors.items():
+            assert found.low == pytest.approx(tables[0].tensors[name].low, rel=1e-5, abs=1e-6)
+            assert found.high == pytest.approx(tables[0].tensors[name].high, rel=1e-5, abs=1e-6)
+    limited = loopedge_calibration.collect(source, tmp_path / "all.npz", samples=6)
+    assert limited.samples == 6
+
+
+def test_small_chunks_find_the_same_ranges(exported: Exporter) -> None:
+    data, source = samples("tokens"), exported("tokens")
+    small = loopedge_calibration.collect(source, data, chunk_bytes=1)
+    assert small.tensors == loopedge_calibration.collect(source, data).tensors
+
+
+def test_bad_samples_are_named(exported: Exporter) -> None:
+    source, series = exported("tokens"), exported("series")
+    x = np.zeros((2, 5, 2), np.float32)
+    x[1, 3, 0] = np.nan
+    for path, data, words in (
+        (source, [], "no sample"),
+        (source, [{"ids": np.zeros((1, 4), np.int64)}], "the samples hold ids"),
+        (source, [{"input_ids": np.zeros((1, 4, 1), np.int64)}], "shape"),
+        (source, [{"input_ids": np.zeros((1, 4), np.float32)}], "type float32"),
+        (series, [{"inputs": np.zeros((2, 5, 2), np.float32)}, {"inputs": x}], "sample 3 of"),
+    ):
+        with pytest.raises(InputError, match=words):
+            loopedge_calibration.collect(path, data)
+    with pytest.raises(InputError, match="method 'median'"):
+        loopedge_calibration.collect(source, [], method="median")
+
+
+def test_ranges_of_another_model_or_damaged_ones_are_refused(
+    exported: Exporter, tmp_path: Path
+) -> None:
+    table = loopedge_calibration.collect(exported("tokens"), samples("tokens"))
+    target = tmp_path / "q.onnx"
+    with pytest.raises(InputError, match="another model"):
+        loopedge.quantize(exported("plain"), target, ranges=table)
+    fewer = table.model_copy(update={"loops": 2})
+    with pytest.raises(InputError, match="hold 2 iterations"):
+        loopedge.quantize(exported("tokens"), target, ranges=fewer)
+    damaged = json.loads(table.model_dump_json())
+    damaged["tensors"]["core/linear"]["low"][0] = 1e9
+    (tmp_path / "damaged.json").write_text(json.dumps(damaged))
+    with pytest.raises(InputError, match="is no range"):
+        loopedge.quantize(exported("tokens"), target, ranges=tmp_path / "damaged.json")
+    (tmp_path / "text.json").write_text("{")
+    with pytest.raises(InputError, match="no table of ranges"):
+        loopedge.quantize(exported("tokens"), target, ranges=tmp_path / "text.json")
+    with pytest.raises(InputError, match="needs ranges"):
+        loopedge.quantize(exported("tokens"), target, scheme="static")
+    assert not target.exists()
+
+
+def test_ranges_that_are_far_off_are_refused(exported: Exporter, tmp_path: Path) -> None:
+    """A check that wrong ranges would pass is no check."""
+    data = samples("tokens")
+    table = loopedge_calibration.collect(exported("tokens"), data)
+    told = json.loads(table.model_dump_json())
+    name = "core/linear_3"
+    told["tensors"][name]["low"] = [low * 0.02 for low in told["tensors"][name]["low"]]
+    told["tensors"][name]["high"] = [high * 0.02 for high in told["tensors"][name]["high"]]
+    wrong = RangeTable.model_validate(told)
+    with pytest.raises(VerificationError, match="SQNR"):
+        loopedge.quantize(exported("tokens"), tmp_path / "q.onnx", ranges=wrong, inputs=data[:2])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_linear_can_be_kept_in_float(exported: Exporter, tmp_path: Path) -> None:
+    data = samples("tokens")
+    for form in ("loop", "unrolled"):
+        source = exported("tokens", form=form)
+        ranges = loopedge_calibration.collect(source, data)
+        result = loopedge.quantize(
+            source, tmp_path / f"{form}.onnx", ranges=ranges, keep=["core/linear_5"], inputs=data
+        )
+        assert {item["reason"] for item in result.matmuls["skipped"]} == {
+            "kept in float on request"
+        }
+    with pytest.raises(InputError, match="no linear core/nothing"):
+        loopedge.quantize(source, tmp_path / "x.onnx", ranges=ranges, keep=["core/nothing"])
