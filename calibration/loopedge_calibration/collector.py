@@ -79,8 +79,8 @@ def collect(
         probes = _Probes(graph, Path(folder), loops=loops, threads=threads, limit=chunk_bytes)
         fitted = _Histograms(probes.names, count)
         judged = _Histograms(probes.names, count)
-        limited = _limited(checked(batches, graph, seen), samples)
-        for step, feeds in enumerate(limited):
+        fitting = checked(_limited(batches, samples), graph, seen)
+        for step, feeds in enumerate(fitting):
             held_out = granularity == "auto" and step % HELD_OUT == HELD_OUT - 1
             probes.run(feeds, judged if held_out else fitted)
     if seen.samples == 0:
