@@ -1,13 +1,11 @@
 """Profile exported models: each in a fresh process, latencies measured in turns."""
 
-import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
@@ -19,39 +17,18 @@ from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.untied import untie
 from loopedge.graph.weights import weight_bytes
+from loopedge.profiler.latency import Latency
 from loopedge.profiler.machine import describe_machine
-from loopedge.profiler.process import MeasuredProcess
-from loopedge.profiler.trace import (
-    OperatorTime,
-    nodes_by_provider,
-    operator_times,
-    read_trace,
-)
+from loopedge.profiler.measurement import Measured, Plan, measure
+from loopedge.profiler.trace import OperatorTime
 from loopedge.runtime import LOOPS_INPUT, PROVIDERS
 
 __all__ = ["SCHEMA_VERSION", "Latency", "ProfileResult", "Run", "profile"]
 
 SCHEMA_VERSION = 1
-ROUNDS = 5
-WARM_UP_RUNS = 3
-TRACED_RUNS = (8, 50)
-TRACED_SECONDS = 0.2
 SECONDS_PER_MODEL = 1.0
-MIN_RUNS = 20
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Latency:
-    """Milliseconds of one inference, over ``runs`` runs."""
-
-    p50: float
-    p95: float
-    p99: float
-    mean: float
-    min: float
-    runs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +36,8 @@ class Run:
     """One profiled model; docs/profiling.md says how each figure is measured.
 
     Memory is the growth over the same process with onnxruntime imported and nothing loaded.
-    ``nodes`` are those of the graph that ran, by execution provider.
+    ``time_ratio`` is the time of an inference against the first run of the profile, ``nodes`` are
+    those of the graph that ran, by execution provider.
     """
 
     name: str
@@ -81,6 +59,7 @@ class Run:
     mapped_bytes: int
     rss_peak_bytes: int
     latency_ms: Latency
+    time_ratio: float
     nodes: dict[str, int]
     ops: list[OperatorTime]
 
@@ -161,13 +140,13 @@ def profile(
             if untied:
                 twins.append(_untied_subject(Path(model), graph, feeds, folder, loops))
         subjects += twins
-        plan = _Plan(
+        plan = Plan(
             threads=threads,
             provider=provider,
             runs=runs,
             seconds=SECONDS_PER_MODEL if seconds is None else seconds,
         )
-        measured = _measure(subjects, plan)
+        measured = measure([(subject.path, subject.inputs) for subject in subjects], plan)
     return ProfileResult(
         schema_version=SCHEMA_VERSION,
         machine=describe_machine(),
@@ -254,90 +233,14 @@ def _feeds(
     return feeds
 
 
-@dataclass(slots=True, kw_only=True)
-class _Measured:
-    """What the processes told of one subject."""
-
-    loaded: dict[str, Any]
-    memory: dict[str, int]
-    latencies_ms: list[float]
-    nodes: dict[str, int]
-    ops: list[OperatorTime]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """How all subjects are measured."""
-
-    threads: int
-    provider: str
-    runs: int | None
-    seconds: float
-
-    def runs_per_round(self, warm_ms: Sequence[float]) -> int:
-        fitting = max(MIN_RUNS, round(self.seconds * 1000 / max(min(warm_ms), 1e-3)))
-        return -(-(self.runs or fitting) // ROUNDS)
-
-
 def _check_positive(**options: int | None) -> None:
     for name, value in options.items():
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}, at least 1 is needed", hint=f"--{name} 1")
 
 
-def _measure(subjects: Sequence[_Subject], plan: _Plan) -> list[_Measured]:
-    results: list[_Measured] = []
-    with contextlib.ExitStack() as stack:
-        processes = []
-        for subject in subjects:
-            process = stack.enter_context(
-                MeasuredProcess(
-                    subject.path, subject.inputs, threads=plan.threads, provider=plan.provider
-                )
-            )
-            warm_ms = process.run(WARM_UP_RUNS)
-            processes.append(process)
-            results.append(
-                _Measured(
-                    loaded=process.loaded,
-                    memory=process.memory(),
-                    latencies_ms=warm_ms,
-                    nodes={},
-                    ops=[],
-                )
-            )
-        per_round = [plan.runs_per_round(result.latencies_ms) for result in results]
-        for result in results:
-            result.latencies_ms = []
-        for _ in range(ROUNDS):
-            for process, result, count in zip(processes, results, per_round, strict=True):
-                result.latencies_ms += process.run(count)
-    for subject, result in zip(subjects, results, strict=True):
-        events, load_seconds = _trace(subject, plan)
-        result.loaded["load_seconds"] = min(result.loaded["load_seconds"], load_seconds)
-        result.nodes = nodes_by_provider(events)
-        result.ops = operator_times(events, skip_runs=WARM_UP_RUNS)
-    return results
-
-
-def _trace(subject: _Subject, plan: _Plan) -> tuple[list[dict[str, Any]], float]:
-    """Trace a few runs in a process of their own: tracing slows small operators down.
-
-    Returns:
-        The events of the trace, and the seconds that loading took this time.
-    """
-    prefix = subject.inputs.with_suffix(".trace")
-    with MeasuredProcess(
-        subject.path, subject.inputs, threads=plan.threads, provider=plan.provider, trace=prefix
-    ) as process:
-        fastest_ms = min(process.run(WARM_UP_RUNS))
-        least, most = TRACED_RUNS
-        process.run(min(most, max(least, round(TRACED_SECONDS * 1000 / fastest_ms))))
-        return read_trace(process.end_trace()), process.loaded["load_seconds"]
-
-
 def _run(
-    subject: _Subject, measured: _Measured, *, device: str, threads: int, loops: int | None
+    subject: _Subject, measured: Measured, *, device: str, threads: int, loops: int | None
 ) -> Run:
     metadata = read_metadata(subject.graph.metadata_props)
     first = next(iter(subject.feeds.values()))
@@ -351,32 +254,21 @@ def _run(
         quantization=scheme,
         loops=loops or (metadata.loops if metadata else None),
         device=device,
-        provider=measured.loaded["provider"],
+        provider=measured.provider,
         threads=threads,
         batch=first.shape[0] if first.ndim else 1,
         sequence=first.shape[1] if first.ndim > 1 else None,
         file_bytes=subject.file_bytes,
         weight_bytes=weight_bytes(subject.graph),
-        load_seconds=measured.loaded["load_seconds"],
-        rss_load_bytes=measured.loaded["memory"]["rss_bytes"],
-        anon_bytes=measured.loaded["memory"]["anon_bytes"],
-        mapped_bytes=measured.loaded["memory"]["mapped_bytes"],
+        load_seconds=measured.load_seconds,
+        rss_load_bytes=measured.loaded_memory["rss_bytes"],
+        anon_bytes=measured.loaded_memory["anon_bytes"],
+        mapped_bytes=measured.loaded_memory["mapped_bytes"],
         rss_peak_bytes=measured.memory["peak_bytes"],
-        latency_ms=_latency(measured.latencies_ms),
+        latency_ms=measured.latency_ms,
+        time_ratio=measured.time_ratio,
         nodes=measured.nodes,
         ops=measured.ops,
-    )
-
-
-def _latency(latencies_ms: Sequence[float]) -> Latency:
-    p50, p95, p99 = (float(value) for value in np.percentile(latencies_ms, (50, 95, 99)))
-    return Latency(
-        p50=p50,
-        p95=p95,
-        p99=p99,
-        mean=float(np.mean(latencies_ms)),
-        min=float(np.min(latencies_ms)),
-        runs=len(latencies_ms),
     )
 
 

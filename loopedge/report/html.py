@@ -11,7 +11,7 @@ from loopedge.files import write_text_atomic
 from loopedge.profiler.pipeline import ProfileResult, Run
 from loopedge.report.tables import SHOWN_OPERATORS
 from loopedge.report.text import ratio_text, size_text, time_text
-from loopedge.report.verdict import fallbacks, verdicts
+from loopedge.report.verdict import cautions, verdicts
 
 __all__ = ["write_profile_html"]
 
@@ -49,7 +49,7 @@ def _command_text(command: Sequence[str]) -> str:
 def _page(result: ProfileResult, command: str) -> str:
     style = files("loopedge.report").joinpath("report.css").read_text(encoding="utf-8")
     sentences = verdicts(result) or [f"{result.runs[0].name}: one model, nothing to compare with."]
-    first, rest = sentences[0], [*sentences[1:], *fallbacks(result)]
+    first, rest = sentences[0], [*sentences[1:], *cautions(result)]
     return "\n".join(
         [
             "<!doctype html>",
@@ -170,7 +170,7 @@ def _table(runs: Sequence[Run]) -> list[str]:
             time_text(run.latency_ms.p50),
             time_text(run.latency_ms.p95),
             time_text(run.latency_ms.p99),
-            ratio_text(run.latency_ms.p50 / runs[0].latency_ms.p50),
+            ratio_text(run.time_ratio),
         )
         lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     return [*lines, "</tbody></table></div>"]

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from loopedge.profiler.pipeline import ProfileResult, Run
 from loopedge.report.text import ratio_text, size_text, time_text
-from loopedge.report.verdict import fallbacks, verdicts
+from loopedge.report.verdict import cautions, verdicts
 
 __all__ = ["operator_table", "profile_table", "run_table"]
 
@@ -23,14 +23,13 @@ def profile_table(result: ProfileResult) -> RenderableType:
         "",
         operator_table(result),
     ]
-    for sentence in [*verdicts(result), *fallbacks(result)]:
+    for sentence in [*verdicts(result), *cautions(result)]:
         shown += ["", Text(sentence, "bold")]
     return Group(*shown)
 
 
 def run_table(result: ProfileResult) -> Table:
     """Return one row per run: bytes, load, memory, latency, and time against the first run."""
-    first = result.runs[0]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("model", overflow="fold")
     for head in ("loops", "file", "load", "anonymous", "RSS", "peak", "p50", "p95", "time"):
@@ -46,7 +45,7 @@ def run_table(result: ProfileResult) -> Table:
             size_text(run.rss_peak_bytes),
             time_text(run.latency_ms.p50),
             time_text(run.latency_ms.p95),
-            ratio_text(run.latency_ms.p50 / first.latency_ms.p50),
+            ratio_text(run.time_ratio),
         )
     return table
 

@@ -3,7 +3,10 @@
 from loopedge.profiler.pipeline import ProfileResult, Run
 from loopedge.report.text import ratio_text, size_text
 
-__all__ = ["fallbacks", "verdicts"]
+__all__ = ["cautions", "verdicts"]
+
+BUSY = 1.5
+"""Median against the fastest run: beyond this, something else was running."""
 
 
 def verdicts(result: ProfileResult) -> list[str]:
@@ -15,15 +18,21 @@ def verdicts(result: ProfileResult) -> list[str]:
     return [*tied[:1], *others, *tied[1:]]
 
 
-def fallbacks(result: ProfileResult) -> list[str]:
-    """Return one sentence per run of which another execution provider ran some nodes."""
-    return [
+def cautions(result: ProfileResult) -> list[str]:
+    """Return what speaks against the figures: nodes that fell back, a machine that was busy."""
+    fell_back = [
         f"{run.name}: {count} of {sum(run.nodes.values())} nodes ran on {provider}, "
         f"not on {run.provider}."
         for run in result.runs
         for provider, count in run.nodes.items()
         if provider != run.provider
     ]
+    busiest = max(run.latency_ms.p50 / run.latency_ms.min for run in result.runs)
+    busy = (
+        f"The machine was busy: half of the runs took {ratio_text(busiest)} the fastest or longer. "
+        "Bytes and time ratios hold; take p50, p95 and p99 again."
+    )
+    return [*fell_back, *([busy] if busiest > BUSY else [])]
 
 
 def _tie_verdict(run: Run, twin: Run) -> str:
@@ -33,7 +42,7 @@ def _tie_verdict(run: Run, twin: Run) -> str:
         f"{_saving(twin.file_bytes, run.file_bytes)}, memory after load "
         f"{_saving(twin.anon_bytes, run.anon_bytes)}, peak memory "
         f"{_saving(twin.rss_peak_bytes, run.rss_peak_bytes)}, at "
-        f"{ratio_text(run.latency_ms.p50 / twin.latency_ms.p50)} the time of untied weights."
+        f"{ratio_text(run.time_ratio / twin.time_ratio)} the time of untied weights."
     )
 
 
@@ -51,5 +60,5 @@ def _plain_verdict(first: Run, other: Run) -> str:
         f"{other.name} against {first.name}: "
         f"{ratio_text(other.file_bytes / first.file_bytes)} the file, "
         f"{ratio_text(max(other.rss_peak_bytes, 0) / max(first.rss_peak_bytes, 1))} the peak memory, "
-        f"{ratio_text(other.latency_ms.p50 / first.latency_ms.p50)} the time."
+        f"{ratio_text(other.time_ratio / first.time_ratio)} the time."
     )

@@ -18,11 +18,12 @@ from rich.console import Console
 
 import loopedge
 from loopedge.errors import InputError, LoopedgeError, ProviderError
+from loopedge.profiler.latency import Latency
 from loopedge.profiler.pipeline import ProfileResult
 from loopedge.profiler.process import MeasuredProcess
 from loopedge.report.html import write_profile_html
 from loopedge.report.tables import profile_table
-from loopedge.report.verdict import fallbacks, verdicts
+from loopedge.report.verdict import cautions, verdicts
 from tests.parity.models import make_model
 
 Exporter = Callable[..., Path]
@@ -131,11 +132,15 @@ def test_table_and_verdict(result: ProfileResult) -> None:
     assert "tying its weights" in verdicts(foreign)[0]
 
 
-def test_nodes_that_fell_back_are_told(result: ProfileResult) -> None:
-    assert fallbacks(result) == []
-    run = replace(result.runs[0], nodes={"CPUExecutionProvider": 20, "Other": 3})
-    told = replace(result, runs=[run])
-    assert fallbacks(told) == [f"{run.name}: 3 of 23 nodes ran on Other, not on {run.provider}."]
+def test_what_speaks_against_the_figures_is_told(result: ProfileResult) -> None:
+    latency = Latency(p50=1.2, p95=2.0, p99=2.0, mean=1.3, min=1.0, runs=9)
+    run = replace(result.runs[0], latency_ms=latency)
+    assert cautions(replace(result, runs=[run])) == []
+    fallen = replace(run, nodes={"CPUExecutionProvider": 20, "Other": 3})
+    busy = replace(run, latency_ms=replace(latency, p50=2.0))
+    told = cautions(replace(result, runs=[fallen, busy]))
+    assert told[0] == f"{run.name}: 3 of 23 nodes ran on Other, not on {run.provider}."
+    assert "2.00x the fastest" in told[1]
 
 
 class _Tags(HTMLParser):
