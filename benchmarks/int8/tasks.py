@@ -1,0 +1,311 @@
+"""int8 on trained models: what each choice costs in SQNR and in the task's own metric.
+
+Trains three small models (sorting, whose ranges drift over the iterations; edit distance; the sunspot
+forecaster), quantizes them with every scheme, and puts onnxruntime's own quantizer beside it: static
+on the unrolled graph after its preprocessing, dynamic with EnableSubgraph on the Loop. Counts come
+from the graph that ONNX Runtime runs after its optimizations. About ten minutes on two cores.
+
+    python benchmarks/int8/tasks.py [--output benchmarks/results/int8] [--models FOLDER]
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnxruntime import quantization as peer
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+import loopedge
+import loopedge_calibration
+from loopedge.data.edit_distance import EditDistanceTask
+from loopedge.data.series import SeriesTask
+from loopedge.data.sorting import SortingTask
+from loopedge.data.task import Task
+from loopedge.graph.artifact import artifact_files
+from loopedge.profiler.process import MeasuredProcess
+from loopedge.quantizer.compare import sqnr_db
+from loopedge.trainer.config import make_model_config, make_train_config
+from loopedge.trainer.pipeline import train
+
+SUNSPOTS = Path(__file__).parents[2] / "examples" / "data" / "sunspots.csv"
+BATCHES, BATCH = 16, 8
+JUDGED = 1024
+ROUNDS = 9
+INTEGER = {"MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulInteger", "QLinearMatMul"}
+FLOAT = {"MatMul", "FusedMatMul", "Gemm"}
+FORMS: tuple[Literal["loop", "unrolled"], ...] = ("loop", "unrolled")
+METHODS = ("minmax", "mse", "percentile", "entropy")
+
+Feeds = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A task, how its model is made, and how it is trained."""
+
+    name: str
+    task: Task
+    model: dict[str, Any]
+    training: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantized model."""
+
+    name: str
+    sqnr_db: float
+    metric: float
+    file_bytes: int
+    integer: int
+    floating: int
+    time: float | None
+
+
+def subjects() -> list[Subject]:
+    """Return what is trained."""
+    return [
+        Subject(
+            "sorting",
+            SortingTask(length=12, vocab=24),
+            {"d_model": 64, "heads": 4, "loops": 8},
+            {"steps": 1200, "batch_size": 64, "lr": 2e-3},
+        ),
+        Subject(
+            "edit distance",
+            EditDistanceTask(length=6),
+            {"d_model": 64, "heads": 4, "loops": 8},
+            {"steps": 1200, "batch_size": 64, "lr": 2e-3},
+        ),
+        Subject(
+            "sunspots",
+            SeriesTask.from_csv(SUNSPOTS, target="sunspots", context=48, horizon=12),
+            {"d_model": 64, "heads": 4, "loops": 8},
+            {"steps": 300, "batch_size": 32, "lr": 1e-3},
+        ),
+    ]
+
+
+class Bench:
+    """A trained model in both forms, its calibration data, and the data it is judged on."""
+
+    def __init__(self, subject: Subject, folder: Path) -> None:
+        self.subject, self.folder = subject, folder
+        self.checkpoint = folder / f"{subject.name.replace(' ', '-')}.pt"
+        if not self.checkpoint.exists():
+            config = make_model_config(subject.task, **subject.model)
+            train(subject.task, config, make_train_config(**subject.training), self.checkpoint)
+        self.paths: dict[str, Path] = {
+            form: folder / f"{self.checkpoint.stem}.{form}.onnx" for form in FORMS
+        }
+        for form, path in self.paths.items():
+            loopedge.export(self.checkpoint, path, form=form, force=True)  # type: ignore[arg-type]
+        names = [node.name for node in ort.InferenceSession(str(self.paths["loop"])).get_inputs()]
+        self.calibration: list[Feeds] = [
+            subject.task.batch("train", BATCH, 10_000 + step).feeds(names)
+            for step in range(BATCHES)
+        ]
+        batches = list(subject.task.evaluation("test", 128, JUDGED))
+        self.judged: list[Feeds] = [batch.feeds(names) for batch in batches]
+        self.targets = np.concatenate([batch.targets for batch in batches])
+        self.reference, self.metric = self.run(self.paths["loop"])
+
+    def run(self, path: Path) -> tuple[NDArray[Any], float]:
+        """Return the outputs and the task's metric."""
+        session = ort.InferenceSession(str(path))
+        outputs = np.concatenate([session.run(None, feeds)[0] for feeds in self.judged])
+        return outputs, self.subject.task.score(outputs, self.targets)[self.subject.task.metric]
+
+    def row(self, name: str, path: Path, *, timed: bool = False) -> Row:
+        """Judge a quantized model."""
+        outputs, metric = self.run(path)
+        signal = float(np.square(self.reference.astype(np.float64)).sum())
+        noise = float(np.square(self.reference.astype(np.float64) - outputs).sum())
+        integer, floating = weight_products(path, self.folder)
+        return Row(
+            name,
+            sqnr_db(signal, noise),
+            metric,
+            sum(file.stat().st_size for file in artifact_files(path)),
+            integer,
+            floating,
+            self.time_ratio(path) if timed else None,
+        )
+
+    def time_ratio(self, path: Path) -> float:
+        """Return the latency of one sample against the float Loop, alternated, one thread."""
+        inputs = self.folder / "one.npz"
+        np.savez(inputs, **{name: array[:1] for name, array in self.judged[0].items()})  # type: ignore[arg-type]
+        options: dict[str, Any] = {"threads": 1, "provider": "CPUExecutionProvider"}
+        with (
+            MeasuredProcess(self.paths["loop"], inputs, **options) as one,
+            MeasuredProcess(path, inputs, **options) as two,
+        ):
+            one.run(20)
+            two.run(20)
+            return statistics.median(
+                statistics.median(two.run(40)) / statistics.median(one.run(40))
+                for _ in range(ROUNDS)
+            )
+
+
+def weight_products(path: Path, folder: Path) -> tuple[int, int]:
+    """Count integer and float products with a stored weight, as ONNX Runtime runs them."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(str(path), options)
+    integer = floating = 0
+    for node in ir.load(folder / "optimized.onnx").graph.all_nodes():
+        stored = any(value is not None and value.const_value is not None for value in node.inputs)
+        integer += node.op_type in INTEGER
+        floating += node.op_type in FLOAT and stored
+    return integer, floating
+
+
+class Reader(peer.CalibrationDataReader):  # type: ignore[misc]
+    """Calibration data for onnxruntime's quantizer."""
+
+    def __init__(self, batches: list[Feeds]) -> None:
+        self.batches: Iterator[Feeds] = iter(batches)
+
+    def get_next(self) -> Feeds | None:
+        """Return the next batch."""
+        return next(self.batches, None)
+
+
+def peer_static(bench: Bench, target: Path) -> None:
+    """onnxruntime.quantization, static QDQ on the unrolled graph after its preprocessing."""
+    prepared = bench.folder / "prepared.onnx"
+    quant_pre_process(str(bench.paths["unrolled"]), str(prepared), skip_symbolic_shape=True)
+    peer.quantize_static(
+        str(prepared),
+        str(target),
+        Reader(bench.calibration),
+        per_channel=True,
+        activation_type=peer.QuantType.QUInt8,
+        weight_type=peer.QuantType.QInt8,
+    )
+
+
+def peer_dynamic(bench: Bench, target: Path) -> None:
+    """onnxruntime.quantization, dynamic on the Loop, bodies included."""
+    peer.quantize_dynamic(
+        str(bench.paths["loop"]),
+        str(target),
+        per_channel=True,
+        weight_type=peer.QuantType.QInt8,
+        extra_options={"EnableSubgraph": True},
+    )
+
+
+def ours(bench: Bench, form: str, granularity: str, method: str) -> Callable[[Path], None]:
+    """Return the making of a static model."""
+
+    def make(target: Path) -> None:
+        table = loopedge_calibration.collect(
+            bench.paths["loop"],
+            bench.calibration,
+            granularity=granularity,  # type: ignore[arg-type]
+            method=method,
+        )
+        loopedge.quantize(
+            bench.paths[form],
+            target,
+            ranges=table,
+            inputs=bench.calibration[:2],
+            min_sqnr_db=0,
+            force=True,
+        )
+
+    return make
+
+
+def measure(bench: Bench) -> list[Row]:
+    """Quantize in every way and judge."""
+
+    def dynamic(target: Path) -> None:
+        loopedge.quantize(bench.paths["loop"], target, scheme="dynamic", force=True)
+
+    makers: dict[str, tuple[Callable[[Path], None], bool]] = {
+        f"static {granularity} {method}": (ours(bench, "loop", granularity, method), False)
+        for granularity in ("shared", "per-iteration", "auto")
+        for method in METHODS
+    }
+    makers["static per-iteration mse"] = (ours(bench, "loop", "per-iteration", "mse"), True)
+    makers["the same, unrolled"] = (ours(bench, "unrolled", "per-iteration", "mse"), True)
+    makers["dynamic"] = (dynamic, True)
+    makers["onnxruntime static, unrolled"] = (lambda path: peer_static(bench, path), True)
+    makers["onnxruntime dynamic, Loop"] = (lambda path: peer_dynamic(bench, path), True)
+    rows = [bench.row("float", bench.paths["loop"])]
+    for name, (make, timed) in makers.items():
+        target = bench.folder / "quantized.onnx"
+        for file in bench.folder.glob("quantized.onnx*"):
+            file.unlink()
+        try:
+            make(target)
+            rows.append(bench.row(name, target, timed=timed))
+        except Exception as error:  # a peer that cannot is a result
+            print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
+    return rows
+
+
+def table(bench: Bench, rows: list[Row]) -> list[str]:
+    """Return a Markdown table."""
+    metric = bench.subject.task.metric
+    lines = [
+        f"### {bench.subject.name}: {metric} {bench.metric:.4f} in float",
+        "",
+        f"| | SQNR dB | {metric} | change | file KiB | int8 / float products | time |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        time = "" if row.time is None else f"{row.time:.2f}"
+        lines.append(
+            f"| {row.name} | {row.sqnr_db:.1f} | {row.metric:.4f} | {row.metric - bench.metric:+.4f} "
+            f"| {row.file_bytes / 1024:.0f} | {row.integer} / {row.floating} | {time} |"
+        )
+    return [*lines, ""]
+
+
+def main() -> int:
+    """Train, quantize, judge, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, help="folder for tasks.md and tasks.json")
+    parser.add_argument("--models", type=Path, help="keep the trained models here")
+    arguments = parser.parse_args()
+    lines: list[str] = []
+    told: dict[str, Any] = {}
+    missed = False
+    with tempfile.TemporaryDirectory() as name:
+        folder = arguments.models or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        for subject in subjects():
+            bench = Bench(subject, folder)
+            rows = measure(bench)
+            lines += table(bench, rows)
+            print("\n".join(table(bench, rows)))
+            told[subject.name] = [asdict(row) for row in rows]
+            found = {row.name: row for row in rows}
+            missed |= any(found[name].floating for name in found if name.startswith("static"))
+    if arguments.output:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        text = "\n".join([f"ONNX Runtime {ort.__version__}, one thread.", "", *lines])
+        (arguments.output / "tasks.md").write_text(text, encoding="utf-8")
+        content = json.dumps(told, indent=2) + "\n"
+        (arguments.output / "tasks.json").write_text(content, encoding="utf-8")
+    return 4 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
