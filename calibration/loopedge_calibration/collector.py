@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,9 @@ from loopedge.graph.artifact import open_artifact
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.probe import activation_of, probe, stack_probed
 from loopedge.graph.unrolling import CORE_NAME
-from loopedge.graph.weights import Linear, iteration_of, linears, loop_count
+from loopedge.graph.weights import Linear, linears, loop_count, loop_name
 from loopedge.quantizer.ranges import Granularity, RangeTable, TensorRange, weights_sha256
+from loopedge.quantizer.smoothing import apply_smoothing, best_factors, smoothable
 from loopedge.runtime import Session
 from loopedge_calibration.histogram import RowHistograms
 from loopedge_calibration.observers import METHODS, expected_noise, find_ranges
@@ -36,6 +38,7 @@ def collect(
     *,
     granularity: Granularity = "per-iteration",
     method: str = "minmax",
+    smoothing: bool = False,
     samples: int | None = None,
     loops: int | None = None,
     threads: int | None = None,
@@ -50,6 +53,8 @@ def collect(
         granularity: ``per-iteration``: one range per iteration of the core; ``shared``: one for
             all; ``auto``: per tensor whichever does better on a held-out quarter of the data.
         method: ``minmax``, ``mse``, ``percentile`` or ``entropy``.
+        smoothing: First move outlier channels into the weights, where that lessens the expected
+            error; takes a second pass over the data.
         samples: At most as many samples are run; default: all.
         loops: Iterations, for a model with a selectable count; default: the exported one.
         threads: Threads of ONNX Runtime.
@@ -73,20 +78,35 @@ def collect(
     if metadata is not None and metadata.quantization is not None:
         raise InputError(f"{model} is quantized already", hint="loopedge export model.pt")
     count = loops or loop_count(graph) or 1
-    batches = read_samples(data) if isinstance(data, str | Path) else iter(data)
+    if not isinstance(data, str | Path) and smoothing and iter(data) is data:
+        raise InputError("smoothing passes over the data twice, an iterator runs once: give a list")
+
+    def passes(seen: SamplesSeen) -> Iterator[Feeds]:
+        batches = read_samples(data) if isinstance(data, str | Path) else iter(data)
+        return checked(_limited(batches, samples), graph, seen)
+
+    settings: dict[str, Any] = {"loops": loops, "threads": threads, "limit": chunk_bytes}
+    source, factors = graph, {}
+    if smoothing:
+        factors = _find_factors(graph, passes(SamplesSeen()), count, settings)
+        source = graph.clone()
+        apply_smoothing(source, factors)
     seen = SamplesSeen()
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
-        probes = _Probes(graph, Path(folder), loops=loops, threads=threads, limit=chunk_bytes)
+        probes = _Probes(source, Path(folder), **settings)
         fitted = _Histograms(probes.names, count)
         judged = _Histograms(probes.names, count)
-        fitting = checked(_limited(batches, samples), graph, seen)
-        for step, feeds in enumerate(fitting):
+        for step, feeds in enumerate(passes(seen)):
             held_out = granularity == "auto" and step % HELD_OUT == HELD_OUT - 1
-            probes.run(feeds, judged if held_out else fitted)
+            for name, values in probes.run(feeds):
+                (judged if held_out else fitted).of[name].update(values)
     if seen.samples == 0:
         raise InputError("the data holds no sample", hint="--data samples.npz")
     tensors = {
-        name: _range(fitted.of[name], judged.of[name], granularity, method) for name in probes.names
+        name: _range(fitted.of[name], judged.of[name], granularity, method).model_copy(
+            update={"smoothing": factors[name].tolist()} if name in factors else {}
+        )
+        for name in probes.names
     }
     table = RangeTable(
         weights_sha256=weights_sha256(graph),
@@ -100,6 +120,23 @@ def collect(
     )
     trained = metadata.trained_length if metadata else None
     return table.model_copy(update={"warnings": _warnings(table, trained)})
+
+
+def _find_factors(
+    graph: ir.Model, batches: Iterator[Feeds], count: int, settings: dict[str, Any]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Pass over the data once for the largest magnitude of every channel; choose the factors."""
+    groups = smoothable(graph)
+    largest: dict[str, npt.NDArray[np.float32]] = {}
+    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
+        probes = _Probes(graph, Path(folder), **settings)
+        for feeds in batches:
+            for name, values in probes.run(feeds):
+                if name in groups:
+                    rows = np.abs(values.reshape(len(values), -1, values.shape[-1])).max(axis=1)
+                    largest[name] = np.maximum(largest.get(name, rows), rows)
+    chosen = {name: best_factors(groups[name], rows) for name, rows in largest.items()}
+    return {name: factors for name, factors in chosen.items() if (factors != 1).any()}
 
 
 def _limited(batches: Iterator[Feeds], samples: int | None) -> Iterator[Feeds]:
@@ -121,10 +158,7 @@ def linears_by_name(model: ir.Model) -> dict[str, Linear]:
     """Return every linear once, named as in the loop form: ``core.<t>/x`` is ``core/x``."""
     found: dict[str, Linear] = {}
     for item in linears(model):
-        name, t = item.node.name or "", iteration_of(item.node)
-        if t is not None:
-            name = name.replace(f"{CORE_NAME}.{t}/", f"{CORE_NAME}/", 1)
-        found.setdefault(name, item)
+        found.setdefault(loop_name(item.node), item)
     return found
 
 
@@ -154,7 +188,8 @@ class _Probes:
         """Names of all linears."""
         return list(self._linears)
 
-    def run(self, feeds: Feeds, histograms: _Histograms) -> None:
+    def run(self, feeds: Feeds) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+        """Run a batch; yield what each linear read, float32 (rows, ..., channels)."""
         if not self._sessions:
             self._open(feeds)
         mask = feeds.get("attention_mask")
@@ -164,7 +199,7 @@ class _Probes:
             for name in names:
                 values = _kept(rows[f"{name}.input"], mask)
                 for twin in self._twins[name]:
-                    histograms.of[twin].update(values)
+                    yield twin, values
 
     def _open(self, feeds: Feeds) -> None:
         first = next(iter(feeds.values()))

@@ -18,6 +18,7 @@ __all__ = [
     "iteration_of",
     "linears",
     "loop_count",
+    "loop_name",
     "tied_weights",
     "untied_bytes",
     "weight_bytes",
@@ -103,6 +104,12 @@ def iteration_of(node: ir.Node) -> int | None:
     """Return the iteration that a node of the unrolled form belongs to."""
     match = ITERATION.match(node.name or "")
     return int(match[1]) if match else None
+
+
+def loop_name(node: ir.Node) -> str:
+    """Return the name that a node has in the loop form: ``core.<t>/x`` is ``core/x``."""
+    name, t = node.name or "", iteration_of(node)
+    return name if t is None else name.replace(f"{CORE_NAME}.{t}/", f"{CORE_NAME}/", 1)
 
 
 def core_weights(model: ir.Model) -> dict[str, int]:

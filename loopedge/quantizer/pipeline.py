@@ -12,13 +12,14 @@ from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.files import check_target
 from loopedge.graph.artifact import open_artifact, write_artifact
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
-from loopedge.graph.weights import linears, loop_count, weight_bytes
+from loopedge.graph.weights import linears, loop_count, loop_name, weight_bytes
 from loopedge.processor import FAST_INT8, this_processor
 from loopedge.quantizer.compare import Agreement, Feeds, compare
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.dynamic import quantize_dynamic
 from loopedge.quantizer.ranges import RangeTable, read_ranges, weights_sha256
-from loopedge.quantizer.static import OPERATORS, loop_name, quantize_static
+from loopedge.quantizer.smoothing import rescaled_products
+from loopedge.quantizer.static import OPERATORS, quantize_static
 
 __all__ = ["MIN_SQNR_DB", "SCHEMES", "QuantizeResult", "quantize"]
 
@@ -119,6 +120,7 @@ def quantize(
     _check_coverage(coverage, set(kept), min_coverage, model)
     rewritten = time.perf_counter()
 
+    smoothed = [name for name, item in (table.tensors if table else {}).items() if item.smoothing]
     checked: list[tuple[Agreement, float]] = []
 
     def verify(staged: Path) -> ArtifactMetadata | None:
@@ -129,6 +131,7 @@ def quantize(
             staged.parent,
             inputs=inputs,
             random_rows=scheme == "dynamic",
+            rescaled=rescaled_products(reference, smoothed),
             threads=threads,
         )
         _check_agreement(agreement, min_sqnr_db)

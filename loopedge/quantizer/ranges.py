@@ -32,6 +32,9 @@ class TensorRange(BaseModel):
     low: list[float] = Field(min_length=1)
     high: list[float] = Field(min_length=1)
     shared: bool = False
+    smoothing: list[float] | None = Field(
+        default=None, description="Factors that the activation's channels are divided by first."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -15,10 +15,11 @@ from loopedge.errors import InputError
 from loopedge.graph.editing import add_initializer, make_node, replace_node
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.unrolling import CORE_NAME, find_core
-from loopedge.graph.weights import RANGE_PREFIX, Linear, iteration_of
+from loopedge.graph.weights import RANGE_PREFIX, Linear, iteration_of, loop_name
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.ranges import RangeTable
 from loopedge.quantizer.rewriting import MICROSOFT, rewrite_linears
+from loopedge.quantizer.smoothing import apply_smoothing
 from loopedge.quantizer.table import RoundedInput, TiedTable
 
 __all__ = ["OPERATORS", "quantize_static"]
@@ -50,18 +51,16 @@ def quantize_static(
     Raises:
         InputError: The table lacks a linear or has too few rows.
     """
+    factors = {
+        name: np.array(found.smoothing, np.float32)
+        for name, found in table.tensors.items()
+        if found.smoothing is not None
+    }
+    apply_smoothing(model, factors)
     coverage = rewrite_linears(model, _Static(model, table, ops), keep=keep)
     if coverage.quantized and ops == "microsoft":
         model.graph.opset_imports[MICROSOFT] = 1
     return coverage
-
-
-def loop_name(node: ir.Node) -> str:
-    """Return the name that a node has in the loop form."""
-    name, t = node.name or "", iteration_of(node)
-    if t is None:
-        return name
-    return name.replace(f"{CORE_NAME}.{t}/", f"{CORE_NAME}/", 1)
 
 
 @dataclass(frozen=True, slots=True)
