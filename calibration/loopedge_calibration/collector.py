@@ -38,7 +38,7 @@ def collect(
     *,
     granularity: Granularity = "per-iteration",
     method: str = "minmax",
-    smoothing: bool = False,
+    smoothing: bool | None = None,
     samples: int | None = None,
     loops: int | None = None,
     threads: int | None = None,
@@ -54,7 +54,8 @@ def collect(
             all; ``auto``: per tensor whichever does better on a held-out quarter of the data.
         method: ``minmax``, ``mse``, ``percentile`` or ``entropy``.
         smoothing: First move outlier channels into the weights, where that lessens the expected
-            error; takes a second pass over the data.
+            error; takes a second pass over the data. Default: wherever the data can be passed
+            over twice, which an iterator cannot.
         samples: At most as many samples are run; default: all.
         loops: Iterations, for a model with a selectable count; default: the exported one.
         threads: Threads of ONNX Runtime.
@@ -78,8 +79,10 @@ def collect(
     if metadata is not None and metadata.quantization is not None:
         raise InputError(f"{model} is quantized already", hint="loopedge export model.pt")
     count = loops or loop_count(graph) or 1
-    if not isinstance(data, str | Path) and smoothing and iter(data) is data:
+    once = not isinstance(data, str | Path) and iter(data) is data
+    if once and smoothing:
         raise InputError("smoothing passes over the data twice, an iterator runs once: give a list")
+    smoothing = not once if smoothing is None else smoothing
 
     def passes(seen: SamplesSeen) -> Iterator[Feeds]:
         batches = read_samples(data) if isinstance(data, str | Path) else iter(data)

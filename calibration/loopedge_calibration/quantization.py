@@ -10,7 +10,7 @@ from loopedge.graph.artifact import open_artifact
 from loopedge.quantizer.pipeline import MIN_SQNR_DB, QuantizeResult
 from loopedge.quantizer.ranges import Granularity, read_ranges
 from loopedge_calibration.collector import collect
-from loopedge_calibration.readers import open_samples
+from loopedge_calibration.readers import Samples
 
 __all__ = ["DEFAULT_SAMPLES", "calibrate_and_quantize"]
 
@@ -26,6 +26,7 @@ def calibrate_and_quantize(
     scheme: str | None = None,
     granularity: Granularity = "per-iteration",
     method: str = "minmax",
+    smoothing: bool = True,
     samples: int = DEFAULT_SAMPLES,
     ranges_file: str | Path | None = None,
     save_ranges: str | Path | None = None,
@@ -36,15 +37,16 @@ def calibrate_and_quantize(
     threads: int | None = None,
     force: bool = False,
 ) -> QuantizeResult:
-    """Find ranges on data, quantize, and verify on data that the ranges did not come from.
+    """Find ranges on data, quantize, and verify: on a task's validation part, else on the samples.
 
     Args:
         model: Float artifact.
         path: Target.
-        data: What `open_samples` reads; None: the generated task that the model was trained on.
+        data: What `Samples` reads; None: the generated task that the model was trained on.
         scheme: ``static`` or ``dynamic``; default: static where there is data or a file of ranges.
         granularity: As in `collect`.
         method: As in `collect`.
+        smoothing: As in `collect`.
         samples: Most samples to run.
         ranges_file: Take these ranges instead of calibrating.
         save_ranges: Also write the ranges to this file.
@@ -68,12 +70,17 @@ def calibrate_and_quantize(
     if static and ranges_file is not None:
         table = read_ranges(ranges_file)
     elif static:
-        batches = open_samples(data, open_artifact(model), samples=samples)
         table = collect(
-            model, batches, granularity=granularity, method=method, samples=samples, threads=threads
+            model,
+            Samples(data, open_artifact(model), samples=samples),
+            granularity=granularity,
+            method=method,
+            smoothing=smoothing,
+            samples=samples,
+            threads=threads,
         )
     if static and (ranges_file is None or data is not None):
-        held_out = open_samples(data, open_artifact(model), samples=samples, split="validation")
+        held_out = Samples(data, open_artifact(model), samples=samples, split="validation")
         inputs = list(islice(held_out, VERIFIED_BATCHES))
     result = loopedge.quantize(
         model,

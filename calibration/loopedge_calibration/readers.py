@@ -15,7 +15,7 @@ from loopedge.data.task import Split, task_from_dict
 from loopedge.errors import InputError
 from loopedge.graph.metadata import read_metadata
 
-__all__ = ["BATCH", "Feeds", "SamplesSeen", "checked", "open_samples", "read_samples"]
+__all__ = ["BATCH", "Feeds", "Samples", "SamplesSeen", "checked", "read_samples"]
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -165,10 +165,8 @@ class SamplesSeen:
         return self._digest.hexdigest()
 
 
-def open_samples(
-    data: str | Path | None, model: ir.Model, *, samples: int, split: Split = "train"
-) -> Iterator[Feeds]:
-    """Yield batches from what a user names as data.
+class Samples:
+    """What a user names as data, as often as it is asked for.
 
     Args:
         data: ``.npz``, a folder of them, or the CSV file of the task that the model was trained on;
@@ -180,18 +178,33 @@ def open_samples(
     Raises:
         InputError: The data cannot be read, or the model knows no task that fits it.
     """
-    if data is not None and Path(data).suffix.lower() != ".csv":
-        yield from read_samples(data)
-        return
-    metadata = read_metadata(model.metadata_props)
-    described = metadata.task if metadata else {}
-    if not described:
-        raise InputError("the model does not say what it was trained on", hint="--data samples.npz")
-    task = task_from_dict(described, data=data)
-    names = [
-        value.name or ""
-        for value in model.graph.inputs
-        if value.name not in model.graph.initializers and value.name != "loops"
-    ]
-    for step in range(-(-samples // BATCH)):
-        yield task.batch(split, min(BATCH, samples - step * BATCH), step).feeds(names)
+
+    def __init__(
+        self, data: str | Path | None, model: ir.Model, *, samples: int, split: Split = "train"
+    ) -> None:
+        self.samples, self.split = samples, split
+        self._path = Path(data) if data is not None else None
+        self._names = [
+            value.name or ""
+            for value in model.graph.inputs
+            if value.name not in model.graph.initializers and value.name != "loops"
+        ]
+        self._task = None
+        if self._path is None or self._path.suffix.lower() == ".csv":
+            metadata = read_metadata(model.metadata_props)
+            described = metadata.task if metadata else {}
+            if not described:
+                raise InputError(
+                    "the model does not say what it was trained on", hint="--data samples.npz"
+                )
+            self._task = task_from_dict(described, data=self._path)
+
+    def __iter__(self) -> Iterator[Feeds]:
+        """Yield batches of at most `BATCH` samples."""
+        if self._task is None:
+            if self._path is not None:
+                yield from read_samples(self._path)
+            return
+        for step, start in enumerate(range(0, self.samples, BATCH)):
+            size = min(BATCH, self.samples - start)
+            yield self._task.batch(self.split, size, step).feeds(self._names)

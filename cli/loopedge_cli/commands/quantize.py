@@ -39,6 +39,12 @@ def quantize(
         Literal["minmax", "mse", "percentile", "entropy"],
         typer.Option(help="How a range is found from the samples."),
     ] = "minmax",
+    smoothing: Annotated[
+        bool,
+        typer.Option(
+            "--smoothing/--no-smoothing", help="Move outlier channels into the weights first."
+        ),
+    ] = True,
     samples: Annotated[int, typer.Option(min=1, help="Most samples to run.")] = 128,
     ranges_file: Annotated[
         Path | None,
@@ -81,6 +87,7 @@ def quantize(
                 scheme=scheme,
                 granularity=ranges,
                 method=method,
+                smoothing=smoothing,
                 samples=samples,
                 ranges_file=ranges_file,
                 save_ranges=save_ranges,

@@ -1,0 +1,185 @@
+"""What each idea is worth on a looped model: SQNR of the logits of a trained sorting model.
+
+Ranges shared or per iteration, min-max or least squared error, smoothing; and two ideas that did not win
+and are not in the library: bias correction per iteration, and ranges found by minimising the error of
+the final state (coordinate descent over the ranges of all linears). Needs the model that
+`tasks.py --models FOLDER` leaves behind.
+
+    python benchmarks/int8/tasks.py --models build/int8
+    python benchmarks/int8/ablation.py build/int8/sorting.loop.onnx
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+import loopedge
+import loopedge_calibration
+from loopedge.data.sorting import SortingTask
+from loopedge.graph.artifact import open_artifact
+from loopedge.graph.editing import add_initializer, make_node, replace_node
+from loopedge.graph.probe import probe, stack_probed
+from loopedge.graph.unrolling import find_core
+from loopedge.graph.weights import linears
+from loopedge.quantizer.compare import sqnr_db
+from loopedge.quantizer.ranges import RangeTable
+from loopedge.quantizer.smoothing import apply_smoothing, rescaled_products
+
+TASK = SortingTask(length=12, vocab=24)
+FACTORS = (0.8, 0.9, 1.1)
+Array = NDArray[Any]
+
+
+class Ablation:
+    """A float model, its calibration data, and the data it is judged on."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self.path, self.target = path, folder / "quantized.onnx"
+        self.folder, self.model = folder, open_artifact(path)
+        self.fitted = [TASK.batch("train", 8, 10_000 + i).feeds(["input_ids"]) for i in range(16)]
+        batches = TASK.evaluation("test", 128, 1024)
+        self.judged = [batch.feeds(["input_ids"]) for batch in batches]
+
+    def ranges(self, granularity: str, method: str, *, smoothing: bool) -> RangeTable:
+        """Calibrate."""
+        return loopedge_calibration.collect(
+            self.path,
+            self.fitted,
+            granularity=granularity,  # type: ignore[arg-type]
+            method=method,
+            smoothing=smoothing,
+        )
+
+    def quantize(self, table: RangeTable) -> None:
+        """Quantize to the target."""
+        loopedge.quantize(
+            self.path,
+            self.target,
+            ranges=table,
+            inputs=self.fitted[:1],
+            min_sqnr_db=0,
+            force=True,
+        )
+
+    def logits(self, path: Path, feeds: list[dict[str, Array]]) -> Array:
+        """Run a model."""
+        session = loopedge.Session(path, threads=1)
+        return np.concatenate([session.run(one)["logits"] for one in feeds]).astype(np.float64)
+
+    def sqnr(self, path: Path, *, fitted: bool = False) -> float:
+        """Judge a model on the test data, or on the data it was fitted to."""
+        feeds = self.fitted if fitted else self.judged
+        exact = self.logits(self.path, feeds)
+        error = exact - self.logits(path, feeds)
+        return sqnr_db(float(np.square(exact).sum()), float(np.square(error).sum()))
+
+    def bias_correction(self, table: RangeTable) -> float:
+        """Add the mean error of every linear's output, per channel and iteration; judge."""
+        self.quantize(table)
+        reference, quantized = self.model.clone(), open_artifact(self.target)
+        factors = {
+            name: np.array(found.smoothing, np.float32)
+            for name, found in table.tensors.items()
+            if found.smoothing
+        }
+        apply_smoothing(reference, factors)
+        skipped = rescaled_products(self.model, factors)
+        products = {
+            item.node.outputs[0].name or ""
+            for item in linears(self.model)
+            if (item.node.name or "").startswith("core/")
+        } - skipped
+        exact, given = (self._means(model, sorted(products)) for model in (reference, quantized))
+        loop = find_core(quantized)
+        body = None if loop is None else loop.attributes["body"].as_graph()
+        for node in [] if body is None else list(body):
+            name = node.outputs[0].name or ""
+            if node.op_type != "MatMulIntegerToFloat" or name not in products or body is None:
+                continue
+            rows = np.ascontiguousarray(exact[name] - given[name], np.float32)
+            bias = add_initializer(quantized.graph, f"range.{name}.bias", rows)
+            row = make_node("Gather", [bias, body.inputs[0]], f"{name}.bias", {"axis": 0})
+            body.insert_before(node, row)
+            inputs = [*node.inputs, *[None] * (6 - len(node.inputs)), row.outputs[0]]
+            corrected = make_node(node.op_type, inputs, node.name or name, domain=node.domain)
+            replace_node(node, [corrected])
+        path = self.folder / "corrected.onnx"
+        ir.save(quantized, path)
+        return self.sqnr(path)
+
+    def _means(self, model: ir.Model, names: list[str]) -> dict[str, Array]:
+        path = self.folder / "probed.onnx"
+        ir.save(probe(model, names), path)
+        session = loopedge.Session(path, threads=1)
+        rows = [stack_probed(session.run(feeds), names) for feeds in self.fitted]
+        return {name: np.mean([row[name].mean(axis=(1, 2)) for row in rows], 0) for name in names}
+
+    def final_state(self, table: RangeTable) -> tuple[float, float]:
+        """Widen or narrow one linear's ranges at a time where the logits gain; judge."""
+        self.quantize(table)
+        best, groups = self.sqnr(self.target, fitted=True), self._groups(table)
+        for names in groups:
+            for factor in FACTORS:
+                tensors = dict(table.tensors)
+                for name in names:
+                    found = tensors[name]
+                    update = {
+                        "low": [low * factor for low in found.low],
+                        "high": [high * factor for high in found.high],
+                    }
+                    tensors[name] = found.model_copy(update=update)
+                tried = table.model_copy(update={"tensors": tensors})
+                self.quantize(tried)
+                score = self.sqnr(self.target, fitted=True)
+                if score > best:
+                    best, table = score, tried
+        self.quantize(table)
+        return best, self.sqnr(self.target)
+
+    def _groups(self, table: RangeTable) -> list[list[str]]:
+        """Group the linears that read the same activation: their ranges are one."""
+        groups: dict[tuple[float, ...], list[str]] = {}
+        for name, found in table.tensors.items():
+            groups.setdefault((*found.low, *found.high), []).append(name)
+        return list(groups.values())
+
+
+def main() -> int:
+    """Measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, help="float Loop of the sorting model")
+    arguments = parser.parse_args()
+    print("| ranges | method | smoothing | SQNR dB |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        bench = Ablation(arguments.model, Path(name))
+        for granularity in ("shared", "per-iteration"):
+            for method in ("minmax", "mse"):
+                for smoothing in (False, True):
+                    table = bench.ranges(granularity, method, smoothing=smoothing)
+                    bench.quantize(table)
+                    told = "yes" if smoothing else "no"
+                    print(f"| {granularity} | {method} | {told} | {bench.sqnr(bench.target):.2f} |")
+        plain = bench.path, bench.target
+        loopedge.quantize(*plain, scheme="dynamic", min_sqnr_db=0, force=True)
+        print(f"| dynamic | | no | {bench.sqnr(bench.target):.2f} |")
+        for smoothing in (False, True):
+            table = bench.ranges("per-iteration", "mse", smoothing=smoothing)
+            told = "yes" if smoothing else "no"
+            corrected = bench.bias_correction(table)
+            print(f"| per-iteration | mse, bias correction | {told} | {corrected:.2f} |")
+            fitted, judged = bench.final_state(table)
+            print(
+                f"| per-iteration | mse, then final state | {told} | {judged:.2f} "
+                f"({fitted:.2f} on the data it was fitted to) |"
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
