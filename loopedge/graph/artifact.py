@@ -14,7 +14,12 @@ from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 __all__ = ["EXTERNAL_THRESHOLD_BYTES", "artifact_files", "open_artifact", "write_artifact"]
 
 EXTERNAL_THRESHOLD_BYTES = 256 * 1024
-"""Total initializer bytes above which weights go to ``<name>.data`` (benchmarks/export)."""
+"""Total initializer bytes above which weights go to ``<name>.data``.
+
+Weights inside the file cost about as much anonymous memory again, whatever their size, so this is
+no border but the price of having one file: about a sixth of what so small a session takes anyway
+(benchmarks/export/external_data.py).
+"""
 
 
 def open_artifact(path: str | Path) -> ir.Model:
