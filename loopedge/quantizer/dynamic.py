@@ -13,7 +13,6 @@ from loopedge.graph.editing import make_node, replace_node
 from loopedge.graph.weights import Linear
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.rewriting import MICROSOFT, rewrite_linears
-from loopedge.quantizer.table import RoundedInput, TiedTable
 
 __all__ = ["quantize_dynamic"]
 
@@ -37,17 +36,3 @@ class _Dynamic:
         inputs = [node.inputs[0], weight, scale]
         name = node.name or "DynamicQuantizeMatMul"
         replace_node(node, [make_node("DynamicQuantizeMatMul", inputs, name, domain=MICROSOFT)])
-
-    def replace_head(self, table: TiedTable) -> None:
-        source, graph = table.turn.inputs[0], table.head.graph
-        if graph is None:
-            return
-        name = f"{table.head.name}.rounded"
-        rounding = ir.node("DynamicQuantizeLinear", [source], num_outputs=3, name=name)
-        types = (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8)
-        for output, kind, dtype in zip(
-            rounding.outputs, ("values", "scale", "zero_point"), types, strict=True
-        ):
-            output.name, output.type = f"{name}.{kind}", ir.TensorType(dtype)
-        graph.insert_before(table.head, rounding)
-        table.quantize(RoundedInput(*rounding.outputs))

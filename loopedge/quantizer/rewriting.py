@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from loopedge.graph.weights import Linear, linears
 from loopedge.quantizer.coverage import Coverage, Skipped
-from loopedge.quantizer.table import TiedTable, find_tied_table
+from loopedge.quantizer.table import find_tied_table
 from loopedge.quantizer.weights import store_int8
 
 __all__ = ["MICROSOFT", "Scheme", "rewrite_linears"]
@@ -21,10 +21,6 @@ class Scheme(Protocol):
 
     def replace_linear(self, item: Linear) -> None:
         """Replace a linear whose weight is stored as s8 with scales ``<name>.scale``."""
-        ...
-
-    def replace_head(self, table: TiedTable) -> None:
-        """Replace a head that shares its table with the embedding."""
         ...
 
 
@@ -61,10 +57,7 @@ def rewrite_linears(
             coverage.skipped.append(Skipped(name=name, reason=reason))
             continue
         table = find_tied_table(item)
-        if table is None:
-            scheme.replace_linear(item)
-        else:
-            scheme.replace_head(table)
+        scheme.replace_linear(item if table is None else table.store_turned())
         coverage.quantized.append(name)
     return coverage
 

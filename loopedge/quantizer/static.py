@@ -20,11 +20,8 @@ from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.ranges import RangeTable
 from loopedge.quantizer.rewriting import MICROSOFT, rewrite_linears
 from loopedge.quantizer.smoothing import apply_smoothing
-from loopedge.quantizer.table import RoundedInput, TiedTable
 
 __all__ = ["OPERATORS", "quantize_static"]
-
-S8_SHIFT = 128
 
 OPERATORS = ("microsoft", "standard")
 """``microsoft``: MatMulIntegerToFloat; ``standard``: operators of ONNX that are fused to it."""
@@ -92,24 +89,14 @@ class _Static:
         if source is None:
             raise InputError(f"linear {node.name} reads nothing")
         if source not in self._made:
-            self._made[source] = self._round(node, source, ir.DataType.UINT8)
+            self._made[source] = self._round(node, source)
         _replace(item, self._made[source], self._ops)
 
-    def replace_head(self, table: TiedTable) -> None:
-        # s8: the table itself is u8, and one of the two sides must be signed to be fast.
-        source = table.turn.inputs[0]
-        if source is None:
-            raise InputError(f"linear {table.head.name} reads nothing")
-        rounded = self._round(table.head, source, ir.DataType.INT8)
-        table.quantize(RoundedInput(rounded.values, rounded.scale, rounded.zero_point))
-
-    def _round(self, node: ir.Node, source: ir.Value, dtype: ir.DataType) -> _Rounded:
+    def _round(self, node: ir.Node, source: ir.Value) -> _Rounded:
         name = loop_name(node)
         if name not in self._table.tensors:
             raise InputError(f"the ranges lack linear {name}", hint="calibrate again with --data")
         scales, zero_points = self._table.tensors[name].quantization()
-        if dtype == ir.DataType.INT8:
-            zero_points = (zero_points.astype(np.int16) - S8_SHIFT).astype(np.int8)
         rows = f"{RANGE_PREFIX}{name}"
         stored = [
             add_initializer(self._graph, f"{rows}.scale", scales),
@@ -118,7 +105,7 @@ class _Static:
         prefix = node.name or name
         picked = [self._pick(node, value, prefix) for value in stored]
         rounded = make_node("QuantizeLinear", [source, *picked], f"{prefix}.rounded")
-        rounded.outputs[0].type = ir.TensorType(dtype)
+        rounded.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
         rounded.outputs[0].shape = source.shape
         self._insert(node, rounded)
         scale, zero_point = picked

@@ -1,9 +1,9 @@
 """A table that is both embedding and head, as int8: one copy, two readers.
 
-The rows are stored as u8 around 128 with a scale per row, [vocabulary, d]. The embedding gathers rows
-and scales them. The head multiplies the table from the left, W x^T: a constant left operand is
-neither packed nor copied by ONNX Runtime. u8 on the left and s8 on the right is the fast pairing
-(benchmarks/int8/head.py).
+In float the table stands as rows, [vocabulary, d], and the head multiplies it from the left. In eight
+bits it is turned: [d, vocabulary], one scale per word, so that the head is a linear like any other, and
+the embedding gathers columns, which are small. Multiplying the rows from the left in integers would need
+no turning, but ONNX Runtime's kernels for a constant left operand are slower (benchmarks/int8/head.py).
 """
 
 from dataclasses import dataclass
@@ -15,79 +15,64 @@ from loopedge.graph.editing import add_initializer, make_node, replace_node
 from loopedge.graph.weights import Linear
 from loopedge.quantizer.weights import quantize_weight
 
-__all__ = ["RoundedInput", "TiedTable", "find_tied_table"]
-
-MIDDLE = 128
-FLOAT = int(ir.DataType.FLOAT)
-
-
-@dataclass(frozen=True, slots=True)
-class RoundedInput:
-    """What the head reads, in eight bits, with its scale and zero point."""
-
-    values: ir.Value
-    scale: ir.Value
-    zero_point: ir.Value
+__all__ = ["TiedTable", "find_tied_table"]
 
 
 @dataclass(frozen=True, slots=True)
 class TiedTable:
-    """A stored table [vocabulary, d], the nodes that gather its rows, and the head's product."""
+    """A stored table [vocabulary, d], the nodes that gather its rows, and the head's product.
+
+    The head is Transpose, MatMul, Transpose: ``turn`` makes x^T, ``back`` turns W x^T into x W^T.
+    """
 
     weight: ir.Value
     gathers: list[ir.Node]
+    turn: ir.Node
     head: ir.Node
+    back: ir.Node
 
-    @property
-    def turn(self) -> ir.Node:
-        """The Transpose of what the head reads."""
-        turned = self.head.inputs[1]
-        producer = None if turned is None else turned.producer()
-        if producer is None:
-            raise ValueError(f"{self.head.name} reads no Transpose")
-        return producer
+    def store_turned(self) -> Linear:
+        """Store the table as s8 [d, vocabulary] with scales, in place.
 
-    def quantize(self, rounded: RoundedInput) -> None:
-        """Replace table, embedding and head, in place."""
+        Returns:
+            The head as a linear that reads it.
+        """
         graph, name = self.weight.graph, self.weight.name or ""
         if graph is None or self.weight.const_value is None:
-            return
+            raise ValueError(f"{name} is no stored table")
         values, scales = quantize_weight(self.weight.const_value.numpy(), axis=0)
-        stored = (values.astype(np.int16) + MIDDLE).astype(np.uint8)
-        self.weight.const_value = ir.tensor(stored, name=name)
-        self.weight.type = ir.TensorType(ir.DataType.UINT8)
-        scale = add_initializer(graph, f"{name}.scale", scales[:, None])
-        middle = add_initializer(graph, f"{name}.zero_point", np.array(MIDDLE, np.uint8))
-        shift = add_initializer(graph, f"{name}.shift", np.array(MIDDLE, np.float32))
-        for gather in self.gathers:
-            self._replace_gather(gather, scale, shift)
-        self._replace_head(rounded, scale, middle)
-
-    def _replace_gather(self, gather: ir.Node, scale: ir.Value, shift: ir.Value) -> None:
-        name, ids = gather.name or "embedding", gather.inputs[1]
-        rows = make_node("Gather", [self.weight, ids], f"{name}.rows", {"axis": 0})
-        rows.outputs[0].type = self.weight.type
-        scales = make_node("Gather", [scale, ids], f"{name}.scales", {"axis": 0})
-        floats = make_node("Cast", rows.outputs, f"{name}.float", {"to": FLOAT})
-        centred = make_node("Sub", [floats.outputs[0], shift], f"{name}.centred")
-        scaled = make_node("Mul", [centred.outputs[0], scales.outputs[0]], name)
-        replace_node(gather, [rows, scales, floats, centred, scaled])
-
-    def _replace_head(self, rounded: RoundedInput, scale: ir.Value, middle: ir.Value) -> None:
-        name, turn = self.head.name or "head", self.turn
-        turned = make_node(
-            "Transpose", [rounded.values], f"{name}.turned", {"perm": turn.attributes["perm"].value}
+        turned = np.ascontiguousarray(values.T)
+        self.weight.const_value = ir.tensor(turned, name=name)
+        self.weight.type, self.weight.shape = (
+            ir.TensorType(ir.DataType.INT8),
+            ir.Shape(turned.shape),
         )
-        turned.outputs[0].type = rounded.values.type
-        inputs = [self.weight, turned.outputs[0], middle, rounded.zero_point]
-        product = make_node("MatMulInteger", inputs, name)
-        product.outputs[0].type = ir.TensorType(ir.DataType.INT32)
-        floats = make_node("Cast", product.outputs, f"{name}.float", {"to": FLOAT})
-        both = make_node("Mul", [scale, rounded.scale], f"{name}.scales")
-        scaled = make_node("Mul", [floats.outputs[0], both.outputs[0]], f"{name}.scaled")
-        replace_node(self.head, [turned, product, floats, both, scaled])
-        if turn.graph is not None and not turn.outputs[0].uses():
-            turn.graph.remove(turn, safe=True)
+        scale = add_initializer(graph, f"{name}.scale", scales)
+        for gather in self.gathers:
+            self._replace_gather(gather, graph, scale)
+        product = make_node("MatMul", [self.turn.inputs[0], self.weight], self.head.name or "head")
+        replace_node(self.back, [product])
+        for node in (self.head, self.turn):
+            if node.graph is not None and not node.outputs[0].uses():
+                node.graph.remove(node, safe=True)
+        return Linear(product, self.weight, 1)
+
+    def _replace_gather(self, gather: ir.Node, graph: ir.Graph, scale: ir.Value) -> None:
+        name, ids = gather.name or "embedding", gather.inputs[1]
+        if ids is None or ids.shape is None:
+            raise ValueError(f"{name} gathers by ids of unknown rank")
+        rank = len(ids.shape)
+        last = add_initializer(graph, "loopedge.last_axis", np.array([-1], np.int64))
+        columns = make_node("Gather", [self.weight, ids], f"{name}.columns", {"axis": 1})
+        columns.outputs[0].type = self.weight.type
+        order = [*range(1, rank + 1), 0]
+        rows = make_node("Transpose", columns.outputs, f"{name}.rows", {"perm": order})
+        rows.outputs[0].type = self.weight.type
+        floats = make_node("Cast", rows.outputs, f"{name}.float", {"to": int(ir.DataType.FLOAT)})
+        scales = make_node("Gather", [scale, ids], f"{name}.scales", {"axis": 0})
+        lifted = make_node("Unsqueeze", [scales.outputs[0], last], f"{name}.lifted")
+        scaled = make_node("Mul", [floats.outputs[0], lifted.outputs[0]], name)
+        replace_node(gather, [columns, rows, floats, scales, lifted, scaled])
 
 
 def find_tied_table(item: Linear) -> TiedTable | None:
@@ -96,13 +81,18 @@ def find_tied_table(item: Linear) -> TiedTable | None:
         return None
     turned = item.node.inputs[1]
     turn = None if turned is None else turned.producer()
-    if turn is None or turn.op_type != "Transpose":
+    after = list(item.node.outputs[0].consumers())
+    if turn is None or turn.op_type != "Transpose" or len(after) != 1:
+        return None
+    if after[0].op_type != "Transpose":
         return None
     gathers = [node for node in item.weight.consumers() if node is not item.node]
     plain = all(
         node.op_type == "Gather"
         and node.inputs[0] is item.weight
+        and node.inputs[1] is not None
+        and node.inputs[1].shape is not None
         and ("axis" not in node.attributes or node.attributes["axis"].as_int() == 0)
         for node in gathers
     )
-    return TiedTable(item.weight, gathers, item.node) if plain else None
+    return TiedTable(item.weight, gathers, turn, item.node, after[0]) if plain else None

@@ -114,7 +114,7 @@ def test_onnxruntime_runs_integer_products_in_the_core(
     domains = {node.domain for node in written.graph.all_nodes()}
     assert domains == ({"", "com.microsoft"} if ops == "microsoft" else {""})
     kinds = optimized(tmp_path / "q.onnx", tmp_path)
-    assert kinds.count("MatMulIntegerToFloat") == core
+    assert kinds.count("MatMulIntegerToFloat") == core + 1
     assert "MatMul" not in kinds
     tables = [name for name in written.graph.initializers if name.startswith("range.core")]
     assert len(tables) == 2 * 4  # scales and zero points of four activations
