@@ -19,6 +19,7 @@ from loopedge.exporter.example import example_inputs
 from loopedge.exporter.verify import Case, ExampleMaker, Measured, resized_examples, verify_artifact
 from loopedge.files import check_target, file_sha256
 from loopedge.graph.artifact import write_artifact
+from loopedge.graph.attention import merge_head_axes
 from loopedge.graph.folding import fold_constants
 from loopedge.graph.layout import fold_weight_layouts
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
@@ -190,6 +191,7 @@ def optimise(graph: ir.Model) -> None:
     fold_weight_layouts(graph)
     simplify_reshapes(graph)
     fold_constants(graph)
+    merge_head_axes(graph)
     hoist_invariants(graph)
     tidy(graph)
 

@@ -173,7 +173,9 @@ def _value_projection_of(source: ir.Value) -> list[tuple[ir.Value, int]]:
     if node is None or node.op_type != "Attention" or len(node.outputs[0].consumers()) != 1:
         return []
     last = node.inputs[2]
-    linear = None if last is None else _before(last, {"Reshape", "Transpose"})
+    if last is None or len(last.consumers()) != 1:
+        return []
+    linear = _before(last, {"Reshape", "Transpose"})
     divided: list[tuple[ir.Value, int]] = []
     if linear is not None and linear.op_type == "Add":
         first, second = linear.inputs
