@@ -11,12 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
 import loopedge
-import loopedge.exporter.pipeline as pipeline
 from loopedge.graph.artifact import open_artifact
 from loopedge.profiler.process import MeasuredProcess
 
@@ -31,12 +31,8 @@ def export_both(folder: Path) -> dict[str, Path]:
     model = loopedge.LoopedTransformer(config).eval()
     paths = {"without": folder / "without.onnx", "with": folder / "with.onnx"}
     loopedge.export(model, paths["with"])
-    merge = pipeline.merge_head_axes
-    pipeline.merge_head_axes = lambda _: False
-    try:
+    with mock.patch("loopedge.exporter.pipeline.merge_head_axes"):
         loopedge.export(model, paths["without"])
-    finally:
-        pipeline.merge_head_axes = merge
     return paths
 
 

@@ -2,11 +2,10 @@
 
 Ranges shared or per iteration, min-max or least squared error, smoothing; and two ideas that did not win
 and are not in the library: bias correction per iteration, and ranges found by minimising the error of
-the final state (coordinate descent over the ranges of all linears). Needs the model that
-`tasks.py --models FOLDER` leaves behind.
+the final state (coordinate descent over the ranges of all linears). Trains the model first, in two
+minutes, unless it is given one.
 
-    python benchmarks/int8/tasks.py --models build/int8
-    python benchmarks/int8/ablation.py build/int8/sorting.loop.onnx
+    python benchmarks/int8/ablation.py [MODEL.onnx]
 """
 
 import argparse
@@ -30,6 +29,8 @@ from loopedge.graph.weights import linears
 from loopedge.quantizer.compare import sqnr_db
 from loopedge.quantizer.ranges import RangeTable
 from loopedge.quantizer.smoothing import apply_smoothing, rescaled_products
+from loopedge.trainer.config import make_model_config, make_train_config
+from loopedge.trainer.pipeline import train
 
 TASK = SortingTask(length=12, vocab=24)
 FACTORS = (0.8, 0.9, 1.1)
@@ -150,14 +151,23 @@ class Ablation:
         return list(groups.values())
 
 
+def trained(folder: Path) -> Path:
+    """Train and export the sorting model of `tasks.py`."""
+    config = make_model_config(TASK, d_model=64, heads=4, loops=8)
+    training = make_train_config(steps=1200, batch_size=64, lr=2e-3)
+    train(TASK, config, training, folder / "sorting.pt")
+    loopedge.export(folder / "sorting.pt", folder / "sorting.onnx")
+    return folder / "sorting.onnx"
+
+
 def main() -> int:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path, help="float Loop of the sorting model")
+    parser.add_argument("model", type=Path, nargs="?", help="float Loop of a sorting model")
     arguments = parser.parse_args()
     print("| ranges | method | smoothing | SQNR dB |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
-        bench = Ablation(arguments.model, Path(name))
+        bench = Ablation(arguments.model or trained(Path(name)), Path(name))
         for granularity in ("shared", "per-iteration"):
             for method in ("minmax", "mse"):
                 for smoothing in (False, True):
