@@ -37,7 +37,7 @@ def collect(
     data: str | Path | Iterable[Feeds],
     *,
     granularity: Granularity = "per-iteration",
-    method: str = "minmax",
+    method: str = "mse",
     smoothing: bool | None = None,
     samples: int | None = None,
     loops: int | None = None,
@@ -70,7 +70,7 @@ def collect(
     if method not in METHODS:
         raise InputError(
             f"method {method!r} is not known, known are {', '.join(METHODS)}",
-            hint="--method minmax",
+            hint="--method mse",
         )
     if samples is not None and samples < 1:
         raise InputError(f"samples is {samples}, at least 1 is needed", hint="--samples 64")

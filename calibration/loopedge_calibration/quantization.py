@@ -25,7 +25,7 @@ def calibrate_and_quantize(
     data: str | Path | None = None,
     scheme: str | None = None,
     granularity: Granularity = "per-iteration",
-    method: str = "minmax",
+    method: str = "mse",
     smoothing: bool = True,
     samples: int = DEFAULT_SAMPLES,
     ranges_file: str | Path | None = None,

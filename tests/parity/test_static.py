@@ -60,7 +60,7 @@ def test_both_forms_give_the_same_ranges_and_the_same_outputs(
     tables, outputs = [], []
     for form in ("loop", "unrolled"):
         source = exported("tokens", form=form)
-        tables.append(loopedge_calibration.collect(source, data))
+        tables.append(loopedge_calibration.collect(source, data, method="minmax"))
         loopedge.quantize(source, tmp_path / f"{form}.onnx", ranges=tables[0], inputs=data[:2])
         session = loopedge.Session(tmp_path / f"{form}.onnx", threads=1)
         outputs.append(session.run(data[0])["logits"])
@@ -80,7 +80,7 @@ def test_ranges_are_those_of_each_iteration(exported: Exporter) -> None:
     from loopedge.model.transformer import rms_norm
 
     model, data = make_model("tokens"), samples("tokens", batches=2)
-    table = loopedge_calibration.collect(exported("tokens"), data, smoothing=False)
+    table = loopedge_calibration.collect(exported("tokens"), data, method="minmax", smoothing=False)
     found = table.tensors["core/linear"]
     lows, highs = np.full(3, np.inf), np.full(3, -np.inf)
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_a_result_does_not_depend_on_the_rest_of_the_batch(
 def test_granularities(exported: Exporter) -> None:
     data, source = samples("tokens", batches=8), exported("tokens")
     found = {
-        name: loopedge_calibration.collect(source, data, granularity=name)
+        name: loopedge_calibration.collect(source, data, granularity=name, method="minmax")
         for name in ("per-iteration", "shared", "auto")
     }
     shared = found["shared"].tensors["core/linear"]
@@ -234,7 +234,7 @@ def test_files_and_folders_of_samples(exported: Exporter, tmp_path: Path) -> Non
         np.savez(folder / f"{index}.npz", **feeds)
     source = exported("padded")
     tables = [
-        loopedge_calibration.collect(source, given)
+        loopedge_calibration.collect(source, given, method="minmax")
         for given in (data, tmp_path / "all.npz", tmp_path / "packed.npz", folder)
     ]
     for table in tables[1:]:

@@ -38,7 +38,7 @@ def quantize(
     method: Annotated[
         Literal["minmax", "mse", "percentile", "entropy"],
         typer.Option(help="How a range is found from the samples."),
-    ] = "minmax",
+    ] = "mse",
     smoothing: Annotated[
         bool,
         typer.Option(
