@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from loopedge.errors import InputError
 from loopedge.graph.unrolling import CORE_NAME
 from loopedge.graph.weights import Linear, linears, loop_name
 
 __all__ = [
+    "SmoothingGroup",
     "apply_smoothing",
     "best_factors",
     "rescaled_products",
@@ -32,25 +34,24 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
-    """Linears that read one activation, and what can take the division.
+class SmoothingGroup:
+    """The weights of linears that read one activation, and what can take the division.
 
-    ``divided``: initializers and the axis whose entries are divided.
+    ``divided``: initializers, each with the axis whose entries are divided.
     """
 
-    names: list[str]
     weights: list[ir.Value]
     divided: list[tuple[ir.Value, int]]
 
 
-def smoothable(model: ir.Model) -> dict[str, _Group]:
+def smoothable(model: ir.Model) -> dict[str, SmoothingGroup]:
     """Find the groups of linears whose activation can be smoothed, by their first linear's name."""
     found: dict[ir.Value, list[Linear]] = {}
     for item in linears(model):
         source = item.node.inputs[0]
         if item.index == 1 and item.node.op_type == "MatMul" and source is not None:
             found.setdefault(source, []).append(item)
-    groups: dict[str, _Group] = {}
+    groups: dict[str, SmoothingGroup] = {}
     for source, items in found.items():
         name = loop_name(items[0].node)
         weights = list(dict.fromkeys(item.weight for item in items))
@@ -59,11 +60,13 @@ def smoothable(model: ir.Model) -> dict[str, _Group]:
             continue
         divided = _table_of(source) or _value_projection_of(source)
         if divided and not _read_elsewhere(weights, model):
-            groups[name] = _Group([loop_name(item.node) for item in items], weights, divided)
+            groups[name] = SmoothingGroup(weights, divided)
     return groups
 
 
-def smoothing_factors(group: _Group, largest: Array, *, strength: float) -> npt.NDArray[np.float32]:
+def smoothing_factors(
+    group: SmoothingGroup, largest: Array, *, strength: float
+) -> npt.NDArray[np.float32]:
     """Return the factors of a group.
 
     Args:
@@ -85,7 +88,7 @@ def smoothing_factors(group: _Group, largest: Array, *, strength: float) -> npt.
     return np.asarray(factors / middle, np.float32)
 
 
-def best_factors(group: _Group, largest: Array) -> npt.NDArray[np.float32]:
+def best_factors(group: SmoothingGroup, largest: Array) -> npt.NDArray[np.float32]:
     """Return the factors whose expected rounding noise in the products is least.
 
     Noise of the activations: the step of their range, squared, times the weights' power; of the
@@ -95,7 +98,7 @@ def best_factors(group: _Group, largest: Array) -> npt.NDArray[np.float32]:
     return min(tried, key=lambda factors: _expected_noise(group, largest, factors))
 
 
-def _expected_noise(group: _Group, largest: Array, factors: Array) -> float:
+def _expected_noise(group: SmoothingGroup, largest: Array, factors: Array) -> float:
     power = 0.0
     for weight in group.weights:
         smoothed = _array(weight).astype(np.float64) * factors[:, None]
@@ -114,12 +117,18 @@ def apply_smoothing(model: ir.Model, factors: Mapping[str, Array]) -> None:
     Args:
         model: A float graph, loop or unrolled.
         factors: float (channels,) by the name of a group's first linear.
+
+    Raises:
+        InputError: The graph has no such group, or another width.
     """
     groups = smoothable(model)
-    for name, group in groups.items():
-        if name not in factors:
-            continue
-        scale = np.asarray(factors[name], np.float32)
+    for name, found in factors.items():
+        group, scale = groups.get(name), np.asarray(found, np.float32)
+        if group is None or any(len(_array(weight)) != len(scale) for weight in group.weights):
+            raise InputError(
+                f"the ranges smooth what {name} reads, this graph cannot",
+                hint="calibrate this file: loopedge quantize --data samples.npz",
+            )
         for value, axis in group.divided:
             shape = [1] * len(_array(value).shape)
             shape[axis] = -1

@@ -276,6 +276,16 @@ def test_ranges_of_another_model_or_damaged_ones_are_refused(
     target = tmp_path / "q.onnx"
     with pytest.raises(InputError, match="another model"):
         loopedge.quantize(exported("plain"), target, ranges=table)
+    foreign = table.model_copy(
+        update={
+            "tensors": {
+                name: item.model_copy(update={"smoothing": [1.0, 2.0]})
+                for name, item in table.tensors.items()
+            }
+        }
+    )
+    with pytest.raises(InputError, match="this graph cannot"):
+        loopedge.quantize(exported("tokens"), target, ranges=foreign)
     fewer = table.model_copy(update={"loops": 2})
     with pytest.raises(InputError, match="hold 2 iterations"):
         loopedge.quantize(exported("tokens"), target, ranges=fewer)
