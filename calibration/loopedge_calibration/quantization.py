@@ -32,6 +32,7 @@ def calibrate_and_quantize(
     save_ranges: str | Path | None = None,
     ops: str = "microsoft",
     keep: Sequence[str] = (),
+    reduce_range: bool = False,
     min_coverage: float = 1.0,
     min_sqnr_db: float = MIN_SQNR_DB,
     threads: int | None = None,
@@ -52,6 +53,7 @@ def calibrate_and_quantize(
         save_ranges: Also write the ranges to this file.
         ops: As in `loopedge.quantize`, like the rest.
         keep: Linears to leave in float.
+        reduce_range: Store weights in seven bits.
         min_coverage: Share of the core's linears that must become int8.
         min_sqnr_db: Floor of the outputs' SQNR.
         threads: Threads of ONNX Runtime.
@@ -89,6 +91,7 @@ def calibrate_and_quantize(
         ranges=table,
         ops=ops,
         keep=keep,
+        reduce_range=reduce_range,
         inputs=inputs,
         min_coverage=min_coverage,
         min_sqnr_db=min_sqnr_db,

@@ -13,13 +13,16 @@ from loopedge.graph.editing import make_node, replace_node
 from loopedge.graph.weights import Linear
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.rewriting import MICROSOFT, rewrite_linears
+from loopedge.quantizer.weights import INT8_LIMIT
 
 __all__ = ["quantize_dynamic"]
 
 
-def quantize_dynamic(model: ir.Model, *, keep: Mapping[str, str] | None = None) -> Coverage:
+def quantize_dynamic(
+    model: ir.Model, *, keep: Mapping[str, str] | None = None, limit: int = INT8_LIMIT
+) -> Coverage:
     """Replace the linears of a graph, in place; see `rewrite_linears`."""
-    coverage = rewrite_linears(model, _Dynamic(), keep=keep)
+    coverage = rewrite_linears(model, _Dynamic(), keep=keep, limit=limit)
     if coverage.quantized:
         model.graph.opset_imports[MICROSOFT] = 1
     return coverage

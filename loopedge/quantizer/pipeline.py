@@ -20,6 +20,7 @@ from loopedge.quantizer.dynamic import quantize_dynamic
 from loopedge.quantizer.ranges import RangeTable, read_ranges, weights_sha256
 from loopedge.quantizer.smoothing import rescaled_products
 from loopedge.quantizer.static import OPERATORS, quantize_static
+from loopedge.quantizer.weights import INT8_LIMIT, REDUCED_LIMIT
 
 __all__ = ["MIN_SQNR_DB", "SCHEMES", "QuantizeResult", "quantize"]
 
@@ -66,6 +67,7 @@ def quantize(
     ranges: RangeTable | str | Path | None = None,
     ops: str = "microsoft",
     keep: Sequence[str] = (),
+    reduce_range: bool = False,
     inputs: Sequence[Feeds] | None = None,
     min_coverage: float = 1.0,
     min_sqnr_db: float = MIN_SQNR_DB,
@@ -82,6 +84,7 @@ def quantize(
         ranges: A table of `loopedge_calibration.collect`, or its file.
         ops: ``microsoft`` (MatMulIntegerToFloat), or ``standard``: operators of ONNX alone.
         keep: Linears to leave in float, by node name as in the loop form.
+        reduce_range: Store weights in seven bits: on processors without VNNI eight can overflow.
         inputs: Batches to verify on; default: generated ones.
         min_coverage: Share of the core's linears that must become int8, 0 to 1; linears kept on
             request do not count as missed.
@@ -113,10 +116,11 @@ def quantize(
     quantized = reference.clone()
     source_bytes = weight_bytes(reference)
     kept = _kept(reference, keep)
+    limit = REDUCED_LIMIT if reduce_range else INT8_LIMIT
     if table is not None and scheme == "static":
-        coverage = quantize_static(quantized, table, ops=ops, keep=kept)
+        coverage = quantize_static(quantized, table, ops=ops, keep=kept, limit=limit)
     else:
-        coverage = quantize_dynamic(quantized, keep=kept)
+        coverage = quantize_dynamic(quantized, keep=kept, limit=limit)
     _check_coverage(coverage, set(kept), min_coverage, model)
     rewritten = time.perf_counter()
 
@@ -159,7 +163,7 @@ def quantize(
         weight_bytes=weight_bytes(quantized),
         source_weight_bytes=source_bytes,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
-        notes=_notes(table if scheme == "static" else None),
+        notes=_notes(table if scheme == "static" else None, reduce_range=reduce_range),
         seconds={
             "rewrite": rewritten - started,
             "write": time.perf_counter() - rewritten - verify_seconds,
@@ -225,13 +229,14 @@ def _recipe(
     return recipe
 
 
-def _notes(table: RangeTable | None) -> list[str]:
+def _notes(table: RangeTable | None, *, reduce_range: bool) -> list[str]:
     notes = [] if table is None else list(table.warnings)
     features = this_processor().features
     if features and FAST_INT8.isdisjoint(features):
         notes.append(
             "this processor has no VNNI, i8mm or dot-product instructions: int8 saves memory here, "
             "but little time"
+            + ("" if reduce_range else ", and products may overflow: add --reduce-range")
         )
     return notes
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from loopedge.graph.weights import Linear, linears
 from loopedge.quantizer.coverage import Coverage, Skipped
 from loopedge.quantizer.table import find_tied_table
-from loopedge.quantizer.weights import store_int8
+from loopedge.quantizer.weights import INT8_LIMIT, store_int8
 
 __all__ = ["MICROSOFT", "Scheme", "rewrite_linears"]
 
@@ -25,7 +25,11 @@ class Scheme(Protocol):
 
 
 def rewrite_linears(
-    model: ir.Model, scheme: Scheme, *, keep: Mapping[str, str] | None = None
+    model: ir.Model,
+    scheme: Scheme,
+    *,
+    keep: Mapping[str, str] | None = None,
+    limit: int = INT8_LIMIT,
 ) -> Coverage:
     """Replace the linears of a graph, in place.
 
@@ -33,6 +37,7 @@ def rewrite_linears(
         model: A float graph whose linears are MatMul with weights [in, out].
         scheme: Makes the replacements.
         keep: Linears to leave in float, by node name, with the reason.
+        limit: Largest magnitude of a stored weight.
 
     Returns:
         What was replaced and what was not.
@@ -50,14 +55,14 @@ def rewrite_linears(
         reasons[weight] = named[0] if named else _reason_for_float(weight, items)
     for weight, reason in reasons.items():
         if reason is None and find_tied_table(readers[weight][0]) is None:
-            store_int8(weight)
+            store_int8(weight, limit)
     for item in found:
         reason, name = reasons[item.weight], item.node.name or item.weight.name or ""
         if reason is not None:
             coverage.skipped.append(Skipped(name=name, reason=reason))
             continue
         table = find_tied_table(item)
-        scheme.replace_linear(item if table is None else table.store_turned())
+        scheme.replace_linear(item if table is None else table.store_turned(limit))
         coverage.quantized.append(name)
     return coverage
 

@@ -20,6 +20,7 @@ from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.ranges import RangeTable
 from loopedge.quantizer.rewriting import MICROSOFT, rewrite_linears
 from loopedge.quantizer.smoothing import apply_smoothing
+from loopedge.quantizer.weights import INT8_LIMIT
 
 __all__ = ["OPERATORS", "quantize_static"]
 
@@ -33,6 +34,7 @@ def quantize_static(
     *,
     ops: str = "microsoft",
     keep: Mapping[str, str] | None = None,
+    limit: int = INT8_LIMIT,
 ) -> Coverage:
     """Replace the linears of a graph, in place; see `rewrite_linears`.
 
@@ -41,6 +43,7 @@ def quantize_static(
         table: Ranges by linear, named as in the loop form.
         ops: One of `OPERATORS`.
         keep: Linears to leave in float, by node name, with the reason.
+        limit: Largest magnitude of a stored weight.
 
     Returns:
         What was replaced and what was not.
@@ -54,7 +57,7 @@ def quantize_static(
         if found.smoothing is not None
     }
     apply_smoothing(model, factors)
-    coverage = rewrite_linears(model, _Static(model, table, ops), keep=keep)
+    coverage = rewrite_linears(model, _Static(model, table, ops), keep=keep, limit=limit)
     if coverage.quantized and ops == "microsoft":
         model.graph.opset_imports[MICROSOFT] = 1
     return coverage

@@ -31,8 +31,11 @@ class TiedTable:
     head: ir.Node
     back: ir.Node
 
-    def store_turned(self) -> Linear:
+    def store_turned(self, limit: int) -> Linear:
         """Store the table as s8 [d, vocabulary] with scales, in place.
+
+        Args:
+            limit: Largest magnitude of a stored value.
 
         Returns:
             The head as a linear that reads it.
@@ -40,7 +43,7 @@ class TiedTable:
         graph, name = self.weight.graph, self.weight.name or ""
         if graph is None or self.weight.const_value is None:
             raise ValueError(f"{name} is no stored table")
-        values, scales = quantize_weight(self.weight.const_value.numpy(), axis=0)
+        values, scales = quantize_weight(self.weight.const_value.numpy(), axis=0, limit=limit)
         turned = np.ascontiguousarray(values.T)
         self.weight.const_value = ir.tensor(turned, name=name)
         self.weight.type, self.weight.shape = (

@@ -8,10 +8,13 @@ import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer
 
-__all__ = ["INT8_LIMIT", "quantize_weight", "store_int8"]
+__all__ = ["INT8_LIMIT", "REDUCED_LIMIT", "quantize_weight", "store_int8"]
 
 INT8_LIMIT = 127
 """Largest magnitude; -128 stays unused, so that the range is symmetric."""
+
+REDUCED_LIMIT = 63
+"""Seven bits: without VNNI, u8 x s8 products are added in pairs of 16 bits, which eight overflow."""
 
 
 def quantize_weight(
@@ -44,12 +47,12 @@ def quantize_weight(
     return values.astype(np.int8), scales
 
 
-def store_int8(weight: ir.Value) -> None:
+def store_int8(weight: ir.Value, limit: int = INT8_LIMIT) -> None:
     """Replace a stored weight [in, out] by s8 values under its name; scales go to ``<name>.scale``."""
     graph, name, tensor = weight.graph, weight.name or "", weight.const_value
     if graph is None or tensor is None:
         return
-    values, scales = quantize_weight(tensor.numpy())
+    values, scales = quantize_weight(tensor.numpy(), limit=limit)
     weight.const_value = ir.tensor(values, name=name)
     weight.type = ir.TensorType(ir.DataType.INT8)
     add_initializer(graph, f"{name}.scale", scales)

@@ -109,8 +109,8 @@ def test_the_loop_count_stays_selectable(exported: Exporter, tmp_path: Path) -> 
 def test_a_wrong_weight_is_refused_and_leaves_nothing(
     exported: Exporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(weight: Any) -> Any:
-        values, scales = quantize_weight(weight)
+    def wrong(weight: Any, **options: Any) -> Any:
+        values, scales = quantize_weight(weight, **options)
         return values[:, ::-1].copy(), scales
 
     monkeypatch.setattr("loopedge.quantizer.weights.quantize_weight", wrong)
@@ -147,3 +147,14 @@ def test_a_core_that_stays_in_float_is_fatal(exported: Exporter, tmp_path: Path)
         loopedge.quantize(tmp_path / "spied.onnx", tmp_path / "int8.onnx")
     result = loopedge.quantize(tmp_path / "spied.onnx", tmp_path / "int8.onnx", min_coverage=0.5)
     assert "also read by Identity" in result.matmuls["skipped"][0]["reason"]
+
+
+def test_a_reduced_range_uses_seven_bits(exported: Exporter, tmp_path: Path) -> None:
+    whole = loopedge.quantize(exported("tokens"), tmp_path / "whole.onnx")
+    reduced = loopedge.quantize(exported("tokens"), tmp_path / "reduced.onnx", reduce_range=True)
+    assert 20 < reduced.sqnr_db < whole.sqnr_db
+    stored = ir.load(tmp_path / "reduced.onnx").graph.initializers
+    for name in ("core_layers.0.mlp.up.weight", "embedding.weight"):
+        tensor = stored[name].const_value
+        assert tensor is not None
+        assert np.abs(tensor.numpy().astype(int)).max() == 63

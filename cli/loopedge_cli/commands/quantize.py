@@ -60,6 +60,10 @@ def quantize(
     keep: Annotated[
         list[str] | None, typer.Option(help="Leave this linear in float; may be repeated.")
     ] = None,
+    reduce_range: Annotated[
+        bool,
+        typer.Option("--reduce-range", help="Weights in seven bits, for processors without VNNI."),
+    ] = False,
     min_coverage: Annotated[
         float,
         typer.Option(min=0.0, max=1.0, help="Share of the core's linears that must become int8."),
@@ -93,6 +97,7 @@ def quantize(
                 save_ranges=save_ranges,
                 ops=ops,
                 keep=keep or (),
+                reduce_range=reduce_range,
                 min_coverage=min_coverage,
                 min_sqnr_db=MIN_SQNR_DB if min_sqnr_db is None else min_sqnr_db,
                 threads=threads,
