@@ -67,7 +67,9 @@ def calibrate_and_quantize(
     for target in (path, save_ranges):
         if target is not None:
             check_target(Path(target), force=force)
-    static = scheme == "static" or (scheme is None and (data or ranges_file) is not None)
+    if scheme is None:
+        scheme = "static" if (data or ranges_file) is not None else "dynamic"
+    static = scheme == "static"
     table, inputs = None, None
     if static and ranges_file is not None:
         table = read_ranges(ranges_file)
@@ -87,7 +89,7 @@ def calibrate_and_quantize(
     result = loopedge.quantize(
         model,
         path,
-        scheme="static" if static else "dynamic",
+        scheme=scheme,
         ranges=table,
         ops=ops,
         keep=keep,

@@ -79,7 +79,7 @@ def quantize_view(result: "Result") -> "RenderableType":
     told = result.to_json()
     skipped = [(item["name"], item["reason"]) for item in told["matmuls"]["skipped"]]
     rows = [
-        ("scheme", str(told["scheme"])),
+        ("scheme", _scheme_text(told)),
         ("int8", _coverage_text(told["matmuls"])),
         ("verified", f"[green]against the float model[/green], SQNR {_decibels(told['sqnr_db'])}"),
         (
@@ -90,6 +90,14 @@ def quantize_view(result: "Result") -> "RenderableType":
         *_file_rows(told["files"]),
     ]
     return _page(Path(told["path"]).name, rows, _list("left in float", ("reason",), skipped))
+
+
+def _scheme_text(told: dict[str, Any]) -> str:
+    """Say ``static, ranges per-iteration, mse, 128 samples``, or the scheme alone."""
+    if told["ranges"] is None:
+        return str(told["scheme"])
+    samples = _count(told["samples"], "sample")
+    return f"{told['scheme']}, ranges {told['ranges']}, {told['method']}, {samples}"
 
 
 def inference_view(result: "Result") -> "RenderableType":

@@ -1,5 +1,6 @@
 """Calibrated int8 inside the loop: ranges, both forms, the optimized graph, bad input."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import loopedge_calibration
 from loopedge.errors import InputError, VerificationError
 from loopedge.graph.weights import linears
 from loopedge.quantizer.ranges import RangeTable, read_ranges
+from loopedge_calibration.quantization import calibrate_and_quantize
 from tests.parity.models import KINDS, Sizes, make_inputs, make_model
 
 Exporter = Callable[..., Path]
@@ -329,3 +331,24 @@ def test_a_linear_can_be_kept_in_float(exported: Exporter, tmp_path: Path) -> No
         }
     with pytest.raises(InputError, match="no linear core/nothing"):
         loopedge.quantize(source, tmp_path / "x.onnx", ranges=ranges, keep=["core/nothing"])
+
+
+def test_an_unknown_scheme_never_becomes_another(exported: Exporter, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="scheme 'weight-int9' is not known"):
+        calibrate_and_quantize(exported("tokens"), tmp_path / "q.onnx", scheme="weight-int9")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_people_see_what_the_ranges_come_from(exported: Exporter, tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from loopedge_cli.views import quantize_view
+
+    data = samples("tokens")
+    ranges = loopedge_calibration.collect(exported("tokens"), data)
+    result = loopedge.quantize(
+        exported("tokens"), tmp_path / "q.onnx", ranges=ranges, inputs=data[:2]
+    )
+    console = Console(width=160, file=io.StringIO(), record=True)
+    console.print(quantize_view(result))
+    assert "static, ranges per-iteration, mse, 24 samples" in console.export_text()
