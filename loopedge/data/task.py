@@ -50,9 +50,29 @@ class Batch:
     attention_mask: Array | None = None
 
     def feeds(self, names: Sequence[str]) -> dict[str, Array]:
-        """Return the inputs under the names of an exported graph's inputs, in their order."""
-        given = [self.inputs] if self.attention_mask is None else [self.inputs, self.attention_mask]
-        return dict(zip(names, given, strict=True))
+        """Return the inputs under the names of an exported graph's inputs, in their order.
+
+        A graph that takes a mask where the batch has none gets one that keeps all; a mask that the
+        graph does not take is an error, as padding would be read as data.
+
+        Args:
+            names: The inputs of the graph: the first, and ``attention_mask`` where it takes one.
+
+        Raises:
+            InputError: The batch is padded and the graph takes no mask.
+        """
+        first, *more = names
+        mask = self.attention_mask
+        if not more:
+            if mask is not None:
+                raise InputError(
+                    "the samples are padded and the model takes no attention_mask",
+                    hint="loopedge export --padding",
+                )
+            return {first: self.inputs}
+        if mask is None:
+            mask = np.ones(self.inputs.shape[:2], np.int64)
+        return {first: self.inputs, **dict(zip(more, [mask], strict=True))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

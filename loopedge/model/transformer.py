@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  PyTorch's own name for it
 from torch import Tensor, nn
 
+from loopedge.errors import InputError
 from loopedge.model.config import LoopedConfig
 from loopedge.model.contract import LoopedModule, Tensors, as_tuple
 from loopedge.model.timestep import (
@@ -162,8 +163,12 @@ class LoopedTransformer(LoopedModule):
         Returns:
             The state float32 (batch, sequence, d_model) and the context: rotary tables, then the
             boolean mask, as far as the configuration needs them.
+
+        Raises:
+            InputError: The sequence is longer than the learned positions.
         """
         length = inputs.shape[1]
+        self._check_length(length)
         if self.config.vocab_size is not None:
             x = self.embedding(inputs)
         else:
@@ -177,6 +182,17 @@ class LoopedTransformer(LoopedModule):
         if attention_mask is not None:
             context = (*context, attention_pattern(attention_mask, causal=self.config.causal))
         return x, context
+
+    def _check_length(self, length: int) -> None:
+        """Refuse what the learned positions do not reach: a single one would be broadcast."""
+        # A comparison would fix the axis while the graph is captured; the artifact carries the limit.
+        if torch.compiler.is_exporting() or self.config.positions != "learned":
+            return
+        if length > self.config.max_length:
+            raise InputError(
+                f"the sequence has {length} positions, the model learned {self.config.max_length}",
+                hint="shorten it, or train with a longer max_length or with rotary positions",
+            )
 
     def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensor:
         """Apply the tied layers once; all states are float32 (batch, sequence, d_model)."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from loopedge.errors import InputError
 from loopedge.model.config import LoopedConfig
 from loopedge.model.contract import LoopedProtocol
 from loopedge.model.timestep import FIELDS, sinusoid
@@ -90,6 +91,16 @@ def test_rotary_positions_depend_on_distance_alone() -> None:
     mask = torch.tensor([[0, 0, 1, 1, 1]])
     alone = run(model, ids, torch.ones_like(ids))
     assert torch.allclose(run(model, shifted, mask)[:, 2:], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("max_length", [1, 5])
+def test_a_sequence_past_the_learned_positions_is_refused(max_length: int) -> None:
+    # With a single position PyTorch would broadcast it over the whole sequence.
+    model = make(max_length=max_length)
+    assert run(model, IDS[:, :max_length]).shape == (2, max_length, 11)
+    with pytest.raises(InputError, match=f"has 6 positions, the model learned {max_length}"):
+        run(model, IDS)
+    assert run(make(max_length=max_length, positions="rotary"), IDS).shape == (2, 6, 11)
 
 
 def test_layers_are_distinct_and_the_head_is_tied() -> None:
