@@ -75,7 +75,7 @@ def export_view(result: "Result") -> "RenderableType":
 
 
 def quantize_view(result: "Result") -> "RenderableType":
-    """Show a `QuantizeResult`, or a `BudgetedResult` with what its budget took."""
+    """Show a `QuantizeResult`."""
     told = result.to_json()
     skipped = [(item["name"], item["reason"]) for item in told["matmuls"]["skipped"]]
     rows = [
@@ -89,15 +89,7 @@ def quantize_view(result: "Result") -> "RenderableType":
         ("seconds", _seconds_text(told["seconds"])),
         *_file_rows(told["files"]),
     ]
-    lists = [_list("left in float", ("reason",), skipped)]
-    if budget := told.get("budget"):
-        rows.insert(3, ("budget", _budget_text(budget)))
-        kept = [
-            (item["name"], _number(item["won"]), size_text(item["bytes"]), _number(item["ms"]))
-            for item in budget["kept"]
-        ]
-        lists.append(_list("kept for the budget", ("won", "bytes more", "ms more"), kept))
-    return _page(Path(told["path"]).name, rows, *lists)
+    return _page(Path(told["path"]).name, rows, _list("left in float", ("reason",), skipped))
 
 
 def _scheme_text(told: dict[str, Any]) -> str:
@@ -222,14 +214,6 @@ def _coverage_text(coverage: dict[str, Any]) -> str:
         return "no linears"
     style = "green" if done == total else "yellow" if done else "dim"
     return f"[{style}]{done} of {total}[/{style}] linears"
-
-
-def _budget_text(budget: dict[str, Any]) -> str:
-    name, allowed = budget["metric"], _number(budget["max_drop"])
-    if budget["score"] is not None:
-        name += f" {_number(budget['float_score'])} -> {_number(budget['score'])}"
-    text = f"{name}, loses {_number(budget['loss'])} of {allowed} allowed"
-    return f"{text}; {_number(budget['loss_int8'])} all in int8" if budget["kept"] else text
 
 
 def _tie_rows(ties: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:

@@ -72,20 +72,6 @@ def quantize(
         float | None,
         typer.Option("--min-sqnr-db", help="Floor of the outputs' SQNR against the float model."),
     ] = None,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            "--max-drop",
-            help="Largest loss of the metric; the few linears that it takes stay in float.",
-        ),
-    ] = None,
-    metric: Annotated[
-        Literal["task", "relative-error"] | None,
-        typer.Option(
-            help="Of --max-drop: the task's own metric (default where the model knows its task), or "
-            "the relative error of the outputs."
-        ),
-    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the check.")] = None,
     force: Force = False,
     json: Json = False,
@@ -114,8 +100,6 @@ def quantize(
                 reduce_range=reduce_range,
                 min_coverage=min_coverage,
                 min_sqnr_db=MIN_SQNR_DB if min_sqnr_db is None else min_sqnr_db,
-                max_drop=max_drop,
-                metric=metric,
                 threads=threads,
                 force=force,
             )
