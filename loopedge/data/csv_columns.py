@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from loopedge.data.task import Array
+from loopedge.data.timestamps import check_ascending
 from loopedge.errors import InputError
 
 __all__ = ["Columns", "read_columns"]
@@ -33,7 +34,13 @@ class Columns:
     observed: Array
 
 
-def read_columns(path: str | Path, names: Sequence[str], *, interpolate: bool = False) -> Columns:
+def read_columns(
+    path: str | Path,
+    names: Sequence[str],
+    *,
+    interpolate: bool = False,
+    time_column: str | None = None,
+) -> Columns:
     """Read columns of a CSV file with a header; commas, semicolons or tabs separate.
 
     Args:
@@ -41,23 +48,30 @@ def read_columns(path: str | Path, names: Sequence[str], *, interpolate: bool = 
         names: Columns to read, by their names in the header.
         interpolate: Fill missing values along a straight line between their neighbours in the
             column, and with the nearest value at its ends.
+        time_column: Column whose times must ascend; default: the order is taken as it is.
 
     Returns:
         The columns.
 
     Raises:
-        InputError: The file, a column or a value cannot be used; the message says where.
+        InputError: The file, a column, a value or the order cannot be used; the message says where.
     """
     source = Path(path)
     header, rows = _read_table(source)
     indices = [_find(source, header, name) for name in names]
+    time_index = None if time_column is None else _find(source, header, time_column)
     values = np.empty((len(rows), len(indices)))
     for row, (line, cells) in enumerate(rows):
-        where = f"{source.name}: row {row + 1} (line {line})"
+        where = _where(source, row, line)
         if len(cells) != len(header):
             raise InputError(f"{where} has {len(cells)} values, the header has {len(header)}")
         for place, (index, name) in enumerate(zip(indices, names, strict=True)):
             values[row, place] = _number(cells[index], f"{where}, column {name!r}")
+    if time_column is not None and time_index is not None:
+        times = [
+            (_where(source, r, line), cells[time_index]) for r, (line, cells) in enumerate(rows)
+        ]
+        check_ascending(times, time_column)
     observed = ~np.isnan(values)
     _check_missing(source, names, rows, observed, interpolate=interpolate)
     if interpolate:
@@ -91,6 +105,10 @@ def _read_table(source: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     if not any(header):
         raise InputError(f"{source} is empty", hint="the first line must name the columns")
     return header, rows
+
+
+def _where(source: Path, row: int, line: int) -> str:
+    return f"{source.name}: row {row + 1} (line {line})"
 
 
 def _find(source: Path, header: list[str], name: str) -> int:
@@ -138,7 +156,7 @@ def _check_missing(
         count = int((~observed).sum())
         more = f" ({count} values are missing altogether)" if count > 1 else ""
         raise InputError(
-            f"{source.name}: row {row + 1} (line {rows[row][0]}), column {names[place]!r}: "
+            f"{_where(source, int(row), rows[row][0])}, column {names[place]!r}: "
             f"the value is missing{more}",
             hint="add --interpolate to fill gaps along a straight line",
         )

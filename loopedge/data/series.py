@@ -44,6 +44,7 @@ class SeriesTask:
         season: Period of the seasonal-naive baseline in rows; default: the strongest lag of the
             training rows' autocorrelation, if there is one.
         interpolate: Whether missing values were filled.
+        time_column: Column by which the order of the rows was checked.
         seed: Of the batches.
         source: What errors call the data.
 
@@ -64,6 +65,7 @@ class SeriesTask:
         horizon: int,
         season: int | None = None,
         interpolate: bool = False,
+        time_column: str | None = None,
         seed: int = 0,
         source: str = "series",
     ) -> None:
@@ -74,6 +76,7 @@ class SeriesTask:
         self.context = context
         self.horizon = horizon
         self.interpolate = interpolate
+        self.time_column = time_column
         self.seed = seed
         rows = len(columns.values)
         needed = rows_needed(context, horizon)
@@ -101,6 +104,7 @@ class SeriesTask:
         covariates: Sequence[str] = (),
         interpolate: bool = False,
         season: int | None = None,
+        time_column: str | None = None,
         seed: int = 0,
     ) -> "SeriesTask":
         """Read the task from a CSV file with a header, oldest row first.
@@ -113,21 +117,24 @@ class SeriesTask:
             covariates: Further columns that it sees.
             interpolate: Fill missing values along a straight line.
             season: Period of the seasonal-naive baseline in rows; default: found.
+            time_column: Column whose times must ascend; the model does not see it.
             seed: Of the batches.
 
         Raises:
-            InputError: The file, a column, a value or the number of rows cannot be used.
+            InputError: The file, a column, a value, the order or the number of rows cannot be used.
         """
         names = [target, *covariates]
-        repeated = next((name for name in names if names.count(name) > 1), None)
+        used = names if time_column is None else [*names, time_column]
+        repeated = next((name for name in used if used.count(name) > 1), None)
         if repeated is not None:
-            raise InputError(f"column {repeated!r} is named twice as target or covariate")
+            raise InputError(f"column {repeated!r} is named twice as target, covariate or time")
         return cls(
-            read_columns(path, names, interpolate=interpolate),
+            read_columns(path, names, interpolate=interpolate, time_column=time_column),
             context=context,
             horizon=horizon,
             season=season,
             interpolate=interpolate,
+            time_column=time_column,
             seed=seed,
             source=Path(path).name,
         )
@@ -235,6 +242,7 @@ class SeriesTask:
             "horizon": self.horizon,
             "season": self.season,
             "interpolate": self.interpolate,
+            "time_column": self.time_column,
             "rows": {split: [bounds.first, bounds.end] for split, bounds in self.bounds.items()},
             "mean": self._scaling.input_mean.tolist(),
             "scale": self._scaling.input_scale.tolist(),

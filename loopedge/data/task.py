@@ -203,6 +203,7 @@ def task_from_dict(
                 horizon=description["horizon"],
                 interpolate=description["interpolate"],
                 season=description["season"],
+                time_column=description.get("time_column"),
                 seed=told_seed,
             )
     except KeyError as error:

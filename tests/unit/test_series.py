@@ -1,6 +1,7 @@
 """Series from CSV files: what is read, how it is split, what is refused and where."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,11 +149,50 @@ def test_sizes_below_one_are_refused(sizes: dict[str, int]) -> None:
         SeriesTask(ramp(100), **{"context": 4, "horizon": 2, **sizes})  # type: ignore[arg-type]
 
 
-def test_a_covariate_is_named_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("also", [{"covariates": ["y"]}, {"time_column": "y"}])
+def test_a_column_is_named_once(tmp_path: Path, also: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="'y' is named twice"):
-        SeriesTask.from_csv(
-            write(tmp_path, "y\n1\n"), target="y", covariates=["y"], context=4, horizon=2
-        )
+        SeriesTask.from_csv(write(tmp_path, "y\n1\n"), target="y", context=4, horizon=2, **also)
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        (["2020-01-01", "2020-01-02", "2020-01-02"], r"row 3 \(line 4\), .* stands twice"),
+        (["3", "2", "1"], r"row 2 \(line 3\), column 't': '2' is earlier than '3'"),
+        (["2020-02", "2020-01", "2019-12"], "'2020-01' is earlier than '2020-02'"),
+        (["1", "", "3"], r"row 2 \(line 3\), column 't': the time is missing"),
+        (["1", "soon", "3"], "'soon' is neither a number nor an ISO 8601 date"),
+        (["1", "nan", "3"], "'nan' is neither"),
+        (["1", "2_0", "3"], "'2_0' is neither"),
+        (["1", "2020-01-01", "3"], "'2020-01-01' is a date, '1' before it is a number"),
+        (["2020-01-01", "2020-01-02T00:00Z", ""], "'2020-01-02T00:00Z' is a time with a zone"),
+    ],
+)
+def test_times_that_do_not_ascend(tmp_path: Path, times: list[str], words: str) -> None:
+    path = write(tmp_path, "t,y\n" + "".join(f"{time},1\n" for time in times))
+    with pytest.raises(InputError, match=words):
+        SeriesTask.from_csv(path, target="y", context=4, horizon=2, time_column="t")
+    with pytest.raises(InputError, match="has 3 rows"):  # the order is not looked at unasked
+        SeriesTask.from_csv(path, target="y", context=4, horizon=2)
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["{0}", "{0}.5", "17{0:02}", "20{0:02}-06", "2020-01-01 00:{0:02}", "2020-01-01T00:{0:02}:00Z"],
+)
+def test_times_that_ascend_are_checked_again_when_the_task_is_rebuilt(
+    tmp_path: Path, time: str
+) -> None:
+    rows = [f"{time.format(r)},{r}" for r in range(40)]
+    path = write(tmp_path, "\n".join(["t,y", *rows]))
+    task = SeriesTask.from_csv(path, target="y", context=4, horizon=2, time_column="t")
+    assert task.model_fields()["features"] == 1
+    write(tmp_path, "\n".join(["t,y", *reversed(rows)]))
+    with pytest.raises(InputError, match="is earlier than"):
+        task_from_dict(task.describe(), data=path)
+    older = {key: value for key, value in task.describe().items() if key != "time_column"}
+    assert task_from_dict(older, data=path).describe()["time_column"] is None
 
 
 def test_the_season_of_a_wave_is_found_and_its_baseline_exact() -> None:
