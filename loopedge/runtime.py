@@ -10,6 +10,7 @@ import onnxruntime as ort
 
 from loopedge.errors import InputError, ProviderError
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
+from loopedge.session_options import session_options
 
 __all__ = ["PROVIDERS", "Session"]
 
@@ -19,7 +20,6 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Devices and the execution providers that serve them."""
 
 LOOPS_INPUT = "loops"
-LOG_FATAL = 4
 DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -55,11 +55,7 @@ class Session:
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}, at least 1 is needed", hint="--threads 1")
         provider = _provider(device)
-        options = ort.SessionOptions()
-        options.log_severity_level = LOG_FATAL  # failures are raised, and said once
-        if threads is not None:
-            options.intra_op_num_threads = threads
-            options.inter_op_num_threads = 1
+        options = session_options(threads)
         try:
             self.session = ort.InferenceSession(str(source), options, providers=[provider])
         except Exception as error:  # onnxruntime raises a kind of its own per failure

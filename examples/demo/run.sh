@@ -16,8 +16,8 @@ mkdir -p "$out"
 step() { printf '\n== %s\n\n' "$1"; }
 
 step "train: 48 months in, 12 out; 8 loops, each with its own timestep encoding"
-loopedge train series examples/data/sunspots.csv --target sunspots --context 48 --horizon 12 \
-    --d-model 128 --loops 8 --timestep sinusoidal --steps 200 --output "$out/demo.pt"
+loopedge train series examples/data/sunspots.csv --target sunspots --time month \
+    --context 48 --horizon 12 --d-model 128 --loops 8 --timestep sinusoidal --steps 200 --output "$out/demo.pt"
 
 step "export: as one Loop node, and written out once per iteration"
 loopedge export "$out/demo.pt" --output "$out/demo.onnx"

@@ -117,7 +117,7 @@ def _find(source: Path, header: list[str], name: str) -> int:
     if name not in header:
         raise InputError(
             f"{source.name}: no column {name!r}; the columns are {', '.join(header)}",
-            hint=f"name one of them, for example --target {header[-1]!r}",
+            hint=f"name one of them, for example {header[-1]!r}",
         )
     return header.index(name)
 

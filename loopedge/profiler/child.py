@@ -16,8 +16,6 @@ from loopedge.profiler.memory import Memory, read_memory, reset_peak
 
 __all__: list[str] = []
 
-LOG_FATAL = 4
-
 
 def main() -> int:
     """Serve one request."""
@@ -38,14 +36,13 @@ def _serve(request: dict[str, Any]) -> None:
     import numpy as np
     import onnxruntime as ort
 
+    from loopedge.session_options import session_options
+
     with np.load(request["inputs"], allow_pickle=False) as stored:
         inputs = {name: stored[name] for name in stored.files}
     if request["provider"] == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
-    options = ort.SessionOptions()
-    options.log_severity_level = LOG_FATAL
-    options.intra_op_num_threads = request["threads"]
-    options.inter_op_num_threads = 1
+    options = session_options(request["threads"])
     if request.get("trace"):
         options.enable_profiling = True
         options.profile_file_prefix = request["trace"]

@@ -124,6 +124,16 @@ def test_a_bad_csv(cli: Cli, data: Path, change: object, words: str) -> None:
     assert list(data.parent.iterdir()) == [data]
 
 
+def test_times_must_ascend(cli: Cli, data: Path) -> None:
+    options = ("--target", "sales", "--time", "day", *WINDOW, *SMALL, "-o", data.parent / "model.pt")
+    assert cli("train", "series", data, *options).code == 0
+    header, first, second, *rest = data.read_text().splitlines()
+    data.write_text("\n".join([header, second, first, *rest]) + "\n")
+    told = cli("train", "series", data, *options, "--force")
+    refused(told, "row 2 (line 3), column 'day': '0' is earlier than '1'")
+    assert "sort the rows by 'day'" in told.err
+
+
 def test_a_gap_is_filled_when_asked(cli: Cli, data: Path) -> None:
     data.write_text(data.read_text().replace("20.0000", "NA"))
     options = ("--target", "sales", *WINDOW, *SMALL, "-o", data.parent / "model.pt")

@@ -57,6 +57,9 @@ def series(
         int | None,
         typer.Option(min=1, help="Period of the seasonal-naive baseline; default: found."),
     ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Column whose times must ascend; the model does not see it.")
+    ] = None,
     path: Target = Path("model.pt"),
     d_model: DModel = 128,
     heads: Heads = 4,
@@ -88,6 +91,7 @@ def series(
             covariates=covariate or [],
             interpolate=interpolate,
             season=season,
+            time_column=time,
             seed=seed,
         )
         _run(output, task, options)
