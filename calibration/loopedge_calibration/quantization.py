@@ -5,10 +5,12 @@ from itertools import islice
 from pathlib import Path
 
 import loopedge
+from loopedge.errors import InputError
 from loopedge.files import check_target
 from loopedge.graph.artifact import open_artifact
-from loopedge.quantizer.pipeline import MIN_SQNR_DB, QuantizeResult
+from loopedge.quantizer.pipeline import QuantizeResult
 from loopedge.quantizer.ranges import Granularity, read_ranges
+from loopedge.quantizer.weight_only import WEIGHT_BITS
 from loopedge_calibration.collector import collect
 from loopedge_calibration.readers import Samples
 
@@ -32,9 +34,11 @@ def calibrate_and_quantize(
     save_ranges: str | Path | None = None,
     ops: str = "microsoft",
     keep: Sequence[str] = (),
+    weight_only: Sequence[str] = (),
+    block_size: int | None = None,
     reduce_range: bool = False,
     min_coverage: float = 1.0,
-    min_sqnr_db: float = MIN_SQNR_DB,
+    min_sqnr_db: float | None = None,
     threads: int | None = None,
     force: bool = False,
 ) -> QuantizeResult:
@@ -44,7 +48,9 @@ def calibrate_and_quantize(
         model: Float artifact.
         path: Target.
         data: What `Samples` reads; None: the generated task that the model was trained on.
-        scheme: ``static`` or ``dynamic``; default: static where there is data or a file of ranges.
+        scheme: ``static``, ``dynamic``, ``weight-int8`` or ``weight-int4``; default: static where
+            there is data or a file of ranges, else dynamic. Weight-only schemes use the data to
+            verify on, and for nothing else.
         granularity: As in `collect`.
         method: As in `collect`.
         smoothing: As in `collect`.
@@ -52,10 +58,12 @@ def calibrate_and_quantize(
         ranges_file: Take these ranges instead of calibrating.
         save_ranges: Also write the ranges to this file.
         ops: As in `loopedge.quantize`, like the rest.
-        keep: Linears to leave in float.
+        keep: Linears and embedding tables to leave in float.
+        weight_only: Linears whose weights alone are stored in eight bits.
+        block_size: Most values that share a scale in a weight-only linear.
         reduce_range: Store weights in seven bits.
         min_coverage: Share of the core's linears that must become int8.
-        min_sqnr_db: Floor of the outputs' SQNR.
+        min_sqnr_db: Floor of the outputs' SQNR; default: as in `loopedge.quantize`.
         threads: Threads of ONNX Runtime.
         force: Replace existing files.
 
@@ -70,6 +78,12 @@ def calibrate_and_quantize(
     if scheme is None:
         scheme = "static" if (data or ranges_file) is not None else "dynamic"
     static = scheme == "static"
+    weights_alone = scheme in WEIGHT_BITS
+    if weights_alone and (ranges_file or save_ranges) is not None:
+        raise InputError(
+            f"{scheme} rounds no activations: it takes and gives no ranges",
+            hint="leave out --ranges-file and --save-ranges",
+        )
     table, inputs = None, None
     if static and ranges_file is not None:
         table = read_ranges(ranges_file)
@@ -83,7 +97,7 @@ def calibrate_and_quantize(
             samples=samples,
             threads=threads,
         )
-    if static and (ranges_file is None or data is not None):
+    if (static and ranges_file is None) or ((static or weights_alone) and data is not None):
         held_out = Samples(data, open_artifact(model), samples=samples, split="validation")
         inputs = list(islice(held_out, VERIFIED_BATCHES))
     result = loopedge.quantize(
@@ -93,6 +107,8 @@ def calibrate_and_quantize(
         ranges=table,
         ops=ops,
         keep=keep,
+        weight_only=weight_only,
+        block_size=block_size,
         reduce_range=reduce_range,
         inputs=inputs,
         min_coverage=min_coverage,

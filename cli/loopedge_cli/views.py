@@ -77,10 +77,15 @@ def export_view(result: "Result") -> "RenderableType":
 def quantize_view(result: "Result") -> "RenderableType":
     """Show a `QuantizeResult`."""
     told = result.to_json()
-    skipped = [(item["name"], item["reason"]) for item in told["matmuls"]["skipped"]]
+    skipped = [
+        (item["name"], item["reason"])
+        for kind in ("matmuls", "embeddings")
+        for item in told[kind]["skipped"]
+    ]
     rows = [
         ("scheme", _scheme_text(told)),
-        ("int8", _coverage_text(told["matmuls"])),
+        ("int4" if told["scheme"] == "weight-int4" else "int8", _coverage_text(told["matmuls"])),
+        *_weight_only_rows(told),
         ("verified", f"[green]against the float model[/green], SQNR {_decibels(told['sqnr_db'])}"),
         (
             "weights",
@@ -90,6 +95,15 @@ def quantize_view(result: "Result") -> "RenderableType":
         *_file_rows(told["files"]),
     ]
     return _page(Path(told["path"]).name, rows, _list("left in float", ("reason",), skipped))
+
+
+def _weight_only_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name the linears whose weights alone were asked for, and count the embedding tables."""
+    rows = [("8-bit weight alone", _plain(name)) for name in told["weight_only"]]
+    tables = told["embeddings"]
+    if tables["total"]:
+        rows.append(("embeddings", f"{tables['quantized']} of {tables['total']} tables"))
+    return rows
 
 
 def _scheme_text(told: dict[str, Any]) -> str:

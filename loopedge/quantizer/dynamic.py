@@ -12,23 +12,24 @@ import onnx_ir as ir
 from loopedge.graph.editing import make_node, replace_node
 from loopedge.graph.weights import Linear
 from loopedge.quantizer.coverage import Coverage
-from loopedge.quantizer.rewriting import MICROSOFT, rewrite_linears
+from loopedge.quantizer.rewriting import MICROSOFT, ChannelWeights, Scheme, rewrite_linears
 from loopedge.quantizer.weights import INT8_LIMIT
 
 __all__ = ["quantize_dynamic"]
 
 
 def quantize_dynamic(
-    model: ir.Model, *, keep: Mapping[str, str] | None = None, limit: int = INT8_LIMIT
+    model: ir.Model,
+    *,
+    keep: Mapping[str, str] | None = None,
+    others: Mapping[str, Scheme] | None = None,
+    limit: int = INT8_LIMIT,
 ) -> Coverage:
     """Replace the linears of a graph, in place; see `rewrite_linears`."""
-    coverage = rewrite_linears(model, _Dynamic(), keep=keep, limit=limit)
-    if coverage.quantized:
-        model.graph.opset_imports[MICROSOFT] = 1
-    return coverage
+    return rewrite_linears(model, _Dynamic(limit), keep=keep, others=others)
 
 
-class _Dynamic:
+class _Dynamic(ChannelWeights):
     """Measures every activation where it is read."""
 
     def replace_linear(self, item: Linear) -> None:

@@ -1,7 +1,7 @@
 """Quantize an exported model: rewrite, write, verify."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,40 @@ from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.files import check_target
 from loopedge.graph.artifact import open_artifact, write_artifact
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
-from loopedge.graph.weights import linears, loop_count, loop_name, weight_bytes
+from loopedge.graph.weights import linears, loop_count, weight_bytes
 from loopedge.processor import FAST_INT8, this_processor
 from loopedge.quantizer.compare import Agreement, Feeds, compare
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.dynamic import quantize_dynamic
+from loopedge.quantizer.embedding import find_embeddings, quantize_embeddings
 from loopedge.quantizer.ranges import RangeTable, read_ranges, weights_sha256
+from loopedge.quantizer.rewriting import rewrite_linears
+from loopedge.quantizer.selection import kept_in_float, weight_only_nodes
 from loopedge.quantizer.smoothing import rescaled_products
 from loopedge.quantizer.static import OPERATORS, quantize_static
+from loopedge.quantizer.weight_only import (
+    DEFAULT_BLOCK,
+    WEIGHT_BITS,
+    BlockWeights,
+    check_weight_options,
+)
 from loopedge.quantizer.weights import INT8_LIMIT, REDUCED_LIMIT
 
 __all__ = ["MIN_SQNR_DB", "SCHEMES", "QuantizeResult", "quantize"]
 
-SCHEMES = ("static", "dynamic")
+SCHEMES = ("static", "dynamic", *WEIGHT_BITS)
 MIN_SQNR_DB = 15.0
 """Default floor of the outputs' SQNR; a wrong scale or a wrong weight lies below 10 dB."""
 
+MIN_INT4_SQNR_DB = 10.0
+"""The same for four-bit weights: right ones may give 13 dB where a model is deep and untrained."""
+
+RANDOM_ROWS_INT4_DB = 5.0
+"""Most that is asked with random timestep rows of four-bit weights; a wrong one shows in its linear."""
+
 MIN_LINEAR_DB = 10.0
-"""Floor of what each linear of the core gives in the first iteration."""
+"""Floor of what each linear of the core gives in the first iteration: right ones of four bits give 15
+and more, a wrong one lies below 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +58,8 @@ class QuantizeResult:
     method: str | None
     samples: int | None
     matmuls: dict[str, Any]
+    embeddings: dict[str, Any]
+    weight_only: list[str]
     sqnr_db: float
     sqnr_db_per_iteration: list[float]
     sqnr_db_random_rows: float | None
@@ -67,10 +85,12 @@ def quantize(
     ranges: RangeTable | str | Path | None = None,
     ops: str = "microsoft",
     keep: Sequence[str] = (),
+    weight_only: Sequence[str] = (),
+    block_size: int | None = None,
     reduce_range: bool = False,
     inputs: Sequence[Feeds] | None = None,
     min_coverage: float = 1.0,
-    min_sqnr_db: float = MIN_SQNR_DB,
+    min_sqnr_db: float | None = None,
     threads: int | None = None,
     force: bool = False,
 ) -> QuantizeResult:
@@ -80,15 +100,22 @@ def quantize(
         model: An artifact of `loopedge.export`, loop or unrolled, or another float ONNX file.
         path: Target, usually ``model.int8.onnx``.
         scheme: ``static``: activations are rounded with calibrated ranges; ``dynamic``: they are
-            measured at run time, no data is needed. Default: static where ranges are given.
+            measured at run time, no data is needed; ``weight-int8`` and ``weight-int4``: weights
+            alone, in blocks. Default: static where ranges are given, else dynamic.
         ranges: A table of `loopedge_calibration.collect`, or its file.
         ops: ``microsoft`` (MatMulIntegerToFloat), or ``standard``: operators of ONNX alone.
-        keep: Linears to leave in float, by node name as in the loop form.
+        keep: Linears to leave in float, by node name as in the loop form, and embedding tables, by
+            their own name.
+        weight_only: Linears whose weights alone are stored in eight bits, whatever the scheme, by
+            node name; linears that share a weight go together.
+        block_size: Most values that share a scale in a weight-only linear; default: 128 in eight
+            bits, 32 in four.
         reduce_range: Store weights in seven bits: on processors without VNNI eight can overflow.
         inputs: Batches to verify on; default: generated ones.
         min_coverage: Share of the core's linears that must become int8, 0 to 1; linears kept on
             request do not count as missed.
-        min_sqnr_db: Floor of the outputs' SQNR against the float model, in dB.
+        min_sqnr_db: Floor of the outputs' SQNR against the float model, in dB; default: 15, with
+            four-bit weights 10.
         threads: Threads of ONNX Runtime during verification.
         force: Replace an existing artifact.
 
@@ -103,6 +130,14 @@ def quantize(
     table = read_ranges(ranges) if isinstance(ranges, str | Path) else ranges
     scheme = scheme or ("static" if table else "dynamic")
     _check_options(scheme, table, ops, min_coverage)
+    if scheme in WEIGHT_BITS or weight_only or block_size is not None:
+        check_weight_options(
+            scheme, weight_only, ranges=table is not None, ops=ops, reduce_range=reduce_range
+        )
+    four_bits = WEIGHT_BITS.get(scheme) == 4
+    if min_sqnr_db is None:
+        min_sqnr_db = MIN_INT4_SQNR_DB if four_bits else MIN_SQNR_DB
+    random_db = min(min_sqnr_db, RANDOM_ROWS_INT4_DB) if four_bits else min_sqnr_db
     target = Path(path)
     check_target(target, force=force)
     reference = open_artifact(model)
@@ -115,12 +150,16 @@ def quantize(
     started = time.perf_counter()
     quantized = reference.clone()
     source_bytes = weight_bytes(reference)
-    kept = _kept(reference, keep)
-    limit = REDUCED_LIMIT if reduce_range else INT8_LIMIT
-    if table is not None and scheme == "static":
-        coverage = quantize_static(quantized, table, ops=ops, keep=kept, limit=limit)
-    else:
-        coverage = quantize_dynamic(quantized, keep=kept, limit=limit)
+    kept = kept_in_float(reference, keep)
+    packed = weight_only_nodes(reference, weight_only, kept)
+    options = _Options(
+        scheme=scheme,
+        table=table,
+        ops=ops,
+        limit=REDUCED_LIMIT if reduce_range else INT8_LIMIT,
+        block_size=block_size,
+    )
+    coverage, embeddings = _rewrite(quantized, options, kept, packed)
     _check_coverage(coverage, set(kept), min_coverage, model)
     rewritten = time.perf_counter()
 
@@ -134,15 +173,18 @@ def quantize(
             open_artifact(staged),
             staged.parent,
             inputs=inputs,
-            random_rows=scheme == "dynamic",
+            random_rows=scheme != "static",
             rescaled=rescaled_products(reference, smoothed),
             threads=threads,
         )
-        _check_agreement(agreement, min_sqnr_db)
+        _check_agreement(agreement, min_sqnr_db, random_db)
         checked.append((agreement, time.perf_counter() - begun))
         if metadata is None:
             return None
         recipe = _recipe(scheme, table, coverage, agreement)
+        if scheme in WEIGHT_BITS or packed:
+            size = block_size or DEFAULT_BLOCK[WEIGHT_BITS.get(scheme, 8)]
+            recipe |= {"weight_only": sorted(packed), "block_size": size}
         return metadata.model_copy(update={"quantization": recipe})
 
     files = write_artifact(quantized, target, force=force, verify=verify)
@@ -154,6 +196,8 @@ def quantize(
         method=table.method if table and scheme == "static" else None,
         samples=table.samples if table and scheme == "static" else None,
         matmuls=coverage.to_json(),
+        embeddings=embeddings.to_json(),
+        weight_only=sorted(packed),
         sqnr_db=agreement.sqnr_db,
         sqnr_db_per_iteration=agreement.per_iteration_db,
         sqnr_db_random_rows=agreement.random_rows_db,
@@ -163,13 +207,45 @@ def quantize(
         weight_bytes=weight_bytes(quantized),
         source_weight_bytes=source_bytes,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
-        notes=_notes(table if scheme == "static" else None, reduce_range=reduce_range),
+        notes=_notes(
+            table if scheme == "static" else None, reduce_range=reduce_range, scheme=scheme
+        ),
         seconds={
             "rewrite": rewritten - started,
             "write": time.perf_counter() - rewritten - verify_seconds,
             "verify": verify_seconds,
         },
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    """How the weights are stored and multiplied."""
+
+    scheme: str
+    table: RangeTable | None
+    ops: str
+    limit: int
+    block_size: int | None
+
+
+def _rewrite(
+    model: ir.Model, options: _Options, kept: dict[str, str], packed: Collection[str]
+) -> tuple[Coverage, Coverage]:
+    """Replace linears and embeddings, in place; return the coverage of both."""
+    scheme, limit = options.scheme, options.limit
+    others = dict.fromkeys(packed, BlockWeights(8, options.block_size))
+    tables = find_embeddings(model)  # before a head's scheme replaces their nodes
+    if scheme == "static" and options.table is not None:
+        coverage = quantize_static(
+            model, options.table, ops=options.ops, keep=kept, others=others, limit=limit
+        )
+    elif scheme in WEIGHT_BITS:
+        weights = BlockWeights(WEIGHT_BITS[scheme], options.block_size)
+        coverage = rewrite_linears(model, weights, keep=kept, others=others)
+    else:
+        coverage = quantize_dynamic(model, keep=kept, others=others, limit=limit)
+    return coverage, quantize_embeddings(tables, keep=kept)
 
 
 def _check_options(scheme: str, table: RangeTable | None, ops: str, min_coverage: float) -> None:
@@ -197,19 +273,6 @@ def _check_ranges(table: RangeTable, model: ir.Model, source: str | Path) -> Non
         )
 
 
-def _kept(model: ir.Model, keep: Sequence[str]) -> dict[str, str]:
-    """Return the nodes that the names mean (in every iteration), each with its reason."""
-    nodes = {item.node.name or "": loop_name(item.node) for item in linears(model)}
-    for name in keep:
-        if name not in {*nodes, *nodes.values()}:
-            raise InputError(f"there is no linear {name} to keep, there are {', '.join(nodes)}")
-    return {
-        node: "kept in float on request"
-        for node, general in nodes.items()
-        if node in keep or general in keep
-    }
-
-
 def _recipe(
     scheme: str, table: RangeTable | None, coverage: Coverage, agreement: Agreement
 ) -> dict[str, Any]:
@@ -229,14 +292,18 @@ def _recipe(
     return recipe
 
 
-def _notes(table: RangeTable | None, *, reduce_range: bool) -> list[str]:
+def _notes(table: RangeTable | None, *, reduce_range: bool, scheme: str) -> list[str]:
     notes = [] if table is None else list(table.warnings)
     features = this_processor().features
     if features and FAST_INT8.isdisjoint(features):
         notes.append(
             "this processor has no VNNI, i8mm or dot-product instructions: int8 saves memory here, "
             "but little time"
-            + ("" if reduce_range else ", and products may overflow: add --reduce-range")
+            + (
+                ""
+                if reduce_range or scheme in WEIGHT_BITS
+                else ", and products may overflow: add --reduce-range"
+            )
         )
     return notes
 
@@ -267,16 +334,16 @@ def _check_coverage(
     )
 
 
-def _check_agreement(agreement: Agreement, min_sqnr_db: float) -> None:
-    for name, value in (
-        ("outputs", agreement.sqnr_db),
-        ("outputs with random timestep rows", agreement.random_rows_db),
+def _check_agreement(agreement: Agreement, min_sqnr_db: float, random_db: float) -> None:
+    for name, value, floor in (
+        ("outputs", agreement.sqnr_db, min_sqnr_db),
+        ("outputs with random timestep rows", agreement.random_rows_db, random_db),
     ):
-        if value is not None and not value >= min_sqnr_db:
+        if value is not None and not value >= floor:
             raise VerificationError(
-                f"the SQNR of the {name} is {value:.1f} dB, at least {min_sqnr_db:.1f} dB is asked",
+                f"the SQNR of the {name} is {value:.1f} dB, at least {floor:.1f} dB is asked",
                 measured=value,
-                allowed=min_sqnr_db,
+                allowed=floor,
                 hint="loopedge quantize --min-sqnr-db to allow less",
             )
     for name, value in agreement.linears_db.items():

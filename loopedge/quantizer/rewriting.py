@@ -7,21 +7,56 @@ import onnx_ir as ir
 
 from loopedge.graph.weights import Linear, linears
 from loopedge.quantizer.coverage import Coverage, Skipped
-from loopedge.quantizer.table import find_tied_table
+from loopedge.quantizer.table import TiedTable, find_tied_table
 from loopedge.quantizer.weights import INT8_LIMIT, store_int8
 
-__all__ = ["MICROSOFT", "Scheme", "rewrite_linears"]
+__all__ = ["MICROSOFT", "ChannelWeights", "Scheme", "rewrite_linears"]
 
 MICROSOFT = "com.microsoft"
 """Domain of ONNX Runtime's integer products."""
 
 
 class Scheme(Protocol):
-    """How a scheme rounds activations and multiplies."""
+    """How a scheme stores weights, rounds activations and multiplies."""
+
+    def reason_for_float(self, weight: ir.Value, inputs_axis: int) -> str | None:
+        """Say why a float weight, whose inputs lie along an axis, cannot be stored; None if it can."""
+        ...
+
+    def store_weight(self, weight: ir.Value) -> None:
+        """Replace a float weight [in, out] by integers under its name, scales ``<name>.scale``."""
+        ...
+
+    def store_table(self, table: TiedTable) -> Linear:
+        """Do the same with a table that is both embedding and head; return the head."""
+        ...
 
     def replace_linear(self, item: Linear) -> None:
-        """Replace a linear whose weight is stored as s8 with scales ``<name>.scale``."""
+        """Replace a linear whose weight is stored."""
         ...
+
+
+class ChannelWeights:
+    """Stores weights as s8 with one scale per output channel: what static and dynamic share.
+
+    Args:
+        limit: Largest magnitude of a stored weight.
+    """
+
+    def __init__(self, limit: int = INT8_LIMIT) -> None:
+        self.limit = limit
+
+    def reason_for_float(self, weight: ir.Value, inputs_axis: int) -> str | None:
+        """Take every weight."""
+        return None
+
+    def store_weight(self, weight: ir.Value) -> None:
+        """Store s8 [in, out]."""
+        store_int8(weight, self.limit)
+
+    def store_table(self, table: TiedTable) -> Linear:
+        """Store s8 [d, vocabulary]."""
+        return table.store_turned(self.limit)
 
 
 def rewrite_linears(
@@ -29,7 +64,7 @@ def rewrite_linears(
     scheme: Scheme,
     *,
     keep: Mapping[str, str] | None = None,
-    limit: int = INT8_LIMIT,
+    others: Mapping[str, Scheme] | None = None,
 ) -> Coverage:
     """Replace the linears of a graph, in place.
 
@@ -37,33 +72,44 @@ def rewrite_linears(
         model: A float graph whose linears are MatMul with weights [in, out].
         scheme: Makes the replacements.
         keep: Linears to leave in float, by node name, with the reason.
-        limit: Largest magnitude of a stored weight.
+        others: Linears that another scheme replaces, by node name. Linears that share a weight go
+            together, and ``keep`` goes before.
 
     Returns:
         What was replaced and what was not.
 
-    Ensures: a replaced weight has one eight-bit copy under its name and one scale per output
-    channel under ``<name>.scale``; its float values are gone.
+    Ensures: a replaced weight has one copy in integers under its name and its scales under
+    ``<name>.scale``; its float values are gone.
     """
     coverage, found, kept = Coverage(), linears(model), dict(keep or {})
     readers: dict[ir.Value, list[Linear]] = {}
     for item in found:
         readers.setdefault(item.weight, []).append(item)
+    schemes: dict[ir.Value, Scheme] = {}
     reasons: dict[ir.Value, str | None] = {}
     for weight, items in readers.items():
-        named = [kept[name] for item in items if (name := item.node.name or "") in kept]
-        reasons[weight] = named[0] if named else _reason_for_float(weight, items)
+        names = [item.node.name or "" for item in items]
+        reason = next((kept[name] for name in names if name in kept), None)
+        chosen = next((other for name, other in (others or {}).items() if name in names), scheme)
+        reasons[weight] = (
+            reason
+            or _reason_for_float(weight, items)
+            or chosen.reason_for_float(weight, 1 - items[0].index)
+        )
+        schemes[weight] = chosen
     for weight, reason in reasons.items():
         if reason is None and find_tied_table(readers[weight][0]) is None:
-            store_int8(weight, limit)
+            schemes[weight].store_weight(weight)
     for item in found:
         reason, name = reasons[item.weight], item.node.name or item.weight.name or ""
         if reason is not None:
             coverage.skipped.append(Skipped(name=name, reason=reason))
             continue
-        table = find_tied_table(item)
-        scheme.replace_linear(item if table is None else table.store_turned(limit))
+        chosen, table = schemes[item.weight], find_tied_table(item)
+        chosen.replace_linear(item if table is None else chosen.store_table(table))
         coverage.quantized.append(name)
+    if any(node.domain == MICROSOFT for node in model.graph.all_nodes()):
+        model.graph.opset_imports[MICROSOFT] = 1
     return coverage
 
 

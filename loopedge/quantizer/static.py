@@ -18,7 +18,7 @@ from loopedge.graph.unrolling import CORE_NAME, find_core
 from loopedge.graph.weights import RANGE_PREFIX, Linear, iteration_of, loop_name
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.ranges import RangeTable
-from loopedge.quantizer.rewriting import MICROSOFT, rewrite_linears
+from loopedge.quantizer.rewriting import MICROSOFT, ChannelWeights, Scheme, rewrite_linears
 from loopedge.quantizer.smoothing import apply_smoothing
 from loopedge.quantizer.weights import INT8_LIMIT
 
@@ -34,6 +34,7 @@ def quantize_static(
     *,
     ops: str = "microsoft",
     keep: Mapping[str, str] | None = None,
+    others: Mapping[str, Scheme] | None = None,
     limit: int = INT8_LIMIT,
 ) -> Coverage:
     """Replace the linears of a graph, in place; see `rewrite_linears`.
@@ -43,6 +44,7 @@ def quantize_static(
         table: Ranges by linear, named as in the loop form.
         ops: One of `OPERATORS`.
         keep: Linears to leave in float, by node name, with the reason.
+        others: Linears that another scheme replaces, by node name.
         limit: Largest magnitude of a stored weight.
 
     Returns:
@@ -57,10 +59,8 @@ def quantize_static(
         if found.smoothing is not None
     }
     apply_smoothing(model, factors)
-    coverage = rewrite_linears(model, _Static(model, table, ops), keep=keep, limit=limit)
-    if coverage.quantized and ops == "microsoft":
-        model.graph.opset_imports[MICROSOFT] = 1
-    return coverage
+    scheme = _Static(model, table, ops, limit)
+    return rewrite_linears(model, scheme, keep=keep, others=others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,11 @@ class _Rounded:
     constant: bool
 
 
-class _Static:
+class _Static(ChannelWeights):
     """Rounds each activation once, however many linears read it."""
 
-    def __init__(self, model: ir.Model, table: RangeTable, ops: str) -> None:
+    def __init__(self, model: ir.Model, table: RangeTable, ops: str, limit: int) -> None:
+        super().__init__(limit)
         self._graph, self._table, self._ops = model.graph, table, ops
         loop = find_core(model)
         self._body = None if loop is None else loop.attributes["body"].as_graph()

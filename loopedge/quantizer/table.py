@@ -53,6 +53,10 @@ class TiedTable:
         scale = add_initializer(graph, f"{name}.scale", scales)
         for gather in self.gathers:
             self._replace_gather(gather, graph, scale)
+        return self.untransposed()
+
+    def untransposed(self) -> Linear:
+        """Put one product in the place of Transpose, MatMul, Transpose; return it as a linear."""
         product = make_node("MatMul", [self.turn.inputs[0], self.weight], self.head.name or "head")
         replace_node(self.back, [product])
         for node in (self.head, self.turn):

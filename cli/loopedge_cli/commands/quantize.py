@@ -15,7 +15,11 @@ def quantize(
     ],
     path: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Target; default: MODEL.int8.onnx beside the model."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Target; default: MODEL.int8.onnx (weight-int4: .int4.onnx) beside the model.",
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -25,10 +29,11 @@ def quantize(
         ),
     ] = None,
     scheme: Annotated[
-        Literal["static", "dynamic"] | None,
+        Literal["static", "dynamic", "weight-int8", "weight-int4"] | None,
         typer.Option(
             help="static: activations rounded with calibrated ranges; dynamic: ranges found while "
-            "it runs. Default: static where there is data or a file of ranges."
+            "it runs; weight-int8, weight-int4: weights alone, in blocks. Default: static where "
+            "there is data or a file of ranges."
         ),
     ] = None,
     ranges: Annotated[
@@ -60,6 +65,21 @@ def quantize(
     keep: Annotated[
         list[str] | None, typer.Option(help="Leave this linear in float; may be repeated.")
     ] = None,
+    weight_only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--weight-only",
+            metavar="LINEAR",
+            help="Store the weight of this linear alone in eight bits; may be repeated.",
+        ),
+    ] = None,
+    block_size: Annotated[
+        int | None,
+        typer.Option(
+            "--block-size",
+            help="Values that share a scale where weights alone are stored: 16, 32, 64, 128, 256.",
+        ),
+    ] = None,
     reduce_range: Annotated[
         bool,
         typer.Option("--reduce-range", help="Weights in seven bits, for processors without VNNI."),
@@ -80,13 +100,13 @@ def quantize(
 ) -> None:
     """Store and multiply the weights in int8, verified against the float model."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
-        from loopedge.quantizer.pipeline import MIN_SQNR_DB
         from loopedge_calibration.quantization import calibrate_and_quantize
 
+        suffix = ".int4.onnx" if scheme == "weight-int4" else ".int8.onnx"
         with output.status(f"quantizing {model}"):
             result = calibrate_and_quantize(
                 model,
-                path or model.with_suffix(".int8.onnx"),
+                path or model.with_suffix(suffix),
                 data=data,
                 scheme=scheme,
                 granularity=ranges,
@@ -97,9 +117,11 @@ def quantize(
                 save_ranges=save_ranges,
                 ops=ops,
                 keep=keep or (),
+                weight_only=weight_only or (),
+                block_size=block_size,
                 reduce_range=reduce_range,
                 min_coverage=min_coverage,
-                min_sqnr_db=MIN_SQNR_DB if min_sqnr_db is None else min_sqnr_db,
+                min_sqnr_db=min_sqnr_db,
                 threads=threads,
                 force=force,
             )

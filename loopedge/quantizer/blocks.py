@@ -1,0 +1,138 @@
+"""Round weights in blocks, 8 or 4 bits, packed as ``com.microsoft.MatMulNBits`` reads them.
+
+A weight stands as rows, one per output, each cut into blocks along its inputs; the last block is filled
+with zeros. A block has one scale and no zero point: its values are ``(stored - middle) * scale`` with
+middle 128 or 8. The scale carries the sign of the block's largest value, so that this one gets the level
+that the range has more on one side (-128 or -8). In four bits two neighbours share a byte, the first in
+the low half.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BITS", "BLOCK_SIZES", "Blocks", "best_block_size", "quantize_blocks"]
+
+BITS = (8, 4)
+BLOCK_SIZES = (16, 32, 64, 128, 256)
+"""What ONNX Runtime has kernels for."""
+
+SCALE_BYTES = 4
+CHUNK = 2**20
+"""Values rounded at once: the search holds a few copies of them."""
+
+SHRUNK = tuple(np.linspace(1.1, 0.65, 10))
+"""Tried ranges of a four-bit block, as shares of its largest value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """A packed weight.
+
+    ``values``: uint8 (outputs, blocks, bytes per block); ``scales``: float32 (outputs, blocks);
+    ``inputs``: values of a row that are not filling.
+    """
+
+    values: npt.NDArray[np.uint8]
+    scales: npt.NDArray[np.float32]
+    bits: int
+    inputs: int
+
+    @property
+    def block_size(self) -> int:
+        """Values in a block."""
+        return int(self.values.shape[-1]) * 8 // self.bits
+
+    def floats(self) -> npt.NDArray[np.float32]:
+        """Return the weight that the packed one stands for, float32 (outputs, inputs)."""
+        levels = self.values
+        if self.bits == 4:
+            pairs = np.stack([levels & 15, levels >> 4], axis=-1)
+            levels = pairs.reshape(*levels.shape[:2], -1)
+        steps = levels.astype(np.float32) - (1 << (self.bits - 1))
+        rows = (steps * self.scales[..., None]).reshape(len(steps), -1)
+        return np.ascontiguousarray(rows[:, : self.inputs])
+
+
+def quantize_blocks(rows: npt.NDArray[np.floating[Any]], *, bits: int, block_size: int) -> Blocks:
+    """Round a weight in blocks.
+
+    Args:
+        rows: float (outputs, inputs): the transpose of a weight [in, out].
+        bits: 8 or 4.
+        block_size: One of `BLOCK_SIZES`.
+
+    Returns:
+        The packed weight. In eight bits each value is off by at most half a scale, by a whole one
+        where it is the block's largest with the other sign; in four bits the scale of each block is the
+        one with the least squared error of those tried.
+
+    Raises:
+        ValueError: A value is not finite.
+    """
+    if not np.isfinite(rows).all():
+        raise ValueError("a weight that is not finite cannot be quantized")
+    outputs, inputs = rows.shape
+    count = -(-inputs // block_size)
+    values = np.empty((outputs, count, block_size * bits // 8), np.uint8)
+    scales = np.empty((outputs, count), np.float32)
+    step = max(1, CHUNK // (count * block_size))
+    for start in range(0, outputs, step):
+        some = slice(start, start + step)
+        part = np.zeros((len(rows[some]), count * block_size), np.float32)
+        part[:, :inputs] = rows[some]
+        blocks = part.reshape(-1, count, block_size)
+        scales[some] = _scales(blocks, bits)
+        values[some] = _packed(_levels(blocks, scales[some], bits), bits)
+    return Blocks(values, scales, bits, inputs)
+
+
+def best_block_size(inputs: int, *, bits: int, largest: int) -> int:
+    """Return the block size, at most ``largest``, that stores a row in the fewest bytes."""
+
+    def row_bytes(size: int) -> int:
+        count = -(-inputs // size)
+        return count * (size * bits // 8 + SCALE_BYTES)
+
+    sizes = [size for size in reversed(BLOCK_SIZES) if size <= largest]
+    return min(sizes, key=row_bytes)  # the larger of two that take the same
+
+
+def _scales(blocks: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.float32]:
+    high, low = blocks.max(axis=-1), blocks.min(axis=-1)
+    widest = np.where(high > -low, high, low) / -(1 << (bits - 1))
+    if bits == 8:
+        return _usable(widest)
+    best, least = _usable(widest), np.full(widest.shape, np.inf, np.float32)
+    for share in SHRUNK:
+        scales = _usable(widest * np.float32(share))
+        levels = _levels(blocks, scales, bits)
+        # The scale that fits these levels best: least squares.
+        power = np.einsum("...i,...i", levels, levels)
+        fitted = np.einsum("...i,...i", levels, blocks) / np.maximum(power, 1)
+        scales = _usable(np.where(power > 0, fitted, scales))
+        error = np.square(_levels(blocks, scales, bits) * scales[..., None] - blocks).sum(axis=-1)
+        best, least = np.where(error < least, scales, best), np.minimum(error, least)
+    return best
+
+
+def _usable(scales: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Replace the scales of blocks of zeros and of denormals, which cannot be divided by."""
+    small = np.abs(scales) < np.finfo(np.float32).tiny
+    return np.where(small, np.float32(1.0), scales).astype(np.float32)
+
+
+def _levels(
+    blocks: npt.NDArray[np.float32], scales: npt.NDArray[np.float32], bits: int
+) -> npt.NDArray[np.float32]:
+    """Round to whole steps, -128 to 127 or -8 to 7."""
+    half = 1 << (bits - 1)
+    levels: npt.NDArray[np.float32] = np.rint(blocks / scales[..., None]).clip(-half, half - 1)
+    return levels
+
+
+def _packed(levels: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.uint8]:
+    stored = (levels + (1 << (bits - 1))).astype(np.uint8)
+    return stored if bits == 8 else stored[..., 0::2] + 16 * stored[..., 1::2]
