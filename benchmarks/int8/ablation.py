@@ -84,11 +84,7 @@ class Ablation:
         """Add the mean error of every linear's output, per channel and iteration; judge."""
         self.quantize(table)
         reference, quantized = self.model.clone(), open_artifact(self.target)
-        factors = {
-            name: np.array(found.smoothing, np.float32)
-            for name, found in table.tensors.items()
-            if found.smoothing
-        }
+        factors = table.factors()
         apply_smoothing(reference, factors)
         skipped = rescaled_products(self.model, factors)
         products = {

@@ -1,6 +1,7 @@
 """Calibrate and quantize in one go: what ``loopedge quantize`` does."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from loopedge.files import check_target
 from loopedge.graph.artifact import open_artifact
 from loopedge.quantizer.pipeline import QuantizeResult
 from loopedge.quantizer.ranges import Granularity, read_ranges
+from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.weight_only import WEIGHT_BITS
+from loopedge_calibration.budget import BudgetedResult, meet_budget
 from loopedge_calibration.collector import collect
+from loopedge_calibration.losses import choose_loss
 from loopedge_calibration.readers import Samples
 
 __all__ = ["DEFAULT_SAMPLES", "calibrate_and_quantize"]
@@ -39,6 +43,8 @@ def calibrate_and_quantize(
     reduce_range: bool = False,
     min_coverage: float = 1.0,
     min_sqnr_db: float | None = None,
+    max_drop: float | None = None,
+    metric: str | None = None,
     threads: int | None = None,
     force: bool = False,
 ) -> QuantizeResult:
@@ -64,14 +70,21 @@ def calibrate_and_quantize(
         reduce_range: Store weights in seven bits.
         min_coverage: Share of the core's linears that must become int8.
         min_sqnr_db: Floor of the outputs' SQNR; default: as in `loopedge.quantize`.
+        max_drop: Largest loss of the metric; the linears that it takes are lifted, see `meet_budget`.
+        metric: As in `choose_loss`.
         threads: Threads of ONNX Runtime.
         force: Replace existing files.
 
+    Returns:
+        What became int8; a `BudgetedResult` where ``max_drop`` is given.
+
     Raises:
         InputError: A file or an option cannot be used.
-        BudgetError: Fewer linears became int8 than asked for.
+        BudgetError: Fewer linears became int8 than asked for, or ``max_drop`` cannot be met.
         VerificationError: The outputs moved further than allowed; nothing is left.
     """
+    if metric is not None and max_drop is None:
+        raise InputError("a metric needs a budget", hint="--max-drop 0.01")
     for target in (path, save_ranges):
         if target is not None:
             check_target(Path(target), force=force)
@@ -100,14 +113,29 @@ def calibrate_and_quantize(
     if (static and ranges_file is None) or ((static or weights_alone) and data is not None):
         held_out = Samples(data, open_artifact(model), samples=samples, split="validation")
         inputs = list(islice(held_out, VERIFIED_BATCHES))
+    recipe = Recipe(
+        scheme=scheme,
+        table=table,
+        ops=ops,
+        keep=tuple(keep),
+        weight_only=tuple(weight_only),
+        block_size=block_size,
+        reduce_range=reduce_range,
+    )
+    budget = None
+    if max_drop is not None:
+        recipe.check_options()
+        recipe.check_model(open_artifact(model), model)
+        loss = choose_loss(model, metric, data=data, samples=samples, threads=threads)
+        recipe, budget = meet_budget(model, recipe, loss, max_drop, threads=threads)
     result = loopedge.quantize(
         model,
         path,
         scheme=scheme,
         ranges=table,
         ops=ops,
-        keep=keep,
-        weight_only=weight_only,
+        keep=recipe.keep,
+        weight_only=recipe.weight_only,
         block_size=block_size,
         reduce_range=reduce_range,
         inputs=inputs,
@@ -118,4 +146,7 @@ def calibrate_and_quantize(
     )
     if save_ranges is not None and table is not None:
         table.save(save_ranges, force=force)
-    return result
+    if budget is None:
+        return result
+    told = {field.name: getattr(result, field.name) for field in fields(result)}
+    return BudgetedResult(**told, budget=budget)

@@ -75,8 +75,9 @@ def export_view(result: "Result") -> "RenderableType":
 
 
 def quantize_view(result: "Result") -> "RenderableType":
-    """Show a `QuantizeResult`."""
+    """Show a `QuantizeResult`, or a `BudgetedResult` with what its budget took."""
     told = result.to_json()
+    budget = told.get("budget")
     skipped = [
         (item["name"], item["reason"])
         for kind in ("matmuls", "embeddings")
@@ -86,6 +87,7 @@ def quantize_view(result: "Result") -> "RenderableType":
         ("scheme", _scheme_text(told)),
         ("int4" if told["scheme"] == "weight-int4" else "int8", _coverage_text(told["matmuls"])),
         *_weight_only_rows(told),
+        *([("budget", _budget_text(budget))] if budget else []),
         ("verified", f"[green]against the float model[/green], SQNR {_decibels(told['sqnr_db'])}"),
         (
             "weights",
@@ -94,7 +96,45 @@ def quantize_view(result: "Result") -> "RenderableType":
         ("seconds", _seconds_text(told["seconds"])),
         *_file_rows(told["files"]),
     ]
-    return _page(Path(told["path"]).name, rows, _list("left in float", ("reason",), skipped))
+    lists = [_list("left in float", ("reason",), skipped)]
+    return _page(Path(told["path"]).name, rows, *lists, *(_budget_lists(budget) if budget else []))
+
+
+def _budget_text(budget: dict[str, Any]) -> str:
+    name, allowed = budget["metric"], _number(budget["max_drop"])
+    if budget["score"] is not None:
+        name += f" {_number(budget['float_score'])} -> {_number(budget['score'])}"
+    text = f"{name}, loses {_number(budget['loss'])} of {allowed} allowed"
+    return f"{text}; {_number(budget['loss_int8'])} with none lifted" if budget["lifted"] else text
+
+
+def _budget_lists(budget: dict[str, Any]) -> list[Any]:
+    """Show what was lifted, what that cost and won, and what the rounding of each linear does."""
+    lifted = [
+        (
+            item["name"],
+            item["level"],
+            _number(item["won"]),
+            size_text(item["bytes"]),
+            f"{item['ms']:+.3f}",
+        )
+        for item in budget["lifted"]
+    ]
+    sensitivity = [
+        (item["name"], f"{item['error']:.2e}", *_worst(item["per_iteration"]))
+        for item in budget["sensitivity"]
+    ]
+    return [
+        _list("lifted for the budget", ("to", "won", "bytes more", "ms more"), lifted),
+        _list("error when rounded alone", ("relative", "worst iteration", "its"), sensitivity),
+    ]
+
+
+def _worst(errors: list[float]) -> tuple[str, str]:
+    if not errors:
+        return "-", "-"
+    worst = max(range(len(errors)), key=errors.__getitem__)
+    return str(worst), f"{errors[worst]:.2e}"
 
 
 def _weight_only_rows(told: dict[str, Any]) -> list[tuple[str, str]]:

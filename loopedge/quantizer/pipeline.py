@@ -1,39 +1,26 @@
 """Quantize an exported model: rewrite, write, verify."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import onnx_ir as ir
 
 from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.files import check_target
 from loopedge.graph.artifact import open_artifact, write_artifact
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
-from loopedge.graph.weights import linears, loop_count, weight_bytes
+from loopedge.graph.weights import weight_bytes
 from loopedge.processor import FAST_INT8, this_processor
 from loopedge.quantizer.compare import Agreement, Feeds, compare
 from loopedge.quantizer.coverage import Coverage
-from loopedge.quantizer.dynamic import quantize_dynamic
-from loopedge.quantizer.embedding import find_embeddings, quantize_embeddings
-from loopedge.quantizer.ranges import RangeTable, read_ranges, weights_sha256
-from loopedge.quantizer.rewriting import rewrite_linears
-from loopedge.quantizer.selection import kept_in_float, weight_only_nodes
+from loopedge.quantizer.ranges import RangeTable, read_ranges
+from loopedge.quantizer.recipe import Recipe, Rewritten
 from loopedge.quantizer.smoothing import rescaled_products
-from loopedge.quantizer.static import OPERATORS, quantize_static
-from loopedge.quantizer.weight_only import (
-    DEFAULT_BLOCK,
-    WEIGHT_BITS,
-    BlockWeights,
-    check_weight_options,
-)
-from loopedge.quantizer.weights import INT8_LIMIT, REDUCED_LIMIT
+from loopedge.quantizer.weight_only import DEFAULT_BLOCK, WEIGHT_BITS
 
-__all__ = ["MIN_SQNR_DB", "SCHEMES", "QuantizeResult", "quantize"]
+__all__ = ["MIN_SQNR_DB", "QuantizeResult", "quantize"]
 
-SCHEMES = ("static", "dynamic", *WEIGHT_BITS)
 MIN_SQNR_DB = 15.0
 """Default floor of the outputs' SQNR; a wrong scale or a wrong weight lies below 10 dB."""
 
@@ -128,13 +115,19 @@ def quantize(
         VerificationError: The outputs moved further than allowed; nothing is left.
     """
     table = read_ranges(ranges) if isinstance(ranges, str | Path) else ranges
-    scheme = scheme or ("static" if table else "dynamic")
-    _check_options(scheme, table, ops, min_coverage)
-    if scheme in WEIGHT_BITS or weight_only or block_size is not None:
-        check_weight_options(
-            scheme, weight_only, ranges=table is not None, ops=ops, reduce_range=reduce_range
-        )
-    four_bits = WEIGHT_BITS.get(scheme) == 4
+    recipe = Recipe(
+        scheme=scheme or ("static" if table else "dynamic"),
+        table=table,
+        ops=ops,
+        keep=tuple(keep),
+        weight_only=tuple(weight_only),
+        block_size=block_size,
+        reduce_range=reduce_range,
+    )
+    recipe.check_options()
+    if not 0 <= min_coverage <= 1:
+        raise InputError(f"min-coverage is {min_coverage}, allowed is 0 to 1")
+    four_bits = WEIGHT_BITS.get(recipe.scheme) == 4
     if min_sqnr_db is None:
         min_sqnr_db = MIN_INT4_SQNR_DB if four_bits else MIN_SQNR_DB
     random_db = min(min_sqnr_db, RANDOM_ROWS_INT4_DB) if four_bits else min_sqnr_db
@@ -143,27 +136,16 @@ def quantize(
     reference = open_artifact(model)
     if Path(model).resolve() == target.resolve():
         raise InputError(f"{target} is the source itself", hint="name another target with -o")
+    recipe.check_model(reference, model)
     metadata = read_metadata(reference.metadata_props)
-    _check_float(reference, metadata, model)
-    if table is not None:
-        _check_ranges(table, reference, model)
     started = time.perf_counter()
     quantized = reference.clone()
     source_bytes = weight_bytes(reference)
-    kept = kept_in_float(reference, keep)
-    packed = weight_only_nodes(reference, weight_only, kept)
-    options = _Options(
-        scheme=scheme,
-        table=table,
-        ops=ops,
-        limit=REDUCED_LIMIT if reduce_range else INT8_LIMIT,
-        block_size=block_size,
-    )
-    coverage, embeddings = _rewrite(quantized, options, kept, packed)
-    _check_coverage(coverage, set(kept), min_coverage, model)
-    rewritten = time.perf_counter()
+    rewritten = recipe.apply(quantized)
+    _check_coverage(rewritten.coverage, rewritten.kept, min_coverage, model)
+    rewrite_seconds = time.perf_counter() - started
 
-    smoothed = [name for name, item in (table.tensors if table else {}).items() if item.smoothing]
+    smoothed = table.factors() if table else {}
     checked: list[tuple[Agreement, float]] = []
 
     def verify(staged: Path) -> ArtifactMetadata | None:
@@ -173,7 +155,7 @@ def quantize(
             open_artifact(staged),
             staged.parent,
             inputs=inputs,
-            random_rows=scheme != "static",
+            random_rows=recipe.scheme != "static",
             rescaled=rescaled_products(reference, smoothed),
             threads=threads,
         )
@@ -181,23 +163,22 @@ def quantize(
         checked.append((agreement, time.perf_counter() - begun))
         if metadata is None:
             return None
-        recipe = _recipe(scheme, table, coverage, agreement)
-        if scheme in WEIGHT_BITS or packed:
-            size = block_size or DEFAULT_BLOCK[WEIGHT_BITS.get(scheme, 8)]
-            recipe |= {"weight_only": sorted(packed), "block_size": size}
-        return metadata.model_copy(update={"quantization": recipe})
+        told = _metadata(recipe, rewritten, agreement)
+        return metadata.model_copy(update={"quantization": told})
 
+    written = time.perf_counter()
     files = write_artifact(quantized, target, force=force, verify=verify)
     agreement, verify_seconds = checked[0]
+    calibrated = table if recipe.scheme == "static" else None
     return QuantizeResult(
         path=str(target),
-        scheme=scheme,
-        ranges=table.granularity if table and scheme == "static" else None,
-        method=table.method if table and scheme == "static" else None,
-        samples=table.samples if table and scheme == "static" else None,
-        matmuls=coverage.to_json(),
-        embeddings=embeddings.to_json(),
-        weight_only=sorted(packed),
+        scheme=recipe.scheme,
+        ranges=calibrated.granularity if calibrated else None,
+        method=calibrated.method if calibrated else None,
+        samples=calibrated.samples if calibrated else None,
+        matmuls=rewritten.coverage.to_json(),
+        embeddings=rewritten.embeddings.to_json(),
+        weight_only=sorted(rewritten.weight_only),
         sqnr_db=agreement.sqnr_db,
         sqnr_db_per_iteration=agreement.per_iteration_db,
         sqnr_db_random_rows=agreement.random_rows_db,
@@ -207,113 +188,49 @@ def quantize(
         weight_bytes=weight_bytes(quantized),
         source_weight_bytes=source_bytes,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
-        notes=_notes(
-            table if scheme == "static" else None, reduce_range=reduce_range, scheme=scheme
-        ),
+        notes=_notes(recipe),
         seconds={
-            "rewrite": rewritten - started,
-            "write": time.perf_counter() - rewritten - verify_seconds,
+            "rewrite": rewrite_seconds,
+            "write": time.perf_counter() - written - verify_seconds,
             "verify": verify_seconds,
         },
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
-    """How the weights are stored and multiplied."""
-
-    scheme: str
-    table: RangeTable | None
-    ops: str
-    limit: int
-    block_size: int | None
-
-
-def _rewrite(
-    model: ir.Model, options: _Options, kept: dict[str, str], packed: Collection[str]
-) -> tuple[Coverage, Coverage]:
-    """Replace linears and embeddings, in place; return the coverage of both."""
-    scheme, limit = options.scheme, options.limit
-    others = dict.fromkeys(packed, BlockWeights(8, options.block_size))
-    tables = find_embeddings(model)  # before a head's scheme replaces their nodes
-    if scheme == "static" and options.table is not None:
-        coverage = quantize_static(
-            model, options.table, ops=options.ops, keep=kept, others=others, limit=limit
-        )
-    elif scheme in WEIGHT_BITS:
-        weights = BlockWeights(WEIGHT_BITS[scheme], options.block_size)
-        coverage = rewrite_linears(model, weights, keep=kept, others=others)
-    else:
-        coverage = quantize_dynamic(model, keep=kept, others=others, limit=limit)
-    return coverage, quantize_embeddings(tables, keep=kept)
-
-
-def _check_options(scheme: str, table: RangeTable | None, ops: str, min_coverage: float) -> None:
-    if scheme not in SCHEMES:
-        raise InputError(
-            f"scheme {scheme!r} is not known, known are {', '.join(SCHEMES)}",
-            hint="--scheme dynamic",
-        )
-    if ops not in OPERATORS:
-        raise InputError(f"ops {ops!r} is not known, known are {', '.join(OPERATORS)}")
-    if scheme == "static" and table is None:
-        raise InputError("static int8 needs ranges", hint="--data samples.npz, or --scheme dynamic")
-    if not 0 <= min_coverage <= 1:
-        raise InputError(f"min-coverage is {min_coverage}, allowed is 0 to 1")
-
-
-def _check_ranges(table: RangeTable, model: ir.Model, source: str | Path) -> None:
-    hint = "calibrate again: loopedge quantize --data samples.npz"
-    if table.weights_sha256 != weights_sha256(model):
-        raise InputError(f"the ranges belong to another model than {source}", hint=hint)
-    count = loop_count(model)
-    if count is not None and table.loops != count:
-        raise InputError(
-            f"the ranges hold {table.loops} iterations, {source} runs {count}", hint=hint
-        )
-
-
-def _recipe(
-    scheme: str, table: RangeTable | None, coverage: Coverage, agreement: Agreement
-) -> dict[str, Any]:
-    recipe: dict[str, Any] = {
-        "scheme": scheme,
-        "quantized": len(coverage.quantized),
-        "total": coverage.total,
+def _metadata(recipe: Recipe, rewritten: Rewritten, agreement: Agreement) -> dict[str, Any]:
+    """Return what the artifact tells of its quantization."""
+    told: dict[str, Any] = {
+        "scheme": recipe.scheme,
+        "quantized": len(rewritten.coverage.quantized),
+        "total": rewritten.coverage.total,
         "sqnr_db": agreement.sqnr_db,
     }
-    if table is not None and scheme == "static":
-        recipe |= {
+    table = recipe.table
+    if table is not None and recipe.scheme == "static":
+        told |= {
             "ranges": table.granularity,
             "method": table.method,
             "samples": table.samples,
             "data_sha256": table.data_sha256,
         }
-    return recipe
+    if recipe.scheme in WEIGHT_BITS or rewritten.weight_only:
+        size = recipe.block_size or DEFAULT_BLOCK[WEIGHT_BITS.get(recipe.scheme, 8)]
+        told |= {"weight_only": sorted(rewritten.weight_only), "block_size": size}
+    return told
 
 
-def _notes(table: RangeTable | None, *, reduce_range: bool, scheme: str) -> list[str]:
-    notes = [] if table is None else list(table.warnings)
+def _notes(recipe: Recipe) -> list[str]:
+    calibrated = recipe.table if recipe.scheme == "static" else None
+    notes = [] if calibrated is None else list(calibrated.warnings)
     features = this_processor().features
     if features and FAST_INT8.isdisjoint(features):
+        advised = not recipe.reduce_range and recipe.scheme not in WEIGHT_BITS
         notes.append(
             "this processor has no VNNI, i8mm or dot-product instructions: int8 saves memory here, "
             "but little time"
-            + (
-                ""
-                if reduce_range or scheme in WEIGHT_BITS
-                else ", and products may overflow: add --reduce-range"
-            )
+            + (", and products may overflow: add --reduce-range" if advised else "")
         )
     return notes
-
-
-def _check_float(model: ir.Model, metadata: ArtifactMetadata | None, source: str | Path) -> None:
-    hint = "loopedge export model.pt"
-    if metadata is not None and metadata.quantization is not None:
-        raise InputError(f"{source} is quantized already", hint=hint)
-    if not linears(model):
-        raise InputError(f"{source} has no float linear: nothing can be quantized", hint=hint)
 
 
 def _check_coverage(

@@ -77,6 +77,14 @@ class RangeTable(BaseModel):
     tensors: dict[str, TensorRange]
     warnings: list[str] = Field(default_factory=list)
 
+    def factors(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the smoothing factors, float32 (channels,), of the linears that have some."""
+        return {
+            name: np.array(found.smoothing, np.float32)
+            for name, found in self.tensors.items()
+            if found.smoothing is not None
+        }
+
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the table as JSON.
 

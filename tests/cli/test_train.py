@@ -125,7 +125,16 @@ def test_a_bad_csv(cli: Cli, data: Path, change: object, words: str) -> None:
 
 
 def test_times_must_ascend(cli: Cli, data: Path) -> None:
-    options = ("--target", "sales", "--time", "day", *WINDOW, *SMALL, "-o", data.parent / "model.pt")
+    options = (
+        "--target",
+        "sales",
+        "--time",
+        "day",
+        *WINDOW,
+        *SMALL,
+        "-o",
+        data.parent / "model.pt",
+    )
     assert cli("train", "series", data, *options).code == 0
     header, first, second, *rest = data.read_text().splitlines()
     data.write_text("\n".join([header, second, first, *rest]) + "\n")

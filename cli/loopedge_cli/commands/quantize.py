@@ -92,6 +92,21 @@ def quantize(
         float | None,
         typer.Option("--min-sqnr-db", help="Floor of the outputs' SQNR against the float model."),
     ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-drop",
+            help="Most that the metric may lose; the few linears that it takes are lifted to 8-bit "
+            "weight-only or to float.",
+        ),
+    ] = None,
+    metric: Annotated[
+        Literal["task", "relative-error"] | None,
+        typer.Option(
+            help="Of --max-drop: the task's own (default where the model knows its task), or the "
+            "relative error of the outputs."
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the check.")] = None,
     force: Force = False,
     json: Json = False,
@@ -122,6 +137,8 @@ def quantize(
                 reduce_range=reduce_range,
                 min_coverage=min_coverage,
                 min_sqnr_db=min_sqnr_db,
+                max_drop=max_drop,
+                metric=metric,
                 threads=threads,
                 force=force,
             )

@@ -1,0 +1,295 @@
+"""An accuracy budget: give the few linears that need it more than the scheme does, and no others.
+
+A linear can stand on one of three levels: as the scheme has it; its weight alone in eight bits, blockwise
+(no more bytes, more time); float. Sensitivity says in which order they are lifted, measuring the whole
+model says how many must be, and each that turns out not to be needed is put down again.
+"""
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from loopedge.errors import BudgetError, InputError
+from loopedge.graph.artifact import open_artifact, write_artifact
+from loopedge.graph.weights import linears, loop_name, weight_bytes
+from loopedge.quantizer.pipeline import QuantizeResult
+from loopedge.quantizer.recipe import Recipe
+from loopedge.runtime import Session
+from loopedge_calibration.losses import Loss
+from loopedge_calibration.sensitivity import LinearSensitivity, measure_sensitivity
+
+if TYPE_CHECKING:
+    from loopedge_calibration.readers import Feeds
+
+__all__ = ["BudgetResult", "BudgetedResult", "LiftedLinear", "meet_budget"]
+
+SENSITIVITY_SAMPLES = 16
+ROUNDS = 15
+"""Alternated runs of each model that is timed."""
+
+FLOAT, WEIGHT_INT8 = "float", "weight-int8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiftedLinear:
+    """A linear that stands above its scheme, what that wins and what it costs.
+
+    ``level``: ``weight-int8`` or ``float``. ``won``: loss without it, the others lifted, less the loss
+    with it, in units of the metric. ``bytes`` and ``ms``: what the model with this one alone takes
+    more than the model with none.
+    """
+
+    name: str
+    level: str
+    won: float
+    bytes: int
+    ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetResult:
+    """How a budget was met.
+
+    ``float_score`` and ``score`` are the task's metric of the float and of the final model; None for
+    the relative error. ``loss_int8`` is the loss with every linear as the scheme has it, ``loss``
+    that of the final model, at most ``max_drop``. ``sensitivity`` is empty where nothing was lifted.
+    """
+
+    metric: str
+    max_drop: float
+    samples: int
+    float_score: float | None
+    score: float | None
+    loss_int8: float
+    loss: float
+    lifted: list[LiftedLinear]
+    sensitivity: list[LinearSensitivity]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetedResult(QuantizeResult):
+    """The result of a quantization that a budget was set for."""
+
+    budget: BudgetResult
+
+
+def meet_budget(
+    model: str | Path,
+    recipe: Recipe,
+    loss: Loss,
+    max_drop: float,
+    *,
+    threads: int | None = None,
+) -> tuple[Recipe, BudgetResult]:
+    """Lift as few linears as the budget takes.
+
+    Args:
+        model: The float artifact. Nothing is written beside it.
+        recipe: How it is quantized; what it keeps in float stays so.
+        loss: What the budget is measured in.
+        max_drop: Largest loss.
+        threads: Threads of ONNX Runtime.
+
+    Returns:
+        The recipe with the lifted linears, and what they cost and win.
+
+    Raises:
+        InputError: The budget is negative, or below what rounding in float32 causes.
+        BudgetError: The loss is larger, whatever is lifted.
+    """
+    _check_budget(model, loss, max_drop, threads)
+    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
+        trials = _Trials(open_artifact(model), recipe, loss, Path(folder), threads)
+        whole = trials.measure({})
+        plan: dict[str, int] = {}
+        sensitivity: list[LinearSensitivity] = []
+        if whole.loss > max_drop:
+            sensitivity = trials.sensitivity()
+            order = [item.name for item in sensitivity if item.name in trials.candidates]
+            plan = _search(trials, order, max_drop)
+            plan = _needed(trials, plan, max_drop)
+        final = trials.measure(plan)
+        return trials.recipe(plan), BudgetResult(
+            metric=loss.name,
+            max_drop=max_drop,
+            samples=loss.samples,
+            float_score=loss.float_score,
+            score=final.score,
+            loss_int8=whole.loss,
+            loss=final.loss,
+            lifted=_lifted(trials, plan),
+            sensitivity=sensitivity,
+        )
+
+
+def _check_budget(model: str | Path, loss: Loss, max_drop: float, threads: int | None) -> None:
+    if not np.isfinite(max_drop) or max_drop < 0:
+        raise InputError(f"max-drop is {max_drop}, allowed is 0 or more", hint="--max-drop 0.01")
+    other = 1 if threads != 1 else 2
+    floor = loss.noise(Session(model, threads=other))
+    if max_drop < floor:
+        raise InputError(
+            f"max-drop is {max_drop:.3g}, but rounding in float32 alone moves {loss.name} by "
+            f"{floor:.3g}",
+            hint=f"--max-drop {10 * floor:.1g}",
+        )
+
+
+def _search(trials: "_Trials", order: list[str], max_drop: float) -> dict[str, int]:
+    """Find by bisection how far up the linears must be lifted, all to one level before the next.
+
+    The last step of all, which would leave nothing in eight bits, is not taken.
+    """
+    steps = [(name, level) for level in range(1, len(trials.levels)) for name in order][:-1]
+
+    def plan(count: int) -> dict[str, int]:
+        return dict(steps[:count])
+
+    best = trials.measure(plan(len(steps))).loss
+    if not best <= max_drop:
+        raise BudgetError(
+            f"{trials.scheme} loses {best:.3g} of {trials.metric} with all linears but "
+            f"{order[-1] if order else 'none'} in float, allowed is {max_drop:.3g}",
+            measured=best,
+            allowed=max_drop,
+            hint=f"--max-drop {1.1 * best:.2g}, or other --ranges, --method or --samples",
+        )
+    low, high = 0, len(steps)  # `low` misses the budget, `high` meets it
+    while high - low > 1:
+        middle = (low + high) // 2
+        if trials.measure(plan(middle)).loss <= max_drop:
+            high = middle
+        else:
+            low = middle
+    return plan(high)
+
+
+def _needed(trials: "_Trials", plan: dict[str, int], max_drop: float) -> dict[str, int]:
+    """Put down what the budget holds without, the least sensitive first."""
+    for name in reversed(list(plan)):
+        for level in range(plan[name]):
+            lower = _with(plan, name, level)
+            if trials.measure(lower).loss <= max_drop:
+                plan = lower
+                break
+    return plan
+
+
+def _with(plan: Mapping[str, int], name: str, level: int) -> dict[str, int]:
+    changed = {**plan, name: level}
+    return {other: at for other, at in changed.items() if at > 0}
+
+
+def _lifted(trials: "_Trials", plan: dict[str, int]) -> list[LiftedLinear]:
+    if not plan:
+        return []
+    final, times = trials.measure(plan), trials.extra_ms(plan)
+    base = trials.measure({}).weight_bytes
+    return [
+        LiftedLinear(
+            name=name,
+            level=trials.levels[level],
+            won=_difference(trials.measure(_with(plan, name, 0)).loss, final.loss),
+            bytes=trials.measure({name: level}).weight_bytes - base,
+            ms=times[name],
+        )
+        for name, level in plan.items()
+    ]
+
+
+def _difference(one: float, other: float) -> float:
+    return 0.0 if one == other else one - other  # inf - inf is none
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    loss: float
+    score: float | None
+    weight_bytes: int
+
+
+class _Trials:
+    """Models with some linears lifted: written, measured, and forgotten."""
+
+    def __init__(
+        self, reference: ir.Model, recipe: Recipe, loss: Loss, folder: Path, threads: int | None
+    ) -> None:
+        self.scheme, self.metric = recipe.scheme, loss.name
+        self._reference, self._recipe, self._loss = reference, recipe, loss
+        self._folder, self._threads = folder, threads
+        self._known: dict[frozenset[tuple[str, int]], _Trial] = {}
+        packed = recipe.ops == "microsoft" and recipe.scheme != WEIGHT_INT8
+        self.levels = [recipe.scheme, *([WEIGHT_INT8] if packed else []), FLOAT]
+        taken = set(recipe.apply(reference.clone()).coverage.quantized)
+        first: dict[ir.Value, str] = {}
+        for item in linears(reference):  # linears that share a weight are lifted together
+            if item.node.name in taken and loop_name(item.node) not in recipe.weight_only:
+                first.setdefault(item.weight, loop_name(item.node))
+        self.candidates = set(first.values())
+
+    def recipe(self, plan: Mapping[str, int]) -> Recipe:
+        """Return the recipe with some linears lifted."""
+        lifted = {
+            level: [n for n, at in plan.items() if self.levels[at] == level]
+            for level in self.levels
+        }
+        return replace(
+            self._recipe,
+            keep=(*self._recipe.keep, *lifted[FLOAT]),
+            weight_only=(*self._recipe.weight_only, *lifted.get(WEIGHT_INT8, [])),
+        )
+
+    def measure(self, plan: Mapping[str, int]) -> _Trial:
+        """Return the loss with these linears lifted."""
+        key = frozenset(plan.items())
+        if key not in self._known:
+            path = self._folder / "trial.onnx"
+            size = self._write(plan, path)
+            loss, score = self._loss.of(Session(path, threads=self._threads))
+            self._known[key] = _Trial(loss, score, size)
+        return self._known[key]
+
+    def sensitivity(self) -> list[LinearSensitivity]:
+        """Return what the rounding of each linear does to the outputs."""
+        batches: list[Feeds] = []
+        samples = 0
+        for feeds in self._loss.batches:
+            rows = SENSITIVITY_SAMPLES - samples
+            if rows <= 0:
+                break
+            batches.append({name: array[:rows] for name, array in feeds.items()})
+            samples += len(next(iter(batches[-1].values())))
+        return measure_sensitivity(self._reference, self._recipe, batches, threads=self._threads)
+
+    def extra_ms(self, plan: Mapping[str, int]) -> dict[str, float]:
+        """Return the time that each lifted linear adds to a run of one batch, in ms."""
+        sessions = {}
+        for index, name in enumerate(["", *plan]):
+            path = self._folder / f"timed{index}.onnx"
+            self._write({name: plan[name]} if name else {}, path)
+            sessions[name] = Session(path, threads=self._threads)
+        feeds = self._loss.batches[0]
+        taken: dict[str, list[float]] = {name: [] for name in sessions}
+        for _ in range(ROUNDS + 1):
+            for name, session in sessions.items():
+                started = time.perf_counter()
+                session.run(feeds)
+                taken[name].append(1e3 * (time.perf_counter() - started))
+        medians = {name: float(np.median(times[1:])) for name, times in taken.items()}
+        return {name: medians[name] - medians[""] for name in plan}
+
+    def _write(self, plan: Mapping[str, int], path: Path) -> int:
+        model = self._reference.clone()
+        self.recipe(plan).apply(model)
+        write_artifact(model, path, force=True)
+        return weight_bytes(model)

@@ -1,0 +1,190 @@
+"""What int8 may lose: the task's own metric, or the error of the outputs."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from loopedge.data.task import Task, task_from_dict
+from loopedge.errors import InputError
+from loopedge.graph.artifact import open_artifact
+from loopedge.graph.inputs import generate_inputs
+from loopedge.graph.metadata import read_metadata
+from loopedge.runtime import Session
+from loopedge_calibration.readers import BATCH, Feeds, Samples
+
+__all__ = ["METRICS", "Loss", "Metric", "RelativeError", "TaskDrop", "choose_loss"]
+
+Array = npt.NDArray[Any]
+Metric = Literal["task", "relative-error"]
+METRICS: tuple[Metric, ...] = ("task", "relative-error")
+
+TASK_SAMPLES = 512
+"""Samples of the validation part that a task's metric is measured on."""
+
+GENERATED_BATCHES = 4
+
+
+class Loss(Protocol):
+    """What a budget is measured in.
+
+    ``float_score`` is the float model's value of the task's metric, None where there is no task;
+    ``batches`` are the inputs that the loss is measured on.
+    """
+
+    name: str
+    float_score: float | None
+    batches: list[Feeds]
+
+    @property
+    def samples(self) -> int:
+        """Samples that the loss is measured on."""
+        ...
+
+    def of(self, session: Session) -> tuple[float, float | None]:
+        """Return the loss of a model, and its score where there is a task."""
+        ...
+
+    def noise(self, session: Session) -> float:
+        """Return the loss that rounding in float32 alone causes.
+
+        Args:
+            session: The float model, on another number of threads.
+        """
+        ...
+
+
+class TaskDrop:
+    """By how much the task's own metric gets worse, in its units.
+
+    Args:
+        task: Gives the samples of the validation part, and scores them.
+        reference: The float model.
+    """
+
+    def __init__(self, task: Task, reference: Session) -> None:
+        self.name = task.metric
+        self._task = task
+        batches = list(task.evaluation("validation", BATCH * 8, TASK_SAMPLES))
+        names = [name for name in reference.inputs if name != "loops"]
+        self.batches: list[Feeds] = [batch.feeds(names) for batch in batches]
+        self._targets = np.concatenate([batch.targets for batch in batches])
+        self.float_score: float | None = self._score(reference)
+
+    @property
+    def samples(self) -> int:
+        """Samples that are scored."""
+        return len(self._targets)
+
+    def of(self, session: Session) -> tuple[float, float | None]:
+        """Return the loss of a model and its score."""
+        score = self._score(session)
+        drop = (self.float_score or 0.0) - score
+        drop = drop if self._task.higher_is_better else -drop
+        return (drop if np.isfinite(drop) else float("inf")), score
+
+    def noise(self, session: Session) -> float:
+        """Return the loss that rounding in float32 alone causes."""
+        measured = abs(self.of(session)[0])
+        if self._task.kind == "tokens":
+            return measured
+        return max(measured, float(np.finfo(np.float32).eps) * abs(self.float_score or 0.0))
+
+    def _score(self, session: Session) -> float:
+        name = session.output_names[0]
+        outputs = np.concatenate([session.run(feeds)[name] for feeds in self.batches])
+        return self._task.score(outputs, self._targets)[self.name]
+
+
+class RelativeError:
+    """||y - ref|| / ||ref|| over all outputs on all samples: 10^(-SQNR / 20).
+
+    Args:
+        batches: Inputs to run on.
+        reference: The float model.
+    """
+
+    name = "relative-error"
+    float_score: float | None = None
+
+    def __init__(self, batches: Iterable[Feeds], reference: Session) -> None:
+        self.batches = list(batches)
+        if not self.batches:
+            raise InputError("the data holds no sample", hint="--data samples.npz")
+        self._exact = [reference.run(feeds) for feeds in self.batches]
+        self._signal = sum(_power(array) for run in self._exact for array in run.values())
+
+    @property
+    def samples(self) -> int:
+        """Samples that are compared."""
+        return sum(len(next(iter(feeds.values()))) for feeds in self.batches)
+
+    def of(self, session: Session) -> tuple[float, float | None]:
+        """Return the error of a model; there is no score."""
+        noise = 0.0
+        for feeds, exact in zip(self.batches, self._exact, strict=True):
+            given = session.run(feeds)
+            noise += sum(_power(given[name] - array) for name, array in exact.items())
+        if not np.isfinite(noise):
+            return float("inf"), None
+        return float(np.sqrt(noise / self._signal)) if self._signal else float(noise > 0), None
+
+    def noise(self, session: Session) -> float:
+        """Return the error that rounding in float32 alone causes."""
+        return max(self.of(session)[0], float(np.finfo(np.float32).eps))
+
+
+def choose_loss(
+    model: str | Path,
+    metric: str | None,
+    *,
+    data: str | Path | None = None,
+    samples: int = 128,
+    threads: int | None = None,
+) -> Loss:
+    """Return what a budget is measured in.
+
+    Args:
+        model: The float artifact.
+        metric: ``task``, ``relative-error``, or None: the task's where it is known and fits the
+            data, else the relative error.
+        data: What `Samples` reads. Without it the relative error is measured on the task's
+            validation part, or on generated inputs.
+        samples: Most samples of the relative error.
+        threads: Threads of ONNX Runtime.
+
+    Raises:
+        InputError: The metric is unknown, or ``task`` is asked for and the model knows none.
+    """
+    if metric is not None and metric not in METRICS:
+        raise InputError(
+            f"metric {metric!r} is not known, known are {', '.join(METRICS)}", hint="--metric task"
+        )
+    graph, reference = open_artifact(model), Session(model, threads=threads)
+    metadata = read_metadata(graph.metadata_props)
+    described = metadata.task if metadata else {}
+    if metric == "task" and not described:
+        raise InputError(
+            "the model does not say what it was trained on", hint="--metric relative-error"
+        )
+    task = None
+    if described:
+        try:
+            task = task_from_dict(described, data=data)
+        except InputError:  # without its file, or with other data than the task's
+            if metric == "task":
+                raise
+    if task is not None and metric != "relative-error":
+        return TaskDrop(task, reference)
+    if data is None and task is None:
+        return RelativeError(
+            (generate_inputs(graph, batch=BATCH, seed=seed) for seed in range(GENERATED_BATCHES)),
+            reference,
+        )
+    return RelativeError(Samples(data, graph, samples=samples, split="validation"), reference)
+
+
+def _power(array: Array) -> float:
+    return float(np.square(array.astype(np.float64)).sum())

@@ -1,0 +1,110 @@
+"""Which roundings hurt: the error of the outputs when one linear alone is rounded, per iteration."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from loopedge.graph.unrolling import CORE_NAME
+from loopedge.graph.weights import loop_count
+from loopedge.quantizer.emulation import ROUNDED_INPUT, emulate
+from loopedge.quantizer.recipe import Recipe
+from loopedge.runtime import Session
+from loopedge_calibration.readers import Feeds
+
+__all__ = ["LinearSensitivity", "measure_sensitivity"]
+
+DETAILED = 12
+"""Linears whose iterations are measured one by one: the most sensitive ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearSensitivity:
+    """Relative error of the outputs when this linear alone is rounded.
+
+    ``error`` with all its iterations rounded; ``per_iteration`` with one of them, empty for a linear
+    outside the core and for those that matter least.
+    """
+
+    name: str
+    error: float
+    per_iteration: list[float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self)
+
+
+def measure_sensitivity(
+    model: ir.Model,
+    recipe: Recipe,
+    batches: Sequence[Feeds],
+    *,
+    detailed: int = DETAILED,
+    threads: int | None = None,
+) -> list[LinearSensitivity]:
+    """Round one linear at a time, then one iteration at a time, and measure the outputs.
+
+    Args:
+        model: The float graph.
+        recipe: How it is to be quantized.
+        batches: Inputs; each is run once per linear, and once per iteration of the detailed ones.
+        detailed: Linears whose iterations are measured one by one.
+        threads: Threads of ONNX Runtime.
+
+    Returns:
+        All linears, the most sensitive first.
+    """
+    loops = loop_count(model) or 1
+    graph, names = emulate(
+        model, loops=loops, activations=recipe.activations, round_weight=recipe.round_weight
+    )
+    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
+        path = Path(folder) / "emulated.onnx"
+        ir.save(graph, path, external_data="emulated.onnx.data", size_threshold_bytes=1024)
+        trial = _Emulated(Session(path, threads=threads), batches, (len(names), loops))
+        errors = {name: trial.error(row, slice(None)) for row, name in enumerate(names)}
+        ranked = sorted(errors, key=lambda name: -errors[name])
+        return [
+            LinearSensitivity(
+                name=name,
+                error=errors[name],
+                per_iteration=[
+                    trial.error(names.index(name), t)
+                    for t in range(loops)
+                    if place < detailed and name.startswith(f"{CORE_NAME}/")
+                ],
+            )
+            for place, name in enumerate(ranked)
+        ]
+
+
+class _Emulated:
+    """Runs an emulated graph with some switches on, and compares it with all of them off."""
+
+    def __init__(self, session: Session, batches: Sequence[Feeds], shape: tuple[int, int]) -> None:
+        self._session, self._batches, self._shape = session, batches, shape
+        self._exact = [self._run(feeds, np.zeros(shape, np.bool_)) for feeds in batches]
+        self._signal = sum(_power(array) for run in self._exact for array in run.values())
+
+    def error(self, row: int, iterations: int | slice) -> float:
+        """Return ||y - exact|| / ||exact|| with a linear rounded in these iterations."""
+        switches = np.zeros(self._shape, np.bool_)
+        switches[row, iterations] = True
+        noise = 0.0
+        for feeds, exact in zip(self._batches, self._exact, strict=True):
+            given = self._run(feeds, switches)
+            noise += sum(_power(given[name] - array) for name, array in exact.items())
+        return float(np.sqrt(noise / self._signal)) if self._signal else float(noise > 0)
+
+    def _run(self, feeds: Feeds, switches: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[Any]]:
+        return self._session.run({**feeds, ROUNDED_INPUT: switches})
+
+
+def _power(array: npt.NDArray[Any]) -> float:
+    return float(np.square(array.astype(np.float64)).sum())

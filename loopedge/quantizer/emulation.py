@@ -1,0 +1,193 @@
+"""A float graph that rounds as its int8 graph would, one linear and one iteration at a time.
+
+Each linear x @ W becomes a product of two switches: where the input ``rounded`` says so for its row and
+iteration, x passes through u8 and back and W is the rounded weight; else both are exact. So one session
+tells what every rounding does to the outputs.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from loopedge.graph.editing import add_initializer, make_node
+from loopedge.graph.probe import activation_of
+from loopedge.graph.weights import Linear, linears, loop_name
+from loopedge.quantizer.embedding import find_embeddings
+from loopedge.quantizer.ranges import RangeTable
+from loopedge.quantizer.rounding import IterationIndex, StaticRounding, insert_before
+from loopedge.quantizer.smoothing import apply_smoothing
+from loopedge.quantizer.weights import quantize_weight
+
+__all__ = ["ROUNDED_INPUT", "RoundWeight", "emulate"]
+
+Array = npt.NDArray[Any]
+RoundWeight = Callable[[Array, int], Array]
+"""Takes a weight, float32, and its axis of outputs; returns it rounded, float32 of the same shape."""
+
+ROUNDED_INPUT = "rounded"
+
+
+class _Activations(Protocol):
+    def passed(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> ir.Value:
+        """Return what a linear reads, rounded and made float again."""
+        ...
+
+
+def emulate(
+    model: ir.Model,
+    *,
+    loops: int,
+    activations: RangeTable | Literal["dynamic", "float"],
+    round_weight: RoundWeight,
+) -> tuple[ir.Model, list[str]]:
+    """Return a copy of a float graph that rounds on demand.
+
+    Args:
+        model: The float graph. Not modified.
+        loops: Iterations of the core.
+        activations: Their ranges; ``dynamic``: found at run time; ``float``: never rounded.
+        round_weight: How the scheme rounds weights.
+
+    Returns:
+        The graph, whose further input `ROUNDED_INPUT` is bool (linears, loops), and the linears'
+        names in the order of its rows; a table that is both embedding and head is in the head's row,
+        one that is an embedding alone has a row under its own name. What stands outside the core obeys
+        its first column. What reads no MatMul weight of float32 is not among them.
+    """
+    copy = model.clone()
+    if isinstance(activations, RangeTable):
+        apply_smoothing(copy, activations.factors())
+    found = [
+        item
+        for item in linears(copy)
+        if item.node.op_type == "MatMul" and item.weight.dtype == ir.DataType.FLOAT
+    ]
+    heads = {item.weight: loop_name(item.node) for item in found}
+    tables = find_embeddings(copy)
+    names = list(dict.fromkeys(loop_name(item.node) for item in found))
+    names += [table.weight.name or "" for table in tables if table.weight not in heads]
+    switch = ir.Value(
+        name=ROUNDED_INPUT,
+        type=ir.TensorType(ir.DataType.BOOL),
+        shape=ir.Shape([len(names), loops]),
+    )
+    copy.graph.inputs.append(switch)
+    switches = _Switches(copy, switch, names, loops)
+    passing: _Activations | None = None
+    if activations != "float":
+        passing = _Dynamic() if activations == "dynamic" else _Static(copy, activations)
+    for table in tables:
+        head = heads.get(table.weight)
+        rounded = _rounded(table.weight, 0, round_weight if head else _round_rows)
+        for gather in table.gathers:
+            on = switches.of(head or table.weight.name or "", gather)
+            _switch_gather(gather, on, rounded)
+    for item in found:
+        name, reader = item.node.name or "", _reader(item)
+        on = switches.of(loop_name(item.node), reader)
+        source = activation_of(item.node)
+        if passing is not None and source is not None:
+            _switch(reader, 0, on, passing.passed(item.node, source, reader), f"{name}.activation")
+        rounded = _rounded(item.weight, item.index, round_weight)
+        _switch(item.node, item.index, on, rounded, f"{name}.weight")
+    return copy, names
+
+
+class _Switches:
+    """Reads the switch of a row at a node's iteration."""
+
+    def __init__(self, model: ir.Model, switch: ir.Value, names: list[str], loops: int) -> None:
+        self._graph, self._switch, self._names = model.graph, switch, names
+        self._loops, self._index = loops, IterationIndex(model, loops)
+
+    def of(self, name: str, before: ir.Node) -> ir.Value:
+        place = self._names.index(name)
+        row = add_initializer(self._graph, f"loopedge.row.{place}", np.array(place, np.int64))
+        own = make_node("Gather", [self._switch, row], f"{before.name}.switches", {"axis": 0})
+        own.outputs[0].type, own.outputs[0].shape = self._switch.type, ir.Shape([self._loops])
+        insert_before(before, own)
+        return self._index.pick(before, own.outputs[0], f"{before.name}.switch")
+
+
+class _Static:
+    def __init__(self, model: ir.Model, table: RangeTable) -> None:
+        self._rounding = StaticRounding(model, table)
+        self._floats: dict[ir.Value, ir.Value] = {}
+
+    def passed(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> ir.Value:
+        if source not in self._floats:
+            rounded = self._rounding.round(linear, source, before)
+            inputs = [rounded.values, rounded.scale, rounded.zero_point]
+            back = make_node("DequantizeLinear", inputs, f"{linear.name}.passed")
+            back.outputs[0].type, back.outputs[0].shape = source.type, source.shape
+            insert_before(before, back)
+            self._floats[source] = back.outputs[0]
+        return self._floats[source]
+
+
+class _Dynamic:
+    def __init__(self) -> None:
+        self._floats: dict[ir.Value, ir.Value] = {}
+
+    def passed(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> ir.Value:
+        if source not in self._floats:
+            rounded = ir.node(
+                "DynamicQuantizeLinear", [source], num_outputs=3, name=f"{linear.name}.rounded"
+            )
+            for output, kind in zip(rounded.outputs, ("values", "scale", "zero"), strict=True):
+                output.name = f"{linear.name}.rounded.{kind}"
+            back = make_node("DequantizeLinear", rounded.outputs, f"{linear.name}.passed")
+            back.outputs[0].type, back.outputs[0].shape = source.type, source.shape
+            insert_before(before, rounded)
+            insert_before(before, back)
+            self._floats[source] = back.outputs[0]
+        return self._floats[source]
+
+
+def _reader(item: Linear) -> ir.Node:
+    """Return the node that takes the activation: the linear, or the Transpose of a tied head."""
+    turned = item.node.inputs[1]
+    turn = None if item.index == 1 or turned is None else turned.producer()
+    return turn if turn is not None and turn.op_type == "Transpose" else item.node
+
+
+def _rounded(weight: ir.Value, axis: int, round_weight: RoundWeight) -> ir.Value:
+    if weight.graph is None or weight.const_value is None:
+        raise ValueError(f"{weight.name} is no stored weight")
+    rounded = round_weight(weight.const_value.numpy(), axis)
+    return add_initializer(weight.graph, f"{weight.name}.rounded", rounded)
+
+
+def _round_rows(table: Array, axis: int) -> Array:
+    """Round a table that only an embedding reads, as every scheme does."""
+    values, scales = quantize_weight(table, axis=axis)
+    rounded: Array = values * scales[:, None]
+    return rounded
+
+
+def _switch_gather(gather: ir.Node, on: ir.Value, rounded: ir.Value) -> None:
+    exact, graph = gather.outputs[0], gather.graph
+    if graph is None:
+        return
+    rows = make_node(
+        "Gather", [rounded, gather.inputs[1]], f"{gather.name}.rounded", gather.attributes
+    )
+    choice = make_node("Where", [on, rows.outputs[0], exact], f"{gather.name}.rows")
+    for made in (rows, choice):
+        made.outputs[0].type, made.outputs[0].shape = exact.type, exact.shape
+    users = [(use.node, use.idx) for use in exact.uses() if use.node is not choice]
+    graph.insert_after(gather, [rows, choice])
+    for node, place in users:
+        node.replace_input_with(place, choice.outputs[0])
+
+
+def _switch(node: ir.Node, place: int, on: ir.Value, rounded: ir.Value, name: str) -> None:
+    exact = node.inputs[place]
+    choice = make_node("Where", [on, rounded, exact], name)
+    if exact is not None:
+        choice.outputs[0].type, choice.outputs[0].shape = exact.type, exact.shape
+    insert_before(node, choice)
+    node.replace_input_with(place, choice.outputs[0])

@@ -1,0 +1,181 @@
+"""How a graph is to be quantized: a scheme, its ranges, and the linears that are treated otherwise."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from loopedge.errors import InputError
+from loopedge.graph.metadata import read_metadata
+from loopedge.graph.weights import linears, loop_count
+from loopedge.quantizer.blocks import best_block_size, quantize_blocks
+from loopedge.quantizer.coverage import Coverage
+from loopedge.quantizer.dynamic import quantize_dynamic
+from loopedge.quantizer.embedding import find_embeddings, quantize_embeddings
+from loopedge.quantizer.ranges import RangeTable, weights_sha256
+from loopedge.quantizer.rewriting import rewrite_linears
+from loopedge.quantizer.selection import kept_in_float, weight_only_nodes
+from loopedge.quantizer.static import OPERATORS, quantize_static
+from loopedge.quantizer.weight_only import (
+    DEFAULT_BLOCK,
+    WEIGHT_BITS,
+    BlockWeights,
+    check_weight_options,
+)
+from loopedge.quantizer.weights import INT8_LIMIT, REDUCED_LIMIT, quantize_weight
+
+__all__ = ["SCHEMES", "Recipe", "Rewritten"]
+
+Array = npt.NDArray[Any]
+SCHEMES = ("static", "dynamic", *WEIGHT_BITS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewritten:
+    """What a recipe made of a graph.
+
+    ``kept`` and ``weight_only`` are the nodes that the recipe's names mean.
+    """
+
+    coverage: Coverage
+    embeddings: Coverage
+    kept: set[str]
+    weight_only: set[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a graph is to be quantized; the fields are those of `loopedge.quantize`.
+
+    Args:
+        scheme: One of `SCHEMES`.
+        table: Calibrated ranges, for ``static``.
+        ops: ``microsoft`` or ``standard``.
+        keep: Linears and tables that stay in float.
+        weight_only: Linears whose weights alone are stored in eight bits.
+        block_size: Most values that share a scale in a weight-only linear; default: by the bits.
+        reduce_range: Weights in seven bits.
+    """
+
+    scheme: str
+    table: RangeTable | None = None
+    ops: str = "microsoft"
+    keep: tuple[str, ...] = ()
+    weight_only: tuple[str, ...] = ()
+    block_size: int | None = None
+    reduce_range: bool = False
+
+    def check_options(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            InputError: An option is unknown, or the scheme cannot take it.
+        """
+        if self.scheme not in SCHEMES:
+            raise InputError(
+                f"scheme {self.scheme!r} is not known, known are {', '.join(SCHEMES)}",
+                hint="--scheme dynamic",
+            )
+        if self.ops not in OPERATORS:
+            raise InputError(f"ops {self.ops!r} is not known, known are {', '.join(OPERATORS)}")
+        if self.scheme == "static" and self.table is None:
+            raise InputError(
+                "static int8 needs ranges", hint="--data samples.npz, or --scheme dynamic"
+            )
+        if self.scheme in WEIGHT_BITS or self.weight_only or self.block_size is not None:
+            check_weight_options(
+                self.scheme,
+                self.weight_only,
+                ranges=self.table is not None,
+                ops=self.ops,
+                reduce_range=self.reduce_range,
+            )
+
+    def check_model(self, model: ir.Model, source: str | Path) -> None:
+        """Refuse a graph that cannot be quantized so.
+
+        Args:
+            model: The graph.
+            source: What errors call it.
+
+        Raises:
+            InputError: It is quantized already, has no float linear, or is not the one that the
+                ranges were found on.
+        """
+        metadata, hint = read_metadata(model.metadata_props), "loopedge export model.pt"
+        if metadata is not None and metadata.quantization is not None:
+            raise InputError(f"{source} is quantized already", hint=hint)
+        if not linears(model):
+            raise InputError(f"{source} has no float linear: nothing can be quantized", hint=hint)
+        if self.table is not None:
+            _check_ranges(self.table, model, source)
+
+    def apply(self, model: ir.Model) -> Rewritten:
+        """Quantize a float graph, in place.
+
+        Raises:
+            InputError: A name means no linear, or the table lacks one.
+        """
+        kept = kept_in_float(model, self.keep)
+        packed = weight_only_nodes(model, self.weight_only, kept)
+        others = dict.fromkeys(packed, BlockWeights(8, self.block_size))
+        tables = find_embeddings(model)  # before a head's scheme replaces their nodes
+        if self.scheme == "static" and self.table is not None:
+            coverage = quantize_static(
+                model, self.table, ops=self.ops, keep=kept, others=others, limit=self._limit
+            )
+        elif self.scheme in WEIGHT_BITS:
+            weights = BlockWeights(WEIGHT_BITS[self.scheme], self.block_size)
+            coverage = rewrite_linears(model, weights, keep=kept, others=others)
+        else:
+            coverage = quantize_dynamic(model, keep=kept, others=others, limit=self._limit)
+        embeddings = quantize_embeddings(tables, keep=kept)
+        return Rewritten(
+            coverage=coverage, embeddings=embeddings, kept=set(kept), weight_only=packed
+        )
+
+    @property
+    def activations(self) -> RangeTable | Literal["dynamic", "float"]:
+        """How activations are rounded, for `loopedge.quantizer.emulation`."""
+        if self.scheme in WEIGHT_BITS:
+            return "float"
+        return self.table if self.scheme == "static" and self.table is not None else "dynamic"
+
+    def round_weight(self, weight: Array, axis: int) -> Array:
+        """Return the weight that the stored one stands for.
+
+        Args:
+            weight: float32, of two dimensions.
+            axis: Its axis of outputs.
+
+        Returns:
+            float32 of the same shape.
+        """
+        rows = weight if axis == 0 else weight.T  # (outputs, inputs)
+        if self.scheme in WEIGHT_BITS:
+            bits = WEIGHT_BITS[self.scheme]
+            largest = self.block_size or DEFAULT_BLOCK[bits]
+            size = best_block_size(rows.shape[1], bits=bits, largest=largest)
+            rounded = quantize_blocks(rows, bits=bits, block_size=size).floats()
+        else:
+            values, scales = quantize_weight(rows, axis=0, limit=self._limit)
+            rounded = values * scales[:, None]
+        return np.ascontiguousarray(rounded if axis == 0 else rounded.T, np.float32)
+
+    @property
+    def _limit(self) -> int:
+        return REDUCED_LIMIT if self.reduce_range else INT8_LIMIT
+
+
+def _check_ranges(table: RangeTable, model: ir.Model, source: str | Path) -> None:
+    hint = "calibrate again: loopedge quantize --data samples.npz"
+    if table.weights_sha256 != weights_sha256(model):
+        raise InputError(f"the ranges belong to another model than {source}", hint=hint)
+    count = loop_count(model)
+    if count is not None and table.loops != count:
+        raise InputError(
+            f"the ranges hold {table.loops} iterations, {source} runs {count}", hint=hint
+        )
