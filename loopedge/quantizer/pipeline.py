@@ -94,7 +94,7 @@ def quantize(
     threads: int | None = None,
     force: bool = False,
 ) -> QuantizeResult:
-    """Quantize the linears of an exported model to int8 and verify the file against its source.
+    """Quantize the linears and embeddings of an exported model and verify the file against its source.
 
     Args:
         model: An artifact of `loopedge.export`, loop or unrolled, or another float ONNX file.
@@ -161,6 +161,7 @@ def quantize(
     )
     coverage, embeddings = _rewrite(quantized, options, kept, packed)
     _check_coverage(coverage, set(kept), min_coverage, model)
+    alone = [name for name in coverage.quantized if name in packed]
     rewritten = time.perf_counter()
 
     smoothed = [name for name, item in (table.tensors if table else {}).items() if item.smoothing]
@@ -184,7 +185,7 @@ def quantize(
         recipe = _recipe(scheme, table, coverage, agreement)
         if scheme in WEIGHT_BITS or packed:
             size = block_size or DEFAULT_BLOCK[WEIGHT_BITS.get(scheme, 8)]
-            recipe |= {"weight_only": sorted(packed), "block_size": size}
+            recipe |= {"weight_only": alone, "block_size": size}
         return metadata.model_copy(update={"quantization": recipe})
 
     files = write_artifact(quantized, target, force=force, verify=verify)
@@ -197,7 +198,7 @@ def quantize(
         samples=table.samples if table and scheme == "static" else None,
         matmuls=coverage.to_json(),
         embeddings=embeddings.to_json(),
-        weight_only=sorted(packed),
+        weight_only=alone,
         sqnr_db=agreement.sqnr_db,
         sqnr_db_per_iteration=agreement.per_iteration_db,
         sqnr_db_random_rows=agreement.random_rows_db,
