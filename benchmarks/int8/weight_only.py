@@ -2,8 +2,9 @@
 
 The paper's block, d=768, 12 loops, vocabulary 4096, one thread, random weights: file, peak memory, time
 against the float Loop at 128 positions and at one (in turns, in processes of their own), SQNR of the
-outputs. Where a trained model of the task sorting is given, also the SQNR of its logits and its accuracy.
-Bytes block (exit code 4), times advise. About six minutes.
+outputs. Where a trained model of the task sorting is given (`tasks.py --models` keeps one), also the SQNR
+of its logits and its accuracy, by block size and by how four bits are rounded. Bytes block (exit code 4),
+times advise. About three minutes.
 
     python benchmarks/int8/weight_only.py [--output benchmarks/results/int8] [--sorting MODEL.onnx]
 """
@@ -13,6 +14,7 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,14 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
 
 import loopedge
 from loopedge.data.sorting import SortingTask
 from loopedge.graph.artifact import artifact_files, open_artifact, write_artifact
+from loopedge.graph.weights import linears
 from loopedge.profiler.process import MeasuredProcess
-from loopedge.quantizer.blocks import BLOCK_SIZES
+from loopedge.quantizer.blocks import BLOCK_SIZES, quantize_blocks
 from loopedge.quantizer.compare import compare, sqnr_db
 from loopedge.quantizer.weight_only import DEFAULT_BLOCK
 
@@ -36,6 +40,8 @@ ALLOWED_FILE = {8: 0.27, 4: 0.17}
 """At the default block sizes, against the float Loop."""
 
 MIB = 2**20
+Array = NDArray[Any]
+Rounding = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
@@ -120,37 +126,114 @@ def measure(source: Path, variant: Variant, folder: Path) -> Row:
     return Row(variant, size, ratio_db, times, peaks)
 
 
-def trained(source: Path, folder: Path) -> list[str]:
-    """Return a table of SQNR and accuracy on a trained sorting model."""
-    task = SortingTask(length=12, vocab=24)
-    batches = list(task.evaluation("test", 128, 1024))
-    targets = np.concatenate([batch.targets for batch in batches])
+class Sorting:
+    """A trained sorting model and the data that it is judged on."""
 
-    def run(path: Path) -> tuple[Any, float]:
+    def __init__(self, source: Path, folder: Path) -> None:
+        self.source, self.folder = source, folder
+        self.task = SortingTask(length=12, vocab=24)
+        self.batches = list(self.task.evaluation("test", 128, 1024))
+        self.targets = np.concatenate([batch.targets for batch in self.batches])
+        self.reference, self.accuracy = self.run(source)
+
+    def run(self, path: Path) -> tuple[Array, float]:
+        """Return logits and accuracy."""
         session = ort.InferenceSession(str(path))
-        given = [session.run(None, batch.feeds(["input_ids"]))[0] for batch in batches]
+        given = [session.run(None, batch.feeds(["input_ids"]))[0] for batch in self.batches]
         outputs = np.concatenate(given).astype(np.float64)
-        return outputs, task.score(outputs, targets)[task.metric]
+        return outputs, self.task.score(outputs, self.targets)[self.task.metric]
 
-    reference, exact = run(source)
-    lines = [
-        f"Sorting, trained: {task.metric} {exact:.4f} in float",
-        "",
-        f"| bits | block | file KiB | SQNR dB | {task.metric} |",
-        "|---|---|---|---|---|",
-    ]
-    for variant in variants():
-        if variant.level != 4:
+    def judge(self, path: Path) -> str:
+        """Return SQNR and accuracy as two cells."""
+        outputs, accuracy = self.run(path)
+        noise = float(np.square(self.reference - outputs).sum())
+        return f"{sqnr_db(float(np.square(self.reference).sum()), noise):.1f} | {accuracy:.4f}"
+
+    def by_block_size(self) -> list[str]:
+        """Return a table of real files."""
+        lines = ["| bits | block | file KiB | SQNR dB | accuracy |", "|---|---|---|---|---|"]
+        for variant in variants():
+            if variant.level == 4:
+                path, _ = make(self.source, variant, self.folder)
+                size = sum(file.stat().st_size for file in artifact_files(path)) / 1024
+                lines.append(
+                    f"| {variant.bits} | {variant.block_size} | {size:.1f} | {self.judge(path)} |"
+                )
+        return lines
+
+    def by_rounding(self) -> list[str]:
+        """Return a table of four-bit roundings, float activations."""
+        lines = ["| four bits | block | SQNR dB | accuracy |", "|---|---|---|---|"]
+        for name, rounding in ROUNDINGS.items():
+            for size in (32, 128):
+                path = self.folder / "rounded.onnx"
+                ir.save(rounded(open_artifact(self.source), rounding, size), path)
+                lines.append(f"| {name} | {size} | {self.judge(path)} |")
+        return lines
+
+
+def rounded(model: ir.Model, rounding: Rounding, block_size: int) -> ir.Model:
+    """Round the weights of all linears in blocks; keep them as floats."""
+    for weight, index in {item.weight: item.index for item in linears(model)}.items():
+        if weight.const_value is None:
             continue
-        path, _ = make(source, variant, folder)
-        outputs, metric = run(path)
-        ratio = sqnr_db(float((reference**2).sum()), float(((reference - outputs) ** 2).sum()))
-        size = sum(file.stat().st_size for file in artifact_files(path))
-        lines.append(
-            f"| {variant.bits} | {variant.block_size} | {size / 1024:.1f} | {ratio:.1f} "
-            f"| {metric:.4f} |"
-        )
-    return lines
+        stored = weight.const_value.numpy()
+        rows = stored.T if index == 1 else stored
+        filled = np.pad(rows, ((0, 0), (0, -rows.shape[1] % block_size)))
+        blocks = rounding(filled.reshape(len(rows), -1, block_size))
+        found = blocks.reshape(filled.shape)[:, : rows.shape[1]].astype(np.float32)
+        found = np.ascontiguousarray(found.T if index == 1 else found)
+        weight.const_value = ir.tensor(found, name=weight.name)
+    return model
+
+
+def symmetric(blocks: Array) -> Array:
+    """-7 to 7."""
+    scale = np.abs(blocks).max(axis=-1, keepdims=True) / 7
+    return np.asarray(np.rint(blocks / np.where(scale > 0, scale, 1)) * scale)
+
+
+def signed(blocks: Array) -> Array:
+    """-8 to 7, the scale's sign by the largest value."""
+    high, low = blocks.max(axis=-1, keepdims=True), blocks.min(axis=-1, keepdims=True)
+    scale = np.where(high > -low, high, low) / -8
+    levels = np.rint(blocks / np.where(scale != 0, scale, 1)).clip(-8, 7)
+    return np.asarray(levels * scale)
+
+
+def shifted(blocks: Array, low_share: float = 1.0, high_share: float = 1.0) -> Array:
+    """0 to 15 with a zero point."""
+    low = np.minimum(blocks.min(axis=-1, keepdims=True), 0) * low_share
+    high = np.maximum(blocks.max(axis=-1, keepdims=True), 0) * high_share
+    scale = np.where(high > low, (high - low) / 15, 1)
+    zero_point = np.rint(-low / scale).clip(0, 15)
+    levels = (np.rint(blocks / scale) + zero_point).clip(0, 15)
+    return np.asarray((levels - zero_point) * scale)
+
+
+def searched_shifted(blocks: Array) -> Array:
+    """The same, of 49 ranges the one with the least squared error."""
+    shares = np.linspace(1, 0.7, 7)
+    tried = [shifted(blocks, low, high) for low in shares for high in shares]
+    errors = [np.square(found - blocks).sum(axis=-1, keepdims=True) for found in tried]
+    best = np.argmin(errors, axis=0)
+    return np.asarray(np.take_along_axis(np.stack(tried), best[None], axis=0)[0])
+
+
+def searched(blocks: Array) -> Array:
+    """What the library does."""
+    rows, _, size = blocks.shape
+    packed = quantize_blocks(blocks.reshape(rows, -1), bits=4, block_size=size)
+    return packed.floats().reshape(blocks.shape)
+
+
+ROUNDINGS: dict[str, Rounding] = {
+    "-7 to 7": symmetric,
+    "-8 to 7, signed scale": signed,
+    "-8 to 7, scale searched": searched,
+    "zero point": shifted,
+    "zero point, range searched": searched_shifted,
+}
 
 
 def main() -> int:
@@ -187,7 +270,9 @@ def main() -> int:
             )
             print(lines[-1], flush=True)
         if arguments.sorting:
-            lines += ["", *trained(arguments.sorting, folder)]
+            sorting = Sorting(arguments.sorting, folder)
+            lines += ["", f"Sorting, trained: accuracy {sorting.accuracy:.4f} in float", ""]
+            lines += [*sorting.by_block_size(), "", *sorting.by_rounding()]
     text = "\n".join(lines)
     print(text)
     print(f"\nfile at the default block sizes, allowed {ALLOWED_FILE}: ", end="")

@@ -81,7 +81,7 @@ def quantize(
     threads: int | None = None,
     force: bool = False,
 ) -> QuantizeResult:
-    """Quantize the linears of an exported model to int8 and verify the file against its source.
+    """Quantize the linears and embeddings of an exported model and verify the file against its source.
 
     Args:
         model: An artifact of `loopedge.export`, loop or unrolled, or another float ONNX file.
@@ -178,7 +178,7 @@ def quantize(
         samples=calibrated.samples if calibrated else None,
         matmuls=rewritten.coverage.to_json(),
         embeddings=rewritten.embeddings.to_json(),
-        weight_only=sorted(rewritten.weight_only),
+        weight_only=rewritten.weight_only,
         sqnr_db=agreement.sqnr_db,
         sqnr_db_per_iteration=agreement.per_iteration_db,
         sqnr_db_random_rows=agreement.random_rows_db,
@@ -215,7 +215,7 @@ def _metadata(recipe: Recipe, rewritten: Rewritten, agreement: Agreement) -> dic
         }
     if recipe.scheme in WEIGHT_BITS or rewritten.weight_only:
         size = recipe.block_size or DEFAULT_BLOCK[WEIGHT_BITS.get(recipe.scheme, 8)]
-        told |= {"weight_only": sorted(rewritten.weight_only), "block_size": size}
+        told |= {"weight_only": rewritten.weight_only, "block_size": size}
     return told
 
 

@@ -37,13 +37,14 @@ SCHEMES = ("static", "dynamic", *WEIGHT_BITS)
 class Rewritten:
     """What a recipe made of a graph.
 
-    ``kept`` and ``weight_only`` are the nodes that the recipe's names mean.
+    ``kept`` are the nodes and tables that the recipe's names mean, ``weight_only`` the nodes that became
+    so beside another scheme.
     """
 
     coverage: Coverage
     embeddings: Coverage
     kept: set[str]
-    weight_only: set[str]
+    weight_only: list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,10 @@ class Recipe:
             coverage = quantize_dynamic(model, keep=kept, others=others, limit=self._limit)
         embeddings = quantize_embeddings(tables, keep=kept)
         return Rewritten(
-            coverage=coverage, embeddings=embeddings, kept=set(kept), weight_only=packed
+            coverage=coverage,
+            embeddings=embeddings,
+            kept=set(kept),
+            weight_only=[name for name in coverage.quantized if name in packed],
         )
 
     @property

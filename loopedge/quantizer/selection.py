@@ -22,8 +22,11 @@ def kept_in_float(model: ir.Model, keep: Sequence[str]) -> dict[str, str]:
 
 
 def weight_only_nodes(model: ir.Model, names: Sequence[str], kept: Collection[str]) -> set[str]:
-    """Return the nodes whose weights alone are asked for."""
-    found = _named(model, names, "store by its weight alone")
+    """Return the nodes whose weights alone are asked for, and those that share a weight with them."""
+    named = _named(model, names, "store by its weight alone")
+    items = linears(model)
+    weights = {item.weight for item in items if item.node.name in named}
+    found = {item.node.name or "" for item in items if item.weight in weights}
     both = sorted(found & set(kept))
     if both:
         raise InputError(f"{both[0]} is to be kept in float and to be weight-only: choose one")

@@ -83,3 +83,48 @@ def test_the_source_is_never_the_target(cli: Cli, tiny: Path) -> None:
     before = tiny.read_bytes()
     assert cli("quantize", tiny, "-o", tiny, "--force").code == 2
     assert tiny.read_bytes() == before
+
+
+@pytest.mark.parametrize("bits", ["8", "4"])
+def test_weights_alone(cli: Cli, tiny: Path, tmp_path: Path, bits: str) -> None:
+    told = cli("quantize", tiny, "--scheme", f"weight-int{bits}", "--block-size", "16", "--json")
+    assert told.code == 0
+    found = told.json()
+    assert found["path"] == str(tmp_path / f"tiny.int{bits}.onnx")
+    assert found["scheme"] == f"weight-int{bits}"
+    assert (found["ranges"], found["method"], found["samples"]) == (None, None, None)
+    assert (found["matmuls"]["quantized"], found["matmuls"]["total"]) == (7, 7)
+    assert (found["embeddings"]["quantized"], found["embeddings"]["total"]) == (1, 1)
+    inspected = cli("inspect", found["path"], "--json").json()
+    assert inspected["int8"] == {"quantized": 7, "total": 7}
+    recipe = inspected["metadata"]["quantization"]
+    assert (recipe["scheme"], recipe["block_size"]) == (f"weight-int{bits}", 16)
+
+
+def test_a_linear_by_its_weight_alone(cli: Cli, tiny: Path) -> None:
+    told = cli("quantize", tiny, "--weight-only", "core/linear_5")
+    assert told.code == 0
+    for words in ("7 of 7", "8-bit weight alone", "core/linear_5", "embeddings"):
+        assert words in told.out
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--scheme", "weight-int8", "--ranges-file", "r.json"), "no ranges"),
+        (("--scheme", "weight-int8", "--save-ranges", "r.json"), "no ranges"),
+        (("--scheme", "weight-int4", "--reduce-range"), "seven bits"),
+        (("--scheme", "weight-int4", "--ops", "standard"), "no standard form"),
+        (("--scheme", "weight-int4", "--block-size", "24"), "block size 24"),
+        (("--block-size", "32"), "no blocks"),
+        (("--weight-only", "core/nothing"), "no linear core/nothing"),
+        (("--weight-only", "core/linear", "--keep", "core/linear"), "choose one"),
+    ],
+)
+def test_weights_alone_refuse_what_has_no_meaning(
+    cli: Cli, tiny: Path, tmp_path: Path, words: tuple[str, ...], reason: str
+) -> None:
+    told = cli("quantize", tiny, *words)
+    assert told.code == 2
+    assert reason in told.err.splitlines()[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]
