@@ -11,7 +11,7 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
     """Return the options of every session.
 
     The memory pattern is off: it keeps a block per input shape beside what the first run has taken,
-    3 MiB on the paper's block, and saves no time (benchmarks/int8/pattern.py).
+    3 MiB on the paper's block, and saves no time (benchmarks/int8/choices.py).
 
     Args:
         threads: Threads inside an operator, with one between operators; default: ONNX Runtime's choice.

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-__all__ = ["add_initializer", "initializer", "make_node", "replace_node"]
+__all__ = ["add_initializer", "initializer", "insert_before", "make_node", "replace_node"]
 
 
 def initializer(name: str, data: npt.NDArray[np.generic] | ir.TensorProtocol) -> ir.Value:
@@ -47,6 +47,13 @@ def make_node(
     node = ir.node(op_type, inputs, attributes=attributes, domain=domain, name=name)
     node.outputs[0].name = f"{name}.output"
     return node
+
+
+def insert_before(node: ir.Node, new: ir.Node) -> None:
+    """Put ``new`` into the graph of ``node``, before it."""
+    if node.graph is None:
+        raise ValueError(f"node {node.name} stands in no graph")
+    node.graph.insert_before(node, new)
 
 
 def replace_node(node: ir.Node, new: Sequence[ir.Node]) -> None:

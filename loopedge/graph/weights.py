@@ -19,6 +19,7 @@ __all__ = [
     "linears",
     "loop_count",
     "loop_name",
+    "loop_value_name",
     "tied_weights",
     "untied_bytes",
     "weight_bytes",
@@ -108,7 +109,12 @@ def iteration_of(node: ir.Node) -> int | None:
 
 def loop_name(node: ir.Node) -> str:
     """Return the name that a node has in the loop form: ``core.<t>/x`` is ``core/x``."""
-    name, t = node.name or "", iteration_of(node)
+    return loop_value_name(node, node.name or "")
+
+
+def loop_value_name(node: ir.Node, name: str) -> str:
+    """Return the name that a value of a node, or the node, has in the loop form."""
+    t = iteration_of(node)
     return name if t is None else name.replace(f"{CORE_NAME}.{t}/", f"{CORE_NAME}/", 1)
 
 

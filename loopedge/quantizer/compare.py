@@ -15,7 +15,7 @@ from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.probe import probe, stack_probed, state_names
 from loopedge.graph.unrolling import CORE_NAME
-from loopedge.graph.weights import TABLE_PREFIX, iteration_of, linears
+from loopedge.graph.weights import TABLE_PREFIX, iteration_of, linears, loop_value_name
 from loopedge.runtime import Session
 
 __all__ = ["Agreement", "compare", "sqnr_db"]
@@ -76,6 +76,7 @@ def compare(
     inputs: Sequence[Feeds] | None = None,
     random_rows: bool = True,
     rescaled: Collection[str] = (),
+    moved: Mapping[str, str] | None = None,
     threads: int | None = None,
 ) -> Agreement:
     """Run both models on the same inputs.
@@ -88,6 +89,7 @@ def compare(
         random_rows: Also compare with random timestep tables. Not for static ranges: they hold for
             the table that they were calibrated with.
         rescaled: Values of the core that the quantized model holds in another scale.
+        moved: What linears of the core gave, where the quantized model gives another value instead.
         threads: Threads of ONNX Runtime.
 
     Returns:
@@ -98,11 +100,15 @@ def compare(
     """
     batches = list(inputs) if inputs is not None else _generated(reference)
     states = state_names(reference)
-    products = [name for name in _core_products(reference) if name not in rescaled]
+    products = {
+        name: (moved or {}).get(name, name)
+        for name in _core_products(reference)
+        if name not in rescaled
+    }
     tables = _random_tables(reference) if random_rows else {}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as scratch:
         place = Path(scratch)
-        names = [*states, *products]
+        names = list(dict.fromkeys([*states, *products.values()]))
         outputs, rows = _ratios(reference, quantized, names, batches, place, threads)
         random_db = None
         if tables:
@@ -113,7 +119,7 @@ def compare(
         sqnr_db=outputs.db,
         per_iteration_db=iterations,
         random_rows_db=random_db,
-        linears_db={name: rows[name][0].db for name in products},
+        linears_db={name: rows[given][0].db for name, given in products.items()},
     )
 
 
@@ -121,11 +127,11 @@ def _core_products(model: ir.Model) -> list[str]:
     """Return the values that the linears of the core give, named as in the loop form."""
     names: dict[str, None] = {}
     for item in linears(model):
-        t, name = iteration_of(item.node), item.node.outputs[0].name or ""
-        if t is not None and t > 0:
+        if (iteration_of(item.node) or 0) > 0:
             continue
-        if name.startswith((f"{CORE_NAME}/", f"{CORE_NAME}.0/")):
-            names[name.replace(f"{CORE_NAME}.0/", f"{CORE_NAME}/", 1)] = None
+        name = loop_value_name(item.node, item.node.outputs[0].name or "")
+        if name.startswith(f"{CORE_NAME}/"):
+            names[name] = None
     return list(names)
 
 

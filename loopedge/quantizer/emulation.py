@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge.graph.editing import add_initializer, make_node
+from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.probe import activation_of
 from loopedge.graph.weights import Linear, linears, loop_name
 from loopedge.quantizer.embedding import find_embeddings
 from loopedge.quantizer.ranges import RangeTable
-from loopedge.quantizer.rounding import IterationIndex, StaticRounding, insert_before
+from loopedge.quantizer.rounding import IterationIndex, StaticRounding
 from loopedge.quantizer.smoothing import apply_smoothing
 from loopedge.quantizer.weights import quantize_weight
 

@@ -157,6 +157,7 @@ def quantize(
             inputs=inputs,
             random_rows=recipe.scheme != "static",
             rescaled=rescaled_products(reference, smoothed),
+            moved=rewritten.moved,
             threads=threads,
         )
         _check_agreement(agreement, min_sqnr_db, random_db)
@@ -164,7 +165,8 @@ def quantize(
         if metadata is None:
             return None
         told = _metadata(recipe, rewritten, agreement)
-        return metadata.model_copy(update={"quantization": told})
+        tables = [name for name in metadata.tables if name in quantized.graph.initializers]
+        return metadata.model_copy(update={"quantization": told, "tables": tables})
 
     written = time.perf_counter()
     files = write_artifact(quantized, target, force=force, verify=verify)

@@ -15,6 +15,7 @@ from loopedge.quantizer.blocks import best_block_size, quantize_blocks
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.dynamic import quantize_dynamic
 from loopedge.quantizer.embedding import find_embeddings, quantize_embeddings
+from loopedge.quantizer.gates import fold_gates
 from loopedge.quantizer.ranges import RangeTable, weights_sha256
 from loopedge.quantizer.rewriting import rewrite_linears
 from loopedge.quantizer.selection import kept_in_float, weight_only_nodes
@@ -38,13 +39,15 @@ class Rewritten:
     """What a recipe made of a graph.
 
     ``kept`` are the nodes and tables that the recipe's names mean, ``weight_only`` the nodes that became
-    so beside another scheme.
+    so beside another scheme; ``moved`` what linears gave before their gates were folded, and the value
+    that they give now.
     """
 
     coverage: Coverage
     embeddings: Coverage
     kept: set[str]
     weight_only: list[str]
+    moved: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +126,13 @@ class Recipe:
         kept = kept_in_float(model, self.keep)
         packed = weight_only_nodes(model, self.weight_only, kept)
         others = dict.fromkeys(packed, BlockWeights(8, self.block_size))
+        moved: dict[str, str] = {}
         tables = find_embeddings(model)  # before a head's scheme replaces their nodes
         if self.scheme == "static" and self.table is not None:
             coverage = quantize_static(
                 model, self.table, ops=self.ops, keep=kept, others=others, limit=self._limit
             )
+            moved = fold_gates(model)
         elif self.scheme in WEIGHT_BITS:
             weights = BlockWeights(WEIGHT_BITS[self.scheme], self.block_size)
             coverage = rewrite_linears(model, weights, keep=kept, others=others)
@@ -139,6 +144,7 @@ class Recipe:
             embeddings=embeddings,
             kept=set(kept),
             weight_only=[name for name in coverage.quantized if name in packed],
+            moved=moved,
         )
 
     @property

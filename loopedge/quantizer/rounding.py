@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.editing import add_initializer, make_node
+from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.unrolling import CORE_NAME, find_core
 from loopedge.graph.weights import RANGE_PREFIX, iteration_of, loop_name
@@ -119,10 +119,3 @@ class StaticRounding:
         insert_before(before, rounded)
         constant = not self._index.in_body(before)
         return Rounded(rounded.outputs[0], scale, zero_point, constant)
-
-
-def insert_before(node: ir.Node, new: ir.Node) -> None:
-    """Put ``new`` into the graph of ``node``, before it."""
-    if node.graph is None:
-        raise ValueError(f"node {node.name} stands in no graph")
-    node.graph.insert_before(node, new)

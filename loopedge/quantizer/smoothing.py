@@ -15,8 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.unrolling import CORE_NAME
-from loopedge.graph.weights import Linear, linears, loop_name
+from loopedge.graph.weights import Linear, linears, loop_name, loop_value_name
 
 __all__ = [
     "SmoothingGroup",
@@ -151,7 +150,7 @@ def rescaled_products(model: ir.Model, names: Collection[str]) -> set[str]:
         for value, _ in group.divided
     }
     return {
-        (item.node.outputs[0].name or "").replace(f"{CORE_NAME}.0/", f"{CORE_NAME}/", 1)
+        loop_value_name(item.node, item.node.outputs[0].name or "")
         for item in linears(model)
         if item.weight in divided
     }
