@@ -32,7 +32,7 @@ RANDOM_ROWS_INT4_DB = 5.0
 
 MIN_LINEAR_DB = 10.0
 """Floor of what each linear of the core gives in the first iteration: right ones of four bits give 15
-and more, a wrong one lies below 0."""
+and more, a wrong one 0 or less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ DEFAULT_BLOCK = {8: 128, 4: 32}
 """Block size by bits: benchmarks/int8/weight_only.py."""
 
 ACCURACY_LEVEL = 4
-"""Activations rounded to eight bits: float ones (level 1) take up to a hundred times as long."""
+"""Activations rounded to eight bits: float ones (level 1) take up to 140 times as long."""
 
 
 def check_weight_options(
