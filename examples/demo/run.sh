@@ -23,8 +23,8 @@ step "export: as one Loop node, and written out once per iteration"
 loopedge export "$out/demo.pt" --output "$out/demo.onnx"
 loopedge export "$out/demo.pt" --output "$out/demo.unrolled.onnx" --form unrolled
 
-step "quantize: int8 inside the Loop too"
-loopedge quantize "$out/demo.onnx" --output "$out/demo.int8.onnx" --scheme dynamic
+step "quantize: int8 inside the Loop too, activation ranges calibrated per iteration"
+loopedge quantize "$out/demo.onnx" --output "$out/demo.int8.onnx" --data examples/data/sunspots.csv
 
 step "inspect: what is stored once"
 loopedge inspect "$out/demo.onnx"
