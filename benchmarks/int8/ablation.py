@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from subjects import sorting
 
 import loopedge
 import loopedge_calibration
-from loopedge.data.sorting import SortingTask
 from loopedge.graph.artifact import open_artifact
 from loopedge.graph.editing import add_initializer, make_node, replace_node
 from loopedge.graph.probe import probe, stack_probed
@@ -29,10 +29,8 @@ from loopedge.graph.weights import linears
 from loopedge.quantizer.compare import sqnr_db
 from loopedge.quantizer.ranges import RangeTable
 from loopedge.quantizer.smoothing import apply_smoothing, rescaled_products
-from loopedge.trainer.config import make_model_config, make_train_config
-from loopedge.trainer.pipeline import train
 
-TASK = SortingTask(length=12, vocab=24)
+SUBJECT = sorting()
 FACTORS = (0.8, 0.9, 1.1)
 Array = NDArray[Any]
 
@@ -43,8 +41,10 @@ class Ablation:
     def __init__(self, path: Path, folder: Path) -> None:
         self.path, self.target = path, folder / "quantized.onnx"
         self.folder, self.model = folder, open_artifact(path)
-        self.fitted = [TASK.batch("train", 8, 10_000 + i).feeds(["input_ids"]) for i in range(16)]
-        batches = TASK.evaluation("test", 128, 1024)
+        self.fitted = [
+            SUBJECT.task.batch("train", 8, 10_000 + i).feeds(["input_ids"]) for i in range(16)
+        ]
+        batches = SUBJECT.task.evaluation("test", 128, 1024)
         self.judged = [batch.feeds(["input_ids"]) for batch in batches]
 
     def ranges(self, granularity: str, method: str, *, smoothing: bool) -> RangeTable:
@@ -149,10 +149,7 @@ class Ablation:
 
 def trained(folder: Path) -> Path:
     """Train and export the sorting model of `tasks.py`."""
-    config = make_model_config(TASK, d_model=64, heads=4, loops=8)
-    training = make_train_config(steps=1200, batch_size=64, lr=2e-3)
-    train(TASK, config, training, folder / "sorting.pt")
-    loopedge.export(folder / "sorting.pt", folder / "sorting.onnx")
+    loopedge.export(SUBJECT.trained(folder), folder / "sorting.onnx")
     return folder / "sorting.onnx"
 
 

@@ -24,20 +24,14 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime import quantization as peer
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from subjects import Subject, subjects
 
 import loopedge
 import loopedge_calibration
-from loopedge.data.edit_distance import EditDistanceTask
-from loopedge.data.series import SeriesTask
-from loopedge.data.sorting import SortingTask
-from loopedge.data.task import Task
 from loopedge.graph.artifact import artifact_files
 from loopedge.profiler.process import MeasuredProcess
 from loopedge.quantizer.compare import sqnr_db
-from loopedge.trainer.config import make_model_config, make_train_config
-from loopedge.trainer.pipeline import train
 
-SUNSPOTS = Path(__file__).parents[2] / "examples" / "data" / "sunspots.csv"
 BATCHES, BATCH = 16, 8
 JUDGED = 1024
 ROUNDS = 9
@@ -47,16 +41,6 @@ FORMS: tuple[Literal["loop", "unrolled"], ...] = ("loop", "unrolled")
 METHODS = ("minmax", "mse", "percentile", "entropy")
 
 Feeds = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A task, how its model is made, and how it is trained."""
-
-    name: str
-    task: Task
-    model: dict[str, Any]
-    training: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,39 +56,12 @@ class Row:
     time: float | None
 
 
-def subjects() -> list[Subject]:
-    """Return what is trained."""
-    return [
-        Subject(
-            "sorting",
-            SortingTask(length=12, vocab=24),
-            {"d_model": 64, "heads": 4, "loops": 8},
-            {"steps": 1200, "batch_size": 64, "lr": 2e-3},
-        ),
-        Subject(
-            "edit distance",
-            EditDistanceTask(length=4),
-            {"d_model": 64, "heads": 4, "loops": 8},
-            {"steps": 2000, "batch_size": 64, "lr": 2e-3},
-        ),
-        Subject(
-            "sunspots",
-            SeriesTask.from_csv(SUNSPOTS, target="sunspots", context=48, horizon=12),
-            {"d_model": 64, "heads": 4, "loops": 8},
-            {"steps": 300, "batch_size": 32, "lr": 1e-3},
-        ),
-    ]
-
-
 class Bench:
     """A trained model in both forms, its calibration data, and the data it is judged on."""
 
     def __init__(self, subject: Subject, folder: Path) -> None:
         self.subject, self.folder = subject, folder
-        self.checkpoint = folder / f"{subject.name.replace(' ', '-')}.pt"
-        if not self.checkpoint.exists():
-            config = make_model_config(subject.task, **subject.model)
-            train(subject.task, config, make_train_config(**subject.training), self.checkpoint)
+        self.checkpoint = subject.trained(folder)
         self.paths: dict[str, Path] = {
             form: folder / f"{self.checkpoint.stem}.{form}.onnx" for form in FORMS
         }
