@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plain_looped import PlainSorting
+
+import loopedge
 from loopedge.data.edit_distance import EditDistanceTask
 from loopedge.data.series import SeriesTask
 from loopedge.data.sorting import SortingTask
@@ -11,7 +14,7 @@ from loopedge.data.task import Task
 from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.pipeline import train
 
-__all__ = ["Subject", "edit_distance", "sorting", "subjects", "sunspots"]
+__all__ = ["Subject", "edit_distance", "plain_sorting", "sorting", "subjects", "sunspots"]
 
 SUNSPOTS = Path(__file__).parents[2] / "examples" / "data" / "sunspots.csv"
 
@@ -25,17 +28,17 @@ class Subject:
     model: dict[str, Any]
     training: dict[str, Any]
 
-    def trained(self, folder: Path) -> Path:
-        """Return the checkpoint in a folder; train it if it is not there."""
-        path = folder / f"{self.name.replace(' ', '-')}.pt"
-        if not path.exists():
+    def export(self, folder: Path, path: Path, **options: object) -> None:
+        """Train, unless the checkpoint is in the folder, and export to ``path``."""
+        checkpoint = folder / f"{self.name.replace(' ', '-')}.pt"
+        if not checkpoint.exists():
             config = make_model_config(self.task, **self.model)
-            train(self.task, config, make_train_config(**self.training), path)
-        return path
+            train(self.task, config, make_train_config(**self.training), checkpoint)
+        loopedge.export(checkpoint, path, force=True, **options)  # type: ignore[arg-type]
 
 
 def sorting() -> Subject:
-    """Return the subject whose ranges drift most.
+    """Return the subject with timestep encoding, whose ranges drift a little.
 
     What a linear reads is bounded by the norm before it, so only the norm's weights, the timestep
     table, can make it drift. The sinusoidal generator gives the first iterations large weights,
@@ -51,12 +54,15 @@ def sorting() -> Subject:
 
 
 def edit_distance() -> Subject:
-    """Return the subject whose answer is read at the last position, padding masked."""
+    """Return the subject whose answer is read at the last position, padding masked.
+
+    79 % of four-letter pairs after 8000 steps; with learned positions it stays at 37 % for as long.
+    """
     return Subject(
         "edit distance",
         EditDistanceTask(length=4),
-        {"d_model": 64, "heads": 4, "loops": 8},
-        {"steps": 2000, "batch_size": 64, "lr": 2e-3},
+        {"d_model": 64, "heads": 4, "loops": 6, "positions": "rotary", "timestep": "none"},
+        {"steps": 8000, "batch_size": 64, "lr": 2e-3, "weight_decay": 0.1},
     )
 
 
@@ -70,6 +76,11 @@ def sunspots() -> Subject:
     )
 
 
-def subjects() -> list[Subject]:
+def plain_sorting() -> PlainSorting:
+    """Return the subject without norms, whose ranges grow with the state, five to twenty times."""
+    return PlainSorting()
+
+
+def subjects() -> list[Subject | PlainSorting]:
     """Return all of them."""
-    return [sorting(), edit_distance(), sunspots()]
+    return [plain_sorting(), sorting(), edit_distance(), sunspots()]

@@ -1,7 +1,7 @@
 """int8 on trained models: what each choice costs in SQNR and in the task's own metric.
 
-Trains three small models (sorting, whose ranges drift over the iterations; edit distance; the sunspot
-forecaster), quantizes them with every scheme, and puts onnxruntime's own quantizer beside it: static
+Trains four small models (sorting without norms, whose ranges grow over the iterations; sorting with timestep
+encoding; edit distance; the sunspot forecaster), quantizes them with every scheme, and puts onnxruntime's own quantizer beside it: static
 on the unrolled graph after its preprocessing, dynamic with EnableSubgraph on the Loop. Counts come
 from the graph that ONNX Runtime runs after its optimizations. About ten minutes on two cores.
 
@@ -24,6 +24,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime import quantization as peer
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from plain_looped import PlainSorting
 from subjects import Subject, subjects
 
 import loopedge
@@ -31,11 +32,20 @@ import loopedge_calibration
 from loopedge.graph.artifact import artifact_files
 from loopedge.profiler.process import MeasuredProcess
 from loopedge.quantizer.compare import sqnr_db
+from loopedge.quantizer.recipe import Recipe
+from loopedge_calibration.budget import meet_budget
+from loopedge_calibration.losses import RelativeError
 
 BATCHES, BATCH = 16, 8
 JUDGED = 1024
 ROUNDS = 9
-INTEGER = {"MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulInteger", "QLinearMatMul"}
+INTEGER = {
+    "DynamicQuantizeMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "MatMulNBits",
+    "QLinearMatMul",
+}
 FLOAT = {"MatMul", "FusedMatMul", "Gemm"}
 FORMS: tuple[Literal["loop", "unrolled"], ...] = ("loop", "unrolled")
 METHODS = ("minmax", "mse", "percentile", "entropy")
@@ -59,18 +69,15 @@ class Row:
 class Bench:
     """A trained model in both forms, its calibration data, and the data it is judged on."""
 
-    def __init__(self, subject: Subject, folder: Path) -> None:
+    def __init__(self, subject: Subject | PlainSorting, folder: Path) -> None:
         self.subject, self.folder = subject, folder
-        self.checkpoint = subject.trained(folder)
-        self.paths: dict[str, Path] = {
-            form: folder / f"{self.checkpoint.stem}.{form}.onnx" for form in FORMS
-        }
-        for form, path in self.paths.items():
-            loopedge.export(self.checkpoint, path, form=form, force=True)  # type: ignore[arg-type]
+        stem = subject.name.replace(",", "").replace(" ", "-")
+        self.paths: dict[str, Path] = {form: folder / f"{stem}.{form}.onnx" for form in FORMS}
         # onnxruntime's quantizer writes invalid files from opset 23.
-        self.peers = {form: folder / f"{self.checkpoint.stem}.{form}.20.onnx" for form in FORMS}
-        for form, path in self.peers.items():
-            loopedge.export(self.checkpoint, path, form=form, opset=20, force=True)
+        self.peers = {form: folder / f"{stem}.{form}.20.onnx" for form in FORMS}
+        for form in FORMS:
+            subject.export(folder, self.paths[form], form=form)
+            subject.export(folder, self.peers[form], form=form, opset=20)
         names = [node.name for node in ort.InferenceSession(str(self.paths["loop"])).get_inputs()]
         self.calibration: list[Feeds] = [
             subject.task.batch("train", BATCH, 10_000 + step).feeds(names)
@@ -80,6 +87,7 @@ class Bench:
         self.judged: list[Feeds] = [batch.feeds(names) for batch in batches]
         self.targets = np.concatenate([batch.targets for batch in batches])
         self.reference, self.metric = self.run(self.paths["loop"])
+        self.notes: list[str] = []
 
     def run(self, path: Path) -> tuple[NDArray[Any], float]:
         """Return the outputs and the task's metric."""
@@ -188,23 +196,36 @@ def ours(
             method=method,
             smoothing=smoothing,
         )
-        loopedge.quantize(
-            bench.paths[form],
-            target,
-            ranges=table,
-            inputs=bench.calibration[:2],
-            min_sqnr_db=0,
-            force=True,
-        )
+        unjudged(bench.paths[form], target, ranges=table, inputs=bench.calibration[:2])
 
     return make
+
+
+def unjudged(source: Path, target: Path, **options: Any) -> None:
+    """Quantize whatever the SQNR."""
+    loopedge.quantize(source, target, min_sqnr_db=0, force=True, **options)
+
+
+def budgeted(bench: Bench, target: Path) -> None:
+    """Hold half of the error that static int8 has on the calibration data."""
+    source = bench.paths["loop"]
+    recipe = Recipe(scheme="static", table=loopedge_calibration.collect(source, bench.calibration))
+    loss = RelativeError(bench.calibration, loopedge.Session(source, threads=1))
+    _, whole = meet_budget(source, recipe, loss, 1.0, threads=1)
+    lifted, budget = meet_budget(source, recipe, loss, whole.loss / 2, threads=1)
+    told = ", ".join(f"{item.name} to {item.level}" for item in budget.lifted)
+    bench.notes.append(
+        f"The budget, on the calibration data: relative error {whole.loss:.2e} -> {budget.loss:.2e}; {told}."
+    )
+    options = {"keep": lifted.keep, "weight_only": lifted.weight_only}
+    unjudged(source, target, ranges=lifted.table, inputs=bench.calibration[:2], **options)
 
 
 def measure(bench: Bench) -> list[Row]:
     """Quantize in every way and judge."""
 
-    def dynamic(target: Path) -> None:
-        loopedge.quantize(bench.paths["loop"], target, scheme="dynamic", force=True)
+    def scheme(name: str) -> Callable[[Path], None]:
+        return lambda target: unjudged(bench.paths["loop"], target, scheme=name)
 
     makers: dict[str, tuple[Callable[[Path], None], bool]] = {
         f"static {granularity} {method}": (ours(bench, "loop", granularity, method), False)
@@ -216,7 +237,9 @@ def measure(bench: Bench) -> list[Row]:
         ("unrolled", "the same, unrolled"),
     ):
         makers[name] = (ours(bench, form, "per-iteration", "mse", smoothing=True), True)
-    makers["dynamic"] = (dynamic, True)
+    makers["static, half its error as budget"] = (lambda path: budgeted(bench, path), True)
+    for name in ("dynamic", "weight-int8", "weight-int4"):
+        makers[name] = (scheme(name), True)
     makers["onnxruntime static, unrolled"] = (lambda path: peer_static(bench, path), True)
     makers["onnxruntime dynamic, Loop"] = (lambda path: peer_dynamic(bench, path), True)
     rows = [bench.row("float", bench.paths["loop"])]
@@ -247,7 +270,7 @@ def table(bench: Bench, rows: list[Row]) -> list[str]:
             f"| {row.name} | {row.sqnr_db:.1f} | {row.metric:.4f} | {row.metric - bench.metric:+.4f} "
             f"| {row.file_bytes / 1024:.0f} | {row.integer} / {row.floating} | {time} |"
         )
-    return [*lines, ""]
+    return [*lines, "", *bench.notes, ""]
 
 
 def main() -> int:
