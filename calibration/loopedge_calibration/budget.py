@@ -1,8 +1,9 @@
 """An accuracy budget: give the few linears that need it more than the scheme does, and no others.
 
 A linear can stand on one of three levels: as the scheme has it; its weight alone in eight bits, blockwise
-(no more bytes, more time); float. Sensitivity says in which order they are lifted, measuring the whole
-model says how many must be, and each that turns out not to be needed is put down again.
+(no more bytes, more time); float. An embedding table stands in eight bits or in float. Sensitivity says in
+which order they are lifted, measuring the whole model says how many must be, and each that turns out not to
+be needed is put down again.
 """
 
 import tempfile
@@ -20,6 +21,7 @@ from loopedge.graph.artifact import open_artifact, write_artifact
 from loopedge.graph.weights import linears, loop_name, weight_bytes
 from loopedge.quantizer.pipeline import QuantizeResult
 from loopedge.quantizer.recipe import Recipe
+from loopedge.quantizer.weight_only import BlockWeights
 from loopedge.runtime import Session
 from loopedge_calibration.losses import Loss
 from loopedge_calibration.sensitivity import LinearSensitivity, measure_sensitivity
@@ -38,7 +40,7 @@ FLOAT, WEIGHT_INT8 = "float", "weight-int8"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiftedLinear:
-    """A linear that stands above its scheme, what that wins and what it costs.
+    """A linear or table that stands above its scheme, what that wins and what it costs.
 
     ``level``: ``weight-int8`` or ``float``. ``won``: loss without it, the others lifted, less the loss
     with it, in units of the metric. ``bytes`` and ``ms``: what the model with this one alone takes
@@ -115,7 +117,7 @@ def meet_budget(
         sensitivity: list[LinearSensitivity] = []
         if whole.loss > max_drop:
             sensitivity = trials.sensitivity()
-            order = [item.name for item in sensitivity if item.name in trials.candidates]
+            order = [item.name for item in sensitivity if item.name in trials.levels]
             plan = _search(trials, order, max_drop)
             plan = _needed(trials, plan, max_drop)
         final = trials.measure(plan)
@@ -137,6 +139,8 @@ def _check_budget(model: str | Path, loss: Loss, max_drop: float, threads: int |
         raise InputError(f"max-drop is {max_drop}, allowed is 0 or more", hint="--max-drop 0.01")
     other = 1 if threads != 1 else 2
     floor = loss.noise(Session(model, threads=other))
+    if not np.isfinite(floor):
+        raise InputError(f"{loss.name} of the float model is not finite: it cannot be held")
     if max_drop < floor:
         raise InputError(
             f"max-drop is {max_drop:.3g}, but rounding in float32 alone moves {loss.name} by "
@@ -150,7 +154,12 @@ def _search(trials: "_Trials", order: list[str], max_drop: float) -> dict[str, i
 
     The last step of all, which would leave nothing in eight bits, is not taken.
     """
-    steps = [(name, level) for level in range(1, len(trials.levels)) for name in order][:-1]
+    steps = [
+        (name, trials.levels[name].index(level))
+        for level in (WEIGHT_INT8, FLOAT)
+        for name in order
+        if level in trials.levels[name][1:]
+    ][:-1]
 
     def plan(count: int) -> dict[str, int]:
         return dict(steps[:count])
@@ -162,7 +171,9 @@ def _search(trials: "_Trials", order: list[str], max_drop: float) -> dict[str, i
             f"{order[-1] if order else 'none'} in float, allowed is {max_drop:.3g}",
             measured=best,
             allowed=max_drop,
-            hint=f"--max-drop {1.1 * best:.2g}, or other --ranges, --method or --samples",
+            hint=f"--max-drop {1.1 * best:.2g}, or other --ranges, --method or --samples"
+            if np.isfinite(best)
+            else None,
         )
     low, high = 0, len(steps)  # `low` misses the budget, `high` meets it
     while high - low > 1:
@@ -198,7 +209,7 @@ def _lifted(trials: "_Trials", plan: dict[str, int]) -> list[LiftedLinear]:
     return [
         LiftedLinear(
             name=name,
-            level=trials.levels[level],
+            level=trials.levels[name][level],
             won=_difference(trials.measure(_with(plan, name, 0)).loss, final.loss),
             bytes=trials.measure({name: level}).weight_bytes - base,
             ms=times[name],
@@ -228,25 +239,18 @@ class _Trials:
         self._reference, self._recipe, self._loss = reference, recipe, loss
         self._folder, self._threads = folder, threads
         self._known: dict[frozenset[tuple[str, int]], _Trial] = {}
-        packed = recipe.ops == "microsoft" and recipe.scheme != WEIGHT_INT8
-        self.levels = [recipe.scheme, *([WEIGHT_INT8] if packed else []), FLOAT]
-        taken = set(recipe.apply(reference.clone()).coverage.quantized)
-        first: dict[ir.Value, str] = {}
-        for item in linears(reference):  # linears that share a weight are lifted together
-            if item.node.name in taken and loop_name(item.node) not in recipe.weight_only:
-                first.setdefault(item.weight, loop_name(item.node))
-        self.candidates = set(first.values())
+        self.levels = _levels(reference, recipe)
 
     def recipe(self, plan: Mapping[str, int]) -> Recipe:
         """Return the recipe with some linears lifted."""
-        lifted = {
-            level: [n for n, at in plan.items() if self.levels[at] == level]
-            for level in self.levels
-        }
+        reached = {name: self.levels[name][at] for name, at in plan.items()}
         return replace(
             self._recipe,
-            keep=(*self._recipe.keep, *lifted[FLOAT]),
-            weight_only=(*self._recipe.weight_only, *lifted.get(WEIGHT_INT8, [])),
+            keep=(*self._recipe.keep, *(n for n, at in reached.items() if at == FLOAT)),
+            weight_only=(
+                *self._recipe.weight_only,
+                *(n for n, at in reached.items() if at == WEIGHT_INT8),
+            ),
         )
 
     def measure(self, plan: Mapping[str, int]) -> _Trial:
@@ -293,3 +297,26 @@ class _Trials:
         self.recipe(plan).apply(model)
         write_artifact(model, path, force=True)
         return weight_bytes(model)
+
+
+def _levels(model: ir.Model, recipe: Recipe) -> dict[str, list[str]]:
+    """Return the levels of all that can be lifted, the lowest first.
+
+    Linears that share a weight are lifted together, by the name of the first.
+    """
+    rewritten = recipe.apply(model.clone())
+    taken = set(rewritten.coverage.quantized) - set(rewritten.weight_only)
+    blocks = BlockWeights(8, recipe.block_size)
+    levels: dict[str, list[str]] = {}
+    heads: dict[ir.Value, str] = {}
+    for item in linears(model):
+        if item.node.name not in taken or item.weight in heads:
+            continue
+        name = heads[item.weight] = loop_name(item.node)
+        packable = blocks.reason_for_float(item.weight, 1 - item.index) is None
+        packed = recipe.ops == "microsoft" and recipe.scheme != WEIGHT_INT8 and packable
+        levels[name] = [recipe.scheme, *([WEIGHT_INT8] if packed else []), FLOAT]
+    for name in rewritten.embeddings.quantized:
+        if all(weight.name != name for weight in heads):
+            levels[name] = ["int8", FLOAT]
+    return levels

@@ -13,14 +13,19 @@ from loopedge.errors import InputError
 from loopedge.graph.artifact import open_artifact
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.probe import activation_of, probe, stack_probed
-from loopedge.graph.unrolling import CORE_NAME
-from loopedge.graph.weights import Linear, linears, loop_count, loop_name
+from loopedge.graph.weights import Linear, in_core, linears, loop_count, loop_name
 from loopedge.quantizer.ranges import Granularity, RangeTable, TensorRange, weights_sha256
 from loopedge.quantizer.smoothing import apply_smoothing, best_factors, smoothable
 from loopedge.runtime import Session
 from loopedge_calibration.histogram import RowHistograms
 from loopedge_calibration.observers import METHODS, expected_noise, find_ranges
-from loopedge_calibration.readers import Feeds, SamplesSeen, checked, read_samples
+from loopedge_calibration.readers import (
+    Feeds,
+    SamplesSeen,
+    checked,
+    limited,
+    read_samples,
+)
 
 __all__ = ["collect"]
 
@@ -86,7 +91,7 @@ def collect(
 
     def passes(seen: SamplesSeen) -> Iterator[Feeds]:
         batches = read_samples(data) if isinstance(data, str | Path) else iter(data)
-        return checked(_limited(batches, samples), graph, seen)
+        return checked(limited(batches, samples), graph, seen)
 
     settings: dict[str, Any] = {"loops": loops, "threads": threads, "limit": chunk_bytes}
     source, factors = graph, {}
@@ -97,16 +102,15 @@ def collect(
     seen = SamplesSeen()
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
         probes = _Probes(source, Path(folder), **settings)
-        fitted = _Histograms(probes.names, count)
-        judged = _Histograms(probes.names, count)
+        fitted, judged = probes.histograms(count), probes.histograms(count)
         for step, feeds in enumerate(passes(seen)):
             held_out = granularity == "auto" and step % HELD_OUT == HELD_OUT - 1
             for name, values in probes.run(feeds):
-                (judged if held_out else fitted).of[name].update(values)
+                (judged if held_out else fitted)[name].update(values)
     if seen.samples == 0:
         raise InputError("the data holds no sample", hint="--data samples.npz")
     tensors = {
-        name: _range(fitted.of[name], judged.of[name], granularity, method).model_copy(
+        name: _range(fitted[name], judged[name], granularity, method).model_copy(
             update={"smoothing": factors[name].tolist()} if name in factors else {}
         )
         for name in probes.names
@@ -142,36 +146,12 @@ def _find_factors(
     return {name: factors for name, factors in chosen.items() if (factors != 1).any()}
 
 
-def _limited(batches: Iterator[Feeds], samples: int | None) -> Iterator[Feeds]:
-    left = samples
-    for feeds in batches:
-        size = len(next(iter(feeds.values())))
-        if left is None:
-            yield feeds
-            continue
-        if left < size:
-            if left > 0:
-                yield {name: array[:left] for name, array in feeds.items()}
-            return
-        yield feeds
-        left -= size
-
-
 def linears_by_name(model: ir.Model) -> dict[str, Linear]:
     """Return every linear once, named as in the loop form: ``core.<t>/x`` is ``core/x``."""
     found: dict[str, Linear] = {}
     for item in linears(model):
         found.setdefault(loop_name(item.node), item)
     return found
-
-
-class _Histograms:
-    """One histogram per linear; those of the core have a row per iteration."""
-
-    def __init__(self, names: Iterable[str], loops: int) -> None:
-        self.of = {
-            name: RowHistograms(loops if name.startswith(f"{CORE_NAME}/") else 1) for name in names
-        }
 
 
 class _Probes:
@@ -183,13 +163,20 @@ class _Probes:
         self.loops = loops
         self._linears = linears_by_name(model)
         self._model, self._folder, self._threads, self._limit = model, folder, threads, limit
-        self._twins = _same_activation(self._linears)
+        self._twins = _same_activation(self._linears, model)
         self._sessions: list[tuple[list[str], Session]] = []
 
     @property
     def names(self) -> list[str]:
         """Names of all linears."""
         return list(self._linears)
+
+    def histograms(self, loops: int) -> dict[str, RowHistograms]:
+        """Return an empty histogram per linear; those of the core have a row per iteration."""
+        return {
+            name: RowHistograms(loops if in_core(item.node, self._model) else 1)
+            for name, item in self._linears.items()
+        }
 
     def run(self, feeds: Feeds) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
         """Run a batch; yield what each linear read, float32 (rows, ..., channels)."""
@@ -229,11 +216,12 @@ class _Probes:
         return 1 if stored is None else int(stored.numpy().shape[1 - item.index])
 
 
-def _same_activation(found: dict[str, Linear]) -> dict[str, list[str]]:
-    """Group linears that read the same value (query, key, value): the first stands for all."""
+def _same_activation(found: dict[str, Linear], model: ir.Model) -> dict[str, list[str]]:
+    """Group linears that read the same value as often (query, key, value): the first stands for all."""
     groups: dict[object, list[str]] = {}
     for name, item in found.items():
-        groups.setdefault(activation_of(item.node), []).append(name)
+        key = (activation_of(item.node), in_core(item.node, model))
+        groups.setdefault(key, []).append(name)
     return {group[0]: group for group in groups.values()}
 
 

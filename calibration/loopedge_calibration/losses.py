@@ -1,23 +1,33 @@
 """What int8 may lose: the task's own metric, or the error of the outputs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from loopedge.data.task import Task, task_from_dict
 from loopedge.errors import InputError
 from loopedge.graph.artifact import open_artifact
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import read_metadata
-from loopedge.runtime import Session
+from loopedge.runtime import LOOPS_INPUT, Session
 from loopedge_calibration.readers import BATCH, Feeds, Samples
 
-__all__ = ["METRICS", "Loss", "Metric", "RelativeError", "TaskDrop", "choose_loss"]
+__all__ = [
+    "METRICS",
+    "Loss",
+    "Metric",
+    "RelativeError",
+    "TaskDrop",
+    "choose_loss",
+    "relative_error",
+]
 
 Array = npt.NDArray[Any]
+Outputs = Mapping[str, Array]
 Metric = Literal["task", "relative-error"]
 METRICS: tuple[Metric, ...] = ("task", "relative-error")
 
@@ -114,7 +124,6 @@ class RelativeError:
         if not self.batches:
             raise InputError("the data holds no sample", hint="--data samples.npz")
         self._exact = [reference.run(feeds) for feeds in self.batches]
-        self._signal = sum(_power(array) for run in self._exact for array in run.values())
 
     @property
     def samples(self) -> int:
@@ -123,13 +132,7 @@ class RelativeError:
 
     def of(self, session: Session) -> tuple[float, float | None]:
         """Return the error of a model; there is no score."""
-        noise = 0.0
-        for feeds, exact in zip(self.batches, self._exact, strict=True):
-            given = session.run(feeds)
-            noise += sum(_power(given[name] - array) for name, array in exact.items())
-        if not np.isfinite(noise):
-            return float("inf"), None
-        return float(np.sqrt(noise / self._signal)) if self._signal else float(noise > 0), None
+        return relative_error(self._exact, map(session.run, self.batches)), None
 
     def noise(self, session: Session) -> float:
         """Return the error that rounding in float32 alone causes."""
@@ -179,11 +182,30 @@ def choose_loss(
     if task is not None and metric != "relative-error":
         return TaskDrop(task, reference)
     if data is None and task is None:
-        return RelativeError(
-            (generate_inputs(graph, batch=BATCH, seed=seed) for seed in range(GENERATED_BATCHES)),
-            reference,
-        )
+        return RelativeError(map(_generated(graph), range(GENERATED_BATCHES)), reference)
     return RelativeError(Samples(data, graph, samples=samples, split="validation"), reference)
+
+
+def _generated(graph: ir.Model) -> Callable[[int], Feeds]:
+    """Return what makes a batch of inputs from a seed; the loop count is left to the session."""
+
+    def make(seed: int) -> Feeds:
+        feeds = generate_inputs(graph, batch=BATCH, seed=seed)
+        return {name: array for name, array in feeds.items() if name != LOOPS_INPUT}
+
+    return make
+
+
+def relative_error(exact: Iterable[Outputs], given: Iterable[Outputs]) -> float:
+    """Return ||given - exact|| / ||exact|| over all outputs of all runs; infinity where it is none."""
+    signal = noise = 0.0
+    for one, other in zip(exact, given, strict=True):
+        for name, array in one.items():
+            signal += _power(array)
+            noise += _power(other[name] - array)
+    if not np.isfinite(noise):
+        return float("inf")
+    return float(np.sqrt(noise / signal)) if signal else float(noise > 0)
 
 
 def _power(array: Array) -> float:

@@ -85,33 +85,31 @@ def calibrate_and_quantize(
     """
     if metric is not None and max_drop is None:
         raise InputError("a metric needs a budget", hint="--max-drop 0.01")
-    for target in (path, save_ranges):
-        if target is not None:
-            check_target(Path(target), force=force)
+    _check_paths(model, path, ranges_file, save_ranges, force=force)
     if scheme is None:
         scheme = "static" if (data or ranges_file) is not None else "dynamic"
     static = scheme == "static"
-    weights_alone = scheme in WEIGHT_BITS
-    if weights_alone and (ranges_file or save_ranges) is not None:
+    if not static and (ranges_file or save_ranges) is not None:
         raise InputError(
-            f"{scheme} rounds no activations: it takes and gives no ranges",
-            hint="leave out --ranges-file and --save-ranges",
+            f"{scheme} takes and gives no ranges",
+            hint="leave out --ranges-file and --save-ranges, or --scheme static",
         )
     table, inputs = None, None
+    graph = open_artifact(model)
     if static and ranges_file is not None:
         table = read_ranges(ranges_file)
     elif static:
         table = collect(
             model,
-            Samples(data, open_artifact(model), samples=samples),
+            Samples(data, graph, samples=samples),
             granularity=granularity,
             method=method,
             smoothing=smoothing,
             samples=samples,
             threads=threads,
         )
-    if (static and ranges_file is None) or ((static or weights_alone) and data is not None):
-        held_out = Samples(data, open_artifact(model), samples=samples, split="validation")
+    if data is not None or (static and ranges_file is None):
+        held_out = Samples(data, graph, samples=samples, split="validation")
         inputs = list(islice(held_out, VERIFIED_BATCHES))
     recipe = Recipe(
         scheme=scheme,
@@ -124,10 +122,12 @@ def calibrate_and_quantize(
     )
     budget = None
     if max_drop is not None:
-        recipe.check_options()
-        recipe.check_model(open_artifact(model), model)
+        recipe.check_options(lifting=True)
+        recipe.check_model(graph, model)
         loss = choose_loss(model, metric, data=data, samples=samples, threads=threads)
         recipe, budget = meet_budget(model, recipe, loss, max_drop, threads=threads)
+        if not recipe.weight_only and scheme not in WEIGHT_BITS:
+            block_size = None  # it was for what the budget might have lifted
     result = loopedge.quantize(
         model,
         path,
@@ -150,3 +150,31 @@ def calibrate_and_quantize(
         return result
     told = {field.name: getattr(result, field.name) for field in fields(result)}
     return BudgetedResult(**told, budget=budget)
+
+
+def _check_paths(
+    model: str | Path,
+    path: str | Path,
+    ranges_file: str | Path | None,
+    save_ranges: str | Path | None,
+    *,
+    force: bool,
+) -> None:
+    """Refuse targets that exist, and one that is also another file of the command."""
+    named = {
+        "the source itself": model,
+        "the target of the model": path,
+        "the file of ranges": ranges_file,
+        "the target of the ranges": save_ranges,
+    }
+    seen: dict[Path, str] = {}
+    for what, file in named.items():
+        if file is None:
+            continue
+        resolved = Path(file).resolve()
+        if resolved in seen:
+            raise InputError(f"{file} is {seen[resolved]}", hint="name another file for each")
+        seen[resolved] = what
+    for target in (path, save_ranges):
+        if target is not None:
+            check_target(Path(target), force=force)

@@ -15,7 +15,7 @@ from loopedge.data.task import Split, task_from_dict
 from loopedge.errors import InputError
 from loopedge.graph.metadata import read_metadata
 
-__all__ = ["BATCH", "Feeds", "Samples", "SamplesSeen", "checked", "read_samples"]
+__all__ = ["BATCH", "Feeds", "Samples", "SamplesSeen", "checked", "limited", "read_samples"]
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -99,6 +99,22 @@ def _open_member(archive: zipfile.ZipFile, name: str, path: Path) -> _Member:
     return _Member(short, stream, shape, dtype)
 
 
+def limited(batches: Iterable[Feeds], samples: int | None) -> Iterator[Feeds]:
+    """Yield at most ``samples`` samples; None: all."""
+    left = samples
+    for feeds in batches:
+        size = len(next(iter(feeds.values())))
+        if left is None:
+            yield feeds
+            continue
+        if left < size:
+            if left > 0:
+                yield {name: array[:left] for name, array in feeds.items()}
+            return
+        yield feeds
+        left -= size
+
+
 def checked(batches: Iterable[Feeds], model: ir.Model, seen: "SamplesSeen") -> Iterator[Feeds]:
     """Yield batches that fit the model, and note what passed.
 
@@ -166,13 +182,13 @@ class SamplesSeen:
 
 
 class Samples:
-    """What a user names as data, as often as it is asked for.
+    """What a user names as data, as often as it is asked for: checked, and no more than asked for.
 
     Args:
         data: ``.npz``, a folder of them, or the CSV file of the task that the model was trained on;
             None: the generated task that it was trained on.
         model: The artifact.
-        samples: How many samples a task gives.
+        samples: Most samples to give.
         split: Which part of a task they come from.
 
     Raises:
@@ -182,7 +198,7 @@ class Samples:
     def __init__(
         self, data: str | Path | None, model: ir.Model, *, samples: int, split: Split = "train"
     ) -> None:
-        self.samples, self.split = samples, split
+        self.samples, self.split, self._model = samples, split, model
         self._path = Path(data) if data is not None else None
         self._names = [
             value.name or ""
@@ -200,7 +216,14 @@ class Samples:
             self._task = task_from_dict(described, data=self._path)
 
     def __iter__(self) -> Iterator[Feeds]:
-        """Yield batches of at most `BATCH` samples."""
+        """Yield batches of at most `BATCH` samples.
+
+        Raises:
+            InputError: A batch does not fit the model, or a value is not finite.
+        """
+        yield from checked(limited(self._batches(), self.samples), self._model, SamplesSeen())
+
+    def _batches(self) -> Iterator[Feeds]:
         if self._task is None:
             if self._path is not None:
                 yield from read_samples(self._path)

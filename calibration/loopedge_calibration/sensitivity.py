@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge.graph.unrolling import CORE_NAME
-from loopedge.graph.weights import loop_count
+from loopedge.graph.weights import in_core, linears, loop_count, loop_name
 from loopedge.quantizer.emulation import ROUNDED_INPUT, emulate
 from loopedge.quantizer.recipe import Recipe
 from loopedge.runtime import Session
+from loopedge_calibration.losses import relative_error
 from loopedge_calibration.readers import Feeds
 
 __all__ = ["LinearSensitivity", "measure_sensitivity"]
@@ -61,6 +61,7 @@ def measure_sensitivity(
         All linears, the most sensitive first.
     """
     loops = loop_count(model) or 1
+    repeated = {loop_name(item.node) for item in linears(model) if in_core(item.node, model)}
     graph, names = emulate(
         model, loops=loops, activations=recipe.activations, round_weight=recipe.round_weight
     )
@@ -77,7 +78,7 @@ def measure_sensitivity(
                 per_iteration=[
                     trial.error(names.index(name), t)
                     for t in range(loops)
-                    if place < detailed and name.startswith(f"{CORE_NAME}/")
+                    if place < detailed and name in repeated
                 ],
             )
             for place, name in enumerate(ranked)
@@ -90,21 +91,13 @@ class _Emulated:
     def __init__(self, session: Session, batches: Sequence[Feeds], shape: tuple[int, int]) -> None:
         self._session, self._batches, self._shape = session, batches, shape
         self._exact = [self._run(feeds, np.zeros(shape, np.bool_)) for feeds in batches]
-        self._signal = sum(_power(array) for run in self._exact for array in run.values())
 
     def error(self, row: int, iterations: int | slice) -> float:
         """Return ||y - exact|| / ||exact|| with a linear rounded in these iterations."""
         switches = np.zeros(self._shape, np.bool_)
         switches[row, iterations] = True
-        noise = 0.0
-        for feeds, exact in zip(self._batches, self._exact, strict=True):
-            given = self._run(feeds, switches)
-            noise += sum(_power(given[name] - array) for name, array in exact.items())
-        return float(np.sqrt(noise / self._signal)) if self._signal else float(noise > 0)
+        given = (self._run(feeds, switches) for feeds in self._batches)
+        return relative_error(self._exact, given)
 
     def _run(self, feeds: Feeds, switches: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[Any]]:
         return self._session.run({**feeds, ROUNDED_INPUT: switches})
-
-
-def _power(array: npt.NDArray[Any]) -> float:
-    return float(np.square(array.astype(np.float64)).sum())

@@ -9,7 +9,7 @@ from loopedge.errors import InputError
 
 __all__ = ["check_ascending"]
 
-Moment = float | datetime
+Moment = int | float | datetime
 MONTH = re.compile(r"\d{4}-\d{2}")
 """ISO 8601 with the day left out, which ``datetime.fromisoformat`` does not read."""
 
@@ -47,13 +47,13 @@ def check_ascending(cells: Iterable[tuple[str, str]], column: str) -> None:
 def _moment(text: str, where: str) -> Moment:
     if not text:
         raise InputError(f"{where}: the time is missing")
-    try:
-        number = float(text)
-    except ValueError:
-        pass
-    else:
-        if math.isfinite(number) and "_" not in text:
-            return number
+    for number in (int, float):  # an integer of many digits is no float
+        try:
+            found: int | float = number(text)
+        except ValueError:
+            continue
+        if "_" not in text and (isinstance(found, int) or math.isfinite(found)):
+            return found
     try:
         return datetime.fromisoformat(f"{text}-01" if MONTH.fullmatch(text) else text)
     except ValueError:

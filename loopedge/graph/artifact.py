@@ -25,6 +25,8 @@ no border but the price of having one file: about a sixth of what so small a ses
 def open_artifact(path: str | Path) -> ir.Model:
     """Load an ONNX file; its external data stays on disk until it is read.
 
+    Nodes without a name get one: passes and users name nodes.
+
     Raises:
         InputError: The file is missing, is not ONNX, or its external data is missing or short.
     """
@@ -57,6 +59,7 @@ def open_artifact(path: str | Path) -> ir.Model:
                 f"{data} is truncated: {data.stat().st_size} bytes, "
                 f"tensor {value.name} ends at byte {needed}"
             )
+    _name_nodes(model)
     return model
 
 
@@ -152,3 +155,15 @@ def _initializers(model: ir.Model) -> list[ir.Value]:
     for graph in model.graph.subgraphs():
         values.extend(graph.initializers.values())
     return values
+
+
+def _name_nodes(model: ir.Model) -> None:
+    nodes = list(model.graph.all_nodes())
+    taken = {node.name for node in nodes}
+    for place, node in enumerate(nodes):
+        if not node.name:
+            name = f"{node.op_type}_{place}"
+            while name in taken:
+                name += "_"
+            node.name = name
+            taken.add(name)

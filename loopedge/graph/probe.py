@@ -1,6 +1,6 @@
 """Look inside the loop: make values of the core extra outputs, one row per iteration."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from loopedge.graph.weights import iteration_of, loop_count
 __all__ = ["probe", "stack_probed", "state_names"]
 
 PREFIX = "probe/"
+STACKED = "probes/"
 UNROLLED_CORE = f"{CORE_NAME}."
 INPUT = ".input"
 
@@ -39,32 +40,42 @@ def state_names(model: ir.Model) -> list[str]:
     return names
 
 
-def probe(model: ir.Model, names: Iterable[str]) -> ir.Model:
+def probe(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """Return a copy of the model that also gives values of its inside.
 
     Args:
         model: Loop or unrolled form. Not modified.
-        names: Of values made in the core, ``core/...`` as in the loop form, or ``<node>.input``:
-            what a linear reads (`activation_of`), in the core or outside.
+        names: Of values, those of the core as in the loop form, or ``<node>.input``: what a linear
+            reads (`activation_of`), in the core or outside.
 
     Returns:
-        A model with extra outputs: ``probe/<name>`` (loops, ...) in the loop form,
-        ``probe/core.<t>/...`` in the unrolled one; read them with `stack_probed`.
+        A model with extra outputs, to be read with `stack_probed`: ``probe/<name>``, of the core
+        ``probes/<name>`` (loops, ...) in the loop form, ``probe/core.<t>/...`` in the unrolled one.
 
     Raises:
         InputError: There is no value or node of a name.
     """
     probed = model.clone()
     loop = find_core(probed)
-    inside = [name for name in names if name.startswith(f"{CORE_NAME}/")]
-    outside = [name for name in names if name not in set(inside)]
-    for name in outside:
-        _emit(probed.graph, _Lookup(probed.graph)[name], f"{PREFIX}{name}")
+    main = _Lookup(probed.graph)
+    if loop is None:
+        inside = [name for name in names if _first_iteration(name) in main]
+    else:
+        body = _Lookup(loop.attributes["body"].as_graph())
+        inside = [name for name in names if name in body]
+    for name in names:
+        if name not in set(inside):
+            _emit(probed.graph, main[name], f"{PREFIX}{name}")
     if loop is not None and inside:
         _probe_loop(probed, loop, inside)
     elif inside:
         _probe_unrolled(probed, inside)
     return probed
+
+
+def _first_iteration(name: str) -> str:
+    rest = name.removeprefix(f"{CORE_NAME}/")
+    return "" if rest == name else f"{UNROLLED_CORE}0/{rest}"
 
 
 def activation_of(node: ir.Node) -> ir.Value | None:
@@ -82,9 +93,11 @@ def stack_probed(
     """Collect what a probed model gave: per name one array, (loops, ...), outside the core (1, ...)."""
     stacked = {}
     for name in names:
+        if STACKED + name in outputs:
+            stacked[name] = outputs[STACKED + name]
+            continue
         if PREFIX + name in outputs:
-            given = outputs[PREFIX + name]
-            stacked[name] = given if name.startswith(f"{CORE_NAME}/") else given[None]
+            stacked[name] = outputs[PREFIX + name][None]
             continue
         rest = name.removeprefix(f"{CORE_NAME}/")
         rows: list[npt.NDArray[Any]] = []
@@ -102,12 +115,18 @@ class _Lookup:
         self.values.update({value.name: value for value in graph.inputs})
         self.nodes = {node.name: node for node in graph}
 
+    def __contains__(self, name: str) -> bool:
+        return self._find(name) is not None
+
     def __getitem__(self, name: str) -> ir.Value:
-        node = self.nodes.get(name.removesuffix(INPUT)) if name.endswith(INPUT) else None
-        found = self.values.get(name) if node is None else activation_of(node)
+        found = self._find(name)
         if found is None:
             raise InputError(f"the graph has no value {name}")
         return found
+
+    def _find(self, name: str) -> ir.Value | None:
+        node = self.nodes.get(name.removesuffix(INPUT)) if name.endswith(INPUT) else None
+        return self.values.get(name) if node is None else activation_of(node)
 
 
 def _emit(graph: ir.Graph, source: ir.Value, name: str) -> ir.Value:
@@ -139,7 +158,7 @@ def _probe_loop(model: ir.Model, loop: ir.Node, names: list[str]) -> None:
         new.name = final_name
     model.graph.remove(loop)
     for name, row, output in zip(names, extra, wider.outputs[states:], strict=True):
-        output.name, output.type = f"{PREFIX}{name}", row.type
+        output.name, output.type = f"{STACKED}{name}", row.type
         if row.shape is not None:
             output.shape = ir.Shape([None, *row.shape])
         model.graph.outputs.append(output)

@@ -15,6 +15,7 @@ __all__ = [
     "Linear",
     "TiedWeight",
     "core_weights",
+    "in_core",
     "iteration_of",
     "linears",
     "loop_count",
@@ -105,6 +106,14 @@ def iteration_of(node: ir.Node) -> int | None:
     """Return the iteration that a node of the unrolled form belongs to."""
     match = ITERATION.match(node.name or "")
     return int(match[1]) if match else None
+
+
+def in_core(node: ir.Node, model: ir.Model) -> bool:
+    """Tell whether a node runs once per iteration: it stands in a body, or is named for an iteration.
+
+    A linear of the context alone is named ``core/...`` and stands in the main graph, run once.
+    """
+    return node.graph is not model.graph or iteration_of(node) is not None
 
 
 def loop_name(node: ir.Node) -> str:

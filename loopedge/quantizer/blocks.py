@@ -20,6 +20,7 @@ BLOCK_SIZES = (16, 32, 64, 128, 256)
 """What ONNX Runtime has kernels for."""
 
 SCALE_BYTES = 4
+SMALLEST_SCALE = np.finfo(np.float32).tiny
 CHUNK = 2**20
 """Values rounded at once: the search holds a few copies of them."""
 
@@ -119,9 +120,13 @@ def _scales(blocks: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.float3
 
 
 def _usable(scales: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Replace the scales of blocks of zeros and of denormals, which cannot be divided by."""
-    small = np.abs(scales) < np.finfo(np.float32).tiny
-    return np.where(small, np.float32(1.0), scales).astype(np.float32)
+    """Replace the scales of blocks of zeros and of denormals, which cannot be divided by.
+
+    By the smallest one: the kernel takes the middle away in float, and a large scale would show what
+    that leaves.
+    """
+    small = np.abs(scales) < SMALLEST_SCALE
+    return np.where(small, SMALLEST_SCALE, scales).astype(np.float32)
 
 
 def _levels(

@@ -10,12 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge.errors import VerificationError
+from loopedge.errors import InputError, VerificationError
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.probe import probe, stack_probed, state_names
-from loopedge.graph.unrolling import CORE_NAME
-from loopedge.graph.weights import TABLE_PREFIX, iteration_of, linears, loop_value_name
+from loopedge.graph.weights import (
+    TABLE_PREFIX,
+    in_core,
+    iteration_of,
+    linears,
+    loop_name,
+    loop_value_name,
+)
 from loopedge.runtime import Session
 
 __all__ = ["Agreement", "compare", "sqnr_db"]
@@ -34,13 +40,15 @@ class Agreement:
 
     ``random_rows_db`` is measured with the timestep tables replaced by seeded random rows, in both
     models: the gates of an untrained stack are zero and would hide a wrong core. ``linears_db`` is
-    what each linear of the core gives in the first iteration, where no error has accumulated yet.
+    what each linear of the core, by node name, gives in the first iteration, where no error has
+    accumulated yet; ``worst_linears_db`` the least of all its iterations.
     """
 
     sqnr_db: float
     per_iteration_db: list[float]
     random_rows_db: float | None
     linears_db: dict[str, float]
+    worst_linears_db: dict[str, float]
 
 
 class _Ratio:
@@ -96,14 +104,17 @@ def compare(
         The ratios.
 
     Raises:
+        InputError: There is no batch.
         VerificationError: An output has another shape or is not finite.
     """
     batches = list(inputs) if inputs is not None else _generated(reference)
+    if not batches:
+        raise InputError("there is no sample to compare on", hint="--data samples.npz")
     states = state_names(reference)
     products = {
-        name: (moved or {}).get(name, name)
-        for name in _core_products(reference)
-        if name not in rescaled
+        node: (moved or {}).get(value, value)
+        for node, value in _core_products(reference).items()
+        if value not in rescaled
     }
     tables = _random_tables(reference) if random_rows else {}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as scratch:
@@ -119,20 +130,20 @@ def compare(
         sqnr_db=outputs.db,
         per_iteration_db=iterations,
         random_rows_db=random_db,
-        linears_db={name: rows[given][0].db for name, given in products.items()},
+        linears_db={node: rows[value][0].db for node, value in products.items()},
+        worst_linears_db={
+            node: min(ratio.db for ratio in rows[value]) for node, value in products.items()
+        },
     )
 
 
-def _core_products(model: ir.Model) -> list[str]:
-    """Return the values that the linears of the core give, named as in the loop form."""
-    names: dict[str, None] = {}
-    for item in linears(model):
-        if (iteration_of(item.node) or 0) > 0:
-            continue
-        name = loop_value_name(item.node, item.node.outputs[0].name or "")
-        if name.startswith(f"{CORE_NAME}/"):
-            names[name] = None
-    return list(names)
+def _core_products(model: ir.Model) -> dict[str, str]:
+    """Return the linears of the core and the values that they give, named as in the loop form."""
+    return {
+        loop_name(item.node): loop_value_name(item.node, item.node.outputs[0].name or "")
+        for item in linears(model)
+        if in_core(item.node, model) and not iteration_of(item.node)
+    }
 
 
 def _ratios(

@@ -5,8 +5,8 @@ iteration, x passes through u8 and back and W is the rounded weight; else both a
 tells what every rounding does to the outputs.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +28,6 @@ RoundWeight = Callable[[Array, int], Array]
 """Takes a weight, float32, and its axis of outputs; returns it rounded, float32 of the same shape."""
 
 ROUNDED_INPUT = "rounded"
-
-
-class _Activations(Protocol):
-    def passed(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> ir.Value:
-        """Return what a linear reads, rounded and made float again."""
-        ...
 
 
 def emulate(
@@ -75,10 +69,15 @@ def emulate(
         shape=ir.Shape([len(names), loops]),
     )
     copy.graph.inputs.append(switch)
-    switches = _Switches(copy, switch, names, loops)
-    passing: _Activations | None = None
+    index = IterationIndex(copy, loops)
+    switches = _Switches(copy, switch, names, index)
+    passing: _Passing | None = None
     if activations != "float":
-        passing = _Dynamic() if activations == "dynamic" else _Static(copy, activations)
+        passing = (
+            _Dynamic()
+            if activations == "dynamic"
+            else _Static(StaticRounding(copy, activations, index))
+        )
     for table in tables:
         head = heads.get(table.weight)
         rounded = _rounded(table.weight, 0, round_weight if head else _round_rows)
@@ -99,52 +98,64 @@ def emulate(
 class _Switches:
     """Reads the switch of a row at a node's iteration."""
 
-    def __init__(self, model: ir.Model, switch: ir.Value, names: list[str], loops: int) -> None:
-        self._graph, self._switch, self._names = model.graph, switch, names
-        self._loops, self._index = loops, IterationIndex(model, loops)
+    def __init__(
+        self, model: ir.Model, switch: ir.Value, names: list[str], index: IterationIndex
+    ) -> None:
+        self._graph, self._switch, self._names, self._index = model.graph, switch, names, index
 
     def of(self, name: str, before: ir.Node) -> ir.Value:
         place = self._names.index(name)
         row = add_initializer(self._graph, f"loopedge.row.{place}", np.array(place, np.int64))
         own = make_node("Gather", [self._switch, row], f"{before.name}.switches", {"axis": 0})
-        own.outputs[0].type, own.outputs[0].shape = self._switch.type, ir.Shape([self._loops])
+        own.outputs[0].type = self._switch.type
+        own.outputs[0].shape = (
+            ir.Shape(self._switch.shape[1:]) if self._switch.shape is not None else None
+        )
         insert_before(before, own)
         return self._index.pick(before, own.outputs[0], f"{before.name}.switch")
 
 
-class _Static:
-    def __init__(self, model: ir.Model, table: RangeTable) -> None:
-        self._rounding = StaticRounding(model, table)
-        self._floats: dict[ir.Value, ir.Value] = {}
+class _Passing:
+    """Makes each rounded activation float again, once per graph that reads it."""
 
-    def passed(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> ir.Value:
-        if source not in self._floats:
-            rounded = self._rounding.round(linear, source, before)
-            inputs = [rounded.values, rounded.scale, rounded.zero_point]
-            back = make_node("DequantizeLinear", inputs, f"{linear.name}.passed")
-            back.outputs[0].type, back.outputs[0].shape = source.type, source.shape
-            insert_before(before, back)
-            self._floats[source] = back.outputs[0]
-        return self._floats[source]
-
-
-class _Dynamic:
     def __init__(self) -> None:
-        self._floats: dict[ir.Value, ir.Value] = {}
+        self._floats: dict[tuple[ir.Value, object], ir.Value] = {}
 
     def passed(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> ir.Value:
-        if source not in self._floats:
-            rounded = ir.node(
-                "DynamicQuantizeLinear", [source], num_outputs=3, name=f"{linear.name}.rounded"
+        """Return what a linear reads, rounded and made float again."""
+        key = (source, before.graph)
+        if key not in self._floats:
+            back = make_node(
+                "DequantizeLinear", self._rounded(linear, source, before), f"{linear.name}.passed"
             )
-            for output, kind in zip(rounded.outputs, ("values", "scale", "zero"), strict=True):
-                output.name = f"{linear.name}.rounded.{kind}"
-            back = make_node("DequantizeLinear", rounded.outputs, f"{linear.name}.passed")
             back.outputs[0].type, back.outputs[0].shape = source.type, source.shape
-            insert_before(before, rounded)
             insert_before(before, back)
-            self._floats[source] = back.outputs[0]
-        return self._floats[source]
+            self._floats[key] = back.outputs[0]
+        return self._floats[key]
+
+    def _rounded(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> Sequence[ir.Value]:
+        """Return values, scale and zero point."""
+        raise NotImplementedError
+
+
+class _Static(_Passing):
+    def __init__(self, rounding: StaticRounding) -> None:
+        super().__init__()
+        self._rounding = rounding
+
+    def _rounded(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> Sequence[ir.Value]:
+        rounded = self._rounding.round(linear, source, before)
+        return [rounded.values, rounded.scale, rounded.zero_point]
+
+
+class _Dynamic(_Passing):
+    def _rounded(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> Sequence[ir.Value]:
+        name = f"{linear.name}.rounded"
+        node = ir.node("DynamicQuantizeLinear", [source], num_outputs=3, name=name)
+        for output, kind in zip(node.outputs, ("values", "scale", "zero"), strict=True):
+            output.name = f"{name}.{kind}"
+        insert_before(before, node)
+        return node.outputs
 
 
 def _reader(item: Linear) -> ir.Node:

@@ -20,12 +20,7 @@ from loopedge.quantizer.ranges import RangeTable, weights_sha256
 from loopedge.quantizer.rewriting import rewrite_linears
 from loopedge.quantizer.selection import kept_in_float, weight_only_nodes
 from loopedge.quantizer.static import OPERATORS, quantize_static
-from loopedge.quantizer.weight_only import (
-    DEFAULT_BLOCK,
-    WEIGHT_BITS,
-    BlockWeights,
-    check_weight_options,
-)
+from loopedge.quantizer.weight_only import WEIGHT_BITS, BlockWeights, check_weight_options
 from loopedge.quantizer.weights import INT8_LIMIT, REDUCED_LIMIT, quantize_weight
 
 __all__ = ["SCHEMES", "Recipe", "Rewritten"]
@@ -72,8 +67,11 @@ class Recipe:
     block_size: int | None = None
     reduce_range: bool = False
 
-    def check_options(self) -> None:
+    def check_options(self, *, lifting: bool = False) -> None:
         """Refuse what does not go together.
+
+        Args:
+            lifting: Linears may still become weight-only: a block size is for those.
 
         Raises:
             InputError: An option is unknown, or the scheme cannot take it.
@@ -89,7 +87,14 @@ class Recipe:
             raise InputError(
                 "static int8 needs ranges", hint="--data samples.npz, or --scheme dynamic"
             )
-        if self.scheme in WEIGHT_BITS or self.weight_only or self.block_size is not None:
+        if self.scheme == "dynamic" and self.table is not None:
+            raise InputError(
+                "dynamic finds its ranges while it runs: it takes none", hint="--scheme static"
+            )
+        blocks = self.block_size is not None
+        if blocks:
+            BlockWeights(8, self.block_size)  # refuses an unknown size
+        if self.scheme in WEIGHT_BITS or self.weight_only or (blocks and not lifting):
             check_weight_options(
                 self.scheme,
                 self.weight_only,
@@ -106,14 +111,18 @@ class Recipe:
             source: What errors call it.
 
         Raises:
-            InputError: It is quantized already, has no float linear, or is not the one that the
-                ranges were found on.
+            InputError: It is quantized already, has no float linear, holds a weight that is not
+                finite, or is not the one that the ranges were found on.
         """
         metadata, hint = read_metadata(model.metadata_props), "loopedge export model.pt"
         if metadata is not None and metadata.quantization is not None:
             raise InputError(f"{source} is quantized already", hint=hint)
         if not linears(model):
             raise InputError(f"{source} has no float linear: nothing can be quantized", hint=hint)
+        for item in linears(model):
+            stored = item.weight.const_value
+            if stored is not None and not np.isfinite(stored.numpy()).all():
+                raise InputError(f"{source}: {item.weight.name} holds a value that is not finite")
         if self.table is not None:
             _check_ranges(self.table, model, source)
 
@@ -167,8 +176,9 @@ class Recipe:
         rows = weight if axis == 0 else weight.T  # (outputs, inputs)
         if self.scheme in WEIGHT_BITS:
             bits = WEIGHT_BITS[self.scheme]
-            largest = self.block_size or DEFAULT_BLOCK[bits]
-            size = best_block_size(rows.shape[1], bits=bits, largest=largest)
+            size = best_block_size(
+                rows.shape[1], bits=bits, largest=BlockWeights(bits, self.block_size).block_size
+            )
             rounded = quantize_blocks(rows, bits=bits, block_size=size).floats()
         else:
             values, scales = quantize_weight(rows, axis=0, limit=self._limit)

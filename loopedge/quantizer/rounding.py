@@ -79,15 +79,18 @@ class StaticRounding:
     Args:
         model: The graph, changed in place.
         table: Ranges by linear, named as in the loop form.
+        index: Of the graph, where something else picks rows too.
     """
 
-    def __init__(self, model: ir.Model, table: RangeTable) -> None:
+    def __init__(
+        self, model: ir.Model, table: RangeTable, index: IterationIndex | None = None
+    ) -> None:
         self._graph, self._table = model.graph, table
-        self._index = IterationIndex(model, table.loops)
-        self._made: dict[ir.Value, Rounded] = {}
+        self._index = index or IterationIndex(model, table.loops)
+        self._made: dict[tuple[ir.Value, object], Rounded] = {}
 
     def round(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> Rounded:
-        """Return ``source`` as u8, by the range of the first linear that asks for it.
+        """Return ``source`` as u8, by the range of the first linear of a graph that asks for it.
 
         Args:
             linear: The linear that reads it.
@@ -97,9 +100,10 @@ class StaticRounding:
         Raises:
             InputError: The table lacks the linear.
         """
-        if source not in self._made:
-            self._made[source] = self._round(linear, source, before)
-        return self._made[source]
+        key = (source, before.graph)
+        if key not in self._made:
+            self._made[key] = self._round(linear, source, before)
+        return self._made[key]
 
     def _round(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> Rounded:
         name = loop_name(linear)

@@ -12,25 +12,32 @@ __all__ = ["kept_in_float", "weight_only_nodes"]
 
 
 def kept_in_float(model: ir.Model, keep: Sequence[str]) -> dict[str, str]:
-    """Return the nodes and tables that the names mean (in every iteration), each with its reason."""
+    """Return the nodes and tables that the names mean, in every iteration, each with its reason.
+
+    A linear that reads the weight of a named one is among them: the weight is stored once.
+    """
     tables = [item.weight.name or "" for item in find_embeddings(model)]
-    kept = {*_named(model, keep, "keep", tables), *(name for name in keep if name in tables)}
-    for item in linears(model):  # the head of a table that is kept
-        if item.weight.name in kept:
-            kept.add(item.node.name or "")
-    return dict.fromkeys(sorted(kept), "kept in float on request")
+    named = _named(model, keep, "keep", tables)
+    kept_tables = {name for name in keep if name in tables}
+    return dict.fromkeys(
+        sorted(_sharing(model, named, kept_tables) | kept_tables), "kept in float on request"
+    )
 
 
 def weight_only_nodes(model: ir.Model, names: Sequence[str], kept: Collection[str]) -> set[str]:
     """Return the nodes whose weights alone are asked for, and those that share a weight with them."""
-    named = _named(model, names, "store by its weight alone")
-    items = linears(model)
-    weights = {item.weight for item in items if item.node.name in named}
-    found = {item.node.name or "" for item in items if item.weight in weights}
+    found = _sharing(model, _named(model, names, "store by its weight alone"))
     both = sorted(found & set(kept))
     if both:
         raise InputError(f"{both[0]} is to be kept in float and to be weight-only: choose one")
     return found
+
+
+def _sharing(model: ir.Model, named: Collection[str], weights: Collection[str] = ()) -> set[str]:
+    """Return the linears that read a weight of the named ones, or a weight of these names."""
+    items = linears(model)
+    read = {item.weight for item in items if item.node.name in named or item.weight.name in weights}
+    return {item.node.name or "" for item in items if item.weight in read}
 
 
 def _named(

@@ -83,7 +83,7 @@ class BlockWeights:
 
     def __init__(self, bits: int, block_size: int | None = None) -> None:
         self.bits = bits
-        self.block_size = block_size or DEFAULT_BLOCK[bits]
+        self.block_size = DEFAULT_BLOCK[bits] if block_size is None else block_size
         if self.block_size not in BLOCK_SIZES:
             raise InputError(
                 f"block size {self.block_size} is not known, "

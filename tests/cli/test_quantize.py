@@ -98,7 +98,7 @@ def test_weights_alone(cli: Cli, tiny: Path, tmp_path: Path, bits: str) -> None:
     inspected = cli("inspect", found["path"], "--json").json()
     assert inspected["int8"] == {"quantized": 7, "total": 7}
     recipe = inspected["metadata"]["quantization"]
-    assert (recipe["scheme"], recipe["block_size"]) == (f"weight-int{bits}", 16)
+    assert (recipe["scheme"], recipe["block_size"]) == (f"weight-int{bits}", {bits: 16})
 
 
 def test_a_linear_by_its_weight_alone(cli: Cli, tiny: Path) -> None:

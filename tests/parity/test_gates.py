@@ -61,12 +61,14 @@ def test_a_gate_that_hides_an_iteration_stays(exported: Exporter, tmp_path: Path
     assert "timestep.gate_mlp.0" in model.graph.initializers
 
 
-def test_biased_and_standard_products_keep_their_gates(exported: Exporter, tmp_path: Path) -> None:
-    source = exported("tokens")
-    feeds = make_inputs(make_model("tokens"), Sizes(8, 12))[1]
-    table = loopedge_calibration.collect(source, [feeds])
+@pytest.mark.parametrize(("kind", "ops"), [("tokens", "standard"), ("series", "microsoft")])
+def test_biased_and_standard_products_keep_their_gates(
+    kind: str, ops: str, exported: Exporter
+) -> None:
+    source = exported(kind)
+    table = loopedge_calibration.collect(source, [make_inputs(make_model(kind), Sizes(8, 12))[1]])
     model = open_artifact(source).clone()
-    quantize_static(model, table, ops="standard")
+    quantize_static(model, table, ops=ops)
     assert fold_gates(model) == {}
 
 

@@ -320,6 +320,29 @@ def test_ranges_that_are_far_off_are_refused(exported: Exporter, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_wrong_row_shows_behind_gates_of_zero(tmp_path: Path) -> None:
+    """The untrained stack is the identity: its outputs do not depend on what its linears give."""
+    source = tmp_path / "untrained.onnx"
+    config = loopedge.LoopedConfig(d_model=32, heads=4, loops=3, vocab_size=50, max_length=16)
+    loopedge.export(loopedge.LoopedTransformer(config).eval(), source)
+    data = samples("tokens")
+    table = loopedge_calibration.collect(source, data, smoothing=False)
+    loopedge.quantize(source, tmp_path / "right.onnx", ranges=table, inputs=data[:2])
+    found = table.tensors["core/linear_4"]
+    rows = {"low": [*found.low], "high": [*found.high]}
+    for ends in rows.values():
+        ends[1] *= 1e-3
+    wrong = table.tensors | {"core/linear_4": found.model_copy(update=rows)}
+    with pytest.raises(VerificationError, match="core/linear_4 in its worst iteration"):
+        loopedge.quantize(
+            source,
+            tmp_path / "wrong.onnx",
+            ranges=table.model_copy(update={"tensors": wrong}),
+            inputs=data[:2],
+        )
+    assert not (tmp_path / "wrong.onnx").exists()
+
+
 def test_a_linear_can_be_kept_in_float(exported: Exporter, tmp_path: Path) -> None:
     data = samples("tokens")
     for form in ("loop", "unrolled"):

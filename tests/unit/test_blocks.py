@@ -110,8 +110,9 @@ def test_blocks_of_zeros_and_of_denormals() -> None:
     rows[0, :16] = 1e-42
     for bits in (8, 4):
         packed = quantize_blocks(rows, bits=bits, block_size=16)
-        assert (packed.scales == 1).all()
         assert (packed.floats() == 0).all()
+        # A large scale would show what the kernel leaves when it takes the middle away in float.
+        assert (packed.scales < 1e-30).all()
 
 
 def test_values_that_are_not_finite_are_refused() -> None:

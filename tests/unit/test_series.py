@@ -159,6 +159,7 @@ def test_a_column_is_named_once(tmp_path: Path, also: dict[str, Any]) -> None:
     ("times", "words"),
     [
         (["2020-01-01", "2020-01-02", "2020-01-02"], r"row 3 \(line 4\), .* stands twice"),
+        (["1700000000000000001", "1700000000000000002", "5"], r"row 3 \(line 4\), .*is earlier"),
         (["3", "2", "1"], r"row 2 \(line 3\), column 't': '2' is earlier than '3'"),
         (["2020-02", "2020-01", "2019-12"], "'2020-01' is earlier than '2020-02'"),
         (["1", "", "3"], r"row 2 \(line 3\), column 't': the time is missing"),
