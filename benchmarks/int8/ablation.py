@@ -34,6 +34,7 @@ from loopedge.quantizer.smoothing import apply_smoothing, rescaled_products
 from loopedge.quantizer.static import quantize_static
 
 GAIN_DB = 6.0
+SAMPLES = (4, 8, 32, 128)
 FACTORS = (0.8, 0.9, 1.1)
 Array = NDArray[Any]
 
@@ -51,7 +52,9 @@ class Ablation:
         batches = subject.task.evaluation("test", 128, 1024)
         self.judged = [batch.feeds(["input_ids"]) for batch in batches]
 
-    def ranges(self, granularity: str, method: str, *, smoothing: bool) -> RangeTable:
+    def ranges(
+        self, granularity: str, method: str, *, smoothing: bool, samples: int | None = None
+    ) -> RangeTable:
         """Calibrate."""
         return loopedge_calibration.collect(
             self.path,
@@ -59,6 +62,7 @@ class Ablation:
             granularity=granularity,  # type: ignore[arg-type]
             method=method,
             smoothing=smoothing,
+            samples=samples,
         )
 
     def quantize(self, table: RangeTable) -> None:
@@ -170,6 +174,19 @@ def measure(bench: Ablation) -> dict[tuple[str, str, bool], float]:
     return found
 
 
+def by_samples(bench: Ablation) -> list[str]:
+    """Return the SQNR by the number of samples that were calibrated on, ranges shared or not."""
+    lines = ["| samples | shared | per iteration |", "|---|---|---|"]
+    for samples in SAMPLES:
+        values = []
+        for granularity in ("shared", "per-iteration"):
+            table = bench.ranges(granularity, "mse", smoothing=False, samples=samples)
+            bench.quantize(table)
+            values.append(f"{bench.sqnr(bench.target):.1f}")
+        lines.append(f"| {samples} | {' | '.join(values)} |")
+    return [*lines, ""]
+
+
 def table_of(name: str, found: dict[tuple[str, str, bool], float]) -> list[str]:
     """Return a Markdown table, with smoothing beside without."""
     lines = [f"### {name}", "", "| ranges | method | SQNR dB | smoothed |", "|---|---|---|---|"]
@@ -193,12 +210,13 @@ def main() -> int:
         models = arguments.models or Path(name)
         models.mkdir(parents=True, exist_ok=True)
         for subject in (plain_sorting(), sorting()):
-            found = measure(Ablation(subject, models, Path(name)))
+            bench = Ablation(subject, models, Path(name))
+            found = measure(bench)
             gains[subject.name] = min(
                 found["per-iteration", method, False] - found["shared", method, False]
                 for method in ("minmax", "mse")
             )
-            lines += table_of(subject.name, found)
+            lines += [*table_of(subject.name, found), *by_samples(bench)]
     reached = gains[plain_sorting().name]
     lines.append(
         f"Ranges per iteration against shared ones, the same method, no smoothing: "

@@ -7,7 +7,6 @@ be needed is put down again.
 """
 
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,8 +18,10 @@ import onnx_ir as ir
 from loopedge.errors import BudgetError, InputError
 from loopedge.graph.artifact import open_artifact, write_artifact
 from loopedge.graph.weights import linears, loop_name, weight_bytes
+from loopedge.latency import time_in_turns
 from loopedge.quantizer.pipeline import QuantizeResult
 from loopedge.quantizer.recipe import Recipe
+from loopedge.quantizer.timing import session_runner
 from loopedge.quantizer.weight_only import BlockWeights
 from loopedge.runtime import Session
 from loopedge_calibration.losses import Loss
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["BudgetResult", "BudgetedResult", "LiftedLinear", "meet_budget"]
 
 SENSITIVITY_SAMPLES = 16
-ROUNDS = 15
-"""Alternated runs of each model that is timed."""
+TIMED_RUNS = 45
+"""Of each model that is timed, in turns."""
 
 FLOAT, WEIGHT_INT8 = "float", "weight-int8"
 
@@ -277,20 +278,20 @@ class _Trials:
 
     def extra_ms(self, plan: Mapping[str, int]) -> dict[str, float]:
         """Return the time that each lifted linear adds to a run of one batch, in ms."""
-        sessions = {}
-        for index, name in enumerate(["", *plan]):
-            path = self._folder / f"timed{index}.onnx"
-            self._write({name: plan[name]} if name else {}, path)
-            sessions[name] = Session(path, threads=self._threads)
+        return {name: self._extra_ms({name: level}) for name, level in plan.items()}
+
+    def _extra_ms(self, plan: Mapping[str, int]) -> float:
         feeds = self._loss.batches[0]
-        taken: dict[str, list[float]] = {name: [] for name in sessions}
-        for _ in range(ROUNDS + 1):
-            for name, session in sessions.items():
-                started = time.perf_counter()
-                session.run(feeds)
-                taken[name].append(1e3 * (time.perf_counter() - started))
-        medians = {name: float(np.median(times[1:])) for name, times in taken.items()}
-        return {name: medians[name] - medians[""] for name in plan}
+        runs = []
+        for name, lifted in (("without.onnx", {}), ("with.onnx", plan)):
+            self._write(lifted, self._folder / name)
+            session = Session(self._folder / name, threads=self._threads)
+            runs.append(session_runner(session, feeds))
+        without, lifting = (
+            float(np.median(np.concatenate(rounds)))
+            for rounds in time_in_turns(runs, [TIMED_RUNS, TIMED_RUNS])
+        )
+        return lifting - without
 
     def _write(self, plan: Mapping[str, int], path: Path) -> int:
         model = self._reference.clone()

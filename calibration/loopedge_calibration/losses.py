@@ -13,6 +13,7 @@ from loopedge.errors import InputError
 from loopedge.graph.artifact import open_artifact
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import read_metadata
+from loopedge.quantizer.compare import longest_generated
 from loopedge.runtime import LOOPS_INPUT, Session
 from loopedge_calibration.readers import BATCH, Feeds, Samples
 
@@ -190,7 +191,8 @@ def _generated(graph: ir.Model) -> Callable[[int], Feeds]:
     """Return what makes a batch of inputs from a seed; the loop count is left to the session."""
 
     def make(seed: int) -> Feeds:
-        feeds = generate_inputs(graph, batch=BATCH, seed=seed)
+        length = longest_generated(graph)
+        feeds = generate_inputs(graph, batch=BATCH, sequence=length, seed=seed)
         return {name: array for name, array in feeds.items() if name != LOOPS_INPUT}
 
     return make

@@ -93,6 +93,7 @@ def quantize_view(result: "Result") -> "RenderableType":
             "weights",
             f"{size_text(told['source_weight_bytes'])} -> {size_text(told['weight_bytes'])}",
         ),
+        ("time", f"{told['time_ratio']:.2f} of the float model's, one sample"),
         ("seconds", _seconds_text(told["seconds"])),
         *_file_rows(told["files"]),
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loopedge.profiler.latency import Latency, summarize_latency, time_in_turns, time_ratios
+from loopedge.latency import Latency, summarize_latency, time_in_turns, time_ratios
 from loopedge.profiler.process import MeasuredProcess
 from loopedge.profiler.trace import (
     OperatorTime,

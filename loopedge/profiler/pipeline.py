@@ -17,7 +17,7 @@ from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.untied import untie
 from loopedge.graph.weights import weight_bytes
-from loopedge.profiler.latency import Latency
+from loopedge.latency import Latency
 from loopedge.profiler.machine import describe_machine
 from loopedge.profiler.measurement import Measured, Plan, measure
 from loopedge.profiler.trace import OperatorTime

@@ -24,7 +24,7 @@ from loopedge.graph.weights import (
 )
 from loopedge.runtime import Session
 
-__all__ = ["Agreement", "compare", "sqnr_db"]
+__all__ = ["Agreement", "compare", "longest_generated", "sqnr_db"]
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -186,9 +186,14 @@ def _session(model: ir.Model, path: Path, threads: int | None) -> Session:
     return Session(path, threads=threads)
 
 
+def longest_generated(model: ir.Model) -> int:
+    """Return the length of the longest generated sequence."""
+    return min(default_sequence(model), LONGEST)
+
+
 def _sizes(model: ir.Model) -> list[tuple[int, int]]:
-    longest = min(default_sequence(model), LONGEST)
-    return [(batch, length) for batch in BATCHES for length in sorted({1, longest})]
+    lengths = sorted({1, longest_generated(model)})
+    return [(batch, length) for batch in BATCHES for length in lengths]
 
 
 def _check(name: str, exact: Array, given: Array) -> None:

@@ -7,17 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.files import check_target
 from loopedge.graph.artifact import open_artifact, write_artifact
+from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
 from loopedge.graph.weights import weight_bytes
 from loopedge.processor import FAST_INT8, this_processor
-from loopedge.quantizer.compare import Agreement, Feeds, compare
+from loopedge.quantizer.compare import Agreement, Feeds, compare, longest_generated
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.ranges import RangeTable, read_ranges
 from loopedge.quantizer.recipe import Recipe, Rewritten
 from loopedge.quantizer.smoothing import rescaled_products
+from loopedge.quantizer.timing import time_against
 from loopedge.quantizer.weight_only import WEIGHT_BITS, BlockWeights
 
 __all__ = ["MIN_SQNR_DB", "QuantizeResult", "quantize"]
@@ -34,6 +38,9 @@ RANDOM_ROWS_INT4_DB = 5.0
 MIN_LINEAR_DB = 10.0
 """Floor of what each linear of the core gives in the first iteration: right ones of four bits give 15
 and more, a wrong one 0 or less."""
+
+SLOWER = 1.0
+"""Time against the float model from which on that is said."""
 
 MIN_WORST_LINEAR_DB = 3.0
 """Floor of what each gives in any iteration, accumulated errors included: a wrong row of a range table
@@ -58,6 +65,7 @@ class QuantizeResult:
     sqnr_db_linears: dict[str, float]
     min_sqnr_db: float
     verified: bool
+    time_ratio: float
     weight_bytes: int
     source_weight_bytes: int
     files: list[dict[str, Any]]
@@ -112,7 +120,8 @@ def quantize(
         force: Replace an existing artifact.
 
     Returns:
-        Coverage, SQNR of the outputs and of every iteration's state, bytes and times.
+        Coverage, SQNR of the outputs and of every iteration's state, bytes, times, and the time of
+        one inference against the float model's.
 
     Raises:
         InputError: The file, an option or the target cannot be used.
@@ -153,7 +162,7 @@ def quantize(
     rewrite_seconds = time.perf_counter() - started
 
     smoothed = table.factors() if table else {}
-    checked: list[tuple[Agreement, float]] = []
+    checked: list[tuple[Agreement, float, float]] = []
 
     def verify(staged: Path) -> ArtifactMetadata | None:
         begun = time.perf_counter()
@@ -168,7 +177,9 @@ def quantize(
             threads=threads,
         )
         _check_agreement(agreement, min_sqnr_db, random_db)
-        checked.append((agreement, time.perf_counter() - begun))
+        feeds = inputs[0] if inputs else _generated(reference)
+        ratio = time_against(Path(model), staged, feeds, threads=threads)
+        checked.append((agreement, ratio, time.perf_counter() - begun))
         if metadata is None:
             return None
         told = _metadata(recipe, rewritten, agreement)
@@ -177,7 +188,7 @@ def quantize(
 
     written = time.perf_counter()
     files = write_artifact(quantized, target, force=force, verify=verify)
-    agreement, verify_seconds = checked[0]
+    agreement, time_ratio, verify_seconds = checked[0]
     calibrated = table if recipe.scheme == "static" else None
     return QuantizeResult(
         path=str(target),
@@ -194,16 +205,21 @@ def quantize(
         sqnr_db_linears=agreement.linears_db,
         min_sqnr_db=min_sqnr_db,
         verified=True,
+        time_ratio=time_ratio,
         weight_bytes=weight_bytes(quantized),
         source_weight_bytes=source_bytes,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
-        notes=_notes(recipe),
+        notes=_notes(recipe, time_ratio),
         seconds={
             "rewrite": rewrite_seconds,
             "write": time.perf_counter() - written - verify_seconds,
             "verify": verify_seconds,
         },
     )
+
+
+def _generated(model: ir.Model) -> Feeds:
+    return generate_inputs(model, sequence=longest_generated(model))
 
 
 def _metadata(recipe: Recipe, rewritten: Rewritten, agreement: Agreement) -> dict[str, Any]:
@@ -232,9 +248,14 @@ def _metadata(recipe: Recipe, rewritten: Rewritten, agreement: Agreement) -> dic
     return told
 
 
-def _notes(recipe: Recipe) -> list[str]:
+def _notes(recipe: Recipe, time_ratio: float) -> list[str]:
     calibrated = recipe.table if recipe.scheme == "static" else None
     notes = [] if calibrated is None else list(calibrated.warnings)
+    if time_ratio >= SLOWER:
+        notes.append(
+            f"one inference takes {time_ratio:.2f} times as long as the float model's on this "
+            "processor: it saves bytes here, no time"
+        )
     features = this_processor().features
     if features and FAST_INT8.isdisjoint(features):
         advised = not recipe.reduce_range and recipe.scheme not in WEIGHT_BITS

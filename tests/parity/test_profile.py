@@ -18,7 +18,7 @@ from rich.console import Console
 
 import loopedge
 from loopedge.errors import InputError, LoopedgeError, ProviderError
-from loopedge.profiler.latency import Latency
+from loopedge.latency import Latency
 from loopedge.profiler.pipeline import ProfileResult
 from loopedge.profiler.process import MeasuredProcess
 from loopedge.report.html import write_profile_html
