@@ -39,8 +39,9 @@ def quantize_weight(
         raise ValueError("a weight that is not finite cannot be quantized")
     other = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=other, initial=0.0).astype(np.float64)
-    scales = np.where(largest > 0, largest / limit, 1.0).astype(np.float32)
-    scales = np.where(scales > 0, scales, np.float32(1.0))  # a channel of denormals
+    # A denormal scale has too few bits to be half a scale off at most.
+    usable = np.maximum(largest / limit, np.finfo(np.float32).tiny)
+    scales = np.where(largest > 0, usable, 1.0).astype(np.float32)
     shape = [1] * weight.ndim
     shape[axis] = -1
     values = np.rint(weight / scales.reshape(shape)).clip(-limit, limit)

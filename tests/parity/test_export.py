@@ -165,6 +165,7 @@ def test_unrolling_the_loop_form_gives_the_unrolled_form(exported: Exporter) -> 
     assert find_core(unrolled) is None
 
 
+@pytest.mark.slow
 def test_fully_masked_rows_stay_finite(exported: Exporter) -> None:
     for kind in ("padded", "bidirectional"):
         session = loopedge.Session(exported(kind))

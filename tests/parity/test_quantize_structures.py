@@ -152,6 +152,7 @@ def test_a_loop_that_another_tool_wrote(scheme: str, tmp_path: Path) -> None:
     assert result.sqnr_db > (12 if scheme == "weight-int4" else 28)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tokens", "plain"])
 def test_budgets_of_models_with_selectable_loops(kind: str, tmp_path: Path) -> None:
     source, target = tmp_path / "dynamic.onnx", tmp_path / "q.onnx"

@@ -55,6 +55,7 @@ def test_every_kind_of_model_is_quantized_and_close(
         assert np.isfinite(session.run(data[0], loops=loops)[session.output_names[0]]).all()
 
 
+@pytest.mark.slow
 def test_both_forms_give_the_same_ranges_and_the_same_outputs(
     exported: Exporter, tmp_path: Path
 ) -> None:
@@ -153,6 +154,7 @@ def test_granularities(exported: Exporter) -> None:
     assert found["auto"].granularity == "auto"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [20, 23])
 @pytest.mark.parametrize("kind", ["tokens", "series"])
 def test_smoothing_changes_nothing_but_the_rounding(
