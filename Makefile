@@ -39,7 +39,9 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	@set -e; for program in $$(grep -l __main__ benchmarks/*/*.py); do echo "$$program"; $(BIN)/python "$$program"; done
+	@missed=0; for program in $$(grep -l __main__ benchmarks/*/*.py); do \
+		echo "$$program"; $(BIN)/python "$$program" || missed=$$?; \
+	done; exit $$missed
 
 clean:
 	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

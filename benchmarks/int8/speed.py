@@ -3,7 +3,8 @@
 Against the float Loop: file, peak memory, and time at 128 positions and at one. The weights are random:
 time and memory do not depend on them, accuracy is `tasks.py`'s subject. The same graphs at d=32, whose
 weights and activations are next to nothing, show what ONNX Runtime's own code and graph objects take: the
-net peak leaves that out. Bytes block (exit code 4), times advise. About a minute.
+net peak leaves that out. How much of the runtime's code is resident differs from boot to boot, so the net peak
+blocks (exit code 4); the whole peak and the times advise. About a minute.
 
     python benchmarks/int8/speed.py [--output benchmarks/results/int8]
 """
@@ -100,7 +101,7 @@ def main() -> int:
         "| time | allowed time |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    missed = False
+    judged: dict[str, float] = {}
     for length, models in found.items():
         for key, figures in models.items():
             peak = figures["peak_bytes"] / models["float"]["peak_bytes"]
@@ -108,24 +109,28 @@ def main() -> int:
             net = (figures["peak_bytes"] - floor[key]) / (
                 models["float"]["peak_bytes"] - floor["float"]
             )
-            missed |= key == "static" and length == LENGTHS[0] and peak > ALLOWED_PEAK
+            if key == "static" and length == LENGTHS[0]:
+                judged = {"net peak": net, "whole peak": peak}
             lines.append(
                 f"| {key} | {length} | {files[key] / MIB:.1f} "
                 f"| {figures['anonymous_bytes'] / MIB:.1f} | {figures['peak_bytes'] / MIB:.1f} "
                 f"| {peak:.2f} | {floor[key] / MIB:.1f} | {net:.2f} | {figures['time']:.3f} "
                 f"| {'' if key == 'float' else ALLOWED_TIME[length]} |"
             )
+    told = ", ".join(
+        f"{name} {value:.2f} ({'pass' if value <= ALLOWED_PEAK else 'missed'})"
+        for name, value in judged.items()
+    )
+    lines += ["", f"Static at {LENGTHS[0]} positions, allowed {ALLOWED_PEAK}: {told}"]
     text = "\n".join(lines)
     print(text)
-    print(f"\npeak of static at {LENGTHS[0]} positions, allowed {ALLOWED_PEAK}: ", end="")
-    print("FAIL" if missed else "pass")
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
         (arguments.output / "speed.md").write_text(text + "\n", encoding="utf-8")
-        told = {"files": files, "measured": found, "runtime": floors}
-        content = json.dumps(told, indent=2) + "\n"
+        figures_of = {"files": files, "measured": found, "runtime": floors}
+        content = json.dumps(figures_of, indent=2) + "\n"
         (arguments.output / "speed.json").write_text(content, encoding="utf-8")
-    return 4 if missed else 0
+    return 4 if judged["net peak"] > ALLOWED_PEAK else 0
 
 
 if __name__ == "__main__":
