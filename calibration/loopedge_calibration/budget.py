@@ -309,15 +309,15 @@ def _levels(model: ir.Model, recipe: Recipe) -> dict[str, list[str]]:
     taken = set(rewritten.coverage.quantized) - set(rewritten.weight_only)
     blocks = BlockWeights(8, recipe.block_size)
     levels: dict[str, list[str]] = {}
-    heads: dict[ir.Value, str] = {}
+    first: dict[ir.Value, str] = {}
     for item in linears(model):
-        if item.node.name not in taken or item.weight in heads:
+        if item.node.name not in taken or item.weight in first:
             continue
-        name = heads[item.weight] = loop_name(item.node)
+        name = first[item.weight] = loop_name(item.node)
         packable = blocks.reason_for_float(item.weight, 1 - item.index) is None
         packed = recipe.ops == "microsoft" and recipe.scheme != WEIGHT_INT8 and packable
         levels[name] = [recipe.scheme, *([WEIGHT_INT8] if packed else []), FLOAT]
     for name in rewritten.embeddings.quantized:
-        if all(weight.name != name for weight in heads):
+        if all(weight.name != name for weight in first):
             levels[name] = ["int8", FLOAT]
     return levels

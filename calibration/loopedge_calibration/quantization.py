@@ -5,14 +5,12 @@ from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 
-import loopedge
 from loopedge.errors import InputError
 from loopedge.files import check_target
 from loopedge.graph.artifact import open_artifact
-from loopedge.quantizer.pipeline import QuantizeResult
+from loopedge.quantizer.pipeline import QuantizeResult, quantize_by
 from loopedge.quantizer.ranges import Granularity, read_ranges
 from loopedge.quantizer.recipe import Recipe
-from loopedge.quantizer.weight_only import WEIGHT_BITS
 from loopedge_calibration.budget import BudgetedResult, meet_budget
 from loopedge_calibration.collector import collect
 from loopedge_calibration.losses import choose_loss
@@ -120,24 +118,16 @@ def calibrate_and_quantize(
         block_size=block_size,
         reduce_range=reduce_range,
     )
+    recipe.check_options(lifting=max_drop is not None)
     budget = None
     if max_drop is not None:
-        recipe.check_options(lifting=True)
         recipe.check_model(graph, model)
         loss = choose_loss(model, metric, data=data, samples=samples, threads=threads)
         recipe, budget = meet_budget(model, recipe, loss, max_drop, threads=threads)
-        if not recipe.weight_only and scheme not in WEIGHT_BITS:
-            block_size = None  # it was for what the budget might have lifted
-    result = loopedge.quantize(
+    result = quantize_by(
+        recipe,
         model,
         path,
-        scheme=scheme,
-        ranges=table,
-        ops=ops,
-        keep=recipe.keep,
-        weight_only=recipe.weight_only,
-        block_size=block_size,
-        reduce_range=reduce_range,
         inputs=inputs,
         min_coverage=min_coverage,
         min_sqnr_db=min_sqnr_db,

@@ -5,6 +5,7 @@ iteration, x passes through u8 and back and W is the rounded weight; else both a
 tells what every rounding does to the outputs.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -115,7 +116,7 @@ class _Switches:
         return self._index.pick(before, own.outputs[0], f"{before.name}.switch")
 
 
-class _Passing:
+class _Passing(ABC):
     """Makes each rounded activation float again, once per graph that reads it."""
 
     def __init__(self) -> None:
@@ -133,9 +134,9 @@ class _Passing:
             self._floats[key] = back.outputs[0]
         return self._floats[key]
 
+    @abstractmethod
     def _rounded(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> Sequence[ir.Value]:
         """Return values, scale and zero point."""
-        raise NotImplementedError
 
 
 class _Static(_Passing):

@@ -24,7 +24,7 @@ from loopedge.quantizer.smoothing import rescaled_products
 from loopedge.quantizer.timing import time_against
 from loopedge.quantizer.weight_only import WEIGHT_BITS, BlockWeights
 
-__all__ = ["MIN_SQNR_DB", "QuantizeResult", "quantize"]
+__all__ = ["MIN_SQNR_DB", "QuantizeResult", "quantize", "quantize_by"]
 
 MIN_SQNR_DB = 15.0
 """Default floor of the outputs' SQNR; a wrong scale or a wrong weight lies below 10 dB."""
@@ -139,6 +139,30 @@ def quantize(
         reduce_range=reduce_range,
     )
     recipe.check_options()
+    return quantize_by(
+        recipe,
+        model,
+        path,
+        inputs=inputs,
+        min_coverage=min_coverage,
+        min_sqnr_db=min_sqnr_db,
+        threads=threads,
+        force=force,
+    )
+
+
+def quantize_by(
+    recipe: Recipe,
+    model: str | Path,
+    path: str | Path,
+    *,
+    inputs: Sequence[Feeds] | None = None,
+    min_coverage: float = 1.0,
+    min_sqnr_db: float | None = None,
+    threads: int | None = None,
+    force: bool = False,
+) -> QuantizeResult:
+    """Quantize by a recipe whose options are checked; all else as in `quantize`."""
     if not 0 <= min_coverage <= 1:
         raise InputError(f"min-coverage is {min_coverage}, allowed is 0 to 1")
     if min_sqnr_db is not None and math.isnan(min_sqnr_db):
@@ -161,7 +185,7 @@ def quantize(
     _check_coverage(rewritten.coverage, rewritten.kept, min_coverage, model)
     rewrite_seconds = time.perf_counter() - started
 
-    smoothed = table.factors() if table else {}
+    smoothed = recipe.table.factors() if recipe.table else {}
     checked: list[tuple[Agreement, float, float]] = []
 
     def verify(staged: Path) -> ArtifactMetadata | None:
@@ -189,7 +213,7 @@ def quantize(
     written = time.perf_counter()
     files = write_artifact(quantized, target, force=force, verify=verify)
     agreement, time_ratio, verify_seconds = checked[0]
-    calibrated = table if recipe.scheme == "static" else None
+    calibrated = recipe.table if recipe.scheme == "static" else None
     return QuantizeResult(
         path=str(target),
         scheme=recipe.scheme,
