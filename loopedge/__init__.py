@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from loopedge.model.checkpoint import load, save
     from loopedge.model.config import LoopedConfig
     from loopedge.model.contract import LoopedModule
+    from loopedge.model.inner import inner_loop
     from loopedge.model.transformer import LoopedTransformer
     from loopedge.profiler.pipeline import ProfileResult, profile
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
@@ -29,6 +30,7 @@ __all__ = [
     "QuantizeResult",
     "Session",
     "export",
+    "inner_loop",
     "inspect",
     "load",
     "profile",
@@ -46,6 +48,7 @@ _HOMES = {
     "QuantizeResult": "loopedge.quantizer.pipeline",
     "Session": "loopedge.runtime",
     "export": "loopedge.exporter.pipeline",
+    "inner_loop": "loopedge.model.inner",
     "inspect": "loopedge.inspection",
     "load": "loopedge.model.checkpoint",
     "profile": "loopedge.profiler.pipeline",

@@ -5,7 +5,7 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LoopedModule", "LoopedProtocol", "Tensors", "as_tuple", "run_loops"]
+__all__ = ["LoopedModule", "LoopedProtocol", "Tensors", "as_tuple", "keep_halted", "run_loops"]
 
 Tensors = Tensor | tuple[Tensor, ...]
 
@@ -38,8 +38,17 @@ class LoopedModule(nn.Module):
 
     Subclasses set ``loops`` (the trained loop count) and define ``prelude``, ``core``, ``coda``
     and, where iterations differ, ``timestep_table``. The network that computes the table runs at
-    export time only and never enters the graph. An optional method
-    ``halt(state, previous) -> bool tensor (batch,)`` stops rows early.
+    export time only and never enters the graph.
+
+    What else a subclass may have, each of it optional:
+
+    - ``halt(state, previous) -> bool tensor (batch,)``: rows that are done. They keep their state
+      from then on, and the loop ends when all rows are done. Axis 0 of every state is the batch.
+    - ``example_inputs() -> tuple of tensors``: what is traced; axis 0 batch, axis 1 sequence.
+    - ``input_names``, ``output_names``: tuples of str, names in the exported graph.
+    - ``max_length``: int, positions that it takes at most.
+    - ``loop_range``: (least, most) loop counts it was trained with, where there are several.
+    - ``random_inputs``: dict, name of an input that holds noise to its standard deviation.
     """
 
     loops: int
@@ -78,12 +87,39 @@ def run_loops(model: nn.Module, *inputs: Tensor, loops: int | None = None) -> Te
     """
     looped = cast("LoopedProtocol", model)
     loops = looped.loops if loops is None else loops
+    halt = getattr(model, "halt", None)
     state, context = looped.prelude(*inputs)
     table = looped.timestep_table(loops)
     rows = {name: values.unbind(0) for name, values in table.items()}
+    done: Tensor | None = None
     for t in range(loops):
+        previous = state
         state = looped.core(state, context, {name: values[t] for name, values in rows.items()})
+        if halt is None:
+            continue
+        state = keep_halted(done, previous, state)
+        halted = halt(state, previous)
+        done = halted if done is None else done | halted
+        if bool(done.all()):
+            break
     return looped.coda(state, context)
+
+
+def keep_halted(done: Tensor | None, previous: Tensors, state: Tensors) -> Tensors:
+    """Return ``state``, but ``previous`` in the rows that are done.
+
+    Args:
+        done: bool (batch,); None: no row is.
+        previous: State before the iteration.
+        state: State after it; axis 0 of every tensor is the batch.
+    """
+    if done is None:
+        return state
+    kept = tuple(
+        torch.where(done.reshape(-1, *[1] * (new.dim() - 1)), old, new)
+        for old, new in zip(as_tuple(previous), as_tuple(state), strict=True)
+    )
+    return kept[0] if isinstance(state, torch.Tensor) else kept
 
 
 def as_tuple(tensors: Tensors) -> tuple[Tensor, ...]:
