@@ -4,6 +4,7 @@ __all__ = [
     "BudgetError",
     "DivergedError",
     "InputError",
+    "LoopCountWarning",
     "LoopedgeError",
     "MissingExtraError",
     "ProviderError",
@@ -84,3 +85,7 @@ class ProviderError(LoopedgeError):
 
 class DivergedError(LoopedgeError):
     """A training run's loss is not finite any more."""
+
+
+class LoopCountWarning(UserWarning):
+    """A model runs another number of loops than it was trained with."""

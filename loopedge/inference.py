@@ -1,6 +1,7 @@
 """Run a model on the arrays of a file: what ``loopedge run`` does."""
 
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.arrays import check_arrays_target, read_arrays, write_arrays
+from loopedge.errors import LoopCountWarning
 from loopedge.runtime import LOOPS_INPUT, Session
 
 __all__ = ["InferenceResult", "OutputSummary", "run_file"]
@@ -37,6 +39,7 @@ class InferenceResult:
     provider: str
     run_ms: float
     outputs: list[OutputSummary]
+    notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""
@@ -49,6 +52,8 @@ def run_file(
     path: str | Path | None = None,
     *,
     loops: int | None = None,
+    tolerance: float | None = None,
+    seed: int = 0,
     threads: int | None = None,
     device: str = "cpu",
     force: bool = False,
@@ -60,6 +65,8 @@ def run_file(
         input: As `loopedge.arrays.read_arrays`.
         path: Where the outputs go, ``.npz`` or ``.npy``; default: nowhere.
         loops: Iterations, for a model with a selectable count.
+        tolerance: As `Session.run`.
+        seed: Of the noise that the model takes, where the file holds none.
         threads: Threads inside an operator; default: ONNX Runtime's own choice.
         device: ``cpu`` or ``cuda``.
         force: Replace an existing ``path``.
@@ -77,7 +84,9 @@ def run_file(
     ranks = {name: len(node.shape) for name, node in session.inputs.items() if name != LOOPS_INPUT}
     arrays = read_arrays(input, ranks)
     started = time.perf_counter()
-    outputs = session.run(arrays, loops=loops)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LoopCountWarning)
+        outputs = session.run(arrays, loops=loops, tolerance=tolerance, seed=seed)
     run_ms = (time.perf_counter() - started) * 1e3
     if path is not None:
         write_arrays(path, outputs, force=force)
@@ -88,6 +97,7 @@ def run_file(
         provider=session.provider,
         run_ms=run_ms,
         outputs=[_summary(name, array) for name, array in outputs.items()],
+        notes=[str(warning.message) for warning in caught],
     )
 
 

@@ -1,5 +1,7 @@
 """Run an exported model: numpy and onnxruntime, nothing else."""
 
+import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from loopedge.errors import InputError, ProviderError
+from loopedge.errors import InputError, LoopCountWarning, ProviderError
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
 from loopedge.session_options import session_options
 
@@ -20,6 +22,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Devices and the execution providers that serve them."""
 
 LOOPS_INPUT = "loops"
+TOLERANCE_INPUT = "tolerance"
 DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -70,33 +73,101 @@ class Session:
             )
         self.path = source
         self.inputs = {node.name: node for node in self.session.get_inputs()}
+        self.optional_inputs = {
+            node.name: node for node in self.session.get_overridable_initializers()
+        }
         self.output_names = [node.name for node in self.session.get_outputs()]
         properties = self.session.get_modelmeta().custom_metadata_map
         self.metadata: ArtifactMetadata | None = read_metadata(properties)
 
-    def run(self, inputs: Mapping[str, Array], loops: int | None = None) -> dict[str, Array]:
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        loops: int | None = None,
+        *,
+        tolerance: float | None = None,
+        seed: int = 0,
+    ) -> dict[str, Array]:
         """Run the model once.
 
         Args:
-            inputs: One array per input of the graph, by name; ``loops`` may be left out.
+            inputs: One array per input of the graph, by name; ``loops``, ``tolerance`` and inputs
+                that hold noise may be left out.
             loops: Iterations, for a model exported with ``--dynamic-loops``; default: the count
                 it was exported with. Counts past the timestep table are clamped to it.
+            tolerance: For a model exported with ``--exit tolerance=X``: the relative change of its
+                state below which a row is done, instead of X; 0 runs all iterations.
+            seed: Of the noise: ``numpy.random.default_rng(seed).standard_normal(shape)`` times the
+                standard deviation that the model was trained with, input after input.
 
         Returns:
             The outputs by name.
 
         Raises:
             InputError: An input is missing, unknown, or has another rank, shape or type; the
-                loop count is fixed or below 1.
+                loop count is fixed or below 1; the model takes no tolerance.
+
+        Warns:
+            LoopCountWarning: The model was not trained with so many loops.
         """
         feeds = {name: np.asarray(value) for name, value in inputs.items()}
         feeds.update(self._loops_feed(loops, given=LOOPS_INPUT in feeds))
+        if LOOPS_INPUT in feeds:
+            self._warn(feeds[LOOPS_INPUT])
+        if tolerance is not None:
+            feeds[TOLERANCE_INPUT] = self._tolerance(tolerance)
+        self._add_noise(feeds, seed)
         self._check(feeds)
         try:
             values = self.session.run(self.output_names, feeds)
         except Exception as error:  # onnxruntime raises a kind of its own per failure
             raise InputError(f"{self.path} failed to run: {_reason(error)}") from error
         return dict(zip(self.output_names, values, strict=True))
+
+    def _warn(self, loops: Array) -> None:
+        known = self.metadata
+        if known is None or known.loop_range is None or loops.size != 1:
+            return
+        asked, (least, most) = int(loops.item()), known.loop_range
+        if least <= asked <= most:
+            return
+        trained = f"{least} to {most}" if least > 1 else f"{most}"
+        clamped = known.max_loops is not None and asked > known.max_loops
+        warnings.warn(
+            f"{asked} loops asked for, the model was trained with {trained}"
+            + (f"; its timestep table ends the loop after {known.max_loops}" if clamped else ""),
+            LoopCountWarning,
+            stacklevel=3,
+        )
+
+    def _tolerance(self, tolerance: float) -> Array:
+        if TOLERANCE_INPUT not in self.optional_inputs:
+            raise InputError(
+                f"{self.path} takes no tolerance",
+                hint="loopedge export model.pt --exit tolerance=1e-3",
+            )
+        if not (math.isfinite(tolerance) and tolerance >= 0):
+            raise InputError(f"tolerance is {tolerance}, it must be finite and at least 0")
+        return np.array(tolerance, np.float32)
+
+    def _add_noise(self, feeds: dict[str, Array], seed: int) -> None:
+        """Draw the inputs that hold noise and were left out, in the sizes of those that are there."""
+        noise = self.metadata.random_inputs if self.metadata else {}
+        sizes = {
+            dim: size
+            for name, array in feeds.items()
+            if name in self.inputs
+            for dim, size in zip(self.inputs[name].shape, array.shape, strict=False)
+            if isinstance(dim, str)
+        }
+        generator = np.random.default_rng(seed)
+        for name, deviation in noise.items():
+            if name in feeds or name not in self.inputs:
+                continue
+            shape = [sizes.get(dim, dim) for dim in self.inputs[name].shape]
+            if not all(isinstance(size, int) for size in shape):
+                raise InputError(f"input {name} is missing, and no other input tells its shape")
+            feeds[name] = (generator.standard_normal(shape) * deviation).astype(np.float32)
 
     def _loops_feed(self, loops: int | None, *, given: bool) -> dict[str, Array]:
         if loops is not None and loops < 1:
@@ -119,13 +190,14 @@ class Session:
 
     def _check(self, feeds: dict[str, Array]) -> None:
         missing = [name for name in self.inputs if name not in feeds]
-        unknown = [name for name in feeds if name not in self.inputs]
+        known = self.inputs | self.optional_inputs
+        unknown = [name for name in feeds if name not in known]
         if missing or unknown:
             wrong = f"input {missing[0]} is missing" if missing else f"no input {unknown[0]}"
-            raise InputError(f"{wrong}; the model takes {', '.join(self.inputs)}")
-        for name, node in self.inputs.items():
+            raise InputError(f"{wrong}; the model takes {', '.join(known)}")
+        for name, array in list(feeds.items()):
+            node = known[name]
             dtype = DTYPES.get(node.type)
-            array = feeds[name]
             if dtype is not None and array.dtype != dtype:
                 if not _fits(array, np.dtype(dtype)):
                     raise InputError(

@@ -4,35 +4,52 @@ The prelude is run in eager PyTorch on example inputs of several sizes; an axis 
 with the batch or the sequence is dynamic, the others are fixed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from loopedge.errors import InputError
-from loopedge.model.contract import LoopedProtocol, as_tuple
+from loopedge.exporter.nested import InnerCall, record
+from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple
 
-__all__ = ["Axes", "find_axes", "resize"]
+__all__ = ["LONGEST_CHECKED", "Axes", "InnerAxes", "find_axes", "resize"]
 
 TRACED_BATCH, TRACED_SEQUENCE = 2, 7
 """Sizes of the traced example: not 0 or 1, which torch.export would specialise."""
 LONGEST_PROBE = 13
+LONGEST_CHECKED = 29
+"""The longest sequence that a written file is compared at."""
 
 AxisNames = dict[int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InnerAxes:
+    """Names of the dynamic axes of an inner loop's state and context, and of loops inside it."""
+
+    state: tuple[AxisNames, ...]
+    context: tuple[AxisNames, ...]
+    children: tuple["InnerAxes", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
     """Names of the dynamic axes, per tensor: axis number to ``batch``, ``sequence`` or ``dim_k``.
 
-    ``traced_sequence`` is the length to trace at, ``fixed_sequence`` the only one that runs, if any.
+    ``traced_sequence`` is the length to trace at, ``fixed_sequence`` the only one that runs,
+    ``longest`` the greatest that does, where there is one; ``inner`` belong to the inner loops of
+    the core, in the order in which it calls them.
     """
 
     inputs: tuple[AxisNames, ...]
     state: tuple[AxisNames, ...]
     context: tuple[AxisNames, ...]
+    inner: tuple[InnerAxes, ...] = ()
     traced_sequence: int = TRACED_SEQUENCE
     fixed_sequence: int | None = None
+    longest: int | None = None
 
 
 def resize(tensor: Tensor, batch: int, sequence: int, names: AxisNames) -> Tensor:
@@ -58,13 +75,15 @@ def find_axes(
         model: A module under the contract.
         example: Example inputs; axis 0 is the batch and axis 1 the sequence.
         input_axes: Says otherwise, per input.
-        longest: The greatest sequence length that the model takes, where there is one.
+        longest: The greatest sequence length that the model takes, where it is known.
 
     Returns:
-        The axes; ``fixed_sequence`` is set when the model runs at one sequence length only.
+        The axes; ``fixed_sequence`` is set when the model runs at one sequence length only,
+        ``longest`` when it runs up to a length that is shorter than what is checked.
 
     Raises:
-        InputError: The model does not run on its own example.
+        InputError: The model does not run on its own example, or its core changes the state's
+            shape or type, or gives another result each time that it is called.
     """
     inputs = input_axes or tuple(
         {axis: name for axis, name in ((0, "batch"), (1, "sequence")) if axis < tensor.dim()}
@@ -80,18 +99,52 @@ def find_axes(
         None,
     )
     try:
-        return _probe(model, example, inputs, _probed_sizes(longest))
-    except Exception as error:  # user code: any failure at another length means "fixed"
-        if length is None:
-            raise _broken(error) from error
-        fixed = tuple(
-            {axis: name for axis, name in names.items() if name != "sequence"} for names in inputs
-        )
+        _run(model, example)
+    except InputError:
+        raise
+    except Exception as error:  # user code may raise anything
+        raise _broken(error) from error
+    _check_repeats(model, example)
+    if length is None:
+        return _probe(model, example, inputs, ((2, 1), (3, 1), (5, 1)))
+    reach = _reach(model, example, inputs, length, longest)
+    if reach is None or reach > 1:
+        axes = _probe(model, example, inputs, _probed_sizes(reach))
+        return replace(axes, longest=reach)
+    fixed = tuple(
+        {axis: name for axis, name in names.items() if name != "sequence"} for names in inputs
+    )
+    axes = _probe(model, example, fixed, ((2, length), (3, length), (5, length)))
+    return replace(axes, traced_sequence=length, fixed_sequence=length, longest=length)
+
+
+def _reach(
+    model: LoopedProtocol,
+    example: tuple[Tensor, ...],
+    inputs: tuple[AxisNames, ...],
+    length: int,
+    longest: int | None,
+) -> int | None:
+    """Return the greatest length that runs, None without a limit, 1 when only ``length`` runs."""
+
+    def runs(sequence: int) -> bool:
         try:
-            axes = _probe(model, example, fixed, ((2, length), (3, length), (5, length)))
-        except Exception:
-            raise _broken(error) from error
-        return replace(axes, traced_sequence=length, fixed_sequence=length)
+            _run(model, _resized(example, inputs, 2, sequence))
+        except Exception:  # user code: any failure means that it does not take this length
+            return False
+        return True
+
+    limit = LONGEST_CHECKED if longest is None else min(longest, LONGEST_CHECKED)
+    other = TRACED_SEQUENCE if length != TRACED_SEQUENCE else TRACED_SEQUENCE - 1
+    if not runs(min(other, limit)) or not runs(1):
+        return 1
+    if runs(limit):
+        return longest
+    known, failing = min(other, limit), limit
+    while failing - known > 1:
+        middle = (known + failing) // 2
+        known, failing = (middle, failing) if runs(middle) else (known, middle)
+    return known
 
 
 def _probed_sizes(longest: int | None) -> tuple[tuple[int, int], ...]:
@@ -110,31 +163,92 @@ def _broken(error: Exception) -> InputError:
     )
 
 
+def _resized(
+    example: tuple[Tensor, ...], inputs: tuple[AxisNames, ...], batch: int, sequence: int
+) -> tuple[Tensor, ...]:
+    return tuple(
+        resize(tensor, batch, sequence, names)
+        for tensor, names in zip(example, inputs, strict=True)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """What a prelude and one step of the core gave."""
+
+    state: tuple[Tensor, ...]
+    context: tuple[Tensor, ...]
+    calls: list[InnerCall]
+
+
+def _run(model: LoopedProtocol, inputs: tuple[Tensor, ...]) -> _Ran:
+    with torch.no_grad():
+        row = {name: values[0] for name, values in model.timestep_table(1).items()}
+        state, context = model.prelude(*inputs)
+        with record() as calls:
+            after = model.core(state, context, row)
+        model.coda(after, context)
+    _check_state(as_tuple(state), as_tuple(after))
+    return _Ran(as_tuple(state), as_tuple(context), calls)
+
+
+def _check_repeats(model: LoopedProtocol, example: tuple[Tensor, ...]) -> None:
+    """Refuse a core that counts its own calls or draws random numbers."""
+
+    def step(state: Tensors, context: Tensors) -> tuple[Tensor, ...]:
+        return as_tuple(model.core(state, context, row))
+
+    with torch.no_grad():
+        row = {name: values[0] for name, values in model.timestep_table(1).items()}
+        state, context = model.prelude(*example)
+        first = step(state, context)
+        for _ in range(model.loops):
+            last = step(state, context)
+    for old, new in zip(first, last, strict=True):
+        if not torch.equal(torch.nan_to_num(old), torch.nan_to_num(new)):
+            raise InputError(
+                "the core gives another result each time it is called with the same state, context "
+                "and row: it counts its calls, draws random numbers, or changes its arguments",
+                hint="what differs by iteration goes through timestep_table; see docs/bring_your_own.md",
+            )
+
+
 def _probe(
     model: LoopedProtocol,
     example: tuple[Tensor, ...],
     inputs: tuple[AxisNames, ...],
     sizes: tuple[tuple[int, int], ...],
 ) -> Axes:
-    states: list[tuple[Tensor, ...]] = []
-    contexts: list[tuple[Tensor, ...]] = []
-    with torch.no_grad():
-        table = model.timestep_table(1)
-        row = {name: values[0] for name, values in table.items()}
-        for batch, sequence in sizes:
-            resized = [
-                resize(tensor, batch, sequence, names)
-                for tensor, names in zip(example, inputs, strict=True)
-            ]
-            state, context = model.prelude(*resized)
-            _check_state(as_tuple(state), as_tuple(model.core(state, context, row)))
-            states.append(as_tuple(state))
-            contexts.append(as_tuple(context))
+    try:
+        runs = [_run(model, _resized(example, inputs, *size)) for size in sizes]
+    except InputError:
+        raise
+    except Exception as error:  # user code may raise anything
+        raise _broken(error) from error
     return Axes(
         inputs=inputs,
-        state=_dynamic_axes(states, sizes),
-        context=_dynamic_axes(contexts, sizes),
+        state=_dynamic_axes([run.state for run in runs], sizes),
+        context=_dynamic_axes([run.context for run in runs], sizes),
+        inner=_inner_axes([run.calls for run in runs], sizes),
         traced_sequence=sizes[0][1],
+    )
+
+
+def _inner_axes(
+    runs: Sequence[list[InnerCall]], sizes: tuple[tuple[int, int], ...]
+) -> tuple[InnerAxes, ...]:
+    if len({len(calls) for calls in runs}) > 1:
+        raise InputError(
+            "the number of inner loops changes with the sizes of the inputs",
+            hint="the core must call inner_loop equally often whatever its inputs",
+        )
+    return tuple(
+        InnerAxes(
+            state=_dynamic_axes([as_tuple(call.state) for call in calls], sizes),
+            context=_dynamic_axes([as_tuple(call.context) for call in calls], sizes),
+            children=_inner_axes([call.children for call in calls], sizes),
+        )
+        for calls in zip(*runs, strict=True)
     )
 
 

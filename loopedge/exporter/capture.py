@@ -4,11 +4,15 @@ The parts are captured without the exporter's optimizer, which would store trans
 weights under new names; `loopedge.graph` folds what there is to fold afterwards.
 """
 
+import io
 import logging
+import re
+import traceback
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import onnx_ir as ir
@@ -17,10 +21,20 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from loopedge.errors import InputError
-from loopedge.exporter.axes import TRACED_BATCH, Axes, AxisNames, resize
+from loopedge.exporter.axes import TRACED_BATCH, Axes, AxisNames, InnerAxes, resize
+from loopedge.exporter.nested import InnerCall, mark, record
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple
+from loopedge.model.inner import InnerBody, run_inner
 
-__all__ = ["Parts", "capture_parts"]
+__all__ = ["WRAPPER_PREFIX", "InnerPart", "Parts", "capture_halt", "capture_parts"]
+
+WRAPPER_PREFIX = "model."  # the attribute that holds the user's module in the captured wrappers
+TORCH = str(Path(torch.__file__).parent)
+FOREIGN_CODE = (TORCH, str(Path(__file__).parent), run_inner.__code__.co_filename)
+"""Whose lines are not the user's: PyTorch's, the exporter's, and that of `inner_loop`."""
+
+LARGEST_VECTOR, LARGEST_MATRIX = 64, 16
+"""Values of a constant that may stand in the user's code; a larger one is a forgotten weight."""
 
 HARMLESS = (
     r".*LeafSpec.*",
@@ -30,15 +44,37 @@ HARMLESS = (
 """Warnings that torch.onnx.export gives for every capture; matched by text, only here."""
 
 
+TALKATIVE = (
+    "torch.onnx._internal.exporter._registration",  # "torchvision is not installed"
+    "torch.fx.experimental.symbolic_shapes",  # the graph so far, before a data-dependent error
+)
+LINE_OF_CODE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InnerPart:
+    """The captured body of an inner loop: (state, context, one row of the table) -> state."""
+
+    graph: ir.Model
+    loops: int
+    states: int
+    contexts: int
+    row_names: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The three captured graphs; inputs and outputs are flat, in the order of the contract."""
+    """The captured graphs; inputs and outputs are flat, in the order of the contract.
+
+    ``inner`` are the bodies of inner loops, by the name of the marker that holds their place.
+    """
 
     prelude: ir.Model
     core: ir.Model
     coda: ir.Model
     states: int
     row_names: tuple[str, ...]
+    inner: Mapping[str, InnerPart]
 
 
 class _Prelude(nn.Module):
@@ -51,12 +87,33 @@ class _Prelude(nn.Module):
 
 
 class _Core(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
+    """The core; ``marked`` puts markers in the place of its inner loops."""
+
+    def __init__(self, model: nn.Module, *, marked: bool) -> None:
         super().__init__()
         self.model = model
+        self.marked = marked
 
     def forward(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-        return cast("LoopedProtocol", self.model).core(state, context, row)
+        core = cast("LoopedProtocol", self.model).core
+        if not self.marked:
+            return core(state, context, row)
+        with mark(""):
+            return core(state, context, row)
+
+
+class _Inner(nn.Module):
+    """The body of an inner loop; the module is there for its parameters."""
+
+    def __init__(self, model: nn.Module, body: InnerBody, key: str) -> None:
+        super().__init__()
+        self.model = model
+        self.body = body
+        self.key = key
+
+    def forward(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        with mark(f"{self.key}."):
+            return self.body(state, context, row)
 
 
 class _Coda(nn.Module):
@@ -69,15 +126,21 @@ class _Coda(nn.Module):
 
 
 def capture_parts(
-    model: nn.Module, example: tuple[Tensor, ...], axes: Axes, *, opset: int
+    model: nn.Module,
+    example: tuple[Tensor, ...],
+    axes: Axes,
+    *,
+    opset: int,
+    inner_loops: bool = False,
 ) -> Parts:
-    """Capture the three parts of a model.
+    """Capture the three parts of a model, and the bodies of its inner loops.
 
     Args:
         model: A module under the contract, in evaluation mode.
         example: Example inputs.
         axes: What `find_axes` found.
         opset: ONNX opset of the result.
+        inner_loops: Make a Loop of each inner loop instead of writing it out.
 
     Returns:
         The captured graphs.
@@ -91,8 +154,10 @@ def capture_parts(
         for tensor, names in zip(example, axes.inputs, strict=True)
     )
     with torch.no_grad():
-        state, context = looped.prelude(*inputs)
+        state, context = (_distinct(part) for part in looped.prelude(*inputs))
         row = {name: values[0].clone() for name, values in looped.timestep_table(1).items()}
+        with record() as calls:
+            looped.core(state, context, row)
     state_shapes, context_shapes = _shapes(state, axes.state), _shapes(context, axes.context)
     prelude = _capture(
         "prelude",
@@ -103,7 +168,7 @@ def capture_parts(
     )
     core = _capture(
         "core",
-        _Core(model),
+        _Core(model, marked=inner_loops),
         {"state": state, "context": context, "row": row},
         {"state": state_shapes, "context": context_shapes, "row": dict.fromkeys(row)},
         opset,
@@ -124,7 +189,73 @@ def capture_parts(
         coda=coda,
         states=len(as_tuple(state)),
         row_names=tuple(row),
+        inner=_capture_inner(model, calls, axes.inner, "", opset) if inner_loops else {},
     )
+
+
+def _capture_inner(
+    model: nn.Module,
+    calls: Sequence[InnerCall],
+    axes: Sequence[InnerAxes],
+    prefix: str,
+    opset: int,
+) -> dict[str, InnerPart]:
+    parts = {}
+    for k, (call, names) in enumerate(zip(calls, axes, strict=True)):
+        key, label = f"{prefix}{k}", f"inner loop {prefix}{k}"
+        state, context = _distinct(call.state), _distinct(call.context)
+        row = {name: values[0].clone() for name, values in call.table.items()}
+        graph = _capture(
+            label,
+            _Inner(model, call.body, key),
+            {"state": state, "context": context, "row": row},
+            {
+                "state": _shapes(state, names.state),
+                "context": _shapes(context, names.context),
+                "row": dict.fromkeys(row),
+            },
+            opset,
+        )
+        _check_dynamic(label, graph, names.state + names.context)
+        parts[key] = InnerPart(
+            graph=graph,
+            loops=call.loops,
+            states=len(as_tuple(state)),
+            contexts=len(as_tuple(context)),
+            row_names=tuple(row),
+        )
+        parts |= _capture_inner(model, call.children, names.children, f"{key}.", opset)
+    return parts
+
+
+def capture_halt(
+    halt: nn.Module, inputs: Mapping[str, Any], shapes: Mapping[str, Any], *, opset: int
+) -> ir.Model:
+    """Capture what tells which rows are done.
+
+    Args:
+        halt: Its forward takes ``inputs`` by name and returns bool (batch,).
+        inputs: Example tensors, or tuples of them.
+        shapes: Names of their dynamic axes, in the same form.
+        opset: ONNX opset of the result.
+
+    Raises:
+        InputError: torch.export cannot follow it.
+    """
+    dynamic = {
+        name: _dynamic(names) if isinstance(names, dict) else tuple(map(_dynamic, names))
+        for name, names in shapes.items()
+    }
+    return _capture(
+        "halt", halt, {name: _distinct(value) for name, value in inputs.items()}, dynamic, opset
+    )
+
+
+def _distinct(tensors: Tensors) -> Tensors:
+    """Return copies: torch.export takes one tensor in two places for one input."""
+    if isinstance(tensors, Tensor):
+        return tensors.clone()
+    return tuple(tensor.clone() for tensor in tensors)
 
 
 def _dynamic(names: AxisNames) -> dict[int, Any]:
@@ -142,15 +273,19 @@ def _capture(
     # An empty tuple of context tensors has no dynamic shapes of its own.
     with _quiet():
         try:
-            program = torch.onnx.export(
+            exported = torch.export.export(
                 module.eval(),
                 (),
                 kwargs=dict(kwargs),
-                dynamo=True,
-                optimize=False,
-                opset_version=opset,
                 dynamic_shapes=dynamic_shapes,
-                verbose=False,
+                strict=False,
+            )
+        except Exception as error:
+            raise _explain(part, error) from error
+        _check_constants(part, module, exported)
+        try:
+            program = torch.onnx.export(
+                exported, dynamo=True, optimize=False, opset_version=opset, verbose=False
             )
         except Exception as error:
             raise _explain(part, error) from error
@@ -163,32 +298,72 @@ def _capture(
     return graph
 
 
+def _check_constants(part: str, module: nn.Module, exported: torch.export.ExportedProgram) -> None:
+    """Refuse a weight that the module does not hold: it would be stored without a name."""
+    known = {value.data_ptr() for value in (*module.parameters(), *module.buffers())}
+    for value in exported.constants.values():
+        if not isinstance(value, Tensor) or value.data_ptr() in known:
+            continue
+        largest = LARGEST_VECTOR if value.dim() < 2 else LARGEST_MATRIX
+        if value.requires_grad or value.numel() > largest:
+            raise InputError(
+                f"the {part} reads a tensor of shape {tuple(value.shape)} that is neither a "
+                "parameter nor a buffer of the module",
+                hint="assign it in __init__, or register_buffer(name, tensor)",
+            )
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # "torchvision is not installed"
+    """Keep what PyTorch prints about a capture off the user's screen; errors are told in one line."""
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
             for text in HARMLESS:
                 warnings.filterwarnings("ignore", message=text)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _explain(part: str, error: Exception) -> InputError:
     """Turn an exporter failure into one line that names the user's line of code."""
-    cause = error
-    while cause.__cause__ is not None and isinstance(cause.__cause__, Exception):
+    cause: BaseException = error
+    while cause.__cause__ is not None:
         cause = cause.__cause__
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     reason = lines[0] if lines else type(cause).__name__
-    where = next((line for line in lines if line.startswith("File ")), "")
+    if "data-dependent" in reason:
+        reason = "Python control flow or a shape depends on the values of a tensor"
+    where = _users_line(error, cause)
     return InputError(
         f"the {part} cannot be captured: {reason}" + (f" ({where})" if where else ""),
-        hint="control flow and shapes must not depend on tensor values; see docs/export.md",
+        hint="control flow and shapes must not depend on tensor values; see docs/bring_your_own.md",
     )
+
+
+def _users_line(error: Exception, cause: BaseException) -> str:
+    """Find the innermost line of code that PyTorch ran and that is neither its own nor ours."""
+    for raised in (cause, error):
+        frames = [
+            (frame.filename, frame.lineno) for frame in traceback.extract_tb(raised.__traceback__)
+        ]
+        entered = next(
+            (i for i, (file, _) in enumerate(frames) if file.startswith(TORCH)), len(frames)
+        )
+        told = [(match["file"], int(match["line"])) for match in LINE_OF_CODE.finditer(str(raised))]
+        for file, line in (*reversed(frames[entered:]), *reversed(told)):
+            if not file.startswith((*FOREIGN_CODE, "<")):
+                return f"{Path(file).name}, line {line}"
+    return ""
 
 
 def _check_dynamic(part: str, captured: ir.Model, axes: tuple[AxisNames, ...]) -> None:

@@ -1,9 +1,9 @@
 """Export a looped model: capture, assemble, write, verify."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -12,23 +12,21 @@ from torch import Tensor, nn
 
 import loopedge
 from loopedge.errors import InputError
-from loopedge.exporter.assembly import Plan, assemble_loop
-from loopedge.exporter.axes import Axes, AxisNames, find_axes
-from loopedge.exporter.capture import capture_parts
-from loopedge.exporter.example import example_inputs
-from loopedge.exporter.verify import Case, ExampleMaker, Measured, resized_examples, verify_artifact
-from loopedge.files import check_target, file_sha256
+from loopedge.exporter.assembly import TOLERANCE, HaltPart, Plan, assemble_loop
+from loopedge.exporter.axes import LONGEST_CHECKED, Axes, AxisNames, find_axes, resize
+from loopedge.exporter.capture import capture_halt, capture_parts
+from loopedge.exporter.exits import Exit, Halt, parse_exit
+from loopedge.exporter.subject import MASK, Subject, open_subject
+from loopedge.exporter.verify import Case, Measured, resized_examples, verify_artifact
+from loopedge.files import check_target
 from loopedge.graph.artifact import write_artifact
 from loopedge.graph.attention import merge_head_axes
 from loopedge.graph.folding import fold_constants
 from loopedge.graph.layout import fold_weight_layouts
-from loopedge.graph.metadata import ArtifactMetadata, write_metadata
+from loopedge.graph.metadata import ArtifactMetadata, Form, write_metadata
 from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
 from loopedge.graph.unrolling import unroll
 from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
-from loopedge.model.checkpoint import load_checkpoint, model_from
-from loopedge.model.contract import LoopedProtocol
-from loopedge.model.transformer import LoopedTransformer
 
 __all__ = ["ExportResult", "export"]
 
@@ -43,6 +41,7 @@ class ExportResult:
     path: str
     form: str
     loops: int
+    exit: str | None
     opset: int
     files: list[dict[str, Any]]
     weight_bytes: int
@@ -66,8 +65,11 @@ def export(
     form: Literal["loop", "unrolled"] = "loop",
     loops: int | None = None,
     dynamic_loops: bool = False,
+    exit: str | None = None,
+    inner: Literal["loop", "unrolled"] = "unrolled",
     opset: int = 23,
     padding: bool | None = None,
+    weights: str | Path | None = None,
     example: tuple[Tensor, ...] | None = None,
     dynamic_shapes: tuple[AxisNames, ...] | None = None,
     force: bool = False,
@@ -75,14 +77,21 @@ def export(
     """Export a looped model to ONNX and verify the file against PyTorch.
 
     Args:
-        model: A `LoopedModule`, any module with its methods, or the path of a ``model.pt``.
+        model: A `LoopedModule`, any module with its methods or one that an adapter knows, the path
+            of a ``model.pt``, a folder that ``save_pretrained`` wrote, or ``package.module:factory``.
         path: Target, usually ``model.onnx``.
         form: ``loop`` (one Loop node) or ``unrolled``.
         loops: Iterations to run; default: the trained count.
         dynamic_loops: Make the count an input ``loops``, clamped to 1 .. ``loops``.
+        exit: When a row is done before: ``tolerance=X`` (its state changes by no more than X of its
+            norm; X becomes the default of an input), ``halt`` (the model's own) or ``none``;
+            default: the model's own, where it has one.
+        inner: What becomes of `loopedge.inner_loop`: written out in the body, or a Loop of its own.
         opset: 23 (fused norm and attention), or 18 to 22 (decomposed).
         padding: Take an ``attention_mask``; default: what the model was configured for.
-        example: Example inputs, for modules that are not ours; axis 0 batch, axis 1 sequence.
+        weights: File of the weights of ``package.module:factory``.
+        example: Example inputs, for modules that are not ours; axis 0 batch, axis 1 sequence;
+            default: what the module's ``example_inputs()`` gives.
         dynamic_shapes: Says otherwise, per input: axis number to ``"batch"`` or ``"sequence"``.
         force: Replace an existing artifact.
 
@@ -94,25 +103,29 @@ def export(
         VerificationError: The file does not compute what PyTorch computes; nothing is left.
     """
     target = Path(path)
-    _check_options(form=form, loops=loops, dynamic_loops=dynamic_loops, opset=opset)
+    _check_options(form=form, loops=loops, dynamic_loops=dynamic_loops, inner=inner, opset=opset)
     check_target(target, force=force)
-    subject = _subject(model, padding=padding, example=example)
+    subject = open_subject(model, padding=padding, example=example, weights=weights)
+    rule = parse_exit(exit, subject.module)
+    if rule is not None and form == "unrolled":
+        raise InputError(
+            "a Loop that stops early has no unrolled form", hint="--exit none, or --form loop"
+        )
     count = subject.looped.loops if loops is None else loops
-    notes = []
-    if count > subject.looped.loops:
-        notes.append(f"{count} loops asked for, the model was trained with {subject.looped.loops}")
 
     started = time.perf_counter()
     axes = find_axes(subject.looped, subject.example, dynamic_shapes, longest=subject.max_length)
-    if axes.fixed_sequence is not None:
-        notes.append(f"the sequence length is fixed to {axes.fixed_sequence} by the model")
     with torch.no_grad():
         tables = {
             name: values.detach().cpu().numpy().copy()
             for name, values in subject.looped.timestep_table(count).items()
         }
     _check_tables(tables, count)
-    parts = capture_parts(subject.module, subject.example, axes, opset=opset)
+    parts = capture_parts(
+        subject.module, subject.example, axes, opset=opset, inner_loops=inner == "loop"
+    )
+    halt = None if rule is None else Halt(subject.module, rule, axes.state)
+    halt_part = None if halt is None else _capture_halt(halt, subject, axes, opset)
     captured = time.perf_counter()
 
     plan = Plan(
@@ -122,26 +135,14 @@ def export(
         loops=count,
         dynamic_loops=dynamic_loops,
         opset=opset,
+        halt=halt_part,
     )
     graph = assemble_loop(parts, axes, plan)
     optimise(graph)
     if form == "unrolled":
         graph = unroll(graph, count)
         tidy(graph)
-    table_names = [name for name in graph.graph.initializers if name.startswith(TABLE_PREFIX)]
-    metadata = ArtifactMetadata(
-        version=loopedge.__version__,
-        form=form,
-        loops=count,
-        trained_loops=subject.looped.loops,
-        max_loops=count if tables or not dynamic_loops else None,
-        dynamic_loops=dynamic_loops,
-        trained_length=axes.fixed_sequence or subject.trained_length,
-        max_length=axes.fixed_sequence or subject.max_length,
-        tables=table_names,
-        checkpoint_sha256=subject.sha256,
-        task=subject.task,
-    )
+    metadata = _metadata(subject, axes, graph, plan, form=form, rule=rule)
     write_metadata(metadata, graph.metadata_props)
     assembled = time.perf_counter()
 
@@ -152,12 +153,13 @@ def export(
         measured = verify_artifact(
             staged,
             subject.module,
-            _cases(subject, axes, count, dynamic_loops=dynamic_loops, has_tables=bool(tables)),
+            _cases(subject, axes, count, plan, rule),
             subject.make_inputs or resized_examples(subject.example, axes),
             input_names=plan.input_names,
             output_names=plan.output_names,
             tables=tables,
             loops=count,
+            halt=halt,
         )
         checked.append((measured, time.perf_counter() - begun))
         return metadata.model_copy(update={"max_rel_error": measured.max_rel_error})
@@ -168,6 +170,7 @@ def export(
         path=str(target),
         form=form,
         loops=count,
+        exit=None if rule is None else str(rule),
         opset=opset,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
         weight_bytes=weight_bytes(graph),
@@ -176,13 +179,76 @@ def export(
         max_rel_error=measured.max_rel_error,
         verified=True,
         cases=measured.cases,
-        notes=notes,
+        notes=_notes(subject, axes, count),
         seconds={
             "capture": captured - started,
             "assemble": assembled - captured,
             "write": time.perf_counter() - assembled - verify_seconds,
             "verify": verify_seconds,
         },
+    )
+
+
+def _notes(subject: Subject, axes: Axes, loops: int) -> list[str]:
+    """Say what a user would not expect of the file."""
+    notes = []
+    least, most = subject.loop_range
+    if not least <= loops <= most:
+        trained = str(most) if least in {1, most} else f"{least} to {most}"
+        notes.append(f"{loops} loops asked for, the model was trained with {trained}")
+    if axes.fixed_sequence is not None:
+        notes.append(f"the sequence length is fixed to {axes.fixed_sequence} by the model")
+    elif axes.longest is not None and subject.max_length is None:
+        notes.append(f"the model takes at most {axes.longest} positions: longer inputs fail in it")
+    return notes
+
+
+def _metadata(
+    subject: Subject, axes: Axes, graph: ir.Model, plan: Plan, *, form: Form, rule: Exit | None
+) -> ArtifactMetadata:
+    return ArtifactMetadata(
+        version=loopedge.__version__,
+        form=form,
+        loops=plan.loops,
+        trained_loops=subject.looped.loops,
+        loop_range=subject.loop_range,
+        max_loops=plan.loops if plan.tables or not plan.dynamic_loops else None,
+        dynamic_loops=plan.dynamic_loops,
+        exit=None if rule is None else str(rule),
+        trained_length=axes.fixed_sequence or subject.trained_length,
+        max_length=axes.fixed_sequence or subject.max_length or axes.longest,
+        random_inputs=dict(subject.random_inputs),
+        tables=[name for name in graph.graph.initializers if name.startswith(TABLE_PREFIX)],
+        checkpoint_sha256=subject.sha256,
+        task=subject.task,
+    )
+
+
+def _capture_halt(halt: Halt, subject: Subject, axes: Axes, opset: int) -> HaltPart:
+    """Capture what ends the loop; a padding mask and the tolerance are inputs of the graph."""
+    example = tuple(
+        resize(tensor, 2, axes.traced_sequence, names)
+        for tensor, names in zip(subject.example, axes.inputs, strict=True)
+    )
+    with torch.no_grad():
+        state, _ = subject.looped.prelude(*example)
+    halt.check(state)
+    state_axes: Any = axes.state[0] if isinstance(state, Tensor) else axes.state
+    inputs: dict[str, Any] = {"state": state, "previous": state}
+    shapes: dict[str, Any] = {"state": state_axes, "previous": state_axes}
+    others: list[str] = []
+    if halt.rule.tolerance is not None:
+        if MASK in subject.input_names:
+            place = subject.input_names.index(MASK)
+            inputs["mask"], shapes["mask"] = example[place], axes.inputs[place]
+            others.append(MASK)
+        inputs["tolerance"] = torch.tensor(halt.rule.tolerance, dtype=torch.float32)
+        shapes["tolerance"] = {}
+        others.append(TOLERANCE)
+    return HaltPart(
+        graph=capture_halt(halt, inputs, shapes, opset=opset),
+        others=tuple(others),
+        tolerance=halt.rule.tolerance,
     )
 
 
@@ -196,97 +262,21 @@ def optimise(graph: ir.Model) -> None:
     tidy(graph)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Subject:
-    """The model to export and what is known about its inputs."""
-
-    module: nn.Module
-    example: tuple[Tensor, ...]
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...]
-    make_inputs: ExampleMaker | None = None
-    trained_length: int | None = None
-    max_length: int | None = None
-    sha256: str | None = None
-    task: dict[str, Any]
-
-    @property
-    def looped(self) -> LoopedProtocol:
-        return cast("LoopedProtocol", self.module)
-
-
-def _subject(
-    model: str | Path | nn.Module, *, padding: bool | None, example: tuple[Tensor, ...] | None
-) -> _Subject:
-    if isinstance(model, str | Path):
-        checkpoint = load_checkpoint(model)
-        known = _subject(model_from(checkpoint, model), padding=padding, example=example)
-        return replace(
-            known, sha256=file_sha256(Path(model)), task=dict(checkpoint.get("task") or {})
-        )
-    if not isinstance(model, nn.Module):
-        raise InputError(f"a torch module or the path of a model.pt is needed, not {type(model)}")
-    missing = [
-        name
-        for name in ("prelude", "core", "coda", "timestep_table", "loops")
-        if not hasattr(model, name)
-    ]
-    if missing:
-        raise InputError(
-            f"{type(model).__name__} is no LoopedModule: it lacks {', '.join(missing)}",
-            hint="see loopedge.LoopedModule and docs/export.md",
-        )
-    module = model.eval()
-    if isinstance(module, LoopedTransformer):
-        return _own_subject(module, padding=padding)
-    if example is None:
-        raise InputError(
-            f"{type(model).__name__} needs example inputs",
-            hint="loopedge.export(model, path, example=(tensor, ...))",
-        )
-    names = getattr(module, "input_names", None) or _default_inputs(example)
-    return _Subject(
-        module=module,
-        example=tuple(example),
-        input_names=tuple(names),
-        output_names=tuple(getattr(module, "output_names", ())),
-        trained_length=getattr(module, "max_length", None),
-        max_length=getattr(module, "max_length", None),
-        task={},
-    )
-
-
-def _own_subject(model: LoopedTransformer, *, padding: bool | None) -> _Subject:
-    config = model.config
-    padded = config.padding if padding is None else padding
-
-    def make(batch: int, sequence: int, seed: int) -> tuple[Tensor, ...]:
-        return example_inputs(model, batch=batch, sequence=sequence, padding=padded, seed=seed)
-
-    return _Subject(
-        module=model,
-        example=make(2, min(7, config.max_length), 0),
-        input_names=(model.input_names[0], "attention_mask")[: 1 + padded],
-        output_names=model.output_names,
-        make_inputs=make,
-        trained_length=config.max_length,
-        max_length=config.max_length if config.positions == "learned" else None,
-        task={},
-    )
-
-
-def _default_inputs(example: tuple[Tensor, ...]) -> tuple[str, ...]:
-    first = "inputs" if example[0].is_floating_point() else "input_ids"
-    return (first, *(f"input_{i}" for i in range(1, len(example))))
-
-
 def _default_outputs(count: int) -> tuple[str, ...]:
     return ("outputs", *(f"output_{i}" for i in range(1, count)))
 
 
-def _check_options(*, form: str, loops: int | None, dynamic_loops: bool, opset: int) -> None:
+def _check_options(
+    *, form: str, loops: int | None, dynamic_loops: bool, inner: str, opset: int
+) -> None:
     if form not in {"loop", "unrolled"}:
         raise InputError(f"form {form!r} is not known", hint="--form loop or --form unrolled")
+    if inner not in {"loop", "unrolled"}:
+        raise InputError(f"inner {inner!r} is not known", hint="--inner unrolled or --inner loop")
+    if inner == "loop" and form == "unrolled":
+        raise InputError(
+            "an unrolled graph holds no Loop, an inner one neither", hint="--form loop --inner loop"
+        )
     if loops is not None and loops < 1:
         raise InputError(f"loops is {loops}, at least 1 is needed", hint="--loops 1")
     if dynamic_loops and form == "unrolled":
@@ -311,24 +301,31 @@ def _check_tables(tables: dict[str, Any], loops: int) -> None:
             raise InputError(f"timestep_table gives values that are not finite in {name}")
 
 
-def _cases(
-    subject: _Subject, axes: Axes, loops: int, *, dynamic_loops: bool, has_tables: bool
-) -> list[Case]:
-    """Batches {1, 3}, lengths {1, traced, longer}, loop counts {1, given, past the table}."""
-    longest = subject.max_length or 29
-    lengths = sorted({1, axes.traced_sequence, min(29, longest)})
+def _cases(subject: Subject, axes: Axes, loops: int, plan: Plan, rule: Exit | None) -> list[Case]:
+    """Batches {1, 3}, lengths {1, traced, longer}, loop counts {1, given, past the table}.
+
+    With a tolerance each length is also run so that no row stops, and so that some do.
+    """
+    longest = subject.max_length or axes.longest or LONGEST_CHECKED
+    lengths = sorted({1, axes.traced_sequence, min(LONGEST_CHECKED, longest)})
     if axes.fixed_sequence:
         lengths = [axes.fixed_sequence]
     lengths = [length for length in lengths if length <= longest] or [longest]
-    counts: list[int | None] = [1, loops, loops + 2] if dynamic_loops else [None]
+    counts: list[int | None] = [1, loops, loops + 2] if plan.dynamic_loops else [None]
     cases = [
         Case(batch=batch, sequence=length, loops=count)
         for batch in (1, 3)
         for length in lengths
         for count in counts
     ]
-    if has_tables:
-        cases += [
-            Case(batch=2, sequence=length, loops=counts[-1], random_rows=True) for length in lengths
-        ]
+    last = counts[-1]
+    with_tolerance = rule is not None and rule.tolerance is not None
+    stops: tuple[Literal["never", "some"], ...] = ("never", "some") if with_tolerance else ()
+    for length in lengths:
+        cases += [Case(batch=4, sequence=length, loops=last, stop=stop) for stop in stops]
+        if plan.tables:
+            cases += [
+                Case(batch=2, sequence=length, loops=last, random_rows=True, stop=stop)
+                for stop in stops or (None,)
+            ]
     return cases

@@ -5,11 +5,14 @@ is also run with its timestep tables replaced by seeded random rows, against PyT
 rows.
 """
 
+import itertools
+import math
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +20,11 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from loopedge.errors import VerificationError
+from loopedge.errors import LoopCountWarning, VerificationError
 from loopedge.exporter.axes import Axes, resize
+from loopedge.exporter.exits import Halt
 from loopedge.graph.artifact import open_artifact
-from loopedge.model.contract import LoopedProtocol, as_tuple
+from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, keep_halted
 from loopedge.runtime import Session
 
 __all__ = ["TOLERANCE", "Case", "Measured", "verify_artifact"]
@@ -35,18 +39,22 @@ ExampleMaker = Callable[[int, int, int], tuple[Tensor, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One comparison: sizes, loop count, and whether the tables are random rows."""
+    """One comparison: sizes, loop count, and whether the tables are random rows.
+
+    ``stop`` sets a tolerance under which no row stops early, or some do.
+    """
 
     batch: int
     sequence: int
     loops: int | None
     random_rows: bool = False
+    stop: Literal["never", "some"] | None = None
 
     def __str__(self) -> str:
         loops = "" if self.loops is None else f", loops {self.loops}"
-        return f"batch {self.batch}, sequence {self.sequence}{loops}" + (
-            ", random timestep rows" if self.random_rows else ""
-        )
+        rows = ", random timestep rows" if self.random_rows else ""
+        stop = f", {self.stop} row{'s' if self.stop == 'some' else ''} stop" if self.stop else ""
+        return f"batch {self.batch}, sequence {self.sequence}{loops}{rows}{stop}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +76,7 @@ def verify_artifact(
     output_names: Sequence[str],
     tables: Mapping[str, Array],
     loops: int,
+    halt: Halt | None = None,
     tolerance: float = TOLERANCE,
 ) -> Measured:
     """Run every case in ONNX Runtime and in PyTorch and compare.
@@ -81,6 +90,7 @@ def verify_artifact(
         output_names: Names of the outputs, in the order of the coda.
         tables: Timestep tables as exported, without the prefix.
         loops: Iterations that run where a case names no count.
+        halt: What ends the loop early, where something does.
         tolerance: Largest allowed max |y - ref| / max |ref|.
 
     Returns:
@@ -103,16 +113,29 @@ def verify_artifact(
             sessions[True] = Session(randomised, threads=1)
         for seed, case in enumerate(cases):
             inputs = make_inputs(case.batch, case.sequence, seed)
+            named = dict(zip(input_names, inputs, strict=True))
             rows = random_tables if case.random_rows else tables
+            reference = _Reference(model, inputs, rows, named.get("attention_mask"), halt)
             count = min(case.loops or loops, *(len(table) for table in rows.values()), 2**31)
-            expected = _run_torch(model, inputs, rows, count)
-            given = sessions[case.random_rows and bool(tables)].run(
-                {name: value.numpy() for name, value in zip(input_names, inputs, strict=True)},
-                loops=case.loops,
-            )
-            mask = dict(zip(input_names, inputs, strict=True)).get("attention_mask")
+            stop_below = reference.tolerance(case.stop, count) if case.stop else None
+            expected, ran = reference.run(count, stop_below)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", LoopCountWarning)
+                given = sessions[case.random_rows and bool(tables)].run(
+                    {name: value.numpy() for name, value in named.items()},
+                    loops=case.loops,
+                    tolerance=stop_below,
+                )
+            if ran is not None and not np.array_equal(given["iterations"], ran):
+                raise VerificationError(
+                    f"the exported graph runs {given['iterations'].tolist()} iterations at ({case}), "
+                    f"PyTorch {ran.tolist()}",
+                    hint="run with --debug and report the model's halt",
+                )
             for name, want in zip(output_names, expected, strict=True):
-                absolute, relative = _compare(given[name], want, mask, f"{name} ({case})")
+                absolute, relative = _compare(
+                    given[name], want, named.get("attention_mask"), f"{name} ({case})"
+                )
                 if not relative <= tolerance:
                     raise VerificationError(
                         f"the exported graph differs from PyTorch at {name} ({case}): "
@@ -125,16 +148,66 @@ def verify_artifact(
     return Measured(max_abs_error=worst_abs, max_rel_error=worst_rel, cases=len(cases))
 
 
-def _run_torch(
-    model: nn.Module, inputs: tuple[Tensor, ...], tables: Mapping[str, Array], loops: int
-) -> list[Array]:
-    looped = cast("LoopedProtocol", model)
-    rows = {name: torch.from_numpy(table.copy()) for name, table in tables.items()}
-    with torch.no_grad():
-        state, context = looped.prelude(*inputs)
+class _Reference:
+    """The model in PyTorch with given timestep rows."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: tuple[Tensor, ...],
+        tables: Mapping[str, Array],
+        mask: Tensor | None,
+        halt: Halt | None,
+    ) -> None:
+        self.looped = cast("LoopedProtocol", model)
+        self.inputs = inputs
+        self.rows = {name: torch.from_numpy(table.copy()) for name, table in tables.items()}
+        self.mask = mask
+        self.halt = halt
+
+    @torch.no_grad()
+    def run(self, loops: int, tolerance: float | None) -> tuple[list[Array], Array | None]:
+        """Return the outputs, and with an early exit the iterations that each row ran."""
+        state, context = self.looped.prelude(*self.inputs)
+        done: Tensor | None = None
+        ran = None
+        bound = None if tolerance is None else torch.tensor(tolerance, dtype=torch.float32)
         for t in range(loops):
-            state = looped.core(state, context, {name: table[t] for name, table in rows.items()})
-        return [output.numpy() for output in as_tuple(looped.coda(state, context))]
+            previous = state
+            state = keep_halted(done, previous, self._step(state, context, t))
+            if self.halt is None:
+                continue
+            halted = self.halt(state, previous, self.mask, bound)
+            done = torch.zeros_like(halted) if done is None else done
+            ran = (~done).to(torch.int64) + (0 if ran is None else ran)
+            done = done | halted
+            if bool(done.all()):
+                break
+        outputs = [output.numpy() for output in as_tuple(self.looped.coda(state, context))]
+        return outputs, None if ran is None else ran.numpy()
+
+    @torch.no_grad()
+    def tolerance(self, stop: str, loops: int) -> float:
+        """Return a tolerance under which no row stops, or in the midst of what they change by."""
+        if stop == "never" or self.halt is None:
+            return 0.0
+        state, context = self.looped.prelude(*self.inputs)
+        changes: list[float] = []
+        for t in range(loops):
+            previous, state = state, self._step(state, context, t)
+            moved, size = self.halt.norms(state, previous, self.mask)
+            changes += (moved / size.clamp_min(1e-30)).tolist()
+        ordered = sorted(changes)
+        # Far from any change: rounding must not decide whether a row stops.
+        wide = [
+            (abs(i - len(ordered) / 2), math.sqrt(low * high))
+            for i, (low, high) in enumerate(itertools.pairwise(ordered))
+            if 0 < low * 1.001 < high < math.inf
+        ]
+        return min(wide)[1] if wide else 0.0
+
+    def _step(self, state: Tensors, context: Tensors, t: int) -> Tensors:
+        return self.looped.core(state, context, {name: row[t] for name, row in self.rows.items()})
 
 
 def _compare(given: Array, expected: Array, mask: Tensor | None, where: str) -> tuple[float, float]:

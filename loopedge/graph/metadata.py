@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loopedge.errors import InputError
 
-__all__ = ["ArtifactMetadata", "read_metadata", "write_metadata"]
+__all__ = ["ArtifactMetadata", "Form", "read_metadata", "write_metadata"]
 
 PREFIX = "loopedge."
 Form = Literal["loop", "unrolled", "scan"]
@@ -23,12 +23,19 @@ class ArtifactMetadata(BaseModel):
     form: Form
     loops: int = Field(ge=1, description="Iterations that run unless the input 'loops' says else.")
     trained_loops: int = Field(ge=1)
+    loop_range: tuple[int, int] | None = Field(
+        default=None, description="Least and most loops that it was trained with."
+    )
     max_loops: int | None = Field(
         default=None, description="Rows of the timestep tables; later counts are clamped to it."
     )
     dynamic_loops: bool = False
+    exit: str | None = Field(default=None, description="What ends the loop early.")
     trained_length: int | None = Field(default=None, description="Positions it was trained for.")
     max_length: int | None = Field(default=None, description="Positions it can take at most.")
+    random_inputs: dict[str, float] = Field(
+        default_factory=dict, description="Inputs that hold noise, with its standard deviation."
+    )
     tables: list[str] = Field(default_factory=list, description="Timestep table initializers.")
     twin: Literal["untied"] | None = None
     checkpoint_sha256: str | None = None

@@ -108,12 +108,19 @@ def _constant_shape(source: ir.Value | None, target: ir.Value) -> list[int] | No
 def hoist_invariants(model: ir.Model) -> bool:
     """Move nodes of Loop bodies that read nothing of the body into the graph around it, in place.
 
+    Inner Loops first: what depends on neither loop leaves both.
+
     Returns:
         Whether anything changed.
     """
+    return _hoist_from(model.graph)
+
+
+def _hoist_from(graph: ir.Graph) -> bool:
     changed = False
-    for loop in [node for node in model.graph if node.op_type == "Loop" and not node.domain]:
+    for loop in [node for node in graph if node.op_type == "Loop" and not node.domain]:
         body = loop.attributes["body"].as_graph()
+        changed |= _hoist_from(body)
         local = set(body.inputs)
         outputs = set(body.outputs)
         for node in list(body):
@@ -127,6 +134,6 @@ def hoist_invariants(model: ir.Model) -> bool:
                 local.update(node.outputs)
                 continue
             body.remove(node)
-            model.graph.insert_before(loop, node)
+            graph.insert_before(loop, node)
             changed = True
     return changed

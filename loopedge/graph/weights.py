@@ -150,19 +150,39 @@ def core_weights(model: ir.Model) -> dict[str, int]:
 
 def tied_weights(model: ir.Model) -> list[TiedWeight]:
     """List the weights that are stored once and read more than once, largest first."""
-    count = loop_count(model) or 1
     reads: dict[ir.Value, int] = {}
-    for node in model.graph.all_nodes():
-        weight = count if node.graph is not None and node.graph is not model.graph else 1
+    for node, runs in _nodes_with_runs(model.graph, 1, loop_count(model) or 1):
         for value in node.inputs:
             if value is not None and is_weight(value):
-                reads[value] = reads.get(value, 0) + weight
+                reads[value] = reads.get(value, 0) + runs
     tied = [
         TiedWeight(name=value.name or "", uses=uses, bytes=_bytes(value))
         for value, uses in reads.items()
         if uses > 1
     ]
     return sorted(tied, key=lambda weight: (-weight.bytes, weight.name))
+
+
+def _nodes_with_runs(
+    graph: ir.Graph, runs: int, trips: int | None
+) -> Iterator[tuple[ir.Node, int]]:
+    """Yield each node with how often it runs in one inference.
+
+    ``trips`` is the trip count of the Loops of ``graph``; None: each tells its own.
+    """
+    for node in graph:
+        yield node, runs
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                inside = runs * (_constant_trips(node) if trips is None else trips)
+                yield from _nodes_with_runs(attribute.as_graph(), inside, None)
+
+
+def _constant_trips(node: ir.Node) -> int:
+    if node.op_type != "Loop" or node.inputs[0] is None:
+        return 1
+    tensor = ir.convenience.get_const_tensor(node.inputs[0])
+    return 1 if tensor is None else int(tensor.numpy().item())
 
 
 def untied_bytes(model: ir.Model) -> int:

@@ -111,12 +111,12 @@ def keep_halted(done: Tensor | None, previous: Tensors, state: Tensors) -> Tenso
     Args:
         done: bool (batch,); None: no row is.
         previous: State before the iteration.
-        state: State after it; axis 0 of every tensor is the batch.
+        state: State after it; axis 0 of every tensor is the batch, a scalar has no rows to keep.
     """
     if done is None:
         return state
     kept = tuple(
-        torch.where(done.reshape(-1, *[1] * (new.dim() - 1)), old, new)
+        torch.where(done.reshape(-1, *[1] * (new.dim() - 1)), old, new) if new.dim() else new
         for old, new in zip(as_tuple(previous), as_tuple(state), strict=True)
     )
     return kept[0] if isinstance(state, torch.Tensor) else kept

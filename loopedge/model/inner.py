@@ -1,14 +1,20 @@
 """A loop inside the core: models that refine a second state several times per iteration."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 
 from torch import Tensor
 
+from loopedge.errors import InputError
 from loopedge.model.contract import Tensors
 
-__all__ = ["inner_loop"]
+__all__ = ["InnerBody", "InnerRunner", "inner_loop", "run_inner", "running_inner_loops"]
 
 InnerBody = Callable[[Tensors, Tensors, dict[str, Tensor]], Tensors]
+InnerRunner = Callable[[InnerBody, int, Tensors, Tensors, Mapping[str, Tensor]], Tensors]
+
+_RUNNER: ContextVar[InnerRunner | None] = ContextVar("loopedge_inner_runner", default=None)
 
 
 def inner_loop(
@@ -35,8 +41,37 @@ def inner_loop(
 
     Returns:
         The last state, in the form that ``body`` returns it.
+
+    Raises:
+        InputError: The count is below 1, or a table has another number of rows.
     """
-    rows = {name: values.unbind(0) for name, values in (table or {}).items()}
+    rows = dict(table or {})
+    if loops < 1:
+        raise InputError(f"an inner loop runs {loops} times, at least 1 is needed")
+    for name, values in rows.items():
+        if values.dim() < 1 or values.shape[0] != loops:
+            raise InputError(
+                f"the inner table {name} has shape {tuple(values.shape)}, axis 0 must be {loops}"
+            )
+    runner = _RUNNER.get() or run_inner
+    return runner(body, loops, state, context, rows)
+
+
+def run_inner(
+    body: InnerBody, loops: int, state: Tensors, context: Tensors, table: Mapping[str, Tensor]
+) -> Tensors:
+    """Run an inner loop as PyTorch does: one iteration after the other."""
+    rows = {name: values.unbind(0) for name, values in table.items()}
     for t in range(loops):
         state = body(state, context, {name: values[t] for name, values in rows.items()})
     return state
+
+
+@contextlib.contextmanager
+def running_inner_loops(runner: InnerRunner | None) -> Iterator[None]:
+    """Let ``runner`` run the inner loops that the block meets: how the exporter sees them."""
+    token = _RUNNER.set(runner)
+    try:
+        yield
+    finally:
+        _RUNNER.reset(token)

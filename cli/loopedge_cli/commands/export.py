@@ -10,10 +10,16 @@ from loopedge_cli.views import export_view
 
 
 def export(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.pt", help="A loopedge checkpoint.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="model.pt, a folder that save_pretrained wrote, or package.module:factory.",
+        ),
+    ],
     path: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Target; default: MODEL.onnx beside the checkpoint."),
+        typer.Option("--output", "-o", help="Target; default: MODEL.onnx beside the model."),
     ] = None,
     form: Annotated[
         Literal["loop", "unrolled"],
@@ -25,6 +31,19 @@ def export(
     dynamic_loops: Annotated[
         bool, typer.Option("--dynamic-loops", help="Make the loop count an input of the model.")
     ] = False,
+    exit: Annotated[
+        str | None,
+        typer.Option(
+            "--exit",
+            help="Stop early: tolerance=X, halt (the model's own) or none; default: halt, if it has one.",
+        ),
+    ] = None,
+    inner: Annotated[
+        Literal["loop", "unrolled"],
+        typer.Option(
+            help="Inner loops of the core: written out in its body, or Loops of their own."
+        ),
+    ] = "unrolled",
     opset: Annotated[
         int, typer.Option(help="23 has fused norm and attention; 18 to 22 are decomposed.")
     ] = 23,
@@ -35,6 +54,10 @@ def export(
             help="Take an attention_mask; default: as the model was configured.",
         ),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Weights of package.module:factory (.safetensors, .pt of tensors)."),
+    ] = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -43,16 +66,20 @@ def export(
     """Write a trained model as ONNX, verified against PyTorch."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
         import loopedge
+        from loopedge.exporter.subject import default_target
 
         with output.status(f"exporting {model}"):
             result = loopedge.export(
                 model,
-                path or model.with_suffix(".onnx"),
+                path or default_target(model),
                 form=form,
                 loops=loops,
                 dynamic_loops=dynamic_loops,
+                exit=exit,
+                inner=inner,
                 opset=opset,
                 padding=padding,
+                weights=weights,
                 force=force,
             )
         for note in result.notes:

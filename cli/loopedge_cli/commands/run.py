@@ -26,6 +26,13 @@ def run(
     loops: Annotated[
         int | None, typer.Option(min=1, help="Iterations, for a model with a selectable count.")
     ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="For a model with an early exit by tolerance: another tolerance."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the noise that a model takes as an input.")
+    ] = 0,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads inside an operator; default: all cores.")
     ] = None,
@@ -40,6 +47,16 @@ def run(
         from loopedge.inference import run_file
 
         result = run_file(
-            model, input, path, loops=loops, threads=threads, device=device, force=force
+            model,
+            input,
+            path,
+            loops=loops,
+            tolerance=tolerance,
+            seed=seed,
+            threads=threads,
+            device=device,
+            force=force,
         )
+        for note in result.notes:
+            output.note(f"note: {note}")
         output.result(result, inference_view, written=path)

@@ -1,0 +1,142 @@
+"""Build a user's module from ``package.module:factory`` and load its weights."""
+
+import importlib
+import pickle
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from loopedge.errors import InputError
+
+__all__ = ["build_module", "is_factory", "load_weights"]
+
+SHAPE = "package.module:factory"
+
+
+def is_factory(source: str) -> bool:
+    """Tell ``package.module:factory`` from the path of a file."""
+    module, _, factory = source.rpartition(":")
+    names = [*module.split("."), *factory.split(".")]
+    return bool(module) and all(name.isidentifier() for name in names) and not Path(source).exists()
+
+
+def build_module(source: str) -> nn.Module:
+    """Import a factory, from the current folder too, and call it without arguments.
+
+    Args:
+        source: ``package.module:factory``; the factory is a function or a class, or a module that
+            is built already.
+
+    Returns:
+        The module, in evaluation mode.
+
+    Raises:
+        InputError: It cannot be imported, fails, or gives no torch module.
+    """
+    name, _, attribute = source.rpartition(":")
+    found: Any = _import(name)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise InputError(f"{name} has no {attribute}", hint=f"name the factory as {SHAPE}")
+        found = getattr(found, part)
+    if isinstance(found, nn.Module):
+        return found.eval()
+    if not callable(found):
+        raise InputError(f"{source} is no function: {type(found).__name__}")
+    try:
+        built = found()
+    except Exception as error:  # user code may raise anything
+        raise InputError(
+            f"{source} failed: {_reason(error)}", hint="a factory takes no arguments"
+        ) from error
+    if not isinstance(built, nn.Module):
+        raise InputError(f"{source} gives {type(built).__name__}, a torch module is needed")
+    return built.eval()
+
+
+def _import(name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise InputError(
+                f"no Python module {error.name} is found from this folder",
+                hint="run it in the folder that holds the package, or install the package",
+            ) from error
+        raise InputError(f"importing {name} failed: {_reason(error)}") from error
+    except Exception as error:  # user code may raise anything
+        raise InputError(f"importing {name} failed: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the kind and first line of an error, and the line of code that raised it."""
+    lines = str(error).strip().splitlines()
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}, line {frame.lineno}"
+    return f"{type(error).__name__}{': ' + lines[0] if lines else ''} ({where})"
+
+
+def load_weights(module: nn.Module, path: str | Path) -> None:
+    """Load weights into a module by the names of its state_dict, all of them or none.
+
+    Args:
+        module: Receives them.
+        path: ``.safetensors``, or a ``.pt`` of plain tensors. A tensor that the module ties to
+            another may be missing.
+
+    Raises:
+        InputError: The file cannot be read, or its names or shapes are not those of the module.
+    """
+    source = Path(path)
+    given = _read(source)
+    wanted = module.state_dict(keep_vars=True)
+    unknown = sorted(set(given) - set(wanted))
+    if unknown:
+        raise InputError(f"{source}: the module has no tensor {unknown[0]}")
+    for name, value in given.items():
+        if tuple(value.shape) != tuple(wanted[name].shape):
+            raise InputError(
+                f"{source}: tensor {name} has shape {tuple(value.shape)}, "
+                f"the module's has {tuple(wanted[name].shape)}"
+            )
+    loaded = {wanted[name].data_ptr() for name in given}
+    for name, value in wanted.items():
+        if name not in given and value.data_ptr() not in loaded:
+            raise InputError(f"{source}: tensor {name} is missing")
+    module.load_state_dict(given, strict=False)
+
+
+def _read(source: Path) -> Mapping[str, Tensor]:
+    if not source.is_file():
+        what = "is a folder" if source.is_dir() else "does not exist"
+        raise InputError(f"{source} {what}", hint="--weights weights.safetensors")
+    if source.suffix == ".safetensors":
+        try:
+            return load_file(source)
+        except SafetensorError as error:
+            raise InputError(f"{source} is no safetensors file or is damaged: {error}") from error
+    try:
+        values = torch.load(source, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{source} holds pickled code, which is never run: only plain tensors are read",
+            hint="safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')",
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise InputError(f"{source} is no file of tensors or is damaged") from error
+    if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):
+        values = values["state_dict"]
+    if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
+        raise InputError(f"{source} holds no dictionary of tensors")
+    return values

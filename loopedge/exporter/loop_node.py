@@ -1,0 +1,263 @@
+"""Build Loop nodes: the one that repeats the core, and those of inner loops inside its body."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from loopedge.exporter.axes import AxisNames
+from loopedge.exporter.capture import InnerPart
+from loopedge.exporter.nested import CALL, MARKER, MARKER_DOMAIN, STATES
+from loopedge.exporter.pieces import Piece, Weights, connect, copy_shape
+from loopedge.graph.editing import make_node
+from loopedge.graph.unrolling import CORE_NAME
+
+__all__ = ["EarlyExit", "loop_node", "replace_markers"]
+
+BOOL, INT64 = ir.DataType.BOOL, ir.DataType.INT64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyExit:
+    """What ends a Loop early.
+
+    ``piece`` is the captured halt, (state, previous, others) -> bool (batch,); ``others`` are what it
+    reads besides the states; ``state_axes`` tell which states have rows that can be kept.
+    """
+
+    piece: Piece
+    others: tuple[ir.Value, ...]
+    state_axes: tuple[AxisNames, ...]
+
+
+def loop_node(
+    name: str,
+    core: Piece,
+    state: Sequence[ir.Value],
+    context: Sequence[ir.Value],
+    tables: Mapping[str, ir.Value],
+    trip_count: ir.Value,
+    weights: Weights,
+    early: EarlyExit | None = None,
+) -> list[ir.Node]:
+    """Return the nodes that repeat ``core``: one Loop, with an early exit those that start it.
+
+    Args:
+        name: Of the Loop; its nodes are named ``<name>/...``.
+        core: (state, context, one row of each table) -> state.
+        state: What the Loop starts from.
+        context: Values of the graph around that the core reads.
+        tables: Values (loops, ...) by the name of the row.
+        trip_count: int64 ().
+        weights: Receives the constants that are needed.
+        early: What ends the Loop before the trip count.
+
+    Returns:
+        Nodes in order, the Loop last. Its outputs are the states, with an early exit also which rows
+        are done, bool (batch,), and how many iterations each ran, int64 (batch,).
+    """
+    prefix = "" if name == CORE_NAME else f"{name}/"
+    iteration = _value(f"{prefix}iteration", INT64, [])
+    condition = _value(f"{prefix}condition", BOOL, [])
+    carried = [
+        ir.Value(name=f"{prefix}state.{i}", type=value.type, shape=copy_shape(core.inputs[i].shape))
+        for i, value in enumerate(state)
+    ]
+    gathers = [_gather_row(name, row, table, iteration) for row, table in tables.items()]
+    rows = [gather.outputs[0] for gather in gathers]
+    connect(core.inputs, [*carried, *context, *rows], core)
+    next_states, passed = _own_outputs(name, core, carried)
+    starting: list[ir.Node] = []
+    first: list[ir.Value] = []
+    extra: list[ir.Value] = []
+    if early is None:
+        go_on = _node("Identity", [condition], f"{name}/condition", f"{prefix}condition.next")
+        _as(go_on.outputs[0], BOOL, [])
+        nodes, ends = [go_on], [go_on.outputs[0]]
+    else:
+        starting, first = _start_rows(name, state[_batched(early)], weights)
+        extra = [_value("done", BOOL, ["batch"]), _value("iterations_so_far", INT64, ["batch"])]
+        kept, keeping = _keep_done(name, carried, next_states, extra[0], early, weights)
+        halt, ends = _ask(name, kept, carried, extra, early, weights)
+        next_states, nodes = kept, []
+        passed = [*passed, *keeping, *halt]
+    body = ir.Graph(
+        [iteration, condition, *carried, *extra],
+        [ends[0], *next_states, *ends[1:]],
+        nodes=[*nodes, *gathers, *core.nodes, *passed],
+        name=name,
+    )
+    always = weights.constant("loopedge.true", np.array(True))
+    loop = ir.Node(
+        "",
+        "Loop",
+        [trip_count, always, *state, *first],
+        [ir.AttrGraph("body", body)],
+        num_outputs=len(carried) + len(extra),
+        name=name,
+    )
+    for i, (output, value) in enumerate(zip(loop.outputs, [*carried, *extra], strict=True)):
+        output.name = f"{name}/state.{i}" if i < len(carried) else f"{name}/{value.name}"
+        output.type, output.shape = value.type, copy_shape(value.shape)
+    return [*starting, loop]
+
+
+def replace_markers(
+    piece: Piece, parts: Mapping[str, tuple[InnerPart, Piece]], weights: Weights
+) -> None:
+    """Put a Loop in the place of each marker of an inner loop, also inside the bodies, in place.
+
+    Args:
+        piece: A captured graph that was taken apart.
+        parts: Captured bodies of inner loops, by the name that the marker holds.
+        weights: Receives the constants that are needed.
+    """
+    for place, node in enumerate(piece.nodes):
+        if node.domain != MARKER_DOMAIN or node.op_type != MARKER:
+            continue
+        key, states = node.attributes[CALL].as_string(), node.attributes[STATES].as_int()
+        part, inner = parts[key]
+        replace_markers(inner, parts, weights)
+        given = [value for value in node.inputs if value is not None]
+        state, rest = given[:states], given[states:]
+        (loop,) = loop_node(
+            f"{CORE_NAME}/inner.{key}",
+            inner,
+            state,
+            rest[: part.contexts],
+            dict(zip(part.row_names, rest[part.contexts :], strict=True)),
+            weights.constant(f"loopedge.inner_loops.{part.loops}", np.array(part.loops, np.int64)),
+            weights,
+        )
+        connect(node.outputs, loop.outputs, piece)
+        piece.nodes[place] = loop
+
+
+def _gather_row(name: str, row: str, table: ir.Value, iteration: ir.Value) -> ir.Node:
+    gather = ir.node("Gather", [table, iteration], attributes={"axis": 0}, name=f"{name}/row.{row}")
+    gather.outputs[0].name = f"{name}/row.{row}"
+    gather.outputs[0].type = table.type
+    gather.outputs[0].shape = None if table.shape is None else ir.Shape(list(table.shape)[1:])
+    return gather
+
+
+def _own_outputs(
+    name: str, core: Piece, carried: Sequence[ir.Value]
+) -> tuple[list[ir.Value], list[ir.Node]]:
+    """A body output must be made in the body: a state that passes through gets an Identity."""
+    made = {output for node in core.nodes for output in node.outputs}
+    passed: list[ir.Node] = []
+    states: list[ir.Value] = []
+    for i, output in enumerate(core.outputs):
+        value = output
+        if output not in made or output in states:
+            node = _node("Identity", [output], f"{name}/pass.{i}", f"{name}/state.{i}.next")
+            node.outputs[0].type, node.outputs[0].shape = output.type, copy_shape(output.shape)
+            passed.append(node)
+            value = node.outputs[0]
+        states.append(value)
+    return states, passed
+
+
+def _batched(early: EarlyExit) -> int:
+    return next(i for i, names in enumerate(early.state_axes) if names.get(0) == "batch")
+
+
+def _start_rows(
+    name: str, state: ir.Value, weights: Weights
+) -> tuple[list[ir.Node], list[ir.Value]]:
+    """Make what a Loop with an early exit starts from: no row is done, none has run."""
+    shape = make_node("Shape", [state], f"{name}/rows", {"start": 0, "end": 1})
+    nobody = make_node(
+        "ConstantOfShape", [shape.outputs[0]], f"{name}/nobody", {"value": ir.tensor([False])}
+    )
+    zeros = make_node(
+        "ConstantOfShape",
+        [shape.outputs[0]],
+        f"{name}/none_run",
+        {"value": ir.tensor(np.zeros(1, np.int64))},
+    )
+    _as(shape.outputs[0], INT64, [1])
+    _as(nobody.outputs[0], BOOL, ["batch"])
+    _as(zeros.outputs[0], INT64, ["batch"])
+    return [shape, nobody, zeros], [nobody.outputs[0], zeros.outputs[0]]
+
+
+def _keep_done(
+    name: str,
+    carried: Sequence[ir.Value],
+    states: Sequence[ir.Value],
+    done: ir.Value,
+    early: EarlyExit,
+    weights: Weights,
+) -> tuple[list[ir.Value], list[ir.Node]]:
+    """Rows that are done keep their state."""
+    kept, nodes = [], []
+    for i, (old, new, names) in enumerate(zip(carried, states, early.state_axes, strict=True)):
+        if names.get(0) != "batch":
+            kept.append(new)
+            continue
+        rows, rank = done, len(old.shape or ())
+        if rank > 1:
+            axes = weights.constant(
+                f"loopedge.axes.1-{rank - 1}", np.arange(1, rank, dtype=np.int64)
+            )
+            spread = make_node("Unsqueeze", [done, axes], f"{name}/done.{rank}d.{i}")
+            _as(spread.outputs[0], BOOL, ["batch", *[1] * (rank - 1)])
+            nodes.append(spread)
+            rows = spread.outputs[0]
+        node = _node("Where", [rows, old, new], f"{name}/keep.{i}", f"{name}/state.{i}.kept")
+        node.outputs[0].type, node.outputs[0].shape = old.type, copy_shape(old.shape)
+        nodes.append(node)
+        kept.append(node.outputs[0])
+    return kept, nodes
+
+
+def _ask(
+    name: str,
+    states: Sequence[ir.Value],
+    carried: Sequence[ir.Value],
+    extra: Sequence[ir.Value],
+    early: EarlyExit,
+    weights: Weights,
+) -> tuple[list[ir.Node], list[ir.Value]]:
+    """Ask halt after an iteration; return its nodes, and (go on, done, iterations)."""
+    done, so_far = extra
+    piece = early.piece
+    connect(piece.inputs, [*states, *carried, *early.others], piece)
+    (halted,) = piece.outputs
+    either = _node("Or", [done, halted], f"{name}/done", "done.next")
+    running = make_node("Not", [done], f"{name}/running")
+    one_more = make_node("Cast", [running.outputs[0]], f"{name}/one_more", {"to": INT64})
+    count = _node("Add", [so_far, one_more.outputs[0]], f"{name}/count", "iterations.next")
+    numbers = make_node("Cast", [either.outputs[0]], f"{name}/done_rows", {"to": INT64})
+    least = make_node("ReduceMin", [numbers.outputs[0]], f"{name}/least", {"keepdims": 0})
+    zero = weights.constant("loopedge.zero", np.array(0, np.int64))
+    go_on = _node("Equal", [least.outputs[0], zero], f"{name}/condition", "condition.next")
+    for node, dtype, shape in (
+        (either, BOOL, ["batch"]),
+        (running, BOOL, ["batch"]),
+        (one_more, INT64, ["batch"]),
+        (count, INT64, ["batch"]),
+        (numbers, INT64, ["batch"]),
+        (least, INT64, []),
+        (go_on, BOOL, []),
+    ):
+        _as(node.outputs[0], dtype, shape)
+    nodes = [*piece.nodes, either, running, one_more, count, numbers, least, go_on]
+    return nodes, [go_on.outputs[0], either.outputs[0], count.outputs[0]]
+
+
+def _node(op_type: str, inputs: Sequence[ir.Value], name: str, output: str) -> ir.Node:
+    node = make_node(op_type, inputs, name)
+    node.outputs[0].name = output
+    return node
+
+
+def _value(name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+
+
+def _as(value: ir.Value, dtype: ir.DataType, shape: Sequence[int | str]) -> None:
+    value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)

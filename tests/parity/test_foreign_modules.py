@@ -1,0 +1,253 @@
+"""Modules of the user's own: what the exporter finds out about them, and what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from torch import Tensor, nn
+
+import loopedge
+from loopedge.errors import InputError, LoopCountWarning
+from loopedge.exporter.pipeline import ExportResult
+from loopedge.model.contract import Tensors
+from tests.parity.models import relative_error
+
+WIDTH = 8
+
+
+class Small(loopedge.LoopedModule):
+    """x = tanh(linear(x) + injected); what the tests below vary."""
+
+    loops = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.linear = nn.Linear(WIDTH, WIDTH)
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        return (torch.randn(2, 7, WIDTH, generator=torch.Generator().manual_seed(0)),)
+
+    def prelude(self, x: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
+        return x, x
+
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        assert isinstance(state, Tensor)
+        assert isinstance(context, Tensor)
+        return torch.tanh(self.linear(state) + context)
+
+    def coda(self, state: Tensors, context: Tensors) -> Tensors:
+        return state
+
+
+class Counting(Small):
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        self.t = getattr(self, "t", 0) + 1
+        return super().core(state, context, row) if self.t < 3 else state
+
+
+class Noisy(Small):
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        assert isinstance(state, Tensor)
+        return state + torch.randn_like(state)
+
+
+class Growing(Small):
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        assert isinstance(state, Tensor)
+        return torch.cat([state, state[:, :1]], dim=1)
+
+
+class Halving(Small):
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        assert isinstance(state, Tensor)
+        return state.half()
+
+
+class Branching(Small):
+    """Reads the iteration through Python control flow."""
+
+    def timestep_table(self, loops: int) -> dict[str, Tensor]:
+        return {"t": torch.arange(float(loops))}
+
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        if row["t"] > 1:  # the line that the error names
+            return state
+        return super().core(state, context, row)
+
+
+class Choosing(Small):
+    """The number of chosen positions depends on their values."""
+
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        assert isinstance(state, Tensor)
+        chosen = state[state > 0]  # the line that the error names
+        return state + chosen.reshape(-1)[: int(chosen.sum())].mean()
+
+
+OUTSIDE = nn.Parameter(torch.randn(WIDTH, WIDTH))
+OUTSIDE_TENSOR = torch.randn(16, WIDTH)
+
+
+class Reaching(Small):
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        assert isinstance(state, Tensor)
+        return torch.tanh(state @ OUTSIDE)
+
+
+class ReachingTensor(Small):
+    def coda(self, state: Tensors, context: Tensors) -> Tensors:
+        assert isinstance(state, Tensor)
+        return state @ OUTSIDE_TENSOR.T
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (Counting, "gives another result each time .* counts its calls"),
+        (Noisy, "gives another result each time .* random numbers"),
+        (Growing, r"changes state 0 from torch.float32 \(2, 7, 8\) to torch.float32 \(2, 8, 8\)"),
+        (Halving, "changes state 0 from torch.float32 .* to torch.float16"),
+        (
+            Branching,
+            r"Python control flow or a shape depends on the values .*test_foreign_modules.py, line 7\d\)",
+        ),
+        (
+            Choosing,
+            r"Python control flow or a shape depends on the values .*test_foreign_modules.py, line 8\d\)",
+        ),
+        (Reaching, r"the core reads a tensor of shape \(8, 8\) that is neither a parameter"),
+        (ReachingTensor, r"the coda reads a tensor of shape \(16, 8\) that is neither"),
+    ],
+)
+def test_a_core_that_cannot_be_looped_is_refused(
+    kind: type[Small], text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match=text) as caught:
+        loopedge.export(kind(), tmp_path / "model.onnx")
+    assert caught.value.hint
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def check(model: Small, result: ExportResult, length: int = 5) -> None:
+    x = torch.randn(3, length, WIDTH)
+    with torch.no_grad():
+        expected = model(x)
+    given = loopedge.Session(result.path).run({"inputs": x.numpy()})["outputs"]
+    assert relative_error(given, expected.numpy()) < 1e-5
+
+
+def test_one_tensor_may_be_state_and_context(tmp_path: Path) -> None:
+    model = Small()
+    check(model, loopedge.export(model, tmp_path / "model.onnx"))
+
+
+class Positioned(Small):
+    """Learned positions: it takes no more than ``length`` of them."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.randn(length, WIDTH))
+
+    def prelude(self, x: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
+        return x + self.position[: x.shape[1]], x
+
+
+@pytest.mark.parametrize("length", [9, 16, 28])
+def test_a_short_table_of_positions_is_found(length: int, tmp_path: Path) -> None:
+    model = Positioned(length)
+    result = loopedge.export(model, tmp_path / "model.onnx")
+    assert result.notes == [f"the model takes at most {length} positions: longer inputs fail in it"]
+    assert loopedge.inspect(result.path).to_json()["metadata"]["max_length"] == length
+    check(model, result, length)
+    check(model, result, 1)
+
+
+def test_a_table_of_one_length_fixes_it(tmp_path: Path) -> None:
+    class Fixed(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.position = nn.Parameter(torch.randn(7, WIDTH))
+
+        def prelude(self, x: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
+            return x * self.position, x
+
+    model = Fixed()
+    result = loopedge.export(model, tmp_path / "model.onnx")
+    assert "fixed to 7" in result.notes[0]
+    check(model, result, 7)
+
+
+def test_the_inputs_keep_the_names_of_the_prelude(tmp_path: Path) -> None:
+    class Two(Small):
+        def prelude(self, x: Tensor, extra: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
+            return x, extra
+
+    x = torch.randn(2, 7, WIDTH)
+    result = loopedge.export(Two(), tmp_path / "model.onnx", example=(x, x + 1))
+    names = [port.name for port in loopedge.inspect(result.path).inputs]
+    assert names == ["inputs", "extra"]
+
+
+def test_a_loop_range_and_noise_travel_in_the_file(tmp_path: Path) -> None:
+    class Started(Small):
+        loop_range = (2, 5)
+        random_inputs = {"noise": 0.5}  # noqa: RUF012
+
+        def prelude(self, x: Tensor, noise: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
+            return noise, x
+
+    x = torch.randn(2, 7, WIDTH)
+    model = Started()
+    result = loopedge.export(
+        model, tmp_path / "model.onnx", loops=6, dynamic_loops=True, example=(x, x)
+    )
+    assert result.notes == ["6 loops asked for, the model was trained with 2 to 5"]
+    session = loopedge.Session(result.path)
+    with pytest.warns(LoopCountWarning, match="1 loops asked for, .* with 2 to 5"):
+        session.run({"inputs": x.numpy()}, loops=1)
+    given = session.run({"inputs": x.numpy()}, loops=3, seed=7)["outputs"]
+    noise = np.random.default_rng(7).standard_normal((2, 7, WIDTH)) * 0.5
+    with torch.no_grad():
+        expected = model(x, torch.from_numpy(noise).float(), loops=3).numpy()
+    assert relative_error(given, expected) < 1e-5
+    told = session.run({"inputs": x.numpy(), "noise": noise.astype(np.float32)}, loops=3)
+    assert np.array_equal(told["outputs"], given)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"loops": 0}, "Small.loops is 0"),
+        ({"loops": "3"}, "Small.loops is '3'"),
+        ({"input_names": ("a", "b")}, "names 2 inputs, its example has 1"),
+        ({"random_inputs": {"noise": 1.0}}, "names noise, which is no input"),
+        ({"example_inputs": None}, "needs example inputs"),
+        ({"example_inputs": lambda: ()}, "must be tensors"),
+    ],
+)
+def test_a_wrong_description_is_refused(
+    change: dict[str, object], text: str, tmp_path: Path
+) -> None:
+    model = Small()
+    for name, value in change.items():
+        object.__setattr__(model, name, value)
+    with pytest.raises(InputError, match=text):
+        loopedge.export(model, tmp_path / "model.onnx")
+
+
+def test_a_module_without_the_contract_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Linear is no LoopedModule") as caught:
+        loopedge.export(nn.Linear(2, 2), tmp_path / "model.onnx")
+    assert "bring_your_own" in (caught.value.hint or "")
+
+
+def test_the_forms_agree_for_a_foreign_module(tmp_path: Path) -> None:
+    model = Small()
+    result = loopedge.export(model, tmp_path / "unrolled.onnx", form="unrolled")
+    check(model, result)
+    assert not list(ir.load(result.path).graph.subgraphs())
