@@ -63,6 +63,7 @@ class Inspection:
     loops: int | None
     trained_loops: int | None
     dynamic_loops: bool | None
+    exit: str | None
     opset: int | None
     ir_version: int
     producer: str | None
@@ -108,6 +109,7 @@ def inspect(path: str | Path) -> Inspection:
         loops=loop_count(model),
         trained_loops=metadata.trained_loops if metadata else None,
         dynamic_loops=metadata.dynamic_loops if metadata else None,
+        exit=metadata.exit if metadata else None,
         opset=model.opset_imports.get(""),
         ir_version=model.ir_version,
         producer=model.producer_name or None,

@@ -14,7 +14,7 @@ from loopedge.errors import InputError, LoopCountWarning, ProviderError
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
 from loopedge.session_options import session_options
 
-__all__ = ["PROVIDERS", "Session"]
+__all__ = ["ITERATIONS_OUTPUT", "LOOPS_INPUT", "PROVIDERS", "TOLERANCE_INPUT", "Session"]
 
 Array = npt.NDArray[Any]
 
@@ -23,6 +23,8 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 LOOPS_INPUT = "loops"
 TOLERANCE_INPUT = "tolerance"
+ITERATIONS_OUTPUT = "iterations"
+"""Names of what an artifact may take and give beside the model's own inputs and outputs."""
 DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,

@@ -15,6 +15,7 @@ from loopedge.graph.metadata import read_metadata
 from loopedge.graph.probe import activation_of, probe, stack_probed
 from loopedge.graph.weights import Linear, in_core, linears, loop_count, loop_name
 from loopedge.quantizer.ranges import Granularity, RangeTable, TensorRange, weights_sha256
+from loopedge.quantizer.recipe import check_one_loop
 from loopedge.quantizer.smoothing import apply_smoothing, best_factors, smoothable
 from loopedge.runtime import Session
 from loopedge_calibration.histogram import RowHistograms
@@ -83,6 +84,7 @@ def collect(
     metadata = read_metadata(graph.metadata_props)
     if metadata is not None and metadata.quantization is not None:
         raise InputError(f"{model} is quantized already", hint="loopedge export model.pt")
+    check_one_loop(graph, model)
     count = loops or loop_count(graph) or 1
     once = not isinstance(data, str | Path) and iter(data) is data
     if once and smoothing:

@@ -118,6 +118,8 @@ def limited(batches: Iterable[Feeds], samples: int | None) -> Iterator[Feeds]:
 def checked(batches: Iterable[Feeds], model: ir.Model, seen: "SamplesSeen") -> Iterator[Feeds]:
     """Yield batches that fit the model, and note what passed.
 
+    Inputs that hold noise may be missing: the session draws them.
+
     Raises:
         InputError: A name, rank, size or type does not fit, or a value is not finite.
     """
@@ -126,14 +128,18 @@ def checked(batches: Iterable[Feeds], model: ir.Model, seen: "SamplesSeen") -> I
         for value in model.graph.inputs
         if value.name not in model.graph.initializers and value.name != "loops"
     }
+    metadata = read_metadata(model.metadata_props)
+    noise = set(metadata.random_inputs) if metadata else set()
     for feeds in batches:
         names = set(feeds)
-        if names != set(wanted):
+        if not set(wanted) - noise <= names <= set(wanted):
             raise InputError(
                 f"the samples hold {', '.join(sorted(names))}, "
                 f"the model takes {', '.join(sorted(wanted))}"
             )
-        fitting = {name: _fit(feeds[name], wanted[name], seen.samples) for name in wanted}
+        fitting = {
+            name: _fit(feeds[name], wanted[name], seen.samples) for name in wanted if name in names
+        }
         seen.note(fitting, next(iter(wanted)))
         yield fitting
 

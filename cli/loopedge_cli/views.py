@@ -255,6 +255,8 @@ def _form_text(told: dict[str, Any]) -> str:
         parts.append("selectable when it runs")
     if told["trained_loops"] != loops:
         parts.append(f"trained with {told['trained_loops']}")
+    if told["exit"] is not None:
+        parts.append(f"or until {_plain(told['exit'])}")
     return ", ".join(parts)
 
 

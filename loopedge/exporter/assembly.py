@@ -15,14 +15,9 @@ from loopedge.exporter.pieces import Piece, Weights, connect, copy_shape, name_d
 from loopedge.graph.editing import initializer
 from loopedge.graph.unrolling import CORE_NAME
 from loopedge.graph.weights import TABLE_PREFIX
+from loopedge.runtime import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 
-__all__ = ["ITERATIONS", "TOLERANCE", "HaltPart", "Plan", "assemble_loop"]
-
-TOLERANCE = "tolerance"
-"""Input that says how little a row may change before it is done; it has a default."""
-
-ITERATIONS = "iterations"
-"""Output that says how many iterations each row ran."""
+__all__ = ["HaltPart", "Plan", "assemble_loop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +88,7 @@ def assemble_loop(parts: Parts, axes: Axes, plan: Plan) -> ir.Model:
 
     outputs = _named_outputs(coda, plan.output_names)
     if early is not None:
-        ran[-1].name = ITERATIONS
+        ran[-1].name = ITERATIONS_OUTPUT
         outputs.append(ran[-1])
     graph = ir.Graph(
         [*graph_inputs, *tolerance],
@@ -130,8 +125,8 @@ def _early_exit(
     named: dict[str | None, ir.Value] = {value.name: value for value in inputs}
     tolerance = []
     if part.tolerance is not None:
-        tolerance = [initializer(TOLERANCE, np.array(part.tolerance, np.float32))]
-        named[TOLERANCE] = tolerance[0]
+        tolerance = [initializer(TOLERANCE_INPUT, np.array(part.tolerance, np.float32))]
+        named[TOLERANCE_INPUT] = tolerance[0]
     others = tuple(named[name] for name in part.others)
     masks: tuple[AxisNames, ...] = tuple({0: "batch", 1: "sequence"} for _ in others)
     name_dims(part.graph.graph, axes.state + axes.state + masks[: len(others) - len(tolerance)])
@@ -145,7 +140,7 @@ def _trip_count(
     if not plan.dynamic_loops:
         count = weights.constant("loopedge.loops", np.array(plan.loops, np.int64))
         return count, inputs, []
-    loops = ir.Value(name="loops", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
+    loops = ir.Value(name=LOOPS_INPUT, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
     one = weights.constant("loopedge.min_loops", np.array(1, np.int64))
     nodes = [ir.node("Max", [loops, one], name="loops/at_least_one")]
     nodes[0].outputs[0].name = "loops/positive"

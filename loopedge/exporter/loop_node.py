@@ -11,6 +11,7 @@ from loopedge.exporter.capture import InnerPart
 from loopedge.exporter.nested import CALL, MARKER, MARKER_DOMAIN, STATES
 from loopedge.exporter.pieces import Piece, Weights, connect, copy_shape
 from loopedge.graph.editing import make_node
+from loopedge.graph.probe import KEEP_PREFIX
 from loopedge.graph.unrolling import CORE_NAME
 
 __all__ = ["EarlyExit", "loop_node", "replace_markers"]
@@ -207,7 +208,7 @@ def _keep_done(
             _as(spread.outputs[0], BOOL, ["batch", *[1] * (rank - 1)])
             nodes.append(spread)
             rows = spread.outputs[0]
-        node = _node("Where", [rows, old, new], f"{name}/keep.{i}", f"{name}/state.{i}.kept")
+        node = _node("Where", [rows, old, new], f"{KEEP_PREFIX}{i}", f"{name}/state.{i}.kept")
         node.outputs[0].type, node.outputs[0].shape = old.type, copy_shape(old.shape)
         nodes.append(node)
         kept.append(node.outputs[0])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import loopedge
 from loopedge.errors import InputError
-from loopedge.exporter.assembly import TOLERANCE, HaltPart, Plan, assemble_loop
+from loopedge.exporter.assembly import HaltPart, Plan, assemble_loop
 from loopedge.exporter.axes import LONGEST_CHECKED, Axes, AxisNames, find_axes, resize
 from loopedge.exporter.capture import capture_halt, capture_parts
 from loopedge.exporter.exits import Exit, Halt, parse_exit
@@ -27,6 +27,7 @@ from loopedge.graph.metadata import ArtifactMetadata, Form, write_metadata
 from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
 from loopedge.graph.unrolling import unroll
 from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
+from loopedge.runtime import TOLERANCE_INPUT
 
 __all__ = ["ExportResult", "export"]
 
@@ -244,7 +245,7 @@ def _capture_halt(halt: Halt, subject: Subject, axes: Axes, opset: int) -> HaltP
             others.append(MASK)
         inputs["tolerance"] = torch.tensor(halt.rule.tolerance, dtype=torch.float32)
         shapes["tolerance"] = {}
-        others.append(TOLERANCE)
+        others.append(TOLERANCE_INPUT)
     return HaltPart(
         graph=capture_halt(halt, inputs, shapes, opset=opset),
         others=tuple(others),

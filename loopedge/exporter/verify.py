@@ -25,7 +25,7 @@ from loopedge.exporter.axes import Axes, resize
 from loopedge.exporter.exits import Halt
 from loopedge.graph.artifact import open_artifact
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, keep_halted
-from loopedge.runtime import Session
+from loopedge.runtime import ITERATIONS_OUTPUT, Session
 
 __all__ = ["TOLERANCE", "Case", "Measured", "verify_artifact"]
 
@@ -126,7 +126,7 @@ def verify_artifact(
                     loops=case.loops,
                     tolerance=stop_below,
                 )
-            if ran is not None and not np.array_equal(given["iterations"], ran):
+            if ran is not None and not np.array_equal(given[ITERATIONS_OUTPUT], ran):
                 raise VerificationError(
                     f"the exported graph runs {given['iterations'].tolist()} iterations at ({case}), "
                     f"PyTorch {ran.tolist()}",

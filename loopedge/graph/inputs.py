@@ -66,6 +66,8 @@ def generate_inputs(
             made[name] = np.array(loops or (metadata.loops if metadata else 1), np.int64)
             continue
         made[name] = _input(value, _sizes(value, batch, sequence), generator)
+        if metadata is not None and name in metadata.random_inputs:
+            made[name] *= made[name].dtype.type(metadata.random_inputs[name])
     return made
 
 

@@ -8,15 +8,20 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
+from loopedge.graph.editing import replace_node
+from loopedge.graph.metadata import read_metadata
 from loopedge.graph.unrolling import CORE_NAME, find_core
 from loopedge.graph.weights import iteration_of, loop_count
 
-__all__ = ["probe", "stack_probed", "state_names"]
+__all__ = ["KEEP_PREFIX", "probe", "stack_probed", "state_names"]
 
 PREFIX = "probe/"
 STACKED = "probes/"
 UNROLLED_CORE = f"{CORE_NAME}."
 INPUT = ".input"
+
+KEEP_PREFIX = f"{CORE_NAME}/keep."
+"""Nodes of a Loop that stops early: they keep the state of rows that are done."""
 
 
 def state_names(model: ir.Model) -> list[str]:
@@ -27,7 +32,8 @@ def state_names(model: ir.Model) -> list[str]:
     """
     loop = find_core(model)
     if loop is not None:
-        return [value.name or "" for value in loop.attributes["body"].as_graph().outputs[1:]]
+        outputs = loop.attributes["body"].as_graph().outputs[1:]
+        return [value.name or "" for value in outputs if _is_float(value)]
     names = []
     for node in model.graph:
         if iteration_of(node) != 0:
@@ -40,8 +46,15 @@ def state_names(model: ir.Model) -> list[str]:
     return names
 
 
+def _is_float(value: ir.Value) -> bool:
+    """Tell a state from what an early exit carries: which rows are done, how often they ran."""
+    return value.dtype is None or value.dtype.is_floating_point()
+
+
 def probe(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """Return a copy of the model that also gives values of its inside.
+
+    A loop that stops early runs to its end in the copy, with all rows.
 
     Args:
         model: Loop or unrolled form. Not modified.
@@ -57,6 +70,8 @@ def probe(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """
     probed = model.clone()
     loop = find_core(probed)
+    if loop is not None:
+        _run_to_the_end(probed, loop)
     main = _Lookup(probed.graph)
     if loop is None:
         inside = [name for name in names if _first_iteration(name) in main]
@@ -71,6 +86,23 @@ def probe(model: ir.Model, names: Sequence[str]) -> ir.Model:
     elif inside:
         _probe_unrolled(probed, inside)
     return probed
+
+
+def _run_to_the_end(model: ir.Model, loop: ir.Node) -> None:
+    """Let no row of a Loop that loopedge wrote be done before the last iteration, in place."""
+    metadata = read_metadata(model.metadata_props)
+    if metadata is None or metadata.exit is None:
+        return
+    body = loop.attributes["body"].as_graph()
+    go_on = ir.node("Identity", [body.inputs[1]], name=f"{CORE_NAME}/go_on")
+    go_on.outputs[0].name = "condition.always"
+    go_on.outputs[0].type, go_on.outputs[0].shape = body.inputs[1].type, body.inputs[1].shape
+    body.append(go_on)
+    body.outputs[0] = go_on.outputs[0]
+    for node in list(body):
+        if node.op_type == "Where" and (node.name or "").startswith(KEEP_PREFIX):
+            copy = ir.node("Identity", [node.inputs[2]], name=node.name)
+            replace_node(node, [copy])
 
 
 def _first_iteration(name: str) -> str:

@@ -8,7 +8,7 @@ from loopedge.errors import InputError
 from loopedge.graph.editing import add_initializer
 from loopedge.graph.metadata import read_metadata, write_metadata
 
-__all__ = ["CORE_NAME", "find_core", "unroll"]
+__all__ = ["CORE_NAME", "find_core", "inner_loops", "unroll"]
 
 CORE_NAME = "core"
 """Name of the Loop node, and prefix of the names of its nodes."""
@@ -24,6 +24,16 @@ def find_core(model: ir.Model) -> ir.Node | None:
     if named:
         return named[0]
     return loops[0] if len(loops) == 1 else None
+
+
+def inner_loops(model: ir.Model) -> list[str]:
+    """Return the names of Loops that stand in the body of another."""
+    return [
+        node.name or node.op_type
+        for graph in model.graph.subgraphs()
+        for node in graph
+        if node.op_type == "Loop" and not node.domain
+    ]
 
 
 def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:

@@ -23,6 +23,7 @@ from loopedge.quantizer.recipe import Recipe, Rewritten
 from loopedge.quantizer.smoothing import rescaled_products
 from loopedge.quantizer.timing import time_against
 from loopedge.quantizer.weight_only import WEIGHT_BITS, BlockWeights
+from loopedge.runtime import ITERATIONS_OUTPUT, Session
 
 __all__ = ["MIN_SQNR_DB", "QuantizeResult", "quantize", "quantize_by"]
 
@@ -187,6 +188,7 @@ def quantize_by(
 
     smoothed = recipe.table.factors() if recipe.table else {}
     checked: list[tuple[Agreement, float, float]] = []
+    exits: list[str] = []
 
     def verify(staged: Path) -> ArtifactMetadata | None:
         begun = time.perf_counter()
@@ -203,6 +205,8 @@ def quantize_by(
         _check_agreement(agreement, min_sqnr_db, random_db)
         feeds = inputs[0] if inputs else _generated(reference)
         ratio = time_against(Path(model), staged, feeds, threads=threads)
+        if metadata is not None and metadata.exit is not None:
+            exits.append(_exit_note(Path(model), staged, feeds, threads))
         checked.append((agreement, ratio, time.perf_counter() - begun))
         if metadata is None:
             return None
@@ -233,7 +237,7 @@ def quantize_by(
         weight_bytes=weight_bytes(quantized),
         source_weight_bytes=source_bytes,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
-        notes=_notes(recipe, time_ratio),
+        notes=[*_notes(recipe, time_ratio), *exits],
         seconds={
             "rewrite": rewrite_seconds,
             "write": time.perf_counter() - written - verify_seconds,
@@ -244,6 +248,17 @@ def quantize_by(
 
 def _generated(model: ir.Model) -> Feeds:
     return generate_inputs(model, sequence=longest_generated(model))
+
+
+def _exit_note(source: Path, quantized: Path, feeds: Feeds, threads: int | None) -> str:
+    """Say how often rounding moved an early exit; SQNR is measured over all iterations."""
+    before, after = (
+        Session(path, threads=threads).run(feeds)[ITERATIONS_OUTPUT] for path in (source, quantized)
+    )
+    return (
+        f"{int((before != after).sum())} of {before.size} rows stop at another iteration than in "
+        "float; the SQNR is measured without early exit"
+    )
 
 
 def _metadata(recipe: Recipe, rewritten: Rewritten, agreement: Agreement) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.graph.metadata import read_metadata
+from loopedge.graph.unrolling import inner_loops
 from loopedge.graph.weights import linears, loop_count
 from loopedge.quantizer.blocks import best_block_size, quantize_blocks
 from loopedge.quantizer.coverage import Coverage
@@ -23,7 +24,7 @@ from loopedge.quantizer.static import OPERATORS, quantize_static
 from loopedge.quantizer.weight_only import WEIGHT_BITS, BlockWeights, check_weight_options
 from loopedge.quantizer.weights import INT8_LIMIT, REDUCED_LIMIT, quantize_weight
 
-__all__ = ["SCHEMES", "Recipe", "Rewritten"]
+__all__ = ["SCHEMES", "Recipe", "Rewritten", "check_one_loop"]
 
 Array = npt.NDArray[Any]
 SCHEMES = ("static", "dynamic", *WEIGHT_BITS)
@@ -111,12 +112,13 @@ class Recipe:
             source: What errors call it.
 
         Raises:
-            InputError: It is quantized already, has no float linear, holds a weight that is not
+            InputError: It is quantized already, holds a Loop inside another, has no float linear, holds a weight that is not
                 finite, or is not the one that the ranges were found on.
         """
         metadata, hint = read_metadata(model.metadata_props), "loopedge export model.pt"
         if metadata is not None and metadata.quantization is not None:
             raise InputError(f"{source} is quantized already", hint=hint)
+        check_one_loop(model, source)
         if not linears(model):
             raise InputError(f"{source} has no float linear: nothing can be quantized", hint=hint)
         for item in linears(model):
@@ -188,6 +190,20 @@ class Recipe:
     @property
     def _limit(self) -> int:
         return REDUCED_LIMIT if self.reduce_range else INT8_LIMIT
+
+
+def check_one_loop(model: ir.Model, source: str | Path) -> None:
+    """Refuse a Loop inside another: what its linears read cannot be measured.
+
+    Raises:
+        InputError: The graph holds one.
+    """
+    found = inner_loops(model)
+    if found:
+        raise InputError(
+            f"{source} holds the inner Loop {found[0]}, whose linears cannot be calibrated",
+            hint="loopedge export --inner unrolled",
+        )
 
 
 def _check_ranges(table: RangeTable, model: ir.Model, source: str | Path) -> None:

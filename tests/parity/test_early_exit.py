@@ -71,14 +71,14 @@ def test_rows_stop_at_every_iteration_and_keep_their_state(tmp_path: Path) -> No
         assert relative_error(given["outputs"], model(torch.from_numpy(x)).numpy()) < 1e-5
 
 
-@pytest.mark.parametrize("stop_at", range(1, LOOPS + 1))
-def test_the_loop_ends_when_the_last_row_is_done(stop_at: int, tmp_path: Path) -> None:
-    """The reference evaluator counts what runs: nodes of the body leave a trace in `iterations`."""
+def test_the_loop_ends_when_the_last_row_is_done(tmp_path: Path) -> None:
+    """Judged by an evaluator of its own, in older operators."""
     result = loopedge.export(Counter(), tmp_path / "model.onnx", opset=20)
     reference = ReferenceEvaluator(onnx.load(result.path))
-    x = rows_starting_at([6 - stop_at, 5])
-    _, iterations = reference.run(None, {"inputs": x})
-    assert np.asarray(iterations).tolist() == [stop_at, 1]
+    for stop_at in range(1, LOOPS + 1):
+        x = rows_starting_at([6 - stop_at, 5])
+        _, iterations = reference.run(None, {"inputs": x})
+        assert np.asarray(iterations).tolist() == [stop_at, 1]
 
 
 def test_a_halt_can_be_left_out(tmp_path: Path) -> None:
