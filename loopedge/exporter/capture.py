@@ -23,6 +23,7 @@ from torch.export import Dim
 from loopedge.errors import InputError
 from loopedge.exporter.axes import TRACED_BATCH, Axes, AxisNames, InnerAxes, resize
 from loopedge.exporter.nested import InnerCall, mark, record
+from loopedge.exporter.registry import shared_registry
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple
 from loopedge.model.inner import InnerBody, run_inner
 
@@ -284,9 +285,10 @@ def _capture(
             raise _explain(part, error) from error
         _check_constants(part, module, exported)
         try:
-            program = torch.onnx.export(
-                exported, dynamo=True, optimize=False, opset_version=opset, verbose=False
-            )
+            with shared_registry():
+                program = torch.onnx.export(
+                    exported, dynamo=True, optimize=False, opset_version=opset, verbose=False
+                )
         except Exception as error:
             raise _explain(part, error) from error
     if program is None:

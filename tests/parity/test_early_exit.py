@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 import loopedge
+import loopedge_calibration
 from loopedge.errors import InputError, VerificationError
 from loopedge.model.contract import Tensors
 from tests.parity.models import Sizes, make_inputs, make_model, relative_error
@@ -152,6 +153,28 @@ def test_a_tolerance_of_zero_runs_all_iterations(tolerant: Path) -> None:
     with torch.no_grad():
         expected = model(*tensors).numpy()
     assert relative_error(given["logits"], expected, feeds["attention_mask"]) < 1e-5
+
+
+@pytest.mark.parametrize("scheme", ["static", "dynamic"])
+def test_int8_keeps_the_exit_and_is_measured_without_it(
+    scheme: str, tolerant: Path, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(0)
+    data = [
+        {
+            "input_ids": generator.integers(0, 50, (4, 9)),
+            "attention_mask": np.ones((4, 9), np.int64),
+        }
+        for _ in range(8)
+    ]
+    ranges = loopedge_calibration.collect(tolerant, data) if scheme == "static" else None
+    result = loopedge.quantize(tolerant, tmp_path / "int8.onnx", scheme=scheme, ranges=ranges)
+    assert len(result.sqnr_db_per_iteration) == LOOPS
+    assert min(result.sqnr_db_per_iteration) > 30
+    assert "rows stop at another iteration" in result.notes[-1]
+    session = loopedge.Session(result.path)
+    assert session.run(data[0], tolerance=0.0)["iterations"].tolist() == [LOOPS] * 4
+    assert session.run(data[0], tolerance=100.0)["iterations"].tolist() == [1] * 4
 
 
 def test_a_selectable_count_ends_the_loop_too(tmp_path: Path) -> None:

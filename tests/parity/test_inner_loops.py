@@ -129,6 +129,18 @@ def test_weights_are_stored_once(tmp_path: Path) -> None:
         assert result.weight_bytes == 4 * sum(weight.numel() for weight in used)
 
 
+def test_inner_loops_are_written_out_to_be_quantized(tmp_path: Path) -> None:
+    model = Refiner().eval()
+    nested = loopedge.export(model, tmp_path / "nested.onnx", inner="loop")
+    with pytest.raises(InputError, match=r"inner Loop core/inner.0") as caught:
+        loopedge.quantize(nested.path, tmp_path / "nested.int8.onnx")
+    assert caught.value.hint == "loopedge export --inner unrolled"
+    flat = loopedge.export(model, tmp_path / "flat.onnx")
+    result = loopedge.quantize(flat.path, tmp_path / "flat.int8.onnx", scheme="dynamic")
+    assert result.matmuls["quantized"] == INNER + 1
+    assert result.source_weight_bytes - result.weight_bytes > 2.5 * WIDTH * WIDTH
+
+
 def test_an_inner_body_that_changes_its_state_is_refused(tmp_path: Path) -> None:
     class Growing(Refiner):
         def refine(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
