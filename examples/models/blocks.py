@@ -48,7 +48,8 @@ def attend(
     Keys and values may have fewer heads than queries: each then serves a group of them
     (grouped-query attention, Ainslie et al. 2023).
     """
-    q, k, v = (x.unflatten(-1, (-1, head_size)).transpose(1, 2) for x in (q, k, v))  # (B, nh, S, hs)
+    heads = [torch.unflatten(x, -1, (-1, head_size)) for x in (q, k, v)]
+    q, k, v = (x.transpose(1, 2) for x in heads)  # (B, nh, S, hs)
     if rotary is not None:
         q, k = rotate(q, *rotary), rotate(k, *rotary)
     grouped = q.shape[1] != k.shape[1]
@@ -73,9 +74,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotary: Rotary = None) -> Tensor:
         q, k, v = self.q(x), self.k(x), self.v(x)
-        return self.o(
-            attend(q, k, v, head_size=self.head_size, rotary=rotary, causal=self.causal)
-        )
+        return self.o(attend(q, k, v, head_size=self.head_size, rotary=rotary, causal=self.causal))
 
 
 class GatedMLP(nn.Module):

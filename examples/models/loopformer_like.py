@@ -107,9 +107,7 @@ class LoopFormerLike(loopedge.LoopedModule):
     def prelude(self, input_ids: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         return self.embedding(input_ids), rotary_tables(input_ids.shape[1], self.head_size)
 
-    def core(
-        self, x: Tensor, context: tuple[Tensor, Tensor], row: dict[str, Tensor]
-    ) -> Tensor:
+    def core(self, x: Tensor, context: tuple[Tensor, Tensor], row: dict[str, Tensor]) -> Tensor:
         for m, block in enumerate(self.blocks):
             x = block(x, context, {field: row[f"{m}.{field}"] for field in FIELDS})
         return x

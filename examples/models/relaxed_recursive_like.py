@@ -49,7 +49,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, rotary: Rotary, row: dict[str, Tensor]) -> Tensor:
         def apply(name: str, x: Tensor) -> Tensor:
-            return self.maps[name](x, row[f"{name}.a"], row[f"{name}.b"])
+            return self.maps[name](x, row[f"maps.{name}.a"], row[f"maps.{name}.b"])
 
         normed = self.norm_attention(x)
         q, k, v = (apply(name, normed) for name in ("q", "k", "v"))
@@ -91,18 +91,15 @@ class RelaxedRecursiveLike(loopedge.LoopedModule):
         # Past the trained count there are no pairs: the last one is used again.
         index = torch.arange(loops).clamp(max=self.loops - 1)
         return {
-            f"{m}.{name}.{factor}": values[index]
-            for m, layer in enumerate(self.layers)
-            for name, adapted in layer.maps.items()
-            for factor, values in (("a", adapted.a), ("b", adapted.b))
+            name: values[index]  # "0.maps.q.a", ...
+            for name, values in self.layers.named_parameters()
+            if name.endswith((".a", ".b"))
         }
 
     def prelude(self, input_ids: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         return self.embedding(input_ids), rotary_tables(input_ids.shape[1], self.head_size)
 
-    def core(
-        self, x: Tensor, context: tuple[Tensor, Tensor], row: dict[str, Tensor]
-    ) -> Tensor:
+    def core(self, x: Tensor, context: tuple[Tensor, Tensor], row: dict[str, Tensor]) -> Tensor:
         for m, layer in enumerate(self.layers):
             prefix = f"{m}."
             own = {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}

@@ -63,8 +63,8 @@ def fold_unit_scales(model: ir.Model) -> bool:
         axis = node.attributes.get_int("axis", -1)
         if shape is None or dtype is None or not _is_ones(node.inputs[1]):
             continue
-        normalised = list(shape)[axis:]
-        if any(not isinstance(size, int) for size in normalised):
+        normalised = [size for size in list(shape)[axis:] if isinstance(size, int)]
+        if len(normalised) != len(list(shape)[axis:]):
             continue
         ones = np.ones(normalised, dtype.numpy())
         name = "loopedge.ones." + "x".join(map(str, ones.shape)) + f".{dtype.name.lower()}"
