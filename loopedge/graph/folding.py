@@ -43,6 +43,24 @@ def fold_constants(model: ir.Model) -> None:
         )
         rewriter.rewrite(model)
     common.NameFixPass()(model)
+    _keep_names_apart(model)
+
+
+def _keep_names_apart(model: ir.Model) -> None:
+    """Rename values of Loop bodies that hide one of the graph around them.
+
+    The rewriter numbers the constants that it makes per graph; a body's would clash once it is
+    moved out.
+    """
+    taken: set[str | None] = set()
+    for graph in (model.graph, *model.graph.subgraphs()):
+        made = (output for node in graph for output in node.outputs)
+        for value in (*graph.inputs, *graph.initializers.values(), *made):
+            name, number = value.name, 1
+            while value.name in taken:
+                value.name = f"{name}.{number}"
+                number += 1
+            taken.add(value.name)
 
 
 def fold_unit_scales(model: ir.Model) -> bool:

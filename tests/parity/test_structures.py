@@ -29,7 +29,7 @@ from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.simplify import tidy
 from loopedge.graph.unrolling import find_core, unroll
 from loopedge.graph.weights import TABLE_PREFIX
-from loopedge.model.contract import LoopedModule, as_tuple
+from loopedge.model.contract import LoopedModule, Tensors, as_tuple
 from loopedge.quantizer.smoothing import smoothable
 from tests.parity.models import relative_error
 
@@ -264,6 +264,34 @@ def test_the_loop_count_can_be_an_input(tmp_path: Path) -> None:
         with torch.no_grad():
             (expected,) = as_tuple(model(*tensors, loops=loops))
         assert relative_error(session.run(feeds, loops=loops)["logits"], expected.numpy()) < 1e-4
+
+
+class PooledTwice(LoopedModule):
+    """Core and coda both hold two Unsqueezes in a row, for which one constant is made in each."""
+
+    loops = 2
+    input_names = ("inputs",)
+    output_names = ("outputs",)
+
+    def prelude(self, *inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return inputs[0] * 1.5, ()
+
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensor:
+        (x,) = as_tuple(state)
+        return torch.tanh(x + x.mean((1, 2))[:, None, None])
+
+    def coda(self, state: Tensors, context: Tensors) -> Tensor:
+        (x,) = as_tuple(state)
+        return x - x.mean((1, 2))[:, None, None]
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        return (torch.randn(2, 7, 8, generator=torch.Generator().manual_seed(0)),)
+
+
+def test_constants_of_body_and_graph_keep_their_names_apart(tmp_path: Path) -> None:
+    model = PooledTwice().eval()
+    loopedge.export(model, tmp_path / "pooled.onnx", example=model.example_inputs())
+    assert_agrees(tmp_path / "pooled.onnx", model, loops=2)
 
 
 def test_what_grouped_queries_give_is_not_smoothed(written: Written) -> None:
