@@ -58,6 +58,10 @@ def smoothable(model: ir.Model) -> dict[str, SmoothingGroup]:
         if name in groups or set(source.consumers()) != readers or source.is_graph_output():
             continue
         divided = _table_of(source) or _value_projection_of(source)
+        # With grouped queries a value channel reaches several of what attention gives: no division.
+        width = _array(weights[0]).shape[0]
+        if any(_array(value).shape[axis] != width for value, axis in divided):
+            continue
         if divided and not _read_elsewhere(weights, model):
             groups[name] = SmoothingGroup(weights, divided)
     return groups

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from loopedge.errors import InputError
+from loopedge.graph.folding import fold_unit_scales
 from loopedge.graph.layout import fold_weight_layouts
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
 from loopedge.graph.probe import probe, stack_probed, state_names
@@ -229,3 +230,38 @@ def test_metadata_round_trip_and_damage() -> None:
     properties["loopedge.loops"] = "three"
     with pytest.raises(InputError, match="damaged"):
         read_metadata(properties)
+
+
+@pytest.mark.parametrize(
+    "ones", ["ConstantOfShape <value = float[1] {1}> (shape)", "Expand (one, shape)"]
+)
+def test_a_norm_without_weights_gets_a_constant_scale(ones: str) -> None:
+    model = ir.from_onnx_text(
+        f"""<ir_version: 11, opset_import: ["": 23]>
+        agraph (float[B, S, 4] x) => (float[B, S, 4] y) <float one = {{1}}> {{
+          shape = Shape (x)
+          scale = {ones}
+          y = LayerNormalization <axis = -1> (x, scale)
+        }}"""
+    )
+    before = evaluate(model, x=X)["y"]
+    assert fold_unit_scales(model)
+    tidy(model)
+    assert [node.op_type for node in model.graph] == ["LayerNormalization"]
+    scale = model.graph[0].inputs[1]
+    assert scale is not None
+    assert scale.shape == (4,)
+    assert np.array_equal(evaluate(model, x=X)["y"], before)
+    assert not fold_unit_scales(model)
+
+
+def test_a_scale_that_is_not_one_stays() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 11, opset_import: ["": 23]>
+        agraph (float[B, S, 4] x) => (float[B, S, 4] y) {
+          shape = Shape (x)
+          scale = ConstantOfShape <value = float[1] {2}> (shape)
+          y = LayerNormalization <axis = -1> (x, scale)
+        }"""
+    )
+    assert not fold_unit_scales(model)

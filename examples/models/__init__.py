@@ -1,0 +1,1 @@
+"""The looped structures of the field, one small module each, under loopedge's contract."""
