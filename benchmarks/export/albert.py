@@ -22,6 +22,7 @@ import tempfile
 import venv
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,7 +30,9 @@ from transformers import AlbertConfig, AlbertModel
 
 import loopedge
 from loopedge.graph.artifact import artifact_files
-from loopedge.profiler.pipeline import Run
+
+if TYPE_CHECKING:
+    from loopedge.profiler.pipeline import Run
 
 MIB = 2**20
 LENGTH = 128
@@ -48,7 +51,9 @@ def make_albert() -> AlbertModel:
         num_hidden_layers=12,
         hidden_act="gelu_new",
     )
-    return AlbertModel(config).eval()
+    model: AlbertModel = AlbertModel(config)
+    model.train(mode=False)
+    return model
 
 
 def export_by_torch(model: AlbertModel, path: Path) -> None:
@@ -61,7 +66,9 @@ def export_by_torch(model: AlbertModel, path: Path) -> None:
         program = torch.onnx.export(
             model,
             (),
-            kwargs=dict(zip(names, (ids, torch.ones_like(ids), torch.zeros_like(ids)), strict=True)),
+            kwargs=dict(
+                zip(names, (ids, torch.ones_like(ids), torch.zeros_like(ids)), strict=True)
+            ),
             dynamo=True,
             opset_version=23,
             dynamic_shapes=dict.fromkeys(names, dims),
@@ -133,7 +140,11 @@ def main() -> int:
         }
     loop = runs["loopedge, loop"]
     bounds = [
-        ("bytes of the Loop file, against the parameters + 2 %", loop.file_bytes, 1.02 * parameters),
+        (
+            "bytes of the Loop file, against the parameters + 2 %",
+            loop.file_bytes,
+            1.02 * parameters,
+        ),
         *(
             (f"anonymous bytes of the Loop form, against {who}", loop.anon_bytes, run.anon_bytes)
             for who, run in runs.items()

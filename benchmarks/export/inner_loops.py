@@ -55,7 +55,9 @@ class Hierarchy(loopedge.LoopedModule):
         moved: Tensor = self.slow(slow + refined[0], None, (), {})
         return moved, refined[0]
 
-    def refine(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+    def refine(
+        self, state: tuple[Tensor], context: tuple[Tensor], row: dict[str, Tensor]
+    ) -> tuple[Tensor]:
         """Apply the fast layer once, the slow state injected."""
         refined: Tensor = self.fast(state[0] + context[0], None, (), {})
         return (refined,)

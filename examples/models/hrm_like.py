@@ -111,8 +111,8 @@ class HRMLike(loopedge.LoopedModule):
     def core(self, state: State, context: Context, row: dict[str, Tensor]) -> State:
         low, high = state
         embedded, *rotary = context
-        low = loopedge.inner_loop(  # type: ignore[assignment]
-            self.refine,  # type: ignore[arg-type]  # takes a tensor where a tuple is allowed too
+        low = loopedge.inner_loop(
+            self.refine,
             self.inner_loops,
             low,
             (high + embedded, *rotary),

@@ -184,6 +184,7 @@ def capture_parts(
     _check_dynamic("prelude", prelude, axes.inputs)
     for name, part in (("core", core), ("coda", coda)):
         _check_dynamic(name, part, axes.state + axes.context)
+    _check_reads_state(core, len(as_tuple(state)))
     return Parts(
         prelude=prelude,
         core=core,
@@ -366,6 +367,21 @@ def _users_line(error: Exception, cause: BaseException) -> str:
             if not file.startswith((*FOREIGN_CODE, "<")):
                 return f"{Path(file).name}, line {line}"
     return ""
+
+
+def _check_reads_state(core: ir.Model, states: int) -> None:
+    """Refuse a core that makes the same state of every other: nothing would be looped."""
+    pending, seen = list(core.graph.outputs), set(core.graph.outputs)
+    while pending:
+        maker = pending.pop().producer()
+        read = [] if maker is None else [value for value in maker.inputs if value is not None]
+        pending += [value for value in read if value not in seen]
+        seen.update(read)
+    if seen.isdisjoint(core.graph.inputs[:states]):
+        raise InputError(
+            "the core gives the same state whatever it is given: there is nothing to loop",
+            hint="core(state, context, row) must read its state",
+        )
 
 
 def _check_dynamic(part: str, captured: ir.Model, axes: tuple[AxisNames, ...]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from loopedge.model.contract import Tensors
 
 __all__ = ["InnerBody", "InnerRunner", "inner_loop", "run_inner", "running_inner_loops"]
 
+State = TypeVar("State", bound=Tensors)
 InnerBody = Callable[[Tensors, Tensors, dict[str, Tensor]], Tensors]
 InnerRunner = Callable[[InnerBody, int, Tensors, Tensors, Mapping[str, Tensor]], Tensors]
 
@@ -18,12 +20,12 @@ _RUNNER: ContextVar[InnerRunner | None] = ContextVar("loopedge_inner_runner", de
 
 
 def inner_loop(
-    body: InnerBody,
+    body: Callable[[State, Any, dict[str, Tensor]], State],
     loops: int,
-    state: Tensors,
+    state: State,
     context: Tensors = (),
     table: Mapping[str, Tensor] | None = None,
-) -> Tensors:
+) -> State:
     """Apply ``body`` several times inside a core.
 
     In PyTorch this is a ``for`` loop. The exporter writes it out inside the body of the outer Loop,
@@ -40,7 +42,7 @@ def inner_loop(
             the outer iteration.
 
     Returns:
-        The last state, in the form that ``body`` returns it.
+        The last state.
 
     Raises:
         InputError: The count is below 1, or a table has another number of rows.
@@ -54,7 +56,7 @@ def inner_loop(
                 f"the inner table {name} has shape {tuple(values.shape)}, axis 0 must be {loops}"
             )
     runner = _RUNNER.get() or run_inner
-    return runner(body, loops, state, context, rows)
+    return cast("State", runner(cast("InnerBody", body), loops, state, context, rows))
 
 
 def run_inner(

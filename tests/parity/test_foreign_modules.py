@@ -103,9 +103,15 @@ class ReachingTensor(Small):
         return state @ OUTSIDE_TENSOR.T
 
 
+class Ignoring(Small):
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        return context
+
+
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
+        (Ignoring, "the same state whatever it is given"),
         (Counting, "gives another result each time .* counts its calls"),
         (Noisy, "gives another result each time .* random numbers"),
         (Growing, r"changes state 0 from torch.float32 \(2, 7, 8\) to torch.float32 \(2, 8, 8\)"),
@@ -144,6 +150,33 @@ def check(model: Small, result: ExportResult, length: int = 5) -> None:
 def test_one_tensor_may_be_state_and_context(tmp_path: Path) -> None:
     model = Small()
     check(model, loopedge.export(model, tmp_path / "model.onnx"))
+
+
+class Doubled(Small):
+    """One tensor is two states, and both are outputs."""
+
+    output_names = ("first", "second")
+
+    def prelude(self, x: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
+        y = self.linear(x)
+        return (y, y), ()
+
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        first, second = state
+        return second, torch.tanh(self.linear(first) + second)
+
+    def coda(self, state: Tensors, context: Tensors) -> Tensors:
+        return state
+
+
+def test_one_tensor_may_be_two_states(tmp_path: Path) -> None:
+    model = Doubled()
+    result = loopedge.export(model, tmp_path / "model.onnx")
+    x = torch.randn(3, 5, WIDTH)
+    given = loopedge.Session(result.path).run({"inputs": x.numpy()})
+    with torch.no_grad():
+        for name, expected in zip(model.output_names, model(x), strict=True):
+            assert relative_error(given[name], expected.numpy()) < 1e-5
 
 
 class Positioned(Small):

@@ -59,7 +59,9 @@ class Refiner(loopedge.LoopedModule):
             (x,) = deep
         return x
 
-    def deepen(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+    def deepen(
+        self, state: tuple[Tensor], context: tuple[Tensor], row: dict[str, Tensor]
+    ) -> tuple[Tensor]:
         ((x,), (slow,)) = state, context
         return (x + torch.tanh(self.deepest(x * slow)),)
 

@@ -1,6 +1,5 @@
 """The looped structures of the field (examples/models) through export, against PyTorch."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -367,10 +366,6 @@ def test_rows_halt_at_different_loops_and_as_they_would_alone(name: str) -> None
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-@pytest.mark.skipif(
-    "exit" not in inspect.signature(loopedge.export).parameters,
-    reason="loopedge.export knows no early exit",
-)
 @pytest.mark.parametrize("name", HALTING)
 def test_the_exported_loop_halts_as_pytorch_does(name: str, tmp_path: Path) -> None:
     model = _eager(name)
