@@ -11,6 +11,7 @@ from loopedge.errors import InputError
 from loopedge.exporter.axes import Axes, AxisNames
 from loopedge.exporter.capture import Parts
 from loopedge.graph.editing import initializer
+from loopedge.graph.opsets import IR_VERSIONS
 from loopedge.graph.weights import TABLE_PREFIX
 
 __all__ = ["Plan", "assemble_loop"]
@@ -74,8 +75,7 @@ def assemble_loop(parts: Parts, axes: Axes, plan: Plan) -> ir.Model:
         opset_imports={"": plan.opset},
         name="loopedge",
     )
-    # IR 10 is what opset 20 and 21 runtimes read; opset 23 came with IR 11.
-    return ir.Model(graph, ir_version=11 if plan.opset >= 23 else 9, producer_name="loopedge")
+    return ir.Model(graph, ir_version=IR_VERSIONS[plan.opset], producer_name="loopedge")
 
 
 class _Weights:
