@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loopedge.errors import InputError
 
-__all__ = ["ArtifactMetadata", "read_metadata", "write_metadata"]
+__all__ = ["PREFIX", "ArtifactMetadata", "read_metadata", "write_metadata"]
 
 PREFIX = "loopedge."
 Form = Literal["loop", "unrolled", "scan"]
@@ -35,6 +35,9 @@ class ArtifactMetadata(BaseModel):
     max_rel_error: float | None = None
     task: dict[str, Any] = Field(default_factory=dict)
     quantization: dict[str, Any] | None = None
+    storage: Literal["float16"] | None = Field(
+        default=None, description="Type of the weights where it is not what they are computed in."
+    )
 
 
 def read_metadata(properties: Mapping[str, str]) -> ArtifactMetadata | None:
