@@ -69,6 +69,7 @@ def verify_artifact(
     tables: Mapping[str, Array],
     loops: int,
     tolerance: float = TOLERANCE,
+    prepare: Callable[[Path], Path] | None = None,
 ) -> Measured:
     """Run every case in ONNX Runtime and in PyTorch and compare.
 
@@ -82,6 +83,7 @@ def verify_artifact(
         tables: Timestep tables as exported, without the prefix.
         loops: Iterations that run where a case names no count.
         tolerance: Largest allowed max |y - ref| / max |ref|.
+        prepare: Makes of each file the one that is loaded, in another format.
 
     Returns:
         The largest errors found.
@@ -96,11 +98,12 @@ def verify_artifact(
     }
     worst_abs = worst_rel = 0.0
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".verify.") as folder:
-        sessions = {False: Session(path, threads=1)}
+        load = prepare or Path
+        sessions = {False: Session(load(path), threads=1)}
         if any(case.random_rows for case in cases) and tables:
             randomised = Path(folder) / path.name
             _write_with_tables(path, randomised, random_tables)
-            sessions[True] = Session(randomised, threads=1)
+            sessions[True] = Session(load(randomised), threads=1)
         for seed, case in enumerate(cases):
             inputs = make_inputs(case.batch, case.sequence, seed)
             rows = random_tables if case.random_rows else tables

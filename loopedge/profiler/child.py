@@ -42,7 +42,7 @@ def _serve(request: dict[str, Any]) -> None:
         inputs = {name: stored[name] for name in stored.files}
     if request["provider"] == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
-    options = session_options(request["threads"])
+    options = session_options(request["threads"], model=request["model"])
     if request.get("trace"):
         options.enable_profiling = True
         options.profile_file_prefix = request["trace"]

@@ -13,7 +13,7 @@ def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL.pt", help="A loopedge checkpoint.")],
     path: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Target; default: MODEL.onnx beside the checkpoint."),
+        typer.Option("--output", "-o", help="Target; default: MODEL.onnx or MODEL.ort beside it."),
     ] = None,
     form: Annotated[
         Literal["loop", "unrolled"],
@@ -28,6 +28,14 @@ def export(
     opset: Annotated[
         int, typer.Option(help="23 has fused norm and attention; 18 to 22 are decomposed.")
     ] = 23,
+    format: Annotated[
+        Literal["onnx", "ort"],
+        typer.Option(help="ONNX, or ORT format for reduced builds of ONNX Runtime."),
+    ] = "onnx",
+    storage: Annotated[
+        Literal["float32", "float16"],
+        typer.Option(help="float16 rounds the weights and halves the file."),
+    ] = "float32",
     padding: Annotated[
         bool | None,
         typer.Option(
@@ -47,11 +55,13 @@ def export(
         with output.status(f"exporting {model}"):
             result = loopedge.export(
                 model,
-                path or model.with_suffix(".onnx"),
+                path or model.with_suffix(f".{format}"),
                 form=form,
                 loops=loops,
                 dynamic_loops=dynamic_loops,
                 opset=opset,
+                format=format,
+                storage=storage,
                 padding=padding,
                 force=force,
             )
