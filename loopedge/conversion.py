@@ -1,5 +1,7 @@
 """Convert an ONNX artifact to ORT format, for minimal and mobile builds of ONNX Runtime."""
 
+import errno
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from loopedge.graph.artifact import open_artifact, write_artifact
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
 from loopedge.graph.ort_format import ORT_SUFFIX, is_ort_format, required_operators
-from loopedge.graph.weights import weight_bytes
+from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
 from loopedge.runtime import Session
 from loopedge.session_options import session_options
 
@@ -51,8 +53,8 @@ FLOAT16_NOTE = (
     "when it loads it"
 )
 
-EXTRA_BYTES = 64 * 1024
-"""Weights that a conversion may add: constants that were folded, rows of tables read by a constant."""
+EXTRA_BYTES = 4096
+"""Weights that a conversion may add beside the rows of tables: constants that were folded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +201,8 @@ def convert_file(source: Path, target: Path) -> Path:
             disabled_optimizers=["ConstantFolding"] if narrow else None,
         )
     except Exception as error:  # onnxruntime raises a kind of its own per failure
+        if shutil.disk_usage(target.parent).free < source.stat().st_size:
+            raise OSError(errno.ENOSPC, "no space left", str(target)) from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{source} cannot be converted: {reason.removeprefix('[ONNXRuntimeError] : ')}",
@@ -247,8 +251,13 @@ def _check_weights(source: ir.Model, staged: Path) -> None:
         if value.const_value is not None
     )
     stored, before = weight_bytes(converted), weight_bytes(source)
-    allowed = before + max(EXTRA_BYTES, before // 50)
-    if stored > allowed or bodies > EXTRA_BYTES:
+    tables = sum(
+        value.const_value.nbytes
+        for name, value in source.graph.initializers.items()
+        if name.startswith((TABLE_PREFIX, RANGE_PREFIX)) and value.const_value is not None
+    )
+    extra = tables + max(EXTRA_BYTES, before // 50)
+    if stored > (allowed := before + extra) or bodies > extra:
         raise VerificationError(
             f"the ORT format file holds {stored:,} bytes of weights, {bodies:,} of them in a body; "
             f"its source holds {before:,}",

@@ -52,16 +52,28 @@ def required_operators(path: Path) -> str:
     Each line names a domain, an opset and its operators, with the types they are used with: a build
     with ``--enable_reduced_operator_type_support`` leaves the other types out, any other ignores them.
     """
-    tools = _tools()
-    types = tools.OperatorTypeUsageManager()
-    found: dict[str, dict[int, set[str]]] = {}
-    tools.OrtFormatModelProcessor(str(path), found, types).process()
+    types = _tools().OperatorTypeUsageManager()
+    found: dict[tuple[str, int], set[str]] = {}
+    _add_operators(_open(path).Graph(), {}, found, types)
     lines = [f"# Operators of {path.name}"]
-    for domain, opsets in sorted(found.items()):
-        for opset, names in sorted(opsets.items()):
-            told = [f"{name}{types.get_config_entry(domain, name) or ''}" for name in sorted(names)]
-            lines.append(f"{domain};{opset};{','.join(told)}")
+    for (domain, opset), names in sorted(found.items()):
+        told = [f"{name}{types.get_config_entry(domain, name) or ''}" for name in sorted(names)]
+        lines.append(f"{domain};{opset};{','.join(told)}")
     return "\n".join(lines) + "\n"
+
+
+def _add_operators(
+    graph: Any, outer: Mapping[bytes, Any], found: dict[tuple[str, int], set[str]], types: Any
+) -> None:
+    arguments = [graph.NodeArgs(i) for i in range(graph.NodeArgsLength())]
+    scope = {**outer, **{argument.Name(): argument.Type() for argument in arguments}}
+    for node in (graph.Nodes(i) for i in range(graph.NodesLength())):
+        key = (_text(node.Domain()) or "ai.onnx", node.SinceVersion())
+        found.setdefault(key, set()).add(_text(node.OpType()))
+        types.process_node(node, scope)
+        for attribute in (node.Attributes(i) for i in range(node.AttributesLength())):
+            if attribute.Type() == GRAPH:
+                _add_operators(attribute.G(), scope, found, types)
 
 
 def _tools() -> Any:

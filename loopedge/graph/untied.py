@@ -66,6 +66,9 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
             hint="profile a model that loopedge exported, or leave out --untied",
         )
     for name in names:
+        for cast in [node for node, _ in graph.initializers[name].uses()]:
+            if cast.op_type == "Cast" and not cast.outputs[0].uses():
+                graph.remove(cast, safe=True)
         if not graph.initializers[name].uses():
             del graph.initializers[name]
     metadata = read_metadata(twin.metadata_props)
