@@ -4,11 +4,14 @@ ONNX Runtime ships the reader of its own format; what it reads is put into onnx_
 that inspects or measures a graph takes an ``.ort`` file too. Nothing writes the format but ONNX Runtime.
 """
 
-import logging
+import importlib
+import importlib.util
 import mmap
 import struct
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import onnx
@@ -20,6 +23,10 @@ __all__ = ["ORT_SUFFIX", "is_ort_format", "read_ort", "required_operators"]
 
 ORT_SUFFIX = ".ort"
 """By this ending ONNX Runtime knows the format of a file."""
+
+FLATBUFFERS = "ort_flatbuffers_py"
+PROCESSORS = "ort_format_model"
+"""Packages of ONNX Runtime's reader, by the names that it knows itself by."""
 
 IDENTIFIER = b"ORTM"
 WHOLE_BYTES = 8
@@ -52,7 +59,8 @@ def required_operators(path: Path) -> str:
     Each line names a domain, an opset and its operators, with the types they are used with: a build
     with ``--enable_reduced_operator_type_support`` leaves the other types out, any other ignores them.
     """
-    types = _tools().OperatorTypeUsageManager()
+    _reader(f"{FLATBUFFERS}.fbs")
+    types = _reader(f"{PROCESSORS}.operator_type_usage_processors").OperatorTypeUsageManager()
     found: dict[tuple[str, int], set[str]] = {}
     _add_operators(_open(path).Graph(), {}, found, types)
     lines = [f"# Operators of {path.name}"]
@@ -76,27 +84,26 @@ def _add_operators(
                 _add_operators(attribute.G(), scope, found, types)
 
 
-def _tools() -> Any:
-    """Import ONNX Runtime's reader, which would set up logging for the whole program."""
-    root = logging.getLogger()
-    handlers = list(root.handlers)
-    from onnxruntime.tools import ort_format_model
+def _reader(name: str) -> Any:
+    """Import a module of ONNX Runtime's own reader of the format.
 
-    for handler in root.handlers[:]:
-        if handler not in handlers:
-            root.removeHandler(handler)
-    return ort_format_model
+    Not by way of ``onnxruntime.tools``: that imports torch where it is installed, and sets up logging.
+    """
+    (runtime,) = importlib.util.find_spec("onnxruntime").submodule_search_locations  # type: ignore[union-attr,misc]
+    folder = Path(runtime) / "tools" / "ort_format_model"
+    for package, place in ((FLATBUFFERS, folder / FLATBUFFERS), (PROCESSORS, folder)):
+        if package not in sys.modules:
+            sys.modules[package] = ModuleType(package)
+            sys.modules[package].__path__ = [str(place)]
+    return importlib.import_module(name)
 
 
 def _open(path: Path) -> Any:
-    _tools()
-    from ort_flatbuffers_py.fbs import InferenceSession  # type: ignore[import-not-found]
-
+    session = _reader(f"{FLATBUFFERS}.fbs.InferenceSession").InferenceSession
     with path.open("rb") as source:
         buffer = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
     if buffer[4:8] != IDENTIFIER:
         raise ValueError("no identifier")
-    session = InferenceSession.InferenceSession
     return session.GetRootAs(buffer, 0).Model()
 
 
@@ -187,11 +194,9 @@ def _tensor(stored: Any) -> ir.TensorProtocol:
 
 
 def _type(stored: Any) -> tuple[ir.TypeProtocol | None, ir.Shape | None]:
-    from ort_flatbuffers_py.fbs import TensorTypeAndShape
-
     if stored is None or stored.ValueType() != 1 or stored.Value() is None:
         return None, None
-    tensor = TensorTypeAndShape.TensorTypeAndShape()
+    tensor = _reader(f"{FLATBUFFERS}.fbs.TensorTypeAndShape").TensorTypeAndShape()
     tensor.Init(stored.Value().Bytes, stored.Value().Pos)
     shape = tensor.Shape()
     dims: list[int | str | None] | None = None
