@@ -45,8 +45,9 @@ next level ('all') only adds layouts that belong to one kind of processor."""
 TOLERANCE = 1e-4
 """Largest allowed max |y - ref| / max |ref| of a float model."""
 
-QUANTIZED_TOLERANCE = 2e-2
-"""The same for a quantized one: where a float sum differs in its last bit, a rounding can flip."""
+QUANTIZED_TOLERANCE = 5e-2
+"""The same for a quantized one: where a float sum differs in its last bit, a rounding can flip, and that
+grows through the loop (2e-2 between releases, docs/reach.md)."""
 
 FLOAT16_NOTE = (
     "float16 weights are widened in every inference: ONNX Runtime folds nothing of an ORT format file "

@@ -205,7 +205,8 @@ def judge(found: dict[File, list[Loaded]], releases: list[str]) -> list[tuple[st
             for release, one in zip(releases, loaded, strict=True)
             if file.opset == opset and one.refused and file.kind in {"float32", "int8"}
         ]
-        bounds.append((f"opset {opset}, float32 and int8, loads on all: {refused}", not refused))
+        text = f"opset {opset}, float32 and int8, refused: {', '.join(refused) or 'nowhere'}"
+        bounds.append((text, not refused))
     for release in releases:
         for kind in ("float32", "int8"):
             loop = [anon("loop", kind, loops, release) for loops in LOOPS]
