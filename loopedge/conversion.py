@@ -54,6 +54,9 @@ FLOAT16_NOTE = (
     "when it loads it"
 )
 
+FOREIGN_SEQUENCE = 8
+"""Positions that a model is checked on that loopedge did not write."""
+
 EXTRA_BYTES = 4096
 """Weights that a conversion may add beside the rows of tables: constants that were folded."""
 
@@ -114,10 +117,11 @@ def convert(
     started = time.perf_counter()
     marks: list[float] = []
     errors: list[float] = []
+    notes = [FLOAT16_NOTE] if metadata is not None and metadata.storage == "float16" else []
 
     def verify(staged: Path) -> None:
         marks.append(time.perf_counter())
-        _check_weights(graph, staged)
+        notes.extend(_check_weights(graph, staged))
         errors.extend(_compare(graph, source, staged, threads))
         marks.append(time.perf_counter())
 
@@ -139,7 +143,7 @@ def convert(
         max_rel_error=max(errors),
         verified=True,
         cases=len(errors),
-        notes=_notes(metadata),
+        notes=notes,
         seconds={"convert": marks[0] - started, "verify": marks[1] - marks[0]},
     )
 
@@ -242,8 +246,11 @@ def _write(source: Path, target: Path, verify: Callable[[Path], None]) -> list[P
     return [target, config_path(target)]
 
 
-def _check_weights(source: ir.Model, staged: Path) -> None:
-    """Hold that each weight is stored once, and none in a body, where it would be copied."""
+def _check_weights(source: ir.Model, staged: Path) -> list[str]:
+    """Hold that each weight is stored once, and none in a body, where it would be copied.
+
+    Of a file that loopedge did not write this is not promised: what it costs becomes a note.
+    """
     converted = open_artifact(staged)
     bodies = sum(
         value.const_value.nbytes
@@ -258,24 +265,28 @@ def _check_weights(source: ir.Model, staged: Path) -> None:
         if name.startswith((TABLE_PREFIX, RANGE_PREFIX)) and value.const_value is not None
     )
     extra = tables + max(EXTRA_BYTES, before // 50)
-    if stored > (allowed := before + extra) or bodies > extra:
-        raise VerificationError(
-            f"the ORT format file holds {stored:,} bytes of weights, {bodies:,} of them in a body; "
-            f"its source holds {before:,}",
-            measured=stored,
-            allowed=allowed,
-        )
+    if stored <= (allowed := before + extra) and bodies <= extra:
+        return []
+    told = (
+        f"the ORT format file holds {stored:,} bytes of weights, {bodies:,} of them in a body; "
+        f"its source holds {before:,}"
+    )
+    if read_metadata(source.metadata_props) is None:
+        return [told]
+    raise VerificationError(told, measured=stored, allowed=allowed)
 
 
 def _compare(graph: ir.Model, source: Path, staged: Path, threads: int | None) -> list[float]:
-    """Return the relative error of each case; batches 1 and 3, one position and the trained length."""
+    """Return the relative error of each case: batches 1 and 3, one position and the trained length."""
     metadata = read_metadata(graph.metadata_props)
     quantized = metadata is None or metadata.quantization is not None
     tolerance = QUANTIZED_TOLERANCE if quantized else TOLERANCE
     first, second = Session(source, threads=threads), Session(staged, threads=threads)
     errors: list[float] = []
+    # How many positions a foreign model takes is not known.
+    longest = FOREIGN_SEQUENCE if metadata is None else min(default_sequence(graph), 128)
     for batch in (1, 3):
-        for sequence in (1, min(default_sequence(graph), 128)):
+        for sequence in (1, longest):
             feeds = generate_inputs(graph, batch=batch, sequence=sequence, seed=len(errors))
             expected, given = first.run(feeds), second.run(feeds)
             error = max(_error(given[name], expected[name]) for name in expected)
@@ -296,9 +307,5 @@ def _error(given: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
     difference = np.abs(given.astype(np.float64) - expected)
     if not np.array_equal(np.isnan(given), np.isnan(expected)):
         return float("inf")
-    scale = float(np.max(np.abs(expected), initial=0.0))
+    scale = float(np.nanmax(np.abs(expected), initial=0.0))
     return float(np.nanmax(difference, initial=0.0)) / (scale or 1.0)
-
-
-def _notes(metadata: ArtifactMetadata | None) -> list[str]:
-    return [FLOAT16_NOTE] if metadata is not None and metadata.storage == "float16" else []

@@ -118,7 +118,7 @@ def test_a_selectable_loop_count_survives_the_conversion(
     assert session.run(feeds, loops=9)["logits"].shape == (2, 5, 50)
 
 
-def test_a_weight_in_the_body_is_refused_by_the_conversion(
+def test_a_weight_in_the_body_is_refused_in_what_loopedge_wrote(
     tmp_path: Path, exported: Exporter
 ) -> None:
     model = open_artifact(exported("tokens"))
@@ -135,6 +135,11 @@ def test_a_weight_in_the_body_is_refused_by_the_conversion(
         loopedge.convert(copied, tmp_path / "copied.ort")
     assert not list(tmp_path.glob("copied.*ort*"))
     assert not list(tmp_path.glob("*.config"))
+    model.metadata_props.clear()
+    foreign = tmp_path / "foreign.onnx"
+    write_artifact(model, foreign)
+    (note,) = loopedge.convert(foreign, tmp_path / "foreign.ort").notes
+    assert "in a body" in note
 
 
 @pytest.mark.parametrize("ops", ["microsoft", "standard"])
