@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from loopedge.conversion import ConvertResult, convert
     from loopedge.exporter.pipeline import ExportResult, export
     from loopedge.inspection import Inspection, inspect
     from loopedge.model.checkpoint import load, save
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConvertResult",
     "ExportResult",
     "Inspection",
     "LoopedConfig",
@@ -29,6 +31,7 @@ __all__ = [
     "ProfileResult",
     "QuantizeResult",
     "Session",
+    "convert",
     "export",
     "inner_loop",
     "inspect",
@@ -39,6 +42,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ConvertResult": "loopedge.conversion",
     "ExportResult": "loopedge.exporter.pipeline",
     "Inspection": "loopedge.inspection",
     "LoopedConfig": "loopedge.model.config",
@@ -47,6 +51,7 @@ _HOMES = {
     "ProfileResult": "loopedge.profiler.pipeline",
     "QuantizeResult": "loopedge.quantizer.pipeline",
     "Session": "loopedge.runtime",
+    "convert": "loopedge.conversion",
     "export": "loopedge.exporter.pipeline",
     "inner_loop": "loopedge.model.inner",
     "inspect": "loopedge.inspection",

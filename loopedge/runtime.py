@@ -41,7 +41,7 @@ class Session:
     """An exported model, ready to run.
 
     Args:
-        path: The ``.onnx`` file; its external data stands beside it.
+        path: The ``.onnx`` file, its external data beside it, or an ``.ort`` file.
         threads: Threads inside an operator; default: ONNX Runtime's own choice.
         device: ``cpu`` or ``cuda``.
 
@@ -60,7 +60,7 @@ class Session:
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}, at least 1 is needed", hint="--threads 1")
         provider = _provider(device)
-        options = session_options(threads)
+        options = session_options(threads, model=source)
         try:
             self.session = ort.InferenceSession(str(source), options, providers=[provider])
         except Exception as error:  # onnxruntime raises a kind of its own per failure

@@ -16,7 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 from loopedge.errors import BudgetError, InputError
-from loopedge.graph.artifact import open_artifact, write_artifact
+from loopedge.graph.artifact import write_artifact
+from loopedge.graph.storage import open_in_float32
 from loopedge.graph.weights import linears, loop_name, weight_bytes
 from loopedge.latency import time_in_turns
 from loopedge.quantizer.pipeline import QuantizeResult
@@ -112,7 +113,7 @@ def meet_budget(
     """
     _check_budget(model, loss, max_drop, threads)
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
-        trials = _Trials(open_artifact(model), recipe, loss, Path(folder), threads)
+        trials = _Trials(open_in_float32(model), recipe, loss, Path(folder), threads)
         whole = trials.measure({})
         plan: dict[str, int] = {}
         sensitivity: list[LinearSensitivity] = []

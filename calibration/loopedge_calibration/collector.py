@@ -10,9 +10,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.artifact import open_artifact
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.probe import activation_of, probe, stack_probed
+from loopedge.graph.storage import open_in_float32
 from loopedge.graph.weights import Linear, in_core, linears, loop_count, loop_name
 from loopedge.quantizer.ranges import Granularity, RangeTable, TensorRange, weights_sha256
 from loopedge.quantizer.recipe import check_one_loop
@@ -80,7 +80,7 @@ def collect(
         )
     if samples is not None and samples < 1:
         raise InputError(f"samples is {samples}, at least 1 is needed", hint="--samples 64")
-    graph = open_artifact(model)
+    graph = open_in_float32(model)
     metadata = read_metadata(graph.metadata_props)
     if metadata is not None and metadata.quantization is not None:
         raise InputError(f"{model} is quantized already", hint="loopedge export model.pt")

@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from loopedge.data.task import Task, task_from_dict
 from loopedge.errors import InputError
-from loopedge.graph.artifact import open_artifact
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import read_metadata
+from loopedge.graph.storage import open_in_float32
 from loopedge.quantizer.compare import longest_generated
 from loopedge.runtime import LOOPS_INPUT, Session
 from loopedge_calibration.readers import BATCH, Feeds, Samples
@@ -166,7 +166,7 @@ def choose_loss(
         raise InputError(
             f"metric {metric!r} is not known, known are {', '.join(METRICS)}", hint="--metric task"
         )
-    graph, reference = open_artifact(model), Session(model, threads=threads)
+    graph, reference = open_in_float32(model), Session(model, threads=threads)
     metadata = read_metadata(graph.metadata_props)
     described = metadata.task if metadata else {}
     if metric == "task" and not described:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loopedge.errors import InputError
 from loopedge.files import check_target
-from loopedge.graph.artifact import open_artifact
+from loopedge.graph.storage import open_in_float32
 from loopedge.quantizer.pipeline import QuantizeResult, quantize_by
 from loopedge.quantizer.ranges import Granularity, read_ranges
 from loopedge.quantizer.recipe import Recipe
@@ -93,7 +93,7 @@ def calibrate_and_quantize(
             hint="leave out --ranges-file and --save-ranges, or --scheme static",
         )
     table, inputs = None, None
-    graph = open_artifact(model)
+    graph = open_in_float32(model)
     if static and ranges_file is not None:
         table = read_ranges(ranges_file)
     elif static:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from loopedge_cli.output import Result
 
 __all__ = [
+    "convert_view",
     "export_view",
     "inference_view",
     "inspection_view",
@@ -60,12 +61,35 @@ def export_view(result: "Result") -> "RenderableType":
         ("form", f"{told['form']}, {_count(told['loops'], 'loop')}, opset {told['opset']}"),
         (
             "weights",
-            f"{size_text(told['weight_bytes'])} stored once, "
+            f"{size_text(told['weight_bytes'])} stored once"
+            + (f" in {told['storage']}" if told["storage"] != "float32" else "")
+            + ", "
             f"{_count(len(told['tied_weights']), 'tensor')} tied",
         ),
         (
             "verified",
             f"[green]against PyTorch[/green]{cases}, "
+            f"largest relative error {told['max_rel_error']:.1e}",
+        ),
+        ("seconds", _seconds_text(told["seconds"])),
+        *_file_rows(told["files"]),
+    ]
+    return _page(Path(told["path"]).name, rows)
+
+
+def convert_view(result: "Result") -> "RenderableType":
+    """Show a `ConvertResult`."""
+    told = result.to_json()
+    rows = [
+        ("source", _plain(told["source"])),
+        (
+            "operators",
+            f"{_count(len(told['operators']), 'kind')}, optimization level {told['optimization']}",
+        ),
+        ("weights", f"{size_text(told['weight_bytes'])} stored once"),
+        (
+            "verified",
+            f"[green]against its source[/green] on {told['cases']} cases, "
             f"largest relative error {told['max_rel_error']:.1e}",
         ),
         ("seconds", _seconds_text(told["seconds"])),

@@ -13,6 +13,7 @@ from loopedge.exporter.capture import Parts
 from loopedge.exporter.loop_node import EarlyExit, loop_node, replace_markers
 from loopedge.exporter.pieces import Piece, Weights, connect, copy_shape, name_dims, take_apart
 from loopedge.graph.editing import initializer
+from loopedge.graph.opsets import IR_VERSIONS
 from loopedge.graph.unrolling import CORE_NAME
 from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.runtime import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
@@ -98,8 +99,7 @@ def assemble_loop(parts: Parts, axes: Axes, plan: Plan) -> ir.Model:
         opset_imports={"": plan.opset},
         name="loopedge",
     )
-    # IR 10 is what opset 20 and 21 runtimes read; opset 23 came with IR 11.
-    return ir.Model(graph, ir_version=11 if plan.opset >= 23 else 9, producer_name="loopedge")
+    return ir.Model(graph, ir_version=IR_VERSIONS[plan.opset], producer_name="loopedge")
 
 
 def _name_all_dims(parts: Parts, axes: Axes) -> None:

@@ -1,7 +1,8 @@
 """Export a looped model: capture, assemble, write, verify."""
 
+import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,27 +12,38 @@ import torch
 from torch import Tensor, nn
 
 import loopedge
+from loopedge.conversion import check_ort_target, convert_file, write_converted
 from loopedge.errors import InputError
 from loopedge.exporter.assembly import HaltPart, Plan, assemble_loop
 from loopedge.exporter.axes import LONGEST_CHECKED, Axes, AxisNames, find_axes, resize
 from loopedge.exporter.capture import capture_halt, capture_parts
 from loopedge.exporter.exits import Exit, Halt, parse_exit
+from loopedge.exporter.rounding import Rounded, check_storage, round_weights, storage_notes
 from loopedge.exporter.subject import MASK, Subject, open_subject
-from loopedge.exporter.verify import Case, Measured, resized_examples, verify_artifact
+from loopedge.exporter.verify import (
+    TOLERANCE,
+    Case,
+    Measured,
+    resized_examples,
+    verify_artifact,
+)
 from loopedge.files import check_target
 from loopedge.graph.artifact import write_artifact
 from loopedge.graph.attention import merge_head_axes
 from loopedge.graph.folding import fold_constants
 from loopedge.graph.layout import fold_weight_layouts
 from loopedge.graph.metadata import ArtifactMetadata, Form, write_metadata
+from loopedge.graph.opsets import IR_VERSIONS, check_versions
+from loopedge.graph.ort_format import ORT_SUFFIX, is_ort_format
 from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
+from loopedge.graph.storage import store_float16
 from loopedge.graph.unrolling import unroll
 from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
 from loopedge.runtime import TOLERANCE_INPUT
 
 __all__ = ["ExportResult", "export"]
 
-OPSETS = (18, 20, 21, 22, 23)
+OPSETS = tuple(IR_VERSIONS)
 """Opsets that are written; 23 has fused norm and attention, the others decompose them."""
 
 
@@ -40,10 +52,15 @@ class ExportResult:
     """What an export wrote and how well it agrees with PyTorch."""
 
     path: str
+    format: str
     form: str
     loops: int
     exit: str | None
     opset: int
+    ir_version: int
+    storage: str
+    kept_float32: list[dict[str, str]]
+    rounding_error: float | None
     files: list[dict[str, Any]]
     weight_bytes: int
     tied_weights: list[TiedWeight]
@@ -69,6 +86,8 @@ def export(
     exit: str | None = None,
     inner: Literal["loop", "unrolled"] = "unrolled",
     opset: int = 23,
+    format: Literal["onnx", "ort"] = "onnx",
+    storage: Literal["float32", "float16"] = "float32",
     padding: bool | None = None,
     weights: str | Path | None = None,
     example: tuple[Tensor, ...] | None = None,
@@ -89,6 +108,8 @@ def export(
             default: the model's own, where it has one.
         inner: What becomes of `loopedge.inner_loop`: written out in the body, or a Loop of its own.
         opset: 23 (fused norm and attention), or 18 to 22 (decomposed).
+        format: ``onnx``, or ``ort`` for reduced builds of ONNX Runtime, as `loopedge.convert`.
+        storage: ``float16`` rounds the weights and halves the file; computed is in float32.
         padding: Take an ``attention_mask``; default: what the model was configured for.
         weights: File of the weights of ``package.module:factory``.
         example: Example inputs, for modules that are not ours; axis 0 batch, axis 1 sequence;
@@ -105,7 +126,8 @@ def export(
     """
     target = Path(path)
     _check_options(form=form, loops=loops, dynamic_loops=dynamic_loops, inner=inner, opset=opset)
-    check_target(target, force=force)
+    check_storage(storage)
+    _check_format(target, format, force=force)
     subject = open_subject(model, padding=padding, example=example, weights=weights)
     rule = parse_exit(exit, subject.module)
     if rule is not None and form == "unrolled":
@@ -122,6 +144,9 @@ def export(
             for name, values in subject.looped.timestep_table(count).items()
         }
     _check_tables(tables, count)
+    original = subject.module
+    rounded = round_weights(original) if storage == "float16" else Rounded(module=original, kept=[])
+    subject = replace(subject, module=rounded.module)
     parts = capture_parts(
         subject.module, subject.example, axes, opset=opset, inner_loops=inner == "loop"
     )
@@ -143,36 +168,57 @@ def export(
     if form == "unrolled":
         graph = unroll(graph, count)
         tidy(graph)
-    metadata = _metadata(subject, axes, graph, plan, form=form, rule=rule)
+    if storage == "float16":
+        store_float16(graph)
+    metadata = _metadata(subject, axes, graph, plan, form=form, rule=rule, storage=storage)
     write_metadata(metadata, graph.metadata_props)
     assembled = time.perf_counter()
 
-    checked: list[tuple[Measured, float]] = []
+    checked: list[tuple[Measured, float | None, float]] = []
 
     def verify(staged: Path) -> ArtifactMetadata:
         begun = time.perf_counter()
-        measured = verify_artifact(
-            staged,
-            subject.module,
-            _cases(subject, axes, count, plan, rule),
-            subject.make_inputs or resized_examples(subject.example, axes),
-            input_names=plan.input_names,
-            output_names=plan.output_names,
-            tables=tables,
-            loops=count,
-            halt=halt,
-        )
-        checked.append((measured, time.perf_counter() - begun))
+        check_versions(staged, opset)
+
+        def against(module: nn.Module, cases: list[Case], tolerance: float) -> Measured:
+            return verify_artifact(
+                staged,
+                module,
+                cases,
+                subject.make_inputs or resized_examples(subject.example, axes),
+                input_names=plan.input_names,
+                output_names=plan.output_names,
+                tables=tables,
+                loops=count,
+                halt=halt,
+                tolerance=tolerance,
+                prepare=_to_ort if format == "ort" else None,
+            )
+
+        cases = _cases(subject, axes, count, plan, rule)
+        measured = against(subject.module, cases, TOLERANCE)
+        moved = None
+        if storage == "float16":
+            moved = against(
+                original, [case for case in cases if not (case.random_rows or case.stop)], math.inf
+            ).max_rel_error
+        checked.append((measured, moved, time.perf_counter() - begun))
         return metadata.model_copy(update={"max_rel_error": measured.max_rel_error})
 
-    files = write_artifact(graph, target, force=force, verify=verify)
-    measured, verify_seconds = checked[0]
+    write = write_converted if format == "ort" else write_artifact
+    files = write(graph, target, force=force, verify=verify)
+    measured, rounding_error, verify_seconds = checked[0]
     return ExportResult(
         path=str(target),
+        format=format,
         form=form,
         loops=count,
         exit=None if rule is None else str(rule),
         opset=opset,
+        ir_version=IR_VERSIONS[opset],
+        storage=storage,
+        kept_float32=rounded.kept,
+        rounding_error=rounding_error,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
         weight_bytes=weight_bytes(graph),
         tied_weights=tied_weights(graph),
@@ -180,7 +226,10 @@ def export(
         max_rel_error=measured.max_rel_error,
         verified=True,
         cases=measured.cases,
-        notes=_notes(subject, axes, count),
+        notes=[
+            *_notes(subject, axes, count),
+            *storage_notes(graph, format, rounded.kept, rounding_error),
+        ],
         seconds={
             "capture": captured - started,
             "assemble": assembled - captured,
@@ -205,7 +254,14 @@ def _notes(subject: Subject, axes: Axes, loops: int) -> list[str]:
 
 
 def _metadata(
-    subject: Subject, axes: Axes, graph: ir.Model, plan: Plan, *, form: Form, rule: Exit | None
+    subject: Subject,
+    axes: Axes,
+    graph: ir.Model,
+    plan: Plan,
+    *,
+    form: Form,
+    rule: Exit | None,
+    storage: str,
 ) -> ArtifactMetadata:
     return ArtifactMetadata(
         version=loopedge.__version__,
@@ -222,6 +278,7 @@ def _metadata(
         tables=[name for name in graph.graph.initializers if name.startswith(TABLE_PREFIX)],
         checkpoint_sha256=subject.sha256,
         task=subject.task,
+        storage="float16" if storage == "float16" else None,
     )
 
 
@@ -289,6 +346,21 @@ def _check_options(
             f"opset {opset} is not supported, allowed are {', '.join(map(str, OPSETS))}",
             hint="--opset 23 (ONNX Runtime 1.23 and later) or --opset 20",
         )
+
+
+def _check_format(target: Path, format: str, *, force: bool) -> None:
+    if format == "ort":
+        check_ort_target(target, force=force)
+        return
+    if format != "onnx":
+        raise InputError(f"format {format!r} is not known", hint="--format onnx or --format ort")
+    if is_ort_format(target):
+        raise InputError(f"{target} is named as ORT format", hint="--format ort")
+    check_target(target, force=force)
+
+
+def _to_ort(path: Path) -> Path:
+    return convert_file(path, path.with_suffix(ORT_SUFFIX))
 
 
 def _check_tables(tables: dict[str, Any], loops: int) -> None:

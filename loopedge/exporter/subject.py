@@ -93,13 +93,13 @@ def open_subject(
     return replace(known, sha256=file_sha256(Path(model)), task=dict(checkpoint.get("task") or {}))
 
 
-def default_target(model: str | Path) -> Path:
-    """Return where an export goes when nobody says: beside its source, called ``*.onnx``."""
+def default_target(model: str | Path, format: str = "onnx") -> Path:
+    """Return where an export goes when nobody says: beside its source, inside a folder."""
     if is_factory(str(model)):
         module = str(model).rpartition(":")[0]
-        return Path(f"{module.rpartition('.')[2]}.onnx")
+        return Path(f"{module.rpartition('.')[2]}.{format}")
     path = Path(model)
-    return path / "model.onnx" if path.is_dir() else path.with_suffix(".onnx")
+    return path / f"model.{format}" if path.is_dir() else path.with_suffix(f".{format}")
 
 
 def _from_module(

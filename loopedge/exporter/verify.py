@@ -78,6 +78,7 @@ def verify_artifact(
     loops: int,
     halt: Halt | None = None,
     tolerance: float = TOLERANCE,
+    prepare: Callable[[Path], Path] | None = None,
 ) -> Measured:
     """Run every case in ONNX Runtime and in PyTorch and compare.
 
@@ -92,6 +93,7 @@ def verify_artifact(
         loops: Iterations that run where a case names no count.
         halt: What ends the loop early, where something does.
         tolerance: Largest allowed max |y - ref| / max |ref|.
+        prepare: Makes of each file the one that is loaded, in another format.
 
     Returns:
         The largest errors found.
@@ -106,11 +108,12 @@ def verify_artifact(
     }
     worst_abs = worst_rel = 0.0
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".verify.") as folder:
-        sessions = {False: Session(path, threads=1)}
+        load = prepare or Path
+        sessions = {False: Session(load(path), threads=1)}
         if any(case.random_rows for case in cases) and tables:
             randomised = Path(folder) / path.name
             _write_with_tables(path, randomised, random_tables)
-            sessions[True] = Session(randomised, threads=1)
+            sessions[True] = Session(load(randomised), threads=1)
         for seed, case in enumerate(cases):
             inputs = make_inputs(case.batch, case.sequence, seed)
             named = dict(zip(input_names, inputs, strict=True))

@@ -1,4 +1,4 @@
-"""Open ONNX files with clear errors and write artifacts whole or not at all."""
+"""Open model files with clear errors and write artifacts whole or not at all."""
 
 import contextlib
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.files import check_target, staged_folder
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
+from loopedge.graph.ort_format import is_ort_format, read_ort
 
 __all__ = ["EXTERNAL_THRESHOLD_BYTES", "artifact_files", "open_artifact", "write_artifact"]
 
@@ -23,7 +24,7 @@ no border but the price of having one file: about a sixth of what so small a ses
 
 
 def open_artifact(path: str | Path) -> ir.Model:
-    """Load an ONNX file; its external data stays on disk until it is read.
+    """Load an ONNX or ORT format file; what stands outside it stays on disk until it is read.
 
     Nodes without a name get one: passes and users name nodes.
 
@@ -35,6 +36,8 @@ def open_artifact(path: str | Path) -> ir.Model:
         raise InputError(f"{source} is a folder, an ONNX file is needed")
     if not source.exists():
         raise InputError(f"{source} does not exist", hint="loopedge export model.pt")
+    if is_ort_format(source):
+        return read_ort(source)
     try:
         model = ir.load(source)
     except PermissionError as error:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from loopedge.graph.weights import linears
+from loopedge.graph.weights import linears, stored_weight
 
 __all__ = ["Int8Coverage", "int8_coverage"]
 
@@ -36,7 +36,16 @@ def int8_coverage(model: ir.Model) -> Int8Coverage:
     matrix product, or a MatMul or Gemm behind a DequantizeLinear (QDQ).
     """
     quantized = sum(_is_quantized(node) for node in model.graph.all_nodes())
-    return Int8Coverage(quantized=quantized, total=quantized + len(linears(model)))
+    fused = sum(_is_fused(node) for node in model.graph.all_nodes())
+    return Int8Coverage(quantized=quantized, total=quantized + len(linears(model)) + fused)
+
+
+def _is_fused(node: ir.Node) -> bool:
+    """Tell a float linear that ONNX Runtime fused with a Transpose or a scale, in ORT format files."""
+    return node.op_type == "FusedMatMul" and any(
+        value is not None and value.const_value is not None and len(value.const_value.shape) == 2
+        for value in map(stored_weight, node.inputs)
+    )
 
 
 def _is_quantized(node: ir.Node) -> bool:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loopedge.errors import InputError
 
-__all__ = ["ArtifactMetadata", "Form", "read_metadata", "write_metadata"]
+__all__ = ["PREFIX", "ArtifactMetadata", "Form", "read_metadata", "write_metadata"]
 
 PREFIX = "loopedge."
 Form = Literal["loop", "unrolled", "scan"]
@@ -42,6 +42,9 @@ class ArtifactMetadata(BaseModel):
     max_rel_error: float | None = None
     task: dict[str, Any] = Field(default_factory=dict)
     quantization: dict[str, Any] | None = None
+    storage: Literal["float16"] | None = Field(
+        default=None, description="Type of the weights where it is not what they are computed in."
+    )
 
 
 def read_metadata(properties: Mapping[str, str]) -> ArtifactMetadata | None:

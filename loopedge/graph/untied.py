@@ -14,10 +14,17 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.editing import add_initializer
+from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.unrolling import find_core, unroll
-from loopedge.graph.weights import core_weights, iteration_of, linears, loop_count
+from loopedge.graph.weights import (
+    CAST_SUFFIX,
+    core_weights,
+    iteration_of,
+    linears,
+    loop_count,
+    stored_weight,
+)
 
 __all__ = ["untie"]
 
@@ -59,6 +66,9 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
             hint="profile a model that loopedge exported, or leave out --untied",
         )
     for name in names:
+        for cast in [node for node, _ in graph.initializers[name].uses()]:
+            if cast.op_type == "Cast" and not cast.outputs[0].uses():
+                graph.remove(cast, safe=True)
         if not graph.initializers[name].uses():
             del graph.initializers[name]
     metadata = read_metadata(twin.metadata_props)
@@ -75,6 +85,21 @@ def _copy_per_iteration(graph: ir.Graph, names: Collection[str]) -> None:
         for index, value in enumerate(node.inputs):
             if value is not None and value.name in names:
                 node.replace_input_with(index, _copy(graph, value, t))
+            elif (stored := stored_weight(value)) is not None and stored.name in names:
+                node.replace_input_with(index, _widened_copy(graph, stored, value, t))
+
+
+def _widened_copy(graph: ir.Graph, stored: ir.Value, read: ir.Value | None, t: int) -> ir.Value:
+    """Return the copy of a weight that is stored in float16, behind a Cast of its own."""
+    copy = _copy(graph, stored, t)
+    for node, _ in copy.uses():
+        if node.op_type == "Cast":
+            return node.outputs[0]
+    cast = make_node("Cast", [copy], f"{copy.name}{CAST_SUFFIX}", {"to": ir.DataType.FLOAT})
+    if read is not None:
+        cast.outputs[0].type, cast.outputs[0].shape = read.type, read.shape
+    graph.insert_before(graph[0], cast)
+    return cast.outputs[0]
 
 
 def _shared_weights(model: ir.Model) -> list[str]:

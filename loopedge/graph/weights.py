@@ -10,6 +10,7 @@ from loopedge.graph.metadata import read_metadata
 from loopedge.graph.unrolling import CORE_NAME, find_core
 
 __all__ = [
+    "CAST_SUFFIX",
     "RANGE_PREFIX",
     "TABLE_PREFIX",
     "Linear",
@@ -21,6 +22,7 @@ __all__ = [
     "loop_count",
     "loop_name",
     "loop_value_name",
+    "stored_weight",
     "tied_weights",
     "untied_bytes",
     "weight_bytes",
@@ -31,6 +33,9 @@ TABLE_PREFIX = "timestep."
 
 RANGE_PREFIX = "range."
 """Initializers under this prefix are calibrated scales and zero points of activations."""
+
+CAST_SUFFIX = ".float32"
+"""A weight ``w`` that is stored in float16 is read through a Cast called ``w.float32``."""
 
 OWN_PREFIX = "loopedge."  # loop counts and flags that the exporter adds
 UNBOUNDED = 2**31  # such a trip count says: until the condition ends it
@@ -68,6 +73,31 @@ def is_weight(value: ir.Value) -> bool:
     return tensor.dtype.is_floating_point() or tensor.dtype.bitwidth <= 8
 
 
+def stored_weight(value: ir.Value | None) -> ir.Value | None:
+    """Return the weight that a node reads: the value itself, or what stands behind its Cast.
+
+    A weight that is stored in float16 (`loopedge.graph.storage`) is read through a Cast to float32.
+    """
+    if value is None or is_weight(value):
+        return value
+    cast = value.producer()
+    if cast is None or cast.op_type != "Cast" or cast.domain:
+        return None
+    source = cast.inputs[0]
+    narrow = source is not None and source.dtype == ir.DataType.FLOAT16 and is_weight(source)
+    return source if narrow and value.dtype in {ir.DataType.FLOAT, None} else None
+
+
+def _reads(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield the weights that a node computes with; the Cast that widens one does not."""
+    if any(stored_weight(output) is not None for output in node.outputs):
+        return
+    for value in node.inputs:
+        weight = stored_weight(value)
+        if weight is not None:
+            yield weight
+
+
 def weight_bytes(model: ir.Model) -> int:
     """Return the bytes of all weights as stored: each once, without the timestep tables."""
     return sum(_bytes(value) for value in _initializers(model) if is_weight(value))
@@ -80,7 +110,7 @@ def linears(model: ir.Model) -> list[Linear]:
         if node.op_type not in {"MatMul", "Gemm"} or node.domain:
             continue
         for index in (1, 0):
-            value = node.inputs[index]
+            value = stored_weight(node.inputs[index]) or node.inputs[index]
             if value is None or value.const_value is None or len(value.const_value.shape) != 2:
                 continue
             if value.const_value.dtype.is_floating_point():
@@ -132,18 +162,13 @@ def core_weights(model: ir.Model) -> dict[str, int]:
     loop, count = find_core(model), loop_count(model)
     if loop is not None:
         body = loop.attributes["body"].as_graph()
-        names = {
-            value.name or ""
-            for node in body.all_nodes()
-            for value in node.inputs
-            if value is not None and is_weight(value)
-        }
+        names = {value.name or "" for node in body.all_nodes() for value in _reads(node)}
         return dict.fromkeys(sorted(names), count or 1)
     iterations: dict[str, set[int]] = {}
     for node in model.graph:
         t = iteration_of(node)
-        for value in node.inputs:
-            if t is not None and value is not None and is_weight(value):
+        if t is not None:
+            for value in _reads(node):
                 iterations.setdefault(value.name or "", set()).add(t)
     return {name: len(seen) for name, seen in sorted(iterations.items())}
 
@@ -152,9 +177,8 @@ def tied_weights(model: ir.Model) -> list[TiedWeight]:
     """List the weights that are stored once and read more than once, largest first."""
     reads: dict[ir.Value, int] = {}
     for node, runs in _nodes_with_runs(model.graph, 1, loop_count(model) or 1):
-        for value in node.inputs:
-            if value is not None and is_weight(value):
-                reads[value] = reads.get(value, 0) + runs
+        for value in _reads(node):
+            reads[value] = reads.get(value, 0) + runs
     tied = [
         TiedWeight(name=value.name or "", uses=uses, bytes=_bytes(value))
         for value, uses in reads.items()

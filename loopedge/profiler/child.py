@@ -2,7 +2,9 @@
 
 Run as ``python -P -m loopedge.profiler.child REQUEST``; the request and all answers are one line of
 JSON. After the first answer (what loading cost) it obeys commands on its standard input:
-``{"runs": n}`` answers with n latencies, ``{"memory": true}`` with the memory by now.
+``{"runs": n}`` answers with n latencies, ``{"memory": true}`` with the memory by now, ``{"save": path}``
+writes the outputs of one run as ``.npz``. It runs under any ONNX Runtime: benchmarks/reach starts it in
+environments that hold nothing else.
 """
 
 import json
@@ -42,7 +44,7 @@ def _serve(request: dict[str, Any]) -> None:
         inputs = {name: stored[name] for name in stored.files}
     if request["provider"] == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
-    options = session_options(request["threads"])
+    options = session_options(request["threads"], model=request["model"])
     if request.get("trace"):
         options.enable_profiling = True
         options.profile_file_prefix = request["trace"]
@@ -68,6 +70,10 @@ def _serve(request: dict[str, Any]) -> None:
                 session.run(None, inputs)
                 latencies_ms.append((time.perf_counter() - started) * 1000)
             _answer({"latencies_ms": latencies_ms})
+        elif command.get("save"):
+            names = [output.name for output in session.get_outputs()]
+            np.savez(command["save"], **dict(zip(names, session.run(names, inputs), strict=True)))
+            _answer({"saved": command["save"]})
         elif command.get("memory"):
             _answer({"memory": _growth(baseline)})
         elif command.get("trace"):

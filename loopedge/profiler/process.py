@@ -24,6 +24,7 @@ class MeasuredProcess:
         threads: Threads inside an operator; the process is pinned to as many cores.
         provider: Execution provider.
         trace: Prefix of ONNX Runtime's trace file; None runs without tracing.
+        python: Interpreter to run it with; its environment holds numpy and an onnxruntime.
 
     Raises:
         InputError: The model cannot be loaded.
@@ -39,6 +40,7 @@ class MeasuredProcess:
         threads: int,
         provider: str,
         trace: Path | None = None,
+        python: str | Path = sys.executable,
     ) -> None:
         request = {
             "model": str(model),
@@ -50,7 +52,7 @@ class MeasuredProcess:
         self._model = model
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "loopedge.profiler.child", json.dumps(request)],
+            [str(python), "-P", "-m", "loopedge.profiler.child", json.dumps(request)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -72,6 +74,10 @@ class MeasuredProcess:
         """Return the growth of the process's memory until now, in bytes (`Memory`)."""
         growth: dict[str, int] = self._ask({"memory": True})["memory"]
         return growth
+
+    def save_outputs(self, path: Path) -> Path:
+        """Run the model once and write its outputs as ``.npz``."""
+        return Path(self._ask({"save": str(path)})["saved"])
 
     def end_trace(self) -> Path:
         """End tracing and return the trace file."""

@@ -14,6 +14,7 @@ from loopedge.files import check_target
 from loopedge.graph.artifact import open_artifact, write_artifact
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
+from loopedge.graph.storage import open_in_float32
 from loopedge.graph.weights import weight_bytes
 from loopedge.processor import FAST_INT8, this_processor
 from loopedge.quantizer.compare import Agreement, Feeds, compare, longest_generated
@@ -174,7 +175,7 @@ def quantize_by(
     random_db = min(min_sqnr_db, RANDOM_ROWS_INT4_DB) if four_bits else min_sqnr_db
     target = Path(path)
     check_target(target, force=force)
-    reference = open_artifact(model)
+    reference = open_in_float32(model)
     if Path(model).resolve() == target.resolve():
         raise InputError(f"{target} is the source itself", hint="name another target with -o")
     recipe.check_model(reference, model)

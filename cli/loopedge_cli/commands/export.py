@@ -19,7 +19,7 @@ def export(
     ],
     path: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Target; default: MODEL.onnx beside the model."),
+        typer.Option("--output", "-o", help="Target; default: MODEL.onnx or MODEL.ort beside it."),
     ] = None,
     form: Annotated[
         Literal["loop", "unrolled"],
@@ -47,6 +47,14 @@ def export(
     opset: Annotated[
         int, typer.Option(help="23 has fused norm and attention; 18 to 22 are decomposed.")
     ] = 23,
+    format: Annotated[
+        Literal["onnx", "ort"],
+        typer.Option(help="ONNX, or ORT format for reduced builds of ONNX Runtime."),
+    ] = "onnx",
+    storage: Annotated[
+        Literal["float32", "float16"],
+        typer.Option(help="float16 rounds the weights and halves the file."),
+    ] = "float32",
     padding: Annotated[
         bool | None,
         typer.Option(
@@ -71,13 +79,15 @@ def export(
         with output.status(f"exporting {model}"):
             result = loopedge.export(
                 model,
-                path or default_target(model),
+                path or default_target(model, format),
                 form=form,
                 loops=loops,
                 dynamic_loops=dynamic_loops,
                 exit=exit,
                 inner=inner,
                 opset=opset,
+                format=format,
+                storage=storage,
                 padding=padding,
                 weights=weights,
                 force=force,

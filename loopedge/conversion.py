@@ -1,0 +1,311 @@
+"""Convert an ONNX artifact to ORT format, for minimal and mobile builds of ONNX Runtime."""
+
+import errno
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnxruntime as ort
+
+from loopedge.errors import InputError, LoopedgeError, VerificationError
+from loopedge.files import check_target, staged_folder
+from loopedge.graph.artifact import open_artifact, write_artifact
+from loopedge.graph.inputs import default_sequence, generate_inputs
+from loopedge.graph.metadata import ArtifactMetadata, read_metadata
+from loopedge.graph.ort_format import ORT_SUFFIX, is_ort_format, required_operators
+from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
+from loopedge.runtime import Session
+from loopedge.session_options import session_options
+
+__all__ = [
+    "CONFIG_SUFFIX",
+    "FLOAT16_NOTE",
+    "ConvertResult",
+    "check_ort_target",
+    "config_path",
+    "convert",
+    "convert_file",
+    "write_converted",
+]
+
+CONFIG_SUFFIX = ".required_operators.config"
+"""What the list of operators is called, in the place of ``.ort``."""
+
+OPTIMIZATION = "extended"
+"""ONNX Runtime does not optimise an ORT format file when it loads it, so the fusions are made now. The
+next level ('all') only adds layouts that belong to one kind of processor."""
+
+TOLERANCE = 1e-4
+"""Largest allowed max |y - ref| / max |ref| of a float model."""
+
+QUANTIZED_TOLERANCE = 5e-2
+"""The same for a quantized one: where a float sum differs in its last bit, a rounding can flip, and that
+grows through the loop (2e-2 between releases, docs/reach.md)."""
+
+FLOAT16_NOTE = (
+    "float16 weights are widened in every inference: ONNX Runtime folds nothing of an ORT format file "
+    "when it loads it"
+)
+
+FOREIGN_SEQUENCE = 8
+"""Positions that a model is checked on that loopedge did not write."""
+
+EXTRA_BYTES = 4096
+"""Weights that a conversion may add beside the rows of tables: constants that were folded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertResult:
+    """What a conversion wrote and how well it agrees with its source."""
+
+    path: str
+    source: str
+    form: str | None
+    loops: int | None
+    opset: int | None
+    optimization: str
+    operators: list[str]
+    files: list[dict[str, Any]]
+    weight_bytes: int
+    source_weight_bytes: int
+    max_rel_error: float
+    verified: bool
+    cases: int
+    notes: list[str]
+    seconds: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self)
+
+
+def convert(
+    model: str | Path, path: str | Path, *, threads: int | None = None, force: bool = False
+) -> ConvertResult:
+    """Convert an ONNX file to ORT format and verify the result against its source.
+
+    Beside the target stands ``NAME.required_operators.config``, the operators and types that a
+    reduced build of ONNX Runtime must hold; both appear together or not at all.
+
+    Args:
+        model: An artifact of `loopedge.export` or `loopedge.quantize`, or another ONNX file.
+        path: Target, ``NAME.ort``.
+        threads: Threads of ONNX Runtime during verification.
+        force: Replace existing files.
+
+    Returns:
+        Files, bytes, operators and the error against the source.
+
+    Raises:
+        InputError: The source or the target cannot be used.
+        VerificationError: The result computes something else, or holds copies of weights; nothing
+            is left.
+    """
+    source, target = Path(model), Path(path)
+    check_ort_target(target, force=force)
+    if is_ort_format(source):
+        raise InputError(f"{source} is in ORT format already", hint="name the .onnx file")
+    graph = open_artifact(source)
+    metadata = read_metadata(graph.metadata_props)
+    started = time.perf_counter()
+    marks: list[float] = []
+    errors: list[float] = []
+    notes = [FLOAT16_NOTE] if metadata is not None and metadata.storage == "float16" else []
+
+    def verify(staged: Path) -> None:
+        marks.append(time.perf_counter())
+        notes.extend(_check_weights(graph, staged))
+        errors.extend(_compare(graph, source, staged, threads))
+        marks.append(time.perf_counter())
+
+    files = _write(source, target, verify)
+    stored = open_artifact(target)
+    return ConvertResult(
+        path=str(target),
+        source=str(source),
+        form=metadata.form if metadata else None,
+        loops=metadata.loops if metadata else None,
+        opset=stored.opset_imports.get(""),
+        optimization=OPTIMIZATION,
+        operators=sorted(
+            {f"{node.domain or 'ai.onnx'}.{node.op_type}" for node in stored.graph.all_nodes()}
+        ),
+        files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
+        weight_bytes=weight_bytes(stored),
+        source_weight_bytes=weight_bytes(graph),
+        max_rel_error=max(errors),
+        verified=True,
+        cases=len(errors),
+        notes=notes,
+        seconds={"convert": marks[0] - started, "verify": marks[1] - marks[0]},
+    )
+
+
+def write_converted(
+    graph: ir.Model,
+    target: Path,
+    *,
+    force: bool = False,
+    verify: Callable[[Path], ArtifactMetadata | None],
+) -> list[Path]:
+    """Write a graph in ORT format: as ``.onnx`` in a temporary folder, and converted from there.
+
+    Args:
+        graph: As for `write_artifact`.
+        target: ``NAME.ort``.
+        force: Replace existing files.
+        verify: Called with the ``.onnx`` file, as by `write_artifact`; what it checks in ORT format
+            it converts by `convert_file`.
+
+    Returns:
+        The files written, the ``.ort`` first.
+
+    Raises:
+        InputError: A target exists or cannot be written.
+        VerificationError: As `convert`.
+    """
+    check_ort_target(target, force=force)
+    with tempfile.TemporaryDirectory(prefix="loopedge.") as scratch:
+        source = Path(scratch) / target.with_suffix(".onnx").name
+        write_artifact(graph, source, verify=verify)
+        result = convert(source, target, force=force)
+    return [Path(file["path"]) for file in result.files]
+
+
+def convert_file(source: Path, target: Path) -> Path:
+    """Convert an ONNX file to ORT format, unchecked: all that writes the format calls this.
+
+    Weights that are stored in float16 keep their Casts: folded, they would be float32 in the file.
+
+    Returns:
+        ``target``.
+
+    Raises:
+        InputError: ONNX Runtime cannot load the source.
+    """
+    metadata = read_metadata(open_artifact(source).metadata_props)
+    options = session_options(threads=1)
+    options.optimized_model_filepath = str(target)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    options.add_session_config_entry("session.qdqisint8allowed", "0")  # would be for ARM alone
+    options.add_session_config_entry("session.disable_prepacking", "1")  # nothing runs here
+    narrow = metadata is not None and metadata.storage == "float16"
+    try:
+        ort.InferenceSession(
+            str(source),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["ConstantFolding"] if narrow else None,
+        )
+    except Exception as error:  # onnxruntime raises a kind of its own per failure
+        if shutil.disk_usage(target.parent).free < source.stat().st_size:
+            raise OSError(errno.ENOSPC, "no space left", str(target)) from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{source} cannot be converted: {reason.removeprefix('[ONNXRuntimeError] : ')}",
+            hint=f"loopedge inspect {source}",
+        ) from error
+    return target
+
+
+def config_path(target: Path) -> Path:
+    """Return where the list of operators of an ``.ort`` file stands."""
+    return target.with_suffix(CONFIG_SUFFIX)
+
+
+def check_ort_target(target: Path, *, force: bool) -> None:
+    """Refuse a target that does not end in ``.ort``, and as `check_target` both files of one.
+
+    Raises:
+        InputError: As said.
+    """
+    if not is_ort_format(target):
+        raise InputError(
+            f"{target} does not end in {ORT_SUFFIX}, by which ONNX Runtime knows the format",
+            hint=f"-o {target.with_suffix(ORT_SUFFIX)}",
+        )
+    check_target(target, force=force)
+    check_target(config_path(target), force=force)
+
+
+def _write(source: Path, target: Path, verify: Callable[[Path], None]) -> list[Path]:
+    with staged_folder(target) as folder:
+        staged = convert_file(source, folder / target.name)
+        if not staged.exists():
+            raise LoopedgeError(f"ONNX Runtime did not write {target.name}")
+        config_path(staged).write_text(required_operators(staged), encoding="utf-8")
+        verify(staged)
+    return [target, config_path(target)]
+
+
+def _check_weights(source: ir.Model, staged: Path) -> list[str]:
+    """Hold that each weight is stored once, and none in a body, where it would be copied.
+
+    Of a file that loopedge did not write this is not promised: what it costs becomes a note.
+    """
+    converted = open_artifact(staged)
+    bodies = sum(
+        value.const_value.nbytes
+        for graph in converted.graph.subgraphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
+    stored, before = weight_bytes(converted), weight_bytes(source)
+    tables = sum(
+        value.const_value.nbytes
+        for name, value in source.graph.initializers.items()
+        if name.startswith((TABLE_PREFIX, RANGE_PREFIX)) and value.const_value is not None
+    )
+    extra = tables + max(EXTRA_BYTES, before // 50)
+    if stored <= (allowed := before + extra) and bodies <= extra:
+        return []
+    told = (
+        f"the ORT format file holds {stored:,} bytes of weights, {bodies:,} of them in a body; "
+        f"its source holds {before:,}"
+    )
+    if read_metadata(source.metadata_props) is None:
+        return [told]
+    raise VerificationError(told, measured=stored, allowed=allowed)
+
+
+def _compare(graph: ir.Model, source: Path, staged: Path, threads: int | None) -> list[float]:
+    """Return the relative error of each case: batches 1 and 3, one position and the trained length."""
+    metadata = read_metadata(graph.metadata_props)
+    quantized = metadata is None or metadata.quantization is not None
+    tolerance = QUANTIZED_TOLERANCE if quantized else TOLERANCE
+    first, second = Session(source, threads=threads), Session(staged, threads=threads)
+    errors: list[float] = []
+    # How many positions a foreign model takes is not known.
+    longest = FOREIGN_SEQUENCE if metadata is None else min(default_sequence(graph), 128)
+    for batch in (1, 3):
+        for sequence in (1, longest):
+            feeds = generate_inputs(graph, batch=batch, sequence=sequence, seed=len(errors))
+            expected, given = first.run(feeds), second.run(feeds)
+            error = max(_error(given[name], expected[name]) for name in expected)
+            if not error <= tolerance:
+                raise VerificationError(
+                    f"the ORT format file differs from {source.name} (batch {batch}, sequence "
+                    f"{sequence}): relative error {error:.2e}, allowed {tolerance:.0e}",
+                    measured=error,
+                    allowed=tolerance,
+                )
+            errors.append(error)
+    return errors
+
+
+def _error(given: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    if given.shape != expected.shape:
+        return float("inf")
+    difference = np.abs(given.astype(np.float64) - expected)
+    if not np.array_equal(np.isnan(given), np.isnan(expected)):
+        return float("inf")
+    scale = float(np.nanmax(np.abs(expected), initial=0.0))
+    return float(np.nanmax(difference, initial=0.0)) / (scale or 1.0)

@@ -1,0 +1,28 @@
+"""The opsets that are written, each with the oldest file format that can name it."""
+
+from pathlib import Path
+
+import onnx
+
+from loopedge.errors import VerificationError
+
+__all__ = ["IR_VERSIONS", "check_versions"]
+
+IR_VERSIONS = {18: 8, 20: 9, 21: 10, 22: 10, 23: 11}
+"""Opset to IR version, of the ONNX release that brought the opset: an older runtime refuses a newer
+format, whatever operators it holds. docs/reach.md lists which runtime loads what."""
+
+
+def check_versions(path: Path, opset: int) -> None:
+    """Read a file back and hold that it is what was asked for.
+
+    Raises:
+        VerificationError: It has another opset or IR version, or operators of other domains.
+    """
+    model = onnx.load(path, load_external_data=False)
+    found = {item.domain: item.version for item in model.opset_import}
+    if found != {"": opset} or model.ir_version != IR_VERSIONS[opset]:
+        raise VerificationError(
+            f"the file has opsets {found} and IR version {model.ir_version}, asked for was opset "
+            f"{opset} and IR version {IR_VERSIONS[opset]}"
+        )
