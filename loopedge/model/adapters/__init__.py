@@ -30,7 +30,7 @@ def adapt(model: nn.Module, **options: Any) -> LoopedModule | None:
         options: What the adapter takes; see docs/adapters.md.
 
     Returns:
-        The adapter; None where there is none for this model, or it is a `LoopedModule` itself.
+        The adapter, in evaluation mode; None where there is none for this model, or it is a `LoopedModule` itself.
 
     Raises:
         InputError: There is an adapter, but not for this class, configuration or type of numbers.
@@ -42,7 +42,7 @@ def adapt(model: nn.Module, **options: Any) -> LoopedModule | None:
         adapter = _find(name) if isinstance(name, str) else None
         if adapter is not None:
             _check_float32(model)
-            return cast("LoopedModule", adapter.adapt(model, **options))
+            return cast("LoopedModule", adapter.adapt(model, **options).eval())
     return None
 
 
@@ -66,7 +66,7 @@ def load_pretrained(folder: str | Path) -> LoopedModule:
     adapter = _find(config["model_type"])
     if adapter is None:
         raise unsupported(f"model_type {config['model_type']!r} of {source}")
-    return cast("LoopedModule", adapter.load(source, config))
+    return cast("LoopedModule", adapter.load(source, config).eval())
 
 
 def supported() -> list[str]:

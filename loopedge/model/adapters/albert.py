@@ -54,8 +54,9 @@ class Albert(LoopedModule):
             self.albert = source
         else:
             # The children under the model's own names, so that the initializers are called as in
-            # its state dict.
-            for name, child in source.named_children():
+            # its state dict. The encoder last: of the names of a tied tensor torch.export keeps
+            # the last one.
+            for name, child in reversed(list(source.named_children())):
                 self.add_module(name, child)
         self._read = CLASSES[kind][1]
         self.loops: int = config.num_hidden_layers

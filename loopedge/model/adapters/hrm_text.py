@@ -58,8 +58,9 @@ class HrmText(LoopedModule):
             )
         config._attn_implementation = "sdpa"
         whole = kind == "HrmTextForCausalLM"
-        self.model = source.model if whole else source
+        # The head first: of the names of a tied tensor torch.export keeps the last one.
         self.lm_head = source.lm_head if whole else None
+        self.model = source.model if whole else source
         self.loops: int = config.H_cycles
         self.low_cycles: int = config.L_cycles
         self.max_length: int = config.max_position_embeddings

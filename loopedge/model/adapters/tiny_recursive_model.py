@@ -131,7 +131,7 @@ class HaltingTinyRecursive(TinyRecursive):
         length: int | None = None,
     ) -> None:
         super().__init__(model, length=length)
-        if not isinstance(steps, int) or steps < 1:
+        if steps < 1:
             raise InputError(f"max_deep_refinement_steps is {steps}, at least 1 is needed")
         self.blocks = self.loops
         self.loops = steps
