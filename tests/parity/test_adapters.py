@@ -60,20 +60,25 @@ CASES = [
         marks=[] if (kind, form) == ("AlbertForMaskedLM", "loop") else pytest.mark.slow,
     )
     for kind in KINDS
-    for form in (("loop", "unrolled") if kind in EVERY_FORM else ("loop",))
+    for form in (("loop", "unrolled", "nested") if kind in EVERY_FORM else ("loop",))
+    if not (kind.startswith("Albert") and form == "nested")  # no loop inside its core
 ]
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Export a kind once: ``exported("AlbertModel", "loop", loops=2)``."""
+    """Export a kind once: ``exported("AlbertModel", "loop", loops=2)``.
+
+    ``nested`` is the loop form with the loops inside the core as Loops.
+    """
     folder = tmp_path_factory.mktemp("adapters")
 
     @cache
     def export(kind: str, form: str, **changes: int) -> Path:
         adapter: Any = adapt(KINDS[kind](**changes))
         path = folder / f"{kind}-{form}-{'-'.join(map(str, changes.values()))}.onnx"
-        loopedge.export(adapter, path, example=adapter.example_inputs(), form=form)  # type: ignore[arg-type]
+        options: Any = {"inner": "loop"} if form == "nested" else {"form": form}
+        loopedge.export(adapter, path, example=adapter.example_inputs(), **options)
         return path
 
     return export
@@ -218,6 +223,40 @@ def test_halting_adapter_predicts_what_the_package_predicts(network: str, stop: 
     assert torch.equal(logits.argmax(-1), predicted)
     assert (probability[steps < 5] >= threshold).all()
     assert len(set(steps.tolist())) > (stop == "some"), "rows stop at different steps"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["MLPMixer1D", "Encoder"])
+def test_exported_halting_adapter_stops_where_the_package_stops(
+    network: str, tmp_path: Path
+) -> None:
+    model = make_recursive(network, registers=2)
+    ids = torch.randint(20, (16, 9), generator=torch.Generator().manual_seed(3))
+    threshold = halfway(model, ids)
+    adapter: Any = adapt(model, max_deep_refinement_steps=5, halt_prob_thres=threshold)
+    loopedge.export(adapter, tmp_path / "model.onnx", inner="loop")
+    given = loopedge.Session(tmp_path / "model.onnx", threads=1).run({"input_ids": ids.numpy()})
+    predicted, steps = model.predict(ids, halt_prob_thres=threshold, max_deep_refinement_steps=5)
+    assert np.array_equal(given["logits"].argmax(-1), predicted.numpy())
+    assert np.array_equal(given["iterations"], steps.numpy())
+    assert len(set(steps.tolist())) > 1
+
+
+@pytest.mark.slow
+def test_a_folder_and_the_model_itself_export_to_the_same_file(tmp_path: Path) -> None:
+    model = make_albert("AlbertForMaskedLM")
+    model.save_pretrained(tmp_path / "folder")
+    loopedge.export(tmp_path / "folder", tmp_path / "folder.onnx")
+    loopedge.export(model, tmp_path / "model.onnx")
+    first, second = (
+        ir.load(tmp_path / f"{name}.onnx").graph.initializers for name in ("folder", "model")
+    )
+    assert set(first) == set(second)
+    for name, value in first.items():
+        assert value.const_value is not None
+        other = second[name].const_value
+        assert other is not None
+        assert np.array_equal(value.const_value.numpy(), other.numpy()), name
 
 
 def halfway(model: Any, ids: Tensor) -> float:
