@@ -8,6 +8,9 @@ from loopedge.graph.editing import add_initializer
 
 __all__ = ["hoist_invariants", "simplify_reshapes", "strip_metadata", "tidy"]
 
+PART_PREFIXES = ("prelude/", "core/", "coda/")
+"""What the values of nodes are called; weights keep the names of their parameters."""
+
 
 def tidy(model: ir.Model) -> None:
     """Merge equal nodes, lift constants, drop what is unused, and strip capture metadata."""
@@ -17,22 +20,27 @@ def tidy(model: ir.Model) -> None:
         common.LiftSubgraphInitializersToMainGraphPass(),
     ):
         one_pass(model)
-    _merge_integer_constants(model)
+    _merge_equal_constants(model)
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
     model.graph.sort()
     strip_metadata(model)
 
 
-def _merge_integer_constants(model: ir.Model) -> None:
-    """Keep one initializer per distinct shape constant.
+def _merge_equal_constants(model: ir.Model) -> None:
+    """Keep one initializer per distinct shape constant and per distinct derived constant.
 
-    Float initializers stay apart: tables and weights may hold equal values by chance.
+    Derived ones are what folding made of the nodes of a part, as the ``gamma + 1`` of a norm that
+    the core applies several times. Other float initializers stay apart: tables and weights may hold
+    equal values by chance.
     """
     kept: dict[tuple[object, ...], ir.Value] = {}
     for name, value in list(model.graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or tensor.size > 16 or not tensor.dtype.is_integer():
+        if tensor is None:
+            continue
+        shape_like = tensor.size <= 16 and tensor.dtype.is_integer()
+        if not shape_like and not name.startswith(PART_PREFIXES):
             continue
         first = kept.setdefault((tensor.dtype, tuple(value.shape or ()), tensor.tobytes()), value)
         if first is not value and not value.is_graph_output():

@@ -265,3 +265,24 @@ def test_a_scale_that_is_not_one_stays() -> None:
         }"""
     )
     assert not fold_unit_scales(model)
+
+
+def test_equal_derived_constants_are_kept_once_and_equal_weights_apart() -> None:
+    values = np.array([1.5, 2.5, 3.5, 4.5], np.float32)
+    model = parse(
+        """<ir_version: 9, opset_import: ["": 20]>
+        agraph (float[B, S, 4] x) => (float[B, S, 4] y) {
+          a = Mul (x, first)
+          b = Mul (a, second)
+          c = Mul (b, norm)
+          y = Mul (c, other)
+        }""",
+        **dict.fromkeys(("first", "second", "norm", "other"), values),
+    )
+    for name in ("first", "second"):  # as folding calls what it makes of a core's nodes
+        value = model.graph.initializers.pop(name)
+        value.name = f"core/{name}"
+        model.graph.register_initializer(value)
+    tidy(model)
+    assert set(model.graph.initializers) == {"core/first", "norm", "other"}
+    assert np.allclose(evaluate(model, x=X)["y"], X * values**4, rtol=1e-5)

@@ -1,0 +1,191 @@
+"""Read a folder that holds a model of another package: ``config.json`` and weights, no code."""
+
+import importlib
+import json
+import pickle
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from loopedge.errors import InputError, MissingExtraError
+
+__all__ = [
+    "CONFIG",
+    "import_package",
+    "load_tensors",
+    "load_transformers",
+    "read_config",
+    "weights_file",
+]
+
+CONFIG = "config.json"
+SAFE_FILES = ("model.safetensors", "model.safetensors.index.json")
+PICKLED_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+SAVE_HINT = "write the folder with model.save_pretrained(folder)"
+HARMLESS = (r".*torch\.jit\.script. is deprecated.*",)
+"""Warnings that the packages give when they are imported; matched by text, only here."""
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read ``config.json``; it names a ``model_type``.
+
+    Raises:
+        InputError: The folder or the file is missing, is no JSON object, or names no model_type.
+    """
+    source = folder / CONFIG
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder", hint=SAVE_HINT)
+    try:
+        config = json.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} holds no {CONFIG}", hint=SAVE_HINT) from error
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source} is not a text file in UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{source} is no JSON: line {error.lineno}: {error.msg}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise InputError(f"{source} names no model_type", hint=SAVE_HINT)
+    return config
+
+
+def weights_file(folder: Path, *, pickled: bool = True) -> Path:
+    """Return the file of the weights, or the index of its shards; safetensors first.
+
+    Args:
+        folder: Where to look.
+        pickled: Whether a ``pytorch_model.bin`` will do; it is read with ``weights_only``.
+
+    Raises:
+        InputError: There is none.
+    """
+    names = SAFE_FILES + PICKLED_FILES if pickled else SAFE_FILES[:1]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"{folder} holds no {SAFE_FILES[0]}", hint=SAVE_HINT)
+
+
+def import_package(name: str, needs: str) -> Any:
+    """Import a package of the extra ``adapters``.
+
+    Args:
+        name: Of the module.
+        needs: What needs it, for the message.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            for text in HARMLESS:
+                warnings.filterwarnings("ignore", message=text)
+            return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(needs, extra="adapters") from error
+
+
+def load_transformers(folder: Path, config: dict[str, Any], classes: Collection[str]) -> nn.Module:
+    """Build a transformers model, in float32 and evaluation mode, from what save_pretrained wrote.
+
+    The class is one of the package's own; code beside the weights is never run, and nothing is
+    looked up on a network.
+
+    Args:
+        folder: Holds ``config.json`` and weights.
+        config: As `read_config` read it.
+        classes: Names of the classes that will do; ``architectures`` chooses one.
+
+    Raises:
+        InputError: The class is not among them, or weights are missing, misshapen or damaged.
+        MissingExtraError: transformers is not installed.
+    """
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    if not isinstance(name, str) or name not in classes:
+        raise InputError(
+            f"{folder / CONFIG} names the class {name} under architectures, "
+            f"these have an adapter: {', '.join(classes)}",
+            hint="see docs/adapters.md",
+        )
+    source = weights_file(folder)
+    transformers = import_package("transformers", f"a model of type {config['model_type']}")
+    try:
+        with _silent(transformers):
+            model, info = getattr(transformers, name).from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=source.name in SAFE_FILES,
+                weights_only=True,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                ignore_mismatched_sizes=True,  # told below, with the shapes
+                output_loading_info=True,
+            )
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{source} holds pickled code, which is never run: only plain tensors are read",
+            hint="save it as safetensors: model.save_pretrained(folder)",
+        ) from error
+    except Exception as error:  # whatever transformers or the file give
+        raise InputError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+    for key, given, wanted in sorted(info["mismatched_keys"]):
+        raise InputError(
+            f"{source}: tensor {key} has shape {tuple(given)}, "
+            f"the configuration asks for {tuple(wanted)}"
+        )
+    _check_missing(source, info["missing_keys"])
+    loaded: nn.Module = model.eval()
+    return loaded
+
+
+def load_tensors(model: nn.Module, source: Path) -> None:
+    """Load a safetensors file into a model whose every tensor it must hold.
+
+    Raises:
+        InputError: Tensors are missing, unknown or misshapen, or the file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+
+    try:
+        missing, unknown = load_model(model, source, strict=False)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        # PyTorch's first line only names the class; the tensor stands in the second.
+        raise InputError(f"{source} cannot be loaded: {reason[-1].strip()}") from error
+    _check_missing(source, missing)
+    for key in sorted(unknown):
+        raise InputError(f"{source}: unknown tensor {key}")
+
+
+def _check_missing(source: Path, missing: Collection[str]) -> None:
+    if missing:
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"{source}: tensor {min(missing)} is missing{others}")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) or type(error).__name__
+
+
+@contextmanager
+def _silent(transformers: Any) -> Iterator[None]:
+    """No progress bars and no load report: what is wrong is raised."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
