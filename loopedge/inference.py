@@ -35,7 +35,9 @@ class InferenceResult:
     path: str | None
     loops: int | None
     provider: str
+    memory: str
     run_ms: float
+    notes: list[str]
     outputs: list[OutputSummary]
 
     def to_json(self) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def run_file(
     loops: int | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    memory: str | None = None,
     force: bool = False,
 ) -> InferenceResult:
     """Run a model once on the arrays of a file.
@@ -62,6 +65,7 @@ def run_file(
         loops: Iterations, for a model with a selectable count.
         threads: Threads inside an operator; default: ONNX Runtime's own choice.
         device: ``cpu`` or ``cuda``.
+        memory: As `loopedge.runtime.Session`.
         force: Replace an existing ``path``.
 
     Returns:
@@ -71,7 +75,7 @@ def run_file(
         InputError: The model, the inputs, an option or the target cannot be used.
         ProviderError: The device's execution provider is not available.
     """
-    session = Session(model, threads=threads, device=device)
+    session = Session(model, threads=threads, device=device, memory=memory)
     if path is not None:
         check_arrays_target(Path(path), len(session.output_names), force=force)
     ranks = {name: len(node.shape) for name, node in session.inputs.items() if name != LOOPS_INPUT}
@@ -86,7 +90,9 @@ def run_file(
         path=None if path is None else str(path),
         loops=_loops_run(session, arrays, loops),
         provider=session.provider,
+        memory=session.memory,
         run_ms=run_ms,
+        notes=session.notes,
         outputs=[_summary(name, array) for name, array in outputs.items()],
     )
 

@@ -10,7 +10,9 @@ import onnxruntime as ort
 
 from loopedge.errors import InputError, ProviderError
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
-from loopedge.session_options import session_options
+from loopedge.graph.properties import read_properties
+from loopedge.memory import choose_profile
+from loopedge.session_options import open_session, session_options
 
 __all__ = ["PROVIDERS", "Session"]
 
@@ -39,14 +41,25 @@ class Session:
         path: The ``.onnx`` file; its external data stands beside it.
         threads: Threads inside an operator; default: ONNX Runtime's own choice.
         device: ``cpu`` or ``cuda``.
+        memory: ``balanced``, ``low`` or ``mapped`` (docs/memory.md); default: as the file says.
+
+    Attributes:
+        memory: The memory profile that runs.
+        notes: What a person should know of it.
 
     Raises:
-        InputError: The file is missing, is no ONNX model, or its data is missing.
+        InputError: The file is missing, is no ONNX model, or its data is missing; it was prepared
+            for another processor or version of onnxruntime, or ``memory`` does not fit it.
         ProviderError: The device's execution provider is not available.
     """
 
     def __init__(
-        self, path: str | Path, *, threads: int | None = None, device: str = "cpu"
+        self,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+        memory: str | None = None,
     ) -> None:
         source = Path(path)
         if not source.is_file():
@@ -55,9 +68,13 @@ class Session:
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}, at least 1 is needed", hint="--threads 1")
         provider = _provider(device)
-        options = session_options(threads)
+        self.metadata = _read_metadata(source)
+        chosen = choose_profile(memory, self.metadata, source, device=device)
+        self.memory: str = chosen.profile
+        self.notes = [] if chosen.note is None else [chosen.note]
+        options = session_options(threads, self.memory)
         try:
-            self.session = ort.InferenceSession(str(source), options, providers=[provider])
+            self.session = open_session(str(source), options, provider, self.memory)
         except Exception as error:  # onnxruntime raises a kind of its own per failure
             raise InputError(
                 f"{source} cannot be loaded: {_reason(error)}", hint=f"loopedge inspect {source}"
@@ -71,8 +88,6 @@ class Session:
         self.path = source
         self.inputs = {node.name: node for node in self.session.get_inputs()}
         self.output_names = [node.name for node in self.session.get_outputs()]
-        properties = self.session.get_modelmeta().custom_metadata_map
-        self.metadata: ArtifactMetadata | None = read_metadata(properties)
 
     def run(self, inputs: Mapping[str, Array], loops: int | None = None) -> dict[str, Array]:
         """Run the model once.
@@ -133,6 +148,14 @@ class Session:
                     )
                 feeds[name] = array.astype(dtype)
             _check_shape(name, array.shape, node.shape)
+
+
+def _read_metadata(source: Path) -> ArtifactMetadata | None:
+    try:
+        properties = read_properties(source)
+    except (ValueError, OSError):
+        return None  # onnxruntime will say what is wrong with the file
+    return read_metadata(properties)
 
 
 def _check_shape(name: str, given: tuple[int, ...], wanted: list[int | str | None]) -> None:

@@ -1,13 +1,16 @@
 """How loopedge opens a session of ONNX Runtime: onnxruntime alone, for the measured process too."""
 
+import contextlib
+import ctypes
+
 import onnxruntime as ort
 
-__all__ = ["session_options"]
+__all__ = ["open_session", "session_options"]
 
 LOG_FATAL = 4
 
 
-def session_options(threads: int | None = None) -> ort.SessionOptions:
+def session_options(threads: int | None = None, memory: str = "balanced") -> ort.SessionOptions:
     """Return the options of every session.
 
     The memory pattern is off: it keeps a block per input shape beside what the first run has taken,
@@ -15,6 +18,8 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
 
     Args:
         threads: Threads inside an operator, with one between operators; default: ONNX Runtime's choice.
+        memory: ``balanced``; ``low``: weights are not packed; ``mapped``, for a prepared file: its
+            graph is optimized already.
     """
     options = ort.SessionOptions()
     options.log_severity_level = LOG_FATAL  # failures are raised, and said once
@@ -22,4 +27,28 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+    if memory == "low":
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    elif memory == "mapped":
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
+
+
+def open_session(
+    path: str, options: ort.SessionOptions, provider: str, memory: str = "balanced"
+) -> ort.InferenceSession:
+    """Create a session, by a memory profile that its options were made for."""
+    session = ort.InferenceSession(path, options, providers=[provider])
+    if memory == "mapped":
+        _return_free_memory()
+    return session
+
+
+def _return_free_memory() -> None:
+    """Give pages that malloc keeps for later back to the system, where the C library can.
+
+    ONNX Runtime packs each weight of a prepared file once more, to find the packed one by its hash,
+    and frees it: glibc keeps some 4 to 13 MiB of that (docs/memory.md).
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -26,6 +26,7 @@ from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
 from loopedge.graph.unrolling import unroll
 from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
+from loopedge.memory import WISH_NOTE, check_profile
 from loopedge.model.checkpoint import load_checkpoint, model_from
 from loopedge.model.contract import LoopedProtocol
 from loopedge.model.transformer import LoopedTransformer
@@ -70,6 +71,7 @@ def export(
     padding: bool | None = None,
     example: tuple[Tensor, ...] | None = None,
     dynamic_shapes: tuple[AxisNames, ...] | None = None,
+    memory: str = "balanced",
     force: bool = False,
 ) -> ExportResult:
     """Export a looped model to ONNX and verify the file against PyTorch.
@@ -84,6 +86,8 @@ def export(
         padding: Take an ``attention_mask``; default: what the model was configured for.
         example: Example inputs, for modules that are not ours; axis 0 batch, axis 1 sequence.
         dynamic_shapes: Says otherwise, per input: axis number to ``"batch"`` or ``"sequence"``.
+        memory: How sessions keep the weights, unless told else: ``balanced``, ``low`` or ``mapped``
+            (docs/memory.md).
         force: Replace an existing artifact.
 
     Returns:
@@ -98,7 +102,8 @@ def export(
     check_target(target, force=force)
     subject = _subject(model, padding=padding, example=example)
     count = subject.looped.loops if loops is None else loops
-    notes = []
+    profile = check_profile(memory)
+    notes = [WISH_NOTE] if profile == "mapped" else []
     if count > subject.looped.loops:
         notes.append(f"{count} loops asked for, the model was trained with {subject.looped.loops}")
 
@@ -141,6 +146,7 @@ def export(
         tables=table_names,
         checkpoint_sha256=subject.sha256,
         task=subject.task,
+        memory=profile,
     )
     write_metadata(metadata, graph.metadata_props)
     assembled = time.perf_counter()

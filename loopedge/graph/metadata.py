@@ -8,10 +8,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loopedge.errors import InputError
 
-__all__ = ["ArtifactMetadata", "read_metadata", "write_metadata"]
+__all__ = ["ArtifactMetadata", "MemoryProfile", "Prepared", "read_metadata", "write_metadata"]
 
 PREFIX = "loopedge."
 Form = Literal["loop", "unrolled", "scan"]
+MemoryProfile = Literal["balanced", "low", "mapped"]
+
+
+class Prepared(BaseModel):
+    """The device that a file's packed weights were made for, and on; docs/memory.md."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    onnxruntime: str
+    architecture: str
+    processor: str
+    features: list[str] = Field(description="Instructions that packing depends on.")
 
 
 class ArtifactMetadata(BaseModel):
@@ -35,6 +47,12 @@ class ArtifactMetadata(BaseModel):
     max_rel_error: float | None = None
     task: dict[str, Any] = Field(default_factory=dict)
     quantization: dict[str, Any] | None = None
+    memory: MemoryProfile = Field(
+        default="balanced", description="How a session keeps the weights, unless it is told else."
+    )
+    prepared: Prepared | None = Field(
+        default=None, description="Set where the file holds weights packed for one device."
+    )
 
 
 def read_metadata(properties: Mapping[str, str]) -> ArtifactMetadata | None:

@@ -23,6 +23,7 @@ class MeasuredProcess:
         inputs: ``.npz`` with one array per input.
         threads: Threads inside an operator; the process is pinned to as many cores.
         provider: Execution provider.
+        memory: Memory profile, already checked against the file: the process reads no metadata.
         trace: Prefix of ONNX Runtime's trace file; None runs without tracing.
 
     Raises:
@@ -38,6 +39,7 @@ class MeasuredProcess:
         *,
         threads: int,
         provider: str,
+        memory: str = "balanced",
         trace: Path | None = None,
     ) -> None:
         request = {
@@ -45,6 +47,7 @@ class MeasuredProcess:
             "inputs": str(inputs),
             "threads": threads,
             "provider": provider,
+            "memory": memory,
             "trace": None if trace is None else str(trace),
         }
         self._model = model

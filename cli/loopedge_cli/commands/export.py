@@ -35,6 +35,12 @@ def export(
             help="Take an attention_mask; default: as the model was configured.",
         ),
     ] = None,
+    memory: Annotated[
+        Literal["balanced", "low", "mapped"],
+        typer.Option(
+            help="How sessions keep the weights: packed, as they are stored, or packed in a file."
+        ),
+    ] = "balanced",
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -53,6 +59,7 @@ def export(
                 dynamic_loops=dynamic_loops,
                 opset=opset,
                 padding=padding,
+                memory=memory,
                 force=force,
             )
         for note in result.notes:

@@ -30,6 +30,10 @@ def run(
         int | None, typer.Option(min=1, help="Threads inside an operator; default: all cores.")
     ] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the model runs.")] = "cpu",
+    memory: Annotated[
+        Literal["balanced", "low", "mapped"] | None,
+        typer.Option(help="How the weights are kept; default: as the file says."),
+    ] = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -40,6 +44,15 @@ def run(
         from loopedge.inference import run_file
 
         result = run_file(
-            model, input, path, loops=loops, threads=threads, device=device, force=force
+            model,
+            input,
+            path,
+            loops=loops,
+            threads=threads,
+            device=device,
+            memory=memory,
+            force=force,
         )
+        for note in result.notes:
+            output.note(f"note: {note}")
         output.result(result, inference_view, written=path)
