@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from loopedge.model.contract import LoopedModule
     from loopedge.model.inner import inner_loop
     from loopedge.model.transformer import LoopedTransformer
+    from loopedge.preparation import PrepareResult, prepare
     from loopedge.profiler.pipeline import ProfileResult, profile
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
     from loopedge.runtime import Session
@@ -26,6 +27,7 @@ __all__ = [
     "LoopedConfig",
     "LoopedModule",
     "LoopedTransformer",
+    "PrepareResult",
     "ProfileResult",
     "QuantizeResult",
     "Session",
@@ -33,6 +35,7 @@ __all__ = [
     "inner_loop",
     "inspect",
     "load",
+    "prepare",
     "profile",
     "quantize",
     "save",
@@ -44,6 +47,7 @@ _HOMES = {
     "LoopedConfig": "loopedge.model.config",
     "LoopedModule": "loopedge.model.contract",
     "LoopedTransformer": "loopedge.model.transformer",
+    "PrepareResult": "loopedge.preparation",
     "ProfileResult": "loopedge.profiler.pipeline",
     "QuantizeResult": "loopedge.quantizer.pipeline",
     "Session": "loopedge.runtime",
@@ -51,6 +55,7 @@ _HOMES = {
     "inner_loop": "loopedge.model.inner",
     "inspect": "loopedge.inspection",
     "load": "loopedge.model.checkpoint",
+    "prepare": "loopedge.preparation",
     "profile": "loopedge.profiler.pipeline",
     "quantize": "loopedge.quantizer.pipeline",
     "save": "loopedge.model.checkpoint",

@@ -21,7 +21,7 @@ from loopedge_cli.output import print_error
 __all__ = ["app", "main"]
 
 PROGRAM = "loopedge"
-ORDER = ("train", "export", "quantize", "profile", "inspect", "run")
+ORDER = ("train", "export", "quantize", "prepare", "profile", "inspect", "run")
 """How ``--help`` lists the commands: along the chain; others follow by name."""
 
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # typer exports its subclass alone

@@ -1,6 +1,7 @@
 """Open ONNX files with clear errors and write artifacts whole or not at all."""
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,10 @@ def open_artifact(path: str | Path) -> ir.Model:
     if not source.exists():
         raise InputError(f"{source} does not exist", hint="loopedge export model.pt")
     try:
-        model = ir.load(source)
+        with warnings.catch_warnings():
+            # onnxruntime names the packed weights of a prepared file there.
+            warnings.filterwarnings("ignore", r"Ignoring unknown external data key\(s\)")
+            model = ir.load(source)
     except PermissionError as error:
         raise InputError(f"{source} cannot be read: permission denied") from error
     except Exception as error:  # protobuf raises several unrelated kinds

@@ -36,7 +36,16 @@ def int8_coverage(model: ir.Model) -> Int8Coverage:
     matrix product, or a MatMul or Gemm behind a DequantizeLinear (QDQ).
     """
     quantized = sum(_is_quantized(node) for node in model.graph.all_nodes())
-    return Int8Coverage(quantized=quantized, total=quantized + len(linears(model)))
+    fused = sum(_is_fused(node) for node in model.graph.all_nodes())
+    return Int8Coverage(quantized=quantized, total=quantized + len(linears(model)) + fused)
+
+
+def _is_fused(node: ir.Node) -> bool:
+    """Tell a float linear that onnxruntime merged with its neighbours when it prepared the file."""
+    return node.op_type in {"FusedMatMul", "FusedGemm"} and any(
+        value is not None and value.const_value is not None and len(value.const_value.shape) == 2
+        for value in node.inputs[:2]
+    )
 
 
 def _is_quantized(node: ir.Node) -> bool:
