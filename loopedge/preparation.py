@@ -1,5 +1,8 @@
 """Pack a model's weights into a file for the device that this runs on: what ``loopedge prepare`` does."""
 
+import contextlib
+import errno
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -31,6 +34,8 @@ TOLERANCE = 1e-6
 EXTERNAL_BYTES = 1024
 """Initializers of as many bytes go into the data file, where alone they can be mapped."""
 
+LEAST_FREE_BYTES = 64 * 1024
+
 LONGEST = 64  # positions of generated inputs: equality hardly depends on them, the time does
 PACKED_KEY = "prepacked_"  # external_data entries of onnxruntime: key|offset;length;checksum|...
 
@@ -49,6 +54,7 @@ WEIGHT_INPUT = {
 """Matrix products and the input whose stored weight onnxruntime packs."""
 
 AS_STORED = "the product reads it as it is stored, in every profile"
+SMALL = f"it has less than {EXTERNAL_BYTES} bytes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +142,7 @@ def prepare(
         raise InputError(
             f"{target.name}.data holds the weights of {source}", hint="name another target with -o"
         )
-    with staged_folder(target) as folder:
+    with staged_folder(target) as folder, _full_disk_told(folder):
         started = time.perf_counter()
         staged = folder / target.name
         _pack(source, staged)
@@ -173,10 +179,21 @@ def prepare(
         notes=[
             f"the weight {item.weight} of {item.name} is not packed: {item.reason}"
             for item in not_packed
-            if item.reason != AS_STORED
+            if item.reason not in {AS_STORED, SMALL}
         ],
         seconds={"prepare": written - started, "verify": verified - written},
     )
+
+
+@contextlib.contextmanager
+def _full_disk_told(folder: Path) -> Iterator[None]:
+    """Tell a full disk from other failures: onnxruntime does not say why it could not write."""
+    try:
+        yield
+    except LoopedgeError as error:
+        if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+            raise OSError(errno.ENOSPC, "no space left") from error
+        raise
 
 
 def _pack(source: Path, staged: Path) -> None:
@@ -238,12 +255,16 @@ def _not_packed(model: ir.Model, packed: set[str]) -> list[NotPacked]:
                     name=node.name or node.op_type,
                     weight=value.name or "",
                     bytes=tensor.nbytes,
-                    reason=AS_STORED
-                    if place != index
-                    else "onnxruntime does not pack it, or not into a file",
+                    reason=_reason(tensor.nbytes, in_weight_slot=place == index),
                 )
             )
     return found
+
+
+def _reason(size: int, *, in_weight_slot: bool) -> str:
+    if not in_weight_slot:
+        return AS_STORED
+    return SMALL if size < EXTERNAL_BYTES else "onnxruntime does not pack it, or not into a file"
 
 
 def _store(proto: onnx.ModelProto, metadata: ArtifactMetadata, staged: Path) -> None:
