@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 TORCH_FREE = {
     "inspect": (),
     "quantize": ("-o", "out.onnx"),
+    "prepare": ("-o", "out.onnx"),
     "profile": ("--html", "out.html"),
     "run": ("--input", "x.npz", "-o", "out.npz"),
 }
-WRITERS = ["quantize", "profile", "run"]
+WRITERS = ["quantize", "prepare", "profile", "run"]
 
 
 def words_of(command: str, folder: Path, target: Path | None = None) -> list[str]:
@@ -123,7 +124,7 @@ def test_an_unwritable_folder(
     assert list(read_only.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["quantize", "run"])
+@pytest.mark.parametrize("command", ["quantize", "prepare", "run"])
 def test_a_full_disk(cli: Cli, tiny: Path, ids: Path, small_disk: Path, command: str) -> None:
     with contextlib.suppress(OSError):
         (small_disk / "taken").write_bytes(bytes(64 * 1024))

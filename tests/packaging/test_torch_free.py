@@ -1,4 +1,4 @@
-"""inspect, quantize, profile and run work where torch and onnxscript cannot be imported."""
+"""inspect, quantize, prepare, profile and run work where torch and onnxscript cannot be imported."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def loopedge(room: Path, *words: str) -> subprocess.CompletedProcess[str]:
     [
         ("inspect", "tiny.onnx"),
         ("quantize", "tiny.onnx", "-o", "q.onnx"),
+        ("prepare", "tiny.onnx"),
         ("run", "tiny.onnx", "--input", "x.npz", "-o", "y.npz"),
         ("profile", "tiny.onnx", "--untied", "--runs", "2", "--html", "report.html"),
     ],
