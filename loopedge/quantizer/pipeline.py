@@ -306,7 +306,7 @@ def _notes(
     if memory == "low" and (recipe.scheme in WEIGHT_BITS or rewritten.weight_only):
         notes.append(
             "without packing onnxruntime unpacks weight-only linears into floats at each run: memory "
-            "profile low takes more memory and three times the time here, see docs/memory.md"
+            "profile low takes more memory and two to four times the time, see docs/memory.md"
         )
     if time_ratio >= SLOWER:
         notes.append(
