@@ -48,7 +48,7 @@ def _return_free_memory() -> None:
     """Give pages that malloc keeps for later back to the system, where the C library can.
 
     ONNX Runtime packs each weight of a prepared file once more, to find the packed one by its hash,
-    and frees it: glibc keeps some 5 to 14 MiB of that (docs/memory.md).
+    and frees it: glibc keeps some 3 to 14 MiB of that (docs/memory.md).
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
