@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from loopedge.model.contract import LoopedModule
     from loopedge.model.inner import inner_loop
     from loopedge.model.transformer import LoopedTransformer
+    from loopedge.preparation import PrepareResult, prepare
     from loopedge.profiler.pipeline import ProfileResult, profile
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
     from loopedge.runtime import Session
@@ -28,6 +29,7 @@ __all__ = [
     "LoopedConfig",
     "LoopedModule",
     "LoopedTransformer",
+    "PrepareResult",
     "ProfileResult",
     "QuantizeResult",
     "Session",
@@ -36,6 +38,7 @@ __all__ = [
     "inner_loop",
     "inspect",
     "load",
+    "prepare",
     "profile",
     "quantize",
     "save",
@@ -48,6 +51,7 @@ _HOMES = {
     "LoopedConfig": "loopedge.model.config",
     "LoopedModule": "loopedge.model.contract",
     "LoopedTransformer": "loopedge.model.transformer",
+    "PrepareResult": "loopedge.preparation",
     "ProfileResult": "loopedge.profiler.pipeline",
     "QuantizeResult": "loopedge.quantizer.pipeline",
     "Session": "loopedge.runtime",
@@ -56,6 +60,7 @@ _HOMES = {
     "inner_loop": "loopedge.model.inner",
     "inspect": "loopedge.inspection",
     "load": "loopedge.model.checkpoint",
+    "prepare": "loopedge.preparation",
     "profile": "loopedge.profiler.pipeline",
     "quantize": "loopedge.quantizer.pipeline",
     "save": "loopedge.model.checkpoint",

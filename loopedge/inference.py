@@ -37,9 +37,10 @@ class InferenceResult:
     path: str | None
     loops: int | None
     provider: str
+    memory: str
     run_ms: float
-    outputs: list[OutputSummary]
     notes: list[str]
+    outputs: list[OutputSummary]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""
@@ -56,6 +57,7 @@ def run_file(
     seed: int = 0,
     threads: int | None = None,
     device: str = "cpu",
+    memory: str | None = None,
     force: bool = False,
 ) -> InferenceResult:
     """Run a model once on the arrays of a file.
@@ -69,6 +71,7 @@ def run_file(
         seed: Of the noise that the model takes, where the file holds none.
         threads: Threads inside an operator; default: ONNX Runtime's own choice.
         device: ``cpu`` or ``cuda``.
+        memory: As `loopedge.runtime.Session`.
         force: Replace an existing ``path``.
 
     Returns:
@@ -78,7 +81,7 @@ def run_file(
         InputError: The model, the inputs, an option or the target cannot be used.
         ProviderError: The device's execution provider is not available.
     """
-    session = Session(model, threads=threads, device=device)
+    session = Session(model, threads=threads, device=device, memory=memory)
     if path is not None:
         check_arrays_target(Path(path), len(session.output_names), force=force)
     ranks = {name: len(node.shape) for name, node in session.inputs.items() if name != LOOPS_INPUT}
@@ -95,9 +98,10 @@ def run_file(
         path=None if path is None else str(path),
         loops=_loops_run(session, arrays, loops),
         provider=session.provider,
+        memory=session.memory,
         run_ms=run_ms,
+        notes=[*session.notes, *(str(warning.message) for warning in caught)],
         outputs=[_summary(name, array) for name, array in outputs.items()],
-        notes=[str(warning.message) for warning in caught],
     )
 
 

@@ -55,7 +55,7 @@ class Inspection:
     """What an ONNX file holds.
 
     ``form``, ``trained_loops`` and ``dynamic_loops`` are None for a file that loopedge did not
-    write; ``loops`` is then the constant trip count of its Loop, if it has one.
+    write, like ``memory``; ``loops`` is then the constant trip count of its Loop, if it has one.
     """
 
     path: str
@@ -75,6 +75,8 @@ class Inspection:
     tied_weights: list[TiedWeight]
     tables: list[Table]
     int8: Int8Coverage
+    memory: str | None
+    prepared: dict[str, Any] | None
     files: list[FileSize]
     metadata: dict[str, Any]
 
@@ -125,6 +127,8 @@ def inspect(path: str | Path) -> Inspection:
             if name.startswith(TABLE_PREFIX) and value.const_value is not None
         ],
         int8=int8_coverage(model),
+        memory=metadata.memory if metadata else None,
+        prepared=metadata.prepared.model_dump() if metadata and metadata.prepared else None,
         files=[
             FileSize(path=str(file), bytes=file.stat().st_size) for file in artifact_files(path)
         ],

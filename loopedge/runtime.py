@@ -12,7 +12,9 @@ import onnxruntime as ort
 
 from loopedge.errors import InputError, LoopCountWarning, ProviderError
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
-from loopedge.session_options import session_options
+from loopedge.graph.properties import read_properties
+from loopedge.memory import choose_profile
+from loopedge.session_options import open_session, session_options
 
 __all__ = ["ITERATIONS_OUTPUT", "LOOPS_INPUT", "PROVIDERS", "TOLERANCE_INPUT", "Session"]
 
@@ -44,14 +46,25 @@ class Session:
         path: The ``.onnx`` file, its external data beside it, or an ``.ort`` file.
         threads: Threads inside an operator; default: ONNX Runtime's own choice.
         device: ``cpu`` or ``cuda``.
+        memory: ``balanced``, ``low`` or ``mapped`` (docs/memory.md); default: as the file says.
+
+    Attributes:
+        memory: The memory profile that runs.
+        notes: What a person should know of it.
 
     Raises:
-        InputError: The file is missing, is no ONNX model, or its data is missing.
+        InputError: The file is missing, is no ONNX model, or its data is missing; it was prepared
+            for another processor or version of onnxruntime, or ``memory`` does not fit it.
         ProviderError: The device's execution provider is not available.
     """
 
     def __init__(
-        self, path: str | Path, *, threads: int | None = None, device: str = "cpu"
+        self,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+        memory: str | None = None,
     ) -> None:
         source = Path(path)
         if not source.is_file():
@@ -60,9 +73,13 @@ class Session:
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}, at least 1 is needed", hint="--threads 1")
         provider = _provider(device)
-        options = session_options(threads, model=source)
+        self.metadata = _read_metadata(source)
+        chosen = choose_profile(memory, self.metadata, source, device=device)
+        self.memory: str = chosen.profile
+        self.notes = [] if chosen.note is None else [chosen.note]
+        options = session_options(threads, self.memory, model=source)
         try:
-            self.session = ort.InferenceSession(str(source), options, providers=[provider])
+            self.session = open_session(str(source), options, provider, self.memory)
         except Exception as error:  # onnxruntime raises a kind of its own per failure
             raise InputError(
                 f"{source} cannot be loaded: {_reason(error)}", hint=f"loopedge inspect {source}"
@@ -79,8 +96,6 @@ class Session:
             node.name: node for node in self.session.get_overridable_initializers()
         }
         self.output_names = [node.name for node in self.session.get_outputs()]
-        properties = self.session.get_modelmeta().custom_metadata_map
-        self.metadata: ArtifactMetadata | None = read_metadata(properties)
 
     def run(
         self,
@@ -207,6 +222,19 @@ class Session:
                     )
                 feeds[name] = array.astype(dtype)
             _check_shape(name, array.shape, node.shape)
+
+
+def _read_metadata(source: Path) -> ArtifactMetadata | None:
+    try:
+        if source.suffix == ".ort":
+            from loopedge.graph.ort_format import read_ort_properties  # imports onnx
+
+            properties = read_ort_properties(source)
+        else:
+            properties = read_properties(source)
+    except (ValueError, OSError):
+        return None  # onnxruntime will say what is wrong with the file
+    return read_metadata(properties)
 
 
 def _check_shape(name: str, given: tuple[int, ...], wanted: list[int | str | None]) -> None:

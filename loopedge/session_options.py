@@ -1,10 +1,12 @@
 """How loopedge opens a session of ONNX Runtime: onnxruntime alone, for the measured process too."""
 
+import contextlib
+import ctypes
 from pathlib import Path
 
 import onnxruntime as ort
 
-__all__ = ["session_options"]
+__all__ = ["open_session", "session_options"]
 
 LOG_FATAL = 4
 MAPPED_ORT_FORMAT = (
@@ -15,7 +17,7 @@ MAPPED_ORT_FORMAT = (
 
 
 def session_options(
-    threads: int | None = None, *, model: str | Path | None = None
+    threads: int | None = None, memory: str = "balanced", *, model: str | Path | None = None
 ) -> ort.SessionOptions:
     """Return the options of every session.
 
@@ -24,6 +26,8 @@ def session_options(
 
     Args:
         threads: Threads inside an operator, with one between operators; default: ONNX Runtime's choice.
+        memory: ``balanced``; ``low``: weights are not packed; ``mapped``, for a prepared file: its
+            graph is optimized already.
         model: The file to be opened: one in ORT format is mapped (docs/reach.md has the figures).
     """
     options = ort.SessionOptions()
@@ -32,7 +36,31 @@ def session_options(
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+    if memory == "low":
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    elif memory == "mapped":
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if model is not None and str(model).endswith(".ort"):
         for entry in MAPPED_ORT_FORMAT:
             options.add_session_config_entry(entry, "1")
     return options
+
+
+def open_session(
+    path: str, options: ort.SessionOptions, provider: str, memory: str = "balanced"
+) -> ort.InferenceSession:
+    """Create a session, by a memory profile that its options were made for."""
+    session = ort.InferenceSession(path, options, providers=[provider])
+    if memory == "mapped":
+        _return_free_memory()
+    return session
+
+
+def _return_free_memory() -> None:
+    """Give pages that malloc keeps for later back to the system, where the C library can.
+
+    ONNX Runtime packs each weight of a prepared file once more, to find the packed one by its hash,
+    and frees it: glibc keeps some 3 to 14 MiB of that (docs/memory.md).
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from loopedge.errors import InputError
 from loopedge.files import check_target
+from loopedge.graph.metadata import read_metadata
 from loopedge.graph.storage import open_in_float32
+from loopedge.memory import refuse_prepared
 from loopedge.quantizer.pipeline import QuantizeResult, quantize_by
 from loopedge.quantizer.ranges import Granularity, read_ranges
 from loopedge.quantizer.recipe import Recipe
@@ -43,6 +45,7 @@ def calibrate_and_quantize(
     min_sqnr_db: float | None = None,
     max_drop: float | None = None,
     metric: str | None = None,
+    memory: str | None = None,
     threads: int | None = None,
     force: bool = False,
 ) -> QuantizeResult:
@@ -70,6 +73,7 @@ def calibrate_and_quantize(
         min_sqnr_db: Floor of the outputs' SQNR; default: as in `loopedge.quantize`.
         max_drop: Largest loss of the metric; the linears that it takes are lifted, see `meet_budget`.
         metric: As in `choose_loss`.
+        memory: As in `loopedge.quantize`.
         threads: Threads of ONNX Runtime.
         force: Replace existing files.
 
@@ -94,6 +98,7 @@ def calibrate_and_quantize(
         )
     table, inputs = None, None
     graph = open_in_float32(model)
+    refuse_prepared(read_metadata(graph.metadata_props), model, "quantize")
     if static and ranges_file is not None:
         table = read_ranges(ranges_file)
     elif static:
@@ -131,6 +136,7 @@ def calibrate_and_quantize(
         inputs=inputs,
         min_coverage=min_coverage,
         min_sqnr_db=min_sqnr_db,
+        memory=memory,
         threads=threads,
         force=force,
     )

@@ -21,7 +21,16 @@ from loopedge_cli.output import print_error
 __all__ = ["app", "main"]
 
 PROGRAM = "loopedge"
-ORDER = ("train", "export", "quantize", "convert", "profile", "inspect", "run")
+ORDER = (
+    "train",
+    "export",
+    "quantize",
+    "convert",
+    "prepare",
+    "profile",
+    "inspect",
+    "run",
+)
 """How ``--help`` lists the commands: along the chain; others follow by name."""
 
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # typer exports its subclass alone

@@ -17,6 +17,7 @@ __all__ = [
     "export_view",
     "inference_view",
     "inspection_view",
+    "prepare_view",
     "profile_view",
     "quantize_view",
     "train_view",
@@ -41,6 +42,7 @@ def inspection_view(result: "Result") -> "RenderableType":
         *(("output", _port_text(port)) for port in told["outputs"]),
         ("weights", weights),
         ("int8", _coverage_text(told["int8"])),
+        *_memory_rows(told),
         *_file_rows(told["files"]),
     ]
     return _page(
@@ -125,6 +127,47 @@ def quantize_view(result: "Result") -> "RenderableType":
     return _page(Path(told["path"]).name, rows, *lists, *(_budget_lists(budget) if budget else []))
 
 
+def prepare_view(result: "Result") -> "RenderableType":
+    """Show a `PrepareResult`."""
+    told = result.to_json()
+    rows = [
+        ("made for", _device_text(told)),
+        (
+            "packed",
+            f"{_count(told['packed'], 'weight')}, {size_text(told['packed_bytes'])}, "
+            "mapped when it is loaded",
+        ),
+        (
+            "verified",
+            f"[green]against {_plain(told['source'])}[/green] on {told['cases']} cases, "
+            f"largest error {told['max_abs_error']:.1e}",
+        ),
+        ("seconds", _seconds_text(told["seconds"])),
+        *_file_rows(told["files"]),
+    ]
+    others = [
+        (item["name"], item["weight"], size_text(item["bytes"]), item["reason"])
+        for item in told["not_packed"]
+    ]
+    lists = [_list("left as stored", ("weight", "bytes", "reason"), others)]
+    return _page(Path(told["path"]).name, rows, *lists)
+
+
+def _memory_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say how sessions keep the weights, and what a prepared file was made for."""
+    prepared, memory = told["prepared"], told["memory"]
+    if memory is None:
+        return []
+    if prepared:
+        return [("memory", "mapped, prepared"), ("made for", _device_text(prepared))]
+    wish = "; runs as balanced until [bold]loopedge prepare[/bold] makes the device's file"
+    return [("memory", memory + wish if memory == "mapped" else memory)]
+
+
+def _device_text(told: dict[str, Any]) -> str:
+    return _plain(f"{told['processor']}, {told['architecture']}, onnxruntime {told['onnxruntime']}")
+
+
 def _budget_text(budget: dict[str, Any]) -> str:
     name, allowed = budget["metric"], _number(budget["max_drop"])
     if budget["score"] is not None:
@@ -183,7 +226,7 @@ def inference_view(result: "Result") -> "RenderableType":
     """Show an `loopedge.inference.InferenceResult`."""
     told = result.to_json()
     loops = "" if told["loops"] is None else f"{_count(told['loops'], 'loop')}, "
-    rows = [("run", f"{loops}{told['run_ms']:.3g} ms, {told['provider']}")]
+    rows = [("run", f"{loops}{told['run_ms']:.3g} ms, {told['provider']}, memory {told['memory']}")]
     if told["path"]:
         rows.append(("file", _plain(told["path"])))
     outputs = [

@@ -27,7 +27,7 @@ from loopedge.exporter.registry import shared_registry
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple
 from loopedge.model.inner import InnerBody, run_inner
 
-__all__ = ["WRAPPER_PREFIX", "InnerPart", "Parts", "capture_halt", "capture_parts"]
+__all__ = ["WRAPPER_PREFIX", "InnerPart", "Parts", "capture_halt", "capture_parts", "traced_inputs"]
 
 WRAPPER_PREFIX = "model."  # the attribute that holds the user's module in the captured wrappers
 TORCH = str(Path(torch.__file__).parent)
@@ -150,10 +150,7 @@ def capture_parts(
         InputError: torch.export cannot follow the user's code; the message names the line.
     """
     looped = cast("LoopedProtocol", model)
-    inputs = tuple(
-        resize(tensor, TRACED_BATCH, axes.traced_sequence, names)
-        for tensor, names in zip(example, axes.inputs, strict=True)
-    )
+    inputs = traced_inputs(example, axes)
     with torch.no_grad():
         state, context = (_distinct(part) for part in looped.prelude(*inputs))
         row = {name: values[0].clone() for name, values in looped.timestep_table(1).items()}
@@ -258,6 +255,14 @@ def _distinct(tensors: Tensors) -> Tensors:
     if isinstance(tensors, Tensor):
         return tensors.clone()
     return tuple(tensor.clone() for tensor in tensors)
+
+
+def traced_inputs(example: tuple[Tensor, ...], axes: Axes) -> tuple[Tensor, ...]:
+    """Return example inputs in the sizes that are traced."""
+    return tuple(
+        resize(tensor, TRACED_BATCH, axes.traced_sequence, names)
+        for tensor, names in zip(example, axes.inputs, strict=True)
+    )
 
 
 def _dynamic(names: AxisNames) -> dict[int, Any]:

@@ -34,12 +34,27 @@ class Exit:
         return HALT if self.tolerance is None else f"{TOLERANCE}{self.tolerance:g}"
 
 
-def parse_exit(text: str | None, model: nn.Module) -> Exit | None:
-    """Read ``tolerance=X``, ``halt`` or ``none``; None asks for the model's own halt, if it has one.
+def parse_exit(text: str | None, model: nn.Module, form: str) -> Exit | None:
+    """Return when a row of a model is done, None: never before the last iteration.
+
+    Args:
+        text: What the user asked for.
+        model: The model.
+        form: Of the graph: an unrolled one cannot stop.
 
     Raises:
-        InputError: The text is none of these, or the model has no halt.
+        InputError: The text cannot be read, the model has no halt, or the form cannot stop.
     """
+    rule = _parse(text, model)
+    if rule is not None and form == "unrolled":
+        raise InputError(
+            "a Loop that stops early has no unrolled form", hint="--exit none, or --form loop"
+        )
+    return rule
+
+
+def _parse(text: str | None, model: nn.Module) -> Exit | None:
+    """Read ``tolerance=X``, ``halt`` or ``none``; None asks for the model's own halt, if it has one."""
     has_halt = callable(getattr(model, "halt", None))
     if text == NONE or (text is None and not has_halt):
         return None

@@ -12,39 +12,32 @@ import torch
 from torch import Tensor, nn
 
 import loopedge
-from loopedge.conversion import check_ort_target, convert_file, write_converted
+from loopedge.conversion import convert_file, write_converted
 from loopedge.errors import InputError
 from loopedge.exporter.assembly import HaltPart, Plan, assemble_loop
-from loopedge.exporter.axes import LONGEST_CHECKED, Axes, AxisNames, find_axes, resize
-from loopedge.exporter.capture import capture_halt, capture_parts
+from loopedge.exporter.axes import Axes, AxisNames, find_axes
+from loopedge.exporter.capture import capture_halt, capture_parts, traced_inputs
+from loopedge.exporter.cases import Case, cases_of
 from loopedge.exporter.exits import Exit, Halt, parse_exit
-from loopedge.exporter.rounding import Rounded, check_storage, round_weights, storage_notes
+from loopedge.exporter.options import Options
+from loopedge.exporter.rounding import Rounded, round_weights, storage_notes
 from loopedge.exporter.subject import MASK, Subject, open_subject
-from loopedge.exporter.verify import (
-    TOLERANCE,
-    Case,
-    Measured,
-    resized_examples,
-    verify_artifact,
-)
-from loopedge.files import check_target
+from loopedge.exporter.verify import TOLERANCE, Measured, resized_examples, verify_artifact
 from loopedge.graph.artifact import write_artifact
 from loopedge.graph.attention import merge_head_axes
 from loopedge.graph.folding import fold_constants
 from loopedge.graph.layout import fold_weight_layouts
-from loopedge.graph.metadata import ArtifactMetadata, Form, write_metadata
+from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 from loopedge.graph.opsets import IR_VERSIONS, check_versions
-from loopedge.graph.ort_format import ORT_SUFFIX, is_ort_format
+from loopedge.graph.ort_format import ORT_SUFFIX
 from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
 from loopedge.graph.storage import store_float16
 from loopedge.graph.unrolling import unroll
 from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
+from loopedge.memory import WISH_NOTE, check_profile
 from loopedge.runtime import TOLERANCE_INPUT
 
 __all__ = ["ExportResult", "export"]
-
-OPSETS = tuple(IR_VERSIONS)
-"""Opsets that are written; 23 has fused norm and attention, the others decompose them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +85,7 @@ def export(
     weights: str | Path | None = None,
     example: tuple[Tensor, ...] | None = None,
     dynamic_shapes: tuple[AxisNames, ...] | None = None,
+    memory: str = "balanced",
     force: bool = False,
 ) -> ExportResult:
     """Export a looped model to ONNX and verify the file against PyTorch.
@@ -115,6 +109,8 @@ def export(
         example: Example inputs, for modules that are not ours; axis 0 batch, axis 1 sequence;
             default: what the module's ``example_inputs()`` gives.
         dynamic_shapes: Says otherwise, per input: axis number to ``"batch"`` or ``"sequence"``.
+        memory: How sessions keep the weights, unless told else: ``balanced``, ``low`` or ``mapped``
+            (docs/memory.md).
         force: Replace an existing artifact.
 
     Returns:
@@ -125,15 +121,19 @@ def export(
         VerificationError: The file does not compute what PyTorch computes; nothing is left.
     """
     target = Path(path)
-    _check_options(form=form, loops=loops, dynamic_loops=dynamic_loops, inner=inner, opset=opset)
-    check_storage(storage)
-    _check_format(target, format, force=force)
+    options = Options(
+        form=form,
+        loops=loops,
+        dynamic_loops=dynamic_loops,
+        inner=inner,
+        opset=opset,
+        format=format,
+        storage=storage,
+        memory=check_profile(memory),
+    )
+    options.check(target, force=force)
     subject = open_subject(model, padding=padding, example=example, weights=weights)
-    rule = parse_exit(exit, subject.module)
-    if rule is not None and form == "unrolled":
-        raise InputError(
-            "a Loop that stops early has no unrolled form", hint="--exit none, or --form loop"
-        )
+    rule = parse_exit(exit, subject.module, form)
     count = subject.looped.loops if loops is None else loops
 
     started = time.perf_counter()
@@ -151,9 +151,6 @@ def export(
         subject.module, subject.example, axes, opset=opset, inner_loops=inner == "loop"
     )
     halt = None if rule is None else Halt(subject.module, rule, axes.state)
-    halt_part = None if halt is None else _capture_halt(halt, subject, axes, opset)
-    captured = time.perf_counter()
-
     plan = Plan(
         input_names=subject.input_names,
         output_names=subject.output_names or _default_outputs(len(parts.coda.graph.outputs)),
@@ -161,8 +158,10 @@ def export(
         loops=count,
         dynamic_loops=dynamic_loops,
         opset=opset,
-        halt=halt_part,
+        halt=None if halt is None else _capture_halt(halt, subject, axes, opset),
     )
+    captured = time.perf_counter()
+
     graph = assemble_loop(parts, axes, plan)
     optimise(graph)
     if form == "unrolled":
@@ -170,7 +169,7 @@ def export(
         tidy(graph)
     if storage == "float16":
         store_float16(graph)
-    metadata = _metadata(subject, axes, graph, plan, form=form, rule=rule, storage=storage)
+    metadata = _metadata(subject, axes, graph, plan, options, rule)
     write_metadata(metadata, graph.metadata_props)
     assembled = time.perf_counter()
 
@@ -195,7 +194,7 @@ def export(
                 prepare=_to_ort if format == "ort" else None,
             )
 
-        cases = _cases(subject, axes, count, plan, rule)
+        cases = cases_of(axes, plan, rule, max_length=subject.max_length)
         measured = against(subject.module, cases, TOLERANCE)
         moved = None
         if storage == "float16":
@@ -227,7 +226,7 @@ def export(
         verified=True,
         cases=measured.cases,
         notes=[
-            *_notes(subject, axes, count),
+            *_notes(subject, axes, count, options),
             *storage_notes(graph, format, rounded.kept, rounding_error),
         ],
         seconds={
@@ -239,9 +238,9 @@ def export(
     )
 
 
-def _notes(subject: Subject, axes: Axes, loops: int) -> list[str]:
+def _notes(subject: Subject, axes: Axes, loops: int, options: Options) -> list[str]:
     """Say what a user would not expect of the file."""
-    notes = []
+    notes = [WISH_NOTE] if options.memory == "mapped" else []
     least, most = subject.loop_range
     if not least <= loops <= most:
         trained = str(most) if least in {1, most} else f"{least} to {most}"
@@ -258,14 +257,12 @@ def _metadata(
     axes: Axes,
     graph: ir.Model,
     plan: Plan,
-    *,
-    form: Form,
+    options: Options,
     rule: Exit | None,
-    storage: str,
 ) -> ArtifactMetadata:
     return ArtifactMetadata(
         version=loopedge.__version__,
-        form=form,
+        form=options.form,
         loops=plan.loops,
         trained_loops=subject.looped.loops,
         loop_range=subject.loop_range,
@@ -278,16 +275,14 @@ def _metadata(
         tables=[name for name in graph.graph.initializers if name.startswith(TABLE_PREFIX)],
         checkpoint_sha256=subject.sha256,
         task=subject.task,
-        storage="float16" if storage == "float16" else None,
+        storage="float16" if options.storage == "float16" else None,
+        memory=options.memory,
     )
 
 
 def _capture_halt(halt: Halt, subject: Subject, axes: Axes, opset: int) -> HaltPart:
     """Capture what ends the loop; a padding mask and the tolerance are inputs of the graph."""
-    example = tuple(
-        resize(tensor, 2, axes.traced_sequence, names)
-        for tensor, names in zip(subject.example, axes.inputs, strict=True)
-    )
+    example = traced_inputs(subject.example, axes)
     with torch.no_grad():
         state, _ = subject.looped.prelude(*example)
     halt.check(state)
@@ -324,41 +319,6 @@ def _default_outputs(count: int) -> tuple[str, ...]:
     return ("outputs", *(f"output_{i}" for i in range(1, count)))
 
 
-def _check_options(
-    *, form: str, loops: int | None, dynamic_loops: bool, inner: str, opset: int
-) -> None:
-    if form not in {"loop", "unrolled"}:
-        raise InputError(f"form {form!r} is not known", hint="--form loop or --form unrolled")
-    if inner not in {"loop", "unrolled"}:
-        raise InputError(f"inner {inner!r} is not known", hint="--inner unrolled or --inner loop")
-    if inner == "loop" and form == "unrolled":
-        raise InputError(
-            "an unrolled graph holds no Loop, an inner one neither", hint="--form loop --inner loop"
-        )
-    if loops is not None and loops < 1:
-        raise InputError(f"loops is {loops}, at least 1 is needed", hint="--loops 1")
-    if dynamic_loops and form == "unrolled":
-        raise InputError(
-            "an unrolled graph has a fixed loop count", hint="--dynamic-loops --form loop"
-        )
-    if opset not in OPSETS:
-        raise InputError(
-            f"opset {opset} is not supported, allowed are {', '.join(map(str, OPSETS))}",
-            hint="--opset 23 (ONNX Runtime 1.23 and later) or --opset 20",
-        )
-
-
-def _check_format(target: Path, format: str, *, force: bool) -> None:
-    if format == "ort":
-        check_ort_target(target, force=force)
-        return
-    if format != "onnx":
-        raise InputError(f"format {format!r} is not known", hint="--format onnx or --format ort")
-    if is_ort_format(target):
-        raise InputError(f"{target} is named as ORT format", hint="--format ort")
-    check_target(target, force=force)
-
-
 def _to_ort(path: Path) -> Path:
     return convert_file(path, path.with_suffix(ORT_SUFFIX))
 
@@ -372,33 +332,3 @@ def _check_tables(tables: dict[str, Any], loops: int) -> None:
             )
         if not np.isfinite(table).all():
             raise InputError(f"timestep_table gives values that are not finite in {name}")
-
-
-def _cases(subject: Subject, axes: Axes, loops: int, plan: Plan, rule: Exit | None) -> list[Case]:
-    """Batches {1, 3}, lengths {1, traced, longer}, loop counts {1, given, past the table}.
-
-    With a tolerance each length is also run so that no row stops, and so that some do.
-    """
-    longest = subject.max_length or axes.longest or LONGEST_CHECKED
-    lengths = sorted({1, axes.traced_sequence, min(LONGEST_CHECKED, longest)})
-    if axes.fixed_sequence:
-        lengths = [axes.fixed_sequence]
-    lengths = [length for length in lengths if length <= longest] or [longest]
-    counts: list[int | None] = [1, loops, loops + 2] if plan.dynamic_loops else [None]
-    cases = [
-        Case(batch=batch, sequence=length, loops=count)
-        for batch in (1, 3)
-        for length in lengths
-        for count in counts
-    ]
-    last = counts[-1]
-    with_tolerance = rule is not None and rule.tolerance is not None
-    stops: tuple[Literal["never", "some"], ...] = ("never", "some") if with_tolerance else ()
-    for length in lengths:
-        cases += [Case(batch=4, sequence=length, loops=last, stop=stop) for stop in stops]
-        if plan.tables:
-            cases += [
-                Case(batch=2, sequence=length, loops=last, random_rows=True, stop=stop)
-                for stop in stops or (None,)
-            ]
-    return cases

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from loopedge.errors import LoopCountWarning, VerificationError
 from loopedge.exporter.axes import Axes, resize
+from loopedge.exporter.cases import Case
 from loopedge.exporter.exits import Halt
 from loopedge.graph.artifact import open_artifact
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, keep_halted
 from loopedge.runtime import ITERATIONS_OUTPUT, Session
 
-__all__ = ["TOLERANCE", "Case", "Measured", "verify_artifact"]
+__all__ = ["TOLERANCE", "Measured", "resized_examples", "verify_artifact"]
 
 TOLERANCE = 1e-4
 """Largest allowed max |y - ref| / max |ref|."""
@@ -35,26 +36,6 @@ TOLERANCE = 1e-4
 Array = npt.NDArray[Any]
 ExampleMaker = Callable[[int, int, int], tuple[Tensor, ...]]
 """(batch, sequence, seed) -> inputs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One comparison: sizes, loop count, and whether the tables are random rows.
-
-    ``stop`` sets a tolerance under which no row stops early, or some do.
-    """
-
-    batch: int
-    sequence: int
-    loops: int | None
-    random_rows: bool = False
-    stop: Literal["never", "some"] | None = None
-
-    def __str__(self) -> str:
-        loops = "" if self.loops is None else f", loops {self.loops}"
-        rows = ", random timestep rows" if self.random_rows else ""
-        stop = f", {self.stop} row{'s' if self.stop == 'some' else ''} stop" if self.stop else ""
-        return f"batch {self.batch}, sequence {self.sequence}{loops}{rows}{stop}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

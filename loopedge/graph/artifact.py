@@ -1,6 +1,7 @@
 """Open model files with clear errors and write artifacts whole or not at all."""
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +40,10 @@ def open_artifact(path: str | Path) -> ir.Model:
     if is_ort_format(source):
         return read_ort(source)
     try:
-        model = ir.load(source)
+        with warnings.catch_warnings():
+            # onnxruntime names the packed weights of a prepared file there.
+            warnings.filterwarnings("ignore", r"Ignoring unknown external data key\(s\)")
+            model = ir.load(source)
     except PermissionError as error:
         raise InputError(f"{source} cannot be read: permission denied") from error
     except Exception as error:  # protobuf raises several unrelated kinds

@@ -41,10 +41,10 @@ def int8_coverage(model: ir.Model) -> Int8Coverage:
 
 
 def _is_fused(node: ir.Node) -> bool:
-    """Tell a float linear that ONNX Runtime fused with a Transpose or a scale, in ORT format files."""
-    return node.op_type == "FusedMatMul" and any(
+    """Tell a float linear that ONNX Runtime merged with its neighbours, in a file that it wrote."""
+    return node.op_type in {"FusedMatMul", "FusedGemm"} and any(
         value is not None and value.const_value is not None and len(value.const_value.shape) == 2
-        for value in map(stored_weight, node.inputs)
+        for value in map(stored_weight, node.inputs[:2])
     )
 
 

@@ -8,10 +8,30 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loopedge.errors import InputError
 
-__all__ = ["PREFIX", "ArtifactMetadata", "Form", "read_metadata", "write_metadata"]
+__all__ = [
+    "PREFIX",
+    "ArtifactMetadata",
+    "Form",
+    "MemoryProfile",
+    "Prepared",
+    "read_metadata",
+    "write_metadata",
+]
 
 PREFIX = "loopedge."
 Form = Literal["loop", "unrolled", "scan"]
+MemoryProfile = Literal["balanced", "low", "mapped"]
+
+
+class Prepared(BaseModel):
+    """The device that a file's packed weights were made for, and on; docs/memory.md."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    onnxruntime: str
+    architecture: str
+    processor: str
+    features: list[str] = Field(description="Instructions that packing depends on.")
 
 
 class ArtifactMetadata(BaseModel):
@@ -44,6 +64,12 @@ class ArtifactMetadata(BaseModel):
     quantization: dict[str, Any] | None = None
     storage: Literal["float16"] | None = Field(
         default=None, description="Type of the weights where it is not what they are computed in."
+    )
+    memory: MemoryProfile = Field(
+        default="balanced", description="How a session keeps the weights, unless it is told else."
+    )
+    prepared: Prepared | None = Field(
+        default=None, description="Set where the file holds weights packed for one device."
     )
 
 

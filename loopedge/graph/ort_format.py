@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 
-__all__ = ["ORT_SUFFIX", "is_ort_format", "read_ort", "required_operators"]
+__all__ = ["ORT_SUFFIX", "is_ort_format", "read_ort", "read_ort_properties", "required_operators"]
 
 ORT_SUFFIX = ".ort"
 """By this ending ONNX Runtime knows the format of a file."""
@@ -51,6 +51,23 @@ def read_ort(path: Path) -> ir.Model:
         return _model(_open(path))
     except (struct.error, IndexError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{path} is not an ORT format file, or damaged") from error
+
+
+def read_ort_properties(path: Path) -> dict[str, str]:
+    """Return the ``metadata_props`` of an ORT format file, whose weights stay on disk.
+
+    Raises:
+        ValueError: The file is damaged, or not in ORT format.
+    """
+    try:
+        return _properties(_open(path))
+    except (struct.error, IndexError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is not an ORT format file, or damaged") from error
+
+
+def _properties(stored: Any) -> dict[str, str]:
+    entries = [stored.MetadataProps(i) for i in range(stored.MetadataPropsLength())]
+    return {_text(entry.Key()): _text(entry.Value()) for entry in entries}
 
 
 def required_operators(path: Path) -> str:
@@ -112,12 +129,11 @@ def _model(stored: Any) -> ir.Model:
     imports = [stored.OpsetImport(i) for i in range(stored.OpsetImportLength())]
     graph.opset_imports.update({_text(item.Domain()): item.Version() for item in imports})
     graph.sort()
-    properties = [stored.MetadataProps(i) for i in range(stored.MetadataPropsLength())]
     return ir.Model(
         graph,
         ir_version=stored.IrVersion(),
         producer_name=_text(stored.ProducerName()) or None,
-        metadata_props={_text(item.Key()): _text(item.Value()) for item in properties},
+        metadata_props=_properties(stored),
     )
 
 

@@ -38,20 +38,20 @@ def _serve(request: dict[str, Any]) -> None:
     import numpy as np
     import onnxruntime as ort
 
-    from loopedge.session_options import session_options
+    from loopedge.session_options import open_session, session_options
 
     with np.load(request["inputs"], allow_pickle=False) as stored:
         inputs = {name: stored[name] for name in stored.files}
     if request["provider"] == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
-    options = session_options(request["threads"], model=request["model"])
+    options = session_options(request["threads"], request["memory"], model=request["model"])
     if request.get("trace"):
         options.enable_profiling = True
         options.profile_file_prefix = request["trace"]
     reset_peak()
     baseline = read_memory()
     started = time.perf_counter()
-    session = ort.InferenceSession(request["model"], options, providers=[request["provider"]])
+    session = open_session(request["model"], options, request["provider"], request["memory"])
     load_seconds = time.perf_counter() - started
     _answer(
         {

@@ -15,12 +15,21 @@ from loopedge.profiler.trace import (
     read_trace,
 )
 
-__all__ = ["Measured", "Plan", "measure"]
+__all__ = ["Measured", "Plan", "Subject", "measure"]
 
 WARM_UP_RUNS = 3
 TRACED_RUNS = (8, 50)
 TRACED_SECONDS = 0.2
 MIN_RUNS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A model to measure, the ``.npz`` that it runs on, and its memory profile."""
+
+    model: Path
+    inputs: Path
+    memory: str = "balanced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +41,15 @@ class Plan:
     runs: int | None
     seconds: float
 
-    def start(self, model: Path, inputs: Path, trace: Path | None = None) -> MeasuredProcess:
+    def start(self, subject: Subject, trace: Path | None = None) -> MeasuredProcess:
         """Load a model in a fresh process."""
         return MeasuredProcess(
-            model, inputs, threads=self.threads, provider=self.provider, trace=trace
+            subject.model,
+            subject.inputs,
+            threads=self.threads,
+            provider=self.provider,
+            memory=subject.memory,
+            trace=trace,
         )
 
     def timed_runs(self, warm_ms: Sequence[float]) -> int:
@@ -58,11 +72,11 @@ class Measured:
     ops: list[OperatorTime]
 
 
-def measure(files: Sequence[tuple[Path, Path]], plan: Plan) -> list[Measured]:
+def measure(subjects: Sequence[Subject], plan: Plan) -> list[Measured]:
     """Measure models.
 
     Args:
-        files: Each model, and the ``.npz`` that it runs on.
+        subjects: The models.
         plan: How.
 
     Returns:
@@ -75,17 +89,17 @@ def measure(files: Sequence[tuple[Path, Path]], plan: Plan) -> list[Measured]:
     """
     with contextlib.ExitStack() as stack:
         processes, memory, counts = [], [], []
-        for model, inputs in files:
-            process = stack.enter_context(plan.start(model, inputs))
+        for subject in subjects:
+            process = stack.enter_context(plan.start(subject))
             counts.append(plan.timed_runs(process.run(WARM_UP_RUNS)))
             memory.append(process.memory())
             processes.append(process)
         latencies = time_in_turns([process.run for process in processes], counts)
     ratios = time_ratios(latencies)
     results = []
-    for i, (model, inputs) in enumerate(files):
+    for i, subject in enumerate(subjects):
         loaded = processes[i].loaded
-        events, load_seconds = _trace(model, inputs, plan)
+        events, load_seconds = _trace(subject, plan)
         results.append(
             Measured(
                 provider=loaded["provider"],
@@ -101,13 +115,13 @@ def measure(files: Sequence[tuple[Path, Path]], plan: Plan) -> list[Measured]:
     return results
 
 
-def _trace(model: Path, inputs: Path, plan: Plan) -> tuple[list[dict[str, Any]], float]:
+def _trace(subject: Subject, plan: Plan) -> tuple[list[dict[str, Any]], float]:
     """Trace a few runs in a process of their own: tracing slows small operators down.
 
     Returns:
         The events of the trace, and the seconds that loading took this time.
     """
-    with plan.start(model, inputs, trace=inputs.with_suffix(".trace")) as process:
+    with plan.start(subject, trace=subject.inputs.with_suffix(".trace")) as process:
         fastest_ms = min(process.run(WARM_UP_RUNS))
         least, most = TRACED_RUNS
         process.run(min(most, max(least, round(TRACED_SECONDS * 1000 / fastest_ms))))

@@ -18,8 +18,9 @@ from loopedge.graph.metadata import read_metadata
 from loopedge.graph.untied import untie
 from loopedge.graph.weights import weight_bytes
 from loopedge.latency import Latency
+from loopedge.memory import ChosenProfile, choose_profile, refuse_prepared
 from loopedge.profiler.machine import describe_machine
-from loopedge.profiler.measurement import Measured, Plan, measure
+from loopedge.profiler.measurement import Measured, Plan, Subject, measure
 from loopedge.profiler.trace import OperatorTime
 from loopedge.runtime import LOOPS_INPUT, PROVIDERS
 
@@ -48,6 +49,7 @@ class Run:
     loops: int | None
     device: str
     provider: str
+    memory: str
     threads: int
     batch: int
     sequence: int | None
@@ -75,6 +77,7 @@ class ProfileResult:
     schema_version: int
     machine: dict[str, Any]
     runs: list[Run]
+    notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""
@@ -86,6 +89,7 @@ def profile(
     *,
     untied: bool = False,
     device: str = "cpu",
+    memory: str | None = None,
     threads: int = 1,
     batch: int = 1,
     sequence: int | None = None,
@@ -105,6 +109,7 @@ def profile(
         models: ``.onnx`` files.
         untied: Also profile each model's untied twin, whose iterations have own weights.
         device: ``cpu`` or ``cuda``.
+        memory: ``balanced``, ``low`` or ``mapped``; default: as each file says.
         threads: Threads inside an operator; each process is pinned to as many cores.
         batch: Size of the batch axis of generated inputs.
         sequence: Size of the sequence axis; default: as trained.
@@ -133,12 +138,16 @@ def profile(
             folder = Path(scratch) / str(index)
             folder.mkdir()
             graph = open_artifact(model)
+            metadata = read_metadata(graph.metadata_props)
+            chosen = choose_profile(memory, metadata, model, device=device)
+            if untied:
+                refuse_prepared(metadata, model, "an untied twin")
             feeds = _feeds(
                 graph, input, batch=batch, sequence=sequence, loops=loops, seed=seed, path=model
             )
-            subjects.append(_Subject.of(Path(model), graph, feeds, folder))
+            subjects.append(_Subject.of(Path(model), graph, feeds, folder, chosen))
             if untied:
-                twins.append(_untied_subject(Path(model), graph, feeds, folder, loops))
+                twins.append(_untied_subject(Path(model), graph, feeds, folder, chosen, loops))
         subjects += twins
         plan = Plan(
             threads=threads,
@@ -146,13 +155,18 @@ def profile(
             runs=runs,
             seconds=SECONDS_PER_MODEL if seconds is None else seconds,
         )
-        measured = measure([(subject.path, subject.inputs) for subject in subjects], plan)
+        measured = measure([subject.measured for subject in subjects], plan)
     return ProfileResult(
         schema_version=SCHEMA_VERSION,
         machine=describe_machine(),
         runs=[
             _run(subject, result, device=device, threads=threads, loops=loops)
             for subject, result in zip(subjects, measured, strict=True)
+        ],
+        notes=[
+            f"{subject.source.name}: {subject.memory.note}"
+            for subject in subjects
+            if subject.memory.note and not subject.twin
         ],
     )
 
@@ -166,6 +180,7 @@ class _Subject:
     graph: ir.Model
     feeds: Mapping[str, Array]
     inputs: Path
+    memory: ChosenProfile
     twin: str | None
     file_bytes: int
 
@@ -176,6 +191,7 @@ class _Subject:
         graph: ir.Model,
         feeds: Mapping[str, Array],
         folder: Path,
+        memory: ChosenProfile,
         *,
         source: Path | None = None,
         twin: str | None = None,
@@ -188,19 +204,30 @@ class _Subject:
             graph=graph,
             feeds=feeds,
             inputs=inputs,
+            memory=memory,
             twin=twin,
             file_bytes=sum(file.stat().st_size for file in artifact_files(path)),
         )
 
+    @property
+    def measured(self) -> Subject:
+        """What the measured process is told."""
+        return Subject(model=self.path, inputs=self.inputs, memory=self.memory.profile)
+
 
 def _untied_subject(
-    model: Path, graph: ir.Model, feeds: Mapping[str, Array], folder: Path, loops: int | None
+    model: Path,
+    graph: ir.Model,
+    feeds: Mapping[str, Array],
+    folder: Path,
+    memory: ChosenProfile,
+    loops: int | None,
 ) -> _Subject:
     twin = untie(graph, loops)
     path = folder / "untied.onnx"
     write_artifact(twin, path)
     rest = {name: array for name, array in feeds.items() if name != LOOPS_INPUT}
-    return _Subject.of(path, twin, rest, folder, source=model, twin="untied")
+    return _Subject.of(path, twin, rest, folder, memory, source=model, twin="untied")
 
 
 def _feeds(
@@ -244,7 +271,12 @@ def _run(
 ) -> Run:
     metadata = read_metadata(subject.graph.metadata_props)
     first = next(iter(subject.feeds.values()))
-    name = subject.source.name + (f" ({subject.twin})" if subject.twin else "")
+    profile = subject.memory.profile
+    told = [
+        *([subject.twin] if subject.twin else []),
+        *([profile] if profile != "balanced" else []),
+    ]
+    name = subject.source.name + (f" ({', '.join(told)})" if told else "")
     scheme = (metadata.quantization or {}).get("scheme") if metadata else None
     return Run(
         name=name,
@@ -255,6 +287,7 @@ def _run(
         loops=loops or (metadata.loops if metadata else None),
         device=device,
         provider=measured.provider,
+        memory=profile,
         threads=threads,
         batch=first.shape[0] if first.ndim else 1,
         sequence=first.shape[1] if first.ndim > 1 else None,

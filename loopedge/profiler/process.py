@@ -23,6 +23,7 @@ class MeasuredProcess:
         inputs: ``.npz`` with one array per input.
         threads: Threads inside an operator; the process is pinned to as many cores.
         provider: Execution provider.
+        memory: Memory profile, already checked against the file: the process reads no metadata.
         trace: Prefix of ONNX Runtime's trace file; None runs without tracing.
         python: Interpreter to run it with; its environment holds numpy and an onnxruntime.
 
@@ -39,6 +40,7 @@ class MeasuredProcess:
         *,
         threads: int,
         provider: str,
+        memory: str = "balanced",
         trace: Path | None = None,
         python: str | Path = sys.executable,
     ) -> None:
@@ -47,6 +49,7 @@ class MeasuredProcess:
             "inputs": str(inputs),
             "threads": threads,
             "provider": provider,
+            "memory": memory,
             "trace": None if trace is None else str(trace),
         }
         self._model = model

@@ -13,9 +13,10 @@ from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.files import check_target
 from loopedge.graph.artifact import open_artifact, write_artifact
 from loopedge.graph.inputs import generate_inputs
-from loopedge.graph.metadata import ArtifactMetadata, read_metadata
+from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
 from loopedge.graph.storage import open_in_float32
 from loopedge.graph.weights import weight_bytes
+from loopedge.memory import WISH_NOTE, check_profile, refuse_prepared
 from loopedge.processor import FAST_INT8, this_processor
 from loopedge.quantizer.compare import Agreement, Feeds, compare, longest_generated
 from loopedge.quantizer.coverage import Coverage
@@ -93,6 +94,7 @@ def quantize(
     inputs: Sequence[Feeds] | None = None,
     min_coverage: float = 1.0,
     min_sqnr_db: float | None = None,
+    memory: str | None = None,
     threads: int | None = None,
     force: bool = False,
 ) -> QuantizeResult:
@@ -118,6 +120,8 @@ def quantize(
             request do not count as missed.
         min_sqnr_db: Floor of the outputs' SQNR against the float model, in dB; default: 15, with
             four-bit weights 10.
+        memory: How sessions keep the weights: ``balanced``, ``low`` or ``mapped`` (docs/memory.md);
+            default: as the source says.
         threads: Threads of ONNX Runtime during verification.
         force: Replace an existing artifact.
 
@@ -148,6 +152,7 @@ def quantize(
         inputs=inputs,
         min_coverage=min_coverage,
         min_sqnr_db=min_sqnr_db,
+        memory=memory,
         threads=threads,
         force=force,
     )
@@ -161,6 +166,7 @@ def quantize_by(
     inputs: Sequence[Feeds] | None = None,
     min_coverage: float = 1.0,
     min_sqnr_db: float | None = None,
+    memory: str | None = None,
     threads: int | None = None,
     force: bool = False,
 ) -> QuantizeResult:
@@ -179,9 +185,11 @@ def quantize_by(
     if Path(model).resolve() == target.resolve():
         raise InputError(f"{target} is the source itself", hint="name another target with -o")
     recipe.check_model(reference, model)
-    metadata = read_metadata(reference.metadata_props)
+    metadata = _metadata_with(read_metadata(reference.metadata_props), memory, model)
     started = time.perf_counter()
     quantized = reference.clone()
+    if metadata is not None:
+        write_metadata(metadata, quantized.metadata_props)  # it is verified as it will run
     source_bytes = weight_bytes(reference)
     rewritten = recipe.apply(quantized)
     _check_coverage(rewritten.coverage, rewritten.kept, min_coverage, model)
@@ -238,7 +246,7 @@ def quantize_by(
         weight_bytes=weight_bytes(quantized),
         source_weight_bytes=source_bytes,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
-        notes=[*_notes(recipe, time_ratio), *exits],
+        notes=[*_notes(recipe, rewritten, metadata, time_ratio), *exits],
         seconds={
             "rewrite": rewrite_seconds,
             "write": time.perf_counter() - written - verify_seconds,
@@ -288,9 +296,34 @@ def _metadata(recipe: Recipe, rewritten: Rewritten, agreement: Agreement) -> dic
     return told
 
 
-def _notes(recipe: Recipe, time_ratio: float) -> list[str]:
+def _metadata_with(
+    metadata: ArtifactMetadata | None, memory: str | None, source: str | Path
+) -> ArtifactMetadata | None:
+    refuse_prepared(metadata, source, "quantize")
+    if memory is None:
+        return metadata
+    profile = check_profile(memory)
+    if metadata is None:
+        raise InputError(
+            f"{source} was not written by loopedge: it cannot hold a memory profile",
+            hint=f"loopedge run --memory {profile}",
+        )
+    return metadata.model_copy(update={"memory": profile})
+
+
+def _notes(
+    recipe: Recipe, rewritten: Rewritten, metadata: ArtifactMetadata | None, time_ratio: float
+) -> list[str]:
     calibrated = recipe.table if recipe.scheme == "static" else None
     notes = [] if calibrated is None else list(calibrated.warnings)
+    memory = metadata.memory if metadata else None
+    if memory == "mapped":
+        notes.append(WISH_NOTE)
+    if memory == "low" and (recipe.scheme in WEIGHT_BITS or rewritten.weight_only):
+        notes.append(
+            "without packing onnxruntime unpacks weight-only linears into floats at each run: memory "
+            "profile low takes more memory and two to four times the time, see docs/memory.md"
+        )
     if time_ratio >= SLOWER:
         notes.append(
             f"one inference takes {time_ratio:.2f} times as long as the float model's on this "

@@ -18,10 +18,11 @@ TORCH_FREE = {
     "inspect": (),
     "quantize": ("-o", "out.onnx"),
     "convert": ("-o", "out.ort"),
+    "prepare": ("-o", "out.onnx"),
     "profile": ("--html", "out.html"),
     "run": ("--input", "x.npz", "-o", "out.npz"),
 }
-WRITERS = ["quantize", "convert", "profile", "run"]
+WRITERS = ["quantize", "convert", "prepare", "profile", "run"]
 
 
 def words_of(command: str, folder: Path, target: Path | None = None) -> list[str]:
@@ -124,7 +125,7 @@ def test_an_unwritable_folder(
     assert list(read_only.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["quantize", "convert", "run"])
+@pytest.mark.parametrize("command", ["quantize", "convert", "prepare", "run"])
 def test_a_full_disk(cli: Cli, tiny: Path, ids: Path, small_disk: Path, command: str) -> None:
     with contextlib.suppress(OSError):
         (small_disk / "taken").write_bytes(bytes(64 * 1024))

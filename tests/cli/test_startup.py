@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 HELP_SECONDS = 0.3
-COMMANDS = {"export", "quantize", "profile", "inspect", "run"}
+COMMANDS = {"export", "quantize", "prepare", "profile", "inspect", "run"}
 
 
 def test_help_answers_at_once() -> None:

@@ -1,4 +1,4 @@
-"""inspect, quantize, convert, profile and run work where torch and onnxscript cannot be imported."""
+"""The commands of the device work where torch and onnxscript cannot be imported."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def loopedge(room: Path, *words: str) -> subprocess.CompletedProcess[str]:
         ("inspect", "tiny.onnx"),
         ("quantize", "tiny.onnx", "-o", "q.onnx"),
         ("convert", "tiny.onnx"),
+        ("prepare", "tiny.onnx"),
         ("run", "tiny.onnx", "--input", "x.npz", "-o", "y.npz"),
         ("profile", "tiny.onnx", "--untied", "--runs", "2", "--html", "report.html"),
     ],

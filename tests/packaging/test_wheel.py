@@ -109,7 +109,8 @@ def use_the_torch_free_commands(program: Path, room: Path) -> None:
     told = json.loads(run(program, "inspect", "tiny.onnx", "--json", cwd=room).stdout)
     assert (told["form"], told["loops"]) == ("loop", 3)
     run(program, "quantize", "tiny.onnx", "-o", "q.onnx", cwd=room)
-    for model in ("tiny.onnx", "q.onnx"):
+    run(program, "prepare", "q.onnx", cwd=room)
+    for model in ("tiny.onnx", "q.onnx", "q.prepared.onnx"):
         run(program, "run", model, "--input", "x.npz", "-o", f"{model}.npz", cwd=room)
         with np.load(room / f"{model}.npz") as outputs:
             assert np.isfinite(outputs["logits"]).all()

@@ -66,6 +66,12 @@ def export(
         Path | None,
         typer.Option(help="Weights of package.module:factory (.safetensors, .pt of tensors)."),
     ] = None,
+    memory: Annotated[
+        Literal["balanced", "low", "mapped"],
+        typer.Option(
+            help="How sessions keep the weights: packed, as they are stored, or packed in a file."
+        ),
+    ] = "balanced",
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -90,6 +96,7 @@ def export(
                 storage=storage,
                 padding=padding,
                 weights=weights,
+                memory=memory,
                 force=force,
             )
         for note in result.notes:

@@ -18,6 +18,10 @@ def profile(
         typer.Option("--untied", help="Also profile each model with own weights per iteration."),
     ] = False,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the models run.")] = "cpu",
+    memory: Annotated[
+        Literal["balanced", "low", "mapped"] | None,
+        typer.Option(help="How the weights are kept; default: as each file says."),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads inside an operator.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Size of the batch axis.")] = 1,
     sequence: Annotated[
@@ -55,6 +59,7 @@ def profile(
                 models,
                 untied=untied,
                 device=device,
+                memory=memory,
                 threads=threads,
                 batch=batch,
                 sequence=sequence,
@@ -63,6 +68,8 @@ def profile(
                 runs=runs,
                 seed=seed,
             )
+        for note in result.notes:
+            output.note(f"note: {note}")
         if html is not None:
             write_profile_html(result, html, force=force)
             output.note(f"report: {html}")

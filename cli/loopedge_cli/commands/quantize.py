@@ -107,6 +107,10 @@ def quantize(
             "relative error of the outputs."
         ),
     ] = None,
+    memory: Annotated[
+        Literal["balanced", "low", "mapped"] | None,
+        typer.Option(help="How sessions keep the weights; default: as the source says."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the check.")] = None,
     force: Force = False,
     json: Json = False,
@@ -139,6 +143,7 @@ def quantize(
                 min_sqnr_db=min_sqnr_db,
                 max_drop=max_drop,
                 metric=metric,
+                memory=memory,
                 threads=threads,
                 force=force,
             )

@@ -37,6 +37,10 @@ def run(
         int | None, typer.Option(min=1, help="Threads inside an operator; default: all cores.")
     ] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the model runs.")] = "cpu",
+    memory: Annotated[
+        Literal["balanced", "low", "mapped"] | None,
+        typer.Option(help="How the weights are kept; default: as the file says."),
+    ] = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -55,6 +59,7 @@ def run(
             seed=seed,
             threads=threads,
             device=device,
+            memory=memory,
             force=force,
         )
         for note in result.notes:
