@@ -3,7 +3,8 @@
 PyTorch keeps a linear weight as [out, in], so a captured graph reads it through a Transpose. ONNX
 Runtime folds such a Transpose into a second copy (inside a Loop body into one more). This pass
 folds it into the stored tensor; where another node reads the weight as it is (a tied embedding), the
-stored layout stays and the MatMul adapts: x W^T = (W x^T)^T.
+stored layout stays and the MatMul adapts: x W^T = (W x^T)^T. A convolution of kernel one is a linear
+over the channels, and is stored and computed as one.
 """
 
 import numpy as np
@@ -27,7 +28,7 @@ def fold_weight_layouts(model: ir.Model) -> bool:
 
     Ensures: no Transpose of a weight is left, except where a node other than MatMul reads it.
     """
-    changed = _split_gemms(model)
+    changed = _split_gemms(model) | _write_as_linears(model)
     for value in list(model.graph.initializers.values()):
         transposes = [node for node, _ in value.uses() if _is_transpose(node)]
         if not transposes or value.is_graph_output():
@@ -69,6 +70,65 @@ def _split_gemms(model: ir.Model) -> bool:
         replace_node(node, new)
         changed = True
     return changed
+
+
+def _write_as_linears(model: ir.Model) -> bool:
+    """Write each one-dimensional convolution of kernel one as Transpose, MatMul, Add, Transpose.
+
+    int8 knows linears, and no convolutions; models that mix tokens (MLPMixer, TRM) spell linears so.
+    """
+    changed = False
+    for weight in list(model.graph.initializers.values()):
+        readers = weight.uses()
+        if weight.const_value is None or not readers:
+            continue
+        if not all(index == 1 and _is_pointwise(node) for node, index in readers):
+            continue
+        array = np.ascontiguousarray(weight.const_value.numpy()[:, :, 0].T)  # [in, out]
+        for node, _ in readers:
+            _replace_convolution(node, weight, *array.shape)
+        weight.const_value = ir.tensor(array, name=weight.name)
+        weight.shape = ir.Shape(array.shape)
+        changed = True
+    return changed
+
+
+def _replace_convolution(node: ir.Node, weight: ir.Value, inputs: int, outputs: int) -> None:
+    x, _, *bias = node.inputs
+    name = node.name or "Conv"
+    turned = make_node("Transpose", [x], f"{name}.turn", {"perm": [0, 2, 1]})
+    new = [turned, make_node("MatMul", [turned.outputs[0], weight], name)]
+    if bias and bias[0] is not None:
+        new.append(make_node("Add", [new[-1].outputs[0], bias[0]], f"{name}.bias"))
+    for made in new:
+        _set_turned(made.outputs[0], x, inputs if made is turned else outputs)
+    back = make_node("Transpose", [new[-1].outputs[0]], f"{name}.back", {"perm": [0, 2, 1]})
+    replace_node(node, [*new, back])
+
+
+def _set_turned(value: ir.Value, x: ir.Value | None, channels: int) -> None:
+    """Give a value the type and the shape (batch, length, channels) that x (batch, channels, length) has."""
+    value.type = None if x is None else x.type
+    if x is not None and x.shape is not None:
+        value.shape = ir.Shape([x.shape[0], x.shape[2], channels])
+
+
+def _is_pointwise(node: ir.Node) -> bool:
+    if node.op_type != "Conv" or node.domain:
+        return False
+    weight = node.inputs[1]
+    if weight is None or weight.shape is None or len(weight.shape) != 3 or weight.shape[2] != 1:
+        return False
+    wanted: dict[str, object] = {"group": 1, "strides": (1,), "pads": (0, 0), "dilations": (1,)}
+    for name, plain in wanted.items():
+        attribute = node.attributes.get(name)
+        if attribute is None:
+            continue
+        value = attribute.as_int() if name == "group" else tuple(attribute.as_ints())
+        if value != plain:
+            return False
+    padding = node.attributes.get("auto_pad")
+    return padding is None or padding.as_string() in {"NOTSET", "VALID"}
 
 
 def _is_transpose(node: ir.Node) -> bool:

@@ -67,6 +67,8 @@ def strip_metadata(model: ir.Model) -> None:
 def simplify_reshapes(model: ir.Model) -> bool:
     """Replace computed Reshape shapes by constants where the symbolic shapes allow it, in place.
 
+    A Reshape to the shape that its input has already is dropped.
+
     A dimension equal to the input's at the same place becomes 0 (copy), one other may be -1. That
     removes the Shape, Gather and Concat nodes that an exporter emits for dynamic axes, which would
     run again in every iteration of a loop.
@@ -77,6 +79,10 @@ def simplify_reshapes(model: ir.Model) -> bool:
     changed = False
     for node in list(model.graph.all_nodes()):
         if node.op_type != "Reshape" or node.domain or node.inputs[1] is None:
+            continue
+        if node.inputs[0] is not None and _changes_nothing(node):
+            ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+            changed = True
             continue
         if node.inputs[1].const_value is not None:
             continue
@@ -90,6 +96,14 @@ def simplify_reshapes(model: ir.Model) -> bool:
         node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
         changed = True
     return changed
+
+
+def _changes_nothing(node: ir.Node) -> bool:
+    source, target = node.inputs[0], node.outputs[0]
+    if source is None or source.shape is None or target.shape is None or target.is_graph_output():
+        return False
+    known = all(isinstance(dim, int) or dim.value is not None for dim in target.shape)
+    return known and list(source.shape) == list(target.shape)
 
 
 def _constant_shape(source: ir.Value | None, target: ir.Value) -> list[int] | None:

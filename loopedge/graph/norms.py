@@ -1,0 +1,112 @@
+"""Make one RMSNormalization of a norm that a module writes out: x * rsqrt(mean(x * x) + eps).
+
+Many models spell their norm out in PyTorch (those of transformers do), and ONNX Runtime fuses that spelling
+into nothing. Opset 23 has the operator.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from loopedge.graph.editing import add_initializer, make_node, replace_node
+
+__all__ = ["fuse_rms_norms"]
+
+RMS_NORM_OPSET = 23
+
+
+def fuse_rms_norms(model: ir.Model) -> bool:
+    """Replace Pow, ReduceMean, Add, Sqrt, Reciprocal and Mul by RMSNormalization, in place.
+
+    A weight of one dimension that multiplies the result becomes the operator's scale; a norm without
+    one gets ones. Opsets before 23 do not know the operator: nothing is changed there.
+
+    Returns:
+        Whether anything changed.
+    """
+    if (model.opset_imports.get("") or 0) < RMS_NORM_OPSET:
+        return False
+    changed = False
+    for node in list(model.graph.all_nodes()):
+        if node.op_type != "Mul" or node.domain or node.graph is None:
+            continue
+        found = _norm(node)
+        if found is None:
+            continue
+        x, epsilon, width = found
+        last, scale = _scaled(node, width)
+        if scale is None:
+            ones = np.ones(width, np.float32)
+            scale = add_initializer(model.graph, f"loopedge.ones.{width}", ones)
+        attributes = {"axis": -1, "epsilon": epsilon}
+        name = (last.name or "norm").replace("Mul", "RMSNormalization")
+        inner = node.outputs[0]
+        replace_node(last, [make_node("RMSNormalization", [x, scale], name, attributes)])
+        if last is not node and not inner.uses():
+            node.graph.remove(node, safe=True)
+        changed = True
+    return changed
+
+
+def _norm(node: ir.Node) -> tuple[ir.Value, float, int] | None:
+    """Return x, epsilon and the width of the last axis, where a Mul is x * rsqrt(mean(x^2) + eps)."""
+    first, second = node.inputs
+    for x, root in ((first, second), (second, first)):
+        if x is None or root is None or x.dtype != ir.DataType.FLOAT or not x.shape:
+            continue
+        width = x.shape[-1]
+        added = _chain(root, "Reciprocal", "Sqrt")
+        if added is None or added.op_type != "Add":
+            continue
+        for mean, epsilon in (tuple(added.inputs), tuple(reversed(added.inputs))):
+            value = _scalar(epsilon)
+            if value is not None and isinstance(width, int) and _is_mean_of_squares(mean, x):
+                return x, value, width
+    return None
+
+
+def _chain(value: ir.Value, *op_types: str) -> ir.Node | None:
+    """Follow nodes of these types upwards; return what makes the input of the last one."""
+    for op_type in op_types:
+        maker = value.producer()
+        if maker is None or maker.op_type != op_type or maker.inputs[0] is None:
+            return None
+        value = maker.inputs[0]
+    return value.producer()
+
+
+def _is_mean_of_squares(value: ir.Value | None, x: ir.Value) -> bool:
+    mean = None if value is None else value.producer()
+    if mean is None or mean.op_type != "ReduceMean" or len(mean.inputs) != 2:
+        return False
+    kept = mean.attributes.get("keepdims")
+    axes = None if mean.inputs[1] is None else ir.convenience.get_const_tensor(mean.inputs[1])
+    rank = len(x.shape or ())
+    if axes is None or [int(axis) % rank for axis in axes.numpy().reshape(-1)] != [rank - 1]:
+        return False
+    if kept is not None and kept.as_int() != 1:
+        return False
+    square = None if mean.inputs[0] is None else mean.inputs[0].producer()
+    if square is None or square.inputs[0] is not x:
+        return False
+    if square.op_type == "Mul":
+        return square.inputs[1] is x
+    return square.op_type == "Pow" and _scalar(square.inputs[1]) == 2.0
+
+
+def _scaled(node: ir.Node, width: int) -> tuple[ir.Node, ir.Value | None]:
+    """Return the node that multiplies the norm by a weight of its last axis, and the weight."""
+    users = list(node.outputs[0].consumers())
+    if len(users) == 1 and users[0].op_type == "Mul" and not node.outputs[0].is_graph_output():
+        for value in users[0].inputs:
+            if value is not None and value is not node.outputs[0] and _has_shape(value, width):
+                return users[0], value
+    return node, None
+
+
+def _has_shape(value: ir.Value, width: int) -> bool:
+    return value.shape is not None and list(value.shape) == [width]
+
+
+def _scalar(value: ir.Value | None) -> float | None:
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return float(tensor.numpy().item()) if tensor is not None and tensor.size == 1 else None
