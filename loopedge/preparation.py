@@ -20,6 +20,7 @@ from loopedge.files import check_target, staged_folder
 from loopedge.graph.artifact import artifact_files, open_artifact
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
+from loopedge.graph.ort_format import is_ort_format
 from loopedge.memory import PREPARED_SUFFIX, refuse_prepared, this_device
 from loopedge.runtime import Session
 from loopedge.session_options import session_options
@@ -135,6 +136,11 @@ def prepare(
             hint=f"loopedge inspect {source}",
         )
     refuse_prepared(metadata, source, "prepare")
+    if is_ort_format(source):
+        raise InputError(
+            f"{source} is in ORT format, which holds no packed weights",
+            hint=f"loopedge prepare {source.with_suffix('.onnx')}",
+        )
     device = this_device()
     data_files = artifact_files(source)
     data = target.resolve().with_name(f"{target.name}.data")

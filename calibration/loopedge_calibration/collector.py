@@ -14,6 +14,7 @@ from loopedge.graph.metadata import read_metadata
 from loopedge.graph.probe import activation_of, probe, stack_probed
 from loopedge.graph.storage import open_in_float32
 from loopedge.graph.weights import Linear, in_core, linears, loop_count, loop_name
+from loopedge.memory import refuse_prepared
 from loopedge.quantizer.ranges import Granularity, RangeTable, TensorRange, weights_sha256
 from loopedge.quantizer.recipe import check_one_loop
 from loopedge.quantizer.smoothing import apply_smoothing, best_factors, smoothable
@@ -84,6 +85,7 @@ def collect(
     metadata = read_metadata(graph.metadata_props)
     if metadata is not None and metadata.quantization is not None:
         raise InputError(f"{model} is quantized already", hint="loopedge export model.pt")
+    refuse_prepared(metadata, model, "calibration")
     check_one_loop(graph, model)
     count = loops or loop_count(graph) or 1
     once = not isinstance(data, str | Path) and iter(data) is data

@@ -28,7 +28,7 @@ from loopedge.graph.attention import merge_head_axes
 from loopedge.graph.folding import fold_constants
 from loopedge.graph.layout import fold_weight_layouts
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
-from loopedge.graph.norms import fuse_rms_norms
+from loopedge.graph.norms import fold_unit_scales, fuse_rms_norms
 from loopedge.graph.opsets import IR_VERSIONS, check_versions
 from loopedge.graph.ort_format import ORT_SUFFIX
 from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
@@ -310,6 +310,7 @@ def optimise(graph: ir.Model) -> None:
     """Run the passes that make a freshly assembled loop form ready for the device."""
     fold_weight_layouts(graph)
     simplify_reshapes(graph)
+    fold_unit_scales(graph)
     fold_constants(graph)
     fuse_rms_norms(graph)
     merge_head_axes(graph)

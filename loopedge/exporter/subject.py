@@ -86,6 +86,11 @@ def open_subject(
             f"{model} holds its own weights",
             hint="loopedge export package.module:factory --weights weights.safetensors",
         )
+    if not Path(model).exists():
+        raise InputError(
+            f"{model} does not exist",
+            hint="name a model.pt, a folder that save_pretrained wrote, or package.module:factory",
+        )
     if Path(model).is_dir():
         return _from_module(load_pretrained(Path(model)), padding=padding, example=example)
     checkpoint = load_checkpoint(model)

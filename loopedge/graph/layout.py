@@ -95,7 +95,7 @@ def _write_as_linears(model: ir.Model) -> bool:
 
 def _replace_convolution(node: ir.Node, weight: ir.Value, inputs: int, outputs: int) -> None:
     x, _, *bias = node.inputs
-    name = node.name or "Conv"
+    name = node.name or node.outputs[0].name or "Conv"
     turned = make_node("Transpose", [x], f"{name}.turn", {"perm": [0, 2, 1]})
     new = [turned, make_node("MatMul", [turned.outputs[0], weight], name)]
     if bias and bias[0] is not None:

@@ -1,17 +1,20 @@
-"""Make one RMSNormalization of a norm that a module writes out: x * rsqrt(mean(x * x) + eps).
+"""Norms as single operators, with scales of one row.
 
-Many models spell their norm out in PyTorch (those of transformers do), and ONNX Runtime fuses that spelling
-into nothing. Opset 23 has the operator.
+Many models spell x * rsqrt(mean(x * x) + eps) out in PyTorch (those of transformers do), and ONNX Runtime fuses
+that spelling into nothing; opset 23 has the operator. And norms without weights are captured with a scale
+as large as the activations.
 """
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, make_node, replace_node
 
-__all__ = ["fuse_rms_norms"]
+__all__ = ["fold_unit_scales", "fuse_rms_norms"]
 
 RMS_NORM_OPSET = 23
+NORMS = ("LayerNormalization", "RMSNormalization")
 
 
 def fuse_rms_norms(model: ir.Model) -> bool:
@@ -35,8 +38,7 @@ def fuse_rms_norms(model: ir.Model) -> bool:
         x, epsilon, width = found
         last, scale = _scaled(node, width)
         if scale is None:
-            ones = np.ones(width, np.float32)
-            scale = add_initializer(model.graph, f"loopedge.ones.{width}", ones)
+            scale = _unit_scale(model, np.ones(width, np.float32))
         attributes = {"axis": -1, "epsilon": epsilon}
         name = (last.name or "norm").replace("Mul", "RMSNormalization")
         inner = node.outputs[0]
@@ -110,3 +112,48 @@ def _has_shape(value: ir.Value, width: int) -> bool:
 def _scalar(value: ir.Value | None) -> float | None:
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
     return float(tensor.numpy().item()) if tensor is not None and tensor.size == 1 else None
+
+
+def fold_unit_scales(model: ir.Model) -> bool:
+    """Give norms without weights a constant scale, in place.
+
+    torch.onnx.export writes ``F.rms_norm(x, (d,))`` and ``F.layer_norm(x, (d,))`` as norms whose
+    scale is ``ones_like(x)``: as large as the activations and filled anew in every iteration. Ones
+    of shape (d,) do the same.
+
+    Returns:
+        Whether anything changed.
+    """
+    changed = False
+    for node in model.graph.all_nodes():
+        if node.op_type not in NORMS or node.domain or node.inputs[0] is None:
+            continue
+        shape, dtype = node.inputs[0].shape, node.inputs[0].dtype
+        axis = node.attributes.get_int("axis", -1)
+        if shape is None or dtype is None or not _is_ones(node.inputs[1]):
+            continue
+        normalised = [size for size in list(shape)[axis:] if isinstance(size, int)]
+        if len(normalised) != len(list(shape)[axis:]):
+            continue
+        node.replace_input_with(1, _unit_scale(model, np.ones(normalised, dtype.numpy())))
+        changed = True
+    return changed
+
+
+def _is_ones(value: ir.Value | None) -> bool:
+    """Return whether ``value`` is made as ones of a shape that is known at run time only."""
+    made = None if value is None else value.producer()
+    if made is None:
+        return False
+    filled: ir.TensorProtocol | None = None
+    if made.op_type == "ConstantOfShape" and "value" in made.attributes:
+        filled = made.attributes["value"].as_tensor()
+    elif made.op_type == "Expand" and made.inputs[0] is not None:
+        filled = ir.convenience.get_const_tensor(made.inputs[0])
+    return filled is not None and bool((filled.numpy() == 1).all())
+
+
+def _unit_scale(model: ir.Model, ones: npt.NDArray[np.generic]) -> ir.Value:
+    """Return the one initializer that holds these ones."""
+    name = f"loopedge.ones.{'x'.join(map(str, ones.shape))}.{ones.dtype}"
+    return add_initializer(model.graph, name, ones)

@@ -22,6 +22,7 @@ __all__ = [
     "loop_count",
     "loop_name",
     "loop_value_name",
+    "other_products",
     "stored_weight",
     "tied_weights",
     "untied_bytes",
@@ -38,6 +39,7 @@ CAST_SUFFIX = ".float32"
 """A weight ``w`` that is stored in float16 is read through a Cast called ``w.float32``."""
 
 OWN_PREFIX = "loopedge."  # loop counts and flags that the exporter adds
+OTHER_PRODUCTS = {"Conv", "ConvTranspose", "GRU", "LSTM", "RNN"}
 UNBOUNDED = 2**31  # such a trip count says: until the condition ends it
 NO_WEIGHT = (TABLE_PREFIX, RANGE_PREFIX, OWN_PREFIX)
 ITERATION = re.compile(rf"^{CORE_NAME}\.(\d+)/")
@@ -117,6 +119,22 @@ def linears(model: ir.Model) -> list[Linear]:
                 found.append(Linear(node, value, index))
                 break
     return found
+
+
+def other_products(model: ir.Model) -> list[ir.Node]:
+    """List the nodes that multiply by a stored float weight and are no linears: int8 has no form of them."""
+    return [
+        node
+        for node in model.graph.all_nodes()
+        if node.op_type in OTHER_PRODUCTS
+        and not node.domain
+        and any(value is not None and _is_float_weight(value) for value in node.inputs[1:3])
+    ]
+
+
+def _is_float_weight(value: ir.Value) -> bool:
+    tensor = value.const_value
+    return tensor is not None and len(tensor.shape) >= 2 and tensor.dtype.is_floating_point()
 
 
 def loop_count(model: ir.Model) -> int | None:

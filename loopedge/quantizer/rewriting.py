@@ -5,7 +5,7 @@ from typing import Protocol
 
 import onnx_ir as ir
 
-from loopedge.graph.weights import Linear, linears
+from loopedge.graph.weights import Linear, linears, other_products
 from loopedge.quantizer.coverage import Coverage, Skipped
 from loopedge.quantizer.table import TiedTable, find_tied_table
 from loopedge.quantizer.weights import INT8_LIMIT, store_int8
@@ -76,7 +76,7 @@ def rewrite_linears(
             together, and ``keep`` goes before.
 
     Returns:
-        What was replaced and what was not.
+        What was replaced and what was not; convolutions and recurrent cells are among the latter.
 
     Ensures: a replaced weight has one copy in integers under its name and its scales under
     ``<name>.scale``; its float values are gone.
@@ -108,9 +108,17 @@ def rewrite_linears(
         chosen, table = schemes[item.weight], find_tied_table(item)
         chosen.replace_linear(item if table is None else chosen.store_table(table))
         coverage.quantized.append(name)
+    coverage.skipped += [
+        Skipped(name=node.name or node.op_type, reason=_no_form(node, kept))
+        for node in other_products(model)
+    ]
     if any(node.domain == MICROSOFT for node in model.graph.all_nodes()):
         model.graph.opset_imports[MICROSOFT] = 1
     return coverage
+
+
+def _no_form(node: ir.Node, kept: Mapping[str, str]) -> str:
+    return kept.get(node.name or "") or f"{node.op_type} has no int8 form"
 
 
 def _reason_for_float(weight: ir.Value, items: list[Linear]) -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.weights import linears, loop_name
+from loopedge.graph.weights import linears, loop_name, other_products
 from loopedge.quantizer.embedding import find_embeddings
 
 __all__ = ["kept_in_float", "weight_only_nodes"]
@@ -17,6 +17,7 @@ def kept_in_float(model: ir.Model, keep: Sequence[str]) -> dict[str, str]:
     A linear that reads the weight of a named one is among them: the weight is stored once.
     """
     tables = [item.weight.name or "" for item in find_embeddings(model)]
+    tables += [node.name or "" for node in other_products(model)]  # float in any case
     named = _named(model, keep, "keep", tables)
     kept_tables = {name for name in keep if name in tables}
     return dict.fromkeys(

@@ -112,7 +112,7 @@ def write_bad_checkpoints(folder: Path, checkpoint: Path) -> None:
     ("name", "words"),
     [
         ("absent.pt", "does not exist"),
-        ("folder.pt", "is a folder"),
+        ("folder.pt", "holds no config.json"),
         ("truncated.pt", "truncated"),
         ("empty.pt", "is not a PyTorch checkpoint"),
         ("text.pt", "is not a PyTorch checkpoint"),

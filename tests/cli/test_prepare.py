@@ -200,3 +200,19 @@ def test_profile_tells_the_memory_profile(cli: Cli, tiny: Path, prepared: Path) 
     found = cli("profile", tiny, prepared, "--runs", "1", "--json").json()
     assert [run["memory"] for run in found["runs"]] == ["balanced", "mapped"]
     assert [run["name"] for run in found["runs"]] == [*("tiny.onnx", "tiny.prepared.onnx (mapped)")]
+
+
+def test_ort_format_is_refused(cli: Cli, tiny: Path) -> None:
+    assert cli("convert", tiny).code == 0
+    told = cli("prepare", tiny.with_suffix(".ort"))
+    assert told.code == 2
+    assert "is in ORT format" in told.err
+    assert not list(tiny.parent.glob("*.prepared*"))
+
+
+def test_the_profile_travels_into_ort_format(cli: Cli, tiny: Path, ids: Path) -> None:
+    low = tiny.with_name("low.onnx")
+    assert cli("quantize", tiny, "-o", low, "--scheme", "dynamic", "--memory", "low").code == 0
+    assert cli("convert", low).code == 0
+    told = cli("run", low.with_suffix(".ort"), "-i", ids, "--json").json()
+    assert told["memory"] == "low"

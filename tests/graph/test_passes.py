@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from loopedge.errors import InputError
-from loopedge.graph.folding import fold_unit_scales
 from loopedge.graph.layout import fold_weight_layouts
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
+from loopedge.graph.norms import fold_unit_scales, fuse_rms_norms
 from loopedge.graph.probe import probe, stack_probed, state_names
 from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
 from loopedge.graph.unrolling import find_core, unroll
@@ -265,6 +265,75 @@ def test_a_scale_that_is_not_one_stays() -> None:
         }"""
     )
     assert not fold_unit_scales(model)
+
+
+NORM = """<ir_version: 11, opset_import: ["": OPSET]>
+agraph (float[B, S, 4] x) => (float[B, S, 4] y)
+<float two = {2}, int64[1] last = {AXIS}, float epsilon = {0.5}, float[4] weight = {1, 2, 3, 4}> {
+  square = Pow (x, two)
+  mean = ReduceMean <keepdims = 1> (square, last)
+  more = Add (mean, epsilon)
+  root = Sqrt (more)
+  inverse = Reciprocal (root)
+  LAST
+}"""
+PLAIN = "y = Mul (x, inverse)"
+SCALED = "norm = Mul (x, inverse) y = Mul (weight, norm)"
+
+
+def norm(last: str, *, axis: int = -1, opset: int = 23) -> ir.Model:
+    text = NORM.replace("LAST", last).replace("AXIS", str(axis)).replace("OPSET", str(opset))
+    return ir.from_onnx_text(text)
+
+
+@pytest.mark.parametrize(("last", "scale"), [(PLAIN, [1, 1, 1, 1]), (SCALED, [1, 2, 3, 4])])
+def test_a_norm_that_is_written_out_becomes_one_operator(last: str, scale: list[int]) -> None:
+    model = norm(last)
+    before = evaluate(model, x=X)["y"]
+    assert fuse_rms_norms(model)
+    tidy(model)
+    assert [node.op_type for node in model.graph] == ["RMSNormalization"]
+    stored = model.graph[0].inputs[1]
+    assert stored is not None
+    assert stored.const_value is not None
+    assert stored.const_value.numpy().tolist() == scale
+    assert np.allclose(evaluate(model, x=X)["y"], before, atol=1e-6)
+
+
+def test_what_is_no_norm_of_the_last_axis_stays() -> None:
+    assert not fuse_rms_norms(norm(PLAIN, axis=1))
+    assert not fuse_rms_norms(norm(PLAIN, opset=20))
+    assert not fuse_rms_norms(norm("y = Mul (square, inverse)"))
+
+
+def convolution(kernel: int, pads: str = "") -> ir.Model:
+    weight = f"float[2, 4, {kernel}] weight = {{{', '.join(map(str, range(8 * kernel)))}}}"
+    return ir.from_onnx_text(
+        f"""<ir_version: 11, opset_import: ["": 23]>
+        agraph (float[B, 4, L] x) => (float[B, 2, M] y, float[B, 2, M] z)
+        <{weight}, float[2] bias = {{1, 2}}> {{
+          y = Conv {pads} (x, weight, bias)
+          z = Conv {pads} (y, weight2)
+        }}""".replace("(y, weight2)", "(x, weight)")
+    )
+
+
+def test_a_convolution_of_kernel_one_is_stored_as_a_linear() -> None:
+    model = convolution(1)
+    x = np.random.default_rng(0).standard_normal((2, 4, 5)).astype(np.float32)
+    before = evaluate(model, x=x)
+    assert fold_weight_layouts(model)
+    assert not any(node.op_type == "Conv" for node in model.graph)
+    weight = model.graph.initializers["weight"]
+    assert tuple(weight.shape or ()) == (4, 2)  # [in, out], for both readers
+    after = evaluate(model, x=x)
+    for name in ("y", "z"):
+        assert np.allclose(after[name], before[name], atol=1e-5)
+
+
+def test_other_convolutions_stay() -> None:
+    assert not fold_weight_layouts(convolution(3))
+    assert not fold_weight_layouts(convolution(1, "<pads = [1, 1]>"))
 
 
 def test_equal_derived_constants_are_kept_once_and_equal_weights_apart() -> None:

@@ -56,6 +56,7 @@ def test_quantized_outputs_are_the_same(exported: Exporter, tmp_path: Path, sche
     np.testing.assert_array_equal(outputs(prepared.path, feeds), outputs(source, feeds))
 
 
+@pytest.mark.filterwarnings("ignore::loopedge.errors.LoopCountWarning")
 def test_a_selectable_loop_count_stays_selectable(exported: Exporter, tmp_path: Path) -> None:
     source = exported("tokens", dynamic_loops=True)
     session = loopedge.Session(loopedge.prepare(source, tmp_path / "p.onnx").path, threads=1)

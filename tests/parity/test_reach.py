@@ -104,6 +104,7 @@ def test_the_operators_of_a_reduced_build_are_listed_without_paths(
         assert names
 
 
+@pytest.mark.filterwarnings("ignore::loopedge.errors.LoopCountWarning")
 def test_a_selectable_loop_count_survives_the_conversion(
     tmp_path: Path, exported: Exporter
 ) -> None:

@@ -37,6 +37,7 @@ def optimized(path: Path, tmp_path: Path) -> list[str]:
     return [node.op_type for node in ir.load(tmp_path / "optimized.onnx").graph.all_nodes()]
 
 
+@pytest.mark.filterwarnings("ignore::loopedge.errors.LoopCountWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_model_is_quantized_and_close(
     kind: str, exported: Exporter, tmp_path: Path

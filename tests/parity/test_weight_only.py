@@ -38,6 +38,7 @@ def count(model: ir.Model, kind: str) -> int:
     return sum(node.op_type == kind for node in model.graph.all_nodes())
 
 
+@pytest.mark.filterwarnings("ignore::loopedge.errors.LoopCountWarning")
 @pytest.mark.parametrize("scheme", BITS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_model_is_quantized_and_close(
@@ -50,7 +51,7 @@ def test_every_kind_of_model_is_quantized_and_close(
     assert result.sqnr_db > outputs_db
     assert min(result.sqnr_db_linears.values()) > linears_db
     skipped = [item["name"] for item in result.matmuls["skipped"]]
-    assert skipped == (["prelude/MatMul_3"] if kind == "series" else [])  # two inputs
+    assert skipped == (["prelude/MatMul_2"] if kind == "series" else [])  # two inputs
     session = loopedge.Session(tmp_path / "q.onnx")
     _, feeds = make_inputs(make_model(kind), Sizes(3, 7))
     for loops in (1, 3, 50):
@@ -318,7 +319,7 @@ def test_a_linear_that_would_grow_is_not_told_as_stored(exported: Exporter, tmp_
     result = loopedge.quantize(
         exported("series"),
         tmp_path / "q.onnx",
-        weight_only=["prelude/MatMul_3", "core/MatMul_3"],
+        weight_only=["prelude/MatMul_2", "core/MatMul_3"],
     )
     assert result.weight_only == ["core/MatMul_3"]
-    assert [item["name"] for item in result.matmuls["skipped"]] == ["prelude/MatMul_3"]
+    assert [item["name"] for item in result.matmuls["skipped"]] == ["prelude/MatMul_2"]

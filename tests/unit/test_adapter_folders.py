@@ -143,7 +143,7 @@ def test_other_model_types_are_told_the_contract(
         load_pretrained(albert)
     assert "albert, hrm_text, tiny_recursive_model" in caught.value.message
     assert caught.value.hint is not None
-    for place in ("loopedge.LoopedModule", "docs/model.md", "examples/bring_your_own.py"):
+    for place in ("loopedge.LoopedModule", "docs/bring_your_own.md", "examples/bring_your_own.py"):
         assert place in caught.value.hint
     assert supported() == ["albert", "hrm_text", "tiny_recursive_model"]
 

@@ -5,7 +5,7 @@ from loopedge import errors
 
 
 def test_every_kind_is_a_loopedge_error() -> None:
-    for name in errors.__all__:
+    for name in set(errors.__all__) - {"LoopCountWarning"}:
         assert issubclass(getattr(errors, name), errors.LoopedgeError)
 
 

@@ -78,7 +78,7 @@ def unsupported(what: str) -> InputError:
     """Return the error that says there is no adapter for ``what``, and what to do instead."""
     return InputError(
         f"{what} has no adapter, there are: {', '.join(supported())}",
-        hint="bring it under loopedge.LoopedModule: docs/model.md, examples/bring_your_own.py",
+        hint="bring it under loopedge.LoopedModule: docs/bring_your_own.md, examples/bring_your_own.py",
     )
 
 
