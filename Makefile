@@ -40,7 +40,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	@missed=0; for program in $$(grep -l __main__ benchmarks/*/*.py); do \
-		echo "$$program"; $(BIN)/python "$$program" || missed=$$?; \
+		echo "$$program"; PYTHONPATH=. $(BIN)/python "$$program" || missed=$$?; \
 	done; exit $$missed
 
 clean:
