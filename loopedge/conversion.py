@@ -4,7 +4,7 @@ import errno
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
 from loopedge.graph.ort_format import ORT_SUFFIX, is_ort_format, required_operators
 from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
+from loopedge.memory import refuse_prepared
 from loopedge.runtime import Session
 from loopedge.session_options import session_options
 
@@ -109,11 +110,12 @@ def convert(
             is left.
     """
     source, target = Path(model), Path(path)
-    check_ort_target(target, force=force)
     if is_ort_format(source):
         raise InputError(f"{source} is in ORT format already", hint="name the .onnx file")
     graph = open_artifact(source)
     metadata = read_metadata(graph.metadata_props)
+    refuse_prepared(metadata, source, "convert")
+    check_ort_target(target, force=force)
     started = time.perf_counter()
     marks: list[float] = []
     errors: list[float] = []
@@ -152,6 +154,7 @@ def write_converted(
     graph: ir.Model,
     target: Path,
     *,
+    sources: Iterable[str | Path] = (),
     force: bool = False,
     verify: Callable[[Path], ArtifactMetadata | None],
 ) -> list[Path]:
@@ -160,6 +163,7 @@ def write_converted(
     Args:
         graph: As for `write_artifact`.
         target: ``NAME.ort``.
+        sources: As for `write_artifact`.
         force: Replace existing files.
         verify: Called with the ``.onnx`` file, as by `write_artifact`; what it checks in ORT format
             it converts by `convert_file`.
@@ -172,9 +176,9 @@ def write_converted(
         VerificationError: As `convert`.
     """
     check_ort_target(target, force=force)
-    with tempfile.TemporaryDirectory(prefix="loopedge.") as scratch:
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
         source = Path(scratch) / target.with_suffix(".onnx").name
-        write_artifact(graph, source, verify=verify)
+        write_artifact(graph, source, sources=sources, verify=verify)
         result = convert(source, target, force=force)
     return [Path(file["path"]) for file in result.files]
 

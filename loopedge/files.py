@@ -4,13 +4,22 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from loopedge.errors import InputError
 
-__all__ = ["check_target", "file_sha256", "staged_folder", "write_text_atomic"]
+__all__ = [
+    "check_artifact_target",
+    "check_target",
+    "file_sha256",
+    "staged_folder",
+    "write_text_atomic",
+]
+
+LEAST_FREE_BYTES = 1 << 20
 
 
 def check_target(target: Path, *, force: bool) -> None:
@@ -27,6 +36,34 @@ def check_target(target: Path, *, force: bool) -> None:
         raise InputError(f"folder {target.parent} does not exist", hint=f"mkdir -p {target.parent}")
     if not os.access(target.parent, os.W_OK):
         raise InputError(f"folder {target.parent} cannot be written", hint="name another with -o")
+
+
+def check_artifact_target(target: Path, sources: Iterable[str | Path] = (), *, force: bool) -> None:
+    """Refuse a target of an ``.onnx`` file, or of the data file beside it, as `check_target` does.
+
+    Args:
+        target: ``NAME.onnx``; ``NAME.onnx.data`` is written too, where weights are large.
+        sources: Files that the model is made from: they are never written over.
+        force: Replace existing files.
+
+    Raises:
+        InputError: As said, or the target is named as ORT format.
+    """
+    data = target.with_name(f"{target.name}.data")
+    taken = {Path(source).resolve() for source in sources}
+    for file in (target, data):
+        if file.resolve() in taken:
+            raise InputError(
+                f"{file} is a file of the source itself", hint="name another target with -o"
+            )
+    if target.suffix == ".ort":
+        raise InputError(
+            f"{target} is named as ORT format",
+            hint=f"loopedge convert {target.with_suffix('.onnx')} -o {target}",
+        )
+    check_target(target, force=force)
+    if data.exists() and not force:
+        raise InputError(f"{data} exists already", hint="add --force to replace it")
 
 
 @contextlib.contextmanager
@@ -76,7 +113,9 @@ def file_sha256(path: Path) -> str:
 
 
 def _explain(error: OSError, target: Path) -> Exception:
-    if error.errno == errno.ENOSPC:
+    # numpy writes arrays without saying why it could not.
+    full = error.errno is None and shutil.disk_usage(target.parent).free < LEAST_FREE_BYTES
+    if error.errno == errno.ENOSPC or full:
         return InputError(
             f"no space left on the disk that holds {target.parent}; nothing was written",
             hint="free some space or name another folder with -o",

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.arrays import check_arrays_target, read_arrays, write_arrays
-from loopedge.errors import LoopCountWarning
-from loopedge.runtime import LOOPS_INPUT, Session
+from loopedge.errors import InputError, LoopCountWarning
+from loopedge.runtime import ITERATIONS_OUTPUT, LOOPS_INPUT, Session
 
 __all__ = ["InferenceResult", "OutputSummary", "run_file"]
 
@@ -54,7 +54,7 @@ def run_file(
     *,
     loops: int | None = None,
     tolerance: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     threads: int | None = None,
     device: str = "cpu",
     memory: str | None = None,
@@ -68,7 +68,7 @@ def run_file(
         path: Where the outputs go, ``.npz`` or ``.npy``; default: nowhere.
         loops: Iterations, for a model with a selectable count.
         tolerance: As `Session.run`.
-        seed: Of the noise that the model takes, where the file holds none.
+        seed: Of the noise that the model takes, where the file holds none; default 0.
         threads: Threads inside an operator; default: ONNX Runtime's own choice.
         device: ``cpu`` or ``cuda``.
         memory: As `loopedge.runtime.Session`.
@@ -84,19 +84,26 @@ def run_file(
     session = Session(model, threads=threads, device=device, memory=memory)
     if path is not None:
         check_arrays_target(Path(path), len(session.output_names), force=force)
-    ranks = {name: len(node.shape) for name, node in session.inputs.items() if name != LOOPS_INPUT}
+    noise = session.metadata.random_inputs if session.metadata else {}
+    if seed is not None and not noise:
+        raise InputError(f"{model} takes no noise: a seed has no use", hint="leave out --seed")
+    ranks = {
+        name: len(node.shape)
+        for name, node in session.inputs.items()
+        if name != LOOPS_INPUT and name not in noise
+    }
     arrays = read_arrays(input, ranks)
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LoopCountWarning)
-        outputs = session.run(arrays, loops=loops, tolerance=tolerance, seed=seed)
+        outputs = session.run(arrays, loops=loops, tolerance=tolerance, seed=seed or 0)
     run_ms = (time.perf_counter() - started) * 1e3
     if path is not None:
         write_arrays(path, outputs, force=force)
     return InferenceResult(
         model=str(model),
         path=None if path is None else str(path),
-        loops=_loops_run(session, arrays, loops),
+        loops=_loops_run(session, arrays, loops, outputs),
         provider=session.provider,
         memory=session.memory,
         run_ms=run_ms,
@@ -106,10 +113,15 @@ def run_file(
 
 
 def _loops_run(
-    session: Session, arrays: dict[str, npt.NDArray[Any]], loops: int | None
+    session: Session,
+    arrays: dict[str, npt.NDArray[Any]],
+    loops: int | None,
+    outputs: dict[str, npt.NDArray[Any]],
 ) -> int | None:
-    """Return the iterations that ran: as asked or stored, clamped to the timestep table."""
+    """Return the iterations that ran: as asked or stored, clamped to the table, ended early."""
     metadata = session.metadata
+    if metadata is not None and metadata.exit is not None:
+        return int(outputs[ITERATIONS_OUTPUT].max())
     asked = int(arrays[LOOPS_INPUT]) if loops is None and LOOPS_INPUT in arrays else loops
     if metadata is None:
         return asked

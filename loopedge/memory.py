@@ -97,6 +97,10 @@ def choose_profile(
             hint=f"loopedge prepare {path}",
         )
     stored = metadata.memory if metadata else "balanced"
+    if Path(path).suffix == ".ort" and "mapped" in {wanted, stored if wanted is None else None}:
+        raise InputError(
+            f"{path} is in ORT format, which holds no packed weights", hint="--memory low"
+        )
     if wanted is None and stored == "mapped":
         return ChosenProfile(profile="balanced", note=WISH_NOTE)
     return ChosenProfile(profile=wanted or stored)
@@ -111,7 +115,7 @@ def refuse_prepared(metadata: ArtifactMetadata | None, path: str | Path, purpose
     if metadata is not None and metadata.prepared is not None:
         raise InputError(
             f"{path} is prepared for one device; {purpose} needs the model that it was made from",
-            hint=f"loopedge inspect {_source_of(Path(path))}",
+            hint=f"name {_source_of(Path(path))} instead",
         )
 
 

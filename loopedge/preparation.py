@@ -16,7 +16,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from loopedge.errors import InputError, LoopedgeError, VerificationError
-from loopedge.files import check_target, staged_folder
+from loopedge.files import check_artifact_target, staged_folder
 from loopedge.graph.artifact import artifact_files, open_artifact
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
@@ -54,6 +54,7 @@ WEIGHT_INPUT = {
 }
 """Matrix products and the input whose stored weight onnxruntime packs."""
 
+WIDENED = "the weights were stored in float16: they stand in the file as float32, and packed"
 AS_STORED = "the product reads it as it is stored, in every profile"
 SMALL = f"it has less than {EXTERNAL_BYTES} bytes"
 
@@ -126,9 +127,6 @@ def prepare(
     source = Path(model)
     graph = open_artifact(source)
     target = Path(path) if path is not None else source.with_suffix(PREPARED_SUFFIX)
-    check_target(target, force=force)
-    if source.resolve() == target.resolve():
-        raise InputError(f"{target} is the source itself", hint="name another target with -o")
     metadata = read_metadata(graph.metadata_props)
     if metadata is None:
         raise InputError(
@@ -143,11 +141,7 @@ def prepare(
         )
     device = this_device()
     data_files = artifact_files(source)
-    data = target.resolve().with_name(f"{target.name}.data")
-    if data in [file.resolve() for file in data_files]:
-        raise InputError(
-            f"{target.name}.data holds the weights of {source}", hint="name another target with -o"
-        )
+    check_artifact_target(target, data_files, force=force)
     with staged_folder(target) as folder, _full_disk_told(folder):
         started = time.perf_counter()
         staged = folder / target.name
@@ -161,7 +155,8 @@ def prepare(
                 "there is nothing to prepare",
                 hint=f"loopedge run {source} --memory low",
             )
-        told = metadata.model_copy(update={"memory": "mapped", "prepared": device})
+        # What was stored in float16 was widened to be packed.
+        told = metadata.model_copy(update={"memory": "mapped", "prepared": device, "storage": None})
         _store(proto, told, staged)
         written = time.perf_counter()
         errors = _verify(source, staged, graph, threads=threads)
@@ -183,9 +178,12 @@ def prepare(
             {"path": str(file), "bytes": file.stat().st_size} for file in artifact_files(target)
         ],
         notes=[
-            f"the weight {item.weight} of {item.name} is not packed: {item.reason}"
-            for item in not_packed
-            if item.reason not in {AS_STORED, SMALL}
+            *([WIDENED] if metadata.storage == "float16" else []),
+            *(
+                f"the weight {item.weight} of {item.name} is not packed: {item.reason}"
+                for item in not_packed
+                if item.reason not in {AS_STORED, SMALL}
+            ),
         ],
         seconds={"prepare": written - started, "verify": verified - written},
     )

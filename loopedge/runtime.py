@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Devices and the execution providers that serve them."""
 
+MOST_LOOPS = 2**62
 LOOPS_INPUT = "loops"
 TOLERANCE_INPUT = "tolerance"
 ITERATIONS_OUTPUT = "iterations"
@@ -165,7 +166,7 @@ class Session:
             )
         if not (math.isfinite(tolerance) and tolerance >= 0):
             raise InputError(f"tolerance is {tolerance}, it must be finite and at least 0")
-        return np.array(tolerance, np.float32)
+        return np.array(min(tolerance, np.finfo(np.float32).max), np.float32)
 
     def _add_noise(self, feeds: dict[str, Array], seed: int) -> None:
         """Draw the inputs that hold noise and were left out, in the sizes of those that are there."""
@@ -186,8 +187,18 @@ class Session:
                 raise InputError(f"input {name} is missing, and no other input tells its shape")
             feeds[name] = (generator.standard_normal(shape) * deviation).astype(np.float32)
 
+    def _check_length(
+        self, name: str, given: tuple[int, ...], wanted: list[int | str | None]
+    ) -> None:
+        longest = self.metadata.max_length if self.metadata else None
+        for size, dim in zip(given, wanted, strict=True):
+            if longest is not None and dim == "sequence" and size > longest:
+                raise InputError(
+                    f"input {name} has {size} positions, {self.path} takes at most {longest}"
+                )
+
     def _loops_feed(self, loops: int | None, *, given: bool) -> dict[str, Array]:
-        if loops is not None and loops < 1:
+        if loops is not None and (loops < 1 or loops != int(loops)):
             raise InputError(f"loops is {loops}, at least 1 is needed", hint="--loops 1")
         if LOOPS_INPUT in self.inputs:
             if given and loops is None:
@@ -195,7 +206,7 @@ class Session:
             default = self.metadata.loops if self.metadata else None
             if loops is None and default is None:
                 raise InputError("the model takes a loop count", hint="--loops N")
-            return {LOOPS_INPUT: np.array(default if loops is None else loops, np.int64)}
+            return {LOOPS_INPUT: np.array(min(int(loops or default or 1), MOST_LOOPS), np.int64)}
         fixed = self.metadata.loops if self.metadata else None
         if loops is not None and loops != fixed:
             raise InputError(
@@ -222,6 +233,7 @@ class Session:
                     )
                 feeds[name] = array.astype(dtype)
             _check_shape(name, array.shape, node.shape)
+            self._check_length(name, array.shape, node.shape)
 
 
 def _read_metadata(source: Path) -> ArtifactMetadata | None:

@@ -1,6 +1,6 @@
 """Find which axes of inputs, state and context follow the batch and the sequence.
 
-The prelude is run in eager PyTorch on example inputs of several sizes; an axis whose size changes
+The prelude and one step of the core are run in eager PyTorch on example inputs of several sizes; an axis whose size changes
 with the batch or the sequence is dynamic, the others are fixed.
 """
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from loopedge.errors import InputError
 from loopedge.exporter.nested import InnerCall, record
+from loopedge.exporter.user_code import run_user_code
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple
 
 __all__ = ["LONGEST_CHECKED", "Axes", "InnerAxes", "find_axes", "resize"]
@@ -19,6 +20,7 @@ __all__ = ["LONGEST_CHECKED", "Axes", "InnerAxes", "find_axes", "resize"]
 TRACED_BATCH, TRACED_SEQUENCE = 2, 7
 """Sizes of the traced example: not 0 or 1, which torch.export would specialise."""
 LONGEST_PROBE = 13
+HINT = "see docs/bring_your_own.md"
 LONGEST_CHECKED = 29
 """The longest sequence that a written file is compared at."""
 
@@ -85,6 +87,8 @@ def find_axes(
         InputError: The model does not run on its own example, or its core changes the state's
             shape or type, or gives another result each time that it is called.
     """
+    if input_axes is not None:
+        _check_input_axes(input_axes, example)
     inputs = input_axes or tuple(
         {axis: name for axis, name in ((0, "batch"), (1, "sequence")) if axis < tensor.dim()}
         for tensor in example
@@ -98,12 +102,7 @@ def find_axes(
         ),
         None,
     )
-    try:
-        _run(model, example)
-    except InputError:
-        raise
-    except Exception as error:  # user code may raise anything
-        raise _broken(error) from error
+    _run(model, example)
     _check_repeats(model, example)
     if length is None:
         return _probe(model, example, inputs, ((2, 1), (3, 1), (5, 1)))
@@ -116,6 +115,26 @@ def find_axes(
     )
     axes = _probe(model, example, fixed, ((2, length), (3, length), (5, length)))
     return replace(axes, traced_sequence=length, fixed_sequence=length, longest=length)
+
+
+def _check_input_axes(input_axes: object, example: tuple[Tensor, ...]) -> None:
+    """Refuse ``dynamic_shapes`` that do not say, per input, which axis is the batch or the sequence."""
+    fine = (
+        isinstance(input_axes, tuple | list)
+        and len(input_axes) == len(example)
+        and all(
+            isinstance(names, dict)
+            and all(isinstance(axis, int) and 0 <= axis < tensor.dim() for axis in names)
+            and set(names.values()) <= {"batch", "sequence"}
+            for names, tensor in zip(input_axes, example, strict=True)
+        )
+    )
+    if not fine:
+        raise InputError(
+            f"dynamic_shapes is {input_axes!r}; per input a dict from axis to 'batch' or 'sequence' is "
+            "needed",
+            hint='dynamic_shapes=({0: "batch", 1: "sequence"},)',
+        )
 
 
 def _reach(
@@ -155,14 +174,6 @@ def _probed_sizes(longest: int | None) -> tuple[tuple[int, int], ...]:
     return ((TRACED_BATCH, traced), (3, traced), (2, middle), (5, longest))
 
 
-def _broken(error: Exception) -> InputError:
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return InputError(
-        f"the model does not run on its example inputs: {reason[0]}",
-        hint="pass example=(tensor, ...) with axis 0 the batch and axis 1 the sequence",
-    )
-
-
 def _resized(
     example: tuple[Tensor, ...], inputs: tuple[AxisNames, ...], batch: int, sequence: int
 ) -> tuple[Tensor, ...]:
@@ -182,35 +193,94 @@ class _Ran:
 
 
 def _run(model: LoopedProtocol, inputs: tuple[Tensor, ...]) -> _Ran:
-    with torch.no_grad():
-        row = {name: values[0] for name, values in model.timestep_table(1).items()}
-        state, context = model.prelude(*inputs)
-        with record() as calls:
-            after = model.core(state, context, row)
-        model.coda(after, context)
+    row = _first_row(model)
+    state, context = _start(model, inputs)
+    with record() as calls:
+        after = run_user_code("core", model.core, state, context, row)
+    _check_tensors("core", "a state", after)
+    if isinstance(after, Tensor) is not isinstance(state, Tensor):
+        raise InputError(
+            "the prelude gives one state as a tensor and the core as a tuple, or the other way round",
+            hint="return the state in the same form from both",
+        )
     _check_state(as_tuple(state), as_tuple(after))
+    _check_tensors("coda", "outputs", run_user_code("coda", model.coda, after, context))
     return _Ran(as_tuple(state), as_tuple(context), calls)
 
 
-def _check_repeats(model: LoopedProtocol, example: tuple[Tensor, ...]) -> None:
-    """Refuse a core that counts its own calls or draws random numbers."""
-
-    def step(state: Tensors, context: Tensors) -> tuple[Tensor, ...]:
-        return as_tuple(model.core(state, context, row))
-
-    with torch.no_grad():
-        row = {name: values[0] for name, values in model.timestep_table(1).items()}
-        state, context = model.prelude(*example)
-        first = step(state, context)
-        for _ in range(model.loops):
-            last = step(state, context)
-    for old, new in zip(first, last, strict=True):
-        if not torch.equal(torch.nan_to_num(old), torch.nan_to_num(new)):
+def _first_row(model: LoopedProtocol) -> dict[str, Tensor]:
+    table = run_user_code("timestep_table", model.timestep_table, 1)
+    if not isinstance(table, dict) or not all(isinstance(v, Tensor) for v in table.values()):
+        raise InputError("timestep_table must give a dict of tensors", hint=HINT)
+    for name, values in table.items():
+        if values.dim() < 1 or values.shape[0] != 1:
             raise InputError(
-                "the core gives another result each time it is called with the same state, context "
-                "and row: it counts its calls, draws random numbers, or changes its arguments",
-                hint="what differs by iteration goes through timestep_table; see docs/bring_your_own.md",
+                f"timestep_table(1) gives {name} with shape {tuple(values.shape)}, axis 0 must be 1",
+                hint=HINT,
             )
+    return {name: values[0] for name, values in table.items()}
+
+
+def _start(model: LoopedProtocol, inputs: tuple[Tensor, ...]) -> tuple[Tensors, Tensors]:
+    """Run the prelude on copies: it may change its inputs in place."""
+    given = run_user_code("prelude", model.prelude, *(tensor.clone() for tensor in inputs))
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise InputError("the prelude must give (state, context)", hint=HINT)
+    state, context = given
+    _check_tensors("prelude", "a state", state)
+    _check_tensors("prelude", "a context", context, empty=True)
+    return state, context
+
+
+def _check_tensors(method: str, what: str, given: object, *, empty: bool = False) -> None:
+    fine = isinstance(given, Tensor) or (
+        isinstance(given, tuple | list)
+        and (empty or bool(given))
+        and all(isinstance(item, Tensor) for item in given)
+    )
+    if not fine:
+        kinds = ", ".join(type(item).__name__ for item in given) if isinstance(given, tuple) else ""
+        raise InputError(
+            f"the {method} must give {what} of tensors, a tensor or a tuple of them, it gives "
+            f"{type(given).__name__}{f' of {kinds}' if kinds else ''}",
+            hint=HINT,
+        )
+
+
+def _check_repeats(model: LoopedProtocol, example: tuple[Tensor, ...]) -> None:
+    """Refuse methods that count their calls or draw random numbers."""
+    row = _first_row(model)
+    state, context = _start(model, example)
+    for method, run, times in (
+        ("prelude", lambda: _start(model, example), 1),
+        ("core", lambda: model.core(_copy(state), context, row), model.loops),
+        ("coda", lambda: model.coda(_copy(state), context), 1),
+    ):
+        first = _flat(run_user_code(method, run))
+        for _ in range(times):
+            last = _flat(run_user_code(method, run))
+        for old, new in zip(first, last, strict=True):
+            if not torch.equal(torch.nan_to_num(old), torch.nan_to_num(new)):
+                raise InputError(
+                    f"the {method} gives another result each time it is called with the same "
+                    "arguments: it counts its calls or draws random numbers",
+                    hint="what differs by iteration goes through timestep_table, noise is an input; "
+                    "see docs/bring_your_own.md",
+                )
+
+
+def _flat(given: object) -> tuple[Tensor, ...]:
+    """Return copies of the tensors of a state, outputs, or a state and a context."""
+    if isinstance(given, Tensor):
+        return (given.clone(),)
+    return tuple(tensor for item in given for tensor in _flat(item))  # type: ignore[attr-defined]
+
+
+def _copy(tensors: Tensors) -> Tensors:
+    """Return copies: the user's code may change its arguments in place."""
+    if isinstance(tensors, Tensor):
+        return tensors.clone()
+    return tuple(tensor.clone() for tensor in tensors)
 
 
 def _probe(
@@ -219,12 +289,7 @@ def _probe(
     inputs: tuple[AxisNames, ...],
     sizes: tuple[tuple[int, int], ...],
 ) -> Axes:
-    try:
-        runs = [_run(model, _resized(example, inputs, *size)) for size in sizes]
-    except InputError:
-        raise
-    except Exception as error:  # user code may raise anything
-        raise _broken(error) from error
+    runs = [_run(model, _resized(example, inputs, *size)) for size in sizes]
     return Axes(
         inputs=inputs,
         state=_dynamic_axes([run.state for run in runs], sizes),

@@ -7,12 +7,12 @@ weights under new names; `loopedge.graph` folds what there is to fold afterwards
 import io
 import logging
 import re
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, cast
 
 import onnx_ir as ir
@@ -24,16 +24,13 @@ from loopedge.errors import InputError
 from loopedge.exporter.axes import TRACED_BATCH, Axes, AxisNames, InnerAxes, resize
 from loopedge.exporter.nested import InnerCall, mark, record
 from loopedge.exporter.registry import shared_registry
+from loopedge.exporter.user_code import FOREIGN_CODE, users_line
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple
-from loopedge.model.inner import InnerBody, run_inner
+from loopedge.model.inner import InnerBody
 
 __all__ = ["WRAPPER_PREFIX", "InnerPart", "Parts", "capture_halt", "capture_parts", "traced_inputs"]
 
 WRAPPER_PREFIX = "model."  # the attribute that holds the user's module in the captured wrappers
-TORCH = str(Path(torch.__file__).parent)
-FOREIGN_CODE = (TORCH, str(Path(__file__).parent), run_inner.__code__.co_filename)
-"""Whose lines are not the user's: PyTorch's, the exporter's, and that of `inner_loop`."""
-
 LARGEST_VECTOR, LARGEST_MATRIX = 64, 16
 """Values of a constant that may stand in the user's code; a larger one is a forgotten weight."""
 
@@ -67,7 +64,8 @@ class InnerPart:
 class Parts:
     """The captured graphs; inputs and outputs are flat, in the order of the contract.
 
-    ``inner`` are the bodies of inner loops, by the name of the marker that holds their place.
+    ``inner`` are the bodies of inner loops, by the name of the marker that holds their place; ``fixed``
+    says which sizes PyTorch took for constants, though some graphs run at others all the same.
     """
 
     prelude: ir.Model
@@ -76,6 +74,7 @@ class Parts:
     states: int
     row_names: tuple[str, ...]
     inner: Mapping[str, InnerPart]
+    fixed: tuple[str, ...] = ()
 
 
 class _Prelude(nn.Module):
@@ -178,9 +177,9 @@ def capture_parts(
         {"state": state_shapes, "context": context_shapes},
         opset,
     )
-    _check_dynamic("prelude", prelude, axes.inputs)
+    fixed = _fixed_sizes("prelude", prelude, axes.inputs)
     for name, part in (("core", core), ("coda", coda)):
-        _check_dynamic(name, part, axes.state + axes.context)
+        fixed += _fixed_sizes(name, part, axes.state + axes.context)
     _check_reads_state(core, len(as_tuple(state)))
     return Parts(
         prelude=prelude,
@@ -189,6 +188,7 @@ def capture_parts(
         states=len(as_tuple(state)),
         row_names=tuple(row),
         inner=_capture_inner(model, calls, axes.inner, "", opset) if inner_loops else {},
+        fixed=tuple(fixed),
     )
 
 
@@ -215,7 +215,6 @@ def _capture_inner(
             },
             opset,
         )
-        _check_dynamic(label, graph, names.state + names.context)
         parts[key] = InnerPart(
             graph=graph,
             loops=call.loops,
@@ -359,19 +358,25 @@ def _explain(part: str, error: Exception) -> InputError:
 
 
 def _users_line(error: Exception, cause: BaseException) -> str:
-    """Find the innermost line of code that PyTorch ran and that is neither its own nor ours."""
+    """Find the innermost line of the user's code that PyTorch ran, or that its message names."""
     for raised in (cause, error):
-        frames = [
-            (frame.filename, frame.lineno) for frame in traceback.extract_tb(raised.__traceback__)
+        told = [
+            f"{Path(match['file']).name}, line {match['line']}"
+            for match in LINE_OF_CODE.finditer(str(raised))
+            if not match["file"].startswith(FOREIGN_CODE)
         ]
-        entered = next(
-            (i for i, (file, _) in enumerate(frames) if file.startswith(TORCH)), len(frames)
-        )
-        told = [(match["file"], int(match["line"])) for match in LINE_OF_CODE.finditer(str(raised))]
-        for file, line in (*reversed(frames[entered:]), *reversed(told)):
-            if not file.startswith((*FOREIGN_CODE, "<")):
-                return f"{Path(file).name}, line {line}"
+        found = users_line(_inside_torch(raised)) or (told[-1] if told else "")
+        if found:
+            return found
     return ""
+
+
+def _inside_torch(raised: BaseException) -> TracebackType | None:
+    """Return the traceback from where PyTorch was entered: what is around it called us."""
+    trace = raised.__traceback__
+    while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(FOREIGN_CODE[0]):
+        trace = trace.tb_next
+    return trace
 
 
 def _check_reads_state(core: ir.Model, states: int) -> None:
@@ -389,12 +394,12 @@ def _check_reads_state(core: ir.Model, states: int) -> None:
         )
 
 
-def _check_dynamic(part: str, captured: ir.Model, axes: tuple[AxisNames, ...]) -> None:
-    for value, names in zip(captured.graph.inputs, axes, strict=False):
-        for axis, name in names.items():
-            if value.shape is not None and isinstance(value.shape[axis], int):
-                raise InputError(
-                    f"the {part} fixes axis {axis} ({name}) of {value.name} to "
-                    f"{value.shape[axis]}: its code reads that size as a Python number",
-                    hint="use sizes taken from tensor.shape in the same call; see docs/export.md",
-                )
+def _fixed_sizes(part: str, captured: ir.Model, axes: tuple[AxisNames, ...]) -> list[str]:
+    """Say which free axes PyTorch took for constants; it writes such a size as a symbol, 7 as '7'."""
+    return [
+        f"the {part} fixes axis {axis} ({name}) of {value.name} to {value.shape[axis]}: its code reads "
+        "that size as a Python number"
+        for value, names in zip(captured.graph.inputs, axes, strict=False)
+        for axis, name in names.items()
+        if value.shape is not None and str(value.shape[axis]).isdigit()
+    ]

@@ -1,17 +1,21 @@
 """Early exit: what tells that a row is done, and the graph that asks it after each iteration."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from loopedge.errors import InputError
-from loopedge.exporter.axes import AxisNames
+from loopedge.exporter.axes import Axes, AxisNames
+from loopedge.exporter.user_code import run_user_code
 from loopedge.model.contract import Tensors, as_tuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Exit", "Halt", "parse_exit"]
 
@@ -31,7 +35,7 @@ class Exit:
     tolerance: float | None = None
 
     def __str__(self) -> str:
-        return HALT if self.tolerance is None else f"{TOLERANCE}{self.tolerance:g}"
+        return HALT if self.tolerance is None else f"{TOLERANCE}{self.tolerance!r}"
 
 
 def parse_exit(text: str | None, model: nn.Module, form: str) -> Exit | None:
@@ -82,14 +86,15 @@ class Halt(nn.Module):
     Args:
         model: Its ``halt`` is asked where there is no tolerance.
         rule: When a row is done.
-        axes: Names of the axes of the state, per tensor.
+        axes: Of the model; they tell which axes of the state are the batch and the sequence.
     """
 
-    def __init__(self, model: nn.Module, rule: Exit, axes: Sequence[AxisNames]) -> None:
+    def __init__(self, model: nn.Module, rule: Exit, axes: Axes) -> None:
         super().__init__()
         self.model = model
         self.rule = rule
-        self.axes = tuple(axes)
+        self.axes = axes.state
+        self.fixed_sequence = axes.fixed_sequence
 
     def forward(
         self,
@@ -104,13 +109,14 @@ class Halt(nn.Module):
             state: After the iteration.
             previous: Before it.
             mask: int64 (batch, sequence), 1 = keep: padded positions do not count as change.
-            tolerance: float32 (), instead of the rule's.
+            tolerance: float32 (), instead of the rule's; 0: no row is done, even where nothing moves.
         """
         if self.rule.tolerance is None:
             done: Tensor = self.model.halt(state, previous)  # type: ignore[operator]
             return done
         moved, size = self.norms(state, previous, mask)
-        return moved <= (self.rule.tolerance if tolerance is None else tolerance) * size
+        bound = torch.tensor(self.rule.tolerance) if tolerance is None else tolerance
+        return (moved <= bound * size) & (bound > 0)
 
     def norms(
         self, state: Tensors, previous: Tensors, mask: Tensor | None
@@ -121,13 +127,18 @@ class Halt(nn.Module):
             if not new.is_floating_point() or names.get(0) != "batch":
                 continue
             change, before = new - old, old
-            if mask is not None and names.get(1) == "sequence":
+            if mask is not None and self._follows_sequence(new, names):
                 kept = mask.to(new.dtype).reshape(*mask.shape, *[1] * (new.dim() - 2))
                 change, before = change * kept, before * kept
             rest = tuple(range(1, new.dim()))
             moved.append((change * change).sum(rest) if rest else change * change)
             size.append((before * before).sum(rest) if rest else before * before)
         return reduce(add, moved).sqrt(), reduce(add, size).sqrt()
+
+    def _follows_sequence(self, state: Tensor, names: AxisNames) -> bool:
+        if names.get(1) == "sequence":
+            return True
+        return self.fixed_sequence is not None and state.shape[1:2] == (self.fixed_sequence,)
 
     def check(self, state: Tensors) -> None:
         """Refuse a state whose rows cannot be told apart, and a halt that answers otherwise.
@@ -154,8 +165,9 @@ class Halt(nn.Module):
             if not any(tensor.is_floating_point() for tensor in batched):
                 raise InputError("no state with the batch as its first axis is floating point")
             return
-        with torch.no_grad():
-            done: object = self.model.halt(state, state)  # type: ignore[operator]
+        done: object = run_user_code(
+            "halt", cast("Callable[..., object]", self.model.halt), state, state
+        )
         rows = (batched[0].shape[0],)
         if not isinstance(done, Tensor) or done.shape != rows or done.dtype != torch.bool:
             given = f"{done.dtype} {tuple(done.shape)}" if isinstance(done, Tensor) else repr(done)

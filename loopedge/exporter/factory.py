@@ -3,7 +3,6 @@
 import importlib
 import pickle
 import sys
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from loopedge.errors import InputError
+from loopedge.exporter.user_code import reason_of
 
 __all__ = ["build_module", "is_factory", "load_weights"]
 
@@ -22,7 +22,16 @@ SHAPE = "package.module:factory"
 
 
 def is_factory(source: str) -> bool:
-    """Tell ``package.module:factory`` from the path of a file."""
+    """Tell ``package.module:factory`` from the path of a file.
+
+    Raises:
+        InputError: The module is written as the path of its file.
+    """
+    if ".py:" in source and not Path(source).exists():
+        name = source.replace(".py:", ":").strip("./").replace("/", ".")
+        raise InputError(
+            f"{source} names a file, a module is needed", hint=f"loopedge export {name}"
+        )
     module, _, factory = source.rpartition(":")
     names = [*module.split("."), *factory.split(".")]
     return bool(module) and all(name.isidentifier() for name in names) and not Path(source).exists()
@@ -53,9 +62,9 @@ def build_module(source: str) -> nn.Module:
         raise InputError(f"{source} is no function: {type(found).__name__}")
     try:
         built = found()
-    except Exception as error:  # user code may raise anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         raise InputError(
-            f"{source} failed: {_reason(error)}", hint="a factory takes no arguments"
+            f"{source} failed: {reason_of(error)}", hint="a factory takes no arguments"
         ) from error
     if not isinstance(built, nn.Module):
         raise InputError(f"{source} gives {type(built).__name__}, a torch module is needed")
@@ -65,7 +74,7 @@ def build_module(source: str) -> nn.Module:
 def _import(name: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)  # last: an installed package goes before a folder of its name
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -74,17 +83,9 @@ def _import(name: str) -> ModuleType:
                 f"no Python module {error.name} is found from this folder",
                 hint="run it in the folder that holds the package, or install the package",
             ) from error
-        raise InputError(f"importing {name} failed: {_reason(error)}") from error
-    except Exception as error:  # user code may raise anything
-        raise InputError(f"importing {name} failed: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """Return the kind and first line of an error, and the line of code that raised it."""
-    lines = str(error).strip().splitlines()
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(frame.filename).name}, line {frame.lineno}"
-    return f"{type(error).__name__}{': ' + lines[0] if lines else ''} ({where})"
+        raise InputError(f"importing {name} failed: {reason_of(error)}") from error
+    except (Exception, SystemExit) as error:  # user code may raise anything
+        raise InputError(f"importing {name} failed: {reason_of(error)}") from error
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
@@ -105,6 +106,10 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
     if unknown:
         raise InputError(f"{source}: the module has no tensor {unknown[0]}")
     for name, value in given.items():
+        if value.is_floating_point() is not wanted[name].is_floating_point():
+            raise InputError(
+                f"{source}: tensor {name} is {value.dtype}, the module's is {wanted[name].dtype}"
+            )
         if tuple(value.shape) != tuple(wanted[name].shape):
             raise InputError(
                 f"{source}: tensor {name} has shape {tuple(value.shape)}, "

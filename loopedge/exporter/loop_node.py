@@ -11,10 +11,12 @@ from loopedge.exporter.capture import InnerPart
 from loopedge.exporter.nested import CALL, MARKER, MARKER_DOMAIN, STATES
 from loopedge.exporter.pieces import Piece, Weights, connect, copy_shape
 from loopedge.graph.editing import make_node
-from loopedge.graph.probe import KEEP_PREFIX
 from loopedge.graph.unrolling import CORE_NAME
 
 __all__ = ["EarlyExit", "loop_node", "replace_markers"]
+
+KEEP_PREFIX = f"{CORE_NAME}/keep."
+"""Nodes that keep the state of rows that are done."""
 
 BOOL, INT64 = ir.DataType.BOOL, ir.DataType.INT64
 
@@ -208,11 +210,23 @@ def _keep_done(
             _as(spread.outputs[0], BOOL, ["batch", *[1] * (rank - 1)])
             nodes.append(spread)
             rows = spread.outputs[0]
-        node = _node("Where", [rows, old, new], f"{KEEP_PREFIX}{i}", f"{name}/state.{i}.kept")
-        node.outputs[0].type, node.outputs[0].shape = old.type, copy_shape(old.shape)
-        nodes.append(node)
-        kept.append(node.outputs[0])
+        choosing = _choose(rows, old, new, f"{KEEP_PREFIX}{i}")
+        for node in choosing:
+            node.outputs[0].type, node.outputs[0].shape = old.type, copy_shape(old.shape)
+        choosing[-1].outputs[0].name = f"{name}/state.{i}.kept"
+        nodes += choosing
+        kept.append(choosing[-1].outputs[0])
     return kept, nodes
+
+
+def _choose(rows: ir.Value, old: ir.Value, new: ir.Value, name: str) -> list[ir.Node]:
+    """Return the nodes that take ``old`` where ``rows`` says so; ONNX Runtime has no Where of bools."""
+    if old.dtype != BOOL:
+        return [make_node("Where", [rows, old, new], name)]
+    stays = make_node("And", [rows, old], f"{name}.stays")
+    others = make_node("Not", [rows], f"{name}.others")
+    moves = make_node("And", [others.outputs[0], new], f"{name}.moves")
+    return [stays, others, moves, make_node("Or", [stays.outputs[0], moves.outputs[0]], name)]
 
 
 def _ask(

@@ -1,12 +1,13 @@
 """What may be asked of an export, checked before any work."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from loopedge.conversion import check_ort_target
 from loopedge.errors import InputError
 from loopedge.exporter.rounding import check_storage
-from loopedge.files import check_target
+from loopedge.files import check_artifact_target
 from loopedge.graph.metadata import Form, MemoryProfile
 from loopedge.graph.ort_format import is_ort_format
 from loopedge.memory import check_profile
@@ -30,8 +31,13 @@ class Options:
     storage: str
     memory: MemoryProfile
 
-    def check(self, target: Path, *, force: bool) -> None:
+    def check(self, target: Path, sources: Iterable[str | Path], *, force: bool) -> None:
         """Refuse what is unknown or does not go together, and a target that cannot be written.
+
+        Args:
+            target: Of the export.
+            sources: Files that it is made from.
+            force: Replace existing files.
 
         Raises:
             InputError: As said.
@@ -45,6 +51,11 @@ class Options:
                 hint="--opset 23 (ONNX Runtime 1.23 and later) or --opset 20",
             )
         if self.format == "ort":
+            if self.memory == "mapped":
+                raise InputError(
+                    "ORT format holds no packed weights: --memory mapped has no use there",
+                    hint="--format onnx, then loopedge prepare on the device; or --memory low",
+                )
             check_ort_target(target, force=force)
             return
         if self.format != "onnx":
@@ -53,7 +64,7 @@ class Options:
             )
         if is_ort_format(target):
             raise InputError(f"{target} is named as ORT format", hint="--format ort")
-        check_target(target, force=force)
+        check_artifact_target(target, sources, force=force)
 
     def _check_loops(self) -> None:
         if self.form not in {"loop", "unrolled"}:

@@ -11,8 +11,14 @@ from loopedge.errors import InputError
 from loopedge.exporter.axes import AxisNames
 from loopedge.exporter.capture import WRAPPER_PREFIX
 from loopedge.graph.editing import initializer
+from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX, TABLE_PREFIX
+from loopedge.runtime import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 
 __all__ = ["Piece", "Weights", "connect", "copy_shape", "name_dims", "take_apart"]
+
+RESERVED = {ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT, "iteration", "condition", "done"}
+RESERVED_PREFIXES = (TABLE_PREFIX, RANGE_PREFIX, OWN_PREFIX, "state.", "core/")
+"""Names that the assembled graph uses itself."""
 
 
 class Weights:
@@ -62,7 +68,7 @@ class Piece:
 def take_apart(model: ir.Model, prefix: str, weights: Weights) -> Piece:
     graph = model.graph
     for value in list(graph.initializers.values()):
-        name = (value.name or "").removeprefix(WRAPPER_PREFIX)
+        name = _weight_name(value.name or "", prefix)
         if value.const_value is None:
             raise InputError(f"{name} has no value in the captured {prefix}")
         shared = weights.add(name, value.const_value)
@@ -78,6 +84,18 @@ def take_apart(model: ir.Model, prefix: str, weights: Weights) -> Piece:
         for output in node.outputs:
             output.name = f"{prefix}/{output.name}"
     return Piece(inputs, outputs, nodes)
+
+
+def _weight_name(name: str, part: str) -> str:
+    """Return what an initializer of a captured part is called.
+
+    A weight has its name in PyTorch, unless the graph needs that name; a constant of the user's code,
+    which PyTorch numbers per capture, is named for its part.
+    """
+    if not name.startswith(WRAPPER_PREFIX):
+        return f"{part}/{name}"
+    own = name.removeprefix(WRAPPER_PREFIX)
+    return name if own in RESERVED or own.startswith(RESERVED_PREFIXES) else own
 
 
 def connect(inputs: Sequence[ir.Value], sources: Sequence[ir.Value], piece: Piece) -> None:

@@ -2,29 +2,33 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 import loopedge
 from loopedge.conversion import convert_file, write_converted
-from loopedge.errors import InputError
+from loopedge.errors import InputError, VerificationError
 from loopedge.exporter.assembly import HaltPart, Plan, assemble_loop
 from loopedge.exporter.axes import Axes, AxisNames, find_axes
 from loopedge.exporter.capture import capture_halt, capture_parts, traced_inputs
 from loopedge.exporter.cases import Case, cases_of
+from loopedge.exporter.description import Subject, check_weights
 from loopedge.exporter.exits import Exit, Halt, parse_exit
 from loopedge.exporter.options import Options
 from loopedge.exporter.rounding import Rounded, round_weights, storage_notes
-from loopedge.exporter.subject import MASK, Subject, open_subject
+from loopedge.exporter.subject import open_subject
+from loopedge.exporter.user_code import run_user_code
 from loopedge.exporter.verify import TOLERANCE, Measured, resized_examples, verify_artifact
 from loopedge.graph.artifact import write_artifact
-from loopedge.graph.attention import merge_head_axes
+from loopedge.graph.attention import expand_masks, merge_head_axes
 from loopedge.graph.folding import fold_constants
 from loopedge.graph.layout import fold_weight_layouts
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
@@ -92,7 +96,8 @@ def export(
     """Export a looped model to ONNX and verify the file against PyTorch.
 
     Args:
-        model: A `LoopedModule`, any module with its methods or one that an adapter knows, the path
+        model: A `LoopedModule`, any module with its methods or one that an adapter knows (in evaluation
+            mode while it is exported), the path
             of a ``model.pt``, a folder that ``save_pretrained`` wrote, or ``package.module:factory``.
         path: Target, usually ``model.onnx``.
         form: ``loop`` (one Loop node) or ``unrolled``.
@@ -132,43 +137,73 @@ def export(
         storage=storage,
         memory=check_profile(memory),
     )
-    options.check(target, force=force)
-    subject = open_subject(model, padding=padding, example=example, weights=weights)
-    rule = parse_exit(exit, subject.module, form)
-    count = subject.looped.loops if loops is None else loops
+    files = [file for file in (model, weights) if isinstance(file, str | Path)]
+    options.check(target, files, force=force)
+    modes = _training_modes(model)
+    try:
+        subject = open_subject(model, padding=padding, example=example, weights=weights)
+        return _export(subject, target, options, exit, dynamic_shapes, files, force=force)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _training_modes(model: object) -> dict[nn.Module, bool]:
+    """Remember which modules train: a caller's model is put into evaluation mode meanwhile."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    return {module: module.training for module in modules}
+
+
+def _export(
+    subject: Subject,
+    target: Path,
+    options: Options,
+    exit: str | None,
+    dynamic_shapes: tuple[AxisNames, ...] | None,
+    sources: Sequence[str | Path],
+    *,
+    force: bool,
+) -> ExportResult:
+    """Do what `export` does for a module that was found, with options that were checked."""
+    check_weights(subject.module)
+    rule = parse_exit(exit, subject.module, options.form)
+    count = subject.looped.loops if options.loops is None else options.loops
 
     started = time.perf_counter()
     axes = find_axes(subject.looped, subject.example, dynamic_shapes, longest=subject.max_length)
-    with torch.no_grad():
-        tables = {
-            name: values.detach().cpu().numpy().copy()
-            for name, values in subject.looped.timestep_table(count).items()
-        }
-    _check_tables(tables, count)
+    tables = _tables(subject, count)
     original = subject.module
-    rounded = round_weights(original) if storage == "float16" else Rounded(module=original, kept=[])
+    rounded = (
+        round_weights(original)
+        if options.storage == "float16"
+        else Rounded(module=original, kept=[])
+    )
     subject = replace(subject, module=rounded.module)
     parts = capture_parts(
-        subject.module, subject.example, axes, opset=opset, inner_loops=inner == "loop"
+        subject.module,
+        subject.example,
+        axes,
+        opset=options.opset,
+        inner_loops=options.inner == "loop",
     )
-    halt = None if rule is None else Halt(subject.module, rule, axes.state)
+    halt = None if rule is None else Halt(subject.module, rule, axes)
     plan = Plan(
         input_names=subject.input_names,
         output_names=subject.output_names or _default_outputs(len(parts.coda.graph.outputs)),
         tables=tables,
         loops=count,
-        dynamic_loops=dynamic_loops,
-        opset=opset,
-        halt=None if halt is None else _capture_halt(halt, subject, axes, opset),
+        dynamic_loops=options.dynamic_loops,
+        opset=options.opset,
+        halt=None if halt is None else _capture_halt(halt, subject, axes, options.opset),
     )
     captured = time.perf_counter()
 
     graph = assemble_loop(parts, axes, plan)
     optimise(graph)
-    if form == "unrolled":
+    if options.form == "unrolled":
         graph = unroll(graph, count)
         tidy(graph)
-    if storage == "float16":
+    if options.storage == "float16":
         store_float16(graph)
     metadata = _metadata(subject, axes, graph, plan, options, rule)
     write_metadata(metadata, graph.metadata_props)
@@ -178,7 +213,7 @@ def export(
 
     def verify(staged: Path) -> ArtifactMetadata:
         begun = time.perf_counter()
-        check_versions(staged, opset)
+        check_versions(staged, options.opset)
 
         def against(module: nn.Module, cases: list[Case], tolerance: float) -> Measured:
             return verify_artifact(
@@ -190,33 +225,43 @@ def export(
                 output_names=plan.output_names,
                 tables=tables,
                 loops=count,
+                mask_name=subject.mask,
                 halt=halt,
                 tolerance=tolerance,
-                prepare=_to_ort if format == "ort" else None,
+                prepare=_to_ort if options.format == "ort" else None,
             )
 
         cases = cases_of(axes, plan, rule, max_length=subject.max_length)
         measured = against(subject.module, cases, TOLERANCE)
         moved = None
-        if storage == "float16":
+        if options.storage == "float16":
             moved = against(
                 original, [case for case in cases if not (case.random_rows or case.stop)], math.inf
             ).max_rel_error
         checked.append((measured, moved, time.perf_counter() - begun))
         return metadata.model_copy(update={"max_rel_error": measured.max_rel_error})
 
-    write = write_converted if format == "ort" else write_artifact
-    files = write(graph, target, force=force, verify=verify)
+    write = write_converted if options.format == "ort" else write_artifact
+    try:
+        files = write(graph, target, sources=sources, force=force, verify=verify)
+    except VerificationError as error:
+        if not parts.fixed:
+            raise
+        raise InputError(
+            parts.fixed[0],
+            hint="leave sizes as tensor.shape gives them: no int(), range() or comparison; or name the "
+            "fixed axes with dynamic_shapes",
+        ) from error
     measured, rounding_error, verify_seconds = checked[0]
     return ExportResult(
         path=str(target),
-        format=format,
-        form=form,
+        format=options.format,
+        form=options.form,
         loops=count,
         exit=None if rule is None else str(rule),
-        opset=opset,
-        ir_version=IR_VERSIONS[opset],
-        storage=storage,
+        opset=options.opset,
+        ir_version=IR_VERSIONS[options.opset],
+        storage=options.storage,
         kept_float32=rounded.kept,
         rounding_error=rounding_error,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
@@ -228,7 +273,7 @@ def export(
         cases=measured.cases,
         notes=[
             *_notes(subject, axes, count, options),
-            *storage_notes(graph, format, rounded.kept, rounding_error),
+            *storage_notes(graph, options.format, rounded.kept, rounding_error),
         ],
         seconds={
             "capture": captured - started,
@@ -242,6 +287,8 @@ def export(
 def _notes(subject: Subject, axes: Axes, loops: int, options: Options) -> list[str]:
     """Say what a user would not expect of the file."""
     notes = [WISH_NOTE] if options.memory == "mapped" else []
+    if options.inner == "loop" and not axes.inner:
+        notes.append("the core calls no loopedge.inner_loop: --inner loop changes nothing")
     least, most = subject.loop_range
     if not least <= loops <= most:
         trained = str(most) if least in {1, most} else f"{least} to {most}"
@@ -292,10 +339,10 @@ def _capture_halt(halt: Halt, subject: Subject, axes: Axes, opset: int) -> HaltP
     shapes: dict[str, Any] = {"state": state_axes, "previous": state_axes}
     others: list[str] = []
     if halt.rule.tolerance is not None:
-        if MASK in subject.input_names:
-            place = subject.input_names.index(MASK)
+        if subject.mask is not None:
+            place = subject.input_names.index(subject.mask)
             inputs["mask"], shapes["mask"] = example[place], axes.inputs[place]
-            others.append(MASK)
+            others.append(subject.mask)
         inputs["tolerance"] = torch.tensor(halt.rule.tolerance, dtype=torch.float32)
         shapes["tolerance"] = {}
         others.append(TOLERANCE_INPUT)
@@ -313,6 +360,7 @@ def optimise(graph: ir.Model) -> None:
     fold_unit_scales(graph)
     fold_constants(graph)
     fuse_rms_norms(graph)
+    expand_masks(graph)
     merge_head_axes(graph)
     hoist_invariants(graph)
     tidy(graph)
@@ -326,8 +374,17 @@ def _to_ort(path: Path) -> Path:
     return convert_file(path, path.with_suffix(ORT_SUFFIX))
 
 
-def _check_tables(tables: dict[str, Any], loops: int) -> None:
-    for name, table in tables.items():
+def _tables(subject: Subject, loops: int) -> dict[str, npt.NDArray[Any]]:
+    """Compute the timestep tables, and refuse what cannot be one."""
+    given = run_user_code("timestep_table", subject.looped.timestep_table, loops)
+    tables: dict[str, npt.NDArray[Any]] = {}
+    for name, values in given.items():
+        try:
+            table = values.detach().cpu().numpy().copy()
+        except (AttributeError, TypeError) as error:  # bfloat16 has no numpy type
+            kind = getattr(values, "dtype", type(values).__name__)
+            raise InputError(f"timestep_table gives {name} as {kind}, float32 is needed") from error
+        tables[name] = table
         if table.ndim < 1 or len(table) != loops:
             raise InputError(
                 f"timestep_table({loops}) gives {name} with shape {table.shape}, "
@@ -335,3 +392,4 @@ def _check_tables(tables: dict[str, Any], loops: int) -> None:
             )
         if not np.isfinite(table).all():
             raise InputError(f"timestep_table gives values that are not finite in {name}")
+    return tables

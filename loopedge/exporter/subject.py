@@ -1,53 +1,23 @@
-"""What is exported: a module, and what is known about its inputs, its loops and its origin."""
+"""Find what is exported: a module, a checkpoint, a folder, or a factory of the user's own."""
 
-import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 from torch import Tensor, nn
 
 from loopedge.errors import InputError
+from loopedge.exporter.description import MASK, Subject, describe
 from loopedge.exporter.example import example_inputs
 from loopedge.exporter.factory import build_module, is_factory, load_weights
-from loopedge.exporter.verify import ExampleMaker
+from loopedge.exporter.user_code import run_user_code
 from loopedge.files import file_sha256
 from loopedge.model.adapters import adapt, load_pretrained
 from loopedge.model.checkpoint import load_checkpoint, model_from
-from loopedge.model.contract import LoopedProtocol
 from loopedge.model.transformer import LoopedTransformer
 
-__all__ = ["MASK", "Subject", "default_target", "open_subject"]
+__all__ = ["default_target", "open_subject"]
 
-MASK = "attention_mask"
 CONTRACT_HINT = "see docs/bring_your_own.md and examples/bring_your_own.py"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """A module to export.
-
-    ``loop_range`` are the least and the most loops that it was trained with, ``random_inputs`` the
-    inputs that hold noise with their standard deviations.
-    """
-
-    module: nn.Module
-    example: tuple[Tensor, ...]
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...]
-    loop_range: tuple[int, int]
-    make_inputs: ExampleMaker | None = None
-    random_inputs: Mapping[str, float]
-    trained_length: int | None = None
-    max_length: int | None = None
-    sha256: str | None = None
-    task: dict[str, Any]
-
-    @property
-    def looped(self) -> LoopedProtocol:
-        """The module under its contract."""
-        return cast("LoopedProtocol", self.module)
 
 
 def open_subject(
@@ -122,6 +92,10 @@ def _from_module(
         model = adapted
     module = model.eval()
     if isinstance(module, LoopedTransformer):
+        if example is not None:
+            raise InputError(
+                "a LoopedTransformer makes its own example inputs", hint="leave out example="
+            )
         return _own(module, padding=padding)
     if padding is not None:
         raise InputError(
@@ -153,47 +127,12 @@ def _own(model: LoopedTransformer, *, padding: bool | None) -> Subject:
 
 
 def _foreign(module: nn.Module, example: tuple[Tensor, ...] | None) -> Subject:
-    name = type(module).__name__
     if example is None:
         own = getattr(module, "example_inputs", None)
         if not callable(own):
             raise InputError(
-                f"{name} needs example inputs",
+                f"{type(module).__name__} needs example inputs",
                 hint="give it a method example_inputs(), or pass export(..., example=(tensor, ...))",
             )
-        example = own()
-    example = (example,) if isinstance(example, Tensor) else tuple(example)
-    if not example or not all(isinstance(tensor, Tensor) for tensor in example):
-        raise InputError(f"the example inputs of {name} must be tensors, at least one")
-    loops = getattr(module, "loops", None)
-    if isinstance(loops, bool) or not isinstance(loops, int) or loops < 1:
-        raise InputError(f"{name}.loops is {loops!r}, the trained loop count is needed")
-    names = tuple(getattr(module, "input_names", None) or _input_names(module, example))
-    if len(names) != len(example):
-        raise InputError(f"{name} names {len(names)} inputs, its example has {len(example)}")
-    noise = dict(getattr(module, "random_inputs", None) or {})
-    unknown = [one for one in noise if one not in names]
-    if unknown:
-        raise InputError(f"{name}.random_inputs names {unknown[0]}, which is no input")
-    longest = getattr(module, "max_length", None)
-    return Subject(
-        module=module,
-        example=example,
-        input_names=names,
-        output_names=tuple(getattr(module, "output_names", ())),
-        loop_range=tuple(getattr(module, "loop_range", (1, loops))),
-        random_inputs=noise,
-        trained_length=longest,
-        max_length=longest,
-        task={},
-    )
-
-
-def _input_names(module: nn.Module, example: tuple[Tensor, ...]) -> tuple[str, ...]:
-    """Name the first input by its kind, the others as the prelude's parameters."""
-    first = "inputs" if example[0].is_floating_point() else "input_ids"
-    parameters = inspect.signature(cast("LoopedProtocol", module).prelude).parameters.values()
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    named = [parameter.name for parameter in parameters if parameter.kind in positional]
-    rest = [named[i] if i < len(named) else f"input_{i}" for i in range(1, len(example))]
-    return (first, *rest)
+        example = run_user_code("example_inputs", own)
+    return describe(module, example)

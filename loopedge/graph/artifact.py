@@ -2,14 +2,14 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.files import check_target, staged_folder
+from loopedge.files import check_artifact_target, staged_folder
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 from loopedge.graph.ort_format import is_ort_format, read_ort
 
@@ -74,6 +74,7 @@ def write_artifact(
     model: ir.Model,
     target: Path,
     *,
+    sources: Iterable[str | Path] = (),
     force: bool = False,
     external_threshold_bytes: int = EXTERNAL_THRESHOLD_BYTES,
     verify: Callable[[Path], ArtifactMetadata | None] | None = None,
@@ -83,6 +84,7 @@ def write_artifact(
     Args:
         model: Graph to write; its large initializers may be lazy.
         target: Path of the ``.onnx`` file.
+        sources: Files that the model is made from: they are never written over.
         force: Replace an existing artifact.
         external_threshold_bytes: Total initializer bytes above which weights go to a data file.
         verify: Called with the staged file; when it raises, nothing is left. Metadata that it
@@ -94,7 +96,8 @@ def write_artifact(
     Raises:
         InputError: The target exists or cannot be written.
     """
-    check_target(target, force=force)
+    check_artifact_target(target, sources, force=force)
+    replaced = _data_of(target)
     total = sum(value.const_value.nbytes for value in _initializers(model) if value.const_value)
     data_name = f"{target.name}.data"
     external = total > external_threshold_bytes
@@ -112,10 +115,18 @@ def write_artifact(
         metadata = verify(staged) if verify is not None else None
         if metadata is not None:
             _replace_metadata(staged, metadata)
-    if not external:
+    if not external and data_name in replaced:
         with contextlib.suppress(FileNotFoundError):
             (target.parent / data_name).unlink()
     return artifact_files(target)
+
+
+def _data_of(path: Path) -> set[str]:
+    """Return the names of the data files of an artifact that is to be replaced."""
+    try:
+        return {file.name for file in artifact_files(path)[1:]}
+    except InputError:
+        return set()  # there is none, or what stands there is no model
 
 
 def _replace_metadata(path: Path, metadata: ArtifactMetadata) -> None:

@@ -6,11 +6,12 @@ keys and values before it and the result after it. The Attention operator of ops
 hundredth of the time (benchmarks/export/attention.py).
 """
 
+import numpy as np
 import onnx_ir as ir
 
-from loopedge.graph.editing import make_node, replace_node
+from loopedge.graph.editing import add_initializer, insert_before, make_node, replace_node
 
-__all__ = ["merge_head_axes"]
+__all__ = ["expand_masks", "merge_head_axes"]
 
 SWAP_HEADS = (0, 2, 1, 3)
 
@@ -40,6 +41,41 @@ def merge_head_axes(model: ir.Model) -> bool:
         merged = make_node("Attention", [*values, *node.inputs[3:]], name, attributes)
         replace_node(joined, [merged])
         _remove_unused(joined.inputs[0], node)
+        changed = True
+    return changed
+
+
+def expand_masks(model: ir.Model) -> bool:
+    """Write out a mask that is one row for all queries, in place: ONNX Runtime takes no other.
+
+    Returns:
+        Whether anything changed.
+    """
+    changed = False
+    for node in list(model.graph.all_nodes()):
+        if node.op_type != "Attention" or node.domain or len(node.inputs) < 4:
+            continue
+        queries, mask = node.inputs[0], node.inputs[3]
+        if queries is None or mask is None or queries.shape is None or mask.shape is None:
+            continue
+        axis = (
+            len(queries.shape) - 2
+        )  # of (batch, heads, sequence, size) or (batch, sequence, width)
+        if len(mask.shape) < 2 or mask.shape[-2] != 1 or queries.shape[axis] == 1:
+            continue
+        # Keys are as many as queries where a model attends to itself; their axis leaves the loop.
+        same = mask.shape[-1] == queries.shape[axis]
+        source, place = (mask, len(mask.shape) - 1) if same else (queries, axis)
+        name = f"{node.name}.mask"
+        length = make_node("Shape", [source], f"{name}.length", {"start": place, "end": place + 1})
+        ones = add_initializer(model.graph, "loopedge.one_row", np.ones(1, np.int64))
+        sizes = make_node("Concat", [length.outputs[0], ones], f"{name}.sizes", {"axis": 0})
+        wide = make_node("Expand", [mask, sizes.outputs[0]], name)
+        wide.outputs[0].type = mask.type
+        wide.outputs[0].shape = ir.Shape([*mask.shape[:-2], queries.shape[axis], mask.shape[-1]])
+        for new in (length, sizes, wide):
+            insert_before(node, new)
+        node.replace_input_with(3, wide.outputs[0])
         changed = True
     return changed
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from loopedge.graph.weights import linears, stored_weight
+from loopedge.graph.weights import linears, other_products
 
 __all__ = ["Int8Coverage", "int8_coverage"]
 
@@ -30,22 +30,14 @@ class Int8Coverage:
 
 
 def int8_coverage(model: ir.Model) -> Int8Coverage:
-    """Count the linears of the main graph and of every Loop body.
+    """Count the products with weights of the main graph and of every Loop body.
 
     A linear is quantized when its weight is stored in integers of at most 8 bits: an integer
     matrix product, or a MatMul or Gemm behind a DequantizeLinear (QDQ).
     """
     quantized = sum(_is_quantized(node) for node in model.graph.all_nodes())
-    fused = sum(_is_fused(node) for node in model.graph.all_nodes())
-    return Int8Coverage(quantized=quantized, total=quantized + len(linears(model)) + fused)
-
-
-def _is_fused(node: ir.Node) -> bool:
-    """Tell a float linear that ONNX Runtime merged with its neighbours, in a file that it wrote."""
-    return node.op_type in {"FusedMatMul", "FusedGemm"} and any(
-        value is not None and value.const_value is not None and len(value.const_value.shape) == 2
-        for value in map(stored_weight, node.inputs[:2])
-    )
+    floats = len(linears(model)) + len(other_products(model))
+    return Int8Coverage(quantized=quantized, total=quantized + floats)
 
 
 def _is_quantized(node: ir.Node) -> bool:

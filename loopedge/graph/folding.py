@@ -1,5 +1,10 @@
 """Fold what depends on constants only."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -29,17 +34,31 @@ def fold_constants(model: ir.Model) -> None:
 
     # Not optimize_ir: it merges initializers of equal bytes, and the tables of an untrained model
     # are equal by chance only.
-    for _ in range(2):
-        optimizer.fold_constants_ir(
-            model,
-            onnx_shape_inference=False,
-            input_size_limit=MAX_FOLDED_ELEMENTS,
-            output_size_limit=MAX_FOLDED_ELEMENTS,
-            should_fold=should_fold,
-        )
-        rewriter.rewrite(model)
+    with _quiet():
+        for _ in range(2):
+            optimizer.fold_constants_ir(
+                model,
+                onnx_shape_inference=False,
+                input_size_limit=MAX_FOLDED_ELEMENTS,
+                output_size_limit=MAX_FOLDED_ELEMENTS,
+                should_fold=should_fold,
+            )
+            rewriter.rewrite(model)
     common.NameFixPass()(model)
     _keep_names_apart(model)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Fold without a word: what an operator of a constant warns of, or cannot fold, is no news."""
+    logger = logging.getLogger("onnxscript.optimizer._constant_folding")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _keep_names_apart(model: ir.Model) -> None:
@@ -52,9 +71,12 @@ def _keep_names_apart(model: ir.Model) -> None:
     for graph in (model.graph, *model.graph.subgraphs()):
         made = (output for node in graph for output in node.outputs)
         # An input with a default is an initializer too.
-        for value in dict.fromkeys((*graph.inputs, *graph.initializers.values(), *made)):
-            name, number = value.name, 1
-            while value.name in taken:
-                value.name = f"{name}.{number}"
-                number += 1
+        values = list(dict.fromkeys((*graph.inputs, *graph.initializers.values(), *made)))
+        own = {value.name for value in values}
+        for value in values:
+            if value.name in taken:
+                number = 1
+                while f"{value.name}.{number}" in taken | own:
+                    number += 1
+                value.name = f"{value.name}.{number}"
             taken.add(value.name)

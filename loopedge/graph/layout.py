@@ -80,7 +80,7 @@ def _write_as_linears(model: ir.Model) -> bool:
     changed = False
     for weight in list(model.graph.initializers.values()):
         readers = weight.uses()
-        if weight.const_value is None or not readers:
+        if weight.const_value is None or not readers or weight.is_graph_output():
             continue
         if not all(index == 1 and _is_pointwise(node) for node, index in readers):
             continue

@@ -61,7 +61,10 @@ def _norm(node: ir.Node) -> tuple[ir.Value, float, int] | None:
             continue
         for mean, epsilon in (tuple(added.inputs), tuple(reversed(added.inputs))):
             value = _scalar(epsilon)
-            if value is not None and isinstance(width, int) and _is_mean_of_squares(mean, x):
+            ranked = epsilon is not None and len(epsilon.shape or ()) <= len(x.shape)
+            if value is None or not ranked or not isinstance(width, int):
+                continue
+            if _is_mean_of_squares(mean, x):
                 return x, value, width
     return None
 
@@ -98,7 +101,8 @@ def _is_mean_of_squares(value: ir.Value | None, x: ir.Value) -> bool:
 def _scaled(node: ir.Node, width: int) -> tuple[ir.Node, ir.Value | None]:
     """Return the node that multiplies the norm by a weight of its last axis, and the weight."""
     users = list(node.outputs[0].consumers())
-    if len(users) == 1 and users[0].op_type == "Mul" and not node.outputs[0].is_graph_output():
+    alone = len(users) == 1 and users[0].graph is node.graph
+    if alone and users[0].op_type == "Mul" and not node.outputs[0].is_graph_output():
         for value in users[0].inputs:
             if value is not None and value is not node.outputs[0] and _has_shape(value, width):
                 return users[0], value

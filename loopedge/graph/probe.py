@@ -8,20 +8,17 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.editing import replace_node
+from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.unrolling import CORE_NAME, find_core
 from loopedge.graph.weights import iteration_of, loop_count
 
-__all__ = ["KEEP_PREFIX", "probe", "stack_probed", "state_names"]
+__all__ = ["probe", "stack_probed", "state_names"]
 
 PREFIX = "probe/"
 STACKED = "probes/"
 UNROLLED_CORE = f"{CORE_NAME}."
 INPUT = ".input"
-
-KEEP_PREFIX = f"{CORE_NAME}/keep."
-"""Nodes of a Loop that stops early: they keep the state of rows that are done."""
 
 
 def state_names(model: ir.Model) -> list[str]:
@@ -99,10 +96,13 @@ def _run_to_the_end(model: ir.Model, loop: ir.Node) -> None:
     go_on.outputs[0].type, go_on.outputs[0].shape = body.inputs[1].type, body.inputs[1].shape
     body.append(go_on)
     body.outputs[0] = go_on.outputs[0]
-    for node in list(body):
-        if node.op_type == "Where" and (node.name or "").startswith(KEEP_PREFIX):
-            copy = ir.node("Identity", [node.inputs[2]], name=node.name)
-            replace_node(node, [copy])
+    done = body.inputs[-2]  # before it the states, behind it how many iterations each row ran
+    never = add_initializer(model.graph, "loopedge.false", np.array(False))
+    nobody = make_node("And", [done, never], f"{CORE_NAME}/never_done")
+    nobody.outputs[0].type, nobody.outputs[0].shape = done.type, done.shape
+    ir.convenience.replace_all_uses_with(done, nobody.outputs[0])
+    nobody.replace_input_with(0, done)
+    body.insert_before(body[0], nobody)
 
 
 def _first_iteration(name: str) -> str:

@@ -74,6 +74,8 @@ def is_float16_storable(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
         The reason: a value past 65504, or a row whose values are so small that rounding moves it by
         more than 2^-9 of its norm (a row of normal numbers moves by 2^-12).
     """
+    if array.size == 0:
+        return None
     largest = float(np.max(np.abs(array), initial=0.0))
     if not largest <= FLOAT16_MAX:
         return f"its largest value is {largest:.3g}, float16 ends at {FLOAT16_MAX:.0f}"

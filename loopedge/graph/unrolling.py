@@ -65,7 +65,7 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
         raise InputError("a Loop with stacked (scan) outputs cannot be unrolled")
     if not _runs_on(body):
         raise InputError(
-            "a Loop that stops early has no unrolled form", hint="export without --exit"
+            "a Loop that stops early has no unrolled form", hint="loopedge export --exit none"
         )
     always = add_initializer(unrolled.graph, "loopedge.true", np.array(True))
     for t in range(loops):

@@ -11,6 +11,7 @@ from loopedge.graph.unrolling import CORE_NAME, find_core
 
 __all__ = [
     "CAST_SUFFIX",
+    "OWN_PREFIX",
     "RANGE_PREFIX",
     "TABLE_PREFIX",
     "Linear",
@@ -38,8 +39,13 @@ RANGE_PREFIX = "range."
 CAST_SUFFIX = ".float32"
 """A weight ``w`` that is stored in float16 is read through a Cast called ``w.float32``."""
 
-OWN_PREFIX = "loopedge."  # loop counts and flags that the exporter adds
-OTHER_PRODUCTS = {"Conv", "ConvTranspose", "GRU", "LSTM", "RNN"}
+OWN_PREFIX = "loopedge."
+"""Initializers under this prefix are loop counts, flags and ones that the exporter adds."""
+
+PRODUCTS = {
+    *("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "Einsum"),
+    *("Conv", "ConvTranspose", "GRU", "LSTM", "RNN"),
+}
 UNBOUNDED = 2**31  # such a trip count says: until the condition ends it
 NO_WEIGHT = (TABLE_PREFIX, RANGE_PREFIX, OWN_PREFIX)
 ITERATION = re.compile(rf"^{CORE_NAME}\.(\d+)/")
@@ -122,19 +128,40 @@ def linears(model: ir.Model) -> list[Linear]:
 
 
 def other_products(model: ir.Model) -> list[ir.Node]:
-    """List the nodes that multiply by a stored float weight and are no linears: int8 has no form of them."""
+    """List the products with a stored float weight that are no linears: int8 has no form of them.
+
+    The weight may be stored with more than two dimensions, or computed from stored ones (gated,
+    normalised, sliced).
+    """
+    known = {item.node for item in linears(model)}
+    found: dict[ir.Value, bool | None] = {}
     return [
         node
         for node in model.graph.all_nodes()
-        if node.op_type in OTHER_PRODUCTS
-        and not node.domain
-        and any(value is not None and _is_float_weight(value) for value in node.inputs[1:3])
+        if node.op_type in PRODUCTS and node not in known
+        if any(value is not None and _is_made_of_weights(value, found) for value in node.inputs)
     ]
 
 
-def _is_float_weight(value: ir.Value) -> bool:
-    tensor = value.const_value
-    return tensor is not None and len(tensor.shape) >= 2 and tensor.dtype.is_floating_point()
+def _is_made_of_weights(value: ir.Value, found: dict[ir.Value, bool | None]) -> bool:
+    """Tell whether a value is computed from constants alone, a float weight among them."""
+    return _constant_part(value, found) is True
+
+
+def _constant_part(value: ir.Value, found: dict[ir.Value, bool | None]) -> bool | None:
+    """Return None for what depends on inputs, else whether a float weight is part of it."""
+    if value not in found:
+        found[value] = None
+        maker = value.producer()
+        if value.const_value is not None:
+            floats = value.const_value.dtype.is_floating_point()
+            found[value] = floats and len(value.const_value.shape) >= 2 and is_weight(value)
+        elif maker is not None and not any(
+            attribute.type == ir.AttributeType.GRAPH for attribute in maker.attributes.values()
+        ):
+            parts = [_constant_part(part, found) for part in maker.inputs if part is not None]
+            found[value] = None if None in parts or not parts else any(parts)
+    return found[value]
 
 
 def loop_count(model: ir.Model) -> int | None:

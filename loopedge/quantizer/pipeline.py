@@ -10,8 +10,8 @@ from typing import Any
 import onnx_ir as ir
 
 from loopedge.errors import BudgetError, InputError, VerificationError
-from loopedge.files import check_target
-from loopedge.graph.artifact import open_artifact, write_artifact
+from loopedge.files import check_artifact_target
+from loopedge.graph.artifact import artifact_files, open_artifact, write_artifact
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
 from loopedge.graph.storage import open_in_float32
@@ -180,10 +180,8 @@ def quantize_by(
         min_sqnr_db = MIN_INT4_SQNR_DB if four_bits else MIN_SQNR_DB
     random_db = min(min_sqnr_db, RANDOM_ROWS_INT4_DB) if four_bits else min_sqnr_db
     target = Path(path)
-    check_target(target, force=force)
+    check_artifact_target(target, artifact_files(model), force=force)
     reference = open_in_float32(model)
-    if Path(model).resolve() == target.resolve():
-        raise InputError(f"{target} is the source itself", hint="name another target with -o")
     recipe.check_model(reference, model)
     metadata = _metadata_with(read_metadata(reference.metadata_props), memory, model)
     started = time.perf_counter()
@@ -224,7 +222,9 @@ def quantize_by(
         return metadata.model_copy(update={"quantization": told, "tables": tables})
 
     written = time.perf_counter()
-    files = write_artifact(quantized, target, force=force, verify=verify)
+    files = write_artifact(
+        quantized, target, sources=artifact_files(model), force=force, verify=verify
+    )
     agreement, time_ratio, verify_seconds = checked[0]
     calibrated = recipe.table if recipe.scheme == "static" else None
     return QuantizeResult(

@@ -118,7 +118,10 @@ def rewrite_linears(
 
 
 def _no_form(node: ir.Node, kept: Mapping[str, str]) -> str:
-    return kept.get(node.name or "") or f"{node.op_type} has no int8 form"
+    reason = kept.get(node.name or "")
+    if reason is None and node.op_type in {"MatMul", "Gemm"}:
+        reason = "its weight is computed, or has more than two dimensions"
+    return reason or f"{node.op_type} has no int8 form"
 
 
 def _reason_for_float(weight: ir.Value, items: list[Linear]) -> str | None:

@@ -172,7 +172,7 @@ def test_the_number_of_nodes_does_not_depend_on_the_loop_count(
         Counter(
             node.op_type for node in ir.load(exported(kind, "loop", loops=loops)).graph.all_nodes()
         )
-        for loops in (2, 12)
+        for loops in (2, 6)
     ]
     assert counts[0] == counts[1]
 

@@ -1,5 +1,7 @@
 """``loopedge export``."""
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -82,7 +84,8 @@ def export(
         import loopedge
         from loopedge.exporter.subject import default_target
 
-        with output.status(f"exporting {model}"):
+        # What a user's module prints is no part of the result.
+        with output.status(f"exporting {model}"), contextlib.redirect_stdout(sys.stderr):
             result = loopedge.export(
                 model,
                 path or default_target(model, format),

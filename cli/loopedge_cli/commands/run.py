@@ -31,8 +31,9 @@ def run(
         typer.Option(help="For a model with an early exit by tolerance: another tolerance."),
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the noise that a model takes as an input.")
-    ] = 0,
+        int | None,
+        typer.Option(min=0, help="Of the noise that a model takes as an input; default 0."),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads inside an operator; default: all cores.")
     ] = None,

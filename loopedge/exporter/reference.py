@@ -1,0 +1,153 @@
+"""The model in PyTorch: what a written file must agree with."""
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from loopedge.exporter.exits import Halt
+from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, keep_halted
+
+__all__ = ["NEVER", "Reference", "random_rows", "shuffled_rows"]
+
+Array = npt.NDArray[Any]
+
+NEVER = 0.0
+"""A tolerance under which no row is done."""
+
+CLEAR_RATIO, CLEAR_SHARE = 1e-3, 2e-5
+"""How far a tolerance must be from every change of a row's state, as a share of itself and of the state:
+rounding must not decide whether a row is done."""
+
+
+class Reference:
+    """A model on given inputs with given timestep rows.
+
+    Args:
+        model: A module under the contract.
+        inputs: Of its prelude.
+        tables: Timestep tables by the name of the row.
+        mask: int64 (batch, sequence), 1 = keep; where there is one.
+        halt: What ends the loop early, where something does.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: tuple[Tensor, ...],
+        tables: Mapping[str, Array],
+        mask: Tensor | None,
+        halt: Halt | None,
+    ) -> None:
+        self.looped = cast("LoopedProtocol", model)
+        self.inputs = inputs
+        self.rows = {name: torch.from_numpy(table.copy()) for name, table in tables.items()}
+        self.mask = mask
+        self.halt = halt
+
+    @torch.no_grad()
+    def run(self, loops: int, tolerance: float | None) -> tuple[list[Array], Array | None]:
+        """Run the model.
+
+        Args:
+            loops: Iterations at most.
+            tolerance: Instead of the halt's own.
+
+        Returns:
+            The outputs, and with an early exit the iterations that each row ran.
+        """
+        state, context = self._start()
+        done: Tensor | None = None
+        ran = None
+        bound = None if tolerance is None else torch.tensor(tolerance, dtype=torch.float32)
+        for t in range(loops):
+            previous = state
+            state = keep_halted(done, previous, self._step(state, context, t))
+            if self.halt is None:
+                continue
+            halted = self.halt(state, previous, self.mask, bound)
+            done = torch.zeros_like(halted) if done is None else done
+            ran = (~done).to(torch.int64) + (0 if ran is None else ran)
+            done = done | halted
+            if bool(done.all()):
+                break
+        outputs = [output.numpy() for output in as_tuple(self.looped.coda(state, context))]
+        return outputs, None if ran is None else ran.numpy()
+
+    def tolerance(self, stop: str | None, loops: int) -> float | None:
+        """Choose the tolerance of a run.
+
+        Args:
+            stop: ``never``: no row shall stop; ``some``: a tolerance in the midst of what the states
+                change by; None: the halt's own, or `NEVER` where it is too close to a change.
+            loops: Iterations.
+
+        Returns:
+            The tolerance; None where the model says itself when a row is done.
+        """
+        if self.halt is None or self.halt.rule.tolerance is None:
+            return None
+        if stop == "never":
+            return NEVER
+        changes = self._changes(loops)
+        if stop is None:
+            own = self.halt.rule.tolerance
+            return own if all(_clear(own, change) for change in changes) else NEVER
+        wide = [
+            (abs(i - len(changes) / 2), math.sqrt(low * high))
+            for i, (low, high) in enumerate(itertools.pairwise(changes))
+            if low > 0
+            and _clear(math.sqrt(low * high), low)
+            and _clear(math.sqrt(low * high), high)
+        ]
+        return min(wide)[1] if wide else NEVER
+
+    @torch.no_grad()
+    def _changes(self, loops: int) -> list[float]:
+        """Return by which share of its norm the state of each row changes in each iteration, sorted."""
+        assert self.halt is not None
+        state, context = self._start()
+        changes: list[float] = []
+        for t in range(loops):
+            previous, state = state, self._step(state, context, t)
+            moved, size = self.halt.norms(state, previous, self.mask)
+            changes += (moved / size.clamp_min(1e-30)).tolist()
+        return sorted(change for change in changes if math.isfinite(change))
+
+    def _start(self) -> tuple[Tensors, Tensors]:
+        return self.looped.prelude(*(tensor.clone() for tensor in self.inputs))
+
+    def _step(self, state: Tensors, context: Tensors, t: int) -> Tensors:
+        """Run the core on copies: it may change its arguments in place."""
+        row = {name: rows[t].clone() for name, rows in self.rows.items()}
+        return self.looped.core(_copy(state), context, row)
+
+
+def _copy(tensors: Tensors) -> Tensors:
+    if isinstance(tensors, Tensor):
+        return tensors.clone()
+    return tuple(tensor.clone() for tensor in tensors)
+
+
+def _clear(tolerance: float, change: float) -> bool:
+    return abs(tolerance - change) > max(CLEAR_RATIO * tolerance, CLEAR_SHARE)
+
+
+def random_rows(tables: Mapping[str, Array], generator: np.random.Generator) -> dict[str, Array]:
+    """Return tables of the same shapes: floats drawn anew, rows of other types in another order."""
+    return {
+        name: generator.normal(0.5, 0.25, table.shape).astype(table.dtype)
+        if np.issubdtype(table.dtype, np.floating)
+        else generator.permutation(table, axis=0)
+        for name, table in tables.items()
+    }
+
+
+def shuffled_rows(tables: Mapping[str, Array], generator: np.random.Generator) -> dict[str, Array]:
+    """Return the tables with their rows in another order, for models that do not take any values."""
+    return {name: generator.permutation(table, axis=0) for name, table in tables.items()}
