@@ -13,12 +13,36 @@ import numpy.typing as npt
 from loopedge.errors import InputError
 from loopedge.files import check_target, staged_folder
 
-__all__ = ["check_arrays_target", "read_arrays", "write_arrays"]
+__all__ = ["check_arrays_target", "largest_errors", "read_arrays", "write_arrays"]
 
 Array = npt.NDArray[Any]
 
 KINDS = ".npz, .npy or .csv"
 LARGEST_WHOLE = 2.0**53  # beyond it a float64 stands for several integers
+
+
+def largest_errors(given: Array, expected: Array) -> tuple[float, float]:
+    """Return max |given - expected|, and that against max |expected|, over finite values.
+
+    Both are infinite where the shapes differ, where values that are no numbers differ, or where one is
+    finite and the other is not.
+    """
+    if given.shape != expected.shape:
+        return float("inf"), float("inf")
+    if expected.dtype.kind not in "fiubc":
+        same = np.array_equal(given, expected)
+        return (0.0, 0.0) if same else (float("inf"), float("inf"))
+    finite = np.isfinite(expected)
+    equal = expected.dtype.kind in "fc"
+    if not np.array_equal(np.isfinite(given), finite) or not np.array_equal(
+        given[~finite], expected[~finite], equal_nan=equal
+    ):
+        return float("inf"), float("inf")
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    difference = np.abs(given[finite].astype(wide) - expected[finite].astype(wide))
+    absolute = float(difference.max(initial=0.0))
+    largest = float(np.abs(expected[finite].astype(wide)).max(initial=0.0))
+    return absolute, absolute / largest if largest > 0 else absolute
 
 
 def read_arrays(path: str | Path, ranks: Mapping[str, int]) -> dict[str, Array]:

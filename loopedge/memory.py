@@ -115,7 +115,7 @@ def refuse_prepared(metadata: ArtifactMetadata | None, path: str | Path, purpose
     if metadata is not None and metadata.prepared is not None:
         raise InputError(
             f"{path} is prepared for one device; {purpose} needs the model that it was made from",
-            hint=f"name {_source_of(Path(path))} instead",
+            hint=f"loopedge {purpose} {_source_of(Path(path))}",
         )
 
 

@@ -9,16 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from loopedge.arrays import largest_errors
 from loopedge.errors import InputError, LoopedgeError, VerificationError
 from loopedge.files import check_artifact_target, staged_folder
 from loopedge.graph.artifact import artifact_files, open_artifact
-from loopedge.graph.inputs import default_sequence, generate_inputs
+from loopedge.graph.inputs import default_sequence, inputs_to_check
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
 from loopedge.graph.ort_format import is_ort_format
 from loopedge.memory import PREPARED_SUFFIX, refuse_prepared, this_device
@@ -289,21 +289,17 @@ def _verify(
     Raises:
         VerificationError: An output differs by more than `TOLERANCE`.
     """
-    longest = min(default_sequence(graph), LONGEST)
-    cases = [(1, 1), (1, longest), (3, longest)]
-    feeds = [
-        generate_inputs(graph, batch=batch, sequence=sequence, seed=seed)
-        for seed, (batch, sequence) in enumerate(cases)
-    ]
+    checks = inputs_to_check(graph, min(default_sequence(graph), LONGEST))
+    feeds = [check.feeds for check in checks]
     expected = _outputs(source, feeds, "balanced", threads)
     given = _outputs(staged, feeds, "mapped", threads)
     errors = []
-    for (batch, sequence), want, have in zip(cases, expected, given, strict=True):
-        pairs = [_errors(want[name], have[name]) for name in want]
+    for check, want, have in zip(checks, expected, given, strict=True):
+        pairs = [largest_errors(have[name], want[name]) for name in want]
         worst = max(absolute for absolute, _ in pairs), max(relative for _, relative in pairs)
         if not worst[1] <= TOLERANCE:
             raise VerificationError(
-                f"the prepared file differs from {source} at batch {batch}, sequence {sequence}: "
+                f"the prepared file differs from {source} ({check.name}): "
                 f"relative error {worst[1]:.2e}, allowed {TOLERANCE:.0e}",
                 measured=worst[1],
                 allowed=TOLERANCE,
@@ -318,14 +314,3 @@ def _outputs(
 ) -> list[dict[str, Array]]:
     session = Session(path, threads=threads, memory=memory)
     return [session.run(each) for each in feeds]
-
-
-def _errors(want: Array, have: Array) -> tuple[float, float]:
-    if want.shape == have.shape and np.array_equal(want, have, equal_nan=want.dtype.kind == "f"):
-        return 0.0, 0.0
-    if want.shape != have.shape:
-        return float("inf"), float("inf")
-    difference = np.abs(want.astype(np.float64) - have.astype(np.float64)).max(initial=0.0)
-    largest = np.abs(want.astype(np.float64)).max(initial=0.0)
-    absolute = float(difference)
-    return absolute, absolute / float(largest) if largest else float("inf")

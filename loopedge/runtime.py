@@ -24,7 +24,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Devices and the execution providers that serve them."""
 
 MOST_LOOPS = 2**62
-LOOPS_INPUT = "loops"
+LOOPS_INPUT = "loops"  # as loopedge.graph.inputs, which imports onnx
 TOLERANCE_INPUT = "tolerance"
 ITERATIONS_OUTPUT = "iterations"
 """Names of what an artifact may take and give beside the model's own inputs and outputs."""

@@ -85,7 +85,7 @@ def collect(
     metadata = read_metadata(graph.metadata_props)
     if metadata is not None and metadata.quantization is not None:
         raise InputError(f"{model} is quantized already", hint="loopedge export model.pt")
-    refuse_prepared(metadata, model, "calibration")
+    refuse_prepared(metadata, model, "quantize")
     check_one_loop(graph, model)
     count = loops or loop_count(graph) or 1
     once = not isinstance(data, str | Path) and iter(data) is data

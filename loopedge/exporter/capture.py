@@ -38,6 +38,7 @@ HARMLESS = (
     r".*LeafSpec.*",
     r".*# The axis name: .* will not be used.*",
     r".*The exported program's dynamic shapes.*",
+    r".*_flat_weights.* were assigned during export.*",  # recurrent cells of torch.nn
 )
 """Warnings that torch.onnx.export gives for every capture; matched by text, only here."""
 

@@ -287,6 +287,7 @@ def _export(
 def _notes(subject: Subject, axes: Axes, loops: int, options: Options) -> list[str]:
     """Say what a user would not expect of the file."""
     notes = [WISH_NOTE] if options.memory == "mapped" else []
+    notes += getattr(subject.module, "notes", ())
     if options.inner == "loop" and not axes.inner:
         notes.append("the core calls no loopedge.inner_loop: --inner loop changes nothing")
     least, most = subject.loop_range

@@ -1,5 +1,6 @@
 """Generate inputs to a graph's shapes: what checks and measurements run on when no data is given."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,19 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.metadata import read_metadata
 
-__all__ = ["DEFAULT_SEQUENCE", "default_sequence", "generate_inputs"]
+__all__ = [
+    "DEFAULT_SEQUENCE",
+    "LOOPS_INPUT",
+    "TOLERANCE_INPUT",
+    "CheckedInputs",
+    "default_sequence",
+    "generate_inputs",
+    "inputs_to_check",
+]
+
+LOOPS_INPUT = "loops"
+TOLERANCE_INPUT = "tolerance"
+"""What a graph may take beside the model's own inputs: the loop count, and when a row is done."""
 
 Array = npt.NDArray[Any]
 
@@ -62,13 +75,46 @@ def generate_inputs(
         name = value.name or ""
         if name in model.graph.initializers:
             continue
-        if name == "loops":
+        if name == LOOPS_INPUT:
             made[name] = np.array(loops or (metadata.loops if metadata else 1), np.int64)
             continue
         made[name] = _input(value, _sizes(value, batch, sequence), generator)
         if metadata is not None and name in metadata.random_inputs:
             made[name] *= made[name].dtype.type(metadata.random_inputs[name])
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedInputs:
+    """Generated inputs that a rewritten file is compared with its source on; ``name`` says which."""
+
+    name: str
+    feeds: dict[str, Array]
+
+
+def inputs_to_check(model: ir.Model, longest: int) -> list[CheckedInputs]:
+    """Generate inputs of several sizes, and where they can be chosen, of several loop counts and exits.
+
+    Args:
+        model: The graph.
+        longest: Positions of the longest.
+
+    Raises:
+        InputError: As `generate_inputs`.
+    """
+    checks = []
+    options = {value.name for value in model.graph.inputs}
+    for seed, (batch, sequence) in enumerate(((1, 1), (1, longest), (3, 1), (3, longest))):
+        feeds = generate_inputs(model, batch=batch, sequence=sequence, seed=seed)
+        name = f"batch {batch}, sequence {sequence}"
+        checks.append(CheckedInputs(name, feeds))
+        if LOOPS_INPUT in options:
+            once = {**feeds, LOOPS_INPUT: np.array(1, np.int64)}
+            checks.append(CheckedInputs(f"{name}, loops 1", once))
+        if TOLERANCE_INPUT in options:
+            never = {**feeds, TOLERANCE_INPUT: np.array(0, np.float32)}
+            checks.append(CheckedInputs(f"{name}, tolerance 0", never))
+    return checks
 
 
 def _sizes(value: ir.Value, batch: int, sequence: int) -> tuple[int, ...]:

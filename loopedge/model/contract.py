@@ -48,10 +48,12 @@ class LoopedModule(nn.Module):
     - ``input_names``, ``output_names``: tuples of str, names in the exported graph.
     - ``max_length``: int, positions that it takes at most.
     - ``loop_range``: (least, most) loop counts it was trained with, where there are several.
+    - ``notes``: tuple of str, what export says besides.
     - ``random_inputs``: dict, name of an input that holds noise to its standard deviation.
     """
 
     loops: int
+    notes: tuple[str, ...] = ()
 
     def prelude(self, *inputs: Tensor) -> tuple[Tensors, Tensors]:
         """Map the inputs to ``(state, context)``: tensors or tuples of tensors."""

@@ -16,6 +16,7 @@ from loopedge.errors import InputError, MissingExtraError
 
 __all__ = [
     "CONFIG",
+    "CONTRACT_HINT",
     "import_package",
     "load_tensors",
     "load_transformers",
@@ -26,6 +27,16 @@ __all__ = [
 CONFIG = "config.json"
 SAFE_FILES = ("model.safetensors", "model.safetensors.index.json")
 PICKLED_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+HEADS = (
+    *("predictions.", "sop_classifier.", "albert.pooler.", "pooler.", "classifier.", "qa_outputs."),
+    "lm_head.",
+)
+"""Tensors of other heads, which a checkpoint may hold beside those of its class."""
+
+CONTRACT_HINT = (
+    "docs/adapters.md; or bring it under loopedge.LoopedModule: docs/bring_your_own.md, "
+    "examples/bring_your_own.py"
+)
 SAVE_HINT = "write the folder with model.save_pretrained(folder)"
 HARMLESS = (r".*torch\.jit\.script. is deprecated.*",)
 """Warnings that the packages give when they are imported; matched by text, only here."""
@@ -110,9 +121,9 @@ def load_transformers(folder: Path, config: dict[str, Any], classes: Collection[
     name = names[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in classes:
         raise InputError(
-            f"{folder / CONFIG} names the class {name} under architectures, "
-            f"these have an adapter: {', '.join(classes)}",
-            hint="see docs/adapters.md",
+            f"{folder / CONFIG} names {f'the class {name}' if name else 'no class'} under "
+            f"architectures, these have an adapter: {', '.join(classes)}",
+            hint=CONTRACT_HINT,
         )
     source = weights_file(folder)
     transformers = import_package("transformers", f"a model of type {config['model_type']}")
@@ -141,6 +152,9 @@ def load_transformers(folder: Path, config: dict[str, Any], classes: Collection[
             f"the configuration asks for {tuple(wanted)}"
         )
     _check_missing(source, info["missing_keys"])
+    for key in sorted(info["unexpected_keys"]):
+        if not key.startswith(HEADS):
+            raise InputError(f"{source}: the model has no place for the tensor {key}")
     loaded: nn.Module = model.eval()
     return loaded
 

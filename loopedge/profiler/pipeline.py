@@ -141,7 +141,7 @@ def profile(
             metadata = read_metadata(graph.metadata_props)
             chosen = choose_profile(memory, metadata, model, device=device)
             if untied:
-                refuse_prepared(metadata, model, "an untied twin")
+                refuse_prepared(metadata, model, "profile --untied")
             feeds = _feeds(
                 graph, input, batch=batch, sequence=sequence, loops=loops, seed=seed, path=model
             )

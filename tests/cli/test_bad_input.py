@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
@@ -157,3 +158,65 @@ def test_a_provider_that_is_not_there(cli: Cli, tiny: Path, ids: Path, command: 
         pytest.skip("this onnxruntime has CUDA")
     told = cli(command, tiny, *words_of(command, tiny.parent), "--device", "cuda")
     assert_refused(told, "CUDAExecutionProvider", code=5)
+
+
+def test_the_weights_of_a_source_are_never_written_over(cli: Cli, external: Path) -> None:
+    data = external.with_name("external.onnx.data")
+    before = data.read_bytes()
+    moved = external.rename(external.with_name("float.onnx"))
+    for words in (
+        ("quantize", moved, "-o", external, "--force"),
+        ("quantize", moved, "-o", data, "--force"),
+        ("prepare", moved, "-o", external, "--force"),
+        ("prepare", moved, "-o", data, "--force"),
+    ):
+        told = cli(*words)
+        assert told.code == 2
+        assert "is a file of the source itself" in told.err
+    assert data.read_bytes() == before
+    assert not external.exists()
+
+
+@pytest.mark.parametrize("command", ["quantize", "prepare"])
+def test_a_data_file_of_others_is_not_replaced(command: str, cli: Cli, tiny: Path) -> None:
+    other = tiny.with_name("out.onnx.data")
+    other.write_text("precious")
+    told = cli(command, tiny, "-o", tiny.with_name("out.onnx"))
+    assert told.code == 2
+    assert "out.onnx.data exists already" in told.err
+    assert cli(command, tiny, "-o", tiny.with_name("x.ort")).code == 2
+    assert other.read_text() == "precious"
+
+
+def test_a_checkpoint_is_not_replaced_by_its_export(cli: Cli, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "m.pt"
+    checkpoint.write_text("weights")
+    told = cli("export", checkpoint, "-o", checkpoint, "--force")
+    assert (told.code, checkpoint.read_text()) == (2, "weights")
+    assert "a file of the source itself" in told.err
+
+
+def test_a_prepared_file_is_not_converted(cli: Cli, tiny: Path) -> None:
+    assert cli("prepare", tiny).code == 0
+    told = cli("convert", tiny.with_suffix(".prepared.onnx"))
+    assert told.code == 2
+    assert "prepared for one device" in told.err
+
+
+def test_a_seed_needs_noise(cli: Cli, tiny: Path, ids: Path) -> None:
+    told = cli("run", tiny, "-i", ids, "--seed", 3)
+    assert (told.code, "takes no noise" in told.err) == (2, True)
+
+
+def test_more_positions_than_the_model_takes(cli: Cli, tiny: Path) -> None:
+    path = tiny.with_name("long.npz")
+    np.savez(path, input_ids=np.zeros((1, 40), np.int64))
+    told = cli("run", tiny, "-i", path)
+    assert told.code == 2
+    assert "has 40 positions" in told.err
+    assert "at most 16" in told.err
+
+
+def test_a_loop_count_of_any_size_is_clamped(cli: Cli, tiny_dynamic: Path, ids: Path) -> None:
+    told = cli("run", tiny_dynamic, "-i", ids, "--loops", 10**20, "--json")
+    assert told.json()["loops"] == 3

@@ -47,6 +47,14 @@ def fails():
 def needs(size):
     return Mine()
 
+def quits():
+    import sys
+    sys.exit(0)
+
+def talks():
+    print("hello from the factory")
+    return Mine()
+
 number = 3
 built = Mine()
 def other():
@@ -110,6 +118,8 @@ def test_the_module_may_be_built_already(cli: Cli, package: Path) -> None:
         ("mymodels.mine:other", "gives int, a torch module is needed"),
         ("mymodels.mine:fails", "failed: ValueError: no such size (mine.py, line "),
         ("mymodels.mine:needs", "failed: TypeError: needs() missing 1 required"),
+        ("mymodels.mine:quits", "failed: SystemExit: 0 (mine.py, line "),
+        ("mymodels/mine.py:Mine", "names a file, a module is needed"),
         ("mymodels.broken:Mine", "importing mymodels.broken failed: ModuleNotFoundError"),
         ("mymodels.syntax:Mine", "importing mymodels.syntax failed: SyntaxError"),
     ],
@@ -120,6 +130,12 @@ def test_a_wrong_factory_is_one_line(source: str, text: str, cli: Cli, package: 
     assert text in told.err
     assert len(told.err.splitlines()) <= 2
     assert not list(package.glob("*.onnx*"))
+
+
+def test_what_a_factory_prints_is_no_part_of_the_result(cli: Cli, package: Path) -> None:
+    told = cli("export", "mymodels.mine:talks", "--json")
+    assert told.json()["verified"]
+    assert "hello from the factory" in told.err
 
 
 def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:

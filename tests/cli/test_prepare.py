@@ -102,9 +102,9 @@ def test_another_device_is_refused(
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
-        (("prepare",), "is prepared for one device", "loopedge inspect"),
-        (("quantize", "-o", "q.onnx"), "is prepared for one device", "loopedge inspect"),
-        (("profile", "--untied"), "is prepared for one device", "loopedge inspect"),
+        (("prepare",), "is prepared for one device", "loopedge prepare"),
+        (("quantize", "-o", "q.onnx"), "is prepared for one device", "loopedge quantize"),
+        (("profile", "--untied"), "is prepared for one device", "loopedge profile"),
         (("profile", "--memory", "balanced"), "balanced needs its source", "loopedge run"),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_file_that_loopedge_did_not_write(cli: Cli, tiny: Path) -> None:
 
 def test_the_source_is_no_target(cli: Cli, external: Path) -> None:
     told = cli("prepare", external, "-o", external, "--force")
-    assert_refused(told, "is the source itself", "name another target with -o")
+    assert_refused(told, "is a file of the source itself", "name another target with -o")
 
 
 @pytest.mark.parametrize("kind", ["no data", "short data", "no packed weights"])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import loopedge
 import loopedge_calibration
 from loopedge.errors import InputError, VerificationError
+from loopedge.inference import run_file
 from loopedge.model.contract import Tensors
 from tests.parity.models import Sizes, make_inputs, make_model, relative_error
 
@@ -239,3 +240,58 @@ def test_a_tolerance_is_refused_where_there_is_none(tolerant: Path, tmp_path: Pa
     result = loopedge.export(Counter(), tmp_path / "model.onnx", exit="none")
     with pytest.raises(InputError, match="takes no tolerance"):
         loopedge.Session(result.path).run({"inputs": rows_starting_at([1])}, tolerance=0.1)
+
+
+class Settling(Counter):
+    """Converges to a fixed point within some twenty iterations, in the last bit."""
+
+    loops = 40
+
+    def prelude(self, x: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
+        return x, x
+
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        assert isinstance(state, Tensor)
+        assert isinstance(context, Tensor)
+        return 0.3 * torch.tanh(self.linear(state)) + context
+
+    halt = None  # type: ignore[assignment]
+
+    def coda(self, state: Tensors, context: Tensors) -> Tensors:
+        return state
+
+
+def test_a_core_that_settles_stops_and_with_a_tolerance_of_zero_does_not(tmp_path: Path) -> None:
+    result = loopedge.export(Settling(), tmp_path / "model.onnx", exit="tolerance=1e-3")
+    session = loopedge.Session(result.path)
+    x = rows_starting_at([1, 2, 3])
+    assert max(session.run({"inputs": x})["iterations"]) < 10
+    assert session.run({"inputs": x}, tolerance=0.0)["iterations"].tolist() == [40] * 3
+
+
+@pytest.mark.parametrize("opset", [20, 23])
+def test_a_state_of_bools_may_say_who_is_done(opset: int, tmp_path: Path) -> None:
+    class Flagged(Counter):
+        def prelude(self, x: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
+            return (x, x[:, 0, 0].round(), x[:, 0, 0] > 100), ()
+
+        def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+            x, count, _ = state
+            return torch.tanh(self.linear(x)), count + 1, count + 1 >= 6
+
+        def halt(self, state: Tensors, previous: Tensors) -> Tensor:
+            return state[2]
+
+    model = Flagged().eval()
+    result = loopedge.export(model, tmp_path / "model.onnx", opset=opset)
+    x = rows_starting_at([5, 2, -9])
+    given = loopedge.Session(result.path).run({"inputs": x})
+    assert given["iterations"].tolist() == [1, 4, 6]
+    with torch.no_grad():
+        assert relative_error(given["outputs"], model(torch.from_numpy(x)).numpy()) < 1e-5
+
+
+def test_the_iterations_that_ran_are_told(tmp_path: Path) -> None:
+    result = loopedge.export(Counter(), tmp_path / "model.onnx")
+    np.savez(tmp_path / "x.npz", inputs=rows_starting_at([5, 3]))
+    assert run_file(result.path, tmp_path / "x.npz").loops == 3

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import loopedge
-from loopedge.errors import InputError, LoopCountWarning
+from loopedge.errors import InputError, LoopCountWarning, VerificationError
 from loopedge.exporter.pipeline import ExportResult
 from loopedge.model.contract import Tensors
 from tests.parity.models import relative_error
@@ -259,6 +259,13 @@ def test_a_loop_range_and_noise_travel_in_the_file(tmp_path: Path) -> None:
         ({"loops": "3"}, "Small.loops is '3'"),
         ({"input_names": ("a", "b")}, "names 2 inputs, its example has 1"),
         ({"random_inputs": {"noise": 1.0}}, "names noise, which is no input"),
+        ({"random_inputs": ["noise"]}, "a dict of deviations is needed"),
+        ({"input_names": ("loops",)}, "holds loops, which the graph needs itself"),
+        ({"output_names": ("inputs",)}, "calls two inputs or outputs inputs"),
+        ({"output_names": "logits"}, "a tuple of names is needed"),
+        ({"loop_range": (3, 1)}, "least, most"),
+        ({"loop_range": 7}, "least, most"),
+        ({"max_length": 7.5}, "a number of positions is needed"),
         ({"example_inputs": None}, "needs example inputs"),
         ({"example_inputs": lambda: ()}, "must be tensors"),
     ],
@@ -284,3 +291,165 @@ def test_the_forms_agree_for_a_foreign_module(tmp_path: Path) -> None:
     result = loopedge.export(model, tmp_path / "unrolled.onnx", form="unrolled")
     check(model, result)
     assert not list(ir.load(result.path).graph.subgraphs())
+
+
+class Literal(Small):
+    """Constants of the code in every part: PyTorch gives them all the same name."""
+
+    def prelude(self, x: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
+        return x + torch.tensor(0.5), x
+
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        assert isinstance(state, Tensor)
+        return torch.tanh(self.linear(state) * torch.tensor([0.25] * WIDTH))
+
+    def coda(self, state: Tensors, context: Tensors) -> Tensors:
+        assert isinstance(state, Tensor)
+        return state * torch.tensor(3.0)
+
+
+class Attending(Small):
+    """Its padding mask is one row for all queries, which ONNX Runtime's Attention does not take."""
+
+    input_names = ("inputs", "attention_mask")
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        mask = torch.ones(2, 7, dtype=torch.int64)
+        mask[1, 5:] = 0
+        return (*super().example_inputs(), mask)
+
+    def prelude(self, x: Tensor, mask: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
+        return x, mask.bool()[:, None, None]
+
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        assert isinstance(state, Tensor)
+        assert isinstance(context, Tensor)
+        q = self.linear(state)[:, None]
+        read = nn.functional.scaled_dot_product_attention(q, q, q, attn_mask=context)
+        return torch.tanh(state + read[:, 0])
+
+
+class Rowed(Small):
+    """Its table takes only its own values: numbers of rows, and what has a root."""
+
+    def timestep_table(self, loops: int) -> dict[str, Tensor]:
+        number = torch.arange(1, loops + 1)
+        return {"number": number, "share": number / (loops + 1), "even": number % 2 == 0}
+
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        assert isinstance(state, Tensor)
+        scale = torch.sqrt(1 - row["share"]) + torch.arange(8.0)[row["number"] - 1]
+        return torch.tanh(self.linear(state) * scale) + row["even"]
+
+
+class Infinite(Small):
+    def coda(self, state: Tensors, context: Tensors) -> Tensors:
+        assert isinstance(state, Tensor)
+        return state.masked_fill(state < 0, float("-inf"))
+
+
+class InPlace(Small):
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        assert isinstance(state, Tensor)
+        assert isinstance(context, Tensor)
+        return state.mul_(0.5).add_(context)
+
+
+@pytest.mark.parametrize("kind", [Literal, Attending, Rowed, Infinite, InPlace])
+def test_odd_but_right_modules_are_exported(kind: type[Small], tmp_path: Path) -> None:
+    loopedge.export(kind(), tmp_path / "model.onnx")
+
+
+def test_a_mask_that_is_added_hides_no_position(tmp_path: Path) -> None:
+    """0 keeps a position there: compared at ones alone, nothing would be."""
+
+    class Added(Attending):
+        def example_inputs(self) -> tuple[Tensor, ...]:
+            return (*Small.example_inputs(self), torch.zeros(2, 7))
+
+        def prelude(self, x: Tensor, mask: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
+            return x, mask[..., None]
+
+        def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+            assert isinstance(state, Tensor)
+            moved = torch.tanh(self.linear(state) + context)
+            return moved * 0 if state.shape[1] > 10 else moved
+
+    with pytest.raises((InputError, VerificationError), match=r"fixes axis 1|differs"):
+        loopedge.export(Added(), tmp_path / "model.onnx")
+
+
+class Counted(Small):
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        assert isinstance(state, Tensor)
+        return torch.tanh(self.linear(state)) + torch.arange(int(state.shape[1]))[None, :, None]
+
+
+class Drawing(Small):
+    def prelude(self, x: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
+        return torch.randn_like(x), x
+
+
+class Bare(Small):
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        return (super().core(state, context, row),)  # type: ignore[return-value]
+
+
+class Failing(Small):
+    def coda(self, state: Tensors, context: Tensors) -> Tensors:
+        raise RuntimeError("no such head")
+
+
+class Dictionary(Small):
+    def coda(self, state: Tensors, context: Tensors) -> Tensors:
+        return {"logits": state}  # type: ignore[return-value]
+
+
+class Alone(Small):
+    def prelude(self, x: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
+        return x  # type: ignore[return-value]
+
+
+class Narrow(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bfloat16()
+
+
+class Broken(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.no_grad():
+            self.linear.bias[2] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (Counted, r"the core fixes axis 1 \(sequence\) .* reads that size as a Python number"),
+        (Drawing, "the prelude gives another result each time"),
+        (Bare, "one state as a tensor and the core as a tuple"),
+        (Failing, r"coda fails on the example inputs: RuntimeError: no such head \(test_foreign"),
+        (Dictionary, "the coda must give outputs of tensors.* it gives dict"),
+        (Alone, r"the prelude must give \(state, context\)"),
+        (Narrow, "linear.weight is bfloat16, float32 is needed"),
+        (Broken, "linear.bias holds a value that is not finite"),
+    ],
+)
+def test_more_that_is_refused(kind: type[Small], text: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=text) as caught:
+        loopedge.export(kind(), tmp_path / "model.onnx")
+    assert caught.value.hint or kind is Broken
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_module_trains_on_after_export(tmp_path: Path) -> None:
+    model = Small().train()
+    model.linear.eval()
+    loopedge.export(model, tmp_path / "model.onnx")
+    assert (model.training, model.linear.training) == (True, False)
+
+
+def test_an_inner_loop_that_is_not_there_is_told(tmp_path: Path) -> None:
+    result = loopedge.export(Small(), tmp_path / "model.onnx", inner="loop")
+    assert "calls no loopedge.inner_loop" in result.notes[0]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import loopedge
-from loopedge.errors import InputError
+from loopedge.errors import BudgetError, InputError
 from loopedge.graph.weights import linears
 from loopedge.model.contract import LoopedModule, Tensors, as_tuple
 from loopedge_calibration.budget import BudgetedResult
@@ -248,3 +248,52 @@ def test_a_budget_looks_at_as_many_samples_as_asked(exported: Exporter, tmp_path
     )
     assert isinstance(result, BudgetedResult)
     assert (result.budget.samples, result.samples) == (20, 20)
+
+
+class Products(LoopedModule):
+    """Multiplies by weights in ways that are no linears."""
+
+    loops = 2
+    input_names = ("inputs",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.plain = nn.Linear(D, D)
+        self.heads = nn.Parameter(torch.randn(D, 4, D // 4) / 8)
+        self.experts = nn.Parameter(torch.randn(2, D, D) / 8)
+        self.gated, self.gate = nn.Parameter(torch.randn(D, D) / 8), nn.Parameter(torch.rand(D))
+        self.mixed = nn.Conv1d(D, D, 3, padding=1)
+        self.recurrent = nn.GRU(D, D, batch_first=True)
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        return (torch.randn(2, 7, D, generator=torch.Generator().manual_seed(0)),)
+
+    def prelude(self, *inputs: Tensor) -> tuple[Tensors, Tensors]:
+        return inputs[0], ()
+
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        (x,) = as_tuple(state)
+        y = torch.einsum("bsd,dhk->bshk", x, self.heads).flatten(2)
+        y = y + (x[:, None] @ self.experts).sum(1) + x @ (self.gated * self.gate)
+        return torch.tanh(self.plain(y) + self.mixed(x.transpose(1, 2)).transpose(1, 2))
+
+    def coda(self, state: Tensors, context: Tensors) -> Tensors:
+        outputs: Tensor = self.recurrent(as_tuple(state)[0])[0]
+        return outputs
+
+
+def test_products_that_stay_in_float_are_told(tmp_path: Path) -> None:
+    source = loopedge.export(Products().eval(), tmp_path / "model.onnx").path
+    with pytest.raises(
+        BudgetError, match=r"1 of 5 linears of the core .* first skipped: core/einsum"
+    ):
+        loopedge.quantize(source, tmp_path / "int8.onnx")
+    result = loopedge.quantize(source, tmp_path / "int8.onnx", min_coverage=0)
+    reasons = {item["name"].partition("_")[0]: item["reason"] for item in result.matmuls["skipped"]}
+    assert (result.matmuls["quantized"], result.matmuls["total"]) == (1, 6)
+    assert any("Einsum has no int8 form" in reason for reason in reasons.values())
+    assert any("GRU has no int8 form" in reason for reason in reasons.values())
+    assert any("more than two dimensions" in reason for reason in reasons.values())
+    shown = loopedge.inspect(result.path).int8
+    assert (shown.quantized, shown.total) == (1, 6)

@@ -17,7 +17,7 @@ from torch import nn
 
 from loopedge.errors import InputError
 from loopedge.model.contract import LoopedModule
-from loopedge.model.folder import read_config
+from loopedge.model.folder import CONTRACT_HINT, read_config
 
 __all__ = ["adapt", "load_pretrained", "supported", "unsupported"]
 
@@ -66,7 +66,11 @@ def load_pretrained(folder: str | Path) -> LoopedModule:
     adapter = _find(config["model_type"])
     if adapter is None:
         raise unsupported(f"model_type {config['model_type']!r} of {source}")
-    return cast("LoopedModule", adapter.load(source, config).eval())
+    model = cast("LoopedModule", adapter.load(source, config).eval())
+    stored = config.get("dtype") or config.get("torch_dtype")
+    if stored in {"float16", "bfloat16"}:
+        model.notes = (f"the folder's weights are {stored}, they are exported as float32",)
+    return model
 
 
 def supported() -> list[str]:
@@ -78,7 +82,7 @@ def unsupported(what: str) -> InputError:
     """Return the error that says there is no adapter for ``what``, and what to do instead."""
     return InputError(
         f"{what} has no adapter, there are: {', '.join(supported())}",
-        hint="bring it under loopedge.LoopedModule: docs/bring_your_own.md, examples/bring_your_own.py",
+        hint=CONTRACT_HINT,
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from loopedge.errors import InputError
 from loopedge.model.contract import LoopedModule, Tensors
-from loopedge.model.folder import load_transformers
+from loopedge.model.folder import CONTRACT_HINT, load_transformers
 
 __all__ = ["CLASSES", "Albert", "adapt", "load"]
 
@@ -42,7 +42,7 @@ class Albert(LoopedModule):
         if kind not in CLASSES:
             raise InputError(
                 f"{kind} has no adapter, these have: {', '.join(CLASSES)}",
-                hint="see docs/adapters.md",
+                hint=CONTRACT_HINT,
             )
         if config.num_hidden_groups != 1:
             raise InputError(

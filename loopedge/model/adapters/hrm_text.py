@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from loopedge.errors import InputError
 from loopedge.model.contract import LoopedModule, Tensors, as_tuple
-from loopedge.model.folder import load_transformers
+from loopedge.model.folder import CONTRACT_HINT, load_transformers
 from loopedge.model.inner import inner_loop
 
 __all__ = ["CLASSES", "HrmText", "adapt", "load"]
@@ -48,7 +48,7 @@ class HrmText(LoopedModule):
         if kind not in CLASSES:
             raise InputError(
                 f"{kind} has no adapter, these have: {', '.join(CLASSES)}",
-                hint="see docs/adapters.md",
+                hint=CONTRACT_HINT,
             )
         rope = config.rope_parameters["rope_type"]
         if rope in ROPE_BY_LENGTH:

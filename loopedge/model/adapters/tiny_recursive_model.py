@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from loopedge.errors import InputError
 from loopedge.model.contract import LoopedModule, Tensors, as_tuple
-from loopedge.model.folder import CONFIG, import_package, load_tensors, weights_file
+from loopedge.model.folder import CONFIG, CONTRACT_HINT, import_package, load_tensors, weights_file
 from loopedge.model.inner import inner_loop
 
 __all__ = ["HaltingTinyRecursive", "TinyRecursive", "adapt", "load"]
@@ -171,7 +171,7 @@ def adapt(
     if type(model).__name__ != "TinyRecursiveModel":
         raise InputError(
             f"{type(model).__name__} has no adapter, TinyRecursiveModel has",
-            hint="see docs/adapters.md",
+            hint=CONTRACT_HINT,
         )
     if max_deep_refinement_steps is None:
         return TinyRecursive(model, length=length)
