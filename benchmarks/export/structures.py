@@ -1,7 +1,7 @@
 """Every structure of the field and every adapted model: are file and memory flat in the loop count, in both forms?
 
 The modules of examples/models (d=256) and ALBERT, HRM-Text and a tiny recursive model with random weights are
-exported with 2, 12 and 48 loops as a Loop, and with 12 unrolled, and loaded in fresh processes: weights stored,
+exported with 2, 12 and 48 loops as a Loop (Ouro with fewer), and with 12 unrolled, and loaded in fresh processes: weights stored,
 against the parameters that one copy takes, anonymous memory after load, nodes, and the error against PyTorch that
 export found (for adapted models: the adapter's; tests/parity/test_adapters.py compares with the packages' own
 forward). Bytes block (exit code 4). Takes eight minutes.
@@ -35,22 +35,13 @@ from loopedge.graph.artifact import open_artifact
 from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 
 LOOPS = (2, 12, 48)
+SHORT = {"Ouro-like": (2, 6, 12)}
+"""A norm after every loop keeps an untrained model's rounding growing: with 48 loops float32 is 1e-4 to 4e-3
+from float64 in PyTorch itself, and export says so and refuses."""
 UNROLLED = 12
 SIZES: dict[str, Any] = {"vocab_size": 256, "d_model": 256, "heads": 4}
 MIB = 2**20
 FLAT_BYTES = MIB // 2
-
-
-def damped(model: nn.Module) -> nn.Module:
-    """Halve the weights of a model that, untrained, amplifies rounding from loop to loop.
-
-    With 48 loops its float32 result in PyTorch is as far from float64 as ONNX Runtime's is.
-    """
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(0.5)
-    return model
 
 
 def albert(loops: int) -> nn.Module:
@@ -98,7 +89,7 @@ def tiny_recursive(loops: int) -> nn.Module:
 
 
 MODELS: dict[str, Callable[[int], nn.Module]] = {
-    "Ouro-like": lambda loops: damped(OuroLike(**SIZES, loops=loops)),
+    "Ouro-like": lambda loops: OuroLike(**SIZES, loops=loops),
     "Huginn-like": lambda loops: HuginnLike(**SIZES, loops=loops),
     "LoopFormer-like": lambda loops: LoopFormerLike(**SIZES, loops=loops),
     "Relaxed-Recursive-like": lambda loops: RelaxedRecursiveLike(**SIZES, loops=loops),
@@ -177,13 +168,14 @@ def main() -> int:
     report: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, make in MODELS.items():
-            found = [export(make, loops, "loop", Path(folder)) for loops in LOOPS]
+            counts = SHORT.get(name, LOOPS)
+            found = [export(make, loops, "loop", Path(folder)) for loops in counts]
             found.append(export(make, UNROLLED, "unrolled", Path(folder)))
             for form in ("loop", "unrolled"):
                 those = [item for item in found if item.form == form]
-                counts = ", ".join(str(item.loops) for item in those)
+                told = ", ".join(str(item.loops) for item in those)
                 lines.append(
-                    f"| {name} | {form}, {counts} loops | {those[0].weights / MIB:.2f} "
+                    f"| {name} | {form}, {told} loops | {those[0].weights / MIB:.2f} "
                     f"| {' / '.join(str(item.nodes) for item in those)} "
                     f"| {' / '.join(f'{item.anonymous / MIB:.1f}' for item in those)} "
                     f"| {max(item.error for item in those):.1e} |"

@@ -1,5 +1,6 @@
 """The model in PyTorch: what a written file must agree with."""
 
+import copy
 import itertools
 import math
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from loopedge.arrays import largest_errors
 from loopedge.exporter.exits import Halt
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, keep_halted
 
@@ -79,6 +81,26 @@ class Reference:
         outputs = [output.numpy() for output in as_tuple(self.looped.coda(state, context))]
         return outputs, None if ran is None else ran.numpy()
 
+    def own_error(self, loops: int) -> float | None:
+        """Return how far float32 is from float64 in PyTorch itself, as a share of the largest output.
+
+        None where the model does not run in float64, or stops early.
+        """
+        if self.halt is not None:
+            return None
+        try:
+            exact = Reference(
+                copy.deepcopy(cast("nn.Module", self.looped)).double(),
+                tuple(_double(tensor) for tensor in self.inputs),
+                {name: _double(rows).numpy() for name, rows in self.rows.items()},
+                self.mask,
+                None,
+            ).run(loops, None)[0]
+            given = self.run(loops, None)[0]
+        except Exception:  # user code may ask for float32
+            return None
+        return max(largest_errors(one, two)[1] for one, two in zip(given, exact, strict=True))
+
     def tolerance(self, stop: str | None, loops: int) -> float | None:
         """Choose the tolerance of a run.
 
@@ -126,6 +148,10 @@ class Reference:
         """Run the core on copies: it may change its arguments in place."""
         row = {name: rows[t].clone() for name, rows in self.rows.items()}
         return self.looped.core(_copy(state), context, row)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _copy(tensors: Tensors) -> Tensors:

@@ -453,3 +453,22 @@ def test_a_module_trains_on_after_export(tmp_path: Path) -> None:
 def test_an_inner_loop_that_is_not_there_is_told(tmp_path: Path) -> None:
     result = loopedge.export(Small(), tmp_path / "model.onnx", inner="loop")
     assert "calls no loopedge.inner_loop" in result.notes[0]
+
+
+def test_a_model_that_amplifies_rounding_is_told(tmp_path: Path) -> None:
+    class Chaotic(Small):
+        loops = 200
+
+        def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+            assert isinstance(state, Tensor)
+            x = (torch.sigmoid(self.linear(state)) / 64 + state) / (1 + 1 / 64)
+            return 3.99 * x * (1 - x)
+
+        def prelude(self, x: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
+            return torch.sigmoid(x), ()
+
+    with pytest.raises(
+        VerificationError, match=r"PyTorch's own float32 is .* from float64"
+    ) as caught:
+        loopedge.export(Chaotic(), tmp_path / "model.onnx")
+    assert "amplifies rounding" in (caught.value.hint or "")
