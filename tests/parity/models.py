@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -33,6 +34,11 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "plain": {"vocab_size": 50, "timestep": "none", "positions": "none", "tied_head": False},
 }
+
+
+def slow_but(*quick: str) -> list[Any]:
+    """Return the kinds as parameters: all but ``quick`` ones are left out of make test-fast."""
+    return [kind if kind in quick else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,7 @@ def test_int8_keeps_the_exit_and_is_measured_without_it(
     assert session.run(data[0], tolerance=100.0)["iterations"].tolist() == [1] * 4
 
 
+@pytest.mark.slow
 def test_a_selectable_count_ends_the_loop_too(tmp_path: Path) -> None:
     result = loopedge.export(Counter(), tmp_path / "model.onnx", dynamic_loops=True)
     session = loopedge.Session(result.path)
@@ -269,6 +270,7 @@ def test_a_core_that_settles_stops_and_with_a_tolerance_of_zero_does_not(tmp_pat
     assert session.run({"inputs": x}, tolerance=0.0)["iterations"].tolist() == [40] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [20, 23])
 def test_a_state_of_bools_may_say_who_is_done(opset: int, tmp_path: Path) -> None:
     class Flagged(Counter):

@@ -18,6 +18,7 @@ Exporter = Callable[..., Path]
 SCHEMES = ("static", "dynamic", "weight-int8", "weight-int4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_an_untied_embedding_becomes_int8_rows(

@@ -190,6 +190,7 @@ class Positioned(Small):
         return x + self.position[: x.shape[1]], x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [9, 16, 28])
 def test_a_short_table_of_positions_is_found(length: int, tmp_path: Path) -> None:
     model = Positioned(length)
@@ -355,6 +356,7 @@ class InPlace(Small):
         return state.mul_(0.5).add_(context)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Literal, Attending, Rowed, Infinite, InPlace])
 def test_odd_but_right_modules_are_exported(kind: type[Small], tmp_path: Path) -> None:
     loopedge.export(kind(), tmp_path / "model.onnx")

@@ -76,7 +76,7 @@ def run(path: Path, x: Tensor) -> Any:
     return loopedge.Session(path, threads=1).run({"inputs": x.numpy()})["outputs"]
 
 
-@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("deep", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("inner", ["loop", "unrolled"])
 def test_inner_loops_agree(inner: Kind, deep: bool, tmp_path: Path) -> None:
     model = Refiner(deep=deep).eval()
@@ -123,6 +123,7 @@ def test_the_unrolled_form_writes_inner_loops_out(tmp_path: Path) -> None:
         loopedge.export(model, tmp_path / "other.onnx", form="unrolled", inner="loop")
 
 
+@pytest.mark.slow
 def test_weights_are_stored_once(tmp_path: Path) -> None:
     model = Refiner().eval()
     for inner in ("loop", "unrolled"):
@@ -131,6 +132,7 @@ def test_weights_are_stored_once(tmp_path: Path) -> None:
         assert result.weight_bytes == 4 * sum(weight.numel() for weight in used)
 
 
+@pytest.mark.slow
 def test_inner_loops_are_written_out_to_be_quantized(tmp_path: Path) -> None:
     model = Refiner().eval()
     nested = loopedge.export(model, tmp_path / "nested.onnx", inner="loop")
@@ -153,6 +155,7 @@ def test_an_inner_body_that_changes_its_state_is_refused(tmp_path: Path) -> None
         loopedge.export(Growing().eval(), tmp_path / "model.onnx", inner="loop")
 
 
+@pytest.mark.slow
 def test_an_inner_body_may_not_read_tensors_of_the_core(tmp_path: Path) -> None:
     class Closing(Refiner):
         def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:

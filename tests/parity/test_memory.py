@@ -27,6 +27,7 @@ def outputs(path: Path | str, feeds: dict[str, Any], memory: str | None = None) 
     return value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "form"), [("tokens", "loop"), ("tokens", "unrolled"), ("series", "loop")]
 )
@@ -69,6 +70,7 @@ def test_a_selectable_loop_count_stays_selectable(exported: Exporter, tmp_path: 
         np.testing.assert_array_equal(given["logits"], expected["logits"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["balanced", "low", "mapped"])
 def test_export_stores_the_profile(tmp_path: Path, memory: str) -> None:
     path = tmp_path / "m.onnx"

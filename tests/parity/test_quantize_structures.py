@@ -78,6 +78,7 @@ def outputs(path: Path, data: Path) -> NDArray[Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_shared_weights_and_linears_of_the_context(
     form: Literal["loop", "unrolled"],

@@ -17,7 +17,7 @@ from loopedge.errors import InputError, VerificationError
 from loopedge.graph.weights import linears
 from loopedge.quantizer.ranges import RangeTable, read_ranges
 from loopedge_calibration.quantization import calibrate_and_quantize
-from tests.parity.models import KINDS, Sizes, make_inputs, make_model
+from tests.parity.models import Sizes, make_inputs, make_model, slow_but
 
 Exporter = Callable[..., Path]
 Feeds = dict[str, Any]
@@ -38,7 +38,7 @@ def optimized(path: Path, tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore::loopedge.errors.LoopCountWarning")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but("tokens"))
 def test_every_kind_of_model_is_quantized_and_close(
     kind: str, exported: Exporter, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from loopedge.graph.weights import linears, weight_bytes
 from loopedge.quantizer import weight_only
 from loopedge.quantizer.blocks import Blocks, quantize_blocks
 from loopedge_calibration.quantization import calibrate_and_quantize
-from tests.parity.models import KINDS, Sizes, make_inputs, make_model
+from tests.parity.models import Sizes, make_inputs, make_model, slow_but
 
 Exporter = Callable[..., Path]
 BITS = {"weight-int8": 8, "weight-int4": 4}
@@ -40,7 +40,7 @@ def count(model: ir.Model, kind: str) -> int:
 
 @pytest.mark.filterwarnings("ignore::loopedge.errors.LoopCountWarning")
 @pytest.mark.parametrize("scheme", BITS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but("tokens"))
 def test_every_kind_of_model_is_quantized_and_close(
     kind: str, scheme: str, exported: Exporter, tmp_path: Path
 ) -> None:
@@ -59,6 +59,7 @@ def test_every_kind_of_model_is_quantized_and_close(
         assert np.isfinite(given).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", BITS)
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 def test_one_packed_copy_that_all_products_read(
@@ -100,6 +101,7 @@ def test_one_packed_copy_that_all_products_read(
         assert len(readers) == (3 if form == "unrolled" else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", BITS)
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 def test_onnxruntime_keeps_the_products_and_the_one_copy(
@@ -133,6 +135,7 @@ def test_both_forms_agree(scheme: str, exported: Exporter, tmp_path: Path) -> No
     assert np.allclose(outputs[0], outputs[1], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d_model", [32, 40])
 @pytest.mark.parametrize("scheme", BITS)
 def test_a_table_that_is_embedding_and_head_is_one_packed_copy(
@@ -220,6 +223,7 @@ def test_single_linears_by_their_weight_alone(
     assert dynamic.matmuls["skipped"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["halves", "rows", "scales"])
 def test_a_wrong_packing_is_refused(
     wrong: str, exported: Exporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
