@@ -97,8 +97,8 @@ def export(
 
     Args:
         model: A `LoopedModule`, any module with its methods or one that an adapter knows (in evaluation
-            mode while it is exported), the path
-            of a ``model.pt``, a folder that ``save_pretrained`` wrote, or ``package.module:factory``.
+            mode while it is exported), the path of a ``model.pt``, a folder that ``save_pretrained``
+            wrote, or ``package.module:factory``.
         path: Target, usually ``model.onnx``.
         form: ``loop`` (one Loop node) or ``unrolled``.
         loops: Iterations to run; default: the trained count.
@@ -209,41 +209,18 @@ def _export(
     write_metadata(metadata, graph.metadata_props)
     assembled = time.perf_counter()
 
-    checked: list[tuple[Measured, float | None, float]] = []
-
-    def verify(staged: Path) -> ArtifactMetadata:
-        begun = time.perf_counter()
-        check_versions(staged, options.opset)
-
-        def against(module: nn.Module, cases: list[Case], tolerance: float) -> Measured:
-            return verify_artifact(
-                staged,
-                module,
-                cases,
-                subject.make_inputs or resized_examples(subject.example, axes),
-                input_names=plan.input_names,
-                output_names=plan.output_names,
-                tables=tables,
-                loops=count,
-                mask_name=subject.mask,
-                halt=halt,
-                tolerance=tolerance,
-                prepare=_to_ort if options.format == "ort" else None,
-            )
-
-        cases = cases_of(axes, plan, rule, max_length=subject.max_length)
-        measured = against(subject.module, cases, TOLERANCE)
-        moved = None
-        if options.storage == "float16":
-            moved = against(
-                original, [case for case in cases if not (case.random_rows or case.stop)], math.inf
-            ).max_rel_error
-        checked.append((measured, moved, time.perf_counter() - begun))
-        return metadata.model_copy(update={"max_rel_error": measured.max_rel_error})
-
+    check = _Check(
+        subject=subject,
+        original=original,
+        axes=axes,
+        plan=plan,
+        options=options,
+        halt=halt,
+        metadata=metadata,
+    )
     write = write_converted if options.format == "ort" else write_artifact
     try:
-        files = write(graph, target, sources=sources, force=force, verify=verify)
+        files = write(graph, target, sources=sources, force=force, verify=check)
     except VerificationError as error:
         if not parts.fixed:
             raise
@@ -252,7 +229,8 @@ def _export(
             hint="leave sizes as tensor.shape gives them: no int(), range() or comparison; or name the "
             "fixed axes with dynamic_shapes",
         ) from error
-    measured, rounding_error, verify_seconds = checked[0]
+    measured = check.measured
+    assert measured is not None  # writing calls the check
     return ExportResult(
         path=str(target),
         format=options.format,
@@ -263,7 +241,7 @@ def _export(
         ir_version=IR_VERSIONS[options.opset],
         storage=options.storage,
         kept_float32=rounded.kept,
-        rounding_error=rounding_error,
+        rounding_error=check.rounding_error,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
         weight_bytes=weight_bytes(graph),
         tied_weights=tied_weights(graph),
@@ -273,15 +251,65 @@ def _export(
         cases=measured.cases,
         notes=[
             *_notes(subject, axes, count, options),
-            *storage_notes(graph, options.format, rounded.kept, rounding_error),
+            *storage_notes(graph, options.format, rounded.kept, check.rounding_error),
         ],
         seconds={
             "capture": captured - started,
             "assemble": assembled - captured,
-            "write": time.perf_counter() - assembled - verify_seconds,
-            "verify": verify_seconds,
+            "write": time.perf_counter() - assembled - check.seconds,
+            "verify": check.seconds,
         },
     )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Check:
+    """Compares a staged file with PyTorch when it is called, and keeps what it measured.
+
+    ``subject`` holds the weights as the file stores them, ``original`` as they were trained.
+    """
+
+    subject: Subject
+    original: nn.Module
+    axes: Axes
+    plan: Plan
+    options: Options
+    halt: Halt | None
+    metadata: ArtifactMetadata
+    measured: Measured | None = None
+    rounding_error: float | None = None
+    seconds: float = 0.0
+
+    def __call__(self, staged: Path) -> ArtifactMetadata:
+        begun = time.perf_counter()
+        check_versions(staged, self.options.opset)
+        rule = None if self.halt is None else self.halt.rule
+        cases = cases_of(self.axes, self.plan, rule, max_length=self.subject.max_length)
+        self.measured = self._against(staged, self.subject.module, cases, TOLERANCE)
+        if self.options.storage == "float16":
+            stored = [case for case in cases if not (case.random_rows or case.stop)]
+            moved = self._against(staged, self.original, stored, math.inf)
+            self.rounding_error = moved.max_rel_error
+        self.seconds = time.perf_counter() - begun
+        return self.metadata.model_copy(update={"max_rel_error": self.measured.max_rel_error})
+
+    def _against(
+        self, staged: Path, module: nn.Module, cases: list[Case], tolerance: float
+    ) -> Measured:
+        return verify_artifact(
+            staged,
+            module,
+            cases,
+            self.subject.make_inputs or resized_examples(self.subject.example, self.axes),
+            input_names=self.plan.input_names,
+            output_names=self.plan.output_names,
+            tables=self.plan.tables,
+            loops=self.plan.loops,
+            mask_name=self.subject.mask,
+            halt=self.halt,
+            tolerance=tolerance,
+            prepare=_to_ort if self.options.format == "ort" else None,
+        )
 
 
 def _notes(subject: Subject, axes: Axes, loops: int, options: Options) -> list[str]:

@@ -297,3 +297,11 @@ def test_the_iterations_that_ran_are_told(tmp_path: Path) -> None:
     result = loopedge.export(Counter(), tmp_path / "model.onnx")
     np.savez(tmp_path / "x.npz", inputs=rows_starting_at([5, 3]))
     assert run_file(result.path, tmp_path / "x.npz").loops == 3
+
+
+@pytest.mark.slow
+def test_weights_in_float16_may_stop_elsewhere(tmp_path: Path) -> None:
+    model = make_model("padded", loops=LOOPS)
+    result = loopedge.export(model, tmp_path / "m.onnx", exit="tolerance=0.3", storage="float16")
+    assert result.rounding_error is not None
+    assert result.max_rel_error < 1e-5
