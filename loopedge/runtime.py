@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Devices and the execution providers that serve them."""
 
-MOST_LOOPS = 2**62
+MOST_LOOPS, MOST_THREADS = 2**62, 1024
 LOOPS_INPUT = "loops"  # as loopedge.graph.inputs, which imports onnx
 TOLERANCE_INPUT = "tolerance"
 ITERATIONS_OUTPUT = "iterations"
@@ -71,8 +71,10 @@ class Session:
         if not source.is_file():
             what = "is a folder, an ONNX file is needed" if source.is_dir() else "does not exist"
             raise InputError(f"{source} {what}", hint="loopedge export model.pt")
-        if threads is not None and threads < 1:
-            raise InputError(f"threads is {threads}, at least 1 is needed", hint="--threads 1")
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            raise InputError(
+                f"threads is {threads}, 1 to {MOST_THREADS} are allowed", hint="--threads 1"
+            )
         provider = _provider(device)
         self.metadata = _read_metadata(source)
         chosen = choose_profile(memory, self.metadata, source, device=device)

@@ -14,6 +14,9 @@ from loopedge.memory import check_profile
 
 __all__ = ["OPSETS", "Options"]
 
+MOST_LOOPS = 65_536
+"""Rows of a timestep table, and as many iterations of an unrolled graph."""
+
 OPSETS = (18, 20, 21, 22, 23)
 """Opsets that are written; 23 has fused norm and attention, the others decompose them."""
 
@@ -77,6 +80,8 @@ class Options:
             )
         if self.loops is not None and self.loops < 1:
             raise InputError(f"loops is {self.loops}, at least 1 is needed", hint="--loops 1")
+        if self.loops is not None and self.loops > MOST_LOOPS:
+            raise InputError(f"loops is {self.loops}, at most {MOST_LOOPS} are written")
         if self.form != "unrolled":
             return
         if self.inner == "loop":

@@ -95,7 +95,17 @@ def read_metadata(properties: Mapping[str, str]) -> ArtifactMetadata | None:
             {name: json.loads(value) for name, value in found.items()}
         )
     except (ValidationError, json.JSONDecodeError) as error:
-        raise InputError(f"the loopedge metadata of the model is damaged: {error}") from error
+        raise InputError(
+            f"the loopedge metadata of the model is damaged: {_told(error)}"
+        ) from error
+
+
+def _told(error: ValidationError | json.JSONDecodeError) -> str:
+    """Return the first thing that is wrong, in one line."""
+    if isinstance(error, json.JSONDecodeError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def write_metadata(metadata: ArtifactMetadata, properties: MutableMapping[str, str]) -> None:
