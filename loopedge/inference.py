@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from loopedge.arrays import check_arrays_target, read_arrays, write_arrays
 from loopedge.errors import InputError, LoopCountWarning
-from loopedge.runtime import ITERATIONS_OUTPUT, LOOPS_INPUT, Session
+from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT
+from loopedge.runtime import Session
 
 __all__ = ["InferenceResult", "OutputSummary", "run_file"]
 

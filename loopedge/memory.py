@@ -35,6 +35,8 @@ WISH_NOTE = (
     "the device; until then the model runs as balanced"
 )
 
+ORT_NOTE = "memory profile mapped has no use in ORT format, which holds no packed weights"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenProfile:
@@ -91,18 +93,16 @@ def choose_profile(
                 hint=f"loopedge run {_source_of(Path(path))} --memory balanced",
             )
         return ChosenProfile(profile=wanted or "mapped")
+    ort_format = Path(path).suffix == ".ort"
     if wanted == "mapped":
         raise InputError(
-            f"{path} holds no packed weights: mapped needs a prepared file",
-            hint=f"loopedge prepare {path}",
+            f"{path} holds no packed weights: mapped needs a prepared file"
+            + (", which ORT format is not" if ort_format else ""),
+            hint="--memory low" if ort_format else f"loopedge prepare {path}",
         )
     stored = metadata.memory if metadata else "balanced"
-    if Path(path).suffix == ".ort" and "mapped" in {wanted, stored if wanted is None else None}:
-        raise InputError(
-            f"{path} is in ORT format, which holds no packed weights", hint="--memory low"
-        )
     if wanted is None and stored == "mapped":
-        return ChosenProfile(profile="balanced", note=WISH_NOTE)
+        return ChosenProfile(profile="balanced", note=ORT_NOTE if ort_format else WISH_NOTE)
     return ChosenProfile(profile=wanted or stored)
 
 

@@ -11,12 +11,17 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from loopedge.errors import InputError, LoopCountWarning, ProviderError
-from loopedge.graph.metadata import ArtifactMetadata, read_metadata
+from loopedge.graph.metadata import (
+    LOOPS_INPUT,
+    TOLERANCE_INPUT,
+    ArtifactMetadata,
+    read_metadata,
+)
 from loopedge.graph.properties import read_properties
 from loopedge.memory import choose_profile
 from loopedge.session_options import open_session, session_options
 
-__all__ = ["ITERATIONS_OUTPUT", "LOOPS_INPUT", "PROVIDERS", "TOLERANCE_INPUT", "Session"]
+__all__ = ["PROVIDERS", "Session"]
 
 Array = npt.NDArray[Any]
 
@@ -24,10 +29,6 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Devices and the execution providers that serve them."""
 
 MOST_LOOPS, MOST_THREADS = 2**62, 1024
-LOOPS_INPUT = "loops"  # as loopedge.graph.inputs, which imports onnx
-TOLERANCE_INPUT = "tolerance"
-ITERATIONS_OUTPUT = "iterations"
-"""Names of what an artifact may take and give beside the model's own inputs and outputs."""
 DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,

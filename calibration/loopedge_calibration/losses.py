@@ -11,10 +11,10 @@ import onnx_ir as ir
 from loopedge.data.task import Task, task_from_dict
 from loopedge.errors import InputError
 from loopedge.graph.inputs import generate_inputs
-from loopedge.graph.metadata import read_metadata
+from loopedge.graph.metadata import LOOPS_INPUT, read_metadata
 from loopedge.graph.storage import open_in_float32
 from loopedge.quantizer.compare import longest_generated
-from loopedge.runtime import LOOPS_INPUT, Session
+from loopedge.runtime import Session
 from loopedge_calibration.readers import BATCH, Feeds, Samples
 
 __all__ = [

@@ -6,7 +6,8 @@ from itertools import islice
 from pathlib import Path
 
 from loopedge.errors import InputError
-from loopedge.files import check_target
+from loopedge.files import check_artifact_target, check_target
+from loopedge.graph.artifact import artifact_files
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.storage import open_in_float32
 from loopedge.memory import refuse_prepared
@@ -171,6 +172,6 @@ def _check_paths(
         if resolved in seen:
             raise InputError(f"{file} is {seen[resolved]}", hint="name another file for each")
         seen[resolved] = what
-    for target in (path, save_ranges):
-        if target is not None:
-            check_target(Path(target), force=force)
+    check_artifact_target(Path(path), artifact_files(model), force=force)
+    if save_ranges is not None:
+        check_target(Path(save_ranges), force=force)

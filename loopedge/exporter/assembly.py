@@ -13,10 +13,10 @@ from loopedge.exporter.capture import Parts
 from loopedge.exporter.loop_node import EarlyExit, loop_node, replace_markers
 from loopedge.exporter.pieces import Piece, Weights, connect, copy_shape, name_dims, take_apart
 from loopedge.graph.editing import initializer
+from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.graph.opsets import IR_VERSIONS
 from loopedge.graph.unrolling import CORE_NAME
 from loopedge.graph.weights import TABLE_PREFIX
-from loopedge.runtime import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 
 __all__ = ["HaltPart", "Plan", "assemble_loop"]
 
@@ -37,7 +37,7 @@ class HaltPart:
 class Plan:
     """What the assembled graph shall look like from outside.
 
-    ``tables`` map a row name to float values of shape (max_loops, ...).
+    ``tables`` map a row name to values of shape (max_loops, ...).
     """
 
     input_names: tuple[str, ...]

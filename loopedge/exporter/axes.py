@@ -13,7 +13,7 @@ from torch import Tensor
 from loopedge.errors import InputError
 from loopedge.exporter.nested import InnerCall, record
 from loopedge.exporter.user_code import run_user_code
-from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple
+from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied
 
 __all__ = ["LONGEST_CHECKED", "Axes", "InnerAxes", "find_axes", "resize"]
 
@@ -255,8 +255,8 @@ def _check_repeats(model: LoopedProtocol, example: tuple[Tensor, ...]) -> None:
     state, context = _start(model, example)
     for method, run, times in (
         ("prelude", lambda: _start(model, example), 1),
-        ("core", lambda: model.core(_copy(state), context, row), min(model.loops, REPEATS)),
-        ("coda", lambda: model.coda(_copy(state), context), 1),
+        ("core", lambda: model.core(copied(state), context, row), min(model.loops, REPEATS)),
+        ("coda", lambda: model.coda(copied(state), context), 1),
     ):
         first = _flat(run_user_code(method, run))
         for _ in range(times):
@@ -276,13 +276,6 @@ def _flat(given: object) -> tuple[Tensor, ...]:
     if isinstance(given, Tensor):
         return (given.clone(),)
     return tuple(tensor for item in given for tensor in _flat(item))  # type: ignore[attr-defined]
-
-
-def _copy(tensors: Tensors) -> Tensors:
-    """Return copies: the user's code may change its arguments in place."""
-    if isinstance(tensors, Tensor):
-        return tensors.clone()
-    return tuple(tensor.clone() for tensor in tensors)
 
 
 def _probe(

@@ -25,7 +25,7 @@ from loopedge.exporter.axes import TRACED_BATCH, Axes, AxisNames, InnerAxes, res
 from loopedge.exporter.nested import InnerCall, mark, record
 from loopedge.exporter.registry import shared_registry
 from loopedge.exporter.user_code import FOREIGN_CODE, users_line
-from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple
+from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied
 from loopedge.model.inner import InnerBody
 
 __all__ = ["WRAPPER_PREFIX", "InnerPart", "Parts", "capture_halt", "capture_parts", "traced_inputs"]
@@ -42,11 +42,12 @@ HARMLESS = (
 )
 """Warnings that torch.onnx.export gives for every capture; matched by text, only here."""
 
-
 TALKATIVE = (
     "torch.onnx._internal.exporter._registration",  # "torchvision is not installed"
     "torch.fx.experimental.symbolic_shapes",  # the graph so far, before a data-dependent error
 )
+"""Loggers whose warnings say nothing that an error does not."""
+
 LINE_OF_CODE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
@@ -152,7 +153,8 @@ def capture_parts(
     looped = cast("LoopedProtocol", model)
     inputs = traced_inputs(example, axes)
     with torch.no_grad():
-        state, context = (_distinct(part) for part in looped.prelude(*inputs))
+        # Copies: torch.export takes one tensor in two places for one input.
+        state, context = (copied(part) for part in looped.prelude(*inputs))
         row = {name: values[0].clone() for name, values in looped.timestep_table(1).items()}
         with record() as calls:
             looped.core(state, context, row)
@@ -203,7 +205,7 @@ def _capture_inner(
     parts = {}
     for k, (call, names) in enumerate(zip(calls, axes, strict=True)):
         key, label = f"{prefix}{k}", f"inner loop {prefix}{k}"
-        state, context = _distinct(call.state), _distinct(call.context)
+        state, context = copied(call.state), copied(call.context)
         row = {name: values[0].clone() for name, values in call.table.items()}
         graph = _capture(
             label,
@@ -246,15 +248,8 @@ def capture_halt(
         for name, names in shapes.items()
     }
     return _capture(
-        "halt", halt, {name: _distinct(value) for name, value in inputs.items()}, dynamic, opset
+        "halt", halt, {name: copied(value) for name, value in inputs.items()}, dynamic, opset
     )
-
-
-def _distinct(tensors: Tensors) -> Tensors:
-    """Return copies: torch.export takes one tensor in two places for one input."""
-    if isinstance(tensors, Tensor):
-        return tensors.clone()
-    return tuple(tensor.clone() for tensor in tensors)
 
 
 def traced_inputs(example: tuple[Tensor, ...], axes: Axes) -> tuple[Tensor, ...]:

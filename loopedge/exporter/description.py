@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from loopedge.errors import InputError
 from loopedge.exporter.verify import ExampleMaker
+from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.model.contract import LoopedProtocol
-from loopedge.runtime import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 
 __all__ = ["MASK", "Subject", "check_weights", "describe"]
 

@@ -1,4 +1,4 @@
-"""Early exit: what tells that a row is done, and the graph that asks it after each iteration."""
+"""Early exit: what tells that a row is done; `loop_node` asks it after each iteration."""
 
 import math
 from dataclasses import dataclass

@@ -79,7 +79,7 @@ def loop_node(
         _as(go_on.outputs[0], BOOL, [])
         nodes, ends = [go_on], [go_on.outputs[0]]
     else:
-        starting, first = _start_rows(name, state[_batched(early)], weights)
+        starting, first = _start_rows(name, state[_batched(early)])
         extra = [_value("done", BOOL, ["batch"]), _value("iterations_so_far", INT64, ["batch"])]
         kept, keeping = _keep_done(name, carried, next_states, extra[0], early, weights)
         halt, ends = _ask(name, kept, carried, extra, early, weights)
@@ -167,9 +167,7 @@ def _batched(early: EarlyExit) -> int:
     return next(i for i, names in enumerate(early.state_axes) if names.get(0) == "batch")
 
 
-def _start_rows(
-    name: str, state: ir.Value, weights: Weights
-) -> tuple[list[ir.Node], list[ir.Value]]:
+def _start_rows(name: str, state: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
     """Make what a Loop with an early exit starts from: no row is done, none has run."""
     shape = make_node("Shape", [state], f"{name}/rows", {"start": 0, "end": 1})
     nobody = make_node(

@@ -11,8 +11,8 @@ from loopedge.errors import InputError
 from loopedge.exporter.axes import AxisNames
 from loopedge.exporter.capture import WRAPPER_PREFIX
 from loopedge.graph.editing import initializer
+from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX, TABLE_PREFIX
-from loopedge.runtime import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 
 __all__ = ["Piece", "Weights", "connect", "copy_shape", "name_dims", "take_apart"]
 
@@ -66,6 +66,7 @@ class Piece:
 
 
 def take_apart(model: ir.Model, prefix: str, weights: Weights) -> Piece:
+    """Free the nodes of a captured graph, named for its part, and gather its weights."""
     graph = model.graph
     for value in list(graph.initializers.values()):
         name = _weight_name(value.name or "", prefix)
@@ -106,6 +107,7 @@ def connect(inputs: Sequence[ir.Value], sources: Sequence[ir.Value], piece: Piec
 
 
 def copy_shape(shape: ir.Shape | None) -> ir.Shape | None:
+    """Return a shape that belongs to no other value."""
     return None if shape is None else ir.Shape(list(shape))
 
 

@@ -31,7 +31,7 @@ from loopedge.graph.artifact import write_artifact
 from loopedge.graph.attention import expand_masks, merge_head_axes
 from loopedge.graph.folding import fold_constants
 from loopedge.graph.layout import fold_weight_layouts
-from loopedge.graph.metadata import ArtifactMetadata, write_metadata
+from loopedge.graph.metadata import TOLERANCE_INPUT, ArtifactMetadata, write_metadata
 from loopedge.graph.norms import fold_unit_scales, fuse_rms_norms
 from loopedge.graph.opsets import IR_VERSIONS, check_versions
 from loopedge.graph.ort_format import ORT_SUFFIX
@@ -40,7 +40,6 @@ from loopedge.graph.storage import store_float16
 from loopedge.graph.unrolling import unroll
 from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
 from loopedge.memory import WISH_NOTE, check_profile
-from loopedge.runtime import TOLERANCE_INPUT
 
 __all__ = ["ExportResult", "export"]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from loopedge.arrays import largest_errors
 from loopedge.exporter.exits import Halt
-from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, keep_halted
+from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied, keep_halted
 
 __all__ = ["NEVER", "Reference", "random_rows", "shuffled_rows"]
 
@@ -147,17 +147,11 @@ class Reference:
     def _step(self, state: Tensors, context: Tensors, t: int) -> Tensors:
         """Run the core on copies: it may change its arguments in place."""
         row = {name: rows[t].clone() for name, rows in self.rows.items()}
-        return self.looped.core(_copy(state), context, row)
+        return self.looped.core(copied(state), context, row)
 
 
 def _double(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor
-
-
-def _copy(tensors: Tensors) -> Tensors:
-    if isinstance(tensors, Tensor):
-        return tensors.clone()
-    return tuple(tensor.clone() for tensor in tensors)
 
 
 def _clear(tolerance: float, change: float) -> bool:

@@ -19,14 +19,16 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from loopedge.arrays import largest_errors
 from loopedge.errors import InputError, LoopCountWarning, VerificationError
 from loopedge.exporter.axes import Axes, resize
 from loopedge.exporter.cases import Case
 from loopedge.exporter.exits import Halt
 from loopedge.exporter.reference import Reference, random_rows, shuffled_rows
 from loopedge.graph.artifact import open_artifact
+from loopedge.graph.metadata import ITERATIONS_OUTPUT
 from loopedge.graph.weights import TABLE_PREFIX
-from loopedge.runtime import ITERATIONS_OUTPUT, Session
+from loopedge.runtime import Session
 
 __all__ = ["TOLERANCE", "Measured", "resized_examples", "verify_artifact"]
 
@@ -214,21 +216,13 @@ def _compare(given: Array, expected: Array, mask: Tensor | None, where: str) -> 
         kept = mask.numpy().astype(bool)
         if kept.any():  # a file is never passed unseen
             given, expected = given[kept], expected[kept]
-    finite = np.isfinite(expected)
-    if not np.array_equal(np.isfinite(given), finite) or not np.array_equal(
-        given[~finite], expected[~finite], equal_nan=True
-    ):
+    errors = largest_errors(given, expected)
+    if math.isinf(errors[0]):
         raise VerificationError(
             f"the exported graph gives values that are not finite at {where}, where PyTorch's are, or "
             "the other way round"
         )
-    given, expected = given[finite], expected[finite]
-    if expected.size == 0:
-        return 0.0, 0.0
-    wide = np.complex128 if np.iscomplexobj(expected) else np.float64
-    absolute = float(np.max(np.abs(given.astype(wide) - expected)))
-    scale = float(np.max(np.abs(expected)))
-    return absolute, absolute / scale if scale > 0 else absolute
+    return errors
 
 
 def _write_with_tables(source: Path, target: Path, tables: Mapping[str, Array]) -> None:

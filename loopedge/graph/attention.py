@@ -58,9 +58,7 @@ def expand_masks(model: ir.Model) -> bool:
         queries, mask = node.inputs[0], node.inputs[3]
         if queries is None or mask is None or queries.shape is None or mask.shape is None:
             continue
-        axis = (
-            len(queries.shape) - 2
-        )  # of (batch, heads, sequence, size) or (batch, sequence, width)
+        axis = len(queries.shape) - 2  # the sequence, with heads apart or together
         if len(mask.shape) < 2 or mask.shape[-2] != 1 or queries.shape[axis] == 1:
             continue
         # Keys are as many as queries where a model attends to itself; their axis leaves the loop.

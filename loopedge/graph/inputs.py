@@ -8,21 +8,15 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.metadata import read_metadata
+from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT, read_metadata
 
 __all__ = [
     "DEFAULT_SEQUENCE",
-    "LOOPS_INPUT",
-    "TOLERANCE_INPUT",
     "CheckedInputs",
     "default_sequence",
     "generate_inputs",
     "inputs_to_check",
 ]
-
-LOOPS_INPUT = "loops"
-TOLERANCE_INPUT = "tolerance"
-"""What a graph may take beside the model's own inputs: the loop count, and when a row is done."""
 
 Array = npt.NDArray[Any]
 

@@ -9,7 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from loopedge.errors import InputError
 
 __all__ = [
+    "ITERATIONS_OUTPUT",
+    "LOOPS_INPUT",
     "PREFIX",
+    "TOLERANCE_INPUT",
     "ArtifactMetadata",
     "Form",
     "MemoryProfile",
@@ -19,6 +22,9 @@ __all__ = [
 ]
 
 PREFIX = "loopedge."
+LOOPS_INPUT, TOLERANCE_INPUT, ITERATIONS_OUTPUT = "loops", "tolerance", "iterations"
+"""What an artifact may take and give beside the model's own inputs and outputs."""
+
 Form = Literal["loop", "unrolled", "scan"]
 MemoryProfile = Literal["balanced", "low", "mapped"]
 

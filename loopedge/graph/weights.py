@@ -139,17 +139,12 @@ def other_products(model: ir.Model) -> list[ir.Node]:
         node
         for node in model.graph.all_nodes()
         if node.op_type in PRODUCTS and node not in known
-        if any(value is not None and _is_made_of_weights(value, found) for value in node.inputs)
+        if any(value is not None and _weight_made(value, found) for value in node.inputs)
     ]
 
 
-def _is_made_of_weights(value: ir.Value, found: dict[ir.Value, bool | None]) -> bool:
-    """Tell whether a value is computed from constants alone, a float weight among them."""
-    return _constant_part(value, found) is True
-
-
-def _constant_part(value: ir.Value, found: dict[ir.Value, bool | None]) -> bool | None:
-    """Return None for what depends on inputs, else whether a float weight is part of it."""
+def _weight_made(value: ir.Value, found: dict[ir.Value, bool | None]) -> bool | None:
+    """Tell whether a value is made of constants, a float weight among them; None: it needs inputs."""
     if value not in found:
         found[value] = None
         maker = value.producer()
@@ -159,7 +154,7 @@ def _constant_part(value: ir.Value, found: dict[ir.Value, bool | None]) -> bool 
         elif maker is not None and not any(
             attribute.type == ir.AttributeType.GRAPH for attribute in maker.attributes.values()
         ):
-            parts = [_constant_part(part, found) for part in maker.inputs if part is not None]
+            parts = [_weight_made(part, found) for part in maker.inputs if part is not None]
             found[value] = None if None in parts or not parts else any(parts)
     return found[value]
 

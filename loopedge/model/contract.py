@@ -5,7 +5,15 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LoopedModule", "LoopedProtocol", "Tensors", "as_tuple", "keep_halted", "run_loops"]
+__all__ = [
+    "LoopedModule",
+    "LoopedProtocol",
+    "Tensors",
+    "as_tuple",
+    "copied",
+    "keep_halted",
+    "run_loops",
+]
 
 Tensors = Tensor | tuple[Tensor, ...]
 
@@ -122,6 +130,13 @@ def keep_halted(done: Tensor | None, previous: Tensors, state: Tensors) -> Tenso
         for old, new in zip(as_tuple(previous), as_tuple(state), strict=True)
     )
     return kept[0] if isinstance(state, torch.Tensor) else kept
+
+
+def copied(tensors: Tensors) -> Tensors:
+    """Return copies, in the same form: code may change its arguments in place, or alias them."""
+    if isinstance(tensors, torch.Tensor):
+        return tensors.clone()
+    return tuple(tensor.clone() for tensor in tensors)
 
 
 def as_tuple(tensors: Tensors) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ from loopedge.arrays import read_arrays, write_arrays
 from loopedge.errors import InputError, ProviderError
 from loopedge.graph.artifact import artifact_files, open_artifact, write_artifact
 from loopedge.graph.inputs import generate_inputs
-from loopedge.graph.metadata import read_metadata
+from loopedge.graph.metadata import LOOPS_INPUT, read_metadata
 from loopedge.graph.untied import untie
 from loopedge.graph.weights import weight_bytes
 from loopedge.latency import Latency
@@ -22,7 +22,7 @@ from loopedge.memory import ChosenProfile, choose_profile, refuse_prepared
 from loopedge.profiler.machine import describe_machine
 from loopedge.profiler.measurement import Measured, Plan, Subject, measure
 from loopedge.profiler.trace import OperatorTime
-from loopedge.runtime import LOOPS_INPUT, PROVIDERS
+from loopedge.runtime import PROVIDERS
 
 __all__ = ["SCHEMA_VERSION", "Latency", "ProfileResult", "Run", "profile"]
 

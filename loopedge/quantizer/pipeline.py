@@ -13,7 +13,12 @@ from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.files import check_artifact_target
 from loopedge.graph.artifact import artifact_files, open_artifact, write_artifact
 from loopedge.graph.inputs import generate_inputs
-from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
+from loopedge.graph.metadata import (
+    ITERATIONS_OUTPUT,
+    ArtifactMetadata,
+    read_metadata,
+    write_metadata,
+)
 from loopedge.graph.storage import open_in_float32
 from loopedge.graph.weights import weight_bytes
 from loopedge.memory import WISH_NOTE, check_profile, refuse_prepared
@@ -25,7 +30,7 @@ from loopedge.quantizer.recipe import Recipe, Rewritten
 from loopedge.quantizer.smoothing import rescaled_products
 from loopedge.quantizer.timing import time_against
 from loopedge.quantizer.weight_only import WEIGHT_BITS, BlockWeights
-from loopedge.runtime import ITERATIONS_OUTPUT, Session
+from loopedge.runtime import Session
 
 __all__ = ["MIN_SQNR_DB", "QuantizeResult", "quantize", "quantize_by"]
 

@@ -216,3 +216,14 @@ def test_the_profile_travels_into_ort_format(cli: Cli, tiny: Path, ids: Path) ->
     assert cli("convert", low).code == 0
     told = cli("run", low.with_suffix(".ort"), "-i", ids, "--json").json()
     assert told["memory"] == "low"
+
+
+def test_a_wish_for_mapped_has_no_use_in_ort_format(cli: Cli, tiny: Path, ids: Path) -> None:
+    wish = tiny.with_name("wish.onnx")
+    assert cli("quantize", tiny, "-o", wish, "--scheme", "dynamic", "--memory", "mapped").code == 0
+    assert cli("convert", wish).code == 0
+    ort = wish.with_suffix(".ort")
+    told = cli("run", ort, "-i", ids)
+    assert (told.code, "has no use in ORT format" in told.err) == (0, True)
+    refused = cli("run", ort, "-i", ids, "--memory", "mapped")
+    assert (refused.code, "which ORT format is not" in refused.err) == (2, True)

@@ -1,4 +1,4 @@
-"""Modules of the user's own: what the exporter finds out about them, and what it refuses."""
+"""Modules of the user's own: what the exporter finds out about them."""
 
 from pathlib import Path
 
@@ -10,141 +10,9 @@ from torch import Tensor, nn
 
 import loopedge
 from loopedge.errors import InputError, LoopCountWarning, VerificationError
-from loopedge.exporter.pipeline import ExportResult
 from loopedge.model.contract import Tensors
 from tests.parity.models import relative_error
-
-WIDTH = 8
-
-
-class Small(loopedge.LoopedModule):
-    """x = tanh(linear(x) + injected); what the tests below vary."""
-
-    loops = 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(1)
-        self.linear = nn.Linear(WIDTH, WIDTH)
-
-    def example_inputs(self) -> tuple[Tensor, ...]:
-        return (torch.randn(2, 7, WIDTH, generator=torch.Generator().manual_seed(0)),)
-
-    def prelude(self, x: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
-        return x, x
-
-    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-        assert isinstance(state, Tensor)
-        assert isinstance(context, Tensor)
-        return torch.tanh(self.linear(state) + context)
-
-    def coda(self, state: Tensors, context: Tensors) -> Tensors:
-        return state
-
-
-class Counting(Small):
-    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-        self.t = getattr(self, "t", 0) + 1
-        return super().core(state, context, row) if self.t < 3 else state
-
-
-class Noisy(Small):
-    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-        assert isinstance(state, Tensor)
-        return state + torch.randn_like(state)
-
-
-class Growing(Small):
-    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-        assert isinstance(state, Tensor)
-        return torch.cat([state, state[:, :1]], dim=1)
-
-
-class Halving(Small):
-    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-        assert isinstance(state, Tensor)
-        return state.half()
-
-
-class Branching(Small):
-    """Reads the iteration through Python control flow."""
-
-    def timestep_table(self, loops: int) -> dict[str, Tensor]:
-        return {"t": torch.arange(float(loops))}
-
-    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-        if row["t"] > 1:  # the line that the error names
-            return state
-        return super().core(state, context, row)
-
-
-class Choosing(Small):
-    """The number of chosen positions depends on their values."""
-
-    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-        assert isinstance(state, Tensor)
-        chosen = state[state > 0]  # the line that the error names
-        return state + chosen.reshape(-1)[: int(chosen.sum())].mean()
-
-
-OUTSIDE = nn.Parameter(torch.randn(WIDTH, WIDTH))
-OUTSIDE_TENSOR = torch.randn(16, WIDTH)
-
-
-class Reaching(Small):
-    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-        assert isinstance(state, Tensor)
-        return torch.tanh(state @ OUTSIDE)
-
-
-class ReachingTensor(Small):
-    def coda(self, state: Tensors, context: Tensors) -> Tensors:
-        assert isinstance(state, Tensor)
-        return state @ OUTSIDE_TENSOR.T
-
-
-class Ignoring(Small):
-    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-        return context
-
-
-@pytest.mark.parametrize(
-    ("kind", "text"),
-    [
-        (Ignoring, "the same state whatever it is given"),
-        (Counting, "gives another result each time .* counts its calls"),
-        (Noisy, "gives another result each time .* random numbers"),
-        (Growing, r"changes state 0 from torch.float32 \(2, 7, 8\) to torch.float32 \(2, 8, 8\)"),
-        (Halving, "changes state 0 from torch.float32 .* to torch.float16"),
-        (
-            Branching,
-            r"Python control flow or a shape depends on the values .*test_foreign_modules.py, line 7\d\)",
-        ),
-        (
-            Choosing,
-            r"Python control flow or a shape depends on the values .*test_foreign_modules.py, line 8\d\)",
-        ),
-        (Reaching, r"the core reads a tensor of shape \(8, 8\) that is neither a parameter"),
-        (ReachingTensor, r"the coda reads a tensor of shape \(16, 8\) that is neither"),
-    ],
-)
-def test_a_core_that_cannot_be_looped_is_refused(
-    kind: type[Small], text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(InputError, match=text) as caught:
-        loopedge.export(kind(), tmp_path / "model.onnx")
-    assert caught.value.hint
-    assert "\n" not in str(caught.value)
-    assert capfd.readouterr() == ("", "")
-    assert list(tmp_path.iterdir()) == []
-
-
-def check(model: Small, result: ExportResult, length: int = 5) -> None:
-    x = torch.randn(3, length, WIDTH)
-    with torch.no_grad():
-        expected = model(x)
-    given = loopedge.Session(result.path).run({"inputs": x.numpy()})["outputs"]
-    assert relative_error(given, expected.numpy()) < 1e-5
+from tests.parity.small import WIDTH, Small, check
 
 
 def test_one_tensor_may_be_state_and_context(tmp_path: Path) -> None:
@@ -253,40 +121,6 @@ def test_a_loop_range_and_noise_travel_in_the_file(tmp_path: Path) -> None:
     assert np.array_equal(told["outputs"], given)
 
 
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"loops": 0}, "Small.loops is 0"),
-        ({"loops": "3"}, "Small.loops is '3'"),
-        ({"input_names": ("a", "b")}, "names 2 inputs, its example has 1"),
-        ({"random_inputs": {"noise": 1.0}}, "names noise, which is no input"),
-        ({"random_inputs": ["noise"]}, "a dict of deviations is needed"),
-        ({"input_names": ("loops",)}, "holds loops, which the graph needs itself"),
-        ({"output_names": ("inputs",)}, "calls two inputs or outputs inputs"),
-        ({"output_names": "logits"}, "a tuple of names is needed"),
-        ({"loop_range": (3, 1)}, "least, most"),
-        ({"loop_range": 7}, "least, most"),
-        ({"max_length": 7.5}, "a number of positions is needed"),
-        ({"example_inputs": None}, "needs example inputs"),
-        ({"example_inputs": lambda: ()}, "must be tensors"),
-    ],
-)
-def test_a_wrong_description_is_refused(
-    change: dict[str, object], text: str, tmp_path: Path
-) -> None:
-    model = Small()
-    for name, value in change.items():
-        object.__setattr__(model, name, value)
-    with pytest.raises(InputError, match=text):
-        loopedge.export(model, tmp_path / "model.onnx")
-
-
-def test_a_module_without_the_contract_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Linear is no LoopedModule") as caught:
-        loopedge.export(nn.Linear(2, 2), tmp_path / "model.onnx")
-    assert "bring_your_own" in (caught.value.hint or "")
-
-
 def test_the_forms_agree_for_a_foreign_module(tmp_path: Path) -> None:
     model = Small()
     result = loopedge.export(model, tmp_path / "unrolled.onnx", form="unrolled")
@@ -381,70 +215,6 @@ def test_a_mask_that_is_added_hides_no_position(tmp_path: Path) -> None:
         loopedge.export(Added(), tmp_path / "model.onnx")
 
 
-class Counted(Small):
-    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-        assert isinstance(state, Tensor)
-        return torch.tanh(self.linear(state)) + torch.arange(int(state.shape[1]))[None, :, None]
-
-
-class Drawing(Small):
-    def prelude(self, x: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
-        return torch.randn_like(x), x
-
-
-class Bare(Small):
-    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-        return (super().core(state, context, row),)  # type: ignore[return-value]
-
-
-class Failing(Small):
-    def coda(self, state: Tensors, context: Tensors) -> Tensors:
-        raise RuntimeError("no such head")
-
-
-class Dictionary(Small):
-    def coda(self, state: Tensors, context: Tensors) -> Tensors:
-        return {"logits": state}  # type: ignore[return-value]
-
-
-class Alone(Small):
-    def prelude(self, x: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
-        return x  # type: ignore[return-value]
-
-
-class Narrow(Small):
-    def __init__(self) -> None:
-        super().__init__()
-        self.bfloat16()
-
-
-class Broken(Small):
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.no_grad():
-            self.linear.bias[2] = float("nan")
-
-
-@pytest.mark.parametrize(
-    ("kind", "text"),
-    [
-        (Counted, r"the core fixes axis 1 \(sequence\) .* reads that size as a Python number"),
-        (Drawing, "the prelude gives another result each time"),
-        (Bare, "one state as a tensor and the core as a tuple"),
-        (Failing, r"coda fails on the example inputs: RuntimeError: no such head \(test_foreign"),
-        (Dictionary, "the coda must give outputs of tensors.* it gives dict"),
-        (Alone, r"the prelude must give \(state, context\)"),
-        (Narrow, "linear.weight is bfloat16, float32 is needed"),
-        (Broken, "linear.bias holds a value that is not finite"),
-    ],
-)
-def test_more_that_is_refused(kind: type[Small], text: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=text) as caught:
-        loopedge.export(kind(), tmp_path / "model.onnx")
-    assert caught.value.hint or kind is Broken
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_module_trains_on_after_export(tmp_path: Path) -> None:
     model = Small().train()
     model.linear.eval()
@@ -455,22 +225,3 @@ def test_a_module_trains_on_after_export(tmp_path: Path) -> None:
 def test_an_inner_loop_that_is_not_there_is_told(tmp_path: Path) -> None:
     result = loopedge.export(Small(), tmp_path / "model.onnx", inner="loop")
     assert "calls no loopedge.inner_loop" in result.notes[0]
-
-
-def test_a_model_that_amplifies_rounding_is_told(tmp_path: Path) -> None:
-    class Chaotic(Small):
-        loops = 200
-
-        def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-            assert isinstance(state, Tensor)
-            x = (torch.sigmoid(self.linear(state)) / 64 + state) / (1 + 1 / 64)
-            return 3.99 * x * (1 - x)
-
-        def prelude(self, x: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
-            return torch.sigmoid(x), ()
-
-    with pytest.raises(
-        VerificationError, match=r"PyTorch's own float32 is .* from float64"
-    ) as caught:
-        loopedge.export(Chaotic(), tmp_path / "model.onnx")
-    assert "amplifies rounding" in (caught.value.hint or "")
