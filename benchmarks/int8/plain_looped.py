@@ -14,8 +14,8 @@ import torch.nn.functional as F  # noqa: N812  PyTorch's own name for it
 from torch import Tensor, nn
 
 import loopedge
+from loopedge.data.metrics import IGNORED
 from loopedge.data.sorting import SortingTask
-from loopedge.data.task import IGNORED
 from loopedge.model.contract import LoopedModule, Tensors, as_tuple
 
 __all__ = ["PlainLooped", "PlainSorting"]

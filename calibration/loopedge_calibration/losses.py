@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from loopedge.data.metrics import total
 from loopedge.data.task import Task, task_from_dict
 from loopedge.errors import InputError
 from loopedge.graph.inputs import generate_inputs
@@ -81,13 +82,13 @@ class TaskDrop:
         batches = list(task.evaluation("validation", BATCH * 8, TASK_SAMPLES))
         names = [name for name in reference.inputs if name != "loops"]
         self.batches: list[Feeds] = [batch.feeds(names) for batch in batches]
-        self._targets = np.concatenate([batch.targets for batch in batches])
+        self._targets = [batch.targets for batch in batches]
         self.float_score: float | None = self._score(reference)
 
     @property
     def samples(self) -> int:
         """Samples that are scored."""
-        return len(self._targets)
+        return sum(map(len, self._targets))
 
     def of(self, session: Session) -> tuple[float, float | None]:
         """Return the loss of a model and its score."""
@@ -99,14 +100,17 @@ class TaskDrop:
     def noise(self, session: Session) -> float:
         """Return the loss that rounding in float32 alone causes."""
         measured = abs(self.of(session)[0])
-        if self._task.kind == "tokens":
+        if self._task.kind == "classes":
             return measured
         return max(measured, float(np.finfo(np.float32).eps) * abs(self.float_score or 0.0))
 
     def _score(self, session: Session) -> float:
         name = session.output_names[0]
-        outputs = np.concatenate([session.run(feeds)[name] for feeds in self.batches])
-        return self._task.score(outputs, self._targets)[self.name]
+        tallies = (
+            self._task.tally(session.run(feeds)[name], targets)
+            for feeds, targets in zip(self.batches, self._targets, strict=True)
+        )
+        return self._task.metrics(total(tallies))[self.name]
 
 
 class RelativeError:

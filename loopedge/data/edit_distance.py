@@ -6,21 +6,12 @@ the second string is the first after up to ``length`` random edits; pairs that a
 second length is outside length - 3 .. length + 2 are drawn again; the shorter string comes first.
 """
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from loopedge.data.task import (
-    Array,
-    Batch,
-    Metrics,
-    Scaling,
-    Split,
-    generated_batches,
-    generator_of,
-    token_accuracy,
-)
+from loopedge.data.metrics import Metrics, Tally
+from loopedge.data.task import Array, Batch, Split, Task, generator_of
 from loopedge.errors import InputError
 
 __all__ = ["DELETE", "INSERT", "SUBSTITUTE", "EditDistanceTask", "draw_pairs", "edit_distances"]
@@ -34,7 +25,7 @@ SHORTER, LONGER = 3, 2
 """How much shorter or longer than ``length`` the second string may be."""
 
 
-class EditDistanceTask:
+class EditDistanceTask(Task):
     """Tell the edit distance of two strings.
 
     A sample is ``first | second <sep>``, padded on the left; its class is the distance with
@@ -49,9 +40,7 @@ class EditDistanceTask:
     """
 
     name = "edit-distance"
-    kind: Literal["tokens"] = "tokens"
-    metric = "accuracy"
-    higher_is_better = True
+    settings = ("length",)
 
     def __init__(self, *, length: int, seed: int = 0) -> None:
         if not 4 <= length <= 1000:
@@ -96,14 +85,14 @@ class EditDistanceTask:
         )
         return inputs
 
-    def evaluation(self, split: Split, size: int, samples: int) -> Iterator[Batch]:
-        """Yield ``samples`` pairs of a split."""
-        return generated_batches(self, split, size, samples)
+    def tally(self, outputs: Array, targets: Array) -> Tally:
+        """Count right distances of logits (batch, classes), and add up how far off they are."""
+        error = np.abs(outputs.argmax(axis=-1) - targets).sum()
+        return super().tally(outputs, targets) | {"error": int(error)}
 
-    def score(self, outputs: Array, targets: Array) -> Metrics:
-        """Return the accuracy of logits (batch, classes), and their mean absolute error."""
-        error = np.abs(outputs.argmax(axis=-1) - targets).mean()
-        return token_accuracy(outputs, targets) | {"mean_abs_error": float(error)}
+    def metrics(self, tally: Tally) -> Metrics:
+        """Return ``accuracy`` and ``mean_abs_error``."""
+        return super().metrics(tally) | {"mean_abs_error": tally["error"] / tally["asked"]}
 
     def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
         """Score the most frequent distance of as many training pairs."""
@@ -121,20 +110,6 @@ class EditDistanceTask:
             "padding": True,
             "causal": True,
             "max_length": self.sequence,
-        }
-
-    def scaling(self) -> Scaling | None:
-        """Return None: tokens have no scale."""
-        return None
-
-    def describe(self) -> dict[str, Any]:
-        """Return name, kind, length, seed and metric."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "length": self.length,
-            "seed": self.seed,
-            "metric": self.metric,
         }
 
 

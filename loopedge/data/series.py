@@ -1,14 +1,15 @@
 """Forecasting from a CSV file: windows of a series, split by time, baselines, raw-unit metrics."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from loopedge.data.csv_columns import Columns, read_columns
-from loopedge.data.task import SPLITS, Array, Batch, Metrics, Scaling, Split, generator_of
+from loopedge.data.metrics import Metrics
+from loopedge.data.task import SPLITS, Array, Batch, Scaling, Split, Task, generator_of
 from loopedge.errors import InputError
 
 __all__ = ["SeriesTask", "find_season"]
@@ -26,7 +27,7 @@ class Bounds:
     end: int
 
 
-class SeriesTask:
+class SeriesTask(Task):
     """Forecast ``horizon`` values of a column from the ``context`` rows before them.
 
     The rows are split by time: 70 % train, 15 % validation, 15 % test. The targets of a window lie
@@ -53,7 +54,7 @@ class SeriesTask:
     """
 
     name = "series"
-    kind: Literal["series"] = "series"
+    kind = "values"
     metric = "rmse"
     higher_is_better = False
 
@@ -139,6 +140,25 @@ class SeriesTask:
             source=Path(path).name,
         )
 
+    @classmethod
+    def from_description(
+        cls, description: Mapping[str, Any], *, data: str | Path | None, seed: int
+    ) -> "SeriesTask":
+        """Rebuild the task from its description and its CSV file."""
+        if data is None:
+            raise InputError("a series needs its data", hint="name the CSV file with --data")
+        return cls.from_csv(
+            data,
+            target=description["target"],
+            covariates=description["covariates"],
+            context=description["context"],
+            horizon=description["horizon"],
+            interpolate=description["interpolate"],
+            season=description["season"],
+            time_column=description.get("time_column"),
+            seed=seed,
+        )
+
     def _find_starts(self, split: Split, source: str) -> Array:
         """Return the rows at which the targets of a window of ``split`` may start."""
         bounds = self.bounds[split]
@@ -181,20 +201,6 @@ class SeriesTask:
         if len(starts) > samples:
             starts = starts[np.linspace(0, len(starts) - 1, samples).round().astype(np.int64)]
         return starts
-
-    def score(self, outputs: Array, targets: Array) -> Metrics:
-        """Return root mean square error and mean absolute error, in raw units.
-
-        Args:
-            outputs: float32 (windows, horizon, 1).
-            targets: The same shape; NaN where nothing was observed.
-        """
-        error = outputs.astype(np.float64) - targets
-        error = error[~np.isnan(targets)]
-        return {
-            "rmse": float(np.sqrt(np.mean(error**2))),
-            "mae": float(np.mean(np.abs(error))),
-        }
 
     def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
         """Score repeating the last value and, where there is a season, the last season.

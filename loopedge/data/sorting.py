@@ -1,27 +1,17 @@
 """The sorting task, generated: n tokens, a separator, n places to fill with the tokens in order."""
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from loopedge.data.task import (
-    IGNORED,
-    Array,
-    Batch,
-    Metrics,
-    Scaling,
-    Split,
-    generated_batches,
-    generator_of,
-    token_accuracy,
-)
+from loopedge.data.metrics import IGNORED, Metrics
+from loopedge.data.task import Batch, Split, Task, generator_of
 from loopedge.errors import InputError
 
 __all__ = ["SortingTask"]
 
 
-class SortingTask:
+class SortingTask(Task):
     """Sort ``length`` tokens in ascending order.
 
     A sample is ``x1 .. xn <separator> <blank> * n``; token ids 0 .. vocab - 1 sort, vocab is the
@@ -37,9 +27,7 @@ class SortingTask:
     """
 
     name = "sorting"
-    kind: Literal["tokens"] = "tokens"
-    metric = "accuracy"
-    higher_is_better = True
+    settings = ("length", "vocab")
 
     def __init__(self, *, length: int, vocab: int, seed: int = 0) -> None:
         if not 2 <= length <= 4096:
@@ -62,14 +50,6 @@ class SortingTask:
         targets[:, self.length + 1 :] = np.sort(tokens, axis=1)
         return Batch(inputs=inputs, targets=targets)
 
-    def evaluation(self, split: Split, size: int, samples: int) -> Iterator[Batch]:
-        """Yield ``samples`` sequences of a split."""
-        return generated_batches(self, split, size, samples)
-
-    def score(self, outputs: Array, targets: Array) -> Metrics:
-        """Return the accuracy over places and over whole sequences."""
-        return token_accuracy(outputs, targets)
-
     def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
         """Score answering each place with the token expected there, whatever the input."""
         targets = np.concatenate([b.targets for b in self.evaluation(split, samples, samples)])
@@ -90,19 +70,4 @@ class SortingTask:
             "causal": False,
             "read": "all",
             "max_length": 2 * self.length + 1,
-        }
-
-    def scaling(self) -> Scaling | None:
-        """Return None: tokens have no scale."""
-        return None
-
-    def describe(self) -> dict[str, Any]:
-        """Return name, kind, length, vocab, seed and metric."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "length": self.length,
-            "vocab": self.vocab,
-            "seed": self.seed,
-            "metric": self.metric,
         }

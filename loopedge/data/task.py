@@ -1,36 +1,40 @@
 """What a task is to training and calibration: batches, a score, and a description of itself."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import abc
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from loopedge.data.metrics import (
+    Metrics,
+    Tally,
+    class_metrics,
+    class_tally,
+    value_metrics,
+    value_tally,
+)
 from loopedge.errors import InputError
 
 __all__ = [
-    "IGNORED",
+    "HOMES",
     "SPLITS",
     "Array",
     "Batch",
-    "Metrics",
     "Scaling",
     "Split",
     "Task",
-    "generated_batches",
     "generator_of",
     "task_from_dict",
-    "token_accuracy",
 ]
 
 Array = npt.NDArray[Any]
-Metrics = dict[str, float]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-IGNORED = -100
-"""Class of a position that is neither learned nor scored (what PyTorch's cross entropy skips)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,82 +89,105 @@ class Scaling:
     output_scale: Array
 
 
-class Task(Protocol):
-    """A source of batches that is deterministic in (seed, split, step), torch-free."""
+class Task(abc.ABC):
+    """A source of batches that is deterministic in (seed, split, step), and their score; torch-free.
 
-    @property
-    def name(self) -> str:
-        """The name on the command line."""
-        ...
+    A subclass defines `batch` and `model_fields`. The rest has defaults that suit generated data:
+    classes are scored by accuracy, values by root mean square error.
 
-    @property
-    def kind(self) -> Literal["tokens", "series"]:
-        """Whether targets are classes or values."""
-        ...
+    Attributes:
+        name: As on the command line.
+        kind: Whether targets are classes (cross entropy) or values (mean squared error).
+        metric: The key of `metrics` that decides which weights are best.
+        higher_is_better: The direction of the metric.
+        settings: Attributes that are also the constructor's arguments: what rebuilds the task.
+        seed: Of the batches.
+    """
 
-    @property
-    def metric(self) -> str:
-        """The key of `score` that decides which weights are best."""
-        ...
+    name: str
+    kind: Literal["classes", "values"] = "classes"
+    metric: str = "accuracy"
+    higher_is_better: bool = True
+    settings: tuple[str, ...] = ()
+    seed: int = 0
 
-    @property
-    def higher_is_better(self) -> bool:
-        """The direction of the metric."""
-        ...
-
+    @abc.abstractmethod
     def batch(self, split: Split, size: int, step: int) -> Batch:
         """Draw ``size`` samples of a split; equal arguments and seed give equal samples."""
-        ...
+
+    @abc.abstractmethod
+    def model_fields(self) -> dict[str, Any]:
+        """Return the fields of a `LoopedConfig` that the task decides."""
 
     def evaluation(self, split: Split, size: int, samples: int) -> Iterator[Batch]:
         """Yield the same at most ``samples`` samples of a split each time, ``size`` at once."""
-        ...
+        for step, start in enumerate(range(0, samples, size)):
+            yield self.batch(split, min(size, samples - start), step)
+
+    def tally(self, outputs: Array, targets: Array) -> Tally:
+        """Return what a batch adds to the score: sums of outputs against targets."""
+        return (class_tally if self.kind == "classes" else value_tally)(outputs, targets)
+
+    def metrics(self, tally: Tally) -> Metrics:
+        """Return the metrics of summed tallies; `metric` is one of the keys."""
+        return (class_metrics if self.kind == "classes" else value_metrics)(tally)
 
     def score(self, outputs: Array, targets: Array) -> Metrics:
-        """Score the outputs of a whole split; `metric` is one of the keys."""
-        ...
+        """Return the metrics of one array of outputs."""
+        return self.metrics(self.tally(outputs, targets))
 
     def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
         """Score what needs no training, on the samples of `evaluation`."""
-        ...
-
-    def model_fields(self) -> dict[str, Any]:
-        """Return the fields of a `LoopedConfig` that the task decides."""
-        ...
+        return {}
 
     def scaling(self) -> Scaling | None:
-        """Return the scaling to store in the model; None for tokens."""
-        ...
+        """Return the scaling to store in the model; None: inputs and outputs are taken as they are."""
+        return None
+
+    def companions(self) -> dict[str, str]:
+        """Return texts that the exported model needs beside it, by file name suffix."""
+        return {}
 
     def describe(self) -> dict[str, Any]:
         """Return plain values from which `task_from_dict` rebuilds the task; no paths."""
-        ...
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            **{name: getattr(self, name) for name in self.settings},
+            "seed": self.seed,
+            "metric": self.metric,
+        }
+
+    @classmethod
+    def from_description(
+        cls, description: Mapping[str, Any], *, data: str | Path | None, seed: int
+    ) -> "Task":
+        """Rebuild a task from what `describe` returned.
+
+        Args:
+            description: Names and values.
+            data: The user's file or folder, for tasks that read one.
+            seed: Of the batches.
+
+        Raises:
+            InputError: The data is missing or cannot be used.
+            KeyError: The description lacks a key.
+        """
+        make: Callable[..., Task] = cls
+        return make(**{name: description[name] for name in cls.settings}, seed=seed)
+
+
+HOMES = {
+    "edit-distance": "loopedge.data.edit_distance:EditDistanceTask",
+    "series": "loopedge.data.series:SeriesTask",
+    "sorting": "loopedge.data.sorting:SortingTask",
+}
+"""Where the tasks live that a description can name."""
 
 
 def generator_of(seed: int, split: Split, step: int) -> np.random.Generator:
     """Return the random generator of one batch."""
     return np.random.default_rng([seed, SPLITS.index(split), step])
-
-
-def generated_batches(task: Task, split: Split, size: int, samples: int) -> Iterator[Batch]:
-    """Yield ``samples`` samples of a generated split, ``size`` at once."""
-    for step, start in enumerate(range(0, samples, size)):
-        yield task.batch(split, min(size, samples - start), step)
-
-
-def token_accuracy(outputs: Array, targets: Array) -> Metrics:
-    """Score logits (..., classes) against classes (...), `IGNORED` positions left out.
-
-    Returns:
-        ``accuracy``: the share of right positions, 0 to 1; and, for sequences, ``sequence_accuracy``:
-        the share of rows without a wrong position.
-    """
-    kept = targets != IGNORED
-    right = outputs.argmax(axis=-1) == targets
-    metrics = {"accuracy": float(right[kept].mean()) if kept.any() else 0.0}
-    if targets.ndim > 1:
-        metrics["sequence_accuracy"] = float((right | ~kept).all(axis=-1).mean())
-    return metrics
 
 
 def task_from_dict(
@@ -170,7 +197,7 @@ def task_from_dict(
 
     Args:
         description: What `Task.describe` returned: the key ``task`` of a ``model.pt``.
-        data: The CSV file of a series; a description holds no paths.
+        data: The user's file or folder, where the task reads one; a description holds no paths.
         seed: Of the batches; default: the described one.
 
     Returns:
@@ -179,33 +206,13 @@ def task_from_dict(
     Raises:
         InputError: The task is unknown, a key is missing, or the data cannot be used.
     """
-    from loopedge.data.edit_distance import EditDistanceTask
-    from loopedge.data.series import SeriesTask
-    from loopedge.data.sorting import SortingTask
-
     name = description.get("name")
+    if name not in HOMES:
+        raise InputError(f"task {name!r} is not known", hint="loopedge train --help")
+    module, _, kind = HOMES[name].partition(":")
+    task: type[Task] = getattr(importlib.import_module(module), kind)
     told_seed = int(description.get("seed", 0)) if seed is None else seed
     try:
-        if name == SortingTask.name:
-            return SortingTask(
-                length=description["length"], vocab=description["vocab"], seed=told_seed
-            )
-        if name == EditDistanceTask.name:
-            return EditDistanceTask(length=description["length"], seed=told_seed)
-        if name == SeriesTask.name:
-            if data is None:
-                raise InputError("a series needs its data", hint="name the CSV file with --data")
-            return SeriesTask.from_csv(
-                data,
-                target=description["target"],
-                covariates=description["covariates"],
-                context=description["context"],
-                horizon=description["horizon"],
-                interpolate=description["interpolate"],
-                season=description["season"],
-                time_column=description.get("time_column"),
-                seed=told_seed,
-            )
+        return task.from_description(description, data=data, seed=told_seed)
     except KeyError as error:
         raise InputError(f"the description of task {name!r} lacks {error.args[0]!r}") from error
-    raise InputError(f"task {name!r} is not known", hint="loopedge train --help")

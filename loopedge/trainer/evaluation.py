@@ -1,11 +1,11 @@
 """Loss and metrics of a model on a task's batches."""
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  PyTorch's own name for it
 from torch import Tensor
 
-from loopedge.data.task import IGNORED, Batch, Metrics, Split, Task
+from loopedge.data.metrics import IGNORED, Metrics, total
+from loopedge.data.task import Batch, Split, Task
 from loopedge.model.contract import as_tuple
 from loopedge.model.transformer import LoopedTransformer
 
@@ -38,8 +38,10 @@ def evaluate(model: LoopedTransformer, task: Task, split: Split, samples: int) -
     """Return the task's metrics on a split; the model's mode is left as it was."""
     was_training = model.training
     model.eval()
-    batches = list(task.evaluation(split, BATCH_SIZE, samples))
     with torch.no_grad():
-        outputs = [_forward(model, batch).numpy() for batch in batches]
+        tally = total(
+            task.tally(_forward(model, batch).numpy(), batch.targets)
+            for batch in task.evaluation(split, BATCH_SIZE, samples)
+        )
     model.train(was_training)
-    return task.score(np.concatenate(outputs), np.concatenate([b.targets for b in batches]))
+    return task.metrics(tally)

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from loopedge.data.task import Batch, Metrics, Task
+from loopedge.data.metrics import Metrics
+from loopedge.data.task import Batch, Task
 from loopedge.errors import DivergedError
 from loopedge.files import write_text_atomic
 from loopedge.model.transformer import LoopedTransformer

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from loopedge.data.task import Metrics, Task
+from loopedge.data.metrics import Metrics
+from loopedge.data.task import Task
 from loopedge.errors import InputError
 from loopedge.files import check_target
 from loopedge.model.checkpoint import save

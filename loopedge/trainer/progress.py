@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from loopedge.data.task import Metrics
+from loopedge.data.metrics import Metrics
 
 __all__ = ["Bar", "Lines", "Progress", "bar_on_terminal"]
 

@@ -206,7 +206,8 @@ def test_every_flag_and_key_is_documented() -> None:
 
     from loopedge_cli.commands.train import train
 
-    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    docs = Path(__file__).parents[2] / "docs"
+    page = "".join((docs / name).read_text("utf-8") for name in ("training.md", "tasks.md"))
     commands = get_command(train).commands  # type: ignore[attr-defined]
     flags = {
         flag

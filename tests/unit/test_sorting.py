@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from loopedge.data.metrics import IGNORED
 from loopedge.data.sorting import SortingTask
-from loopedge.data.task import IGNORED, SPLITS, task_from_dict
+from loopedge.data.task import SPLITS, task_from_dict
 from loopedge.errors import InputError
 
 TASK = SortingTask(length=5, vocab=9)

@@ -1,178 +1,116 @@
 """``loopedge train TASK``: one subcommand per task, with the same options for model and run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
+from loopedge_cli.tasks import TaskCommand, command_of, options_of, tasks
 from loopedge_cli.views import train_view
-
-if TYPE_CHECKING:
-    from loopedge.data.task import Task
-    from loopedge_cli.output import Output
 
 train = typer.Typer(help="Train a looped transformer on a task.")
 
-Target = Annotated[
-    Path, typer.Option("--output", "-o", help="Target; metrics and checkpoints stand beside it.")
-]
-DModel = Annotated[int, typer.Option(min=2, help="Width of the model.")]
-Heads = Annotated[int, typer.Option(min=1, help="Attention heads.")]
-Layers = Annotated[int, typer.Option(min=1, help="Distinct layers in the looped core.")]
-Loops = Annotated[int, typer.Option(min=1, help="How often the core is applied.")]
-Timestep = Annotated[
-    Literal["none", "constant", "sinusoidal", "learned"],
-    typer.Option(help="What tells an iteration from the next; constant is the fair control."),
-]
-Dropout = Annotated[float, typer.Option(min=0.0, max=0.99, help="Share of activations dropped.")]
-Steps = Annotated[int, typer.Option(min=1, help="Optimizer steps.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Samples per step.")]
-Lr = Annotated[float, typer.Option(help="Peak learning rate.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of weights and batches.")]
-CheckpointEvery = Annotated[
-    int | None,
-    typer.Option(min=0, help="Steps between checkpoints; 0: none; default: a twentieth."),
-]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Continue the run whose state stands beside the target.")
-]
+MODEL, RUN, FILES = "Model", "Training", "Files and output"
+"""Panels of the help."""
 
 
-@train.command("series")
-def series(
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA.csv", help="Oldest row first, with a header.")
-    ],
-    target: Annotated[str, typer.Option(help="Column to forecast.")],
-    context: Annotated[int, typer.Option(min=1, help="Rows that a forecast sees.")],
-    horizon: Annotated[int, typer.Option(min=1, help="Rows that it forecasts.")],
-    covariate: Annotated[
-        list[str] | None, typer.Option(help="A further column that it sees; repeatable.")
-    ] = None,
-    interpolate: Annotated[
-        bool, typer.Option("--interpolate", help="Fill missing values along a straight line.")
-    ] = False,
-    season: Annotated[
+class ModelOptions:
+    """Fields of `LoopedConfig` that a task leaves open."""
+
+    d_model: Annotated[
+        int, typer.Option(min=2, help="Width of the model.", rich_help_panel=MODEL)
+    ] = 128
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads.", rich_help_panel=MODEL)] = 4
+    layers: Annotated[
+        int, typer.Option(min=1, help="Distinct layers in the looped core.", rich_help_panel=MODEL)
+    ] = 1
+    loops: Annotated[
+        int, typer.Option(min=1, help="How often the core is applied.", rich_help_panel=MODEL)
+    ] = 8
+    timestep: Annotated[
+        Literal["none", "constant", "sinusoidal", "learned"],
+        typer.Option(
+            help="What tells an iteration from the next; constant is the fair control.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "sinusoidal"
+    dropout: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=0.99, help="Share of activations dropped.", rich_help_panel=MODEL
+        ),
+    ] = 0.0
+
+
+class TrainOptions:
+    """Fields of `TrainConfig`."""
+
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.", rich_help_panel=RUN)] = 500
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Samples per step.", rich_help_panel=RUN)
+    ] = 32
+    lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=RUN)] = 1e-3
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of weights and batches.", rich_help_panel=RUN)
+    ] = 0
+    checkpoint_every: Annotated[
         int | None,
-        typer.Option(min=1, help="Period of the seasonal-naive baseline; default: found."),
-    ] = None,
-    time: Annotated[
-        str | None, typer.Option(help="Column whose times must ascend; the model does not see it.")
-    ] = None,
-    path: Target = Path("model.pt"),
-    d_model: DModel = 128,
-    heads: Heads = 4,
-    layers: Layers = 1,
-    loops: Loops = 8,
-    timestep: Timestep = "sinusoidal",
-    dropout: Dropout = 0.0,
-    steps: Steps = 500,
-    batch_size: BatchSize = 32,
-    lr: Lr = 1e-3,
-    seed: Seed = 0,
-    checkpoint_every: CheckpointEvery = None,
-    resume: Resume = False,
-    force: Force = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Forecast a column of a CSV file."""
-    options = locals()
-    with sink(json=json, quiet=quiet, debug=debug) as output:
-        from loopedge.data.series import SeriesTask
-
-        task = SeriesTask.from_csv(
-            data,
-            target=target,
-            context=context,
-            horizon=horizon,
-            covariates=covariate or [],
-            interpolate=interpolate,
-            season=season,
-            time_column=time,
-            seed=seed,
-        )
-        _run(output, task, options)
+        typer.Option(
+            min=0,
+            help="Steps between checkpoints; 0: none; default: a twentieth.",
+            rich_help_panel=RUN,
+        ),
+    ] = None
 
 
-@train.command("edit-distance")
-def edit_distance(
-    length: Annotated[int, typer.Option(help="Letters of the strings.")] = 20,
-    path: Target = Path("model.pt"),
-    d_model: DModel = 128,
-    heads: Heads = 4,
-    layers: Layers = 1,
-    loops: Loops = 12,
-    timestep: Timestep = "sinusoidal",
-    dropout: Dropout = 0.0,
-    steps: Steps = 5000,
-    batch_size: BatchSize = 64,
-    lr: Lr = 1e-3,
-    seed: Seed = 0,
-    checkpoint_every: CheckpointEvery = None,
-    resume: Resume = False,
-    force: Force = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Tell the edit distance of two random strings (the paper's task)."""
-    options = locals()
-    with sink(json=json, quiet=quiet, debug=debug) as output:
-        from loopedge.data.edit_distance import EditDistanceTask
+class FileOptions:
+    """Where a run writes and what it prints."""
 
-        _run(output, EditDistanceTask(length=length, seed=seed), options)
+    path: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Target; metrics and checkpoints stand beside it.",
+            rich_help_panel=FILES,
+        ),
+    ] = Path("model.pt")  # fmt: skip
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the run whose state stands beside the target.",
+            rich_help_panel=FILES,
+        ),
+    ] = False
+    force: Force = False
+    json: Json = False
+    quiet: Quiet = False
+    debug: Debug = False
 
 
-@train.command("sorting")
-def sorting(
-    length: Annotated[int, typer.Option(help="Tokens to sort.")] = 16,
-    vocab: Annotated[int, typer.Option(help="Distinct tokens.")] = 64,
-    path: Target = Path("model.pt"),
-    d_model: DModel = 128,
-    heads: Heads = 4,
-    layers: Layers = 1,
-    loops: Loops = 8,
-    timestep: Timestep = "sinusoidal",
-    dropout: Dropout = 0.0,
-    steps: Steps = 2000,
-    batch_size: BatchSize = 64,
-    lr: Lr = 1e-3,
-    seed: Seed = 0,
-    checkpoint_every: CheckpointEvery = None,
-    resume: Resume = False,
-    force: Force = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Sort random tokens."""
-    options = locals()
-    with sink(json=json, quiet=quiet, debug=debug) as output:
-        from loopedge.data.sorting import SortingTask
-
-        _run(output, SortingTask(length=length, vocab=vocab, seed=seed), options)
-
-
-MODEL_FIELDS = ("d_model", "heads", "layers", "loops", "timestep", "dropout")
-TRAIN_FIELDS = ("steps", "batch_size", "lr", "seed", "checkpoint_every")
-
-
-def _run(output: "Output", task: "Task", options: dict[str, Any]) -> None:
+def _run(command: TaskCommand, values: dict[str, Any]) -> None:
     """Train on a task with the options that all tasks share."""
-    from loopedge.trainer.config import make_model_config, make_train_config
-    from loopedge.trainer.pipeline import train as train_model
+    with sink(json=values["json"], quiet=values["quiet"], debug=values["debug"]) as output:
+        from loopedge.trainer.config import make_model_config, make_train_config
+        from loopedge.trainer.pipeline import train as train_model
 
-    result = train_model(
-        task,
-        make_model_config(task, **{name: options[name] for name in MODEL_FIELDS}),
-        make_train_config(**{name: options[name] for name in TRAIN_FIELDS}),
-        options["path"],
-        resume=options["resume"],
-        force=options["force"],
-        bar=output.interactive,
-        note=output.note,
-    )
-    output.result(result, train_view, written=result.path)
+        task = command.task(values)
+        result = train_model(
+            task,
+            make_model_config(task, **_chosen(ModelOptions, values)),
+            make_train_config(**_chosen(TrainOptions, values)),
+            values["path"],
+            resume=values["resume"],
+            force=values["force"],
+            bar=output.interactive,
+            note=output.note,
+        )
+        output.result(result, train_view, written=result.path)
+
+
+def _chosen(group: type, values: dict[str, Any]) -> dict[str, Any]:
+    return {option.name: values[option.name] for option in options_of(group)}
+
+
+for _task in tasks():
+    train.command(_task.name)(command_of(_task, _run, ModelOptions, TrainOptions, FileOptions))
