@@ -102,6 +102,8 @@ class LoopedTransformer(LoopedModule):
         super().__init__()
         self.config = config
         self.loops = config.loops
+        if config.min_loops is not None:
+            self.loop_range = (config.min_loops, config.loops)
         d_model, outputs = config.d_model, config.head_outputs
         if config.vocab_size is not None:
             self.embedding = nn.Embedding(config.vocab_size, d_model)
@@ -118,10 +120,10 @@ class LoopedTransformer(LoopedModule):
         self.norm = nn.RMSNorm(d_model)
         if not config.head_is_tied:
             self.head = nn.Linear(d_model, outputs * (config.horizon or 1), bias=False)
-        self.apply(initialise)
+        self.apply(lambda module: initialise(module, config.init_std))
         for name, parameter in self.named_parameters():
             if name.endswith(("attention.o.weight", "mlp.down.weight")):
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.layers))
+                nn.init.normal_(parameter, std=config.init_std / math.sqrt(2 * config.layers))
         # After `initialise`: the generator keeps PyTorch's own initialisation and its zero end.
         if config.timestep == "sinusoidal":
             self.timestep: nn.Module = SinusoidalTimestep(config)
@@ -291,9 +293,9 @@ def attention_pattern(attention_mask: Tensor, *, causal: bool) -> Tensor:
     return readable | itself
 
 
-def initialise(module: nn.Module) -> None:
-    """Initialise linears and embeddings as the paper's module does (normal, 0.02)."""
+def initialise(module: nn.Module, std: float) -> None:
+    """Initialise linears and embeddings as the paper's module does, whose ``std`` is 0.02."""
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=std)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
