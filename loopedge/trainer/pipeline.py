@@ -65,6 +65,7 @@ def train(
     tensorboard: str | Path | None = None,
     device: str = "cpu",
     sharding: Sharding = "replicated",
+    threads: int | None = None,
     resume: bool = False,
     force: bool = False,
     bar: bool = False,
@@ -85,6 +86,7 @@ def train(
         tensorboard: Folder for TensorBoard's event files.
         device: ``cpu`` or ``cuda``.
         sharding: Over several processes: ``replicated`` or ``sharded`` weights.
+        threads: Of PyTorch on the CPU while the run goes on; default: as it is set.
         resume: Continue the run whose state stands beside the target: the result is the one of a
             run that was never interrupted.
         force: Replace an existing model, and drop the state of an unfinished run.
@@ -104,7 +106,11 @@ def train(
         ProviderError: There is no such device.
     """
     target = Path(output)
-    with open_world(device, sharding) as world, torch.random.fork_rng(devices=[]):
+    with (
+        _threads(threads),
+        open_world(device, sharding) as world,
+        torch.random.fork_rng(devices=[]),
+    ):
         world.on_first(lambda: _check_files(target, resume=resume, force=force))
         told = note if world.is_first else None
         loop = _make_loop(task, model_config, config, target, world, teacher, tensorboard)
@@ -130,13 +136,13 @@ def _make_loop(
     torch.manual_seed(config.seed)
     model = LoopedTransformer(model_config)
     _store_scaling(model, task)
+    taught_by = None if teacher is None else load_teacher(teacher, model_config).to(world.device)
     settings = {
         "model": model_config.model_dump(),
         "train": config.model_dump(),
         "task": task.describe(),
         "teacher": {} if teacher is None else {"sha256": file_sha256(Path(teacher))},
     }
-    taught_by = None if teacher is None else load_teacher(teacher, model_config).to(world.device)
     objective = Objective(
         kind=task.kind,
         teacher=taught_by,
@@ -213,6 +219,18 @@ def _store_scaling(model: LoopedTransformer, task: Task) -> None:
             torch.from_numpy(scaling.output_mean),
             torch.from_numpy(scaling.output_scale),
         )
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute on so many threads inside the block."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

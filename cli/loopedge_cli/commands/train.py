@@ -109,6 +109,9 @@ class PlaceOptions:
         Literal["replicated", "sharded"],
         _option(PLACE, "Under torchrun: the whole model in each process (DDP), or parts (FSDP2)."),
     ] = "replicated"
+    threads: Annotated[
+        int | None, _option(PLACE, "Threads on the CPU; default: PyTorch's choice.", min=1)
+    ] = None
     resume: Annotated[
         bool, _option(PLACE, "Continue the run whose state stands beside the target.", "--resume")
     ] = False
