@@ -36,6 +36,9 @@ class ModelOptions:
         Literal["none", "constant", "sinusoidal", "learned"],
         _option(MODEL, "What tells an iteration from the next; constant is the fair control."),
     ] = "sinusoidal"
+    gate_init: Annotated[
+        float, _option(MODEL, "Where the gates start: 0 as in the paper, 1 as without gates.")
+    ] = 0.0
     positions: Annotated[
         Literal["learned", "rotary", "none"],
         _option(MODEL, "How positions are told; learned ones end at the trained length."),
