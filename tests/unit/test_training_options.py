@@ -333,6 +333,9 @@ def test_init_std_scales_the_matrices() -> None:
     for std in (0.02, 0.2):
         weights = make_model(init_std=std).state_dict()["core_layers.0.mlp.up.weight"]
         assert float(weights.std()) == pytest.approx(std, rel=0.1)
+    state = make_model(init_std=0.05, embedding_std=0.5).state_dict()
+    assert float(state["embedding.weight"].std()) == pytest.approx(0.5, rel=0.2)
+    assert float(state["core_layers.0.mlp.up.weight"].std()) == pytest.approx(0.05, rel=0.1)
 
 
 @pytest.mark.parametrize("timestep", ["constant", "sinusoidal", "learned"])

@@ -32,6 +32,9 @@ class ModelOptions:
             MODEL, "Draw the loops of each step from this to --loops; default: always --loops."
         ),
     ] = None
+    mlp_ratio: Annotated[
+        float, _option(MODEL, "Hidden width of the MLP, as a multiple of --d-model.")
+    ] = 4.0
     timestep: Annotated[
         Literal["none", "constant", "sinusoidal", "learned"],
         _option(MODEL, "What tells an iteration from the next; constant is the fair control."),
@@ -49,6 +52,9 @@ class ModelOptions:
     init_std: Annotated[
         float, _option(MODEL, "Of the initial weights; the paper's is 0.02, at a width of 768.")
     ] = 0.02
+    embedding_std: Annotated[
+        float | None, _option(MODEL, "Of the weights that read the inputs; default: --init-std.")
+    ] = None
 
 
 class TrainOptions:
