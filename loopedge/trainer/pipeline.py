@@ -116,7 +116,7 @@ def train(
         seconds=loop.seconds,
         tokens_per_second=loop.tokens / max(loop.seconds, 1e-9),
     )
-    save(model.eval(), target, task=task.describe(), force=force)
+    save(model.eval(), target, task=task.describe(), companions=task.companions(), force=force)
     loop.checkpoint_path.unlink(missing_ok=True)
     return result
 
