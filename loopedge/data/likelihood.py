@@ -72,7 +72,8 @@ def bits_per_byte(nats: float, text_bytes: float) -> float:
 def unigram_logits(ids: Array, vocab_size: int) -> Array:
     """Return log p(token), float32 (vocabulary,), counted with add-one smoothing."""
     counts = np.bincount(ids, minlength=vocab_size) + 1.0
-    return np.log(counts / counts.sum()).astype(np.float32)
+    logits: Array = np.log(counts / counts.sum()).astype(np.float32)
+    return logits
 
 
 def bigram_logits(before: Array, after: Array, vocab_size: int) -> Array:
@@ -85,4 +86,5 @@ def bigram_logits(before: Array, after: Array, vocab_size: int) -> Array:
     """
     places = before.astype(np.int64) * vocab_size + after
     counts = np.bincount(places, minlength=vocab_size**2).reshape(vocab_size, vocab_size) + 1.0
-    return np.log(counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
+    logits: Array = np.log(counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
+    return logits

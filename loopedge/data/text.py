@@ -30,8 +30,11 @@ from loopedge.errors import InputError
 
 __all__ = ["TextTask"]
 
-MOST_COUNTED = 4 << 20
+MOST_COUNTED = 2 << 20
 """Ids that the baselines are counted on, evenly spaced over the training part."""
+
+COUNTED_ROWS = 64
+"""Windows that a baseline is scored on at once: it takes logits like a model."""
 
 MOST_BIGRAMS = 1024
 """Largest vocabulary for which pairs of tokens are counted."""
@@ -206,8 +209,7 @@ class TextTask(Task):
         return {name: self._score_table(table, split, samples) for name, table in tables.items()}
 
     def _score_table(self, table: Array, split: Split, samples: int) -> Metrics:
-        batches = self.evaluation(split, samples, samples)
-        # A row of logits for each input; one batch of them at a time.
+        batches = self.evaluation(split, COUNTED_ROWS, samples)
         return self.metrics(
             total(self.tally(table[batch.inputs], batch.targets) for batch in batches)
         )
