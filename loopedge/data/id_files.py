@@ -86,11 +86,16 @@ class Ids:
 
 
 class Scratch:
-    """A temporary folder that goes when nothing uses it any more, and with the process."""
+    """A temporary folder that goes when nothing uses it any more, and with the process.
+
+    Attributes:
+        path: The folder.
+        remove: Call it to remove the folder at once.
+    """
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="loopedge."))
-        weakref.finalize(self, _remove, self.path, os.getpid())
+        self.remove = weakref.finalize(self, _remove, self.path, os.getpid())
 
 
 def _remove(folder: Path, owner: int) -> None:
@@ -120,8 +125,9 @@ def store_ids(parts: Mapping[Split, Iterable[Array]], vocab_size: int) -> dict[S
                     target.write(ids.astype(dtype).tobytes())
                     written += len(ids)
                 ends[split] = written
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except BaseException as error:
+        scratch.remove()
+        if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
             raise
         raise InputError(
             f"no space left for the encoded text in {scratch.path.parent}",

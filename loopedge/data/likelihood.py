@@ -50,9 +50,10 @@ def negative_log_likelihood(outputs: Array, targets: Array) -> float:
             if not len(asked):
                 continue
             top = logits.max(axis=-1)
-            sums = np.exp(logits - top[:, None]).sum(axis=-1, dtype=np.float64)
             given = logits[np.arange(len(asked)), asked].astype(np.float64)
-            total += float((np.log(sums) + top - given).sum())
+            with np.errstate(invalid="ignore"):  # of a diverged model: the sum is NaN
+                sums = np.exp(logits - top[:, None]).sum(axis=-1, dtype=np.float64)
+                total += float((np.log(sums) + top - given).sum())
     return total
 
 

@@ -101,7 +101,7 @@ class PairsTask(Task):
         self.end = tokenizer.vocab_size + 1
         self.vocab_size = tokenizer.vocab_size + 2
         if skipped:
-            self.notes = (f"{skipped} pairs longer than --length {length} were left out",)
+            self.notes = (f"pairs longer than --length {length} were left out: {skipped}",)
 
     @classmethod
     def from_jsonl(

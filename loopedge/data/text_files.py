@@ -88,8 +88,8 @@ def check_utf8(path: Path) -> None:
                 pending = len(decoder.getstate()[0])
                 decoder.decode(chunk)
                 done += len(chunk)
-            pending, chunk = len(decoder.getstate()[0]), b""
-            decoder.decode(chunk, final=True)
+            pending = len(decoder.getstate()[0])
+            decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is no UTF-8 text: byte {done - pending + error.start}",

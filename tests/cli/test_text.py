@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ def test_pairs_train_and_what_was_left_out_is_told(cli: Cli, pairs: Path) -> Non
     refused(cli(*words), "line 101 has 42 tokens")
     told = cli(*words, "--skip-long", "--json")
     assert told.code == 0, told.err
-    assert "1 pairs longer than --length 12 were left out" in told.err
+    assert "pairs longer than --length 12 were left out: 1" in told.err
     assert set(told.json()["test"]) == {"sequence_accuracy", "accuracy", "perplexity"}
 
 
@@ -137,6 +138,19 @@ def test_without_the_library_the_extra_is_named(
     refused(cli(*words, "--train-tokenizer", 300), "needs the extra 'text'")
     refused(cli("run", models / "tokens.onnx", "--text", "the"), "needs the extra 'text'")
     assert cli("run", models / "bytes.onnx", "--text", "the").code == 0
+
+
+def test_a_full_disk_of_temporary_files(
+    cli: Cli, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk has 32 KiB, the ids take more."""
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    (tmp_path / "long.txt").write_text("".join(f"{n} " for n in range(20_000)))
+    words = ("--context", 16, "--train-tokenizer", 257, *SMALL, "-o", tmp_path / "model.pt")
+    told = cli("train", "text", tmp_path / "long.txt", *words)
+    refused(told, "no space left for the encoded text")
+    assert list(small_disk.iterdir()) == []
+    assert not (tmp_path / "model.pt").exists()
 
 
 @pytest.mark.parametrize(

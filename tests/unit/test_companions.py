@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from loopedge.errors import InputError
+from loopedge.errors import InputError, VerificationError
+from loopedge.graph.artifact import open_artifact, write_artifact
 from loopedge.graph.companions import (
     check_companion_targets,
     companion_contents,
@@ -85,6 +86,22 @@ def test_another_file_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "a.tokenizer.json").mkdir()
     with pytest.raises(InputError, match="is a folder"):
         check_companion_targets(tmp_path, contents, force=True)
+
+
+def test_it_appears_with_the_artifact_or_not_at_all(tmp_path: Path) -> None:
+    fixture = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
+    target = tmp_path / "m.onnx"
+    beside = companion_contents(TEXTS, target)
+
+    def fail(staged: Path) -> ArtifactMetadata | None:
+        raise VerificationError("no")
+
+    with pytest.raises(VerificationError):
+        write_artifact(open_artifact(fixture), target, verify=fail, companions=beside)
+    assert list(tmp_path.iterdir()) == []
+    files = write_artifact(open_artifact(fixture), target, companions=beside)
+    assert [file.name for file in files] == ["m.onnx", "m.tokenizer.json"]
+    assert sorted(tmp_path.iterdir()) == files
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", "..", "", "a\n"])

@@ -49,6 +49,12 @@ def test_nothing_asked_costs_nothing() -> None:
     assert negative_log_likelihood(np.ones((1, 2, 3), np.float32), np.full((1, 2), IGNORED)) == 0
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_diverged_model_has_no_likelihood(value: float) -> None:
+    logits = np.full((1, 2, 3), value, np.float32)
+    assert math.isnan(negative_log_likelihood(logits, np.zeros((1, 2), np.int64)))
+
+
 def test_perplexity_of_a_fair_die() -> None:
     assert perplexity(5 * math.log(6), 5) == pytest.approx(6)
     assert perplexity(1e9, 1) == math.inf

@@ -128,7 +128,7 @@ def test_long_pairs_are_refused_or_left_out(tmp_path: Path) -> None:
     assert "--length 32" in (caught.value.hint or "")
     task = PairsTask.from_jsonl(path, length=10, skip_long=True)
     assert (task.skipped, sum(task.describe()["pairs"].values())) == (1, 60)
-    assert task.notes == ("1 pairs longer than --length 10 were left out",)
+    assert task.notes == ("pairs longer than --length 10 were left out: 1",)
     assert PairsTask.from_jsonl(path, length=32).notes == ()
 
 
