@@ -222,7 +222,9 @@ def task_from_dict(
     """
     name = description.get("name")
     if name not in HOMES:
-        raise InputError(f"task {name!r} is not known", hint="loopedge train --help")
+        raise InputError(
+            f"task {name!r} is none that loopedge knows to rebuild", hint="--data samples.npz"
+        )
     module, _, kind = HOMES[name].partition(":")
     task: type[Task] = getattr(importlib.import_module(module), kind)
     told_seed = int(description.get("seed", 0)) if seed is None else seed
