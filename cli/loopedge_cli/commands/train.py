@@ -143,6 +143,8 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
         from loopedge.trainer.world import is_first_process
 
         task = command.task(values)
+        for note in task.notes:
+            output.note(f"note: {note}")
         result = train_model(
             task,
             make_model_config(task, **_chosen(ModelOptions, values)),
