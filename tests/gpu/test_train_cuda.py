@@ -12,7 +12,7 @@ from loopedge.trainer.pipeline import TrainResult
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif("not torch.cuda.is_available()", reason="this PyTorch finds no CUDA device"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this PyTorch finds no CUDA device"),
 ]
 
 TASK = SortingTask(length=4, vocab=6)
