@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import loopedge
 from loopedge.data.sorting import SortingTask
