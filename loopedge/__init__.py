@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from loopedge.profiler.pipeline import ProfileResult, profile
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
     from loopedge.runtime import Session
+    from loopedge.study.pipeline import PilotResult, pilot
     from loopedge.trainer.pipeline import TrainResult, train
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __all__ = [
     "LoopedConfig",
     "LoopedModule",
     "LoopedTransformer",
+    "PilotResult",
     "PrepareResult",
     "ProfileResult",
     "QuantizeResult",
@@ -42,6 +44,7 @@ __all__ = [
     "inner_loop",
     "inspect",
     "load",
+    "pilot",
     "prepare",
     "profile",
     "quantize",
@@ -56,6 +59,7 @@ _HOMES = {
     "LoopedConfig": "loopedge.model.config",
     "LoopedModule": "loopedge.model.contract",
     "LoopedTransformer": "loopedge.model.transformer",
+    "PilotResult": "loopedge.study.pipeline",
     "PrepareResult": "loopedge.preparation",
     "ProfileResult": "loopedge.profiler.pipeline",
     "QuantizeResult": "loopedge.quantizer.pipeline",
@@ -67,6 +71,7 @@ _HOMES = {
     "inner_loop": "loopedge.model.inner",
     "inspect": "loopedge.inspection",
     "load": "loopedge.model.checkpoint",
+    "pilot": "loopedge.study.pipeline",
     "prepare": "loopedge.preparation",
     "profile": "loopedge.profiler.pipeline",
     "quantize": "loopedge.quantizer.pipeline",

@@ -19,7 +19,7 @@ from loopedge_calibration.collector import collect
 from loopedge_calibration.losses import choose_loss
 from loopedge_calibration.readers import Samples
 
-__all__ = ["DEFAULT_SAMPLES", "calibrate_and_quantize"]
+__all__ = ["DEFAULT_SAMPLES", "calibrate_and_quantize", "quantize_static"]
 
 DEFAULT_SAMPLES = 128
 VERIFIED_BATCHES = 4
@@ -175,3 +175,14 @@ def _check_paths(
     check_artifact_target(Path(path), artifact_files(model), force=force)
     if save_ranges is not None:
         check_target(Path(save_ranges), force=force)
+
+
+def quantize_static(model: Path, path: Path, data: Path) -> None:
+    """Calibrate on all samples of a file and quantize, as `loopedge.study` asks for it.
+
+    Raises:
+        InputError: A file cannot be used.
+        BudgetError: Not all linears of the core became int8.
+        VerificationError: The outputs moved further than allowed; nothing is left.
+    """
+    calibrate_and_quantize(model, path, data=data, scheme="static", threads=1, force=True)

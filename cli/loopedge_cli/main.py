@@ -23,6 +23,7 @@ __all__ = ["app", "main"]
 PROGRAM = "loopedge"
 ORDER = (
     "train",
+    "pilot",
     "export",
     "quantize",
     "convert",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loopedge.report.text import size_text
+from loopedge.units import size_text
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType

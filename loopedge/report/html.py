@@ -4,14 +4,14 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 from loopedge.files import write_text_atomic
 from loopedge.profiler.pipeline import ProfileResult, Run
+from loopedge.report.page import facts, render_page, table
 from loopedge.report.tables import SHOWN_OPERATORS
-from loopedge.report.text import ratio_text, size_text, time_text
 from loopedge.report.verdict import cautions, verdicts
+from loopedge.units import ratio_text, size_text, time_text
 
 __all__ = ["write_profile_html"]
 
@@ -47,32 +47,14 @@ def _command_text(command: Sequence[str]) -> str:
 
 
 def _page(result: ProfileResult, command: str) -> str:
-    style = files("loopedge.report").joinpath("report.css").read_text(encoding="utf-8")
     sentences = verdicts(result) or [f"{result.runs[0].name}: one model, nothing to compare with."]
-    first, rest = sentences[0], [*sentences[1:], *cautions(result)]
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            "<title>loopedge profile</title>",
-            f"<style>\n{style}</style>",
-            "</head>",
-            "<body>",
-            "<h1>loopedge profile</h1>",
-            f'<p class="verdict">{escape(first)}</p>',
-            *(f"<p>{escape(sentence)}</p>" for sentence in rest),
-            *_charts(result.runs),
-            *_table(result.runs),
-            *_operators(result.runs),
-            *_machine(result, command),
-            "</body>",
-            "</html>",
-            "",
-        ]
-    )
+    body = [
+        *_charts(result.runs),
+        *_table(result.runs),
+        *_operators(result.runs),
+        *_machine(result, command),
+    ]
+    return render_page("loopedge profile", sentences[0], [*sentences[1:], *cautions(result)], body)
 
 
 def _charts(runs: Sequence[Run]) -> list[str]:
@@ -153,11 +135,8 @@ def _table(runs: Sequence[Run]) -> list[str]:
         "p99",
         "time",
     ]
-    lines = ["<h2>All figures</h2>", '<div class="scroll"><table>', "<thead><tr>"]
-    lines += [f"<th>{head}</th>" for head in heads]
-    lines += ["</tr></thead>", "<tbody>"]
-    for run in runs:
-        cells = (
+    rows = [
+        (
             run.name,
             str(run.loops or "-"),
             run.form or "-",
@@ -172,8 +151,9 @@ def _table(runs: Sequence[Run]) -> list[str]:
             time_text(run.latency_ms.p99),
             ratio_text(run.time_ratio),
         )
-        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    return [*lines, "</tbody></table></div>"]
+        for run in runs
+    ]
+    return ["<h2>All figures</h2>", *table(heads, rows)]
 
 
 def _operators(runs: Sequence[Run]) -> list[str]:
@@ -207,7 +187,7 @@ def _machine(result: ProfileResult, command: str) -> list[str]:
     machine, run = result.machine, result.runs[0]
     shape = f"batch {run.batch}" + (f", sequence {run.sequence}" if run.sequence else "")
     features = ", ".join(machine["cpu_features"])
-    facts = (
+    pairs = (
         ("processor", f"{machine['cpu']}, {machine['cores']} cores ({features})"),
         ("memory", size_text(machine["memory_bytes"])),
         ("system", machine["system"]),
@@ -215,6 +195,4 @@ def _machine(result: ProfileResult, command: str) -> list[str]:
          f"{machine['python']}, loopedge {machine['loopedge']}"),
         ("inputs", f"{shape}, {run.threads} thread(s), {run.latency_ms.runs} timed runs"),
     )  # fmt: skip
-    lines = ["<h2>How it was measured</h2>", "<dl>"]
-    lines += [f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts]
-    return [*lines, f"<dt>command</dt><dd><code>{escape(command)}</code></dd>", "</dl>"]
+    return ["<h2>How it was measured</h2>", *facts(pairs, command)]

@@ -5,8 +5,8 @@ from rich.table import Table
 from rich.text import Text
 
 from loopedge.profiler.pipeline import ProfileResult, Run
-from loopedge.report.text import ratio_text, size_text, time_text
 from loopedge.report.verdict import cautions, verdicts
+from loopedge.units import ratio_text, size_text, time_text
 
 __all__ = ["operator_table", "profile_table", "run_table"]
 

@@ -1,7 +1,7 @@
 """One sentence per comparison: what tying saves, and what it costs."""
 
 from loopedge.profiler.pipeline import ProfileResult, Run
-from loopedge.report.text import ratio_text, size_text
+from loopedge.units import ratio_text, size_text
 
 __all__ = ["cautions", "verdicts"]
 

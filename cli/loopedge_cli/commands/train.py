@@ -15,88 +15,87 @@ MODEL, RUN, PLACE = "Model", "Training", "Place and files"
 """Panels of the help."""
 
 
-def _option(panel: str, help: str, *names: str, **bounds: float) -> Any:
+def option(panel: str, help: str, *names: str, **bounds: float) -> Any:
+    """Return an option of a panel of the help."""
     return typer.Option(*names, help=help, rich_help_panel=panel, **bounds)  # type: ignore[arg-type]
 
 
 class ModelOptions:
     """Fields of `LoopedConfig` that a task leaves open."""
 
-    d_model: Annotated[int, _option(MODEL, "Width of the model.", min=2)] = 128
-    heads: Annotated[int, _option(MODEL, "Attention heads.", min=1)] = 4
-    layers: Annotated[int, _option(MODEL, "Distinct layers in the looped core.", min=1)] = 1
-    loops: Annotated[int, _option(MODEL, "How often the core is applied.", min=1)] = 8
+    d_model: Annotated[int, option(MODEL, "Width of the model.", min=2)] = 128
+    heads: Annotated[int, option(MODEL, "Attention heads.", min=1)] = 4
+    layers: Annotated[int, option(MODEL, "Distinct layers in the looped core.", min=1)] = 1
+    loops: Annotated[int, option(MODEL, "How often the core is applied.", min=1)] = 8
     min_loops: Annotated[
         int | None,
-        _option(
-            MODEL, "Draw the loops of each step from this to --loops; default: always --loops."
-        ),
+        option(MODEL, "Draw the loops of each step from this to --loops; default: always --loops."),
     ] = None
     mlp_ratio: Annotated[
-        float, _option(MODEL, "Hidden width of the MLP, as a multiple of --d-model.")
+        float, option(MODEL, "Hidden width of the MLP, as a multiple of --d-model.")
     ] = 4.0
     timestep: Annotated[
         Literal["none", "constant", "sinusoidal", "learned"],
-        _option(MODEL, "What tells an iteration from the next; constant is the fair control."),
+        option(MODEL, "What tells an iteration from the next; constant is the fair control."),
     ] = "sinusoidal"
     gate_init: Annotated[
-        float, _option(MODEL, "Where the gates start: 0 as in the paper, 1 as without gates.")
+        float, option(MODEL, "Where the gates start: 0 as in the paper, 1 as without gates.")
     ] = 0.0
     positions: Annotated[
         Literal["learned", "rotary", "none"],
-        _option(MODEL, "How positions are told; learned ones end at the trained length."),
+        option(MODEL, "How positions are told; learned ones end at the trained length."),
     ] = "learned"
-    dropout: Annotated[
-        float, _option(MODEL, "Share of activations dropped.", min=0.0, max=0.99)
-    ] = 0.0
+    dropout: Annotated[float, option(MODEL, "Share of activations dropped.", min=0.0, max=0.99)] = (
+        0.0
+    )
     init_std: Annotated[
-        float, _option(MODEL, "Of the initial weights; the paper's is 0.02, at a width of 768.")
+        float, option(MODEL, "Of the initial weights; the paper's is 0.02, at a width of 768.")
     ] = 0.02
     embedding_std: Annotated[
-        float | None, _option(MODEL, "Of the weights that read the inputs; default: --init-std.")
+        float | None, option(MODEL, "Of the weights that read the inputs; default: --init-std.")
     ] = None
 
 
 class TrainOptions:
     """Fields of `TrainConfig`."""
 
-    steps: Annotated[int, _option(RUN, "Optimizer steps.", min=1)] = 500
+    steps: Annotated[int, option(RUN, "Optimizer steps.", min=1)] = 500
     batch_size: Annotated[
-        int, _option(RUN, "Samples per step, over all processes and parts.", min=1)
+        int, option(RUN, "Samples per step, over all processes and parts.", min=1)
     ] = 32
     accumulate: Annotated[
-        int, _option(RUN, "Compute each batch in so many parts, one after the other.", min=1)
+        int, option(RUN, "Compute each batch in so many parts, one after the other.", min=1)
     ] = 1
-    lr: Annotated[float, _option(RUN, "Peak learning rate.")] = 1e-3
+    lr: Annotated[float, option(RUN, "Peak learning rate.")] = 1e-3
     warmup: Annotated[
-        int | None, _option(RUN, "Steps of linear warm-up; default: 5 %, at most 500.", min=0)
+        int | None, option(RUN, "Steps of linear warm-up; default: 5 %, at most 500.", min=0)
     ] = None
-    weight_decay: Annotated[float, _option(RUN, "Of the matrices.")] = 0.01
-    clip: Annotated[float, _option(RUN, "Largest norm of the gradient.")] = 1.0
+    weight_decay: Annotated[float, option(RUN, "Of the matrices.")] = 0.01
+    clip: Annotated[float, option(RUN, "Largest norm of the gradient.")] = 1.0
     ema: Annotated[
-        float | None, _option(RUN, "Average the weights with this decay, 0.999 for example.")
+        float | None, option(RUN, "Average the weights with this decay, 0.999 for example.")
     ] = None
     patience: Annotated[
-        int | None, _option(RUN, "End the run after so many evaluations without a better one.")
+        int | None, option(RUN, "End the run after so many evaluations without a better one.")
     ] = None
     backprop_loops: Annotated[
-        int | None, _option(RUN, "Iterations, the last ones, that gradients flow through.")
+        int | None, option(RUN, "Iterations, the last ones, that gradients flow through.")
     ] = None
     precision: Annotated[
-        Literal["float32", "bfloat16"], _option(RUN, "Of the products while training.")
+        Literal["float32", "bfloat16"], option(RUN, "Of the products while training.")
     ] = "float32"
     compile: Annotated[
-        bool, _option(RUN, "Compile the layers of the core with torch.compile.", "--compile")
+        bool, option(RUN, "Compile the layers of the core with torch.compile.", "--compile")
     ] = False
-    distill_weight: Annotated[float, _option(RUN, "Share of the teacher in the loss.")] = 0.5
-    distill_temperature: Annotated[float, _option(RUN, "Softens the classes of the teacher.")] = 2.0
-    seed: Annotated[int, _option(RUN, "Of weights and batches.", min=0)] = 0
-    samples: Annotated[int, _option(RUN, "Most samples that an evaluation takes.", min=1)] = 1024
+    distill_weight: Annotated[float, option(RUN, "Share of the teacher in the loss.")] = 0.5
+    distill_temperature: Annotated[float, option(RUN, "Softens the classes of the teacher.")] = 2.0
+    seed: Annotated[int, option(RUN, "Of weights and batches.", min=0)] = 0
+    samples: Annotated[int, option(RUN, "Most samples that an evaluation takes.", min=1)] = 1024
     evaluate_every: Annotated[
-        int | None, _option(RUN, "Steps between evaluations; default: a twentieth.", min=1)
+        int | None, option(RUN, "Steps between evaluations; default: a twentieth.", min=1)
     ] = None
     checkpoint_every: Annotated[
-        int | None, _option(RUN, "Steps between checkpoints; 0: none; default: a twentieth.", min=0)
+        int | None, option(RUN, "Steps between checkpoints; 0: none; default: a twentieth.", min=0)
     ] = None
 
 
@@ -105,24 +104,24 @@ class PlaceOptions:
 
     output: Annotated[
         Path,
-        _option(PLACE, "Target; metrics and checkpoints stand beside it.", "--output", "-o"),
+        option(PLACE, "Target; metrics and checkpoints stand beside it.", "--output", "-o"),
     ] = Path("model.pt")
     teacher: Annotated[
-        Path | None, _option(PLACE, "A model.pt on the same task whose outputs are learned too.")
+        Path | None, option(PLACE, "A model.pt on the same task whose outputs are learned too.")
     ] = None
     tensorboard: Annotated[
-        Path | None, _option(PLACE, "Folder for TensorBoard's event files; default: none.")
+        Path | None, option(PLACE, "Folder for TensorBoard's event files; default: none.")
     ] = None
-    device: Annotated[Literal["cpu", "cuda"], _option(PLACE, "Where the model is trained.")] = "cpu"
+    device: Annotated[Literal["cpu", "cuda"], option(PLACE, "Where the model is trained.")] = "cpu"
     sharding: Annotated[
         Literal["replicated", "sharded"],
-        _option(PLACE, "Under torchrun: the whole model in each process (DDP), or parts (FSDP2)."),
+        option(PLACE, "Under torchrun: the whole model in each process (DDP), or parts (FSDP2)."),
     ] = "replicated"
     threads: Annotated[
-        int | None, _option(PLACE, "Threads on the CPU; default: PyTorch's choice.", min=1)
+        int | None, option(PLACE, "Threads on the CPU; default: PyTorch's choice.", min=1)
     ] = None
     resume: Annotated[
-        bool, _option(PLACE, "Continue the run whose state stands beside the target.", "--resume")
+        bool, option(PLACE, "Continue the run whose state stands beside the target.", "--resume")
     ] = False
     force: Force = False
 
@@ -147,9 +146,9 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
             output.note(f"note: {note}")
         result = train_model(
             task,
-            make_model_config(task, **_chosen(ModelOptions, values)),
-            make_train_config(**_chosen(TrainOptions, values)),
-            **_chosen(PlaceOptions, values),
+            make_model_config(task, **chosen(ModelOptions, values)),
+            make_train_config(**chosen(TrainOptions, values)),
+            **chosen(PlaceOptions, values),
             bar=output.interactive,
             note=output.note,
         )
@@ -157,8 +156,10 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
             output.result(result, train_view, written=result.path)
 
 
-def _chosen(group: type, values: dict[str, Any]) -> dict[str, Any]:
-    return {option.name: values[option.name] for option in options_of(group)}
+def chosen(group: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of those options of a group that the command has."""
+    names = [option.name for option in options_of(group)]
+    return {name: values[name] for name in names if name in values}
 
 
 GROUPS = (ModelOptions, TrainOptions, PlaceOptions, OutputOptions)

@@ -72,26 +72,36 @@ def options_of(group: type) -> list[inspect.Parameter]:
 
 
 def command_of(
-    task: TaskCommand, run: Callable[[TaskCommand, dict[str, Any]], None], *groups: type
+    task: TaskCommand,
+    run: Callable[[TaskCommand, dict[str, Any]], None],
+    *groups: type,
+    without: tuple[str, ...] = (),
 ) -> Callable[..., None]:
     """Return a command with the options of a task and those of ``groups``.
 
     Args:
         task: Its options come first, its defaults are taken.
         run: Gets the task and all values by name.
-        groups: Classes whose annotated attributes are options.
+        groups: Classes whose annotated attributes are options; of one name the first counts.
+        without: Names of options to leave out, unless the first group has them.
     """
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in inspect.signature(task.build).parameters.values()
         if parameter.name != "seed"
     ]
-    shared = [parameter for group in groups for parameter in options_of(group)]
+    first, *others = groups
+    shared = {option.name: option for option in options_of(first)}
+    for option in (option for group in others for option in options_of(group)):
+        if option.name not in {*shared, *without}:
+            shared[option.name] = option
     parameters = [
         *own,
         *(
-            parameter.replace(default=task.defaults.get(parameter.name, parameter.default))
-            for parameter in shared
+            parameter
+            if parameter.name in without
+            else parameter.replace(default=task.defaults.get(parameter.name, parameter.default))
+            for parameter in shared.values()
         ),
     ]
 

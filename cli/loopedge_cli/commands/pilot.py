@@ -1,0 +1,92 @@
+"""``loopedge pilot TASK``: one subcommand per task; arms and loop counts over seeds."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from loopedge_cli.commands.train import ModelOptions, TrainOptions, chosen, option
+from loopedge_cli.output import Debug, Force, Json, Quiet, sink
+from loopedge_cli.tasks import TaskCommand, command_of, tasks
+
+pilot = typer.Typer(
+    help="Compare loop counts and timestep encoding on a task: quality, cost, stability."
+)
+
+PILOT = "Pilot"
+DECIDED = ("loops", "min_loops", "timestep")
+"""Options of the model that the pilot itself varies."""
+
+
+class PilotOptions:
+    """What is compared, and where the results go."""
+
+    output: Annotated[
+        Path, option(PILOT, "Folder of the results, the report and the models.", "--output", "-o")
+    ] = Path("pilot")
+    loops: Annotated[str, option(PILOT, "Loop counts, separated by commas.")] = "1,4,8"
+    arms: Annotated[
+        str, option(PILOT, "Of looped, constant, timestep and untied, separated by commas.")
+    ] = "looped,constant,timestep"
+    seeds: Annotated[int, option(PILOT, "Seeds of each arm and loop count, from --seed on.")] = 3
+    jobs: Annotated[
+        int, option(PILOT, "Runs at the same time, each in a process of one thread.", min=1)
+    ] = 1
+    html: Annotated[
+        Path | None, option(PILOT, "The report; default: report.html in the folder.")
+    ] = None
+    resume: Annotated[
+        bool, option(PILOT, "Keep the runs that are finished, go on with the others.", "--resume")
+    ] = False
+    force: Force = False
+    json: Json = False
+    quiet: Quiet = False
+    debug: Debug = False
+
+
+def _run(command: TaskCommand, values: dict[str, Any]) -> None:
+    """Make a pilot on a task."""
+    with sink(json=values["json"], quiet=values["quiet"], debug=values["debug"]) as output:
+        from loopedge.report.pilot import pilot_table, write_pilot_html
+        from loopedge.study.pipeline import pilot as make_pilot
+        from loopedge_calibration.quantization import quantize_static
+
+        folder = values["output"]
+        train = chosen(TrainOptions, values)
+        seed = train.pop("seed")
+        result = make_pilot(
+            lambda number: command.task({**values, "seed": number}),
+            folder,
+            loops=_counts(values["loops"]),
+            quantize=quantize_static,
+            arms=[name.strip() for name in values["arms"].split(",")],
+            seeds=values["seeds"],
+            first_seed=seed,
+            model={k: v for k, v in chosen(ModelOptions, values).items() if k not in DECIDED},
+            train=train,
+            jobs=values["jobs"],
+            resume=values["resume"],
+            force=values["force"],
+            note=output.note,
+        )
+        report = values["html"] or folder / "report.html"
+        write_pilot_html(result, report, force=True)
+        output.result(result, pilot_table, written=report)
+        output.note(f"report: {report}")
+
+
+def _counts(text: str) -> list[int]:
+    from loopedge.errors import InputError
+
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--loops is {text!r}, counts separated by commas are needed", hint="--loops 1,4,8"
+        ) from None
+
+
+for _task in tasks():
+    pilot.command(_task.name)(
+        command_of(_task, _run, PilotOptions, ModelOptions, TrainOptions, without=DECIDED)
+    )

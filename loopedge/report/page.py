@@ -1,0 +1,56 @@
+"""The frame of a report: one self-contained HTML file, no script, no network, light and dark."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+
+__all__ = ["facts", "render_page", "table"]
+
+
+def render_page(title: str, verdict: str, sentences: Sequence[str], body: Iterable[str]) -> str:
+    """Return a page: the verdict first, further sentences, then the body.
+
+    Args:
+        title: Of the page.
+        verdict: The sentence that matters.
+        sentences: The others.
+        body: Lines of HTML.
+    """
+    style = files("loopedge.report").joinpath("report.css").read_text(encoding="utf-8")
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en">',
+            "<head>",
+            '<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title>",
+            f"<style>\n{style}</style>",
+            "</head>",
+            "<body>",
+            f"<h1>{escape(title)}</h1>",
+            f'<p class="verdict">{escape(verdict)}</p>',
+            *(f"<p>{escape(sentence)}</p>" for sentence in sentences),
+            *body,
+            "</body>",
+            "</html>",
+            "",
+        ]
+    )
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table that scrolls where it is wider than the page."""
+    lines = ['<div class="scroll"><table>', "<thead><tr>"]
+    lines += [f"<th>{escape(head)}</th>" for head in heads]
+    lines += ["</tr></thead>", "<tbody>"]
+    for cells in rows:
+        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    return [*lines, "</tbody></table></div>"]
+
+
+def facts(pairs: Iterable[tuple[str, str]], command: str) -> list[str]:
+    """Return the lines of a list of facts, the command last."""
+    lines = ["<dl>"]
+    lines += [f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs]
+    return [*lines, f"<dt>command</dt><dd><code>{escape(command)}</code></dd>", "</dl>"]

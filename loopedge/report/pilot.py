@@ -1,0 +1,224 @@
+"""The pilot as a table for the terminal and as one self-contained HTML file."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from loopedge.files import write_text_atomic
+from loopedge.report.charts import Line, line_chart
+from loopedge.report.page import facts, render_page, table
+from loopedge.study.pipeline import PilotResult
+from loopedge.study.statistics import Interval
+from loopedge.study.verdict import spread_text
+from loopedge.units import ratio_text, size_text, time_text
+
+__all__ = ["pilot_table", "write_pilot_html"]
+
+
+def pilot_table(result: PilotResult) -> RenderableType:
+    """Return the verdict, and one row per arm and loop count."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    shown.add_column("arm")
+    for head in ("loops", *_QUALITY[2:5], "parameters", "file", "peak", "p50", "time", "diverged"):
+        shown.add_column(head, justify="right", no_wrap=True)
+    for row in result.summary:
+        float_cost = row.cost.get("float")
+        shown.add_row(
+            row.arm,
+            str(row.loops),
+            spread_text(row.quality),
+            spread_text(row.int8_quality),
+            _interval(row.against_fewest),
+            f"{row.parameters:,}" if row.parameters else "-",
+            *_cost_cells(float_cost)[:1],
+            *_cost_cells(float_cost)[2:],
+            f"{row.diverged} of {row.runs}",
+        )
+    sentences = [Text(sentence) for sentence in result.verdict.sentences]
+    unit = Text(f"quality is {result.metric} on the test split; differences are paired", "dim")
+    return Group(Text(result.verdict.headline, "bold"), *sentences, "", shown, unit)
+
+
+def write_pilot_html(result: PilotResult, path: str | Path, *, force: bool = False) -> None:
+    """Write the report of a pilot.
+
+    Args:
+        result: What the pilot found.
+        path: Target, usually ``report.html``.
+        force: Replace an existing file.
+
+    Raises:
+        InputError: The target exists or cannot be written.
+    """
+    body = [
+        *_quality_chart(result),
+        *_quality_table(result),
+        *_cost(result),
+        *_stability(result),
+        *_how(result),
+    ]
+    verdict = result.verdict
+    page = render_page("loopedge pilot", verdict.headline, verdict.sentences, body)
+    write_text_atomic(Path(path), page, force=force)
+
+
+_QUALITY = (
+    "arm", "loops", "quality", "int8", "against fewest loops", "against looped", "against best",
+)  # fmt: skip
+
+
+def _quality_chart(result: PilotResult) -> list[str]:
+    arms = list(dict.fromkeys(row.arm for row in result.summary))
+    lines = [
+        Line(
+            name=arm,
+            points={
+                row.loops: (row.quality.mean, row.quality.sd)
+                for row in result.summary
+                if row.arm == arm and row.quality is not None
+            },
+        )
+        for arm in arms
+    ]
+    lines = [line for line in lines if line.points]
+    known = result.verdict.baseline
+    level = (known["name"].replace("_", " "), known["value"]) if known else None
+    better = "higher" if result.higher_is_better else "lower"
+    return [
+        "<h2>Quality</h2>",
+        "<figure>",
+        f"<figcaption><b>{result.metric}</b> on the test split, {better} is better; mean over "
+        f"{result.design['seeds']} seeds, whiskers of one standard deviation</figcaption>",
+        *line_chart(lines, across="loops", upward=result.metric, level=level),
+        "</figure>",
+    ]
+
+
+def _quality_table(result: PilotResult) -> list[str]:
+    rows = [
+        (
+            row.arm,
+            str(row.loops),
+            spread_text(row.quality),
+            spread_text(row.int8_quality),
+            _interval(row.against_fewest),
+            _interval(row.against_looped),
+            _interval(row.against_best),
+        )
+        for row in result.summary
+    ]
+    return [
+        *table(_QUALITY, rows),
+        '<p class="note">Differences are paired by seed, with their 95 % interval; a star marks those that '
+        f"count. {result.verdict.rule}</p>",
+    ]
+
+
+def _cost(result: PilotResult) -> list[str]:
+    heads = ("arm", "loops", "model", "parameters", "file", "anonymous", "peak", "p50", "time")
+    rows = [
+        (
+            row.arm,
+            str(row.loops),
+            kind if kind != "untied" else "float, untied twin",
+            f"{row.parameters:,}" if kind == "float" and row.parameters else "-",
+            *_cost_cells(row.cost[kind]),
+        )
+        for row in result.summary
+        for kind in ("float", "int8", "untied")
+        if kind in row.cost
+    ]
+    if not rows:
+        return []
+    return [
+        "<h2>Cost</h2>",
+        *table(heads, rows),
+        '<p class="note">One model of each arm and loop count was measured, for cost does not depend on the '
+        "values of the weights: each in a process of its own, in turns, on "
+        f"{result.profile['threads']} thread, batch {result.profile['batch']}. Memory is the growth over "
+        "the imported runtime. The untied twin has weights of its own for each iteration.</p>",
+    ]
+
+
+def _stability(result: PilotResult) -> list[str]:
+    rows = [
+        (
+            row.arm,
+            str(row.loops),
+            str(row.runs),
+            str(row.diverged),
+            str(row.failed),
+            f"{row.gradient_norm_max:.3g}" if row.gradient_norm_max else "-",
+            " ".join(f"{value:.2g}" for value in _thinned(row.relative_update or [])) or "-",
+        )
+        for row in result.summary
+    ]
+    heads = ("arm", "loops", "runs", "diverged", "failed", "largest gradient", "relative update")
+    reasons = [
+        f"{cell['name']}: {cell['status']}, {cell['reason']}"
+        for cell in result.cells
+        if cell["status"] != "done"
+    ] + [f"{c['name']}: no int8, {c['int8_reason']}" for c in result.cells if c.get("int8_reason")]
+    return [
+        "<h2>Stability</h2>",
+        *table(heads, rows),
+        '<p class="note">Relative update: by how much an iteration changes the state, first to last, mean over '
+        "seeds. Values that do not shrink towards the end say that the loop has not settled.</p>",
+        *(f"<p>{escape(reason)}</p>" for reason in reasons),
+    ]
+
+
+def _how(result: PilotResult) -> list[str]:
+    machine, task, design = result.machine, result.task, result.design
+    told = {
+        key: value for key, value in task.items() if isinstance(value, str | int | float | bool)
+    }
+    pairs = [
+        ("task", ", ".join(f"{key} {value}" for key, value in told.items())),
+        ("split", ", ".join(f"{k} {v}" for k, v in task.get("rows", {}).items()) or "by the task"),
+        ("model", _options(design["model"])),
+        ("training", _options(design["train"])),
+        ("seeds", f"{design['seeds']}, from {design['first_seed']} on"),
+        ("processor", f"{machine['cpu']}, {machine['cores']} cores"),
+        ("runtime", f"ONNX Runtime {machine['onnxruntime']}, loopedge {machine['loopedge']}"),
+        ("took", time_text(result.seconds * 1000)),
+    ]
+    return ["<h2>How it was measured</h2>", *facts(pairs, result.command)]
+
+
+def _options(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
+
+
+def _cost_cells(cost: dict[str, Any] | None) -> list[str]:
+    """Return file, anonymous memory, peak, median latency and the ratio of times."""
+    if cost is None:
+        return ["-"] * 5
+    return [
+        size_text(cost["file_bytes"]),
+        size_text(cost["anon_bytes"]),
+        size_text(cost["rss_peak_bytes"]),
+        time_text(cost["latency_ms"]["p50"]),
+        ratio_text(cost["time_ratio"]),
+    ]
+
+
+def _interval(change: Interval | None) -> str:
+    if change is None:
+        return "-"
+    if change.low is None or change.high is None:
+        return f"{change.mean:+.3g}"
+    star = " *" if change.excludes_zero else ""
+    return f"{change.mean:+.3g} ({change.low:+.2g} to {change.high:+.2g}){star}"
+
+
+def _thinned(values: Sequence[float], most: int = 8) -> list[float]:
+    """Return at most eight values, first and last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]

@@ -1,0 +1,1 @@
+"""The pilot: arms and loop counts compared on one task."""

@@ -1,0 +1,143 @@
+"""One run of a pilot: train, export, quantize, and judge the model on the test split."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loopedge.data.metrics import Metrics, total
+from loopedge.data.task import Task
+from loopedge.errors import DivergedError, InterruptedRunError, LoopedgeError
+from loopedge.exporter.pipeline import export
+from loopedge.files import write_text_atomic
+from loopedge.runtime import Session
+from loopedge.study.design import Cell, Design
+from loopedge.trainer.logs import metrics_path
+from loopedge.trainer.pipeline import TrainResult, train
+from loopedge.trainer.state import state_path
+
+__all__ = ["Quantize", "cell_path", "read_cell", "run_cell"]
+
+Quantize = Callable[[Path, Path, Path], None]
+"""Writes the int8 model: source, target, and an ``.npz`` of samples to calibrate on."""
+
+CALIBRATED, BATCH_SIZE = 128, 64
+
+
+def cell_path(folder: Path, cell: Cell) -> Path:
+    """Return the file of a finished run's result."""
+    return folder / "runs" / cell.name / "cell.json"
+
+
+def read_cell(folder: Path, cell: Cell) -> dict[str, Any] | None:
+    """Return the result of a finished run; None where it is not finished."""
+    path = cell_path(folder, cell)
+    if not path.exists():
+        return None
+    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return told
+
+
+def run_cell(
+    task: Task, design: Design, cell: Cell, folder: Path, quantize: Quantize, threads: int | None
+) -> dict[str, Any]:
+    """Make one run and write its result; a run that was interrupted goes on where it stopped.
+
+    Args:
+        task: With the seed of the run.
+        design: The options of all runs.
+        cell: The run.
+        folder: Of the pilot.
+        quantize: As `Quantize`.
+        threads: Of the training.
+
+    Returns:
+        What stands in ``cell.json``. ``status`` is ``done``, ``diverged``, or ``failed`` with
+        ``reason``; ``int8`` is None, with ``int8_reason``, where int8 failed.
+
+    Raises:
+        InterruptedRunError: Ctrl-C or SIGTERM.
+    """
+    path = cell_path(folder, cell)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told: dict[str, Any] = {
+        "name": cell.name,
+        "arm": cell.arm,
+        "loops": cell.loops,
+        "seed": cell.seed,
+    }
+    model = path.with_name("model.pt")
+    try:
+        trained = train(
+            task,
+            design.model_config(task, cell),
+            design.train_config(cell),
+            model,
+            threads=threads,
+            resume=state_path(model).exists() and not model.exists(),
+            force=True,
+        )
+        told |= _trained(trained) | {"stability": trained.stability}
+        told |= _deployed(task, model, quantize, design)
+        told["status"] = "done"
+    except InterruptedRunError:
+        raise
+    except DivergedError as error:
+        told |= {"status": "diverged", "reason": error.message}
+    except LoopedgeError as error:
+        told |= {"status": "failed", "reason": error.message}
+    told["gradient_norm_max"] = _largest_gradient(model)
+    write_text_atomic(path, json.dumps(told, indent=2) + "\n")
+    return told
+
+
+def _trained(result: TrainResult) -> dict[str, Any]:
+    return {
+        "validation": result.validation,
+        "test": result.test,
+        "baselines": result.baselines,
+        "parameters": result.parameters,
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "train_seconds": round(result.seconds, 2),
+    }
+
+
+def _deployed(task: Task, model: Path, quantize: Quantize, design: Design) -> dict[str, Any]:
+    """Export and quantize a model; judge the int8 file as the float model was judged."""
+    exported, lower = model.with_name("model.onnx"), model.with_name("model.int8.onnx")
+    export(model, exported, force=True)
+    session = Session(exported, threads=1)
+    names = list(session.inputs)
+    samples = model.with_name("calibration.npz")
+    np.savez(samples, **task.batch("train", CALIBRATED, 0).feeds(names))  # type: ignore[arg-type]
+    try:
+        quantize(exported, lower, samples)
+    except LoopedgeError as error:
+        return {"int8": None, "int8_reason": error.message}
+    finally:
+        samples.unlink()
+    most = int(design.train.get("samples") or 1024)
+    return {"int8": _judge(task, lower, most), "int8_reason": None}
+
+
+def _judge(task: Task, path: Path, samples: int) -> Metrics:
+    session = Session(path, threads=1)
+    names, output = list(session.inputs), session.output_names[0]
+    return task.metrics(
+        total(
+            task.tally(session.run(batch.feeds(names))[output], batch.targets)
+            for batch in task.evaluation("test", BATCH_SIZE, samples)
+        )
+    )
+
+
+def _largest_gradient(model: Path) -> float | None:
+    """Return the largest gradient norm of a run, as its metrics tell."""
+    path = metrics_path(model)
+    if not path.exists():
+        return None
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return max((line["gradient_norm_max"] for line in lines), default=None)

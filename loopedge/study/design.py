@@ -1,0 +1,140 @@
+"""What a pilot compares: arms, loop counts, seeds, with everything else equal."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loopedge.data.task import Task
+from loopedge.errors import InputError
+from loopedge.model.config import LoopedConfig
+from loopedge.study.statistics import MOST_SEEDS
+from loopedge.trainer.config import TrainConfig, make_model_config, make_train_config
+
+__all__ = ["ARMS", "Cell", "Design", "make_design"]
+
+ARMS = {"looped": "none", "constant": "constant", "timestep": "sinusoidal", "untied": "none"}
+"""Name of an arm, and its `LoopedConfig.timestep`.
+
+``constant`` has the norms and gates of ``timestep``, equal in every iteration: the fair control.
+``untied`` gives each iteration a layer of its own: the same depth, its weights r times.
+"""
+
+MOST_CELLS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One training of the pilot."""
+
+    arm: str
+    loops: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.arm}-r{self.loops}-s{self.seed}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Design:
+    """Arms, loop counts and seeds, and the options that all runs share.
+
+    Args:
+        arms: Of `ARMS`, in the order in which they are told.
+        loops: Ascending.
+        seeds: Number of seeds, from ``first_seed`` on.
+        first_seed: The first one.
+        model: Fields of `LoopedConfig`, the same for all.
+        train: Options of `TrainConfig`, the same for all.
+    """
+
+    arms: tuple[str, ...]
+    loops: tuple[int, ...]
+    seeds: int
+    first_seed: int
+    model: dict[str, Any]
+    train: dict[str, Any]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All runs, seed by seed: a pilot that is stopped early has whole comparisons."""
+        return [
+            Cell(arm=arm, loops=loops, seed=seed)
+            for seed in range(self.first_seed, self.first_seed + self.seeds)
+            for loops in self.loops
+            for arm in self.arms
+        ]
+
+    def model_config(self, task: Task, cell: Cell) -> LoopedConfig:
+        """Return the configuration of a run's model.
+
+        Raises:
+            InputError: A field is out of bounds.
+        """
+        fields = {**self.model, "timestep": ARMS[cell.arm], "loops": cell.loops}
+        if cell.arm == "untied":
+            fields |= {"layers": fields.get("layers", 1) * cell.loops, "loops": 1}
+        return make_model_config(task, **fields)
+
+    def train_config(self, cell: Cell) -> TrainConfig:
+        """Return the options of a run.
+
+        Raises:
+            InputError: An option is out of bounds.
+        """
+        return make_train_config(**self.train, seed=cell.seed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "arms": list(self.arms),
+            "loops": list(self.loops),
+            "seeds": self.seeds,
+            "first_seed": self.first_seed,
+            "model": self.model,
+            "train": self.train,
+        }
+
+
+def make_design(
+    task: Task,
+    *,
+    arms: Sequence[str],
+    loops: Sequence[int],
+    seeds: int,
+    first_seed: int = 0,
+    model: dict[str, Any],
+    train: dict[str, Any],
+) -> Design:
+    """Return a design all of whose models and runs can be built.
+
+    Raises:
+        InputError: An arm is unknown or named twice, a count is out of bounds, or a field is.
+    """
+    for arm in arms:
+        if arm not in ARMS:
+            raise InputError(f"arm {arm!r} is not known", hint=f"--arms {','.join(ARMS)}")
+    if not arms or len(set(arms)) != len(arms):
+        raise InputError(f"arms {','.join(arms) or 'none'}: each must be named once")
+    if not loops or min(loops) < 1 or len(set(loops)) != len(loops):
+        raise InputError(
+            f"loops {','.join(map(str, loops)) or 'none'}: different counts from 1 are needed",
+            hint="--loops 1,4,8",
+        )
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise InputError(f"seeds is {seeds}, allowed 1 to {MOST_SEEDS}", hint="--seeds 3")
+    design = Design(
+        arms=tuple(arms),
+        loops=tuple(sorted(loops)),
+        seeds=seeds,
+        first_seed=first_seed,
+        model=model,
+        train=train,
+    )
+    if len(design.cells) > MOST_CELLS:
+        raise InputError(f"the pilot has {len(design.cells)} runs, at most {MOST_CELLS} are made")
+    for cell in design.cells:
+        design.model_config(task, cell)
+        design.train_config(cell)
+    return design
