@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
@@ -47,6 +47,7 @@ class World:
     size: int = 1
     device: torch.device = CPU
     sharding: Sharding = "replicated"
+    _replicas: list[DistributedDataParallel] = field(default_factory=list, repr=False)
 
     @property
     def is_first(self) -> bool:
@@ -66,7 +67,20 @@ class World:
             shard(model)
             return model
         places = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=places)
+        replica = DistributedDataParallel(model, device_ids=places)
+        self._replicas.append(replica)
+        return replica
+
+    def leave(self) -> None:
+        """Leave the processes, with DDP's references to them dropped.
+
+        Its reducer is C++ and keeps Python's lock while it is freed. Were the last reference to the
+        process group its own, it would wait for gloo's threads, and one that still has to free a
+        tensor waits for that lock: a deadlock that every hundredth run met.
+        """
+        dist.destroy_process_group()
+        for replica in self._replicas:
+            del replica.reducer, replica.logger, replica.process_group
 
     def unsynchronised(
         self, module: nn.Module, *, when: bool
@@ -163,7 +177,7 @@ def open_world(device: str = "cpu", sharding: Sharding = "replicated") -> Iterat
     try:
         yield world
     finally:
-        dist.destroy_process_group()
+        world.leave()
 
 
 def _device(name: str, local_rank: int) -> torch.device:
