@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from loopedge.data.metrics import Tally, total
 from loopedge.data.task import Batch
-from loopedge.errors import InputError, LoopedgeError, ProviderError
+from loopedge.errors import InputError, LoopedgeError, LostWorkerError, ProviderError
 from loopedge.model.transformer import LoopedTransformer
 
 __all__ = ["Sharding", "World", "is_first_process", "open_world"]
@@ -27,8 +27,15 @@ CPU = torch.device("cpu")
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it takes them for lost."""
 
-LOST_SIGNS = ("connection closed", "connection reset", "broken pipe", "timed out", "nccl", "gloo")
-"""What PyTorch's communication says when a process is gone."""
+LOST_SIGNS = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "broken pipe",
+    "timed out",
+    "timeout",
+    "nccl",
+)
+"""What PyTorch's communication says when a process is gone; gloo says all but the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +166,7 @@ def open_world(device: str = "cpu", sharding: Sharding = "replicated") -> Iterat
 
     Raises:
         InputError: The device is not known, or one process is to be sharded.
+        LostWorkerError: Another process is gone, or has never come.
         ProviderError: There is no CUDA device, or too few.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -172,12 +180,19 @@ def open_world(device: str = "cpu", sharding: Sharding = "replicated") -> Iterat
     if size == 1:
         yield world
         return
-    backend = "gloo" if place.type == "cpu" else "nccl"
-    dist.init_process_group(backend, timeout=TIMEOUT)
     try:
-        yield world
-    finally:
-        world.leave()
+        dist.init_process_group("gloo" if place.type == "cpu" else "nccl", timeout=TIMEOUT)
+        try:
+            yield world
+        finally:
+            world.leave()
+    except RuntimeError as error:
+        if not world.is_lost(error):
+            raise
+        raise LostWorkerError(
+            f"another of the {size} processes of the run was lost, or has not come",
+            hint="the same command; with --resume, if a state stands beside the target",
+        ) from error
 
 
 def _device(name: str, local_rank: int) -> torch.device:
