@@ -185,9 +185,7 @@ def _finish(
     return result
 
 
-def _write(
-    loop: TrainingLoop, best: dict[str, torch.Tensor], target: Path, *, force: bool
-) -> None:
+def _write(loop: TrainingLoop, best: dict[str, torch.Tensor], target: Path, *, force: bool) -> None:
     write_model(loop.model.config, best, loop.task, target, force=force)
     loop.checkpoint_path.unlink(missing_ok=True)
     loop.best_path.unlink(missing_ok=True)

@@ -27,6 +27,8 @@ CPU = torch.device("cpu")
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it takes them for lost."""
 
+TORCHRUN = "torchrun --nproc-per-node 2 -m loopedge train"
+
 LOST_SIGNS = (
     "connection closed by peer",
     "connection reset by peer",
@@ -165,7 +167,8 @@ def open_world(device: str = "cpu", sharding: Sharding = "replicated") -> Iterat
         sharding: As `World`.
 
     Raises:
-        InputError: The device is not known, or one process is to be sharded.
+        InputError: The device is not known, one process is to be sharded, or the environment does
+            not say where the others are.
         LostWorkerError: Another process is gone, or has never come.
         ProviderError: There is no CUDA device, or too few.
     """
@@ -174,14 +177,14 @@ def open_world(device: str = "cpu", sharding: Sharding = "replicated") -> Iterat
     if sharding == "sharded" and size == 1:
         raise InputError(
             "one process has nothing to share its weights with",
-            hint="torchrun --nproc-per-node 2 -m loopedge train ... --sharding sharded",
+            hint=f"{TORCHRUN} ... --sharding sharded",
         )
     world = World(rank=rank, size=size, device=place, sharding=sharding)
     if size == 1:
         yield world
         return
     try:
-        dist.init_process_group("gloo" if place.type == "cpu" else "nccl", timeout=TIMEOUT)
+        _join(place)
         try:
             yield world
         finally:
@@ -192,6 +195,15 @@ def open_world(device: str = "cpu", sharding: Sharding = "replicated") -> Iterat
         raise LostWorkerError(
             f"another of the {size} processes of the run was lost, or has not come",
             hint="the same command; with --resume, if a state stands beside the target",
+        ) from error
+
+
+def _join(place: torch.device) -> None:
+    try:
+        dist.init_process_group("gloo" if place.type == "cpu" else "nccl", timeout=TIMEOUT)
+    except ValueError as error:
+        raise InputError(
+            " ".join(str(error).split()), hint=f"{TORCHRUN} ... starts all processes"
         ) from error
 
 

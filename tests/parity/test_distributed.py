@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import torch
 
+from loopedge.errors import InputError
 from loopedge.model.checkpoint import load_checkpoint
+from loopedge.trainer.world import open_world
 from tests.parity.processes import CONTEXT, LIMIT, Ended, Fault, free_port, run, start
 
 STEPS = 12
@@ -22,6 +24,7 @@ SORTING = (
     "train sorting --length 4 --vocab 6 --d-model 16 --heads 2 --loops 3 --batch-size 12 --samples 64 "
     f"--steps {STEPS} --evaluate-every 4 --checkpoint-every 4"
 ).split()
+SMALL = ("--d-model", 16, "--heads", 2, "--loops", 2, "--batch-size", 4)
 AVERAGED = (*SORTING, "--ema", 0.9, "--accumulate", 2)
 SHARDED = ("--sharding", "sharded")
 
@@ -56,10 +59,10 @@ def done(ended: list[Ended]) -> None:
 
 
 def error_lines(ended: list[Ended]) -> list[str]:
-    """Return the errors that the processes told; hints and PyTorch's own warnings are left out."""
+    """Return the errors that the processes told; PyTorch's C++ log is left out."""
     lines = [line for one in ended for line in one.err.splitlines()]
     assert not any(line.startswith("Traceback") for line in lines), lines
-    return [line for line in lines if not line.startswith(("hint: ", "[W"))]
+    return [line for line in lines if line.startswith("error: ")]
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +219,19 @@ def test_bad_input_is_told_once(tmp_path: Path, words: tuple[object, ...], said:
     assert list(tmp_path.glob("m*")) == []
 
 
+def test_a_place_that_is_told_in_part_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with (
+        pytest.raises(InputError, match="environment variable RANK expected") as caught,
+        open_world(),
+    ):
+        pass
+    assert str(caught.value.hint).startswith("torchrun ")
+
+
 def test_one_process_has_nothing_to_shard(tmp_path: Path) -> None:
     ended = run(tmp_path, *SORTING, *SHARDED, "-o", tmp_path / "m.pt", size=1)
     assert ended[0].code == 2
@@ -223,9 +239,8 @@ def test_one_process_has_nothing_to_shard(tmp_path: Path) -> None:
 
 
 def test_a_divergence_is_told_once(tmp_path: Path) -> None:
-    size = "--d-model 16 --heads 2 --loops 2 --steps 60 --batch-size 4 --lr 10 --quiet".split()
-    words = ("train", "edit-distance", "--length", 4, *size, "-o", tmp_path / "m.pt")
-    ended = run(tmp_path, *words)
+    words = ("train", "edit-distance", "--length", 4, *SMALL, "--steps", 60, "--lr", 10)
+    ended = run(tmp_path, *words, "--quiet", "-o", tmp_path / "m.pt")
     assert [one.code for one in ended] == [1, 1]
     (line,) = error_lines(ended)
     assert "training diverged at step" in line
@@ -236,8 +251,8 @@ def test_fewer_samples_than_processes(tmp_path: Path, sharding: str) -> None:
     data = tmp_path / "data.csv"
     rows = [f"{20 + 5 * math.sin(row / 3):.4f}" for row in range(120)]
     data.write_text("\n".join(["sales", *rows]) + "\n")
-    size = "--d-model 16 --heads 2 --loops 2 --steps 4 --batch-size 4 --samples 1".split()
-    words = ("train", "series", data, "--target", "sales", "--context", 8, "--horizon", 2, *size)
+    columns = ("--target", "sales", "--context", 8, "--horizon", 2)
+    words = ("train", "series", data, *columns, *SMALL, "--steps", 4, "--samples", 1)
     done(run(tmp_path, *words, "--quiet", "-o", tmp_path / "one.pt", size=1))
     shared = ("--sharding", sharding, "--quiet", "-o", tmp_path / "two.pt")
     done_two = run(tmp_path, *words, *shared)
@@ -266,7 +281,6 @@ def _leave(rank: int, port: int, folder: Path) -> None:
     from loopedge.data.sorting import SortingTask
     from loopedge.model.transformer import LoopedTransformer
     from loopedge.trainer.config import make_model_config
-    from loopedge.trainer.world import open_world
 
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     os.environ.update(place, RANK=str(rank))
