@@ -173,7 +173,7 @@ def sink(*, json: bool = False, quiet: bool = False, debug: bool = False) -> Ite
 
 def speaks() -> bool:
     """Tell whether this process tells what all of a run on this machine find."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    return os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")) == "0"
 
 
 def print_error(message: str, hint: str | None = None) -> None:

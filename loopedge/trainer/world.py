@@ -85,7 +85,7 @@ class World:
 
         Its reducer is C++ and keeps Python's lock while it is freed. Were the last reference to the
         process group its own, it would wait for gloo's threads, and one that still has to free a
-        tensor waits for that lock: a deadlock that every hundredth run met.
+        tensor waits for that lock: a deadlock that some runs met at their end.
         """
         dist.destroy_process_group()
         for replica in self._replicas:

@@ -318,7 +318,7 @@ def test_torchrun_trains_and_prints_once(tmp_path: Path, whole: Path) -> None:
 @pytest.mark.slow
 def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     """With ``kill -9`` from outside, wherever the run is."""
-    often = ("--steps", 300, "--evaluate-every", 50, "--checkpoint-every", 50)
+    often = ("--steps", 150, "--evaluate-every", 30, "--checkpoint-every", 30)
     words = (*AVERAGED, "--dropout", 0.2, *often, "--quiet")
     done(run(tmp_path, *words, "-o", tmp_path / "whole.pt", size=1))
     target = tmp_path / "parts.pt"
