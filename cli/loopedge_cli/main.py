@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from loopedge import __version__
 from loopedge_cli import commands
 from loopedge_cli.exits import ExitCode
-from loopedge_cli.output import print_error
+from loopedge_cli.output import print_error, speaks
 
 __all__ = ["app", "main"]
 
@@ -46,7 +46,8 @@ class OneLineGroup(TyperGroup):
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except USAGE_ERROR as error:
             path = error.ctx.command_path if error.ctx else PROGRAM
-            print_error(error.format_message(), f"{path} --help")
+            if speaks():
+                print_error(error.format_message(), f"{path} --help")
             code = int(ExitCode.BAD_INPUT)
         except typer.Abort:
             code = int(ExitCode.INTERRUPTED)

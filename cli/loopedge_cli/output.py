@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from loopedge.errors import InputError, LoopedgeError, MissingExtraError
+from loopedge.errors import (
+    DivergedError,
+    InputError,
+    InterruptedRunError,
+    LoopedgeError,
+    MissingExtraError,
+)
 from loopedge_cli.exits import ExitCode, exit_code
 
 if TYPE_CHECKING:
@@ -32,6 +38,7 @@ __all__ = [
     "Result",
     "print_error",
     "sink",
+    "speaks",
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -42,6 +49,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing target.")]
 
 PIPE_WIDTH = 140  # rich takes 80 columns where there is no terminal, and cuts tables to fit
+SHARED = (InputError, InterruptedRunError, DivergedError)
+"""Errors that are the same in all processes of a run: one tells them."""
 EXTRA_OF = {"torch": "train", "onnxscript": "train"}
 """Packages that the base install leaves out, and the extra that brings them."""
 
@@ -157,9 +166,14 @@ def sink(*, json: bool = False, quiet: bool = False, debug: bool = False) -> Ite
         if debug:
             traceback.print_exc(file=sys.stderr)
         told = _explain(error)
-        if os.environ.get("RANK", "0") == "0" or not isinstance(told, InputError):
-            print_error(told.message, told.hint)  # bad input is the same in all processes of a run
+        if speaks() or not isinstance(told, SHARED):
+            print_error(told.message, told.hint)
         raise typer.Exit(exit_code(told)) from None
+
+
+def speaks() -> bool:
+    """Tell whether this process tells what all of a run on this machine find."""
+    return os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")) == "0"
 
 
 def print_error(message: str, hint: str | None = None) -> None:

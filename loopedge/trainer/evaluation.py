@@ -19,7 +19,8 @@ def evaluate(
     """Return the task's metrics on a split, in float32; the model's mode is left as it was.
 
     Args:
-        model: A `LoopedTransformer`, wrapped or not.
+        model: A `LoopedTransformer`, sharded or not. Not its DDP wrapper: that one sends buffers before
+            each forward pass, and hangs where one of the processes has no samples.
         task: Gives the samples and their score.
         split: Which part.
         samples: Most samples.

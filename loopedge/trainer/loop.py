@@ -158,21 +158,21 @@ class TrainingLoop:
     def _evaluate(self, made: Step, progress: Progress | None) -> None:
         """Score the validation split, remember the best weights, write a line."""
         average = self.stepper.average
-        judged = self.stepper.module if average is None else average.model
+        judged = self.model if average is None else average.model
         metrics = evaluate(judged, self.task, "validation", self.config.samples, self.world)
         if self._is_better(metrics):
-            self.best, self.stale = self.weights(), 0
-            self.best_metrics, self.best_step = metrics, self.step
-            if self.world.is_first:
-                write_model(self.model.config, self.best, self.task, self.best_path, force=True)
+            best = self.best = self.weights()
+            self.best_metrics, self.best_step, self.stale = metrics, self.step, 0
+            self.world.on_first(
+                lambda: write_model(self.model.config, best, self.task, self.best_path, force=True)
+            )
         else:
             self.stale += 1
         if self.world.is_first and not self.world.is_sharded:
             batch = next(iter(self.task.evaluation("validation", PROBED, PROBED)))
             device = self.world.device
             self.stability = measure_stability(self.model, self.objective, batch, device)
-        if self.world.is_first:
-            self.log.write(self._record(made, metrics))
+        self.world.on_first(lambda: self.log.write(self._record(made, metrics)))
         self._norms.clear()
         if progress is not None:
             progress.evaluated(self.step, metrics)
@@ -202,8 +202,8 @@ class TrainingLoop:
 
     def _checkpoint(self, stop: StopRequest) -> None:
         """Save the state where it is due, or where the run is asked to end."""
-        asked = self.world.any(stop.asked)
         self._whole = True
+        asked = self.world.any(stop.asked)
         interval = self.config.checkpoint_interval
         done = self.step >= self.config.steps
         if interval and not done and (asked or self.step % interval == 0):
@@ -213,10 +213,8 @@ class TrainingLoop:
 
     def _save(self) -> None:
         """Save the state; sharded weights are gathered, for which every process is needed."""
-        if self.world.is_first or self.world.is_sharded:
-            state = self._state()
-            if self.world.is_first:
-                save_state(self.checkpoint_path, state)
+        gathered = self._state() if self.world.is_sharded else None
+        self.world.on_first(lambda: save_state(self.checkpoint_path, gathered or self._state()))
 
     def _state(self) -> RunState:
         average = self.stepper.average

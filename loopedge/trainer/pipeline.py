@@ -167,15 +167,14 @@ def _finish(
     """Judge the best model, write it, and drop what only an unfinished run needs."""
     task, world, samples = loop.task, loop.world, loop.config.samples
     best = loop.use_best()
-    module = loop.stepper.module
     result = TrainResult(
         path=str(target),
         metrics_path=str(loop.log.path),
         task=task.name,
         metric=task.metric,
-        validation=evaluate(module, task, "validation", samples, world),
-        test=evaluate(module, task, "test", samples, world),
-        baselines=world.on_first(lambda: task.baselines("test", samples)),
+        validation=evaluate(loop.model, task, "validation", samples, world),
+        test=evaluate(loop.model, task, "test", samples, world),
+        baselines=task.baselines("test", samples),  # in every process: none waits for another
         parameters=sum(parameter.numel() for parameter in loop.model.parameters()),
         loops=loop.model.config.loops,
         steps=loop.step,
@@ -188,11 +187,14 @@ def _finish(
         seconds=loop.seconds,
         tokens_per_second=loop.tokens / max(loop.seconds, 1e-9),
     )
-    if world.is_first:
-        write_model(loop.model.config, best, task, target, force=force)
-        loop.checkpoint_path.unlink(missing_ok=True)
-        loop.best_path.unlink(missing_ok=True)
+    world.on_first(lambda: _write(loop, best, target, force=force))
     return result
+
+
+def _write(loop: TrainingLoop, best: dict[str, torch.Tensor], target: Path, *, force: bool) -> None:
+    write_model(loop.model.config, best, loop.task, target, force=force)
+    loop.checkpoint_path.unlink(missing_ok=True)
+    loop.best_path.unlink(missing_ok=True)
 
 
 def _check_files(target: Path, *, resume: bool, force: bool) -> None:

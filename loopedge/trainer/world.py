@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from loopedge.data.metrics import Tally, total
 from loopedge.data.task import Batch
-from loopedge.errors import InputError, LoopedgeError, ProviderError
+from loopedge.errors import InputError, LoopedgeError, LostWorkerError, ProviderError
 from loopedge.model.transformer import LoopedTransformer
 
 __all__ = ["Sharding", "World", "is_first_process", "open_world"]
@@ -27,8 +27,17 @@ CPU = torch.device("cpu")
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others before it takes them for lost."""
 
-LOST_SIGNS = ("connection closed", "connection reset", "broken pipe", "timed out", "nccl", "gloo")
-"""What PyTorch's communication says when a process is gone."""
+TORCHRUN = "torchrun --nproc-per-node 2 -m loopedge train"
+
+LOST_SIGNS = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "broken pipe",
+    "timed out",
+    "timeout",
+    "nccl",
+)
+"""What PyTorch's communication says when a process is gone; gloo says all but the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +56,7 @@ class World:
     size: int = 1
     device: torch.device = CPU
     sharding: Sharding = "replicated"
+    _replicas: list[DistributedDataParallel] = field(default_factory=list, repr=False)
 
     @property
     def is_first(self) -> bool:
@@ -66,7 +76,20 @@ class World:
             shard(model)
             return model
         places = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=places)
+        replica = DistributedDataParallel(model, device_ids=places)
+        self._replicas.append(replica)
+        return replica
+
+    def leave(self) -> None:
+        """Leave the processes, with DDP's references to them dropped.
+
+        Its reducer is C++ and keeps Python's lock while it is freed. Were the last reference to the
+        process group its own, it would wait for gloo's threads, and one that still has to free a
+        tensor waits for that lock: a deadlock that some runs met at their end.
+        """
+        dist.destroy_process_group()
+        for replica in self._replicas:
+            del replica.reducer, replica.logger, replica.process_group
 
     def unsynchronised(
         self, module: nn.Module, *, when: bool
@@ -144,7 +167,9 @@ def open_world(device: str = "cpu", sharding: Sharding = "replicated") -> Iterat
         sharding: As `World`.
 
     Raises:
-        InputError: The device is not known, or one process is to be sharded.
+        InputError: The device is not known, one process is to be sharded, or the environment does
+            not say where the others are.
+        LostWorkerError: Another process is gone, or has never come.
         ProviderError: There is no CUDA device, or too few.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -152,18 +177,34 @@ def open_world(device: str = "cpu", sharding: Sharding = "replicated") -> Iterat
     if sharding == "sharded" and size == 1:
         raise InputError(
             "one process has nothing to share its weights with",
-            hint="torchrun --nproc-per-node 2 -m loopedge train ... --sharding sharded",
+            hint=f"{TORCHRUN} ... --sharding sharded",
         )
     world = World(rank=rank, size=size, device=place, sharding=sharding)
     if size == 1:
         yield world
         return
-    backend = "gloo" if place.type == "cpu" else "nccl"
-    dist.init_process_group(backend, timeout=TIMEOUT)
     try:
-        yield world
-    finally:
-        dist.destroy_process_group()
+        _join(place)
+        try:
+            yield world
+        finally:
+            world.leave()
+    except RuntimeError as error:
+        if not world.is_lost(error):
+            raise
+        raise LostWorkerError(
+            f"another of the {size} processes of the run was lost, or has not come",
+            hint="the same command; with --resume, if a state stands beside the target",
+        ) from error
+
+
+def _join(place: torch.device) -> None:
+    try:
+        dist.init_process_group("gloo" if place.type == "cpu" else "nccl", timeout=TIMEOUT)
+    except ValueError as error:
+        raise InputError(
+            " ".join(str(error).split()), hint=f"{TORCHRUN} ... starts all processes"
+        ) from error
 
 
 def _device(name: str, local_rank: int) -> torch.device:
