@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.data.metrics import Metrics, Tally
-from loopedge.data.task import Array, Batch, Split, Task, generator_of
+from loopedge.data.number_class import NumberClassTask
+from loopedge.data.task import Array, Batch, Split, generator_of
 from loopedge.errors import InputError
 
 __all__ = ["DELETE", "INSERT", "SUBSTITUTE", "EditDistanceTask", "draw_pairs", "edit_distances"]
@@ -25,7 +25,7 @@ SHORTER, LONGER = 3, 2
 """How much shorter or longer than ``length`` the second string may be."""
 
 
-class EditDistanceTask(Task):
+class EditDistanceTask(NumberClassTask):
     """Tell the edit distance of two strings.
 
     A sample is ``first | second <sep>``, padded on the left; its class is the distance with
@@ -84,22 +84,6 @@ class EditDistanceTask(Task):
             from_second + FIRST_LETTER,
         )
         return inputs
-
-    def tally(self, outputs: Array, targets: Array) -> Tally:
-        """Count right distances of logits (batch, classes), and add up how far off they are."""
-        error = np.abs(outputs.argmax(axis=-1) - targets).sum()
-        return super().tally(outputs, targets) | {"error": int(error)}
-
-    def metrics(self, tally: Tally) -> Metrics:
-        """Return ``accuracy`` and ``mean_abs_error``."""
-        return super().metrics(tally) | {"mean_abs_error": tally["error"] / tally["asked"]}
-
-    def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
-        """Score the most frequent distance of as many training pairs."""
-        seen = np.bincount(self.batch("train", samples, 0).targets, minlength=self.classes)
-        targets = np.concatenate([b.targets for b in self.evaluation(split, samples, samples)])
-        logits = np.broadcast_to(seen, (len(targets), self.classes))
-        return {"most_frequent": self.score(logits, targets)}
 
     def model_fields(self) -> dict[str, Any]:
         """Return the fields of a causal model that reads the last position."""
