@@ -17,6 +17,8 @@ __all__ = ["CountdownTask", "check_steps"]
 BLANK = 0
 STEP = 4
 """Tokens of a step: first operand, operation, second operand, result."""
+ROOM = 4
+"""The largest result, in units of the largest given number: with less, most steps subtract."""
 BASELINE_STREAM = 2**32
 """The step whose random stream the baseline draws from; no run has as many."""
 
@@ -25,17 +27,17 @@ class CountdownTask(Task):
     """Reach a target from given numbers with + - * /, each number used once.
 
     A sample is ``n1 .. nk target <blank> * 4 (k - 1)``; the model reads in both directions and
-    answers the steps ``a operation b result`` at the blanks, all at once. Tokens 1 .. largest are
+    answers the steps ``a operation b result`` at the blanks, all at once. Tokens 1 .. 4 largest are
     the numbers, the four operations come after them, 0 is the blank.
 
     Numbers are drawn uniformly and combined at random, which gives the target; all results are
-    whole, from 1 to ``largest``. The reference is the first solution in a fixed order, for a target
+    whole, from 1 to 4 times ``largest``. The reference is the first solution in a fixed order, for a target
     may be reached in many ways. An answer is scored as ``solved`` if its steps are right and reach
     the target with the given numbers, whether it is the reference or not.
 
     Args:
         numbers: Given numbers, 3 to 5.
-        largest: Number, 10 to 1000.
+        largest: Given number, 5 to 250.
         seed: Of the batches.
 
     Raises:
@@ -46,44 +48,45 @@ class CountdownTask(Task):
     metric = "solved"
     settings = ("numbers", "largest")
 
-    def __init__(self, *, numbers: int = 4, largest: int = 100, seed: int = 0) -> None:
+    def __init__(self, *, numbers: int = 4, largest: int = 25, seed: int = 0) -> None:
         if not 3 <= numbers <= 5:
             raise InputError(
                 f"countdown: numbers is {numbers}, allowed 3 to 5: six numbers have 2.8 million "
                 "ways to combine, too many to look for the reference"
             )
-        if not 10 <= largest <= 1000:
-            raise InputError(f"countdown: largest is {largest}, allowed 10 to 1000")
+        if not 5 <= largest <= 250:
+            raise InputError(f"countdown: largest is {largest}, allowed 5 to 250")
         self.numbers = numbers
         self.largest = largest
         self.seed = seed
-        self.vocab = 1 + largest + len(OPERATIONS)
+        self.limit = ROOM * largest
+        self.vocab = 1 + self.limit + len(OPERATIONS)
         self.sequence = numbers + 1 + STEP * (numbers - 1)
 
     def batch(self, split: Split, size: int, step: int) -> Batch:
         """Draw ``size`` problems."""
         generator = generator_of(self.seed, split, step)
         numbers = generator.integers(1, self.largest + 1, size=(size, self.numbers))
-        goal = random_steps(generator, numbers, self.largest)[:, -1, -1]
+        goal = random_steps(generator, numbers, self.limit)[:, -1, -1]
         inputs = np.full((size, self.sequence), BLANK, np.int64)
         inputs[:, : self.numbers] = numbers
         inputs[:, self.numbers] = goal
         targets = np.full_like(inputs, IGNORED)
-        steps = first_solution(numbers, goal, self.largest)
+        steps = first_solution(numbers, goal, self.limit)
         targets[:, self.numbers + 1 :] = self._tokens_of(steps)
         return Batch(inputs=inputs, targets=targets)
 
     def _tokens_of(self, steps: Array) -> Array:
         """Write steps (batch, numbers - 1, 4) as tokens (batch, 4 (numbers - 1))."""
         tokens = steps.copy()
-        tokens[:, :, 1] += self.largest + 1
+        tokens[:, :, 1] += self.limit + 1
         return tokens.reshape(len(steps), -1)
 
     def _steps_of(self, tokens: Array) -> Array:
         """Read steps back; a wrong kind of token becomes operation -1 or the number 0."""
         steps = tokens.reshape(len(tokens), -1, STEP).copy()
-        operation = steps[:, :, 1] - (self.largest + 1)
-        values = np.where(steps <= self.largest, steps, 0)
+        operation = steps[:, :, 1] - (self.limit + 1)
+        values = np.where(steps <= self.limit, steps, 0)
         values[:, :, 1] = np.where(operation >= 0, operation, -1)
         return values
 
@@ -92,7 +95,7 @@ class CountdownTask(Task):
         asked = slice(self.numbers + 1, None)
         reference = self._steps_of(targets[:, asked])
         answer = self._steps_of(outputs[:, asked].argmax(axis=-1))
-        solved = check_steps(answer, reference, self.largest)
+        solved = check_steps(answer, reference, self.limit)
         return super().tally(outputs, targets) | {"solved": int(solved.sum())}
 
     def metrics(self, tally: Tally) -> Metrics:
@@ -103,7 +106,7 @@ class CountdownTask(Task):
         """Score right steps drawn at random, whatever the target."""
         (batch,) = self.evaluation(split, samples, samples)
         generator = generator_of(self.seed, split, BASELINE_STREAM)
-        steps = random_steps(generator, batch.inputs[:, : self.numbers], self.largest)
+        steps = random_steps(generator, batch.inputs[:, : self.numbers], self.limit)
         answer = np.zeros_like(batch.inputs)
         answer[:, self.numbers + 1 :] = self._tokens_of(steps)
         logits = answer[:, :, None] == np.arange(self.vocab)
@@ -119,7 +122,7 @@ class CountdownTask(Task):
         }
 
 
-def check_steps(answer: Array, reference: Array, largest: int) -> Array:
+def check_steps(answer: Array, reference: Array, limit: int) -> Array:
     """Return which answers reach the target of their reference with the same numbers.
 
     The given numbers are the operands of the reference that are not results of its steps.
@@ -128,13 +131,13 @@ def check_steps(answer: Array, reference: Array, largest: int) -> Array:
         answer: int64 (batch, steps, 4): operand, operation, operand, result; 0 is no number, -1 no
             operation.
         reference: The same, a solution.
-        largest: Number.
+        limit: The largest number.
 
     Returns:
         bool (batch,).
     """
     sample = np.arange(len(answer))
-    free = np.zeros((len(answer), largest + 1), np.int64)  # how often each number may be used
+    free = np.zeros((len(answer), limit + 1), np.int64)  # how often each number may be used
     for operand in (0, 2):
         np.add.at(free, (sample[:, None], reference[:, :, operand]), 1)
     np.add.at(free, (sample[:, None], reference[:, :-1, 3]), -1)
@@ -143,8 +146,7 @@ def check_steps(answer: Array, reference: Array, largest: int) -> Array:
         for operand in (first, second):
             free[sample, operand] -= 1
             right &= (operand > 0) & (free[sample, operand] >= 0)
-        results = combine(first, second)
-        known = np.take_along_axis(results, operation[:, None].clip(0), axis=1)[:, 0]
+        known = combine(first, second)[operation.clip(0), sample]
         right &= (operation >= 0) & (result > 0) & (result == known)
         free[sample, result] += 1
     return right

@@ -17,8 +17,10 @@ __all__ = ["SudokuTask", "draw_symmetries"]
 BLANK = 0
 POOL_STREAM = 2**32
 """The step whose random stream digs the pool of a split; no run has as many."""
+USUAL_BLANKS = {2: 8, 3: 45}
+"""By box edge."""
 MOST_BLANKS = {2: 12, 3: 55}
-"""By box edge: 7 of 10 random 4x4 grids, and 9 of 10 at 9x9, have one solution with so many blank."""
+"""By box edge: so many cells 7 of 10 random grids can lose at 4x4, and 9 of 10 at 9x9."""
 
 
 class SudokuTask(Task):
@@ -30,7 +32,7 @@ class SudokuTask(Task):
     digits renamed, rows exchanged within bands, columns within stacks, bands, stacks, transposition.
 
     Args:
-        blanks: Blank cells, 1 to 55 (12 at 4x4).
+        blanks: Blank cells, 1 to 55 (12 at 4x4); default: 45 (8 at 4x4).
         box: Edge of a box: 3 gives 9x9, 2 gives 4x4.
         puzzles: In the pool of each split, 1 to 100000.
         seed: Of pools and batches.
@@ -43,9 +45,12 @@ class SudokuTask(Task):
     metric = "sequence_accuracy"
     settings = ("blanks", "box", "puzzles")
 
-    def __init__(self, *, blanks: int, box: int = 3, puzzles: int = 2000, seed: int = 0) -> None:
+    def __init__(
+        self, *, blanks: int | None = None, box: int = 3, puzzles: int = 2000, seed: int = 0
+    ) -> None:
         if box not in MOST_BLANKS:
             raise InputError(f"sudoku: box is {box}, allowed 2 (4x4) and 3 (9x9)")
+        blanks = USUAL_BLANKS[box] if blanks is None else blanks
         if not 1 <= blanks <= MOST_BLANKS[box]:
             raise InputError(
                 f"sudoku: blanks is {blanks}, allowed 1 to {MOST_BLANKS[box]} with box {box}: "

@@ -178,9 +178,14 @@ class Task(abc.ABC):
 
 
 HOMES = {
+    "countdown": "loopedge.data.countdown:CountdownTask",
     "edit-distance": "loopedge.data.edit_distance:EditDistanceTask",
+    "in-context-linear": "loopedge.data.in_context:LinearInContextTask",
+    "in-context-trees": "loopedge.data.in_context:TreeInContextTask",
+    "lcs": "loopedge.data.lcs:LcsTask",
     "series": "loopedge.data.series:SeriesTask",
     "sorting": "loopedge.data.sorting:SortingTask",
+    "sudoku": "loopedge.data.sudoku:SudokuTask",
 }
 """Where the tasks live that a description can name."""
 
