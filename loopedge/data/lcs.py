@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.data.number_class import NumberClassTask
+from loopedge.data.string_pairs import StringPairTask
 from loopedge.data.task import Array, Batch, Split, generator_of
 from loopedge.errors import InputError
 
@@ -16,7 +16,7 @@ __all__ = ["LcsTask", "lcs_lengths"]
 BAR, SEPARATOR, FIRST_LETTER = 0, 1, 2
 
 
-class LcsTask(NumberClassTask):
+class LcsTask(StringPairTask):
     """Tell the length of the longest common subsequence of two strings.
 
     A sample is ``first | second <sep>``; both strings have ``length`` letters, each drawn
@@ -25,6 +25,8 @@ class LcsTask(NumberClassTask):
     Args:
         length: Letters of each string, 2 to 1000.
         letters: Size of the alphabet, 2 to 1000.
+        prefixes: Ask at each letter of the second string for the length so far, too: more to learn
+            from in a sample. `metric` judges the whole strings all the same.
         seed: Of the batches.
 
     Raises:
@@ -32,15 +34,16 @@ class LcsTask(NumberClassTask):
     """
 
     name = "lcs"
-    settings = ("length", "letters")
+    settings = ("length", "letters", "prefixes")
 
-    def __init__(self, *, length: int, letters: int = 4, seed: int = 0) -> None:
+    def __init__(
+        self, *, length: int, letters: int = 4, prefixes: bool = False, seed: int = 0
+    ) -> None:
         if not 2 <= length <= 1000:
             raise InputError(f"lcs: length is {length}, allowed 2 to 1000")
         if not 2 <= letters <= 1000:
             raise InputError(f"lcs: letters is {letters}, allowed 2 to 1000")
-        self.length = length
-        self.letters = letters
+        self.length, self.letters, self.prefixes = length, letters, prefixes
         self.seed = seed
         self.sequence = 2 * length + 2
         self.classes = length + 1
@@ -53,21 +56,22 @@ class LcsTask(NumberClassTask):
         inputs[:, : self.length] = first + FIRST_LETTER
         inputs[:, self.length + 1 : -1] = second + FIRST_LETTER
         inputs[:, -1] = SEPARATOR
-        return Batch(inputs=inputs, targets=lcs_lengths(first, second))
+        whole = np.full(size, self.length)
+        return Batch(inputs=inputs, targets=self.answers(lcs_lengths(first, second), whole))
 
     def model_fields(self) -> dict[str, Any]:
         """Return the fields of a causal model that reads the last position."""
         return {
             "vocab_size": FIRST_LETTER + self.letters,
             "outputs": self.classes,
-            "read": "last",
+            "read": "all" if self.prefixes else "last",
             "causal": True,
             "max_length": self.sequence,
         }
 
 
 def lcs_lengths(first: Array, second: Array) -> Array:
-    """Return the lengths of the longest common subsequences of many pairs at once.
+    """Return the longest common subsequences of strings and all prefixes of others, many at once.
 
     One row of the table of every pair per step. An entry is the largest of its upper neighbour, its
     left neighbour, and, where the letters agree, the entry before both plus one; the left
@@ -78,7 +82,7 @@ def lcs_lengths(first: Array, second: Array) -> Array:
         second: int (batch, length2), letters.
 
     Returns:
-        int64 (batch,).
+        int64 (batch, length2 + 1): at j the length for the first j letters of the second string.
     """
     pairs, width = second.shape
     row = np.zeros((pairs, width + 1), np.int64)
@@ -86,5 +90,4 @@ def lcs_lengths(first: Array, second: Array) -> Array:
         same = second == first[:, i, None]
         entry = np.maximum(row[:, 1:], row[:, :-1] + same)
         row[:, 1:] = np.maximum.accumulate(entry, axis=1)
-    lengths: Array = row[:, -1]
-    return lengths
+    return row

@@ -45,8 +45,17 @@ class LoopedConfig(BaseModel):
     positions: Literal["learned", "rotary", "none"] = "learned"
     timestep: Literal["none", "constant", "sinusoidal", "learned"] = "sinusoidal"
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    gate_init: float = Field(
+        default=0.0,
+        ge=-10,
+        le=10,
+        description="Where the gates of a timestep encoding start; the paper's module: 0.",
+    )
     init_std: float = Field(
-        default=0.02, gt=0, le=1, description="Of linears and embeddings; the paper's module: 0.02."
+        default=0.02, gt=0, le=1, description="Of the initial weights; the paper's module: 0.02."
+    )
+    embedding_std: float | None = Field(
+        default=None, gt=0, le=10, description="Of what reads the inputs; default: init_std."
     )
 
     @model_validator(mode="after")

@@ -20,6 +20,8 @@ from loopedge.model.timestep import (
 __all__ = ["LoopedTransformer"]
 
 ROTARY_BASE = 10_000.0
+READERS = ("embedding.weight", "position.weight", "input.weight")
+"""Weights that inputs meet first."""
 NORM_EPS = torch.finfo(torch.float32).eps  # what torch.nn.RMSNorm takes by default
 
 
@@ -124,6 +126,8 @@ class LoopedTransformer(LoopedModule):
         for name, parameter in self.named_parameters():
             if name.endswith(("attention.o.weight", "mlp.down.weight")):
                 nn.init.normal_(parameter, std=config.init_std / math.sqrt(2 * config.layers))
+            elif name in READERS and config.embedding_std is not None:
+                nn.init.normal_(parameter, std=config.embedding_std)
         # After `initialise`: the generator keeps PyTorch's own initialisation and its zero end.
         if config.timestep == "sinusoidal":
             self.timestep: nn.Module = SinusoidalTimestep(config)

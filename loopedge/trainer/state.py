@@ -90,7 +90,7 @@ def write_model(
     """
     model = LoopedTransformer(config)
     model.load_state_dict(weights)
-    save(model, path, task=task.describe(), force=force)
+    save(model, path, task=task.describe(), companions=task.companions(), force=force)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

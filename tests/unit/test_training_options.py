@@ -320,14 +320,32 @@ def test_a_device_that_is_not_there_is_told(tmp_path: Path) -> None:
         train(TASK, config, make_train_config(steps=1), tmp_path / "m.pt", sharding="sharded")
 
 
-def test_threads_are_put_back(tmp_path: Path) -> None:
+def test_threads_are_set_and_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
     before = torch.get_num_threads()
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
     config = make_model_config(TASK, d_model=16, heads=2)
-    train(TASK, config, make_train_config(steps=1, samples=8), tmp_path / "m.pt", threads=2)
-    assert torch.get_num_threads() == before
+    train(TASK, config, make_train_config(steps=1, samples=8), tmp_path / "m.pt", threads=3)
+    assert told == [3, before]
 
 
 def test_init_std_scales_the_matrices() -> None:
     for std in (0.02, 0.2):
         weights = make_model(init_std=std).state_dict()["core_layers.0.mlp.up.weight"]
         assert float(weights.std()) == pytest.approx(std, rel=0.1)
+    state = make_model(init_std=0.05, embedding_std=0.5).state_dict()
+    assert float(state["embedding.weight"].std()) == pytest.approx(0.5, rel=0.2)
+    assert float(state["core_layers.0.mlp.up.weight"].std()) == pytest.approx(0.05, rel=0.1)
+
+
+@pytest.mark.parametrize("timestep", ["constant", "sinusoidal", "learned"])
+def test_gates_that_start_at_one_leave_the_model_as_it_is_without(timestep: str) -> None:
+    gated = make_model(timestep=timestep, gate_init=1.0)
+    plain = make_model(timestep="none")
+    state = {name: gated.state_dict()[name] for name in plain.state_dict()}
+    plain.load_state_dict(state)
+    ids = torch.from_numpy(TASK.batch("train", 2, 0).inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(as_tuple(gated(ids))[0], as_tuple(plain(ids))[0])
+        closed = as_tuple(make_model(timestep=timestep)(ids))[0]
+    assert not torch.allclose(closed, as_tuple(plain(ids))[0])

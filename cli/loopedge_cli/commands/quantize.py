@@ -24,8 +24,8 @@ def quantize(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Samples for static ranges: .npz, a folder of them, or the CSV file that the model "
-            "was trained on."
+            help="Samples for static ranges: .npz, a folder of them, or what the model was trained "
+            "on: its CSV file, text or JSON lines."
         ),
     ] = None,
     scheme: Annotated[

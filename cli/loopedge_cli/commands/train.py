@@ -32,10 +32,16 @@ class ModelOptions:
             MODEL, "Draw the loops of each step from this to --loops; default: always --loops."
         ),
     ] = None
+    mlp_ratio: Annotated[
+        float, _option(MODEL, "Hidden width of the MLP, as a multiple of --d-model.")
+    ] = 4.0
     timestep: Annotated[
         Literal["none", "constant", "sinusoidal", "learned"],
         _option(MODEL, "What tells an iteration from the next; constant is the fair control."),
     ] = "sinusoidal"
+    gate_init: Annotated[
+        float, _option(MODEL, "Where the gates start: 0 as in the paper, 1 as without gates.")
+    ] = 0.0
     positions: Annotated[
         Literal["learned", "rotary", "none"],
         _option(MODEL, "How positions are told; learned ones end at the trained length."),
@@ -46,6 +52,9 @@ class ModelOptions:
     init_std: Annotated[
         float, _option(MODEL, "Of the initial weights; the paper's is 0.02, at a width of 768.")
     ] = 0.02
+    embedding_std: Annotated[
+        float | None, _option(MODEL, "Of the weights that read the inputs; default: --init-std.")
+    ] = None
 
 
 class TrainOptions:
@@ -134,6 +143,8 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
         from loopedge.trainer.world import is_first_process
 
         task = command.task(values)
+        for note in task.notes:
+            output.note(f"note: {note}")
         result = train_model(
             task,
             make_model_config(task, **_chosen(ModelOptions, values)),

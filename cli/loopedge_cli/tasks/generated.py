@@ -10,14 +10,23 @@ if TYPE_CHECKING:
     from loopedge.data.task import Task
 
 
+Prefixes = Annotated[
+    bool, typer.Option("--prefixes", help="Ask for each prefix of the second string too.")
+]
+
+
 @task("edit-distance", loops=12, steps=5000, batch_size=64)
 def edit_distance(
-    *, length: Annotated[int, typer.Option(help="Letters of the strings.")] = 20, seed: int
+    *,
+    length: Annotated[int, typer.Option(help="Letters of the strings.")] = 20,
+    letters: Annotated[int, typer.Option(help="Letters of the alphabet, 3 to 26.")] = 26,
+    prefixes: Prefixes = False,
+    seed: int,
 ) -> "Task":
     """Tell the edit distance of two random strings (the paper's task)."""
     from loopedge.data.edit_distance import EditDistanceTask
 
-    return EditDistanceTask(length=length, seed=seed)
+    return EditDistanceTask(length=length, letters=letters, prefixes=prefixes, seed=seed)
 
 
 @task("lcs", loops=12, steps=5000, batch_size=64)
@@ -25,12 +34,13 @@ def lcs(
     *,
     length: Annotated[int, typer.Option(help="Letters of each string.")] = 20,
     letters: Annotated[int, typer.Option(help="Size of the alphabet.")] = 4,
+    prefixes: Prefixes = False,
     seed: int,
 ) -> "Task":
     """Tell the length of the longest common subsequence of two strings (the paper's task)."""
     from loopedge.data.lcs import LcsTask
 
-    return LcsTask(length=length, letters=letters, seed=seed)
+    return LcsTask(length=length, letters=letters, prefixes=prefixes, seed=seed)
 
 
 @task("sudoku", loops=16, steps=20000, batch_size=64)
