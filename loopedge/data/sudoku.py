@@ -1,6 +1,6 @@
 """Sudoku, generated: puzzles with one solution, at 9x9 and at 4x4.
 
-One of the tasks of Xu & Sato (2025, arXiv 2410.01405), who train on published puzzles.
+One of the tasks of Xu & Sato (2025, arXiv 2410.01405).
 """
 
 from typing import Any

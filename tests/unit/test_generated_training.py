@@ -40,7 +40,7 @@ MODEL = {
 
 def run(task: Task, target: Path, **options: Any) -> TrainResult:
     model = make_model_config(task, **MODEL)
-    config = {"steps": 100, "batch_size": 32, "samples": 64, "evaluate_every": 1, "lr": 5e-3}
+    config = {"steps": 100, "batch_size": 32, "samples": 64, "evaluate_every": 50, "lr": 5e-3}
     return train(task, model, make_train_config(**config | options), target)
 
 
@@ -48,10 +48,11 @@ def run(task: Task, target: Path, **options: Any) -> TrainResult:
 def test_the_loss_goes_down(tmp_path: Path, name: str) -> None:
     task = TASKS[name]
     check_task(task)
-    result = run(task, tmp_path / "model.pt", samples=16)
+    result = run(task, tmp_path / "model.pt", samples=16, evaluate_every=4)
     lines = Path(result.metrics_path).read_text().splitlines()
     losses = [json.loads(line)["train_loss"] for line in lines]
-    first, last = losses[10:20], losses[-10:]
+    # Those of the first steps are left out: such a start answers loudly and wrongly.
+    first, last = losses[2:7], losses[-5:]
     assert sum(last) < 0.95 * sum(first)
     assert set(result.test) == set(result.validation)
     assert all(set(scores) == set(result.test) for scores in result.baselines.values())
@@ -60,7 +61,7 @@ def test_the_loss_goes_down(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["in-context-linear", "in-context-trees"])
 def test_a_function_is_learned_from_its_points(tmp_path: Path, name: str) -> None:
-    result = run(TASKS[name], tmp_path / "model.pt", batch_size=64, evaluate_every=50)
+    result = run(TASKS[name], tmp_path / "model.pt", batch_size=64)
     assert result.test["last_mse"] < 0.6 * result.baselines["zero"]["last_mse"]
 
 
