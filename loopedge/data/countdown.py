@@ -31,9 +31,9 @@ class CountdownTask(Task):
     the numbers, the four operations come after them, 0 is the blank.
 
     Numbers are drawn uniformly and combined at random, which gives the target; all results are
-    whole, from 1 to 4 times ``largest``. The reference is the first solution in a fixed order, for a target
-    may be reached in many ways. An answer is scored as ``solved`` if its steps are right and reach
-    the target with the given numbers, whether it is the reference or not.
+    whole, from 1 to 4 times ``largest``. A target may be reached in many ways: the reference is the
+    first of them in a fixed order, and an answer is ``solved`` if its steps are right and reach the
+    target with the given numbers, whether it is the reference or not.
 
     Args:
         numbers: Given numbers, 3 to 5.
@@ -84,7 +84,7 @@ class CountdownTask(Task):
 
     def _steps_of(self, tokens: Array) -> Array:
         """Read steps back; a wrong kind of token becomes operation -1 or the number 0."""
-        steps = tokens.reshape(len(tokens), -1, STEP).copy()
+        steps = tokens.reshape(len(tokens), -1, STEP)
         operation = steps[:, :, 1] - (self.limit + 1)
         values = np.where(steps <= self.limit, steps, 0)
         values[:, :, 1] = np.where(operation >= 0, operation, -1)
@@ -141,7 +141,7 @@ def check_steps(answer: Array, reference: Array, limit: int) -> Array:
     for operand in (0, 2):
         np.add.at(free, (sample[:, None], reference[:, :, operand]), 1)
     np.add.at(free, (sample[:, None], reference[:, :-1, 3]), -1)
-    right = answer[:, -1, 3] == reference[:, -1, 3]
+    right: Array = answer[:, -1, 3] == reference[:, -1, 3]
     for first, operation, second, result in answer.transpose(1, 2, 0):
         for operand in (first, second):
             free[sample, operand] -= 1
