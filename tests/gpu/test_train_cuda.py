@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import loopedge
 from loopedge.data.sorting import SortingTask
@@ -12,7 +13,7 @@ from loopedge.trainer.pipeline import TrainResult
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif("not torch.cuda.is_available()", reason="this PyTorch finds no CUDA device"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this PyTorch finds no CUDA device"),
 ]
 
 TASK = SortingTask(length=4, vocab=6)
