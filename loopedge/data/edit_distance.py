@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.data.metrics import IGNORED, Metrics, Tally, class_tally
-from loopedge.data.task import Array, Batch, Split, Task, generator_of
+from loopedge.data.string_pairs import StringPairTask
+from loopedge.data.task import Array, Batch, Split, generator_of
 from loopedge.errors import InputError
 
 __all__ = ["DELETE", "INSERT", "SUBSTITUTE", "EditDistanceTask", "draw_pairs", "edit_distances"]
@@ -27,7 +27,7 @@ SHORTER, LONGER = 3, 2
 """How much shorter or longer than ``length`` the second string may be."""
 
 
-class EditDistanceTask(Task):
+class EditDistanceTask(StringPairTask):
     """Tell the edit distance of two strings.
 
     A sample is ``first | second <sep>``, padded on the left; its class is the distance with
@@ -73,21 +73,11 @@ class EditDistanceTask(Task):
                 kept[rows] = new[:taken]
             filled += taken
         inputs = self._lay_out(first, second, n1, n2)
-        distances = edit_distances(first, second, n1)
-        whole = distances[np.arange(size), n2]
         return Batch(
             inputs=inputs,
             attention_mask=(inputs != PAD).astype(np.int64),
-            targets=self._at_prefixes(distances, n2) if self.prefixes else whole,
+            targets=self.answers(edit_distances(first, second, n1), n2),
         )
-
-    def _at_prefixes(self, distances: Array, n2: Array) -> Array:
-        """Put the distance of each prefix at its last letter, that of the whole at ``<sep>``."""
-        # Letters of the prefix that ends at a place; the last place is the separator.
-        letters = np.arange(self.sequence)[None, :] - (self.sequence - 1) + n2[:, None] + 1
-        asked = np.minimum(letters, n2[:, None])
-        targets: Array = np.take_along_axis(distances, asked.clip(0), axis=1)
-        return np.where(letters >= 1, targets, IGNORED)
 
     def _lay_out(self, first: Array, second: Array, n1: Array, n2: Array) -> Array:
         """Write ``first | second <sep>`` against the right end of (batch, sequence)."""
@@ -104,36 +94,6 @@ class EditDistanceTask(Task):
         )
         return inputs
 
-    def tally(self, outputs: Array, targets: Array) -> Tally:
-        """Count right distances of logits (..., classes), and add up how far off they are."""
-        answers, wanted = outputs.argmax(axis=-1), targets
-        tally: Tally = {}
-        if self.prefixes:
-            parts = class_tally(outputs, targets)
-            tally = {"parts_right": parts["right"], "parts": parts["asked"]}
-            answers, wanted = answers[:, -1], targets[:, -1]
-        error = np.abs(answers - wanted)
-        return tally | {
-            "right": int((error == 0).sum()),
-            "asked": len(wanted),
-            "error": int(error.sum()),
-        }
-
-    def metrics(self, tally: Tally) -> Metrics:
-        """Return ``accuracy``, ``mean_abs_error`` and, where they are asked, that of prefixes."""
-        asked = tally["asked"]
-        metrics = {"accuracy": tally["right"] / asked, "mean_abs_error": tally["error"] / asked}
-        if self.prefixes:
-            metrics["prefix_accuracy"] = tally["parts_right"] / tally["parts"]
-        return metrics
-
-    def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
-        """Score the most frequent distance of as many training pairs."""
-        seen = np.bincount(_answers(self.batch("train", samples, 0)), minlength=self.classes)
-        targets = np.concatenate([b.targets for b in self.evaluation(split, samples, samples)])
-        logits = np.broadcast_to(seen, (*targets.shape, self.classes))
-        return {"most_frequent": self.score(logits, targets)}
-
     def model_fields(self) -> dict[str, Any]:
         """Return the fields of a causal model that reads the last position."""
         return {
@@ -144,11 +104,6 @@ class EditDistanceTask(Task):
             "causal": True,
             "max_length": self.sequence,
         }
-
-
-def _answers(batch: Batch) -> Array:
-    """Return the distances of whole strings, int64 (batch,)."""
-    return batch.targets if batch.targets.ndim == 1 else batch.targets[:, -1]
 
 
 def draw_pairs(

@@ -185,10 +185,15 @@ class Task(abc.ABC):
 
 
 HOMES = {
+    "countdown": "loopedge.data.countdown:CountdownTask",
     "edit-distance": "loopedge.data.edit_distance:EditDistanceTask",
+    "in-context-linear": "loopedge.data.in_context:LinearInContextTask",
+    "in-context-trees": "loopedge.data.in_context:TreeInContextTask",
+    "lcs": "loopedge.data.lcs:LcsTask",
     "pairs": "loopedge.data.pairs:PairsTask",
     "series": "loopedge.data.series:SeriesTask",
     "sorting": "loopedge.data.sorting:SortingTask",
+    "sudoku": "loopedge.data.sudoku:SudokuTask",
     "text": "loopedge.data.text:TextTask",
 }
 """Where the tasks live that a description can name."""

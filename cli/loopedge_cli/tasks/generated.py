@@ -10,20 +10,98 @@ if TYPE_CHECKING:
     from loopedge.data.task import Task
 
 
+Prefixes = Annotated[
+    bool, typer.Option("--prefixes", help="Ask for each prefix of the second string too.")
+]
+
+
 @task("edit-distance", loops=12, steps=5000, batch_size=64)
 def edit_distance(
     *,
     length: Annotated[int, typer.Option(help="Letters of the strings.")] = 20,
     letters: Annotated[int, typer.Option(help="Letters of the alphabet, 3 to 26.")] = 26,
-    prefixes: Annotated[
-        bool, typer.Option("--prefixes", help="Ask for the distance of each prefix too.")
-    ] = False,
+    prefixes: Prefixes = False,
     seed: int,
 ) -> "Task":
     """Tell the edit distance of two random strings (the paper's task)."""
     from loopedge.data.edit_distance import EditDistanceTask
 
     return EditDistanceTask(length=length, letters=letters, prefixes=prefixes, seed=seed)
+
+
+@task("lcs", loops=12, steps=5000, batch_size=64)
+def lcs(
+    *,
+    length: Annotated[int, typer.Option(help="Letters of each string.")] = 20,
+    letters: Annotated[int, typer.Option(help="Size of the alphabet.")] = 4,
+    prefixes: Prefixes = False,
+    seed: int,
+) -> "Task":
+    """Tell the length of the longest common subsequence of two strings (the paper's task)."""
+    from loopedge.data.lcs import LcsTask
+
+    return LcsTask(length=length, letters=letters, prefixes=prefixes, seed=seed)
+
+
+@task("sudoku", loops=16, steps=20000, batch_size=64)
+def sudoku(
+    *,
+    box: Annotated[int, typer.Option(help="Edge of a box: 3 gives 9x9, 2 gives 4x4.")] = 3,
+    blanks: Annotated[int | None, typer.Option(help="Blank cells; default: 45, at 4x4 8.")] = None,
+    puzzles: Annotated[
+        int, typer.Option(help="In the pool of each split; the rest are their symmetries.")
+    ] = 2000,
+    seed: int,
+) -> "Task":
+    """Solve puzzles that have one solution (the paper's task)."""
+    from loopedge.data.sudoku import SudokuTask
+
+    return SudokuTask(blanks=blanks, box=box, puzzles=puzzles, seed=seed)
+
+
+@task("countdown", loops=12, steps=20000, batch_size=64)
+def countdown(
+    *,
+    numbers: Annotated[int, typer.Option(help="Given numbers, 3 to 5.")] = 4,
+    largest: Annotated[int, typer.Option(help="Given number; results reach 4 times that.")] = 25,
+    seed: int,
+) -> "Task":
+    """Reach a target from given numbers with + - * / (the paper's task)."""
+    from loopedge.data.countdown import CountdownTask
+
+    return CountdownTask(numbers=numbers, largest=largest, seed=seed)
+
+
+Dims = Annotated[int, typer.Option(help="Features of a point.")]
+Points = Annotated[int, typer.Option(help="Points of a sequence.")]
+
+
+@task("in-context-linear", loops=12, steps=5000, batch_size=64)
+def in_context_linear(
+    *,
+    dims: Dims = 5,
+    points: Points = 16,
+    noise: Annotated[float, typer.Option(help="Standard deviation of the noise in y.")] = 0.0,
+    seed: int,
+) -> "Task":
+    """Learn linear functions from the points in the sequence."""
+    from loopedge.data.in_context import LinearInContextTask
+
+    return LinearInContextTask(dims=dims, points=points, noise=noise, seed=seed)
+
+
+@task("in-context-trees", loops=12, steps=5000, batch_size=64)
+def in_context_trees(
+    *,
+    dims: Dims = 5,
+    points: Points = 32,
+    depth: Annotated[int, typer.Option(help="Questions from the root to a leaf.")] = 3,
+    seed: int,
+) -> "Task":
+    """Learn decision trees from the points in the sequence (the paper's task)."""
+    from loopedge.data.in_context import TreeInContextTask
+
+    return TreeInContextTask(dims=dims, points=points, depth=depth, seed=seed)
 
 
 @task("sorting", steps=2000, batch_size=64)
