@@ -5,8 +5,6 @@ person should know with `Output.note`. The options that all commands share are t
 """
 
 import contextlib
-import json
-import math
 import os
 import sys
 import traceback
@@ -24,6 +22,7 @@ from loopedge.errors import (
     LoopedgeError,
     MissingExtraError,
 )
+from loopedge.plain_json import dump_json
 from loopedge_cli.exits import ExitCode, exit_code
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class Output:
             written: The path a quiet command prints.
         """
         if self.json:
-            sys.stdout.write(_dump(result.to_json()) + "\n")
+            sys.stdout.write(dump_json(result.to_json()) + "\n")
         elif not self.quiet:
             console(sys.stdout).print(render(result))
         elif written is not None:
@@ -202,21 +201,6 @@ def _explain(error: Exception) -> LoopedgeError:
     return LoopedgeError(
         f"unexpected {type(error).__name__}: {error}", hint="run it again with --debug"
     )
-
-
-def _dump(values: Any) -> str:
-    return json.dumps(_finite(values), indent=2, allow_nan=False, default=str)
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows neither infinity nor NaN: both become null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
 
 
 def _one_line(text: str) -> str:

@@ -12,6 +12,7 @@ from loopedge.data.task import Task
 from loopedge.errors import DivergedError, InterruptedRunError, LoopedgeError
 from loopedge.exporter.pipeline import export
 from loopedge.files import write_text_atomic
+from loopedge.plain_json import dump_json, finite
 from loopedge.runtime import Session
 from loopedge.study.design import Cell, Design
 from loopedge.trainer.logs import metrics_path
@@ -89,8 +90,9 @@ def run_cell(
     except LoopedgeError as error:
         told |= {"status": "failed", "reason": error.message}
     told["gradient_norm_max"] = _largest_gradient(model)
-    write_text_atomic(path, json.dumps(told, indent=2) + "\n")
-    return told
+    write_text_atomic(path, dump_json(told) + "\n")
+    plain: dict[str, Any] = finite(told)
+    return plain
 
 
 def _trained(result: TrainResult) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from loopedge.data.metrics import Metrics
 from loopedge.data.task import Task
 from loopedge.errors import InputError
 from loopedge.files import write_text_atomic
+from loopedge.plain_json import dump_json
 from loopedge.profiler.machine import describe_machine
 from loopedge.study.cell import Quantize, read_cell, run_cell
 from loopedge.study.cost import measure_cost
@@ -136,7 +137,7 @@ def pilot(
         profile=told,
         seconds=round(time.perf_counter() - started, 1),
     )
-    write_text_atomic(folder / RESULT_FILE, json.dumps(result.to_json(), indent=2) + "\n")
+    write_text_atomic(folder / RESULT_FILE, dump_json(result.to_json()) + "\n")
     return result
 
 
@@ -165,11 +166,11 @@ def _open_folder(folder: Path, wanted: dict[str, Any], resume: bool, force: bool
         shutil.rmtree(folder / "runs", ignore_errors=True)
         (folder / RESULT_FILE).unlink(missing_ok=True)
     folder.mkdir(exist_ok=True)
-    write_text_atomic(stored, json.dumps(wanted, indent=2) + "\n")
+    write_text_atomic(stored, dump_json(wanted) + "\n")
 
 
 def _check_same(known: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
-    wanted = json.loads(json.dumps(wanted))
+    wanted = json.loads(dump_json(wanted))
     different = [
         f"{group}.{name} was {known[group].get(name)!r} and is {values.get(name)!r}"
         for group, values in wanted.items()

@@ -1,6 +1,5 @@
 """One row per arm and loop count: quality with its spread, differences with their intervals, cost."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -108,7 +107,7 @@ def _values(cells: list[dict[str, Any]], arm: str, loops: int, where: str, metri
         for cell in cells
         if (cell["arm"], cell["loops"], cell["status"]) == (arm, loops, "done")
         and cell[where] is not None
-        and math.isfinite(cell[where][metric])
+        and cell[where][metric] is not None
     }
 
 

@@ -111,7 +111,11 @@ def spread_text(spread: Spread | None) -> str:
 
 
 def _best_baseline(baselines: Mapping[str, Metrics], scale: _Scale) -> dict[str, Any] | None:
-    known = {name: told[scale.metric] for name, told in baselines.items() if scale.metric in told}
+    known = {
+        name: told[scale.metric]
+        for name, told in baselines.items()
+        if told.get(scale.metric) is not None
+    }
     if not known:
         return None
     choose = max if scale.higher_is_better else min
@@ -204,8 +208,8 @@ def _about_int8(chosen: Summary | None, scale: _Scale) -> list[str]:
     if chosen is None or chosen.int8_change is None:
         return []
     change = chosen.int8_change
-    told = "changes nothing that counts" if not change.excludes_zero else "changes the metric"
-    return [f"int8 {told} ({scale.metric} {change.mean:+.3g}; {_interval_text(change)})."]
+    told = "makes a difference that counts" if change.excludes_zero else "makes none that counts"
+    return [f"int8 {told} ({scale.metric}: {_interval_text(change)})."]
 
 
 def _about_cost(chosen: Summary | None, rows: Sequence[Summary]) -> list[str]:

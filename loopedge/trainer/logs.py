@@ -1,11 +1,11 @@
 """The lines of a run: ``model.metrics.jsonl``, and TensorBoard where it is asked for."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from loopedge.errors import MissingExtraError
 from loopedge.files import write_text_atomic
+from loopedge.plain_json import dump_json
 
 __all__ = ["RunLog", "metrics_path"]
 
@@ -44,7 +44,7 @@ class RunLog:
             InputError: The disk is full or the folder cannot be written.
         """
         self.records.append(record)
-        lines = "".join(json.dumps(line) + "\n" for line in self.records)
+        lines = "".join(dump_json(line, indent=None) + "\n" for line in self.records)
         write_text_atomic(self.path, lines)
         if self._tensorboard is not None:
             self._draw(record)
