@@ -40,6 +40,7 @@ class InferenceResult:
     provider: str
     memory: str
     run_ms: float
+    labels: list[str] | None
     notes: list[str]
     outputs: list[OutputSummary]
 
@@ -93,7 +94,8 @@ def run_file(
         for name, node in session.inputs.items()
         if name != LOOPS_INPUT and name not in noise
     }
-    arrays = read_arrays(input, ranks)
+    missing = session.metadata is not None and session.metadata.missing_values
+    arrays = read_arrays(input, ranks, missing=missing)
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LoopCountWarning)
@@ -108,9 +110,19 @@ def run_file(
         provider=session.provider,
         memory=session.memory,
         run_ms=run_ms,
+        labels=_labels(session, outputs),
         notes=[*session.notes, *(str(warning.message) for warning in caught)],
         outputs=[_summary(name, array) for name, array in outputs.items()],
     )
+
+
+def _labels(session: Session, outputs: dict[str, npt.NDArray[Any]]) -> list[str] | None:
+    """Return the class of each row by its name, where the task that was learned names classes."""
+    classes = session.metadata.task.get("classes") if session.metadata else None
+    logits = outputs[session.output_names[0]]
+    if not isinstance(classes, list) or logits.ndim != 2 or logits.shape[1] != len(classes):
+        return None
+    return [str(classes[place]) for place in logits.argmax(axis=1)]
 
 
 def _loops_run(

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from loopedge.data.tables import SUFFIXES as TABLES
 from loopedge.data.task import Split, task_from_dict
 from loopedge.errors import InputError
 from loopedge.graph.metadata import read_metadata
@@ -130,6 +131,7 @@ def checked(batches: Iterable[Feeds], model: ir.Model, seen: "SamplesSeen") -> I
     }
     metadata = read_metadata(model.metadata_props)
     noise = set(metadata.random_inputs) if metadata else set()
+    missing = metadata is not None and metadata.missing_values
     for feeds in batches:
         names = set(feeds)
         if not set(wanted) - noise <= names <= set(wanted):
@@ -138,13 +140,15 @@ def checked(batches: Iterable[Feeds], model: ir.Model, seen: "SamplesSeen") -> I
                 f"the model takes {', '.join(sorted(wanted))}"
             )
         fitting = {
-            name: _fit(feeds[name], wanted[name], seen.samples) for name in wanted if name in names
+            name: _fit(feeds[name], wanted[name], seen.samples, missing=missing)
+            for name in wanted
+            if name in names
         }
         seen.note(fitting, next(iter(wanted)))
         yield fitting
 
 
-def _fit(array: Array, value: ir.Value, first: int) -> Array:
+def _fit(array: Array, value: ir.Value, first: int, *, missing: bool) -> Array:
     name, shape = value.name, value.shape
     dims = [] if shape is None else list(shape)
     if len(dims) != array.ndim or any(
@@ -157,8 +161,11 @@ def _fit(array: Array, value: ir.Value, first: int) -> Array:
     dtype = None if value.dtype is None else value.dtype.numpy()
     if dtype is not None and not np.can_cast(array.dtype, dtype, casting="same_kind"):
         raise InputError(f"samples of {name} have type {array.dtype}, the model takes {dtype}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array))[0]
+    finite = np.isfinite(array) if array.dtype.kind == "f" else np.True_
+    if missing and array.dtype.kind == "f":
+        finite = finite | np.isnan(array)  # NaN stands for a missing value
+    if not finite.all():
+        bad = np.argwhere(~finite)[0]
         raise InputError(f"sample {first + int(bad[0])} of {name} holds a value that is not finite")
     return np.ascontiguousarray(array, dtype)
 
@@ -191,7 +198,7 @@ class Samples:
     """What a user names as data, as often as it is asked for: checked, and no more than asked for.
 
     Args:
-        data: ``.npz``, a folder of them, or the CSV file of the task that the model was trained on;
+        data: ``.npz``, a folder of them, or the table of the task that the model was trained on;
             None: the generated task that it was trained on.
         model: The artifact.
         samples: Most samples to give.
@@ -212,7 +219,7 @@ class Samples:
             if value.name not in model.graph.initializers and value.name != "loops"
         ]
         self._task = None
-        if self._path is None or self._path.suffix.lower() == ".csv":
+        if self._path is None or self._path.suffix.lower() in TABLES:
             metadata = read_metadata(model.metadata_props)
             described = metadata.task if metadata else {}
             if not described:

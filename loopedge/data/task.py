@@ -180,6 +180,7 @@ class Task(abc.ABC):
 HOMES = {
     "edit-distance": "loopedge.data.edit_distance:EditDistanceTask",
     "series": "loopedge.data.series:SeriesTask",
+    "series-labels": "loopedge.data.labelled_series:LabelledSeriesTask",
     "sorting": "loopedge.data.sorting:SortingTask",
 }
 """Where the tasks live that a description can name."""

@@ -24,11 +24,11 @@ def _forward(model: LoopedTransformer, batch: Batch) -> Tensor:
 def loss_of(model: LoopedTransformer, batch: Batch) -> Tensor:
     """Return the training loss, a scalar.
 
-    Cross entropy for tokens; for a series the mean squared error in units of the training part's
+    Cross entropy for classes; for values the mean squared error in units of the training part's
     standard deviation, over what was observed.
     """
     outputs, targets = _forward(model, batch), torch.from_numpy(batch.targets)
-    if model.config.vocab_size is not None:
+    if model.config.gives_classes:
         return F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), ignore_index=IGNORED)
     error = (outputs - targets) / model.get_buffer("output_scale")
     return error[~targets.isnan()].square().mean()

@@ -93,19 +93,23 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
     with sink(json=values["json"], quiet=values["quiet"], debug=values["debug"]) as output:
         from loopedge.trainer.config import make_model_config, make_train_config
         from loopedge.trainer.pipeline import train as train_model
+        from loopedge.trainer.rolling import train_rolling
 
         task = command.task(values)
-        result = train_model(
-            task,
+        settings: tuple[Any, ...] = (
             make_model_config(task, **_chosen(ModelOptions, values)),
             make_train_config(**_chosen(TrainOptions, values)),
             values["path"],
-            resume=values["resume"],
-            force=values["force"],
-            bar=output.interactive,
-            note=output.note,
         )
-        output.result(result, train_view, written=result.path)
+        files = {"resume": values["resume"], "force": values["force"]}
+        told = {"bar": output.interactive, "note": output.note}
+        origins = values.get("origins")
+        result: Any = (
+            train_rolling(task.at_origins(origins), *settings, **files, **told)  # type: ignore[attr-defined]  # of a series
+            if origins
+            else train_model(task, *settings, **files, **told)
+        )
+        output.result(result, train_view, written=values["path"])
 
 
 def _chosen(group: type, values: dict[str, Any]) -> dict[str, Any]:
