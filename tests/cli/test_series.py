@@ -43,8 +43,8 @@ def refused(told: Said, words: str) -> None:
 
 def test_several_targets_of_several_series(cli: Cli, shops: Path) -> None:
     target = shops.parent / "m.pt"
-    words = ("--target", "returns", "--covariate", "temp", "--group", "shop", "--time", "day")
-    words += ("--missing", "indicator", "--min-context", "3")
+    words = ["--target", "returns", "--covariate", "temp", "--group", "shop", "--time", "day"]
+    words += ["--missing", "indicator", "--min-context", "3"]
     told = cli("train", "series", shops, *FORECAST, *words, *SMALL, "-o", target, "--json")
     assert told.code == 0, told.err
     found = told.json()

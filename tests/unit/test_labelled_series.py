@@ -1,5 +1,6 @@
 """Classes of windows and of whole series: what is asked, how it is split and scored, what is refused."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from loopedge.data.task import SPLITS, task_from_dict
 from loopedge.errors import InputError
 
 
-def write(folder: Path, rows: list[tuple[object, ...]], header: str = "x,kind") -> Path:
+def write(folder: Path, rows: Sequence[tuple[object, ...]], header: str = "x,kind") -> Path:
     path = folder / "data.csv"
     path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
     return path

@@ -24,7 +24,7 @@ def quantize(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Samples for static ranges: .npz, a folder of them, or the CSV file that the model "
+            help="Samples for static ranges: .npz, a folder of them, or the table that the model "
             "was trained on."
         ),
     ] = None,

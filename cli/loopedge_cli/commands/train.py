@@ -95,19 +95,18 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
         from loopedge.trainer.pipeline import train as train_model
         from loopedge.trainer.rolling import train_rolling
 
-        task = command.task(values)
-        settings: tuple[Any, ...] = (
+        task: Any = command.task(values)
+        origins = values.get("origins")  # of a series alone
+        verb: Any = train_rolling if origins else train_model
+        result = verb(
+            task.at_origins(origins) if origins else task,
             make_model_config(task, **_chosen(ModelOptions, values)),
             make_train_config(**_chosen(TrainOptions, values)),
             values["path"],
-        )
-        files = {"resume": values["resume"], "force": values["force"]}
-        told = {"bar": output.interactive, "note": output.note}
-        origins = values.get("origins")
-        result: Any = (
-            train_rolling(task.at_origins(origins), *settings, **files, **told)  # type: ignore[attr-defined]  # of a series
-            if origins
-            else train_model(task, *settings, **files, **told)
+            resume=values["resume"],
+            force=values["force"],
+            bar=output.interactive,
+            note=output.note,
         )
         output.result(result, train_view, written=values["path"])
 
