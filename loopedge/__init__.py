@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopedge.conversion import ConvertResult, convert
+    from loopedge.data.task import Task
     from loopedge.exporter.pipeline import ExportResult, export
     from loopedge.inspection import Inspection, inspect
     from loopedge.model.checkpoint import load, save
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from loopedge.profiler.pipeline import ProfileResult, profile
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
     from loopedge.runtime import Session
+    from loopedge.trainer.pipeline import TrainResult, train
 
 __version__ = "0.1.0"
 
@@ -33,6 +35,8 @@ __all__ = [
     "ProfileResult",
     "QuantizeResult",
     "Session",
+    "Task",
+    "TrainResult",
     "convert",
     "export",
     "inner_loop",
@@ -42,6 +46,7 @@ __all__ = [
     "profile",
     "quantize",
     "save",
+    "train",
 ]
 
 _HOMES = {
@@ -55,6 +60,8 @@ _HOMES = {
     "ProfileResult": "loopedge.profiler.pipeline",
     "QuantizeResult": "loopedge.quantizer.pipeline",
     "Session": "loopedge.runtime",
+    "Task": "loopedge.data.task",
+    "TrainResult": "loopedge.trainer.pipeline",
     "convert": "loopedge.conversion",
     "export": "loopedge.exporter.pipeline",
     "inner_loop": "loopedge.model.inner",
@@ -64,6 +71,7 @@ _HOMES = {
     "profile": "loopedge.profiler.pipeline",
     "quantize": "loopedge.quantizer.pipeline",
     "save": "loopedge.model.checkpoint",
+    "train": "loopedge.trainer.pipeline",
 }
 
 

@@ -4,7 +4,7 @@ import errno
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from loopedge.arrays import largest_errors
 from loopedge.errors import InputError, LoopedgeError, VerificationError
 from loopedge.files import check_target, staged_folder
 from loopedge.graph.artifact import open_artifact, write_artifact
+from loopedge.graph.companions import check_companion_targets, companions_to_copy
 from loopedge.graph.coverage import int8_coverage
 from loopedge.graph.inputs import default_sequence, inputs_to_check
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
@@ -116,6 +117,8 @@ def convert(
     metadata = read_metadata(graph.metadata_props)
     refuse_prepared(metadata, source, "convert")
     check_ort_target(target, force=force)
+    beside = companions_to_copy(source, metadata, target)
+    check_companion_targets(target.parent, beside, force=force)
     started = time.perf_counter()
     marks: list[float] = []
     errors: list[float] = []
@@ -127,7 +130,7 @@ def convert(
         errors.extend(_compare(graph, source, staged, threads))
         marks.append(time.perf_counter())
 
-    files = _write(source, target, verify)
+    files = _write(source, target, verify, beside)
     stored = open_artifact(target)
     return ConvertResult(
         path=str(target),
@@ -157,6 +160,7 @@ def write_converted(
     sources: Iterable[str | Path] = (),
     force: bool = False,
     verify: Callable[[Path], ArtifactMetadata | None],
+    companions: Mapping[str, bytes] | None = None,
 ) -> list[Path]:
     """Write a graph in ORT format: as ``.onnx`` in a temporary folder, and converted from there.
 
@@ -167,6 +171,7 @@ def write_converted(
         force: Replace existing files.
         verify: Called with the ``.onnx`` file, as by `write_artifact`; what it checks in ORT format
             it converts by `convert_file`.
+        companions: As for `write_artifact`.
 
     Returns:
         The files written, the ``.ort`` first.
@@ -178,7 +183,7 @@ def write_converted(
     check_ort_target(target, force=force)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
         source = Path(scratch) / target.with_suffix(".onnx").name
-        write_artifact(graph, source, sources=sources, verify=verify)
+        write_artifact(graph, source, sources=sources, verify=verify, companions=companions)
         result = convert(source, target, force=force)
     return [Path(file["path"]) for file in result.files]
 
@@ -240,14 +245,18 @@ def check_ort_target(target: Path, *, force: bool) -> None:
     check_target(config_path(target), force=force)
 
 
-def _write(source: Path, target: Path, verify: Callable[[Path], None]) -> list[Path]:
+def _write(
+    source: Path, target: Path, verify: Callable[[Path], None], beside: Mapping[str, bytes]
+) -> list[Path]:
     with staged_folder(target) as folder:
         staged = convert_file(source, folder / target.name)
         if not staged.exists():
             raise LoopedgeError(f"ONNX Runtime did not write {target.name}")
         config_path(staged).write_text(required_operators(staged), encoding="utf-8")
         verify(staged)
-    return [target, config_path(target)]
+        for name, content in beside.items():
+            (folder / name).write_bytes(content)
+    return [target, config_path(target), *(target.parent / name for name in beside)]
 
 
 def _check_weights(source: ir.Model, staged: Path) -> list[str]:

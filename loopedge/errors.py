@@ -4,8 +4,10 @@ __all__ = [
     "BudgetError",
     "DivergedError",
     "InputError",
+    "InterruptedRunError",
     "LoopCountWarning",
     "LoopedgeError",
+    "LostWorkerError",
     "MissingExtraError",
     "ProviderError",
     "VerificationError",
@@ -85,6 +87,14 @@ class ProviderError(LoopedgeError):
 
 class DivergedError(LoopedgeError):
     """A training run's loss is not finite any more."""
+
+
+class InterruptedRunError(LoopedgeError):
+    """A training run was told to end before it was done."""
+
+
+class LostWorkerError(LoopedgeError):
+    """A training run over several processes has lost one of them."""
 
 
 class LoopCountWarning(UserWarning):

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from loopedge.errors import InputError, LoopCountWarning
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT
 from loopedge.runtime import Session
 
-__all__ = ["InferenceResult", "OutputSummary", "run_file"]
+__all__ = ["InferenceResult", "OutputSummary", "run_arrays", "run_file"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,16 +96,40 @@ def run_file(
     }
     missing = session.metadata is not None and session.metadata.missing_values
     arrays = read_arrays(input, ranks, missing=missing)
+    outputs, summary = run_arrays(session, arrays, loops=loops, tolerance=tolerance, seed=seed or 0)
+    if path is not None:
+        write_arrays(path, outputs, force=force)
+    return replace(summary, path=None if path is None else str(path))
+
+
+def run_arrays(
+    session: Session,
+    arrays: dict[str, npt.NDArray[Any]],
+    *,
+    loops: int | None = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> tuple[dict[str, npt.NDArray[Any]], InferenceResult]:
+    """Run a session once; return its outputs by name, and what a person is told of them.
+
+    Args:
+        session: The model.
+        arrays: Its inputs by name.
+        loops: As `Session.run`, like the rest.
+        tolerance: Of an early exit.
+        seed: Of the noise that the model takes.
+
+    Raises:
+        InputError: As `Session.run`.
+    """
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LoopCountWarning)
-        outputs = session.run(arrays, loops=loops, tolerance=tolerance, seed=seed or 0)
+        outputs = session.run(arrays, loops=loops, tolerance=tolerance, seed=seed)
     run_ms = (time.perf_counter() - started) * 1e3
-    if path is not None:
-        write_arrays(path, outputs, force=force)
-    return InferenceResult(
-        model=str(model),
-        path=None if path is None else str(path),
+    return outputs, InferenceResult(
+        model=str(session.path),
+        path=None,
         loops=_loops_run(session, arrays, loops, outputs),
         provider=session.provider,
         memory=session.memory,

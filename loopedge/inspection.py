@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from loopedge.graph.artifact import artifact_files, open_artifact
+from loopedge.graph.companions import companion_state
 from loopedge.graph.coverage import Int8Coverage, int8_coverage
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
 from loopedge.graph.unrolling import find_core
@@ -20,7 +21,7 @@ from loopedge.graph.weights import (
     weight_bytes,
 )
 
-__all__ = ["FileSize", "Inspection", "Port", "Table", "inspect"]
+__all__ = ["CompanionFile", "FileSize", "Inspection", "Port", "Table", "inspect"]
 
 NUMPY_NAMES = {ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64"}
 
@@ -51,6 +52,16 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CompanionFile:
+    """A file that must stand beside the artifact, and whether it does as it was written."""
+
+    name: str
+    file: str
+    sha256: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
     """What an ONNX file holds.
 
@@ -78,6 +89,7 @@ class Inspection:
     memory: str | None
     prepared: dict[str, Any] | None
     files: list[FileSize]
+    companions: list[CompanionFile]
     metadata: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -132,10 +144,20 @@ def inspect(path: str | Path) -> Inspection:
         files=[
             FileSize(path=str(file), bytes=file.stat().st_size) for file in artifact_files(path)
         ],
+        companions=_companions(Path(path), metadata),
         metadata=metadata.model_dump(mode="json", exclude_none=True)
         if metadata
         else dict(model.metadata_props),
     )
+
+
+def _companions(path: Path, metadata: ArtifactMetadata | None) -> list[CompanionFile]:
+    return [
+        CompanionFile(
+            name=name, file=told.file, sha256=told.sha256, state=companion_state(path, told)
+        )
+        for name, told in (metadata.companions if metadata else {}).items()
+    ]
 
 
 def _untied_bytes(

@@ -18,6 +18,7 @@ from loopedge.arrays import largest_errors
 from loopedge.errors import InputError, LoopedgeError, VerificationError
 from loopedge.files import check_artifact_target, staged_folder
 from loopedge.graph.artifact import artifact_files, open_artifact
+from loopedge.graph.companions import check_companion_targets, companions_to_copy
 from loopedge.graph.inputs import default_sequence, inputs_to_check
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
 from loopedge.graph.ort_format import is_ort_format
@@ -142,6 +143,8 @@ def prepare(
     device = this_device()
     data_files = artifact_files(source)
     check_artifact_target(target, data_files, force=force)
+    beside = companions_to_copy(source, metadata, target)
+    check_companion_targets(target.parent, beside, force=force)
     with staged_folder(target) as folder, _full_disk_told(folder):
         started = time.perf_counter()
         staged = folder / target.name
@@ -161,6 +164,8 @@ def prepare(
         written = time.perf_counter()
         errors = _verify(source, staged, graph, threads=threads)
         verified = time.perf_counter()
+        for name, content in beside.items():
+            (folder / name).write_bytes(content)
     return PrepareResult(
         path=str(target),
         source=str(source),
@@ -175,7 +180,8 @@ def prepare(
         cases=len(errors),
         source_bytes=sum(file.stat().st_size for file in data_files),
         files=[
-            {"path": str(file), "bytes": file.stat().st_size} for file in artifact_files(target)
+            {"path": str(file), "bytes": file.stat().st_size}
+            for file in (*artifact_files(target), *(target.parent / name for name in beside))
         ],
         notes=[
             *([WIDENED] if metadata.storage == "float16" else []),

@@ -11,12 +11,13 @@ import onnx_ir as ir
 from loopedge.data.metrics import total
 from loopedge.data.task import Task, task_from_dict
 from loopedge.errors import InputError
+from loopedge.graph.companions import read_companions
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import LOOPS_INPUT, read_metadata
 from loopedge.graph.storage import open_in_float32
 from loopedge.quantizer.compare import longest_generated
 from loopedge.runtime import Session
-from loopedge_calibration.readers import BATCH, Feeds, Samples
+from loopedge_calibration.readers import BATCH, Feeds, Samples, holds_arrays
 
 __all__ = [
     "METRICS",
@@ -100,7 +101,7 @@ class TaskDrop:
     def noise(self, session: Session) -> float:
         """Return the loss that rounding in float32 alone causes."""
         measured = abs(self.of(session)[0])
-        if self._task.kind == "classes":
+        if self._task.kind == "classes" and self._task.higher_is_better:  # a count
             return measured
         return max(measured, float(np.finfo(np.float32).eps) * abs(self.float_score or 0.0))
 
@@ -180,7 +181,11 @@ def choose_loss(
     task = None
     if described:
         try:
-            task = task_from_dict(described, data=data)
+            task = task_from_dict(
+                described,
+                data=None if data is not None and holds_arrays(data) else data,
+                companions=read_companions(model, metadata),
+            )
         except InputError:  # without its file, or with other data than the task's
             if metric == "task":
                 raise
@@ -188,7 +193,8 @@ def choose_loss(
         return TaskDrop(task, reference)
     if data is None and task is None:
         return RelativeError(map(_generated(graph), range(GENERATED_BATCHES)), reference)
-    return RelativeError(Samples(data, graph, samples=samples, split="validation"), reference)
+    held_out = Samples(data, graph, samples=samples, split="validation", artifact=model)
+    return RelativeError(held_out, reference)
 
 
 def _generated(graph: ir.Model) -> Callable[[int], Feeds]:

@@ -105,7 +105,7 @@ def calibrate_and_quantize(
     elif static:
         table = collect(
             model,
-            Samples(data, graph, samples=samples),
+            Samples(data, graph, samples=samples, artifact=model),
             granularity=granularity,
             method=method,
             smoothing=smoothing,
@@ -113,7 +113,7 @@ def calibrate_and_quantize(
             threads=threads,
         )
     if data is not None or (static and ranges_file is None):
-        held_out = Samples(data, graph, samples=samples, split="validation")
+        held_out = Samples(data, graph, samples=samples, split="validation", artifact=model)
         inputs = list(islice(held_out, VERIFIED_BATCHES))
     recipe = Recipe(
         scheme=scheme,

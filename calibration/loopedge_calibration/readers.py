@@ -11,17 +11,32 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge.data.tables import SUFFIXES as TABLES
 from loopedge.data.task import Split, task_from_dict
 from loopedge.errors import InputError
+from loopedge.graph.companions import read_companions
 from loopedge.graph.metadata import read_metadata
 
-__all__ = ["BATCH", "Feeds", "Samples", "SamplesSeen", "checked", "limited", "read_samples"]
+__all__ = [
+    "BATCH",
+    "Feeds",
+    "Samples",
+    "SamplesSeen",
+    "checked",
+    "holds_arrays",
+    "limited",
+    "read_samples",
+]
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 BATCH = 8
 """Samples that run together."""
+
+
+def holds_arrays(path: str | Path) -> bool:
+    """Tell whether a path is an ``.npz``, or a folder of them, and no file that a task reads."""
+    source = Path(path)
+    return source.suffix.lower() == ".npz" or (source.is_dir() and any(source.glob("*.npz")))
 
 
 def read_samples(path: str | Path) -> Iterator[Feeds]:
@@ -198,18 +213,25 @@ class Samples:
     """What a user names as data, as often as it is asked for: checked, and no more than asked for.
 
     Args:
-        data: ``.npz``, a folder of them, or the table of the task that the model was trained on;
-            None: the generated task that it was trained on.
+        data: ``.npz``, a folder of them, or the file or folder that the model's task reads (a table,
+            text, JSON lines); None: the generated task that it was trained on.
         model: The artifact.
         samples: Most samples to give.
         split: Which part of a task they come from.
+        artifact: The model's file, beside which a tokenizer stands where the task needs one.
 
     Raises:
         InputError: The data cannot be read, or the model knows no task that fits it.
     """
 
     def __init__(
-        self, data: str | Path | None, model: ir.Model, *, samples: int, split: Split = "train"
+        self,
+        data: str | Path | None,
+        model: ir.Model,
+        *,
+        samples: int,
+        split: Split = "train",
+        artifact: str | Path | None = None,
     ) -> None:
         self.samples, self.split, self._model = samples, split, model
         self._path = Path(data) if data is not None else None
@@ -219,14 +241,17 @@ class Samples:
             if value.name not in model.graph.initializers and value.name != "loops"
         ]
         self._task = None
-        if self._path is None or self._path.suffix.lower() in TABLES:
+        if self._path is not None and not self._path.exists():
+            raise InputError(f"{self._path} does not exist", hint="--data samples.npz")
+        if self._path is None or not holds_arrays(self._path):
             metadata = read_metadata(model.metadata_props)
             described = metadata.task if metadata else {}
             if not described:
                 raise InputError(
                     "the model does not say what it was trained on", hint="--data samples.npz"
                 )
-            self._task = task_from_dict(described, data=self._path)
+            companions = {} if artifact is None else read_companions(artifact, metadata)
+            self._task = task_from_dict(described, data=self._path, companions=companions)
 
     def __iter__(self) -> Iterator[Feeds]:
         """Yield batches of at most `BATCH` samples.

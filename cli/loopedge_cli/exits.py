@@ -5,6 +5,7 @@ from enum import IntEnum
 from loopedge.errors import (
     BudgetError,
     InputError,
+    InterruptedRunError,
     LoopedgeError,
     ProviderError,
     VerificationError,
@@ -30,6 +31,7 @@ _CODES: dict[type[LoopedgeError], ExitCode] = {
     VerificationError: ExitCode.VERIFICATION_FAILED,
     BudgetError: ExitCode.BUDGET_MISSED,
     ProviderError: ExitCode.PROVIDER_UNAVAILABLE,
+    InterruptedRunError: ExitCode.INTERRUPTED,
 }
 
 

@@ -7,6 +7,7 @@ person should know with `Output.note`. The options that all commands share are t
 import contextlib
 import json
 import math
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -156,7 +157,8 @@ def sink(*, json: bool = False, quiet: bool = False, debug: bool = False) -> Ite
         if debug:
             traceback.print_exc(file=sys.stderr)
         told = _explain(error)
-        print_error(told.message, told.hint)
+        if os.environ.get("RANK", "0") == "0" or not isinstance(told, InputError):
+            print_error(told.message, told.hint)  # bad input is the same in all processes of a run
         raise typer.Exit(exit_code(told)) from None
 
 

@@ -44,6 +44,7 @@ def inspection_view(result: "Result") -> "RenderableType":
         ("int8", _coverage_text(told["int8"])),
         *_memory_rows(told),
         *_file_rows(told["files"]),
+        *_companion_rows(told["companions"]),
     ]
     return _page(
         Path(told["path"]).name,
@@ -153,6 +154,17 @@ def prepare_view(result: "Result") -> "RenderableType":
     return _page(Path(told["path"]).name, rows, *lists)
 
 
+def _companion_rows(companions: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    styles = {"present": "green"}
+    return [
+        (
+            "beside it",
+            f"{_plain(item['file'])}  [{styles.get(item['state'], 'red')}]{item['state']}[/]",
+        )
+        for item in companions
+    ]
+
+
 def _memory_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
     """Say how sessions keep the weights, and what a prepared file was made for."""
     prepared, memory = told["prepared"], told["memory"]
@@ -230,6 +242,8 @@ def inference_view(result: "Result") -> "RenderableType":
     rows += [("label", _plain(label)) for label in (told["labels"] or [])[:LISTED]]
     if told["path"]:
         rows.append(("file", _plain(told["path"])))
+    if "next_tokens" in told:
+        rows += _text_rows(told)
     outputs = [
         (
             item["name"],
@@ -242,6 +256,21 @@ def inference_view(result: "Result") -> "RenderableType":
     ]
     heads = ("type", "shape", "min", "mean", "max", "not finite")
     return _page(Path(told["model"]).name, rows, _list("outputs", heads, outputs))
+
+
+def _text_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """Show the text as Python writes it, so that spaces and line breaks can be seen."""
+    likely = ", ".join(
+        f"{item['token']!r} {item['probability']:.1%}" for item in told["next_tokens"]
+    )
+    rows = [
+        ("text", f"{_plain(repr(told['text']))}  [dim]{_count(told['tokens'], 'token')}[/dim]"),
+        ("next token", _plain(likely)),
+    ]
+    if told["completion"] is not None:
+        added = _count(told["new_tokens"], "token")
+        rows.append(("completion", f"{_plain(repr(told['completion']))}  [dim]{added}[/dim]"))
+    return rows
 
 
 def profile_view(result: Any) -> "RenderableType":

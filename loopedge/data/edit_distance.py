@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.data.metrics import Metrics, Tally
+from loopedge.data.metrics import IGNORED, Metrics, Tally, class_tally
 from loopedge.data.task import Array, Batch, Split, Task, generator_of
 from loopedge.errors import InputError
 
@@ -20,6 +20,8 @@ INSERT = DELETE = 2
 SUBSTITUTE = 3
 PAD, BAR, SEPARATOR, FIRST_LETTER = 0, 1, 2, 3
 LETTERS = 26
+FEWEST, MOST = 3, 10
+"""Letters that the strings of a pair use."""
 INDEPENDENT = 0.4
 SHORTER, LONGER = 3, 2
 """How much shorter or longer than ``length`` the second string may be."""
@@ -33,19 +35,26 @@ class EditDistanceTask(Task):
 
     Args:
         length: Letters of the first string as drawn, 4 to 1000.
+        letters: Of the alphabet, 3 to 26; a pair draws 3 to 10 of them.
+        prefixes: Ask at each letter of the second string for the distance of what stands before it,
+            too: more to learn from in a sample. `metric` judges the whole strings all the same.
         seed: Of the batches.
 
     Raises:
-        InputError: ``length`` is out of range.
+        InputError: ``length`` or ``letters`` is out of range.
     """
 
     name = "edit-distance"
-    settings = ("length",)
+    settings = ("length", "letters", "prefixes")
 
-    def __init__(self, *, length: int, seed: int = 0) -> None:
+    def __init__(
+        self, *, length: int, letters: int = LETTERS, prefixes: bool = False, seed: int = 0
+    ) -> None:
         if not 4 <= length <= 1000:
             raise InputError(f"edit-distance: length is {length}, allowed 4 to 1000")
-        self.length = length
+        if not FEWEST <= letters <= LETTERS:
+            raise InputError(f"edit-distance: letters is {letters}, allowed {FEWEST} to {LETTERS}")
+        self.length, self.letters, self.prefixes = length, letters, prefixes
         self.seed = seed
         self.sequence = 2 * length + LONGER + 2
         self.classes = SUBSTITUTE * length + INSERT * LONGER + 1
@@ -57,18 +66,28 @@ class EditDistanceTask(Task):
         n1, n2 = (np.zeros(size, np.int64) for _ in range(2))
         filled = 0
         while filled < size:
-            drawn = draw_pairs(generator, 2 * size, self.length)
+            drawn = draw_pairs(generator, 2 * size, self.length, self.letters)
             taken = min(size - filled, len(drawn[0]))
             rows = slice(filled, filled + taken)
             for kept, new in zip((first, second, n1, n2), drawn, strict=True):
                 kept[rows] = new[:taken]
             filled += taken
         inputs = self._lay_out(first, second, n1, n2)
+        distances = edit_distances(first, second, n1)
+        whole = distances[np.arange(size), n2]
         return Batch(
             inputs=inputs,
             attention_mask=(inputs != PAD).astype(np.int64),
-            targets=edit_distances(first, second, n1, n2),
+            targets=self._at_prefixes(distances, n2) if self.prefixes else whole,
         )
+
+    def _at_prefixes(self, distances: Array, n2: Array) -> Array:
+        """Put the distance of each prefix at its last letter, that of the whole at ``<sep>``."""
+        # Letters of the prefix that ends at a place; the last place is the separator.
+        letters = np.arange(self.sequence)[None, :] - (self.sequence - 1) + n2[:, None] + 1
+        asked = np.minimum(letters, n2[:, None])
+        targets: Array = np.take_along_axis(distances, asked.clip(0), axis=1)
+        return np.where(letters >= 1, targets, IGNORED)
 
     def _lay_out(self, first: Array, second: Array, n1: Array, n2: Array) -> Array:
         """Write ``first | second <sep>`` against the right end of (batch, sequence)."""
@@ -86,35 +105,54 @@ class EditDistanceTask(Task):
         return inputs
 
     def tally(self, outputs: Array, targets: Array) -> Tally:
-        """Count right distances of logits (batch, classes), and add up how far off they are."""
-        error = np.abs(outputs.argmax(axis=-1) - targets).sum()
-        return super().tally(outputs, targets) | {"error": int(error)}
+        """Count right distances of logits (..., classes), and add up how far off they are."""
+        answers, wanted = outputs.argmax(axis=-1), targets
+        tally: Tally = {}
+        if self.prefixes:
+            parts = class_tally(outputs, targets)
+            tally = {"parts_right": parts["right"], "parts": parts["asked"]}
+            answers, wanted = answers[:, -1], targets[:, -1]
+        error = np.abs(answers - wanted)
+        return tally | {
+            "right": int((error == 0).sum()),
+            "asked": len(wanted),
+            "error": int(error.sum()),
+        }
 
     def metrics(self, tally: Tally) -> Metrics:
-        """Return ``accuracy`` and ``mean_abs_error``."""
-        return super().metrics(tally) | {"mean_abs_error": tally["error"] / tally["asked"]}
+        """Return ``accuracy``, ``mean_abs_error`` and, where they are asked, that of prefixes."""
+        asked = tally["asked"]
+        metrics = {"accuracy": tally["right"] / asked, "mean_abs_error": tally["error"] / asked}
+        if self.prefixes:
+            metrics["prefix_accuracy"] = tally["parts_right"] / tally["parts"]
+        return metrics
 
     def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
         """Score the most frequent distance of as many training pairs."""
-        seen = np.bincount(self.batch("train", samples, 0).targets, minlength=self.classes)
+        seen = np.bincount(_answers(self.batch("train", samples, 0)), minlength=self.classes)
         targets = np.concatenate([b.targets for b in self.evaluation(split, samples, samples)])
-        logits = np.broadcast_to(seen, (len(targets), self.classes))
+        logits = np.broadcast_to(seen, (*targets.shape, self.classes))
         return {"most_frequent": self.score(logits, targets)}
 
     def model_fields(self) -> dict[str, Any]:
         """Return the fields of a causal model that reads the last position."""
         return {
-            "vocab_size": FIRST_LETTER + LETTERS,
+            "vocab_size": FIRST_LETTER + self.letters,
             "outputs": self.classes,
-            "read": "last",
+            "read": "all" if self.prefixes else "last",
             "padding": True,
             "causal": True,
             "max_length": self.sequence,
         }
 
 
+def _answers(batch: Batch) -> Array:
+    """Return the distances of whole strings, int64 (batch,)."""
+    return batch.targets if batch.targets.ndim == 1 else batch.targets[:, -1]
+
+
 def draw_pairs(
-    generator: np.random.Generator, count: int, length: int
+    generator: np.random.Generator, count: int, length: int, alphabet_size: int = LETTERS
 ) -> tuple[Array, Array, Array, Array]:
     """Draw pairs and keep the valid ones.
 
@@ -123,8 +161,8 @@ def draw_pairs(
         and their lengths, each (kept,).
     """
     width = 2 * length + 1  # `length` insertions, and one place that a deletion may read
-    used = generator.integers(3, 11, size=count)
-    alphabet = generator.permuted(np.tile(np.arange(LETTERS), (count, 1)), axis=1)
+    used = generator.integers(FEWEST, min(MOST, alphabet_size) + 1, size=count)
+    alphabet = generator.permuted(np.tile(np.arange(alphabet_size), (count, 1)), axis=1)
     letters = np.take_along_axis(
         alphabet, generator.integers(0, used[:, None], size=(count, 2 * width)), axis=1
     )
@@ -183,8 +221,8 @@ def mutate(
     return np.where(put, letter, moved), lengths + (kind == 2) - (kind == 0)
 
 
-def edit_distances(first: Array, second: Array, n1: Array, n2: Array) -> Array:
-    """Return the edit distances of many pairs at once.
+def edit_distances(first: Array, second: Array, n1: Array) -> Array:
+    """Return the edit distances between strings and all prefixes of others, many pairs at once.
 
     One row of the table of every pair per step; within a row the insertions, each reading its left
     neighbour, are a running minimum: min over k <= j of (entry k + 2 (j - k)).
@@ -193,19 +231,18 @@ def edit_distances(first: Array, second: Array, n1: Array, n2: Array) -> Array:
         first: int (batch, width), letters; anything past the ends.
         second: int (batch, width).
         n1: Lengths of the first strings, (batch,).
-        n2: Lengths of the second strings, (batch,).
 
     Returns:
-        int64 (batch,).
+        int64 (batch, width + 1): at j the distance to the first j letters of the second string.
     """
     pairs, width = second.shape
     slope = INSERT * np.arange(width + 1)  # (width + 1,)
     row = np.broadcast_to(slope, (pairs, width + 1))
-    distances: Array = row[np.arange(pairs), n2].astype(np.int64)
+    distances: Array = row.astype(np.int64)
     for i in range(first.shape[1]):
         cost = np.where(second == first[:, i, None], 0, SUBSTITUTE)
         entry = row + DELETE
         entry[:, 1:] = np.minimum(entry[:, 1:], row[:, :-1] + cost)
         row = np.minimum.accumulate(entry - slope, axis=1) + slope
-        distances = np.where(n1 == i + 1, row[np.arange(pairs), n2], distances)
+        distances = np.where((n1 == i + 1)[:, None], row, distances)
     return distances

@@ -27,16 +27,10 @@ IGNORED = -100
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
-    """Return the sum of tallies of one kind.
-
-    Raises:
-        ValueError: There is none.
-    """
-    summed: Tally | None = None
+    """Return the sum of tallies of one kind; of none, an empty one."""
+    summed: Tally = {}
     for tally in tallies:
-        summed = tally if summed is None else {key: summed[key] + tally[key] for key in summed}
-    if summed is None:
-        raise ValueError("no tally to add up")
+        summed = {key: summed[key] + tally[key] for key in summed} if summed else tally
     return summed
 
 

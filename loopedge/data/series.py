@@ -88,6 +88,7 @@ class SeriesTask(WindowTask):
         self._given_season = season
         self.bounds = [split_bounds(end - first, origin) for first, end in columns.spans()]
         self.stops = {split: self._find_stops(split) for split in SPLITS}
+        self.notes = self._note_unused()
         mean, scale = fit_scaling(columns, self._training_rows())
         self._scaling = Scaling(
             input_mean=mean,
@@ -249,6 +250,15 @@ class SeriesTask(WindowTask):
         if not len(stops):
             raise InputError(f"{self.source} has no {split} window: too many values are missing")
         return stops
+
+    def _note_unused(self) -> tuple[str, ...]:
+        """Say how many series are too short for any window."""
+        series = self.columns.series
+        used = np.unique(self.columns.first_rows(np.concatenate(list(self.stops.values())) - 1))
+        unused = len(series) - len(used)
+        if not series or not unused:
+            return ()
+        return (f"{unused} of {len(series)} series are too short for a window and are not used",)
 
     def _training_rows(self) -> Array:
         rows = np.zeros(len(self.columns.values), bool)

@@ -14,10 +14,8 @@ from loopedge.data.task import Array
 from loopedge.data.timestamps import TimeOrder
 from loopedge.errors import InputError
 
-__all__ = ["MOST_LABELS", "SUFFIXES", "Selection", "Table", "Texts", "read_table"]
+__all__ = ["MOST_LABELS", "Selection", "Table", "Texts", "read_table"]
 
-SUFFIXES = (".csv", ".tsv", ".parquet")
-"""Endings that say a file is a table; a file of another ending is read as CSV too."""
 MOST_LABELS = 1000
 
 

@@ -102,6 +102,7 @@ class Task(abc.ABC):
         higher_is_better: The direction of the metric.
         settings: Attributes that are also the constructor's arguments: what rebuilds the task.
         seed: Of the batches.
+        notes: What a person should know of the data, a line each.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Task(abc.ABC):
     higher_is_better: bool = True
     settings: tuple[str, ...] = ()
     seed: int = 0
+    notes: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def batch(self, split: Split, size: int, step: int) -> Batch:
@@ -162,26 +164,33 @@ class Task(abc.ABC):
     def from_description(
         cls, description: Mapping[str, Any], *, data: str | Path | None, seed: int
     ) -> "Task":
-        """Rebuild a task from what `describe` returned.
+        """Rebuild a task from what `describe` returned; from ``settings`` alone unless overridden.
 
         Args:
-            description: Names and values.
+            description: Names and values; under ``companions`` the texts of `companions`.
             data: The user's file or folder, for tasks that read one.
             seed: Of the batches.
 
         Raises:
-            InputError: The data is missing or cannot be used.
+            InputError: The data is missing or cannot be used, or the task is generated and reads none.
             KeyError: The description lacks a key.
         """
+        if data is not None:
+            raise InputError(
+                f"the task {cls.name} is generated: it does not read {data}",
+                hint="leave the data out, or give samples as .npz",
+            )
         make: Callable[..., Task] = cls
         return make(**{name: description[name] for name in cls.settings}, seed=seed)
 
 
 HOMES = {
     "edit-distance": "loopedge.data.edit_distance:EditDistanceTask",
+    "pairs": "loopedge.data.pairs:PairsTask",
     "series": "loopedge.data.series:SeriesTask",
     "series-labels": "loopedge.data.labelled_series:LabelledSeriesTask",
     "sorting": "loopedge.data.sorting:SortingTask",
+    "text": "loopedge.data.text:TextTask",
 }
 """Where the tasks live that a description can name."""
 
@@ -192,7 +201,11 @@ def generator_of(seed: int, split: Split, step: int) -> np.random.Generator:
 
 
 def task_from_dict(
-    description: Mapping[str, Any], *, data: str | Path | None = None, seed: int | None = None
+    description: Mapping[str, Any],
+    *,
+    data: str | Path | None = None,
+    seed: int | None = None,
+    companions: Mapping[str, str] | None = None,
 ) -> Task:
     """Rebuild the task that a checkpoint or an artifact describes.
 
@@ -200,6 +213,7 @@ def task_from_dict(
         description: What `Task.describe` returned: the key ``task`` of a ``model.pt``.
         data: The user's file or folder, where the task reads one; a description holds no paths.
         seed: Of the batches; default: the described one.
+        companions: What `Task.companions` returned, where it was anything.
 
     Returns:
         The task.
@@ -209,11 +223,14 @@ def task_from_dict(
     """
     name = description.get("name")
     if name not in HOMES:
-        raise InputError(f"task {name!r} is not known", hint="loopedge train --help")
+        raise InputError(
+            f"task {name!r} is none that loopedge knows to rebuild", hint="--data samples.npz"
+        )
     module, _, kind = HOMES[name].partition(":")
     task: type[Task] = getattr(importlib.import_module(module), kind)
     told_seed = int(description.get("seed", 0)) if seed is None else seed
     try:
-        return task.from_description(description, data=data, seed=told_seed)
+        described = {**description, "companions": dict(companions or {})}
+        return task.from_description(described, data=data, seed=told_seed)
     except KeyError as error:
         raise InputError(f"the description of task {name!r} lacks {error.args[0]!r}") from error

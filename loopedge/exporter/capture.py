@@ -24,9 +24,9 @@ from loopedge.errors import InputError
 from loopedge.exporter.axes import TRACED_BATCH, Axes, AxisNames, InnerAxes, resize
 from loopedge.exporter.nested import InnerCall, mark, record
 from loopedge.exporter.registry import shared_registry
-from loopedge.exporter.user_code import FOREIGN_CODE, users_line
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied
 from loopedge.model.inner import InnerBody
+from loopedge.user_code import FOREIGN_CODE, users_line
 
 __all__ = ["WRAPPER_PREFIX", "InnerPart", "Parts", "capture_halt", "capture_parts", "traced_inputs"]
 

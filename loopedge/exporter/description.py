@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -28,7 +28,8 @@ class Subject:
     """A module to export.
 
     ``loop_range`` are the least and the most loops that it was trained with, ``random_inputs`` the
-    inputs that hold noise with their standard deviations.
+    inputs that hold noise with their standard deviations, ``companions`` the texts of the files that
+    the artifact needs beside it.
     """
 
     module: nn.Module
@@ -42,6 +43,7 @@ class Subject:
     max_length: int | None = None
     sha256: str | None = None
     task: dict[str, Any]
+    companions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def mask(self) -> str | None:

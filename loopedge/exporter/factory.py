@@ -1,12 +1,8 @@
 """Build a user's module from ``package.module:factory`` and load its weights."""
 
-import importlib
 import pickle
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,11 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from loopedge.errors import InputError
-from loopedge.exporter.user_code import reason_of
+from loopedge.user_code import import_object, reason_of
 
 __all__ = ["build_module", "is_factory", "load_weights"]
-
-SHAPE = "package.module:factory"
 
 
 def is_factory(source: str) -> bool:
@@ -50,12 +44,7 @@ def build_module(source: str) -> nn.Module:
     Raises:
         InputError: It cannot be imported, fails, or gives no torch module.
     """
-    name, _, attribute = source.rpartition(":")
-    found: Any = _import(name)
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise InputError(f"{name} has no {attribute}", hint=f"name the factory as {SHAPE}")
-        found = getattr(found, part)
+    found = import_object(source)
     if isinstance(found, nn.Module):
         return found.eval()
     if not callable(found):
@@ -69,23 +58,6 @@ def build_module(source: str) -> nn.Module:
     if not isinstance(built, nn.Module):
         raise InputError(f"{source} gives {type(built).__name__}, a torch module is needed")
     return built.eval()
-
-
-def _import(name: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # last: an installed package goes before a folder of its name
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise InputError(
-                f"no Python module {error.name} is found from this folder",
-                hint="run it in the folder that holds the package, or install the package",
-            ) from error
-        raise InputError(f"importing {name} failed: {reason_of(error)}") from error
-    except (Exception, SystemExit) as error:  # user code may raise anything
-        raise InputError(f"importing {name} failed: {reason_of(error)}") from error
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:

@@ -29,6 +29,11 @@ from loopedge.exporter.user_code import run_user_code
 from loopedge.exporter.verify import TOLERANCE, Measured, resized_examples, verify_artifact
 from loopedge.graph.artifact import write_artifact
 from loopedge.graph.attention import expand_masks, merge_head_axes
+from loopedge.graph.companions import (
+    check_companion_targets,
+    companion_contents,
+    describe_companions,
+)
 from loopedge.graph.folding import fold_constants
 from loopedge.graph.inputs import takes_missing
 from loopedge.graph.layout import fold_weight_layouts
@@ -166,6 +171,8 @@ def _export(
 ) -> ExportResult:
     """Do what `export` does for a module that was found, with options that were checked."""
     check_weights(subject.module)
+    beside = companion_contents(subject.companions, target)
+    check_companion_targets(target.parent, beside, force=force)
     rule = parse_exit(exit, subject.module, options.form)
     count = subject.looped.loops if options.loops is None else options.loops
 
@@ -205,7 +212,9 @@ def _export(
         tidy(graph)
     if options.storage == "float16":
         store_float16(graph)
-    metadata = _metadata(subject, axes, graph, plan, options, rule)
+    metadata = _metadata(subject, axes, graph, plan, options, rule).model_copy(
+        update={"companions": describe_companions(subject.companions, target)}
+    )
     write_metadata(metadata, graph.metadata_props)
     assembled = time.perf_counter()
 
@@ -220,7 +229,7 @@ def _export(
     )
     write = write_converted if options.format == "ort" else write_artifact
     try:
-        files = write(graph, target, sources=sources, force=force, verify=check)
+        files = write(graph, target, sources=sources, force=force, verify=check, companions=beside)
     except VerificationError as error:
         if not parts.fixed:
             raise

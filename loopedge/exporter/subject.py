@@ -65,7 +65,12 @@ def open_subject(
         return _from_module(load_pretrained(Path(model)), padding=padding, example=example)
     checkpoint = load_checkpoint(model)
     known = _from_module(model_from(checkpoint, model), padding=padding, example=example)
-    return replace(known, sha256=file_sha256(Path(model)), task=dict(checkpoint.get("task") or {}))
+    return replace(
+        known,
+        sha256=file_sha256(Path(model)),
+        task=dict(checkpoint.get("task") or {}),
+        companions=dict(checkpoint.get("companions") or {}),
+    )
 
 
 def default_target(model: str | Path, format: str = "onnx") -> Path:

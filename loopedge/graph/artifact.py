@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import onnx
@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.files import check_artifact_target, staged_folder
+from loopedge.graph.companions import check_companion_targets
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 from loopedge.graph.ort_format import is_ort_format, read_ort
 
@@ -78,6 +79,7 @@ def write_artifact(
     force: bool = False,
     external_threshold_bytes: int = EXTERNAL_THRESHOLD_BYTES,
     verify: Callable[[Path], ArtifactMetadata | None] | None = None,
+    companions: Mapping[str, bytes] | None = None,
 ) -> list[Path]:
     """Write ``model`` (and ``<target>.data``) beside the target, verify, then rename.
 
@@ -89,6 +91,7 @@ def write_artifact(
         external_threshold_bytes: Total initializer bytes above which weights go to a data file.
         verify: Called with the staged file; when it raises, nothing is left. Metadata that it
             returns (what it measured) replaces the file's.
+        companions: Files to write beside it, by name.
 
     Returns:
         The files written, the ``.onnx`` first.
@@ -96,7 +99,9 @@ def write_artifact(
     Raises:
         InputError: The target exists or cannot be written.
     """
+    beside = dict(companions or {})
     check_artifact_target(target, sources, force=force)
+    check_companion_targets(target.parent, beside, force=force)
     replaced = _data_of(target)
     total = sum(value.const_value.nbytes for value in _initializers(model) if value.const_value)
     data_name = f"{target.name}.data"
@@ -115,10 +120,12 @@ def write_artifact(
         metadata = verify(staged) if verify is not None else None
         if metadata is not None:
             _replace_metadata(staged, metadata)
+        for name, content in beside.items():
+            (folder / name).write_bytes(content)
     if not external and data_name in replaced:
         with contextlib.suppress(FileNotFoundError):
             (target.parent / data_name).unlink()
-    return artifact_files(target)
+    return [*artifact_files(target), *(target.parent / name for name in beside)]
 
 
 def _data_of(path: Path) -> set[str]:

@@ -14,6 +14,7 @@ __all__ = [
     "PREFIX",
     "TOLERANCE_INPUT",
     "ArtifactMetadata",
+    "Companion",
     "Form",
     "MemoryProfile",
     "Prepared",
@@ -24,6 +25,9 @@ __all__ = [
 PREFIX = "loopedge."
 LOOPS_INPUT, TOLERANCE_INPUT, ITERATIONS_OUTPUT = "loops", "tolerance", "iterations"
 """What an artifact may take and give beside the model's own inputs and outputs."""
+
+FILE_NAME = r"[^/\\\x00-\x1f]*[^/\\\x00-\x1f.]"
+"""What a file beside the artifact may be called: a name without a folder, and not ``..``."""
 
 Form = Literal["loop", "unrolled", "scan"]
 MemoryProfile = Literal["balanced", "low", "mapped"]
@@ -38,6 +42,17 @@ class Prepared(BaseModel):
     architecture: str
     processor: str
     features: list[str] = Field(description="Instructions that packing depends on.")
+
+
+class Companion(BaseModel):
+    """A file that must stand beside the artifact: a tokenizer."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    file: str = Field(
+        pattern=rf"^{FILE_NAME}$", description="Its name alone: it stands in the same folder."
+    )
+    sha256: str
 
 
 class ArtifactMetadata(BaseModel):
@@ -70,6 +85,9 @@ class ArtifactMetadata(BaseModel):
     checkpoint_sha256: str | None = None
     max_rel_error: float | None = None
     task: dict[str, Any] = Field(default_factory=dict)
+    companions: dict[str, Companion] = Field(
+        default_factory=dict, description="Files beside it, by what they are: tokenizer.json."
+    )
     quantization: dict[str, Any] | None = None
     storage: Literal["float16"] | None = Field(
         default=None, description="Type of the weights where it is not what they are computed in."

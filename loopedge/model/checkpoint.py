@@ -3,6 +3,7 @@
 import io
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ __all__ = ["Checkpoint", "load", "load_checkpoint", "save", "write_tensors"]
 
 FORMAT = 1
 Checkpoint = dict[str, Any]
-"""``{"loopedge": 1, "config": {...}, "state_dict": {...}, "task": {...}}``."""
+"""``{"loopedge": 1, "config": {...}, "state_dict": {...}, "task": {...}, "companions": {...}}``."""
 
 
 def save(
@@ -26,6 +27,7 @@ def save(
     path: str | Path,
     *,
     task: dict[str, Any] | None = None,
+    companions: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> None:
     """Write a model to ``path``, whole or not at all.
@@ -34,6 +36,7 @@ def save(
         model: The model.
         path: Target, usually ``model.pt``.
         task: What the model was trained on: name, columns, horizon, metric; plain values only.
+        companions: Texts that the exported model needs beside it, as `Task.companions` returns them.
         force: Replace an existing file.
 
     Raises:
@@ -46,6 +49,7 @@ def save(
         "config": model.config.model_dump(),
         "state_dict": {name: value.detach().cpu() for name, value in model.state_dict().items()},
         "task": task or {},
+        "companions": dict(companions or {}),
     }
     write_tensors(checkpoint, target)
 

@@ -20,6 +20,9 @@ class LoopedConfig(BaseModel):
     heads: int = Field(default=4, ge=1, le=1024)
     layers: int = Field(default=1, ge=1, le=256, description="Distinct layers in the core.")
     loops: int = Field(default=4, ge=1, le=65536, description="Trained loop count.")
+    min_loops: int | None = Field(
+        default=None, ge=1, description="Least loops it was trained with, where they were drawn."
+    )
     mlp_ratio: float = Field(default=4.0, gt=0, le=64)
     bias: bool = Field(default=False, description="Biases in the linears of the core.")
     vocab_size: int | None = Field(default=None, ge=1)
@@ -48,6 +51,18 @@ class LoopedConfig(BaseModel):
     positions: Literal["learned", "rotary", "none"] = "learned"
     timestep: Literal["none", "constant", "sinusoidal", "learned"] = "sinusoidal"
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    gate_init: float = Field(
+        default=0.0,
+        ge=-10,
+        le=10,
+        description="Where the gates of a timestep encoding start; the paper's module: 0.",
+    )
+    init_std: float = Field(
+        default=0.02, gt=0, le=1, description="Of the initial weights; the paper's module: 0.02."
+    )
+    embedding_std: float | None = Field(
+        default=None, gt=0, le=10, description="Of what reads the inputs; default: init_std."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -57,6 +72,8 @@ class LoopedConfig(BaseModel):
             raise ValueError(f"d_model {self.d_model} is not a multiple of heads {self.heads}")
         if self.positions == "rotary" and (self.d_model // self.heads) % 2:
             raise ValueError("rotary positions need an even head size d_model / heads")
+        if self.min_loops is not None and self.min_loops > self.loops:
+            raise ValueError(f"min_loops {self.min_loops} is more than loops {self.loops}")
         if self.horizon is not None and self.read != "last":
             raise ValueError("horizon needs read='last'")
         for name in ("classify", "missing"):

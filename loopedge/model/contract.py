@@ -1,6 +1,6 @@
 """The contract every looped model fulfils: prelude, core, coda and a timestep table."""
 
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -79,32 +79,52 @@ class LoopedModule(nn.Module):
         """Return per-iteration constants, each of shape (loops, ...); may be empty."""
         return {}
 
-    def forward(self, *inputs: Tensor, loops: int | None = None) -> Tensors:
-        """Run prelude, ``loops`` iterations of the core (default: trained count), and coda."""
-        return run_loops(self, *inputs, loops=loops)
+    def forward(self, *inputs: Tensor, **options: Any) -> Tensors:
+        """Run prelude, the iterations of the core and coda; the options are those of `run_loops`."""
+        return run_loops(self, *inputs, **options)
 
 
-def run_loops(model: nn.Module, *inputs: Tensor, loops: int | None = None) -> Tensors:
+def run_loops(
+    model: nn.Module,
+    *inputs: Tensor,
+    loops: int | None = None,
+    backprop_loops: int | None = None,
+    states: list[Tensors] | None = None,
+) -> Tensors:
     """Run any module that has the contract's methods, in eager PyTorch.
 
     Args:
         model: A module with prelude, core, coda and timestep_table.
         inputs: What the prelude takes.
         loops: How often the core is applied; default: the trained count.
+        backprop_loops: Iterations, the last ones, that gradients flow through. The gradient of the
+            earlier ones is taken to be the identity, what a residual stream hands through unchanged,
+            so that the prelude still learns. Default: all.
+        states: Is filled with the states, the first one and that after each iteration.
 
     Returns:
         What the coda returns.
     """
     looped = cast("LoopedProtocol", model)
     loops = looped.loops if loops is None else loops
+    cut = 0 if backprop_loops is None else max(0, loops - backprop_loops)
     halt = getattr(model, "halt", None)
     state, context = looped.prelude(*inputs)
+    first = state
     table = looped.timestep_table(loops)
     rows = {name: values.unbind(0) for name, values in table.items()}
     done: Tensor | None = None
+    if states is not None:
+        states.append(state)
     for t in range(loops):
         previous = state
-        state = looped.core(state, context, {name: values[t] for name, values in rows.items()})
+        row = {name: values[t] for name, values in rows.items()}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and t >= cut):
+            state = looped.core(state, context, row)
+        if t + 1 == cut:
+            state = _with_gradient_of(first, state)
+        if states is not None:
+            states.append(state)
         if halt is None:
             continue
         state = keep_halted(done, previous, state)
@@ -113,6 +133,15 @@ def run_loops(model: nn.Module, *inputs: Tensor, loops: int | None = None) -> Te
         if bool(done.all()):
             break
     return looped.coda(state, context)
+
+
+def _with_gradient_of(first: Tensors, state: Tensors) -> Tensors:
+    """Return ``state`` with the gradient that ``first`` has."""
+    joined = tuple(
+        old + (new - old).detach() if old.is_floating_point() else new
+        for old, new in zip(as_tuple(first), as_tuple(state), strict=True)
+    )
+    return joined[0] if isinstance(state, torch.Tensor) else joined
 
 
 def keep_halted(done: Tensor | None, previous: Tensors, state: Tensors) -> Tensors:

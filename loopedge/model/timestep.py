@@ -35,10 +35,18 @@ def sinusoid(loops: int) -> Tensor:
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
 
 
+def start_gates(values: nn.Parameter, config: LoopedConfig) -> None:
+    """Set the gates among gates and scales (..., layers, 4, d_model), flat or not, to their start."""
+    with torch.no_grad():
+        fields = values.view(-1, len(FIELDS), config.d_model)
+        fields[:, [name.startswith("gate") for name in FIELDS]] = config.gate_init
+
+
 class SinusoidalTimestep(nn.Module):
     """The paper's generator: sinusoid -> Linear -> SiLU -> Linear -> SiLU -> Linear.
 
-    The last layer starts at zero, so an untrained stack is the identity.
+    The last layer starts at zero, so an untrained stack is the identity, unless ``gate_init`` says
+    else.
     """
 
     def __init__(self, config: LoopedConfig) -> None:
@@ -50,6 +58,7 @@ class SinusoidalTimestep(nn.Module):
         self.last = nn.Linear(d_model, config.layers * len(FIELDS) * d_model)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+        start_gates(self.last.bias, config)
 
     def forward(self, loops: int) -> Tensor:
         """Return raw gates and scales, float32 (loops, layers, 4, d_model)."""
@@ -66,6 +75,7 @@ class LearnedTimestep(nn.Module):
         super().__init__()
         shape = (config.loops, config.layers, len(FIELDS), config.d_model)
         self.rows = nn.Parameter(torch.zeros(shape))
+        start_gates(self.rows, config)
 
     def forward(self, loops: int) -> Tensor:
         """Return raw gates and scales, float32 (loops, layers, 4, d_model)."""
@@ -78,6 +88,7 @@ class ConstantTimestep(nn.Module):
     def __init__(self, config: LoopedConfig) -> None:
         super().__init__()
         self.rows = nn.Parameter(torch.zeros(config.layers, len(FIELDS), config.d_model))
+        start_gates(self.rows, config)
 
     def forward(self, loops: int) -> Tensor:
         """Return raw gates and scales, float32 (loops, layers, 4, d_model), all rows equal."""

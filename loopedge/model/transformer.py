@@ -20,6 +20,8 @@ from loopedge.model.timestep import (
 __all__ = ["LoopedTransformer"]
 
 ROTARY_BASE = 10_000.0
+READERS = ("embedding.weight", "position.weight", "input.weight")
+"""Weights that inputs meet first."""
 NORM_EPS = torch.finfo(torch.float32).eps  # what torch.nn.RMSNorm takes by default
 
 
@@ -103,6 +105,8 @@ class LoopedTransformer(LoopedModule):
         super().__init__()
         self.config = config
         self.loops = config.loops
+        if config.min_loops is not None:
+            self.loop_range = (config.min_loops, config.loops)
         d_model, outputs = config.d_model, config.head_outputs
         if config.vocab_size is not None:
             self.embedding = nn.Embedding(config.vocab_size, d_model)
@@ -119,10 +123,12 @@ class LoopedTransformer(LoopedModule):
         self.norm = nn.RMSNorm(d_model)
         if not config.head_is_tied:
             self.head = nn.Linear(d_model, outputs * (config.horizon or 1), bias=False)
-        self.apply(initialise)
+        self.apply(lambda module: initialise(module, config.init_std))
         for name, parameter in self.named_parameters():
             if name.endswith(("attention.o.weight", "mlp.down.weight")):
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.layers))
+                nn.init.normal_(parameter, std=config.init_std / math.sqrt(2 * config.layers))
+            elif name in READERS and config.embedding_std is not None:
+                nn.init.normal_(parameter, std=config.embedding_std)
         # After `initialise`: the generator keeps PyTorch's own initialisation and its zero end.
         if config.timestep == "sinusoidal":
             self.timestep: nn.Module = SinusoidalTimestep(config)
@@ -237,7 +243,9 @@ class LoopedTransformer(LoopedModule):
         """
         if self.config.timestep == "none":
             return {}
-        return split_fields(self.timestep(loops))
+        # It is small and read by float32 norms: products in a lower precision would save nothing.
+        with torch.autocast(self.norm.weight.device.type, enabled=False):
+            return split_fields(self.timestep(loops))
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -300,9 +308,9 @@ def attention_pattern(attention_mask: Tensor, *, causal: bool) -> Tensor:
     return readable | itself
 
 
-def initialise(module: nn.Module) -> None:
-    """Initialise linears and embeddings as the paper's module does (normal, 0.02)."""
+def initialise(module: nn.Module, std: float) -> None:
+    """Initialise linears and embeddings as the paper's module does, whose ``std`` is 0.02."""
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=std)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.files import check_artifact_target
 from loopedge.graph.artifact import artifact_files, open_artifact, write_artifact
+from loopedge.graph.companions import check_companion_targets, companions_to_copy
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import (
     ITERATIONS_OUTPUT,
@@ -189,6 +190,8 @@ def quantize_by(
     reference = open_in_float32(model)
     recipe.check_model(reference, model)
     metadata = _metadata_with(read_metadata(reference.metadata_props), memory, model)
+    beside = companions_to_copy(model, metadata, target)
+    check_companion_targets(target.parent, beside, force=force)
     started = time.perf_counter()
     quantized = reference.clone()
     if metadata is not None:
@@ -228,7 +231,12 @@ def quantize_by(
 
     written = time.perf_counter()
     files = write_artifact(
-        quantized, target, sources=artifact_files(model), force=force, verify=verify
+        quantized,
+        target,
+        sources=artifact_files(model),
+        force=force,
+        verify=verify,
+        companions=beside,
     )
     agreement, time_ratio, verify_seconds = checked[0]
     calibrated = recipe.table if recipe.scheme == "static" else None

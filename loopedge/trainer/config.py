@@ -1,6 +1,6 @@
 """How a model is trained, and how big it is: options checked against their bounds (torch-free)."""
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,7 +21,12 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(default=1000, ge=1, le=100_000_000)
-    batch_size: int = Field(default=64, ge=1, le=65536)
+    batch_size: int = Field(
+        default=64, ge=1, le=1_048_576, description="Of one optimizer step, over all processes."
+    )
+    accumulate: int = Field(
+        default=1, ge=1, le=65536, description="Parts that a batch is computed in, for memory."
+    )
     lr: float = Field(default=1e-3, gt=0, le=10, description="Peak learning rate.")
     min_lr_share: float = Field(default=0.1, ge=0, le=1, description="Of the peak, at the end.")
     warmup: int | None = Field(
@@ -31,6 +36,23 @@ class TrainConfig(BaseModel):
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
     clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Of the products while training; weights are float32."
+    )
+    compile: bool = Field(default=False, description="Compile the layers of the core.")
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="Decay of averaged weights, which are then the model."
+    )
+    backprop_loops: int | None = Field(
+        default=None, ge=1, description="Last iterations that gradients flow through."
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="Evaluations without a better one that end the run."
+    )
+    distill_weight: float = Field(
+        default=0.5, gt=0, le=1, description="Share of the teacher in the loss, where there is one."
+    )
+    distill_temperature: float = Field(default=2.0, gt=0, le=100)
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Of weights and dropout.")
     evaluate_every: int | None = Field(
         default=None, ge=1, description="Steps between evaluations; default: a twentieth."

@@ -1,47 +1,49 @@
-"""Loss and metrics of a model on a task's batches."""
+"""Metrics of a model on a task's batches."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812  PyTorch's own name for it
-from torch import Tensor
+from torch import nn
 
-from loopedge.data.metrics import IGNORED, Metrics, total
+from loopedge.data.metrics import Metrics, Tally, total
 from loopedge.data.task import Batch, Split, Task
-from loopedge.model.contract import as_tuple
-from loopedge.model.transformer import LoopedTransformer
+from loopedge.trainer.objective import inputs_of, outputs_of
+from loopedge.trainer.world import World, rows_of
 
-__all__ = ["evaluate", "loss_of"]
+__all__ = ["evaluate"]
 
 BATCH_SIZE = 128
 
 
-def _forward(model: LoopedTransformer, batch: Batch) -> Tensor:
-    tensors = [torch.from_numpy(batch.inputs)]
-    if batch.attention_mask is not None:
-        tensors.append(torch.from_numpy(batch.attention_mask))
-    return as_tuple(model(*tensors))[0]
+def evaluate(
+    model: nn.Module, task: Task, split: Split, samples: int, world: World | None = None
+) -> Metrics:
+    """Return the task's metrics on a split, in float32; the model's mode is left as it was.
 
-
-def loss_of(model: LoopedTransformer, batch: Batch) -> Tensor:
-    """Return the training loss, a scalar.
-
-    Cross entropy for classes; for values the mean squared error in units of the training part's
-    standard deviation, over what was observed.
+    Args:
+        model: A `LoopedTransformer`, wrapped or not.
+        task: Gives the samples and their score.
+        split: Which part.
+        samples: Most samples.
+        world: The processes that share the samples; default: this one.
     """
-    outputs, targets = _forward(model, batch), torch.from_numpy(batch.targets)
-    if model.config.gives_classes:
-        return F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), ignore_index=IGNORED)
-    error = (outputs - targets) / model.get_buffer("output_scale")
-    return error[~targets.isnan()].square().mean()
-
-
-def evaluate(model: LoopedTransformer, task: Task, split: Split, samples: int) -> Metrics:
-    """Return the task's metrics on a split; the model's mode is left as it was."""
+    world = world or World(device=next(model.parameters()).device)
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        tally = total(
-            task.tally(_forward(model, batch).numpy(), batch.targets)
+        tallies = (
+            _tally(model, task, batch, world)
             for batch in task.evaluation(split, BATCH_SIZE, samples)
         )
+        summed = total(tally for tally in tallies if tally is not None)
     model.train(was_training)
-    return task.metrics(tally)
+    return task.metrics(world.sum_tally(summed))
+
+
+def _tally(model: nn.Module, task: Task, batch: Batch, world: World) -> Tally | None:
+    """Score this process's rows; where there are none it runs along, for weights may be shared."""
+    own = world.share(batch)
+    idle = not len(own.inputs)
+    if idle and not world.is_sharded:
+        return None
+    part = rows_of(batch, slice(0, 1)) if idle else own
+    outputs = outputs_of(model, inputs_of(part, world.device)).cpu().numpy()
+    return None if idle else task.tally(outputs, part.targets)

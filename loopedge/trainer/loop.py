@@ -1,26 +1,41 @@
-"""The training loop: AdamW, warm-up and cosine, clipping, evaluations, checkpoints."""
+"""The training loop: steps, evaluations, checkpoints, and every way in which a run can end."""
 
-import copy
-import json
 import math
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from loopedge.data.metrics import Metrics
-from loopedge.data.task import Batch, Task
-from loopedge.errors import DivergedError
-from loopedge.files import write_text_atomic
+from loopedge.data.task import Task
+from loopedge.errors import DivergedError, InterruptedRunError, LostWorkerError
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.trainer.config import TrainConfig
-from loopedge.trainer.evaluation import evaluate, loss_of
-from loopedge.trainer.optimizer import learning_rate, make_optimizer
+from loopedge.trainer.evaluation import evaluate
+from loopedge.trainer.interruption import StopRequest, stop_on_signal
+from loopedge.trainer.logs import RunLog
+from loopedge.trainer.objective import Objective
 from loopedge.trainer.progress import Progress
-from loopedge.trainer.state import RunState, save_state, state_path
+from loopedge.trainer.stability import measure_stability
+from loopedge.trainer.state import (
+    RunState,
+    best_path,
+    load_weights,
+    optimizer_state,
+    restore_optimizer,
+    save_state,
+    state_path,
+    weights_of,
+    write_model,
+)
+from loopedge.trainer.step import Step, Stepper
+from loopedge.trainer.world import World
 
 __all__ = ["TrainingLoop"]
+
+PROBED = 32
+"""Samples that the stability of the loop is measured on."""
 
 
 class TrainingLoop:
@@ -28,110 +43,153 @@ class TrainingLoop:
 
     Args:
         task: Gives the batches and the metric.
-        model: Is trained in place.
+        model: Is trained in place; on the device of ``world``.
         config: Optimizer and schedule.
-        target: The model's file; metrics and checkpoints stand beside it.
+        objective: The loss.
+        target: The model's file; the checkpoints stand beside it.
+        log: Takes the metrics.
+        world: The processes of the run.
+        settings: What a run must have in common with the one that it resumes.
     """
 
     def __init__(
-        self, task: Task, model: LoopedTransformer, config: TrainConfig, target: Path
+        self,
+        task: Task,
+        model: LoopedTransformer,
+        config: TrainConfig,
+        objective: Objective,
+        target: Path,
+        *,
+        log: RunLog,
+        world: World,
+        settings: dict[str, Any],
     ) -> None:
-        self.task, self.model, self.config, self.target = task, model, config, target
-        self.optimizer = make_optimizer(model, config)
-        self.metrics_path = target.with_name(f"{target.stem}.metrics.jsonl")
-        self.checkpoint_path = state_path(target)
-        self.settings: dict[str, Any] = {
-            "model": model.config.model_dump(),
-            "train": config.model_dump(),
-            "task": task.describe(),
-        }
-        self.step = self.tokens = self.best_step = 0
+        self.task, self.model, self.config, self.objective = task, model, config, objective
+        self.log, self.world, self.settings = log, world, settings
+        self.stepper = Stepper(task, model, config, objective, world)
+        self.checkpoint_path, self.best_path = state_path(target), best_path(target)
+        self.step = self.tokens = self.best_step = self.stale = 0
         self.seconds = 0.0
         self.loss = math.nan
-        self.best: dict[str, Any] | None = None
+        self.best: dict[str, Tensor] | None = None
         self.best_metrics: Metrics | None = None
-        self._records: list[dict[str, Any]] = []
+        self.stability: dict[str, list[float]] | None = None
+        self._norms: list[float] = []
+        self._whole = True  # the last step is evaluated and told: its state can be saved
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether evaluations have not become better for as long as the configuration says."""
+        return self.config.patience is not None and self.stale >= self.config.patience
 
     def resume(self, state: RunState) -> None:
         """Take over where ``state`` was saved."""
-        self.model.load_state_dict(state.model)
-        self.optimizer.load_state_dict(state.optimizer)
-        torch.set_rng_state(state.random)
+        load_weights(self.model, state.model)
+        restore_optimizer(self.stepper.optimizer, state.optimizer)
+        if self.stepper.average is not None and state.average is not None:
+            load_weights(self.stepper.average.model, state.average)
         self.step, self.tokens, self.seconds = state.step, state.tokens, state.seconds
-        self.best, self.best_step = state.best, state.best_step
+        self.best, self.best_step, self.stale = state.best, state.best_step, state.stale
         self.best_metrics = state.best_metrics
-        self._records = list(state.records)
+        self._norms = list(state.norms)
+        self.log.resume(state.records)
 
     def run(self, progress: Progress | None = None) -> None:
         """Make the remaining steps; evaluate and save as often as the configuration says.
 
         Raises:
             DivergedError: Loss or gradient is not finite; the last checkpoint is kept.
+            InterruptedRunError: Ctrl-C or SIGTERM; the run can be resumed.
+            LostWorkerError: Another process is gone; the run can be resumed.
             InputError: The disk is full.
         """
         self.model.train()
-        started = time.perf_counter() - self.seconds
-        while self.step < self.config.steps:
-            record = self._make_step()
-            self.seconds = time.perf_counter() - started
-            if progress is not None:
-                speed = self.tokens / self.seconds
-                progress.stepped(self.step, loss=self.loss, tokens_per_second=speed)
-            if self._is_due(self.config.evaluation_interval):
-                self._evaluate(record, progress)
-            interval = self.config.checkpoint_interval
-            if interval and self.step % interval == 0 and self.step < self.config.steps:
-                save_state(self.checkpoint_path, self._state())
-        self.seconds = time.perf_counter() - started
+        started, before = time.perf_counter(), self.seconds
+        with stop_on_signal() as stop:
+            while self.step < self.config.steps and not self.stopped_early:
+                try:
+                    made = self._make_step()
+                    self.seconds = before + time.perf_counter() - started
+                    self._tell(progress)
+                    if self._is_due(self.config.evaluation_interval):
+                        self._evaluate(made, progress)
+                    self._checkpoint(stop)
+                except RuntimeError as error:
+                    if not self.world.is_lost(error):
+                        raise
+                    raise self._lost() from error
+        self.seconds = before + time.perf_counter() - started
 
-    def _make_step(self) -> dict[str, Any]:
-        """Make one step and return its line of the metrics file."""
-        rate = learning_rate(self.config, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        batch = self.task.batch("train", self.config.batch_size, self.step)
-        loss = loss_of(self.model, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip))
-        self.loss = float(loss.detach())
-        if not (math.isfinite(self.loss) and math.isfinite(norm)):
-            raise self._diverged(norm, rate)
-        self.optimizer.step()
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights that count: averaged, where they are averaged."""
+        average = self.stepper.average
+        return weights_of(self.model if average is None else average.model)
+
+    def use_best(self) -> dict[str, Tensor]:
+        """Put the best weights into the model, and return them."""
+        best = self.best or self.weights()
+        load_weights(self.model, best)
+        return best
+
+    def _make_step(self) -> Step:
+        made = self.stepper.compute(self.step)
+        if not (math.isfinite(made.loss) and math.isfinite(made.gradient_norm)):
+            raise self._diverged(made)
+        self._whole = False
+        self.stepper.apply(self.step, made)
+        self.loss = made.loss
+        self._norms.append(made.gradient_norm)
         self.step += 1
-        self.tokens += positions(batch)
-        return {"step": self.step, "lr": rate, "train_loss": self.loss, "gradient_norm": norm}
+        self.tokens += made.tokens
+        return made
 
-    def _diverged(self, norm: float, rate: float) -> DivergedError:
-        kept = self.checkpoint_path.exists()
-        state = f"; {self.checkpoint_path} is from before" if kept else ""
-        return DivergedError(
-            f"training diverged at step {self.step + 1} of {self.config.steps}: loss {self.loss:g}, "
-            f"gradient norm {norm:g} at learning rate {rate:.2g}{state}",
-            hint=("add --resume " if kept else "train with ") + f"--lr {self.config.lr / 4:.2g}",
-        )
+    def _tell(self, progress: Progress | None) -> None:
+        if progress is not None:
+            progress.stepped(
+                self.step,
+                loss=self.loss,
+                tokens_per_second=self.tokens / self.seconds,
+                seconds_left=self.seconds / self.step * (self.config.steps - self.step),
+            )
 
     def _is_due(self, interval: int) -> bool:
         return self.step % interval == 0 or self.step == self.config.steps
 
-    def _evaluate(self, record: dict[str, Any], progress: Progress | None) -> None:
-        """Score the validation split, remember the best weights, write the metrics file."""
-        metrics = evaluate(self.model, self.task, "validation", self.config.samples)
+    def _evaluate(self, made: Step, progress: Progress | None) -> None:
+        """Score the validation split, remember the best weights, write a line."""
+        average = self.stepper.average
+        judged = self.stepper.module if average is None else average.model
+        metrics = evaluate(judged, self.task, "validation", self.config.samples, self.world)
         if self._is_better(metrics):
-            self.best = copy.deepcopy(self.model.state_dict())
+            self.best, self.stale = self.weights(), 0
             self.best_metrics, self.best_step = metrics, self.step
-        self._records.append(
-            {
-                **record,
-                "validation": metrics,
-                "seconds": round(self.seconds, 3),
-                "tokens_per_second": round(self.tokens / self.seconds, 1),
-            }
-        )
-        lines = "".join(json.dumps(line) + "\n" for line in self._records)
-        write_text_atomic(self.metrics_path, lines)
+            if self.world.is_first:
+                write_model(self.model.config, self.best, self.task, self.best_path, force=True)
+        else:
+            self.stale += 1
+        if self.world.is_first and not self.world.is_sharded:
+            batch = next(iter(self.task.evaluation("validation", PROBED, PROBED)))
+            device = self.world.device
+            self.stability = measure_stability(self.model, self.objective, batch, device)
+        if self.world.is_first:
+            self.log.write(self._record(made, metrics))
+        self._norms.clear()
         if progress is not None:
             progress.evaluated(self.step, metrics)
+
+    def _record(self, made: Step, metrics: Metrics) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "lr": made.lr,
+            "loops": made.loops,
+            "train_loss": self.loss,
+            "gradient_norm": made.gradient_norm,
+            "gradient_norm_max": max(self._norms),
+            "validation": metrics,
+            "stability": self.stability or {},
+            "seconds": round(self.seconds, 3),
+            "tokens_per_second": round(self.tokens / self.seconds, 1),
+        }
 
     def _is_better(self, metrics: Metrics) -> bool:
         value = metrics[self.task.metric]
@@ -142,24 +200,63 @@ class TrainingLoop:
         known = self.best_metrics[self.task.metric]
         return value > known if self.task.higher_is_better else value < known
 
+    def _checkpoint(self, stop: StopRequest) -> None:
+        """Save the state where it is due, or where the run is asked to end."""
+        asked = self.world.any(stop.asked)
+        self._whole = True
+        interval = self.config.checkpoint_interval
+        done = self.step >= self.config.steps
+        if interval and not done and (asked or self.step % interval == 0):
+            self._save()
+        if asked and not done:
+            raise InterruptedRunError(self._where("interrupted after"), hint=self._how_on())
+
+    def _save(self) -> None:
+        """Save the state; sharded weights are gathered, for which every process is needed."""
+        if self.world.is_first or self.world.is_sharded:
+            state = self._state()
+            if self.world.is_first:
+                save_state(self.checkpoint_path, state)
+
     def _state(self) -> RunState:
+        average = self.stepper.average
         return RunState(
             step=self.step,
             settings=self.settings,
-            model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            random=torch.get_rng_state(),
+            model=weights_of(self.model),
+            optimizer=optimizer_state(self.stepper.optimizer),
+            average=None if average is None else weights_of(average.model),
             best=self.best,
             best_metrics=self.best_metrics,
             best_step=self.best_step,
+            stale=self.stale,
             seconds=self.seconds,
             tokens=self.tokens,
-            records=self._records,
+            norms=self._norms,
+            records=self.log.records,
         )
 
+    def _lost(self) -> LostWorkerError:
+        """Save what this process has whole, and say what was lost."""
+        mine = self._whole and self.world.is_first and not self.world.is_sharded
+        if mine and self.config.checkpoint_interval:
+            save_state(self.checkpoint_path, self._state())
+        return LostWorkerError(
+            self._where("another process of the run was lost after"), hint=self._how_on()
+        )
 
-def positions(batch: Batch) -> int:
-    """Return the tokens of a batch, padding left out."""
-    if batch.attention_mask is not None:
-        return int(batch.attention_mask.sum())
-    return int(batch.inputs.shape[0] * batch.inputs.shape[1])
+    def _diverged(self, made: Step) -> DivergedError:
+        kept = self.checkpoint_path.exists()
+        state = f"; {self.checkpoint_path} is from before" if kept else ""
+        return DivergedError(
+            f"training diverged at step {self.step + 1} of {self.config.steps}: loss {made.loss:g}, "
+            f"gradient norm {made.gradient_norm:g} at learning rate {made.lr:.2g}{state}",
+            hint=("add --resume " if kept else "train with ") + f"--lr {self.config.lr / 4:.2g}",
+        )
+
+    def _where(self, what: str) -> str:
+        kept = f"; {self.checkpoint_path} holds the run" if self.checkpoint_path.exists() else ""
+        return f"{what} step {self.step} of {self.config.steps}{kept}"
+
+    def _how_on(self) -> str:
+        return "the same command with --resume" if self.checkpoint_path.exists() else "train again"

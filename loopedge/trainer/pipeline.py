@@ -11,15 +11,18 @@ import torch
 from loopedge.data.metrics import Metrics
 from loopedge.data.task import Task
 from loopedge.errors import InputError
-from loopedge.files import check_target
-from loopedge.model.checkpoint import save
+from loopedge.files import check_target, file_sha256
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.trainer.config import TrainConfig
+from loopedge.trainer.distillation import load_teacher
 from loopedge.trainer.evaluation import evaluate
+from loopedge.trainer.logs import RunLog, metrics_path
 from loopedge.trainer.loop import TrainingLoop
+from loopedge.trainer.objective import Objective
 from loopedge.trainer.progress import Lines, Progress, bar_on_terminal
-from loopedge.trainer.state import load_state, state_path
+from loopedge.trainer.state import best_path, load_state, state_path, write_model
+from loopedge.trainer.world import Sharding, World, open_world
 
 __all__ = ["TrainResult", "train"]
 
@@ -39,8 +42,11 @@ class TrainResult:
     loops: int
     steps: int
     best_step: int
+    stopped_early: bool
     resumed_from: int | None
     train_loss: float
+    stability: dict[str, list[float]] | None
+    processes: int
     seconds: float
     tokens_per_second: float
 
@@ -55,6 +61,11 @@ def train(
     config: TrainConfig,
     output: str | Path,
     *,
+    teacher: str | Path | None = None,
+    tensorboard: str | Path | None = None,
+    device: str = "cpu",
+    sharding: Sharding = "replicated",
+    threads: int | None = None,
     resume: bool = False,
     force: bool = False,
     bar: bool = False,
@@ -62,15 +73,20 @@ def train(
 ) -> TrainResult:
     """Train a model; write the best one, and a file of metrics beside it.
 
-    ``model.pt`` is the target, ``model.metrics.jsonl`` gets a line per evaluation, and
-    ``model.last.pt`` holds the state of the run until it is done. PyTorch's own random state is
-    left as it was.
+    ``model.pt`` is the target, ``model.metrics.jsonl`` gets a line per evaluation; until the run is
+    done ``model.last.pt`` holds its state and ``model.best.pt`` the best model so far. PyTorch's own
+    random state is left as it was. Under torchrun all processes train one model, and the first writes.
 
     Args:
         task: Gives the batches and the metric.
         model_config: Sizes and choices; see `loopedge.trainer.config.make_model_config`.
         config: Optimizer and schedule.
         output: Target, usually ``model.pt``.
+        teacher: A ``model.pt`` on the same task whose outputs are learned too.
+        tensorboard: Folder for TensorBoard's event files.
+        device: ``cpu`` or ``cuda``.
+        sharding: Over several processes: ``replicated`` or ``sharded`` weights.
+        threads: Of PyTorch on the CPU while the run goes on; default: as it is set.
         resume: Continue the run whose state stands beside the target: the result is the one of a
             run that was never interrupted.
         force: Replace an existing model, and drop the state of an unfinished run.
@@ -84,55 +100,114 @@ def train(
         InputError: The target exists, another unfinished run stands beside it, there is none to
             resume, or it had other settings.
         DivergedError: Loss or gradient is not finite; the last checkpoint is kept.
+        InterruptedRunError: The run was told to end; its state is kept.
+        LostWorkerError: Another process of the run is gone.
+        MissingExtraError: TensorBoard is not installed.
+        ProviderError: There is no such device.
     """
     target = Path(output)
-    _check_files(target, resume=resume, force=force)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = LoopedTransformer(model_config)
-        _store_scaling(model, task)
-        loop = TrainingLoop(task, model, config, target)
+    with (
+        _threads(threads),
+        open_world(device, sharding) as world,
+        torch.random.fork_rng(devices=[]),
+    ):
+        world.on_first(lambda: _check_files(target, resume=resume, force=force))
+        told = note if world.is_first else None
+        loop = _make_loop(task, model_config, config, target, world, teacher, tensorboard)
         if resume:
-            loop.resume(load_state(loop.checkpoint_path, loop.settings))
-            _tell(note, f"resumed {loop.checkpoint_path} at step {loop.step} of {config.steps}")
+            loop.resume(world.on_first(lambda: load_state(loop.checkpoint_path, loop.settings)))
+            _tell(told, f"resumed {loop.checkpoint_path} at step {loop.step} of {config.steps}")
         resumed_from = loop.step if resume else None
-        with _progress(config.steps, loop.step, bar=bar, note=note) as progress:
+        with _progress(config.steps, loop.step, bar=bar and world.is_first, note=told) as progress:
             loop.run(progress)
-    model.load_state_dict(loop.best or model.state_dict())
+        loop.log.close()
+        return _finish(loop, target, resumed_from=resumed_from, force=force)
+
+
+def _make_loop(
+    task: Task,
+    model_config: LoopedConfig,
+    config: TrainConfig,
+    target: Path,
+    world: World,
+    teacher: str | Path | None,
+    tensorboard: str | Path | None,
+) -> TrainingLoop:
+    torch.manual_seed(config.seed)
+    model = LoopedTransformer(model_config)
+    _store_scaling(model, task)
+    taught_by = None if teacher is None else load_teacher(teacher, model_config).to(world.device)
+    settings = {
+        "model": model_config.model_dump(),
+        "train": config.model_dump(),
+        "task": task.describe(),
+        "teacher": {} if teacher is None else {"sha256": file_sha256(Path(teacher))},
+    }
+    objective = Objective(
+        kind=task.kind,
+        teacher=taught_by,
+        weight=config.distill_weight,
+        temperature=config.distill_temperature,
+    )
+    return TrainingLoop(
+        task,
+        model.to(world.device),
+        config,
+        objective,
+        target,
+        log=RunLog(metrics_path(target), None if tensorboard is None else Path(tensorboard)),
+        world=world,
+        settings=settings,
+    )
+
+
+def _finish(
+    loop: TrainingLoop, target: Path, *, resumed_from: int | None, force: bool
+) -> TrainResult:
+    """Judge the best model, write it, and drop what only an unfinished run needs."""
+    task, world, samples = loop.task, loop.world, loop.config.samples
+    best = loop.use_best()
+    module = loop.stepper.module
     result = TrainResult(
         path=str(target),
-        metrics_path=str(loop.metrics_path),
+        metrics_path=str(loop.log.path),
         task=task.name,
         metric=task.metric,
-        validation=evaluate(model, task, "validation", config.samples),
-        test=evaluate(model, task, "test", config.samples),
-        baselines=task.baselines("test", config.samples),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        loops=model_config.loops,
-        steps=config.steps,
+        validation=evaluate(module, task, "validation", samples, world),
+        test=evaluate(module, task, "test", samples, world),
+        baselines=world.on_first(lambda: task.baselines("test", samples)),
+        parameters=sum(parameter.numel() for parameter in loop.model.parameters()),
+        loops=loop.model.config.loops,
+        steps=loop.step,
         best_step=loop.best_step,
+        stopped_early=loop.stopped_early,
         resumed_from=resumed_from,
         train_loss=loop.loss,
+        stability=loop.stability,
+        processes=world.size,
         seconds=loop.seconds,
         tokens_per_second=loop.tokens / max(loop.seconds, 1e-9),
     )
-    save(model.eval(), target, task=task.describe(), force=force)
-    loop.checkpoint_path.unlink(missing_ok=True)
+    if world.is_first:
+        write_model(loop.model.config, best, task, target, force=force)
+        loop.checkpoint_path.unlink(missing_ok=True)
+        loop.best_path.unlink(missing_ok=True)
     return result
 
 
 def _check_files(target: Path, *, resume: bool, force: bool) -> None:
     check_target(target, force=force)
     unfinished = state_path(target)
-    if target == unfinished or target.name.endswith(".last.pt"):
+    if target.name.endswith((".last.pt", ".best.pt")):
         raise InputError(f"{target} is the name of a run's state", hint="name another with -o")
     if unfinished.exists() and not resume and not force:
         raise InputError(
             f"{unfinished} holds an unfinished run",
             hint="add --resume to continue it, or --force to start anew",
         )
-    if unfinished.exists() and not resume:
-        unfinished.unlink()
+    if not resume:
+        unfinished.unlink(missing_ok=True)
+        best_path(target).unlink(missing_ok=True)
 
 
 def _store_scaling(model: LoopedTransformer, task: Task) -> None:
@@ -144,6 +219,18 @@ def _store_scaling(model: LoopedTransformer, task: Task) -> None:
             torch.from_numpy(scaling.output_mean),
             torch.from_numpy(scaling.output_scale),
         )
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute on so many threads inside the block."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -7,13 +7,15 @@ from typing import Protocol
 
 from loopedge.data.metrics import Metrics
 
-__all__ = ["Bar", "Lines", "Progress", "bar_on_terminal"]
+__all__ = ["Bar", "Lines", "Progress", "bar_on_terminal", "duration_text"]
 
 
 class Progress(Protocol):
     """What the loop tells of itself."""
 
-    def stepped(self, step: int, *, loss: float, tokens_per_second: float) -> None:
+    def stepped(
+        self, step: int, *, loss: float, tokens_per_second: float, seconds_left: float
+    ) -> None:
         """Take note of a finished step."""
         ...
 
@@ -32,15 +34,19 @@ class Lines:
 
     def __init__(self, steps: int, write: Callable[[str], None]) -> None:
         self._steps, self._write = steps, write
-        self._last = ""
+        self._last = self._left = ""
 
-    def stepped(self, step: int, *, loss: float, tokens_per_second: float) -> None:
+    def stepped(
+        self, step: int, *, loss: float, tokens_per_second: float, seconds_left: float
+    ) -> None:
         """Keep the figures for the next evaluation."""
         self._last = f"loss {loss:.4f}, {tokens_per_second:,.0f} tokens/s"
+        self._left = f", {duration_text(seconds_left)} left" if step < self._steps else ""
 
     def evaluated(self, step: int, validation: Metrics) -> None:
         """Write a line."""
-        self._write(f"step {step} of {self._steps}: {self._last}, validation {_text(validation)}")
+        told = f"{self._last}, validation {_text(validation)}{self._left}"
+        self._write(f"step {step} of {self._steps}: {told}")
 
 
 class Bar:
@@ -49,8 +55,10 @@ class Bar:
     def __init__(self, update: Callable[..., None]) -> None:
         self._update = update
 
-    def stepped(self, step: int, *, loss: float, tokens_per_second: float) -> None:
-        """Move the bar."""
+    def stepped(
+        self, step: int, *, loss: float, tokens_per_second: float, seconds_left: float
+    ) -> None:
+        """Move the bar, which reckons the time left itself."""
         self._update(completed=step, loss=f"{loss:.4f}", speed=f"{tokens_per_second:,.0f}")
 
     def evaluated(self, step: int, validation: Metrics) -> None:
@@ -90,6 +98,14 @@ def bar_on_terminal(steps: int, *, done: int = 0) -> Iterator[Progress | None]:
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
         row = bar.add_task("", total=steps, completed=done, loss="-", speed="-", metrics="")
         yield Bar(lambda **fields: bar.update(row, **fields))
+
+
+def duration_text(seconds: float) -> str:
+    """Say a time the way people do: ``40 s``, ``3 min``, ``2 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _text(metrics: Metrics) -> str:

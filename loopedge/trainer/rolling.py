@@ -1,6 +1,7 @@
 """Train and test at several origins that follow each other: how much a score owes to its test block."""
 
 import json
+import os
 import shutil
 import statistics
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from loopedge.data.metrics import Metrics
 from loopedge.data.series import SeriesTask
 from loopedge.errors import InputError
-from loopedge.files import check_target, write_text_atomic
+from loopedge.files import check_target, file_sha256, write_text_atomic
 from loopedge.model.config import LoopedConfig
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.pipeline import TrainResult, train
@@ -51,10 +52,13 @@ def train_rolling(
     config: TrainConfig,
     output: str | Path,
     *,
+    teacher: str | Path | None = None,
+    tensorboard: str | Path | None = None,
     resume: bool = False,
     force: bool = False,
     bar: bool = False,
     note: Callable[[str], None] | None = None,
+    **place: Any,
 ) -> RollingResult:
     """Train a fresh model at each origin and test it there; write the last one.
 
@@ -66,27 +70,33 @@ def train_rolling(
         model_config: Sizes and choices.
         config: Optimizer and schedule.
         output: Target of the last origin's model, usually ``model.pt``.
+        teacher: A ``model.pt`` on the same task whose outputs are learned too.
+        tensorboard: Folder for TensorBoard's event files, a folder in it per origin.
         resume: Continue the run whose folder stands beside the target: origins that are done are
             not trained again.
         force: Replace an existing model, and drop an unfinished run.
         bar: Draw a progress bar on stderr if that is a terminal.
         note: Takes a line per origin, and per evaluation where no bar is drawn.
+        place: Further arguments of `train`: ``device``, ``threads``.
 
     Returns:
         The scores of every origin, their mean and standard deviation.
 
     Raises:
-        InputError: As `train`, or there are fewer than two origins.
+        InputError: As `train`, there are fewer than two origins, or several processes.
         DivergedError: Loss or gradient is not finite; the run can be resumed.
     """
     if len(tasks) < 2:
         raise InputError(f"{len(tasks)} origin was given, at least 2 are needed")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("several origins are trained in one process", hint="leave out torchrun")
     target = Path(output)
     folder = target.with_name(f"{target.stem}.origins")
     settings = {
         "model": model_config.model_dump(),
         "train": config.model_dump(),
         "task": tasks[-1].describe(),
+        "teacher": {} if teacher is None else {"sha256": file_sha256(Path(teacher))},
     }
     done = _open_run(target, folder, settings, resume=resume, force=force)
     for number, task in enumerate(tasks):
@@ -105,6 +115,9 @@ def train_rolling(
             force=force or not is_last,
             bar=bar,
             note=note,
+            teacher=teacher,
+            tensorboard=None if tensorboard is None else Path(tensorboard) / f"origin-{number + 1}",
+            **place,
         )
         done.append(_scores(task, result))
         if not is_last:
@@ -147,7 +160,7 @@ def _read_done(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
         ) from error
     for group, fields in json.loads(json.dumps(settings)).items():
         for name, value in fields.items():
-            before = known[group].get(name)
+            before = known.get(group, {}).get(name)
             if before != value and f"{group}.{name}" not in CHANGEABLE:
                 raise InputError(
                     f"{path} belongs to another run: {group}.{name} was {before!r} and is {value!r}",

@@ -1,37 +1,57 @@
-"""The state of a run that can be continued: ``model.last.pt``, plain tensors and values."""
+"""What a run writes: its state, ``model.last.pt``, and models; plain tensors and values."""
 
 import pickle
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
+from loopedge.data.task import Task
 from loopedge.errors import InputError
-from loopedge.model.checkpoint import write_tensors
+from loopedge.model.checkpoint import save, write_tensors
+from loopedge.model.config import LoopedConfig
+from loopedge.model.transformer import LoopedTransformer
 
-__all__ = ["RunState", "load_state", "save_state", "state_path"]
+__all__ = [
+    "RunState",
+    "best_path",
+    "load_state",
+    "load_weights",
+    "optimizer_state",
+    "restore_optimizer",
+    "save_state",
+    "state_path",
+    "weights_of",
+    "write_model",
+]
 
-FORMAT = 1
-CHANGEABLE = {"train.lr", "train.clip", "train.checkpoint_every"}
+FORMAT = 2
+CHANGEABLE = {"train.lr", "train.clip", "train.checkpoint_every", "train.patience"}
 """Settings that may differ when a run is resumed: a run that diverged goes on with a lower rate."""
 
 
 @dataclass(slots=True, kw_only=True)
 class RunState:
-    """Everything that the next step depends on; batches depend on the step alone.
+    """Everything that the next step depends on; batches and dropout depend on the step alone.
+
+    It is the same whatever the number of processes, and whether they share the weights.
 
     Args:
         step: Steps made.
         settings: Of model, training and task, as plain values.
         model: State dict.
         optimizer: State dict.
-        random: State of PyTorch's generator, uint8.
+        average: State dict of the averaged weights.
         best: State dict of the best evaluation so far.
         best_metrics: Its validation metrics.
         best_step: Its step.
+        stale: Evaluations since then.
         seconds: Spent so far.
         tokens: Seen so far.
+        norms: Of the gradients since the last evaluation.
         records: Lines of the metrics file.
     """
 
@@ -39,18 +59,89 @@ class RunState:
     settings: dict[str, Any]
     model: dict[str, Any]
     optimizer: dict[str, Any]
-    random: torch.Tensor
+    average: dict[str, Any] | None
     best: dict[str, Any] | None
     best_metrics: dict[str, float] | None
     best_step: int
+    stale: int
     seconds: float
     tokens: int
-    records: list[dict[str, Any]] = field(default_factory=list)
+    norms: list[float]
+    records: list[dict[str, Any]]
 
 
 def state_path(target: Path) -> Path:
     """Return where the state of the run that writes ``target`` stands."""
     return target.with_name(f"{target.stem}.last.pt")
+
+
+def best_path(target: Path) -> Path:
+    """Return where the best model stands while the run that writes ``target`` goes on."""
+    return target.with_name(f"{target.stem}.best.pt")
+
+
+def write_model(
+    config: LoopedConfig, weights: dict[str, Tensor], task: Task, path: Path, *, force: bool
+) -> None:
+    """Write weights as a model that `loopedge.load` reads.
+
+    Raises:
+        InputError: The target exists, or cannot be written.
+    """
+    model = LoopedTransformer(config)
+    model.load_state_dict(weights)
+    save(model, path, task=task.describe(), companions=task.companions(), force=force)
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of a model's tensors, whole and on the CPU.
+
+    Sharded ones are gathered: every process has to call it.
+    """
+    return {name: _whole(value).cpu().clone() for name, value in model.state_dict().items()}
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put whole tensors into a model, sharded or not."""
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            value.copy_(_like(weights[name], value))
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimizer's state dict with whole tensors on the CPU."""
+    found = optimizer.state_dict()
+    state = {
+        key: {name: _whole(value).cpu().clone() for name, value in values.items()}
+        for key, values in found["state"].items()
+    }
+    return {"state": state, "param_groups": found["param_groups"]}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, stored: dict[str, Any]) -> None:
+    """Put a state dict of whole tensors into an optimizer, whose parameters may be sharded."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {
+        key: {
+            name: _like(value, parameters[key]) if value.dim() else value
+            for name, value in values.items()
+        }
+        for key, values in stored["state"].items()
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": stored["param_groups"]})
+
+
+def _whole(value: Tensor) -> Tensor:
+    return value.full_tensor() if isinstance(value, DTensor) else value.detach()
+
+
+def _like(whole: Tensor, value: Tensor) -> Tensor:
+    """Return a whole tensor in the parts and on the device of another."""
+    if isinstance(value, DTensor):
+        return distribute_tensor(
+            whole.to(value.device), value.device_mesh, value.placements, src_data_rank=None
+        )
+    return whole.to(value.device)
 
 
 def save_state(path: Path, state: RunState) -> None:
@@ -74,6 +165,8 @@ def load_state(path: Path, settings: dict[str, Any]) -> RunState:
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
         version = stored.pop("loopedge_run")
+        if version != FORMAT:
+            raise InputError(f"{path} has format {version!r}, this version reads {FORMAT}")
         state = RunState(**stored)
     except (
         pickle.UnpicklingError,
@@ -86,8 +179,6 @@ def load_state(path: Path, settings: dict[str, Any]) -> RunState:
         raise InputError(
             f"{path} is damaged: the run cannot be resumed", hint="train without --resume, --force"
         ) from error
-    if version != FORMAT:
-        raise InputError(f"{path} has format {version!r}, this version reads {FORMAT}")
     different = [
         f"{group}.{name} was {old.get(name)!r} and is {new.get(name)!r}"
         for group, new in settings.items()

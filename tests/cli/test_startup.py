@@ -89,7 +89,12 @@ def test_python_m_loopedge() -> None:
     [
         (["fly"], "No such command 'fly'.", "loopedge --help"),
         (["inspect"], "Missing argument 'MODEL.onnx'.", "loopedge inspect --help"),
-        (["run", "m.onnx"], "Missing option '--input' / '-i'.", "loopedge run --help"),
+        (["run", "m.onnx"], "neither --input nor --text is given", "loopedge run --help"),
+        (
+            ["train", "series", "x.csv"],
+            "Missing option '--target'.",
+            "loopedge train series --help",
+        ),
         (["inspect", "m.onnx", "--fast"], "No such option: --fast", "loopedge inspect --help"),
         (["quantize", "m.onnx", "--scheme", "magic"], "magic", "loopedge quantize --help"),
         (["profile", "m.onnx", "--threads", "0"], "'--threads'", "loopedge profile --help"),

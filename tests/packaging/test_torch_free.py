@@ -1,7 +1,8 @@
-"""The commands of the device work where torch and onnxscript cannot be imported."""
+"""The commands of the device work where torch, onnxscript and tokenizers cannot be imported."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
@@ -16,10 +18,10 @@ BLOCKER = '''
 import sys
 
 class Blocker:
-    """Refuses the packages of the extra `train`, in this process and in those it starts."""
+    """Refuses the packages of the extras `train` and `text`, in this process and in those it starts."""
 
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "onnxscript"}:
+        if name.split(".")[0] in {"torch", "onnxscript", "tokenizers"}:
             with open(__file__ + ".log", "a") as log:
                 log.write(name + "\\n")
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
@@ -31,6 +33,11 @@ sys.meta_path.insert(0, Blocker())
 @pytest.fixture
 def room(tmp_path: Path) -> Path:
     shutil.copy(TINY, tmp_path / "tiny.onnx")
+    model = onnx.load(TINY)
+    properties = {item.key: item.value for item in model.metadata_props}
+    properties["loopedge.task"] = json.dumps({"name": "text", "tokenizer": "bytes"})
+    onnx.helper.set_model_props(model, properties)
+    onnx.save(model, tmp_path / "text.onnx")
     np.savez(tmp_path / "x.npz", input_ids=np.arange(8).reshape(2, 4))
     (tmp_path / "blocker").mkdir()
     (tmp_path / "blocker" / "sitecustomize.py").write_text(BLOCKER)
@@ -56,9 +63,10 @@ def loopedge(room: Path, *words: str) -> subprocess.CompletedProcess[str]:
         ("convert", "tiny.onnx"),
         ("prepare", "tiny.onnx"),
         ("run", "tiny.onnx", "--input", "x.npz", "-o", "y.npz"),
+        ("run", "text.onnx", "--text", "!#!#", "--new-tokens", "2"),  # it knows 48 bytes
         ("profile", "tiny.onnx", "--untied", "--runs", "2", "--html", "report.html"),
     ],
-    ids=lambda words: words[0],
+    ids=lambda words: f"{words[0]}-{words[2]}" if words[0] == "run" else words[0],
 )
 def test_the_command_never_asks_for_torch(room: Path, words: tuple[str, ...]) -> None:
     done = loopedge(room, *words)

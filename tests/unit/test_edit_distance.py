@@ -16,11 +16,19 @@ from loopedge.data.edit_distance import (
     draw_pairs,
     edit_distances,
 )
-from loopedge.data.task import task_from_dict
+from loopedge.data.metrics import IGNORED
+from loopedge.data.task import Array, task_from_dict
 from loopedge.errors import InputError
 
 STRINGS = st.lists(st.integers(0, 3), max_size=7)
 TASK = EditDistanceTask(length=12)
+PREFIXES = EditDistanceTask(length=6, letters=4, prefixes=True)
+
+
+def whole(first: Array, second: Array, n1: Array, n2: Array) -> Array:
+    """Return the distances of whole strings."""
+    distances: Array = edit_distances(first, second, n1)[np.arange(len(n2)), n2]
+    return distances
 
 
 def naive_distance(first: tuple[int, ...], second: tuple[int, ...]) -> int:
@@ -40,7 +48,7 @@ def test_the_distance_is_the_naive_one(pairs: list[tuple[list[int], list[int]]],
     for row, (one, other) in enumerate(pairs):
         first[row, : len(one)], second[row, : len(other)] = one, other
     lengths = np.array([[len(one), len(other)] for one, other in pairs])
-    found = edit_distances(first, second, lengths[:, 0], lengths[:, 1])
+    found = whole(first, second, lengths[:, 0], lengths[:, 1])
     assert found.tolist() == [naive_distance(tuple(one), tuple(other)) for one, other in pairs]
 
 
@@ -75,7 +83,7 @@ def test_four_pairs_in_ten_are_independent() -> None:
     # Of the drawn pairs; of the kept ones more, for edited strings are rejected more often.
     generator = np.random.default_rng(0)
     first, second, n1, n2 = draw_pairs(generator, 4000, 60)
-    per_letter = edit_distances(first, second, n1, n2) / n2
+    per_letter = whole(first, second, n1, n2) / n2
     assert 0.2 < (per_letter > 1.2).mean() < 0.6
     assert (per_letter < 0.5).mean() > 0.15
 
@@ -84,9 +92,9 @@ def test_the_longest_distance_is_a_class() -> None:
     same = np.zeros((1, 14), np.int64)
     other = np.ones((1, 14), np.int64)
     for n1, n2 in [(12, 14), (12, 12), (9, 12)]:
-        found = edit_distances(same, other, np.array([n1]), np.array([n2]))
+        found = whole(same, other, np.array([n1]), np.array([n2]))
         assert found[0] < TASK.classes
-    assert edit_distances(same, other, np.array([12]), np.array([14]))[0] == (TASK.classes - 1)
+    assert whole(same, other, np.array([12]), np.array([14]))[0] == (TASK.classes - 1)
 
 
 def test_batches_are_those_of_seed_split_and_step() -> None:
@@ -110,3 +118,38 @@ def test_the_score_counts_exact_classes() -> None:
 def test_a_length_out_of_range_is_refused(length: int) -> None:
     with pytest.raises(InputError, match="allowed 4 to 1000"):
         EditDistanceTask(length=length)
+
+
+def test_prefixes_ask_for_the_distance_of_what_stands_before() -> None:
+    batch = PREFIXES.batch("train", 64, 0)
+    for ids, targets in zip(batch.inputs, batch.targets, strict=True):
+        first, second = parse(ids)
+        asked = targets[targets != IGNORED]
+        expected = [naive_distance(first, second[: j + 1]) for j in range(len(second))]
+        assert asked.tolist() == [*expected, expected[-1]]
+        assert targets[-1] == expected[-1]
+        assert max(ids) < 3 + 4
+
+
+def test_the_whole_strings_decide_where_prefixes_are_asked_too() -> None:
+    batch = PREFIXES.batch("train", 8, 0)
+    logits = np.eye(PREFIXES.classes)[np.where(batch.targets == IGNORED, 0, batch.targets)]
+    assert PREFIXES.score(logits, batch.targets) == {
+        "accuracy": 1.0,
+        "mean_abs_error": 0.0,
+        "prefix_accuracy": 1.0,
+    }
+    logits[:, -1] = np.eye(PREFIXES.classes)[(batch.targets[:, -1] + 2) % PREFIXES.classes]
+    score = PREFIXES.score(logits, batch.targets)
+    assert score["accuracy"] == 0
+    assert 0.5 < score["prefix_accuracy"] < 1
+    fields = PREFIXES.model_fields()
+    assert (fields["read"], fields["vocab_size"]) == ("all", 7)
+    assert set(PREFIXES.baselines("test", 64)["most_frequent"]) == set(score)
+    assert task_from_dict(PREFIXES.describe()).describe() == PREFIXES.describe()
+
+
+@pytest.mark.parametrize("letters", [2, 27])
+def test_an_alphabet_out_of_range_is_refused(letters: int) -> None:
+    with pytest.raises(InputError, match=f"letters is {letters}, allowed 3 to 26"):
+        EditDistanceTask(length=6, letters=letters)

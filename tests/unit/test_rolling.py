@@ -105,6 +105,13 @@ def test_a_stopped_run_goes_on(tmp_path: Path, stopped: int) -> None:
     assert not (tmp_path / "parts.origins").exists()
 
 
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="in one process"):
+        run(tmp_path / "m.pt", wave().at_origins(2))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_cannot_be_resumed_is_told(tmp_path: Path) -> None:
     tasks = wave().at_origins(2)
     target = tmp_path / "m.pt"

@@ -61,6 +61,12 @@ def test_windows_stay_in_their_series_and_split(
             np.testing.assert_array_equal(batch.inputs[:, -1, 0] + 1, batch.targets[:, 0, 0])
 
 
+def test_series_that_are_too_short_are_told() -> None:
+    task = SeriesTask(stacked([90, 3, 5, 80]), context=4, horizon=2, group="shop")
+    assert task.notes == ("2 of 4 series are too short for a window and are not used",)
+    assert SeriesTask(stacked([90, 80]), context=4, horizon=2, group="shop").notes == ()
+
+
 def test_padding_holds_the_mean() -> None:
     task = SeriesTask(stacked([80]), context=8, min_context=1, horizon=2)
     first = task._cut(np.array([3]))

@@ -76,8 +76,8 @@ def test_sizes_out_of_range_are_refused(sizes: dict[str, int], words: str) -> No
 @pytest.mark.parametrize(
     ("description", "words"),
     [
-        ({}, "task None is not known"),
-        ({"name": "chess"}, "'chess' is not known"),
+        ({}, "task None is none that loopedge knows"),
+        ({"name": "chess"}, "'chess' is none that loopedge knows"),
         ({"name": "sorting", "length": 4}, "lacks 'vocab'"),
         ({"name": "series"}, "needs its data"),
     ],

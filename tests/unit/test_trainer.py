@@ -17,7 +17,8 @@ from loopedge.data.task import Batch, Split, Task, task_from_dict
 from loopedge.errors import DivergedError, InputError
 from loopedge.model.checkpoint import load, load_checkpoint
 from loopedge.trainer.config import TrainConfig, make_model_config, make_train_config
-from loopedge.trainer.evaluation import evaluate, loss_of
+from loopedge.trainer.evaluation import evaluate
+from loopedge.trainer.objective import Objective, asked_of, inputs_of
 from loopedge.trainer.optimizer import learning_rate
 from loopedge.trainer.pipeline import TrainResult, train
 
@@ -199,7 +200,11 @@ def test_the_loss_of_a_series_is_in_units_of_its_spread_and_skips_gaps() -> None
         outputs = model(torch.from_numpy(batch.inputs)).numpy()
         targets = batch.targets.copy()
         targets[:, 1] = np.nan
-        loss = loss_of(model, Batch(inputs=batch.inputs, targets=targets))
+        gappy = Batch(inputs=batch.inputs, targets=targets)
+        inputs, scale = inputs_of(gappy, torch.device("cpu")), model.get_buffer("output_scale")
+        loss = Objective(kind="values")(
+            torch.from_numpy(outputs), torch.from_numpy(targets), inputs, scale
+        ) / asked_of("values", gappy)
     expected = np.square((outputs - batch.targets)[:, [0, 2]] / spread).mean()
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 

@@ -24,8 +24,8 @@ def quantize(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Samples for static ranges: .npz, a folder of them, or the table that the model "
-            "was trained on."
+            help="Samples for static ranges: .npz, a folder of them, or what the model was trained "
+            "on: its table, text or JSON lines."
         ),
     ] = None,
     scheme: Annotated[

@@ -1,10 +1,11 @@
 """``loopedge run``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from loopedge.errors import InputError
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
 from loopedge_cli.views import inference_view
 
@@ -12,13 +13,23 @@ from loopedge_cli.views import inference_view
 def run(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An exported model.")],
     input: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--input",
             "-i",
             help="One array per input by name (.npz); .npy or .csv for a model of one input.",
         ),
-    ],
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="Instead of arrays: text, for a model of the task text or pairs."),
+    ] = None,
+    new_tokens: Annotated[
+        int,
+        typer.Option(
+            "--new-tokens", min=0, help="Tokens to add to the text, the most likely one each time."
+        ),
+    ] = 0,
     path: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Where the outputs go (.npz, .npy); default: nowhere."),
@@ -47,22 +58,38 @@ def run(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Run a model on the arrays of a file; print a summary of each output."""
+    """Run a model on the arrays of a file, or a language model on a text."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
-        from loopedge.inference import run_file
+        from loopedge.completion import complete
+        from loopedge.inference import InferenceResult, run_file
 
-        result = run_file(
-            model,
-            input,
-            path,
-            loops=loops,
-            tolerance=tolerance,
-            seed=seed,
-            threads=threads,
-            device=device,
-            memory=memory,
-            force=force,
+        shared: dict[str, Any] = {
+            "loops": loops,
+            "tolerance": tolerance,
+            "threads": threads,
+            "device": device,
+            "memory": memory,
+        }
+        _check(input, text, new_tokens, {"--output": path, "--seed": seed})
+        result: InferenceResult = (
+            run_file(model, input, path, seed=seed, force=force, **shared)
+            if input is not None
+            else complete(model, text or "", new_tokens=new_tokens, **shared)
         )
         for note in result.notes:
             output.note(f"note: {note}")
         output.result(result, inference_view, written=path)
+
+
+def _check(
+    input: Path | None, text: str | None, new_tokens: int, of_input: dict[str, object]
+) -> None:
+    """Refuse options that do not go together."""
+    if (input is None) == (text is None):
+        what = "neither --input nor --text" if input is None else "both --input and --text"
+        raise InputError(f"{what} is given, one is needed", hint="loopedge run --help")
+    if text is None and new_tokens:
+        raise InputError("--new-tokens goes with a text", hint="add --text")
+    for option, value in of_input.items():
+        if text is not None and value is not None:
+            raise InputError(f"{option} goes with --input, not with --text", hint="leave it out")

@@ -11,78 +11,125 @@ from loopedge_cli.views import train_view
 
 train = typer.Typer(help="Train a looped transformer on a task.")
 
-MODEL, RUN, FILES = "Model", "Training", "Files and output"
+MODEL, RUN, PLACE = "Model", "Training", "Place and files"
 """Panels of the help."""
+
+
+def _option(panel: str, help: str, *names: str, **bounds: float) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **bounds)  # type: ignore[arg-type]
 
 
 class ModelOptions:
     """Fields of `LoopedConfig` that a task leaves open."""
 
-    d_model: Annotated[
-        int, typer.Option(min=2, help="Width of the model.", rich_help_panel=MODEL)
-    ] = 128
-    heads: Annotated[int, typer.Option(min=1, help="Attention heads.", rich_help_panel=MODEL)] = 4
-    layers: Annotated[
-        int, typer.Option(min=1, help="Distinct layers in the looped core.", rich_help_panel=MODEL)
-    ] = 1
-    loops: Annotated[
-        int, typer.Option(min=1, help="How often the core is applied.", rich_help_panel=MODEL)
-    ] = 8
+    d_model: Annotated[int, _option(MODEL, "Width of the model.", min=2)] = 128
+    heads: Annotated[int, _option(MODEL, "Attention heads.", min=1)] = 4
+    layers: Annotated[int, _option(MODEL, "Distinct layers in the looped core.", min=1)] = 1
+    loops: Annotated[int, _option(MODEL, "How often the core is applied.", min=1)] = 8
+    min_loops: Annotated[
+        int | None,
+        _option(
+            MODEL, "Draw the loops of each step from this to --loops; default: always --loops."
+        ),
+    ] = None
+    mlp_ratio: Annotated[
+        float, _option(MODEL, "Hidden width of the MLP, as a multiple of --d-model.")
+    ] = 4.0
     timestep: Annotated[
         Literal["none", "constant", "sinusoidal", "learned"],
-        typer.Option(
-            help="What tells an iteration from the next; constant is the fair control.",
-            rich_help_panel=MODEL,
-        ),
+        _option(MODEL, "What tells an iteration from the next; constant is the fair control."),
     ] = "sinusoidal"
-    dropout: Annotated[
-        float,
-        typer.Option(
-            min=0.0, max=0.99, help="Share of activations dropped.", rich_help_panel=MODEL
-        ),
+    gate_init: Annotated[
+        float, _option(MODEL, "Where the gates start: 0 as in the paper, 1 as without gates.")
     ] = 0.0
+    positions: Annotated[
+        Literal["learned", "rotary", "none"],
+        _option(MODEL, "How positions are told; learned ones end at the trained length."),
+    ] = "learned"
+    dropout: Annotated[
+        float, _option(MODEL, "Share of activations dropped.", min=0.0, max=0.99)
+    ] = 0.0
+    init_std: Annotated[
+        float, _option(MODEL, "Of the initial weights; the paper's is 0.02, at a width of 768.")
+    ] = 0.02
+    embedding_std: Annotated[
+        float | None, _option(MODEL, "Of the weights that read the inputs; default: --init-std.")
+    ] = None
 
 
 class TrainOptions:
     """Fields of `TrainConfig`."""
 
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.", rich_help_panel=RUN)] = 500
+    steps: Annotated[int, _option(RUN, "Optimizer steps.", min=1)] = 500
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Samples per step.", rich_help_panel=RUN)
+        int, _option(RUN, "Samples per step, over all processes and parts.", min=1)
     ] = 32
-    lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=RUN)] = 1e-3
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of weights and batches.", rich_help_panel=RUN)
-    ] = 0
+    accumulate: Annotated[
+        int, _option(RUN, "Compute each batch in so many parts, one after the other.", min=1)
+    ] = 1
+    lr: Annotated[float, _option(RUN, "Peak learning rate.")] = 1e-3
+    warmup: Annotated[
+        int | None, _option(RUN, "Steps of linear warm-up; default: 5 %, at most 500.", min=0)
+    ] = None
+    weight_decay: Annotated[float, _option(RUN, "Of the matrices.")] = 0.01
+    clip: Annotated[float, _option(RUN, "Largest norm of the gradient.")] = 1.0
+    ema: Annotated[
+        float | None, _option(RUN, "Average the weights with this decay, 0.999 for example.")
+    ] = None
+    patience: Annotated[
+        int | None, _option(RUN, "End the run after so many evaluations without a better one.")
+    ] = None
+    backprop_loops: Annotated[
+        int | None, _option(RUN, "Iterations, the last ones, that gradients flow through.")
+    ] = None
+    precision: Annotated[
+        Literal["float32", "bfloat16"], _option(RUN, "Of the products while training.")
+    ] = "float32"
+    compile: Annotated[
+        bool, _option(RUN, "Compile the layers of the core with torch.compile.", "--compile")
+    ] = False
+    distill_weight: Annotated[float, _option(RUN, "Share of the teacher in the loss.")] = 0.5
+    distill_temperature: Annotated[float, _option(RUN, "Softens the classes of the teacher.")] = 2.0
+    seed: Annotated[int, _option(RUN, "Of weights and batches.", min=0)] = 0
+    samples: Annotated[int, _option(RUN, "Most samples that an evaluation takes.", min=1)] = 1024
+    evaluate_every: Annotated[
+        int | None, _option(RUN, "Steps between evaluations; default: a twentieth.", min=1)
+    ] = None
     checkpoint_every: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Steps between checkpoints; 0: none; default: a twentieth.",
-            rich_help_panel=RUN,
-        ),
+        int | None, _option(RUN, "Steps between checkpoints; 0: none; default: a twentieth.", min=0)
     ] = None
 
 
-class FileOptions:
-    """Where a run writes and what it prints."""
+class PlaceOptions:
+    """Where a run computes, reads and writes: arguments of `loopedge.train`."""
 
-    path: Annotated[
+    output: Annotated[
         Path,
-        typer.Option(
-            "--output", "-o", help="Target; metrics and checkpoints stand beside it.",
-            rich_help_panel=FILES,
-        ),
-    ] = Path("model.pt")  # fmt: skip
+        _option(PLACE, "Target; metrics and checkpoints stand beside it.", "--output", "-o"),
+    ] = Path("model.pt")
+    teacher: Annotated[
+        Path | None, _option(PLACE, "A model.pt on the same task whose outputs are learned too.")
+    ] = None
+    tensorboard: Annotated[
+        Path | None, _option(PLACE, "Folder for TensorBoard's event files; default: none.")
+    ] = None
+    device: Annotated[Literal["cpu", "cuda"], _option(PLACE, "Where the model is trained.")] = "cpu"
+    sharding: Annotated[
+        Literal["replicated", "sharded"],
+        _option(PLACE, "Under torchrun: the whole model in each process (DDP), or parts (FSDP2)."),
+    ] = "replicated"
+    threads: Annotated[
+        int | None, _option(PLACE, "Threads on the CPU; default: PyTorch's choice.", min=1)
+    ] = None
     resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Continue the run whose state stands beside the target.",
-            rich_help_panel=FILES,
-        ),
+        bool, _option(PLACE, "Continue the run whose state stands beside the target.", "--resume")
     ] = False
     force: Force = False
+
+
+class OutputOptions:
+    """What is printed."""
+
     json: Json = False
     quiet: Quiet = False
     debug: Debug = False
@@ -94,26 +141,30 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
         from loopedge.trainer.config import make_model_config, make_train_config
         from loopedge.trainer.pipeline import train as train_model
         from loopedge.trainer.rolling import train_rolling
+        from loopedge.trainer.world import is_first_process
 
         task: Any = command.task(values)
+        for note in task.notes:
+            output.note(f"note: {note}")
         origins = values.get("origins")  # of a series alone
         verb: Any = train_rolling if origins else train_model
         result = verb(
             task.at_origins(origins) if origins else task,
             make_model_config(task, **_chosen(ModelOptions, values)),
             make_train_config(**_chosen(TrainOptions, values)),
-            values["path"],
-            resume=values["resume"],
-            force=values["force"],
+            **_chosen(PlaceOptions, values),
             bar=output.interactive,
             note=output.note,
         )
-        output.result(result, train_view, written=values["path"])
+        if is_first_process():
+            output.result(result, train_view, written=values["output"])
 
 
 def _chosen(group: type, values: dict[str, Any]) -> dict[str, Any]:
     return {option.name: values[option.name] for option in options_of(group)}
 
 
+GROUPS = (ModelOptions, TrainOptions, PlaceOptions, OutputOptions)
+
 for _task in tasks():
-    train.command(_task.name)(command_of(_task, _run, ModelOptions, TrainOptions, FileOptions))
+    train.command(_task.name)(command_of(_task, _run, *GROUPS))

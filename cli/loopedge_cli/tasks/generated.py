@@ -12,12 +12,18 @@ if TYPE_CHECKING:
 
 @task("edit-distance", loops=12, steps=5000, batch_size=64)
 def edit_distance(
-    *, length: Annotated[int, typer.Option(help="Letters of the strings.")] = 20, seed: int
+    *,
+    length: Annotated[int, typer.Option(help="Letters of the strings.")] = 20,
+    letters: Annotated[int, typer.Option(help="Letters of the alphabet, 3 to 26.")] = 26,
+    prefixes: Annotated[
+        bool, typer.Option("--prefixes", help="Ask for the distance of each prefix too.")
+    ] = False,
+    seed: int,
 ) -> "Task":
     """Tell the edit distance of two random strings (the paper's task)."""
     from loopedge.data.edit_distance import EditDistanceTask
 
-    return EditDistanceTask(length=length, seed=seed)
+    return EditDistanceTask(length=length, letters=letters, prefixes=prefixes, seed=seed)
 
 
 @task("sorting", steps=2000, batch_size=64)

@@ -1,0 +1,119 @@
+"""Pairs of strings in JSON lines: checked in one pass, then read where they stand."""
+
+import codecs
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loopedge.errors import InputError
+
+__all__ = ["Pair", "PairFormat", "read_at", "scan"]
+
+MOST_LINE_BYTES = 64 << 20
+"""Bytes of a line: a file without line breaks is told, not read into memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A line of the file: where it starts in bytes, its number from 1 on, and its two strings."""
+
+    offset: int
+    line: int
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairFormat:
+    """The keys of an object's two strings."""
+
+    source: str = "input"
+    target: str = "output"
+
+    def parse(self, content: bytes, where: str, *, offset: int) -> tuple[str, str]:
+        """Return source and target of a line.
+
+        Raises:
+            InputError: It is no UTF-8, no JSON object, or lacks a string.
+        """
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{where} is no UTF-8 text: byte {offset + error.start}") from error
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", "it is nested too deeply")
+            raise InputError(f"{where} is no JSON: {reason}") from error
+        if not isinstance(values, dict):
+            raise InputError(
+                f"{where} holds no JSON object", hint='{"input": "...", "output": "..."}'
+            )
+        return self._string(values, self.source, where), self._string(values, self.target, where)
+
+    def _string(self, values: dict[str, object], key: str, where: str) -> str:
+        if key not in values:
+            raise InputError(
+                f"{where} lacks the key {key!r}; it has {', '.join(map(repr, values)) or 'none'}",
+                hint="name the keys with --source and --target",
+            )
+        value = values[key]
+        if not isinstance(value, str):
+            raise InputError(f"{where}: {key!r} is {type(value).__name__}, a string is needed")
+        if not value:
+            raise InputError(f"{where}: {key!r} is empty")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(f"{where}: {key!r} holds half of a surrogate pair") from error
+        return value
+
+
+def scan(path: str | Path, form: PairFormat) -> Iterator[Pair]:
+    """Yield every pair of a file, one line in memory at a time; blank lines are left out.
+
+    Raises:
+        InputError: The file or a line cannot be used; the message says which line.
+    """
+    source = Path(path)
+    if source.is_dir():
+        raise InputError(f"{source} is a folder, a file of JSON lines is needed")
+    if not source.exists():
+        raise InputError(f"{source} does not exist")
+    try:
+        with source.open("rb") as lines:
+            offset = number = 0
+            while content := lines.readline(MOST_LINE_BYTES + 1):
+                number += 1
+                where = f"{source.name}: line {number}"
+                if len(content) > MOST_LINE_BYTES:
+                    raise InputError(f"{where} is longer than {MOST_LINE_BYTES} bytes")
+                start = offset
+                offset += len(content)
+                if start == 0 and content.startswith(codecs.BOM_UTF8):
+                    start = len(codecs.BOM_UTF8)
+                    content = content[start:]
+                if content.strip():
+                    one, other = form.parse(content, where, offset=start)
+                    yield Pair(offset=start, line=number, source=one, target=other)
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}") from error
+
+
+def read_at(path: Path, form: PairFormat, offsets: Sequence[int]) -> list[tuple[str, str]]:
+    """Return the pairs of the lines that start at byte offsets.
+
+    Raises:
+        InputError: The file has changed since it was scanned.
+    """
+    found = []
+    try:
+        with path.open("rb") as lines:
+            for offset in offsets:
+                lines.seek(offset)
+                where = f"{path.name}: the line at byte {offset}"
+                found.append(form.parse(lines.readline(), where, offset=offset))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    return found

@@ -1,0 +1,186 @@
+"""Text files: found, checked as UTF-8, cut into parts, and read piece by piece."""
+
+import codecs
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loopedge.data.task import Split
+from loopedge.errors import InputError
+
+__all__ = [
+    "SUFFIXES",
+    "TRAIN_PERCENT",
+    "VALIDATION_PERCENT",
+    "Span",
+    "changed",
+    "check_utf8",
+    "find_texts",
+    "read_pieces",
+    "split_texts",
+    "whole",
+]
+
+SUFFIXES = (".md", ".raw", ".rst", ".text", ".tokens", ".txt")
+"""What a file of a folder must end in; a file that is named itself may be called anything."""
+
+TRAIN_PERCENT, VALIDATION_PERCENT = 90, 5
+
+CHECKED = 1 << 20  # bytes that are decoded at once
+PIECE = 1 << 16  # bytes of a piece of text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Items ``start`` .. ``end`` - 1 of a file: bytes, or ids of one size."""
+
+    path: Path
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+def find_texts(path: str | Path) -> list[Path]:
+    """Return a text file, or those of a folder and its subfolders in the order of their paths.
+
+    Hidden files and folders are left out.
+
+    Raises:
+        InputError: There is none, or a file is no UTF-8 text.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise InputError(f"{source} does not exist")
+    found = [source]
+    if source.is_dir():
+        found = sorted(
+            file
+            for file in source.rglob("*")
+            if file.suffix.lower() in SUFFIXES
+            and not any(part.startswith(".") for part in file.relative_to(source).parts)
+            and file.is_file()
+        )
+        if not found:
+            raise InputError(
+                f"{source} holds no text file: none ends in {', '.join(SUFFIXES)}",
+                hint="name a text file",
+            )
+    for file in found:
+        check_utf8(file)
+    if not any(file.stat().st_size for file in found):
+        raise InputError(f"{source} is empty: it holds no text")
+    return found
+
+
+def check_utf8(path: Path) -> None:
+    """Read a file once, and refuse what is no UTF-8.
+
+    Raises:
+        InputError: With the first byte that is not, counted from 0; or the file cannot be read.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    done = 0
+    try:
+        with path.open("rb") as source:
+            while chunk := source.read(CHECKED):
+                pending = len(decoder.getstate()[0])
+                decoder.decode(chunk)
+                done += len(chunk)
+            pending = len(decoder.getstate()[0])
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is no UTF-8 text: byte {done - pending + error.start}",
+            hint=f"iconv -f LATIN1 -t UTF-8 {path}",
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def whole(paths: Iterable[Path]) -> list[Span]:
+    """Return files as spans of all their bytes."""
+    return [Span(path=path, start=0, end=path.stat().st_size) for path in paths]
+
+
+def split_texts(spans: Sequence[Span]) -> Mapping[Split, list[Span]]:
+    """Cut texts, read one after the other, into 90 % train, 5 % validation and 5 % test.
+
+    The borders are counted in bytes and moved to the next character.
+    """
+    total = sum(map(len, spans))
+    first = total * TRAIN_PERCENT // 100
+    second = total * (TRAIN_PERCENT + VALIDATION_PERCENT) // 100
+    before, rest = _cut(spans, first)
+    middle, last = _cut(rest, second - sum(map(len, before)))
+    return {"train": before, "validation": middle, "test": last}
+
+
+def _cut(spans: Sequence[Span], place: int) -> tuple[list[Span], list[Span]]:
+    """Return what lies before the first character that starts at byte ``place`` or later, and the rest."""
+    left = place
+    for index, span in enumerate(spans):
+        if left < len(span):
+            at = _character_start(span, span.start + max(0, left))
+            halves = (
+                Span(path=span.path, start=span.start, end=at),
+                Span(path=span.path, start=at, end=span.end),
+            )
+            before, after = ([half] if len(half) else [] for half in halves)
+            return [*spans[:index], *before], [*after, *spans[index + 1 :]]
+        left -= len(span)
+    return list(spans), []
+
+
+def _character_start(span: Span, place: int) -> int:
+    with span.path.open("rb") as source:
+        source.seek(place)
+        following = source.read(min(4, span.end - place))
+    skipped = 0
+    while skipped < len(following) and following[skipped] & 0xC0 == 0x80:  # continuation bytes
+        skipped += 1
+    return place + skipped
+
+
+def read_pieces(spans: Iterable[Span], size: int = PIECE) -> Iterator[str]:
+    """Yield the text of spans in pieces of about ``size`` bytes.
+
+    A piece ends after a line where it can, else after a character, and at the end of a span.
+
+    Raises:
+        InputError: A file has changed since it was checked.
+    """
+    for span in spans:
+        with span.path.open("rb") as source:
+            source.seek(span.start)
+            left, carried = len(span), b""
+            while left:
+                read = source.read(min(size, left))
+                if not read:
+                    raise changed(span.path)
+                left -= len(read)
+                chunk = carried + read
+                end = len(chunk) if not left else _piece_end(chunk)
+                carried = chunk[end:]
+                if end:
+                    try:
+                        yield chunk[:end].decode("utf-8")
+                    except UnicodeDecodeError as error:
+                        raise changed(span.path) from error
+
+
+def _piece_end(chunk: bytes) -> int:
+    """Return one past the last line break, or where the last character starts."""
+    end = chunk.rfind(b"\n") + 1
+    if end:
+        return end
+    end = len(chunk) - 1
+    while end > 0 and chunk[end] & 0xC0 == 0x80:
+        end -= 1
+    return end
+
+
+def changed(path: Path) -> InputError:
+    """Return the error of a file that is not what it was when it was checked."""
+    return InputError(f"{path} was changed while it was read", hint="start again")

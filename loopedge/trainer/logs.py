@@ -1,0 +1,88 @@
+"""The lines of a run: ``model.metrics.jsonl``, and TensorBoard where it is asked for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from loopedge.errors import MissingExtraError
+from loopedge.files import write_text_atomic
+
+__all__ = ["RunLog", "metrics_path"]
+
+
+def metrics_path(target: Path) -> Path:
+    """Return where the metrics of the run that writes ``target`` stand."""
+    return target.with_name(f"{target.stem}.metrics.jsonl")
+
+
+class RunLog:
+    """Keeps a line per evaluation, and writes them.
+
+    Args:
+        path: The file of lines.
+        tensorboard: Folder of event files; None: none are written.
+
+    Raises:
+        MissingExtraError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, path: Path, tensorboard: Path | None = None) -> None:
+        self.path, self._tensorboard = path, tensorboard
+        self.records: list[dict[str, Any]] = []
+        self._writer: Any = None
+        if tensorboard is not None:
+            _writer_class()
+
+    def resume(self, records: list[dict[str, Any]]) -> None:
+        """Take over the lines of the run so far."""
+        self.records = list(records)
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add a line.
+
+        Raises:
+            InputError: The disk is full or the folder cannot be written.
+        """
+        self.records.append(record)
+        lines = "".join(json.dumps(line) + "\n" for line in self.records)
+        write_text_atomic(self.path, lines)
+        if self._tensorboard is not None:
+            self._draw(record)
+
+    def close(self) -> None:
+        """Finish the event files."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _draw(self, record: dict[str, Any]) -> None:
+        if self._writer is None:
+            # A resumed run hides what an interrupted one drew past its checkpoint.
+            self._writer = _writer_class()(
+                str(self._tensorboard), purge_step=self.records[0]["step"]
+            )
+            for earlier in self.records[:-1]:
+                self._draw(earlier)
+        for name, value in scalars(record).items():
+            self._writer.add_scalar(name, value, record["step"])
+        self._writer.flush()
+
+
+def scalars(record: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of a line by path: ``validation/rmse``, ``stability/residual_norm/3``."""
+    told: dict[str, float] = {}
+    for name, value in record.items():
+        if isinstance(value, dict):
+            told |= {f"{name}/{key}": number for key, number in scalars(value).items()}
+        elif isinstance(value, list):
+            told |= {f"{name}/{place + 1}": number for place, number in enumerate(value)}
+        elif name != "step" and isinstance(value, int | float):
+            told[name] = value
+    return told
+
+
+def _writer_class() -> Any:
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError as error:
+        raise MissingExtraError("--tensorboard", extra="tensorboard") from error
+    return SummaryWriter

@@ -1,0 +1,201 @@
+"""The processes of a run: one, or those that torchrun started, on torch.distributed."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from loopedge.data.metrics import Tally, total
+from loopedge.data.task import Batch
+from loopedge.errors import InputError, LoopedgeError, ProviderError
+from loopedge.model.transformer import LoopedTransformer
+
+__all__ = ["Sharding", "World", "is_first_process", "open_world"]
+
+T = TypeVar("T")
+Sharding = Literal["replicated", "sharded"]
+CPU = torch.device("cpu")
+TIMEOUT = timedelta(minutes=10)
+"""How long a process waits for the others before it takes them for lost."""
+
+LOST_SIGNS = ("connection closed", "connection reset", "broken pipe", "timed out", "nccl", "gloo")
+"""What PyTorch's communication says when a process is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The processes that train one model together, each on its rows of every batch.
+
+    Args:
+        rank: Of this process, from 0.
+        size: Processes altogether.
+        device: Where this process computes.
+        sharding: ``replicated`` (DDP: each process has the whole model) or ``sharded`` (FSDP2: each
+            has a part of every weight, gathered when it is needed).
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = CPU
+    sharding: Sharding = "replicated"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and tells of the run."""
+        return self.rank == 0
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a part of every weight."""
+        return self.sharding == "sharded" and self.size > 1
+
+    def wrap(self, model: LoopedTransformer) -> nn.Module:
+        """Return the module whose gradients are averaged over the processes."""
+        if self.size == 1:
+            return model
+        if self.is_sharded:
+            shard(model)
+            return model
+        places = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=places)
+
+    def unsynchronised(
+        self, module: nn.Module, *, when: bool
+    ) -> contextlib.AbstractContextManager[Any]:
+        """Keep gradients to this process while a batch is computed in parts, if ``when``."""
+        if isinstance(module, FSDPModule):
+            module.set_requires_gradient_sync(not when)
+        elif isinstance(module, DistributedDataParallel) and when:
+            return module.no_sync()
+        return contextlib.nullcontext()
+
+    def share(self, batch: Batch) -> Batch:
+        """Return this process's rows of a batch: every size-th one, from its rank on."""
+        return rows_of(batch, slice(self.rank, None, self.size))
+
+    def sum(self, value: float) -> float:
+        """Return the sum of a number over all processes."""
+        if self.size == 1:
+            return value
+        summed = torch.tensor(value, dtype=torch.float64)
+        summed = summed if self.device.type == "cpu" else summed.to(self.device)
+        dist.all_reduce(summed)
+        return float(summed)
+
+    def sum_tally(self, tally: Tally) -> Tally:
+        """Return the sum of the tallies of all processes; an empty one adds nothing."""
+        if self.size == 1:
+            return tally
+        gathered: list[Tally] = [{}] * self.size
+        dist.all_gather_object(gathered, tally)
+        return total(one for one in gathered if one)
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether the flag is set in any process."""
+        return self.sum(float(flag)) > 0
+
+    def on_first(self, action: Callable[[], T]) -> T:
+        """Run something on the first process; all get what it returned, or its error.
+
+        Raises:
+            LoopedgeError: What the action raised.
+        """
+        if self.size == 1:
+            return action()
+        told: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                told[0] = action()
+            except LoopedgeError as error:
+                told[1] = error
+        dist.broadcast_object_list(told)
+        if told[1] is not None:
+            raise told[1]
+        result: T = told[0]
+        return result
+
+    def is_lost(self, error: BaseException) -> bool:
+        """Tell whether an error says that another process is gone."""
+        if self.size == 1 or not isinstance(error, RuntimeError):
+            return False
+        return any(sign in str(error).lower() for sign in LOST_SIGNS)
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the process that tells of the run."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def open_world(device: str = "cpu", sharding: Sharding = "replicated") -> Iterator[World]:
+    """Join the processes that torchrun started; alone, there is one.
+
+    Args:
+        device: ``cpu`` (gloo) or ``cuda`` (NCCL; each process takes the GPU of its local rank).
+        sharding: As `World`.
+
+    Raises:
+        InputError: The device is not known, or one process is to be sharded.
+        ProviderError: There is no CUDA device, or too few.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    place = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if sharding == "sharded" and size == 1:
+        raise InputError(
+            "one process has nothing to share its weights with",
+            hint="torchrun --nproc-per-node 2 -m loopedge train ... --sharding sharded",
+        )
+    world = World(rank=rank, size=size, device=place, sharding=sharding)
+    if size == 1:
+        yield world
+        return
+    backend = "gloo" if place.type == "cpu" else "nccl"
+    dist.init_process_group(backend, timeout=TIMEOUT)
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    if name == "cpu":
+        return CPU
+    if name != "cuda":
+        raise InputError(f"device {name!r} is not known", hint="--device cpu or --device cuda")
+    found = torch.cuda.device_count()
+    if found <= local_rank:
+        raise ProviderError(
+            f"CUDA device {local_rank} was asked for, PyTorch finds {found}",
+            hint="loopedge train ... --device cpu",
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def shard(model: LoopedTransformer) -> None:
+    """Shard the layers of the core, and the rest, over all processes (FSDP2).
+
+    A layer stays gathered until its backward pass: it is used once per iteration.
+    """
+    for layer in model.core_layers:
+        fully_shard(layer, reshard_after_forward=False)
+    fully_shard(model, reshard_after_forward=False)
+
+
+def rows_of(batch: Batch, rows: slice) -> Batch:
+    """Return some samples of a batch."""
+    mask = batch.attention_mask
+    return Batch(
+        inputs=np.ascontiguousarray(batch.inputs[rows]),
+        targets=np.ascontiguousarray(batch.targets[rows]),
+        attention_mask=None if mask is None else np.ascontiguousarray(mask[rows]),
+    )

@@ -1,0 +1,137 @@
+"""A task of the user's own: found, tried out, and refused in one line that says what is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import loopedge
+from loopedge.data.own import check_task, load_task
+from loopedge.data.task import Batch, Split, Task
+from loopedge.errors import InputError
+
+PARITY = "examples.own_task:RunningParity"
+
+
+class Small(Task):
+    """Copies tokens; its parts can be spoiled."""
+
+    name = "small"
+    spoil: str | None = None
+
+    def __init__(self, **spoiled: Any) -> None:
+        self.spoiled = spoiled
+        self.calls = 0
+
+    def batch(self, split: Split, size: int, step: int) -> Any:
+        self.calls += 1
+        inputs = np.arange(size * 3).reshape(size, 3) % 5
+        fields = {"inputs": inputs, "targets": inputs.copy()}
+        for name in ("inputs", "targets", "attention_mask"):
+            if name in self.spoiled:
+                fields[name] = self.spoiled[name]
+        if self.spoiled.get("drifts"):
+            fields["targets"] = fields["targets"] + self.calls
+        return self.spoiled.get("batch", Batch(**fields))
+
+    def model_fields(self) -> dict[str, Any]:
+        return {"vocab_size": 5, "max_length": 3, "read": "all", **self.spoiled.get("fields", {})}
+
+
+def test_the_example_is_found_seeded_and_described() -> None:
+    task = load_task(PARITY, seed=7)
+    assert task.seed == 7
+    assert task.describe() == {
+        "name": "running-parity",
+        "kind": "classes",
+        "length": 16,
+        "seed": 7,
+        "metric": "accuracy",
+    }
+    batch = task.batch("train", 2, 0)
+    np.testing.assert_array_equal(batch.targets[:, -1], batch.inputs.sum(axis=1) % 2)
+
+
+def test_a_task_that_fits_is_taken() -> None:
+    check_task(Small())
+    mask = np.ones((4, 3), np.int64)
+    check_task(Small(attention_mask=mask, fields={"padding": True}))
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "words"),
+    [
+        ({"fields": {"vocab_size": None}}, "must give one of vocab_size and features"),
+        ({"batch": [1, 2]}, "batch gives list, not a Batch"),
+        ({"drifts": True}, "batch of train differs from call to call"),
+        (
+            {"inputs": np.zeros((4, 3), np.int32)},
+            r"inputs are int32 \(4, 3\), int64 \(4, sequence\)",
+        ),
+        ({"inputs": np.full((4, 3), 9)}, "token 9, allowed are 0 to 4"),
+        ({"inputs": np.full((4, 3), -1)}, "token -1, allowed are 0 to 4"),
+        ({"inputs": np.zeros((3, 3), np.int64)}, r"inputs are int64 \(3, 3\)"),
+        ({"targets": np.zeros((4, 3), np.float32)}, "targets are float32 .* int64 of 4 samples"),
+        ({"attention_mask": np.ones((4, 3), np.int64)}, "has an attention_mask"),
+        ({"fields": {"padding": True}}, "has no attention_mask"),
+        (
+            {"attention_mask": np.ones((4, 2), np.int64), "fields": {"padding": True}},
+            r"attention_mask is int64 \(4, 2\), int64 \(4, 3\) is needed",
+        ),
+        ({"fields": {"vocab_size": None, "features": 2}}, r"float32 \(4, sequence, 2\) is needed"),
+    ],
+)
+def test_what_does_not_fit_is_told(spoiled: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        check_task(Small(**spoiled))
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "mine_to_load.py"
+    path.write_text(
+        "import loopedge\n"
+        "def broken(): raise ValueError('no data')\n"
+        "def number(): return 3\n"
+        "value = 3\n"
+        "class Half(loopedge.Task):\n"
+        "    name = 'half'\n"
+        "    def model_fields(self): return {'vocab_size': 3}\n"
+        "    def batch(self, split, size, step): return 1 // 0\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("nowhere:Task", "no Python module nowhere"),
+        ("Task", "names no module"),
+        ("mine_to_load:Absent", "mine_to_load has no Absent"),
+        ("mine_to_load:value", "is no class and no function"),
+        ("mine_to_load:number", "gives int, a loopedge.Task is needed"),
+        ("mine_to_load:broken", r"failed: ValueError: no data \(mine_to_load.py, line 2\)"),
+        (
+            "mine_to_load:Half",
+            r"half: batch failed: ZeroDivisionError: .* \(mine_to_load.py, line 8\)",
+        ),
+        ("loopedge:Task", "failed: TypeError"),
+    ],
+)
+def test_what_cannot_be_loaded_is_told(module: Path, source: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_task(source)
+
+
+def test_it_trains_and_its_parts_have_defaults(tmp_path: Path) -> None:
+    from loopedge.trainer.config import make_model_config, make_train_config
+
+    task = load_task(PARITY)
+    sizes = {"d_model": 16, "heads": 2, "loops": 2}
+    config = make_train_config(steps=4, batch_size=8, samples=32)
+    result = loopedge.train(task, make_model_config(task, **sizes), config, tmp_path / "m.pt")
+    assert set(result.test) == {"accuracy", "sequence_accuracy"}
+    assert result.baselines == {}
