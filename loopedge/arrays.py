@@ -158,10 +158,15 @@ def _load(source: Path, data: BinaryIO) -> Any:
 def _read_csv(source: Path, *, missing: bool) -> Array:
     try:
         with source.open(newline="", encoding="utf-8-sig") as text:
-            rows = [row for row in csv.reader(text) if row]
+            rows = list(csv.reader(text))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{source} is not a CSV file: {error}") from error
-    first = 1 if rows and not any(_is_number(cell) for cell in rows[0]) else 0
+    while rows and not rows[-1]:
+        rows.pop()
+    # With one column an empty line is an empty cell.
+    single = missing and bool(rows) and max(map(len, rows)) == 1
+    rows = [row or [""] for row in rows if row or single]
+    first = 1 if rows and _is_header(rows[0], missing=missing) else 0
     if len(rows) == first:
         raise InputError(f"{source} holds no rows")
     width = len(rows[first])
@@ -177,6 +182,11 @@ def _read_csv(source: Path, *, missing: bool) -> Array:
     table = np.array(values)
     whole = bool((np.abs(table) <= LARGEST_WHOLE).all() and (table == np.round(table)).all())
     return table.astype(np.int64) if whole else table
+
+
+def _is_header(row: list[str], *, missing: bool) -> bool:
+    """Tell a row of names from numbers; a row of nothing is one of missing values where they may be."""
+    return not any(map(_is_number, row)) and (not missing or any(map(str.strip, row)))
 
 
 def _is_number(cell: str) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -66,13 +66,11 @@ def _read(source: Path, text: TextIO, selection: Selection) -> Iterator[Chunk]:
     rows: list[list[str]] = []
     lines: list[int] = []
     first = 0
-    for cells in reader:
-        if not any(map(str.strip, cells)):
-            continue
+    for line, cells in _rows(reader, len(header)):
         rows.append(cells)
-        lines.append(reader.line_num)
+        lines.append(line)
         if len(cells) != len(header):
-            where = f"{source.name}: row {first + len(rows)} (line {reader.line_num})"
+            where = f"{source.name}: row {first + len(rows)} (line {line})"
             raise InputError(f"{where} has {len(cells)} values, the header has {len(header)}")
         if len(rows) == ROWS:
             yield _chunk(source, first, rows, lines, selection, places, wrong)
@@ -83,6 +81,23 @@ def _read(source: Path, text: TextIO, selection: Selection) -> Iterator[Chunk]:
     for found in wrong.values():
         more = f" ({found.count} values of the column are no numbers)" if found.count > 1 else ""
         raise InputError(found.told + more)
+
+
+def _rows(reader: Any, columns: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row with its line: without empty lines, and without empty rows at the end.
+
+    An empty row before others is a row whose values are missing: without it time would shift. Where
+    there is one column, such a row is an empty line.
+    """
+    empty: list[tuple[int, list[str]]] = []
+    for cells in reader:
+        if not any(map(str.strip, cells)):
+            if columns == 1 or len(cells) > 1:
+                empty.append((reader.line_num, cells or [""]))
+            continue
+        yield from empty
+        empty.clear()
+        yield reader.line_num, cells
 
 
 def _chunk(

@@ -108,6 +108,15 @@ def test_chunks_end_where_they_may(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         )
 
 
+def test_an_empty_row_is_a_missing_one_unless_it_ends_the_file(tmp_path: Path) -> None:
+    selection = Selection(numbers=("y",))
+    table = read_table(write(tmp_path, "y\n1\n\n3\n\n\n"), selection)
+    np.testing.assert_array_equal(table.values[:, 0], [1, np.nan, 3])
+    table = read_table(write(tmp_path, "y,x\n1,2\n\n,\n3,4\n,\n,\n"), selection)
+    np.testing.assert_array_equal(table.values[:, 0], [1, np.nan, 3])
+    assert table.first_missing == "data.csv: row 2 (line 4), column 'y'"
+
+
 @pytest.mark.parametrize("at", [0, 5, 70_000, 1 << 20])
 def test_the_byte_that_is_no_utf8_is_told(tmp_path: Path, at: int) -> None:
     path = tmp_path / "data.csv"
