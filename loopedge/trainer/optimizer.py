@@ -21,10 +21,10 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW; matrices decay, vectors (norms, biases) do not."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in parameters if parameter.dim() >= 2]
-    vectors = [parameter for parameter in parameters if parameter.dim() < 2]
+    """Return AdamW; matrices decay, vectors (norms, biases, gates and scales of iterations) do not."""
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    matrices = [value for name, value in named if is_matrix(name, value)]
+    vectors = [value for name, value in named if not is_matrix(name, value)]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
@@ -35,3 +35,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         betas=(config.beta1, config.beta2),
         fused=True,  # one pass over all parameters, on the CPU too
     )
+
+
+def is_matrix(name: str, value: nn.Parameter) -> bool:
+    """Tell a matrix from a vector, and from a table whose rows are vectors."""
+    return value.dim() >= 2 and not name.endswith("timestep.rows")

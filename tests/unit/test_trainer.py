@@ -19,7 +19,7 @@ from loopedge.model.checkpoint import load, load_checkpoint
 from loopedge.trainer.config import TrainConfig, make_model_config, make_train_config
 from loopedge.trainer.evaluation import evaluate
 from loopedge.trainer.objective import Objective, asked_of, inputs_of
-from loopedge.trainer.optimizer import learning_rate
+from loopedge.trainer.optimizer import learning_rate, make_optimizer
 from loopedge.trainer.pipeline import TrainResult, train
 
 SIZES = {"d_model": 16, "heads": 2, "loops": 3}
@@ -244,6 +244,23 @@ def test_divergence_is_told_with_its_step_and_the_last_checkpoint_stays(tmp_path
         run(task, tmp_path / "other.pt", checkpoint_every=0)
     assert caught.value.hint == "train with --lr 0.00025"
     assert not (tmp_path / "other.last.pt").exists()
+
+
+@pytest.mark.parametrize("timestep", ["constant", "learned", "sinusoidal"])
+def test_gates_and_scales_do_not_decay(timestep: str) -> None:
+    from loopedge.model.transformer import LoopedTransformer
+
+    model = LoopedTransformer(make_model_config(TASKS["sorting"], **SIZES, timestep=timestep))
+    optimizer = make_optimizer(model, TrainConfig())
+    names = {id(value): name for name, value in model.named_parameters()}
+    kept = {
+        names[id(value)]
+        for group in optimizer.param_groups
+        if group["weight_decay"] == 0
+        for value in group["params"]
+    }
+    vectors = {name for name, value in model.named_parameters() if value.dim() < 2}
+    assert kept == vectors | ({"timestep.rows"} if timestep != "sinusoidal" else set())
 
 
 def test_warm_up_then_cosine() -> None:
