@@ -222,16 +222,20 @@ class LabelledSeriesTask(WindowTask):
         return np.bincount(self._codes[self.stops[split] - 1], minlength=len(self.classes))
 
     def _check_splits(self) -> None:
-        what = "window" if self.group is None else "series"
         for split in SPLITS:
-            if not len(self.stops[split]):
-                total = f"{len(self.columns.series)} series" if self.group else ""
-                rows = total or f"{len(self.columns.values)} rows"
+            if len(self.stops[split]):
+                continue
+            if self.group is not None:
+                count = len(self.columns.series)
                 raise InputError(
-                    f"{self.source} has no {split} {what}: {rows} are too few for a context of "
-                    f"{self.min_context}" + ("" if self.group is None else " and three splits"),
-                    hint="lower --context" if self.group is None else None,
+                    f"{self.source} has no {split} series: {count} series are too few for training, "
+                    "validation and test"
                 )
+            raise InputError(
+                f"{self.source} has no {split} window: {len(self.columns.values)} rows are too few "
+                f"for a context of {self.min_context}, or too many values are missing",
+                hint="lower --context",
+            )
 
     def _check_classes(self) -> None:
         if len(self.classes) < 2:

@@ -11,7 +11,7 @@ from typing import Any
 
 from loopedge.data.metrics import Metrics
 from loopedge.data.series import SeriesTask
-from loopedge.errors import InputError
+from loopedge.errors import InputError, LoopedgeError
 from loopedge.files import check_target, file_sha256, write_text_atomic
 from loopedge.model.config import LoopedConfig
 from loopedge.trainer.config import TrainConfig
@@ -99,32 +99,39 @@ def train_rolling(
         "teacher": {} if teacher is None else {"sha256": file_sha256(Path(teacher))},
     }
     done = _open_run(target, folder, settings, resume=resume, force=force)
-    for number, task in enumerate(tasks):
-        if number < len(done):
-            continue
-        if note is not None:
-            note(f"origin {number + 1} of {len(tasks)}")
-        is_last = number == len(tasks) - 1
-        path = target if is_last else folder / f"{number + 1}.pt"
-        result = train(
-            task,
-            model_config,
-            config,
-            path,
-            resume=resume and state_path(path).exists(),
-            force=force or not is_last,
-            bar=bar,
-            note=note,
-            teacher=teacher,
-            tensorboard=None if tensorboard is None else Path(tensorboard) / f"origin-{number + 1}",
-            **place,
-        )
-        done.append(_scores(task, result))
-        if not is_last:
-            path.unlink()
-            _write_done(folder, settings, done)
+    try:
+        for number in range(len(done), len(tasks)):
+            if note is not None:
+                note(f"origin {number + 1} of {len(tasks)}")
+            is_last = number == len(tasks) - 1
+            path = target if is_last else folder / f"{number + 1}.pt"
+            result = train(
+                tasks[number],
+                model_config,
+                config,
+                path,
+                teacher=teacher,
+                tensorboard=_subfolder(tensorboard, number),
+                resume=resume and state_path(path).exists(),
+                force=force or not is_last,
+                bar=bar,
+                note=note,
+                **place,
+            )
+            done.append(_scores(tasks[number], result))
+            if not is_last:
+                path.unlink()
+                _write_done(folder, settings, done)
+    except LoopedgeError:
+        if not done and not any(folder.glob("*.last.pt")):  # nothing that could be resumed
+            shutil.rmtree(folder)
+        raise
     shutil.rmtree(folder)
     return _summary(result, done)
+
+
+def _subfolder(tensorboard: str | Path | None, number: int) -> Path | None:
+    return None if tensorboard is None else Path(tensorboard) / f"origin-{number + 1}"
 
 
 def _open_run(

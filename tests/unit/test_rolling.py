@@ -112,6 +112,14 @@ def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
+    tasks = wave().at_origins(2)
+    (tmp_path / "teacher.pt").write_bytes(b"no model")
+    with pytest.raises(InputError, match=r"teacher\.pt"):
+        train_rolling(tasks, *configs(tasks[0]), tmp_path / "m.pt", teacher=tmp_path / "teacher.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["teacher.pt"]
+
+
 def test_what_cannot_be_resumed_is_told(tmp_path: Path) -> None:
     tasks = wave().at_origins(2)
     target = tmp_path / "m.pt"
