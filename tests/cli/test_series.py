@@ -119,8 +119,8 @@ def test_labels_are_told_when_it_runs(cli: Cli, shops: Path) -> None:
     csv = pytest.importorskip("pyarrow.csv", reason="Parquet needs the extra 'parquet'")
     parquet = pytest.importorskip("pyarrow.parquet")
     parquet.write_table(csv.read_csv(shops), folder / "shops.parquet")
-    words = ("quantize", exported, "-o", folder / "p.onnx", "--data")
-    assert cli(*words, folder / "shops.parquet").code == 0
+    calibrate = ("quantize", exported, "-o", folder / "p.onnx", "--data")
+    assert cli(*calibrate, folder / "shops.parquet").code == 0
     assert (folder / "p.onnx").read_bytes() == (folder / "q.onnx").read_bytes()
     source.write_text("sales,temp\n20,x\n")
     refused(cli("run", exported, "--input", source), "'x' is not a number")
