@@ -45,7 +45,9 @@ def largest_errors(given: Array, expected: Array) -> tuple[float, float]:
     return absolute, absolute / largest if largest > 0 else absolute
 
 
-def read_arrays(path: str | Path, ranks: Mapping[str, int]) -> dict[str, Array]:
+def read_arrays(
+    path: str | Path, ranks: Mapping[str, int], *, missing: bool = False
+) -> dict[str, Array]:
     """Read the inputs of a model.
 
     Args:
@@ -53,6 +55,7 @@ def read_arrays(path: str | Path, ranks: Mapping[str, int]) -> dict[str, Array]:
             input. A CSV holds numbers, with or without a header: a row is one position of a
             continuous input (1, rows, columns), or one sequence of token ids (rows, columns).
         ranks: The inputs that the model takes and the number of axes of each, without ``loops``.
+        missing: Whether an empty cell of a CSV is a missing value, NaN.
 
     Returns:
         One array per name in the file.
@@ -76,7 +79,7 @@ def read_arrays(path: str | Path, ranks: Mapping[str, int]) -> dict[str, Array]:
     [(name, rank)] = ranks.items()
     if source.suffix == ".npy":
         return {name: _read_npy(source)}
-    table = _read_csv(source)
+    table = _read_csv(source, missing=missing)
     return {name: table[np.newaxis] if rank == table.ndim + 1 else table}
 
 
@@ -152,13 +155,18 @@ def _load(source: Path, data: BinaryIO) -> Any:
         raise InputError(f"{source} is not an {source.suffix} file of plain arrays") from error
 
 
-def _read_csv(source: Path) -> Array:
+def _read_csv(source: Path, *, missing: bool) -> Array:
     try:
         with source.open(newline="", encoding="utf-8-sig") as text:
-            rows = [row for row in csv.reader(text) if row]
+            rows = list(csv.reader(text))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{source} is not a CSV file: {error}") from error
-    first = 1 if rows and not any(_is_number(cell) for cell in rows[0]) else 0
+    while rows and not rows[-1]:
+        rows.pop()
+    # With one column an empty line is an empty cell.
+    single = missing and bool(rows) and max(map(len, rows)) == 1
+    rows = [row or [""] for row in rows if row or single]
+    first = 1 if rows and _is_header(rows[0], missing=missing) else 0
     if len(rows) == first:
         raise InputError(f"{source} holds no rows")
     width = len(rows[first])
@@ -166,13 +174,19 @@ def _read_csv(source: Path) -> Array:
     for line, row in enumerate(rows[first:], start=first + 1):
         if len(row) != width:
             raise InputError(f"{source}: row {line} has {len(row)} columns, the others {width}")
-        wrong = [cell for cell in row if not _is_number(cell)]
+        known = ["nan" if missing and not cell.strip() else cell for cell in row]
+        wrong = [cell for cell in known if not _is_number(cell)]
         if wrong:
             raise InputError(f"{source}: row {line}: {wrong[0]!r} is not a number")
-        values.append([float(cell) for cell in row])
+        values.append([float(cell) for cell in known])
     table = np.array(values)
     whole = bool((np.abs(table) <= LARGEST_WHOLE).all() and (table == np.round(table)).all())
     return table.astype(np.int64) if whole else table
+
+
+def _is_header(row: list[str], *, missing: bool) -> bool:
+    """Tell a row of names from numbers; a row of nothing is one of missing values where they may be."""
+    return not any(map(_is_number, row)) and (not missing or any(map(str.strip, row)))
 
 
 def _is_number(cell: str) -> bool:

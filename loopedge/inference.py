@@ -40,6 +40,7 @@ class InferenceResult:
     provider: str
     memory: str
     run_ms: float
+    labels: list[str] | None
     notes: list[str]
     outputs: list[OutputSummary]
 
@@ -93,9 +94,9 @@ def run_file(
         for name, node in session.inputs.items()
         if name != LOOPS_INPUT and name not in noise
     }
-    outputs, summary = run_arrays(
-        session, read_arrays(input, ranks), loops=loops, tolerance=tolerance, seed=seed or 0
-    )
+    missing = session.metadata is not None and session.metadata.missing_values
+    arrays = read_arrays(input, ranks, missing=missing)
+    outputs, summary = run_arrays(session, arrays, loops=loops, tolerance=tolerance, seed=seed or 0)
     if path is not None:
         write_arrays(path, outputs, force=force)
     return replace(summary, path=None if path is None else str(path))
@@ -133,9 +134,19 @@ def run_arrays(
         provider=session.provider,
         memory=session.memory,
         run_ms=run_ms,
+        labels=_labels(session, outputs),
         notes=[*session.notes, *(str(warning.message) for warning in caught)],
         outputs=[_summary(name, array) for name, array in outputs.items()],
     )
+
+
+def _labels(session: Session, outputs: dict[str, npt.NDArray[Any]]) -> list[str] | None:
+    """Return the class of each row by its name, where the task that was learned names classes."""
+    classes = session.metadata.task.get("classes") if session.metadata else None
+    logits = outputs[session.output_names[0]]
+    if not isinstance(classes, list) or logits.ndim != 2 or logits.shape[1] != len(classes):
+        return None
+    return [str(classes[place]) for place in logits.argmax(axis=1)]
 
 
 def _loops_run(

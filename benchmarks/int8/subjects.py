@@ -70,7 +70,7 @@ def sunspots() -> Subject:
     """Return the forecaster."""
     return Subject(
         "sunspots",
-        SeriesTask.from_csv(SUNSPOTS, target="sunspots", context=48, horizon=12),
+        SeriesTask.from_file(SUNSPOTS, targets=["sunspots"], context=48, horizon=12),
         {"d_model": 64, "heads": 4, "loops": 8},
         {"steps": 300, "batch_size": 32, "lr": 1e-3},
     )

@@ -146,6 +146,7 @@ def checked(batches: Iterable[Feeds], model: ir.Model, seen: "SamplesSeen") -> I
     }
     metadata = read_metadata(model.metadata_props)
     noise = set(metadata.random_inputs) if metadata else set()
+    missing = metadata is not None and metadata.missing_values
     for feeds in batches:
         names = set(feeds)
         if not set(wanted) - noise <= names <= set(wanted):
@@ -154,13 +155,15 @@ def checked(batches: Iterable[Feeds], model: ir.Model, seen: "SamplesSeen") -> I
                 f"the model takes {', '.join(sorted(wanted))}"
             )
         fitting = {
-            name: _fit(feeds[name], wanted[name], seen.samples) for name in wanted if name in names
+            name: _fit(feeds[name], wanted[name], seen.samples, missing=missing)
+            for name in wanted
+            if name in names
         }
         seen.note(fitting, next(iter(wanted)))
         yield fitting
 
 
-def _fit(array: Array, value: ir.Value, first: int) -> Array:
+def _fit(array: Array, value: ir.Value, first: int, *, missing: bool) -> Array:
     name, shape = value.name, value.shape
     dims = [] if shape is None else list(shape)
     if len(dims) != array.ndim or any(
@@ -173,8 +176,11 @@ def _fit(array: Array, value: ir.Value, first: int) -> Array:
     dtype = None if value.dtype is None else value.dtype.numpy()
     if dtype is not None and not np.can_cast(array.dtype, dtype, casting="same_kind"):
         raise InputError(f"samples of {name} have type {array.dtype}, the model takes {dtype}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = np.argwhere(~np.isfinite(array))[0]
+    finite = np.isfinite(array) if array.dtype.kind == "f" else np.True_
+    if missing and array.dtype.kind == "f":
+        finite = finite | np.isnan(array)  # NaN stands for a missing value
+    if not finite.all():
+        bad = np.argwhere(~finite)[0]
         raise InputError(f"sample {first + int(bad[0])} of {name} holds a value that is not finite")
     return np.ascontiguousarray(array, dtype)
 
@@ -207,8 +213,8 @@ class Samples:
     """What a user names as data, as often as it is asked for: checked, and no more than asked for.
 
     Args:
-        data: ``.npz``, a folder of them, or the file or folder that the model's task reads (a CSV
-            file, text, JSON lines); None: the generated task that it was trained on.
+        data: ``.npz``, a folder of them, or the file or folder that the model's task reads (a table,
+            text, JSON lines); None: the generated task that it was trained on.
         model: The artifact.
         samples: Most samples to give.
         split: Which part of a task they come from.

@@ -239,6 +239,7 @@ def inference_view(result: "Result") -> "RenderableType":
     told = result.to_json()
     loops = "" if told["loops"] is None else f"{_count(told['loops'], 'loop')}, "
     rows = [("run", f"{loops}{told['run_ms']:.3g} ms, {told['provider']}, memory {told['memory']}")]
+    rows += [("label", _plain(label)) for label in (told["labels"] or [])[:LISTED]]
     if told["path"]:
         rows.append(("file", _plain(told["path"])))
     if "next_tokens" in told:
@@ -280,7 +281,7 @@ def profile_view(result: Any) -> "RenderableType":
 
 
 def train_view(result: "Result") -> "RenderableType":
-    """Show a `TrainResult`: the model beside what needs no training."""
+    """Show a `TrainResult`, or a `RollingResult`: the model beside what needs no training."""
     told = result.to_json()
     names = list(told["test"])
     scores = [
@@ -301,7 +302,28 @@ def train_view(result: "Result") -> "RenderableType":
         ("metrics", _plain(told["metrics_path"])),
         ("file", _plain(told["path"])),
     ]
-    return _page(Path(told["path"]).name, rows, _list("scores", names, scores))
+    title = "scores of the last origin" if "origins" in told else "scores"
+    lists = [_list(title, names, scores)]
+    if "origins" in told:
+        lists.append(_list("origins", names, _origin_rows(told, names)))
+    return _page(Path(told["path"]).name, rows, *lists)
+
+
+def _origin_rows(told: dict[str, Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Show the test scores of each origin, their mean and deviation, and those of the baselines."""
+    each = [
+        (f"origin {number} (test)", *(_number(origin["test"][name]) for name in names))
+        for number, origin in enumerate(told["origins"], start=1)
+    ]
+    summed = [
+        ("mean", *(_number(told["mean"][name]) for name in names)),
+        ("standard deviation", *(_number(told["deviation"][name]) for name in names)),
+    ]
+    baselines = [
+        (f"{name.replace('_', ' ')}, mean", *(_number(scores[metric]) for metric in names))
+        for name, scores in told["baselines_mean"].items()
+    ]
+    return [*each, *summed, *baselines]
 
 
 def _page(title: str, rows: Iterable[tuple[str, str]], *lists: "Table | None") -> "Group":

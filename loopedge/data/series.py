@@ -1,51 +1,48 @@
-"""Forecasting from a CSV file: windows of a series, split by time, baselines, raw-unit metrics."""
+"""Forecasting from a table: windows of one or several series, split by time, in raw units."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from loopedge.data.csv_columns import Columns, read_columns
-from loopedge.data.metrics import Metrics
-from loopedge.data.task import SPLITS, Array, Batch, Scaling, Split, Task, generator_of
+from loopedge.data.columns import Columns, Missing, carry_forward, fit_scaling, make_columns
+from loopedge.data.metrics import Metrics, Tally
+from loopedge.data.season import find_season
+from loopedge.data.splits import Origin, rows_needed, split_bounds
+from loopedge.data.tables import Selection, read_table
+from loopedge.data.task import SPLITS, Array, Batch, Scaling, Split
+from loopedge.data.windows import WindowTask, check_sizes
 from loopedge.errors import InputError
 
-__all__ = ["SeriesTask", "find_season"]
-
-TRAIN_PERCENT, VALIDATION_PERCENT = 70, 15
-LEAST_CORRELATION = 0.2
-"""A lag counts as a season from this autocorrelation on."""
+__all__ = ["SeriesTask"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """First row, and one past the last row, that the targets of a split may stand in."""
+class SeriesTask(WindowTask):
+    """Forecast ``horizon`` values of one or more columns from the ``context`` rows before them.
 
-    first: int
-    end: int
+    The rows of each series are split by time: 70 % train, 15 % validation, 15 % test. The targets of
+    a window lie in its split, its inputs may reach into the rows before. Scaling and season are
+    fitted on the training rows alone.
 
+    A missing value is never a target. Where values were interpolated, a window starts only after a
+    row that was observed: so no input was interpolated from a value that is to be forecast.
 
-class SeriesTask(Task):
-    """Forecast ``horizon`` values of a column from the ``context`` rows before them.
-
-    The rows are split by time: 70 % train, 15 % validation, 15 % test. The targets of a window lie
-    in its split, its inputs may reach into the rows before. Scaling and season are fitted on the
-    training rows alone.
-
-    Where values are missing and ``interpolate`` is set, a filled value is an input and never a
-    target, and a window starts only after a row that was observed: so no input was interpolated
-    from a value that is to be forecast.
+    With one target ``rmse`` decides. With several ``scaled_rmse`` does, the error in units of each
+    target's training standard deviation, and ``rmse.NAME`` is told of each.
 
     Args:
-        columns: Target first, then covariates.
+        columns: Targets first, then covariates; one or several series.
         context: Rows a forecast sees.
         horizon: Rows it forecasts.
+        targets: How many of the columns are targets.
+        min_context: Least rows of history; shorter windows are padded. Default: ``context``.
         season: Period of the seasonal-naive baseline in rows; default: the strongest lag of the
-            training rows' autocorrelation, if there is one.
-        interpolate: Whether missing values were filled.
+            training rows' autocorrelation in the longest series, if there is one.
+        missing: How missing values were dealt with.
         time_column: Column by which the order of the rows was checked.
+        group: Column that tells series apart.
+        origin: Which of several origins the splits follow; default: none.
         seed: Of the batches.
         source: What errors call the data.
 
@@ -55,7 +52,6 @@ class SeriesTask(Task):
 
     name = "series"
     kind = "values"
-    metric = "rmse"
     higher_is_better = False
 
     def __init__(
@@ -64,260 +60,293 @@ class SeriesTask(Task):
         *,
         context: int,
         horizon: int,
+        targets: int = 1,
+        min_context: int | None = None,
         season: int | None = None,
-        interpolate: bool = False,
+        missing: Missing = "refuse",
         time_column: str | None = None,
+        group: str | None = None,
+        origin: Origin | None = None,
         seed: int = 0,
         source: str = "series",
     ) -> None:
-        for option, value in (("context", context), ("horizon", horizon), ("season", season)):
-            if value is not None and value < 1:
-                raise InputError(f"--{option} is {value}, at least 1 is needed")
-        self.columns = columns
-        self.context = context
-        self.horizon = horizon
-        self.interpolate = interpolate
-        self.time_column = time_column
-        self.seed = seed
-        rows = len(columns.values)
-        needed = rows_needed(context, horizon)
-        if rows < needed:
-            raise InputError(
-                f"{source} has {rows} rows; context {context} and horizon {horizon} need "
-                f"{needed} for training, validation and test",
-                hint="lower --context or --horizon",
-            )
-        self.bounds = split_bounds(rows)
-        self._targets = np.where(columns.observed, columns.values, np.nan)[:, :1]
-        self._starts = {split: self._find_starts(split, source) for split in SPLITS}
-        train = self.bounds["train"].end
-        self.season = find_season(columns.values[:train, 0]) if season is None else season
-        self._scaling = fit_scaling(columns, train)
+        sizes = {"horizon": horizon, "season": season}
+        check_sizes(sizes, context=context, min_context=min_context)
+        super().__init__(
+            columns,
+            context=context,
+            min_context=min_context,
+            missing=missing,
+            time_column=time_column,
+            group=group,
+            seed=seed,
+            source=source,
+        )
+        self.horizon, self.targets, self.origin = horizon, targets, origin
+        self.metric = "rmse" if targets == 1 else "scaled_rmse"
+        self._check_rows()
+        self._given_season = season
+        self.bounds = [split_bounds(end - first, origin) for first, end in columns.spans()]
+        self.stops = {split: self._find_stops(split) for split in SPLITS}
+        self.notes = self._note_unused()
+        mean, scale = fit_scaling(columns, self._training_rows())
+        self._scaling = Scaling(
+            input_mean=mean,
+            input_scale=scale,
+            output_mean=mean[:targets],
+            output_scale=scale[:targets],
+        )
+        self._carried = carry_forward(columns, targets, mean)
+        self.season = self._find_season() if season is None else season
 
     @classmethod
-    def from_csv(
+    def from_file(
         cls,
         path: str | Path,
         *,
-        target: str,
+        targets: Sequence[str],
         context: int,
         horizon: int,
         covariates: Sequence[str] = (),
-        interpolate: bool = False,
+        min_context: int | None = None,
+        missing: Missing = "refuse",
         season: int | None = None,
         time_column: str | None = None,
+        group: str | None = None,
+        origin: Origin | None = None,
         seed: int = 0,
     ) -> "SeriesTask":
-        """Read the task from a CSV file with a header, oldest row first.
+        """Read the task from a CSV file with a header, or a Parquet file, oldest row first.
 
         Args:
             path: The file.
-            target: Column to forecast.
+            targets: Columns to forecast.
             context: Rows a forecast sees.
             horizon: Rows it forecasts.
             covariates: Further columns that it sees.
-            interpolate: Fill missing values along a straight line.
+            min_context: Least rows of history; shorter windows are padded. Default: ``context``.
+            missing: ``refuse`` missing values, ``interpolate`` them, or let the model know:
+                ``indicator``.
             season: Period of the seasonal-naive baseline in rows; default: found.
             time_column: Column whose times must ascend; the model does not see it.
+            group: Column that tells series apart; the model does not see it.
+            origin: Which of several origins the splits follow; default: none.
             seed: Of the batches.
 
         Raises:
             InputError: The file, a column, a value, the order or the number of rows cannot be used.
         """
-        names = [target, *covariates]
-        used = names if time_column is None else [*names, time_column]
-        repeated = next((name for name in used if used.count(name) > 1), None)
-        if repeated is not None:
-            raise InputError(f"column {repeated!r} is named twice as target, covariate or time")
+        if not targets:
+            raise InputError("a series needs a column to forecast", hint="--target COLUMN")
+        selection = Selection(numbers=(*targets, *covariates), group=group, time=time_column)
+        table = read_table(path, selection)
         return cls(
-            read_columns(path, names, interpolate=interpolate, time_column=time_column),
+            make_columns(table, missing=missing),
             context=context,
             horizon=horizon,
+            targets=len(targets),
+            min_context=min_context,
             season=season,
-            interpolate=interpolate,
+            missing=missing,
             time_column=time_column,
+            group=group,
+            origin=origin,
             seed=seed,
-            source=Path(path).name,
+            source=table.source,
         )
 
     @classmethod
     def from_description(
         cls, description: Mapping[str, Any], *, data: str | Path | None, seed: int
     ) -> "SeriesTask":
-        """Rebuild the task from its description and its CSV file."""
+        """Rebuild the task from its description and its table."""
         if data is None:
-            raise InputError("a series needs its data", hint="name the CSV file with --data")
-        return cls.from_csv(
+            raise InputError("a series needs its data", hint="name the table with --data")
+        origin = description.get("origin")
+        old = "target" in description  # as 0.1 wrote it: one target
+        missing: Missing = "refuse"
+        if not old:
+            missing = description["missing"]
+        elif description["interpolate"]:
+            missing = "interpolate"
+        return cls.from_file(
             data,
-            target=description["target"],
+            targets=[description["target"]] if old else description["targets"],
             covariates=description["covariates"],
             context=description["context"],
             horizon=description["horizon"],
-            interpolate=description["interpolate"],
+            min_context=description.get("min_context"),
+            missing=missing,
             season=description["season"],
             time_column=description.get("time_column"),
+            group=description.get("group"),
+            origin=None if origin is None else Origin(number=origin[0], count=origin[1]),
             seed=seed,
         )
 
-    def _find_starts(self, split: Split, source: str) -> Array:
+    def at_origins(self, count: int) -> list["SeriesTask"]:
+        """Return the task at ``count`` origins that follow each other at the end of the data.
+
+        The last 30 % of each series are ``count`` + 1 blocks of equal size. Origin i is tested on
+        block i + 1 and validated on the block before; all rows before that are for training.
+
+        Raises:
+            InputError: There are too few rows, or ``count`` is below 2.
+        """
+        if count < 2:
+            raise InputError(f"--origins is {count}, at least 2 are needed")
+        return [
+            SeriesTask(
+                self.columns,
+                context=self.context,
+                horizon=self.horizon,
+                targets=self.targets,
+                min_context=self.min_context,
+                season=self._given_season,
+                missing=self.missing,
+                time_column=self.time_column,
+                group=self.group,
+                origin=Origin(number=number, count=count),
+                seed=self.seed,
+                source=self.source,
+            )
+            for number in range(count)
+        ]
+
+    def _check_rows(self) -> None:
+        """Refuse data in which no series is long enough."""
+        rows = int(np.diff(self.columns.bounds).max(initial=0))
+        origins = None if self.origin is None else self.origin.count
+        needed = rows_needed(self.min_context, self.horizon, origins)
+        if rows >= needed:
+            return
+        told = f"{self.source} has {rows} rows"
+        if self.columns.series:
+            told = (
+                f"{self.source}: the longest of {len(self.columns.series)} series has {rows} rows"
+            )
+        sizes = f"context {self.min_context} and horizon {self.horizon}"
+        if origins is not None:
+            sizes += f" at {origins} origins"
+        raise InputError(
+            f"{told}; {sizes} need {needed} for training, validation and test",
+            hint="lower " + ("--origins, " if origins else "") + "--context or --horizon",
+        )
+
+    def _find_stops(self, split: Split) -> Array:
         """Return the rows at which the targets of a window of ``split`` may start."""
-        bounds = self.bounds[split]
-        starts = np.arange(
-            max(bounds.first, self.context), bounds.end - self.horizon + 1, dtype=np.int64
-        )
-        asked = ~np.isnan(self._targets[starts[:, None] + np.arange(self.horizon), 0])
-        usable: Array = starts[asked.any(axis=1) & self.columns.observed[starts - 1].all(axis=1)]
-        if not len(usable):
-            raise InputError(f"{source} has no {split} window: too many values are missing")
-        return usable
+        parts = [np.empty(0, np.int64)]
+        for (first, _), bounds in zip(self.columns.spans(), self.bounds, strict=True):
+            begin = max(bounds[split].first, self.min_context)
+            parts.append(np.arange(begin, bounds[split].end - self.horizon + 1) + first)
+        stops: Array = np.concatenate(parts)
+        observed = self.columns.observed
+        if not observed.all():
+            asked = np.concatenate([[0], np.cumsum(observed[:, : self.targets].any(axis=1))])
+            usable = asked[stops + self.horizon] > asked[stops]
+            if self.missing != "indicator":
+                usable &= observed[stops - 1].all(axis=1)
+            stops = stops[usable]
+        if not len(stops):
+            raise InputError(f"{self.source} has no {split} window: too many values are missing")
+        return stops
 
-    def windows(self, split: Split) -> int:
-        """Return how many windows a split has."""
-        return len(self._starts[split])
+    def _note_unused(self) -> tuple[str, ...]:
+        """Say how many series are too short for any window."""
+        series = self.columns.series
+        used = np.unique(self.columns.first_rows(np.concatenate(list(self.stops.values())) - 1))
+        unused = len(series) - len(used)
+        if not series or not unused:
+            return ()
+        return (f"{unused} of {len(series)} series are too short for a window and are not used",)
 
-    def _cut(self, starts: Array) -> Batch:
-        before = starts[:, None] + np.arange(-self.context, 0)  # (batch, context)
-        after = starts[:, None] + np.arange(self.horizon)  # (batch, horizon)
-        return Batch(
-            inputs=self.columns.values[before].astype(np.float32),
-            targets=self._targets[after].astype(np.float32),
-        )
+    def _training_rows(self) -> Array:
+        rows = np.zeros(len(self.columns.values), bool)
+        for (first, _), bounds in zip(self.columns.spans(), self.bounds, strict=True):
+            rows[first : first + bounds["train"].end] = True
+        return rows
 
-    def batch(self, split: Split, size: int, step: int) -> Batch:
-        """Draw ``size`` windows, with replacement."""
-        starts = self._starts[split]
-        return self._cut(
-            starts[generator_of(self.seed, split, step).integers(len(starts), size=size)]
-        )
+    def _find_season(self) -> int | None:
+        longest = int(np.diff(self.columns.bounds).argmax())
+        first = int(self.columns.bounds[longest])
+        return find_season(self._carried[first : first + self.bounds[longest]["train"].end])
 
-    def evaluation(self, split: Split, size: int, samples: int) -> Iterator[Batch]:
-        """Yield every window of a split, or ``samples`` evenly spaced ones where there are more."""
-        starts = self._evaluated(split, samples)
-        for first in range(0, len(starts), size):
-            yield self._cut(starts[first : first + size])
+    def _targets(self, stops: Array) -> Array:
+        """Return float64 (batch, horizon, targets), NaN where nothing was observed."""
+        rows = stops[:, None] + np.arange(self.horizon)
+        values = self.columns.values[:, : self.targets][rows]
+        return np.where(self.columns.observed[:, : self.targets][rows], values, np.nan)
 
-    def _evaluated(self, split: Split, samples: int) -> Array:
-        starts = self._starts[split]
-        if len(starts) > samples:
-            starts = starts[np.linspace(0, len(starts) - 1, samples).round().astype(np.int64)]
-        return starts
+    def _cut(self, stops: Array) -> Batch:
+        inputs, mask = self._inputs(stops)
+        targets = self._targets(stops).astype(np.float32)
+        return Batch(inputs=inputs, targets=targets, attention_mask=mask)
+
+    def tally(self, outputs: Array, targets: Array) -> Tally:
+        """Add up squared and absolute errors of each target, where it is not NaN."""
+        error = outputs.astype(np.float64) - targets  # (batch, horizon, targets)
+        asked = ~np.isnan(targets)
+        error = np.where(asked, error, 0.0)
+        return {
+            "squared": np.square(error).sum(axis=(0, 1)),
+            "absolute": np.abs(error).sum(axis=(0, 1)),
+            "asked": asked.sum(axis=(0, 1)),
+        }
+
+    def metrics(self, tally: Tally) -> Metrics:
+        """Return ``rmse`` and ``mae``, or with several targets ``scaled_rmse`` and ``rmse.NAME``."""
+        squared, asked = tally["squared"], tally["asked"]
+        if self.targets == 1:
+            count = max(1, int(asked[0]))
+            return {
+                "rmse": float(np.sqrt(squared[0] / count)),
+                "mae": float(tally["absolute"][0] / count),
+            }
+        scaled = (squared / np.square(self._scaling.output_scale.astype(np.float64))).sum()
+        each = np.sqrt(squared / np.maximum(1, asked))
+        return {
+            "scaled_rmse": float(np.sqrt(scaled / max(1, asked.sum()))),
+            **{
+                f"rmse.{name}": float(value)
+                for name, value in zip(self.columns.names, each, strict=False)
+            },
+        }
 
     def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
         """Score repeating the last value and, where there is a season, the last season.
 
-        The last season may lie before the context: the baseline sees all that came before.
+        The last season may lie before the context: the baseline sees all that came before. A missing
+        value is the last one before it.
         """
-        starts = self._evaluated(split, samples)
-        after = starts[:, None] + np.arange(self.horizon)
-        targets = self._targets[after]
-        values = self.columns.values[:, :1]
-        last = np.broadcast_to(values[starts - 1][:, None], targets.shape)
+        stops = self._evaluated(split, samples)
+        targets = self._targets(stops)
+        last = np.broadcast_to(self._carried[stops - 1][:, None], targets.shape)
         scores = {"naive_last": self.score(last, targets)}
         if self.season is not None:
             ahead = np.arange(self.horizon)
-            same = after - self.season * (ahead // self.season + 1)
-            reachable = (same >= 0).all(axis=1)
+            same = stops[:, None] + ahead - self.season * (ahead // self.season + 1)
+            reachable = (same >= self.columns.first_rows(stops - 1)[:, None]).all(axis=1)
             if reachable.any():
-                scores["seasonal_naive"] = self.score(values[same[reachable]], targets[reachable])
+                forecast = self._carried[same[reachable]]
+                scores["seasonal_naive"] = self.score(forecast, targets[reachable])
         return scores
 
     def model_fields(self) -> dict[str, Any]:
         """Return the fields of a causal model that reads the last position."""
-        return {
-            "features": len(self.columns.names),
-            "outputs": 1,
-            "horizon": self.horizon,
-            "read": "last",
-            "causal": True,
-            "max_length": self.context,
-        }
-
-    def scaling(self) -> Scaling | None:
-        """Return mean and standard deviation of the observed training values."""
-        return self._scaling
+        return {**super().model_fields(), "outputs": self.targets, "horizon": self.horizon}
 
     def describe(self) -> dict[str, Any]:
         """Return name, columns, sizes, season, split, scaling and metric; no path."""
-        target, *covariates = self.columns.names
+        names = list(self.columns.names)
+        rows: dict[Split, list[int]] | None = None
+        if not self.columns.series:
+            rows = {split: [b.first, b.end] for split, b in self.bounds[0].items()}
         return {
-            "name": self.name,
-            "kind": self.kind,
-            "target": target,
-            "covariates": covariates,
-            "context": self.context,
+            **super().describe(),
+            "targets": names[: self.targets],
+            "covariates": names[self.targets :],
             "horizon": self.horizon,
             "season": self.season,
-            "interpolate": self.interpolate,
-            "time_column": self.time_column,
-            "rows": {split: [bounds.first, bounds.end] for split, bounds in self.bounds.items()},
-            "mean": self._scaling.input_mean.tolist(),
-            "scale": self._scaling.input_scale.tolist(),
-            "seed": self.seed,
-            "metric": self.metric,
+            "rows": rows,
+            "origin": None if self.origin is None else [self.origin.number, self.origin.count],
         }
-
-
-def split_bounds(rows: int) -> dict[Split, Bounds]:
-    """Return the rows of the three splits: 70, 15 and 15 %, in the order of time."""
-    train = rows * TRAIN_PERCENT // 100
-    validation = rows * (TRAIN_PERCENT + VALIDATION_PERCENT) // 100
-    return {
-        "train": Bounds(first=0, end=train),
-        "validation": Bounds(first=train, end=validation),
-        "test": Bounds(first=validation, end=rows),
-    }
-
-
-def rows_needed(context: int, horizon: int) -> int:
-    """Return the least number of rows that gives every split a window."""
-    rows = context + 3 * horizon
-    while True:
-        bounds = split_bounds(rows)
-        train = bounds["train"].end - context - horizon
-        others = min(bounds[s].end - bounds[s].first for s in SPLITS[1:]) - horizon
-        later = bounds["validation"].first - context
-        if min(train, others, later) >= 0:
-            return rows
-        rows += max(1, -min(train, others))
-
-
-def fit_scaling(columns: Columns, train: int) -> Scaling:
-    """Fit mean and standard deviation on the observed values of the first ``train`` rows.
-
-    A column that is constant there, or has no value there, gets the scale 1.
-    """
-    means, scales = [], []
-    for place in range(len(columns.names)):
-        seen = columns.values[:train, place][columns.observed[:train, place]]
-        means.append(float(seen.mean()) if len(seen) else 0.0)
-        spread = float(seen.std()) if len(seen) else 0.0
-        # Below that, float32 cannot tell the values apart and the quotient is noise.
-        smallest = 1e-6 * max(abs(means[-1]), float(np.finfo(np.float32).tiny))
-        scales.append(spread if spread > smallest else 1.0)
-    mean, scale = np.array(means, np.float32), np.array(scales, np.float32)
-    return Scaling(input_mean=mean, input_scale=scale, output_mean=mean[:1], output_scale=scale[:1])
-
-
-def find_season(values: Array) -> int | None:
-    """Return the lag with the strongest peak of the autocorrelation, past its first zero.
-
-    Args:
-        values: float64 (rows,).
-
-    Returns:
-        A lag from 2 to half the rows, or None where no peak reaches 0.2.
-    """
-    rows = len(values)
-    centred = values - values.mean()
-    power = float(centred @ centred)
-    if rows < 8 or power == 0:
-        return None
-    spectrum = np.fft.rfft(centred, 2 * rows)
-    correlation = np.fft.irfft(spectrum * spectrum.conj(), 2 * rows)[: rows // 2 + 1] / power
-    below = np.flatnonzero(correlation < 0)
-    if not len(below):
-        return None
-    middle = correlation[1:-1]
-    peaks = 1 + np.flatnonzero((middle >= correlation[:-2]) & (middle > correlation[2:]))
-    peaks = peaks[(peaks > below[0]) & (correlation[peaks] >= LEAST_CORRELATION)]
-    return int(peaks[correlation[peaks].argmax()]) if len(peaks) else None

@@ -192,6 +192,7 @@ HOMES = {
     "lcs": "loopedge.data.lcs:LcsTask",
     "pairs": "loopedge.data.pairs:PairsTask",
     "series": "loopedge.data.series:SeriesTask",
+    "series-labels": "loopedge.data.labelled_series:LabelledSeriesTask",
     "sorting": "loopedge.data.sorting:SortingTask",
     "sudoku": "loopedge.data.sudoku:SudokuTask",
     "text": "loopedge.data.text:TextTask",

@@ -2,51 +2,82 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 from datetime import datetime
 
 from loopedge.errors import InputError
 
-__all__ = ["check_ascending"]
+__all__ = ["TimeOrder"]
 
 Moment = int | float | datetime
 MONTH = re.compile(r"\d{4}-\d{2}")
 """ISO 8601 with the day left out, which ``datetime.fromisoformat`` does not read."""
 
 
-def check_ascending(cells: Iterable[tuple[str, str]], column: str) -> None:
-    """Check that each time is later than the one before.
+class TimeOrder:
+    """Checks row by row that each time is later than the one before in its series.
 
     Args:
-        cells: Per row, where it stands and its text: a number, or an ISO 8601 date or time.
-        column: Name of the column.
-
-    Raises:
-        InputError: A time is missing, cannot be read, is of another kind than those before, stands
-            twice, or is earlier than the one before.
+        column: Name of the column of times.
 
     Unchecked: equal steps from row to row.
     """
-    previous: Moment | None = None
-    previous_text = ""
-    for place, cell in cells:
-        text, where = cell.strip(), f"{place}, column {column!r}"
-        moment = _moment(text, where)
-        if previous is not None:
-            _check_kind(moment, previous, text, previous_text, where)
-            if moment == previous:
-                raise InputError(f"{where}: {text!r} stands twice, also in the row before")
-            if moment < previous:  # type: ignore[operator]  # of one kind, by _check_kind
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+        self._before: dict[str | None, tuple[Moment, str]] = {}
+
+    def check(
+        self,
+        cell: str,
+        where: Callable[[], str],
+        *,
+        group: str | None = None,
+        moment: Moment | None = None,
+    ) -> None:
+        """Check the time of the next row.
+
+        Args:
+            cell: Its text: a number, or an ISO 8601 date or time.
+            where: Tells where the row stands.
+            group: Which of several series the row belongs to.
+            moment: The time itself, where the file tells it.
+
+        Raises:
+            InputError: The time is missing, cannot be read, is of another kind than those before,
+                stands twice, or is earlier than the one before.
+        """
+        text = cell.strip()
+        known = self._before.get(group)
+        if moment is None or not text:
+            moment = _moment(text, lambda: self._place(where))
+        if known is not None:
+            before, text_before = known
+            if _kind(moment) != _kind(before):
                 raise InputError(
-                    f"{where}: {text!r} is earlier than {previous_text!r} in the row before",
-                    hint=f"sort the rows by {column!r}, oldest first",
+                    f"{self._place(where)}: {text!r} is {_kind(moment)}, "
+                    f"{text_before!r} before it is {_kind(before)}"
                 )
-        previous, previous_text = moment, text
+            of = "" if group is None else f" of {group!r}"
+            if moment == before:
+                raise InputError(
+                    f"{self._place(where)}: {text!r} stands twice, also in the row before{of}"
+                )
+            if moment < before:  # type: ignore[operator]  # of one kind
+                raise InputError(
+                    f"{self._place(where)}: {text!r} is earlier than {text_before!r} in the row "
+                    f"before{of}",
+                    hint=f"sort the rows by {self.column!r}, oldest first",
+                )
+        self._before[group] = (moment, text)
+
+    def _place(self, where: Callable[[], str]) -> str:
+        return f"{where()}, column {self.column!r}"
 
 
-def _moment(text: str, where: str) -> Moment:
+def _moment(text: str, where: Callable[[], str]) -> Moment:
     if not text:
-        raise InputError(f"{where}: the time is missing")
+        raise InputError(f"{where()}: the time is missing")
     for number in (int, float):  # an integer of many digits is no float
         try:
             found: int | float = number(text)
@@ -58,20 +89,13 @@ def _moment(text: str, where: str) -> Moment:
         return datetime.fromisoformat(f"{text}-01" if MONTH.fullmatch(text) else text)
     except ValueError:
         raise InputError(
-            f"{where}: {text!r} is neither a number nor an ISO 8601 date",
+            f"{where()}: {text!r} is neither a number nor an ISO 8601 date",
             hint="write dates as YYYY-MM-DD",
         ) from None
 
 
-def _check_kind(moment: Moment, before: Moment, text: str, text_before: str, where: str) -> None:
-    """Refuse to compare a number with a date, or a time with and one without a zone."""
-    if _kind(moment) != _kind(before):
-        raise InputError(
-            f"{where}: {text!r} is {_kind(moment)}, {text_before!r} before it is {_kind(before)}"
-        )
-
-
 def _kind(moment: Moment) -> str:
+    """Tell numbers, dates and times with a zone apart: they cannot be compared with each other."""
     if not isinstance(moment, datetime):
         return "a number"
     return "a date" if moment.tzinfo is None else "a time with a zone"

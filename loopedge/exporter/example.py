@@ -7,6 +7,9 @@ from loopedge.model.transformer import LoopedTransformer
 
 __all__ = ["example_inputs"]
 
+MISSING_SHARE = 0.25
+"""Share of NaN in the inputs of a model that takes missing values."""
+
 
 def example_inputs(
     model: LoopedTransformer, *, batch: int, sequence: int, padding: bool, seed: int = 0
@@ -30,6 +33,9 @@ def example_inputs(
     else:
         noise = torch.randn(batch, sequence, config.features or 1, generator=generator)
         first = noise * model.get_buffer("input_scale") + model.get_buffer("input_mean")
+        if config.missing:
+            gone = torch.rand(first.shape, generator=generator) < MISSING_SHARE
+            first = first.masked_fill(gone, torch.nan)
     if not padding:
         return (first,)
     mask = torch.ones(batch, sequence, dtype=torch.int64)

@@ -35,6 +35,7 @@ from loopedge.graph.companions import (
     describe_companions,
 )
 from loopedge.graph.folding import fold_constants
+from loopedge.graph.inputs import takes_missing
 from loopedge.graph.layout import fold_weight_layouts
 from loopedge.graph.metadata import TOLERANCE_INPUT, ArtifactMetadata, write_metadata
 from loopedge.graph.norms import fold_unit_scales, fuse_rms_norms
@@ -357,6 +358,7 @@ def _metadata(
         trained_length=axes.fixed_sequence or subject.trained_length,
         max_length=axes.fixed_sequence or subject.max_length or axes.longest,
         random_inputs=dict(subject.random_inputs),
+        missing_values=any(takes_missing(value) for value in graph.graph.inputs),
         tables=[name for name in graph.graph.initializers if name.startswith(TABLE_PREFIX)],
         checkpoint_sha256=subject.sha256,
         task=subject.task,

@@ -16,12 +16,20 @@ __all__ = [
     "default_sequence",
     "generate_inputs",
     "inputs_to_check",
+    "takes_missing",
 ]
 
 Array = npt.NDArray[Any]
 
 DEFAULT_SEQUENCE = 128
 """Positions where neither the caller nor the artifact names a length."""
+MISSING_SHARE = 0.125
+"""Share of NaN in generated inputs that may miss values."""
+
+
+def takes_missing(value: ir.Value) -> bool:
+    """Tell whether a graph asks its input which values are NaN: there it stands for a missing one."""
+    return any(node.op_type == "IsNaN" for node in value.consumers())
 
 
 def default_sequence(model: ir.Model) -> int:
@@ -41,7 +49,8 @@ def generate_inputs(
     """Make seeded inputs of the kinds that a graph takes.
 
     Token ids are drawn from the rows of the embedding that they select, continuous inputs from a
-    normal distribution in the raw units of the scaling that the graph holds, masks keep all.
+    normal distribution in the raw units of the scaling that the graph holds, some of them NaN where
+    that stands for a missing value; masks keep all.
 
     Args:
         model: The graph.
@@ -140,6 +149,8 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
     drawn = generator.standard_normal(shape)
     if scale is not None and mean is not None:
         drawn = drawn * scale + mean
+    if takes_missing(value):
+        drawn[generator.random(shape) < MISSING_SHARE] = np.nan
     return drawn.astype(dtype.numpy())
 
 

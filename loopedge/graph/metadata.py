@@ -77,6 +77,9 @@ class ArtifactMetadata(BaseModel):
     random_inputs: dict[str, float] = Field(
         default_factory=dict, description="Inputs that hold noise, with its standard deviation."
     )
+    missing_values: bool = Field(
+        default=False, description="NaN in a continuous input stands for a missing value."
+    )
     tables: list[str] = Field(default_factory=list, description="Timestep table initializers.")
     twin: Literal["untied"] | None = None
     checkpoint_sha256: str | None = None

@@ -30,6 +30,12 @@ class LoopedConfig(BaseModel):
     outputs: int | None = Field(
         default=None, ge=1, description="Width of the head; default: vocab_size or features."
     )
+    classify: bool = Field(
+        default=False, description="Continuous inputs: the outputs are logits of classes, unscaled."
+    )
+    missing: bool = Field(
+        default=False, description="Continuous inputs may be NaN; a second channel says where."
+    )
     horizon: int | None = Field(
         default=None, ge=1, description="Steps a read='last' head gives: (batch, horizon, outputs)."
     )
@@ -70,6 +76,9 @@ class LoopedConfig(BaseModel):
             raise ValueError(f"min_loops {self.min_loops} is more than loops {self.loops}")
         if self.horizon is not None and self.read != "last":
             raise ValueError("horizon needs read='last'")
+        for name in ("classify", "missing"):
+            if getattr(self, name) and self.features is None:
+                raise ValueError(f"{name} is of continuous inputs: set features")
         return self
 
     @property
@@ -81,6 +90,11 @@ class LoopedConfig(BaseModel):
     def d_ff(self) -> int:
         """Hidden features of the MLP."""
         return round(self.d_model * self.mlp_ratio)
+
+    @property
+    def gives_classes(self) -> bool:
+        """Whether the outputs are logits: of tokens or of classes."""
+        return self.vocab_size is not None or self.classify
 
     @property
     def head_outputs(self) -> int:

@@ -94,7 +94,8 @@ class LoopedTransformer(LoopedModule):
     ``read="last"`` (batch, outputs) of the last position, or (batch, horizon, outputs).
 
     Continuous models carry the scaling of their data: inputs in raw units come in, outputs in raw
-    units come out (`set_scaling`).
+    units come out (`set_scaling`); with ``config.classify`` they are logits, not scaled. With
+    ``config.missing`` an input may be NaN: it becomes the mean, and a second channel says so.
 
     Args:
         config: Sizes and choices.
@@ -111,7 +112,7 @@ class LoopedTransformer(LoopedModule):
             self.embedding = nn.Embedding(config.vocab_size, d_model)
         else:
             features = config.features or 0
-            self.input = nn.Linear(features, d_model)
+            self.input = nn.Linear(features * 2 if config.missing else features, d_model)
             self.register_buffer("input_mean", torch.zeros(features))
             self.register_buffer("input_scale", torch.ones(features))
             self.register_buffer("output_mean", torch.zeros(outputs))
@@ -178,8 +179,7 @@ class LoopedTransformer(LoopedModule):
         if self.config.vocab_size is not None:
             x = self.embedding(inputs)
         else:
-            scaled = (inputs - self.get_buffer("input_mean")) / self.get_buffer("input_scale")
-            x = self.input(scaled)
+            x = self.input(self._channels(inputs))
         if self.config.positions == "learned":
             x = x + self.position.weight[:length]
         context: tuple[Tensor, ...] = ()
@@ -188,6 +188,15 @@ class LoopedTransformer(LoopedModule):
         if attention_mask is not None:
             context = (*context, attention_pattern(attention_mask, causal=self.config.causal))
         return x, context
+
+    def _channels(self, inputs: Tensor) -> Tensor:
+        """Scale raw inputs (batch, sequence, features); with ``missing`` say 1 or 0 of each behind."""
+        scaled = (inputs - self.get_buffer("input_mean")) / self.get_buffer("input_scale")
+        if not self.config.missing:
+            return scaled
+        missing = torch.isnan(inputs)
+        scaled = torch.where(missing, torch.zeros_like(scaled), scaled)  # the mean, once scaled
+        return torch.cat([scaled, missing.to(scaled.dtype)], dim=-1)  # (B, S, 2 features)
 
     def _check_length(self, length: int) -> None:
         """Refuse what the learned positions do not reach: a single one would be broadcast."""
@@ -223,7 +232,7 @@ class LoopedTransformer(LoopedModule):
         outputs: Tensor = self.head(x)
         if config.horizon is not None:
             outputs = torch.unflatten(outputs, -1, (config.horizon, config.head_outputs))
-        if config.features is not None:
+        if not config.gives_classes:
             outputs = outputs * self.get_buffer("output_scale") + self.get_buffer("output_mean")
         return outputs
 
@@ -247,7 +256,7 @@ class LoopedTransformer(LoopedModule):
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the coda's outputs in the exported graph."""
-        return ("logits",) if self.config.vocab_size is not None else ("outputs",)
+        return ("logits",) if self.config.gives_classes else ("outputs",)
 
 
 def split_fields(rows: Tensor) -> dict[str, Tensor]:

@@ -92,7 +92,7 @@ def test_python_m_loopedge() -> None:
         (["run", "m.onnx"], "neither --input nor --text is given", "loopedge run --help"),
         (
             ["train", "series", "x.csv"],
-            "Missing option '--target'.",
+            "Missing option '--context'.",
             "loopedge train series --help",
         ),
         (["inspect", "m.onnx", "--fast"], "No such option: --fast", "loopedge inspect --help"),

@@ -151,8 +151,8 @@ def test_a_gap_is_filled_when_asked(cli: Cli, data: Path) -> None:
     options = ("--target", "sales", *WINDOW, *SMALL, "-o", data.parent / "model.pt")
     told = cli("train", "series", data, *options)
     refused(told, "missing")
-    assert "--interpolate" in told.err
-    assert cli("train", "series", data, *options, "--interpolate").code == 0
+    assert "--missing interpolate" in told.err
+    assert cli("train", "series", data, *options, "--missing", "interpolate").code == 0
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_gap_is_filled_when_asked(cli: Cli, data: Path) -> None:
     [
         ((), "Missing command"),
         (("chess",), "No such command 'chess'"),
-        (("series",), "Missing argument 'DATA.csv'"),
+        (("series",), "Missing argument 'DATA'"),
         (("series", "absent.csv", "--target", "y", *WINDOW), "absent.csv does not exist"),
         (("sorting", "--loops", 0), "'--loops'"),
         (("sorting", "--d-model", 30), "not a multiple of heads"),

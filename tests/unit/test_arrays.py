@@ -67,3 +67,21 @@ def test_targets_that_cannot_hold_the_arrays(tmp_path: Path) -> None:
 def test_an_array_that_is_named_like_an_argument(tmp_path: Path) -> None:
     write_arrays(tmp_path / "y.npz", {"file": np.ones(2), "outputs": np.zeros(1)})
     assert set(read_arrays(tmp_path / "y.npz", {"file": 1})) == {"file", "outputs"}
+
+
+def test_an_empty_cell_is_a_missing_value_where_it_may_be(tmp_path: Path) -> None:
+    source = tmp_path / "x.csv"
+    for text, expected in [
+        ("1,2\n3,\n", [[1, 2], [3, np.nan]]),
+        ("y\n1\n\n3\n\n", [[1], [np.nan], [3]]),
+        ("1,2\n\n3,4\n", [[1, 2], [3, 4]]),
+        (",\n3,4\n", [[np.nan, np.nan], [3, 4]]),
+    ]:
+        source.write_text(text)
+        table = read_arrays(source, {"inputs": 3}, missing=True)["inputs"]
+        np.testing.assert_array_equal(table, [expected])
+    source.write_text("1,2\n3,\n")
+    with pytest.raises(InputError, match="row 2: '' is not a number"):
+        read_arrays(source, {"inputs": 3})
+    source.write_text("1\n\n3\n")
+    assert read_arrays(source, {"inputs": 3})["inputs"].shape == (1, 2, 1)

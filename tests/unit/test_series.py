@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopedge.data.csv_columns import Columns
-from loopedge.data.series import SeriesTask, find_season, rows_needed, split_bounds
+from loopedge.data.columns import Columns
+from loopedge.data.season import find_season
+from loopedge.data.series import SeriesTask
+from loopedge.data.splits import rows_needed, split_bounds
 from loopedge.data.task import SPLITS, task_from_dict
 from loopedge.errors import InputError
 
@@ -84,7 +86,7 @@ def test_a_constant_column_gets_scale_one() -> None:
 
 def test_a_filled_value_is_no_target_and_gives_no_target_away() -> None:
     missing = (20, 21, 40, 80, 95)
-    task = SeriesTask(ramp(100, missing=missing), context=4, horizon=3, interpolate=True)
+    task = SeriesTask(ramp(100, missing=missing), context=4, horizon=3, missing="interpolate")
     for split in SPLITS:
         for batch in task.evaluation(split, 8, 1000):
             assert not np.isin(batch.inputs[:, -1, 0], missing).any()
@@ -99,10 +101,10 @@ def test_a_filled_value_is_no_target_and_gives_no_target_away() -> None:
 def test_gaps_are_filled_along_a_straight_line(tmp_path: Path) -> None:
     gaps = {3: "", 4: "NA", 5: "NaN", 59: "?"}
     text = "t;y\n" + "".join(f"{r};{gaps.get(r, 2 * r)}\n" for r in range(60))
-    options = {"target": "y", "context": 4, "horizon": 2}
+    options = {"targets": ["y"], "context": 4, "horizon": 2}
     with pytest.raises(InputError, match=r"row 4 \(line 5\), column 'y': .*missing \(4 values"):
-        SeriesTask.from_csv(write(tmp_path, text), **options)  # type: ignore[arg-type]
-    task = SeriesTask.from_csv(write(tmp_path, text), **options, interpolate=True)  # type: ignore[arg-type]
+        SeriesTask.from_file(write(tmp_path, text), **options)  # type: ignore[arg-type]
+    task = SeriesTask.from_file(write(tmp_path, text), **options, missing="interpolate")  # type: ignore[arg-type]
     expected = 2.0 * np.arange(60)
     expected[59] = 116
     np.testing.assert_allclose(task.columns.values[:, 0], expected)
@@ -128,7 +130,7 @@ def test_gaps_are_filled_along_a_straight_line(tmp_path: Path) -> None:
 )
 def test_a_csv_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        SeriesTask.from_csv(write(tmp_path, text), target="y", context=4, horizon=2)
+        SeriesTask.from_file(write(tmp_path, text), targets=["y"], context=4, horizon=2)
 
 
 def test_files_that_are_no_csv(tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def test_files_that_are_no_csv(tmp_path: Path) -> None:
         (binary, "is no UTF-8 text"),
     ]:
         with pytest.raises(InputError, match=words):
-            SeriesTask.from_csv(path, target="y", context=4, horizon=2)
+            SeriesTask.from_file(path, targets=["y"], context=4, horizon=2)
 
 
 @pytest.mark.parametrize("sizes", [{"context": 0}, {"horizon": -1}, {"season": 0}])
@@ -152,7 +154,7 @@ def test_sizes_below_one_are_refused(sizes: dict[str, int]) -> None:
 @pytest.mark.parametrize("also", [{"covariates": ["y"]}, {"time_column": "y"}])
 def test_a_column_is_named_once(tmp_path: Path, also: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="'y' is named twice"):
-        SeriesTask.from_csv(write(tmp_path, "y\n1\n"), target="y", context=4, horizon=2, **also)
+        SeriesTask.from_file(write(tmp_path, "y\n1\n"), targets=["y"], context=4, horizon=2, **also)
 
 
 @pytest.mark.parametrize(
@@ -173,9 +175,9 @@ def test_a_column_is_named_once(tmp_path: Path, also: dict[str, Any]) -> None:
 def test_times_that_do_not_ascend(tmp_path: Path, times: list[str], words: str) -> None:
     path = write(tmp_path, "t,y\n" + "".join(f"{time},1\n" for time in times))
     with pytest.raises(InputError, match=words):
-        SeriesTask.from_csv(path, target="y", context=4, horizon=2, time_column="t")
+        SeriesTask.from_file(path, targets=["y"], context=4, horizon=2, time_column="t")
     with pytest.raises(InputError, match="has 3 rows"):  # the order is not looked at unasked
-        SeriesTask.from_csv(path, target="y", context=4, horizon=2)
+        SeriesTask.from_file(path, targets=["y"], context=4, horizon=2)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ def test_times_that_ascend_are_checked_again_when_the_task_is_rebuilt(
 ) -> None:
     rows = [f"{time.format(r)},{r}" for r in range(40)]
     path = write(tmp_path, "\n".join(["t,y", *rows]))
-    task = SeriesTask.from_csv(path, target="y", context=4, horizon=2, time_column="t")
+    task = SeriesTask.from_file(path, targets=["y"], context=4, horizon=2, time_column="t")
     assert task.model_fields()["features"] == 1
     write(tmp_path, "\n".join(["t,y", *reversed(rows)]))
     with pytest.raises(InputError, match="is earlier than"):
@@ -215,7 +217,7 @@ def test_the_last_value_is_the_naive_forecast() -> None:
 
 
 def test_batches_are_those_of_seed_split_and_step() -> None:
-    task = SeriesTask.from_csv(SUNSPOTS, target="sunspots", context=12, horizon=4, seed=3)
+    task = SeriesTask.from_file(SUNSPOTS, targets=["sunspots"], context=12, horizon=4, seed=3)
     batch = task.batch("train", 6, 5)
     assert batch.inputs.dtype == batch.targets.dtype == np.float32
     rebuilt = task_from_dict(task.describe(), data=SUNSPOTS)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from loopedge.data.csv_columns import Columns
+from loopedge.data.columns import Columns
 from loopedge.data.edit_distance import EditDistanceTask
 from loopedge.data.series import SeriesTask
 from loopedge.data.sorting import SortingTask
@@ -30,7 +30,9 @@ def wave(missing: int = 0) -> SeriesTask:
     observed = np.ones((300, 1), bool)
     observed[np.random.default_rng(0).choice(300, missing, replace=False)] = False
     columns = Columns(names=("y",), values=values, observed=observed)
-    return SeriesTask(columns, context=12, horizon=3, interpolate=missing > 0)
+    return SeriesTask(
+        columns, context=12, horizon=3, missing="interpolate" if missing else "refuse"
+    )
 
 
 TASKS: dict[str, Task] = {

@@ -14,8 +14,8 @@ pilot = typer.Typer(
 )
 
 PILOT = "Pilot"
-DECIDED = ("loops", "min_loops", "timestep")
-"""Options of the model that the pilot itself varies."""
+DECIDED = ("loops", "min_loops", "timestep", "origins")
+"""Options that the pilot itself varies, and what one run alone can have."""
 
 
 class PilotOptions:

@@ -25,7 +25,7 @@ def quantize(
         Path | None,
         typer.Option(
             help="Samples for static ranges: .npz, a folder of them, or what the model was trained "
-            "on: its CSV file, text or JSON lines."
+            "on: its table, text or JSON lines."
         ),
     ] = None,
     scheme: Annotated[

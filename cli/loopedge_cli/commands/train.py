@@ -139,13 +139,16 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
     with sink(json=values["json"], quiet=values["quiet"], debug=values["debug"]) as output:
         from loopedge.trainer.config import make_model_config, make_train_config
         from loopedge.trainer.pipeline import train as train_model
+        from loopedge.trainer.rolling import train_rolling
         from loopedge.trainer.world import is_first_process
 
-        task = command.task(values)
+        task: Any = command.task(values)
         for note in task.notes:
             output.note(f"note: {note}")
-        result = train_model(
-            task,
+        origins = values.get("origins")  # of a series alone
+        verb: Any = train_rolling if origins else train_model
+        result = verb(
+            task.at_origins(origins) if origins else task,
             make_model_config(task, **chosen(ModelOptions, values)),
             make_train_config(**chosen(TrainOptions, values)),
             **chosen(PlaceOptions, values),
@@ -153,7 +156,7 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
             note=output.note,
         )
         if is_first_process():
-            output.result(result, train_view, written=result.path)
+            output.result(result, train_view, written=values["output"])
 
 
 def chosen(group: type, values: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,11 @@ class TaskCommand:
     def task(self, values: dict[str, Any]) -> "Task":
         """Make the task from the values of a whole command line."""
         return self.build(
-            **{name: values[name] for name in inspect.signature(self.build).parameters}
+            **{
+                name: values[name]
+                for name in inspect.signature(self.build).parameters
+                if name in values
+            }
         )
 
 
@@ -83,12 +87,12 @@ def command_of(
         task: Its options come first, its defaults are taken.
         run: Gets the task and all values by name.
         groups: Classes whose annotated attributes are options; of one name the first counts.
-        without: Names of options to leave out, unless the first group has them.
+        without: Names of options to leave out, of the task too, unless the first group has them.
     """
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in inspect.signature(task.build).parameters.values()
-        if parameter.name != "seed"
+        if parameter.name not in {"seed", *without}
     ]
     first, *others = groups
     shared = {option.name: option for option in options_of(first)}

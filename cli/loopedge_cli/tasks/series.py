@@ -1,7 +1,7 @@
-"""Forecasting from the user's own table."""
+"""Forecasting and classification from the user's own table."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,17 +15,39 @@ if TYPE_CHECKING:
 def series(
     *,
     data: Annotated[
-        Path, typer.Argument(metavar="DATA.csv", help="Oldest row first, with a header.")
+        Path,
+        typer.Argument(metavar="DATA", help="A CSV with a header, or .parquet; oldest row first."),
     ],
-    target: Annotated[str, typer.Option(help="Column to forecast.")],
-    context: Annotated[int, typer.Option(min=1, help="Rows that a forecast sees.")],
-    horizon: Annotated[int, typer.Option(min=1, help="Rows that it forecasts.")],
-    covariate: Annotated[
-        list[str] | None, typer.Option(help="A further column that it sees; repeatable.")
+    context: Annotated[int, typer.Option(min=1, help="Rows that the model sees.")],
+    target: Annotated[
+        list[str] | None, typer.Option(help="Column to forecast; repeatable.")
     ] = None,
-    interpolate: Annotated[
-        bool, typer.Option("--interpolate", help="Fill missing values along a straight line.")
-    ] = False,
+    horizon: Annotated[int | None, typer.Option(min=1, help="Rows to forecast.")] = None,
+    classify: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of labels to tell instead: of a window's last row, or with --group of a "
+            "whole series."
+        ),
+    ] = None,
+    covariate: Annotated[
+        list[str] | None, typer.Option(help="A further column that the model sees; repeatable.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column that tells several series in one table apart.")
+    ] = None,
+    min_context: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Least rows to see; shorter windows are padded. Default: --context."
+        ),
+    ] = None,
+    missing: Annotated[
+        Literal["refuse", "interpolate", "indicator"],
+        typer.Option(
+            help="What happens to missing values: an error, a straight line, or the model is told."
+        ),
+    ] = "refuse",
     season: Annotated[
         int | None,
         typer.Option(min=1, help="Period of the seasonal-naive baseline; default: found."),
@@ -33,19 +55,54 @@ def series(
     time: Annotated[
         str | None, typer.Option(help="Column whose times must ascend; the model does not see it.")
     ] = None,
+    origins: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Train and test at several origins that follow each other at the end."
+        ),
+    ] = None,
     seed: int,
 ) -> "Task":
-    """Forecast a column of a CSV file."""
+    """Forecast columns of a table, or tell the labels of its windows or series."""
+    from loopedge.data.labelled_series import LabelledSeriesTask
     from loopedge.data.series import SeriesTask
+    from loopedge.errors import InputError
 
-    return SeriesTask.from_csv(
+    if classify is None:
+        if not target or horizon is None:
+            raise InputError(
+                "a series needs --target and --horizon to forecast, or --classify",
+                hint="--target COLUMN --horizon 12",
+            )
+        forecast = SeriesTask.from_file(
+            data,
+            targets=target,
+            context=context,
+            horizon=horizon,
+            covariates=covariate or [],
+            min_context=min_context,
+            missing=missing,
+            season=season,
+            time_column=time,
+            group=group,
+            seed=seed,
+        )
+        return forecast if origins is None else forecast.at_origins(origins)[-1]
+    others = {"target": target, "horizon": horizon, "season": season, "origins": origins}
+    for option, value in others.items():
+        if value:
+            raise InputError(
+                f"--{option} is of a forecast, --classify {classify} tells labels",
+                hint=f"leave out --{option} or --classify",
+            )
+    return LabelledSeriesTask.from_file(
         data,
-        target=target,
-        context=context,
-        horizon=horizon,
+        label=classify,
         covariates=covariate or [],
-        interpolate=interpolate,
-        season=season,
+        context=context,
+        min_context=min_context,
+        missing=missing,
         time_column=time,
+        group=group,
         seed=seed,
     )

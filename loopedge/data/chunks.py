@@ -1,0 +1,116 @@
+"""What is read of a table, and how it comes: a few thousand rows at once, whatever the file's kind."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from loopedge.data.task import Array
+from loopedge.errors import InputError
+
+__all__ = ["LARGEST", "MISSING", "UNNAMED", "Chunk", "Selection", "find_column"]
+
+MISSING = {"", "?", "-", "na", "n/a", "nan", "null", "none"}
+"""Texts, in lower case, that stand for a missing number."""
+UNNAMED = {"", "nan"}
+"""Texts, in lower case, that stand for a missing label or group: "none" and "NA" may be names."""
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Columns to read, by name.
+
+    Args:
+        numbers: Columns of numbers.
+        label: Column of labels, numbers or texts.
+        group: Column that tells which series a row belongs to.
+        time: Column whose times must ascend within each series.
+    """
+
+    numbers: tuple[str, ...]
+    label: str | None = None
+    group: str | None = None
+    time: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a column that is named for two purposes."""
+        repeated = next((name for name in self.all if self.all.count(name) > 1), None)
+        if repeated is not None:
+            raise InputError(
+                f"column {repeated!r} is named twice as target, covariate, label, group or time"
+            )
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every column, in the order of the fields."""
+        others = (self.label, self.group, self.time)
+        return (*self.numbers, *(name for name in others if name is not None))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Consecutive rows of a table.
+
+    Args:
+        source: Name of the file.
+        first: Number of the first row, from 0.
+        lines: Line of each row, where the file has lines.
+        numbers: float64 (rows, columns), NaN where a value is missing.
+        labels: Text of each label, where they were asked for.
+        groups: Text of each group, where they were asked for.
+        times: Text of each time, where they were asked for.
+        moments: Each time as a number that grows with it, where the file tells; else the texts say.
+    """
+
+    source: str
+    first: int
+    lines: Sequence[int] | None = None
+    numbers: Array
+    labels: Sequence[str] | None = None
+    groups: Sequence[str] | None = None
+    times: Sequence[str] | None = None
+    moments: Sequence[int | float] | None = None
+
+    def where(self, row: int) -> str:
+        """Return where a row of the chunk stands in its file."""
+        line = "" if self.lines is None else f" (line {self.lines[row]})"
+        return f"{self.source}: row {self.first + row + 1}{line}"
+
+    def check_size(
+        self, names: Sequence[str], text: Callable[[int, str], str] | None = None
+    ) -> None:
+        """Refuse numbers that float32 cannot hold.
+
+        Args:
+            names: Of the columns.
+            text: Tells what stands in the file, by row and column; default: the number.
+
+        Raises:
+            InputError: The message names the first.
+        """
+        large = np.abs(self.numbers) > LARGEST
+        if large.any():
+            row, place = (int(index) for index in np.argwhere(large)[0])
+            name = names[place]
+            told = f"{self.numbers[row, place]:g}" if text is None else text(row, name)
+            raise InputError(
+                f"{self.where(row)}, column {name!r}: {told!r} is too large for float32"
+            )
+
+
+def find_column(source: Path, header: Sequence[str], name: str) -> int:
+    """Return the place of a column.
+
+    Raises:
+        InputError: No column, or more than one, is called so.
+    """
+    if list(header).count(name) > 1:
+        raise InputError(f"{source.name}: column {name!r} stands {list(header).count(name)} times")
+    if name not in header:
+        raise InputError(
+            f"{source.name}: no column {name!r}; the columns are {', '.join(header)}",
+            hint=f"name one of them, for example {header[-1]!r}",
+        )
+    return list(header).index(name)

@@ -1,0 +1,332 @@
+"""Classification from a table: the label of a window's last row, or of a whole series."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loopedge.data.columns import Columns, Missing, fit_scaling, make_columns
+from loopedge.data.confusion import confusion_metrics, confusion_tally
+from loopedge.data.metrics import Metrics, Tally
+from loopedge.data.splits import split_bounds, split_series
+from loopedge.data.tables import Selection, read_table
+from loopedge.data.task import SPLITS, Array, Batch, Scaling, Split
+from loopedge.data.windows import WindowTask, check_sizes
+from loopedge.errors import InputError
+
+__all__ = ["LabelledSeriesTask", "sort_labels"]
+
+
+class LabelledSeriesTask(WindowTask):
+    """Tell the label of a window from its ``context`` rows.
+
+    Without a group the label is the one of the window's last row; windows are split by time, 70 %
+    train, 15 % validation, 15 % test. With a group each series is one sample: its last ``context``
+    rows; whole series are split 70, 15 and 15 % within each class.
+
+    A row without a label is never asked for. Where values were interpolated, a window ends at a row
+    that was observed, so that none of its inputs was interpolated from a later one.
+
+    Args:
+        columns: Inputs, labels, and one or several series.
+        label: Column of the labels.
+        context: Rows of a window.
+        min_context: Least rows; shorter windows are padded. Default: ``context``.
+        missing: How missing values were dealt with.
+        time_column: Column by which the order of the rows was checked.
+        group: Column that tells series apart: each is one sample.
+        classes: The classes of a model that is trained already; default: those of the data.
+        seed: Of the batches.
+        source: What errors call the data.
+
+    Raises:
+        InputError: There are too few rows, only one class, a class that does not occur in training,
+            or a label that is no class.
+    """
+
+    name = "series-labels"
+    kind = "classes"
+    metric = "accuracy"
+
+    def __init__(
+        self,
+        columns: Columns,
+        *,
+        label: str,
+        context: int,
+        min_context: int | None = None,
+        missing: Missing = "refuse",
+        time_column: str | None = None,
+        group: str | None = None,
+        classes: Sequence[str] | None = None,
+        seed: int = 0,
+        source: str = "series",
+    ) -> None:
+        check_sizes({}, context=context, min_context=min_context)
+        super().__init__(
+            columns,
+            context=context,
+            min_context=min_context,
+            missing=missing,
+            time_column=time_column,
+            group=group,
+            seed=seed,
+            source=source,
+        )
+        self.label = label
+        known, codes = sort_labels(columns)
+        if classes is not None:
+            codes = self._renumber(codes, known, classes)
+        self.classes = list(known if classes is None else classes)
+        self._codes = codes
+        self.stops = self._whole_series() if group is not None else self._windows_by_time()
+        self.counts = {split: self._count(split) for split in SPLITS}
+        self._check_splits()
+        if classes is None:
+            self._check_classes()
+        mean, scale = fit_scaling(columns, self._training_rows())
+        outputs = len(self.classes)
+        self._scaling = Scaling(
+            input_mean=mean,
+            input_scale=scale,
+            output_mean=np.zeros(outputs, np.float32),
+            output_scale=np.ones(outputs, np.float32),
+        )
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        label: str,
+        covariates: Sequence[str],
+        context: int,
+        min_context: int | None = None,
+        missing: Missing = "refuse",
+        time_column: str | None = None,
+        group: str | None = None,
+        classes: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> "LabelledSeriesTask":
+        """Read the task from a CSV file with a header, or a Parquet file, oldest row first.
+
+        Args:
+            path: The file.
+            label: Column of the labels, texts or numbers.
+            covariates: Columns of numbers that the model sees.
+            context: Rows of a window.
+            min_context: Least rows; shorter windows are padded. Default: ``context``.
+            missing: As of `SeriesTask.from_file`.
+            time_column: Column whose times must ascend; the model does not see it.
+            group: Column that tells series apart: each is one sample, with one label.
+            classes: The classes of a model that is trained already; default: those of the data.
+            seed: Of the batches.
+
+        Raises:
+            InputError: The file, a column, a value, the order or the labels cannot be used.
+        """
+        if not covariates:
+            raise InputError(
+                "a classification needs a column that the model sees", hint="--covariate COLUMN"
+            )
+        selection = Selection(numbers=tuple(covariates), label=label, group=group, time=time_column)
+        table = read_table(path, selection)
+        return cls(
+            make_columns(table, missing=missing),
+            label=label,
+            context=context,
+            min_context=min_context,
+            missing=missing,
+            time_column=time_column,
+            group=group,
+            classes=classes,
+            seed=seed,
+            source=table.source,
+        )
+
+    @classmethod
+    def from_description(
+        cls, description: Mapping[str, Any], *, data: str | Path | None, seed: int
+    ) -> "LabelledSeriesTask":
+        """Rebuild the task from its description and its table."""
+        if data is None:
+            raise InputError("a series needs its data", hint="name the table with --data")
+        return cls.from_file(
+            data,
+            label=description["label"],
+            covariates=description["covariates"],
+            context=description["context"],
+            min_context=description["min_context"],
+            missing=description["missing"],
+            time_column=description["time_column"],
+            group=description["group"],
+            classes=description["classes"],
+            seed=seed,
+        )
+
+    def _renumber(self, codes: Array, known: Sequence[str], classes: Sequence[str]) -> Array:
+        """Return the codes of labels in the order of given classes."""
+        strange = [name for name in known if name not in classes]
+        if strange:
+            raise InputError(
+                f"{self.source}: label {strange[0]!r} of column {self.label!r} is no class of the "
+                f"model; its classes are {', '.join(classes)}"
+            )
+        places = np.array([*(list(classes).index(name) for name in known), -1], np.int64)
+        renumbered: Array = places[codes]  # a missing label, -1, stays -1
+        return renumbered
+
+    def _windows_by_time(self) -> dict[Split, Array]:
+        rows = len(self.columns.values)
+        stops: dict[Split, Array] = {}
+        for split, bounds in split_bounds(rows).items():
+            first = max(bounds.first + 1, self.min_context)
+            found = np.arange(first, bounds.end + 1, dtype=np.int64)
+            usable = self._codes[found - 1] >= 0
+            if self.missing != "indicator":
+                usable &= self.columns.observed[found - 1].all(axis=1)
+            stops[split] = found[usable]
+        return stops
+
+    def _whole_series(self) -> dict[Split, Array]:
+        names, bounds = self.columns.series, self.columns.bounds
+        labels = np.full(len(names), -1, np.int64)
+        for number, (first, end) in enumerate(self.columns.spans()):
+            told = np.unique(self._codes[first:end])
+            told = told[told >= 0]
+            if len(told) > 1:
+                both = " and ".join(repr(self.classes[code]) for code in told[:2])
+                raise InputError(
+                    f"{self.source}: {self.group} {names[number]!r} has the labels {both}; "
+                    "a whole series needs one",
+                    hint="leave out --group to classify each row's window",
+                )
+            if len(told):
+                labels[number] = told[0]
+            self._codes[first:end] = labels[number]
+        sizes = np.diff(bounds)
+        short = np.flatnonzero(sizes < self.min_context)
+        if len(short):
+            shortest = int(sizes.argmin())
+            raise InputError(
+                f"{self.source}: {len(short)} of {len(names)} series have fewer than "
+                f"{self.min_context} rows, the shortest, {names[shortest]!r}, {sizes[shortest]}",
+                hint=f"--min-context {sizes[shortest]}",
+            )
+        labelled = np.flatnonzero(labels >= 0)
+        chosen = split_series([names[number] for number in labelled], labels[labelled])
+        return {split: bounds[labelled[numbers] + 1] for split, numbers in chosen.items()}
+
+    def _count(self, split: Split) -> Array:
+        return np.bincount(self._codes[self.stops[split] - 1], minlength=len(self.classes))
+
+    def _check_splits(self) -> None:
+        for split in SPLITS:
+            if len(self.stops[split]):
+                continue
+            if self.group is not None:
+                count = len(self.columns.series)
+                raise InputError(
+                    f"{self.source} has no {split} series: {count} series are too few for training, "
+                    "validation and test"
+                )
+            raise InputError(
+                f"{self.source} has no {split} window: {len(self.columns.values)} rows are too few "
+                f"for a context of {self.min_context}, or too many values are missing",
+                hint="lower --context",
+            )
+
+    def _check_classes(self) -> None:
+        if len(self.classes) < 2:
+            raise InputError(
+                f"{self.source}: column {self.label!r} holds the class "
+                f"{', '.join(map(repr, self.classes))} alone, at least 2 are needed"
+            )
+        unit = "window" if self.group is None else "series"
+        for number, name in enumerate(self.classes):
+            if self.counts["train"][number]:
+                continue
+            seen = [
+                f"{int(self.counts[split][number])} of {split}"
+                for split in SPLITS[1:]
+                if self.counts[split][number]
+            ]
+            where = " and ".join(seen) or "no split"
+            raise InputError(
+                f"{self.source}: class {name!r} of column {self.label!r} never occurs in training "
+                f"({unit}s: {where})",
+                hint="add rows of the class to the first 70 %, or leave the class out",
+            )
+
+    def _training_rows(self) -> Array:
+        rows = np.zeros(len(self.columns.values), bool)
+        if self.group is None:
+            rows[: split_bounds(len(rows))["train"].end] = True
+            return rows
+        for stop in self.stops["train"]:
+            rows[int(self.columns.first_rows(stop - 1)) : stop] = True
+        return rows
+
+    def _cut(self, stops: Array) -> Batch:
+        inputs, mask = self._inputs(stops)
+        targets = self._codes[stops - 1].astype(np.int64)
+        return Batch(inputs=inputs, targets=targets, attention_mask=mask)
+
+    def tally(self, outputs: Array, targets: Array) -> Tally:
+        """Count answers by class and by what the model said."""
+        return confusion_tally(outputs, targets)
+
+    def metrics(self, tally: Tally) -> Metrics:
+        """Return ``accuracy`` and ``macro_f1``."""
+        return confusion_metrics(tally)
+
+    def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
+        """Score the most frequent class of the training part."""
+        targets = self._codes[self._evaluated(split, samples) - 1].astype(np.int64)
+        logits = np.zeros((len(targets), len(self.classes)))
+        logits[:, self.counts["train"].argmax()] = 1.0
+        return {"most_frequent": self.score(logits, targets)}
+
+    def model_fields(self) -> dict[str, Any]:
+        """Return the fields of a causal model that gives logits at the last position."""
+        return {**super().model_fields(), "outputs": len(self.classes), "classify": True}
+
+    def describe(self) -> dict[str, Any]:
+        """Return name, columns, classes and their counts, sizes, split and scaling; no path."""
+        return {
+            **super().describe(),
+            "label": self.label,
+            "covariates": list(self.columns.names),
+            "classes": self.classes,
+            "class_counts": {
+                split: dict(zip(self.classes, counts.tolist(), strict=True))
+                for split, counts in self.counts.items()
+            },
+        }
+
+
+def sort_labels(columns: Columns) -> tuple[list[str], Array]:
+    """Return the classes in order, and the class of each row: int64 (rows,), -1 where none is told.
+
+    Where all labels are numbers they are compared as numbers: 1 and 1.0 are one class.
+    """
+    numbers = [_number(text) for text in columns.labels]
+    if all(number is not None for number in numbers):
+        values = [number for number in numbers if number is not None]
+        order = sorted(set(values))
+        names = [str(int(value)) if value.is_integer() else repr(value) for value in order]
+        places = [order.index(value) for value in values]
+    else:
+        names = sorted(columns.labels)
+        places = [names.index(text) for text in columns.labels]
+    codes = np.array([*places, -1], np.int64)[columns.codes]
+    return names, codes
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) and "_" not in text else None

@@ -1,0 +1,134 @@
+"""Rows of a Parquet file, a record batch at a time, of the columns that are needed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loopedge.data.chunks import Chunk, Selection, find_column
+from loopedge.data.task import Array
+from loopedge.errors import InputError, MissingExtraError
+
+__all__ = ["parquet_chunks"]
+
+ROWS = 65_536
+
+
+def parquet_chunks(source: Path, selection: Selection) -> Iterator[Chunk]:
+    """Yield the rows of a Parquet file.
+
+    Args:
+        source: The file.
+        selection: The columns to read; numbers are integers, floats, decimals or booleans.
+
+    Raises:
+        InputError: The file or a column cannot be used.
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtraError("reading Parquet", extra="parquet") from error
+    try:
+        with pq.ParquetFile(source) as file:
+            schema = file.schema_arrow
+            _check(source, schema, selection)
+            first = 0
+            for batch in file.iter_batches(ROWS, columns=list(selection.all), use_threads=False):
+                yield _chunk(source, first, batch, selection)
+                first += len(batch)
+    except PermissionError as error:
+        raise InputError(f"{source} cannot be read: permission denied") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{source} is no Parquet file or is damaged: {reason}") from error
+
+
+def _check(source: Path, schema: Any, selection: Selection) -> None:
+    """Refuse a column that is not there, or of a type that does not fit its purpose."""
+    for name in selection.all:
+        find_column(source, schema.names, name)
+    for name in selection.numbers:
+        kind = _plain_type(schema.field(name).type)
+        if not _is_number(kind):
+            raise InputError(
+                f"{source.name}: column {name!r} is of type {kind}, a number is needed",
+                hint="cast it before it is written",
+            )
+    for name in selection.all[len(selection.numbers) :]:
+        kind = _plain_type(schema.field(name).type)
+        if _is_nested(kind):
+            raise InputError(f"{source.name}: column {name!r} is of type {kind}, a value is needed")
+
+
+def _plain_type(kind: Any) -> Any:
+    """Return the type of the values of a column that is stored as a dictionary."""
+    import pyarrow as pa
+
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow as pa
+
+    types = pa.types
+    known = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean)
+    return any(matches(kind) for matches in known)
+
+
+def _is_nested(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_nested(kind) or pa.types.is_null(kind))
+
+
+def _chunk(source: Path, first: int, batch: Any, selection: Selection) -> Chunk:
+    numbers = np.empty((len(batch), len(selection.numbers)))
+    for place, name in enumerate(selection.numbers):
+        numbers[:, place] = _numbers(batch.column(name))
+    times, moments = (
+        (None, None) if selection.time is None else _times(batch.column(selection.time))
+    )
+    chunk = Chunk(
+        source=source.name,
+        first=first,
+        numbers=numbers,
+        labels=None if selection.label is None else _texts(batch.column(selection.label)),
+        groups=None if selection.group is None else _texts(batch.column(selection.group)),
+        times=times,
+        moments=moments,
+    )
+    chunk.check_size(selection.numbers)
+    return chunk
+
+
+def _numbers(column: Any) -> Array:
+    """Return float64 (rows,), NaN for null."""
+    import pyarrow as pa
+
+    wide = column.cast(_plain_type(column.type)).cast(pa.float64(), safe=False)
+    array: Array = wide.to_numpy(zero_copy_only=False)
+    return array
+
+
+def _texts(column: Any) -> list[str]:
+    """Return the values as texts, empty for null."""
+    import pyarrow as pa
+
+    plain = column.cast(_plain_type(column.type))
+    return [text or "" for text in plain.cast(pa.string()).to_pylist()]
+
+
+def _times(column: Any) -> tuple[list[str], list[int] | None]:
+    """Return times as texts, and those of a type of their own as integers too."""
+    import pyarrow as pa
+
+    kind = column.type
+    if not pa.types.is_temporal(kind):
+        return _texts(column), None
+    if pa.types.is_timestamp(kind):
+        column = column.cast(pa.timestamp(kind.unit))  # in UTC, where it had a zone
+    width = pa.int32() if pa.types.is_date32(kind) or pa.types.is_time32(kind) else pa.int64()
+    return _texts(column), column.cast(width).fill_null(0).to_pylist()

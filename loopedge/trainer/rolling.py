@@ -1,0 +1,211 @@
+"""Train and test at several origins that follow each other: how much a score owes to its test block."""
+
+import json
+import os
+import shutil
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from loopedge.data.metrics import Metrics
+from loopedge.data.series import SeriesTask
+from loopedge.errors import InputError, LoopedgeError
+from loopedge.files import check_target, file_sha256, write_text_atomic
+from loopedge.model.config import LoopedConfig
+from loopedge.trainer.config import TrainConfig
+from loopedge.trainer.pipeline import TrainResult, train
+from loopedge.trainer.state import CHANGEABLE, state_path
+
+__all__ = ["RollingResult", "train_rolling"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollingResult:
+    """What the last origin's run reached, and the scores of all.
+
+    Args:
+        last: The run whose model was written.
+        origins: Per origin ``rows``, ``validation``, ``test``, ``baselines``, ``best_step`` and
+            ``seconds``, the earliest first.
+        mean: Of each test metric over the origins.
+        deviation: Standard deviation of each test metric over the origins.
+        baselines_mean: The same mean of each baseline.
+    """
+
+    last: TrainResult
+    origins: list[dict[str, Any]]
+    mean: Metrics
+    deviation: Metrics
+    baselines_mean: dict[str, Metrics]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/training.md, those of the last run first."""
+        told = asdict(self)
+        return {**told.pop("last"), **told}
+
+
+def train_rolling(
+    tasks: Sequence[SeriesTask],
+    model_config: LoopedConfig,
+    config: TrainConfig,
+    output: str | Path,
+    *,
+    teacher: str | Path | None = None,
+    tensorboard: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    bar: bool = False,
+    note: Callable[[str], None] | None = None,
+    **place: Any,
+) -> RollingResult:
+    """Train a fresh model at each origin and test it there; write the last one.
+
+    While the run lasts the folder ``model.origins`` stands beside the target: ``done.json`` with the
+    scores of the origins that are done, and the state of the one under way.
+
+    Args:
+        tasks: The task at each origin, as `SeriesTask.at_origins` gives them.
+        model_config: Sizes and choices.
+        config: Optimizer and schedule.
+        output: Target of the last origin's model, usually ``model.pt``.
+        teacher: A ``model.pt`` on the same task whose outputs are learned too.
+        tensorboard: Folder for TensorBoard's event files, a folder in it per origin.
+        resume: Continue the run whose folder stands beside the target: origins that are done are
+            not trained again.
+        force: Replace an existing model, and drop an unfinished run.
+        bar: Draw a progress bar on stderr if that is a terminal.
+        note: Takes a line per origin, and per evaluation where no bar is drawn.
+        place: Further arguments of `train`: ``device``, ``threads``.
+
+    Returns:
+        The scores of every origin, their mean and standard deviation.
+
+    Raises:
+        InputError: As `train`, there are fewer than two origins, or several processes.
+        DivergedError: Loss or gradient is not finite; the run can be resumed.
+    """
+    if len(tasks) < 2:
+        raise InputError(f"{len(tasks)} origin was given, at least 2 are needed")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("several origins are trained in one process", hint="leave out torchrun")
+    target = Path(output)
+    folder = target.with_name(f"{target.stem}.origins")
+    settings = {
+        "model": model_config.model_dump(),
+        "train": config.model_dump(),
+        "task": tasks[-1].describe(),
+        "teacher": {} if teacher is None else {"sha256": file_sha256(Path(teacher))},
+    }
+    done = _open_run(target, folder, settings, resume=resume, force=force)
+    try:
+        for number in range(len(done), len(tasks)):
+            if note is not None:
+                note(f"origin {number + 1} of {len(tasks)}")
+            is_last = number == len(tasks) - 1
+            path = target if is_last else folder / f"{number + 1}.pt"
+            result = train(
+                tasks[number],
+                model_config,
+                config,
+                path,
+                teacher=teacher,
+                tensorboard=_subfolder(tensorboard, number),
+                resume=resume and state_path(path).exists(),
+                force=force or not is_last,
+                bar=bar,
+                note=note,
+                **place,
+            )
+            done.append(_scores(tasks[number], result))
+            if not is_last:
+                path.unlink()
+                _write_done(folder, settings, done)
+    except LoopedgeError:
+        if not done and not any(folder.glob("*.last.pt")):  # nothing that could be resumed
+            shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
+    return _summary(result, done)
+
+
+def _subfolder(tensorboard: str | Path | None, number: int) -> Path | None:
+    return None if tensorboard is None else Path(tensorboard) / f"origin-{number + 1}"
+
+
+def _open_run(
+    target: Path, folder: Path, settings: dict[str, Any], *, resume: bool, force: bool
+) -> list[dict[str, Any]]:
+    """Return the scores of the origins that are done; make the folder of the run."""
+    check_target(target, force=force)
+    if resume:
+        return _read_done(folder, settings)
+    for left in (folder, state_path(target)):
+        if left.exists() and not force:
+            raise InputError(
+                f"{left} holds an unfinished run",
+                hint="add --resume to continue it, or --force to start anew",
+            )
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    _write_done(folder, settings, [])
+    return []
+
+
+def _read_done(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    path = folder / "done.json"
+    if not path.exists():
+        raise InputError(f"no run to resume: {path} does not exist", hint="train without --resume")
+    try:
+        stored = json.loads(path.read_text("utf-8"))
+        known, done = stored["settings"], list(stored["origins"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is damaged: the run cannot be resumed", hint="train without --resume, --force"
+        ) from error
+    for group, fields in json.loads(json.dumps(settings)).items():
+        for name, value in fields.items():
+            before = known.get(group, {}).get(name)
+            if before != value and f"{group}.{name}" not in CHANGEABLE:
+                raise InputError(
+                    f"{path} belongs to another run: {group}.{name} was {before!r} and is {value!r}",
+                    hint="resume with the options of that run, or start anew with --force",
+                )
+    return done
+
+
+def _write_done(folder: Path, settings: dict[str, Any], done: list[dict[str, Any]]) -> None:
+    text = json.dumps({"settings": settings, "origins": done})
+    write_text_atomic(folder / "done.json", text)
+
+
+def _scores(task: SeriesTask, result: TrainResult) -> dict[str, Any]:
+    return {
+        "rows": task.describe()["rows"],
+        "windows": task.describe()["windows"],
+        "validation": result.validation,
+        "test": result.test,
+        "baselines": result.baselines,
+        "best_step": result.best_step,
+        "seconds": result.seconds,
+    }
+
+
+def _summary(last: TrainResult, done: list[dict[str, Any]]) -> RollingResult:
+    tests = [scores["test"] for scores in done]
+    everywhere = [name for name in last.baselines if all(name in s["baselines"] for s in done)]
+    return RollingResult(
+        last=last,
+        origins=done,
+        mean=_mean(tests),
+        deviation={name: statistics.stdev(test[name] for test in tests) for name in tests[0]},
+        baselines_mean={
+            name: _mean([scores["baselines"][name] for scores in done]) for name in everywhere
+        },
+    )
+
+
+def _mean(scores: Sequence[Metrics]) -> Metrics:
+    return {name: statistics.fmean(score[name] for score in scores) for name in scores[0]}

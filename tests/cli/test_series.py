@@ -1,0 +1,160 @@
+"""``loopedge train series`` on tables of a company: what it takes, and what it refuses unwritten."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Cli, Said
+
+pytest.importorskip("torch", reason="training needs the extra 'train'")
+
+SMALL = ("--d-model", 16, "--heads", 2, "--loops", 2, "--steps", 4, "--batch-size", 4)
+FORECAST = ("--target", "sales", "--context", 8, "--horizon", 2)
+
+
+@pytest.fixture
+def shops(tmp_path: Path) -> Path:
+    """Twelve shops of 50 to 55 days, interleaved by day, some temperatures missing."""
+    path = tmp_path / "shops.csv"
+    rows = [
+        f"{day},s{shop},{20 + shop + 5 * math.sin(day / (2 + shop % 2)):.3f},{day % 7},"
+        f"{'' if day % 6 == 4 else day % 5},{'north' if shop % 2 else 'south'},{day % 2}"
+        for day in range(55)
+        for shop in range(12)
+        if day < 50 + shop % 6
+    ]
+    path.write_text("\n".join(["day,shop,sales,returns,temp,region,open", *rows]) + "\n")
+    return path
+
+
+def refused(told: Said, words: str) -> None:
+    assert told.code == 2, told.err
+    assert told.out == ""
+    assert words in told.err
+    assert len(told.err.splitlines()) <= 2
+
+
+def test_several_targets_of_several_series(cli: Cli, shops: Path) -> None:
+    target = shops.parent / "m.pt"
+    words = ["--target", "returns", "--covariate", "temp", "--group", "shop", "--time", "day"]
+    words += ["--missing", "indicator", "--min-context", "3"]
+    told = cli("train", "series", shops, *FORECAST, *words, *SMALL, "-o", target, "--json")
+    assert told.code == 0, told.err
+    found = told.json()
+    assert found["metric"] == "scaled_rmse"
+    assert set(found["test"]) == {"scaled_rmse", "rmse.sales", "rmse.returns"}
+    assert set(found["baselines"]["naive_last"]) == set(found["test"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (
+            "region",
+            "--group",
+            "shop",
+            "--context",
+            60,
+            "--min-context",
+            50,
+            "--missing",
+            "indicator",
+        ),
+        ("open", "--context", 8, "--missing", "interpolate"),
+    ],
+)
+def test_classes(cli: Cli, shops: Path, words: tuple[object, ...]) -> None:
+    inputs = ("--covariate", "sales", "--covariate", "temp")
+    target = shops.parent / "m.pt"
+    told = cli(
+        "train", "series", shops, "--classify", *words, *inputs, *SMALL, "-o", target, "--json"
+    )
+    assert told.code == 0, told.err
+    found = told.json()
+    assert found["metric"] == "accuracy"
+    assert set(found["test"]) == {"accuracy", "macro_f1"}
+    assert set(found["baselines"]) == {"most_frequent"}
+
+
+def test_origins(cli: Cli, shops: Path) -> None:
+    words = ("train", "series", shops, *FORECAST, *SMALL, "--origins", 3, "--force")
+    found = cli(*words, "-o", shops.parent / "m.pt", "--json").json()
+    assert len(found["origins"]) == 3
+    assert set(found["mean"]) == set(found["deviation"]) == {"rmse", "mae"}
+    shown = cli(*words, "-o", shops.parent / "m.pt")
+    for words_shown in ("origin 3 (test)", "standard deviation", "naive last, mean"):
+        assert words_shown in shown.out
+    assert "origin 2 of 3" in shown.err
+
+
+@pytest.mark.slow
+def test_labels_are_told_when_it_runs(cli: Cli, shops: Path) -> None:
+    folder = shops.parent
+    model, exported = folder / "m.pt", folder / "m.onnx"
+    inputs = ("--covariate", "sales", "--covariate", "temp", "--missing", "indicator")
+    words = ("--classify", "region", *inputs, "--context", 8, *SMALL, "-o", model)
+    assert cli("train", "series", shops, *words).code == 0
+    assert cli("export", model, "-o", exported).code == 0
+    source = folder / "x.csv"
+    source.write_text("sales,temp\n20,3\n21,\n,4\n")
+    told = cli("run", exported, "--input", source, "-o", folder / "y.npz", "--json")
+    assert told.code == 0, told.err
+    found = told.json()
+    with np.load(folder / "y.npz") as outputs:
+        logits = outputs["logits"]
+    assert logits.shape == (1, 2)
+    assert np.isfinite(logits).all()
+    assert found["labels"] == [["north", "south"][logits[0].argmax()]]
+    assert f"label  {found['labels'][0]}" in cli("run", exported, "--input", source).out
+    assert cli("quantize", exported, "--data", shops, "-o", folder / "q.onnx").code == 0
+    quantized = cli("run", folder / "q.onnx", "--input", source, "--json").json()
+    assert len(quantized["labels"]) == 1
+    csv = pytest.importorskip("pyarrow.csv", reason="Parquet needs the extra 'parquet'")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(csv.read_csv(shops), folder / "shops.parquet")
+    calibrate = ("quantize", exported, "-o", folder / "p.onnx", "--data")
+    assert cli(*calibrate, folder / "shops.parquet").code == 0
+    assert (folder / "p.onnx").read_bytes() == (folder / "q.onnx").read_bytes()
+    source.write_text("sales,temp\n20,x\n")
+    refused(cli("run", exported, "--input", source), "'x' is not a number")
+
+
+def test_an_empty_cell_is_refused_by_a_model_that_takes_none(
+    cli: Cli, tiny: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "x.csv"
+    source.write_text("1,2\n3,\n")
+    refused(cli("run", tiny, "--input", source), "row 2: '' is not a number")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "needs --target and --horizon to forecast, or --classify"),
+        (("--target", "sales"), "needs --target and --horizon"),
+        (("--classify", "region"), "needs a column that the model sees"),
+        (("--classify", "region", "--target", "sales"), "--target is of a forecast"),
+        (("--classify", "region", "--horizon", 3), "--horizon is of a forecast"),
+        (("--classify", "region", "--origins", 3), "--origins is of a forecast"),
+        (("--target", "sales", "--horizon", 2, "--missing", "drop"), "'--missing'"),
+        (("--target", "sales", "--horizon", 2, "--origins", 1), "'--origins'"),
+        (("--target", "temp", "--horizon", 2), "add --missing interpolate"),
+        (("--target", "region", "--horizon", 2), "'south' is not a number (630 values"),
+        (("--target", "sales", "--horizon", 2, "--min-context", 9), "--min-context is 9, at most"),
+        (("--target", "sales", "--horizon", 2, "--group", "sales"), "'sales' is named twice"),
+        (("--target", "sales", "--horizon", 2, "--group", "city"), "no column 'city'"),
+        (("--target", "sales", "--horizon", 2, "--time", "day"), "'0' stands twice"),
+        (("--target", "sales", "--horizon", 900), "has 630 rows; context 8 and horizon 900 need"),
+    ],
+)
+def test_what_is_refused(cli: Cli, shops: Path, words: tuple[object, ...], said: str) -> None:
+    target = shops.parent / "m.pt"
+    refused(cli("train", "series", shops, "--context", 8, *words, *SMALL, "-o", target), said)
+    assert list(shops.parent.iterdir()) == [shops]
