@@ -22,7 +22,8 @@ import loopedge
 from loopedge.errors import DivergedError
 from loopedge.trainer.config import make_model_config, make_train_config
 
-SEEDS = 3
+SEEDS, FIRST_SEED = 3, 10
+"""The recipe was chosen on seeds below 10."""
 
 
 def cell_of(study: Study, arm: str, loops: int, seed: int) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def run_study(study: Study, path: Path, seeds: int) -> list[dict[str, Any]]:
     """Make the runs that are missing, seed by seed; return all lines."""
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     done = {(line["arm"], line["loops"], line["seed"]) for line in lines}
-    for seed in range(seeds):
+    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         for loops in study.loops:
             for arm in ARMS:
                 if (arm, loops, seed) in done:
