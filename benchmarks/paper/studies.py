@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -65,12 +66,18 @@ class Study:
         return {**TRAIN, "steps": self.steps, "evaluate_every": every, **self.train, "seed": seed}
 
 
+@cache
+def documentation_folder() -> "tempfile.TemporaryDirectory[str]":
+    """Write the reference that ships with Python (`pydoc_data.topics`, 460 kB), until the end."""
+    folder = tempfile.TemporaryDirectory()
+    text = "\n\n".join(topics[name] for name in sorted(topics))
+    (Path(folder.name) / "topics.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
 def documentation(seed: int) -> Task:
-    """Return bytes of the reference that ships with Python (`pydoc_data.topics`), 460 kB."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "topics.txt"
-        path.write_text("\n\n".join(topics[name] for name in sorted(topics)), encoding="utf-8")
-        return TextTask.from_path(path, context=64, seed=seed)
+    """Return the bytes of that reference as a task."""
+    return TextTask.from_path(Path(documentation_folder().name), context=64, seed=seed)
 
 
 STUDIES = {
