@@ -1,0 +1,136 @@
+"""``loopedge pilot TASK``: what it writes, keeps, counts and refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Cli
+
+pytest.importorskip("torch", reason="training needs the extra 'train'")
+
+SMALL = ("--d-model", 16, "--heads", 2, "--steps", 3, "--batch-size", 4, "--samples", 16)
+TASK = ("sorting", "--length", 4, "--vocab", 6)
+KEYS = {
+    "schema_version",
+    "path",
+    "command",
+    "machine",
+    "task",
+    "design",
+    "metric",
+    "higher_is_better",
+    "baselines",
+    "verdict",
+    "summary",
+    "cells",
+    "profile",
+    "seconds",
+}
+
+
+@pytest.mark.slow
+def test_every_run_is_trained_exported_quantized_judged_and_told(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    words = ("--loops", "1,2", "--arms", "looped,timestep", "--seeds", 2, "-o", folder)
+    told = cli("pilot", *TASK, *SMALL, *words, "--json")
+    assert told.code == 0, told.err
+    found = told.json()
+    assert set(found) == KEYS
+    assert found == json.loads((folder / "results.json").read_text())
+    assert [(row["arm"], row["loops"], row["runs"]) for row in found["summary"]] == [
+        ("looped", 1, 2),
+        ("looped", 2, 2),
+        ("timestep", 1, 2),
+        ("timestep", 2, 2),
+    ]
+    for row in found["summary"]:
+        assert {"float", "int8"} <= set(row["cost"])
+        assert row["cost"]["int8"]["weight_bytes"] < row["cost"]["float"]["weight_bytes"]
+    twins = [row["cost"]["untied"] for row in found["summary"] if "untied" in row["cost"]]
+    assert len(twins) == 1  # of the last arm, at two loops
+    assert twins[0]["weight_bytes"] > found["summary"][3]["cost"]["float"]["weight_bytes"]
+    assert {cell["status"] for cell in found["cells"]} == {"done"}
+    assert all(0 <= cell["int8"]["accuracy"] <= 1 for cell in found["cells"])
+    run = folder / "runs" / "timestep-r2-s1"
+    assert {"model.pt", "model.onnx", "model.int8.onnx", "model.metrics.jsonl", "cell.json"} == {
+        path.name for path in run.iterdir()
+    }
+    assert "No verdict: at least 3 finished seeds" in found["verdict"]["headline"]
+    assert "run 8 of 8: timestep-r2-s1: accuracy" in told.err
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert not re.search(r"https?://(?!www\.w3\.org)", page)
+    assert str(tmp_path) not in page
+    assert str(tmp_path) not in json.dumps({**found, "path": ""})
+
+    (folder / "runs" / "looped-r2-s0" / "cell.json").unlink()
+    again = cli("pilot", *TASK, *SMALL, *words, "--resume")
+    assert again.code == 0, again.err
+    assert "7 of 8 runs are kept" in again.err
+    assert "run 8 of 8: looped-r2-s0" in again.err
+    other = cli("pilot", *TASK, *SMALL, *words, "--resume", "--seeds", 3)
+    assert other.code == 2
+    assert "holds another pilot: design.seeds was 2 and is 3" in other.err
+
+
+@pytest.mark.slow
+def test_diverged_runs_are_counted_and_the_pilot_goes_on(cli: Cli, tmp_path: Path) -> None:
+    words = ("--loops", "3", "--arms", "looped", "--seeds", 1, "--steps", 80, "--lr", 10)
+    edit = ("edit-distance", "--length", 4)
+    told = cli("pilot", *edit, *SMALL, *words, "-o", tmp_path / "p", "--json")
+    assert told.code == 0, told.err
+    found = told.json()
+    (cell,) = found["cells"]
+    assert cell["status"] == "diverged"
+    assert "training diverged at step" in cell["reason"]
+    assert found["summary"][0]["diverged"] == 1
+    assert found["verdict"]["headline"] == "No run was finished: there is nothing to compare."
+    assert "diverged" in (tmp_path / "p" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_runs_at_the_same_time_give_the_same_models(cli: Cli, tmp_path: Path) -> None:
+    words = ("--loops", "1,2", "--arms", "timestep", "--seeds", 1)
+    for name, jobs in (("one", 1), ("two", 2)):
+        told = cli("pilot", *TASK, *SMALL, *words, "--jobs", jobs, "-o", tmp_path / name, "--json")
+        assert told.code == 0, told.err
+    for run in ("timestep-r1-s0", "timestep-r2-s0"):
+        one, two = (
+            json.loads((tmp_path / name / "runs" / run / "cell.json").read_text())["test"]
+            for name in ("one", "two")
+        )
+        assert one == two
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--loops", "1,x"), "--loops is '1,x', counts separated by commas are needed"),
+        (("--arms", "looped,best"), "arm 'best' is not known"),
+        (("--d-model", 30), "not a multiple of heads"),
+        (("--seeds", 0), "seeds is 0"),
+        (("--resume",), "no pilot to resume"),
+        (("-o", "nowhere/pilot"), "folder nowhere does not exist"),
+        (("-o", "full"), "full is not empty"),
+        (("-o", "full", "--force"), "holds something else than a pilot"),
+        (("-o", "full/file"), "is a file, a folder is needed"),
+        (("--timestep", "none"), "No such option"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_with_nothing_written(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[object, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    told = cli("pilot", *TASK, *words)
+    assert told.code == 2, told.err
+    assert said in told.err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full"]

@@ -1,0 +1,256 @@
+"""The pilot's statistics and its verdict: what counts, what is recommended, what is told first."""
+
+import math
+from typing import Any
+
+import pytest
+
+from loopedge.data.sorting import SortingTask
+from loopedge.errors import InputError
+from loopedge.report.charts import Line, axis_of, line_chart
+from loopedge.study.design import Cell, make_design
+from loopedge.study.statistics import MOST_SEEDS, STUDENT, interval_of, spread_of
+from loopedge.study.summary import Summary, summarise
+from loopedge.study.verdict import judge
+
+TASK = SortingTask(length=4, vocab=6)
+MODEL, TRAIN = {"d_model": 16, "heads": 2}, {"steps": 4, "batch_size": 4}
+ERRORS = {"naive": {"rmse": 10.0}}
+
+
+def student_density(t: float, degrees: int) -> float:
+    half = (degrees + 1) / 2
+    scale = math.gamma(half) / (math.sqrt(degrees * math.pi) * math.gamma(degrees / 2))
+    return scale * math.pow(1 + t * t / degrees, -half)
+
+
+@pytest.mark.parametrize("degrees", [2, 3, 5, 9, 16, 29])
+def test_the_quantiles_are_those_of_students_t(degrees: int) -> None:
+    quantile, steps = STUDENT[degrees - 1], 20_000
+    width = quantile / steps
+    inner = sum(student_density((i + 0.5) * width, degrees) for i in range(steps)) * width
+    assert 2 * inner == pytest.approx(0.95, abs=1e-4)
+
+
+def test_an_interval_needs_three_values() -> None:
+    assert interval_of([]) is None
+    two = interval_of([1.0, 2.0])
+    assert two is not None
+    assert (two.mean, two.low, two.high, two.excludes_zero) == (1.5, None, None, False)
+    three = interval_of([1.0, 2.0, 3.0])
+    assert three is not None
+    half = 4.303 / math.sqrt(3)
+    assert three.low == pytest.approx(2 - half)
+    assert three.high == pytest.approx(2 + half)
+    assert not three.excludes_zero
+    equal = interval_of([1.0, 1.0, 1.0])
+    assert equal is not None
+    assert equal.excludes_zero
+    assert interval_of([-2.0, -2.1, -1.9]).excludes_zero  # type: ignore[union-attr]
+
+
+def test_a_spread_leaves_out_what_is_no_number() -> None:
+    spread = spread_of([1.0, math.nan, 3.0, math.inf])
+    assert spread is not None
+    assert (spread.mean, spread.values) == (2.0, [1.0, 3.0])
+    assert spread_of([math.nan]) is None
+    assert spread_of([5.0]).sd is None  # type: ignore[union-attr]
+
+
+def cells_of(values: dict[tuple[str, int], list[float | None]], metric: str = "rmse") -> list[Any]:
+    """Return results of runs by arm and loops; None stands for a run that diverged."""
+    cells = []
+    for (arm, loops), scores in values.items():
+        for seed, score in enumerate(scores):
+            told: dict[str, Any] = {
+                "name": Cell(arm=arm, loops=loops, seed=seed).name,
+                "arm": arm,
+                "loops": loops,
+                "seed": seed,
+                "gradient_norm_max": 2.0,
+            }
+            if score is None:
+                told |= {"status": "diverged", "reason": "loss nan"}
+            else:
+                told |= {
+                    "status": "done",
+                    "test": {metric: score},
+                    "int8": {metric: score},
+                    "int8_reason": None,
+                    "parameters": 100 * (loops if arm == "untied" else 1),
+                    "stability": {"relative_update": [0.5] * loops},
+                }
+            cells.append(told)
+    return cells
+
+
+def rows_of(
+    values: dict[tuple[str, int], list[float | None]], *, higher_is_better: bool = False
+) -> list[Summary]:
+    arms = tuple(dict.fromkeys(arm for arm, _ in values))
+    design = make_design(
+        TASK,
+        arms=arms,
+        loops=sorted({loops for _, loops in values}),
+        seeds=len(next(iter(values.values()))),
+        model=MODEL,
+        train=TRAIN,
+    )
+    return summarise(design, cells_of(values), {}, "rmse", higher_is_better=higher_is_better)
+
+
+def test_more_loops_and_the_encoding_that_help_are_recommended() -> None:
+    rows = rows_of(
+        {
+            ("looped", 1): [9.0, 9.1, 8.9],
+            ("looped", 8): [7.0, 7.1, 6.9],
+            ("timestep", 1): [9.0, 9.1, 8.9],
+            ("timestep", 8): [5.0, 5.1, 4.9],
+        }
+    )
+    verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
+    assert verdict.headline.startswith("The baseline naive (10) is beaten: timestep with 8 loops")
+    assert verdict.recommended == {"arm": "timestep", "loops": 8}
+    told = " ".join(verdict.sentences)
+    assert "More loops helped: rmse 5 ± 0.1 at 8 loops against 9 ± 0.1 at 1" in told
+    assert "Timestep encoding helped against the plain loop at 8 loops (difference -2," in told
+    assert "None of 12 runs diverged." in told
+
+
+def test_the_cheapest_that_is_not_worse_is_recommended() -> None:
+    rows = rows_of(
+        {
+            ("looped", 1): [9.0, 9.5, 8.5],
+            ("looped", 8): [8.9, 9.6, 8.4],
+            ("timestep", 1): [9.0, 9.4, 8.6],
+            ("timestep", 8): [8.8, 9.5, 8.5],
+        }
+    )
+    verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
+    assert verdict.recommended == {"arm": "looped", "loops": 1}
+    assert any("no difference beyond the noise of the seeds" in s for s in verdict.sentences)
+    assert any("not worse than timestep with 8 loops" in s for s in verdict.sentences)
+
+
+def test_a_baseline_that_wins_is_told_first_and_nothing_is_recommended() -> None:
+    rows = rows_of({("looped", 1): [12.0, 12.1, 12.2], ("looped", 4): [11.0, 11.1, 11.2]})
+    verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
+    assert verdict.headline.startswith(
+        "No model beats the baseline naive (10): looped with 4 loops"
+    )
+    assert verdict.recommended is None
+    noisy = rows_of({("looped", 1): [9.0, 7.0, 13.0]})
+    told = judge(noisy, ERRORS, "rmse", higher_is_better=False)
+    assert "is beaten on average alone" in told.headline
+    assert told.recommended is None
+
+
+def test_where_more_is_better_the_signs_turn() -> None:
+    values: dict[tuple[str, int], list[float | None]] = {
+        ("looped", 1): [0.5, 0.51, 0.52],
+        ("looped", 4): [0.4, 0.41, 0.42],
+    }
+    baselines = {"most_frequent": {"rmse": 0.3}, "random": {"rmse": 0.1}}
+    verdict = judge(
+        rows_of(values, higher_is_better=True), baselines, "rmse", higher_is_better=True
+    )
+    assert verdict.baseline == {"name": "most_frequent", "value": 0.3}
+    assert verdict.recommended == {"arm": "looped", "loops": 1}
+    assert any(s.startswith("More loops made it worse") for s in verdict.sentences)
+
+
+def test_few_seeds_give_no_verdict() -> None:
+    rows = rows_of({("looped", 1): [9.0, 9.1], ("looped", 8): [5.0, 5.1]})
+    verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
+    assert "No verdict: at least 3 finished seeds are needed" in verdict.headline
+    assert verdict.recommended is None
+    assert any("no verdict on fewer than 3 seeds" in s for s in verdict.sentences)
+
+
+def test_diverged_runs_are_counted_and_left_out() -> None:
+    rows = rows_of({("looped", 1): [9.0, 9.1, 8.9], ("timestep", 1): [None, 8.0, None]})
+    verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
+    assert any("2 of 6 runs diverged: timestep with 1 loop 2." in s for s in verdict.sentences)
+    lost = rows_of({("looped", 1): [None, None, None]})
+    told = judge(lost, {}, "rmse", higher_is_better=False)
+    assert told.headline == "No run was finished: there is nothing to compare."
+    assert told.recommended is None
+
+
+def test_pairs_are_those_of_one_seed() -> None:
+    rows = rows_of({("looped", 1): [1.0, None, 3.0, 4.0], ("looped", 2): [2.0, 9.0, 4.0, 5.0]})
+    change = rows[1].against_fewest
+    assert change is not None
+    assert (change.mean, change.low, change.high) == (1.0, 1.0, 1.0)
+
+
+def test_the_untied_stack_is_told_and_never_recommended() -> None:
+    rows = rows_of({("looped", 4): [9.0, 9.1, 8.9], ("untied", 4): [1.0, 1.1, 0.9]})
+    verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
+    assert verdict.recommended == {"arm": "looped", "loops": 4}
+    assert any("4 untied layers reach rmse 1 ± 0.1 with 4.0 times" in s for s in verdict.sentences)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"arms": ["looped", "magic"]}, "arm 'magic' is not known"),
+        ({"arms": ["looped", "looped"]}, "each must be named once"),
+        ({"arms": []}, "arms none"),
+        ({"loops": [0, 1]}, "loops 0,1: different counts from 1"),
+        ({"loops": [2, 2]}, "loops 2,2"),
+        ({"seeds": 0}, f"seeds is 0, allowed 1 to {MOST_SEEDS}"),
+        ({"seeds": 31}, "seeds is 31"),
+        ({"model": {"d_model": 30, "heads": 4}}, "not a multiple of heads"),
+        ({"train": {"lr": -1.0}}, "lr is -1"),
+        ({"loops": range(1, 200)}, "at most 1000 are made"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_the_first_run(
+    change: dict[str, Any], words: str
+) -> None:
+    options: dict[str, Any] = {
+        "arms": ["looped", "constant", "timestep"],
+        "loops": [1, 2],
+        "seeds": 3,
+        "model": MODEL,
+        "train": TRAIN,
+    }
+    with pytest.raises(InputError, match=words):
+        make_design(TASK, **{**options, **change})
+
+
+def test_all_runs_share_everything_but_arm_loops_and_seed() -> None:
+    design = make_design(
+        TASK, arms=["constant", "untied"], loops=[4, 2], seeds=2, model=MODEL, train=TRAIN
+    )
+    assert [cell.name for cell in design.cells][:3] == [
+        "constant-r2-s0",
+        "untied-r2-s0",
+        "constant-r4-s0",
+    ]
+    tied = design.model_config(TASK, Cell(arm="constant", loops=4, seed=1))
+    assert (tied.timestep, tied.loops, tied.layers) == ("constant", 4, 1)
+    untied = design.model_config(TASK, Cell(arm="untied", loops=4, seed=1))
+    assert (untied.timestep, untied.loops, untied.layers) == ("none", 1, 4)
+    assert design.train_config(Cell(arm="untied", loops=4, seed=7)).seed == 7
+
+
+def test_an_axis_has_round_ticks_that_hold_the_values() -> None:
+    for low, high in ((0.0, 1.0), (0.123, 0.129), (-3.0, 450.0), (5.0, 5.0), (-2e-7, 3e-7)):
+        first, last, step = axis_of(low, high)
+        assert first <= low <= high <= last
+        assert 2 <= round((last - first) / step) <= 12
+
+
+def test_a_chart_draws_points_whiskers_and_the_level() -> None:
+    lines = [
+        Line(name="a <b>", points={1: (1.0, 0.1), 8: (2.0, None)}),
+        Line(name="c", points={8: (3.0, 0.2)}),
+    ]
+    page = "\n".join(line_chart(lines, across="loops", upward="rmse", level=("naive", 2.5)))
+    assert page.count("<circle") == 3
+    assert page.count("whisker") == 2
+    assert "a &lt;b&gt;, 1: 1 ± 0.1" in page
+    assert "naive (2.5)" in page
+    assert "No run gave a value" in "".join(line_chart([], across="loops", upward="rmse"))
