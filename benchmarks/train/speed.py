@@ -188,7 +188,7 @@ def figures_of(runner: Runner, base: Runner) -> dict[str, Any]:
 
     def ratio(name: str) -> float:
         pairs = zip(getattr(base, name)[2:], getattr(runner, name)[2:], strict=True)
-        return statistics.median(one / two for one, two in pairs)
+        return float(statistics.median(one / two for one, two in pairs))
 
     return {
         "first_step_seconds": runner.seconds[0],
@@ -253,7 +253,7 @@ def main() -> int:
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
         (arguments.output / "speed.md").write_text("\n".join(lines), encoding="utf-8")
-        content = {"device": DEVICE.type, "machine": machine, "torch": torch.__version__}
+        content: dict[str, Any] = {"device": DEVICE.type, "machine": machine, "torch": torch.__version__}
         content |= {"threads": threads, "load": load, "measured": everything}
         text = json.dumps(content, indent=2) + "\n"
         (arguments.output / "speed.json").write_text(text, encoding="utf-8")
