@@ -253,7 +253,11 @@ def main() -> int:
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
         (arguments.output / "speed.md").write_text("\n".join(lines), encoding="utf-8")
-        content: dict[str, Any] = {"device": DEVICE.type, "machine": machine, "torch": torch.__version__}
+        content: dict[str, Any] = {
+            "device": DEVICE.type,
+            "machine": machine,
+            "torch": torch.__version__,
+        }
         content |= {"threads": threads, "load": load, "measured": everything}
         text = json.dumps(content, indent=2) + "\n"
         (arguments.output / "speed.json").write_text(text, encoding="utf-8")
