@@ -4,9 +4,9 @@ The reference (`reference.py`) is a script in the published style. Both start fr
 give the same logits and, step for step, the same loss (exit code 4 if not); times advise. All variants make
 their steps in turns, so that load from outside meets all of them, and a ratio is the median over the turns. On a
 busy machine the ratio of processor time says more than that of time. The whole-module compile of the reference
-takes a minute; 6 minutes in all. On CUDA where there is a device; that path has not been run yet.
+takes minutes; 12 in all on a busy machine. On CUDA where there is a device; that path has not been run yet.
 
-    python benchmarks/train/speed.py [--rounds 7] [--output benchmarks/results/train]
+    python benchmarks/train/speed.py [--rounds 4] [--output benchmarks/results/train]
 """
 
 import argparse
@@ -229,7 +229,7 @@ def tell(found: dict[str, Any]) -> list[str]:
 def main() -> int:
     """Measure, print Markdown tables, judge."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="turns measured")
+    parser.add_argument("--rounds", type=int, default=4, help="turns measured")
     parser.add_argument("--output", type=Path, help="folder for speed.md and speed.json")
     arguments = parser.parse_args()
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
