@@ -62,10 +62,12 @@ class SinusoidalTimestep(nn.Module):
 
     def forward(self, loops: int) -> Tensor:
         """Return raw gates and scales, float32 (loops, layers, 4, d_model)."""
-        silu = nn.functional.silu
-        encoded = sinusoid(loops).to(self.first.weight.device)
-        hidden = silu(self.second(silu(self.first(encoded))))
-        return torch.unflatten(self.last(hidden), 1, (self.layers, len(FIELDS), -1))
+        silu, device = nn.functional.silu, self.first.weight.device
+        # A row per iteration costs next to nothing: gates and norm weights are never rounded.
+        with torch.autocast(device.type, enabled=False):
+            hidden = silu(self.second(silu(self.first(sinusoid(loops).to(device)))))
+            rows = self.last(hidden)
+        return torch.unflatten(rows, 1, (self.layers, len(FIELDS), -1))
 
 
 class LearnedTimestep(nn.Module):

@@ -243,9 +243,7 @@ class LoopedTransformer(LoopedModule):
         """
         if self.config.timestep == "none":
             return {}
-        # It is small and read by float32 norms: products in a lower precision would save nothing.
-        with torch.autocast(self.norm.weight.device.type, enabled=False):
-            return split_fields(self.timestep(loops))
+        return split_fields(self.timestep(loops))
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -3,11 +3,13 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from loopedge.data.task import Batch, Task
@@ -149,7 +151,10 @@ def check_parts(config: TrainConfig, world: World) -> None:
 
 
 def compile_layers(model: LoopedTransformer, device: torch.device) -> None:
-    """Compile each layer of the core: once, whatever the number of iterations.
+    """Compile the layers of the core for training: once, whatever the number of iterations.
+
+    Evaluation and the probe of stability stay eager: each would be compiled anew, for another batch
+    size and without gradients, and costs more to compile than a run's evaluations take.
 
     Raises:
         InputError: There is no C++ compiler for the CPU.
@@ -161,7 +166,19 @@ def compile_layers(model: LoopedTransformer, device: torch.device) -> None:
             hint="install g++, or train without --compile",
         )
     for layer in model.core_layers:
-        layer.compile()
+        layer.forward = compiled_in_training(layer)
+
+
+def compiled_in_training(layer: nn.Module) -> Callable[..., Tensor]:
+    """Return a layer's forward that is compiled in training mode, and eager in evaluation mode."""
+    eager = layer.forward
+    compiled = torch.compile(eager)
+
+    def forward(*arguments: Any) -> Tensor:
+        output: Tensor = (compiled if layer.training else eager)(*arguments)
+        return output
+
+    return forward
 
 
 def seed_of(*parts: int) -> int:
