@@ -155,11 +155,12 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
 
 
 def _rows(value: ir.Value) -> int:
-    """Return how many ids an input may name: the rows of the table that it gathers."""
+    """Return how many ids an input may name: the rows, or columns, of the table that it gathers."""
     for node in value.consumers():
         table = node.inputs[0] if node.op_type == "Gather" else None
         if table is not None and table.const_value is not None and table is not value:
-            return len(table.const_value.numpy())
+            axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+            return int(table.const_value.shape.numpy()[axis])
         if node.op_type in {"Cast", "Identity", "Reshape"}:
             return _rows(node.outputs[0])
     return 2

@@ -143,9 +143,12 @@ def _horizontal(name: str, y: float) -> str:
 
 
 def axis_of(low: float, high: float) -> tuple[float, float, float]:
-    """Return round bounds that hold two values, and a round step between its ticks."""
+    """Return round bounds that hold two values, and a round step between their ticks."""
     span = (high - low) or abs(high) or 1.0
     raw = span / TICKS
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw)
-    return math.floor(low / step) * step, math.ceil(high / step + 1e-9) * step, step
+    first, last = math.floor(low / step), math.ceil(high / step)
+    if last - first < 2:  # equal values stand in the middle
+        first, last = first - 1, last + 1
+    return first * step, last * step, step

@@ -82,7 +82,7 @@ def test_every_run_is_trained_exported_quantized_judged_and_told(cli: Cli, tmp_p
 
 @pytest.mark.slow
 def test_diverged_runs_are_counted_and_the_pilot_goes_on(cli: Cli, tmp_path: Path) -> None:
-    words = ("--loops", "3", "--arms", "looped", "--seeds", 1, "--steps", 80, "--lr", 10)
+    words = ("--loops", "2", "--arms", "timestep", "--seeds", 1, "--steps", 60, "--lr", 10)
     edit = ("edit-distance", "--length", 4)
     told = cli("pilot", *edit, *SMALL, *words, "-o", tmp_path / "p", "--json")
     assert told.code == 0, told.err
