@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from studies import ARMS, STUDIES, Study
+from tables import write_tables
 
 import loopedge
 from loopedge.errors import DivergedError
@@ -82,8 +83,8 @@ def main() -> None:
         folder = options.output or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         seeds = options.seeds or (SEEDS if options.output else 1)
-        for name in names:
-            run_study(STUDIES[name], folder / f"{name}.jsonl", seeds)
+        found = {name: run_study(STUDIES[name], folder / f"{name}.jsonl", seeds) for name in names}
+        print(write_tables(found, folder))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,154 @@
+"""Tables and curves of the studies, drawn from their lines."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from studies import ARMS, STUDIES, Study
+
+from loopedge.report.charts import Line, line_chart
+from loopedge.study.statistics import Interval, Spread, interval_of, spread_of
+from loopedge.study.verdict import spread_text
+
+__all__ = ["write_curve", "write_tables"]
+
+COLOURS = ("#2563c9", "#0f8a6a", "#c2702a")
+STYLE = "\n".join(
+    [
+        "<style>",
+        "text { font: 13px system-ui, sans-serif; fill: #667080; }",
+        ".end { text-anchor: end; } .middle { text-anchor: middle; } .grid { stroke: #dfe3e8; }",
+        ".level { stroke: #667080; stroke-width: 2; stroke-dasharray: 6 5; }",
+        *(f".op{i} {{ stroke: {colour}; fill: {colour}; }}" for i, colour in enumerate(COLOURS)),
+        "polyline { fill: none !important; stroke-width: 2.5; } .whisker { stroke-width: 1.5; }",
+        "</style>",
+    ]
+)
+Lines = list[dict[str, Any]]
+
+
+def write_tables(found: dict[str, Lines], folder: Path) -> str:
+    """Write ``results.md`` and a curve per study; return the tables."""
+    parts = ["# The paper's finding in the small\n"]
+    for name, lines in found.items():
+        if not lines:
+            continue
+        parts.append(study_table(STUDIES[name], lines))
+        write_curve(STUDIES[name], lines, folder / f"{name}.svg")
+    text = "\n".join(parts)
+    (folder / "results.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def study_table(study: Study, lines: Lines) -> str:
+    """Return the table of one study, and what its differences are worth."""
+    metric, baseline = lines[0]["metric"], best_baseline(study, lines)
+    seeds = len({line["seed"] for line in lines})
+    known = f"; {baseline[0].replace('_', ' ')}: {baseline[1]:.4g}" if baseline else ""
+    heads = "".join(f" {loops} loop{'s' if loops > 1 else ''} |" for loops in study.loops)
+    rows = [
+        f"| {arm} |"
+        + "".join(f" {spread_text(spread(lines, arm, loops))} |" for loops in study.loops)
+        for arm in ARMS
+    ]
+    most, fewest = study.loops[-1], study.loops[0]
+    changes = [
+        (f"{most} loops against {fewest} ({arm})", change(lines, (arm, most), (arm, fewest)))
+        for arm in ARMS
+    ] + [
+        (f"timestep encoding against {arm}, {most} loops",
+         change(lines, ("timestep encoding", most), (arm, most)))
+        for arm in ("looped", "constant gates")
+    ]  # fmt: skip
+    return "\n".join(
+        [
+            f"## {study.title}\n",
+            f"{metric}, {seeds} seed{'s' if seeds > 1 else ''}, {study.steps} steps{known}. The paper: {study.paper}.\n",
+            f"| arm |{heads}",
+            "|---|" + "---|" * len(study.loops),
+            *rows,
+            "",
+            *(f"- {what}: {interval_text(interval)}" for what, interval in changes),
+            *diverged_text(lines),
+            "",
+        ]
+    )
+
+
+def write_curve(study: Study, lines: Lines, path: Path) -> None:
+    """Draw the metric against the loop count, one line per arm, as an SVG that stands alone."""
+    arms = [arm for arm in ARMS if any(spread(lines, arm, loops) for loops in study.loops)]
+    curves = [
+        Line(
+            name=arm,
+            points={
+                loops: (of.mean, of.sd)
+                for loops in study.loops
+                if (of := spread(lines, arm, loops)) is not None
+            },
+        )
+        for arm in arms
+    ]
+    first, *parts = line_chart(
+        curves, across="loops", upward=lines[0]["metric"], level=best_baseline(study, lines)
+    )
+    drawn = parts[: parts.index("</svg>")]
+    legend = [
+        f'<circle class="op{i}" cx="{80 + 170 * i}" cy="312" r="4"/>'
+        f'<text x="{90 + 170 * i}" y="316">{arm}</text>'
+        for i, arm in enumerate(arms)
+    ]
+    opening = first.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
+    opening = opening.replace("0 0 640 300", "0 0 640 324")
+    back = '<rect width="640" height="324" fill="#ffffff"/>'
+    path.write_text("\n".join([opening, STYLE, back, *drawn, *legend, "</svg>", ""]), "utf-8")
+
+
+def values(lines: Lines, arm: str, loops: int) -> dict[int, float]:
+    """Return the metric on the test split by seed."""
+    return {
+        line["seed"]: line["test"][line["metric"]]
+        for line in lines
+        if (line["arm"], line["loops"]) == (arm, loops) and "test" in line
+    }
+
+
+def spread(lines: Lines, arm: str, loops: int) -> Spread | None:
+    """Return mean and standard deviation over the seeds."""
+    return spread_of(list(values(lines, arm, loops).values()))
+
+
+def change(lines: Lines, mine: tuple[str, int], other: tuple[str, int]) -> Interval | None:
+    """Return the difference paired by seed, with its interval."""
+    one, two = values(lines, *mine), values(lines, *other)
+    return interval_of([one[seed] - two[seed] for seed in sorted(one) if seed in two])
+
+
+def interval_text(interval: Interval | None) -> str:
+    """Say a difference and whether it counts."""
+    if interval is None:
+        return "-"
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:+.3g}"
+    counts = "counts" if interval.excludes_zero else "within the noise of the seeds"
+    return f"{interval.mean:+.3g} (95 % interval {interval.low:+.3g} to {interval.high:+.3g}: {counts})"
+
+
+def best_baseline(study: Study, lines: Lines) -> tuple[str, float] | None:
+    """Return the best baseline of the first seed, and its value."""
+    told: dict[str, Any] = next((line["baselines"] for line in lines if line.get("baselines")), {})
+    metric = lines[0]["metric"]
+    known = {
+        name: of[metric] for name, of in told.items() if math.isfinite(of.get(metric, math.nan))
+    }
+    if not known:
+        return None
+    choose = max if study.task(0).higher_is_better else min
+    name = choose(known, key=known.__getitem__)
+    return name, known[name]
+
+
+def diverged_text(lines: Lines) -> list[str]:
+    """Say which runs diverged."""
+    lost = [f"{x['arm']}, {x['loops']} loops, seed {x['seed']}" for x in lines if "diverged" in x]
+    return [f"- diverged: {'; '.join(lost)}"] if lost else []
