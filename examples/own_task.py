@@ -9,7 +9,7 @@ Train on it and export what was learned:
 from typing import Any
 
 import loopedge
-from loopedge.data.task import Batch, Split, generator_of
+from loopedge.tasks.task import Batch, Split, generator_of
 
 
 class RunningParity(loopedge.Task):

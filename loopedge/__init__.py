@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from loopedge.conversion import ConvertResult, convert
-    from loopedge.data.task import Task
     from loopedge.exporter.pipeline import ExportResult, export
     from loopedge.inspection import Inspection, inspect
     from loopedge.model.checkpoint import load, save
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
     from loopedge.runtime import Session
     from loopedge.study.pipeline import PilotResult, pilot
+    from loopedge.tasks.task import Task
     from loopedge.trainer.pipeline import TrainResult, train
 
 __version__ = "0.1.0"
@@ -64,7 +64,7 @@ _HOMES = {
     "ProfileResult": "loopedge.profiler.pipeline",
     "QuantizeResult": "loopedge.quantizer.pipeline",
     "Session": "loopedge.runtime",
-    "Task": "loopedge.data.task",
+    "Task": "loopedge.tasks.task",
     "TrainResult": "loopedge.trainer.pipeline",
     "convert": "loopedge.conversion",
     "export": "loopedge.exporter.pipeline",

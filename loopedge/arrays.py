@@ -13,7 +13,7 @@ import numpy.typing as npt
 from loopedge.errors import InputError
 from loopedge.files import check_target, staged_folder
 
-__all__ = ["check_arrays_target", "largest_errors", "read_arrays", "write_arrays"]
+__all__ = ["Array", "check_arrays_target", "largest_errors", "read_arrays", "write_arrays"]
 
 Array = npt.NDArray[Any]
 

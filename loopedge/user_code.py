@@ -23,7 +23,7 @@ def _folder_of(package: str) -> str:
 
 FOREIGN_CODE = (
     _folder_of("torch"),
-    *(str(OURS / room) for room in ("data", "exporter", "trainer", "user_code.py")),
+    *(str(OURS / room) for room in ("tasks", "exporter", "trainer", "user_code.py")),
     str(OURS / "model" / "inner.py"),
     "<",
 )

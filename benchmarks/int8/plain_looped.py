@@ -14,9 +14,9 @@ import torch.nn.functional as F  # noqa: N812  PyTorch's own name for it
 from torch import Tensor, nn
 
 import loopedge
-from loopedge.data.metrics import IGNORED
-from loopedge.data.sorting import SortingTask
 from loopedge.model.contract import LoopedModule, Tensors, as_tuple
+from loopedge.tasks.metrics import IGNORED
+from loopedge.tasks.sorting import SortingTask
 
 __all__ = ["PlainLooped", "PlainSorting"]
 

@@ -7,10 +7,10 @@ from typing import Any
 from plain_looped import PlainSorting
 
 import loopedge
-from loopedge.data.edit_distance import EditDistanceTask
-from loopedge.data.series import SeriesTask
-from loopedge.data.sorting import SortingTask
-from loopedge.data.task import Task
+from loopedge.tasks.edit_distance import EditDistanceTask
+from loopedge.tasks.series import SeriesTask
+from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.task import Task
 from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.pipeline import train
 

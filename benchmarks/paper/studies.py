@@ -8,13 +8,13 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-from loopedge.data.countdown import CountdownTask
-from loopedge.data.edit_distance import EditDistanceTask
-from loopedge.data.in_context import LinearInContextTask, TreeInContextTask
-from loopedge.data.lcs import LcsTask
-from loopedge.data.sudoku import SudokuTask
-from loopedge.data.task import Task
-from loopedge.data.text import TextTask
+from loopedge.tasks.countdown import CountdownTask
+from loopedge.tasks.edit_distance import EditDistanceTask
+from loopedge.tasks.in_context import LinearInContextTask, TreeInContextTask
+from loopedge.tasks.lcs import LcsTask
+from loopedge.tasks.sudoku import SudokuTask
+from loopedge.tasks.task import Task
+from loopedge.tasks.text import TextTask
 
 __all__ = ["ARMS", "STUDIES", "Study"]
 

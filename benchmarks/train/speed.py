@@ -27,8 +27,8 @@ import numpy as np
 import torch
 
 from benchmarks.train.reference import CLIP, LR, WEIGHT_DECAY, Levers, ReferenceLoop, Sizes
-from loopedge.data.task import Batch, Split, Task, generator_of
 from loopedge.model.tmlt import from_tmlt
+from loopedge.tasks.task import Batch, Split, Task, generator_of
 from loopedge.trainer.config import make_train_config
 from loopedge.trainer.objective import Objective
 from loopedge.trainer.step import Stepper

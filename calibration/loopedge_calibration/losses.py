@@ -8,8 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge.data.metrics import total
-from loopedge.data.task import Task, task_from_dict
 from loopedge.errors import InputError
 from loopedge.graph.companions import read_companions
 from loopedge.graph.inputs import generate_inputs
@@ -17,6 +15,8 @@ from loopedge.graph.metadata import LOOPS_INPUT, read_metadata
 from loopedge.graph.storage import open_in_float32
 from loopedge.quantizer.compare import longest_generated
 from loopedge.runtime import Session
+from loopedge.tasks.metrics import total
+from loopedge.tasks.task import Task, task_from_dict
 from loopedge_calibration.readers import BATCH, Feeds, Samples, holds_arrays
 
 __all__ = [

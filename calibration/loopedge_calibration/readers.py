@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge.data.task import Split, task_from_dict
 from loopedge.errors import InputError
 from loopedge.graph.companions import read_companions
 from loopedge.graph.metadata import read_metadata
+from loopedge.tasks.task import Split, task_from_dict
 
 __all__ = [
     "BATCH",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loopedge.data.task import Array
+from loopedge.arrays import Array
 from loopedge.errors import InputError
 
 __all__ = ["LARGEST", "MISSING", "UNNAMED", "Chunk", "Selection", "find_column"]

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from loopedge.arrays import Array
 from loopedge.data.tables import Table
-from loopedge.data.task import Array
 from loopedge.errors import InputError
 
 __all__ = ["Columns", "Missing", "carry_forward", "fit_scaling", "make_columns"]

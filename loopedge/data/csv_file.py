@@ -10,8 +10,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from loopedge.arrays import Array
 from loopedge.data.chunks import MISSING, Chunk, Selection, find_column
-from loopedge.data.task import Array
 from loopedge.errors import InputError
 
 __all__ = ["csv_chunks"]

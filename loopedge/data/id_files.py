@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.data.task import Array, Split
+from loopedge.arrays import Array
+from loopedge.data.split import Split
 from loopedge.data.text_files import Span, changed
 from loopedge.errors import InputError
 

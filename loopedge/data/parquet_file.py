@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from loopedge.arrays import Array
 from loopedge.data.chunks import Chunk, Selection, find_column
-from loopedge.data.task import Array
 from loopedge.errors import InputError, MissingExtraError
 
 __all__ = ["parquet_chunks"]

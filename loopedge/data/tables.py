@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from loopedge.arrays import Array
 from loopedge.data.chunks import UNNAMED, Chunk, Selection
 from loopedge.data.csv_file import csv_chunks
 from loopedge.data.parquet_file import parquet_chunks
-from loopedge.data.task import Array
 from loopedge.data.timestamps import TimeOrder
 from loopedge.errors import InputError
 

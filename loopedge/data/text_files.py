@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loopedge.data.task import Split
+from loopedge.data.split import Split
 from loopedge.errors import InputError
 
 __all__ = [

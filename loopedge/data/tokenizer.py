@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.data.task import Array
+from loopedge.arrays import Array
 from loopedge.errors import InputError, MissingExtraError
 
 __all__ = [

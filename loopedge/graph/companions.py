@@ -23,7 +23,7 @@ def companion_contents(texts: Mapping[str, str], target: Path) -> dict[str, byte
     """Return the files beside an artifact, by name: ``tokenizer.json`` is ``STEM.tokenizer.json``.
 
     Args:
-        texts: What `loopedge.data.task.Task.companions` returned, as a checkpoint holds it.
+        texts: What `loopedge.tasks.task.Task.companions` returned, as a checkpoint holds it.
         target: The artifact.
 
     Raises:

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.data.metrics import Metrics, total
-from loopedge.data.task import Task
 from loopedge.errors import DivergedError, InterruptedRunError, LoopedgeError
 from loopedge.exporter.pipeline import export
 from loopedge.files import write_text_atomic
 from loopedge.plain_json import dump_json, finite
 from loopedge.runtime import Session
 from loopedge.study.design import Cell, Design
+from loopedge.tasks.metrics import Metrics, total
+from loopedge.tasks.task import Task
 from loopedge.trainer.logs import metrics_path
 from loopedge.trainer.pipeline import TrainResult, train
 from loopedge.trainer.state import state_path

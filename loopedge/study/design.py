@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loopedge.data.task import Task
 from loopedge.errors import InputError
 from loopedge.model.config import LoopedConfig
 from loopedge.study.statistics import MOST_SEEDS
+from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig, make_model_config, make_train_config
 
 __all__ = ["ARMS", "Cell", "Design", "make_design"]

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loopedge.data.metrics import Metrics
-from loopedge.data.task import Task
 from loopedge.errors import InputError
 from loopedge.files import write_text_atomic
 from loopedge.plain_json import dump_json
@@ -23,6 +21,8 @@ from loopedge.study.cost import measure_cost
 from loopedge.study.design import Cell, Design, make_design
 from loopedge.study.summary import Summary, summarise
 from loopedge.study.verdict import Verdict, judge
+from loopedge.tasks.metrics import Metrics
+from loopedge.tasks.task import Task
 from loopedge.trainer.progress import duration_text
 
 __all__ = ["SCHEMA_VERSION", "PilotResult", "pilot"]

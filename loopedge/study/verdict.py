@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loopedge.data.metrics import Metrics
 from loopedge.study.design import ARMS
 from loopedge.study.statistics import LEAST_SEEDS, Interval, Spread, interval_of
 from loopedge.study.summary import Summary
+from loopedge.tasks.metrics import Metrics
 from loopedge.units import ratio_text, size_text, time_text
 
 __all__ = ["RULE", "Verdict", "judge", "spread_text"]

@@ -4,9 +4,9 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from loopedge.data.task import Task
 from loopedge.errors import InputError
 from loopedge.model.config import LoopedConfig
+from loopedge.tasks.task import Task
 
 __all__ = ["TrainConfig", "make_model_config", "make_train_config"]
 

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from loopedge.data.metrics import Metrics, Tally, total
-from loopedge.data.task import Batch, Split, Task
+from loopedge.tasks.metrics import Metrics, Tally, total
+from loopedge.tasks.task import Batch, Split, Task
 from loopedge.trainer.objective import inputs_of, outputs_of
 from loopedge.trainer.world import World, rows_of
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from loopedge.data.metrics import Metrics
-from loopedge.data.task import Task
 from loopedge.errors import DivergedError, InterruptedRunError, LostWorkerError
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.tasks.metrics import Metrics
+from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.evaluation import evaluate
 from loopedge.trainer.interruption import StopRequest, stop_on_signal

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812  PyTorch's own name for it
 from torch import Tensor
 
-from loopedge.data.metrics import IGNORED
-from loopedge.data.task import Batch
 from loopedge.model.contract import as_tuple
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.tasks.metrics import IGNORED
+from loopedge.tasks.task import Batch
 
 __all__ = ["Objective", "asked_of", "inputs_of", "outputs_of"]
 

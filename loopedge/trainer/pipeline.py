@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from loopedge.data.metrics import Metrics
-from loopedge.data.task import Task
 from loopedge.errors import InputError
 from loopedge.files import check_target, file_sha256
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.tasks.metrics import Metrics
+from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.distillation import load_teacher
 from loopedge.trainer.evaluation import evaluate

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from loopedge.data.metrics import Metrics
+from loopedge.tasks.metrics import Metrics
 
 __all__ = ["Bar", "Lines", "Progress", "bar_on_terminal", "duration_text"]
 

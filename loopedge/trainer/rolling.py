@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loopedge.data.metrics import Metrics
-from loopedge.data.series import SeriesTask
 from loopedge.errors import InputError, LoopedgeError
 from loopedge.files import check_target, file_sha256, write_text_atomic
 from loopedge.model.config import LoopedConfig
+from loopedge.tasks.metrics import Metrics
+from loopedge.tasks.series import SeriesTask
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.pipeline import TrainResult, train
 from loopedge.trainer.state import CHANGEABLE, state_path

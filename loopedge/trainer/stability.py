@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loopedge.data.task import Batch
 from loopedge.model.contract import Tensors, as_tuple
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.tasks.task import Batch
 from loopedge.trainer.objective import Objective, asked_of, inputs_of
 
 __all__ = ["measure_stability"]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from loopedge.data.task import Task
 from loopedge.errors import InputError
 from loopedge.model.checkpoint import save, write_tensors
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.tasks.task import Task
 
 __all__ = [
     "RunState",

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from loopedge.data.task import Batch, Task
 from loopedge.errors import InputError
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.tasks.task import Batch, Task
 from loopedge.trainer.average import WeightAverage
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.objective import Objective, asked_of, inputs_of, outputs_of

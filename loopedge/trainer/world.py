@@ -14,10 +14,10 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from loopedge.data.metrics import Tally, total
-from loopedge.data.task import Batch
 from loopedge.errors import InputError, LoopedgeError, LostWorkerError, ProviderError
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.tasks.metrics import Tally, total
+from loopedge.tasks.task import Batch
 
 __all__ = ["Sharding", "World", "is_first_process", "open_world"]
 

@@ -41,11 +41,11 @@ def pairs(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained models, exported: ``bytes.onnx``, ``tokens.onnx`` with its tokenizer, ``pairs.onnx``."""
-    from loopedge.data.pairs import PairsTask
-    from loopedge.data.text import TextTask
     from loopedge.exporter.pipeline import export
     from loopedge.model.checkpoint import save
     from loopedge.model.transformer import LoopedTransformer
+    from loopedge.tasks.pairs import PairsTask
+    from loopedge.tasks.text import TextTask
     from loopedge.trainer.config import make_model_config
 
     folder = tmp_path_factory.mktemp("models")
@@ -284,10 +284,10 @@ def test_quantize_refuses_other_data(
 
 
 def test_a_generated_task_reads_no_data(cli: Cli, folder: Path) -> None:
-    from loopedge.data.sorting import SortingTask
     from loopedge.exporter.pipeline import export
     from loopedge.model.checkpoint import save
     from loopedge.model.transformer import LoopedTransformer
+    from loopedge.tasks.sorting import SortingTask
     from loopedge.trainer.config import make_model_config
 
     task = SortingTask(length=3, vocab=5)

@@ -133,8 +133,8 @@ def _main(
 
 
 def _plant(fault: Fault) -> None:
-    from loopedge.data.sorting import SortingTask
-    from loopedge.data.task import Batch, Split
+    from loopedge.tasks.sorting import SortingTask
+    from loopedge.tasks.task import Batch, Split
 
     drawn = SortingTask.batch
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopedge.data.countdown import CountdownTask, check_steps
-from loopedge.data.countdown_steps import combine, first_solution, random_steps
-from loopedge.data.metrics import IGNORED
-from loopedge.data.task import Array, task_from_dict
 from loopedge.errors import InputError
+from loopedge.tasks.countdown import CountdownTask, check_steps
+from loopedge.tasks.countdown_steps import combine, first_solution, random_steps
+from loopedge.tasks.metrics import IGNORED
+from loopedge.tasks.task import Array, task_from_dict
 
 TASK = CountdownTask(numbers=4, largest=10)
 OPERATIONS: list[Callable[[int, int], float]] = [

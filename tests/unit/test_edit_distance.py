@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopedge.data.edit_distance import (
+from loopedge.errors import InputError
+from loopedge.tasks.edit_distance import (
     BAR,
     FIRST_LETTER,
     PAD,
@@ -16,9 +17,8 @@ from loopedge.data.edit_distance import (
     draw_pairs,
     edit_distances,
 )
-from loopedge.data.metrics import IGNORED
-from loopedge.data.task import Array, task_from_dict
-from loopedge.errors import InputError
+from loopedge.tasks.metrics import IGNORED
+from loopedge.tasks.task import Array, task_from_dict
 
 STRINGS = st.lists(st.integers(0, 3), max_size=7)
 TASK = EditDistanceTask(length=12)

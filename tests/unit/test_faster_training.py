@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from loopedge.data.sorting import SortingTask
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.tasks.sorting import SortingTask
 from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.objective import Objective
 from loopedge.trainer.pipeline import TrainResult, train

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 import loopedge
-from loopedge.data.countdown import CountdownTask
-from loopedge.data.in_context import LinearInContextTask, TreeInContextTask
-from loopedge.data.lcs import LcsTask
-from loopedge.data.own import check_task
-from loopedge.data.sudoku import SudokuTask
-from loopedge.data.task import Task
 from loopedge.model.checkpoint import load_checkpoint
+from loopedge.tasks.countdown import CountdownTask
+from loopedge.tasks.in_context import LinearInContextTask, TreeInContextTask
+from loopedge.tasks.lcs import LcsTask
+from loopedge.tasks.own import check_task
+from loopedge.tasks.sudoku import SudokuTask
+from loopedge.tasks.task import Task
 from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.pipeline import TrainResult, train
 

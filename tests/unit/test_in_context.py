@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loopedge.data.in_context import (
+from loopedge.errors import InputError
+from loopedge.tasks.in_context import (
     InContextTask,
     LinearInContextTask,
     TreeInContextTask,
@@ -13,8 +14,7 @@ from loopedge.data.in_context import (
     predict_nearest,
     values_of_trees,
 )
-from loopedge.data.task import Array, task_from_dict
-from loopedge.errors import InputError
+from loopedge.tasks.task import Array, task_from_dict
 
 TASKS: dict[str, InContextTask] = {
     "linear": LinearInContextTask(dims=3, points=7),

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loopedge.data.confusion import confusion_metrics, confusion_tally
-from loopedge.data.labelled_series import LabelledSeriesTask
-from loopedge.data.metrics import IGNORED, total
-from loopedge.data.splits import split_series
-from loopedge.data.task import SPLITS, task_from_dict
 from loopedge.errors import InputError
+from loopedge.tasks.confusion import confusion_metrics, confusion_tally
+from loopedge.tasks.labelled_series import LabelledSeriesTask
+from loopedge.tasks.metrics import IGNORED, total
+from loopedge.tasks.splits import split_series
+from loopedge.tasks.task import SPLITS, task_from_dict
 
 
 def write(folder: Path, rows: Sequence[tuple[object, ...]], header: str = "x,kind") -> Path:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopedge.data.lcs import BAR, FIRST_LETTER, SEPARATOR, LcsTask, lcs_lengths
-from loopedge.data.metrics import IGNORED
-from loopedge.data.task import task_from_dict
 from loopedge.errors import InputError
+from loopedge.tasks.lcs import BAR, FIRST_LETTER, SEPARATOR, LcsTask, lcs_lengths
+from loopedge.tasks.metrics import IGNORED
+from loopedge.tasks.task import task_from_dict
 
 STRING = st.lists(st.integers(0, 2), min_size=5, max_size=5)
 TASK = LcsTask(length=8, letters=3)

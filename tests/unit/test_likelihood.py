@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loopedge.data import likelihood
-from loopedge.data.likelihood import (
+from loopedge.tasks import likelihood
+from loopedge.tasks.likelihood import (
     bigram_logits,
     bits_per_byte,
     negative_log_likelihood,
@@ -16,7 +16,7 @@ from loopedge.data.likelihood import (
     rows_at_once,
     unigram_logits,
 )
-from loopedge.data.metrics import IGNORED
+from loopedge.tasks.metrics import IGNORED
 
 
 @settings(deadline=None, max_examples=30)

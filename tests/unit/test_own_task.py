@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import loopedge
-from loopedge.data.own import check_task, load_task
-from loopedge.data.task import Batch, Split, Task
 from loopedge.errors import InputError
+from loopedge.tasks.own import check_task, load_task
+from loopedge.tasks.task import Batch, Split, Task
 
 PARITY = "examples.own_task:RunningParity"
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from loopedge.data import json_lines
-from loopedge.data.metrics import IGNORED
-from loopedge.data.pairs import PairsTask, split_of
-from loopedge.data.task import SPLITS, task_from_dict
 from loopedge.errors import InputError
+from loopedge.tasks.metrics import IGNORED
+from loopedge.tasks.pairs import PairsTask, split_of
+from loopedge.tasks.task import SPLITS, task_from_dict
 
 
 def write(path: Path, pairs: list[tuple[str, str]], *keys: str) -> Path:

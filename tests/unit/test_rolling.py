@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from loopedge.data.columns import Columns
-from loopedge.data.series import SeriesTask
-from loopedge.data.task import Batch, Split
 from loopedge.errors import InputError
 from loopedge.model.checkpoint import load_checkpoint
+from loopedge.tasks.series import SeriesTask
+from loopedge.tasks.task import Batch, Split
 from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.pipeline import train
 from loopedge.trainer.rolling import RollingResult, train_rolling

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopedge.data.columns import Columns
-from loopedge.data.season import find_season
-from loopedge.data.series import SeriesTask
-from loopedge.data.splits import rows_needed, split_bounds
-from loopedge.data.task import SPLITS, task_from_dict
 from loopedge.errors import InputError
+from loopedge.tasks.season import find_season
+from loopedge.tasks.series import SeriesTask
+from loopedge.tasks.splits import rows_needed, split_bounds
+from loopedge.tasks.task import SPLITS, task_from_dict
 
 SUNSPOTS = Path(__file__).parents[2] / "examples" / "data" / "sunspots.csv"
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopedge.data.columns import Columns
-from loopedge.data.metrics import total
-from loopedge.data.series import SeriesTask
-from loopedge.data.splits import Origin, split_bounds
-from loopedge.data.task import SPLITS, Batch, task_from_dict
 from loopedge.errors import InputError
+from loopedge.tasks.metrics import total
+from loopedge.tasks.series import SeriesTask
+from loopedge.tasks.splits import Origin, split_bounds
+from loopedge.tasks.task import SPLITS, Batch, task_from_dict
 
 
 def stacked(sizes: list[int]) -> Columns:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from loopedge.data.columns import Columns
-from loopedge.data.labelled_series import LabelledSeriesTask
-from loopedge.data.series import SeriesTask
-from loopedge.data.task import Task
 from loopedge.model.checkpoint import load_checkpoint
+from loopedge.tasks.labelled_series import LabelledSeriesTask
+from loopedge.tasks.series import SeriesTask
+from loopedge.tasks.task import Task
 from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.pipeline import train
 

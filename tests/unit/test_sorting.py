@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from loopedge.data.metrics import IGNORED
-from loopedge.data.sorting import SortingTask
-from loopedge.data.task import SPLITS, task_from_dict
 from loopedge.errors import InputError
+from loopedge.tasks.metrics import IGNORED
+from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.task import SPLITS, task_from_dict
 
 TASK = SortingTask(length=5, vocab=9)
 

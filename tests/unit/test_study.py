@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from loopedge.data.sorting import SortingTask
 from loopedge.errors import InputError
 from loopedge.report.charts import Line, axis_of, line_chart
 from loopedge.study.design import Cell, make_design
 from loopedge.study.statistics import MOST_SEEDS, STUDENT, interval_of, spread_of
 from loopedge.study.summary import Summary, summarise
 from loopedge.study.verdict import judge
+from loopedge.tasks.sorting import SortingTask
 
 TASK = SortingTask(length=4, vocab=6)
 MODEL, TRAIN = {"d_model": 16, "heads": 2}, {"steps": 4, "batch_size": 4}

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loopedge.data.metrics import IGNORED
-from loopedge.data.sudoku import SudokuTask, draw_symmetries
-from loopedge.data.sudoku_pool import Rules, count_solutions, fill_grids
-from loopedge.data.task import SPLITS, Array, Split, task_from_dict
 from loopedge.errors import InputError
+from loopedge.tasks.metrics import IGNORED
+from loopedge.tasks.sudoku import SudokuTask, draw_symmetries
+from loopedge.tasks.sudoku_pool import Rules, count_solutions, fill_grids
+from loopedge.tasks.task import SPLITS, Array, Split, task_from_dict
 
 TASKS = {
     "4x4": SudokuTask(box=2, blanks=10, puzzles=50),

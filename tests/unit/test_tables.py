@@ -226,7 +226,7 @@ def test_parquet_without_its_package_names_the_extra(
 
 MEASURE = """
 import resource, sys
-from loopedge.data.series import SeriesTask
+from loopedge.tasks.series import SeriesTask
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before = peak()
 task = SeriesTask.from_file(

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loopedge.data.task import SPLITS, task_from_dict
-from loopedge.data.text import TextTask
 from loopedge.errors import InputError
+from loopedge.tasks.task import SPLITS, task_from_dict
+from loopedge.tasks.text import TextTask
 
 TEXT = "".join(f"line {n}: the loop runs the block {n % 7} times. Größe €{n}\n" for n in range(400))
 
@@ -159,7 +159,7 @@ def test_both_parts_are_named_or_none(corpus: Path, given: str) -> None:
 
 PROGRAM = """
 import sys
-from loopedge.data.text import TextTask
+from loopedge.tasks.text import TextTask
 from loopedge.profiler.memory import read_memory, reset_peak
 
 TextTask.from_path(sys.argv[1], context=256).baselines("test", 64)

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from loopedge.data.columns import Columns
-from loopedge.data.edit_distance import EditDistanceTask
-from loopedge.data.series import SeriesTask
-from loopedge.data.sorting import SortingTask
-from loopedge.data.task import Batch, Split, Task, task_from_dict
 from loopedge.errors import DivergedError, InputError
 from loopedge.model.checkpoint import load, load_checkpoint
+from loopedge.tasks.edit_distance import EditDistanceTask
+from loopedge.tasks.series import SeriesTask
+from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.task import Batch, Split, Task, task_from_dict
 from loopedge.trainer.config import TrainConfig, make_model_config, make_train_config
 from loopedge.trainer.evaluation import evaluate
 from loopedge.trainer.objective import Objective, asked_of, inputs_of

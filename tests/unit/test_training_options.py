@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import loopedge
-from loopedge.data.sorting import SortingTask
-from loopedge.data.task import Batch, Split
 from loopedge.errors import InputError, InterruptedRunError, MissingExtraError
 from loopedge.model.checkpoint import load_checkpoint
 from loopedge.model.contract import Tensors, as_tuple, run_loops
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.task import Batch, Split
 from loopedge.trainer import logs
 from loopedge.trainer.average import WeightAverage
 from loopedge.trainer.config import make_model_config, make_train_config

@@ -1,7 +1,7 @@
 """The tasks on the command line: what each of them asks for, and the sizes that suit it.
 
 A task is a function that takes the task's own options, annotated for typer, and ``seed``, and
-returns a `loopedge.data.task.Task`. `task` registers it under its name; `loopedge train NAME` and every other
+returns a `loopedge.tasks.task.Task`. `task` registers it under its name; `loopedge train NAME` and every other
 command that works on tasks then has it, with the options that the command shares among all tasks.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loopedge.data.task import Task
+    from loopedge.tasks.task import Task
 
 __all__ = ["TaskCommand", "command_of", "options_of", "task", "tasks"]
 

@@ -7,7 +7,7 @@ import typer
 from loopedge_cli.tasks import task
 
 if TYPE_CHECKING:
-    from loopedge.data.task import Task
+    from loopedge.tasks.task import Task
 
 
 @task("task", steps=2000, batch_size=64)
@@ -23,6 +23,6 @@ def own(
     seed: int,
 ) -> "Task":
     """Train on a task of your own, a small Python class."""
-    from loopedge.data.own import load_task
+    from loopedge.tasks.own import load_task
 
     return load_task(source, seed=seed)

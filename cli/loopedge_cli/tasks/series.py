@@ -8,7 +8,7 @@ import typer
 from loopedge_cli.tasks import task
 
 if TYPE_CHECKING:
-    from loopedge.data.task import Task
+    from loopedge.tasks.task import Task
 
 
 @task("series")
@@ -64,9 +64,9 @@ def series(
     seed: int,
 ) -> "Task":
     """Forecast columns of a table, or tell the labels of its windows or series."""
-    from loopedge.data.labelled_series import LabelledSeriesTask
-    from loopedge.data.series import SeriesTask
     from loopedge.errors import InputError
+    from loopedge.tasks.labelled_series import LabelledSeriesTask
+    from loopedge.tasks.series import SeriesTask
 
     if classify is None:
         if not target or horizon is None:

@@ -8,7 +8,7 @@ import typer
 from loopedge_cli.tasks import task
 
 if TYPE_CHECKING:
-    from loopedge.data.task import Task
+    from loopedge.tasks.task import Task
 
 Tokenizer = Annotated[
     Path | None,
@@ -44,7 +44,7 @@ def text(
     seed: int,
 ) -> "Task":
     """Predict the next byte or token of a text."""
-    from loopedge.data.text import TextTask
+    from loopedge.tasks.text import TextTask
 
     return TextTask.from_path(
         data,
@@ -78,7 +78,7 @@ def pairs(
     seed: int,
 ) -> "Task":
     """Write a text from another: translate, convert, correct."""
-    from loopedge.data.pairs import PairsTask
+    from loopedge.tasks.pairs import PairsTask
 
     return PairsTask.from_jsonl(
         data,

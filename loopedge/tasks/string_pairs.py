@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from loopedge.data.metrics import IGNORED, Metrics, Tally, class_tally
-from loopedge.data.task import Array, Split, Task
+from loopedge.tasks.metrics import IGNORED, Metrics, Tally, class_tally
+from loopedge.tasks.task import Array, Split, Task
 
 __all__ = ["StringPairTask"]
 

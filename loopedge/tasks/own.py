@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.data.task import SPLITS, Array, Batch, Task
 from loopedge.errors import InputError, LoopedgeError
+from loopedge.tasks.task import SPLITS, Array, Batch, Task
 from loopedge.user_code import import_object, reason_of
 
 __all__ = ["check_task", "load_task"]
@@ -67,7 +67,7 @@ def check_task(task: Task) -> None:
         if not _equal(first, again):
             raise InputError(
                 f"{where} differs from call to call: it must depend on seed, split and step alone",
-                hint="loopedge.data.task.generator_of(self.seed, split, step)",
+                hint="loopedge.tasks.task.generator_of(self.seed, split, step)",
             )
         _check_inputs(first, fields, where)
         _check_targets(first, task, where)

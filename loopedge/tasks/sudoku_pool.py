@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loopedge.data.task import Array
+from loopedge.tasks.task import Array
 
 __all__ = ["Rules", "count_solutions", "dig_puzzles", "exclude", "fill_grids", "propagate"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loopedge.data.task import SPLITS, Array, Split
+from loopedge.tasks.task import SPLITS, Array, Split
 
 __all__ = ["Bounds", "Origin", "rows_needed", "split_bounds", "split_series"]
 

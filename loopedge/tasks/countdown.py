@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.data.countdown_steps import OPERATIONS, combine, first_solution, random_steps
-from loopedge.data.metrics import IGNORED, Metrics, Tally
-from loopedge.data.task import Array, Batch, Split, Task, generator_of
 from loopedge.errors import InputError
+from loopedge.tasks.countdown_steps import OPERATIONS, combine, first_solution, random_steps
+from loopedge.tasks.metrics import IGNORED, Metrics, Tally
+from loopedge.tasks.task import Array, Batch, Split, Task, generator_of
 
 __all__ = ["CountdownTask", "check_steps"]
 

@@ -10,14 +10,6 @@ from typing import Any
 import numpy as np
 
 from loopedge.data.json_lines import Pair, PairFormat, read_at, scan
-from loopedge.data.likelihood import (
-    negative_log_likelihood,
-    perplexity,
-    rows_at_once,
-    unigram_logits,
-)
-from loopedge.data.metrics import IGNORED, Metrics, Tally, class_metrics, class_tally, total
-from loopedge.data.task import SPLITS, Array, Batch, Split, Task, generator_of
 from loopedge.data.tokenizer import (
     MOST_LEARNED_BYTES,
     Tokenizer,
@@ -25,6 +17,14 @@ from loopedge.data.tokenizer import (
     described_tokenizer,
 )
 from loopedge.errors import InputError
+from loopedge.tasks.likelihood import (
+    negative_log_likelihood,
+    perplexity,
+    rows_at_once,
+    unigram_logits,
+)
+from loopedge.tasks.metrics import IGNORED, Metrics, Tally, class_metrics, class_tally, total
+from loopedge.tasks.task import SPLITS, Array, Batch, Split, Task, generator_of
 
 __all__ = ["Lines", "PairsTask", "split_of"]
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from loopedge.data.columns import Columns, Missing, fit_scaling, make_columns
-from loopedge.data.confusion import confusion_metrics, confusion_tally
-from loopedge.data.metrics import Metrics, Tally
-from loopedge.data.splits import split_bounds, split_series
 from loopedge.data.tables import Selection, read_table
-from loopedge.data.task import SPLITS, Array, Batch, Scaling, Split
-from loopedge.data.windows import WindowTask, check_sizes
 from loopedge.errors import InputError
+from loopedge.tasks.confusion import confusion_metrics, confusion_tally
+from loopedge.tasks.metrics import Metrics, Tally
+from loopedge.tasks.splits import split_bounds, split_series
+from loopedge.tasks.task import SPLITS, Array, Batch, Scaling, Split
+from loopedge.tasks.windows import WindowTask, check_sizes
 
 __all__ = ["LabelledSeriesTask", "sort_labels"]
 

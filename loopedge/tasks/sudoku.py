@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.data.metrics import IGNORED, Metrics
-from loopedge.data.sudoku_pool import Rules, dig_puzzles, exclude, propagate
-from loopedge.data.task import Array, Batch, Split, Task, generator_of
 from loopedge.errors import InputError
+from loopedge.tasks.metrics import IGNORED, Metrics
+from loopedge.tasks.sudoku_pool import Rules, dig_puzzles, exclude, propagate
+from loopedge.tasks.task import Array, Batch, Split, Task, generator_of
 
 __all__ = ["SudokuTask", "draw_symmetries"]
 

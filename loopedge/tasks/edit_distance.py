@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.data.string_pairs import StringPairTask
-from loopedge.data.task import Array, Batch, Split, generator_of
 from loopedge.errors import InputError
+from loopedge.tasks.string_pairs import StringPairTask
+from loopedge.tasks.task import Array, Batch, Split, generator_of
 
 __all__ = ["DELETE", "INSERT", "SUBSTITUTE", "EditDistanceTask", "draw_pairs", "edit_distances"]
 

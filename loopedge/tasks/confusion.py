@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from loopedge.data.metrics import IGNORED, Metrics, Tally
-from loopedge.data.task import Array
+from loopedge.tasks.metrics import IGNORED, Metrics, Tally
+from loopedge.tasks.task import Array
 
 __all__ = ["confusion_metrics", "confusion_tally"]
 

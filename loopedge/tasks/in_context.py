@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.data.metrics import Metrics, Tally, total
-from loopedge.data.task import Array, Batch, Scaling, Split, Task, generator_of
 from loopedge.errors import InputError
+from loopedge.tasks.metrics import Metrics, Tally, total
+from loopedge.tasks.task import Array, Batch, Scaling, Split, Task, generator_of
 
 __all__ = ["InContextTask", "LinearInContextTask", "TreeInContextTask", "values_of_trees"]
 

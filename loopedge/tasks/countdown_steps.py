@@ -8,7 +8,7 @@ import itertools
 
 import numpy as np
 
-from loopedge.data.task import Array
+from loopedge.tasks.task import Array
 
 __all__ = ["OPERATIONS", "combine", "first_solution", "random_steps"]
 

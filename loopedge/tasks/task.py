@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from loopedge.data.metrics import (
+from loopedge.arrays import Array
+from loopedge.data.split import SPLITS, Split
+from loopedge.errors import InputError
+from loopedge.tasks.metrics import (
     Metrics,
     Tally,
     class_metrics,
@@ -18,7 +20,6 @@ from loopedge.data.metrics import (
     value_metrics,
     value_tally,
 )
-from loopedge.errors import InputError
 
 __all__ = [
     "HOMES",
@@ -31,10 +32,6 @@ __all__ = [
     "generator_of",
     "task_from_dict",
 ]
-
-Array = npt.NDArray[Any]
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,17 +182,17 @@ class Task(abc.ABC):
 
 
 HOMES = {
-    "countdown": "loopedge.data.countdown:CountdownTask",
-    "edit-distance": "loopedge.data.edit_distance:EditDistanceTask",
-    "in-context-linear": "loopedge.data.in_context:LinearInContextTask",
-    "in-context-trees": "loopedge.data.in_context:TreeInContextTask",
-    "lcs": "loopedge.data.lcs:LcsTask",
-    "pairs": "loopedge.data.pairs:PairsTask",
-    "series": "loopedge.data.series:SeriesTask",
-    "series-labels": "loopedge.data.labelled_series:LabelledSeriesTask",
-    "sorting": "loopedge.data.sorting:SortingTask",
-    "sudoku": "loopedge.data.sudoku:SudokuTask",
-    "text": "loopedge.data.text:TextTask",
+    "countdown": "loopedge.tasks.countdown:CountdownTask",
+    "edit-distance": "loopedge.tasks.edit_distance:EditDistanceTask",
+    "in-context-linear": "loopedge.tasks.in_context:LinearInContextTask",
+    "in-context-trees": "loopedge.tasks.in_context:TreeInContextTask",
+    "lcs": "loopedge.tasks.lcs:LcsTask",
+    "pairs": "loopedge.tasks.pairs:PairsTask",
+    "series": "loopedge.tasks.series:SeriesTask",
+    "series-labels": "loopedge.tasks.labelled_series:LabelledSeriesTask",
+    "sorting": "loopedge.tasks.sorting:SortingTask",
+    "sudoku": "loopedge.tasks.sudoku:SudokuTask",
+    "text": "loopedge.tasks.text:TextTask",
 }
 """Where the tasks live that a description can name."""
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.data.metrics import IGNORED, Metrics
-from loopedge.data.task import Batch, Split, Task, generator_of
 from loopedge.errors import InputError
+from loopedge.tasks.metrics import IGNORED, Metrics
+from loopedge.tasks.task import Batch, Split, Task, generator_of
 
 __all__ = ["SortingTask"]
 

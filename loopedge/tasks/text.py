@@ -8,16 +8,6 @@ from typing import Any
 import numpy as np
 
 from loopedge.data.id_files import Ids, store_ids
-from loopedge.data.likelihood import (
-    bigram_logits,
-    bits_per_byte,
-    negative_log_likelihood,
-    perplexity,
-    rows_at_once,
-    unigram_logits,
-)
-from loopedge.data.metrics import Metrics, Tally, class_tally, total
-from loopedge.data.task import SPLITS, Array, Batch, Split, Task, generator_of
 from loopedge.data.text_files import Span, find_texts, read_pieces, split_texts, whole
 from loopedge.data.tokenizer import (
     BYTES,
@@ -27,6 +17,16 @@ from loopedge.data.tokenizer import (
     described_tokenizer,
 )
 from loopedge.errors import InputError
+from loopedge.tasks.likelihood import (
+    bigram_logits,
+    bits_per_byte,
+    negative_log_likelihood,
+    perplexity,
+    rows_at_once,
+    unigram_logits,
+)
+from loopedge.tasks.metrics import Metrics, Tally, class_tally, total
+from loopedge.tasks.task import SPLITS, Array, Batch, Split, Task, generator_of
 
 __all__ = ["TextTask"]
 

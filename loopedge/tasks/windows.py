@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from loopedge.data.columns import Columns, Missing
-from loopedge.data.task import Array, Batch, Scaling, Split, Task, generator_of
 from loopedge.errors import InputError
+from loopedge.tasks.task import Array, Batch, Scaling, Split, Task, generator_of
 
 __all__ = ["WindowTask", "check_sizes"]
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from loopedge.data.columns import Columns, Missing, carry_forward, fit_scaling, make_columns
-from loopedge.data.metrics import Metrics, Tally
-from loopedge.data.season import find_season
-from loopedge.data.splits import Origin, rows_needed, split_bounds
 from loopedge.data.tables import Selection, read_table
-from loopedge.data.task import SPLITS, Array, Batch, Scaling, Split
-from loopedge.data.windows import WindowTask, check_sizes
 from loopedge.errors import InputError
+from loopedge.tasks.metrics import Metrics, Tally
+from loopedge.tasks.season import find_season
+from loopedge.tasks.splits import Origin, rows_needed, split_bounds
+from loopedge.tasks.task import SPLITS, Array, Batch, Scaling, Split
+from loopedge.tasks.windows import WindowTask, check_sizes
 
 __all__ = ["SeriesTask"]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from loopedge.data.task import Array
+from loopedge.tasks.task import Array
 
 __all__ = ["find_season"]
 

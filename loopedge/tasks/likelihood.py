@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from loopedge.data.metrics import IGNORED
-from loopedge.data.task import Array
+from loopedge.tasks.metrics import IGNORED
+from loopedge.tasks.task import Array
 
 __all__ = [
     "bigram_logits",
