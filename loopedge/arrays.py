@@ -18,13 +18,18 @@ __all__ = ["Array", "check_arrays_target", "largest_errors", "read_arrays", "wri
 Array = npt.NDArray[Any]
 
 KINDS = ".npz, .npy or .csv"
+ROUNDINGS = 2 * float(np.finfo(np.float32).eps)
+"""Of one addition on either side, against the sum."""
 LARGEST_WHOLE = 2.0**53  # beyond it a float64 stands for several integers
 
 
-def largest_errors(given: Array, expected: Array) -> tuple[float, float]:
+def largest_errors(
+    given: Array, expected: Array, offset: Array | None = None
+) -> tuple[float, float]:
     """Return max |given - expected|, and that against max |expected|, over finite values.
 
-    Both are infinite where the shapes differ, where values that are no numbers differ, or where one is
+    With an offset that was added last, the second is against max |expected - offset|, and what
+    float32 rounds off in adding it is no error. Both are infinite where the shapes differ, where values that are no numbers differ, or where one is
     finite and the other is not.
     """
     if given.shape != expected.shape:
@@ -41,8 +46,13 @@ def largest_errors(given: Array, expected: Array) -> tuple[float, float]:
     wide = np.complex128 if expected.dtype.kind == "c" else np.float64
     difference = np.abs(given[finite].astype(wide) - expected[finite].astype(wide))
     absolute = float(difference.max(initial=0.0))
-    largest = float(np.abs(expected[finite].astype(wide)).max(initial=0.0))
-    return absolute, absolute / largest if largest > 0 else absolute
+    signal = expected.astype(wide) if offset is None else expected.astype(wide) - offset
+    largest = float(np.abs(signal[finite]).max(initial=0.0))
+    rounded = (
+        0.0 if offset is None else ROUNDINGS * float(np.abs(expected[finite]).max(initial=0.0))
+    )
+    counted = max(0.0, absolute - rounded)
+    return absolute, counted / largest if largest > 0 else counted
 
 
 def read_arrays(

@@ -12,6 +12,7 @@ from loopedge.errors import InputError
 from loopedge.graph.companions import read_companions
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import LOOPS_INPUT, read_metadata
+from loopedge.graph.offsets import output_offsets, without_offset
 from loopedge.graph.storage import open_in_float32
 from loopedge.quantizer.compare import longest_generated
 from loopedge.runtime import Session
@@ -120,13 +121,20 @@ class RelativeError:
     Args:
         batches: Inputs to run on.
         reference: The float model.
+        offsets: What it adds to its outputs last, by output: no part of the signal.
     """
 
     name = "relative-error"
     float_score: float | None = None
 
-    def __init__(self, batches: Iterable[Feeds], reference: Session) -> None:
+    def __init__(
+        self,
+        batches: Iterable[Feeds],
+        reference: Session,
+        offsets: Mapping[str, Array] | None = None,
+    ) -> None:
         self.batches = list(batches)
+        self._offsets = offsets or {}
         if not self.batches:
             raise InputError("the data holds no sample", hint="--data samples.npz")
         self._exact = [reference.run(feeds) for feeds in self.batches]
@@ -138,7 +146,7 @@ class RelativeError:
 
     def of(self, session: Session) -> tuple[float, float | None]:
         """Return the error of a model; there is no score."""
-        return relative_error(self._exact, map(session.run, self.batches)), None
+        return relative_error(self._exact, map(session.run, self.batches), self._offsets), None
 
     def noise(self, session: Session) -> float:
         """Return the error that rounding in float32 alone causes."""
@@ -172,6 +180,7 @@ def choose_loss(
             f"metric {metric!r} is not known, known are {', '.join(METRICS)}", hint="--metric task"
         )
     graph, reference = open_in_float32(model), Session(model, threads=threads)
+    offsets = output_offsets(graph)
     metadata = read_metadata(graph.metadata_props)
     described = metadata.task if metadata else {}
     if metric == "task" and not described:
@@ -192,9 +201,10 @@ def choose_loss(
     if task is not None and metric != "relative-error":
         return TaskDrop(task, reference)
     if data is None and task is None:
-        return RelativeError(map(_generated(graph), range(GENERATED_BATCHES)), reference)
+        generated = map(_generated(graph), range(GENERATED_BATCHES))
+        return RelativeError(generated, reference, offsets)
     held_out = Samples(data, graph, samples=samples, split="validation", artifact=model)
-    return RelativeError(held_out, reference)
+    return RelativeError(held_out, reference, offsets)
 
 
 def _generated(graph: ir.Model) -> Callable[[int], Feeds]:
@@ -208,12 +218,20 @@ def _generated(graph: ir.Model) -> Callable[[int], Feeds]:
     return make
 
 
-def relative_error(exact: Iterable[Outputs], given: Iterable[Outputs]) -> float:
-    """Return ||given - exact|| / ||exact|| over all outputs of all runs; infinity where it is none."""
+def relative_error(
+    exact: Iterable[Outputs], given: Iterable[Outputs], offsets: Mapping[str, Array] | None = None
+) -> float:
+    """Return ||given - exact|| / ||exact|| over all outputs of all runs; infinity where it is none.
+
+    Args:
+        exact: Outputs of the reference.
+        given: Outputs to judge.
+        offsets: By output, what is taken off ``exact`` before it is measured.
+    """
     signal = noise = 0.0
     for one, other in zip(exact, given, strict=True):
         for name, array in one.items():
-            signal += _power(array)
+            signal += _power(without_offset(array, (offsets or {}).get(name)))
             noise += _power(other[name] - array)
     if not np.isfinite(noise):
         return float("inf")

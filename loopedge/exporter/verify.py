@@ -27,6 +27,7 @@ from loopedge.exporter.exits import Halt
 from loopedge.exporter.reference import Reference, random_rows, shuffled_rows
 from loopedge.graph.artifact import open_artifact
 from loopedge.graph.metadata import ITERATIONS_OUTPUT
+from loopedge.graph.offsets import output_offsets
 from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.runtime import Session
 
@@ -78,7 +79,7 @@ def verify_artifact(
         loops: Iterations that run where a case names no count.
         mask_name: The input that says by 1 which positions are kept: outputs are compared there.
         halt: What ends the loop early, where something does.
-        tolerance: Largest allowed max |y - ref| / max |ref|.
+        tolerance: Largest allowed max |y - ref| / max |ref|, what the graph adds last taken off ref.
         prepare: Makes of each file the one that is loaded, in another format.
 
     Returns:
@@ -95,6 +96,7 @@ def verify_artifact(
         return named, Reference(model, inputs, rows, mask, halt)
 
     worst_abs = worst_rel = 0.0
+    offsets = output_offsets(open_artifact(path))
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".verify.") as folder:
         load = prepare or Path
         rows = {False: tables}
@@ -117,6 +119,7 @@ def verify_artifact(
                 named,
                 output_names,
                 mask_name,
+                offsets,
                 same_exits=math.isfinite(tolerance),
             )
             if not relative <= tolerance:
@@ -174,6 +177,7 @@ def _compare_case(
     named: Named,
     output_names: Sequence[str],
     mask_name: str | None,
+    offsets: Mapping[str, Array],
     *,
     same_exits: bool,
 ) -> tuple[float, float]:
@@ -201,13 +205,15 @@ def _compare_case(
         )
     mask = None if mask_name is None else named[mask_name]
     errors = [
-        _compare(given[name], want, mask, f"{name} ({case})")
+        _compare(given[name], want, mask, f"{name} ({case})", offsets.get(name))
         for name, want in zip(output_names, expected, strict=True)
     ]
     return max(error[0] for error in errors), max(error[1] for error in errors)
 
 
-def _compare(given: Array, expected: Array, mask: Tensor | None, where: str) -> tuple[float, float]:
+def _compare(
+    given: Array, expected: Array, mask: Tensor | None, where: str, offset: Array | None
+) -> tuple[float, float]:
     if given.shape != expected.shape:
         raise VerificationError(
             f"the exported graph gives shape {given.shape} at {where}, PyTorch {expected.shape}"
@@ -216,7 +222,7 @@ def _compare(given: Array, expected: Array, mask: Tensor | None, where: str) -> 
         kept = mask.numpy().astype(bool)
         if kept.any():  # a file is never passed unseen
             given, expected = given[kept], expected[kept]
-    errors = largest_errors(given, expected)
+    errors = largest_errors(given, expected, offset)
     if math.isinf(errors[0]):
         raise VerificationError(
             f"the exported graph gives values that are not finite at {where}, where PyTorch's are, or "

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError, VerificationError
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import read_metadata
+from loopedge.graph.offsets import output_offsets, without_offset
 from loopedge.graph.probe import probe, stack_probed, state_names
 from loopedge.graph.weights import (
     TABLE_PREFIX,
@@ -38,6 +39,8 @@ LONGEST = 64
 class Agreement:
     """Signal-to-quantization-noise ratios in dB, over all compared inputs.
 
+    What the graph adds to its outputs last, the mean of a series, is no signal.
+
     ``random_rows_db`` is measured with the timestep tables replaced by seeded random rows, in both
     models: the gates of an untrained stack are zero and would hide a wrong core. ``linears_db`` is
     what each linear of the core, by node name, gives in the first iteration, where no error has
@@ -57,10 +60,10 @@ class _Ratio:
     def __init__(self) -> None:
         self.signal = self.noise = 0.0
 
-    def add(self, reference: Array, given: Array) -> None:
-        exact = reference.astype(np.float64)
+    def add(self, reference: Array, given: Array, offset: Array | None = None) -> None:
+        exact = without_offset(reference, offset)
         self.signal += float(np.square(exact).sum())
-        self.noise += float(np.square(exact - given).sum())
+        self.noise += float(np.square(exact - without_offset(given, offset)).sum())
 
     @property
     def db(self) -> float:
@@ -161,11 +164,12 @@ def _ratios(
     outputs = _Ratio()
     per_row: dict[str, list[_Ratio]] = {name: [] for name in names}
     plain = [value.name or "" for value in reference.graph.outputs]
+    offsets = output_offsets(reference)
     for inputs in batches:
         exact, given = (session.run(inputs) for session in sessions)
         for name in plain:
             _check(name, exact[name], given[name])
-            outputs.add(exact[name], given[name])
+            outputs.add(exact[name], given[name], offsets.get(name))
         rows, given_rows = stack_probed(exact, names), stack_probed(given, names)
         for name, ratios in per_row.items():
             ratios += [_Ratio() for _ in range(len(rows[name]) - len(ratios))]

@@ -1,12 +1,14 @@
 """A task of the user's own, from ``package.module:Class``, tried out before it trains."""
 
 import inspect
+import json
 from typing import Any
 
 import numpy as np
 
 from loopedge.errors import InputError, LoopedgeError
-from loopedge.tasks.task import SPLITS, Array, Batch, Task
+from loopedge.tasks.metrics import IGNORED
+from loopedge.tasks.task import HOMES, SPLITS, Array, Batch, Task
 from loopedge.user_code import import_object, reason_of
 
 __all__ = ["check_task", "load_task"]
@@ -50,51 +52,76 @@ def load_task(source: str, *, seed: int = 0) -> Task:
 
 
 def check_task(task: Task) -> None:
-    """Draw a batch of each split, twice, and see that it fits what the task says of the model.
+    """Draw a batch of each split, twice, score it, and see that all fits what the task says.
 
     Raises:
-        InputError: A method fails, a shape or type does not fit, or a batch changes with time.
+        InputError: A method fails, a name, shape, type or class does not fit, or a batch changes with
+            time.
     """
+    _check_description(task)
     fields = _run(task, "model_fields")
     wanted = {"vocab_size", "features"} & {name for name in fields if fields[name] is not None}
     if len(wanted) != 1:
         raise InputError(f"{task.name}: model_fields must give one of vocab_size and features")
     for split in SPLITS:
         first, again = (_run(task, "batch", split, TRIED, 0) for _ in range(2))
-        if not isinstance(first, Batch):
-            raise InputError(f"{task.name}: batch gives {type(first).__name__}, not a Batch")
         where = f"{task.name}: batch of {split}"
+        _check_arrays(first, where)
         if not _equal(first, again):
             raise InputError(
                 f"{where} differs from call to call: it must depend on seed, split and step alone",
                 hint="loopedge.tasks.task.generator_of(self.seed, split, step)",
             )
         _check_inputs(first, fields, where)
-        _check_targets(first, task, where)
+        _check_targets(first, task, fields, where)
+        _check_score(first, task, fields)
+        if next(iter(_run(task, "evaluation", split, TRIED, TRIED)), None) is None:
+            raise InputError(f"{task.name}: evaluation of {split} gives no batch")
+
+
+def _check_description(task: Task) -> None:
+    """Check what the checkpoint remembers: a name of its own, and plain values."""
+    name = getattr(task, "name", None)
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{type(task).__name__} has no name", hint='name = "my-task"')
+    if name in HOMES:
+        raise InputError(
+            f"{name} is the name of a task of loopedge's own", hint="name it otherwise"
+        )
+    for setting in task.settings:
+        if not hasattr(task, setting):
+            raise InputError(f"{name}: settings names {setting}, which is no attribute of the task")
+    for method in ("describe", "companions"):
+        told = _run(task, method)
+        try:
+            json.dumps(told)
+        except TypeError as error:
+            raise InputError(
+                f"{name}: {method} holds more than plain values: {error}",
+                hint="settings must be numbers, texts, lists or dictionaries; int(value), str(path)",
+            ) from error
+
+
+def _check_arrays(batch: Any, where: str) -> None:
+    if not isinstance(batch, Batch):
+        raise InputError(f"{where} is {type(batch).__name__}, a Batch is needed")
+    for name in ("inputs", "targets", "attention_mask"):
+        value = getattr(batch, name)
+        if not isinstance(value, np.ndarray) and not (name == "attention_mask" and value is None):
+            raise InputError(f"{where}: {name} is {type(value).__name__}, an array is needed")
 
 
 def _check_inputs(batch: Batch, fields: dict[str, Any], where: str) -> None:
     vocab, features = fields.get("vocab_size"), fields.get("features")
-    inputs = batch.inputs
-    kind, shape = (
-        (np.int64, (TRIED, "sequence")) if vocab else (np.float32, (TRIED, "sequence", features))
-    )
-    fits = inputs.dtype == kind and inputs.ndim == len(shape) and len(inputs) == TRIED
-    if not fits or (features and inputs.shape[-1] != features):
-        raise InputError(
-            f"{where}: inputs are {inputs.dtype} {inputs.shape}, "
-            f"{np.dtype(kind)} ({', '.join(map(str, shape))}) is needed"
-        )
+    inputs, mask = batch.inputs, batch.attention_mask
+    length = inputs.shape[1] if inputs.ndim > 1 else 0
+    shape = (TRIED, length) if vocab else (TRIED, length, int(features or 0))
+    _check_array("inputs", inputs, np.int64 if vocab else np.float32, shape, where)
     if vocab and not ((inputs >= 0) & (inputs < vocab)).all():
-        raise InputError(
-            f"{where}: token {inputs.max() if inputs.max() >= vocab else inputs.min()}, "
-            f"allowed are 0 to {vocab - 1}"
-        )
-    mask = batch.attention_mask
-    if mask is not None and (mask.shape != inputs.shape[:2] or mask.dtype != np.int64):
-        raise InputError(
-            f"{where}: attention_mask is {mask.dtype} {mask.shape}, int64 {inputs.shape[:2]} is needed"
-        )
+        wrong = inputs.max() if inputs.max() >= vocab else inputs.min()
+        raise InputError(f"{where}: token {wrong}, allowed are 0 to {vocab - 1}")
+    if mask is not None:
+        _check_array("attention_mask", mask, np.int64, (TRIED, length), where)
     if (mask is not None) != bool(fields.get("padding", False)):
         raise InputError(
             f"{where}: {'has an' if mask is not None else 'has no'} attention_mask, "
@@ -102,13 +129,52 @@ def _check_inputs(batch: Batch, fields: dict[str, Any], where: str) -> None:
         )
 
 
-def _check_targets(batch: Batch, task: Task, where: str) -> None:
-    targets = batch.targets
-    wanted = np.int64 if task.kind == "classes" else np.float32
-    if targets.dtype != wanted or len(targets) != TRIED:
+def _check_targets(batch: Batch, task: Task, fields: dict[str, Any], where: str) -> None:
+    targets, outputs = batch.targets, _outputs(fields)
+    shape = _output_shape(batch, fields)
+    if task.kind == "values":
+        _check_array("targets", targets, np.float32, shape, where)
+        asked = ~np.isnan(targets)
+    else:
+        _check_array("targets", targets, np.int64, shape[:-1], where)
+        asked = targets != IGNORED
+        known = targets[asked]
+        if known.size and not ((known >= 0) & (known < outputs)).all():
+            wrong = known.max() if known.max() >= outputs else known.min()
+            raise InputError(f"{where}: class {wrong}, allowed are 0 to {outputs - 1}")
+    if not asked.any():
+        raise InputError(f"{where}: nothing is asked, all targets are left out")
+
+
+def _check_score(batch: Batch, task: Task, fields: dict[str, Any]) -> None:
+    """Score outputs of zeros, as an evaluation does."""
+    outputs = np.zeros(_output_shape(batch, fields), np.float32)
+    told = _run(task, "metrics", _run(task, "tally", outputs, batch.targets))
+    if task.metric not in told:
         raise InputError(
-            f"{where}: targets are {targets.dtype} {targets.shape}, "
-            f"{np.dtype(wanted)} of {TRIED} samples is needed for kind {task.kind!r}"
+            f"{task.name}: metrics gives {', '.join(told)}, metric says {task.metric!r}",
+            hint=f'metric = "{next(iter(told), "accuracy")}"',
+        )
+
+
+def _outputs(fields: dict[str, Any]) -> int:
+    return int(fields.get("outputs") or fields.get("vocab_size") or fields.get("features") or 0)
+
+
+def _output_shape(batch: Batch, fields: dict[str, Any]) -> tuple[int, ...]:
+    """Return the shape of a model's output on a batch."""
+    if fields.get("read", "all") == "all":
+        return (*batch.inputs.shape[:2], _outputs(fields))
+    horizon = fields.get("horizon")
+    return (TRIED, *([horizon] if horizon else []), _outputs(fields))
+
+
+def _check_array(
+    name: str, array: Array, kind: type[np.generic], shape: tuple[int, ...], where: str
+) -> None:
+    if array.dtype != kind or array.shape != shape or 0 in shape:
+        raise InputError(
+            f"{where}: {name} are {array.dtype} {array.shape}, {np.dtype(kind)} {shape} is needed"
         )
 
 

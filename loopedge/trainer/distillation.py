@@ -1,11 +1,13 @@
 """The teacher of a distillation: any model of loopedge that answers the same question."""
 
 from pathlib import Path
+from typing import Any
 
 from loopedge.errors import InputError
-from loopedge.model.checkpoint import load
+from loopedge.model.checkpoint import load_checkpoint, model_from
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.tasks.task import Task
 
 __all__ = ["load_teacher"]
 
@@ -13,7 +15,11 @@ SAME = ("vocab_size", "features", "head_outputs", "horizon", "read", "padding")
 """What teacher and student must have in common: the shapes of inputs and outputs."""
 
 
-def load_teacher(path: str | Path, student: LoopedConfig) -> LoopedTransformer:
+MEANING = ("name", "target", "targets", "covariates", "classes", "classify", "tokenizer")
+"""Entries of a task's description that say what inputs and outputs mean."""
+
+
+def load_teacher(path: str | Path, student: LoopedConfig, task: Task) -> LoopedTransformer:
     """Read a teacher, in evaluation mode.
 
     An untied stack of L layers is a model with ``layers`` L and ``loops`` 1.
@@ -21,11 +27,15 @@ def load_teacher(path: str | Path, student: LoopedConfig) -> LoopedTransformer:
     Args:
         path: Its ``model.pt``.
         student: Configuration of the model that is trained.
+        task: What it is trained on.
 
     Raises:
-        InputError: It cannot be read, or takes or gives something else than the student.
+        InputError: It cannot be read, takes or gives something else than the student, or was
+            trained on something else.
     """
-    teacher = load(path)
+    checkpoint = load_checkpoint(path)
+    teacher = model_from(checkpoint, path)
+    _check_task(checkpoint.get("task") or {}, task.describe(), path)
     for name in SAME:
         theirs, ours = getattr(teacher.config, name), getattr(student, name)
         if theirs != ours:
@@ -41,3 +51,14 @@ def load_teacher(path: str | Path, student: LoopedConfig) -> LoopedTransformer:
             hint="train the teacher on the same task",
         )
     return teacher.requires_grad_(False)
+
+
+def _check_task(theirs: dict[str, Any], ours: dict[str, Any], path: str | Path) -> None:
+    """Refuse a teacher whose inputs or outputs mean something else, if it says what they mean."""
+    for name in MEANING if theirs else ():
+        if theirs.get(name) != ours.get(name):
+            raise InputError(
+                f"the teacher {path} was trained with {name} {theirs.get(name)!r}, "
+                f"the student learns {ours.get(name)!r}",
+                hint="train the teacher on the same task",
+            )

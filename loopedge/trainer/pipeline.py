@@ -136,7 +136,9 @@ def _make_loop(
     torch.manual_seed(config.seed)
     model = LoopedTransformer(model_config)
     _store_scaling(model, task)
-    taught_by = None if teacher is None else load_teacher(teacher, model_config).to(world.device)
+    taught_by = None
+    if teacher is not None:
+        taught_by = load_teacher(teacher, model_config, task).to(world.device)
     settings = {
         "model": model_config.model_dump(),
         "train": config.model_dump(),

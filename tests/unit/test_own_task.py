@@ -18,11 +18,17 @@ class Small(Task):
     """Copies tokens; its parts can be spoiled."""
 
     name = "small"
-    spoil: str | None = None
+    odd = np.int64(3)
 
     def __init__(self, **spoiled: Any) -> None:
         self.spoiled = spoiled
         self.calls = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        spoiled = object.__getattribute__(self, "__dict__").get("spoiled", {})
+        if name in {"name", "kind", "metric", "settings", "evaluation"} and name in spoiled:
+            return spoiled[name]
+        return super().__getattribute__(name)
 
     def batch(self, split: Split, size: int, step: int) -> Any:
         self.calls += 1
@@ -63,23 +69,33 @@ def test_a_task_that_fits_is_taken() -> None:
     ("spoiled", "words"),
     [
         ({"fields": {"vocab_size": None}}, "must give one of vocab_size and features"),
-        ({"batch": [1, 2]}, "batch gives list, not a Batch"),
+        ({"name": ""}, "Small has no name"),
+        ({"name": "text"}, "text is the name of a task of loopedge's own"),
+        ({"settings": ("width",)}, "settings names width, which is no attribute"),
+        ({"settings": ("odd",)}, "describe holds more than plain values: .*int64"),
+        ({"batch": [1, 2]}, "batch of train is list, a Batch is needed"),
         ({"drifts": True}, "batch of train differs from call to call"),
-        (
-            {"inputs": np.zeros((4, 3), np.int32)},
-            r"inputs are int32 \(4, 3\), int64 \(4, sequence\)",
-        ),
+        ({"inputs": [1, 2]}, "inputs is list, an array is needed"),
+        ({"inputs": np.zeros((4, 3), np.int32)}, r"are int32 \(4, 3\), int64 \(4, 3\) is needed"),
         ({"inputs": np.full((4, 3), 9)}, "token 9, allowed are 0 to 4"),
         ({"inputs": np.full((4, 3), -1)}, "token -1, allowed are 0 to 4"),
-        ({"inputs": np.zeros((3, 3), np.int64)}, r"inputs are int64 \(3, 3\)"),
-        ({"targets": np.zeros((4, 3), np.float32)}, "targets are float32 .* int64 of 4 samples"),
+        ({"inputs": np.zeros((3, 3), np.int64)}, r"inputs are int64 \(3, 3\), int64 \(4, 3\)"),
+        ({"inputs": np.zeros(4, np.int64)}, r"inputs are int64 \(4,\)"),
+        ({"targets": np.zeros((4, 3), np.float32)}, r"targets are float32 .* int64 \(4, 3\) is"),
+        ({"targets": np.zeros((4, 2), np.int64)}, r"targets are int64 \(4, 2\), int64 \(4, 3\)"),
+        ({"targets": np.full((4, 3), 7)}, "class 7, allowed are 0 to 4"),
+        ({"targets": np.full((4, 3), -100)}, "nothing is asked"),
+        ({"kind": "values"}, r"targets are int64 \(4, 3\), float32 \(4, 3, 5\) is needed"),
+        ({"fields": {"read": "last"}}, r"targets are int64 \(4, 3\), int64 \(4,\) is needed"),
+        ({"metric": "f1"}, "metrics gives accuracy, sequence_accuracy, metric says 'f1'"),
+        ({"evaluation": lambda *given: iter(())}, "evaluation of train gives no batch"),
         ({"attention_mask": np.ones((4, 3), np.int64)}, "has an attention_mask"),
         ({"fields": {"padding": True}}, "has no attention_mask"),
         (
             {"attention_mask": np.ones((4, 2), np.int64), "fields": {"padding": True}},
-            r"attention_mask is int64 \(4, 2\), int64 \(4, 3\) is needed",
+            r"attention_mask are int64 \(4, 2\), int64 \(4, 3\) is needed",
         ),
-        ({"fields": {"vocab_size": None, "features": 2}}, r"float32 \(4, sequence, 2\) is needed"),
+        ({"fields": {"vocab_size": None, "features": 2}}, r"float32 \(4, 3, 2\) is needed"),
     ],
 )
 def test_what_does_not_fit_is_told(spoiled: dict[str, Any], words: str) -> None:

@@ -212,6 +212,15 @@ def test_a_student_learns_from_an_untied_teacher(tmp_path: Path) -> None:
     assert not (tmp_path / "o.pt").exists()
 
 
+def test_a_teacher_of_something_else_is_refused(tmp_path: Path) -> None:
+    class Reversed(SortingTask):
+        name = "reversing"
+
+    run(tmp_path / "teacher.pt", task=Reversed(length=4, vocab=6), steps=1)
+    with pytest.raises(InputError, match="trained with name 'reversing', the student learns 'sort"):
+        run(tmp_path / "m.pt", teacher=tmp_path / "teacher.pt")
+
+
 def test_another_teacher_is_another_run(tmp_path: Path) -> None:
     for seed in (0, 1):
         run(tmp_path / f"t{seed}.pt", model={"layers": 2, "loops": 1}, seed=seed, steps=1)
