@@ -1,7 +1,7 @@
 """Profile exported models: each in a fresh process, latencies measured in turns."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class ProfileResult:
 def profile(
     models: Sequence[str | Path],
     *,
-    untied: bool = False,
+    untied: bool | Collection[str | Path] = False,
     device: str = "cpu",
     memory: str | None = None,
     threads: int = 1,
@@ -107,7 +107,8 @@ def profile(
 
     Args:
         models: ``.onnx`` files.
-        untied: Also profile each model's untied twin, whose iterations have own weights.
+        untied: Also profile each model's untied twin, whose iterations have own weights; or those of
+            the models that are named.
         device: ``cpu`` or ``cuda``.
         memory: ``balanced``, ``low`` or ``mapped``; default: as each file says.
         threads: Threads inside an operator; each process is pinned to as many cores.
@@ -140,13 +141,14 @@ def profile(
             graph = open_artifact(model)
             metadata = read_metadata(graph.metadata_props)
             chosen = choose_profile(memory, metadata, model, device=device)
-            if untied:
+            twin = untied if isinstance(untied, bool) else model in untied
+            if twin:
                 refuse_prepared(metadata, model, "profile --untied")
             feeds = _feeds(
                 graph, input, batch=batch, sequence=sequence, loops=loops, seed=seed, path=model
             )
             subjects.append(_Subject.of(Path(model), graph, feeds, folder, chosen))
-            if untied:
+            if twin:
                 twins.append(_untied_subject(Path(model), graph, feeds, folder, chosen, loops))
         subjects += twins
         plan = Plan(

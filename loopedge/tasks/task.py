@@ -1,6 +1,7 @@
 """What a task is to training and calibration: batches, a score, and a description of itself."""
 
 import abc
+import hashlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ __all__ = [
     "generator_of",
     "task_from_dict",
 ]
+
+
+FINGERPRINTED = 64
+"""Samples of either split that tell data apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +147,15 @@ class Task(abc.ABC):
     def scaling(self) -> Scaling | None:
         """Return the scaling to store in the model; None: inputs and outputs are taken as they are."""
         return None
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of some samples, which tells this data from other data."""
+        digest = hashlib.sha256()
+        tested = next(iter(self.evaluation("test", FINGERPRINTED, FINGERPRINTED)), None)
+        for batch in (self.batch("train", FINGERPRINTED, 0), tested):
+            for array in () if batch is None else (batch.inputs, batch.targets):
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def companions(self) -> dict[str, str]:
         """Return texts that the exported model needs beside it, by file name suffix."""

@@ -143,6 +143,7 @@ def _make_loop(
         "model": model_config.model_dump(),
         "train": config.model_dump(),
         "task": task.describe(),
+        "data": {"sha256": task.fingerprint()},
         "teacher": {} if teacher is None else {"sha256": file_sha256(Path(teacher))},
     }
     objective = Objective(
