@@ -46,13 +46,15 @@ def line_chart(
     if plane is None:
         return ["<p>No run gave a value.</p>"]
     legend = [f'<li><i class="op{i}"></i>{escape(line.name)}</li>' for i, line in enumerate(lines)]
+    shown = level is not None and plane.low <= level[1] <= plane.high
     if level is not None:
-        legend.append(f'<li><i class="level"></i>{escape(level[0])} ({level[1]:.4g})</li>')
+        where = "" if shown else ", off the chart"
+        legend.append(f'<li><i class="level"></i>{escape(level[0])} ({level[1]:.4g}{where})</li>')
     return [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(f"{upward} against {across}")}">',
         *plane.axes(across),
-        *([] if level is None else plane.level(*level)),
+        *(plane.level(*level) if level is not None and shown else []),
         *(part for i, line in enumerate(lines) for part in plane.line(line, i, len(lines))),
         "</svg>",
         '<ul class="legend">',
@@ -70,6 +72,17 @@ class _Plane:
     high: float
     step: float
 
+    @property
+    def left(self) -> float:
+        """Room for the names of the values."""
+        longest = max(len(f"{value:.6g}") for value in self.ticks)
+        return max(LEFT, 20.0 + 8.0 * longest)
+
+    @property
+    def ticks(self) -> list[float]:
+        count = round((self.high - self.low) / self.step)
+        return [self.low + tick * self.step for tick in range(count + 1)]
+
     @classmethod
     def of(cls, lines: Sequence[Line], level: tuple[str, float] | None) -> "_Plane | None":
         """Return the plane that holds everything; None where there is nothing finite."""
@@ -79,7 +92,8 @@ class _Plane:
             for mean, spread in line.points.values()
             for sign in (-1, 1)
         ]
-        values += [] if level is None else [level[1]]
+        if level is not None and values and fits(level[1], values):
+            values.append(level[1])
         places = sorted({place for line in lines for place in line.points})
         if not places or not all(map(math.isfinite, values)):
             return None
@@ -87,23 +101,22 @@ class _Plane:
         return cls(places=places, low=low, high=high, step=step)
 
     def x_of(self, place: int) -> float:
-        inner = WIDTH - LEFT - RIGHT
-        return LEFT + inner * (self.places.index(place) + 0.5) / len(self.places)
+        inner = WIDTH - self.left - RIGHT
+        return self.left + inner * (self.places.index(place) + 0.5) / len(self.places)
 
     def y_of(self, value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (self.high - value) / (self.high - self.low)
 
     def axes(self, across: str) -> list[str]:
         """Draw the grid and the names of places and values."""
-        count = round((self.high - self.low) / self.step)
         parts = []
-        for value in (self.low + tick * self.step for tick in range(count + 1)):
+        for value in self.ticks:
             y = self.y_of(value)
             parts += [
-                _horizontal("grid", y) + "/>",
-                f'<text class="end" x="{LEFT - 8}" y="{y + 4:.1f}">{value:.6g}</text>',
+                self._horizontal("grid", y) + "/>",
+                f'<text class="end" x="{self.left - 8:.0f}" y="{y + 4:.1f}">{value:.6g}</text>',
             ]
-        middle = (LEFT + WIDTH - RIGHT) / 2
+        middle = (self.left + WIDTH - RIGHT) / 2
         return [
             *parts,
             *(
@@ -116,7 +129,10 @@ class _Plane:
     def level(self, name: str, value: float) -> list[str]:
         """Draw a horizontal line."""
         title = f"<title>{escape(name)}: {value:.4g}</title>"
-        return [f"{_horizontal('level', self.y_of(value))}>{title}</line>"]
+        return [f"{self._horizontal('level', self.y_of(value))}>{title}</line>"]
+
+    def _horizontal(self, name: str, y: float) -> str:
+        return f'<line class="{name}" x1="{self.left:.0f}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
 
     def line(self, line: Line, index: int, count: int) -> list[str]:
         """Draw a line, its points and their whiskers."""
@@ -138,8 +154,11 @@ class _Plane:
         return parts
 
 
-def _horizontal(name: str, y: float) -> str:
-    return f'<line class="{name}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
+def fits(level: float, values: Sequence[float]) -> bool:
+    """Tell whether a level is near enough to the values not to squeeze them into a line."""
+    low, high = min(values), max(values)
+    room = max(high - low, 0.02 * abs(high))
+    return math.isfinite(level) and low - 3 * room <= level <= high + 3 * room
 
 
 def axis_of(low: float, high: float) -> tuple[float, float, float]:

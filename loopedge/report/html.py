@@ -1,12 +1,11 @@
 """The profile as one self-contained HTML file: no script, no network, light and dark."""
 
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
 from loopedge.files import write_text_atomic
+from loopedge.invocation import command_text
 from loopedge.profiler.pipeline import ProfileResult, Run
 from loopedge.report.page import facts, render_page, table
 from loopedge.report.tables import SHOWN_OPERATORS
@@ -37,13 +36,8 @@ def write_profile_html(
     Raises:
         InputError: The target exists or cannot be written.
     """
-    page = _page(result, _command_text(sys.argv if command is None else command))
+    page = _page(result, command_text(command))
     write_text_atomic(Path(path), page, force=force)
-
-
-def _command_text(command: Sequence[str]) -> str:
-    program, *rest = command or ["loopedge"]
-    return shlex.join([Path(program).name, *rest])
 
 
 def _page(result: ProfileResult, command: str) -> str:

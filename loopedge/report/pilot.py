@@ -14,6 +14,7 @@ from loopedge.report.charts import Line, line_chart
 from loopedge.report.page import facts, render_page, table
 from loopedge.study.pipeline import PilotResult
 from loopedge.study.statistics import Interval
+from loopedge.study.summary import Summary
 from loopedge.study.verdict import spread_text
 from loopedge.units import ratio_text, size_text, time_text
 
@@ -29,7 +30,7 @@ def pilot_table(result: PilotResult) -> RenderableType:
     for row in result.summary:
         float_cost = row.cost.get("float")
         shown.add_row(
-            row.arm,
+            _marked(row, result),
             str(row.loops),
             spread_text(row.quality),
             spread_text(row.int8_quality),
@@ -56,6 +57,7 @@ def write_pilot_html(result: PilotResult, path: str | Path, *, force: bool = Fal
         InputError: The target exists or cannot be written.
     """
     body = [
+        *_arms(result),
         *_quality_chart(result),
         *_quality_table(result),
         *_cost(result),
@@ -68,8 +70,26 @@ def write_pilot_html(result: PilotResult, path: str | Path, *, force: bool = Fal
 
 
 _QUALITY = (
-    "arm", "loops", "quality", "int8", "against fewest loops", "against looped", "against best",
+    "arm", "loops", "quality", "int8", "against fewest loops", "against looped", "against constant", "against baseline",
 )  # fmt: skip
+
+
+ARM_TEXTS = {
+    "looped": "one block applied again and again, every time alike",
+    "constant": "the same, with learned gates that are equal in every iteration: the fair control",
+    "timestep": "the same, with gates that differ by iteration (timestep encoding)",
+    "untied": "as many blocks as loops, each with weights of its own",
+}
+
+
+def _arms(result: PilotResult) -> list[str]:
+    """Say what is compared."""
+    parts = [f"<b>{escape(arm)}</b>: {escape(ARM_TEXTS[arm])}" for arm in result.design["arms"]]
+    notes = [f"<p>{escape(note)}</p>" for note in result.notes]
+    return [
+        *notes,
+        f'<p class="note">{"; ".join(parts)}. More loops: more depth, same weights.</p>',
+    ]
 
 
 def _quality_chart(result: PilotResult) -> list[str]:
@@ -92,8 +112,8 @@ def _quality_chart(result: PilotResult) -> list[str]:
     return [
         "<h2>Quality</h2>",
         "<figure>",
-        f"<figcaption><b>{result.metric}</b> on the test split, {better} is better; mean over "
-        f"{result.design['seeds']} seeds, whiskers of one standard deviation</figcaption>",
+        f"<figcaption><b>{escape(result.metric)}</b> on the test split, {better} is better; mean over the "
+        "seeds, whiskers of one standard deviation</figcaption>",
         *line_chart(lines, across="loops", upward=result.metric, level=level),
         "</figure>",
     ]
@@ -102,13 +122,14 @@ def _quality_chart(result: PilotResult) -> list[str]:
 def _quality_table(result: PilotResult) -> list[str]:
     rows = [
         (
-            row.arm,
+            _marked(row, result),
             str(row.loops),
             spread_text(row.quality),
             spread_text(row.int8_quality),
             _interval(row.against_fewest),
             _interval(row.against_looped),
-            _interval(row.against_best),
+            _interval(row.against_constant),
+            _interval(row.against_baseline),
         )
         for row in result.summary
     ]
@@ -141,7 +162,9 @@ def _cost(result: PilotResult) -> list[str]:
         '<p class="note">One model of each arm and loop count was measured, for cost does not depend on the '
         "values of the weights: each in a process of its own, in turns, on "
         f"{result.profile['threads']} thread, batch {result.profile['batch']}. Memory is the growth over "
-        "the imported runtime. The untied twin has weights of its own for each iteration.</p>",
+        "the imported runtime: anonymous is what stays after loading, peak the most it ever took; p50 is the "
+        "median time of a sample, time its ratio to the first row. The untied twin has weights of its own "
+        "for each iteration.</p>",
     ]
 
 
@@ -180,7 +203,10 @@ def _how(result: PilotResult) -> list[str]:
     }
     pairs = [
         ("task", ", ".join(f"{key} {value}" for key, value in told.items())),
-        ("split", ", ".join(f"{k} {v}" for k, v in task.get("rows", {}).items()) or "by the task"),
+        (
+            "split",
+            ", ".join(f"{k} {v}" for k, v in (task.get("rows") or {}).items()) or "by the task",
+        ),
         ("model", _options(design["model"])),
         ("training", _options(design["train"])),
         ("seeds", f"{design['seeds']}, from {design['first_seed']} on"),
@@ -206,6 +232,12 @@ def _cost_cells(cost: dict[str, Any] | None) -> list[str]:
         time_text(cost["latency_ms"]["p50"]),
         ratio_text(cost["time_ratio"]),
     ]
+
+
+def _marked(row: Summary, result: PilotResult) -> str:
+    """Return the name of an arm, marked where it is recommended at this loop count."""
+    chosen = {"arm": row.arm, "loops": row.loops} == result.verdict.recommended
+    return f"{row.arm} (recommended)" if chosen else row.arm
 
 
 def _interval(change: Interval | None) -> str:

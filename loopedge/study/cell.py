@@ -1,6 +1,7 @@
 """One run of a pilot: train, export, quantize, and judge the model on the test split."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,16 @@ def cell_path(folder: Path, cell: Cell) -> Path:
     return folder / "runs" / cell.name / "cell.json"
 
 
-def read_cell(folder: Path, cell: Cell) -> dict[str, Any] | None:
-    """Return the result of a finished run; None where it is not finished."""
+def read_cell(folder: Path, cell: Cell, *, failed: bool = False) -> dict[str, Any] | None:
+    """Return the result of a finished run; None where it is not finished.
+
+    A run that failed is not finished, unless ``failed`` ones are asked for too.
+    """
     path = cell_path(folder, cell)
     if not path.exists():
         return None
     told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return told
+    return told if failed or told["status"] != "failed" else None
 
 
 def run_cell(
@@ -52,7 +56,7 @@ def run_cell(
         cell: The run.
         folder: Of the pilot.
         quantize: As `Quantize`.
-        threads: Of the training.
+        threads: Of the training; default: PyTorch's choice.
 
     Returns:
         What stands in ``cell.json``. ``status`` is ``done``, ``diverged``, or ``failed`` with
@@ -63,12 +67,7 @@ def run_cell(
     """
     path = cell_path(folder, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
-    told: dict[str, Any] = {
-        "name": cell.name,
-        "arm": cell.arm,
-        "loops": cell.loops,
-        "seed": cell.seed,
-    }
+    told = cell.to_json()
     model = path.with_name("model.pt")
     try:
         trained = train(
@@ -77,12 +76,15 @@ def run_cell(
             design.train_config(cell),
             model,
             threads=threads,
+            device=design.device,
             resume=state_path(model).exists() and not model.exists(),
             force=True,
         )
         told |= _trained(trained) | {"stability": trained.stability}
-        told |= _deployed(task, model, quantize, design)
-        told["status"] = "done"
+        if math.isfinite(trained.test[task.metric]):
+            told |= {"status": "done"} | _deployed(task, model, quantize, design)
+        else:
+            told |= {"status": "diverged", "reason": f"{task.metric} is not finite"}
     except InterruptedRunError:
         raise
     except DivergedError as error:

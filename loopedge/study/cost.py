@@ -37,10 +37,11 @@ def measure_cost(
     costs: Costs = {key: {} for key in first}
     if not places:
         return costs, {}
-    runs = profile([path for _, _, path in places]).runs
-    for (key, kind, _), run in zip(places, runs, strict=True):
+    twins = {key: first[key]["float"] for key in _with_twin(design, first)}
+    runs = profile([path for _, _, path in places], untied=list(twins.values())).runs
+    for (key, kind, _), run in zip(places, runs, strict=False):
         costs[key][kind] = _figures(run)
-    for key, run in _untied_twins(design, first).items():
+    for key, run in zip(twins, runs[len(places) :], strict=True):
         costs[key]["untied"] = _figures(run)
     return costs, {
         "models": [path.relative_to(folder).as_posix() for _, _, path in places],
@@ -53,29 +54,26 @@ def measure_cost(
 def _first_models(
     design: Design, cells: list[dict[str, Any]], folder: Path
 ) -> dict[tuple[str, int], dict[str, Path]]:
-    """Return the float and int8 files of the first seed that was done, by arm and loop count."""
+    """Return the float and int8 files of the first seeds that have them, by arm and loop count."""
     found: dict[tuple[str, int], dict[str, Path]] = {}
     for told in cells:
-        key = (told["arm"], told["loops"])
-        if told["status"] != "done" or key in found:
-            continue
-        run = cell_path(folder, Cell(arm=key[0], loops=key[1], seed=told["seed"])).parent
-        found[key] = {"float": run / "model.onnx"}
-        if told["int8"] is not None:
-            found[key]["int8"] = run / "model.int8.onnx"
-    return {(a, r): found[a, r] for a in design.arms for r in design.loops if (a, r) in found}
+        kinds = found.setdefault((told["arm"], told["loops"]), {})
+        cell = Cell(arm=told["arm"], loops=told["loops"], seed=told["seed"])
+        if told["status"] == "done":
+            run = cell_path(folder, cell).parent
+            kinds.setdefault("float", run / "model.onnx")
+            if told["int8"] is not None:
+                kinds.setdefault("int8", run / "model.int8.onnx")
+    order = [(arm, loops) for arm in design.arms for loops in design.loops]
+    return {key: found[key] for key in order if found.get(key)}
 
 
-def _untied_twins(
+def _with_twin(
     design: Design, first: dict[tuple[str, int], dict[str, Path]]
-) -> dict[tuple[str, int], Run]:
-    """Profile the twins whose iterations have weights of their own, of the last looped arm."""
-    arms = [arm for arm in design.arms if arm != "untied"]
-    keys = [key for key in first if arms and key[0] == arms[-1] and key[1] > 1]
-    if not keys:
-        return {}
-    runs = profile([first[key]["float"] for key in keys], untied=True).runs
-    return dict(zip(keys, runs[len(keys) :], strict=True))
+) -> list[tuple[str, int]]:
+    """Return whose twins are profiled: those of the last looped arm, past one loop."""
+    arm = [arm for arm in design.arms if arm != "untied"][-1]
+    return [key for key in first if key[0] == arm and key[1] > 1]
 
 
 def _figures(run: Run) -> dict[str, Any]:

@@ -35,6 +35,10 @@ class Cell:
         """Name of its folder."""
         return f"{self.arm}-r{self.loops}-s{self.seed}"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"name": self.name, "arm": self.arm, "loops": self.loops, "seed": self.seed}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Design:
@@ -47,6 +51,7 @@ class Design:
         first_seed: The first one.
         model: Fields of `LoopedConfig`, the same for all.
         train: Options of `TrainConfig`, the same for all.
+        device: Where the models are trained.
     """
 
     arms: tuple[str, ...]
@@ -55,6 +60,7 @@ class Design:
     first_seed: int
     model: dict[str, Any]
     train: dict[str, Any]
+    device: str = "cpu"
 
     @property
     def cells(self) -> list[Cell]:
@@ -64,6 +70,7 @@ class Design:
             for seed in range(self.first_seed, self.first_seed + self.seeds)
             for loops in self.loops
             for arm in self.arms
+            if arm != "untied" or loops > 1  # one untied layer is the looped model again
         ]
 
     def model_config(self, task: Task, cell: Cell) -> LoopedConfig:
@@ -94,6 +101,7 @@ class Design:
             "first_seed": self.first_seed,
             "model": self.model,
             "train": self.train,
+            "device": self.device,
         }
 
 
@@ -106,6 +114,7 @@ def make_design(
     first_seed: int = 0,
     model: dict[str, Any],
     train: dict[str, Any],
+    device: str = "cpu",
 ) -> Design:
     """Return a design all of whose models and runs can be built.
 
@@ -115,6 +124,10 @@ def make_design(
     for arm in arms:
         if arm not in ARMS:
             raise InputError(f"arm {arm!r} is not known", hint=f"--arms {','.join(ARMS)}")
+    if arms and not set(arms) - {"untied"}:
+        raise InputError(
+            "arms untied: there is no looped model to compare with", hint="--arms looped,untied"
+        )
     if not arms or len(set(arms)) != len(arms):
         raise InputError(f"arms {','.join(arms) or 'none'}: each must be named once")
     if not loops or min(loops) < 1 or len(set(loops)) != len(loops):
@@ -131,6 +144,7 @@ def make_design(
         first_seed=first_seed,
         model=model,
         train=train,
+        device=device,
     )
     if len(design.cells) > MOST_CELLS:
         raise InputError(f"the pilot has {len(design.cells)} runs, at most {MOST_CELLS} are made")

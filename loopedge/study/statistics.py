@@ -2,11 +2,11 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["MOST_SEEDS", "Interval", "Spread", "interval_of", "spread_of"]
+__all__ = ["MOST_SEEDS", "Interval", "Spread", "interval_of", "paired", "spread_of"]
 
 STUDENT = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
@@ -54,6 +54,11 @@ def spread_of(values: Sequence[float]) -> Spread | None:
         return None
     sd = statistics.stdev(finite) if len(finite) > 1 else None
     return Spread(mean=statistics.fmean(finite), sd=sd, values=finite)
+
+
+def paired(mine: Mapping[int, float], other: Mapping[int, float]) -> Interval | None:
+    """Return the mean of ``mine - other`` over the seeds that both have, and its interval."""
+    return interval_of([mine[seed] - other[seed] for seed in sorted(mine) if seed in other])
 
 
 def interval_of(differences: Sequence[float]) -> Interval | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ KEYS = {
     "design",
     "metric",
     "higher_is_better",
-    "baselines",
+    "notes",
     "verdict",
     "summary",
     "cells",
@@ -62,7 +63,7 @@ def test_every_run_is_trained_exported_quantized_judged_and_told(cli: Cli, tmp_p
     assert {"model.pt", "model.onnx", "model.int8.onnx", "model.metrics.jsonl", "cell.json"} == {
         path.name for path in run.iterdir()
     }
-    assert "No verdict: at least 3 finished seeds" in found["verdict"]["headline"]
+    assert "No verdict: at least 3 seeds" in found["verdict"]["headline"]
     assert "run 8 of 8: timestep-r2-s1: accuracy" in told.err
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
@@ -75,9 +76,13 @@ def test_every_run_is_trained_exported_quantized_judged_and_told(cli: Cli, tmp_p
     assert again.code == 0, again.err
     assert "7 of 8 runs are kept" in again.err
     assert "run 8 of 8: looped-r2-s0" in again.err
-    other = cli("pilot", *TASK, *SMALL, *words, "--resume", "--seeds", 3)
+    other = cli("pilot", *TASK, *SMALL, *words, "--resume", "--lr", 0.1)
     assert other.code == 2
-    assert "holds another pilot: design.seeds was 2 and is 3" in other.err
+    assert "holds another pilot: design.train was" in other.err
+    more = cli("pilot", *TASK, *SMALL, *words, "--resume", "--seeds", 3, "--json")
+    assert more.code == 0, more.err
+    assert "8 of 12 runs are kept" in more.err
+    assert [row["runs"] for row in more.json()["summary"]] == [3, 3, 3, 3]
 
 
 @pytest.mark.slow
@@ -91,7 +96,9 @@ def test_diverged_runs_are_counted_and_the_pilot_goes_on(cli: Cli, tmp_path: Pat
     assert cell["status"] == "diverged"
     assert "training diverged at step" in cell["reason"]
     assert found["summary"][0]["diverged"] == 1
-    assert found["verdict"]["headline"] == "No run was finished: there is nothing to compare."
+    assert found["verdict"]["headline"] == (
+        "No run of a looped model was finished: there is nothing to compare."
+    )
     assert "diverged" in (tmp_path / "p" / "report.html").read_text(encoding="utf-8")
 
 
@@ -107,6 +114,33 @@ def test_runs_at_the_same_time_give_the_same_models(cli: Cli, tmp_path: Path) ->
             for name in ("one", "two")
         )
         assert one == two
+
+
+@pytest.mark.slow
+def test_several_series_with_short_histories_are_told_to_the_end(cli: Cli, tmp_path: Path) -> None:
+    data = tmp_path / "groups.csv"
+    rows = [f"{g},{t},{math.sin(t / 3):.4f}" for g in "ab" for t in range(60)]
+    data.write_text("\n".join(["g,t,y", *rows, "c,0,1.0"]) + "\n")
+    series = ("series", data, "--target", "y", "--group", "g", "--time", "t", "--context", 6)
+    words = (*series, "--min-context", 3, "--horizon", 2, *SMALL, "--loops", "1", "--seeds", 1)
+    told = cli("pilot", *words, "--arms", "looped", "-o", tmp_path / "p")
+    assert told.code == 0, told.err
+    assert "note: 1 of 3 series are too short" in told.err
+    assert "1 of 3 series are too short" in (tmp_path / "p" / "report.html").read_text("utf-8")
+    data.write_text(data.read_text().replace("0.0000", "5.0000"))
+    other = cli("pilot", *words, "--arms", "looped", "-o", tmp_path / "p", "--resume")
+    assert other.code == 2
+    assert "holds another pilot" in other.err
+
+
+def test_a_report_that_stands_elsewhere_is_not_written_over(cli: Cli, tmp_path: Path) -> None:
+    page = tmp_path / "precious.html"
+    page.write_text("precious")
+    told = cli("pilot", *TASK, *SMALL, "-o", tmp_path / "p", "--html", page)
+    assert told.code == 2
+    assert "exists already" in told.err
+    assert page.read_text() == "precious"
+    assert not (tmp_path / "p").exists()
 
 
 @pytest.mark.parametrize(

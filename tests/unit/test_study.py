@@ -9,13 +9,13 @@ from loopedge.errors import InputError
 from loopedge.report.charts import Line, axis_of, line_chart
 from loopedge.study.design import Cell, make_design
 from loopedge.study.statistics import MOST_SEEDS, STUDENT, interval_of, spread_of
-from loopedge.study.summary import Summary, summarise
+from loopedge.study.summary import Summary, baseline_values, summarise
 from loopedge.study.verdict import judge
 from loopedge.tasks.sorting import SortingTask
 
 TASK = SortingTask(length=4, vocab=6)
 MODEL, TRAIN = {"d_model": 16, "heads": 2}, {"steps": 4, "batch_size": 4}
-ERRORS = {"naive": {"rmse": 10.0}}
+ERRORS = ("naive", dict.fromkeys(range(9), 10.0))
 
 
 def student_density(t: float, degrees: int) -> float:
@@ -75,6 +75,7 @@ def cells_of(values: dict[tuple[str, int], list[float | None]], metric: str = "r
                 told |= {
                     "status": "done",
                     "test": {metric: score},
+                    "validation": {metric: score},
                     "int8": {metric: score},
                     "int8_reason": None,
                     "parameters": 100 * (loops if arm == "untied" else 1),
@@ -96,7 +97,8 @@ def rows_of(
         model=MODEL,
         train=TRAIN,
     )
-    return summarise(design, cells_of(values), {}, "rmse", higher_is_better=higher_is_better)
+    baseline = dict.fromkeys(range(9), 0.3 if higher_is_better else 10.0)
+    return summarise(design, cells_of(values), {}, "rmse", baseline)
 
 
 def test_more_loops_and_the_encoding_that_help_are_recommended() -> None:
@@ -112,7 +114,7 @@ def test_more_loops_and_the_encoding_that_help_are_recommended() -> None:
     assert verdict.headline.startswith("The baseline naive (10) is beaten: timestep with 8 loops")
     assert verdict.recommended == {"arm": "timestep", "loops": 8}
     told = " ".join(verdict.sentences)
-    assert "More loops helped: rmse 5 ± 0.1 at 8 loops against 9 ± 0.1 at 1" in told
+    assert "More loops helped: rmse 5 ± 0.1 at 8 loops against 9 ± 0.1 at 1 loop" in told
     assert "Timestep encoding helped against the plain loop at 8 loops (difference -2," in told
     assert "None of 12 runs diverged." in told
 
@@ -135,9 +137,7 @@ def test_the_cheapest_that_is_not_worse_is_recommended() -> None:
 def test_a_baseline_that_wins_is_told_first_and_nothing_is_recommended() -> None:
     rows = rows_of({("looped", 1): [12.0, 12.1, 12.2], ("looped", 4): [11.0, 11.1, 11.2]})
     verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
-    assert verdict.headline.startswith(
-        "No model beats the baseline naive (10): looped with 4 loops"
-    )
+    assert verdict.headline.startswith("The baseline naive (10) is not beaten: looped with 4 loops")
     assert verdict.recommended is None
     noisy = rows_of({("looped", 1): [9.0, 7.0, 13.0]})
     told = judge(noisy, ERRORS, "rmse", higher_is_better=False)
@@ -150,11 +150,9 @@ def test_where_more_is_better_the_signs_turn() -> None:
         ("looped", 1): [0.5, 0.51, 0.52],
         ("looped", 4): [0.4, 0.41, 0.42],
     }
-    baselines = {"most_frequent": {"rmse": 0.3}, "random": {"rmse": 0.1}}
-    verdict = judge(
-        rows_of(values, higher_is_better=True), baselines, "rmse", higher_is_better=True
-    )
-    assert verdict.baseline == {"name": "most_frequent", "value": 0.3}
+    baseline = ("most_frequent", dict.fromkeys(range(3), 0.3))
+    verdict = judge(rows_of(values, higher_is_better=True), baseline, "rmse", higher_is_better=True)
+    assert verdict.baseline == {"name": "most_frequent", "value": pytest.approx(0.3)}
     assert verdict.recommended == {"arm": "looped", "loops": 1}
     assert any(s.startswith("More loops made it worse") for s in verdict.sentences)
 
@@ -162,7 +160,7 @@ def test_where_more_is_better_the_signs_turn() -> None:
 def test_few_seeds_give_no_verdict() -> None:
     rows = rows_of({("looped", 1): [9.0, 9.1], ("looped", 8): [5.0, 5.1]})
     verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
-    assert "No verdict: at least 3 finished seeds are needed" in verdict.headline
+    assert "No verdict: at least 3 seeds are needed" in verdict.headline
     assert verdict.recommended is None
     assert any("no verdict on fewer than 3 seeds" in s for s in verdict.sentences)
 
@@ -172,8 +170,8 @@ def test_diverged_runs_are_counted_and_left_out() -> None:
     verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
     assert any("2 of 6 runs diverged: timestep with 1 loop 2." in s for s in verdict.sentences)
     lost = rows_of({("looped", 1): [None, None, None]})
-    told = judge(lost, {}, "rmse", higher_is_better=False)
-    assert told.headline == "No run was finished: there is nothing to compare."
+    told = judge(lost, None, "rmse", higher_is_better=False)
+    assert told.headline == "No run of a looped model was finished: there is nothing to compare."
     assert told.recommended is None
 
 
@@ -191,12 +189,72 @@ def test_the_untied_stack_is_told_and_never_recommended() -> None:
     assert any("4 untied layers reach rmse 1 ± 0.1 with 4.0 times" in s for s in verdict.sentences)
 
 
+def test_the_encoding_is_held_against_its_fair_control_first() -> None:
+    rows = rows_of(
+        {
+            ("looped", 2): [5.0, 5.1, 5.2],
+            ("constant", 2): [7.0, 7.1, 7.2],
+            ("timestep", 2): [6.0, 6.1, 6.2],
+        }
+    )
+    told = judge(rows, ERRORS, "rmse", higher_is_better=False).sentences
+    assert any(s.startswith("Timestep encoding helped against constant gates") for s in told)
+    assert any(s.startswith("Timestep encoding made it worse against the plain loop") for s in told)
+    assert any(s.startswith("Constant gates made it worse against the plain loop") for s in told)
+
+
+def test_a_noisy_model_is_not_recommended_for_its_noise() -> None:
+    rows = rows_of({("looped", 1): [1.0, 30.0, 9.0], ("looped", 4): [1.0, 1.01, 1.02]})
+    verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
+    assert verdict.recommended == {"arm": "looped", "loops": 4}
+
+
+def test_an_arm_that_lost_a_seed_is_neither_best_nor_recommended() -> None:
+    rows = rows_of({("looped", 1): [5.0, 5.1, 5.2], ("timestep", 1): [1.0, None, None]})
+    verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
+    assert "looped with 1 loop reaches" in verdict.headline
+    assert verdict.recommended == {"arm": "looped", "loops": 1}
+
+
+def test_the_best_is_chosen_on_the_validation_split() -> None:
+    cells = cells_of({("looped", 1): [5.0, 5.1, 5.2], ("looped", 4): [4.0, 4.1, 4.2]})
+    for cell in cells:
+        cell["validation"] = {"rmse": 2.0 + cell["loops"] + 0.01 * cell["seed"]}
+    design = make_design(TASK, arms=["looped"], loops=[1, 4], seeds=3, model=MODEL, train=TRAIN)
+    rows = summarise(design, cells, {}, "rmse", ERRORS[1])
+    verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
+    assert "looped with 1 loop reaches rmse 5.1" in verdict.headline
+
+
+def test_past_the_best_count_a_decline_is_told() -> None:
+    rows = rows_of(
+        {("looped", r): [x, x + 0.1, x + 0.2] for r, x in ((1, 3.0), (4, 1.0), (8, 5.0))}
+    )
+    told = " ".join(judge(rows, ERRORS, "rmse", higher_is_better=False).sentences)
+    assert "More loops helped: rmse 1.1 ± 0.1 at 4 loops against 3.1 ± 0.1 at 1 loop" in told
+    assert "Past 4 loops it gets worse: 5.1 ± 0.1 at 8 loops" in told
+
+
+def test_the_baseline_is_the_best_by_its_mean_and_told_by_seed() -> None:
+    cells = [
+        {
+            "seed": seed,
+            "baselines": {"a": {"rmse": 1.0 + seed}, "b": {"rmse": None}, "c": {"rmse": 9}},
+        }
+        for seed in range(2)
+    ]
+    assert baseline_values(cells, "rmse", higher_is_better=False) == ("a", {0: 1.0, 1: 2.0})
+    assert baseline_values(cells, "rmse", higher_is_better=True) == ("c", {0: 9, 1: 9})
+    assert baseline_values([{"seed": 0}], "rmse", higher_is_better=True) is None
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"arms": ["looped", "magic"]}, "arm 'magic' is not known"),
         ({"arms": ["looped", "looped"]}, "each must be named once"),
         ({"arms": []}, "arms none"),
+        ({"arms": ["untied"]}, "there is no looped model to compare with"),
         ({"loops": [0, 1]}, "loops 0,1: different counts from 1"),
         ({"loops": [2, 2]}, "loops 2,2"),
         ({"seeds": 0}, f"seeds is 0, allowed 1 to {MOST_SEEDS}"),
@@ -248,6 +306,9 @@ def test_a_chart_draws_points_whiskers_and_the_level() -> None:
         Line(name="a <b>", points={1: (1.0, 0.1), 8: (2.0, None)}),
         Line(name="c", points={8: (3.0, 0.2)}),
     ]
+    far = "\n".join(line_chart(lines, across="loops", upward="rmse", level=("naive", 99.0)))
+    assert "naive (99, off the chart)" in far
+    assert 'class="level" x1' not in far
     page = "\n".join(line_chart(lines, across="loops", upward="rmse", level=("naive", 2.5)))
     assert page.count("<circle") == 3
     assert page.count("whisker") == 2

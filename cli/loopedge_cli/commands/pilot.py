@@ -1,7 +1,7 @@
 """``loopedge pilot TASK``: one subcommand per task; arms and loop counts over seeds."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,7 +14,9 @@ pilot = typer.Typer(
 )
 
 PILOT = "Pilot"
-DECIDED = ("loops", "min_loops", "timestep", "origins")
+DECIDED = (
+    "loops", "min_loops", "timestep", "origins", "distill_weight", "distill_temperature",
+)  # fmt: skip
 """Options that the pilot itself varies, and what one run alone can have."""
 
 
@@ -32,6 +34,13 @@ class PilotOptions:
     jobs: Annotated[
         int, option(PILOT, "Runs at the same time, each in a process of one thread.", min=1)
     ] = 1
+    threads: Annotated[
+        int | None,
+        option(PILOT, "Threads of a run, with --jobs 1; default: PyTorch's choice.", min=1),
+    ] = None
+    device: Annotated[Literal["cpu", "cuda"], option(PILOT, "Where the models are trained.")] = (
+        "cpu"
+    )
     html: Annotated[
         Path | None, option(PILOT, "The report; default: report.html in the folder.")
     ] = None
@@ -47,11 +56,15 @@ class PilotOptions:
 def _run(command: TaskCommand, values: dict[str, Any]) -> None:
     """Make a pilot on a task."""
     with sink(json=values["json"], quiet=values["quiet"], debug=values["debug"]) as output:
+        from loopedge.files import check_target
         from loopedge.report.pilot import pilot_table, write_pilot_html
+        from loopedge.study.pipeline import REPORT_FILE
         from loopedge.study.pipeline import pilot as make_pilot
         from loopedge_calibration.quantization import quantize_static
 
         folder = values["output"]
+        if values["html"] is not None:
+            check_target(values["html"], force=values["force"] or values["resume"])
         train = chosen(TrainOptions, values)
         seed = train.pop("seed")
         result = make_pilot(
@@ -64,12 +77,14 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
             first_seed=seed,
             model={k: v for k, v in chosen(ModelOptions, values).items() if k not in DECIDED},
             train=train,
+            device=values["device"],
+            threads=values["threads"],
             jobs=values["jobs"],
             resume=values["resume"],
             force=values["force"],
             note=output.note,
         )
-        report = values["html"] or folder / "report.html"
+        report = values["html"] or folder / REPORT_FILE
         write_pilot_html(result, report, force=True)
         output.result(result, pilot_table, written=report)
         output.note(f"report: {report}")
