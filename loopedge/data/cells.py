@@ -1,0 +1,17 @@
+"""What the cells of a CSV mean, wherever one is read: training and running must agree on it."""
+
+__all__ = ["MISSING", "find_delimiter", "is_missing"]
+
+MISSING = {"", "?", "-", "na", "n/a", "nan", "null", "none"}
+"""Texts, in lower case, that stand for a missing number."""
+DELIMITERS = ",;\t"
+
+
+def is_missing(cell: str) -> bool:
+    """Tell whether a cell stands for a missing number."""
+    return cell.strip().lower() in MISSING
+
+
+def find_delimiter(first_line: str) -> str:
+    """Return what separates the cells: the comma, semicolon or tab that the first line has most of."""
+    return max(DELIMITERS, key=first_line.count)
