@@ -48,19 +48,17 @@ def fill_mask(session: Session, arrays: Mapping[str, Array]) -> tuple[dict[str, 
     values = feeds[name]
     batch, rows = values.shape[:2]
     task = session.metadata.task
-    context = task.get("context", rows) if named_columns(session.metadata) else rows
-    padded = max(context - rows, 0) if rows and values.ndim == 3 else 0
-    if padded:
+    padded = 0
+    if named_columns(session.metadata) and values.shape[2:] == (len(task["mean"]),):
+        padded = max(task["context"] - rows, 0) if rows else 0
         mean = np.asarray(task["mean"], np.float32)  # what training pads with
-        if mean.shape != values.shape[2:]:
-            return feeds, []
         padding = np.broadcast_to(mean, (batch, padded, len(mean)))
         feeds[name] = np.concatenate([padding, values], axis=1)
     kept = np.arange(padded + rows) >= padded
     feeds[MASK] = np.broadcast_to(kept, (batch, padded + rows)).astype(np.int64)
     notes = [f"the file holds no {MASK}: every position is kept"]
     if padded:
-        notes.append(f"{rows} rows are padded on the left to the context of {context} rows")
+        notes.append(f"{rows} rows are padded on the left to the context of {padded + rows} rows")
     return feeds, notes
 
 

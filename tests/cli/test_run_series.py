@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
+from loopedge.tasks.series import SeriesTask
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,6 +127,11 @@ def test_a_mask_that_the_file_holds_is_taken(cli: Cli, tmp_path: Path) -> None:
     assert notes == []
 
 
+def test_another_number_of_columns_is_told_before_the_mask(cli: Cli, tmp_path: Path) -> None:
+    model = mirror(tmp_path, mask=True)
+    refused(cli, model, table(tmp_path, "1\n2\n"), "input inputs has shape (1, 2, 1)")
+
+
 def test_a_foreign_model_needs_its_mask(cli: Cli, tmp_path: Path) -> None:
     model = mirror(tmp_path, mask=True, foreign=True)
     refused(cli, model, table(tmp_path, "1,2\n"), "the model takes inputs, attention_mask")
@@ -153,6 +159,27 @@ def test_the_place_of_a_number_that_is_not_finite_in_a_batch(cli: Cli, tmp_path:
     np.savez(tmp_path / "x.npz", inputs=values)
     model = mirror(tmp_path, task={})
     refused(cli, model, tmp_path / "x.npz", "input inputs: sample 2, row 3, column 1 is nan")
+
+
+def test_a_foreign_model_needs_its_mask_in_a_file_of_several_arrays(
+    cli: Cli, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "x.npz", inputs=np.ones((1, 2, 2), np.float32))
+    model = mirror(tmp_path, mask=True, foreign=True)
+    refused(cli, model, tmp_path / "x.npz", "input attention_mask is missing")
+
+
+def test_a_short_window_is_fed_as_in_training(cli: Cli, tmp_path: Path) -> None:
+    lines = [f"{day},{day * day}" for day in range(40)]
+    source = table(tmp_path, "\n".join(["x,y", *lines]))
+    task = SeriesTask.from_file(
+        source, targets=["y"], covariates=["x"], context=4, horizon=1, min_context=2
+    )
+    batch = next(iter(task.evaluation("train", 1, 1000)))  # the window of the first two rows
+    model = mirror(tmp_path, mask=True, task=task.describe())
+    outputs, _ = fed(cli, model, table(tmp_path, "\n".join(["x,y", *lines[:2]])))
+    np.testing.assert_array_equal(outputs["seen"], batch.inputs)
+    np.testing.assert_array_equal(outputs["kept"], batch.attention_mask)
 
 
 def test_a_foreign_model_is_fed_as_the_file_says(cli: Cli, tmp_path: Path) -> None:
