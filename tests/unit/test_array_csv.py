@@ -58,6 +58,13 @@ def test_separators_are_those_of_training(tmp_path: Path, separator: str) -> Non
     np.testing.assert_array_equal(table.values, chunk.numbers)
 
 
+def test_a_separator_in_quotes_separates_nothing(tmp_path: Path) -> None:
+    source = write(tmp_path, '"a, in m, s, or kg";b\n1;2\n')
+    table = read_number_table(source, missing=False, ordered=True, columns=("b",))
+    np.testing.assert_array_equal(table.values, [[2]])
+    assert table.dropped == ("a, in m, s, or kg",)
+
+
 def test_columns_are_taken_by_their_names(tmp_path: Path) -> None:
     source = write(tmp_path, "time, x ,y,2020\nMonday,1,2,3\nTuesday,4,5,6\n")
     table = read_number_table(source, missing=False, ordered=True, columns=("y", "x"))
