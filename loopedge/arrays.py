@@ -1,26 +1,34 @@
 """Read the inputs of a model from .npz, .npy and .csv files, and write its outputs."""
 
-import csv
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from loopedge.array_csv import read_number_table
 from loopedge.errors import InputError
 from loopedge.files import check_target, staged_folder
 
-__all__ = ["Array", "check_arrays_target", "largest_errors", "read_arrays", "write_arrays"]
+__all__ = [
+    "Array",
+    "ArrayFile",
+    "check_arrays_target",
+    "largest_errors",
+    "read_array_file",
+    "read_arrays",
+    "write_arrays",
+]
 
 Array = npt.NDArray[Any]
 
 KINDS = ".npz, .npy or .csv"
 ROUNDINGS = 2 * float(np.finfo(np.float32).eps)
 """Of one addition on either side, against the sum."""
-LARGEST_WHOLE = 2.0**53  # beyond it a float64 stands for several integers
 
 
 def largest_errors(
@@ -29,8 +37,8 @@ def largest_errors(
     """Return max |given - expected|, and that against max |expected|, over finite values.
 
     With an offset that was added last, the second is against max |expected - offset|, and what
-    float32 rounds off in adding it is no error. Both are infinite where the shapes differ, where values that are no numbers differ, or where one is
-    finite and the other is not.
+    float32 rounds off in adding it is no error. Both are infinite where the shapes differ, where values
+    that are no numbers differ, or where one is finite and the other is not.
     """
     if given.shape != expected.shape:
         return float("inf"), float("inf")
@@ -55,9 +63,28 @@ def largest_errors(
     return absolute, counted / largest if largest > 0 else counted
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayFile:
+    """The arrays of a file by name, and the columns of its header that were not asked for."""
+
+    arrays: dict[str, Array]
+    dropped: tuple[str, ...] = ()
+
+
 def read_arrays(
     path: str | Path, ranks: Mapping[str, int], *, missing: bool = False
 ) -> dict[str, Array]:
+    """Read the inputs of a model; as `read_array_file`, with all columns of a CSV in its order."""
+    return read_array_file(path, ranks, missing=missing).arrays
+
+
+def read_array_file(
+    path: str | Path,
+    ranks: Mapping[str, int],
+    *,
+    missing: bool = False,
+    columns: Sequence[str] = (),
+) -> ArrayFile:
     """Read the inputs of a model.
 
     Args:
@@ -65,20 +92,23 @@ def read_arrays(
             input. A CSV holds numbers, with or without a header: a row is one position of a
             continuous input (1, rows, columns), or one sequence of token ids (rows, columns).
         ranks: The inputs that the model takes and the number of axes of each, without ``loops``.
-        missing: Whether an empty cell of a CSV is a missing value, NaN.
+        missing: Whether a cell of a CSV may stand for a missing value, NaN.
+        columns: Names of a CSV's columns: where it has a header they are taken in this order,
+            whatever the file's is; without a header the file must have this order.
 
     Returns:
         One array per name in the file.
 
     Raises:
-        InputError: The file is missing, damaged, of another kind, or holds what is no number.
+        InputError: The file is missing, damaged, of another kind, holds what is no number, or its
+            header lacks a column.
     """
     source = Path(path)
     if not source.is_file():
         what = "is a folder" if source.is_dir() else "does not exist"
         raise InputError(f"{source} {what}", hint=f"name a {KINDS} file with --input")
     if source.suffix == ".npz":
-        return _read_npz(source)
+        return ArrayFile(arrays=_read_npz(source))
     if source.suffix not in {".npy", ".csv"}:
         raise InputError(f"{source} has an unknown kind, {KINDS} is needed")
     if len(ranks) != 1:
@@ -88,9 +118,11 @@ def read_arrays(
         )
     [(name, rank)] = ranks.items()
     if source.suffix == ".npy":
-        return {name: _read_npy(source)}
-    table = _read_csv(source, missing=missing)
-    return {name: table[np.newaxis] if rank == table.ndim + 1 else table}
+        return ArrayFile(arrays={name: _read_npy(source)})
+    positions = rank == 3  # else each row is a sample of its own
+    table = read_number_table(source, missing=missing, ordered=positions, columns=columns)
+    values = table.values[np.newaxis] if positions else table.values
+    return ArrayFile(arrays={name: values}, dropped=table.dropped)
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, Array], *, force: bool = False) -> None:
@@ -163,45 +195,3 @@ def _load(source: Path, data: BinaryIO) -> Any:
         return np.load(data, allow_pickle=False)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{source} is not an {source.suffix} file of plain arrays") from error
-
-
-def _read_csv(source: Path, *, missing: bool) -> Array:
-    try:
-        with source.open(newline="", encoding="utf-8-sig") as text:
-            rows = list(csv.reader(text))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{source} is not a CSV file: {error}") from error
-    while rows and not rows[-1]:
-        rows.pop()
-    # With one column an empty line is an empty cell.
-    single = missing and bool(rows) and max(map(len, rows)) == 1
-    rows = [row or [""] for row in rows if row or single]
-    first = 1 if rows and _is_header(rows[0], missing=missing) else 0
-    if len(rows) == first:
-        raise InputError(f"{source} holds no rows")
-    width = len(rows[first])
-    values = []
-    for line, row in enumerate(rows[first:], start=first + 1):
-        if len(row) != width:
-            raise InputError(f"{source}: row {line} has {len(row)} columns, the others {width}")
-        known = ["nan" if missing and not cell.strip() else cell for cell in row]
-        wrong = [cell for cell in known if not _is_number(cell)]
-        if wrong:
-            raise InputError(f"{source}: row {line}: {wrong[0]!r} is not a number")
-        values.append([float(cell) for cell in known])
-    table = np.array(values)
-    whole = bool((np.abs(table) <= LARGEST_WHOLE).all() and (table == np.round(table)).all())
-    return table.astype(np.int64) if whole else table
-
-
-def _is_header(row: list[str], *, missing: bool) -> bool:
-    """Tell a row of names from numbers; a row of nothing is one of missing values where they may be."""
-    return not any(map(_is_number, row)) and (not missing or any(map(str.strip, row)))
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from loopedge.data.tokenizer import Tokenizer, described_tokenizer
 from loopedge.errors import InputError
+from loopedge.feeds import MASK
 from loopedge.graph.companions import read_companions
 from loopedge.graph.metadata import LOOPS_INPUT
 from loopedge.inference import InferenceResult, run_arrays
@@ -21,8 +22,6 @@ Array = npt.NDArray[Any]
 
 LISTED = 5
 """Most likely next tokens that are told."""
-
-MASK = "attention_mask"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

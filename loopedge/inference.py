@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loopedge.arrays import check_arrays_target, read_arrays, write_arrays
+from loopedge.arrays import check_arrays_target, read_array_file, write_arrays
 from loopedge.errors import InputError, LoopCountWarning
+from loopedge.feeds import MASK, check_finite, fill_mask, named_columns
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT
 from loopedge.runtime import Session
 
@@ -66,7 +68,7 @@ def run_file(
 
     Args:
         model: The ``.onnx`` file.
-        input: As `loopedge.arrays.read_arrays`.
+        input: As `loopedge.arrays.read_array_file`; a missing ``attention_mask`` keeps all rows.
         path: Where the outputs go, ``.npz`` or ``.npy``; default: nowhere.
         loops: Iterations, for a model with a selectable count.
         tolerance: As `Session.run`.
@@ -89,17 +91,34 @@ def run_file(
     noise = session.metadata.random_inputs if session.metadata else {}
     if seed is not None and not noise:
         raise InputError(f"{model} takes no noise: a seed has no use", hint="leave out --seed")
-    ranks = {
-        name: len(node.shape)
-        for name, node in session.inputs.items()
-        if name != LOOPS_INPUT and name not in noise
-    }
-    missing = session.metadata is not None and session.metadata.missing_values
-    arrays = read_arrays(input, ranks, missing=missing)
+    arrays, notes = _read_inputs(session, input, noise)
     outputs, summary = run_arrays(session, arrays, loops=loops, tolerance=tolerance, seed=seed or 0)
     if path is not None:
         write_arrays(path, outputs, force=force)
-    return replace(summary, path=None if path is None else str(path))
+    written = None if path is None else str(path)
+    return replace(summary, path=written, notes=[*notes, *summary.notes])
+
+
+def _read_inputs(
+    session: Session, path: str | Path, noise: Collection[str]
+) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
+    """Return the arrays of a file as the model takes them, and what a person should know of them."""
+    metadata = session.metadata
+    columns = named_columns(metadata)
+    filled = set() if metadata is None else {MASK}
+    ranks = {
+        name: len(node.shape)
+        for name, node in session.inputs.items()
+        if name not in {LOOPS_INPUT, *noise, *filled}
+    }
+    missing = metadata is not None and metadata.missing_values
+    given = read_array_file(path, ranks, missing=missing, columns=columns)
+    check_finite(session, given.arrays, columns)
+    arrays, notes = fill_mask(session, given.arrays)
+    if given.dropped:
+        names = ", ".join(map(repr, given.dropped))
+        notes.insert(0, f"columns that the model was not trained on are left out: {names}")
+    return arrays, notes
 
 
 def run_arrays(

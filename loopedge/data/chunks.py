@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from loopedge.arrays import Array
+from loopedge.data.cells import MISSING
 from loopedge.errors import InputError
 
 __all__ = ["LARGEST", "MISSING", "UNNAMED", "Chunk", "Selection", "find_column"]
 
-MISSING = {"", "?", "-", "na", "n/a", "nan", "null", "none"}
-"""Texts, in lower case, that stand for a missing number."""
 UNNAMED = {"", "nan"}
 """Texts, in lower case, that stand for a missing label or group: "none" and "NA" may be names."""
 LARGEST = float(np.finfo(np.float32).max)

@@ -11,12 +11,12 @@ from typing import Any, TextIO
 import numpy as np
 
 from loopedge.arrays import Array
+from loopedge.data.cells import find_delimiter
 from loopedge.data.chunks import MISSING, Chunk, Selection, find_column
 from loopedge.errors import InputError
 
 __all__ = ["csv_chunks"]
 
-DELIMITERS = ",;\t"
 ROWS = 4096
 """Rows that are held as Python texts at a time."""
 
@@ -56,7 +56,7 @@ def csv_chunks(source: Path, selection: Selection) -> Iterator[Chunk]:
 def _read(source: Path, text: TextIO, selection: Selection) -> Iterator[Chunk]:
     first_line = text.readline()
     text.seek(0)
-    delimiter = max(DELIMITERS, key=first_line.count)
+    delimiter = find_delimiter(first_line)
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     header = [cell.strip() for cell in next(reader, [])]
     if not any(header):

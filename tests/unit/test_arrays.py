@@ -83,5 +83,3 @@ def test_an_empty_cell_is_a_missing_value_where_it_may_be(tmp_path: Path) -> Non
     source.write_text("1,2\n3,\n")
     with pytest.raises(InputError, match="row 2: '' is not a number"):
         read_arrays(source, {"inputs": 3})
-    source.write_text("1\n\n3\n")
-    assert read_arrays(source, {"inputs": 3})["inputs"].shape == (1, 2, 1)
