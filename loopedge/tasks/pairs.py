@@ -295,7 +295,7 @@ class PairsTask(Task):
             "source": self.form.source,
             "target": self.form.target,
             "length": self.length,
-            "tokenizer": self.tokenizer.name,
+            **self.tokenizer.describe(),
             "vocab_size": self.vocab_size,
             "separator": self.separator,
             "end": self.end,

@@ -233,7 +233,7 @@ class TextTask(Task):
             "name": self.name,
             "kind": self.kind,
             "context": self.context,
-            "tokenizer": self.tokenizer.name,
+            **self.tokenizer.describe(),
             "vocab_size": self.tokenizer.vocab_size,
             "tokens": {split: len(self.parts[split]) for split in SPLITS},
             "seed": self.seed,

@@ -1,0 +1,53 @@
+"""What a description of a text task remembers: its tokenizer, and whether its parts were named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loopedge.data.tokenizer import TOKENIZER_FILE, train_tokenizer
+from loopedge.tasks.pairs import PairsTask
+from loopedge.tasks.task import SPLITS, Task, task_from_dict
+from loopedge.tasks.text import TextTask
+
+WORDS = [f"word {n} of {n * n}" for n in range(300)]
+
+
+def write_text(folder: Path, name: str, words: list[str]) -> Path:
+    path = folder / f"{name}.txt"
+    path.write_text("\n".join(words))
+    return path
+
+
+def write_pairs(folder: Path, name: str, words: list[str]) -> Path:
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps({"input": w, "output": w[:4]}) + "\n" for w in words))
+    return path
+
+
+def text_task(path: Path, **options: Any) -> Task:
+    return TextTask.from_path(path, context=4, **options)
+
+
+def pairs_task(path: Path, **options: Any) -> Task:
+    return PairsTask.from_jsonl(path, length=40, **options)
+
+
+KINDS = pytest.mark.parametrize(
+    ("write", "make"), [(write_text, text_task), (write_pairs, pairs_task)]
+)
+
+
+@KINDS
+def test_tokenizers_of_one_size_are_told_apart(tmp_path: Path, write: Any, make: Any) -> None:
+    data = write(tmp_path, "data", WORDS)
+    described = []
+    for name, text in (("one", "ab" * 9), ("other", "xy" * 9)):
+        file = tmp_path / f"{name}.json"
+        file.write_text(train_tokenizer([text], 257).companions()[TOKENIZER_FILE])
+        described.append(make(data, tokenizer=file).describe())
+    assert described[0]["vocab_size"] == described[1]["vocab_size"]
+    assert described[0] != described[1]
+    assert make(data).describe()["tokenizer_sha256"] is None
