@@ -260,6 +260,11 @@ class SeriesTask(WindowTask):
             return ()
         return (f"{unused} of {len(series)} series are too short for a window and are not used",)
 
+    def _history(self, stops: Array) -> Array:
+        """Return how many rows of its series stand before each window's targets."""
+        history: Array = stops - self.columns.first_rows(stops - 1)
+        return history
+
     def _training_rows(self) -> Array:
         rows = np.zeros(len(self.columns.values), bool)
         for (first, _), bounds in zip(self.columns.spans(), self.bounds, strict=True):
@@ -315,8 +320,9 @@ class SeriesTask(WindowTask):
     def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
         """Score repeating the last value and, where there is a season, the last season.
 
-        The last season may lie before the context: the baseline sees all that came before. A missing
-        value is the last one before it.
+        The last season may lie before the context: the baseline sees all that came before. Where the
+        series has no whole season yet, the last value stands in, so that all baselines and the model
+        are scored on the same windows. A missing value is the last one before it.
         """
         stops = self._evaluated(split, samples)
         targets = self._targets(stops)
@@ -325,10 +331,10 @@ class SeriesTask(WindowTask):
         if self.season is not None:
             ahead = np.arange(self.horizon)
             same = stops[:, None] + ahead - self.season * (ahead // self.season + 1)
-            reachable = (same >= self.columns.first_rows(stops - 1)[:, None]).all(axis=1)
-            if reachable.any():
-                forecast = self._carried[same[reachable]]
-                scores["seasonal_naive"] = self.score(forecast, targets[reachable])
+            reached = self._history(stops) >= self.season
+            seasonal = self._carried[np.where(reached[:, None], same, 0)]
+            forecast = np.where(reached[:, None, None], seasonal, last)
+            scores["seasonal_naive"] = self.score(forecast, targets)
         return scores
 
     def model_fields(self) -> dict[str, Any]:

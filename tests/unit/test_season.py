@@ -1,0 +1,33 @@
+"""The baseline of the last season: where it is out of reach, and a season that never is in reach."""
+
+import numpy as np
+import pytest
+
+from loopedge.data.columns import Columns
+from loopedge.errors import InputError
+from loopedge.tasks.series import SeriesTask
+
+
+def of(values: list[float], edges: list[int] | None = None) -> Columns:
+    column = np.array(values, np.float64)[:, None]
+    return Columns(
+        names=("y",),
+        values=column,
+        observed=np.ones(column.shape, bool),
+        edges=None if edges is None else np.array(edges, np.int64),
+        series=() if edges is None else tuple(map(str, range(len(edges) - 1))),
+    )
+
+
+def test_the_last_value_stands_in_where_the_season_is_out_of_reach() -> None:
+    # Targets of test are the rows 17 .. 19 of both series; one season is reached in the longer alone.
+    rng = np.random.default_rng(0)
+    short, long = rng.normal(size=20), rng.normal(size=100)
+    columns = of([*short, *long], [0, 20, 120])
+    task = SeriesTask(columns, context=2, horizon=1, season=30, group="shop")
+    errors = [short[row] - short[row - 1] for row in range(17, 20)]
+    errors += [long[row] - long[row - 30] for row in range(85, 100)]
+    found = task.baselines("test", 1000)["seasonal_naive"]["rmse"]
+    assert found == pytest.approx(float(np.sqrt(np.mean(np.square(errors)))), rel=1e-6)
+    tallied = sum(len(batch.targets) for batch in task.evaluation("test", 64, 1000))
+    assert tallied == len(errors)
