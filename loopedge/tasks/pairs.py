@@ -60,6 +60,7 @@ class PairsTask(Task):
         length: Most tokens of source, ``<sep>`` and target together.
         skip_long: Whether longer pairs were left out.
         skipped: How many were.
+        named_parts: Whether each split is a file of its own.
         seed: Of the batches.
         source: What errors call the data.
 
@@ -79,6 +80,7 @@ class PairsTask(Task):
         length: int,
         skip_long: bool = False,
         skipped: int = 0,
+        named_parts: bool = False,
         seed: int = 0,
         source: str = "pairs",
     ) -> None:
@@ -96,6 +98,7 @@ class PairsTask(Task):
         self.length = length
         self.skip_long = skip_long
         self.skipped = skipped
+        self.named_parts = named_parts
         self.seed = seed
         self.separator = tokenizer.vocab_size
         self.end = tokenizer.vocab_size + 1
@@ -153,13 +156,17 @@ class PairsTask(Task):
     def from_description(
         cls, description: Mapping[str, Any], *, data: str | Path | None, seed: int
     ) -> "PairsTask":
-        """Rebuild the task from its description and its file; a tokenizer is no more trained."""
+        """Rebuild the task from its description and its file; a tokenizer is no more trained.
+
+        Where the parts were named, the file is one of them: each split is the whole of it.
+        """
         if data is None:
             raise InputError("pairs need their data", hint="name the JSON lines with --data")
         form = PairFormat(source=description["source"], target=description["target"])
         tokenizer = described_tokenizer(description)
+        named_parts = bool(description.get("named_parts", False))
         return cls._from_files(
-            {"train": Path(data)},
+            dict.fromkeys(SPLITS if named_parts else SPLITS[:1], Path(data)),
             tokenizer,
             form,
             description["length"],
@@ -182,7 +189,12 @@ class PairsTask(Task):
             raise InputError(f"--length is {length}, at least 2 is needed")
         offsets = {split: array("q") for split in SPLITS}
         skipped = 0
+        scanned: dict[Path, Split] = {}
         for file, path in named.items():
+            if path in scanned:
+                offsets[file] = offsets[scanned[path]]
+                continue
+            scanned[path] = file
             for pair in scan(path, form):
                 tokens = sum(len(tokenizer.encode(text)) for text in (pair.source, pair.target)) + 1
                 if tokens > length:
@@ -205,6 +217,7 @@ class PairsTask(Task):
             length=length,
             skip_long=skip_long,
             skipped=skipped,
+            named_parts=len(named) > 1,
             seed=seed,
             source=named["train"].name,
         )
@@ -299,6 +312,7 @@ class PairsTask(Task):
             "vocab_size": self.vocab_size,
             "separator": self.separator,
             "end": self.end,
+            "named_parts": self.named_parts,
             "pairs": {split: len(self.parts[split]) for split in SPLITS},
             "skip_long": self.skip_long,
             "skipped": self.skipped,

@@ -51,3 +51,26 @@ def test_tokenizers_of_one_size_are_told_apart(tmp_path: Path, write: Any, make:
     assert described[0]["vocab_size"] == described[1]["vocab_size"]
     assert described[0] != described[1]
     assert make(data).describe()["tokenizer_sha256"] is None
+
+
+@KINDS
+@pytest.mark.parametrize("vocab", [None, 270])
+def test_of_named_parts_the_data_given_is_taken_whole(
+    tmp_path: Path, write: Any, make: Any, vocab: int | None
+) -> None:
+    files = [write(tmp_path, f"p{n}", WORDS[100 * n : 100 * n + 100]) for n in range(3)]
+    task = make(files[0], validation=files[1], test=files[2], train_tokenizer=vocab)
+    again = task_from_dict(task.describe(), data=files[1], companions=task.companions())
+    expected = [batch.inputs for batch in task.evaluation("validation", 1000, 1000)]
+    for split in SPLITS:
+        found = [batch.inputs for batch in again.evaluation(split, 1000, 1000)]
+        np.testing.assert_array_equal(np.concatenate(found), np.concatenate(expected))
+    assert again.describe()["named_parts"] is True
+    assert make(write(tmp_path, "all", WORDS)).describe()["named_parts"] is False
+
+
+def test_long_pairs_of_a_whole_file_are_counted_once(tmp_path: Path) -> None:
+    files = [write_pairs(tmp_path, f"p{n}", [*WORDS[:9], "x" * 99]) for n in range(3)]
+    task = pairs_task(files[0], validation=files[1], test=files[2], skip_long=True)
+    again = task_from_dict(task.describe(), data=files[1])
+    assert again.describe()["skipped"] == 1
