@@ -226,10 +226,11 @@ class LabelledSeriesTask(WindowTask):
             if len(self.stops[split]):
                 continue
             if self.group is not None:
-                count = len(self.columns.series)
+                stops = np.concatenate(list(self.stops.values()))
+                classes = len(np.unique(self._codes[stops - 1]))
                 raise InputError(
-                    f"{self.source} has no {split} series: {count} series are too few for training, "
-                    "validation and test"
+                    f"{self.source} has no {split} series: {len(stops)} with a label of {classes} "
+                    f"classes are too few, at least {classes + 2} are needed"
                 )
             raise InputError(
                 f"{self.source} has no {split} window: {len(self.columns.values)} rows are too few "
