@@ -75,6 +75,8 @@ class LabelledSeriesTask(WindowTask):
             source=source,
         )
         self.label = label
+        if not columns.labels:
+            raise InputError(f"{source}: column {label!r} holds no label at all")
         known, codes = sort_labels(columns)
         if classes is not None:
             codes = self._renumber(codes, known, classes)

@@ -161,9 +161,7 @@ def test_a_missing_label_is_never_asked_for(tmp_path: Path, grouped: bool) -> No
         path = write(tmp_path, rows)
     options: Any = {"label": "kind", "covariates": ["x"], "context": 3}
     options |= {"group": "shop"} if grouped else {}
-    with pytest.raises(InputError, match="column 'kind': the value is missing"):
-        LabelledSeriesTask.from_file(path, **options)
-    task = LabelledSeriesTask.from_file(path, **options, missing="indicator")
+    task = LabelledSeriesTask.from_file(path, **options)
     last = [
         int(row)
         for split in SPLITS
@@ -172,6 +170,19 @@ def test_a_missing_label_is_never_asked_for(tmp_path: Path, grouped: bool) -> No
     ]
     assert last
     assert not any(row == 3 if grouped else row % 5 == 0 for row in last)
+
+
+def test_a_column_without_any_label_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, [(r, "") for r in range(100)])
+    with pytest.raises(InputError, match="column 'kind' holds no label at all"):
+        LabelledSeriesTask.from_file(path, label="kind", covariates=["x"], context=5)
+
+
+def test_a_missing_number_is_refused_and_missing_labels_are_not_counted(tmp_path: Path) -> None:
+    rows = [(r, "" if r % 5 == 0 else "ab"[r % 2]) for r in range(100)]
+    path = write(tmp_path, [*rows, ("", "a")])
+    with pytest.raises(InputError, match=r"column 'x': the value is missing$"):
+        LabelledSeriesTask.from_file(path, label="kind", covariates=["x"], context=5)
 
 
 @pytest.mark.parametrize("grouped", [False, True])
