@@ -1,5 +1,6 @@
 """Classification from a table: the label of a window's last row, or of a whole series."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -318,7 +319,7 @@ def sort_labels(columns: Columns) -> tuple[list[str], Array]:
     if all(number is not None for number in numbers):
         values = [number for number in numbers if number is not None]
         order = sorted(set(values))
-        names = [str(int(value)) if value.is_integer() else repr(value) for value in order]
+        names = [str(int(value)) if value == int(value) else repr(value) for value in order]
         places = [order.index(value) for value in values]
     else:
         names = sorted(columns.labels)
@@ -327,9 +328,13 @@ def sort_labels(columns: Columns) -> tuple[list[str], Array]:
     return names, codes
 
 
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
+def _number(text: str) -> int | float | None:
+    if "_" in text:  # Python reads 1_000, no table means it
         return None
-    return value if np.isfinite(value) and "_" not in text else None
+    for kind in (int, float):  # an integer of many digits is no float
+        try:
+            value: int | float = kind(text)
+        except ValueError:
+            continue
+        return value if isinstance(value, int) or math.isfinite(value) else None
+    return None
