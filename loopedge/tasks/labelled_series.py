@@ -78,11 +78,10 @@ class LabelledSeriesTask(WindowTask):
         self.label = label
         if not columns.labels:
             raise InputError(f"{source}: column {label!r} holds no label at all")
-        known, codes = sort_labels(columns)
-        if classes is not None:
-            codes = self._renumber(codes, known, classes)
-        self.classes = list(known if classes is None else classes)
-        self._codes = codes
+        if classes is None:
+            self.classes, self._codes = sort_labels(columns)
+        else:
+            self.classes, self._codes = list(classes), self._find_classes(columns, classes)
         self.stops = self._whole_series() if group is not None else self._windows_by_time()
         self.counts = {split: self._count(split) for split in SPLITS}
         self._check_splits()
@@ -168,17 +167,27 @@ class LabelledSeriesTask(WindowTask):
             seed=seed,
         )
 
-    def _renumber(self, codes: Array, known: Sequence[str], classes: Sequence[str]) -> Array:
-        """Return the codes of labels in the order of given classes."""
-        strange = [name for name in known if name not in classes]
-        if strange:
-            raise InputError(
-                f"{self.source}: label {strange[0]!r} of column {self.label!r} is no class of the "
-                f"model; its classes are {', '.join(classes)}"
-            )
-        places = np.array([*(list(classes).index(name) for name in known), -1], np.int64)
-        renumbered: Array = places[codes]  # a missing label, -1, stays -1
-        return renumbered
+    def _find_classes(self, columns: Columns, classes: Sequence[str]) -> Array:
+        """Return the place of each row's label in given classes: int64 (rows,), -1 where none is told.
+
+        A label is looked for as a text, then, where all classes are numbers, as a number: what the
+        model was trained on decides that, not the labels that this table happens to hold.
+        """
+        by_text = {name: place for place, name in enumerate(classes)}
+        by_number = {_number(name): place for place, name in enumerate(classes)}
+        if None in by_number:
+            by_number = {}
+        places = []
+        for text in columns.labels:
+            place = by_text.get(text, by_number.get(_number(text)))
+            if place is None:
+                raise InputError(
+                    f"{self.source}: label {text!r} of column {self.label!r} is no class of the "
+                    f"model; its classes are {', '.join(classes)}"
+                )
+            places.append(place)
+        codes: Array = np.array([*places, -1], np.int64)[columns.codes]  # a missing label stays -1
+        return codes
 
     def _windows_by_time(self) -> dict[Split, Array]:
         rows = len(self.columns.values)
