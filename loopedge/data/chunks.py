@@ -11,7 +11,7 @@ from loopedge.errors import InputError
 
 __all__ = ["LARGEST", "MISSING", "UNNAMED", "Chunk", "Selection", "find_column"]
 
-MISSING = {"", "?", "-", "na", "n/a", "nan", "null", "none"}
+MISSING = {"", "?", "-", "na", "n/a", "nan", "+nan", "-nan", "null", "none"}
 """Texts, in lower case, that stand for a missing number."""
 UNNAMED = {"", "nan"}
 """Texts, in lower case, that stand for a missing label or group: "none" and "NA" may be names."""

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from loopedge.errors import InputError
 __all__ = ["csv_chunks"]
 
 DELIMITERS = ",;\t"
+QUOTED = re.compile(r'"[^"]*("|$)')
+"""A quoted name of a header; a separator inside it separates nothing."""
 ROWS = 4096
 """Rows that are held as Python texts at a time."""
 
@@ -56,7 +59,7 @@ def csv_chunks(source: Path, selection: Selection) -> Iterator[Chunk]:
 def _read(source: Path, text: TextIO, selection: Selection) -> Iterator[Chunk]:
     first_line = text.readline()
     text.seek(0)
-    delimiter = max(DELIMITERS, key=first_line.count)
+    delimiter = max(DELIMITERS, key=QUOTED.sub("", first_line).count)
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     header = [cell.strip() for cell in next(reader, [])]
     if not any(header):
@@ -155,7 +158,7 @@ def _numbers(cells: Sequence[str]) -> tuple[Array, list[int]]:
         except ValueError:
             others.append(place)
             continue
-        if math.isnan(values[place]) or "_" in text:  # Python reads 1_000, no table means it
+        if "_" in text:  # Python reads 1_000, no table means it
             others.append(place)
     return values, others
 
