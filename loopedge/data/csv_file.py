@@ -50,7 +50,7 @@ def csv_chunks(source: Path, selection: Selection) -> Iterator[Chunk]:
     except UnicodeDecodeError as error:
         raise InputError(
             f"{source} is no UTF-8 text: byte {_first_bad_byte(source)}",
-            hint=f"iconv -f latin1 -t utf-8 {source.name} > utf8.csv",
+            hint=f"iconv -f latin1 -t utf-8 {source} > utf8.csv",
         ) from error
     except csv.Error as error:
         raise InputError(f"{source} is no CSV file: {error}") from error

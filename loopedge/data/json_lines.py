@@ -43,8 +43,13 @@ class PairFormat:
             raise InputError(f"{where} is no UTF-8 text: byte {offset + error.start}") from error
         try:
             values = json.loads(text)
+        except json.JSONDecodeError as error:
+            reason = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+            raise InputError(f"{where} is no JSON: {reason}") from error
         except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", "it is nested too deeply")
+            reason = "it is nested too deeply"
+            if isinstance(error, ValueError):
+                reason = "a number has too many digits"
             raise InputError(f"{where} is no JSON: {reason}") from error
         if not isinstance(values, dict):
             raise InputError(

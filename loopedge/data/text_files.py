@@ -93,7 +93,7 @@ def check_utf8(path: Path) -> None:
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is no UTF-8 text: byte {done - pending + error.start}",
-            hint=f"iconv -f LATIN1 -t UTF-8 {path}",
+            hint=f"iconv -f latin1 -t utf-8 {path} > utf8.txt",
         ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error

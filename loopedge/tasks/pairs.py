@@ -90,7 +90,9 @@ class PairsTask(Task):
                 left_out = f", {skipped} longer than --length {length}" if skipped else ""
                 raise InputError(
                     f"the {split} part of {source} holds no pair ({pairs} altogether{left_out})",
-                    hint="more pairs are needed, or name the parts with --validation and --test",
+                    hint="raise --length"
+                    if skipped
+                    else "more pairs are needed, or name the parts with --validation and --test",
                 )
         self.parts = parts
         self.tokenizer = tokenizer
