@@ -26,10 +26,18 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairFormat:
-    """The keys of an object's two strings."""
+    """The keys of an object's two strings, which differ."""
 
     source: str = "input"
     target: str = "output"
+
+    def __post_init__(self) -> None:
+        """Refuse one key for both: the model would learn to copy."""
+        if self.source == self.target:
+            raise InputError(
+                f"--source and --target are both {self.source!r}, two keys are needed",
+                hint="--source KEY --target OTHER",
+            )
 
     def parse(self, content: bytes, where: str, *, offset: int) -> tuple[str, str]:
         """Return source and target of a line.

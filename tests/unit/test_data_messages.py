@@ -59,3 +59,10 @@ def test_the_hint_of_another_encoding_can_be_run_as_it_is(tmp_path: Path) -> Non
     with pytest.raises(InputError) as caught:
         check_utf8(text)
     assert caught.value.hint == f"iconv -f latin1 -t utf-8 {text} > utf8.txt"
+
+
+def test_source_and_target_are_two_keys(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({"input": "a", "output": "b"}) + "\n")
+    with pytest.raises(InputError, match="--source and --target are both 'input'"):
+        PairsTask.from_jsonl(path, source="input", target="input")
