@@ -69,7 +69,7 @@ def find_texts(path: str | Path) -> list[Path]:
             )
     for file in found:
         check_utf8(file)
-    if not any(file.stat().st_size for file in found):
+    if not any(map(len, whole(found))):
         raise InputError(f"{source} is empty: it holds no text")
     return found
 
@@ -100,8 +100,15 @@ def check_utf8(path: Path) -> None:
 
 
 def whole(paths: Iterable[Path]) -> list[Span]:
-    """Return files as spans of all their bytes."""
-    return [Span(path=path, start=0, end=path.stat().st_size) for path in paths]
+    """Return files as spans of all their bytes, without a byte order mark: it is no text."""
+    return [Span(path=path, start=_mark(path), end=path.stat().st_size) for path in paths]
+
+
+def _mark(path: Path) -> int:
+    """Return how many bytes of a file are its byte order mark."""
+    with path.open("rb") as source:
+        mark = source.read(len(codecs.BOM_UTF8))
+    return len(mark) if mark == codecs.BOM_UTF8 else 0
 
 
 def split_texts(spans: Sequence[Span]) -> Mapping[Split, list[Span]]:
