@@ -4,6 +4,7 @@ import hashlib
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -338,13 +339,11 @@ def _too_long(path: Path, pair: Pair, tokens: int, length: int) -> InputError:
 
 
 def _learned(named: Mapping[Split, Path], form: PairFormat) -> Iterator[str]:
-    """Yield the strings of the training part, up to a limit."""
-    left = MOST_LEARNED_BYTES
-    for pair in scan(named["train"], form):
-        if len(named) == 1 and split_of(pair.source) != "train":
-            continue
-        for text in (pair.source, pair.target):
-            yield text
-            left -= len(text)
-        if left < 0:
-            return
+    """Yield the strings that a tokenizer is trained on: of a large file, every n-th training pair's."""
+    path = named["train"]
+    size = path.stat().st_size if path.is_file() else 0  # what is no file, the scan tells
+    every = max(1, -(-size // MOST_LEARNED_BYTES))
+    pairs = (p for p in scan(path, form) if len(named) > 1 or split_of(p.source) == "train")
+    for pair in islice(pairs, 0, None, every):
+        yield pair.source
+        yield pair.target

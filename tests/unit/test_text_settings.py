@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from loopedge.data.tokenizer import TOKENIZER_FILE, train_tokenizer
+from loopedge.tasks import pairs
 from loopedge.tasks.pairs import PairsTask
 from loopedge.tasks.task import SPLITS, Task, task_from_dict
 from loopedge.tasks.text import TextTask
@@ -31,7 +32,7 @@ def text_task(path: Path, **options: Any) -> Task:
     return TextTask.from_path(path, context=4, **options)
 
 
-def pairs_task(path: Path, **options: Any) -> Task:
+def pairs_task(path: Path, **options: Any) -> PairsTask:
     return PairsTask.from_jsonl(path, length=40, **options)
 
 
@@ -74,3 +75,12 @@ def test_long_pairs_of_a_whole_file_are_counted_once(tmp_path: Path) -> None:
     task = pairs_task(files[0], validation=files[1], test=files[2], skip_long=True)
     again = task_from_dict(task.describe(), data=files[1])
     assert again.describe()["skipped"] == 1
+
+
+def test_a_tokenizer_sees_all_of_a_large_file_of_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [write_pairs(tmp_path, f"p{n}", [*["ab" * 9] * 90, *["xy" * 9] * 90]) for n in range(3)]
+    monkeypatch.setattr(pairs, "MOST_LEARNED_BYTES", files[0].stat().st_size // 9)
+    task = pairs_task(files[0], validation=files[1], test=files[2], train_tokenizer=270)
+    assert len(task.tokenizer.encode("xyxyxyxy")) < 8
