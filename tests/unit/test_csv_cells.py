@@ -27,9 +27,7 @@ def test_separators_inside_quotes_are_not_counted(
 
 @pytest.mark.parametrize("beside", ["1", "NA"])
 @pytest.mark.parametrize("cell", ["nan", "-nan", "+NaN", "-NAN"])
-def test_a_nan_is_missing_whatever_stands_beside_it(
-    tmp_path: Path, cell: str, beside: str
-) -> None:
+def test_a_nan_is_missing_whatever_stands_beside_it(tmp_path: Path, cell: str, beside: str) -> None:
     path = tmp_path / "data.csv"
     path.write_text(f"y\n{cell}\n{beside}\n2\n")
     values = read_table(path, Selection(numbers=("y",))).values[:, 0]

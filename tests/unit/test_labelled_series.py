@@ -238,7 +238,7 @@ def test_series_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs a column that the model sees"):
         LabelledSeriesTask.from_file(path, **{**options, "covariates": []}, context=7)
     few = shops(tmp_path, count=3)
-    with pytest.raises(InputError, match="no test series: 3 with a label of 2 .* at least 4"):
+    with pytest.raises(InputError, match=r"no test series: 3 with a label of 2 .* at least 4"):
         LabelledSeriesTask.from_file(few, **options, context=6)
     path.write_text(path.read_text().replace("s1,1,odd", "s1,1,even", 1))
     with pytest.raises(InputError, match="shop 's1' has the labels 'even' and 'odd'") as caught:
