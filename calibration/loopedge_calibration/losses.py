@@ -9,16 +9,15 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.companions import read_companions
 from loopedge.graph.inputs import generate_inputs
-from loopedge.graph.metadata import LOOPS_INPUT, read_metadata
+from loopedge.graph.metadata import LOOPS_INPUT
 from loopedge.graph.offsets import output_offsets, without_offset
 from loopedge.graph.storage import open_in_float32
 from loopedge.quantizer.compare import longest_generated
 from loopedge.runtime import Session
 from loopedge.tasks.metrics import total
-from loopedge.tasks.task import Task, task_from_dict
-from loopedge_calibration.readers import BATCH, Feeds, Samples, holds_arrays
+from loopedge.tasks.task import Task
+from loopedge_calibration.readers import BATCH, Feeds, Samples, described_task
 
 __all__ = [
     "METRICS",
@@ -181,23 +180,16 @@ def choose_loss(
         )
     graph, reference = open_in_float32(model), Session(model, threads=threads)
     offsets = output_offsets(graph)
-    metadata = read_metadata(graph.metadata_props)
-    described = metadata.task if metadata else {}
-    if metric == "task" and not described:
+    task = None
+    try:
+        task = described_task(graph, data, model)
+    except InputError:  # without its file, or with other data than the task's
+        if metric == "task":
+            raise
+    if metric == "task" and task is None:
         raise InputError(
             "the model does not say what it was trained on", hint="--metric relative-error"
         )
-    task = None
-    if described:
-        try:
-            task = task_from_dict(
-                described,
-                data=None if data is not None and holds_arrays(data) else data,
-                companions=read_companions(model, metadata),
-            )
-        except InputError:  # without its file, or with other data than the task's
-            if metric == "task":
-                raise
     if task is not None and metric != "relative-error":
         return TaskDrop(task, reference)
     if data is None and task is None:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.companions import read_companions
 from loopedge.graph.metadata import read_metadata
-from loopedge.tasks.task import Split, task_from_dict
+from loopedge.tasks.task import Split, Task, task_from_dict
 
 __all__ = [
     "BATCH",
@@ -22,6 +22,7 @@ __all__ = [
     "Samples",
     "SamplesSeen",
     "checked",
+    "described_task",
     "holds_arrays",
     "limited",
     "read_samples",
@@ -37,6 +38,28 @@ def holds_arrays(path: str | Path) -> bool:
     """Tell whether a path is an ``.npz``, or a folder of them, and no file that a task reads."""
     source = Path(path)
     return source.suffix.lower() == ".npz" or (source.is_dir() and any(source.glob("*.npz")))
+
+
+def described_task(
+    model: ir.Model, data: str | Path | None, artifact: str | Path | None
+) -> Task | None:
+    """Return the task that a model was trained on; None where the model does not say.
+
+    Args:
+        model: The artifact's graph.
+        data: What the task reads; arrays are not for the task.
+        artifact: The model's file, beside which a tokenizer stands where the task needs one.
+
+    Raises:
+        InputError: The task needs other data, or its tokenizer is not there.
+    """
+    metadata = read_metadata(model.metadata_props)
+    if metadata is None or not metadata.task:
+        return None
+    if data is not None and holds_arrays(data):
+        data = None
+    companions = {} if artifact is None else read_companions(artifact, metadata)
+    return task_from_dict(metadata.task, data=data, companions=companions)
 
 
 def read_samples(path: str | Path) -> Iterator[Feeds]:
@@ -240,18 +263,15 @@ class Samples:
             for value in model.graph.inputs
             if value.name not in model.graph.initializers and value.name != "loops"
         ]
-        self._task = None
+        self._task: Task | None = None
         if self._path is not None and not self._path.exists():
             raise InputError(f"{self._path} does not exist", hint="--data samples.npz")
         if self._path is None or not holds_arrays(self._path):
-            metadata = read_metadata(model.metadata_props)
-            described = metadata.task if metadata else {}
-            if not described:
+            self._task = described_task(model, self._path, artifact)
+            if self._task is None:
                 raise InputError(
                     "the model does not say what it was trained on", hint="--data samples.npz"
                 )
-            companions = {} if artifact is None else read_companions(artifact, metadata)
-            self._task = task_from_dict(described, data=self._path, companions=companions)
 
     def __iter__(self) -> Iterator[Feeds]:
         """Yield batches of at most `BATCH` samples.

@@ -103,8 +103,6 @@ def _check_missing(table: Table, columns: Columns, missing: Missing) -> None:
             raise InputError(f"{table.source}: column {name!r} holds no value at all")
     if missing == "refuse":
         count = int((~columns.observed).sum())
-        if columns.codes is not None:
-            count += int((columns.codes < 0).sum())
         more = f" ({count} values are missing altogether)" if count > 1 else ""
         raise InputError(
             f"{table.first_missing}: the value is missing{more}",

@@ -1,6 +1,5 @@
 """Rows of a CSV file, a chunk at a time; whatever is wrong is told with its row and column."""
 
-import codecs
 import csv
 import math
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from loopedge.arrays import Array
 from loopedge.data.cells import find_delimiter
 from loopedge.data.chunks import MISSING, Chunk, Selection, find_column
+from loopedge.data.text_files import first_bad_byte
 from loopedge.errors import InputError
 
 __all__ = ["csv_chunks"]
@@ -46,8 +46,8 @@ def csv_chunks(source: Path, selection: Selection) -> Iterator[Chunk]:
         raise InputError(f"{source} cannot be read: permission denied") from error
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{source} is no UTF-8 text: byte {_first_bad_byte(source)}",
-            hint=f"iconv -f latin1 -t utf-8 {source.name} > utf8.csv",
+            f"{source} is no UTF-8 text: byte {first_bad_byte(source)}",
+            hint=f"iconv -f latin1 -t utf-8 {source} > utf8.csv",
         ) from error
     except csv.Error as error:
         raise InputError(f"{source} is no CSV file: {error}") from error
@@ -155,21 +155,6 @@ def _numbers(cells: Sequence[str]) -> tuple[Array, list[int]]:
         except ValueError:
             others.append(place)
             continue
-        if math.isnan(values[place]) or "_" in text:  # Python reads 1_000, no table means it
+        if "_" in text:  # Python reads 1_000, no table means it
             others.append(place)
     return values, others
-
-
-def _first_bad_byte(source: Path) -> int:
-    """Return the place of the first byte that is no UTF-8; the decoder's own counts from its buffer."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    read = 0
-    with source.open("rb") as content:
-        while block := content.read(1 << 20):
-            held = len(decoder.getstate()[0])
-            try:
-                decoder.decode(block)
-            except UnicodeDecodeError as error:
-                return read - held + error.start
-            read += len(block)
-    return read - len(decoder.getstate()[0])

@@ -26,10 +26,18 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairFormat:
-    """The keys of an object's two strings."""
+    """The keys of an object's two strings, which differ."""
 
     source: str = "input"
     target: str = "output"
+
+    def __post_init__(self) -> None:
+        """Refuse one key for both: the model would learn to copy."""
+        if self.source == self.target:
+            raise InputError(
+                f"--source and --target are both {self.source!r}, two keys are needed",
+                hint="--source KEY --target OTHER",
+            )
 
     def parse(self, content: bytes, where: str, *, offset: int) -> tuple[str, str]:
         """Return source and target of a line.
@@ -43,8 +51,13 @@ class PairFormat:
             raise InputError(f"{where} is no UTF-8 text: byte {offset + error.start}") from error
         try:
             values = json.loads(text)
+        except json.JSONDecodeError as error:
+            reason = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+            raise InputError(f"{where} is no JSON: {reason}") from error
         except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", "it is nested too deeply")
+            reason = "it is nested too deeply"
+            if isinstance(error, ValueError):
+                reason = "a number has too many digits"
             raise InputError(f"{where} is no JSON: {reason}") from error
         if not isinstance(values, dict):
             raise InputError(

@@ -85,18 +85,21 @@ def _is_nested(kind: Any) -> bool:
 
 
 def _chunk(source: Path, first: int, batch: Any, selection: Selection) -> Chunk:
+    def texts(name: str) -> list[str]:
+        return _texts(batch.column(name), name, source)
+
     numbers = np.empty((len(batch), len(selection.numbers)))
     for place, name in enumerate(selection.numbers):
         numbers[:, place] = _numbers(batch.column(name))
     times, moments = (
-        (None, None) if selection.time is None else _times(batch.column(selection.time))
+        (None, None) if selection.time is None else _times(batch, selection.time, source)
     )
     chunk = Chunk(
         source=source.name,
         first=first,
         numbers=numbers,
-        labels=None if selection.label is None else _texts(batch.column(selection.label)),
-        groups=None if selection.group is None else _texts(batch.column(selection.group)),
+        labels=None if selection.label is None else texts(selection.label),
+        groups=None if selection.group is None else texts(selection.group),
         times=times,
         moments=moments,
     )
@@ -113,22 +116,30 @@ def _numbers(column: Any) -> Array:
     return array
 
 
-def _texts(column: Any) -> list[str]:
+def _texts(column: Any, name: str, source: Path) -> list[str]:
     """Return the values as texts, empty for null."""
     import pyarrow as pa
 
     plain = column.cast(_plain_type(column.type))
-    return [text or "" for text in plain.cast(pa.string()).to_pylist()]
+    try:
+        told = plain.cast(pa.string())
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"{source.name}: column {name!r} holds values that are no UTF-8 text",
+            hint="write it as text",
+        ) from error
+    return [text or "" for text in told.to_pylist()]
 
 
-def _times(column: Any) -> tuple[list[str], list[int] | None]:
+def _times(batch: Any, name: str, source: Path) -> tuple[list[str], list[int] | None]:
     """Return times as texts, and those of a type of their own as integers too."""
     import pyarrow as pa
 
+    column = batch.column(name)
     kind = column.type
     if not pa.types.is_temporal(kind):
-        return _texts(column), None
+        return _texts(column, name, source), None
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.timestamp(kind.unit))  # in UTC, where it had a zone
     width = pa.int32() if pa.types.is_date32(kind) or pa.types.is_time32(kind) else pa.int64()
-    return _texts(column), column.cast(width).fill_null(0).to_pylist()
+    return _texts(column, name, source), column.cast(width).fill_null(0).to_pylist()

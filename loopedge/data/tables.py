@@ -42,7 +42,7 @@ class Table:
         values: float64 (rows, columns), NaN where a value is missing.
         labels: The column of labels, where it was asked for.
         groups: The column that tells series apart, where it was asked for; none is missing.
-        first_missing: Row and column of the first missing number or label, for people.
+        first_missing: Row and column of the first missing number, for people.
     """
 
     source: str
@@ -114,7 +114,7 @@ def _collect(source: Path, chunks: Iterator[Chunk], selection: Selection) -> Tab
         numbers.frombytes(chunk.numbers.tobytes())
         gone = [(np.isnan(chunk.numbers[:, i]), name) for i, name in enumerate(selection.numbers)]
         if chunk.labels is not None and selection.label is not None:
-            gone.append((labels.add(chunk.labels) < 0, selection.label))
+            labels.add(chunk.labels)
             _check_labels(source, labels, selection.label)
         if chunk.groups is not None:
             _check_groups(chunk, groups.add(chunk.groups), selection)

@@ -16,6 +16,7 @@ __all__ = [
     "changed",
     "check_utf8",
     "find_texts",
+    "first_bad_byte",
     "read_pieces",
     "split_texts",
     "whole",
@@ -69,7 +70,7 @@ def find_texts(path: str | Path) -> list[Path]:
             )
     for file in found:
         check_utf8(file)
-    if not any(file.stat().st_size for file in found):
+    if not any(map(len, whole(found))):
         raise InputError(f"{source} is empty: it holds no text")
     return found
 
@@ -80,28 +81,48 @@ def check_utf8(path: Path) -> None:
     Raises:
         InputError: With the first byte that is not, counted from 0; or the file cannot be read.
     """
+    try:
+        place = first_bad_byte(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if place is not None:
+        raise InputError(
+            f"{path} is no UTF-8 text: byte {place}",
+            hint=f"iconv -f latin1 -t utf-8 {path} > utf8.txt",
+        )
+
+
+def first_bad_byte(path: Path) -> int | None:
+    """Return the place of the first byte that is no UTF-8, counted from 0; None where there is none.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    done = 0
+    done = pending = 0
     try:
         with path.open("rb") as source:
             while chunk := source.read(CHECKED):
-                pending = len(decoder.getstate()[0])
+                pending = len(decoder.getstate()[0])  # the decoder counts from what it held back
                 decoder.decode(chunk)
                 done += len(chunk)
             pending = len(decoder.getstate()[0])
             decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is no UTF-8 text: byte {done - pending + error.start}",
-            hint=f"iconv -f LATIN1 -t UTF-8 {path}",
-        ) from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        return done - pending + error.start
+    return None
 
 
 def whole(paths: Iterable[Path]) -> list[Span]:
-    """Return files as spans of all their bytes."""
-    return [Span(path=path, start=0, end=path.stat().st_size) for path in paths]
+    """Return files as spans of all their bytes, without a byte order mark: it is no text."""
+    return [Span(path=path, start=_mark(path), end=path.stat().st_size) for path in paths]
+
+
+def _mark(path: Path) -> int:
+    """Return how many bytes of a file are its byte order mark."""
+    with path.open("rb") as source:
+        mark = source.read(len(codecs.BOM_UTF8))
+    return len(mark) if mark == codecs.BOM_UTF8 else 0
 
 
 def split_texts(spans: Sequence[Span]) -> Mapping[Split, list[Span]]:

@@ -1,6 +1,7 @@
 """Text to token ids and back: bytes, or a tokenizer of the ``tokenizers`` library."""
 
 import abc
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -74,6 +75,12 @@ class Tokenizer(abc.ABC):
     def companions(self) -> dict[str, str]:
         """Return the file that must travel with the model, if there is one."""
         return {}
+
+    def describe(self) -> dict[str, str | None]:
+        """Return name and sha256: ids of tokenizers of one size mean different texts."""
+        text = self.companions().get(TOKENIZER_FILE)
+        digest = None if text is None else hashlib.sha256(text.encode("utf-8")).hexdigest()
+        return {"tokenizer": self.name, "tokenizer_sha256": digest}
 
 
 class ByteTokenizer(Tokenizer):

@@ -9,7 +9,7 @@ import numpy as np
 
 from loopedge.errors import InputError
 from loopedge.tasks.countdown_steps import OPERATIONS, combine, first_solution, random_steps
-from loopedge.tasks.metrics import IGNORED, Metrics, Tally
+from loopedge.tasks.metrics import IGNORED, Metrics, Tally, total
 from loopedge.tasks.task import Array, Batch, Split, Task, generator_of
 
 __all__ = ["CountdownTask", "check_steps"]
@@ -104,13 +104,15 @@ class CountdownTask(Task):
 
     def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
         """Score right steps drawn at random, whatever the target."""
-        (batch,) = self.evaluation(split, samples, samples)
         generator = generator_of(self.seed, split, BASELINE_STREAM)
-        steps = random_steps(generator, batch.inputs[:, : self.numbers], self.limit)
-        answer = np.zeros_like(batch.inputs)
-        answer[:, self.numbers + 1 :] = self._tokens_of(steps)
-        logits = answer[:, :, None] == np.arange(self.vocab)
-        return {"random_steps": self.score(logits, batch.targets)}
+        tallies = []
+        for batch in self.evaluation(split, samples, samples):
+            steps = random_steps(generator, batch.inputs[:, : self.numbers], self.limit)
+            answer = np.zeros_like(batch.inputs)
+            answer[:, self.numbers + 1 :] = self._tokens_of(steps)
+            logits = answer[:, :, None] == np.arange(self.vocab)
+            tallies.append(self.tally(logits, batch.targets))
+        return {"random_steps": self.metrics(total(tallies))}
 
     def model_fields(self) -> dict[str, Any]:
         """Return the fields of a model that reads in both directions and answers everywhere."""

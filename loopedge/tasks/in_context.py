@@ -15,10 +15,6 @@ from loopedge.tasks.task import Array, Batch, Scaling, Split, Task, generator_of
 __all__ = ["InContextTask", "LinearInContextTask", "TreeInContextTask", "values_of_trees"]
 
 
-EVALUATED_AT_ONCE = 128
-"""Samples of a batch that the simple learners see, which bounds their memory."""
-
-
 class InContextTask(Task):
     """Predict f(x) of every point from the points before it; each sample has its own f.
 
@@ -86,7 +82,7 @@ class InContextTask(Task):
     def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
         """Score 0, the mean of all functions, and the simple learners of `predict`."""
         tallies: dict[str, list[Tally]] = {}
-        for batch in self.evaluation(split, EVALUATED_AT_ONCE, samples):
+        for batch in self.evaluation(split, samples, samples):
             targets = batch.targets[:, ::2]
             xs, ys = (a.astype(np.float64) for a in (batch.inputs[:, ::2, :-1], targets[:, :, 0]))
             answers = {"zero": np.zeros_like(ys), **self.predict(xs, ys)}

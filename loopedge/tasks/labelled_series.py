@@ -1,5 +1,6 @@
 """Classification from a table: the label of a window's last row, or of a whole series."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,12 @@ class LabelledSeriesTask(WindowTask):
             source=source,
         )
         self.label = label
-        known, codes = sort_labels(columns)
-        if classes is not None:
-            codes = self._renumber(codes, known, classes)
-        self.classes = list(known if classes is None else classes)
-        self._codes = codes
+        if not columns.labels:
+            raise InputError(f"{source}: column {label!r} holds no label at all")
+        if classes is None:
+            self.classes, self._codes = sort_labels(columns)
+        else:
+            self.classes, self._codes = list(classes), self._find_classes(columns, classes)
         self.stops = self._whole_series() if group is not None else self._windows_by_time()
         self.counts = {split: self._count(split) for split in SPLITS}
         self._check_splits()
@@ -165,17 +167,27 @@ class LabelledSeriesTask(WindowTask):
             seed=seed,
         )
 
-    def _renumber(self, codes: Array, known: Sequence[str], classes: Sequence[str]) -> Array:
-        """Return the codes of labels in the order of given classes."""
-        strange = [name for name in known if name not in classes]
-        if strange:
-            raise InputError(
-                f"{self.source}: label {strange[0]!r} of column {self.label!r} is no class of the "
-                f"model; its classes are {', '.join(classes)}"
-            )
-        places = np.array([*(list(classes).index(name) for name in known), -1], np.int64)
-        renumbered: Array = places[codes]  # a missing label, -1, stays -1
-        return renumbered
+    def _find_classes(self, columns: Columns, classes: Sequence[str]) -> Array:
+        """Return the place of each row's label in given classes: int64 (rows,), -1 where none is told.
+
+        A label is looked for as a text, then, where all classes are numbers, as a number: what the
+        model was trained on decides that, not the labels that this table happens to hold.
+        """
+        by_text = {name: place for place, name in enumerate(classes)}
+        by_number = {_number(name): place for place, name in enumerate(classes)}
+        if None in by_number:
+            by_number = {}
+        places = []
+        for text in columns.labels:
+            place = by_text.get(text, by_number.get(_number(text)))
+            if place is None:
+                raise InputError(
+                    f"{self.source}: label {text!r} of column {self.label!r} is no class of the "
+                    f"model; its classes are {', '.join(classes)}"
+                )
+            places.append(place)
+        codes: Array = np.array([*places, -1], np.int64)[columns.codes]  # a missing label stays -1
+        return codes
 
     def _windows_by_time(self) -> dict[Split, Array]:
         rows = len(self.columns.values)
@@ -226,10 +238,11 @@ class LabelledSeriesTask(WindowTask):
             if len(self.stops[split]):
                 continue
             if self.group is not None:
-                count = len(self.columns.series)
+                stops = np.concatenate(list(self.stops.values()))
+                classes = len(np.unique(self._codes[stops - 1]))
                 raise InputError(
-                    f"{self.source} has no {split} series: {count} series are too few for training, "
-                    "validation and test"
+                    f"{self.source} has no {split} series: {len(stops)} with a label of {classes} "
+                    f"classes are too few, at least {classes + 2} are needed"
                 )
             raise InputError(
                 f"{self.source} has no {split} window: {len(self.columns.values)} rows are too few "
@@ -315,7 +328,7 @@ def sort_labels(columns: Columns) -> tuple[list[str], Array]:
     if all(number is not None for number in numbers):
         values = [number for number in numbers if number is not None]
         order = sorted(set(values))
-        names = [str(int(value)) if value.is_integer() else repr(value) for value in order]
+        names = [str(int(value)) if value == int(value) else repr(value) for value in order]
         places = [order.index(value) for value in values]
     else:
         names = sorted(columns.labels)
@@ -324,9 +337,13 @@ def sort_labels(columns: Columns) -> tuple[list[str], Array]:
     return names, codes
 
 
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
+def _number(text: str) -> int | float | None:
+    if "_" in text:  # Python reads 1_000, no table means it
         return None
-    return value if np.isfinite(value) and "_" not in text else None
+    for kind in (int, float):  # an integer of many digits is no float
+        try:
+            value: int | float = kind(text)
+        except ValueError:
+            continue
+        return value if isinstance(value, int) or math.isfinite(value) else None
+    return None

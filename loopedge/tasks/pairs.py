@@ -4,6 +4,7 @@ import hashlib
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ class PairsTask(Task):
         length: Most tokens of source, ``<sep>`` and target together.
         skip_long: Whether longer pairs were left out.
         skipped: How many were.
+        named_parts: Whether each split is a file of its own.
         seed: Of the batches.
         source: What errors call the data.
 
@@ -79,6 +81,7 @@ class PairsTask(Task):
         length: int,
         skip_long: bool = False,
         skipped: int = 0,
+        named_parts: bool = False,
         seed: int = 0,
         source: str = "pairs",
     ) -> None:
@@ -88,7 +91,9 @@ class PairsTask(Task):
                 left_out = f", {skipped} longer than --length {length}" if skipped else ""
                 raise InputError(
                     f"the {split} part of {source} holds no pair ({pairs} altogether{left_out})",
-                    hint="more pairs are needed, or name the parts with --validation and --test",
+                    hint="raise --length"
+                    if skipped
+                    else "more pairs are needed, or name the parts with --validation and --test",
                 )
         self.parts = parts
         self.tokenizer = tokenizer
@@ -96,6 +101,7 @@ class PairsTask(Task):
         self.length = length
         self.skip_long = skip_long
         self.skipped = skipped
+        self.named_parts = named_parts
         self.seed = seed
         self.separator = tokenizer.vocab_size
         self.end = tokenizer.vocab_size + 1
@@ -153,13 +159,17 @@ class PairsTask(Task):
     def from_description(
         cls, description: Mapping[str, Any], *, data: str | Path | None, seed: int
     ) -> "PairsTask":
-        """Rebuild the task from its description and its file; a tokenizer is no more trained."""
+        """Rebuild the task from its description and its file; a tokenizer is no more trained.
+
+        Where the parts were named, the file is one of them: each split is the whole of it.
+        """
         if data is None:
             raise InputError("pairs need their data", hint="name the JSON lines with --data")
         form = PairFormat(source=description["source"], target=description["target"])
         tokenizer = described_tokenizer(description)
+        named_parts = bool(description.get("named_parts", False))
         return cls._from_files(
-            {"train": Path(data)},
+            dict.fromkeys(SPLITS if named_parts else SPLITS[:1], Path(data)),
             tokenizer,
             form,
             description["length"],
@@ -182,7 +192,12 @@ class PairsTask(Task):
             raise InputError(f"--length is {length}, at least 2 is needed")
         offsets = {split: array("q") for split in SPLITS}
         skipped = 0
+        scanned: dict[Path, Split] = {}
         for file, path in named.items():
+            if path in scanned:
+                offsets[file] = offsets[scanned[path]]
+                continue
+            scanned[path] = file
             for pair in scan(path, form):
                 tokens = sum(len(tokenizer.encode(text)) for text in (pair.source, pair.target)) + 1
                 if tokens > length:
@@ -205,6 +220,7 @@ class PairsTask(Task):
             length=length,
             skip_long=skip_long,
             skipped=skipped,
+            named_parts=len(named) > 1,
             seed=seed,
             source=named["train"].name,
         )
@@ -295,10 +311,11 @@ class PairsTask(Task):
             "source": self.form.source,
             "target": self.form.target,
             "length": self.length,
-            "tokenizer": self.tokenizer.name,
+            **self.tokenizer.describe(),
             "vocab_size": self.vocab_size,
             "separator": self.separator,
             "end": self.end,
+            "named_parts": self.named_parts,
             "pairs": {split: len(self.parts[split]) for split in SPLITS},
             "skip_long": self.skip_long,
             "skipped": self.skipped,
@@ -322,13 +339,11 @@ def _too_long(path: Path, pair: Pair, tokens: int, length: int) -> InputError:
 
 
 def _learned(named: Mapping[Split, Path], form: PairFormat) -> Iterator[str]:
-    """Yield the strings of the training part, up to a limit."""
-    left = MOST_LEARNED_BYTES
-    for pair in scan(named["train"], form):
-        if len(named) == 1 and split_of(pair.source) != "train":
-            continue
-        for text in (pair.source, pair.target):
-            yield text
-            left -= len(text)
-        if left < 0:
-            return
+    """Yield the strings that a tokenizer is trained on: of a large file, every n-th training pair's."""
+    path = named["train"]
+    size = path.stat().st_size if path.is_file() else 0  # what is no file, the scan tells
+    every = max(1, -(-size // MOST_LEARNED_BYTES))
+    pairs = (p for p in scan(path, form) if len(named) > 1 or split_of(p.source) == "train")
+    for pair in islice(pairs, 0, None, every):
+        yield pair.source
+        yield pair.target

@@ -98,6 +98,8 @@ class SeriesTask(WindowTask):
         )
         self._carried = carry_forward(columns, targets, mean)
         self.season = self._find_season() if season is None else season
+        if season is not None:
+            self._check_season(season)
 
     @classmethod
     def from_file(
@@ -169,7 +171,7 @@ class SeriesTask(WindowTask):
             missing = description["missing"]
         elif description["interpolate"]:
             missing = "interpolate"
-        return cls.from_file(
+        task = cls.from_file(
             data,
             targets=[description["target"]] if old else description["targets"],
             covariates=description["covariates"],
@@ -177,12 +179,14 @@ class SeriesTask(WindowTask):
             horizon=description["horizon"],
             min_context=description.get("min_context"),
             missing=missing,
-            season=description["season"],
             time_column=description.get("time_column"),
             group=description.get("group"),
             origin=None if origin is None else Origin(number=origin[0], count=origin[1]),
             seed=seed,
         )
+        # No option of this table: its rows may be fewer than the season of those trained on.
+        task.season = description["season"]
+        return task
 
     def at_origins(self, count: int) -> list["SeriesTask"]:
         """Return the task at ``count`` origins that follow each other at the end of the data.
@@ -260,6 +264,20 @@ class SeriesTask(WindowTask):
             return ()
         return (f"{unused} of {len(series)} series are too short for a window and are not used",)
 
+    def _check_season(self, season: int) -> None:
+        """Refuse a season that lies before the first row of every window."""
+        longest = max(int(self._history(stops).max()) for stops in self.stops.values())
+        if season > longest:
+            raise InputError(
+                f"{self.source}: --season is {season}, at most {longest} rows stand before a window",
+                hint=f"leave out --season, or at most --season {longest}",
+            )
+
+    def _history(self, stops: Array) -> Array:
+        """Return how many rows of its series stand before each window's targets."""
+        history: Array = stops - self.columns.first_rows(stops - 1)
+        return history
+
     def _training_rows(self) -> Array:
         rows = np.zeros(len(self.columns.values), bool)
         for (first, _), bounds in zip(self.columns.spans(), self.bounds, strict=True):
@@ -315,8 +333,9 @@ class SeriesTask(WindowTask):
     def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
         """Score repeating the last value and, where there is a season, the last season.
 
-        The last season may lie before the context: the baseline sees all that came before. A missing
-        value is the last one before it.
+        The last season may lie before the context: the baseline sees all that came before. Where the
+        series has no whole season yet, the last value stands in, so that all baselines and the model
+        are scored on the same windows. A missing value is the last one before it.
         """
         stops = self._evaluated(split, samples)
         targets = self._targets(stops)
@@ -325,10 +344,10 @@ class SeriesTask(WindowTask):
         if self.season is not None:
             ahead = np.arange(self.horizon)
             same = stops[:, None] + ahead - self.season * (ahead // self.season + 1)
-            reachable = (same >= self.columns.first_rows(stops - 1)[:, None]).all(axis=1)
-            if reachable.any():
-                forecast = self._carried[same[reachable]]
-                scores["seasonal_naive"] = self.score(forecast, targets[reachable])
+            reached = self._history(stops) >= self.season
+            seasonal = self._carried[np.where(reached[:, None], same, 0)]
+            forecast = np.where(reached[:, None, None], seasonal, last)
+            scores["seasonal_naive"] = self.score(forecast, targets)
         return scores
 
     def model_fields(self) -> dict[str, Any]:

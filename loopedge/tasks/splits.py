@@ -81,8 +81,9 @@ def rows_needed(history: int, horizon: int, origins: int | None = None) -> int:
 def split_series(names: Sequence[str], classes: Array) -> dict[Split, Array]:
     """Split whole series 70, 15 and 15 % within each class, in the order of a hash of their names.
 
-    So the split depends neither on a seed nor on the order of the file, and the first series of
-    every class is for training.
+    So the split depends neither on a seed nor on the order of the file. Each class has a series for
+    training; what rounding takes from a split in one class it gets back in the next. Where there are
+    two more series than classes, no split is empty.
 
     Args:
         names: Of the series.
@@ -94,12 +95,46 @@ def split_series(names: Sequence[str], classes: Array) -> dict[Split, Array]:
     rank = np.argsort(
         np.argsort([hashlib.sha256(name.encode()).hexdigest() for name in names], kind="stable")
     )
-    chosen: dict[Split, list[Array]] = {split: [] for split in SPLITS}
-    for kind in np.unique(classes):
+    kinds, sizes = np.unique(classes, return_counts=True)
+    counts = _share(sizes)
+    chosen: dict[Split, list[Array]] = {split: [np.empty(0, np.int64)] for split in SPLITS}
+    for kind, ends in zip(kinds, counts.cumsum(axis=1), strict=True):
         members = np.flatnonzero(classes == kind)
         members = members[np.argsort(rank[members])]
-        share = (np.arange(len(members)) + 0.5) / len(members) * 100
-        places = np.digitize(share, [TRAIN_PERCENT, TRAIN_PERCENT + VALIDATION_PERCENT])
-        for place, split in enumerate(SPLITS):
-            chosen[split].append(members[places == place])
+        for split, part in zip(SPLITS, np.split(members, ends[:-1]), strict=True):
+            chosen[split].append(part)
     return {split: np.sort(np.concatenate(parts)) for split, parts in chosen.items()}
+
+
+def _share(sizes: Array) -> Array:
+    """Return how many of each class a split gets, int64 (classes, splits)."""
+    counts = np.zeros((len(sizes), len(SPLITS)), np.int64)
+    total = 0
+    for row, size in zip(counts, sizes.tolist(), strict=True):
+        total += size
+        given = counts[:, 0].sum()
+        least = max(1, size * TRAIN_PERCENT // 100)
+        most = -(-size * TRAIN_PERCENT // 100)
+        row[0] = min(max(round(total * TRAIN_PERCENT / 100 - given), least), most)
+        rest = size - row[0]
+        # Validation and test have equal shares: the one with fewer gets the odd series.
+        ahead = int(counts[:, 1].sum() - counts[:, 2].sum())
+        row[1] = min(max((rest - ahead + 1) // 2, 0), rest)
+        row[2] = rest - row[1]
+    _fill_empty(counts)
+    return counts
+
+
+def _fill_empty(counts: Array) -> None:
+    """Give a series to a split without any: from the largest share that has one to spare."""
+    for split in range(1, len(SPLITS)):
+        if counts[:, split].any():
+            continue
+        spare = counts.copy()
+        spare[:, 0] -= 1
+        if counts[:, 3 - split].sum() < 2:
+            spare[:, 3 - split] = 0
+        kind, source = np.unravel_index(spare.argmax(), spare.shape)
+        if spare[kind, source] > 0:
+            counts[kind, source] -= 1
+            counts[kind, split] += 1

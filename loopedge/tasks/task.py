@@ -80,6 +80,15 @@ class Batch:
             mask = np.ones(self.inputs.shape[:2], np.int64)
         return {first: self.inputs, **dict(zip(more, [mask], strict=True))}
 
+    def rows(self, part: slice) -> "Batch":
+        """Return some of the samples, their arrays contiguous."""
+        mask = self.attention_mask
+        return Batch(
+            inputs=np.ascontiguousarray(self.inputs[part]),
+            targets=np.ascontiguousarray(self.targets[part]),
+            attention_mask=None if mask is None else np.ascontiguousarray(mask[part]),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
@@ -124,9 +133,14 @@ class Task(abc.ABC):
         """Return the fields of a `LoopedConfig` that the task decides."""
 
     def evaluation(self, split: Split, size: int, samples: int) -> Iterator[Batch]:
-        """Yield the same at most ``samples`` samples of a split each time, ``size`` at once."""
-        for step, start in enumerate(range(0, samples, size)):
-            yield self.batch(split, min(size, samples - start), step)
+        """Yield the same at most ``samples`` samples of a split each time, at most ``size`` at once.
+
+        They are drawn `DRAWN` at a time: ``size`` cuts what was drawn and decides no sample.
+        """
+        for step, start in enumerate(range(0, samples, DRAWN)):
+            drawn = self.batch(split, min(DRAWN, samples - start), step)
+            for first in range(0, len(drawn.inputs), size):
+                yield drawn.rows(slice(first, first + size))
 
     def tally(self, outputs: Array, targets: Array) -> Tally:
         """Return what a batch adds to the score: sums of outputs against targets."""
@@ -194,6 +208,9 @@ class Task(abc.ABC):
         make: Callable[..., Task] = cls
         return make(**{name: description[name] for name in cls.settings}, seed=seed)
 
+
+DRAWN = 128
+"""Generated samples of one step of an evaluation: models and baselines are scored on the same."""
 
 HOMES = {
     "countdown": "loopedge.tasks.countdown:CountdownTask",

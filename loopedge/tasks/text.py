@@ -51,6 +51,7 @@ class TextTask(Task):
         tokenizer: What made them.
         context: Positions of a window.
         bytes_per_token: Mean over the corpus, where the tokenizer's own bytes are not known.
+        named_parts: Whether each split is a file or folder of its own.
         seed: Of the batches.
         source: What errors call the data.
 
@@ -69,6 +70,7 @@ class TextTask(Task):
         *,
         context: int,
         bytes_per_token: float = 1.0,
+        named_parts: bool = False,
         seed: int = 0,
         source: str = "text",
     ) -> None:
@@ -85,6 +87,7 @@ class TextTask(Task):
         self.parts = parts
         self.tokenizer = tokenizer
         self.context = context
+        self.named_parts = named_parts
         self.seed = seed
         sizes = tokenizer.token_bytes()
         self._token_bytes = (
@@ -120,18 +123,37 @@ class TextTask(Task):
         """
         spans = _spans(path, validation, test)
         chosen = choose_tokenizer(tokenizer, train_tokenizer, _learned(spans["train"]))
-        return cls._from_spans(spans, chosen, context, seed, Path(path).name)
+        return cls._from_spans(
+            spans,
+            chosen,
+            context,
+            named_parts=validation is not None,
+            seed=seed,
+            source=Path(path).name,
+        )
 
     @classmethod
     def from_description(
         cls, description: Mapping[str, Any], *, data: str | Path | None, seed: int
     ) -> "TextTask":
-        """Rebuild the task from its description and its text; a tokenizer is no more trained."""
+        """Rebuild the task from its description and its text; a tokenizer is no more trained.
+
+        Where the parts were named, the text is one of them: each split is the whole of it.
+        """
         if data is None:
             raise InputError("a text needs its data", hint="name the text file with --data")
         tokenizer = described_tokenizer(description)
-        spans = _spans(data, None, None)
-        return cls._from_spans(spans, tokenizer, description["context"], seed, Path(data).name)
+        named_parts = bool(description.get("named_parts", False))
+        texts = whole(find_texts(data))
+        spans = dict.fromkeys(SPLITS, texts) if named_parts else split_texts(texts)
+        return cls._from_spans(
+            spans,
+            tokenizer,
+            description["context"],
+            named_parts=named_parts,
+            seed=seed,
+            source=Path(data).name,
+        )
 
     @classmethod
     def _from_spans(
@@ -139,6 +161,8 @@ class TextTask(Task):
         spans: Mapping[Split, list[Span]],
         tokenizer: Tokenizer,
         context: int,
+        *,
+        named_parts: bool,
         seed: int,
         source: str,
     ) -> "TextTask":
@@ -155,6 +179,7 @@ class TextTask(Task):
             tokenizer,
             context=context,
             bytes_per_token=text_bytes / max(1, sum(map(len, parts.values()))),
+            named_parts=named_parts,
             seed=seed,
             source=source,
         )
@@ -233,8 +258,9 @@ class TextTask(Task):
             "name": self.name,
             "kind": self.kind,
             "context": self.context,
-            "tokenizer": self.tokenizer.name,
+            **self.tokenizer.describe(),
             "vocab_size": self.tokenizer.vocab_size,
+            "named_parts": self.named_parts,
             "tokens": {split: len(self.parts[split]) for split in SPLITS},
             "seed": self.seed,
             "metric": self.metric,

@@ -6,7 +6,7 @@ from torch import nn
 from loopedge.tasks.metrics import Metrics, Tally, total
 from loopedge.tasks.task import Batch, Split, Task
 from loopedge.trainer.objective import inputs_of, outputs_of
-from loopedge.trainer.world import World, rows_of
+from loopedge.trainer.world import World
 
 __all__ = ["evaluate"]
 
@@ -45,6 +45,6 @@ def _tally(model: nn.Module, task: Task, batch: Batch, world: World) -> Tally | 
     idle = not len(own.inputs)
     if idle and not world.is_sharded:
         return None
-    part = rows_of(batch, slice(0, 1)) if idle else own
+    part = batch.rows(slice(0, 1)) if idle else own
     outputs = outputs_of(model, inputs_of(part, world.device)).cpu().numpy()
     return None if idle else task.tally(outputs, part.targets)

@@ -20,7 +20,7 @@ from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.objective import Objective, asked_of, inputs_of, outputs_of
 from loopedge.trainer.optimizer import learning_rate, make_optimizer
 from loopedge.trainer.stability import scale_of
-from loopedge.trainer.world import World, rows_of, shard
+from loopedge.trainer.world import World, shard
 
 __all__ = ["Step", "Stepper"]
 
@@ -91,7 +91,7 @@ class Stepper:
         own, parts = world.share(batch), config.accumulate
         loss = torch.zeros((), device=world.device)
         for part in range(parts):
-            rows = rows_of(own, slice(part, None, parts)) if parts > 1 else own
+            rows = own.rows(slice(part, None, parts)) if parts > 1 else own
             with world.unsynchronised(self.module, when=part < parts - 1):
                 loss += self._backward(rows, asked, loops)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -103,7 +102,7 @@ class World:
 
     def share(self, batch: Batch) -> Batch:
         """Return this process's rows of a batch: every size-th one, from its rank on."""
-        return rows_of(batch, slice(self.rank, None, self.size))
+        return batch.rows(slice(self.rank, None, self.size))
 
     def sum(self, value: float) -> float:
         """Return the sum of a number over all processes."""
@@ -230,13 +229,3 @@ def shard(model: LoopedTransformer) -> None:
     for layer in model.core_layers:
         fully_shard(layer, reshard_after_forward=False)
     fully_shard(model, reshard_after_forward=False)
-
-
-def rows_of(batch: Batch, rows: slice) -> Batch:
-    """Return some samples of a batch."""
-    mask = batch.attention_mask
-    return Batch(
-        inputs=np.ascontiguousarray(batch.inputs[rows]),
-        targets=np.ascontiguousarray(batch.targets[rows]),
-        attention_mask=None if mask is None else np.ascontiguousarray(mask[rows]),
-    )

@@ -13,6 +13,7 @@ import loopedge_calibration
 from loopedge.errors import BudgetError, InputError
 from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.weights import linears, loop_name
+from loopedge.tasks.metrics import total
 from loopedge.tasks.sorting import SortingTask
 from loopedge_calibration.budget import BudgetedResult
 from loopedge_calibration.losses import RelativeError, choose_loss
@@ -183,11 +184,12 @@ def test_the_metric_is_the_task_s_where_it_is_known(exported: Exporter, tmp_path
     assert budget.float_score is not None
     assert budget.score is not None
     assert budget.loss == pytest.approx(budget.float_score - budget.score)
-    batches = list(task.evaluation("validation", 512, 512))
-    logits = loopedge.Session(tmp_path / "q.onnx").run({"input_ids": batches[0].inputs})["logits"]
-    assert budget.score == pytest.approx(
-        task.score(logits, batches[0].targets)["accuracy"], abs=0.01
+    session = loopedge.Session(tmp_path / "q.onnx")
+    tallies = (
+        task.tally(session.run({"input_ids": batch.inputs})["logits"], batch.targets)
+        for batch in task.evaluation("validation", 512, 512)
     )
+    assert budget.score == pytest.approx(task.metrics(total(tallies))["accuracy"], abs=0.01)
     assert isinstance(choose_loss(known, "relative-error"), RelativeError)
 
 

@@ -139,3 +139,16 @@ def test_a_sample_is_spread_over_all(tmp_path: Path) -> None:
     assert sum(map(len, runs)) == 1000
     assert (runs[0][0], runs[-1][-1]) == (0, 9999)
     assert np.concatenate(ids.sample(10_000)).tolist() == list(range(10_000))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    one, two = write(tmp_path, ["\ufeffab\ufeff\n", "\ufeffcd"])
+    parts = split_texts(whole(find_texts(tmp_path)))
+    assert "".join(piece for spans in parts.values() for piece in read_pieces(spans)) == (
+        "ab\ufeff\ncd"
+    )
+    ids = Ids(whole([one, two]), np.uint8)
+    assert bytes(ids.read(0, len(ids)).tolist()).decode() == "ab\ufeff\ncd"
+    one.write_text("\ufeff")
+    with pytest.raises(InputError, match="is empty"):
+        find_texts(one)
