@@ -21,6 +21,7 @@ from loopedge.trainer.logs import RunLog, metrics_path
 from loopedge.trainer.loop import TrainingLoop
 from loopedge.trainer.objective import Objective
 from loopedge.trainer.progress import Lines, Progress, bar_on_terminal
+from loopedge.trainer.stability import Stability
 from loopedge.trainer.state import best_path, load_state, state_path, write_model
 from loopedge.trainer.world import Sharding, World, open_world
 
@@ -45,7 +46,7 @@ class TrainResult:
     stopped_early: bool
     resumed_from: int | None
     train_loss: float
-    stability: dict[str, list[float]] | None
+    stability: Stability | None
     processes: int
     seconds: float
     tokens_per_second: float
@@ -117,6 +118,9 @@ def train(
         if resume:
             loop.resume(world.on_first(lambda: load_state(loop.checkpoint_path, loop.settings)))
             _tell(told, f"resumed {loop.checkpoint_path} at step {loop.step} of {config.steps}")
+        world.on_first(loop.log.open)
+        if not resume:  # only now, when nothing is left that could be refused
+            world.on_first(lambda: _drop_old(target))
         resumed_from = loop.step if resume else None
         with _progress(config.steps, loop.step, bar=bar and world.is_first, note=told) as progress:
             loop.run(progress)
@@ -210,9 +214,12 @@ def _check_files(target: Path, *, resume: bool, force: bool) -> None:
             f"{unfinished} holds an unfinished run",
             hint="add --resume to continue it, or --force to start anew",
         )
-    if not resume:
-        unfinished.unlink(missing_ok=True)
-        best_path(target).unlink(missing_ok=True)
+
+
+def _drop_old(target: Path) -> None:
+    """Remove what an earlier run left beside the target, which itself stays until it is replaced."""
+    for path in (state_path(target), best_path(target), metrics_path(target)):
+        path.unlink(missing_ok=True)
 
 
 def _store_scaling(model: LoopedTransformer, task: Task) -> None:

@@ -16,6 +16,7 @@ from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.task import Task
 
 __all__ = [
+    "CHANGEABLE",
     "RunState",
     "best_path",
     "load_state",
