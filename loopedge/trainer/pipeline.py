@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from loopedge.errors import InputError
-from loopedge.files import check_target, file_sha256
+from loopedge.files import check_target
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.metrics import Metrics
@@ -22,7 +22,13 @@ from loopedge.trainer.loop import TrainingLoop
 from loopedge.trainer.objective import Objective
 from loopedge.trainer.progress import Lines, Progress, bar_on_terminal
 from loopedge.trainer.stability import Stability
-from loopedge.trainer.state import best_path, load_state, state_path, write_model
+from loopedge.trainer.state import (
+    drop_run,
+    load_state,
+    run_settings,
+    state_path,
+    write_model,
+)
 from loopedge.trainer.world import Sharding, World, open_world
 
 __all__ = ["TrainResult", "train"]
@@ -143,13 +149,6 @@ def _make_loop(
     taught_by = None
     if teacher is not None:
         taught_by = load_teacher(teacher, model_config, task).to(world.device)
-    settings = {
-        "model": model_config.model_dump(),
-        "train": config.model_dump(),
-        "task": task.describe(),
-        "data": {"sha256": task.fingerprint()},
-        "teacher": {} if teacher is None else {"sha256": file_sha256(Path(teacher))},
-    }
     objective = Objective(
         kind=task.kind,
         teacher=taught_by,
@@ -164,7 +163,7 @@ def _make_loop(
         target,
         log=RunLog(metrics_path(target), None if tensorboard is None else Path(tensorboard)),
         world=world,
-        settings=settings,
+        settings=run_settings(task, model_config, config, teacher),
     )
 
 
@@ -200,8 +199,7 @@ def _finish(
 
 def _write(loop: TrainingLoop, best: dict[str, torch.Tensor], target: Path, *, force: bool) -> None:
     write_model(loop.model.config, best, loop.task, target, force=force)
-    loop.checkpoint_path.unlink(missing_ok=True)
-    loop.best_path.unlink(missing_ok=True)
+    drop_run(target)
 
 
 def _check_files(target: Path, *, resume: bool, force: bool) -> None:
@@ -218,8 +216,8 @@ def _check_files(target: Path, *, resume: bool, force: bool) -> None:
 
 def _drop_old(target: Path) -> None:
     """Remove what an earlier run left beside the target, which itself stays until it is replaced."""
-    for path in (state_path(target), best_path(target), metrics_path(target)):
-        path.unlink(missing_ok=True)
+    drop_run(target)
+    metrics_path(target).unlink(missing_ok=True)
 
 
 def _store_scaling(model: LoopedTransformer, task: Task) -> None:

@@ -175,3 +175,10 @@ def test_the_probe_holds_no_more_than_a_part_of_a_step(
     assert result.stability["gradient_norm"][:2] == [None, None]
     assert np.isfinite(np.array(result.stability["gradient_norm"][2:], float)).all()
     assert None not in result.stability["residual_norm"]
+
+
+@pytest.mark.parametrize("stored", [[1, 2], torch.zeros(2), {"other": 1}])
+def test_another_file_of_tensors_is_no_state(tmp_path: Path, stored: object) -> None:
+    torch.save(stored, tmp_path / "m.last.pt")
+    with pytest.raises(InputError, match="is damaged"):
+        run(tmp_path / "m.pt", resume=True)
