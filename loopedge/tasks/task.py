@@ -122,7 +122,8 @@ class Task(abc.ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         """Take the metric and its direction from a kind that is changed, where they are not given."""
         super().__init_subclass__(**options)
-        if cls.kind != super(cls, cls).kind and cls.kind in DEFAULTS:
+        before = next(base.kind for base in cls.__mro__[1:] if issubclass(base, Task))
+        if cls.kind != before and cls.kind in DEFAULTS:
             own, (metric, higher) = vars(cls), DEFAULTS[cls.kind]
             cls.metric = own.get("metric", metric)
             cls.higher_is_better = own.get("higher_is_better", higher)

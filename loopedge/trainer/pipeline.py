@@ -128,7 +128,8 @@ def train(
         if not resume:  # only now, when nothing is left that could be refused
             world.on_first(lambda: _drop_old(target))
         resumed_from = loop.step if resume else None
-        with _progress(config.steps, loop.step, bar=bar and world.is_first, note=told) as progress:
+        drawn = bar and world.is_first
+        with _progress(config.steps, task.metric, loop.step, bar=drawn, note=told) as progress:
             loop.run(progress)
         loop.log.close()
         return _finish(loop, target, resumed_from=resumed_from, force=force)
@@ -245,10 +246,10 @@ def _threads(count: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _progress(
-    steps: int, done: int, *, bar: bool, note: Callable[[str], None] | None
+    steps: int, metric: str, done: int, *, bar: bool, note: Callable[[str], None] | None
 ) -> Iterator[Progress | None]:
     with contextlib.ExitStack() as stack:
-        drawn = stack.enter_context(bar_on_terminal(steps, done=done)) if bar else None
+        drawn = stack.enter_context(bar_on_terminal(steps, metric, done=done)) if bar else None
         yield drawn or (Lines(steps, note) if note is not None else None)
 
 

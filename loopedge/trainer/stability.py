@@ -1,7 +1,5 @@
 """What the state does over the iterations of the loop, and what the gradient does on its way back."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -76,10 +74,13 @@ def measure_stability(
         loss = loss / asked_of(objective.kind, batch)
         gradients = torch.autograd.grad(loss, path.kept)
     model.train(was_training)
-    told: dict[str, Any] = {
-        "residual_norm": path.norms,
-        "relative_update": path.updates,
-        "gradient_norm": [float(gradient.norm()) for gradient in gradients],
+    measured = [float(gradient.norm()) for gradient in gradients]
+    return {
+        "residual_norm": _rounded(path.norms),
+        "relative_update": _rounded(path.updates),
+        "gradient_norm": [None] * path.cut + _rounded(measured),
     }
-    rounded = {name: [float(f"{value:.6g}") for value in told[name]] for name in told}
-    return rounded | {"gradient_norm": [None] * path.cut + rounded["gradient_norm"]}
+
+
+def _rounded(values: list[float]) -> list[float | None]:
+    return [float(f"{value:.6g}") for value in values]

@@ -16,6 +16,7 @@ from loopedge.tasks.sorting import SortingTask
 from loopedge.tasks.task import Batch, Split, Task
 from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.pipeline import TrainResult, train
+from loopedge.trainer.stability import measure_stability
 
 TASK = SortingTask(length=4, vocab=6)
 
@@ -159,16 +160,14 @@ def test_tensorboard_shows_the_last_of_two_runs(tmp_path: Path) -> None:
 def test_the_probe_holds_no_more_than_a_part_of_a_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from loopedge.trainer import loop
-
     seen: list[tuple[int, int | None]] = []
-    real = loop.measure_stability
+    real = measure_stability
 
     def measure(*arguments: Any, **options: Any) -> Any:
         seen.append((len(arguments[2].inputs), options["backprop_loops"]))
         return real(*arguments, **options)
 
-    monkeypatch.setattr(loop, "measure_stability", measure)
+    monkeypatch.setattr("loopedge.trainer.loop.measure_stability", measure)
     result = run(tmp_path / "m.pt", accumulate=4, backprop_loops=1)
     assert set(seen) == {(2, 1)}
     assert result.stability is not None

@@ -47,7 +47,7 @@ class ScoredToo(Scored):
 
 
 class ClassesAgain(Values):
-    kind = "classes"
+    kind = "classes"  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize(
