@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from loopedge.errors import DivergedError, InterruptedRunError, LostWorkerError
+from loopedge.errors import DivergedError, InputError, InterruptedRunError, LostWorkerError
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.task import Task
@@ -125,6 +125,8 @@ class TrainingLoop:
                         self._evaluate(made, progress)
                     self._whole, asked = True, self.world.any(stop.asked)
                     self._due = asked or self._is_checkpoint()
+                except InputError as error:
+                    raise self._unwritten(error) from error.__cause__
                 except RuntimeError as error:
                     if not self.world.is_lost(error):
                         raise
@@ -273,6 +275,16 @@ class TrainingLoop:
             f"training diverged at step {self.step + 1} of {self.config.steps}: loss {made.loss:g}, "
             f"gradient norm {made.gradient_norm:g} at learning rate {made.lr:.2g}{state}",
             hint=("add --resume " if kept else "train with ") + f"--lr {self.config.lr / 4:.2g}",
+        )
+
+    def _unwritten(self, error: InputError) -> InputError:
+        """Say what is kept of a run whose disk is full; other errors are as they are."""
+        if self._saved is None or "no space left" not in error.message:
+            return error
+        message = error.message.removesuffix("; nothing was written")
+        return InputError(
+            self._where(f"{message}: the run ended after"),
+            hint=f"free some space, then {self._how_on()}",
         )
 
     def _unscored(self) -> DivergedError:

@@ -11,10 +11,15 @@ import pytest
 import torch
 
 from loopedge.errors import DivergedError, InputError, InterruptedRunError
+from loopedge.model.checkpoint import save
+from loopedge.model.config import LoopedConfig
+from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.metrics import Metrics, Tally
 from loopedge.tasks.sorting import SortingTask
 from loopedge.tasks.task import Batch, Split, Task
 from loopedge.trainer.config import make_model_config, make_train_config
+from loopedge.trainer.distillation import load_teacher
+from loopedge.trainer.logs import RunLog
 from loopedge.trainer.pipeline import TrainResult, train
 from loopedge.trainer.stability import measure_stability
 
@@ -181,3 +186,36 @@ def test_another_file_of_tensors_is_no_state(tmp_path: Path, stored: object) -> 
     torch.save(stored, tmp_path / "m.last.pt")
     with pytest.raises(InputError, match="is damaged"):
         run(tmp_path / "m.pt", resume=True)
+
+
+def test_a_disk_that_fills_up_tells_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = RunLog.write
+
+    def write(self: RunLog, record: dict[str, Any]) -> None:
+        if record["step"] == 8:
+            raise InputError("no space left on the disk; nothing was written", hint="free some")
+        real(self, record)
+
+    monkeypatch.setattr(RunLog, "write", write)
+    with pytest.raises(InputError, match="no space left on the disk: the run ended after") as told:
+        run(tmp_path / "m.pt")
+    assert "m.last.pt holds the run at step 4" in told.value.message
+    assert told.value.hint == "free some space, then the same command with --resume"
+
+
+@pytest.mark.parametrize("field", ["missing", "classify"])
+def test_a_teacher_must_agree_on(tmp_path: Path, field: str) -> None:
+    fields: dict[str, Any] = {
+        "features": 1,
+        "outputs": 2,
+        "read": "last",
+        "d_model": 16,
+        "heads": 2,
+    }
+    sizes = {**fields, "loops": 2, "max_length": 8}
+    save(LoopedTransformer(LoopedConfig(**sizes)), tmp_path / "teacher.pt")
+    student = LoopedConfig(**sizes, **{field: True})
+    with pytest.raises(InputError, match=f"has {field} False, the student True"):
+        load_teacher(tmp_path / "teacher.pt", student, TASK)
