@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ __all__ = [
     "check_artifact_target",
     "check_target",
     "file_sha256",
+    "remove_stages",
     "staged_folder",
     "write_text_atomic",
 ]
@@ -93,6 +95,12 @@ def staged_folder(target: Path) -> Iterator[Path]:
     finally:
         if stage is not None:
             stage.cleanup()
+
+
+def remove_stages(target: Path) -> None:
+    """Remove the temporary folders that writers of ``target`` left when they were killed."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.{'[a-z0-9_]' * 8}"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def write_text_atomic(target: Path, text: str, *, force: bool = True) -> None:

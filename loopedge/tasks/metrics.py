@@ -1,5 +1,6 @@
 """Sums that metrics are made from: they add up over batches, and over the processes of a run."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,7 +36,7 @@ def total(tallies: Iterable[Tally]) -> Tally:
 
 
 def class_tally(outputs: Array, targets: Array) -> Tally:
-    """Count right positions, and for sequences the rows without a wrong one.
+    """Count right positions, and for sequences the rows without a wrong one of those that ask any.
 
     Args:
         outputs: Logits (..., classes).
@@ -46,15 +47,19 @@ def class_tally(outputs: Array, targets: Array) -> Tally:
     tally: Tally = {"right": int((right & kept).sum()), "asked": int(kept.sum())}
     if targets.ndim > 1:
         rows = (right | ~kept).reshape(len(targets), -1).all(axis=-1)
-        tally |= {"rows_right": int(rows.sum()), "rows": len(targets)}
+        asking = kept.reshape(len(targets), -1).any(axis=-1)
+        tally |= {"rows_right": int((rows & asking).sum()), "rows": int(asking.sum())}
     return tally
 
 
 def class_metrics(tally: Tally) -> Metrics:
-    """Return ``accuracy``, the share of right positions, and ``sequence_accuracy``, that of rows."""
-    metrics = {"accuracy": tally["right"] / max(1, tally["asked"])}
+    """Return ``accuracy``, the share of right positions, and ``sequence_accuracy``, that of rows.
+
+    Both are NaN where nothing is asked.
+    """
+    metrics = {"accuracy": _ratio(tally["right"], tally["asked"])}
     if "rows" in tally:
-        metrics["sequence_accuracy"] = tally["rows_right"] / max(1, tally["rows"])
+        metrics["sequence_accuracy"] = _ratio(tally["rows_right"], tally["rows"])
     return metrics
 
 
@@ -70,6 +75,15 @@ def value_tally(outputs: Array, targets: Array) -> Tally:
 
 
 def value_metrics(tally: Tally) -> Metrics:
-    """Return the root mean square error ``rmse`` and the mean absolute error ``mae``."""
-    asked = max(1, tally["asked"])
-    return {"rmse": float(np.sqrt(tally["squared"] / asked)), "mae": tally["absolute"] / asked}
+    """Return the root mean square error ``rmse`` and the mean absolute error ``mae``.
+
+    Both are NaN where nothing is asked.
+    """
+    return {
+        "rmse": float(np.sqrt(_ratio(tally["squared"], tally["asked"]))),
+        "mae": _ratio(tally["absolute"], tally["asked"]),
+    }
+
+
+def _ratio(part: float, whole: int) -> float:
+    return part / whole if whole else math.nan

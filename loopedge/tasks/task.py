@@ -35,6 +35,9 @@ __all__ = [
 ]
 
 
+DEFAULTS = {"classes": ("accuracy", True), "values": ("rmse", False)}
+"""Metric and its direction, of each kind of target."""
+
 FINGERPRINTED = 64
 """Samples of either split that tell data apart."""
 
@@ -109,8 +112,9 @@ class Task(abc.ABC):
     Attributes:
         name: As on the command line.
         kind: Whether targets are classes (cross entropy) or values (mean squared error).
-        metric: The key of `metrics` that decides which weights are best.
-        higher_is_better: The direction of the metric.
+        metric: The key of `metrics` that decides which weights are best; default: ``accuracy`` of
+            classes, ``rmse`` of values.
+        higher_is_better: The direction of the metric; default: that of the kind's own metrics.
         settings: Attributes that are also the constructor's arguments: what rebuilds the task.
         seed: Of the batches.
         notes: What a person should know of the data, a line each.
@@ -123,6 +127,15 @@ class Task(abc.ABC):
     settings: tuple[str, ...] = ()
     seed: int = 0
     notes: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Take the metric and its direction from a kind that is changed, where they are not given."""
+        super().__init_subclass__(**options)
+        before = next(base.kind for base in cls.__mro__[1:] if issubclass(base, Task))
+        if cls.kind != before and cls.kind in DEFAULTS:
+            own, (metric, higher) = vars(cls), DEFAULTS[cls.kind]
+            cls.metric = own.get("metric", metric)
+            cls.higher_is_better = own.get("higher_is_better", higher)
 
     @abc.abstractmethod
     def batch(self, split: Split, size: int, step: int) -> Batch:

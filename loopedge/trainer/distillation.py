@@ -11,7 +11,16 @@ from loopedge.tasks.task import Task
 
 __all__ = ["load_teacher"]
 
-SAME = ("vocab_size", "features", "head_outputs", "horizon", "read", "padding")
+SAME = (
+    "vocab_size",
+    "features",
+    "head_outputs",
+    "horizon",
+    "read",
+    "padding",
+    "missing",
+    "classify",
+)
 """What teacher and student must have in common: the shapes of inputs and outputs."""
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from loopedge.errors import MissingExtraError
+from loopedge.errors import InputError, MissingExtraError
 from loopedge.files import write_text_atomic
 from loopedge.plain_json import dump_json
 
@@ -33,6 +33,26 @@ class RunLog:
         if tensorboard is not None:
             _writer_class()
 
+    def open(self) -> None:
+        """Create the folder of event files, where they are asked for.
+
+        Raises:
+            InputError: It cannot be written.
+        """
+        if self._tensorboard is None:
+            return
+        try:
+            # Purging from 0 on hides what another run, or this one before a resumption, drew there.
+            self._writer = _writer_class()(str(self._tensorboard), purge_step=0)
+        except OSError as error:
+            raise InputError(
+                f"the folder of --tensorboard, {self._tensorboard}, cannot be written: "
+                f"{error.strerror or error}",
+                hint="--tensorboard FOLDER",
+            ) from error
+        for record in self.records:
+            self._draw(record)
+
     def resume(self, records: list[dict[str, Any]]) -> None:
         """Take over the lines of the run so far."""
         self.records = list(records)
@@ -46,7 +66,7 @@ class RunLog:
         self.records.append(record)
         lines = "".join(dump_json(line, indent=None) + "\n" for line in self.records)
         write_text_atomic(self.path, lines)
-        if self._tensorboard is not None:
+        if self._writer is not None:
             self._draw(record)
 
     def close(self) -> None:
@@ -55,13 +75,6 @@ class RunLog:
             self._writer.close()
 
     def _draw(self, record: dict[str, Any]) -> None:
-        if self._writer is None:
-            # A resumed run hides what an interrupted one drew past its checkpoint.
-            self._writer = _writer_class()(
-                str(self._tensorboard), purge_step=self.records[0]["step"]
-            )
-            for earlier in self.records[:-1]:
-                self._draw(earlier)
         for name, value in scalars(record).items():
             self._writer.add_scalar(name, value, record["step"])
         self._writer.flush()
@@ -74,7 +87,11 @@ def scalars(record: dict[str, Any]) -> dict[str, float]:
         if isinstance(value, dict):
             told |= {f"{name}/{key}": number for key, number in scalars(value).items()}
         elif isinstance(value, list):
-            told |= {f"{name}/{place + 1}": number for place, number in enumerate(value)}
+            told |= {
+                f"{name}/{place + 1}": number
+                for place, number in enumerate(value)
+                if number is not None
+            }
         elif name != "step" and isinstance(value, int | float):
             told[name] = value
     return told

@@ -7,17 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
-from loopedge.errors import DivergedError, InterruptedRunError, LostWorkerError
+from loopedge.errors import DivergedError, InputError, InterruptedRunError, LostWorkerError
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.evaluation import evaluate
-from loopedge.trainer.interruption import StopRequest, stop_on_signal
+from loopedge.trainer.interruption import stop_on_signal
 from loopedge.trainer.logs import RunLog
 from loopedge.trainer.objective import Objective
 from loopedge.trainer.progress import Progress
-from loopedge.trainer.stability import measure_stability
+from loopedge.trainer.stability import Stability, measure_stability
 from loopedge.trainer.state import (
     RunState,
     best_path,
@@ -35,7 +35,7 @@ from loopedge.trainer.world import World
 __all__ = ["TrainingLoop"]
 
 PROBED = 32
-"""Samples that the stability of the loop is measured on."""
+"""Most samples that the stability of the loop is measured on."""
 
 
 class TrainingLoop:
@@ -73,9 +73,11 @@ class TrainingLoop:
         self.loss = math.nan
         self.best: dict[str, Tensor] | None = None
         self.best_metrics: Metrics | None = None
-        self.stability: dict[str, list[float]] | None = None
+        self.stability: Stability | None = None
         self._norms: list[float] = []
         self._whole = True  # the last step is evaluated and told: its state can be saved
+        self._due = False  # it is to be saved as soon as its gradient is known to be finite
+        self._saved: int | None = None  # the step whose state stands beside the target
 
     @property
     def stopped_early(self) -> bool:
@@ -91,34 +93,47 @@ class TrainingLoop:
         self.step, self.tokens, self.seconds = state.step, state.tokens, state.seconds
         self.best, self.best_step, self.stale = state.best, state.best_step, state.stale
         self.best_metrics = state.best_metrics
-        self._norms = list(state.norms)
+        self._norms, self._saved = list(state.norms), state.step
         self.log.resume(state.records)
+        if state.records:
+            self.loss = state.records[-1]["train_loss"]
+            self.stability = state.records[-1]["stability"] or None
 
     def run(self, progress: Progress | None = None) -> None:
         """Make the remaining steps; evaluate and save as often as the configuration says.
 
         Raises:
             DivergedError: Loss or gradient is not finite; the last checkpoint is kept.
-            InterruptedRunError: Ctrl-C or SIGTERM; the run can be resumed.
+            InterruptedRunError: Ctrl-C or SIGTERM; the state is saved, and the run can be resumed.
             LostWorkerError: Another process is gone; the run can be resumed.
             InputError: The disk is full.
         """
         self.model.train()
-        started, before = time.perf_counter(), self.seconds
+        started, before, asked = time.perf_counter(), self.seconds, False
         with stop_on_signal() as stop:
             while self.step < self.config.steps and not self.stopped_early:
                 try:
-                    made = self._make_step()
+                    made = self._compute()
+                    if self._due:
+                        self._save()
+                    if asked:
+                        raise self._interrupted()
+                    self._apply(made)
                     self.seconds = before + time.perf_counter() - started
                     self._tell(progress)
                     if self._is_due(self.config.evaluation_interval):
                         self._evaluate(made, progress)
-                    self._checkpoint(stop)
+                    self._whole, asked = True, self.world.any(stop.asked)
+                    self._due = asked or self._is_checkpoint()
+                except InputError as error:
+                    raise self._unwritten(error) from error.__cause__
                 except RuntimeError as error:
                     if not self.world.is_lost(error):
                         raise
                     raise self._lost() from error
         self.seconds = before + time.perf_counter() - started
+        if self.best is None:
+            raise self._unscored()
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights that count: averaged, where they are averaged."""
@@ -131,17 +146,20 @@ class TrainingLoop:
         load_weights(self.model, best)
         return best
 
-    def _make_step(self) -> Step:
+    def _compute(self) -> Step:
+        """Compute the gradient of the next step, which tells whether the weights are still good."""
         made = self.stepper.compute(self.step)
         if not (math.isfinite(made.loss) and math.isfinite(made.gradient_norm)):
             raise self._diverged(made)
+        return made
+
+    def _apply(self, made: Step) -> None:
         self._whole = False
         self.stepper.apply(self.step, made)
         self.loss = made.loss
         self._norms.append(made.gradient_norm)
         self.step += 1
         self.tokens += made.tokens
-        return made
 
     def _tell(self, progress: Progress | None) -> None:
         if progress is not None:
@@ -169,13 +187,23 @@ class TrainingLoop:
         else:
             self.stale += 1
         if self.world.is_first and not self.world.is_sharded:
-            batch = next(iter(self.task.evaluation("validation", PROBED, PROBED)))
-            device = self.world.device
-            self.stability = measure_stability(self.model, self.objective, batch, device)
+            self.stability = self._probe()
         self.world.on_first(lambda: self.log.write(self._record(made, metrics)))
         self._norms.clear()
         if progress is not None:
             progress.evaluated(self.step, metrics)
+
+    def _probe(self) -> Stability:
+        """Measure the stability on no more than a step holds in memory at once."""
+        config = self.config
+        rows = min(PROBED, config.batch_size // (config.accumulate * self.world.size))
+        return measure_stability(
+            self.model,
+            self.objective,
+            next(iter(self.task.evaluation("validation", rows, rows))),
+            self.world.device,
+            backprop_loops=config.backprop_loops,
+        )
 
     def _record(self, made: Step, metrics: Metrics) -> dict[str, Any]:
         return {
@@ -200,21 +228,15 @@ class TrainingLoop:
         known = self.best_metrics[self.task.metric]
         return value > known if self.task.higher_is_better else value < known
 
-    def _checkpoint(self, stop: StopRequest) -> None:
-        """Save the state where it is due, or where the run is asked to end."""
-        self._whole = True
-        asked = self.world.any(stop.asked)
+    def _is_checkpoint(self) -> bool:
         interval = self.config.checkpoint_interval
-        done = self.step >= self.config.steps
-        if interval and not done and (asked or self.step % interval == 0):
-            self._save()
-        if asked and not done:
-            raise InterruptedRunError(self._where("interrupted after"), hint=self._how_on())
+        return interval > 0 and self.step % interval == 0
 
     def _save(self) -> None:
         """Save the state; sharded weights are gathered, for which every process is needed."""
         gathered = self._state() if self.world.is_sharded else None
         self.world.on_first(lambda: save_state(self.checkpoint_path, gathered or self._state()))
+        self._saved, self._due = self.step, False
 
     def _state(self) -> RunState:
         average = self.stepper.average
@@ -236,25 +258,51 @@ class TrainingLoop:
 
     def _lost(self) -> LostWorkerError:
         """Save what this process has whole, and say what was lost."""
-        mine = self._whole and self.world.is_first and not self.world.is_sharded
-        if mine and self.config.checkpoint_interval:
+        if self._whole and self.world.is_first and not self.world.is_sharded:
             save_state(self.checkpoint_path, self._state())
+            self._saved = self.step
         return LostWorkerError(
             self._where("another process of the run was lost after"), hint=self._how_on()
         )
 
+    def _interrupted(self) -> InterruptedRunError:
+        return InterruptedRunError(self._where("interrupted after"), hint=self._how_on())
+
     def _diverged(self, made: Step) -> DivergedError:
-        kept = self.checkpoint_path.exists()
-        state = f"; {self.checkpoint_path} is from before" if kept else ""
+        kept = self._saved is not None
+        state = f"; {self.checkpoint_path} is from before, of step {self._saved}" if kept else ""
         return DivergedError(
             f"training diverged at step {self.step + 1} of {self.config.steps}: loss {made.loss:g}, "
             f"gradient norm {made.gradient_norm:g} at learning rate {made.lr:.2g}{state}",
             hint=("add --resume " if kept else "train with ") + f"--lr {self.config.lr / 4:.2g}",
         )
 
+    def _unwritten(self, error: InputError) -> InputError:
+        """Say what is kept of a run whose disk is full; other errors are as they are."""
+        if self._saved is None or "no space left" not in error.message:
+            return error
+        message = error.message.removesuffix("; nothing was written")
+        return InputError(
+            self._where(f"{message}: the run ended after"),
+            hint=f"free some space, then {self._how_on()}",
+        )
+
+    def _unscored(self) -> DivergedError:
+        return DivergedError(
+            f"no evaluation up to step {self.step} of {self.config.steps} gave a finite "
+            f"{self.task.metric}: there is no best model",
+            hint=f"train with --lr {self.config.lr / 4:.2g}, or look at the validation data",
+        )
+
     def _where(self, what: str) -> str:
-        kept = f"; {self.checkpoint_path} holds the run" if self.checkpoint_path.exists() else ""
+        kept = ""
+        if self._saved is not None:
+            # Only the first process knows what it saved when another one was lost.
+            at = f" at step {self._saved}" if self.world.is_first else ""
+            kept = f"; {self.checkpoint_path} holds the run{at}"
+        elif self.best is not None:
+            kept = f"; {self.best_path} is the best model so far"
         return f"{what} step {self.step} of {self.config.steps}{kept}"
 
     def _how_on(self) -> str:
-        return "the same command with --resume" if self.checkpoint_path.exists() else "train again"
+        return "train again" if self._saved is None else "the same command with --resume"

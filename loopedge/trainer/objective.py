@@ -12,7 +12,7 @@ from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.metrics import IGNORED
 from loopedge.tasks.task import Batch
 
-__all__ = ["Objective", "asked_of", "inputs_of", "outputs_of"]
+__all__ = ["Objective", "asked_of", "inputs_of", "outputs_of", "scale_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,3 +104,8 @@ def outputs_of(
     options = {"loops": loops, "backprop_loops": backprop_loops}
     told = {name: value for name, value in options.items() if value is not None}
     return as_tuple(model(*inputs, **told))[0]
+
+
+def scale_of(model: LoopedTransformer) -> Tensor | None:
+    """Return the standard deviation of a model's outputs, float32 (outputs,); None for tokens."""
+    return None if model.config.features is None else model.get_buffer("output_scale")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from loopedge.errors import InputError
-from loopedge.files import check_target, file_sha256
+from loopedge.files import check_target, remove_stages
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.metrics import Metrics
@@ -21,7 +21,15 @@ from loopedge.trainer.logs import RunLog, metrics_path
 from loopedge.trainer.loop import TrainingLoop
 from loopedge.trainer.objective import Objective
 from loopedge.trainer.progress import Lines, Progress, bar_on_terminal
-from loopedge.trainer.state import best_path, load_state, state_path, write_model
+from loopedge.trainer.stability import Stability
+from loopedge.trainer.state import (
+    best_path,
+    drop_run,
+    load_state,
+    run_settings,
+    state_path,
+    write_model,
+)
 from loopedge.trainer.world import Sharding, World, open_world
 
 __all__ = ["TrainResult", "train"]
@@ -45,7 +53,7 @@ class TrainResult:
     stopped_early: bool
     resumed_from: int | None
     train_loss: float
-    stability: dict[str, list[float]] | None
+    stability: Stability | None
     processes: int
     seconds: float
     tokens_per_second: float
@@ -117,8 +125,13 @@ def train(
         if resume:
             loop.resume(world.on_first(lambda: load_state(loop.checkpoint_path, loop.settings)))
             _tell(told, f"resumed {loop.checkpoint_path} at step {loop.step} of {config.steps}")
+        world.on_first(loop.log.open)
+        world.on_first(lambda: _tidy(target))
+        if not resume:  # only now, when nothing is left that could be refused
+            world.on_first(lambda: _drop_old(target))
         resumed_from = loop.step if resume else None
-        with _progress(config.steps, loop.step, bar=bar and world.is_first, note=told) as progress:
+        drawn = bar and world.is_first
+        with _progress(config.steps, task.metric, loop.step, bar=drawn, note=told) as progress:
             loop.run(progress)
         loop.log.close()
         return _finish(loop, target, resumed_from=resumed_from, force=force)
@@ -139,13 +152,6 @@ def _make_loop(
     taught_by = None
     if teacher is not None:
         taught_by = load_teacher(teacher, model_config, task).to(world.device)
-    settings = {
-        "model": model_config.model_dump(),
-        "train": config.model_dump(),
-        "task": task.describe(),
-        "data": {"sha256": task.fingerprint()},
-        "teacher": {} if teacher is None else {"sha256": file_sha256(Path(teacher))},
-    }
     objective = Objective(
         kind=task.kind,
         teacher=taught_by,
@@ -160,7 +166,7 @@ def _make_loop(
         target,
         log=RunLog(metrics_path(target), None if tensorboard is None else Path(tensorboard)),
         world=world,
-        settings=settings,
+        settings=run_settings(task, model_config, config, teacher),
     )
 
 
@@ -196,8 +202,7 @@ def _finish(
 
 def _write(loop: TrainingLoop, best: dict[str, torch.Tensor], target: Path, *, force: bool) -> None:
     write_model(loop.model.config, best, loop.task, target, force=force)
-    loop.checkpoint_path.unlink(missing_ok=True)
-    loop.best_path.unlink(missing_ok=True)
+    drop_run(target)
 
 
 def _check_files(target: Path, *, resume: bool, force: bool) -> None:
@@ -210,9 +215,17 @@ def _check_files(target: Path, *, resume: bool, force: bool) -> None:
             f"{unfinished} holds an unfinished run",
             hint="add --resume to continue it, or --force to start anew",
         )
-    if not resume:
-        unfinished.unlink(missing_ok=True)
-        best_path(target).unlink(missing_ok=True)
+
+
+def _tidy(target: Path) -> None:
+    for path in (target, state_path(target), best_path(target), metrics_path(target)):
+        remove_stages(path)
+
+
+def _drop_old(target: Path) -> None:
+    """Remove what an earlier run left beside the target, which itself stays until it is replaced."""
+    drop_run(target)
+    metrics_path(target).unlink(missing_ok=True)
 
 
 def _store_scaling(model: LoopedTransformer, task: Task) -> None:
@@ -240,10 +253,10 @@ def _threads(count: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _progress(
-    steps: int, done: int, *, bar: bool, note: Callable[[str], None] | None
+    steps: int, metric: str, done: int, *, bar: bool, note: Callable[[str], None] | None
 ) -> Iterator[Progress | None]:
     with contextlib.ExitStack() as stack:
-        drawn = stack.enter_context(bar_on_terminal(steps, done=done)) if bar else None
+        drawn = stack.enter_context(bar_on_terminal(steps, metric, done=done)) if bar else None
         yield drawn or (Lines(steps, note) if note is not None else None)
 
 

@@ -52,26 +52,31 @@ class Lines:
 class Bar:
     """Draws on a rich progress bar; see `bar_on_terminal`."""
 
-    def __init__(self, update: Callable[..., None]) -> None:
-        self._update = update
+    def __init__(self, update: Callable[..., None], metric: str) -> None:
+        self._update, self._metric = update, metric
+        self._score = ""
 
     def stepped(
         self, step: int, *, loss: float, tokens_per_second: float, seconds_left: float
     ) -> None:
         """Move the bar, which reckons the time left itself."""
-        self._update(completed=step, loss=f"{loss:.4f}", speed=f"{tokens_per_second:,.0f}")
+        told = f"loss {loss:.4f}{self._score}, {tokens_per_second:,.0f} tokens/s"
+        self._update(completed=step, told=told)
 
     def evaluated(self, step: int, validation: Metrics) -> None:
-        """Show the metrics."""
-        self._update(metrics=_text(validation))
+        """Show the metric that decides from here on."""
+        self._score = f", {self._metric} {validation[self._metric]:.4g}"
 
 
 @contextlib.contextmanager
-def bar_on_terminal(steps: int, *, done: int = 0) -> Iterator[Progress | None]:
-    """Draw a bar on stderr with loss, tokens per second and time left; None without a terminal.
+def bar_on_terminal(steps: int, metric: str, *, done: int = 0) -> Iterator[Progress | None]:
+    """Draw a bar on stderr with time left, loss, metric and speed; None without a terminal.
+
+    On a narrow terminal the figures are cut, not the bar.
 
     Args:
         steps: Of the whole run.
+        metric: The one that is shown.
         done: Steps that an earlier run made.
     """
     if not sys.stderr.isatty():
@@ -81,23 +86,29 @@ def bar_on_terminal(steps: int, *, done: int = 0) -> Iterator[Progress | None]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
+        Task,
         TextColumn,
         TimeRemainingColumn,
     )
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
+    from rich.text import Text
+
+    class Figures(TextColumn):
+        def render(self, task: Task) -> Text:
+            text = super().render(task)
+            text.no_wrap, text.overflow = True, "ellipsis"
+            return text
 
     columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TextColumn("{task.fields[speed]} tokens/s"),
-        TextColumn("{task.fields[metrics]}"),
+        BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        Figures("{task.fields[told]}", table_column=Column()),  # the only one that may shrink
     )
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
-        row = bar.add_task("", total=steps, completed=done, loss="-", speed="-", metrics="")
-        yield Bar(lambda **fields: bar.update(row, **fields))
+        row = bar.add_task("", total=steps, completed=done, told="")
+        yield Bar(lambda **fields: bar.update(row, **fields), metric)
 
 
 def duration_text(seconds: float) -> str:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from loopedge.errors import InputError, LoopedgeError
-from loopedge.files import check_target, file_sha256, write_text_atomic
+from loopedge.files import check_target, write_text_atomic
 from loopedge.model.config import LoopedConfig
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.series import SeriesTask
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.pipeline import TrainResult, train
-from loopedge.trainer.state import CHANGEABLE, state_path
+from loopedge.trainer.state import check_settings, drop_run, run_settings, state_path
 
 __all__ = ["RollingResult", "train_rolling"]
 
@@ -92,13 +92,9 @@ def train_rolling(
         raise InputError("several origins are trained in one process", hint="leave out torchrun")
     target = Path(output)
     folder = target.with_name(f"{target.stem}.origins")
-    settings = {
-        "model": model_config.model_dump(),
-        "train": config.model_dump(),
-        "task": tasks[-1].describe(),
-        "teacher": {} if teacher is None else {"sha256": file_sha256(Path(teacher))},
-    }
+    settings = run_settings(tasks[-1], model_config, config, teacher)
     done = _open_run(target, folder, settings, resume=resume, force=force)
+    aside = _aside(folder)
     try:
         for number in range(len(done), len(tasks)):
             if note is not None:
@@ -121,12 +117,17 @@ def train_rolling(
             done.append(_scores(tasks[number], result))
             if not is_last:
                 path.unlink()
+                drop_run(target)  # the last origin has not begun: that is another run's
+                shutil.rmtree(aside, ignore_errors=True)
                 _write_done(folder, settings, done)
     except LoopedgeError:
         if not done and not any(folder.glob("*.last.pt")):  # nothing that could be resumed
             shutil.rmtree(folder)
+            if aside.exists():
+                aside.rename(folder)
         raise
     shutil.rmtree(folder)
+    shutil.rmtree(aside, ignore_errors=True)
     return _summary(result, done)
 
 
@@ -147,11 +148,17 @@ def _open_run(
                 f"{left} holds an unfinished run",
                 hint="add --resume to continue it, or --force to start anew",
             )
-    if folder.exists():
-        shutil.rmtree(folder)
+    shutil.rmtree(_aside(folder), ignore_errors=True)
+    if folder.exists():  # until the new run has begun: its options may yet be refused
+        folder.rename(_aside(folder))
     folder.mkdir()
     _write_done(folder, settings, [])
     return []
+
+
+def _aside(folder: Path) -> Path:
+    """Return where the folder of an earlier run waits until the new one has begun."""
+    return folder.with_name(f".{folder.name}.old")
 
 
 def _read_done(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
@@ -165,14 +172,7 @@ def _read_done(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
         raise InputError(
             f"{path} is damaged: the run cannot be resumed", hint="train without --resume, --force"
         ) from error
-    for group, fields in json.loads(json.dumps(settings)).items():
-        for name, value in fields.items():
-            before = known.get(group, {}).get(name)
-            if before != value and f"{group}.{name}" not in CHANGEABLE:
-                raise InputError(
-                    f"{path} belongs to another run: {group}.{name} was {before!r} and is {value!r}",
-                    hint="resume with the options of that run, or start anew with --force",
-                )
+    check_settings(path, known, json.loads(json.dumps(settings)))
     return done
 
 

@@ -1,22 +1,53 @@
 """What the state does over the iterations of the loop, and what the gradient does on its way back."""
 
-import itertools
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from loopedge.model.contract import Tensors, as_tuple
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.task import Batch
-from loopedge.trainer.objective import Objective, asked_of, inputs_of
+from loopedge.trainer.objective import Objective, asked_of, inputs_of, scale_of
 
-__all__ = ["measure_stability"]
+__all__ = ["Stability", "measure_stability"]
+
+Stability = dict[str, list[float | None]]
+"""Numbers per iteration, by name."""
+
+
+class Path(list[Tensors]):
+    """Takes the states of a run; keeps those that a gradient is asked of, and numbers of all.
+
+    Args:
+        cut: Iterations, the first ones, whose states are dropped.
+    """
+
+    def __init__(self, cut: int) -> None:
+        super().__init__()
+        self.cut, self.norms, self.updates = cut, list[float](), list[float]()
+        self.kept: list[Tensor] = []
+        self._before: Tensor | None = None
+
+    def append(self, state: Tensors) -> None:
+        """Follow the path to its next state."""
+        reached = as_tuple(state)[0]
+        after, before = reached.detach(), self._before
+        self._before = after
+        if before is None:
+            return
+        self.norms.append(float(after.norm(dim=-1).mean()))
+        self.updates.append(float((after - before).norm() / before.norm()))
+        if len(self.norms) > self.cut:
+            self.kept.append(reached)
 
 
 def measure_stability(
-    model: LoopedTransformer, objective: Objective, batch: Batch, device: torch.device
-) -> dict[str, list[float]]:
+    model: LoopedTransformer,
+    objective: Objective,
+    batch: Batch,
+    device: torch.device,
+    *,
+    backprop_loops: int | None = None,
+) -> Stability:
     """Run one batch and follow its state; weights, their gradients and the mode stay as they are.
 
     Args:
@@ -24,32 +55,32 @@ def measure_stability(
         objective: Whose gradient is followed; the mean over what the batch asks.
         batch: A few samples.
         device: Where the model is.
+        backprop_loops: Iterations, the last ones, whose gradient is measured, for memory grows with
+            their number; default: all.
 
     Returns:
         Lists over the iterations t: ``residual_norm`` |h_t|, the mean norm of a position's state,
         after each iteration; ``relative_update`` |h_t - h_(t-1)| / |h_(t-1)|; ``gradient_norm``
-        |d loss / d h_t|.
+        |d loss / d h_t|, None for the iterations before ``backprop_loops``.
     """
     was_training = model.training
     model.eval()
-    inputs, states = inputs_of(batch, device), list[Tensors]()
+    inputs = inputs_of(batch, device)
+    path = Path(0 if backprop_loops is None else max(0, model.config.loops - backprop_loops))
     with torch.enable_grad():
-        outputs = as_tuple(model(*inputs, states=states))[0]
+        outputs = as_tuple(model(*inputs, states=path, backprop_loops=backprop_loops))[0]
         targets = torch.from_numpy(batch.targets).to(device)
         loss = objective(outputs, targets, inputs, scale_of(model))
         loss = loss / asked_of(objective.kind, batch)
-        path: list[Tensor] = [as_tuple(state)[0] for state in states]
-        gradients = torch.autograd.grad(loss, path[1:])
+        gradients = torch.autograd.grad(loss, path.kept)
     model.train(was_training)
-    pairs = list(itertools.pairwise(state.detach() for state in path))
-    told: dict[str, Any] = {
-        "residual_norm": [after.norm(dim=-1).mean() for _, after in pairs],
-        "relative_update": [(after - before).norm() / before.norm() for before, after in pairs],
-        "gradient_norm": [gradient.norm() for gradient in gradients],
+    measured = [float(gradient.norm()) for gradient in gradients]
+    return {
+        "residual_norm": _rounded(path.norms),
+        "relative_update": _rounded(path.updates),
+        "gradient_norm": [None] * path.cut + _rounded(measured),
     }
-    return {name: [float(f"{float(value):.6g}") for value in told[name]] for name in told}
 
 
-def scale_of(model: LoopedTransformer) -> Tensor | None:
-    """Return the standard deviation of a model's outputs, float32 (outputs,); None for tokens."""
-    return None if model.config.features is None else model.get_buffer("output_scale")
+def _rounded(values: list[float]) -> list[float | None]:
+    return [float(f"{value:.6g}") for value in values]

@@ -10,18 +10,24 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from loopedge.errors import InputError
+from loopedge.files import file_sha256
 from loopedge.model.checkpoint import save, write_tensors
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.task import Task
+from loopedge.trainer.config import TrainConfig
 
 __all__ = [
+    "CHANGEABLE",
     "RunState",
     "best_path",
+    "check_settings",
+    "drop_run",
     "load_state",
     "load_weights",
     "optimizer_state",
     "restore_optimizer",
+    "run_settings",
     "save_state",
     "state_path",
     "weights_of",
@@ -78,6 +84,12 @@ def state_path(target: Path) -> Path:
 def best_path(target: Path) -> Path:
     """Return where the best model stands while the run that writes ``target`` goes on."""
     return target.with_name(f"{target.stem}.best.pt")
+
+
+def drop_run(target: Path) -> None:
+    """Remove the state and the best model of the run that writes ``target``."""
+    state_path(target).unlink(missing_ok=True)
+    best_path(target).unlink(missing_ok=True)
 
 
 def write_model(
@@ -171,6 +183,7 @@ def load_state(path: Path, settings: dict[str, Any]) -> RunState:
     except (
         pickle.UnpicklingError,
         RuntimeError,
+        AttributeError,  # another object than a dictionary
         EOFError,
         KeyError,
         TypeError,
@@ -179,10 +192,38 @@ def load_state(path: Path, settings: dict[str, Any]) -> RunState:
         raise InputError(
             f"{path} is damaged: the run cannot be resumed", hint="train without --resume, --force"
         ) from error
+    check_settings(path, state.settings, settings)
+    return state
+
+
+def run_settings(
+    task: Task, model_config: LoopedConfig, config: TrainConfig, teacher: str | Path | None
+) -> dict[str, Any]:
+    """Return what a run must have in common with the one that it resumes, as plain values."""
+    return {
+        "model": model_config.model_dump(),
+        "train": config.model_dump(),
+        "task": task.describe(),
+        "data": {"sha256": task.fingerprint()},
+        "teacher": {} if teacher is None else {"sha256": file_sha256(Path(teacher))},
+    }
+
+
+def check_settings(path: Path, known: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Refuse to resume a run with other settings than it was started with.
+
+    Args:
+        path: Where they are stored.
+        known: The settings of the run.
+        settings: Those it is to go on with.
+
+    Raises:
+        InputError: Any but those that may change differ.
+    """
     different = [
         f"{group}.{name} was {old.get(name)!r} and is {new.get(name)!r}"
         for group, new in settings.items()
-        for old in [state.settings.get(group, {})]
+        for old in [known.get(group, {})]
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name) and f"{group}.{name}" not in CHANGEABLE
     ]
@@ -191,4 +232,3 @@ def load_state(path: Path, settings: dict[str, Any]) -> RunState:
             f"{path} belongs to another run: {'; '.join(different[:3])}",
             hint="resume with the options of that run, or start anew with --force",
         )
-    return state

@@ -17,9 +17,8 @@ from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.task import Batch, Task
 from loopedge.trainer.average import WeightAverage
 from loopedge.trainer.config import TrainConfig
-from loopedge.trainer.objective import Objective, asked_of, inputs_of, outputs_of
+from loopedge.trainer.objective import Objective, asked_of, inputs_of, outputs_of, scale_of
 from loopedge.trainer.optimizer import learning_rate, make_optimizer
-from loopedge.trainer.stability import scale_of
 from loopedge.trainer.world import World, shard
 
 __all__ = ["Step", "Stepper"]

@@ -18,7 +18,7 @@ from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.metrics import Tally, total
 from loopedge.tasks.task import Batch
 
-__all__ = ["Sharding", "World", "is_first_process", "open_world"]
+__all__ = ["Sharding", "World", "is_first_process", "open_world", "shard"]
 
 T = TypeVar("T")
 Sharding = Literal["replicated", "sharded"]
@@ -129,7 +129,7 @@ class World:
         """Run something on the first process; all get what it returned, or its error.
 
         Raises:
-            LoopedgeError: What the action raised.
+            LoopedgeError: What the action raised; an OSError likewise.
         """
         if self.size == 1:
             return action()
@@ -137,7 +137,7 @@ class World:
         if self.is_first:
             try:
                 told[0] = action()
-            except LoopedgeError as error:
+            except (LoopedgeError, OSError) as error:
                 told[1] = error
         dist.broadcast_object_list(told)
         if told[1] is not None:

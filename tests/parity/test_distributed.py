@@ -22,7 +22,7 @@ from tests.parity.processes import CONTEXT, LIMIT, Ended, Fault, free_port, run,
 STEPS = 12
 SORTING = (
     "train sorting --length 4 --vocab 6 --d-model 16 --heads 2 --loops 3 --batch-size 12 --samples 64 "
-    f"--steps {STEPS} --evaluate-every 4 --checkpoint-every 4"
+    f"--gate-init 1 --lr 0.005 --steps {STEPS} --evaluate-every 4 --checkpoint-every 4"
 ).split()
 SMALL = ("--d-model", 16, "--heads", 2, "--loops", 2, "--batch-size", 4)
 AVERAGED = (*SORTING, "--ema", 0.9, "--accumulate", 2)
@@ -39,6 +39,24 @@ def records(target: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def assert_same_course(one: Path, other: Path, within: float = 0.0) -> None:
+    """Compare every record, and see that the written weights are those of the last step.
+
+    Were the best ones from before an interruption, what a resumed run does would not be compared.
+    """
+    first, second = records(one), records(other)
+    accuracies = [line["validation"]["accuracy"] for line in first]
+    assert accuracies.index(max(accuracies)) == len(accuracies) - 1, accuracies
+    for mine, theirs in zip(first, second, strict=True):
+        for line in (mine, theirs):
+            del line["seconds"], line["tokens_per_second"], line["stability"]
+        if not within:
+            assert theirs == mine
+        for name in ("train_loss", "gradient_norm", "gradient_norm_max"):
+            assert theirs[name] == pytest.approx(mine[name], rel=within)
+        assert (theirs["step"], theirs["lr"]) == (mine["step"], mine["lr"])
+
+
 def assert_equal(one: Path, other: Path) -> None:
     first, second = weights_of(one), weights_of(other)
     assert list(first) == list(second)
@@ -50,7 +68,7 @@ def assert_close(one: Path, other: Path) -> None:
     first, second = weights_of(one), weights_of(other)
     assert list(first) == list(second)
     for name in first:
-        torch.testing.assert_close(first[name], second[name], rtol=1e-5, atol=2e-6)
+        torch.testing.assert_close(first[name], second[name], rtol=1e-5, atol=1e-5)
 
 
 def done(ended: list[Ended]) -> None:
@@ -122,7 +140,7 @@ def test_a_lost_process_ends_the_others_and_the_run_goes_on(
     assert torch.load(tmp_path / "m.last.pt", weights_only=True)["step"] == kept
     done(run(tmp_path, *words, "--resume", size=1))
     assert_close(target, whole)
-    assert [line["step"] for line in records(target)] == [4, 8, 12]
+    assert_same_course(target, whole, within=1e-4)
 
 
 def test_two_processes_resume_exactly(tmp_path: Path) -> None:
@@ -132,6 +150,7 @@ def test_two_processes_resume_exactly(tmp_path: Path) -> None:
     assert run(tmp_path, *words, *target, fault=Fault(rank=1, step=7))[0].code == 1
     done(run(tmp_path, *words, *target, "--resume"))
     assert_equal(tmp_path / "parts.pt", tmp_path / "whole.pt")
+    assert_same_course(tmp_path / "parts.pt", tmp_path / "whole.pt")
 
 
 def test_both_survivors_of_three_end(tmp_path: Path) -> None:
@@ -178,6 +197,7 @@ def test_a_signal_to_one_process_ends_all_with_the_state_saved(
     assert torch.load(tmp_path / "m.last.pt", weights_only=True)["step"] == 7
     done(run(tmp_path, *words, "--resume", size=1))
     assert_close(target, whole)
+    assert_same_course(target, whole, within=1e-4)
 
 
 @pytest.mark.slow
@@ -196,7 +216,7 @@ def test_a_state_fits_any_number_of_processes_and_any_sharding(tmp_path: Path, w
             shutil.copy(tmp_path / f"{before}.last.pt", tmp_path / f"{before}-{after}.last.pt")
             done(run(tmp_path, *words, *more, "-o", resumed, "--resume", size=count))
             assert_close(resumed, whole)
-            assert len(records(resumed)) == 3
+            assert_same_course(resumed, whole, within=1e-4)
 
 
 @pytest.mark.parametrize(

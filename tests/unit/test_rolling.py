@@ -138,3 +138,33 @@ def test_what_cannot_be_resumed_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"other\.last\.pt holds an unfinished run"):
         run(tmp_path / "other.pt", tasks)
     assert not (tmp_path / "other.origins").exists()
+
+
+def unlucky(tasks: list[SeriesTask], number: int) -> list[SeriesTask]:
+    told = [*tasks]
+    told[number] = wave().at_origins(len(tasks))[number]
+    told[number].__class__ = Unlucky
+    return told
+
+
+def test_force_with_a_bad_option_keeps_the_unfinished_run(tmp_path: Path) -> None:
+    tasks = wave().at_origins(3)
+    with pytest.raises(KilledError):
+        run(tmp_path / "m.pt", unlucky(tasks, 1))
+    with pytest.raises(InputError, match="cannot be split evenly"):
+        run(tmp_path / "m.pt", tasks, force=True, accumulate=3)
+    notes: list[str] = []
+    run(tmp_path / "m.pt", tasks, resume=True, note=notes.append)
+    assert notes[0] == "origin 2 of 3"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.metrics.jsonl", "m.pt"]
+
+
+def test_the_state_of_another_run_at_the_target_is_dropped(tmp_path: Path) -> None:
+    tasks = wave().at_origins(3)
+    with pytest.raises(KilledError):
+        run(tmp_path / "m.pt", unlucky(tasks, 2), seed=1)
+    assert (tmp_path / "m.last.pt").exists()
+    with pytest.raises(KilledError):
+        run(tmp_path / "m.pt", unlucky(tasks, 1), force=True)
+    run(tmp_path / "m.pt", tasks, resume=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.metrics.jsonl", "m.pt"]

@@ -95,7 +95,7 @@ class TrainOptions:
         int | None, option(RUN, "Steps between evaluations; default: a twentieth.", min=1)
     ] = None
     checkpoint_every: Annotated[
-        int | None, option(RUN, "Steps between checkpoints; 0: none; default: a twentieth.", min=0)
+        int | None, option(RUN, "Steps between checkpoints; 0: none; default: as evaluated.", min=0)
     ] = None
 
 

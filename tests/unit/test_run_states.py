@@ -1,0 +1,233 @@
+"""What stands beside the target while a run goes on, and what is left of it however the run ends."""
+
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from loopedge.errors import DivergedError, InputError, InterruptedRunError
+from loopedge.model.checkpoint import save
+from loopedge.model.config import LoopedConfig
+from loopedge.model.transformer import LoopedTransformer
+from loopedge.tasks.metrics import Metrics, Tally
+from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.task import Batch, Split, Task
+from loopedge.trainer.config import make_model_config, make_train_config
+from loopedge.trainer.distillation import load_teacher
+from loopedge.trainer.logs import RunLog
+from loopedge.trainer.pipeline import TrainResult, train
+from loopedge.trainer.stability import measure_stability
+
+TASK = SortingTask(length=4, vocab=6)
+
+
+class Stopped(SortingTask):
+    """Sends SIGTERM while the batch of a step is drawn."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(length=4, vocab=6)
+        self.step = step
+
+    def batch(self, split: Split, size: int, step: int) -> Batch:
+        if split == "train" and step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().batch(split, size, step)
+
+
+def run(target: Path, task: Task = TASK, **options: Any) -> TrainResult:
+    names = ("resume", "force", "teacher", "tensorboard")
+    verbs = {name: options.pop(name) for name in names if name in options}
+    config = {"steps": 12, "batch_size": 8, "samples": 64, "evaluate_every": 4, **options}
+    model = make_model_config(task, d_model=16, heads=2, loops=3)
+    return train(task, model, make_train_config(**config), target, **verbs)
+
+
+def state_of(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
+def stop(target: Path, step: int = 5, **options: Any) -> InterruptedRunError:
+    with pytest.raises(InterruptedRunError) as caught:
+        run(target, Stopped(step), **options)
+    return caught.value
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_state_is_saved_only_when_its_gradient_is_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    from loopedge.trainer.step import Step, Stepper
+
+    real = Stepper.compute
+
+    def compute(self: Stepper, step: int) -> Step:
+        made = real(self, step)
+        if step < 6:
+            return made
+        return Step(loss=math.nan, gradient_norm=1.0, lr=made.lr, loops=3, tokens=made.tokens)
+
+    monkeypatch.setattr(Stepper, "compute", compute)
+    task = Stopped(5) if asked else TASK
+    with pytest.raises(DivergedError, match=r"at step 7 .*m\.last\.pt is from before, of step 5"):
+        run(tmp_path / "m.pt", task, checkpoint_every=1)
+    assert state_of(tmp_path / "m.last.pt")["step"] == 5
+
+
+def test_a_run_that_diverged_gets_out_with_a_lower_rate(tmp_path: Path) -> None:
+    from loopedge.tasks.edit_distance import EditDistanceTask
+
+    task, target = EditDistanceTask(length=4), tmp_path / "m.pt"
+    options: dict[str, Any] = {"steps": 60, "checkpoint_every": 1}
+    with pytest.raises(DivergedError, match="is from before"):
+        run(target, task, lr=10, **options)
+    result = run(target, task, lr=1e-3, resume=True, **options)
+    assert math.isfinite(result.train_loss)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"teacher": "absent.pt"}, "does not exist"),
+        ({"accumulate": 3}, "cannot be split evenly"),
+        ({"tensorboard": "file"}, "cannot be written"),
+    ],
+)
+def test_force_with_a_bad_option_keeps_the_unfinished_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: dict[str, Any], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("no folder")
+    stop(Path("m.pt"))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {"m.last.pt", "m.best.pt", "m.metrics.jsonl"} <= set(before)
+    with pytest.raises(InputError, match=said):
+        run(Path("m.pt"), force=True, **bad)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_force_drops_the_metrics_of_the_run_before(tmp_path: Path) -> None:
+    stop(tmp_path / "m.pt", step=9)
+    stop(tmp_path / "m.pt", step=1, force=True, evaluate_every=12)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.last.pt"]
+
+
+def test_an_interrupted_run_is_saved_without_checkpoints_too(tmp_path: Path) -> None:
+    error = stop(tmp_path / "m.pt", checkpoint_every=0)
+    assert "after step 6 of 12" in error.message
+    assert "m.last.pt holds the run at step 6" in error.message
+    assert error.hint == "the same command with --resume"
+    assert run(tmp_path / "m.pt", resume=True, checkpoint_every=0).resumed_from == 6
+
+
+def test_a_run_that_is_resumed_at_its_early_end_tells_its_last_figures(tmp_path: Path) -> None:
+    slow: dict[str, Any] = {"lr": 1e-9}
+    stop(tmp_path / "m.pt", step=10, patience=9, **slow)
+    result = run(tmp_path / "m.pt", resume=True, patience=1, **slow)
+    assert result.stopped_early
+    assert result.steps == 11
+    assert math.isfinite(result.train_loss)
+    assert result.stability is not None
+
+
+class Unscored(SortingTask):
+    """Has a metric that is never finite."""
+
+    def metrics(self, tally: Tally) -> Metrics:
+        return {**super().metrics(tally), "accuracy": math.nan}
+
+
+def test_a_metric_that_is_never_finite_is_no_success(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="up to step 12 of 12 gave a finite accuracy"):
+        run(tmp_path / "m.pt", Unscored(length=4, vocab=6))
+    assert not (tmp_path / "m.pt").exists()
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_the_last_of_two_runs(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="needs the extra 'tensorboard'",
+    )
+    events = tmp_path / "events"
+    run(tmp_path / "a.pt", tensorboard=events, evaluate_every=3)
+    run(tmp_path / "b.pt", tensorboard=events, evaluate_every=6)
+    shown = accumulator.EventAccumulator(str(events))
+    shown.Reload()
+    assert [point.step for point in shown.Scalars("train_loss")] == [6, 12]
+
+
+def test_the_probe_holds_no_more_than_a_part_of_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int | None]] = []
+    real = measure_stability
+
+    def measure(*arguments: Any, **options: Any) -> Any:
+        seen.append((len(arguments[2].inputs), options["backprop_loops"]))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("loopedge.trainer.loop.measure_stability", measure)
+    result = run(tmp_path / "m.pt", accumulate=4, backprop_loops=1)
+    assert set(seen) == {(2, 1)}
+    assert result.stability is not None
+    assert result.stability["gradient_norm"][:2] == [None, None]
+    assert np.isfinite(np.array(result.stability["gradient_norm"][2:], float)).all()
+    assert None not in result.stability["residual_norm"]
+
+
+@pytest.mark.parametrize("stored", [[1, 2], torch.zeros(2), {"other": 1}])
+def test_another_file_of_tensors_is_no_state(tmp_path: Path, stored: object) -> None:
+    torch.save(stored, tmp_path / "m.last.pt")
+    with pytest.raises(InputError, match="is damaged"):
+        run(tmp_path / "m.pt", resume=True)
+
+
+def test_a_disk_that_fills_up_tells_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = RunLog.write
+
+    def write(self: RunLog, record: dict[str, Any]) -> None:
+        if record["step"] == 8:
+            raise InputError("no space left on the disk; nothing was written", hint="free some")
+        real(self, record)
+
+    monkeypatch.setattr(RunLog, "write", write)
+    with pytest.raises(InputError, match="no space left on the disk: the run ended after") as told:
+        run(tmp_path / "m.pt")
+    assert "m.last.pt holds the run at step 4" in told.value.message
+    assert told.value.hint == "free some space, then the same command with --resume"
+
+
+@pytest.mark.parametrize("field", ["missing", "classify"])
+def test_a_teacher_must_agree_on(tmp_path: Path, field: str) -> None:
+    fields: dict[str, Any] = {
+        "features": 1,
+        "outputs": 2,
+        "read": "last",
+        "d_model": 16,
+        "heads": 2,
+    }
+    sizes = {**fields, "loops": 2, "max_length": 8}
+    save(LoopedTransformer(LoopedConfig(**sizes)), tmp_path / "teacher.pt")
+    student = LoopedConfig(**{**sizes, field: True})
+    with pytest.raises(InputError, match=f"has {field} False, the student True"):
+        load_teacher(tmp_path / "teacher.pt", student, TASK)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path, resume: bool) -> None:
+    stop(tmp_path / "m.pt")
+    left, other = tmp_path / ".m.last.pt.ab12cd_8", tmp_path / ".n.last.pt.ab12cd_8"
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "m.last.pt").write_bytes(b"half")
+    run(tmp_path / "m.pt", resume=resume, force=not resume)
+    assert not left.exists()
+    assert other.exists()
