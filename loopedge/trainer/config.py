@@ -114,4 +114,4 @@ def _checked(kind: type[Config], fields: dict[str, Any]) -> Config:
         message = first["msg"].removeprefix("Value error, ")
         if name:
             message = f"{name} is {first['input']!r}: {message[0].lower()}{message[1:]}"
-        raise InputError(message, hint="loopedge train --help") from error
+        raise InputError(message, hint="loopedge train TASK --help") from error

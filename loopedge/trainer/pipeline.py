@@ -137,6 +137,14 @@ def train(
         return _finish(loop, target, resumed_from=resumed_from, force=force)
 
 
+def _refuse_distillation(config: TrainConfig) -> None:
+    """Refuse options of a teacher where there is none: they would change nothing."""
+    for name in ("distill_weight", "distill_temperature"):
+        if getattr(config, name) != TrainConfig.model_fields[name].default:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} needs a teacher", hint="--teacher teacher.pt")
+
+
 def _make_loop(
     task: Task,
     model_config: LoopedConfig,
@@ -150,7 +158,9 @@ def _make_loop(
     model = LoopedTransformer(model_config)
     _store_scaling(model, task)
     taught_by = None
-    if teacher is not None:
+    if teacher is None:
+        _refuse_distillation(config)
+    else:
         taught_by = load_teacher(teacher, model_config, task).to(world.device)
     objective = Objective(
         kind=task.kind,

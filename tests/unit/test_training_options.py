@@ -223,6 +223,13 @@ def test_a_teacher_of_something_else_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "m.pt", teacher=tmp_path / "teacher.pt")
 
 
+@pytest.mark.parametrize("option", [{"distill_weight": 0.9}, {"distill_temperature": 1.0}])
+def test_options_of_a_teacher_need_one(tmp_path: Path, option: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="needs a teacher"):
+        run(tmp_path / "m.pt", **option)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_teacher_is_another_run(tmp_path: Path) -> None:
     for seed in (0, 1):
         run(tmp_path / f"t{seed}.pt", model={"layers": 2, "loops": 1}, seed=seed, steps=1)
