@@ -48,6 +48,10 @@ def load_task(source: str, *, seed: int = 0) -> Task:
             hint="derive the class from loopedge.Task; docs/tasks.md",
         )
     check_task(task)
+    if task.name in HOMES:  # a description by that name would be rebuilt as another task
+        raise InputError(
+            f"{task.name} is the name of a task of loopedge's own", hint="name it otherwise"
+        )
     return task
 
 
@@ -84,10 +88,6 @@ def _check_description(task: Task) -> None:
     name = getattr(task, "name", None)
     if not isinstance(name, str) or not name:
         raise InputError(f"{type(task).__name__} has no name", hint='name = "my-task"')
-    if name in HOMES:
-        raise InputError(
-            f"{name} is the name of a task of loopedge's own", hint="name it otherwise"
-        )
     for setting in task.settings:
         if not hasattr(task, setting):
             raise InputError(f"{name}: settings names {setting}, which is no attribute of the task")

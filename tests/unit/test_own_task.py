@@ -70,7 +70,6 @@ def test_a_task_that_fits_is_taken() -> None:
     [
         ({"fields": {"vocab_size": None}}, "must give one of vocab_size and features"),
         ({"name": ""}, "Small has no name"),
-        ({"name": "text"}, "text is the name of a task of loopedge's own"),
         ({"settings": ("width",)}, "settings names width, which is no attribute"),
         ({"settings": ("odd",)}, "describe holds more than plain values: .*int64"),
         ({"batch": [1, 2]}, "batch of train is list, a Batch is needed"),
@@ -117,6 +116,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "    name = 'half'\n"
         "    def model_fields(self): return {'vocab_size': 3}\n"
         "    def batch(self, split, size, step): return 1 // 0\n"
+        "from loopedge.tasks.sorting import SortingTask\n"
+        "def Taken(): return SortingTask(length=4, vocab=6)\n"
     )
     return path
 
@@ -135,6 +136,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             r"half: batch failed: ZeroDivisionError: .* \(mine_to_load.py, line 8\)",
         ),
         ("loopedge:Task", "failed: TypeError"),
+        ("mine_to_load:Taken", "sorting is the name of a task of loopedge's own"),
     ],
 )
 def test_what_cannot_be_loaded_is_told(module: Path, source: str, words: str) -> None:
