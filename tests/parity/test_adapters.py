@@ -30,6 +30,8 @@ from tests.parity.third_party import (
     transformers,
 )
 
+pytestmark = pytest.mark.slow
+
 Maker = Callable[..., Any]
 TOLERANCE = 1e-4
 

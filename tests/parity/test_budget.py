@@ -20,6 +20,8 @@ from loopedge_calibration.losses import RelativeError, choose_loss
 from loopedge_calibration.quantization import calibrate_and_quantize
 from tests.parity.models import Sizes, make_inputs, make_model
 
+pytestmark = pytest.mark.slow
+
 Exporter = Callable[..., Path]
 FRAGILE = "core/linear_4"
 

@@ -19,6 +19,8 @@ from loopedge.model.checkpoint import load_checkpoint
 from loopedge.trainer.world import open_world
 from tests.parity.processes import CONTEXT, LIMIT, Ended, Fault, free_port, run, start
 
+pytestmark = pytest.mark.slow
+
 STEPS = 12
 SORTING = (
     "train sorting --length 4 --vocab 6 --d-model 16 --heads 2 --loops 3 --batch-size 12 --samples 64 "

@@ -18,6 +18,8 @@ from loopedge.inference import run_file
 from loopedge.model.contract import Tensors
 from tests.parity.models import Sizes, make_inputs, make_model, relative_error
 
+pytestmark = pytest.mark.slow
+
 WIDTH, LOOPS = 8, 6
 
 

@@ -14,6 +14,8 @@ from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.runtime import Session
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"d_model": 16, "heads": 2, "loops": 3, "features": 2, "max_length": 8, "read": "last"}
 
 

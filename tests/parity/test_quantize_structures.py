@@ -19,6 +19,8 @@ from loopedge_calibration.budget import BudgetedResult
 from loopedge_calibration.quantization import calibrate_and_quantize
 from tests.parity.models import make_model
 
+pytestmark = pytest.mark.slow
+
 Exporter = Callable[..., Path]
 SCHEMES = ("static", "dynamic", "weight-int8", "weight-int4")
 FORMS: tuple[Literal["loop", "unrolled"], ...] = ("loop", "unrolled")

@@ -27,6 +27,8 @@ from tests.parity.models import (
     torch_output,
 )
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path

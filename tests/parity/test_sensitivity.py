@@ -17,6 +17,8 @@ from loopedge.quantizer.recipe import Recipe
 from loopedge_calibration.sensitivity import measure_sensitivity
 from tests.parity.models import Sizes, make_inputs, make_model
 
+pytestmark = pytest.mark.slow
+
 Exporter = Callable[..., Path]
 LOOPS = 3
 

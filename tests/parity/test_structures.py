@@ -32,6 +32,8 @@ from loopedge.model.contract import LoopedModule, Tensors, as_tuple
 from loopedge.quantizer.smoothing import smoothable
 from tests.parity.models import relative_error
 
+pytestmark = pytest.mark.slow
+
 Written = Callable[..., Path]
 
 
