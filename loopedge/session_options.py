@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
 
@@ -47,10 +48,17 @@ def session_options(
 
 
 def open_session(
-    path: str, options: ort.SessionOptions, provider: str, memory: str = "balanced"
+    path: str,
+    options: ort.SessionOptions,
+    provider: str | tuple[str, dict[str, Any]],
+    memory: str = "balanced",
 ) -> ort.InferenceSession:
-    """Create a session, by a memory profile that its options were made for."""
-    session = ort.InferenceSession(path, options, providers=[provider])
+    """Create a session, by a memory profile that its options were made for.
+
+    ONNX Runtime would answer a provider that fails by printing so and running on the CPU; here it
+    raises.
+    """
+    session = ort.InferenceSession(path, options, providers=[provider], enable_fallback=0)
     if memory == "mapped":
         _return_free_memory()
     return session

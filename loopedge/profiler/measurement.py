@@ -46,8 +46,16 @@ class Subject:
     memory: str = "balanced"
     loops: int | None = None
     options: tuple[str, ...] = ()
+    cuda_graphs: bool = False
+    dimensions: tuple[tuple[str, int], ...] = ()
 
-    def start(self, *, trace: Path | None = None, memory: str | None = None) -> MeasuredProcess:
+    def start(
+        self,
+        *,
+        trace: Path | None = None,
+        memory: str | None = None,
+        before_load: Callable[[int], None] | None = None,
+    ) -> MeasuredProcess:
         """Load the model in a fresh process, under another memory profile where one is named."""
         return MeasuredProcess(
             self.model,
@@ -58,6 +66,9 @@ class Subject:
             memory=memory or self.memory,
             loops=self.loops,
             options=self.options,
+            cuda_graphs=self.cuda_graphs,
+            dimensions=dict(self.dimensions),
+            before_load=before_load,
             trace=trace,
         )
 

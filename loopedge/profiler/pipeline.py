@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
-
+from loopedge.cuda import check_built_in
 from loopedge.errors import InputError, LoopedgeError, ProviderError
 from loopedge.latency import Latency
+from loopedge.profiler.gpu import measure_gpu
 from loopedge.profiler.machine import describe_machine
 from loopedge.profiler.measurement import (
     WARM_UP_RUNS,
@@ -22,11 +22,13 @@ from loopedge.profiler.measurement import (
 from loopedge.profiler.result import (
     SCHEMA_VERSION,
     Failure,
+    GpuMemory,
     ProfileResult,
     Run,
 )
 from loopedge.profiler.subjects import ProfiledModel, Request, build_models, configurations
 from loopedge.profiler.trace import OperatorTime, nodes_by_provider, operator_times, read_trace
+from loopedge.profiler.variants import CAPTURE_NOTE, add_variants, looped_models
 from loopedge.runtime import PROVIDERS
 
 __all__ = ["SCHEMA_VERSION", "Latency", "ProfileResult", "Run", "profile"]
@@ -43,6 +45,8 @@ def profile(
     untied: bool | Collection[str | Path] = False,
     unrolled: bool | Collection[str | Path] = False,
     device: str = "cpu",
+    float16: bool = False,
+    cuda_graphs: bool = False,
     memory: str | None = None,
     threads: int | Sequence[int] = 1,
     batch: int | Sequence[int] = 1,
@@ -68,6 +72,9 @@ def profile(
             the models that are named.
         unrolled: As ``untied``, the twin that is unrolled and shares its weights.
         device: ``cpu`` or ``cuda``.
+        float16: Also profile each model and twin computed in float16.
+        cuda_graphs: Also profile each unrolled graph replayed as a CUDA graph; models with a Loop get
+            their unrolled twin for it. Needs ``device="cuda"``.
         memory: ``balanced``, ``low`` or ``mapped``; default: as each file says.
         threads: Threads inside an operator; each process is pinned to as many cores. This and the next
             three may be several: every combination is profiled.
@@ -100,6 +107,8 @@ def profile(
         processes=processes,
         seconds=seconds,
     )
+    if cuda_graphs and device != "cuda":
+        raise InputError("a CUDA graph needs a CUDA device", hint="--device cuda --cuda-graphs")
     request = Request(
         device=device, provider=_provider(device), memory=memory, input=input, seed=seed
     )
@@ -109,8 +118,16 @@ def profile(
         seconds=SECONDS_PER_MODEL if seconds is None else seconds,
     )
     with tempfile.TemporaryDirectory(prefix="loopedge.") as scratch:
+        looped = looped_models(models) if cuda_graphs else []
+        if looped and unrolled is not True:
+            unrolled = [*(unrolled or []), *looped]
         twins = {"untied": untied, "unrolled": unrolled}
         built, failures = build_models(models, points, request, twins, Path(scratch))
+        built, lacking = add_variants(
+            built, Path(scratch), float16=float16, cuda_graphs=cuda_graphs
+        )
+        failures += lacking
+        gpus, notes = _gpus(built, told) if device == "cuda" and details else ({}, [])
         measured = measure([model.subject for model in built], plan, told)
         if not any(isinstance(one, Measured) for one in measured):
             raise next(one for one in measured if isinstance(one, LoopedgeError))
@@ -121,7 +138,7 @@ def profile(
                 continue
             told(f"operators of {model.name}")
             extra = _dissect(model.subject) if details else _Details()
-            found.append(_run(model, one, extra, device))
+            found.append(_run(model, one, extra, device, gpus.get(model.name)))
     return ProfileResult(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -129,7 +146,7 @@ def profile(
         limits=[],
         runs=found,
         failures=failures,
-        notes=_notes(built, measured),
+        notes=[*_notes(built, measured), *([CAPTURE_NOTE] if looped else []), *notes],
     )
 
 
@@ -153,6 +170,30 @@ def _check_options(
     if input is not None and len(sizes) > 1:
         raise InputError(f"{input} has one batch and one sequence: they cannot be varied")
     return points
+
+
+def _gpus(
+    built: Sequence[ProfiledModel], told: Callable[[str], None]
+) -> tuple[dict[str, GpuMemory], list[str]]:
+    """Return by name what each model takes of the GPU, before others of ours are loaded there.
+
+    A model that fails here fails again when it is measured, and is told then.
+
+    Raises:
+        ProviderError: CUDA does not run a model.
+    """
+    found: dict[str, GpuMemory] = {}
+    notes: dict[str, None] = {}
+    for model in built:
+        told(f"GPU memory of {model.name}")
+        try:
+            found[model.name], said = measure_gpu(model.subject, model.weight_bytes)
+        except ProviderError:
+            raise
+        except LoopedgeError:
+            continue
+        notes.update(dict.fromkeys(said))
+    return found, list(notes)
 
 
 def _failure(model: ProfiledModel, error: LoopedgeError) -> Failure:
@@ -198,7 +239,13 @@ def _dissect(subject: Subject) -> _Details:
     )
 
 
-def _run(model: ProfiledModel, measured: Measured, details: _Details, device: str) -> Run:
+def _run(
+    model: ProfiledModel,
+    measured: Measured,
+    details: _Details,
+    device: str,
+    gpu: GpuMemory | None,
+) -> Run:
     subject, loaded = model.subject, measured.loaded_memory
     return Run(
         name=model.name,
@@ -229,15 +276,14 @@ def _run(model: ProfiledModel, measured: Measured, details: _Details, device: st
         spread=measured.spread,
         nodes=details.nodes,
         ops=details.ops,
+        gpu=gpu,
+        compute=model.compute,
     )
 
 
 def _provider(device: str) -> str:
     if device not in PROVIDERS:
         raise InputError(f"device {device!r} is not known", hint="--device cpu or --device cuda")
-    if PROVIDERS[device] not in ort.get_available_providers():
-        raise ProviderError(
-            f"{PROVIDERS[device]} is not available in this onnxruntime",
-            hint="pip install 'loopedge[gpu]'",
-        )
+    if device == "cuda":
+        check_built_in()
     return PROVIDERS[device]

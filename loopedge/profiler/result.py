@@ -133,7 +133,11 @@ class GpuMemory:
     """Memory and nodes of a model on a GPU, in bytes; docs/profiling.md says how each is measured.
 
     ``process``: of the process by NVML beyond the CUDA context, at its peak; None where the driver
-    does not tell. ``context``: of the context and the libraries alone.
+    does not tell. ``context``: of the context alone. ``weights``: as stored, once. ``activations``: the most
+    that the arena held in use beyond the load. ``workspace``: what the process holds beyond these.
+    ``arena``: all that ONNX Runtime's arena held. ``source``: ``process``, or ``device`` where the driver
+    tells no figure per process. ``fell_back``: nodes that ran on the CPU and compute data;
+    ``host_nodes``: shapes and the bookkeeping of a Loop, which belong there.
     """
 
     name: str
@@ -145,6 +149,10 @@ class GpuMemory:
     memcpy_nodes: int
     cuda_graph: bool
     fell_back: list[str]
+    host_nodes: list[str] = field(default_factory=list)
+    arena_bytes: int | None = None
+    source: str | None = None
+    driver: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +162,7 @@ class Run:
     Memory is the growth over the same process with its runtime imported and nothing loaded; figures
     are medians over ``processes`` fresh processes, and ``spread`` holds their range by the name of the
     figure. ``time_ratio`` is the time of an inference against the first run of the profile, ``nodes``
-    are those of the graph that ran, by execution provider.
+    are those of the graph that ran, by execution provider, ``compute`` is the type of the products.
     """
 
     name: str
@@ -190,6 +198,7 @@ class Run:
     roofline: Roofline | None = None
     soak: Soak | None = None
     gpu: GpuMemory | None = None
+    compute: str = "float32"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""
