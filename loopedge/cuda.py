@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "cuda_failure",
     "cuda_provider",
     "preload_libraries",
+    "quiet_provider",
     "ran_out_of_memory",
     "unavailable",
 ]
@@ -36,6 +38,7 @@ OUT_OF_MEMORY = (
 )
 """What CUDA, cuBLAS and ONNX Runtime's arena say of a device that is full, in lower case."""
 
+LOG_WARNING, LOG_FATAL = 2, 4
 LIBRARIES = ("libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so")
 
 
@@ -62,6 +65,16 @@ def preload_libraries() -> None:
     if hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
+
+
+@contextlib.contextmanager
+def quiet_provider() -> Iterator[None]:
+    """Keep off standard error what ONNX Runtime logs of a provider that it cannot load: it is raised."""
+    ort.set_default_logger_severity(LOG_FATAL)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(LOG_WARNING)
 
 
 def cuda_provider(*, graphs: bool = False) -> tuple[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ __all__ = [
     "Placement",
     "assigned_operators",
     "check_products",
+    "products_elsewhere",
     "read_placement",
 ]
 
@@ -93,6 +94,21 @@ def check_products(
         f"{provider} was asked for and runs none of the {kind} of {model}: {there or 'it has none'}",
         hint=hint,
     )
+
+
+def products_elsewhere(assigned: Mapping[str, Mapping[str, int]], provider: str) -> str | None:
+    """Say how many matrix products and attentions do not run on the provider; None where all do."""
+    elsewhere = Counter[str]()
+    total = 0
+    for name, ops in assigned.items():
+        found = {op: count for op, count in ops.items() if op in PRODUCTS}
+        total += sum(found.values())
+        if name != provider:
+            elsewhere.update(found)
+    if not elsewhere:
+        return None
+    kinds = ", ".join(f"{count} {op}" for op, count in sorted(elsewhere.items()))
+    return f"{elsewhere.total()} of {total} matrix products and attentions run on the CPU: {kinds}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Run an exported model: numpy and onnxruntime, nothing else."""
 
+import contextlib
 import math
 import warnings
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from loopedge.cuda import (
     check_built_in,
     cuda_failure,
     preload_libraries,
+    quiet_provider,
     ran_out_of_memory,
     unavailable,
 )
@@ -26,7 +28,12 @@ from loopedge.graph.metadata import (
 )
 from loopedge.graph.properties import read_properties
 from loopedge.memory import choose_profile
-from loopedge.placement import RECORD_ASSIGNMENT, assigned_operators, check_products
+from loopedge.placement import (
+    RECORD_ASSIGNMENT,
+    assigned_operators,
+    check_products,
+    products_elsewhere,
+)
 from loopedge.session_options import open_session, session_options
 
 __all__ = ["PROVIDERS", "Session"]
@@ -95,7 +102,8 @@ class Session:
         if device == "cuda":
             options.add_session_config_entry(RECORD_ASSIGNMENT, "1")
         try:
-            self.session = open_session(str(source), options, provider, self.memory)
+            with quiet_provider() if device == "cuda" else contextlib.nullcontext():
+                self.session = open_session(str(source), options, provider, self.memory)
         except Exception as error:  # onnxruntime raises a kind of its own per failure
             raise _refusal(source, error, device) from error
         self.provider = self.session.get_providers()[0]
@@ -105,9 +113,10 @@ class Session:
                 hint=f"loopedge run --device cpu, or {INSTALL_HINT}",
             )
         if device == "cuda":
-            check_products(
-                assigned_operators(self.session), provider, source, hint="loopedge run --device cpu"
-            )
+            assigned = assigned_operators(self.session)
+            check_products(assigned, provider, source, hint="loopedge run --device cpu")
+            elsewhere = products_elsewhere(assigned, provider)
+            self.notes += [] if elsewhere is None else [elsewhere]
         self.path = source
         self.inputs = {node.name: node for node in self.session.get_inputs()}
         self.optional_inputs = {

@@ -25,6 +25,7 @@ from loopedge.exporter.exits import Exit, Halt, parse_exit
 from loopedge.exporter.options import Options
 from loopedge.exporter.rounding import Rounded, round_weights, storage_notes
 from loopedge.exporter.subject import open_subject
+from loopedge.exporter.targets import Target, choose_settings
 from loopedge.exporter.user_code import run_user_code
 from loopedge.exporter.verify import TOLERANCE, Measured, resized_examples, verify_artifact
 from loopedge.graph.artifact import write_artifact
@@ -45,7 +46,7 @@ from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
 from loopedge.graph.storage import store_float16
 from loopedge.graph.unrolling import unroll
 from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
-from loopedge.memory import WISH_NOTE, check_profile
+from loopedge.memory import WISH_NOTE
 
 __all__ = ["ExportResult", "export"]
 
@@ -55,6 +56,7 @@ class ExportResult:
     """What an export wrote and how well it agrees with PyTorch."""
 
     path: str
+    target: str | None
     format: str
     form: str
     loops: int
@@ -83,7 +85,8 @@ def export(
     model: str | Path | nn.Module,
     path: str | Path,
     *,
-    form: Literal["loop", "unrolled"] = "loop",
+    target: Target | None = None,
+    form: Literal["loop", "unrolled"] | None = None,
     loops: int | None = None,
     dynamic_loops: bool = False,
     exit: str | None = None,
@@ -95,7 +98,7 @@ def export(
     weights: str | Path | None = None,
     example: tuple[Tensor, ...] | None = None,
     dynamic_shapes: tuple[AxisNames, ...] | None = None,
-    memory: str = "balanced",
+    memory: str | None = None,
     force: bool = False,
 ) -> ExportResult:
     """Export a looped model to ONNX and verify the file against PyTorch.
@@ -105,7 +108,9 @@ def export(
             mode while it is exported), the path of a ``model.pt``, a folder that ``save_pretrained``
             wrote, or ``package.module:factory``.
         path: Target, usually ``model.onnx``.
-        form: ``loop`` (one Loop node) or ``unrolled``.
+        target: The device that the file is for, ``cpu`` or ``cuda``: chooses what is left None here, by
+            `loopedge.exporter.targets.TARGETS`; default: as ``cpu``.
+        form: ``loop`` (one Loop node) or ``unrolled``; default: the target's.
         loops: Iterations to run; default: the trained count.
         dynamic_loops: Make the count an input ``loops``, clamped to 1 .. ``loops``.
         exit: When a row is done before: ``tolerance=X`` (its state changes by no more than X of its
@@ -121,7 +126,7 @@ def export(
             default: what the module's ``example_inputs()`` gives.
         dynamic_shapes: Says otherwise, per input: axis number to ``"batch"`` or ``"sequence"``.
         memory: How sessions keep the weights, unless told else: ``balanced``, ``low`` or ``mapped``
-            (docs/memory.md).
+            (docs/memory.md); default: the target's.
         force: Replace an existing artifact.
 
     Returns:
@@ -131,23 +136,33 @@ def export(
         InputError: The model, an option or the target cannot be used.
         VerificationError: The file does not compute what PyTorch computes; nothing is left.
     """
-    target = Path(path)
-    options = Options(
+    settings, notes = choose_settings(
+        target,
         form=form,
+        memory=memory,
+        dynamic_loops=dynamic_loops,
+        inner=inner,
+        exit=exit,
+        format=format,
+    )
+    options = Options(
+        target=target,
+        form=settings.form,
         loops=loops,
         dynamic_loops=dynamic_loops,
         inner=inner,
         opset=opset,
         format=format,
         storage=storage,
-        memory=check_profile(memory),
+        memory=settings.memory,
+        notes=tuple(notes),
     )
     files = [file for file in (model, weights) if isinstance(file, str | Path)]
-    options.check(target, files, force=force)
+    options.check(Path(path), files, force=force)
     modes = _training_modes(model)
     try:
         subject = open_subject(model, padding=padding, example=example, weights=weights)
-        return _export(subject, target, options, exit, dynamic_shapes, files, force=force)
+        return _export(subject, Path(path), options, exit, dynamic_shapes, files, force=force)
     finally:
         for module, training in modes.items():
             module.training = training
@@ -242,6 +257,7 @@ def _export(
     assert measured is not None  # writing calls the check
     return ExportResult(
         path=str(target),
+        target=options.target,
         format=options.format,
         form=options.form,
         loops=count,
@@ -323,7 +339,7 @@ class _Check:
 
 def _notes(subject: Subject, axes: Axes, loops: int, options: Options) -> list[str]:
     """Say what a user would not expect of the file."""
-    notes = [WISH_NOTE] if options.memory == "mapped" else []
+    notes = [*options.notes, *([WISH_NOTE] if options.memory == "mapped" else [])]
     notes += getattr(subject.module, "notes", ())
     if options.inner == "loop" and not axes.inner:
         notes.append("the core calls no loopedge.inner_loop: --inner loop changes nothing")
@@ -364,6 +380,7 @@ def _metadata(
         task=subject.task,
         storage="float16" if options.storage == "float16" else None,
         memory=options.memory,
+        target=options.target,
     )
 
 

@@ -92,6 +92,9 @@ class ArtifactMetadata(BaseModel):
     storage: Literal["float16"] | None = Field(
         default=None, description="Type of the weights where it is not what they are computed in."
     )
+    target: Literal["cpu", "cuda"] | None = Field(
+        default=None, description="Device that it was exported for, where one was named."
+    )
     memory: MemoryProfile = Field(
         default="balanced", description="How a session keeps the weights, unless it is told else."
     )

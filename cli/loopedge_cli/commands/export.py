@@ -23,10 +23,14 @@ def export(
         Path | None,
         typer.Option("--output", "-o", help="Target; default: MODEL.onnx or MODEL.ort beside it."),
     ] = None,
+    target: Annotated[
+        Literal["cpu", "cuda"] | None,
+        typer.Option(help="Device that it is for: chooses --form and --memory; default: cpu."),
+    ] = None,
     form: Annotated[
-        Literal["loop", "unrolled"],
-        typer.Option(help="One Loop node, or the core written out once per iteration."),
-    ] = "loop",
+        Literal["loop", "unrolled"] | None,
+        typer.Option(help="One Loop node, or the core written out per iteration; by the target."),
+    ] = None,
     loops: Annotated[
         int | None, typer.Option(min=1, help="Iterations to run; default: the trained count.")
     ] = None,
@@ -69,11 +73,11 @@ def export(
         typer.Option(help="Weights of package.module:factory (.safetensors, .pt of tensors)."),
     ] = None,
     memory: Annotated[
-        Literal["balanced", "low", "mapped"],
+        Literal["balanced", "low", "mapped"] | None,
         typer.Option(
-            help="How sessions keep the weights: packed, as they are stored, or packed in a file."
+            help="How sessions keep the weights: packed (default), as stored, or packed in a file."
         ),
-    ] = "balanced",
+    ] = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -89,6 +93,7 @@ def export(
             result = loopedge.export(
                 model,
                 path or default_target(model, format),
+                target=target,
                 form=form,
                 loops=loops,
                 dynamic_loops=dynamic_loops,
