@@ -5,6 +5,7 @@ import ctypes
 import io
 import re
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,25 @@ from loopedge.errors import ProviderError
 
 __all__ = [
     "CUDA_PROVIDER",
-    "INSTALL_HINT",
     "check_built_in",
     "cuda_failure",
     "cuda_provider",
     "preload_libraries",
     "quiet_provider",
     "ran_out_of_memory",
+    "refusal",
     "unavailable",
 ]
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 INSTALL_HINT = "pip install 'loopedge[gpu]' (docs/profiling.md, CUDA)"
+REINSTALL_HINT = (
+    "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'"
+)
+"""The two packages write into one folder, and the one that pip wrote last is what is imported."""
+DRIVER_HINT = "nvidia-smi, which must list a device"
+DRIVER_SIGNS = ("libcuda.so", "CUDA failure 35:", "CUDA failure 100:", "CUDA failure 101:")
+"""The driver's library is missing; it is too old; no device, or no such device, is visible."""
 
 FAILURE = re.compile(r"(?:CUDA|CUBLAS|CUDNN|CUDNN_FE|CURAND|CUFFT) failure -?\d+: [^;\n]+")
 """What ONNX Runtime says of a failed call; the rest of its line holds source files and the host's name."""
@@ -48,12 +56,16 @@ def check_built_in() -> None:
     Raises:
         ProviderError: It was.
     """
-    if CUDA_PROVIDER not in ort.get_available_providers():
+    if CUDA_PROVIDER in ort.get_available_providers():
+        return
+    message = f"{CUDA_PROVIDER} is not available in this onnxruntime ({ort.__version__}, built without CUDA)"
+    with contextlib.suppress(PackageNotFoundError):
+        found = version("onnxruntime-gpu")
         raise ProviderError(
-            f"{CUDA_PROVIDER} is not available in this onnxruntime ({ort.__version__}, "
-            "built without CUDA)",
-            hint=INSTALL_HINT,
+            f"{message}: its files stand over those of onnxruntime-gpu {found}",
+            hint=REINSTALL_HINT,
         )
+    raise ProviderError(message, hint=INSTALL_HINT)
 
 
 def preload_libraries() -> None:
@@ -91,6 +103,15 @@ def cuda_provider(*, graphs: bool = False) -> tuple[str, dict[str, Any]]:
     if graphs:
         options["enable_cuda_graph"] = "1"
     return CUDA_PROVIDER, options
+
+
+def refusal(error: BaseException | None = None) -> ProviderError:
+    """Return the error of a session that CUDA does not run, by `unavailable`, and what mends it."""
+    reason = unavailable(error)
+    driver = any(sign in reason for sign in DRIVER_SIGNS)
+    return ProviderError(
+        f"{CUDA_PROVIDER} does not run: {reason}", hint=DRIVER_HINT if driver else INSTALL_HINT
+    )
 
 
 def cuda_failure(error: BaseException) -> str | None:

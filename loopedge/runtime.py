@@ -11,15 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.cuda import (
-    INSTALL_HINT,
     check_built_in,
     cuda_failure,
     preload_libraries,
     quiet_provider,
     ran_out_of_memory,
-    unavailable,
+    refusal,
 )
-from loopedge.errors import InputError, LoopCountWarning, LoopedgeError, ProviderError
+from loopedge.errors import InputError, LoopCountWarning, LoopedgeError
 from loopedge.graph.metadata import (
     LOOPS_INPUT,
     TOLERANCE_INPUT,
@@ -108,10 +107,7 @@ class Session:
             raise _refusal(source, error, device) from error
         self.provider = self.session.get_providers()[0]
         if self.provider != provider:
-            raise ProviderError(
-                f"{provider} was asked for, {self.provider} would run the model: {unavailable()}",
-                hint=f"loopedge run --device cpu, or {INSTALL_HINT}",
-            )
+            raise refusal()
         if device == "cuda":
             assigned = assigned_operators(self.session)
             check_products(assigned, provider, source, hint="loopedge run --device cpu")
@@ -307,9 +303,7 @@ def _refusal(source: Path, error: Exception, device: str) -> LoopedgeError:
     if device == "cuda" and ran_out_of_memory(error):
         return _full(source, error)
     if device == "cuda" and cuda_failure(error) is not None:
-        return ProviderError(
-            f"{PROVIDERS[device]} does not run: {_reason(error)}", hint=INSTALL_HINT
-        )
+        return refusal(error)
     return InputError(
         f"{source} cannot be loaded: {_reason(error)}", hint=f"loopedge inspect {source}"
     )

@@ -8,14 +8,12 @@ import onnxruntime as ort
 
 from loopedge.cuda import (
     CUDA_PROVIDER,
-    INSTALL_HINT,
     cuda_failure,
     cuda_provider,
     preload_libraries,
     ran_out_of_memory,
-    unavailable,
+    refusal,
 )
-from loopedge.errors import ProviderError
 from loopedge.placement import RECORD_ASSIGNMENT, assigned_operators
 from loopedge.profiler.ort_runtime import OrtRuntime
 from loopedge.session_options import open_session
@@ -59,9 +57,9 @@ class CudaRuntime(OrtRuntime):
         except Exception as error:
             if cuda_failure(error) is None or ran_out_of_memory(error):
                 raise
-            raise _refusal(error) from error
+            raise refusal(error) from error
         if CUDA_PROVIDER not in self.session.get_providers():
-            raise _refusal(None)
+            raise refusal()
         self.assigned = assigned_operators(self.session)
         self._bind()
         return str(self.session.get_providers()[0])
@@ -109,11 +107,7 @@ def _create_context() -> Any:
     try:
         return ort.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
     except Exception as error:  # onnxruntime raises a kind of its own per failure
-        raise _refusal(error) from error
-
-
-def _refusal(error: Exception | None) -> ProviderError:
-    return ProviderError(f"{CUDA_PROVIDER} does not run: {unavailable(error)}", hint=INSTALL_HINT)
+        raise refusal(error) from error
 
 
 def _homes(nodes: Any, infos: Any) -> dict[str, str]:

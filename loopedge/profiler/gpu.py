@@ -88,24 +88,22 @@ def measure_gpu(subject: Subject, weight_bytes: int) -> tuple[GpuMemory, list[st
 def _run(
     subject: Subject, meter: Meter | None, trace: Path
 ) -> tuple[GpuReadings, list[dict[str, Any]]]:
-    context: dict[str, int] = {}
+    """Load and run a model; read its memory before and after loading, and at its peak over all."""
+    with ExitStack() as stack:
+        before: list[tuple[int, int | None, PeakWatch]] = []
 
-    def note_context(pid: int) -> None:
-        context["pid"] = pid
-        if meter is not None and (used := meter.used_bytes(pid)) is not None:
-            context["bytes"] = used
+        def used(pid: int) -> int | None:
+            return None if meter is None else meter.used_bytes(pid)
 
-    with subject.start(trace=trace, before_load=note_context) as process:
-        if meter is None:
-            process.run(RUNS)
-            return GpuReadings(), read_trace(process.end_trace())
-        pid = context["pid"]
-        loaded = meter.used_bytes(pid)
-        with PeakWatch(lambda: meter.used_bytes(pid)) as watch:
-            process.run(RUNS)
-        readings = GpuReadings(
-            context_bytes=context.get("bytes"), loaded_bytes=loaded, peak_bytes=watch.peak
-        )
+        def look(pid: int) -> None:
+            watch = PeakWatch(lambda: used(pid))
+            before.append((pid, used(pid), stack.enter_context(watch)))
+
+        process = stack.enter_context(subject.start(trace=trace, before_load=look))
+        ((pid, context, watch),) = before
+        loaded = used(pid)
+        process.run(RUNS)
+        readings = GpuReadings(context_bytes=context, loaded_bytes=loaded, peak_bytes=watch.stop())
         return readings, read_trace(process.end_trace())
 
 

@@ -135,8 +135,13 @@ class PeakWatch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.stop()
+
+    def stop(self) -> int | None:
+        """End sampling, after one more sample; return the largest figure."""
         self._end.set()
         self._thread.join()
+        return self.peak
 
     def _sample(self) -> None:
         while True:

@@ -83,6 +83,14 @@ def test_a_build_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         loopedge.profile([TINY], device="cuda")
 
 
+def test_both_packages_at_once_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(cuda, "version", lambda name: "1.31.1")
+    with pytest.raises(ProviderError, match=r"over those of onnxruntime-gpu 1\.31\.1") as error:
+        cuda.check_built_in()
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in str(error.value.hint)
+
+
 @pytest.mark.usefixtures("cuda_built_in")
 def test_a_session_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     session_that(monkeypatch, NO_DEVICE)
@@ -91,6 +99,7 @@ def test_a_session_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) 
     assert str(error.value) == (
         "CUDAExecutionProvider does not run: CUDA failure 100: no CUDA-capable device is detected"
     )
+    assert error.value.hint == "nvidia-smi, which must list a device"
 
 
 @pytest.mark.usefixtures("cuda_built_in")
@@ -114,8 +123,8 @@ def test_a_session_that_ended_on_the_cpu_is_refused_with_the_missing_library(
 ) -> None:
     on_cpu = ort.InferenceSession(str(TINY), providers=["CPUExecutionProvider"])
     monkeypatch.setattr(runtime, "open_session", lambda *_: on_cpu)
-    monkeypatch.setattr(runtime, "unavailable", lambda: "libcublas.so.13: cannot open")
-    with pytest.raises(ProviderError, match=r"would run the model: libcublas\.so\.13"):
+    monkeypatch.setattr(cuda, "unavailable", lambda error: "libcublas.so.13: cannot open")
+    with pytest.raises(ProviderError, match=r"does not run: libcublas\.so\.13"):
         loopedge.Session(TINY, device="cuda")
 
 
