@@ -1,0 +1,92 @@
+"""Latency against memory: which runs no other beats in both."""
+
+from collections.abc import Sequence
+from html import escape
+
+from loopedge.profiler.figures import spread_of
+from loopedge.profiler.result import Run
+from loopedge.report.labels import colour_of, groups_of, run_labels, swept
+from loopedge.report.plane import Axis, Mark, Series, plane_chart
+from loopedge.report.scale import byte_scale, time_scale
+from loopedge.units import size_text, time_text
+
+__all__ = ["pareto_front", "tradeoff_section"]
+
+MOST_PANELS = 8
+
+
+def pareto_front(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs that no other beats in median latency and peak memory, least memory first."""
+    front: list[Run] = []
+    for run in sorted(runs, key=lambda run: (run.rss_peak_bytes, run.latency_ms.p50)):
+        if not front or run.latency_ms.p50 < front[-1].latency_ms.p50:
+            front.append(run)
+    return front
+
+
+def tradeoff_section(runs: Sequence[Run]) -> list[str]:
+    """Return one chart for each loop count, batch and sequence that one model was swept over."""
+    labels = dict(zip(map(id, runs), run_labels(runs), strict=True))
+    groups = [(work, of) for work, of in groups_of(runs, swept(runs)).items() if len(of) > 1]
+    if not groups:
+        return []
+    lines = ["<h2>Latency against memory</h2>", '<div class="panels">']
+    for work, of_work in groups[:MOST_PANELS]:
+        lines += _panel(work, of_work, labels)
+    lines.append("</div>")
+    if len(groups) > MOST_PANELS:
+        lines.append(f'<p class="note">And {len(groups) - MOST_PANELS} more, see the table.</p>')
+    return lines
+
+
+def _panel(work: str, runs: Sequence[Run], labels: dict[int, str]) -> list[str]:
+    front = pareto_front(runs)
+    bytes_of, time_of = (
+        byte_scale([run.rss_peak_bytes for run in runs]),
+        time_scale([run.latency_ms.p50 for run in runs]),
+    )
+
+    def mark(number: int, run: Run) -> Mark:
+        spread = spread_of(run, "latency_ms")
+        return Mark(
+            x=run.rss_peak_bytes / bytes_of.divisor,
+            y=run.latency_ms.p50 / time_of.divisor,
+            low=spread.low / time_of.divisor if spread else None,
+            high=spread.high / time_of.divisor if spread else None,
+            label=str(number),
+            title=f"{labels[id(run)]}: {size_text(run.rss_peak_bytes)}, {time_text(run.latency_ms.p50)}",
+            colour=colour_of(run),
+            hollow=run not in front,
+        )
+
+    marks = {id(run): mark(number, run) for number, run in enumerate(runs, start=1)}
+    series = [
+        Series(
+            name="Pareto front: no run takes less memory and less time",
+            colour="tied",
+            dashed=True,
+            dots=False,
+            marks=[marks[id(run)] for run in front],
+        ),
+        Series(name="", colour="tied", joined=False, marks=list(marks.values())),
+    ]
+    numbered = [
+        f"<li{' class=front' if run in front else ''}>{escape(labels[id(run)])}</li>"
+        for run in runs
+    ]
+    named = ", ".join(labels[id(run)] for run in front)
+    return [
+        "<figure>",
+        f"<figcaption><b>{escape(work or 'All runs')}</b>: median latency against peak memory; "
+        "filled: on the front</figcaption>",
+        *plane_chart(
+            series,
+            across=Axis(name=f"peak memory ({bytes_of.unit})", logarithmic=True),
+            upward=Axis(name=f"latency ({time_of.unit})", logarithmic=True),
+        ),
+        '<ol class="legend numbered">',
+        *numbered,
+        "</ol>",
+        f'<p class="note">On the front: {escape(named)}.</p>',
+        "</figure>",
+    ]
