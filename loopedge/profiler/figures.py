@@ -1,12 +1,18 @@
 """The figures of a run by their names: value, range over the processes, and what is beyond the noise."""
 
-from loopedge.profiler.result import Run, Spread
+import math
+from collections.abc import Sequence
+
+from loopedge.profiler.result import GpuMemory, Run, Spread
 
 __all__ = [
     "BUSY",
+    "GPU_FIGURES",
+    "MEMORY_NAMES",
     "beyond_noise",
     "busy_ratio",
     "figure_of",
+    "memory_figure",
     "quotient_range",
     "spread_of",
 ]
@@ -20,10 +26,45 @@ STORED = frozenset({"file_bytes", "weight_bytes"})
 LATENCY = "latency_ms"
 """As a figure it is the median, p50."""
 
+GPU_FIGURES = ("gpu_process_bytes", "gpu_parts_bytes")
+"""Memory on the GPU: what the driver counts, and what the session does."""
+
+MEMORY_NAMES = {
+    "rss_peak_bytes": "peak memory",
+    "anon_bytes": "anonymous memory after load",
+    "gpu_process_bytes": "GPU memory",
+    "gpu_parts_bytes": "GPU memory of the session",
+}
+"""Figures of memory in words."""
+
 
 def figure_of(run: Run, figure: str) -> float:
-    """Return a figure by its name; ``latency_ms`` is the median."""
-    return run.latency_ms.p50 if figure == LATENCY else float(getattr(run, figure))
+    """Return a figure by its name: an attribute of the run; ``latency_ms``, the median; or of its GPU.
+
+    ``gpu_process_bytes`` is the memory of the process on the GPU beyond the context, NaN where the
+    driver does not tell; ``gpu_parts_bytes`` weights, workspace and activations.
+    """
+    if figure == LATENCY:
+        return run.latency_ms.p50
+    if figure in GPU_FIGURES:
+        return _gpu_figure(run.gpu, figure)
+    return float(getattr(run, figure))
+
+
+def memory_figure(runs: Sequence[Run]) -> str:
+    """Return the figure that these runs' memory is compared by: of the GPU where all ran there."""
+    for figure in GPU_FIGURES:
+        if all(math.isfinite(figure_of(run, figure)) for run in runs):
+            return figure
+    return "rss_peak_bytes"
+
+
+def _gpu_figure(gpu: GpuMemory | None, figure: str) -> float:
+    if gpu is None or (figure == GPU_FIGURES[0] and gpu.process_bytes is None):
+        return math.nan
+    if figure == GPU_FIGURES[0]:
+        return float(gpu.process_bytes or 0)
+    return float(gpu.weights_bytes + (gpu.workspace_bytes or 0) + (gpu.activations_bytes or 0))
 
 
 def spread_of(run: Run, figure: str) -> Spread | None:

@@ -24,7 +24,7 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "batch": ("batch", lambda value: f"batch {value}"),
     "sequence": ("sequence", lambda value: f"sequence {value}"),
     "threads": ("threads", lambda value: f"{value} thread{'' if value == 1 else 's'}"),
-    "form": ("form", str),
+    "form": ("form", lambda value: f"form {value}"),
     "quantization": ("quantization", str),
     "memory": ("memory", lambda value: f"memory {value}"),
     "runtime": ("runtime", str),

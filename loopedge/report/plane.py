@@ -11,7 +11,7 @@ __all__ = ["Axis", "Mark", "Series", "plane_chart"]
 
 WIDTH, HEIGHT = 560, 320
 RIGHT, TOP, BOTTOM = 18, 16, 52
-TEXT = 8.5
+TEXT = 11.0
 """Width of a digit, at the larger size of letters that a phone gets."""
 LOG_FROM = 8.0
 """Axes whose values differ by more than this factor are logarithmic, where they may be."""
@@ -73,7 +73,7 @@ def plane_chart(series: Sequence[Series], *, across: Axis, upward: Axis) -> list
     if not marks or not all(map(math.isfinite, [*heights, *(mark.x for mark in marks)])):
         return ['<p class="note">No run gave a value.</p>']
     rise = _Scale.of(upward, heights)
-    left = 14.0 + 20.0 + TEXT * max(len(rise.text(tick)) for tick in rise.ticks)
+    left = 42.0 + TEXT * max(len(rise.text(tick)) for tick in rise.ticks)
     plane = _Plane(
         run=_Scale.of(across, [mark.x for mark in marks], start=left, end=WIDTH - RIGHT),
         rise=rise,
@@ -222,7 +222,7 @@ class _Plane:
         for mark, (x, y) in zip(marks, points, strict=True):
             if not mark.label:
                 continue
-            width = TEXT * len(mark.label)
+            width = 0.85 * TEXT * len(mark.label)
             for right, down in _around():
                 middle, base = x + right * (9 + width / 2), y + 5 + down
                 box = (middle - width / 2, base - 11, middle + width / 2, base + 2)

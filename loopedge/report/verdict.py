@@ -4,9 +4,12 @@ from collections.abc import Sequence
 
 from loopedge.profiler.figures import (
     BUSY,
+    GPU_FIGURES,
+    MEMORY_NAMES,
     beyond_noise,
     busy_ratio,
     figure_of,
+    memory_figure,
     quotient_range,
     spread_of,
 )
@@ -16,8 +19,6 @@ from loopedge.units import ratio_text, size_text
 
 __all__ = ["cautions", "twin_pairs", "verdicts"]
 
-TELLING = ("rss_peak_bytes", "anon_bytes")
-MEMORY = {"rss_peak_bytes": "peak memory", "anon_bytes": "anonymous memory after load"}
 COMPARED = 5
 """Further models that are compared in sentences; the table has them all."""
 
@@ -92,8 +93,10 @@ def _half_width(run: Run, figure: str) -> float:
 
 def _answer(tied: Run, untied: Run) -> str:
     """Answer for one model: what tying does to memory, file and time, each against the noise."""
-    saved = [figure for figure in TELLING if _direction(tied, untied, figure) < 0]
-    grown = [figure for figure in TELLING if _direction(tied, untied, figure) > 0]
+    main = memory_figure((tied, untied))
+    telling = (main, "rss_peak_bytes" if main in GPU_FIGURES else "anon_bytes")
+    saved = [figure for figure in telling if _direction(tied, untied, figure) < 0]
+    grown = [figure for figure in telling if _direction(tied, untied, figure) > 0]
     if saved and not grown:
         answer = "saves memory on this device"
     elif grown and not saved:
@@ -103,10 +106,10 @@ def _answer(tied: Run, untied: Run) -> str:
     else:
         answer = "makes no difference of memory beyond the noise on this device"
     what = f"tying {tied.loops} iterations" if tied.loops else "tying its weights"
-    peak, anonymous = (_memory_clause(tied, untied, figure) for figure in TELLING)
+    first, second = (_memory_clause(tied, untied, figure) for figure in telling)
     file = f"the file is {_change(tied, untied, 'file_bytes')}"
     return (
-        f"{tied.name}: {what} {answer}; against the untied twin {peak}, {anonymous} and {file}, "
+        f"{tied.name}: {what} {answer}; against the untied twin {first}, {second} and {file}, "
         f"{_time_clause(tied, untied)}."
     )
 
@@ -122,8 +125,8 @@ def _direction(tied: Run, untied: Run, figure: str) -> int:
 def _memory_clause(tied: Run, untied: Run, figure: str) -> str:
     if not _direction(tied, untied, figure):
         sizes = f"{_measured(tied, figure)} against {_measured(untied, figure)}"
-        return f"{MEMORY[figure]} is the same within the noise ({sizes})"
-    return f"{MEMORY[figure]} is {_change(tied, untied, figure)}"
+        return f"{MEMORY_NAMES[figure]} is the same within the noise ({sizes})"
+    return f"{MEMORY_NAMES[figure]} is {_change(tied, untied, figure)}"
 
 
 def _change(tied: Run, untied: Run, figure: str) -> str:
@@ -168,14 +171,18 @@ def _over_loops(pairs: Sequence[tuple[Run, Run]]) -> list[str]:
         by_loops[min(by_loops, key=int)],
         by_loops[max(by_loops, key=int)],
     )
+    figure = memory_figure((tied, untied, last, last_untied))
     growth = [
-        f"{kind} {_growth(one.rss_peak_bytes, other.rss_peak_bytes)}"
+        f"{kind} {_growth(figure_of(one, figure), figure_of(other, figure))}"
         for kind, one, other in (("tied", tied, last), ("untied", untied, last_untied))
     ]
-    return [f"Peak memory from {tied.loops} to {last.loops} loops: {', '.join(growth)}."]
+    name = MEMORY_NAMES[figure]
+    return [
+        f"{name[0].upper()}{name[1:]} from {tied.loops} to {last.loops} loops: {', '.join(growth)}."
+    ]
 
 
-def _growth(low: int, high: int) -> str:
+def _growth(low: float, high: float) -> str:
     first, last = size_text(low), size_text(high)
     return f"{first} throughout" if first == last else f"{first} to {last}"
 
@@ -204,14 +211,12 @@ def _plain_verdict(first: Run, other: Run, labels: dict[int, str]) -> str:
     time = f"{ratio_text(other.time_ratio / first.time_ratio)} the time"
     if spread is not None and spread.low <= 1 <= spread.high:
         time += ", the same within the noise"
-    peak = (
-        f"{ratio_text(max(other.rss_peak_bytes, 0) / max(first.rss_peak_bytes, 1))} the peak memory"
-    )
-    if other.rss_peak_bytes != first.rss_peak_bytes and not _direction(
-        other, first, "rss_peak_bytes"
-    ):
-        peak += " (the same within the noise)"
+    figure = memory_figure((first, other))
+    a, b = figure_of(first, figure), figure_of(other, figure)
+    memory = f"{ratio_text(max(b, 0.0) / max(a, 1.0))} the {MEMORY_NAMES[figure]}"
+    if a != b and not _direction(other, first, figure):
+        memory += " (the same within the noise)"
     return (
         f"{labels[id(other)]} against {labels[id(first)]}: "
-        f"{ratio_text(other.file_bytes / max(first.file_bytes, 1))} the file, {peak}, {time}."
+        f"{ratio_text(other.file_bytes / max(first.file_bytes, 1))} the file, {memory}, {time}."
     )

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from html import escape
 
-from loopedge.profiler.result import MemorySources, Run
+from loopedge.profiler.result import Run
 from loopedge.report.bars import Part, bar, legend
 from loopedge.report.labels import run_labels
-from loopedge.report.page import table
+from loopedge.report.page import Cell, table
 from loopedge.units import size_text
 
 __all__ = ["SHORT_SOURCES", "SOURCES", "meaning_section", "sources_section"]
@@ -76,9 +76,10 @@ def sources_section(runs: Sequence[Run]) -> list[str]:
             for colour, name, value in values
         ]
         lines += bar(label, size_text(peak), parts)
-    rows = [
+    nodes = {sources.peak_node for _, _, sources in known}
+    rows: list[Sequence[Cell]] = [
         (
-            (label, _peak_node(sources)),
+            label if len(nodes) == 1 else (label, f"activations largest at {sources.peak_node}"),
             *(size_text(getattr(sources, key)) for key, _ in named),
             size_text(peak),
         )
@@ -89,11 +90,14 @@ def sources_section(runs: Sequence[Run]) -> list[str]:
         *legend([(colour, SOURCES[key]) for key, colour in named]),
         "</figure>",
         *table(["model", *(SOURCES[key] for key, _ in named), "peak"], rows),
+        *_peak_node(nodes),
     ]
 
 
-def _peak_node(sources: MemorySources) -> str:
-    return f"activations largest at {sources.peak_node}" if sources.peak_node else ""
+def _peak_node(nodes: set[str | None]) -> list[str]:
+    """Say at which node the activations are largest, where it is the same for all."""
+    node = next(iter(nodes)) if len(nodes) == 1 else None
+    return [f'<p class="note">Activations are largest at {escape(node)}.</p>'] if node else []
 
 
 def meaning_section(runs: Sequence[Run]) -> list[str]:

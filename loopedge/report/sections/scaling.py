@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from loopedge.profiler.figures import figure_of, spread_of
+from loopedge.profiler.figures import MEMORY_NAMES, figure_of, memory_figure, spread_of
 from loopedge.profiler.result import Run
 from loopedge.report.labels import colour_of, setting_columns, settings_text, swept
 from loopedge.report.plane import Axis, Mark, Series, plane_chart
@@ -16,8 +16,6 @@ __all__ = ["scaling_section"]
 COLOURS = ("op3", "op4", "op5", "op6", "op7")
 """Of further lines of a kind that has one already."""
 
-FIGURES = (("Memory", "rss_peak_bytes"), ("Latency", "latency_ms"))
-
 
 def scaling_section(runs: Sequence[Run]) -> list[str]:
     """Return a chart of peak memory and one of latency; a line is a model, or a kind of model."""
@@ -26,10 +24,13 @@ def scaling_section(runs: Sequence[Run]) -> list[str]:
         return []
     counts = sorted({run.loops for of_line in lines.values() for run in of_line if run.loops})
     shown = ["<h2>Against the loop count</h2>", '<div class="panels">']
-    for title, figure in FIGURES:
-        values = [figure_of(run, figure) for of_line in lines.values() for run in of_line]
-        scale = byte_scale(values) if figure.endswith("_bytes") else time_scale(values)
-        text = size_text if figure.endswith("_bytes") else time_text
+    every = [run for of_line in lines.values() for run in of_line]
+    memory = memory_figure(every)
+    for title, what, figure, text, scale_of in (
+        ("Memory", MEMORY_NAMES[memory], memory, size_text, byte_scale),
+        ("Latency", "median latency", "latency_ms", time_text, time_scale),
+    ):
+        scale = scale_of([figure_of(run, figure) for run in every])
         series = [
             Series(
                 name=name,
@@ -39,14 +40,13 @@ def scaling_section(runs: Sequence[Run]) -> list[str]:
             )
             for (name, of_line), colour in zip(lines.items(), _colours(lines), strict=True)
         ]  # fmt: skip
-        name = "peak memory" if title == "Memory" else "median latency"
         shown += [
             "<figure>",
-            f"<figcaption><b>{title}</b>: {name} against loops</figcaption>",
+            f"<figcaption><b>{title}</b>: {what} against loops</figcaption>",
             *plane_chart(
                 series,
                 across=Axis(name="loops", ticks=counts),
-                upward=Axis(name=f"{name} ({scale.unit})"),
+                upward=Axis(name=f"{what} ({scale.unit})"),
             ),
             "</figure>",
         ]

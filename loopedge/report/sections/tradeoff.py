@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from loopedge.profiler.figures import spread_of
+from loopedge.profiler.figures import MEMORY_NAMES, figure_of, memory_figure, spread_of
 from loopedge.profiler.result import Run
 from loopedge.report.labels import colour_of, groups_of, run_labels, swept
 from loopedge.report.plane import Axis, Mark, Series, plane_chart
@@ -16,9 +16,10 @@ MOST_PANELS = 8
 
 
 def pareto_front(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs that no other beats in median latency and peak memory, least memory first."""
+    """Return the runs that no other beats in median latency and memory, least memory first."""
     front: list[Run] = []
-    for run in sorted(runs, key=lambda run: (run.rss_peak_bytes, run.latency_ms.p50)):
+    figure = memory_figure(runs)
+    for run in sorted(runs, key=lambda run: (figure_of(run, figure), run.latency_ms.p50)):
         if not front or run.latency_ms.p50 < front[-1].latency_ms.p50:
             front.append(run)
     return front
@@ -27,7 +28,8 @@ def pareto_front(runs: Sequence[Run]) -> list[Run]:
 def tradeoff_section(runs: Sequence[Run]) -> list[str]:
     """Return one chart for each loop count, batch and sequence that one model was swept over."""
     labels = dict(zip(map(id, runs), run_labels(runs), strict=True))
-    groups = [(work, of) for work, of in groups_of(runs, swept(runs)).items() if len(of) > 1]
+    apart = [*swept(runs), *(["device"] if len({run.device for run in runs}) > 1 else [])]
+    groups = [(work, of) for work, of in groups_of(runs, apart).items() if len(of) > 1]
     if not groups:
         return []
     lines = ["<h2>Latency against memory</h2>", '<div class="panels">']
@@ -41,20 +43,21 @@ def tradeoff_section(runs: Sequence[Run]) -> list[str]:
 
 def _panel(work: str, runs: Sequence[Run], labels: dict[int, str]) -> list[str]:
     front = pareto_front(runs)
+    figure = memory_figure(runs)
     bytes_of, time_of = (
-        byte_scale([run.rss_peak_bytes for run in runs]),
+        byte_scale([figure_of(run, figure) for run in runs]),
         time_scale([run.latency_ms.p50 for run in runs]),
     )
 
     def mark(number: int, run: Run) -> Mark:
         spread = spread_of(run, "latency_ms")
         return Mark(
-            x=run.rss_peak_bytes / bytes_of.divisor,
+            x=figure_of(run, figure) / bytes_of.divisor,
             y=run.latency_ms.p50 / time_of.divisor,
             low=spread.low / time_of.divisor if spread else None,
             high=spread.high / time_of.divisor if spread else None,
             label=str(number),
-            title=f"{labels[id(run)]}: {size_text(run.rss_peak_bytes)}, {time_text(run.latency_ms.p50)}",
+            title=f"{labels[id(run)]}: {size_text(figure_of(run, figure))}, {time_text(run.latency_ms.p50)}",
             colour=colour_of(run),
             hollow=run not in front,
         )
@@ -62,7 +65,7 @@ def _panel(work: str, runs: Sequence[Run], labels: dict[int, str]) -> list[str]:
     marks = {id(run): mark(number, run) for number, run in enumerate(runs, start=1)}
     series = [
         Series(
-            name="Pareto front: no run takes less memory and less time",
+            name="Pareto front: no run takes less of both" if len(front) > 1 else "",
             colour="tied",
             dashed=True,
             dots=False,
@@ -77,11 +80,12 @@ def _panel(work: str, runs: Sequence[Run], labels: dict[int, str]) -> list[str]:
     named = ", ".join(labels[id(run)] for run in front)
     return [
         "<figure>",
-        f"<figcaption><b>{escape(work or 'All runs')}</b>: median latency against peak memory; "
+        f"<figcaption><b>{escape(work or 'All runs')}</b>: median latency against "
+        f"{MEMORY_NAMES[figure]}; "
         "filled: on the front</figcaption>",
         *plane_chart(
             series,
-            across=Axis(name=f"peak memory ({bytes_of.unit})", logarithmic=True),
+            across=Axis(name=f"{MEMORY_NAMES[figure]} ({bytes_of.unit})", logarithmic=True),
             upward=Axis(name=f"latency ({time_of.unit})", logarithmic=True),
         ),
         '<ol class="legend numbered">',
