@@ -4,14 +4,16 @@ import math
 from collections.abc import Sequence
 
 from loopedge.profiler.result import GpuMemory, Run, Spread
+from loopedge.units import ratio_text, size_text, time_text
 
 __all__ = [
     "BUSY",
+    "FIGURE_NAMES",
     "GPU_FIGURES",
-    "MEMORY_NAMES",
     "beyond_noise",
     "busy_ratio",
     "figure_of",
+    "figure_text",
     "memory_figure",
     "quotient_range",
     "spread_of",
@@ -23,23 +25,33 @@ BUSY = 1.5
 STORED = frozenset({"file_bytes", "weight_bytes"})
 """Read from files: they do not swing."""
 
-LATENCY = "latency_ms"
-"""As a figure it is the median, p50."""
+LATENCY = "latency_ms.p50"
+
+
+MS_PER_SECOND = 1000.0
 
 GPU_FIGURES = ("gpu_process_bytes", "gpu_parts_bytes")
 """Memory on the GPU: what the driver counts, and what the session does."""
 
-MEMORY_NAMES = {
-    "rss_peak_bytes": "peak memory",
+FIGURE_NAMES = {
+    "file_bytes": "file",
+    "weight_bytes": "weights",
     "anon_bytes": "anonymous memory after load",
+    "uss_bytes": "USS",
+    "rss_load_bytes": "RSS after load",
+    "rss_peak_bytes": "peak memory",
+    "mapped_bytes": "file-mapped memory",
     "gpu_process_bytes": "GPU memory",
     "gpu_parts_bytes": "GPU memory of the session",
+    "time_ratio": "time against the first run",
+    "latency_ms.p50": "median latency",
+    "load_seconds": "load time",
 }
-"""Figures of memory in words."""
+"""Figures in words."""
 
 
 def figure_of(run: Run, figure: str) -> float:
-    """Return a figure by its name: an attribute of the run; ``latency_ms``, the median; or of its GPU.
+    """Return a figure by its name: an attribute of the run; ``latency_ms.p50``, the median; or of its GPU.
 
     ``gpu_process_bytes`` is the memory of the process on the GPU beyond the context, NaN where the
     driver does not tell; ``gpu_parts_bytes`` weights, workspace and activations.
@@ -49,6 +61,15 @@ def figure_of(run: Run, figure: str) -> float:
     if figure in GPU_FIGURES:
         return _gpu_figure(run.gpu, figure)
     return float(getattr(run, figure))
+
+
+def figure_text(figure: str, value: float) -> str:
+    """Say a figure with its unit: ``66 MiB``, ``240 ms``, ``1.02x``."""
+    if figure.endswith("_bytes"):
+        return size_text(value)
+    if figure == "time_ratio":
+        return ratio_text(value)
+    return time_text(value * MS_PER_SECOND if figure.endswith("_seconds") else value)
 
 
 def memory_figure(runs: Sequence[Run]) -> str:

@@ -7,12 +7,13 @@ from rich.table import Table
 from rich.text import Text
 
 from loopedge.profiler.figures import figure_of
+from loopedge.profiler.labels import SETTINGS, run_labels, setting_columns
 from loopedge.profiler.result import ProfileResult, Run
-from loopedge.report.labels import SETTINGS, run_labels, setting_columns, spread_text
 from loopedge.report.sections.gpu import gpu_cells
 from loopedge.report.sections.memory import SHORT_SOURCES
 from loopedge.report.sections.roofline import limits_text
 from loopedge.report.sections.soak import soak_text
+from loopedge.report.spread import spread_text
 from loopedge.report.verdict import cautions, verdicts
 from loopedge.units import ratio_text, size_text, time_text
 
@@ -29,7 +30,7 @@ FIGURES: tuple[tuple[str, str, Callable[[float], str], float], ...] = (
     ("file", "file_bytes", size_text, 0.02),
     ("anonymous", "anon_bytes", size_text, 0.02),
     ("peak", "rss_peak_bytes", size_text, 0.02),
-    ("p50", "latency_ms", time_text, 0.05),
+    ("p50", "latency_ms.p50", time_text, 0.05),
     ("time", "time_ratio", ratio_text, 0.005),
 )
 """Columns: head, figure, and from which half width on its spread is shown."""

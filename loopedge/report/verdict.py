@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from loopedge.profiler.figures import (
     BUSY,
+    FIGURE_NAMES,
     GPU_FIGURES,
-    MEMORY_NAMES,
     beyond_noise,
     busy_ratio,
     figure_of,
@@ -13,8 +13,8 @@ from loopedge.profiler.figures import (
     quotient_range,
     spread_of,
 )
+from loopedge.profiler.labels import run_labels, swept
 from loopedge.profiler.result import ProfileResult, Run
-from loopedge.report.labels import run_labels, swept
 from loopedge.units import ratio_text, size_text
 
 __all__ = ["cautions", "twin_pairs", "verdicts"]
@@ -125,8 +125,8 @@ def _direction(tied: Run, untied: Run, figure: str) -> int:
 def _memory_clause(tied: Run, untied: Run, figure: str) -> str:
     if not _direction(tied, untied, figure):
         sizes = f"{_measured(tied, figure)} against {_measured(untied, figure)}"
-        return f"{MEMORY_NAMES[figure]} is the same within the noise ({sizes})"
-    return f"{MEMORY_NAMES[figure]} is {_change(tied, untied, figure)}"
+        return f"{FIGURE_NAMES[figure]} is the same within the noise ({sizes})"
+    return f"{FIGURE_NAMES[figure]} is {_change(tied, untied, figure)}"
 
 
 def _change(tied: Run, untied: Run, figure: str) -> str:
@@ -176,7 +176,7 @@ def _over_loops(pairs: Sequence[tuple[Run, Run]]) -> list[str]:
         f"{kind} {_growth(figure_of(one, figure), figure_of(other, figure))}"
         for kind, one, other in (("tied", tied, last), ("untied", untied, last_untied))
     ]
-    name = MEMORY_NAMES[figure]
+    name = FIGURE_NAMES[figure]
     return [
         f"{name[0].upper()}{name[1:]} from {tied.loops} to {last.loops} loops: {', '.join(growth)}."
     ]
@@ -213,7 +213,7 @@ def _plain_verdict(first: Run, other: Run, labels: dict[int, str]) -> str:
         time += ", the same within the noise"
     figure = memory_figure((first, other))
     a, b = figure_of(first, figure), figure_of(other, figure)
-    memory = f"{ratio_text(max(b, 0.0) / max(a, 1.0))} the {MEMORY_NAMES[figure]}"
+    memory = f"{ratio_text(max(b, 0.0) / max(a, 1.0))} the {FIGURE_NAMES[figure]}"
     if a != b and not _direction(other, first, figure):
         memory += " (the same within the noise)"
     return (

@@ -52,7 +52,7 @@ def make_run(
         "rss_peak_bytes": int(peak * MIB),
     }
     spread = {key: _around(value, swing) for key, value in figures.items()}
-    spread["latency_ms"] = _around(p50, 2 * swing)
+    spread["latency_ms.p50"] = _around(p50, 2 * swing)
     spread["time_ratio"] = _around(ratio, swing if ratio != 1.0 else 0.0)
     plain: dict[str, Any] = {
         "path": name.split(" ")[0],

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from html import escape
 
+from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import GpuMemory, Run
 from loopedge.report.bars import Part, bar, legend
-from loopedge.report.labels import run_labels
 from loopedge.report.page import table
 from loopedge.units import ratio_text, size_text, time_text
 

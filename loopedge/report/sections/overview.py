@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from loopedge.profiler.figures import figure_of
+from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import Run
 from loopedge.report.bars import Part, bar, legend
-from loopedge.report.labels import colour_of, run_labels, spread_text
+from loopedge.report.colours import colour_of
+from loopedge.report.spread import spread_text
 from loopedge.units import size_text, time_text
 
 __all__ = ["overview_section"]
@@ -17,7 +19,7 @@ SHOWN: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (
     ("File", "the model and its data", "file_bytes", size_text),
     ("Anonymous memory after load", "what the kernel cannot drop", "anon_bytes", size_text),
     ("Peak memory", "highest resident memory", "rss_peak_bytes", size_text),
-    ("Latency", "median of one inference", "latency_ms", time_text),
+    ("Latency", "median of one inference", "latency_ms.p50", time_text),
 )
 KINDS = {
     "tied": "tied",

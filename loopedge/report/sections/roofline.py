@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import MachineLimits, Run
 from loopedge.report.bars import Part, bar
-from loopedge.report.labels import run_labels
 from loopedge.report.page import table
 
 __all__ = ["limits_text", "roofline_section"]

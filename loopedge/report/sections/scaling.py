@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from loopedge.profiler.figures import MEMORY_NAMES, figure_of, memory_figure, spread_of
+from loopedge.profiler.figures import FIGURE_NAMES, figure_of, memory_figure, spread_of
+from loopedge.profiler.labels import setting_columns, settings_text, swept
 from loopedge.profiler.result import Run
-from loopedge.report.labels import colour_of, setting_columns, settings_text, swept
+from loopedge.report.colours import colour_of
 from loopedge.report.plane import Axis, Mark, Series, plane_chart
 from loopedge.report.scale import byte_scale, time_scale
 from loopedge.units import size_text, time_text
@@ -27,8 +28,8 @@ def scaling_section(runs: Sequence[Run]) -> list[str]:
     every = [run for of_line in lines.values() for run in of_line]
     memory = memory_figure(every)
     for title, what, figure, text, scale_of in (
-        ("Memory", MEMORY_NAMES[memory], memory, size_text, byte_scale),
-        ("Latency", "median latency", "latency_ms", time_text, time_scale),
+        ("Memory", FIGURE_NAMES[memory], memory, size_text, byte_scale),
+        ("Latency", "median latency", "latency_ms.p50", time_text, time_scale),
     ):
         scale = scale_of([figure_of(run, figure) for run in every])
         series = [

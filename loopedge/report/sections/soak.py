@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from html import escape
 
+from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import Run, Soak, SoakPoint
-from loopedge.report.labels import run_labels
 from loopedge.report.plane import Axis, Mark, Series, plane_chart
 from loopedge.report.scale import byte_scale, time_scale
 from loopedge.units import size_text

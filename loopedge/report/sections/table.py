@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from loopedge.profiler.figures import figure_of, spread_of
+from loopedge.profiler.labels import setting_columns, settings_text
 from loopedge.profiler.result import Failure, Run
-from loopedge.report.labels import range_text, setting_columns, settings_text
 from loopedge.report.page import Cell, table
+from loopedge.report.spread import range_text
 from loopedge.units import ratio_text, size_text, time_text
 
 __all__ = ["failure_section", "table_section"]
@@ -76,7 +77,7 @@ def _time_cells(run: Run) -> list[Cell]:
     latency = run.latency_ms
     return [
         _ranged(run, "load_seconds", lambda seconds: time_text(1000 * seconds)),
-        _ranged(run, "latency_ms", time_text),
+        _ranged(run, "latency_ms.p50", time_text),
         time_text(latency.p95),
         time_text(latency.p99),
         time_text(latency.min),

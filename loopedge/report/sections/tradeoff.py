@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from html import escape
 
-from loopedge.profiler.figures import MEMORY_NAMES, figure_of, memory_figure, spread_of
+from loopedge.profiler.figures import FIGURE_NAMES, figure_of, memory_figure, spread_of
+from loopedge.profiler.labels import groups_of, run_labels, swept
 from loopedge.profiler.result import Run
-from loopedge.report.labels import colour_of, groups_of, run_labels, swept
+from loopedge.report.colours import colour_of
 from loopedge.report.plane import Axis, Mark, Series, plane_chart
 from loopedge.report.scale import byte_scale, time_scale
 from loopedge.units import size_text, time_text
@@ -50,7 +51,7 @@ def _panel(work: str, runs: Sequence[Run], labels: dict[int, str]) -> list[str]:
     )
 
     def mark(number: int, run: Run) -> Mark:
-        spread = spread_of(run, "latency_ms")
+        spread = spread_of(run, "latency_ms.p50")
         return Mark(
             x=figure_of(run, figure) / bytes_of.divisor,
             y=run.latency_ms.p50 / time_of.divisor,
@@ -81,11 +82,11 @@ def _panel(work: str, runs: Sequence[Run], labels: dict[int, str]) -> list[str]:
     return [
         "<figure>",
         f"<figcaption><b>{escape(work or 'All runs')}</b>: median latency against "
-        f"{MEMORY_NAMES[figure]}; "
+        f"{FIGURE_NAMES[figure]}; "
         "filled: on the front</figcaption>",
         *plane_chart(
             series,
-            across=Axis(name=f"{MEMORY_NAMES[figure]} ({bytes_of.unit})", logarithmic=True),
+            across=Axis(name=f"{FIGURE_NAMES[figure]} ({bytes_of.unit})", logarithmic=True),
             upward=Axis(name=f"latency ({time_of.unit})", logarithmic=True),
         ),
         '<ol class="legend numbered">',

@@ -5,17 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from loopedge.profiler.figures import figure_of, spread_of
 from loopedge.profiler.result import Run
 
 __all__ = [
-    "colour_of",
+    "SETTINGS",
     "groups_of",
-    "range_text",
     "run_labels",
     "setting_columns",
     "settings_text",
-    "spread_text",
     "swept",
 ]
 
@@ -34,9 +31,6 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 SWEPT = ("loops", "batch", "sequence")
 """Settings that change what is computed."""
-
-STEADY = 0.005
-"""Half a range of less than this part of a figure is not shown beside it."""
 
 
 def run_labels(runs: Sequence[Run], *, told: Sequence[str] = ()) -> list[str]:
@@ -102,28 +96,3 @@ def groups_of(runs: Sequence[Run], settings: Sequence[str]) -> dict[str, list[Ru
     for run in runs:
         groups[", ".join(settings_text(run, settings))].append(run)
     return dict(groups)
-
-
-def colour_of(run: Run) -> str:
-    """Return the class of colour: of an untied twin, of PyTorch, of an integer model, or the rest."""
-    if run.twin == "untied":
-        return "untied"
-    if run.runtime == "torch":
-        return "eager"
-    return "int8" if run.quantization else "tied"
-
-
-def spread_text(run: Run, figure: str, *, least: float = STEADY) -> str:
-    """Say half the range of a figure in percent of it: `` ±3%``; nothing where it is less."""
-    spread, value = spread_of(run, figure), figure_of(run, figure)
-    if spread is None or value <= 0:
-        return ""
-    half = (spread.high - spread.low) / 2 / value
-    return f" ±{half:.0%}" if half >= least else ""
-
-
-def range_text(low: str, high: str) -> str:
-    """Say ``65.3 to 66.7 MiB`` of two values with their units; the first unit is left out where alike."""
-    value, _, unit = low.partition(" ")
-    alike = bool(unit) and high.partition(" ")[2] == unit
-    return f"{value if alike else low} to {high}"
