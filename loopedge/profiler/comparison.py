@@ -142,7 +142,7 @@ def compare_files(
     """Compare two files that ``loopedge profile --json`` printed; see `compare`.
 
     Raises:
-        InputError: A file holds no profile, or the allowed regression is negative.
+        InputError: A file holds no profile, or as `compare`.
     """
     return compare(read_profile(before), read_profile(after), max_regression=max_regression)
 
@@ -164,7 +164,7 @@ def compare(
         What changed; `check_regressions` raises where something is past what is allowed.
 
     Raises:
-        InputError: ``max_regression`` is negative or no number.
+        InputError: ``max_regression`` is negative or no number, or the profiles have no run in common.
     """
     if max_regression is not None and not 0 <= max_regression < math.inf:
         raise InputError(
@@ -180,6 +180,11 @@ def compare(
     matched = {id(run) for pair in pairs for run in pair}
     gone = [run for run in before.runs if id(run) not in matched]
     failed = _failed({old[id(run)]: run for run in gone}, after.failures)
+    if not pairs and not failed:
+        raise InputError(
+            "the two profiles have no run in common: same file, twin and settings",
+            hint="profile the same models with the same options",
+        )
     past = [_regression(run, change) for run in compared for change in run.changes if change.past]
     return Comparison(
         schema_version=COMPARISON_VERSION,

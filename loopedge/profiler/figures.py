@@ -26,8 +26,6 @@ STORED = frozenset({"file_bytes", "weight_bytes"})
 """Read from files: they do not swing."""
 
 LATENCY = "latency_ms.p50"
-
-
 MS_PER_SECOND = 1000.0
 
 GPU_FIGURES = ("gpu_process_bytes", "gpu_parts_bytes")
