@@ -24,6 +24,8 @@ COMPARED = 5
 
 SETTING = ("batch", "sequence", "loops", "threads", "device", "memory")
 NOISY = 0.1
+LEAST = 0.0005
+"""Half ranges below this part of a figure round to nothing."""
 
 
 def verdicts(result: ProfileResult) -> list[str]:
@@ -144,9 +146,8 @@ def _measured(run: Run, figure: str) -> str:
     """Say a size, and half its range over the processes in percent: ``66 MiB ±0.4%``."""
     text = size_text(figure_of(run, figure))
     spread = spread_of(run, figure)
-    if spread is None or spread.low == spread.high:
+    if spread is None or (half := _half_width(run, figure)) < LEAST:
         return text
-    half = _half_width(run, figure)
     return f"{text} ±{half:.1%}"
 
 
@@ -188,7 +189,7 @@ def _growth(low: float, high: float) -> str:
 
 
 def _others(runs: Sequence[Run], labels: dict[int, str]) -> list[str]:
-    """Compare the first model with the others, and with its other twins, where the work is the same."""
+    """Compare the first model with the others and with its twins at the same work, at most loops each."""
     alike = [*swept(runs), "threads"]
     bases: dict[tuple[object, ...], Run] = {}
     for run in runs:
@@ -201,9 +202,14 @@ def _others(runs: Sequence[Run], labels: dict[int, str]) -> list[str]:
         and run is not base
         and run.twin != "untied"
     ]
-    said = [_plain_verdict(base, run, labels) for base, run in found[:COMPARED]]
-    left = len(found) - len(said)
-    return [*said, *([f"The table has {left} more."] if left else [])]
+    most: dict[tuple[object, ...], tuple[Run, Run]] = {}
+    for base, run in found:
+        key = (run.path, run.twin, run.runtime, run.memory, run.threads, run.device)
+        if key not in most or (run.loops or 0) > (most[key][1].loops or 0):
+            most[key] = (base, run)
+    said = [_plain_verdict(base, run, labels) for base, run in most.values()]
+    left = len(said) - COMPARED
+    return [*said[:COMPARED], *([f"The table has {left} more."] if left > 0 else [])]
 
 
 def _plain_verdict(first: Run, other: Run, labels: dict[int, str]) -> str:

@@ -24,6 +24,7 @@ SHOWN: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (
 KINDS = {
     "tied": "tied",
     "untied": "untied twin",
+    "unrolled": "unrolled twin",
     "int8": "quantized",
     "eager": "PyTorch eager",
 }

@@ -14,7 +14,7 @@ from loopedge.units import size_text, time_text
 
 __all__ = ["scaling_section"]
 
-COLOURS = ("op3", "op4", "op5", "op6", "op7")
+COLOURS = ("op4", "op5", "op0", "op7", "op1")
 """Of further lines of a kind that has one already."""
 
 

@@ -26,9 +26,10 @@ def table_section(runs: Sequence[Run]) -> list[str]:
     if not runs:
         return []
     settings = setting_columns(runs)
-    named: list[Cell] = [(run.name, ", ".join(settings_text(run, settings))) for run in runs]
+    named: list[Cell] = [(run.name, _unsaid_settings(run, settings)) for run in runs]
+    told = {head: key for head, key in MEMORY.items() if any(getattr(run, key) for run in runs)}
     memory = [
-        [name, *(_ranged(run, figure, size_text) for figure in MEMORY.values())]
+        [name, *(_ranged(run, figure, size_text) for figure in told.values())]
         for name, run in zip(named, runs, strict=True)
     ]
     time = [[name, *_time_cells(run)] for name, run in zip(named, runs, strict=True)]
@@ -36,7 +37,7 @@ def table_section(runs: Sequence[Run]) -> list[str]:
     over = " to ".join(str(count) for count in dict.fromkeys((processes[0], processes[-1])))
     return [
         "<h2>All figures</h2>",
-        *table(["model", *MEMORY], memory),
+        *table(["model", *told], memory),
         *table(["model", "load", "p50", "p95", "p99", "fastest", "runs", "time"], time),
         f'<p class="note">Medians over {over} fresh process{"" if over == "1" else "es"} per model, '
         "their smallest and largest value below. "
@@ -58,6 +59,10 @@ def failure_section(failures: Sequence[Failure]) -> list[str]:
         *table(["model", "reason"], rows),
         "</div>",
     ]
+
+
+def _unsaid_settings(run: Run, settings: Sequence[str]) -> str:
+    return ", ".join(text for text in settings_text(run, settings) if text not in run.name)
 
 
 def _unsaid(failure: Failure) -> bool:
