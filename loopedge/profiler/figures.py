@@ -10,6 +10,7 @@ __all__ = [
     "BUSY",
     "FIGURE_NAMES",
     "GPU_FIGURES",
+    "LATENCY",
     "beyond_noise",
     "busy_ratio",
     "figure_of",

@@ -69,7 +69,7 @@ def cautions_of(
         told.append(f"The versions differ: {_differences(before, after, versions)}.")
     if not machine and not same_reference(before, after, pairs):
         told.append(
-            "The first runs are not the same model and settings: time ratios are told, not judged."
+            "The first runs are not the same model and settings: times against them are left out."
         )
     if not machine and was_busy(before, after):
         told.append("The machine was busy in one of them: latencies are told, not judged.")

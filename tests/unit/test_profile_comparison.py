@@ -84,6 +84,10 @@ def test_time_within_the_noise_is_no_regression_however_large() -> None:
     ratio = change_of(compared, "time_ratio")
     assert (ratio.beyond_noise, ratio.judged, ratio.past) == (False, True, False)
     assert compared.regressions == []
+    wide = compare(BEFORE, after(time_ratio=0.332, swing=0.03), max_regression=0.05)
+    ratio = change_of(wide, "time_ratio")
+    assert ratio.ratio == pytest.approx(1.071, abs=0.001)
+    assert (ratio.beyond_noise, ratio.past) == (True, False)  # not every process is past 5 %
 
 
 def test_one_process_judges_bytes_and_not_times() -> None:
@@ -133,6 +137,7 @@ def test_ratios_to_another_first_run_and_latencies_of_a_busy_machine_are_not_jud
     compared = compare(BEFORE, turned, max_regression=0.05)
     assert [item.figure for item in compared.regressions] == ["latency_ms.p50"]
     assert compared.cautions[0].startswith("The first runs are not the same")
+    assert not [c for run in compared.runs for c in run.changes if c.figure == "time_ratio"]
     slow = make_run()
     busy = replace(slow, latency_ms=replace(slow.latency_ms, min=slow.latency_ms.p50 / 3))
     compared = compare(BEFORE, make_result(busy, *after(p50=900.0).runs[1:]), max_regression=0.05)
