@@ -58,7 +58,7 @@ def _remark(change: Change) -> str:
         return "noise not known"
     if not change.beyond_noise:
         return "within the noise"
-    return "" if change.judged else "told, not judged"
+    return "beyond the noise" if change.judged else "beyond the noise, not judged"
 
 
 def _lines(comparison: Comparison) -> Iterator[tuple[str, str]]:
