@@ -63,8 +63,6 @@ ADVISED_TIMES = ("load_seconds",)
 """Depends on what the page cache holds."""
 
 STORED = ("file_bytes", "weight_bytes")
-KERNEL_BATCH_BYTES = 256 * 1024
-"""The kernel counts a thread's pages in batches of 64 (proc(5): "these values are inaccurate")."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,7 +284,7 @@ def _is_past(before: Run, after: Run, figure: str, allowed: float) -> bool:
         # Three ranges out of ten do not meet on a busy machine, of one and the same model.
         spread = spread_of(after, figure)
         return beyond is True and spread is not None and spread.low > limit
-    return new - old > KERNEL_BATCH_BYTES and beyond is not False
+    return beyond is not False
 
 
 def _regression(run: ComparedRun, change: Change) -> Regression:

@@ -26,6 +26,11 @@ BUSY = 1.5
 STORED = frozenset({"file_bytes", "weight_bytes"})
 """Read from files: they do not swing."""
 
+KERNEL_BATCH_BYTES = 256 * 1024
+"""The kernel counts a thread's pages in batches of 64 (proc(5): "these values are inaccurate")."""
+
+COUNTED = frozenset({"anon_bytes", "mapped_bytes", "uss_bytes", "rss_load_bytes", "rss_peak_bytes"})
+
 LATENCY = "latency_ms.p50"
 MS_PER_SECOND = 1000.0
 
@@ -100,7 +105,12 @@ def beyond_noise(one: Run, other: Run, figure: str) -> bool | None:
 
     Returns:
         True where the ranges over the processes do not meet; None where one of them is not known.
+        Memory that differs by less than the kernel counts exactly is never beyond it.
     """
+    if figure in COUNTED:
+        apart = abs(figure_of(one, figure) - figure_of(other, figure))
+        if apart <= KERNEL_BATCH_BYTES:
+            return False
     a, b = spread_of(one, figure), spread_of(other, figure)
     if a is None or b is None:
         return None

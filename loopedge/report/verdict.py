@@ -137,7 +137,7 @@ def _change(tied: Run, untied: Run, figure: str) -> str:
     if a == b:
         return f"as large {sizes}"
     smaller = "smaller" if a < b else "larger"
-    if min(a, b) <= 0:
+    if min(a, b) <= 0 or ratio_text(max(a, b) / min(a, b)) == ratio_text(1.0):
         return f"{size_text(abs(a - b))} {smaller} {sizes}"
     return f"{ratio_text(max(a, b) / min(a, b))} {smaller} {sizes}"
 

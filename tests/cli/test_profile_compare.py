@@ -94,7 +94,11 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
         ((before, tmp_path / "none.json"), "No such file"),
         ((old, after), "has schema version 1, 2 is read here"),
         ((before, after, "--max-regression", -1), "max-regression is -1.0, 0 or more is needed"),
-        ((before, after, "model.onnx"), "--compare takes two profiles and no model"),
+        ((before, after, "model.onnx"), "--compare measures nothing, model.onnx cannot go with it"),
+        (
+            (before, after, "--html", "r.html"),
+            "--compare measures nothing, r.html cannot go with it",
+        ),
     ):
         told = cli("profile", "--compare", *words)
         assert told.code == 2, told.err

@@ -140,6 +140,9 @@ def test_a_line_over_loops_is_a_kind_of_model_and_needs_two_counts() -> None:
     chart = "\n".join(scaling_section(files))
     assert chart.count("<polyline") == 2  # memory and latency
     assert chart.count("<circle") == 6
+    folders = [make_run(path=f"{name}/m.onnx", loops=loops) for name in "ab" for loops in (1, 4)]
+    twice = "\n".join(scaling_section(folders))
+    assert re.findall(r"</i>(.*?)</li>", twice) == ["a/m.onnx, tied", "b/m.onnx, tied"] * 2
     sweep = "\n".join(scaling_section(make_sweep().runs))
     assert re.findall(r"</i>(.*?)</li>", sweep) == ["tied", "untied"] * 2
 

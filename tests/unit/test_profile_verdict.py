@@ -36,6 +36,16 @@ def test_a_difference_of_memory_within_the_noise_is_called_so() -> None:
     )
 
 
+def test_less_than_the_kernel_counts_exactly_is_no_difference() -> None:
+    small = make_pair(peak=66.2, anon=29.8, swing=0.0)
+    exact = replace(small, runs=[replace(make_run(swing=0.0), processes=3), small.runs[1]])
+    assert "makes no difference of memory beyond the noise" in verdicts(exact)[0]
+    slight = replace(
+        exact, runs=[exact.runs[0], make_pair(peak=66.3, anon=29.8, swing=0.0).runs[1]]
+    )
+    assert "peak memory is 307 KiB smaller (66 MiB against 66.3 MiB)" in verdicts(slight)[0]
+
+
 def test_memory_that_tying_costs_is_told() -> None:
     (answer,) = verdicts(make_pair(peak=50, anon=20))
     assert "takes more memory on this device" in answer

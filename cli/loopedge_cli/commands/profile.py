@@ -107,7 +107,9 @@ def profile(
     """Measure bytes, load time, memory, latency and operators, each model in its own processes."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
         if compare is not None or max_regression is not None:
-            _compare(output, compare, max_regression, models)
+            _compare(
+                output, compare, max_regression, measured=[*(models or []), *(against or []), html]
+            )
             return
         import loopedge
         from loopedge.files import check_target
@@ -147,12 +149,19 @@ def _compare(
     output: Output,
     files: tuple[Path, Path] | None,
     max_regression: float | None,
-    models: list[Path] | None,
+    *,
+    measured: list[Path | None],
 ) -> None:
     """Compare two profiles instead of taking one.
 
+    Args:
+        output: Where the comparison goes.
+        files: The profiles.
+        max_regression: Growth that is allowed.
+        measured: Models and a report, which go with a measurement alone.
+
     Raises:
-        InputError: Models were named too, or no profiles.
+        InputError: Models or a report were named too, or no profiles.
         BudgetError: A figure grew by more than is allowed.
     """
     from loopedge.errors import InputError
@@ -161,8 +170,9 @@ def _compare(
     hint = "loopedge profile --compare before.json after.json --max-regression 0.05"
     if files is None:
         raise InputError("--max-regression needs two profiles", hint=hint)
-    if models:
-        raise InputError(f"--compare takes two profiles and no model, as {models[0]}", hint=hint)
+    for file in measured:
+        if file is not None:
+            raise InputError(f"--compare measures nothing, {file} cannot go with it", hint=hint)
     result = compare_files(*files, max_regression=max_regression)
     output.result(result, compare_view)
     check_regressions(result)

@@ -71,8 +71,14 @@ def _lines(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 def _names(lines: Sequence[Sequence[Run]], settings: Sequence[str], by_file: bool) -> list[str]:
     """Return the shortest names that tell the lines apart."""
+    paths = {of_line[0].path for of_line in lines}
+    short_paths = len({Path(path).name for path in paths}) == len(paths)
     told = [
-        (Path(of_line[0].path).name, settings_text(of_line[0], settings), of_line[0].twin or "tied")
+        (
+            _file(of_line[0], short=short_paths),
+            settings_text(of_line[0], settings),
+            of_line[0].twin or "tied",
+        )
         for of_line in lines
     ]
     short = [twin for _, _, twin in told]
@@ -83,6 +89,12 @@ def _names(lines: Sequence[Sequence[Run]], settings: Sequence[str], by_file: boo
         if len(set(names)) == len(lines):
             return names
     return full
+
+
+def _file(run: Run, *, short: bool) -> str:
+    """Return the name of a run's file, with its folder where another has the same."""
+    path = Path(run.path)
+    return path.name if short else f"{path.parent.name}/{path.name}"
 
 
 def _meet(runs: Sequence[Run], settings: Sequence[str]) -> bool:
