@@ -229,7 +229,7 @@ def _cost_cells(cost: dict[str, Any] | None) -> list[str]:
         size_text(cost["file_bytes"]),
         size_text(cost["anon_bytes"]),
         size_text(cost["rss_peak_bytes"]),
-        time_text(cost["latency_ms.p50"]["p50"]),
+        time_text(cost["latency_ms"]["p50"]),
         ratio_text(cost["time_ratio"]),
     ]
 
