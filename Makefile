@@ -1,7 +1,7 @@
 # make demo       train, export, quantize and profile a small forecaster; writes build/demo/report.html
 # make test       every test;  make test-fast  without those over 5 s
 # make lint       ruff, mypy, import-linter
-# make bench      the figures of the README
+# make bench      the figures of the README;  make bench-gpu  those of a GPU, on a machine that has one
 # make clean      remove what the others made, .venv too
 #
 # Each sets up .venv first. It needs Python 3.11 or later and an index of Python packages, no more.
@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast lint bench clean
+.PHONY: demo test test-fast lint bench bench-gpu clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -39,9 +39,12 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	@missed=0; for program in $$(grep -l __main__ benchmarks/*/*.py); do \
+	@missed=0; for program in $$(grep -l __main__ $(filter-out benchmarks/gpu/%,$(wildcard benchmarks/*/*.py))); do \
 		echo "$$program"; PYTHONPATH=. $(BIN)/python "$$program" || missed=$$?; \
 	done; exit $$missed
+
+bench-gpu: $(STAMP)
+	PYTHONPATH=. $(BIN)/python benchmarks/gpu/forms.py --output benchmarks/results/gpu
 
 clean:
 	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

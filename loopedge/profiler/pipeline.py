@@ -278,6 +278,7 @@ def _run(
         ops=details.ops,
         gpu=gpu,
         compute=model.compute,
+        cuda_graph=subject.cuda_graphs,
     )
 
 

@@ -162,7 +162,8 @@ class Run:
     Memory is the growth over the same process with its runtime imported and nothing loaded; figures
     are medians over ``processes`` fresh processes, and ``spread`` holds their range by the name of the
     figure. ``time_ratio`` is the time of an inference against the first run of the profile, ``nodes``
-    are those of the graph that ran, by execution provider, ``compute`` is the type of the products.
+    are those of the graph that ran, by execution provider, ``compute`` is the type of the products, ``cuda_graph`` whether
+    it was asked to be replayed as a CUDA graph (`GpuMemory` tells whether it was).
     """
 
     name: str
@@ -199,6 +200,7 @@ class Run:
     soak: Soak | None = None
     gpu: GpuMemory | None = None
     compute: str = "float32"
+    cuda_graph: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""

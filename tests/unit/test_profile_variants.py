@@ -1,5 +1,6 @@
 """Variants of a profile: computed in float16, replayed as a CUDA graph."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ from loopedge.graph.artifact import open_artifact
 from loopedge.graph.half import compute_in_float16
 from loopedge.graph.metadata import read_metadata
 from loopedge.profiler import pipeline
+from loopedge.profiler.labels import run_labels
+from loopedge.profiler.matching import pairs_of
 from loopedge.profiler.result import GpuMemory
 from loopedge.profiler.subjects import Request, build_models, configurations
 from loopedge.profiler.variants import CAPTURE_NOTE, add_variants, looped_models
+from loopedge.report.verdict import cautions
+from tests.unit.profiles import make_result, make_run
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY, DYNAMIC = FIXTURES / "tiny.onnx", FIXTURES / "tiny_dynamic.onnx"
@@ -152,3 +157,30 @@ def test_a_model_that_cuda_does_not_run_ends_the_profile(monkeypatch: pytest.Mon
     monkeypatch.setattr(pipeline, "measure_gpu", refuse)
     with pytest.raises(ProviderError, match="runs none"):
         loopedge.profile([TINY], device="cuda", **QUICK)
+
+
+def test_only_nodes_that_compute_data_are_a_caution() -> None:
+    fallen = [f"Cast x{index}" for index in range(7)]
+    runs = [
+        make_run(provider="CUDAExecutionProvider", nodes={"CPUExecutionProvider": 9}, gpu=gpu)
+        for gpu in (gpu_memory(host_nodes=["Shape s"]), gpu_memory(fell_back=fallen))
+    ]
+    told = [text for text in cautions(make_result(*runs)) if "CPU" in text]
+    (only,) = told
+    assert only.endswith(
+        "7 nodes fell back to the CPU: Cast x0; Cast x1; Cast x2; Cast x3; Cast x4; and 2 more."
+    )
+
+
+def test_variants_of_two_profiles_belong_together_by_how_they_ran() -> None:
+    runs = [
+        make_run(name="m.onnx", compute=compute, cuda_graph=graph)
+        for compute in ("float32", "float16")
+        for graph in (False, True)
+    ]
+    again = [replace(run) for run in reversed(runs)]
+    pairs = pairs_of(runs, again)
+    assert [(one.compute, one.cuda_graph) for one, _ in pairs] == [
+        (other.compute, other.cuda_graph) for _, other in pairs
+    ]
+    assert len(set(run_labels(runs))) == 4
