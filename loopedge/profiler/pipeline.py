@@ -127,18 +127,18 @@ def profile(
             built, Path(scratch), float16=float16, cuda_graphs=cuda_graphs
         )
         failures += lacking
-        gpus, notes = _gpus(built, told) if device == "cuda" and details else ({}, [])
+        gpus, notes = _gpus(built, told, ask=device == "cuda" and details)
         measured = measure([model.subject for model in built], plan, told)
         if not any(isinstance(one, Measured) for one in measured):
             raise next(one for one in measured if isinstance(one, LoopedgeError))
         found = []
-        for model, one in zip(built, measured, strict=True):
+        for model, one, gpu in zip(built, measured, gpus, strict=True):
             if isinstance(one, LoopedgeError):
                 failures.append(_failure(model, one))
                 continue
             told(f"operators of {model.name}")
             extra = _dissect(model.subject) if details else _Details()
-            found.append(_run(model, one, extra, device, gpus.get(model.name)))
+            found.append(_run(model, one, extra, device, gpu))
     return ProfileResult(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -173,21 +173,21 @@ def _check_options(
 
 
 def _gpus(
-    built: Sequence[ProfiledModel], told: Callable[[str], None]
-) -> tuple[dict[str, GpuMemory], list[str]]:
-    """Return by name what each model takes of the GPU, before others of ours are loaded there.
+    built: Sequence[ProfiledModel], told: Callable[[str], None], *, ask: bool
+) -> tuple[list[GpuMemory | None], list[str]]:
+    """Return what each model takes of the GPU, before others of ours are loaded there, and notes.
 
     A model that fails here fails again when it is measured, and is told then.
 
     Raises:
         ProviderError: CUDA does not run a model.
     """
-    found: dict[str, GpuMemory] = {}
+    found: list[GpuMemory | None] = [None] * len(built)
     notes: dict[str, None] = {}
-    for model in built:
+    for index, model in enumerate(built if ask else ()):
         told(f"GPU memory of {model.name}")
         try:
-            found[model.name], said = measure_gpu(model.subject, model.weight_bytes)
+            found[index], said = measure_gpu(model.subject, model.weight_bytes)
         except ProviderError:
             raise
         except LoopedgeError:

@@ -10,8 +10,10 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.artifact import artifact_files, open_artifact, write_artifact
 from loopedge.graph.half import compute_in_float16
+from loopedge.graph.metadata import read_metadata
 from loopedge.graph.unrolling import find_core
 from loopedge.graph.weights import weight_bytes
+from loopedge.memory import refuse_prepared
 from loopedge.profiler.result import Failure
 from loopedge.profiler.subjects import ProfiledModel
 
@@ -54,8 +56,10 @@ def _float16_variants(
     for number, model in enumerate(models):
         if model.subject.runtime != "onnxruntime":
             continue
+        graph = open_artifact(model.subject.model)
         try:
-            graph = compute_in_float16(open_artifact(model.subject.model))
+            refuse_prepared(read_metadata(graph.metadata_props), model.source, "profile --float16")
+            graph = compute_in_float16(graph)
         except InputError as error:
             errors.append(InputError(f"{model.name}: {error.message}", hint=error.hint))
             failures.append(

@@ -12,7 +12,8 @@ import loopedge
 from loopedge.errors import InputError, ProviderError
 from loopedge.graph.artifact import open_artifact
 from loopedge.graph.half import compute_in_float16
-from loopedge.graph.metadata import read_metadata
+from loopedge.graph.metadata import read_metadata, write_metadata
+from loopedge.memory import this_device
 from loopedge.profiler import pipeline
 from loopedge.profiler.labels import run_labels
 from loopedge.profiler.matching import pairs_of
@@ -136,6 +137,7 @@ def pretended_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "check_built_in", lambda: None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pretended_cuda")
 def test_a_profile_holds_what_the_gpu_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def told(subject: Any, weight_bytes: int) -> tuple[GpuMemory, list[str]]:
@@ -184,3 +186,14 @@ def test_variants_of_two_profiles_belong_together_by_how_they_ran() -> None:
         (other.compute, other.cuda_graph) for _, other in pairs
     ]
     assert len(set(run_labels(runs))) == 4
+
+
+def test_a_prepared_file_has_no_float16_twin(tmp_path: Path) -> None:
+    graph = open_artifact(TINY)
+    metadata = read_metadata(graph.metadata_props)
+    assert metadata is not None
+    write_metadata(metadata.model_copy(update={"prepared": this_device()}), graph.metadata_props)
+    prepared = tmp_path / "m.prepared.onnx"
+    ir.save(graph, prepared)
+    with pytest.raises(InputError, match="is prepared for one device"):
+        loopedge.profile([prepared], float16=True, **QUICK)
