@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +26,8 @@ class MeasuredProcess:
         provider: Execution provider.
         memory: Memory profile, already checked against the file: the process reads no metadata.
         trace: Prefix of ONNX Runtime's trace file; None runs without tracing.
+        optimized: Where the graph that runs is written to, while it loads; None writes none.
+        on_start: Told the id of the process before it loads the model.
         python: Interpreter to run it with; its environment holds numpy and an onnxruntime.
 
     Raises:
@@ -42,6 +45,8 @@ class MeasuredProcess:
         provider: str,
         memory: str = "balanced",
         trace: Path | None = None,
+        optimized: Path | None = None,
+        on_start: Callable[[int], None] | None = None,
         python: str | Path = sys.executable,
     ) -> None:
         request = {
@@ -51,6 +56,7 @@ class MeasuredProcess:
             "provider": provider,
             "memory": memory,
             "trace": None if trace is None else str(trace),
+            "optimized": None if optimized is None else str(optimized),
         }
         self._model = model
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
@@ -61,6 +67,8 @@ class MeasuredProcess:
             stderr=self._stderr,
             text=True,
         )
+        if on_start is not None:
+            on_start(self._process.pid)
         try:
             self.loaded = self._answer()
             self._check_provider(provider)
@@ -85,6 +93,24 @@ class MeasuredProcess:
     def end_trace(self) -> Path:
         """End tracing and return the trace file."""
         return Path(self._ask({"trace": True})["trace"])
+
+    def resident(self, model_files: Collection[str]) -> dict[str, int]:
+        """Return the growth of the resident pages by kind of mapping, in bytes (`Resident`)."""
+        growth: dict[str, int] = self._ask({"resident": list(model_files)})["resident"]
+        return growth
+
+    def reset_peak(self) -> None:
+        """Let the peak count from here on."""
+        self._ask({"reset_peak": True})
+
+    def trim(self) -> None:
+        """Give the memory that malloc keeps back to the system, where the C library can."""
+        self._ask({"trim": True})
+
+    def copy(self, size: int) -> list[float]:
+        """Return the seconds that copies of a buffer of so many bytes take."""
+        seconds: list[float] = self._ask({"copy": size})["seconds"]
+        return seconds
 
     def close(self) -> None:
         """End the process."""
