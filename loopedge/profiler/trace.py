@@ -11,6 +11,8 @@ from typing import Any
 
 __all__ = [
     "KERNEL",
+    "MICROSECONDS_PER_MS",
+    "Event",
     "Kernel",
     "OperatorTime",
     "counted_runs",
