@@ -12,6 +12,7 @@ import numpy as np
 
 from loopedge.errors import LoopedgeError
 from loopedge.graph.artifact import artifact_files
+from loopedge.graph.ort_format import is_ort_format
 from loopedge.profiler.arena import ArenaUse, arena_use
 from loopedge.profiler.highest import HighestMoment
 from loopedge.profiler.memory import SMAPS
@@ -129,9 +130,13 @@ def with_peak(sources: MemorySources, peak_bytes: int) -> MemorySources:
 def _measure_loaded(model: SourcedModel, arena: ArenaUse | None) -> _Loaded:
     """Load with packing and without, each trimmed, and ask for the graph that runs."""
     with tempfile.TemporaryDirectory(prefix="loopedge.") as scratch:
-        optimized = Path(scratch) / f"optimized{model.path.suffix}"
-        with model.start("low", optimized=optimized):
-            copied = copied_bytes(optimized)
+        copied = 0
+        if not is_ort_format(
+            model.path
+        ):  # it was optimized when it was written, and is mapped whole
+            optimized = Path(scratch) / "optimized.onnx"
+            with model.start("low", optimized=optimized):
+                copied = copied_bytes(optimized)
         with model.start("low", trace=Path(scratch) / "trace") as process:
             process.trim()
             plain = held = process.memory()["anon_bytes"]

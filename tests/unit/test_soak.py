@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from loopedge.profiler.result import SoakPoint
@@ -13,8 +14,10 @@ from loopedge.profiler.soak import MIN_TURNS, judge_soak
 KIB = 1024
 TURNS = 40
 
+Floats = npt.NDArray[np.float64]
 
-def points(anonymous: np.ndarray, process: int = 0, p50_ms: np.ndarray | None = None) -> list[SoakPoint]:  # type: ignore[type-arg]
+
+def points(anonymous: Floats, process: int = 0, p50_ms: Floats | None = None) -> list[SoakPoint]:
     latencies = np.ones(len(anonymous)) if p50_ms is None else p50_ms
     return [
         SoakPoint(
@@ -29,7 +32,7 @@ def points(anonymous: np.ndarray, process: int = 0, p50_ms: np.ndarray | None = 
     ]
 
 
-def noise(seed: int, scale: float = 100 * KIB) -> np.ndarray:  # type: ignore[type-arg]
+def noise(seed: int, scale: float = 100 * KIB) -> Floats:
     return 30e6 + scale * np.random.default_rng(seed).random(TURNS)
 
 

@@ -1,0 +1,157 @@
+"""Memory by source on models that onnxruntime really loads: every part where it belongs."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import loopedge
+from loopedge.errors import LoopedgeError
+from loopedge.graph.artifact import open_artifact, write_artifact
+from loopedge.profiler import sources
+from loopedge.profiler.limits import CPU, measure_limits
+from loopedge.profiler.result import MemorySources, SoakPoint
+from loopedge.profiler.soak import judge_soak
+from loopedge.profiler.sources import SourcedModel, memory_sources, with_peak
+from loopedge.profiler.trace import read_trace
+
+pytestmark = pytest.mark.slow
+
+MIB = 1 << 20
+D, LOOPS, VOCABULARY, POSITIONS = 256, 4, 8192, 64
+CORE_BYTES = 4 * 12 * D * D
+TABLE_BYTES = 4 * VOCABULARY * D
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sources")
+    torch.manual_seed(0)
+    config = loopedge.LoopedConfig(
+        d_model=D, heads=4, loops=LOOPS, vocab_size=VOCABULARY, max_length=POSITIONS
+    )
+    model = loopedge.LoopedTransformer(config).eval()
+    loopedge.export(model, path / "mapped.onnx")
+    loopedge.export(model, path / "half.onnx", storage="float16")
+    inline = open_artifact(path / "mapped.onnx")
+    write_artifact(inline, path / "inline.onnx", external_threshold_bytes=1 << 40)
+    np.savez(path / "inputs.npz", input_ids=np.zeros((1, POSITIONS), np.int64))
+    return path
+
+
+def take_apart(folder: Path, name: str, memory: str) -> tuple[MemorySources, MemorySources]:
+    model = SourcedModel(
+        path=folder / name, inputs=folder / "inputs.npz", threads=1, provider=CPU, memory=memory
+    )
+    with model.start(trace=folder / "trace") as process:
+        process.run(3)
+        events = read_trace(process.end_trace())
+    found = memory_sources(model, events)
+    for at in found:
+        parts = {
+            key: value
+            for key, value in asdict(at).items()
+            if key.endswith("_bytes") and key != "peak_bytes"
+        }
+        assert sum(parts.values()) == at.peak_bytes
+        assert all(value >= 0 for key, value in parts.items() if key != "other_bytes")
+        assert abs(at.other_bytes) < max(0.1 * at.peak_bytes, MIB)
+    return found
+
+
+def near(size: float) -> Any:
+    return pytest.approx(size, abs=0.6 * MIB)
+
+
+def test_balanced_packs_what_the_products_read(folder: Path) -> None:
+    load, run = take_apart(folder, "mapped.onnx", "balanced")
+    assert (load.moment, run.moment) == ("load", "run")
+    for at in (load, run):
+        assert at.packed_bytes == near(CORE_BYTES)
+        assert at.weights_copied_bytes == near(0)
+        assert 0.2 * MIB < at.graph_bytes < 4 * MIB
+        assert at.runtime_bytes > MIB
+    assert load.activations_bytes == 0
+    assert load.peak_node is None
+    assert run.weights_mapped_bytes == near(TABLE_BYTES), "the tied head reads all of it"
+    assert run.activations_bytes > 4 * POSITIONS * VOCABULARY, "at least the logits"
+    assert run.peak_node is not None
+    assert run.peak_node.startswith("coda/linear"), "where the logits are made"
+
+
+def test_low_maps_all_weights_and_packs_none(folder: Path) -> None:
+    load, run = take_apart(folder, "mapped.onnx", "low")
+    assert load.packed_bytes == run.packed_bytes == 0
+    assert run.weights_mapped_bytes == near(CORE_BYTES + TABLE_BYTES)
+    assert load.weights_mapped_bytes == near(0), "nothing is read before the first run"
+
+
+def test_weights_inside_the_file_are_copied(folder: Path) -> None:
+    _, run = take_apart(folder, "inline.onnx", "low")
+    assert run.weights_mapped_bytes == 0
+    assert run.weights_copied_bytes == near(CORE_BYTES + TABLE_BYTES)
+    _, packed = take_apart(folder, "inline.onnx", "balanced")
+    assert packed.packed_bytes == near(CORE_BYTES)
+    assert packed.weights_copied_bytes == near(TABLE_BYTES), "what is packed is freed as stored"
+
+
+def test_float16_storage_is_widened_in_memory(folder: Path) -> None:
+    load, _ = take_apart(folder, "half.onnx", "low")
+    assert load.weights_copied_bytes == near(CORE_BYTES + TABLE_BYTES)
+
+
+def test_other_takes_the_difference_to_a_peak_of_other_processes(folder: Path) -> None:
+    load, _ = take_apart(folder, "mapped.onnx", "low")
+    moved = with_peak(load, load.peak_bytes + 5)
+    assert moved == replace(load, peak_bytes=load.peak_bytes + 5, other_bytes=load.other_bytes + 5)
+
+
+def test_without_proc_it_is_refused_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "SMAPS", Path("/nowhere/smaps"))
+    model = SourcedModel(
+        path=folder / "mapped.onnx",
+        inputs=folder / "inputs.npz",
+        threads=1,
+        provider=CPU,
+        memory="low",
+    )
+    with pytest.raises(LoopedgeError, match="needs /proc/<pid>/smaps"):
+        memory_sources(model, [])
+
+
+def test_a_session_that_runs_on_and_on_does_not_leak(folder: Path) -> None:
+    model = SourcedModel(
+        path=folder / "mapped.onnx",
+        inputs=folder / "inputs.npz",
+        threads=1,
+        provider=CPU,
+        memory="balanced",
+    )
+    points = []
+    with model.start() as process:
+        for turn in range(20):
+            latencies = process.run(3)
+            memory = process.memory()
+            points.append(
+                SoakPoint(
+                    process=0,
+                    second=float(turn),
+                    runs=3,
+                    rss_bytes=memory["rss_bytes"],
+                    anon_bytes=memory["anon_bytes"],
+                    p50_ms=sorted(latencies)[1],
+                )
+            )
+    assert not judge_soak(points, 1.0).leaks
+
+
+def test_the_limits_of_this_machine() -> None:
+    limits = measure_limits(1)
+    assert limits.gflops_per_second > 0.1
+    assert limits.int8_gops_per_second is not None
+    assert 0.1 < limits.gb_per_second < 1000
