@@ -15,13 +15,14 @@ from loopedge.graph.artifact import artifact_files
 from loopedge.graph.ort_format import is_ort_format
 from loopedge.profiler.arena import ArenaUse, arena_use
 from loopedge.profiler.highest import HighestMoment
+from loopedge.profiler.measurement import Subject
 from loopedge.profiler.memory import SMAPS
 from loopedge.profiler.process import MeasuredProcess
 from loopedge.profiler.result import MemorySources
 from loopedge.profiler.stored import copied_bytes
 from loopedge.profiler.trace import read_trace
 
-__all__ = ["SourcedModel", "memory_sources", "with_peak"]
+__all__ = ["memory_sources", "with_peak"]
 
 RUNS = 5
 """Inferences before the memory of running is read; it stands still after the second."""
@@ -31,29 +32,6 @@ MISSED_SHARE = 0.02
 """Of the peak of loading; where more of it was missed between two readings, the model is loaded again."""
 
 CACHE = re.compile(r"(^|[._/])(past|present|cache)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourcedModel:
-    """A model to take apart, run as it was measured; ``outputs`` are the names of its outputs."""
-
-    path: Path
-    inputs: Path
-    threads: int
-    provider: str
-    memory: str
-    outputs: Sequence[str] = ()
-
-    def start(self, memory: str | None = None, **how: Any) -> MeasuredProcess:
-        """Load it in a fresh process."""
-        return MeasuredProcess(
-            self.path,
-            self.inputs,
-            threads=self.threads,
-            provider=self.provider,
-            memory=memory or self.memory,
-            **how,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +61,14 @@ class _Moment:
 
 
 def memory_sources(
-    model: SourcedModel, events: Iterable[Mapping[str, Any]]
+    model: Subject, events: Iterable[Mapping[str, Any]], *, outputs: Sequence[str] = ()
 ) -> tuple[MemorySources, MemorySources]:
     """Measure what the memory of a model consists of, in four or five processes of their own.
 
     Args:
-        model: The model; on the CPU.
+        model: The model; in ONNX Runtime, on the CPU.
         events: The trace of a few runs under the model's own memory profile.
+        outputs: Names of its outputs; those that carry a cache are counted as such.
 
     Returns:
         The parts at the peak of loading, and at that of running. Each adds up to its own
@@ -104,14 +83,14 @@ def memory_sources(
             "memory by source needs /proc/<pid>/smaps of Linux, which this system does not have",
             hint="profile on the device, or leave the sources out",
         )
-    files = [os.path.realpath(file) for file in artifact_files(model.path)]
+    files = [os.path.realpath(file) for file in artifact_files(model.model)]
     arena = arena_use(events)
     loaded = _measure_loaded(model, arena)
     process, highest = _load_watched(model)
     with process:
         loading = _loading(process, highest, files, loaded)
         running = _running(process, files, loaded, arena)
-        cache = _cache_bytes(process, model.outputs)
+        cache = _cache_bytes(process, outputs)
     if arena is None:  # nothing tells its peak; what the runs left behind is the least it was
         left = running.anon_bytes - running.retained_bytes - loaded.anon_bytes
         arena = ArenaUse(activations_bytes=max(left, 0))
@@ -127,17 +106,17 @@ def with_peak(sources: MemorySources, peak_bytes: int) -> MemorySources:
     return replace(sources, peak_bytes=peak_bytes, other_bytes=other)
 
 
-def _measure_loaded(model: SourcedModel, arena: ArenaUse | None) -> _Loaded:
+def _measure_loaded(model: Subject, arena: ArenaUse | None) -> _Loaded:
     """Load with packing and without, each trimmed, and ask for the graph that runs."""
     with tempfile.TemporaryDirectory(prefix="loopedge.") as scratch:
         copied = 0
         if not is_ort_format(
-            model.path
+            model.model
         ):  # it was optimized when it was written, and is mapped whole
             optimized = Path(scratch) / "optimized.onnx"
-            with model.start("low", optimized=optimized):
+            with model.start(memory="low", optimized=optimized):
                 copied = copied_bytes(optimized)
-        with model.start("low", trace=Path(scratch) / "trace") as process:
+        with model.start(memory="low", trace=Path(scratch) / "trace") as process:
             process.trim()
             plain = held = process.memory()["anon_bytes"]
             process.run(1)
@@ -160,7 +139,7 @@ def _measure_loaded(model: SourcedModel, arena: ArenaUse | None) -> _Loaded:
     )
 
 
-def _load_watched(model: SourcedModel) -> tuple[MeasuredProcess, HighestMoment]:
+def _load_watched(model: Subject) -> tuple[MeasuredProcess, HighestMoment]:
     """Load the model and watch it; again, where the peak fell between two readings."""
     for attempt in range(ATTEMPTS):
         highest = HighestMoment()

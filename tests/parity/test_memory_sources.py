@@ -13,9 +13,10 @@ from loopedge.errors import LoopedgeError
 from loopedge.graph.artifact import open_artifact, write_artifact
 from loopedge.profiler import sources
 from loopedge.profiler.limits import CPU, measure_limits
+from loopedge.profiler.measurement import Subject
 from loopedge.profiler.result import MemorySources, SoakPoint
 from loopedge.profiler.soak import judge_soak
-from loopedge.profiler.sources import SourcedModel, memory_sources, with_peak
+from loopedge.profiler.sources import memory_sources, with_peak
 from loopedge.profiler.trace import read_trace
 
 pytestmark = pytest.mark.slow
@@ -42,10 +43,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def take_apart(folder: Path, name: str, memory: str) -> tuple[MemorySources, MemorySources]:
-    model = SourcedModel(
-        path=folder / name, inputs=folder / "inputs.npz", threads=1, provider=CPU, memory=memory
+def subject(folder: Path, name: str, memory: str) -> Subject:
+    return Subject(
+        model=folder / name,
+        inputs=folder / "inputs.npz",
+        file_bytes=CORE_BYTES + TABLE_BYTES,
+        provider=CPU,
+        threads=1,
+        memory=memory,
     )
+
+
+def take_apart(folder: Path, name: str, memory: str) -> tuple[MemorySources, MemorySources]:
+    model = subject(folder, name, memory)
     with model.start(trace=folder / "trace") as process:
         process.run(3)
         events = read_trace(process.end_trace())
@@ -113,25 +123,13 @@ def test_without_proc_it_is_refused_in_one_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "SMAPS", Path("/nowhere/smaps"))
-    model = SourcedModel(
-        path=folder / "mapped.onnx",
-        inputs=folder / "inputs.npz",
-        threads=1,
-        provider=CPU,
-        memory="low",
-    )
+    model = subject(folder, "mapped.onnx", "low")
     with pytest.raises(LoopedgeError, match="needs /proc/<pid>/smaps"):
         memory_sources(model, [])
 
 
 def test_a_session_that_runs_on_and_on_does_not_leak(folder: Path) -> None:
-    model = SourcedModel(
-        path=folder / "mapped.onnx",
-        inputs=folder / "inputs.npz",
-        threads=1,
-        provider=CPU,
-        memory="balanced",
-    )
+    model = subject(folder, "mapped.onnx", "balanced")
     points = []
     with model.start() as process:
         for turn in range(20):

@@ -33,7 +33,8 @@ def points(anonymous: Floats, process: int = 0, p50_ms: Floats | None = None) ->
 
 
 def noise(seed: int, scale: float = 100 * KIB) -> Floats:
-    return 30e6 + scale * np.random.default_rng(seed).random(TURNS)
+    values: Floats = 30e6 + scale * np.random.default_rng(seed).random(TURNS)
+    return values
 
 
 def test_a_steady_leak_shows_through_noise_with_its_rate() -> None:
@@ -50,7 +51,7 @@ def test_noise_alone_is_no_leak(seed: int) -> None:
 
 
 def test_a_leak_that_malloc_takes_in_blocks_is_one() -> None:
-    stairs = 30e6 + 132 * KIB * (np.arange(TURNS) // 4)
+    stairs: Floats = 30e6 + 132.0 * KIB * (np.arange(TURNS) // 4)
     assert judge_soak(points(stairs), 1.0).leaks
 
 
