@@ -1,10 +1,12 @@
 """Memory by source on models that onnxruntime really loads: every part where it belongs."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
@@ -54,12 +56,14 @@ def subject(folder: Path, name: str, memory: str) -> Subject:
     )
 
 
-def take_apart(folder: Path, name: str, memory: str) -> tuple[MemorySources, MemorySources]:
+def take_apart(
+    folder: Path, name: str, memory: str, outputs: Sequence[str] = ("logits",)
+) -> tuple[MemorySources, MemorySources]:
     model = subject(folder, name, memory)
     with model.start(trace=folder / "trace") as process:
         process.run(3)
         events = read_trace(process.end_trace())
-    found = memory_sources(model, events)
+    found = memory_sources(model, events, outputs=outputs)
     for at in found:
         parts = {
             key: value
@@ -111,6 +115,27 @@ def test_weights_inside_the_file_are_copied(folder: Path) -> None:
 def test_float16_storage_is_widened_in_memory(folder: Path) -> None:
     load, _ = take_apart(folder, "half.onnx", "low")
     assert load.weights_copied_bytes == near(CORE_BYTES + TABLE_BYTES)
+
+
+CACHED = """<ir_version: 10, opset_import: ["": 21]>
+step (float[1, 4, P, 64] past_key, float[1, 4, 1, 64] key)
+  => (float[1, 4, T, 64] present_key, float[1, 4, T, 64] y) {
+  present_key = Concat <axis = 2> (past_key, key)
+  y = Tanh (present_key)
+}"""
+
+
+def test_a_cache_is_told_apart_from_the_activations(tmp_path: Path) -> None:
+    ir.save(ir.from_onnx_text(CACHED), tmp_path / "cached.onnx")
+    past, key = np.zeros((1, 4, 4095, 64), np.float32), np.zeros((1, 4, 1, 64), np.float32)
+    np.savez(tmp_path / "inputs.npz", past_key=past, key=key)
+    size = 4 * 4 * 4096 * 64
+    _, run = take_apart(tmp_path, "cached.onnx", "balanced", outputs=["present_key", "y"])
+    assert run.kv_cache_bytes == size
+    assert run.activations_bytes == near(size), "the other output"
+    _, untold = take_apart(tmp_path, "cached.onnx", "balanced", outputs=["y"])
+    assert untold.kv_cache_bytes == 0
+    assert untold.activations_bytes == near(2 * size)
 
 
 def test_other_takes_the_difference_to_a_peak_of_other_processes(folder: Path) -> None:

@@ -51,7 +51,7 @@ def test_noise_alone_is_no_leak(seed: int) -> None:
 
 
 def test_a_leak_that_malloc_takes_in_blocks_is_one() -> None:
-    stairs: Floats = 30e6 + 132.0 * KIB * (np.arange(TURNS) // 4)
+    stairs = 30e6 + 132 * KIB * np.floor(np.arange(TURNS) / 4)
     assert judge_soak(points(stairs), 1.0).leaks
 
 
