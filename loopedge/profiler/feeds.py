@@ -8,10 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge.arrays import read_arrays
+from loopedge.arrays import read_array_file
 from loopedge.errors import InputError
+from loopedge.feeds import MASK, named_columns
 from loopedge.graph.inputs import generate_inputs
-from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT, read_metadata
+from loopedge.graph.metadata import (
+    LOOPS_INPUT,
+    TOLERANCE_INPUT,
+    ArtifactMetadata,
+    read_metadata,
+)
 
 __all__ = ["profile_feeds"]
 
@@ -33,7 +39,8 @@ def profile_feeds(
     Args:
         graph: The model.
         path: Its file, for messages.
-        input: File with the arrays, as `loopedge.arrays.read_arrays`; None generates them.
+        input: File with the arrays, as `loopedge.arrays.read_array_file`, the columns of a CSV by name as
+            `loopedge run` takes them; None generates them.
         batch: Size of the batch axis of generated inputs.
         sequence: Size of the sequence axis; None: as trained.
         loops: Iterations, for a model with a selectable count.
@@ -51,12 +58,11 @@ def profile_feeds(
     _check_loops(graph, path, loops, selectable=LOOPS_INPUT in values)
     if input is None:
         return generate_inputs(graph, batch=batch, sequence=sequence, loops=loops, seed=seed)
+    metadata = read_metadata(graph.metadata_props)
     asked = {name: value for name, value in values.items() if name not in _OPTIONS}
-    ranks = {name: _rank(value) for name, value in asked.items()}
-    given = read_arrays(input, ranks)
+    given = _read(input, asked, metadata)
     feeds = {name: _fitting(name, given, value, path, input) for name, value in asked.items()}
     if LOOPS_INPUT in values:
-        metadata = read_metadata(graph.metadata_props)
         count = loops or (metadata.loops if metadata else 1)
         feeds[LOOPS_INPUT] = np.array(count, np.int64)
     return feeds
@@ -75,6 +81,23 @@ def _check_loops(graph: ir.Model, path: str | Path, loops: int | None, *, select
             f"{path} runs {fixed or 'a fixed number of'} loops, {loops} were asked for",
             hint="loopedge export model.pt --dynamic-loops",
         )
+
+
+def _read(
+    input: str | Path, asked: Mapping[str, ir.Value], metadata: ArtifactMetadata | None
+) -> dict[str, Array]:
+    """Return the arrays of a file; a mask that it lacks keeps every position."""
+    filled = {MASK} & asked.keys() if metadata else set()
+    given = read_array_file(
+        input,
+        {name: _rank(value) for name, value in asked.items() if name not in filled},
+        missing=metadata is not None and metadata.missing_values,
+        columns=named_columns(metadata),
+    ).arrays
+    first = next(iter(given.values()))
+    for name in filled - given.keys():
+        given[name] = np.ones(first.shape[:2], np.int64)
+    return given
 
 
 def _rank(value: ir.Value) -> int:
