@@ -13,7 +13,7 @@ import torch
 import loopedge
 from loopedge.errors import LoopedgeError
 from loopedge.graph.artifact import open_artifact, write_artifact
-from loopedge.profiler import sources
+from loopedge.profiler import limits, sources
 from loopedge.profiler.limits import CPU, measure_limits
 from loopedge.profiler.measurement import Subject
 from loopedge.profiler.result import MemorySources, SoakPoint
@@ -173,8 +173,17 @@ def test_a_session_that_runs_on_and_on_does_not_leak(folder: Path) -> None:
     assert not judge_soak(points, 1.0).leaks
 
 
+def test_a_runtime_without_integer_products_has_no_limit_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "INT8", limits.INT8.replace("MatMulInteger", "NoSuchProduct"))
+    found = measure_limits(1)
+    assert found.int8_gops_per_second is None
+    assert found.gflops_per_second > 0.1
+
+
 def test_the_limits_of_this_machine() -> None:
-    limits = measure_limits(1)
-    assert limits.gflops_per_second > 0.1
-    assert limits.int8_gops_per_second is not None
-    assert 0.1 < limits.gb_per_second < 1000
+    found = measure_limits(1)
+    assert found.gflops_per_second > 0.1
+    assert found.int8_gops_per_second is not None
+    assert 0.1 < found.gb_per_second < 1000

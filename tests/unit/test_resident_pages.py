@@ -1,12 +1,17 @@
 """Resident pages by kind of mapping, and the unique set, from the kernel's own words."""
 
+import mmap
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from loopedge.profiler import memory
+from loopedge.profiler.highest import HighestMoment
 from loopedge.profiler.memory import (
     parse_rollup,
     parse_smaps,
@@ -80,6 +85,35 @@ def test_this_process_sees_the_file_that_it_maps(tmp_path: Path) -> None:
     grown = read_memory()
     assert grown.uss_bytes - private == pytest.approx(1 << 20, abs=1 << 19)
     assert grown.uss_bytes <= grown.rss_bytes
+
+
+def test_what_was_highest_is_kept_though_it_is_gone() -> None:
+    if not memory.SMAPS.exists():
+        pytest.skip("no /proc on this system")
+    size = 64 << 20
+    before = read_memory().rss_bytes
+    highest = HighestMoment()
+    highest.start(os.getpid())
+    held = mmap.mmap(-1, size)
+    for page in range(0, size, mmap.PAGESIZE):
+        held[page] = 1
+    deadline = time.monotonic() + 5
+    while highest.rss_bytes - before <= 0.95 * size and time.monotonic() < deadline:
+        time.sleep(0.005)
+    held.close()
+    highest.stop()
+    assert highest.rss_bytes - before > 0.95 * size
+    assert read_memory().rss_bytes - before < 0.5 * size
+    assert 0 < highest.mapped_bytes < highest.rss_bytes
+
+
+def test_a_process_that_is_gone_ends_the_watch() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    highest = HighestMoment()
+    highest.start(process.pid)
+    highest.stop()
+    assert highest.rss_bytes == 0
 
 
 def test_kernels_without_a_rollup_sum_over_the_mappings(monkeypatch: pytest.MonkeyPatch) -> None:
