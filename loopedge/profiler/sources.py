@@ -63,7 +63,7 @@ class _Moment:
 def memory_sources(
     model: Subject, events: Iterable[Mapping[str, Any]], *, outputs: Sequence[str] = ()
 ) -> tuple[MemorySources, MemorySources]:
-    """Measure what the memory of a model consists of, in four or five processes of their own.
+    """Measure what the memory of a model consists of, in up to four processes of its own.
 
     Args:
         model: The model; in ONNX Runtime, on the CPU.
@@ -109,11 +109,9 @@ def with_peak(sources: MemorySources, peak_bytes: int) -> MemorySources:
 def _measure_loaded(model: Subject, arena: ArenaUse | None) -> _Loaded:
     """Load with packing and without, each trimmed, and ask for the graph that runs."""
     with tempfile.TemporaryDirectory(prefix="loopedge.") as scratch:
+        optimized = Path(scratch) / "optimized.onnx"
         copied = 0
-        if not is_ort_format(
-            model.model
-        ):  # it was optimized when it was written, and is mapped whole
-            optimized = Path(scratch) / "optimized.onnx"
+        if not is_ort_format(model.model):  # that was optimized when written, and is mapped whole
             with model.start(memory="low", optimized=optimized):
                 copied = copied_bytes(optimized)
         with model.start(memory="low", trace=Path(scratch) / "trace") as process:
