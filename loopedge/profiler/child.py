@@ -4,7 +4,7 @@ Run as ``python -P -m loopedge.profiler.child REQUEST``; the request and all ans
 JSON. After the first answer (what loading cost) it obeys commands on its standard input:
 ``{"runs": n}`` answers with n latencies, ``{"memory": true}`` with the memory by now, ``{"save": path}``
 writes the outputs of one run as ``.npz``, ``{"resident": files}`` answers with the growth of resident
-pages by kind of mapping, ``{"copy": bytes}`` with the seconds that copies of a buffer took;
+pages by kind of mapping, ``{"copy": bytes}`` with the seconds that the chunks of a copy took;
 ``{"reset_peak": true}`` and ``{"trim": true}`` do what they say. It runs under any ONNX Runtime:
 benchmarks/reach starts it in environments that hold nothing else.
 """
@@ -23,7 +23,7 @@ from loopedge.profiler.memory import SMAPS, Memory, Resident, read_memory, read_
 
 __all__: list[str] = []
 
-COPIES = 8
+COPIES = 4
 PR_SET_PDEATHSIG = 1
 
 
@@ -123,7 +123,7 @@ def _analyse(command: dict[str, Any], pages: Resident | None, threads: int) -> d
         before = asdict(pages) if pages is not None else dict.fromkeys(now, 0)
         return {"resident": {name: value - before[name] for name, value in now.items()}}
     if "copy" in command:
-        return {"seconds": _copy(command["copy"], threads)}
+        return {"seconds": _copy(command["copy"], command["chunk"], threads)}
     if "trim" in command:
         from loopedge.session_options import return_free_memory
 
@@ -135,21 +135,26 @@ def _analyse(command: dict[str, Any], pages: Resident | None, threads: int) -> d
     return {"done": True}
 
 
-def _copy(size: int, threads: int) -> list[float]:
-    """Time copies of a buffer of so many bytes, a part of it by each thread."""
+def _copy(size: int, chunk: int, threads: int) -> list[float]:
+    """Time the chunks of a copy of so many bytes, a part of each by every thread."""
     from concurrent.futures import ThreadPoolExecutor
 
     import numpy as np
 
-    source, target = np.ones(size // 8), np.empty(size // 8)
-    parts = list(zip(np.array_split(source, threads), np.array_split(target, threads), strict=True))
+    source, target = np.ones((size // chunk, chunk // 8)), np.zeros((size // chunk, chunk // 8))
     seconds = []
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(COPIES):
-            started = time.perf_counter()
-            list(pool.map(lambda part: np.copyto(part[1], part[0]), parts))
-            seconds.append(time.perf_counter() - started)
-    return seconds[1:]  # the first touches the target's pages
+            for row in range(len(source)):
+                parts = zip(
+                    np.array_split(source[row], threads),
+                    np.array_split(target[row], threads),
+                    strict=True,
+                )
+                started = time.perf_counter()
+                list(pool.map(lambda part: np.copyto(part[1], part[0]), parts))
+                seconds.append(time.perf_counter() - started)
+    return seconds[len(source) :]  # the first copy touches the target's pages
 
 
 def _growth(baseline: Memory) -> dict[str, int]:

@@ -16,17 +16,20 @@ from loopedge.profiler.result import MachineLimits
 __all__ = ["CPU", "measure_limits"]
 
 CPU = "CPUExecutionProvider"
-SIDE = 1024
-"""Rows, columns and inner axis of the products; larger ones are no faster on one thread."""
+SIDE = 512
+"""Rows, columns and inner axis of the products: larger ones are no faster, and take longer than a busy
+system leaves a thread alone."""
 WARM_UP, MIN_RUNS = 2, 6
 SECONDS = 0.4
 """Of runs of each product: long enough to find a quiet moment."""
 
-SIDE_BY_SIDE = 512
-"""Rows that each thread has at least: more threads get more rows."""
+ROWS_PER_THREAD = 256
 
 CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 CACHES = 4
+CHUNK_BYTES = 4 << 20
+"""Copied at a time, for the same reason."""
+
 BUFFER_BYTES = (64 << 20, 512 << 20)
 MEMORY_SHARE = 0.1
 
@@ -52,7 +55,7 @@ def measure_limits(threads: int) -> MachineLimits:
     Raises:
         LoopedgeError: A process died.
     """
-    rows = max(SIDE, SIDE_BY_SIDE * threads)
+    rows = max(SIDE, ROWS_PER_THREAD * threads)
     with tempfile.TemporaryDirectory(prefix="loopedge.") as name:
         folder = Path(name)
         float_ms, seconds = _time_product(folder, FLOAT, "float32", rows, threads, _buffer_bytes())
@@ -67,7 +70,7 @@ def measure_limits(threads: int) -> MachineLimits:
         int8_gops_per_second=(
             _billions_per_second(operations, min(int8_ms) / 1e3) if int8_ms else None
         ),
-        gb_per_second=_billions_per_second(2.0 * _buffer_bytes(), min(seconds)),
+        gb_per_second=_billions_per_second(2.0 * CHUNK_BYTES, min(seconds)),
     )
 
 
@@ -78,7 +81,7 @@ def _billions_per_second(amount: float, seconds: float) -> float:
 def _time_product(
     folder: Path, text: str, dtype: str, rows: int, threads: int, copied: int
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Return the latencies of a product in ms, and the seconds of copies of so many bytes."""
+    """Return the latencies of a product in ms, and the seconds of each chunk of a copy of so many bytes."""
     generator = np.random.default_rng(0)
     weight = generator.integers(-127, 128, (SIDE, SIDE)).astype(dtype)
     given = generator.integers(0, 256, (rows, SIDE))
@@ -92,7 +95,7 @@ def _time_product(
     with MeasuredProcess(path, inputs, threads=threads, provider=CPU) as process:
         warm_ms = min(process.run(WARM_UP))
         latencies = process.run(max(MIN_RUNS, round(SECONDS * 1e3 / warm_ms)))
-        return latencies, process.copy(copied) if copied else []
+        return latencies, process.copy(copied, CHUNK_BYTES) if copied else []
 
 
 def _buffer_bytes() -> int:
@@ -103,4 +106,5 @@ def _buffer_bytes() -> int:
     except (OSError, ValueError):
         cache = least // CACHES
     wanted = min(max(least, CACHES * cache), most)
-    return min(wanted, int(psutil.virtual_memory().available * MEMORY_SHARE)) // 8 * 8
+    fitting = min(wanted, int(psutil.virtual_memory().available * MEMORY_SHARE))
+    return max(fitting // CHUNK_BYTES, 1) * CHUNK_BYTES

@@ -122,9 +122,9 @@ class MeasuredProcess:
         """Give the memory that malloc keeps back to the system, where the C library can."""
         self._ask({"trim": True})
 
-    def copy(self, size: int) -> list[float]:
-        """Return the seconds that copies of a buffer of so many bytes take."""
-        seconds: list[float] = self._ask({"copy": size})["seconds"]
+    def copy(self, size: int, chunk: int) -> list[float]:
+        """Return the seconds of each chunk of copies of a buffer of so many bytes."""
+        seconds: list[float] = self._ask({"copy": size, "chunk": chunk})["seconds"]
         return seconds
 
     def close(self) -> None:
