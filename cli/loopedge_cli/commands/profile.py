@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from loopedge_cli.counts import Counts, parse_counts
-from loopedge_cli.output import Debug, Force, Json, Quiet, sink
-from loopedge_cli.views import profile_view
+from loopedge_cli.output import Debug, Force, Json, Output, Quiet, sink
+from loopedge_cli.views import compare_view, profile_view
 
 if TYPE_CHECKING:
     from loopedge.profiler.result import ProfileResult
@@ -18,8 +18,8 @@ ONE = Counts((1,))
 
 def profile(
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL.onnx...", help="Models to compare.")
-    ],
+        list[Path] | None, typer.Argument(metavar="MODEL.onnx...", help="Models to compare.")
+    ] = None,
     against: Annotated[
         list[Path] | None,
         typer.Option(
@@ -85,6 +85,20 @@ def profile(
     html: Annotated[
         Path | None, typer.Option("--html", help="Also write the report as one HTML file.")
     ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--compare",
+            metavar="BEFORE.json AFTER.json",
+            help="Measure nothing: compare two profiles that --json printed.",
+        ),
+    ] = None,
+    max_regression: Annotated[
+        float | None,
+        typer.Option(
+            help="With --compare: growth of a figure that is allowed, 0.05 for 5 %; else exit code 4."
+        ),
+    ] = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -92,13 +106,18 @@ def profile(
 ) -> None:
     """Measure bytes, load time, memory, latency and operators, each model in its own processes."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
+        if compare is not None or max_regression is not None:
+            _compare(
+                output, compare, max_regression, measured=[*(models or []), *(against or []), html]
+            )
+            return
         import loopedge
         from loopedge.files import check_target
         from loopedge.report.html import write_profile_html
 
         if html is not None:
             check_target(html, force=force)
-        everything = [*models, *(against or [])]
+        everything = [*(models or []), *(against or [])]
         with output.status(f"profiling {', '.join(map(str, everything))}") as told:
             result = loopedge.profile(
                 everything,
@@ -124,6 +143,39 @@ def profile(
             output.note(f"report: {html}")
         output.result(result, profile_view, written=html)
         _tell_failures(result)
+
+
+def _compare(
+    output: Output,
+    files: tuple[Path, Path] | None,
+    max_regression: float | None,
+    *,
+    measured: list[Path | None],
+) -> None:
+    """Compare two profiles instead of taking one.
+
+    Args:
+        output: Where the comparison goes.
+        files: The profiles.
+        max_regression: Growth that is allowed.
+        measured: Models and a report, which go with a measurement alone.
+
+    Raises:
+        InputError: Models or a report were named too, or no profiles.
+        BudgetError: A figure grew by more than is allowed.
+    """
+    from loopedge.errors import InputError
+    from loopedge.profiler.comparison import check_regressions, compare_files
+
+    hint = "loopedge profile --compare before.json after.json --max-regression 0.05"
+    if files is None:
+        raise InputError("--max-regression needs two profiles", hint=hint)
+    for file in measured:
+        if file is not None:
+            raise InputError(f"--compare measures nothing, {file} cannot go with it", hint=hint)
+    result = compare_files(*files, max_regression=max_regression)
+    output.result(result, compare_view)
+    check_regressions(result)
 
 
 def _tell_failures(result: "ProfileResult") -> None:
