@@ -14,6 +14,7 @@ import loopedge
 from loopedge.errors import LoopedgeError
 from loopedge.graph.artifact import open_artifact, write_artifact
 from loopedge.profiler import limits, sources
+from loopedge.profiler.dissection import dissect
 from loopedge.profiler.limits import CPU, measure_limits
 from loopedge.profiler.measurement import Subject
 from loopedge.profiler.result import MemorySources, SoakPoint
@@ -142,6 +143,32 @@ def test_other_takes_the_difference_to_a_peak_of_other_processes(folder: Path) -
     load, _ = take_apart(folder, "mapped.onnx", "low")
     moved = with_peak(load, load.peak_bytes + 5)
     assert moved == replace(load, peak_bytes=load.peak_bytes + 5, other_bytes=load.other_bytes + 5)
+
+
+def test_a_model_is_taken_apart_in_one_call(folder: Path) -> None:
+    found = dissect(subject(folder, "mapped.onnx", "balanced"))
+    assert len(found.iterations) == LOOPS
+    assert found.nodes[CPU] > 10
+    assert found.work is not None
+    core = 2 * POSITIONS * 12 * D * D + 4 * POSITIONS * POSITIONS * D
+    assert found.work.float_operations == LOOPS * core + 2 * POSITIONS * D * VOCABULARY
+    assert found.notes == []
+    assert found.sources is not None
+    peak = max(one.peak_bytes for one in found.sources) + 1000
+    both = found.peak_sources(peak)
+    assert both is not None
+    assert both[0].peak_bytes == peak
+    assert both[1].moment == "run"
+
+
+def test_without_sources_the_rest_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "SMAPS", Path("/nowhere/smaps"))
+    found = dissect(subject(folder, "mapped.onnx", "low"))
+    assert found.sources is None
+    assert found.peak_sources(1) is None
+    (note,) = found.notes
+    assert note.startswith("mapped.onnx: no memory by source: memory by source needs /proc")
+    assert len(found.iterations) == LOOPS
 
 
 def test_without_proc_it_is_refused_in_one_line(
