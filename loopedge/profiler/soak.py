@@ -24,7 +24,7 @@ EVEN_SHARE = 0.2
 Floats = npt.NDArray[np.float64]
 
 
-def judge_soak(points: Sequence[SoakPoint], seconds: float) -> Soak:
+def judge_soak(points: Sequence[SoakPoint], seconds: float) -> Soak | None:
     """Judge memory and latency over time.
 
     Memory leaks where in most processes the anonymous memory grows past the warm-up: the median of the
@@ -36,8 +36,7 @@ def judge_soak(points: Sequence[SoakPoint], seconds: float) -> Soak:
         seconds: How long the soak took.
 
     Returns:
-        Medians over the processes that had `MIN_TURNS` turns; without such a process the slope is 0,
-        the drift 1, and nothing leaks.
+        Medians over the processes that had `MIN_TURNS` turns; None without such a process.
     """
     by_process: dict[int, list[SoakPoint]] = defaultdict(list)
     for point in points:
@@ -54,12 +53,14 @@ def judge_soak(points: Sequence[SoakPoint], seconds: float) -> Soak:
         leaking.append(_leaks(runs[settled], anonymous, slope))
         first, _, last = _thirds(np.array([turn.p50_ms for turn in turns])[settled])
         drifts.append(last / first)
+    if not slopes:
+        return None
     return Soak(
         seconds=seconds,
         runs=sum(point.runs for point in points),
-        anon_bytes_per_1000_runs=1000 * median(slopes) if slopes else 0.0,
+        anon_bytes_per_1000_runs=1000 * median(slopes),
         leaks=sum(leaking) > len(leaking) / 2,
-        drift=float(median(drifts)) if drifts else 1.0,
+        drift=float(median(drifts)),
         points=list(points),
     )
 

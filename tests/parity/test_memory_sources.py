@@ -197,7 +197,9 @@ def test_a_session_that_runs_on_and_on_does_not_leak(folder: Path) -> None:
                     p50_ms=sorted(latencies)[1],
                 )
             )
-    assert not judge_soak(points, 1.0).leaks
+    found = judge_soak(points, 1.0)
+    assert found is not None
+    assert not found.leaks
 
 
 def test_a_runtime_without_integer_products_has_no_limit_of_them(
