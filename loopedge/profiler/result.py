@@ -90,9 +90,10 @@ class MachineLimits:
 class Roofline:
     """How near an inference comes to the machine's limits.
 
-    ``gflop``: floating-point or integer operations of its products; ``gb``: the least it must move,
-    weights once per use and activations once; ``compute_share`` and ``copy_share``: of what the
-    machine's own GEMM and copy reach; ``bound``: ``compute`` or ``memory``, whichever share is larger.
+    ``gflop``: floating-point or integer operations of its products; ``gb``: what its nodes read and
+    write, weights once per use; ``compute_share``: the time of the products at the machine's own GEMM,
+    of their kind each, against the time measured; ``copy_share``: the same of the bytes at the rate of a
+    copy; ``bound``: ``compute`` or ``memory``, whichever share is larger.
     """
 
     gflop: float
