@@ -47,10 +47,13 @@ class Dissection:
     def roofline(
         self, limits: Sequence[MachineLimits], measured: Measured, threads: int
     ) -> Roofline | None:
-        """Compare an inference with the limits of as many threads; None where they are not known."""
+        """Compare the fastest inference with the limits of as many threads; None where none are known.
+
+        The limits are fastest runs too: a busy machine slows both alike.
+        """
         for limit in limits:
             if self.work is not None and limit.threads == threads:
-                return compare_with_limits(self.work, limit, measured.latency_ms.p50)
+                return compare_with_limits(self.work, limit, measured.latency_ms.min)
         return None
 
 

@@ -117,7 +117,7 @@ def profile(
                 failures.append(_failure(model, one))
                 continue
             told(f"operators of {model.name}")
-            parts = dissect(model.subject) if details else Dissection()
+            parts = _take_apart(model) if details else Dissection()
             left_out += parts.notes
             run = _run(model, one, parts, limits, device=device, seconds=plan.seconds)
             if plan.seconds >= SOAK_SECONDS and run.soak is None:
@@ -184,6 +184,14 @@ def _too_short(run: Run, measured: Measured, seconds: float) -> str:
         f"{run.name}: {turns:.0f} turns of a process tell no leak, {MIN_TURNS} are needed: "
         f"--seconds {needed:.0f}"
     )
+
+
+def _take_apart(model: ProfiledModel) -> Dissection:
+    """Take a model apart; where the process that is traced dies, its figures stand without."""
+    try:
+        return dissect(model.subject)
+    except LoopedgeError as error:
+        return Dissection(notes=[f"{model.name}: no operators: {error.message}"])
 
 
 def _measure_limits(found: Sequence[ProfiledModel]) -> list[MachineLimits]:

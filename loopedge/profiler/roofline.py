@@ -9,7 +9,7 @@ BILLION = 1e9
 MS_PER_SECOND = 1e3
 
 
-def compare_with_limits(work: Work, limits: MachineLimits, p50_ms: float) -> Roofline | None:
+def compare_with_limits(work: Work, limits: MachineLimits, latency_ms: float) -> Roofline | None:
     """Return how near an inference comes to the machine's limits.
 
     ``compute_share`` is the time that its products would take at the limits, integer ones at that of
@@ -19,12 +19,12 @@ def compare_with_limits(work: Work, limits: MachineLimits, p50_ms: float) -> Roo
     Args:
         work: Of one inference.
         limits: Measured in the same profile, with as many threads.
-        p50_ms: Median latency.
+        latency_ms: Of the fastest inference, as the limits are those of fastest runs.
 
     Returns:
         None where nothing was counted.
     """
-    seconds = p50_ms / MS_PER_SECOND
+    seconds = latency_ms / MS_PER_SECOND
     operations = work.float_operations + work.int8_operations
     if operations == 0 or work.moved_bytes == 0:
         return None
