@@ -58,6 +58,8 @@ class Subject:
         trace: Path | None = None,
         memory: str | None = None,
         before_load: Callable[[int], None] | None = None,
+        optimized: Path | None = None,
+        on_start: Callable[[int], None] | None = None,
     ) -> MeasuredProcess:
         """Load the model in a fresh process, under another memory profile where one is named."""
         return MeasuredProcess(
@@ -73,6 +75,8 @@ class Subject:
             dimensions=dict(self.dimensions),
             before_load=before_load,
             trace=trace,
+            optimized=optimized,
+            on_start=on_start,
         )
 
     @property

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from loopedge.cuda import ran_out_of_memory
+from loopedge.cuda import cuda_failure, ran_out_of_memory
 from loopedge.errors import InputError, LoopedgeError, ProviderError
 from loopedge.placement import check_products
 from loopedge.runtime import PROVIDERS
@@ -41,6 +41,8 @@ class MeasuredProcess:
         dimensions: Sizes of free axes by name, fixed when the model is loaded.
         before_load: Is called with the process's id when only its runtime is there, on CUDA with a
             context on the device; the model is loaded after it.
+        optimized: Where the graph that runs is written to, while it loads; None writes none.
+        on_start: Told the id of the process before it loads the model.
         python: Interpreter to run it with; its environment holds numpy and the runtime.
 
     Raises:
@@ -64,6 +66,8 @@ class MeasuredProcess:
         cuda_graphs: bool = False,
         dimensions: Mapping[str, int] | None = None,
         before_load: Callable[[int], None] | None = None,
+        optimized: Path | None = None,
+        on_start: Callable[[int], None] | None = None,
         python: str | Path = sys.executable,
     ) -> None:
         request = {
@@ -80,6 +84,7 @@ class MeasuredProcess:
             "cuda_graphs": cuda_graphs,
             "dimensions": dict(dimensions or {}),
             "pause": before_load is not None,
+            "optimized": None if optimized is None else str(optimized),
         }
         self._model = model
         self._provider = provider
@@ -91,6 +96,8 @@ class MeasuredProcess:
             stderr=self._stderr,
             text=True,
         )
+        if on_start is not None:
+            on_start(self._process.pid)
         try:
             if before_load is not None:
                 self._answer()
@@ -121,6 +128,24 @@ class MeasuredProcess:
     def end_trace(self) -> Path:
         """End tracing and return the trace file."""
         return Path(self._ask({"trace": True})["trace"])
+
+    def resident(self, model_files: Collection[str]) -> dict[str, int]:
+        """Return the growth of the resident pages by kind of mapping, in bytes (`Resident`)."""
+        growth: dict[str, int] = self._ask({"resident": list(model_files)})["resident"]
+        return growth
+
+    def reset_peak(self) -> None:
+        """Let the peak count from here on."""
+        self._ask({"reset_peak": True})
+
+    def trim(self) -> None:
+        """Give the memory that malloc keeps back to the system, where the C library can."""
+        self._ask({"trim": True})
+
+    def copy(self, size: int, chunk: int) -> list[float]:
+        """Return the seconds of each chunk of copies of a buffer of so many bytes."""
+        seconds: list[float] = self._ask({"copy": size, "chunk": chunk})["seconds"]
+        return seconds
 
     def close(self) -> None:
         """End the process when it has done what it was told."""
@@ -187,10 +212,11 @@ class MeasuredProcess:
             return answer
         if answer["kind"] == ProviderError.__name__:
             raise ProviderError(answer["error"], hint=answer["hint"])
-        if self._provider == PROVIDERS["cuda"] and ran_out_of_memory(answer["error"]):
-            raise LoopedgeError(
-                f"{self._model} ran out of GPU memory: {answer['error']}",
-            )
+        if self._provider == PROVIDERS["cuda"]:
+            reason = cuda_failure(answer["error"]) or answer["error"]
+            if ran_out_of_memory(reason):
+                raise LoopedgeError(f"{self._model} ran out of GPU memory: {reason}")
+            answer["error"] = reason
         said = f"{answer['kind']}: {answer['error']}".lower()
         if any(word in said for word in OUT_OF_MEMORY):
             raise LoopedgeError(

@@ -203,6 +203,12 @@ def child_that_says(monkeypatch: pytest.MonkeyPatch, folder: Path, *lines: str) 
             r"tiny\.onnx ran out of GPU memory: CUDA failure 2",
         ),
         (
+            '{"error": "/src/a.cc:1 CUDA failure 700: an illegal address ; GPU=0 ; hostname=h", '
+            '"kind": "Fail", "hint": null}',
+            InputError,
+            r"tiny\.onnx cannot be profiled: CUDA failure 700: an illegal address$",
+        ),
+        (
             '{"error": "libcuda.so.1: cannot open", "kind": "ProviderError", "hint": "install"}',
             ProviderError,
             r"libcuda\.so\.1",
