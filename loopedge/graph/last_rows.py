@@ -1,0 +1,339 @@
+"""The last iteration computes only the rows that the coda reads.
+
+A forecaster reads the last position of the final state, a classifier the first, a language model that
+generates the last. Keys and values of the last iteration then still need all rows, but queries, what
+attention gives, the output projection and the MLP only those that are read. The Loop runs one time less;
+the last iteration stands behind it, reads the same weights, and is named ``core.last/...``.
+
+Exact: only operators that treat every row alone compute less (`loopedge.graph.rows`).
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from loopedge.graph.editing import add_initializer, insert_before, make_node
+from loopedge.graph.metadata import LastRows, read_metadata, write_metadata
+from loopedge.graph.row_selection import (
+    Demand,
+    RowSelection,
+    all_inputs,
+    demand_rows,
+    read_selection,
+    renumber_reader,
+    restrict_rows,
+)
+from loopedge.graph.rows import PRODUCTS, known_shape
+from loopedge.graph.unrolling import (
+    LAST_PREFIX,
+    copy_iteration,
+    find_core,
+    iteration_number,
+    runs_on,
+)
+
+__all__ = ["LastRowsOutcome", "compute_last_rows", "restore_last_iteration", "select_rows_first"]
+
+CODA_PREFIX = "coda/"
+BEFORE_LAST = "loops/before_last"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastRowsOutcome:
+    """What became of the last iteration.
+
+    ``positions`` are the rows that are read, ``narrowed`` of ``products`` (matrix products and attention
+    of one iteration) compute them alone; ``reason`` says why nothing changed, where nothing did.
+    """
+
+    applied: bool
+    positions: str | None = None
+    narrowed: int = 0
+    products: int = 0
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the key ``last_rows`` of docs/cli.md."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reading:
+    """How the nodes behind the Loop read its states: the same rows of those in ``axes``, or whole.
+
+    ``readers`` take the rows today, ``nodes`` are the others behind the Loop, ``first`` is the first of both.
+    """
+
+    selection: RowSelection
+    axes: dict[int, int]
+    whole: list[int]
+    first: ir.Node
+    readers: list[ir.Node]
+    nodes: list[ir.Node]
+    demand: Demand
+
+
+def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
+    """Let the last iteration compute only the rows that the coda reads, in place.
+
+    Args:
+        model: The loop form, float or quantized, as loopedge writes it.
+
+    Returns:
+        What was done, or why nothing was.
+
+    Ensures: weights and tables stay stored once, in the main graph; where nothing is gained, the graph
+    is as it was.
+    """
+    metadata, loop = read_metadata(model.metadata_props), find_core(model)
+    refused = _why_not(model, loop)
+    if refused is not None or loop is None or metadata is None:
+        return LastRowsOutcome(applied=False, reason=refused)
+    reading = _read_coda(model, loop)
+    if isinstance(reading, str):
+        return LastRowsOutcome(applied=False, reason=reading)
+    body = loop.attributes["body"].as_graph()
+    wanted = {body.outputs[1 + state]: axis for state, axis in reading.axes.items()}
+    demand = demand_rows(list(body), wanted, [body.outputs[1 + i] for i in reading.whole])
+    products = [node for node in body if node.op_type in PRODUCTS]
+    narrowed = sum(node in demand.plans for node in products)
+    told = {"positions": str(reading.selection), "products": len(products)}
+    if not narrowed:
+        return LastRowsOutcome(applied=False, reason=_nothing_gained(demand, products), **told)
+    too_many = _too_many(reading, metadata.trained_length)
+    if too_many is not None:
+        return LastRowsOutcome(applied=False, reason=too_many, **told)
+    taken = _select_first(model, reading)
+    _write_last(model.graph, loop, reading, taken)
+    rows = reading.selection
+    kept = LastRows(
+        axes=reading.axes,
+        whole=reading.whole,
+        indices=None if rows.indices is None else list(rows.indices),
+        start=rows.start,
+        end=rows.end,
+    )
+    write_metadata(metadata.model_copy(update={"last_rows": kept}), model.metadata_props)
+    common.RemoveUnusedNodesPass()(model)
+    return LastRowsOutcome(applied=True, narrowed=narrowed, **told)
+
+
+def select_rows_first(model: ir.Model) -> bool:
+    """Let the coda start from the rows that it reads in the end, in place: a head computes them alone.
+
+    Returns:
+        Whether anything changed.
+    """
+    loop = find_core(model)
+    reading = None if loop is None else _read_coda(model, loop)
+    if reading is None or isinstance(reading, str) or not reading.demand.plans:
+        return False
+    _select_first(model, reading)
+    return True
+
+
+def restore_last_iteration(model: ir.Model) -> bool:
+    """Undo `compute_last_rows`, in place: the Loop runs all iterations, and rows are selected behind it.
+
+    Returns:
+        Whether anything changed.
+    """
+    metadata, loop = read_metadata(model.metadata_props), find_core(model)
+    if metadata is None or metadata.last_rows is None or loop is None:
+        return False
+    graph, kept = model.graph, metadata.last_rows
+    rows = RowSelection(
+        indices=None if kept.indices is None else tuple(kept.indices),
+        start=kept.start,
+        end=kept.end,
+    )
+    made = {output.name: output for node in graph for output in node.outputs}
+    for state, axis in kept.axes.items():
+        output = loop.outputs[state]
+        taken = rows.node(graph, output, axis, f"{CODA_PREFIX}rows.{output.name}")
+        graph.insert_after(loop, taken)
+        ir.convenience.replace_all_uses_with(
+            made[f"{LAST_PREFIX}state.{state}"], taken.outputs[0]
+        )
+    for state in kept.whole:
+        ir.convenience.replace_all_uses_with(
+            made[f"{LAST_PREFIX}state.{state}"], loop.outputs[state]
+        )
+    count = loop.inputs[0]
+    if count is not None:
+        loop.replace_input_with(0, _trip_count(graph, count, metadata.loops))
+    write_metadata(metadata.model_copy(update={"last_rows": None}), model.metadata_props)
+    common.RemoveUnusedNodesPass()(model)
+    return True
+
+
+def _trip_count(graph: ir.Graph, last: ir.Value, loops: int) -> ir.Value:
+    """Return the trip count whose last iteration has this number."""
+    less = last.producer()
+    if less is None or less.inputs[0] is None:
+        return add_initializer(graph, "loopedge.loops", np.array(loops, np.int64))
+    return less.inputs[0]
+
+
+def _why_not(model: ir.Model, loop: ir.Node | None) -> str | None:
+    """Say why the last iteration of a graph cannot stand behind its Loop."""
+    metadata = read_metadata(model.metadata_props)
+    if metadata is None or loop is None or metadata.form != "loop":
+        return "the graph is no loop form of loopedge"
+    if metadata.last_rows is not None:
+        return "the last iteration stands behind the Loop already"
+    if metadata.exit is not None or not runs_on(loop.attributes["body"].as_graph()):
+        return "with an early exit nobody knows which iteration is the last"
+    if len(loop.outputs) != len(loop.inputs) - 2:
+        return "the Loop stacks outputs"
+    return None
+
+
+def _read_coda(model: ir.Model, loop: ir.Node) -> _Reading | str:
+    """Find which rows of the final states are read; where it is not known, say why."""
+    nodes = _behind(model.graph, loop)
+    readers = _first_readers(nodes, loop)
+    if not readers:
+        return "the coda reads all positions"
+    found = [selection for _, selection in readers.values()]
+    if all(rows.indices is not None for rows in found):
+        indices = {index: None for rows in found for index in rows.indices or ()}
+        selection = RowSelection(indices=tuple(indices))
+    elif all(rows == found[0] for rows in found):
+        selection = found[0]
+    else:
+        return "the coda reads positions in several ways: " + ", ".join(map(str, found))
+    rows: dict[ir.Value, int] = {}
+    for node, (axis, _) in readers.items():
+        source = node.inputs[0]
+        if source is not None and rows.setdefault(source, axis) != axis:
+            return "the coda reads positions along several axes"
+    others = [node for node in nodes if node not in readers]
+    demand = demand_rows(others, rows, model.graph.outputs)
+    axes: dict[int, int] = {}
+    for i, output in enumerate(loop.outputs):
+        if output in demand.rows and output in demand.whole:
+            mixing = demand.mixing[0] if demand.mixing else None
+            named = "" if mixing is None else f": {mixing.name} ({mixing.op_type}) mixes them"
+            return f"the coda reads all positions{named}"
+        if output in demand.rows:
+            axes[i] = demand.rows[output]
+            if (known_shape(output) or {axes[i]: 1})[axes[i]] == 1:
+                return "there is one position"
+    return _Reading(
+        selection=selection,
+        axes=axes,
+        whole=[i for i, output in enumerate(loop.outputs) if output in demand.whole],
+        first=nodes[0],
+        readers=list(readers),
+        nodes=others,
+        demand=demand,
+    )
+
+
+def _behind(graph: ir.Graph, loop: ir.Node) -> list[ir.Node]:
+    """Return the nodes that read what the Loop gives, directly or not, in the order of the graph."""
+    made = set(loop.outputs)
+    found = []
+    for node in graph:
+        if node is not loop and any(value in made for value in all_inputs(node)):
+            found.append(node)
+            made.update(node.outputs)
+    return found
+
+
+def _first_readers(
+    nodes: list[ir.Node], loop: ir.Node
+) -> dict[ir.Node, tuple[int, RowSelection]]:
+    """Return the Gathers and Slices whose rows can be traced back to a state, none behind another."""
+    candidates = {node: found for node in nodes if (found := read_selection(node)) is not None}
+    plain = [node for node in nodes if node not in candidates]
+    states = set(loop.outputs)
+    first = {}
+    for node, (axis, rows) in candidates.items():
+        source = node.inputs[0]
+        if source is not None and not states.isdisjoint(demand_rows(plain, {source: axis}).rows):
+            first[node] = axis, rows
+    return first
+
+
+def _too_many(reading: _Reading, length: int | None) -> str | None:
+    """Say that so many rows are read that the copies of them would cost what they save."""
+    most = reading.selection.most
+    if most is None:
+        return f"the coda reads positions {reading.selection}, which grow with the sequence"
+    if length is not None and 2 * most > length > 1:
+        return f"the coda reads {most} positions of the {length} that the model was trained for"
+    return None
+
+
+def _nothing_gained(demand: Demand, products: list[ir.Node]) -> str:
+    if not products:
+        return "the core holds no matrix product"
+    first = demand.mixing[0] if demand.mixing else None
+    if first is None:
+        return "no product of the core lies between the selected rows and the state"
+    if first.op_type.startswith("DynamicQuantize"):
+        return f"{first.name} ({first.op_type}) takes its range over all positions"
+    return f"{first.name} ({first.op_type}) mixes positions behind the last product"
+
+
+def _select_first(model: ir.Model, reading: _Reading) -> dict[ir.Value, ir.Value]:
+    """Select the rows right behind the Loop and let the coda work on them; return them by state."""
+    graph, selection = model.graph, reading.selection
+    taken = restrict_rows(
+        graph, reading.nodes, reading.demand, selection, before=reading.first, prefix=CODA_PREFIX
+    )
+    for node in reading.readers:
+        source = node.inputs[0]
+        if source is not None and source in taken:
+            node.replace_input_with(0, taken[source])
+        renumber_reader(graph, node, selection)
+    return taken
+
+
+def _write_last(
+    graph: ir.Graph, loop: ir.Node, reading: _Reading, taken: dict[ir.Value, ir.Value]
+) -> None:
+    """Let the Loop run one time less and write its last iteration behind it."""
+    last = _last_number(graph, loop)
+    loop.replace_input_with(0, last)
+    always = add_initializer(graph, "loopedge.true", np.array(True))
+    body = loop.attributes["body"].as_graph()
+    nodes, states = copy_iteration(graph, body, LAST_PREFIX, [last, always, *loop.outputs])
+    graph.insert_after(loop, nodes)
+    named = {i: state for i, state in enumerate(states) if state is not None}
+    demand = demand_rows(
+        nodes,
+        {named[i]: axis for i, axis in reading.axes.items()},
+        [named[i] for i in reading.whole],
+    )
+    selected = restrict_rows(
+        graph, nodes, demand, reading.selection, before=nodes[0], prefix=LAST_PREFIX
+    )
+    step = set(nodes)
+    for i in reading.axes:
+        made = selected.get(named[i], named[i])
+        ir.convenience.replace_all_uses_with(taken[loop.outputs[i]], made)
+        made.name = f"{LAST_PREFIX}state.{i}"
+    for i in reading.whole:
+        for node, index in list(loop.outputs[i].uses()):
+            if node not in step:
+                node.replace_input_with(index, named[i])
+        named[i].name = f"{LAST_PREFIX}state.{i}"
+
+
+def _last_number(graph: ir.Graph, loop: ir.Node) -> ir.Value:
+    """Return the number of the last iteration, which is the trip count of the Loop without it."""
+    count = loop.inputs[0]
+    tensor = None if count is None else ir.convenience.get_const_tensor(count)
+    if tensor is not None:
+        return iteration_number(graph, int(tensor.numpy().item()) - 1)
+    one = add_initializer(graph, "loopedge.1", np.array(1, np.int64))
+    less = make_node("Sub", [count, one], BEFORE_LAST)
+    less.outputs[0].type, less.outputs[0].shape = ir.TensorType(ir.DataType.INT64), ir.Shape([])
+    insert_before(loop, less)
+    return less.outputs[0]
