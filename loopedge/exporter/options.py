@@ -33,6 +33,8 @@ class Options:
     format: str
     storage: str
     memory: MemoryProfile
+    logits: str
+    last_rows: bool | None
 
     def check(self, target: Path, sources: Iterable[str | Path], *, force: bool) -> None:
         """Refuse what is unknown or does not go together, and a target that cannot be written.
@@ -48,6 +50,10 @@ class Options:
         self._check_loops()
         check_storage(self.storage)
         check_profile(self.memory)
+        if self.logits not in {"all", "last"}:
+            raise InputError(
+                f"logits {self.logits!r} is not known", hint="--logits all or --logits last"
+            )
         if self.opset not in OPSETS:
             raise InputError(
                 f"opset {self.opset} is not supported, allowed are {', '.join(map(str, OPSETS))}",

@@ -22,6 +22,7 @@ from loopedge.exporter.capture import capture_halt, capture_parts, traced_inputs
 from loopedge.exporter.cases import Case, cases_of
 from loopedge.exporter.description import Subject, check_weights
 from loopedge.exporter.exits import Exit, Halt, parse_exit
+from loopedge.exporter.last_rows import last_rows_notes, take_out_last
 from loopedge.exporter.options import Options
 from loopedge.exporter.rounding import Rounded, round_weights, storage_notes
 from loopedge.exporter.subject import open_subject
@@ -36,8 +37,15 @@ from loopedge.graph.companions import (
 )
 from loopedge.graph.folding import fold_constants
 from loopedge.graph.inputs import takes_missing
+from loopedge.graph.last_position import keep_last_position
+from loopedge.graph.last_rows import LastRowsOutcome, select_rows_first
 from loopedge.graph.layout import fold_weight_layouts
-from loopedge.graph.metadata import TOLERANCE_INPUT, ArtifactMetadata, write_metadata
+from loopedge.graph.metadata import (
+    TOLERANCE_INPUT,
+    ArtifactMetadata,
+    read_metadata,
+    write_metadata,
+)
 from loopedge.graph.norms import fold_unit_scales, fuse_rms_norms
 from loopedge.graph.opsets import IR_VERSIONS, check_versions
 from loopedge.graph.ort_format import ORT_SUFFIX
@@ -64,6 +72,8 @@ class ExportResult:
     storage: str
     kept_float32: list[dict[str, str]]
     rounding_error: float | None
+    logits: str
+    last_rows: LastRowsOutcome
     files: list[dict[str, Any]]
     weight_bytes: int
     tied_weights: list[TiedWeight]
@@ -96,6 +106,8 @@ def export(
     example: tuple[Tensor, ...] | None = None,
     dynamic_shapes: tuple[AxisNames, ...] | None = None,
     memory: str = "balanced",
+    logits: Literal["all", "last"] = "all",
+    last_rows: bool | None = None,
     force: bool = False,
 ) -> ExportResult:
     """Export a looped model to ONNX and verify the file against PyTorch.
@@ -122,6 +134,10 @@ def export(
         dynamic_shapes: Says otherwise, per input: axis number to ``"batch"`` or ``"sequence"``.
         memory: How sessions keep the weights, unless told else: ``balanced``, ``low`` or ``mapped``
             (docs/memory.md).
+        logits: Give the outputs of all positions, or of the last one: (batch, 1, vocabulary), what
+            generating takes.
+        last_rows: Let the last iteration compute only the positions that the coda reads, where it reads
+            some (docs/export.md); default: where that is possible; True: and say where it is not.
         force: Replace an existing artifact.
 
     Returns:
@@ -141,6 +157,8 @@ def export(
         format=format,
         storage=storage,
         memory=check_profile(memory),
+        logits=logits,
+        last_rows=last_rows,
     )
     files = [file for file in (model, weights) if isinstance(file, str | Path)]
     options.check(target, files, force=force)
@@ -206,6 +224,7 @@ def _export(
     captured = time.perf_counter()
 
     graph = assemble_loop(parts, axes, plan)
+    last = keep_last_position(graph, axes.fixed_sequence) if options.logits == "last" else []
     optimise(graph)
     if options.form == "unrolled":
         graph = unroll(graph, count)
@@ -216,6 +235,8 @@ def _export(
         update={"companions": describe_companions(subject.companions, target)}
     )
     write_metadata(metadata, graph.metadata_props)
+    rows = take_out_last(graph, options.last_rows)
+    metadata = read_metadata(graph.metadata_props) or metadata
     assembled = time.perf_counter()
 
     check = _Check(
@@ -226,6 +247,7 @@ def _export(
         options=options,
         halt=halt,
         metadata=metadata,
+        last_outputs=last,
     )
     write = write_converted if options.format == "ort" else write_artifact
     try:
@@ -251,6 +273,8 @@ def _export(
         storage=options.storage,
         kept_float32=rounded.kept,
         rounding_error=check.rounding_error,
+        logits=options.logits,
+        last_rows=rows,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
         weight_bytes=weight_bytes(graph),
         tied_weights=tied_weights(graph),
@@ -260,6 +284,7 @@ def _export(
         cases=measured.cases,
         notes=[
             *_notes(subject, axes, count, options),
+            *last_rows_notes(rows, options.last_rows),
             *storage_notes(graph, options.format, rounded.kept, check.rounding_error),
         ],
         seconds={
@@ -275,7 +300,8 @@ def _export(
 class _Check:
     """Compares a staged file with PyTorch when it is called, and keeps what it measured.
 
-    ``subject`` holds the weights as the file stores them, ``original`` as they were trained.
+    ``subject`` holds the weights as the file stores them, ``original`` as they were trained;
+    ``last_outputs`` are given for the last position alone.
     """
 
     subject: Subject
@@ -285,6 +311,7 @@ class _Check:
     options: Options
     halt: Halt | None
     metadata: ArtifactMetadata
+    last_outputs: list[str]
     measured: Measured | None = None
     rounding_error: float | None = None
     seconds: float = 0.0
@@ -315,6 +342,7 @@ class _Check:
             tables=self.plan.tables,
             loops=self.plan.loops,
             mask_name=self.subject.mask,
+            last_outputs=self.last_outputs,
             halt=self.halt,
             tolerance=tolerance,
             prepare=_to_ort if self.options.format == "ort" else None,
@@ -364,6 +392,7 @@ def _metadata(
         task=subject.task,
         storage="float16" if options.storage == "float16" else None,
         memory=options.memory,
+        logits="last" if options.logits == "last" else None,
     )
 
 
@@ -403,6 +432,7 @@ def optimise(graph: ir.Model) -> None:
     merge_head_axes(graph)
     hoist_invariants(graph)
     tidy(graph)
+    select_rows_first(graph)
 
 
 def _default_outputs(count: int) -> tuple[str, ...]:

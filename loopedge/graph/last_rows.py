@@ -35,7 +35,13 @@ from loopedge.graph.unrolling import (
     runs_on,
 )
 
-__all__ = ["LastRowsOutcome", "compute_last_rows", "restore_last_iteration", "select_rows_first"]
+__all__ = [
+    "LastRowsOutcome",
+    "compute_last_rows",
+    "restore_last_iteration",
+    "select_rows_first",
+    "selection_of",
+]
 
 CODA_PREFIX = "coda/"
 BEFORE_LAST = "loops/before_last"
@@ -135,6 +141,12 @@ def select_rows_first(model: ir.Model) -> bool:
     return True
 
 
+def selection_of(kept: LastRows) -> RowSelection:
+    """Return the rows that the metadata of an artifact tells of."""
+    indices = None if kept.indices is None else tuple(kept.indices)
+    return RowSelection(indices=indices, start=kept.start, end=kept.end)
+
+
 def restore_last_iteration(model: ir.Model) -> bool:
     """Undo `compute_last_rows`, in place: the Loop runs all iterations, and rows are selected behind it.
 
@@ -145,19 +157,13 @@ def restore_last_iteration(model: ir.Model) -> bool:
     if metadata is None or metadata.last_rows is None or loop is None:
         return False
     graph, kept = model.graph, metadata.last_rows
-    rows = RowSelection(
-        indices=None if kept.indices is None else tuple(kept.indices),
-        start=kept.start,
-        end=kept.end,
-    )
+    rows = selection_of(kept)
     made = {output.name: output for node in graph for output in node.outputs}
     for state, axis in kept.axes.items():
         output = loop.outputs[state]
         taken = rows.node(graph, output, axis, f"{CODA_PREFIX}rows.{output.name}")
         graph.insert_after(loop, taken)
-        ir.convenience.replace_all_uses_with(
-            made[f"{LAST_PREFIX}state.{state}"], taken.outputs[0]
-        )
+        ir.convenience.replace_all_uses_with(made[f"{LAST_PREFIX}state.{state}"], taken.outputs[0])
     for state in kept.whole:
         ir.convenience.replace_all_uses_with(
             made[f"{LAST_PREFIX}state.{state}"], loop.outputs[state]
@@ -182,7 +188,7 @@ def _why_not(model: ir.Model, loop: ir.Node | None) -> str | None:
     """Say why the last iteration of a graph cannot stand behind its Loop."""
     metadata = read_metadata(model.metadata_props)
     if metadata is None or loop is None or metadata.form != "loop":
-        return "the graph is no loop form of loopedge"
+        return "the graph is not in the loop form that loopedge writes"
     if metadata.last_rows is not None:
         return "the last iteration stands behind the Loop already"
     if metadata.exit is not None or not runs_on(loop.attributes["body"].as_graph()):
@@ -217,7 +223,11 @@ def _read_coda(model: ir.Model, loop: ir.Node) -> _Reading | str:
     for i, output in enumerate(loop.outputs):
         if output in demand.rows and output in demand.whole:
             mixing = demand.mixing[0] if demand.mixing else None
-            named = "" if mixing is None else f": {mixing.name} ({mixing.op_type}) mixes them"
+            named = (
+                ""
+                if mixing is None
+                else f": {mixing.name} ({mixing.op_type}) is not known to keep them apart"
+            )
             return f"the coda reads all positions{named}"
         if output in demand.rows:
             axes[i] = demand.rows[output]
@@ -245,9 +255,7 @@ def _behind(graph: ir.Graph, loop: ir.Node) -> list[ir.Node]:
     return found
 
 
-def _first_readers(
-    nodes: list[ir.Node], loop: ir.Node
-) -> dict[ir.Node, tuple[int, RowSelection]]:
+def _first_readers(nodes: list[ir.Node], loop: ir.Node) -> dict[ir.Node, tuple[int, RowSelection]]:
     """Return the Gathers and Slices whose rows can be traced back to a state, none behind another."""
     candidates = {node: found for node in nodes if (found := read_selection(node)) is not None}
     plain = [node for node in nodes if node not in candidates]
@@ -278,7 +286,7 @@ def _nothing_gained(demand: Demand, products: list[ir.Node]) -> str:
         return "no product of the core lies between the selected rows and the state"
     if first.op_type.startswith("DynamicQuantize"):
         return f"{first.name} ({first.op_type}) takes its range over all positions"
-    return f"{first.name} ({first.op_type}) mixes positions behind the last product"
+    return f"{first.name} ({first.op_type}) is not known to keep positions apart"
 
 
 def _select_first(model: ir.Model, reading: _Reading) -> dict[ir.Value, ir.Value]:

@@ -112,7 +112,8 @@ class ArtifactMetadata(BaseModel):
         default="balanced", description="How a session keeps the weights, unless it is told else."
     )
     last_rows: LastRows | None = Field(
-        default=None, description="Set where the last iteration computes only the rows that are read."
+        default=None,
+        description="Set where the last iteration computes only the rows that are read.",
     )
     logits: Literal["last"] | None = Field(
         default=None, description="Set where outputs are of the last position alone."

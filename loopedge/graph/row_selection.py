@@ -58,6 +58,8 @@ class RowSelection:
         return self.start == -1 and self.end >= TO_THE_END
 
     def __str__(self) -> str:
+        if self.is_last:
+            return "-1"
         if self.indices is not None:
             return ", ".join(map(str, self.indices))
         return f"{self.start}:{'' if self.end >= TO_THE_END else self.end}"
@@ -229,14 +231,20 @@ def renumber_reader(graph: ir.Graph, node: ir.Node, selection: RowSelection) -> 
         places = tuple(selection.indices.index(index) for index in indices)
         scalar = node.inputs[1] is not None and len(node.inputs[1].shape or ()) == 0
         if scalar or places != tuple(range(len(selection.indices))):
-            name = f"loopedge.{places[0]}" if scalar else f"loopedge.rows.{'.'.join(map(str, places))}"
+            name = (
+                f"loopedge.{places[0]}" if scalar else f"loopedge.rows.{'.'.join(map(str, places))}"
+            )
             value = np.array(places[0] if scalar else places, np.int64)
             node.replace_input_with(1, add_initializer(graph, name, value))
             return
     maker = source.producer()
     if not output.is_graph_output():
         ir.convenience.replace_all_uses_with(output, source)
-    elif len(source.uses()) == 1 and maker is not None and maker.op_type not in {"Loop", "Gather", "Slice"}:
+    elif (
+        len(source.uses()) == 1
+        and maker is not None
+        and maker.op_type not in {"Loop", "Gather", "Slice"}
+    ):
         name = output.name
         source.shape = output.shape
         ir.convenience.replace_all_uses_with(output, source, replace_graph_outputs=True)

@@ -30,7 +30,20 @@ PRODUCTS = frozenset(
 
 UNARY = frozenset(
     {
-        *("Abs", "Acos", "Asin", "Atan", "Cast", "Ceil", "Celu", "Cos", "Cosh", "Elu", "Erf", "Exp"),
+        *(
+            "Abs",
+            "Acos",
+            "Asin",
+            "Atan",
+            "Cast",
+            "Ceil",
+            "Celu",
+            "Cos",
+            "Cosh",
+            "Elu",
+            "Erf",
+            "Exp",
+        ),
         *("Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu"),
         *("Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign"),
         *("Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"),
@@ -46,7 +59,18 @@ BROADCAST = frozenset(
 )
 REDUCTIONS = frozenset(
     f"Reduce{kind}"
-    for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
+    for kind in (
+        "L1",
+        "L2",
+        "LogSum",
+        "LogSumExp",
+        "Max",
+        "Mean",
+        "Min",
+        "Prod",
+        "Sum",
+        "SumSquare",
+    )
 )
 
 
@@ -72,7 +96,7 @@ def known_shape(value: ir.Value | None) -> tuple[Dim, ...] | None:
     if value.shape is not None:
         return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
     node = value.producer()
-    if node is None or len(node.outputs) != 1:
+    if node is None or not node.inputs:
         return None
     shapes = [known_shape(source) for source in node.inputs if source is not None]
     if node.op_type in UNARY | {"QuantizeLinear", "DequantizeLinear", "Softmax", "LogSoftmax"}:
@@ -81,9 +105,25 @@ def known_shape(value: ir.Value | None) -> tuple[Dim, ...] | None:
         return _broadcast(shapes)
     if node.op_type in {"MatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}:
         return _product_shape(shapes[0], shapes[1])
-    if node.op_type == "Transpose" and shapes[0] is not None and "perm" in node.attributes:
-        return tuple(shapes[0][place] for place in node.attributes["perm"].as_ints())
+    first = shapes[0]
+    if first is None:
+        return None
+    if node.op_type == "MatMulNBits":
+        return (*first[:-1], node.attributes["N"].as_int())
+    if node.op_type == "Transpose" and "perm" in node.attributes:
+        return tuple(first[place] for place in node.attributes["perm"].as_ints())
+    if node.op_type in {"Concat", "Split"}:
+        return _resized(first, [node.attributes.get_int("axis", 0)])
+    if node.op_type == "Slice":
+        axes = constant_ints(_input(node, 3))
+        return None if axes is None else _resized(first, axes)
     return None
+
+
+def _resized(shape: tuple[Dim, ...], axes: Sequence[int]) -> tuple[Dim, ...]:
+    """Return a shape whose sizes along some axes are not known."""
+    changed = {axis % len(shape) for axis in axes}
+    return tuple(None if place in changed else dim for place, dim in enumerate(shape))
 
 
 def _broadcast(shapes: Sequence[tuple[Dim, ...] | None]) -> tuple[Dim, ...] | None:
@@ -264,7 +304,11 @@ def _concat(node: ir.Node, axis: int) -> RowAxes | None:
 
 def _split(node: ir.Node, axis: int) -> RowAxes | None:
     rank = _rank(node.inputs[0])
-    return None if rank is None or node.attributes.get_int("axis", 0) % rank == axis else _unary(node, axis)
+    return (
+        None
+        if rank is None or node.attributes.get_int("axis", 0) % rank == axis
+        else _unary(node, axis)
+    )
 
 
 def _slice(node: ir.Node, axis: int) -> RowAxes | None:
@@ -340,7 +384,9 @@ _RULES: dict[str, Callable[[ir.Node, int], RowAxes | None]] = {
     **dict.fromkeys(BROADCAST, _elementwise),
     **dict.fromkeys(REDUCTIONS, _reduce),
     **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization"), _along_axis(-1)),
-    **dict.fromkeys(("RMSNormalization", "LayerNormalization", "SimplifiedLayerNormalization"), _norm),
+    **dict.fromkeys(
+        ("RMSNormalization", "LayerNormalization", "SimplifiedLayerNormalization"), _norm
+    ),
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _rounding),
     **dict.fromkeys(("MatMul", "MatMulInteger", "MatMulIntegerToFloat"), _product),
     "MatMulNBits": _blocks,
