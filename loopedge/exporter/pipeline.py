@@ -30,6 +30,7 @@ from loopedge.exporter.user_code import run_user_code
 from loopedge.exporter.verify import TOLERANCE, Measured, resized_examples, verify_artifact
 from loopedge.graph.artifact import write_artifact
 from loopedge.graph.attention import expand_masks, merge_head_axes
+from loopedge.graph.coda import select_rows_first
 from loopedge.graph.companions import (
     check_companion_targets,
     companion_contents,
@@ -38,7 +39,7 @@ from loopedge.graph.companions import (
 from loopedge.graph.folding import fold_constants
 from loopedge.graph.inputs import takes_missing
 from loopedge.graph.last_position import keep_last_position
-from loopedge.graph.last_rows import LastRowsOutcome, select_rows_first
+from loopedge.graph.last_rows import LastRowsOutcome
 from loopedge.graph.layout import fold_weight_layouts
 from loopedge.graph.metadata import (
     TOLERANCE_INPUT,

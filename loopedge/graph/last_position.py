@@ -5,7 +5,7 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.graph.editing import add_initializer, make_node
-from loopedge.graph.rows import known_shape
+from loopedge.graph.shapes import known_shape
 
 __all__ = ["keep_last_position"]
 

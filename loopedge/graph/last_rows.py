@@ -8,25 +8,18 @@ the last iteration stands behind it, reads the same weights, and is named ``core
 Exact: only operators that treat every row alone compute less (`loopedge.graph.rows`).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from loopedge.graph.coda import CODA_PREFIX, CodaReading, read_coda, select_first
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.metadata import LastRows, read_metadata, write_metadata
-from loopedge.graph.row_selection import (
-    Demand,
-    RowSelection,
-    all_inputs,
-    demand_rows,
-    read_selection,
-    renumber_reader,
-    restrict_rows,
-)
-from loopedge.graph.rows import PRODUCTS, known_shape
+from loopedge.graph.row_selection import Demand, RowSelection, demand_rows, restrict_rows
+from loopedge.graph.rows import PRODUCTS
 from loopedge.graph.unrolling import (
     LAST_PREFIX,
     copy_iteration,
@@ -35,15 +28,8 @@ from loopedge.graph.unrolling import (
     runs_on,
 )
 
-__all__ = [
-    "LastRowsOutcome",
-    "compute_last_rows",
-    "restore_last_iteration",
-    "select_rows_first",
-    "selection_of",
-]
+__all__ = ["LastRowsOutcome", "compute_last_rows", "restore_last_iteration", "selection_of"]
 
-CODA_PREFIX = "coda/"
 BEFORE_LAST = "loops/before_last"
 
 
@@ -66,22 +52,6 @@ class LastRowsOutcome:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Reading:
-    """How the nodes behind the Loop read its states: the same rows of those in ``axes``, or whole.
-
-    ``readers`` take the rows today, ``nodes`` are the others behind the Loop, ``first`` is the first of both.
-    """
-
-    selection: RowSelection
-    axes: dict[int, int]
-    whole: list[int]
-    first: ir.Node
-    readers: list[ir.Node]
-    nodes: list[ir.Node]
-    demand: Demand
-
-
 def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
     """Let the last iteration compute only the rows that the coda reads, in place.
 
@@ -98,7 +68,7 @@ def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
     refused = _why_not(model, loop)
     if refused is not None or loop is None or metadata is None:
         return LastRowsOutcome(applied=False, reason=refused)
-    reading = _read_coda(model, loop)
+    reading = read_coda(model.graph, loop)
     if isinstance(reading, str):
         return LastRowsOutcome(applied=False, reason=reading)
     body = loop.attributes["body"].as_graph()
@@ -106,13 +76,17 @@ def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
     demand = demand_rows(list(body), wanted, [body.outputs[1 + i] for i in reading.whole])
     products = [node for node in body if node.op_type in PRODUCTS]
     narrowed = sum(node in demand.plans for node in products)
-    told = {"positions": str(reading.selection), "products": len(products)}
-    if not narrowed:
-        return LastRowsOutcome(applied=False, reason=_nothing_gained(demand, products), **told)
-    too_many = _too_many(reading, metadata.trained_length)
-    if too_many is not None:
-        return LastRowsOutcome(applied=False, reason=too_many, **told)
-    taken = _select_first(model, reading)
+    told = LastRowsOutcome(
+        applied=False,
+        positions=str(reading.selection),
+        products=len(products),
+        reason=_nothing_gained(demand, products)
+        if not narrowed
+        else _too_many(reading.selection, metadata.trained_length),
+    )
+    if told.reason is not None:
+        return told
+    taken = select_first(model.graph, reading)
     _write_last(model.graph, loop, reading, taken)
     rows = reading.selection
     kept = LastRows(
@@ -124,21 +98,7 @@ def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
     )
     write_metadata(metadata.model_copy(update={"last_rows": kept}), model.metadata_props)
     common.RemoveUnusedNodesPass()(model)
-    return LastRowsOutcome(applied=True, narrowed=narrowed, **told)
-
-
-def select_rows_first(model: ir.Model) -> bool:
-    """Let the coda start from the rows that it reads in the end, in place: a head computes them alone.
-
-    Returns:
-        Whether anything changed.
-    """
-    loop = find_core(model)
-    reading = None if loop is None else _read_coda(model, loop)
-    if reading is None or isinstance(reading, str) or not reading.demand.plans:
-        return False
-    _select_first(model, reading)
-    return True
+    return replace(told, applied=True, narrowed=narrowed)
 
 
 def selection_of(kept: LastRows) -> RowSelection:
@@ -198,81 +158,11 @@ def _why_not(model: ir.Model, loop: ir.Node | None) -> str | None:
     return None
 
 
-def _read_coda(model: ir.Model, loop: ir.Node) -> _Reading | str:
-    """Find which rows of the final states are read; where it is not known, say why."""
-    nodes = _behind(model.graph, loop)
-    readers = _first_readers(nodes, loop)
-    if not readers:
-        return "the coda reads all positions"
-    found = [selection for _, selection in readers.values()]
-    if all(rows.indices is not None for rows in found):
-        indices = {index: None for rows in found for index in rows.indices or ()}
-        selection = RowSelection(indices=tuple(indices))
-    elif all(rows == found[0] for rows in found):
-        selection = found[0]
-    else:
-        return "the coda reads positions in several ways: " + ", ".join(map(str, found))
-    rows: dict[ir.Value, int] = {}
-    for node, (axis, _) in readers.items():
-        source = node.inputs[0]
-        if source is not None and rows.setdefault(source, axis) != axis:
-            return "the coda reads positions along several axes"
-    others = [node for node in nodes if node not in readers]
-    demand = demand_rows(others, rows, model.graph.outputs)
-    axes: dict[int, int] = {}
-    for i, output in enumerate(loop.outputs):
-        if output in demand.rows and output in demand.whole:
-            mixing = demand.mixing[0] if demand.mixing else None
-            named = (
-                ""
-                if mixing is None
-                else f": {mixing.name} ({mixing.op_type}) is not known to keep them apart"
-            )
-            return f"the coda reads all positions{named}"
-        if output in demand.rows:
-            axes[i] = demand.rows[output]
-            if (known_shape(output) or {axes[i]: 1})[axes[i]] == 1:
-                return "there is one position"
-    return _Reading(
-        selection=selection,
-        axes=axes,
-        whole=[i for i, output in enumerate(loop.outputs) if output in demand.whole],
-        first=nodes[0],
-        readers=list(readers),
-        nodes=others,
-        demand=demand,
-    )
-
-
-def _behind(graph: ir.Graph, loop: ir.Node) -> list[ir.Node]:
-    """Return the nodes that read what the Loop gives, directly or not, in the order of the graph."""
-    made = set(loop.outputs)
-    found = []
-    for node in graph:
-        if node is not loop and any(value in made for value in all_inputs(node)):
-            found.append(node)
-            made.update(node.outputs)
-    return found
-
-
-def _first_readers(nodes: list[ir.Node], loop: ir.Node) -> dict[ir.Node, tuple[int, RowSelection]]:
-    """Return the Gathers and Slices whose rows can be traced back to a state, none behind another."""
-    candidates = {node: found for node in nodes if (found := read_selection(node)) is not None}
-    plain = [node for node in nodes if node not in candidates]
-    states = set(loop.outputs)
-    first = {}
-    for node, (axis, rows) in candidates.items():
-        source = node.inputs[0]
-        if source is not None and not states.isdisjoint(demand_rows(plain, {source: axis}).rows):
-            first[node] = axis, rows
-    return first
-
-
-def _too_many(reading: _Reading, length: int | None) -> str | None:
+def _too_many(rows: RowSelection, length: int | None) -> str | None:
     """Say that so many rows are read that the copies of them would cost what they save."""
-    most = reading.selection.most
+    most = rows.most
     if most is None:
-        return f"the coda reads positions {reading.selection}, which grow with the sequence"
+        return f"the coda reads positions {rows}, which grow with the sequence"
     if length is not None and 2 * most > length > 1:
         return f"the coda reads {most} positions of the {length} that the model was trained for"
     return None
@@ -289,22 +179,8 @@ def _nothing_gained(demand: Demand, products: list[ir.Node]) -> str:
     return f"{first.name} ({first.op_type}) is not known to keep positions apart"
 
 
-def _select_first(model: ir.Model, reading: _Reading) -> dict[ir.Value, ir.Value]:
-    """Select the rows right behind the Loop and let the coda work on them; return them by state."""
-    graph, selection = model.graph, reading.selection
-    taken = restrict_rows(
-        graph, reading.nodes, reading.demand, selection, before=reading.first, prefix=CODA_PREFIX
-    )
-    for node in reading.readers:
-        source = node.inputs[0]
-        if source is not None and source in taken:
-            node.replace_input_with(0, taken[source])
-        renumber_reader(graph, node, selection)
-    return taken
-
-
 def _write_last(
-    graph: ir.Graph, loop: ir.Node, reading: _Reading, taken: dict[ir.Value, ir.Value]
+    graph: ir.Graph, loop: ir.Node, reading: CodaReading, taken: dict[ir.Value, ir.Value]
 ) -> None:
     """Let the Loop run one time less and write its last iteration behind it."""
     last = _last_number(graph, loop)

@@ -12,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, insert_before, make_node
-from loopedge.graph.rows import RowAxes, constant_ints, known_shape, row_inputs
+from loopedge.graph.rows import RowAxes, row_inputs
+from loopedge.graph.shapes import constant_ints, known_shape
 
 __all__ = [
     "Demand",
@@ -210,9 +211,9 @@ def restrict_rows(
             _copy_rows(graph, node, axis)
     for node, (axis, places) in demand.plans.items():
         for index, place in enumerate(places):
-            value = node.inputs[index]
-            if place is not None and value in selected:
-                node.replace_input_with(index, selected[value])
+            source = node.inputs[index]
+            if place is not None and source is not None and source in selected:
+                node.replace_input_with(index, selected[source])
         for output in node.outputs:
             selection.shrink(output, known_shape(output), axis)
     return selected
@@ -237,26 +238,24 @@ def renumber_reader(graph: ir.Graph, node: ir.Node, selection: RowSelection) -> 
             value = np.array(places[0] if scalar else places, np.int64)
             node.replace_input_with(1, add_initializer(graph, name, value))
             return
-    maker = source.producer()
     if not output.is_graph_output():
         ir.convenience.replace_all_uses_with(output, source)
-    elif (
-        len(source.uses()) == 1
-        and maker is not None
-        and maker.op_type not in {"Loop", "Gather", "Slice"}
-    ):
-        name = output.name
-        source.shape = output.shape
-        ir.convenience.replace_all_uses_with(output, source, replace_graph_outputs=True)
-        source.name = name
     else:
-        copy = make_node("Identity", [source], node.name or "rows")
-        copy.outputs[0].type, copy.outputs[0].shape = output.type, output.shape
-        name = output.name
-        insert_before(node, copy)
-        ir.convenience.replace_all_uses_with(output, copy.outputs[0], replace_graph_outputs=True)
-        copy.outputs[0].name = name
+        _give_out(node, source, output)
     graph.remove(node, safe=True)
+
+
+def _give_out(node: ir.Node, source: ir.Value, output: ir.Value) -> None:
+    """Let a value take the place of a graph output, which keeps its name."""
+    name, maker = output.name, source.producer()
+    made = source
+    if len(source.uses()) > 1 or maker is None or maker.op_type in {"Loop", "Gather", "Slice"}:
+        copy = make_node("Identity", [source], node.name or "rows")
+        insert_before(node, copy)
+        made = copy.outputs[0]
+    made.type, made.shape = output.type, output.shape
+    ir.convenience.replace_all_uses_with(output, made, replace_graph_outputs=True)
+    made.name = name
 
 
 def _copy_rows(graph: ir.Graph, node: ir.Node, axis: int) -> None:

@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
+from loopedge.graph.shapes import BROADCAST, UNARY, broadcast, constant_ints, known_shape
 from loopedge.graph.weights import stored_weight
 
-__all__ = ["PRODUCTS", "Dim", "RowAxes", "constant_ints", "known_shape", "row_inputs"]
+__all__ = ["PRODUCTS", "RowAxes", "row_inputs"]
 
-Dim = int | str | None
 RowAxes = list[int | None]
 """By input: the axis that holds the rows, None where all of the input is needed."""
 
+UNKNOWN = -1
 MICROSOFT = "com.microsoft"
 PRODUCTS = frozenset(
     {
@@ -28,35 +29,6 @@ PRODUCTS = frozenset(
 )
 """Operators that take nearly all of the time."""
 
-UNARY = frozenset(
-    {
-        *(
-            "Abs",
-            "Acos",
-            "Asin",
-            "Atan",
-            "Cast",
-            "Ceil",
-            "Celu",
-            "Cos",
-            "Cosh",
-            "Elu",
-            "Erf",
-            "Exp",
-        ),
-        *("Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu"),
-        *("Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign"),
-        *("Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"),
-        *("FastGelu", "QuickGelu"),
-    }
-)
-BROADCAST = frozenset(
-    {
-        *("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max"),
-        *("Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor"),
-        *("Clip", "BiasGelu"),
-    }
-)
 REDUCTIONS = frozenset(
     f"Reduce{kind}"
     for kind in (
@@ -89,78 +61,20 @@ def row_inputs(node: ir.Node, axis: int) -> RowAxes | None:
     return None if rule is None else rule(node, axis)
 
 
-def known_shape(value: ir.Value | None) -> tuple[Dim, ...] | None:
-    """Return the shape of a value; of one that no pass has noted it, what its node tells."""
-    if value is None:
-        return None
-    if value.shape is not None:
-        return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
-    node = value.producer()
-    if node is None or not node.inputs:
-        return None
-    shapes = [known_shape(source) for source in node.inputs if source is not None]
-    if node.op_type in UNARY | {"QuantizeLinear", "DequantizeLinear", "Softmax", "LogSoftmax"}:
-        return shapes[0]
-    if node.op_type in BROADCAST:
-        return _broadcast(shapes)
-    if node.op_type in {"MatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}:
-        return _product_shape(shapes[0], shapes[1])
-    first = shapes[0]
-    if first is None:
-        return None
-    if node.op_type == "MatMulNBits":
-        return (*first[:-1], node.attributes["N"].as_int())
-    if node.op_type == "Transpose" and "perm" in node.attributes:
-        return tuple(first[place] for place in node.attributes["perm"].as_ints())
-    if node.op_type in {"Concat", "Split"}:
-        return _resized(first, [node.attributes.get_int("axis", 0)])
-    if node.op_type == "Slice":
-        axes = constant_ints(_input(node, 3))
-        return None if axes is None else _resized(first, axes)
-    return None
+def _rows_of(value: ir.Value | None, rank: int, axis: int, size: int | str | None) -> int | None:
+    """Return the axis where a broadcast input holds the rows of an output of ``rank``.
 
-
-def _resized(shape: tuple[Dim, ...], axes: Sequence[int]) -> tuple[Dim, ...]:
-    """Return a shape whose sizes along some axes are not known."""
-    changed = {axis % len(shape) for axis in axes}
-    return tuple(None if place in changed else dim for place, dim in enumerate(shape))
-
-
-def _broadcast(shapes: Sequence[tuple[Dim, ...] | None]) -> tuple[Dim, ...] | None:
-    if any(shape is None for shape in shapes):
-        return None
-    known = [shape for shape in shapes if shape is not None]
-    rank = max(map(len, known), default=0)
-    result: list[Dim] = []
-    for place in range(-rank, 0):
-        sizes = {shape[place] for shape in known if len(shape) >= -place} - {1}
-        result.append(1 if not sizes else sizes.pop() if len(sizes) == 1 else None)
-    return tuple(result)
-
-
-def _product_shape(
-    first: tuple[Dim, ...] | None, second: tuple[Dim, ...] | None
-) -> tuple[Dim, ...] | None:
-    if first is None or second is None or len(first) < 2 or len(second) < 2:
-        return None
-    batch = _broadcast([first[:-2], second[:-2]])
-    return None if batch is None else (*batch, first[-2], second[-1])
-
-
-def _rows_of(value: ir.Value | None, rank: int, axis: int, size: Dim) -> int | None | bool:
-    """Return where a broadcast input holds the rows of an output of ``rank``.
-
-    None: it has one for all rows; False: its shape does not tell.
+    None: it has one for all rows; `UNKNOWN`: its shape does not tell.
     """
     if value is None:
         return None
     shape = known_shape(value)
     if shape is None:
-        return False
+        return UNKNOWN
     place = axis - (rank - len(shape))
     if place < 0 or shape[place] == 1:
         return None
-    return place if shape[place] is not None and shape[place] == size else False
+    return place if shape[place] is not None and shape[place] == size else UNKNOWN
 
 
 def _spread(node: ir.Node, axis: int, inputs: Sequence[ir.Value | None]) -> RowAxes | None:
@@ -169,11 +83,7 @@ def _spread(node: ir.Node, axis: int, inputs: Sequence[ir.Value | None]) -> RowA
     if shape is None:
         return None
     found = [_rows_of(value, len(shape), axis, shape[axis]) for value in inputs]
-    return None if any(place is False for place in found) else [_place(place) for place in found]
-
-
-def _place(found: int | None | bool) -> int | None:
-    return None if found is None else int(found)
+    return None if UNKNOWN in found else found
 
 
 def _unary(node: ir.Node, axis: int) -> RowAxes | None:
@@ -234,12 +144,10 @@ def _product(node: ir.Node, axis: int) -> RowAxes | None:
         # Columns of a stored weight stay: another copy of it would cost more than they save.
         plain = not _is_stored(second) and node.op_type in {"MatMul", "MatMulInteger"}
         return [None, len(two) - 1, *others] if plain else None
-    shape = _broadcast([one[:-2], two[:-2]])
+    shape = broadcast([one[:-2], two[:-2]])
     size = None if shape is None else shape[axis]
     places = [_rows_of(value, rank, axis, size) for value in (first, second)]
-    if any(place is False for place in places):
-        return None
-    return [*map(_place, places), *others]
+    return None if UNKNOWN in places else [*places, *others]
 
 
 def _is_stored(value: ir.Value) -> bool:
@@ -258,7 +166,7 @@ def _blocks(node: ir.Node, axis: int) -> RowAxes | None:
 
 
 def _gemm(node: ir.Node, axis: int) -> RowAxes | None:
-    if axis != 0 or node.attributes.get_int("transA", 0):
+    if axis != 0 or node.attributes.get_int("transA", 0) != 0:
         return None
     bias = _spread(node, axis, node.inputs[2:])
     return None if bias is None else [0, None, *bias]
@@ -273,7 +181,9 @@ def _reshape(node: ir.Node, axis: int) -> RowAxes | None:
     """Rows stay apart where all axes up to theirs stay as they are."""
     before, after = known_shape(node.inputs[0]), known_shape(node.outputs[0])
     sizes = constant_ints(node.inputs[1])
-    if before is None or after is None or sizes is None or node.attributes.get_int("allowzero", 0):
+    if before is None or after is None or sizes is None:
+        return None
+    if node.attributes.get_int("allowzero", 0) != 0:
         return None
     same = before[: axis + 1] == after[: axis + 1] and None not in before[: axis + 1]
     return [axis, None] if same else None
@@ -360,14 +270,6 @@ def _attention(node: ir.Node, axis: int) -> RowAxes | None:
             return None
         rest[2] = len(shape) - 2
     return [axis, *rest]
-
-
-def constant_ints(value: ir.Value | None) -> list[int] | None:
-    """Return the integers of a stored vector or scalar; None where it is none."""
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    if tensor is None or not tensor.dtype.is_integer() or len(tensor.shape) > 1:
-        return None
-    return [int(item) for item in tensor.numpy().reshape(-1)]
 
 
 def _rank(value: ir.Value | None) -> int | None:

@@ -117,10 +117,11 @@ def iteration_number(graph: ir.Graph, t: int) -> ir.Value:
 def _name_last(graph: ir.Graph, loop: ir.Node, loops: int) -> bool:
     """Name a last iteration that stands behind the Loop as the unrolled form does; is there one?"""
     nodes = [node for node in graph if (node.name or "").startswith(LAST_PREFIX)]
-    for named in (*nodes, *(output for node in nodes for output in node.outputs)):
-        rest = (named.name or "").removeprefix(LAST_PREFIX)
-        if rest != named.name:
-            named.name = f"{CORE_NAME}.{loops - 1}/{rest}"
+    prefix = f"{CORE_NAME}.{loops - 1}/"
+    for node in nodes:
+        node.name = _renamed(node.name, prefix)
+        for output in node.outputs:
+            output.name = _renamed(output.name, prefix)
     count = loop.inputs[0]
     if nodes and count is not None:  # the trip count is the number of the last iteration
         number = iteration_number(graph, loops - 1)
@@ -129,6 +130,11 @@ def _name_last(graph: ir.Graph, loop: ir.Node, loops: int) -> bool:
                 if value is count:
                     node.replace_input_with(index, number)
     return bool(nodes)
+
+
+def _renamed(name: str | None, prefix: str) -> str | None:
+    found = (name or "").startswith(LAST_PREFIX)
+    return prefix + (name or "").removeprefix(LAST_PREFIX) if found else name
 
 
 def copy_iteration(
