@@ -26,7 +26,7 @@ class CodaReading:
     """How the nodes behind the Loop read its states.
 
     ``axes`` are the states of which only the rows of ``selection`` are read, each with the axis of the
-    rows; those in ``whole`` are read whole. ``readers`` take the rows today, ``nodes`` are the others
+    rows, where there are such; those in ``whole`` are read whole. ``readers`` take the rows today, ``nodes`` are the others
     behind the Loop, ``first`` is the first of both.
     """
 
@@ -65,14 +65,15 @@ def read_coda(graph: ir.Graph, loop: ir.Node) -> CodaReading | str:
             return "the coda reads positions along several axes"
     others = [node for node in nodes if node not in readers]
     demand = demand_rows(others, rows, graph.outputs)
-    axes: dict[int, int] = {}
-    for i, output in enumerate(loop.outputs):
-        if output in demand.rows and output in demand.whole:
-            return f"the coda reads all positions{_who_mixes(demand)}"
-        if output in demand.rows:
-            axes[i] = demand.rows[output]
-            if (known_shape(output) or {axes[i]: 1})[axes[i]] == 1:
-                return "there is one position"
+    axes = {
+        i: demand.rows[output]
+        for i, output in enumerate(loop.outputs)
+        if output in demand.rows and output not in demand.whole
+    }
+    for i, axis in axes.items():
+        shape = known_shape(loop.outputs[i])
+        if shape is None or shape[axis] == 1:
+            return "there is one position"
     return CodaReading(
         selection=selection,
         axes=axes,
@@ -128,20 +129,26 @@ def _behind(graph: ir.Graph, loop: ir.Node) -> list[ir.Node]:
 
 
 def _first_readers(nodes: list[ir.Node], loop: ir.Node) -> dict[ir.Node, tuple[int, RowSelection]]:
-    """Return the Gathers and Slices whose rows can be traced back to a state, none behind another."""
+    """Return the Gathers and Slices that let nodes compute less, none behind another.
+
+    Their rows can be traced back to a state, or they are positions and some operators treat them alone.
+    """
     candidates = {node: found for node in nodes if (found := read_selection(node)) is not None}
     plain = [node for node in nodes if node not in candidates]
+    taken = {node.outputs[0] for node in candidates}
     states = set(loop.outputs)
     first = {}
     for node, (axis, rows) in candidates.items():
         source = node.inputs[0]
-        if source is not None and not states.isdisjoint(demand_rows(plain, {source: axis}).rows):
+        shape = known_shape(source)
+        if source is None or shape is None:
+            continue
+        demand = demand_rows(plain, {source: axis})
+        gains = not states.isdisjoint(demand.rows) or (
+            demand.plans and isinstance(shape[axis], str) and taken.isdisjoint(demand.rows)
+        )
+        if gains:
             first[node] = axis, rows
     return first
 
 
-def _who_mixes(demand: Demand) -> str:
-    if not demand.mixing:
-        return ""
-    node = demand.mixing[0]
-    return f": {node.name} ({node.op_type}) is not known to keep them apart"

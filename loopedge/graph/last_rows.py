@@ -71,6 +71,8 @@ def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
     reading = read_coda(model.graph, loop)
     if isinstance(reading, str):
         return LastRowsOutcome(applied=False, reason=reading)
+    if not reading.axes:
+        return LastRowsOutcome(applied=False, reason=f"the coda reads all positions: {_who(reading)}")
     body = loop.attributes["body"].as_graph()
     wanted = {body.outputs[1 + state]: axis for state, axis in reading.axes.items()}
     demand = demand_rows(list(body), wanted, [body.outputs[1 + i] for i in reading.whole])
@@ -166,6 +168,13 @@ def _too_many(rows: RowSelection, length: int | None) -> str | None:
     if length is not None and 2 * most > length > 1:
         return f"the coda reads {most} positions of the {length} that the model was trained for"
     return None
+
+
+def _who(reading: CodaReading) -> str:
+    """Name a node of the coda that reads other positions than those that are given out."""
+    mixing = [node for node in reading.demand.plans if node.op_type == "Attention"]
+    nodes = [*mixing, *reading.demand.mixing, *reading.nodes, *reading.readers]
+    return f"{nodes[0].name} ({nodes[0].op_type}) needs them"
 
 
 def _nothing_gained(demand: Demand, products: list[ir.Node]) -> str:

@@ -142,6 +142,7 @@ def demand_rows(
     for node in reversed(nodes):
         wanted = [output for output in node.outputs if output in demand.rows]
         if any(output in demand.whole for output in node.outputs):
+            demand.whole.update(wanted)  # a node computes all its outputs alike
             _need_all(node, demand)
         elif wanted:
             axes = {demand.rows[output] for output in wanted}
@@ -198,7 +199,8 @@ def restrict_rows(
         maker = value.producer()
         if value not in demand.whole and maker in inside:
             continue
-        taken = selection.node(graph, value, axis, f"{prefix}rows.{value.name}")
+        name = (value.name or "").removeprefix(prefix)
+        taken = selection.node(graph, value, axis, f"{prefix}rows.{name}")
         if maker is not None and maker in inside:
             graph.insert_after(maker, taken)
         else:
