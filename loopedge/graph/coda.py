@@ -150,5 +150,3 @@ def _first_readers(nodes: list[ir.Node], loop: ir.Node) -> dict[ir.Node, tuple[i
         if gains:
             first[node] = axis, rows
     return first
-
-

@@ -72,7 +72,9 @@ def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
     if isinstance(reading, str):
         return LastRowsOutcome(applied=False, reason=reading)
     if not reading.axes:
-        return LastRowsOutcome(applied=False, reason=f"the coda reads all positions: {_who(reading)}")
+        return LastRowsOutcome(
+            applied=False, reason=f"the coda reads all positions: {_who(reading)}"
+        )
     body = loop.attributes["body"].as_graph()
     wanted = {body.outputs[1 + state]: axis for state, axis in reading.axes.items()}
     demand = demand_rows(list(body), wanted, [body.outputs[1 + i] for i in reading.whole])

@@ -260,9 +260,7 @@ def ranged() -> ir.Model:
         (ranged, r"core/linear_5 \(DynamicQuantizeMatMul\) takes its range over all positions"),
     ],
 )
-def test_where_nothing_is_gained_the_graph_stays(
-    make: Callable[[], ir.Model], reason: str
-) -> None:
+def test_where_nothing_is_gained_the_graph_stays(make: Callable[[], ir.Model], reason: str) -> None:
     model = make()
     before = [(node.name, node.op_type) for node in model.graph.all_nodes()]
     outcome = compute_last_rows(model)

@@ -77,13 +77,9 @@ CASES = {
         "QuantizeLinear", [X, np.array(0.1, np.float32), np.array(9, np.uint8)], 1, (2, 6, 8)
     ),
     "transpose": Case("Transpose", [X], 2, (2, 8, 6), {"perm": [0, 2, 1]}),
-    "heads": Case(
-        "Reshape", [X, np.array([0, 0, 2, 4], np.int64)], 1, (2, 6, 2, 4), stored=(1,)
-    ),
+    "heads": Case("Reshape", [X, np.array([0, 0, 2, 4], np.int64)], 1, (2, 6, 2, 4), stored=(1,)),
     "unsqueeze": Case("Unsqueeze", [X, np.array([1], np.int64)], 2, (2, 1, 6, 8), stored=(1,)),
-    "squeeze": Case(
-        "Squeeze", [floats(2, 1, 6), np.array([1], np.int64)], 1, (2, 6), stored=(1,)
-    ),
+    "squeeze": Case("Squeeze", [floats(2, 1, 6), np.array([1], np.int64)], 1, (2, 6), stored=(1,)),
     "concat": Case("Concat", [X, floats(2, 6, 3)], 1, (2, 6, 11), {"axis": -1}),
     "split": Case("Split", [X], 1, (2, 6, 4), {"axis": 2, "num_outputs": 2}, outputs=2),
     "slice": Case(
@@ -98,9 +94,7 @@ CASES = {
     "gather by rows": Case(
         "Gather", [floats(9, 8), integers(np.int64, 2, 6) % 9], 1, (2, 6, 8), {"axis": 0}
     ),
-    "mean of a row": Case(
-        "ReduceMean", [X, np.array([-1], np.int64)], 1, (2, 6, 1), stored=(1,)
-    ),
+    "mean of a row": Case("ReduceMean", [X, np.array([-1], np.int64)], 1, (2, 6, 1), stored=(1,)),
     "sum of heads": Case(
         "ReduceSum",
         [floats(2, 4, 6, 8), np.array([1], np.int64)],
@@ -126,7 +120,9 @@ CASES = {
 
 MIXING = {
     "softmax along the rows": Case("Softmax", [X], 1, (2, 6, 8), {"axis": 1}),
-    "mean over the rows": Case("ReduceMean", [X, np.array([1], np.int64)], 1, (2, 1, 8), stored=(1,)),
+    "mean over the rows": Case(
+        "ReduceMean", [X, np.array([1], np.int64)], 1, (2, 1, 8), stored=(1,)
+    ),
     "norm over the rows": Case("LayerNormalization", [X, floats(6, 8)], 1, (2, 6, 8), {"axis": 1}),
     "range over the rows": Case(
         "DynamicQuantizeMatMul",
@@ -139,11 +135,11 @@ MIXING = {
     "scales by row": Case(
         "QuantizeLinear", [X, np.abs(floats(6)), integers(np.uint8, 6)], 1, (2, 6, 8), {"axis": 1}
     ),
-    "concatenated rows": Case("Concat", [floats(2, 3, 8), floats(2, 3, 8)], 1, (2, 6, 8), {"axis": 1}),
-    "cumulative sum": Case("CumSum", [X, INDEX], 1, (2, 6, 8), stored=(1,)),
-    "joined rows": Case(
-        "Reshape", [X, np.array([0, -1], np.int64)], 1, (2, 48), stored=(1,)
+    "concatenated rows": Case(
+        "Concat", [floats(2, 3, 8), floats(2, 3, 8)], 1, (2, 6, 8), {"axis": 1}
     ),
+    "cumulative sum": Case("CumSum", [X, INDEX], 1, (2, 6, 8), stored=(1,)),
+    "joined rows": Case("Reshape", [X, np.array([0, -1], np.int64)], 1, (2, 48), stored=(1,)),
     "rows of a weight": Case("MatMul", [floats(6, 8), floats(2, 8, 5)], 1, (2, 6, 5), stored=(0,)),
     "columns of a weight": Case("MatMul", [X, floats(8, 5)], 2, (2, 6, 5), stored=(1,)),
     "causal with other keys": Case(
