@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 import loopedge
+from loopedge.arrays import write_arrays
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.storage import open_in_float32
 from loopedge.latency import time_in_turns, time_ratios
@@ -103,12 +104,12 @@ def make_files(subject: Subject, folder: Path) -> tuple[dict[str, Path], Path]:
         loopedge.export(model, source, logits=logits, last_rows=wish)
         if not data.exists():
             opened = open_in_float32(source)
-            np.savez(data, **generate_inputs(opened, batch=8, sequence=subject.length, seed=1))
+            write_arrays(data, generate_inputs(opened, batch=8, sequence=subject.length, seed=1))
         calibrate_and_quantize(source, target, data=data, method="minmax")
         files |= {f"float32, {name}": source, f"int8, {name}": target}
     inputs = folder / "inputs.npz"
     opened = open_in_float32(files["float32, all positions"])
-    np.savez(inputs, **generate_inputs(opened, batch=1, sequence=subject.length))
+    write_arrays(inputs, generate_inputs(opened, batch=1, sequence=subject.length))
     return files, inputs
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import loopedge
 from examples.models import hrm_like, huginn_like
+from loopedge.arrays import write_arrays
 from loopedge.errors import InputError, VerificationError
 from loopedge.graph import row_selection
 from loopedge.graph.storage import open_in_float32
@@ -44,8 +45,8 @@ class FirstAndContext(LoopedModule):
 
     def core(self, state: Tensor, context: Tensor, row: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
         q, k, v = self.qkv(state + context).chunk(3, dim=-1)
-        heads = (part.unflatten(-1, (2, 8)).transpose(1, 2) for part in (q, k, v))
-        mixed = F.scaled_dot_product_attention(*heads, is_causal=True)
+        q, k, v = (part.unflatten(-1, (2, 8)).transpose(1, 2) for part in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         state = state + mixed.transpose(1, 2).flatten(2)
         changed: Tensor = state + self.mlp(state)
         return changed
@@ -86,7 +87,7 @@ def test_int8_loses_nothing_by_it(kind: str, tmp_path: Path) -> None:
     logits: Any = "all" if kind == "series" else "last"
     model = make_model(kind)
     feeds = make_inputs(model, Sizes(16, 12))[1]
-    np.savez(tmp_path / "data.npz", **feeds)
+    write_arrays(tmp_path / "data.npz", feeds)
     found = {}
     for name, wish in (("last", None), ("whole", False)):
         source = tmp_path / f"{name}.onnx"
@@ -150,7 +151,7 @@ def test_language_models_give_the_last_logits(
     assert bool(notes) is not applied
     assert reason is None or reason in notes[0]
     session = loopedge.Session(tmp_path / f"m.{suffix}")
-    tensors, feeds = make_inputs(model, Sizes(3, 9))
+    feeds = make_inputs(model, Sizes(3, 9))[1]
     assert session.run(feeds)["logits"].shape == (3, 1, 50)
 
 
