@@ -95,6 +95,8 @@ def select_rows_first(model: ir.Model) -> bool:
     reading = None if loop is None else read_coda(model.graph, loop)
     if reading is None or isinstance(reading, str) or not reading.demand.plans:
         return False
+    if reading.selection.most is None:  # nearly all of them
+        return False
     select_first(model.graph, reading)
     return True
 

@@ -188,7 +188,7 @@ def restrict_rows(
         nodes: Those of `demand_rows`.
         demand: What it found.
         selection: The rows.
-        before: Where values from elsewhere are selected: a node at or before the first of ``nodes``.
+        before: Where inputs and initializers are selected: a node at or before the first of ``nodes``.
         prefix: Of the names of new nodes.
 
     Returns:
@@ -201,7 +201,7 @@ def restrict_rows(
             continue
         name = (value.name or "").removeprefix(prefix)
         taken = selection.node(graph, value, axis, f"{prefix}rows.{name}")
-        if maker is not None and maker in inside:
+        if maker is not None and maker.graph is graph:
             graph.insert_after(maker, taken)
         else:
             insert_before(before, taken)
