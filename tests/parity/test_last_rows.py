@@ -73,7 +73,8 @@ def test_positions_are_read_through_the_context(rows: tuple[int, ...], tmp_path:
     assert result.max_rel_error < 1e-6
     whole = loopedge.export(model, tmp_path / "whole.onnx", last_rows=False)
     assert whole.last_rows.reason == "it was switched off"
-    for batch, sequence in ((1, max(rows) + 1), (3, 12)):
+    fixed = 2 in rows  # lengths below 3 have no such position, so export fixes the length
+    for batch, sequence in ((1, 7), (3, 7)) if fixed else ((1, 1), (3, 12)):
         feeds = {"input_ids": np.random.default_rng(0).integers(0, 20, (batch, sequence))}
         one, two = (
             loopedge.Session(tmp_path / name, threads=1).run(feeds)["logits"]
