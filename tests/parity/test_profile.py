@@ -23,7 +23,7 @@ Exporter = Callable[..., Path]
 @pytest.fixture(scope="module")
 def result(exported: Exporter) -> ProfileResult:
     models = [exported("tokens"), exported("series", form="unrolled")]
-    return loopedge.profile(models, untied=True, sequence=8, runs=5)
+    return loopedge.profile(models, untied=True, sequence=8, runs=5, processes=1)
 
 
 def test_runs_stand_in_the_order_of_the_arguments_with_twins_after_them(
@@ -57,7 +57,7 @@ def test_runs_stand_in_the_order_of_the_arguments_with_twins_after_them(
 def test_given_inputs_and_loops(exported: Exporter, tmp_path: Path) -> None:
     path = exported("tokens", dynamic_loops=True)
     np.savez(tmp_path / "x.npz", input_ids=np.ones((2, 5), np.int64))
-    (run,) = loopedge.profile([path], input=tmp_path / "x.npz", loops=2, runs=5).runs
+    (run,) = loopedge.profile([path], input=tmp_path / "x.npz", loops=2, runs=5, processes=1).runs
     assert (run.batch, run.sequence, run.loops) == (2, 5, 2)
     assert {op.op: op.count for op in run.ops}["Attention"] == 2
     np.savez(tmp_path / "y.npz", other=np.ones((2, 5), np.int64))
@@ -115,7 +115,9 @@ def test_the_measured_process_imports_nothing_heavy() -> None:
 def test_tying_saves_memory_that_can_be_seen(tmp_path: Path) -> None:
     model = make_model("tokens", loops=8, d_model=512, heads=8)
     loopedge.export(model, tmp_path / "tied.onnx")
-    tied, untied = loopedge.profile([tmp_path / "tied.onnx"], untied=True, runs=5).runs
+    tied, untied = loopedge.profile(
+        [tmp_path / "tied.onnx"], untied=True, runs=5, details=False
+    ).runs
     core = 12 * 512 * 512 * 4
     assert untied.file_bytes - tied.file_bytes > 6.9 * core
     assert untied.anon_bytes - tied.anon_bytes > 6.5 * core
