@@ -59,7 +59,7 @@ def open_session(
     raises.
     """
     session = ort.InferenceSession(path, options, providers=[provider], enable_fallback=0)
-    if memory == "mapped":
+    if memory != "low":
         return_free_memory()
     return session
 
@@ -67,8 +67,9 @@ def open_session(
 def return_free_memory() -> None:
     """Give pages that malloc keeps for later back to the system, where the C library can.
 
-    ONNX Runtime packs each weight of a prepared file once more, to find the packed one by its hash,
-    and frees it: glibc keeps some 3 to 14 MiB of that (docs/memory.md).
+    ONNX Runtime packs a weight again for each node that reads it, and each weight of a prepared file once
+    more, finds the packed one by its hash, and frees the second: glibc keeps some 3 to 14 MiB of that
+    (docs/memory.md).
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -36,6 +36,8 @@ class Options:
     format: str
     storage: str
     memory: MemoryProfile
+    logits: str
+    last_rows: bool | None
     target: Target | None = None
     notes: tuple[str, ...] = ()
 
@@ -52,6 +54,10 @@ class Options:
         """
         self._check_loops()
         check_storage(self.storage)
+        if self.logits not in {"all", "last"}:
+            raise InputError(
+                f"logits {self.logits!r} is not known", hint="--logits all or --logits last"
+            )
         if self.opset not in OPSETS:
             raise InputError(
                 f"opset {self.opset} is not supported, allowed are {', '.join(map(str, OPSETS))}",

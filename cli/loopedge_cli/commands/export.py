@@ -78,6 +78,18 @@ def export(
             help="How sessions keep the weights: packed (default), as stored, or packed in a file."
         ),
     ] = None,
+    logits: Annotated[
+        Literal["all", "last"],
+        typer.Option(help="Outputs of all positions, or of the last one: what generating takes."),
+    ] = "all",
+    last_rows: Annotated[
+        bool | None,
+        typer.Option(
+            "--last-rows/--no-last-rows",
+            help="Let the last iteration compute only the positions that are read; default: where "
+            "that is possible.",
+        ),
+    ] = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -105,6 +117,8 @@ def export(
                 padding=padding,
                 weights=weights,
                 memory=memory,
+                logits=logits,
+                last_rows=last_rows,
                 force=force,
             )
         for note in result.notes:
