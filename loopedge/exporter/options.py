@@ -8,6 +8,7 @@ from loopedge.conversion import check_ort_target
 from loopedge.errors import InputError
 from loopedge.exporter.rounding import check_storage
 from loopedge.files import check_artifact_target
+from loopedge.graph.activations import Activations
 from loopedge.graph.metadata import Form, MemoryProfile
 from loopedge.graph.ort_format import is_ort_format
 from loopedge.memory import check_profile
@@ -33,6 +34,7 @@ class Options:
     format: str
     storage: str
     memory: MemoryProfile
+    activations: Activations
 
     def check(self, target: Path, sources: Iterable[str | Path], *, force: bool) -> None:
         """Refuse what is unknown or does not go together, and a target that cannot be written.

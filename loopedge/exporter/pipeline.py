@@ -27,6 +27,7 @@ from loopedge.exporter.rounding import Rounded, round_weights, storage_notes
 from loopedge.exporter.subject import open_subject
 from loopedge.exporter.user_code import run_user_code
 from loopedge.exporter.verify import TOLERANCE, Measured, resized_examples, verify_artifact
+from loopedge.graph.activations import check_activations, shrink_activations, split_layers
 from loopedge.graph.artifact import write_artifact
 from loopedge.graph.attention import expand_masks, merge_head_axes
 from loopedge.graph.companions import (
@@ -67,6 +68,7 @@ class ExportResult:
     files: list[dict[str, Any]]
     weight_bytes: int
     tied_weights: list[TiedWeight]
+    split_weights: dict[str, int]
     max_abs_error: float
     max_rel_error: float
     verified: bool
@@ -96,6 +98,7 @@ def export(
     example: tuple[Tensor, ...] | None = None,
     dynamic_shapes: tuple[AxisNames, ...] | None = None,
     memory: str = "balanced",
+    activations: str = "small",
     force: bool = False,
 ) -> ExportResult:
     """Export a looped model to ONNX and verify the file against PyTorch.
@@ -122,6 +125,8 @@ def export(
         dynamic_shapes: Says otherwise, per input: axis number to ``"batch"`` or ``"sequence"``.
         memory: How sessions keep the weights, unless told else: ``balanced``, ``low`` or ``mapped``
             (docs/memory.md).
+        activations: ``small``: wide layers are computed in parts, where they are large enough for that
+            to pay; ``whole``: as the model has them.
         force: Replace an existing artifact.
 
     Returns:
@@ -141,6 +146,7 @@ def export(
         format=format,
         storage=storage,
         memory=check_profile(memory),
+        activations=check_activations(activations),
     )
     files = [file for file in (model, weights) if isinstance(file, str | Path)]
     options.check(target, files, force=force)
@@ -207,11 +213,16 @@ def _export(
 
     graph = assemble_loop(parts, axes, plan)
     optimise(graph)
+    small = options.activations == "small"
+    length = axes.fixed_sequence or subject.trained_length
+    split = split_layers(graph, options.memory, length) if small else {}
     if options.form == "unrolled":
         graph = unroll(graph, count)
         tidy(graph)
     if options.storage == "float16":
         store_float16(graph)
+    if small:
+        shrink_activations(graph, options.memory)
     metadata = _metadata(subject, axes, graph, plan, options, rule).model_copy(
         update={"companions": describe_companions(subject.companions, target)}
     )
@@ -254,6 +265,7 @@ def _export(
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
         weight_bytes=weight_bytes(graph),
         tied_weights=tied_weights(graph),
+        split_weights=split,
         max_abs_error=measured.max_abs_error,
         max_rel_error=measured.max_rel_error,
         verified=True,

@@ -15,6 +15,7 @@ from loopedge.graph.artifact import open_artifact
 from loopedge.graph.editing import initializer, make_node
 from loopedge.graph.metadata import PREFIX
 from loopedge.graph.ort_format import is_ort_format
+from loopedge.graph.table_head import turn_scores
 from loopedge.graph.weights import CAST_SUFFIX, TABLE_PREFIX
 
 __all__ = [
@@ -134,7 +135,7 @@ def widened_tables(model: ir.Model) -> dict[str, int]:
 
 
 def open_in_float32(path: str | Path) -> ir.Model:
-    """Open an artifact to work on its weights: in float32, however they are stored.
+    """Open an artifact to work on its weights: in float32, however they are stored, heads as linears.
 
     Raises:
         InputError: As `open_artifact`, or it is in ORT format.
@@ -146,6 +147,7 @@ def open_in_float32(path: str | Path) -> ir.Model:
         )
     model = open_artifact(path)
     restore_float32(model)
+    turn_scores(model)
     return model
 
 

@@ -74,6 +74,12 @@ def export(
             help="How sessions keep the weights: packed, as they are stored, or packed in a file."
         ),
     ] = "balanced",
+    activations: Annotated[
+        Literal["small", "whole"],
+        typer.Option(
+            help="Compute wide layers in parts, where that pays, or as the model has them."
+        ),
+    ] = "small",
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -100,6 +106,7 @@ def export(
                 padding=padding,
                 weights=weights,
                 memory=memory,
+                activations=activations,
                 force=force,
             )
         for note in result.notes:
