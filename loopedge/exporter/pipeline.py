@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from loopedge.exporter.rounding import Rounded, round_weights, storage_notes
 from loopedge.exporter.subject import open_subject
 from loopedge.exporter.user_code import run_user_code
 from loopedge.exporter.verify import TOLERANCE, Measured, resized_examples, verify_artifact
-from loopedge.graph.activations import check_activations, shrink_activations, split_layers
+from loopedge.graph.activations import check_activations, shrink_head, split_layers
 from loopedge.graph.artifact import write_artifact
 from loopedge.graph.attention import expand_masks, merge_head_axes
 from loopedge.graph.companions import (
@@ -44,6 +44,7 @@ from loopedge.graph.opsets import IR_VERSIONS, check_versions
 from loopedge.graph.ort_format import ORT_SUFFIX
 from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
 from loopedge.graph.storage import store_float16
+from loopedge.graph.table_head import MICROSOFT
 from loopedge.graph.unrolling import unroll
 from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
 from loopedge.memory import WISH_NOTE, check_profile
@@ -221,8 +222,7 @@ def _export(
         tidy(graph)
     if options.storage == "float16":
         store_float16(graph)
-    if small:
-        shrink_activations(graph, options.memory)
+    fused = small and shrink_head(graph, options.memory, length)
     metadata = _metadata(subject, axes, graph, plan, options, rule).model_copy(
         update={"companions": describe_companions(subject.companions, target)}
     )
@@ -237,6 +237,7 @@ def _export(
         options=options,
         halt=halt,
         metadata=metadata,
+        domains={MICROSOFT: 1} if fused else {},
     )
     write = write_converted if options.format == "ort" else write_artifact
     try:
@@ -297,13 +298,14 @@ class _Check:
     options: Options
     halt: Halt | None
     metadata: ArtifactMetadata
+    domains: Mapping[str, int]
     measured: Measured | None = None
     rounding_error: float | None = None
     seconds: float = 0.0
 
     def __call__(self, staged: Path) -> ArtifactMetadata:
         begun = time.perf_counter()
-        check_versions(staged, self.options.opset)
+        check_versions(staged, self.options.opset, self.domains)
         rule = None if self.halt is None else self.halt.rule
         cases = cases_of(self.axes, self.plan, rule, max_length=self.subject.max_length)
         self.measured = self._against(staged, self.subject.module, cases, TOLERANCE)

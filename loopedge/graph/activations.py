@@ -13,7 +13,7 @@ from loopedge.graph.hidden_chunks import split_hidden
 from loopedge.graph.metadata import MemoryProfile
 from loopedge.graph.table_head import read_table_in_place
 
-__all__ = ["Activations", "check_activations", "shrink_activations", "split_layers"]
+__all__ = ["Activations", "check_activations", "shrink_head", "split_layers"]
 
 Activations = Literal["small", "whole"]
 """``small``: wide layers are computed in parts, where that pays; ``whole``: as the model has them."""
@@ -51,10 +51,10 @@ def split_layers(model: ir.Model, memory: MemoryProfile, length: int | None) -> 
     return split
 
 
-def shrink_activations(model: ir.Model, memory: MemoryProfile) -> bool:
-    """Choose the products of a finished graph, in place: a tied head reads its table with ``low``.
+def shrink_head(model: ir.Model, memory: MemoryProfile, length: int | None) -> bool:
+    """Let a tied float head of a finished graph give its scores at once, in place, with ``low``.
 
     Returns:
         Whether anything changed.
     """
-    return memory == "low" and read_table_in_place(model)
+    return memory == "low" and read_table_in_place(model, length=length)

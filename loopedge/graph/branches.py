@@ -134,7 +134,7 @@ def _replace(branch: Branch, parts: Mapping[ir.Value, list[ir.Value]]) -> None:
     behind all parts each sum is taken as soon as it can be, and one partial sum is alive at a time;
     each sum behind its part would leave all of them alive until the end (benchmarks/export/activations.py).
     """
-    name, new = branch.down.name or "MatMul", list[ir.Node]()
+    name, new = _name(branch.down), list[ir.Node]()
     products = []
     for i in range(branch.parts):
         made = _part(branch, i, {value: found[i] for value, found in parts.items()})
@@ -151,6 +151,10 @@ def _replace(branch: Branch, parts: Mapping[ir.Value, list[ir.Value]]) -> None:
             node.graph.remove(node, safe=True)
 
 
+def _name(node: ir.Node) -> str:
+    return node.name or node.outputs[0].name or node.op_type
+
+
 def _part(branch: Branch, i: int, known: Mapping[ir.Value, ir.Value]) -> list[ir.Node]:
     """Return the nodes of part ``i``, the product with the last weight at the end."""
     made, values = [], dict(known)
@@ -161,7 +165,7 @@ def _part(branch: Branch, i: int, known: Mapping[ir.Value, ir.Value]) -> list[ir
             [value if value is None else values.get(value, value) for value in node.inputs],
             attributes=attributes | dict(branch.attributes.get(node, {})),
             num_outputs=len(node.outputs),
-            name=f"{node.name}.{i}",
+            name=f"{_name(node)}.{i}",
         )
         for old, new in zip(node.outputs, copy.outputs, strict=True):
             new.name, new.type = f"{old.name}.{i}", old.type

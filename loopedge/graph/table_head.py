@@ -9,14 +9,22 @@ are packed it would pack the table, a second copy. So it is for the memory profi
 import onnx_ir as ir
 
 from loopedge.graph.editing import make_node, replace_node
+from loopedge.graph.hidden_chunks import EXPECTED_LENGTH, LEAST_BYTES
 
-__all__ = ["read_table_in_place", "turn_scores"]
+__all__ = ["MICROSOFT", "read_table_in_place", "turn_scores"]
 
 MICROSOFT = "com.microsoft"
 
 
-def read_table_in_place(model: ir.Model) -> bool:
+def read_table_in_place(
+    model: ir.Model, *, length: int | None = None, least_bytes: int = LEAST_BYTES
+) -> bool:
     """Replace Transpose, MatMul(table, .), Transpose by one FusedMatMul, in place.
+
+    Args:
+        model: Any form.
+        length: Positions that an inference is expected to have; default: 128.
+        least_bytes: A head whose scores take less at that length stays as it is.
 
     Returns:
         Whether anything changed.
@@ -33,6 +41,8 @@ def read_table_in_place(model: ir.Model) -> bool:
         if table.const_value.dtype != ir.DataType.FLOAT or turn is None or not _swaps(turn):
             continue
         if not _swaps(back) or node.outputs[0].is_graph_output():
+            continue
+        if 4 * int(table.const_value.shape.numpy()[0]) * (length or EXPECTED_LENGTH) < least_bytes:
             continue
         attributes = {"transB": 1, "alpha": 1.0}
         name = node.name or "MatMul"
