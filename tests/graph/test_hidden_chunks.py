@@ -71,7 +71,9 @@ ARRAYS = {
 
 
 def parse(nodes: str, outputs: str = f"{STATE} y") -> ir.Model:
-    text = f'<ir_version: 11, opset_import: ["": 24]> agraph ({STATE} x) => ({outputs}) {{ {nodes} }}'
+    text = (
+        f'<ir_version: 11, opset_import: ["": 24]> agraph ({STATE} x) => ({outputs}) {{ {nodes} }}'
+    )
     if "RMSNorm" not in nodes:
         text = text.replace('"": 24', '"": 20').replace("ir_version: 11", "ir_version: 9")
     else:
@@ -81,7 +83,9 @@ def parse(nodes: str, outputs: str = f"{STATE} y") -> ir.Model:
     for node in model.graph:
         for output in node.outputs:
             output.type = ir.TensorType(ir.DataType.FLOAT)
-            wide = {"both": 2 * HIDDEN, "all": 2 * HIDDEN, "y": WIDTH, "mid": WIDTH}.get(output.name or "", HIDDEN)
+            wide = {"both": 2 * HIDDEN, "all": 2 * HIDDEN, "y": WIDTH, "mid": WIDTH}.get(
+                output.name or "", HIDDEN
+            )
             output.shape = ir.Shape(["B", "S", wide])
     return model
 
