@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,23 +16,29 @@ from loopedge.errors import InputError, LoopedgeError, ProviderError
 
 __all__ = ["MeasuredProcess"]
 
+OUT_OF_MEMORY = ("memoryerror", "bad_alloc", "failed to allocate", "can't allocate memory")
+"""What Python, C++, ONNX Runtime's arena and PyTorch say, in lower case."""
+
 
 class MeasuredProcess:
     """A fresh process that has loaded one model and runs it on command.
 
     Args:
-        model: The ``.onnx`` file.
+        model: The ``.onnx`` file, or a ``model.pt`` for PyTorch.
         inputs: ``.npz`` with one array per input.
         threads: Threads inside an operator; the process is pinned to as many cores.
-        provider: Execution provider.
+        provider: Execution provider; None for PyTorch, which chooses nothing.
+        runtime: ``onnxruntime`` or ``torch``.
         memory: Memory profile, already checked against the file: the process reads no metadata.
+        loops: Iterations that PyTorch runs; ONNX Runtime has them among its inputs.
+        options: Inputs that are none of the model's own, but choose how it runs.
         trace: Prefix of ONNX Runtime's trace file; None runs without tracing.
-        python: Interpreter to run it with; its environment holds numpy and an onnxruntime.
+        python: Interpreter to run it with; its environment holds numpy and the runtime.
 
     Raises:
         InputError: The model cannot be loaded.
         ProviderError: Another provider than asked for runs the model.
-        LoopedgeError: The process died.
+        LoopedgeError: The process died, or ran out of memory.
     """
 
     def __init__(
@@ -39,17 +47,24 @@ class MeasuredProcess:
         inputs: Path,
         *,
         threads: int,
-        provider: str,
+        provider: str | None,
+        runtime: str = "onnxruntime",
         memory: str = "balanced",
+        loops: int | None = None,
+        options: Sequence[str] = (),
         trace: Path | None = None,
         python: str | Path = sys.executable,
     ) -> None:
         request = {
+            "parent": os.getpid(),
             "model": str(model),
             "inputs": str(inputs),
             "threads": threads,
             "provider": provider,
+            "runtime": runtime,
             "memory": memory,
+            "loops": loops,
+            "options": list(options),
             "trace": None if trace is None else str(trace),
         }
         self._model = model
@@ -63,9 +78,10 @@ class MeasuredProcess:
         )
         try:
             self.loaded = self._answer()
-            self._check_provider(provider)
+            if provider is not None:
+                self._check_provider(provider)
         except BaseException:
-            self.close()
+            self.kill()
             raise
 
     def run(self, runs: int) -> list[float]:
@@ -87,16 +103,20 @@ class MeasuredProcess:
         return Path(self._ask({"trace": True})["trace"])
 
     def close(self) -> None:
-        """End the process."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+        """End the process when it has done what it was told."""
+        self._close_pipes()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._stderr.close()
+
+    def kill(self) -> None:
+        """End the process at once, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        self._close_pipes()
         self._stderr.close()
 
     def __enter__(self) -> Self:
@@ -108,7 +128,16 @@ class MeasuredProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:
+            self.kill()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
     def _check_provider(self, provider: str) -> None:
         if self.loaded["provider"] != provider:
@@ -132,12 +161,17 @@ class MeasuredProcess:
         if not line:
             raise LoopedgeError(self._cause_of_death())
         answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise InputError(
-                f"{self._model} cannot be profiled: {answer['error']}",
-                hint=f"loopedge inspect {self._model}",
+        if "error" not in answer:
+            return answer
+        said = f"{answer['kind']}: {answer['error']}".lower()
+        if any(word in said for word in OUT_OF_MEMORY):
+            raise LoopedgeError(
+                f"the process that measured {self._model} ran out of memory: {answer['error']}"
             )
-        return answer
+        raise InputError(
+            f"{self._model} cannot be profiled: {answer['error']}",
+            hint=f"loopedge inspect {self._model}",
+        )
 
     def _cause_of_death(self) -> str:
         code = self._process.wait()

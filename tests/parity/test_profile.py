@@ -39,7 +39,7 @@ def test_runs_stand_in_the_order_of_the_arguments_with_twins_after_them(
     result: ProfileResult,
 ) -> None:
     told = json.loads(json.dumps(result.to_json()))
-    assert told["schema_version"] == 1
+    assert told["schema_version"] == 2
     assert [(run["form"], run["twin"]) for run in told["runs"]] == [
         ("loop", None),
         ("unrolled", None),
