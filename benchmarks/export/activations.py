@@ -46,7 +46,8 @@ TIME = {
     ("static int8", "balanced"): 0.31,
 }
 SIZES = (64, 128, 256, 768)
-LENGTHS = (1, 16, 64, 128, 512)
+RUNS_OF_SIZES = {1: 60, 128: 15, 512: 6}
+"""Positions, and timed runs of each model at that length."""
 
 Key = tuple[str, str, str]
 Change = Callable[[ir.Model], object]
@@ -120,9 +121,10 @@ def make_models(folder: Path) -> tuple[dict[Key, Path], dict[Key, float]]:
     return files, sqnr
 
 
-def measure(files: Mapping[Any, Path], seconds: float, **options: Any) -> dict[Any, Row]:
+def measure(files: Mapping[Any, Path], runs: int, **options: Any) -> dict[Any, Row]:
     """Measure files in fresh processes, their times in turns against the first."""
-    result = loopedge.profile(list(files.values()), seconds=seconds, details=False, **options)
+    paths = list(files.values())
+    result = loopedge.profile(paths, runs=runs, processes=1, details=False, **options)
     return {
         key: Row(
             file_mb=run.file_bytes / MB,
@@ -178,7 +180,7 @@ def sizes(folder: Path) -> list[str]:
     ]
     for width in SIZES:
         source = folder / f"{width}.onnx"
-        loopedge.export(tmlt(width, 4, max(LENGTHS)), source, activations="whole")
+        loopedge.export(tmlt(width, 4, max(RUNS_OF_SIZES)), source, activations="whole")
         files = {1: source}
         for parts in (2, 4):
 
@@ -186,8 +188,8 @@ def sizes(folder: Path) -> list[str]:
                 return split_hidden(model, least_width=least, least_bytes=0)
 
             files[parts] = changed(source, [split], folder / f"{width}.{parts}.onnx")
-        for length in LENGTHS:
-            rows = measure(files, 0.5, sequence=length, processes=1)
+        for length in RUNS_OF_SIZES:
+            rows = measure(files, RUNS_OF_SIZES[length], sequence=length)
             lines.append(
                 f"| {width} | {length} | {rows[2].time:.2f} | {rows[4].time:.2f} | {rows[1].peak_mb:.1f} "
                 f"| {rows[2].peak_mb:.1f} | {rows[4].peak_mb:.1f} |"
@@ -201,7 +203,7 @@ def choices(folder: Path, source: Path) -> list[str]:
         name: changed(source, changes, folder / f"choice{i}.onnx")
         for i, (name, changes) in enumerate(CHOICES.items())
     }
-    by_profile = {profile: measure(files, 1.5, memory=profile) for profile in PROFILES}
+    by_profile = {profile: measure(files, 6, memory=profile) for profile in PROFILES}
     lines = [
         "| float32 | balanced: peak MB | time | low: peak MB | time |",
         "|---|---|---|---|---|",
@@ -223,7 +225,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files, sqnr = make_models(folder)
-        rows = measure(files, 3.0)
+        rows = measure(files, 15)
         lines = [
             f"ONNX Runtime {onnxruntime.__version__}, one thread, d={WIDTH}, {LENGTH} positions, 12 loops; memory "
             "is growth over the imported runtime in MB of 10^6 bytes, time against the unrolled float32 "
@@ -268,7 +270,7 @@ def main() -> int:
         lines += ["", "MLPs in chunks at other sizes, 4 loops, float32, balanced:", ""]
         lines += sizes(folder)
     text = "\n".join(lines) + "\n"
-    print(text)
+    print(text, flush=True)
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
         (arguments.output / "activations.md").write_text(text, encoding="utf-8")
