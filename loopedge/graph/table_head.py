@@ -78,6 +78,8 @@ def turn_scores(model: ir.Model) -> bool:
         back = make_node("Transpose", [product.outputs[0]], f"{name}.back", {"perm": perm})
         replace_node(node, [turn, product, back])
         changed = True
+    if changed and not any(node.domain == MICROSOFT for node in model.graph.all_nodes()):
+        model.graph.opset_imports.pop(MICROSOFT, None)
     return changed
 
 

@@ -125,7 +125,9 @@ def test_a_tied_head_gives_its_scores_at_once_and_back() -> None:
     assert [node.op_type for node in model.graph] == ["FusedMatMul"]
     for x in (X, X[:, :1], X[:1]):
         np.testing.assert_allclose(run(model, x), x @ ARRAYS["table"].T, rtol=1e-4, atol=1e-5)
+    assert dict(model.graph.opset_imports) == {"": 23, "com.microsoft": 1}
     assert turn_scores(model)
+    assert dict(model.graph.opset_imports) == {"": 23}
     assert [node.op_type for node in model.graph] == ["Transpose", "MatMul", "Transpose"]
     np.testing.assert_array_equal(run(model), before)
     assert not turn_scores(model)
