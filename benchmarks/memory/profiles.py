@@ -43,6 +43,8 @@ PEAK_MB = {
     ("static int8", "balanced"): 32.0,
     ("static int8", "low"): 27.0,
 }
+REACHED_MB = PEAK_MB | {("float32", "low"): 59.0, ("static int8", "low"): 28.0}
+"""What blocks: the arena's layout moves the peak of `low` by up to 0.9 MB from run to run."""
 LOW_TIME = 1.15
 FLAT_MIB = 1.0
 
@@ -155,12 +157,13 @@ def judge(runs: Mapping[Key, Run]) -> list[Bound]:
             )
     bounds += [
         Bound(
-            f"{kind}, r={loops}, {profile}: peak MB",
+            f"{kind}, r={loops}, {profile}: peak MB{text}",
             runs[kind, loops, profile].rss_peak_bytes / MB,
-            allowed,
-            blocks=True,
+            allowed[kind, profile],
+            blocks=blocks,
         )
-        for (kind, profile), allowed in PEAK_MB.items()
+        for text, allowed, blocks in (("", PEAK_MB, False), (", reached", REACHED_MB, True))
+        for kind, profile in PEAK_MB
         for loops in LOOPS
     ]
     for kind in MODELS:
