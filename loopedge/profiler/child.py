@@ -3,8 +3,10 @@
 Run as ``python -P -m loopedge.profiler.child REQUEST``; the request and all answers are one line of
 JSON. After the first answer (what loading cost) it obeys commands on its standard input:
 ``{"runs": n}`` answers with n latencies, ``{"memory": true}`` with the memory by now, ``{"save": path}``
-writes the outputs of one run as ``.npz``. It runs under any ONNX Runtime: benchmarks/reach starts it in
-environments that hold nothing else.
+writes the outputs of one run as ``.npz``, ``{"resident": files}`` answers with the growth of resident
+pages by kind of mapping, ``{"copy": bytes}`` with the seconds that the chunks of a copy took;
+``{"reset_peak": true}`` and ``{"trim": true}`` do what they say. It runs under any ONNX Runtime:
+benchmarks/reach starts it in environments that hold nothing else.
 """
 
 import ctypes
@@ -17,10 +19,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from loopedge.profiler.memory import Memory, read_memory, reset_peak
+from loopedge.profiler.memory import SMAPS, Memory, Resident, read_memory, read_resident, reset_peak
 
 __all__: list[str] = []
 
+COPIES = 4
 PR_SET_PDEATHSIG = 1
 
 
@@ -79,6 +82,7 @@ def _runtime(request: dict[str, Any]) -> Runtime:
 
 def _serve(request: dict[str, Any]) -> None:
     runtime = _runtime(request)
+    pages = read_resident([]) if SMAPS.exists() else None
     reset_peak()
     baseline = read_memory()
     started = time.perf_counter()
@@ -108,6 +112,49 @@ def _serve(request: dict[str, Any]) -> None:
             _answer({"memory": _growth(baseline)})
         elif command.get("trace"):
             _answer({"trace": runtime.end_trace()})
+        else:
+            _answer(_analyse(command, pages, request["threads"]))
+
+
+def _analyse(command: dict[str, Any], pages: Resident | None, threads: int) -> dict[str, Any]:
+    """Obey a command that takes the memory apart, or measures the machine."""
+    if "resident" in command:
+        now = asdict(read_resident(command["resident"]))
+        before = asdict(pages) if pages is not None else dict.fromkeys(now, 0)
+        return {"resident": {name: value - before[name] for name, value in now.items()}}
+    if "copy" in command:
+        return {"seconds": _copy(command["copy"], command["chunk"], threads)}
+    if "trim" in command:
+        from loopedge.session_options import return_free_memory
+
+        return_free_memory()
+    elif "reset_peak" in command:
+        reset_peak()
+    else:
+        raise ValueError(f"no command: {', '.join(command)}")
+    return {"done": True}
+
+
+def _copy(size: int, chunk: int, threads: int) -> list[float]:
+    """Time the chunks of a copy of so many bytes, a part of each by every thread."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
+
+    source, target = np.ones((size // chunk, chunk // 8)), np.zeros((size // chunk, chunk // 8))
+    seconds = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(COPIES):
+            for row in range(len(source)):
+                parts = zip(
+                    np.array_split(source[row], threads),
+                    np.array_split(target[row], threads),
+                    strict=True,
+                )
+                started = time.perf_counter()
+                list(pool.map(lambda part: np.copyto(part[1], part[0]), parts))
+                seconds.append(time.perf_counter() - started)
+    return seconds[len(source) :]  # the first copy touches the target's pages
 
 
 def _growth(baseline: Memory) -> dict[str, int]:

@@ -47,7 +47,14 @@ class Subject:
     loops: int | None = None
     options: tuple[str, ...] = ()
 
-    def start(self, *, trace: Path | None = None, memory: str | None = None) -> MeasuredProcess:
+    def start(
+        self,
+        *,
+        trace: Path | None = None,
+        memory: str | None = None,
+        optimized: Path | None = None,
+        on_start: Callable[[int], None] | None = None,
+    ) -> MeasuredProcess:
         """Load the model in a fresh process, under another memory profile where one is named."""
         return MeasuredProcess(
             self.model,
@@ -59,6 +66,8 @@ class Subject:
             loops=self.loops,
             options=self.options,
             trace=trace,
+            optimized=optimized,
+            on_start=on_start,
         )
 
     @property

@@ -16,7 +16,8 @@ class OrtRuntime:
 
     Args:
         request: What the parent asked for: ``model``, ``inputs``, ``threads``, ``provider``, ``memory``,
-            and ``trace``, the prefix of a trace file, or None.
+            ``trace``, the prefix of a trace file, or None, and ``optimized``, where the graph that runs
+            is written to, or None.
     """
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -31,6 +32,8 @@ class OrtRuntime:
         if request.get("trace"):
             self.options.enable_profiling = True
             self.options.profile_file_prefix = request["trace"]
+        if request.get("optimized"):
+            self.options.optimized_model_filepath = request["optimized"]
 
     def load(self) -> str:
         """Create the session; return the provider that runs it."""

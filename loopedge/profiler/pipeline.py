@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,30 +10,27 @@ import onnxruntime as ort
 
 from loopedge.errors import InputError, LoopedgeError, ProviderError
 from loopedge.latency import Latency
+from loopedge.profiler.dissection import Dissection, dissect
+from loopedge.profiler.limits import CPU, measure_limits
 from loopedge.profiler.machine import describe_machine
-from loopedge.profiler.measurement import (
-    WARM_UP_RUNS,
-    Measured,
-    Plan,
-    Subject,
-    measure,
-)
+from loopedge.profiler.measurement import Measured, Plan, measure
 from loopedge.profiler.result import (
     SCHEMA_VERSION,
     Failure,
+    MachineLimits,
     ProfileResult,
     Run,
 )
+from loopedge.profiler.soak import MIN_TURNS, judge_soak
 from loopedge.profiler.subjects import ProfiledModel, Request, build_models, configurations
-from loopedge.profiler.trace import OperatorTime, nodes_by_provider, operator_times, read_trace
 from loopedge.runtime import PROVIDERS
 
 __all__ = ["SCHEMA_VERSION", "Latency", "ProfileResult", "Run", "profile"]
 
 SECONDS_PER_MODEL = 1.0
 PROCESSES = 3
-TRACED_RUNS = (8, 50)
-TRACED_SECONDS = 0.2
+SOAK_SECONDS = 10.0
+"""From so many on, leaks and drift are told."""
 
 
 def profile(
@@ -114,22 +110,27 @@ def profile(
         measured = measure([model.subject for model in built], plan, told)
         if not any(isinstance(one, Measured) for one in measured):
             raise next(one for one in measured if isinstance(one, LoopedgeError))
-        found = []
+        limits = _measure_limits(built) if details else []
+        found, left_out = [], []
         for model, one in zip(built, measured, strict=True):
             if isinstance(one, LoopedgeError):
                 failures.append(_failure(model, one))
                 continue
             told(f"operators of {model.name}")
-            extra = _dissect(model.subject) if details else _Details()
-            found.append(_run(model, one, extra, device))
+            parts = _take_apart(model) if details else Dissection()
+            left_out += parts.notes
+            run = _run(model, one, parts, limits, device=device, seconds=plan.seconds)
+            if plan.seconds >= SOAK_SECONDS and run.soak is None:
+                left_out.append(_too_short(run, one, plan.seconds))
+            found.append(run)
     return ProfileResult(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=describe_machine(),
-        limits=[],
+        limits=limits,
         runs=found,
         failures=failures,
-        notes=_notes(built, measured),
+        notes=[*_notes(built, measured), *left_out],
     )
 
 
@@ -176,30 +177,40 @@ def _notes(
     return notes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Details:
-    """What a traced process told."""
-
-    nodes: dict[str, int] = field(default_factory=dict)
-    ops: list[OperatorTime] = field(default_factory=list)
-
-
-def _dissect(subject: Subject) -> _Details:
-    """Trace a few runs in a process of their own: tracing slows small operators down."""
-    if subject.runtime != "onnxruntime":
-        return _Details()
-    with subject.start(trace=subject.inputs.with_suffix(".trace")) as process:
-        fastest_ms = min(process.run(WARM_UP_RUNS))
-        least, most = TRACED_RUNS
-        process.run(min(most, max(least, round(TRACED_SECONDS * 1000 / fastest_ms))))
-        events = read_trace(process.end_trace())
-    return _Details(
-        nodes=nodes_by_provider(events), ops=operator_times(events, skip_runs=WARM_UP_RUNS)
+def _too_short(run: Run, measured: Measured, seconds: float) -> str:
+    turns = len(measured.points) / measured.processes
+    needed = -(-seconds * MIN_TURNS // turns)
+    return (
+        f"{run.name}: {turns:.0f} turns of a process tell no leak, {MIN_TURNS} are needed: "
+        f"--seconds {needed:.0f}"
     )
 
 
-def _run(model: ProfiledModel, measured: Measured, details: _Details, device: str) -> Run:
+def _take_apart(model: ProfiledModel) -> Dissection:
+    """Take a model apart; where the process that is traced dies, its figures stand without."""
+    try:
+        return dissect(model.subject)
+    except LoopedgeError as error:
+        return Dissection(notes=[f"{model.name}: no operators: {error.message}"])
+
+
+def _measure_limits(found: Sequence[ProfiledModel]) -> list[MachineLimits]:
+    """Measure the machine once for each number of threads that ONNX Runtime ran with on the CPU."""
+    counts = {model.subject.threads for model in found if model.subject.provider == CPU}
+    return [measure_limits(threads) for threads in sorted(counts)]
+
+
+def _run(
+    model: ProfiledModel,
+    measured: Measured,
+    found: Dissection,
+    limits: Sequence[MachineLimits],
+    *,
+    device: str,
+    seconds: float,
+) -> Run:
     subject, loaded = model.subject, measured.loaded_memory
+    memory_sources, running_sources = found.peak_sources(measured.rss_peak_bytes) or (None, None)
     return Run(
         name=model.name,
         path=str(model.source),
@@ -227,8 +238,13 @@ def _run(model: ProfiledModel, measured: Measured, details: _Details, device: st
         latency_ms=measured.latency_ms,
         time_ratio=measured.time_ratio,
         spread=measured.spread,
-        nodes=details.nodes,
-        ops=details.ops,
+        nodes=found.nodes,
+        ops=found.ops,
+        iterations=found.iterations,
+        memory_sources=memory_sources,
+        running_sources=running_sources,
+        roofline=found.roofline(limits, measured, subject.threads),
+        soak=judge_soak(measured.points, seconds) if seconds >= SOAK_SECONDS else None,
     )
 
 

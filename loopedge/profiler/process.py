@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -33,6 +33,8 @@ class MeasuredProcess:
         loops: Iterations that PyTorch runs; ONNX Runtime has them among its inputs.
         options: Inputs that are none of the model's own, but choose how it runs.
         trace: Prefix of ONNX Runtime's trace file; None runs without tracing.
+        optimized: Where the graph that runs is written to, while it loads; None writes none.
+        on_start: Told the id of the process before it loads the model.
         python: Interpreter to run it with; its environment holds numpy and the runtime.
 
     Raises:
@@ -53,6 +55,8 @@ class MeasuredProcess:
         loops: int | None = None,
         options: Sequence[str] = (),
         trace: Path | None = None,
+        optimized: Path | None = None,
+        on_start: Callable[[int], None] | None = None,
         python: str | Path = sys.executable,
     ) -> None:
         request = {
@@ -66,6 +70,7 @@ class MeasuredProcess:
             "loops": loops,
             "options": list(options),
             "trace": None if trace is None else str(trace),
+            "optimized": None if optimized is None else str(optimized),
         }
         self._model = model
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
@@ -76,6 +81,8 @@ class MeasuredProcess:
             stderr=self._stderr,
             text=True,
         )
+        if on_start is not None:
+            on_start(self._process.pid)
         try:
             self.loaded = self._answer()
             if provider is not None:
@@ -101,6 +108,24 @@ class MeasuredProcess:
     def end_trace(self) -> Path:
         """End tracing and return the trace file."""
         return Path(self._ask({"trace": True})["trace"])
+
+    def resident(self, model_files: Collection[str]) -> dict[str, int]:
+        """Return the growth of the resident pages by kind of mapping, in bytes (`Resident`)."""
+        growth: dict[str, int] = self._ask({"resident": list(model_files)})["resident"]
+        return growth
+
+    def reset_peak(self) -> None:
+        """Let the peak count from here on."""
+        self._ask({"reset_peak": True})
+
+    def trim(self) -> None:
+        """Give the memory that malloc keeps back to the system, where the C library can."""
+        self._ask({"trim": True})
+
+    def copy(self, size: int, chunk: int) -> list[float]:
+        """Return the seconds of each chunk of copies of a buffer of so many bytes."""
+        seconds: list[float] = self._ask({"copy": size, "chunk": chunk})["seconds"]
+        return seconds
 
     def close(self) -> None:
         """End the process when it has done what it was told."""

@@ -35,18 +35,21 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemorySources:
-    """What the peak of a model consists of, in bytes; docs/profiling.md says how each is told apart.
+    """What a peak of a model's memory consists of, in bytes; docs/profiling.md says how it is told apart.
 
-    The parts add up to ``rss_peak_bytes``; ``other_bytes`` is what none of them explains, and may be
-    negative by what two of them count both.
+    ``moment``: ``load`` or ``run``, each of which has a peak. The parts add up to ``peak_bytes``;
+    ``other_bytes`` is what none of them explains, and may be negative by what two of them count both.
 
     ``weights_mapped``: pages of the model's files; ``weights_copied``: initializers in memory as they
     are stored; ``packed``: their packed copies; ``activations``: the most that the arena held beyond the
-    load; ``kv_cache``: inputs and outputs that carry a cache; ``graph``: nodes, kernels and plans;
-    ``retained``: freed, and kept by malloc; ``runtime``: pages of libraries that the first session
-    touched. ``peak_node`` is the node at which the activations are largest.
+    load; ``kv_cache``: outputs that carry a cache; ``graph``: nodes, kernels and plans; ``retained``:
+    freed, and kept by malloc or the arena; ``transient``: there at the peak, and given back after it; ``runtime``:
+    pages of libraries that the first session touched. ``peak_node`` is the node at which the
+    activations are largest.
     """
 
+    moment: str
+    peak_bytes: int
     weights_mapped_bytes: int
     weights_copied_bytes: int
     packed_bytes: int
@@ -54,6 +57,7 @@ class MemorySources:
     kv_cache_bytes: int
     graph_bytes: int
     retained_bytes: int
+    transient_bytes: int
     runtime_bytes: int
     other_bytes: int
     peak_node: str | None
@@ -86,9 +90,10 @@ class MachineLimits:
 class Roofline:
     """How near an inference comes to the machine's limits.
 
-    ``gflop``: floating-point or integer operations of its products; ``gb``: the least it must move,
-    weights once per use and activations once; ``compute_share`` and ``copy_share``: of what the
-    machine's own GEMM and copy reach; ``bound``: ``compute`` or ``memory``, whichever share is larger.
+    ``gflop``: floating-point or integer operations of its products; ``gb``: what its nodes read and
+    write, weights once per use; ``compute_share``: the time of the products at the machine's own GEMM,
+    of their kind each, against the time measured; ``copy_share``: the same of the bytes at the rate of a
+    copy; ``bound``: ``compute`` or ``memory``, whichever share is larger.
     """
 
     gflop: float
@@ -153,7 +158,8 @@ class Run:
 
     Memory is the growth over the same process with its runtime imported and nothing loaded; figures
     are medians over ``processes`` fresh processes, and ``spread`` holds their range by the name of the
-    figure. ``time_ratio`` is the time of an inference against the first run of the profile, ``nodes``
+    figure. ``memory_sources`` are those of the higher peak, ``running_sources`` those of the inferences
+    after loading. ``time_ratio`` is the time of an inference against the first run of the profile, ``nodes``
     are those of the graph that ran, by execution provider.
     """
 
@@ -187,6 +193,7 @@ class Run:
     ops: list[OperatorTime]
     iterations: list[IterationTime] = field(default_factory=list)
     memory_sources: MemorySources | None = None
+    running_sources: MemorySources | None = None
     roofline: Roofline | None = None
     soak: Soak | None = None
     gpu: GpuMemory | None = None

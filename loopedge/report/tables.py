@@ -10,7 +10,7 @@ from loopedge.profiler.figures import figure_of
 from loopedge.profiler.labels import SETTINGS, run_labels, setting_columns
 from loopedge.profiler.result import ProfileResult, Run
 from loopedge.report.sections.gpu import gpu_cells
-from loopedge.report.sections.memory import SHORT_SOURCES
+from loopedge.report.sections.memory import SHORT_SOURCES, sources_by_moment
 from loopedge.report.sections.roofline import limits_text
 from loopedge.report.sections.soak import soak_text
 from loopedge.report.spread import spread_text
@@ -107,21 +107,16 @@ def _iteration_table(runs: Sequence[Run]) -> Table:
 
 def _source_table(runs: Sequence[Run]) -> Table:
     """Return the peak by source; sources that are small everywhere are one column."""
-    known = [
-        (label, run, run.memory_sources)
-        for label, run in zip(run_labels(runs), runs, strict=True)
-        if run.memory_sources is not None
-    ]
+    known = sources_by_moment(runs)
     large = [
         key
         for key in SHORT_SOURCES
-        if any(abs(getattr(item, key)) > SMALL * run.rss_peak_bytes for _, run, item in known)
+        if any(abs(getattr(item, key)) > SMALL * item.peak_bytes for _, item in known)
     ]
     table = _table("peak by source, MiB", *(SHORT_SOURCES[key] for key in large), "rest")
-    for label, run, item in known:
+    for label, item in known:
         sizes = [int(getattr(item, key)) for key in large]
-        rest = run.rss_peak_bytes - sum(sizes)
-        table.add_row(Text(label), *map(_mib, [*sizes, rest]))
+        table.add_row(Text(label), *map(_mib, [*sizes, item.peak_bytes - sum(sizes)]))
     return table
 
 

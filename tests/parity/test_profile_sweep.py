@@ -24,7 +24,13 @@ def test_one_command_gives_every_twin_and_pytorch(tmp_path: Path) -> None:
     loopedge.save(model, checkpoint)
     loopedge.export(model, path)
     result = loopedge.profile(
-        [path, checkpoint], unrolled=True, untied=True, sequence=8, runs=6, processes=2
+        [path, checkpoint],
+        unrolled=True,
+        untied=True,
+        sequence=8,
+        runs=6,
+        processes=2,
+        details=False,
     )
     assert [(run.runtime, run.form, run.twin) for run in result.runs] == [
         ("onnxruntime", "loop", None),
@@ -37,7 +43,6 @@ def test_one_command_gives_every_twin_and_pytorch(tmp_path: Path) -> None:
     assert eager.loops == loop.loops == 3
     assert eager.provider == "PyTorch eager"
     assert eager.weight_bytes > 0
-    assert eager.ops == []
     for run in result.runs:
         assert run.processes == 2
         assert run.latency_ms.runs == 6

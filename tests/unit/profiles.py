@@ -118,10 +118,17 @@ def make_sources(peak: float, weights: float) -> MemorySources:
         "kv_cache_bytes": 0,
         "graph_bytes": 300_000,
         "retained_bytes": 900_000,
+        "transient_bytes": 0,
         "runtime_bytes": 8 * MIB,
     }
     rest = int(peak * MIB) - sum(parts.values())
-    return MemorySources(other_bytes=rest, peak_node="/core/mlp/Gelu", **parts)
+    return MemorySources(
+        moment="run",
+        peak_bytes=int(peak * MIB),
+        other_bytes=rest,
+        peak_node="/core/mlp/Gelu",
+        **parts,
+    )
 
 
 def make_roofline(share: float) -> Roofline:

@@ -133,6 +133,21 @@ def test_the_sources_of_a_peak_are_told_other_included(tmp_path: Path) -> None:
     assert "Activations are largest at /core/mlp/Gelu." in page
 
 
+def test_loading_and_running_are_told_apart_where_both_are_known(tmp_path: Path) -> None:
+    running = make_sources(57, 41)
+    loading = replace(make_sources(66, 41), moment="load", transient_bytes=3 << 20, peak_node=None)
+    run = make_run(memory_sources=loading, running_sources=running)
+    page = page_of(make_result(run), tmp_path)
+    assert re.findall(r"<span>[^<]*, (loading|running)</span><span>(.*?)</span>", page) == [
+        ("loading", "66 MiB"),
+        ("running", "57 MiB"),
+    ]
+    assert "<title>at the peak only: 3 MiB</title>" in page
+    assert "Activations are largest at /core/mlp/Gelu." in page
+    only = make_run(memory_sources=running, running_sources=running)
+    assert ", running<" not in page_of(make_result(only), tmp_path)
+
+
 def test_a_line_over_loops_is_a_kind_of_model_and_needs_two_counts() -> None:
     single = [make_run(loops=12), make_run("b.onnx", loops=None)]
     assert scaling_section(single) == []

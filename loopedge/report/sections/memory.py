@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from html import escape
 
 from loopedge.profiler.labels import run_labels
-from loopedge.profiler.result import Run
+from loopedge.profiler.result import MemorySources, Run
 from loopedge.report.bars import Part, bar, legend
 from loopedge.report.page import Cell, table
 from loopedge.units import size_text
 
-__all__ = ["SHORT_SOURCES", "SOURCES", "meaning_section", "sources_section"]
+__all__ = ["SHORT_SOURCES", "SOURCES", "meaning_section", "sources_by_moment", "sources_section"]
 
 SOURCES = {
     "weights_mapped_bytes": "weights, mapped from the file",
@@ -19,6 +19,7 @@ SOURCES = {
     "kv_cache_bytes": "KV cache",
     "graph_bytes": "graph objects",
     "retained_bytes": "freed, kept by malloc",
+    "transient_bytes": "at the peak only",
     "runtime_bytes": "libraries",
     "other_bytes": "other",
 }
@@ -32,12 +33,15 @@ SHORT_SOURCES = {
     "kv_cache_bytes": "cache",
     "graph_bytes": "graph",
     "retained_bytes": "kept",
+    "transient_bytes": "transient",
     "runtime_bytes": "libraries",
     "other_bytes": "other",
 }
 """The same where there is little room."""
 
-COLOURS = ("op0", "op6", "op1", "op2", "op3", "op4", "op5", "op7", "rest")
+MOMENTS = {"load": "loading", "run": "running"}
+
+COLOURS = ("op0", "op6", "op1", "op2", "op3", "op4", "op5", "op8", "op7", "rest")
 
 MEANINGS = {
     "peak (VmHWM)": "the highest resident memory from loading to the last inference, as the kernel counted it",
@@ -48,42 +52,52 @@ MEANINGS = {
 }
 
 
+def sources_by_moment(runs: Sequence[Run]) -> list[tuple[str, MemorySources]]:
+    """Return the sources of each run under its label: of loading and of running, where both are known."""
+    found = []
+    for label, run in zip(run_labels(runs), runs, strict=True):
+        both = {item.moment: item for item in (run.memory_sources, run.running_sources) if item}
+        for moment in MOMENTS:
+            if moment in both:
+                told = f", {MOMENTS[moment]}" if len(both) > 1 else ""
+                found.append((label + told, both[moment]))
+    return found
+
+
 def sources_section(runs: Sequence[Run]) -> list[str]:
-    """Return stacked bars of the peak by source, and their figures as a table."""
-    known = [
-        (label, run.rss_peak_bytes, run.memory_sources)
-        for label, run in zip(run_labels(runs), runs, strict=True)
-        if run.memory_sources is not None
-    ]
+    """Return stacked bars of the peaks by source, and their figures as a table."""
+    known = sources_by_moment(runs)
     if not known:
         return []
     named = [
         (key, colour)
         for key, colour in zip(SOURCES, COLOURS, strict=True)
-        if any(getattr(sources, key) for _, _, sources in known)
+        if any(getattr(sources, key) for _, sources in known)
     ]
-    largest = max(sum(max(getattr(sources, key), 0) for key, _ in named) for _, _, sources in known)
+    largest = max(sum(max(getattr(sources, key), 0) for key, _ in named) for _, sources in known)
     lines = [
         "<h2>Memory by source</h2>",
         "<figure>",
-        "<figcaption>What the peak consists of; the parts add up to it. Other is what none of them "
+        "<figcaption>What the peaks of loading and of running consist of; the parts add up to them. Other is what none of them "
         "explains, and is negative where two of them count the same bytes.</figcaption>",
     ]
-    for label, peak, sources in known:
+    for label, sources in known:
         values = [(colour, SOURCES[key], getattr(sources, key)) for key, colour in named]
         parts = [
             Part(colour, f"{name}: {size_text(value)}", max(value, 0) / (largest or 1))
             for colour, name, value in values
         ]
-        lines += bar(label, size_text(peak), parts)
-    nodes = {sources.peak_node for _, _, sources in known}
+        lines += bar(label, size_text(sources.peak_bytes), parts)
+    nodes = {sources.peak_node for _, sources in known if sources.peak_node}
     rows: list[Sequence[Cell]] = [
         (
-            label if len(nodes) == 1 else (label, f"activations largest at {sources.peak_node}"),
+            (label, f"activations largest at {sources.peak_node}")
+            if len(nodes) > 1 and sources.peak_node
+            else label,
             *(size_text(getattr(sources, key)) for key, _ in named),
-            size_text(peak),
+            size_text(sources.peak_bytes),
         )
-        for label, peak, sources in known
+        for label, sources in known
     ]
     return [
         *lines,
@@ -94,7 +108,7 @@ def sources_section(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _peak_node(nodes: set[str | None]) -> list[str]:
+def _peak_node(nodes: set[str]) -> list[str]:
     """Say at which node the activations are largest, where it is the same for all."""
     node = next(iter(nodes)) if len(nodes) == 1 else None
     return [f'<p class="note">Activations are largest at {escape(node)}.</p>'] if node else []
