@@ -111,7 +111,7 @@ def test_groups_are_as_many_as_the_scores_take(
 ) -> None:
     given = {"least_width": 8} | options
     known = {key: value for key, value in given.items() if value is not None}
-    assert set(split_heads(parse(SPLIT["plain"]), **known).values()) == groups  # type: ignore[arg-type]
+    assert set(split_heads(parse(SPLIT["plain"]), **known).values()) == groups
 
 
 HEAD = "t = Transpose <perm = [0, 2, 1]> (x) s = MatMul (table, t) y = Transpose <perm = [0, 2, 1]> (s)"

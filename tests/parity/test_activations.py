@@ -32,7 +32,7 @@ def make() -> loopedge.LoopedTransformer:
     )
     model = loopedge.LoopedTransformer(config).eval()
     with torch.no_grad():
-        model.timestep.last.weight.normal_(0.0, 0.05)
+        dict(model.named_parameters())["timestep.last.weight"].normal_(0.0, 0.05)
     return model
 
 
