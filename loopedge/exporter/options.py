@@ -9,6 +9,7 @@ from loopedge.errors import InputError
 from loopedge.exporter.rounding import check_storage
 from loopedge.exporter.targets import Target
 from loopedge.files import check_artifact_target
+from loopedge.graph.activations import Activations
 from loopedge.graph.metadata import Form, MemoryProfile
 from loopedge.graph.ort_format import is_ort_format
 
@@ -36,6 +37,7 @@ class Options:
     format: str
     storage: str
     memory: MemoryProfile
+    activations: Activations
     logits: str
     last_rows: bool | None
     target: Target | None = None

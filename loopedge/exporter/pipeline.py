@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from loopedge.exporter.subject import open_subject
 from loopedge.exporter.targets import Target, choose_settings
 from loopedge.exporter.user_code import run_user_code
 from loopedge.exporter.verify import TOLERANCE, Measured, resized_examples, verify_artifact
+from loopedge.graph.activations import shrink_head, split_layers
 from loopedge.graph.artifact import write_artifact
 from loopedge.graph.attention import expand_masks, merge_head_axes
 from loopedge.graph.coda import select_rows_first
@@ -53,6 +54,7 @@ from loopedge.graph.opsets import IR_VERSIONS, check_versions
 from loopedge.graph.ort_format import ORT_SUFFIX
 from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
 from loopedge.graph.storage import store_float16
+from loopedge.graph.table_head import MICROSOFT
 from loopedge.graph.unrolling import unroll
 from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
 from loopedge.memory import WISH_NOTE
@@ -80,6 +82,7 @@ class ExportResult:
     files: list[dict[str, Any]]
     weight_bytes: int
     tied_weights: list[TiedWeight]
+    split_weights: dict[str, int]
     max_abs_error: float
     max_rel_error: float
     verified: bool
@@ -112,6 +115,7 @@ def export(
     memory: str | None = None,
     logits: Literal["all", "last"] = "all",
     last_rows: bool | None = None,
+    activations: str | None = None,
     force: bool = False,
 ) -> ExportResult:
     """Export a looped model to ONNX and verify the file against PyTorch.
@@ -144,6 +148,8 @@ def export(
             generating takes.
         last_rows: Let the last iteration compute only the positions that the coda reads, where it reads
             some (docs/export.md); default: where that is possible; True: and say where it is not.
+        activations: ``small``: wide layers are computed in parts, where they are large enough for that
+            to pay; ``whole``: as the model has them; default: the target's.
         force: Replace an existing artifact.
 
     Returns:
@@ -157,6 +163,7 @@ def export(
         target,
         form=form,
         memory=memory,
+        activations=activations,
         dynamic_loops=dynamic_loops,
         inner=inner,
         exit=exit,
@@ -172,6 +179,7 @@ def export(
         format=format,
         storage=storage,
         memory=settings.memory,
+        activations=settings.activations,
         logits=logits,
         last_rows=last_rows,
         notes=tuple(notes),
@@ -242,6 +250,9 @@ def _export(
     graph = assemble_loop(parts, axes, plan)
     last = keep_last_position(graph, axes.fixed_sequence) if options.logits == "last" else []
     optimise(graph)
+    small = options.activations == "small"
+    length = axes.fixed_sequence or subject.trained_length
+    split = split_layers(graph, options.memory, length) if small else {}
     if options.form == "unrolled":
         graph = unroll(graph, count)
         tidy(graph)
@@ -252,6 +263,7 @@ def _export(
     )
     write_metadata(metadata, graph.metadata_props)
     rows = take_out_last(graph, options.last_rows)
+    fused = small and shrink_head(graph, options.memory, length)
     metadata = read_metadata(graph.metadata_props) or metadata
     assembled = time.perf_counter()
 
@@ -264,6 +276,7 @@ def _export(
         halt=halt,
         metadata=metadata,
         last_outputs=last,
+        domains={MICROSOFT: 1} if fused else {},
     )
     write = write_converted if options.format == "ort" else write_artifact
     try:
@@ -295,6 +308,7 @@ def _export(
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
         weight_bytes=weight_bytes(graph),
         tied_weights=tied_weights(graph),
+        split_weights=split,
         max_abs_error=measured.max_abs_error,
         max_rel_error=measured.max_rel_error,
         verified=True,
@@ -329,13 +343,14 @@ class _Check:
     halt: Halt | None
     metadata: ArtifactMetadata
     last_outputs: list[str]
+    domains: Mapping[str, int]
     measured: Measured | None = None
     rounding_error: float | None = None
     seconds: float = 0.0
 
     def __call__(self, staged: Path) -> ArtifactMetadata:
         begun = time.perf_counter()
-        check_versions(staged, self.options.opset)
+        check_versions(staged, self.options.opset, self.domains)
         rule = None if self.halt is None else self.halt.rule
         cases = cases_of(self.axes, self.plan, rule, max_length=self.subject.max_length)
         self.measured = self._against(staged, self.subject.module, cases, TOLERANCE)

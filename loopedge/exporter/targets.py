@@ -1,9 +1,10 @@
 """Settings of an export by the device that it is for; docs/export.md says what each rests on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 from loopedge.errors import InputError
+from loopedge.graph.activations import Activations, check_activations
 from loopedge.graph.metadata import Form, MemoryProfile
 from loopedge.memory import check_profile
 
@@ -19,11 +20,12 @@ class Settings:
 
     form: Form
     memory: MemoryProfile
+    activations: Activations
 
 
 TARGETS: dict[Target, Settings] = {
-    "cpu": Settings(form="loop", memory="balanced"),
-    "cuda": Settings(form="unrolled", memory="balanced"),
+    "cpu": Settings(form="loop", memory="balanced", activations="small"),
+    "cuda": Settings(form="unrolled", memory="balanced", activations="whole"),
 }
 """What is chosen where the caller names nothing else; a new setting is a field and a column here."""
 
@@ -33,6 +35,7 @@ def choose_settings(
     *,
     form: str | None,
     memory: str | None,
+    activations: str | None,
     dynamic_loops: bool,
     inner: str,
     exit: str | None,
@@ -44,13 +47,14 @@ def choose_settings(
         target: ``cpu``, ``cuda``, or None, which chooses as ``cpu`` does.
         form: What the caller named, which wins; None leaves it to the target.
         memory: As ``form``.
+        activations: As ``form``.
         dynamic_loops: Whether the loop count is an input, which needs a Loop.
         inner: ``loop`` needs one too.
         exit: And so does an early exit that the caller named.
         format: ``onnx`` or ``ort``.
 
     Raises:
-        InputError: The target or the memory profile is not known, or a named option has no use on it.
+        InputError: The target, the memory profile or the activations are not known, or a named option has no use on it.
     """
     if target is not None and target not in get_args(Target):
         raise InputError(f"target {target!r} is not known", hint="--target cpu or --target cuda")
@@ -67,11 +71,15 @@ def choose_settings(
                 "memory profile mapped packs weights for a CPU, CUDA packs none",
                 hint="--target cuda --memory balanced",
             )
-    settings = Settings(form=cast("Form", form or chosen.form), memory=named or chosen.memory)
+    settings = Settings(
+        form=cast("Form", form or chosen.form),
+        memory=named or chosen.memory,
+        activations=check_activations(activations or chosen.activations),
+    )
     if form is None and settings.form == "unrolled":
         need = _needs_loop(dynamic_loops=dynamic_loops, inner=inner, exit=exit)
         if need is not None:
-            kept = Settings(form="loop", memory=settings.memory)
+            kept = replace(settings, form="loop")
             return kept, [f"target {target}: the Loop is kept, which {need} needs; {NO_CAPTURE}"]
     if target == "cuda" and settings.form == "loop":
         return settings, [f"target cuda: the Loop was asked for; {NO_CAPTURE}"]

@@ -16,6 +16,7 @@ from loopedge.graph.editing import initializer, make_node
 from loopedge.graph.last_rows import restore_last_iteration
 from loopedge.graph.metadata import PREFIX
 from loopedge.graph.ort_format import is_ort_format
+from loopedge.graph.table_head import turn_scores
 from loopedge.graph.weights import CAST_SUFFIX, TABLE_PREFIX
 
 __all__ = [
@@ -135,7 +136,7 @@ def widened_tables(model: ir.Model) -> dict[str, int]:
 
 
 def open_in_float32(path: str | Path) -> ir.Model:
-    """Open an artifact to work on its weights: in float32, however they are stored, all iterations alike.
+    """Open an artifact to work on its weights: in float32, however they are stored, heads as linears.
 
     A last iteration that computes fewer rows is put back into the Loop; `compute_last_rows` takes it out
     again at the end.
@@ -151,6 +152,7 @@ def open_in_float32(path: str | Path) -> ir.Model:
     model = open_artifact(path)
     restore_float32(model)
     restore_last_iteration(model)
+    turn_scores(model)
     return model
 
 

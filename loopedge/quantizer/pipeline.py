@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.files import check_artifact_target
+from loopedge.graph.activations import shrink_head
 from loopedge.graph.artifact import artifact_files, open_artifact, write_artifact
 from loopedge.graph.companions import check_companion_targets, companions_to_copy
 from loopedge.graph.inputs import generate_inputs
@@ -201,6 +202,8 @@ def quantize_by(
         write_metadata(metadata, quantized.metadata_props)  # it is verified as it will run
     source_bytes = weight_bytes(reference)
     rewritten = recipe.apply(quantized)
+    if metadata is not None:
+        shrink_head(quantized, metadata.memory, metadata.trained_length)
     _check_coverage(rewritten.coverage, rewritten.kept, min_coverage, model)
     rows = take_out_last(quantized, model)
     rewrite_seconds = time.perf_counter() - started

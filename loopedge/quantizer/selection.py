@@ -44,10 +44,23 @@ def _sharing(model: ir.Model, named: Collection[str], weights: Collection[str] =
 def _named(
     model: ir.Model, names: Sequence[str], purpose: str, others: Collection[str] = ()
 ) -> set[str]:
-    """Return the linears that the names mean, in every iteration."""
+    """Return the linears that the names mean, in every iteration and in every part."""
     nodes = {item.node.name or "": loop_name(item.node) for item in linears(model)}
+    whole = {node: _without_part(general) for node, general in nodes.items()}
     for name in names:
-        if name not in {*nodes, *nodes.values(), *others}:
+        if name not in {*nodes, *nodes.values(), *whole.values(), *others}:
             known = ", ".join([*nodes, *others])
             raise InputError(f"there is no linear {name} to {purpose}, there are {known}")
-    return {node for node, general in nodes.items() if node in names or general in names}
+    exact = {*nodes, *nodes.values()}
+    return {
+        node
+        for node, general in nodes.items()
+        if not {node, general}.isdisjoint(names)
+        or (whole[node] in names and whole[node] not in exact)
+    }
+
+
+def _without_part(name: str) -> str:
+    """Return what a linear was called before it was split: part 3 of ``x`` is ``x.3``."""
+    before, _, part = name.rpartition(".")
+    return before if before and part.isdigit() else name

@@ -90,6 +90,12 @@ def export(
             "that is possible.",
         ),
     ] = None,
+    activations: Annotated[
+        Literal["small", "whole"] | None,
+        typer.Option(
+            help="Compute wide layers in parts, where that pays, or as the model has them."
+        ),
+    ] = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -119,6 +125,7 @@ def export(
                 memory=memory,
                 logits=logits,
                 last_rows=last_rows,
+                activations=activations,
                 force=force,
             )
         for note in result.notes:
