@@ -149,8 +149,9 @@ def _gpu_table(runs: Sequence[Run]) -> Table:
 
 def _where(result: ProfileResult) -> list[str]:
     machine, runs = result.machine, result.runs
-    threads = " and ".join(map(str, sorted({run.threads for run in runs})))
-    counted = f", {threads} thread(s)" if threads else ""
+    threads = sorted({run.threads for run in runs})
+    plural = "" if threads == [1] else "s"
+    counted = f", {' and '.join(map(str, threads))} thread{plural}" if threads else ""
     version = machine.get("onnxruntime", "?")
     return [
         f"{machine.get('cpu', '?')}{counted}, onnxruntime {version}; memory on top of the imported "
