@@ -72,6 +72,9 @@ def _lines(comparison: Comparison) -> Iterator[tuple[str, str]]:
     if comparison.max_regression is None:
         return
     if not comparison.regressions:
-        yield f"No judged figure grew by more than {percent_text(comparison.max_regression)}.", "bold"
+        yield (
+            f"No judged figure grew by more than {percent_text(comparison.max_regression)}.",
+            "bold",
+        )
     for item in comparison.regressions:
         yield f"regression: {item.label}: {item.reason}", "bold red"

@@ -18,7 +18,6 @@ from loopedge.report.sections.soak import soak_text
 from loopedge.report.sections.tradeoff import pareto_front, tradeoff_section
 from loopedge.report.tables import profile_table
 from tests.unit.profiles import (
-    MIB,
     make_forms,
     make_pair,
     make_result,
