@@ -149,7 +149,7 @@ def _memory_clause(tied: Run, untied: Run, figure: str) -> str:
 def _change(tied: Run, untied: Run, figure: str) -> str:
     a, b = figure_of(tied, figure), figure_of(untied, figure)
     sizes = f"({_measured(tied, figure)} against {_measured(untied, figure)})"
-    if a == b:
+    if size_text(a) == size_text(b):
         return f"as large {sizes}"
     smaller = "smaller" if a < b else "larger"
     if min(a, b) <= 0 or ratio_text(max(a, b) / min(a, b)) == ratio_text(1.0):

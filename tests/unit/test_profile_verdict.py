@@ -128,3 +128,10 @@ def test_runs_left_to_the_table_are_counted() -> None:
     assert one == "1 more run is in the table alone."
     *_, more = verdicts(make_result(*runs, make_run("last.onnx")))
     assert more == "2 more runs are in the table alone."
+
+
+def test_files_that_differ_by_a_few_bytes_are_as_large() -> None:
+    result = make_pair()
+    size = result.runs[0].file_bytes
+    runs = [replace(run, file_bytes=size + i) for i, run in enumerate(result.runs)]
+    assert "the file is as large (41.4 MiB against 41.4 MiB)" in verdicts(make_result(*runs))[0]
