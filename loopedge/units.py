@@ -1,6 +1,6 @@
 """Say numbers of bytes, times and ratios the way people read them."""
 
-__all__ = ["ratio_text", "size_text", "time_text"]
+__all__ = ["percent_text", "ratio_text", "size_text", "time_text"]
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 STEP = 1024
@@ -26,3 +26,8 @@ def time_text(ms: float) -> str:
 def ratio_text(ratio: float) -> str:
     """Say a ratio: ``0.98x``, ``11.7x``."""
     return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.1f}x"
+
+
+def percent_text(part: float) -> str:
+    """Say a part as percent, with three digits at most: ``5%``, ``0.25%``."""
+    return f"{100 * part:.3g}%"

@@ -30,7 +30,7 @@ from loopedge.profiler.matching import (
 )
 from loopedge.profiler.result import Failure, ProfileResult, Run
 from loopedge.profiler.result_file import read_profile
-from loopedge.units import ratio_text
+from loopedge.units import percent_text, ratio_text
 
 __all__ = [
     "COMPARISON_VERSION",
@@ -211,7 +211,7 @@ def check_regressions(comparison: Comparison) -> None:
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
     raise BudgetError(
         f"{found[0].label}: {found[0].reason}{more}; "
-        f"allowed is a growth by {comparison.max_regression:.3g}",
+        f"allowed is a growth by {percent_text(comparison.max_regression)}",
         measured=max(ratios) - 1 if ratios else None,
         allowed=comparison.max_regression,
     )

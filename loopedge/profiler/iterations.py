@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from loopedge.graph.unrolling import CORE_NAME
+from loopedge.graph.unrolling import CORE_NAME, LAST_PREFIX
 from loopedge.profiler.result import IterationTime
 from loopedge.profiler.trace import (
     MICROSECONDS_PER_MS,
@@ -25,7 +25,8 @@ def iteration_times(events: Iterable[Event], *, skip_runs: int = 0) -> list[Iter
 
     The trace does not number iterations. The nodes of a body run in the same order each time, its first
     one always: when that returns, the next iteration has begun. What a nested Loop, Scan or If holds
-    belongs to the iteration that it runs in. The Loop's own time is in no iteration.
+    belongs to the iteration that it runs in. The Loop's own time is in no iteration. An iteration that
+    stands behind the Loop (`loopedge.graph.last_rows`) is the last one.
 
     An unrolled graph of loopedge names its nodes by the iteration, ``core.<t>/``.
 
@@ -41,7 +42,10 @@ def iteration_times(events: Iterable[Event], *, skip_runs: int = 0) -> list[Iter
     runs = counted_runs(listed, skip_runs=skip_runs)
     kernels = kernels_of(listed, runs)
     loops = _loops(kernels)
-    numbered = _numbered_by_loops(loops) if loops else _numbered_by_names(kernels)
+    numbered = list(_numbered_by_loops(loops) if loops else _numbered_by_names(kernels))
+    if loops:
+        last = 1 + max((iteration for iteration, _ in numbered), default=-1)
+        numbered += [(last, kernel) for kernel in _behind_the_loop(kernels)]
     own_us: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for iteration, kernel in numbered:
         own_us[iteration][kernel.op] += kernel.own_us()
@@ -91,6 +95,12 @@ def _numbered_by_loops(loops: Iterable[Kernel]) -> Iterable[tuple[int, Kernel]]:
             iteration += identity == first
             for inner in _with_nested(kernel):
                 yield iteration, inner
+
+
+def _behind_the_loop(kernels: Iterable[Kernel]) -> Iterable[Kernel]:
+    for kernel in kernels:
+        if kernel.parent is None and kernel.node.startswith(LAST_PREFIX):
+            yield from _with_nested(kernel)
 
 
 def _with_nested(kernel: Kernel) -> Iterable[Kernel]:

@@ -93,7 +93,8 @@ class Roofline:
     ``gflop``: floating-point or integer operations of its products; ``gb``: what its nodes read and
     write, weights once per use; ``compute_share``: the time of the products at the machine's own GEMM,
     of their kind each, against the time measured; ``copy_share``: the same of the bytes at the rate of a
-    copy; ``bound``: ``compute`` or ``memory``, whichever share is larger.
+    copy; ``bound``: ``compute`` or ``memory``, whichever share is larger; ``neither`` where both are
+    below a half.
     """
 
     gflop: float

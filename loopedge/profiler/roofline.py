@@ -7,6 +7,8 @@ __all__ = ["compare_with_limits"]
 
 BILLION = 1e9
 MS_PER_SECOND = 1e3
+BINDING = 0.5
+"""Share of a limit below which it does not hold an inference up."""
 
 
 def compare_with_limits(work: Work, limits: MachineLimits, latency_ms: float) -> Roofline | None:
@@ -42,5 +44,12 @@ def compare_with_limits(work: Work, limits: MachineLimits, latency_ms: float) ->
         gb_per_second=gb / seconds,
         compute_share=compute_share,
         copy_share=copy_share,
-        bound="compute" if compute_share >= copy_share else "memory",
+        bound=_bound(compute_share, copy_share),
     )
+
+
+def _bound(compute_share: float, copy_share: float) -> str:
+    """Name the limit that holds an inference up; small operators come near neither."""
+    if max(compute_share, copy_share) < BINDING:
+        return "neither"
+    return "compute" if compute_share >= copy_share else "memory"

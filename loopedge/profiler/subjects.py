@@ -23,6 +23,7 @@ from loopedge.graph.untied import untie
 from loopedge.graph.weights import weight_bytes
 from loopedge.memory import choose_profile, refuse_prepared
 from loopedge.profiler.feeds import profile_feeds
+from loopedge.profiler.labels import SETTINGS
 from loopedge.profiler.measurement import Subject
 from loopedge.profiler.result import Failure
 
@@ -303,13 +304,7 @@ class _Builder:
 
     def _told(self) -> list[str]:
         """Return what of the configuration sets this model apart."""
-        units = {
-            "batch": "batch {}",
-            "sequence": "sequence {}",
-            "loops": "{} loops",
-            "threads": "{} threads",
-        }
-        return [units[name].format(getattr(self.point, name)) for name in self.varying]
+        return [SETTINGS[name][1](getattr(self.point, name)) for name in self.varying]
 
 
 def _shape(feeds: Mapping[str, Array]) -> dict[str, Any]:

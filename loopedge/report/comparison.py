@@ -8,7 +8,7 @@ from rich.text import Text
 
 from loopedge.profiler.comparison import Change, Comparison
 from loopedge.profiler.figures import FIGURE_NAMES, figure_text
-from loopedge.units import ratio_text
+from loopedge.units import percent_text, ratio_text
 
 __all__ = ["comparison_table"]
 
@@ -72,6 +72,9 @@ def _lines(comparison: Comparison) -> Iterator[tuple[str, str]]:
     if comparison.max_regression is None:
         return
     if not comparison.regressions:
-        yield f"No judged figure grew by more than {comparison.max_regression:.3g} of it.", "bold"
+        yield (
+            f"No judged figure grew by more than {percent_text(comparison.max_regression)}.",
+            "bold",
+        )
     for item in comparison.regressions:
         yield f"regression: {item.label}: {item.reason}", "bold red"

@@ -31,7 +31,7 @@ def render_page(title: str, verdict: str, sentences: Sequence[str], body: Iterab
             "</head>",
             "<body>",
             f"<h1>{escape(title)}</h1>",
-            f'<p class="verdict">{escape(verdict)}</p>',
+            f'<p class="verdict">{_answer_first(verdict)}</p>',
             *(f"<p>{escape(sentence)}</p>" for sentence in sentences),
             *body,
             "</body>",
@@ -39,6 +39,12 @@ def render_page(title: str, verdict: str, sentences: Sequence[str], body: Iterab
             "",
         ]
     )
+
+
+def _answer_first(verdict: str) -> str:
+    """Set the answer apart from the figures that it rests on, which follow a semicolon."""
+    answer, mark, figures = escape(verdict, quote=False).partition("; ")
+    return f"{answer}{mark}<span>{figures}</span>" if mark else answer
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> list[str]:

@@ -23,6 +23,9 @@ SHOWN_OPERATORS = 5
 SMALL = 0.01
 """Sources of memory that are nowhere more than this part of a peak are shown as one."""
 
+MANY = 7
+"""Columns of sources beyond which they stand closer, to fit into 80 characters."""
+
 NUMBERS = ("loops", "batch", "sequence", "threads")
 """Settings that have columns where they differ; others stand behind the name."""
 
@@ -113,7 +116,8 @@ def _source_table(runs: Sequence[Run]) -> Table:
         for key in SHORT_SOURCES
         if any(abs(getattr(item, key)) > SMALL * item.peak_bytes for _, item in known)
     ]
-    table = _table("peak by source, MiB", *(SHORT_SOURCES[key] for key in large), "rest")
+    heads = [*(SHORT_SOURCES[key] for key in large), "rest"]
+    table = _table("peak by source, MiB", *heads, gap=1 if len(heads) > MANY else 2)
     for label, item in known:
         sizes = [int(getattr(item, key)) for key in large]
         table.add_row(Text(label), *map(_mib, [*sizes, item.peak_bytes - sum(sizes)]))
@@ -149,8 +153,9 @@ def _gpu_table(runs: Sequence[Run]) -> Table:
 
 def _where(result: ProfileResult) -> list[str]:
     machine, runs = result.machine, result.runs
-    threads = " and ".join(map(str, sorted({run.threads for run in runs})))
-    counted = f", {threads} thread(s)" if threads else ""
+    threads = sorted({run.threads for run in runs})
+    plural = "" if threads == [1] else "s"
+    counted = f", {' and '.join(map(str, threads))} thread{plural}" if threads else ""
     version = machine.get("onnxruntime", "?")
     return [
         f"{machine.get('cpu', '?')}{counted}, onnxruntime {version}; memory on top of the imported "
@@ -159,11 +164,11 @@ def _where(result: ProfileResult) -> list[str]:
     ]
 
 
-def _table(first: str, *heads: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column(first, overflow="fold", min_width=12)
+def _table(first: str, *heads: str, gap: int = 2) -> Table:
+    table = Table(box=None, padding=(0, gap, 0, 0), header_style="dim")
+    table.add_column(first, overflow="fold", min_width=8)
     for head in heads:
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", overflow="fold")
     return table
 
 

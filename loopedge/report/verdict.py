@@ -121,12 +121,13 @@ def _answer(tied: Run, untied: Run) -> str:
         answer = "saves some memory on this device and takes more elsewhere"
     else:
         answer = "makes no difference of memory beyond the noise on this device"
-    what = f"tying {tied.loops} iterations" if tied.loops else "tying its weights"
+    plural = "" if tied.loops == 1 else "s"
+    what = f"tying {tied.loops} iteration{plural}" if tied.loops else "tying its weights"
     first, second = (_memory_clause(tied, untied, figure) for figure in telling)
     file = f"the file is {_change(tied, untied, 'file_bytes')}"
     return (
-        f"{tied.name}: {what} {answer}; against the untied twin {first}, {second} and {file}, "
-        f"{_time_clause(tied, untied)}."
+        f"{tied.name}: {what} {answer}{_time_clause(tied, untied)}; "
+        f"against the untied twin {first}, {second} and {file}."
     )
 
 
@@ -148,7 +149,7 @@ def _memory_clause(tied: Run, untied: Run, figure: str) -> str:
 def _change(tied: Run, untied: Run, figure: str) -> str:
     a, b = figure_of(tied, figure), figure_of(untied, figure)
     sizes = f"({_measured(tied, figure)} against {_measured(untied, figure)})"
-    if a == b:
+    if size_text(a) == size_text(b):
         return f"as large {sizes}"
     smaller = "smaller" if a < b else "larger"
     if min(a, b) <= 0 or ratio_text(max(a, b) / min(a, b)) == ratio_text(1.0):
@@ -169,12 +170,12 @@ def _time_clause(tied: Run, untied: Run) -> str:
     ratio = tied.time_ratio / untied.time_ratio
     spread = quotient_range(tied, untied, "time_ratio")
     if spread is None:
-        return f"at {ratio_text(ratio)} the time"
+        return f", at {ratio_text(ratio)} the time"
     between = f"{ratio_text(spread.low)} to {ratio_text(spread.high)}"
     if spread.low <= 1 <= spread.high:
-        return f"at no cost of time beyond the noise ({ratio_text(ratio)}, range {between})"
+        return f", at no cost of time beyond the noise ({ratio_text(ratio)}, range {between})"
     less = "less" if ratio < 1 else "more"
-    return f"and takes {less} time beyond the noise: {ratio_text(ratio)}, range {between}"
+    return f" and takes {less} time ({ratio_text(ratio)}, range {between})"
 
 
 def _over_loops(pairs: Sequence[tuple[Run, Run]]) -> list[str]:
@@ -223,8 +224,14 @@ def _others(runs: Sequence[Run], labels: dict[int, str]) -> list[str]:
         if key not in most or (run.loops or 0) > (most[key][1].loops or 0):
             most[key] = (base, run)
     said = [_plain_verdict(base, run, labels) for base, run in most.values()]
-    left = len(said) - COMPARED
-    return [*said[:COMPARED], *([f"The table has {left} more."] if left > 0 else [])]
+    return [*said[:COMPARED], *_left_out(len(said) - COMPARED)]
+
+
+def _left_out(count: int) -> list[str]:
+    if count <= 0:
+        return []
+    runs = "run is" if count == 1 else "runs are"
+    return [f"{count} more {runs} in the table alone."]
 
 
 def _plain_verdict(first: Run, other: Run, labels: dict[int, str]) -> str:

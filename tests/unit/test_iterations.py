@@ -84,6 +84,33 @@ def test_without_a_name_the_longest_loop_counts() -> None:
     assert all(set(one.ops) == {"MatMul"} for one in found)
 
 
+def test_an_iteration_behind_the_loop_is_the_last_one() -> None:
+    around = [
+        kernel("Gather", 0, 5, "core.last/row.gate.0"),
+        kernel("MatMul", 200, 9, "core.last/linear"),
+        kernel("Loop", 220, 40, "core.last/inner"),
+        kernel("Add", 225, 10, "core/add"),
+        kernel("MatMul", 270, 9, "coda/linear"),
+        run(0, 300),
+    ]
+    looped = [
+        kernel("Loop", 10, 100, "core"),
+        kernel("MatMul", 11, 20, "core/linear"),
+        kernel("MatMul", 41, 30, "core/linear"),
+    ]
+    *before, last = iteration_times([*looped, *around])
+    assert [one.ops for one in before] == [
+        {"MatMul": pytest.approx(0.020)},
+        {"MatMul": pytest.approx(0.030)},
+    ]
+    assert last.iteration == 2
+    assert set(last.ops) == {"Gather", "MatMul", "Loop", "Add"}
+    assert last.ops["Gather"] == pytest.approx(0.005)
+    assert last.ops["MatMul"] == pytest.approx(0.009)
+    (only,) = iteration_times([looped[0], *around])  # a Loop that runs no time
+    assert (only.iteration, only.ops) == (0, last.ops)
+
+
 def test_an_unrolled_graph_is_read_by_its_names_and_another_gives_nothing() -> None:
     events = [
         kernel("Gather", 0, 5, "prelude/embedding"),

@@ -69,7 +69,7 @@ def test_growth_past_what_is_allowed_is_a_regression(
     assert [item.figure for item in compared.regressions] == figures
     assert compare(BEFORE, after(**changed)).regressions == []
     if figures:
-        with pytest.raises(BudgetError, match=r"int8.onnx: .* allowed is a growth by 0.05") as told:
+        with pytest.raises(BudgetError, match=r"int8.onnx: .* allowed is a growth by 5%") as told:
             check_regressions(compared)
         assert told.value.allowed == 0.05
         assert told.value.measured is not None
@@ -193,7 +193,7 @@ def test_people_see_what_changed_and_why_it_does_not_pass() -> None:
     console.print(comparison_table(compare(BEFORE, after(peak=29.3), max_regression=0.05)))
     text = console.export_text()
     assert "within the noise" in text
-    assert "No judged figure grew by more than 0.05 of it." in text
+    assert "No judged figure grew by more than 5%." in text
 
 
 def test_files_are_compared_as_they_were_printed(tmp_path: Path) -> None:

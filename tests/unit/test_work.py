@@ -192,6 +192,9 @@ def test_each_kind_of_product_is_held_against_its_own_limit() -> None:
     other = compare_with_limits(counted(1e9, 0, 0.5e9), LIMITS, 60.0)
     assert other is not None
     assert other.bound == "memory"
+    slow = compare_with_limits(counted(1e9, 0, 0.2e9), LIMITS, 60.0)  # a sixth, and a third
+    assert slow is not None
+    assert slow.bound == "neither"
 
 
 def test_without_products_there_is_no_roofline() -> None:

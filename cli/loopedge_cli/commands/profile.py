@@ -23,7 +23,7 @@ def profile(
     against: Annotated[
         list[Path] | None,
         typer.Option(
-            "--against", help="Another model, or the model.pt in PyTorch; may be repeated."
+            "--against", help="Another model, or the model.pt run by PyTorch; may be repeated."
         ),
     ] = None,
     untied: Annotated[
@@ -105,7 +105,7 @@ def profile(
     max_regression: Annotated[
         float | None,
         typer.Option(
-            help="With --compare: growth of a figure that is allowed, 0.05 for 5 %; else exit code 4."
+            help="With --compare: exit with 4 where a figure grew by more than this, 0.05 for 5 %."
         ),
     ] = None,
     force: Force = False,
@@ -113,7 +113,10 @@ def profile(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure bytes, load time, memory, latency and operators, each model in its own processes."""
+    """Tell what models cost here: file, memory, time and where both go, and whether tying pays.
+
+    Each model is measured in fresh processes of its own. Start with: loopedge profile MODEL.onnx --untied
+    """
     with sink(json=json, quiet=quiet, debug=debug) as output:
         if compare is not None or max_regression is not None:
             _compare(

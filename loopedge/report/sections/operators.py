@@ -56,7 +56,7 @@ def _iterations(
         lines += [
             "<figure>",
             f"<figcaption><b>{escape(label)}</b>: {time_text(min(times))} to "
-            f"{time_text(max(times))} an iteration (slowest: {slowest}), "
+            f"{time_text(max(times))} an iteration (slowest: iteration {slowest}), "
             f"{sum(times) / (whole or 1.0):.0%} of the whole inference</figcaption>",
             *columns(f"{label}: operators by iteration", stacks),
             f'<div class="row"><span>iteration {run.iterations[0].iteration}</span>'

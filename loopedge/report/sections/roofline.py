@@ -61,5 +61,6 @@ def roofline_section(runs: Sequence[Run], limits: Sequence[MachineLimits]) -> li
         "</div>",
         *table(heads, rows),
         '<p class="note">GFLOP and MB are those of one inference: its products, and the least that it '
-        "must read and write, weights once per use and activations once.</p>",
+        "must read and write, weights once per use and activations once. Bound by neither: both shares are "
+        "below a half, and a faster GEMM or memory would change little.</p>",
     ]

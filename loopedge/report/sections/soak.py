@@ -8,6 +8,7 @@ from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import Run, Soak, SoakPoint
 from loopedge.report.plane import Axis, Mark, Series, plane_chart
 from loopedge.report.scale import byte_scale, time_scale
+from loopedge.report.spread import range_text
 from loopedge.units import size_text
 
 __all__ = ["soak_section", "soak_text"]
@@ -40,14 +41,13 @@ def soak_section(runs: Sequence[Run]) -> list[str]:
 
 def soak_text(soak: Soak) -> str:
     """Say what became of memory and latency."""
-    grown = soak.anon_bytes_per_1000_runs
-    per = f"{size_text(abs(grown))} per 1000 runs"
     if soak.leaks:
+        per = f"{size_text(soak.anon_bytes_per_1000_runs)} per 1000 runs"
         memory = f"anonymous memory grows by {per}, more than it swings: a leak"
-    elif grown > 0:
-        memory = f"no leak: anonymous memory grows by {per}, within what it swings"
     else:
-        memory = "no leak: anonymous memory does not grow"
+        sizes = [point.anon_bytes for point in soak.points]
+        between = range_text(size_text(min(sizes)), size_text(max(sizes)))
+        memory = f"no leak: anonymous memory was {between}"
     change = soak.drift - 1
     if abs(change) < DRIFT:
         latency = f"latency is steady ({soak.drift:.2f}x from the first third to the last)"

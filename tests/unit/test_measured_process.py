@@ -1,0 +1,40 @@
+"""What a measured process is spared: threads of the runtime that serve no model."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loopedge.profiler.process import MeasuredProcess
+
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
+REPORTED_S = 12
+"""Longer than ONNX Runtime waits before it reports."""
+
+
+def start(folder: Path) -> MeasuredProcess:
+    inputs = folder / "x.npz"
+    np.savez(inputs, input_ids=np.ones((1, 5), np.int64))
+    return MeasuredProcess(TINY, inputs, threads=1, provider="CPUExecutionProvider")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells threads on Linux")
+def test_nothing_but_the_model_runs_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS"):
+        monkeypatch.delenv(name, raising=False)  # each of them silences the telemetry as well
+    with start(tmp_path) as process:
+        told = Path(f"/proc/{process._process.pid}/environ").read_bytes().split(b"\0")
+    assert b"ORT_DISABLE_TELEMETRY=1" in told
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells memory on Linux")
+def test_memory_is_still_while_it_waits(tmp_path: Path) -> None:
+    with start(tmp_path) as process:
+        process.run(3)
+        before = process.memory()
+        time.sleep(REPORTED_S)
+        after = process.memory()
+    assert after["rss_bytes"] - before["rss_bytes"] < 256 * 1024
