@@ -1,7 +1,7 @@
 # make demo       train, export, quantize and profile a small forecaster; writes build/demo/report.html
 # make test       every test;  make test-fast  without those over 5 s
 # make lint       ruff, mypy, import-linter
-# make bench      the figures of the README
+# make bench      the figures of the README;  make bench-peers  the same models through other toolchains
 # make clean      remove what the others made, .venv too
 #
 # Each sets up .venv first. It needs Python 3.11 or later and an index of Python packages, no more.
@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast lint bench clean
+.PHONY: demo test test-fast lint bench bench-peers clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -39,9 +39,13 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	@missed=0; for program in $$(grep -l __main__ benchmarks/*/*.py); do \
+	@missed=0; for program in $$(grep -l __main__ benchmarks/*/*.py | grep -v /peers/); do \
 		echo "$$program"; PYTHONPATH=. $(BIN)/python "$$program" || missed=$$?; \
 	done; exit $$missed
+
+# An hour and 15 GB of disk the first time. PEERS takes options: make bench-peers PEERS="--refresh loopedge"
+bench-peers: $(STAMP)
+	PYTHONPATH=. $(BIN)/python -m benchmarks.peers.bench $(PEERS)
 
 clean:
 	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
