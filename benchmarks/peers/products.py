@@ -62,7 +62,7 @@ FLOAT: tuple[Row, ...] = (
     ("the same, timestep table given", "onnxruntime", "table", "", {}),
     ("torch.while_loop + torch.onnx + ONNX Runtime", "onnxruntime", "while-loop", "", {"loops": 0}),
     ("OpenVINO", "openvino", "pytorch", "", {"precision": "f32"}),
-    ("OpenVINO in bfloat16, its default here", "openvino", "pytorch", "", {}),
+    ("OpenVINO in bfloat16, its default where the processor has it", "openvino", "pytorch", "", {}),
     (
         "OpenVINO, Loop of torch.while_loop",
         "openvino",
@@ -75,7 +75,6 @@ FLOAT: tuple[Row, ...] = (
     ("ExecuTorch, torch.while_loop", "executorch", "while-loop", "", {}),
     ("LiteRT, torch.while_loop", "litert", "while-loop", "", {}),
     ("ggml-compiler", "ggml", "float32", "", {}),
-    ("ggml-compiler, -O2", "ggml", "float32-O2", "", {}),
     ("PyTorch, eager", "torch", "eager", "", {}),
     ("PyTorch, torch.compile", "torch", "compiled", "", {"compiled": True, "sequence": 0}),
     ("untied stack of blocks, ONNX Runtime", "onnxruntime", "untied", "", {}),
@@ -97,7 +96,20 @@ DYNAMIC = "dynamic"
 INT8: tuple[Row, ...] = (
     ("ONNX Runtime quantize_static, as exported", "onnxruntime", "static-unprepared", STATIC, {}),
     ("ONNX Runtime quantize_static, after quant_pre_process", "onnxruntime", "static", STATIC, {}),
-    ("ONNX Runtime quantize_dynamic", "onnxruntime", "dynamic", DYNAMIC, {}),
+    (
+        "ONNX Runtime quantize_dynamic, as exported",
+        "onnxruntime",
+        "dynamic-unprepared",
+        DYNAMIC,
+        {},
+    ),
+    (
+        "ONNX Runtime quantize_dynamic, after quant_pre_process",
+        "onnxruntime",
+        "dynamic",
+        DYNAMIC,
+        {},
+    ),
     (
         "ONNX Runtime quantize_static on torch.while_loop",
         "onnxruntime",

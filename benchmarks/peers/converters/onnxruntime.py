@@ -24,22 +24,23 @@ def convert(job: Job) -> Made:
     """Export, and quantize where the variant says so.
 
     ``unrolled``, ``table`` and ``untied`` are Python loops, ``while-loop`` is one of torch.while_loop;
-    ``static`` and ``dynamic`` quantize the first, ``while-loop-static`` the last.
+    ``static`` and ``dynamic`` quantize the first, ``while-loop-static`` the last; ``-unprepared`` leaves out the
+    preprocessing that ONNX Runtime recommends.
     """
     if job.variant in KINDS:
         return _made(_export(job, KINDS[job.variant], NEWEST_OPSET))
     kind = "while" if job.variant.startswith("while-loop") else "whole"
     exported = _export(job, kind, QUANTIZER_OPSET)
     target = job.target / "int8.onnx"
-    if job.variant == "dynamic":
-        quantization.quantize_dynamic(
-            str(exported), str(target), per_channel=True, weight_type=quantization.QuantType.QInt8
-        )
-        return _made(target)
     prepared = exported
-    if job.variant != "static-unprepared":
+    if not job.variant.endswith("-unprepared"):
         prepared = job.target / "prepared.onnx"
         quant_pre_process(str(exported), str(prepared), skip_symbolic_shape=True)
+    if job.variant.startswith("dynamic"):
+        quantization.quantize_dynamic(
+            str(prepared), str(target), per_channel=True, weight_type=quantization.QuantType.QInt8
+        )
+        return _made(target)
     quantization.quantize_static(
         str(prepared),
         str(target),
