@@ -44,6 +44,7 @@ def main() -> int:
         metavar="PEER",
         help=f"convert again: {', '.join(_peers())}, or failed",
     )
+    parser.add_argument("--passes", type=int, default=3, help="fresh processes of each at most")
     parser.add_argument("--convert-only", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     unknown = set(arguments.refresh) - {*_peers(), "failed"}
@@ -51,6 +52,8 @@ def main() -> int:
         parser.error(
             f"--refresh: {', '.join(sorted(unknown))} is none of {', '.join(_peers())}, failed"
         )
+    if arguments.passes < 1:
+        parser.error(f"--passes is {arguments.passes}, allowed is 1 or more")
     for loops in LOOPS:
         write_tmlt(SUBJECTS, loops)
     write_sorting(SUBJECTS)
@@ -58,13 +61,7 @@ def main() -> int:
     convert_all([product for model in MODELS for product in compared[model]], arguments.refresh)
     if arguments.convert_only:
         return 0
-    found: dict[str, list[Figures]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        for model in MODELS:
-            passes, rounds, runs = ROUNDS[model]
-            found[model] = measure(
-                compared[model], Path(name), passes=passes, rounds=rounds, runs=runs
-            )
+    found = _measure_all(compared, arguments.passes)
     goals = reach_goals(_by_loops(found))
     text = "\n".join(_report(found, goals))
     print(text)
@@ -74,6 +71,18 @@ def main() -> int:
         content = json.dumps(_to_json(found, goals), indent=2) + "\n"
         (arguments.output / "peers.json").write_text(content, encoding="utf-8")
     return 4 if any(goal.blocks and not goal.is_reached for goal in goals) else 0
+
+
+def _measure_all(compared: dict[str, list[Product]], most_passes: int) -> dict[str, list[Figures]]:
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        for model in MODELS:
+            passes, rounds, runs = ROUNDS[model]
+            passes = min(passes, most_passes)
+            found[model] = measure(
+                compared[model], Path(name), passes=passes, rounds=rounds, runs=runs
+            )
+    return found
 
 
 def _peers() -> list[str]:
