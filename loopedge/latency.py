@@ -25,18 +25,22 @@ class Latency:
 
 
 def time_in_turns(
-    models: Sequence[Callable[[int], list[float]]], counts: Sequence[int]
+    models: Sequence[Callable[[int], list[float]]],
+    counts: Sequence[int],
+    *,
+    most_rounds: int = MAX_ROUNDS,
 ) -> list[list[list[float]]]:
     """Time several models, several rounds, in each of which every model has its turn.
 
     Args:
         models: Run a model so many times and return the latencies, in ms.
         counts: Runs of each model, over all rounds.
+        most_rounds: Rounds at most.
 
     Returns:
         The latencies of each model, by round.
     """
-    rounds = min(MAX_ROUNDS, max(1, min(counts) // RUNS_PER_ROUND))
+    rounds = min(most_rounds, max(1, min(counts) // RUNS_PER_ROUND))
     latencies: list[list[list[float]]] = [[] for _ in models]
     for i in range(rounds):
         for run, count, timed in zip(models, counts, latencies, strict=True):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-__all__ = ["open_session", "session_options"]
+__all__ = ["open_session", "return_free_memory", "session_options"]
 
 LOG_FATAL = 4
 MAPPED_ORT_FORMAT = (
@@ -52,11 +52,11 @@ def open_session(
     """Create a session, by a memory profile that its options were made for."""
     session = ort.InferenceSession(path, options, providers=[provider])
     if memory == "mapped":
-        _return_free_memory()
+        return_free_memory()
     return session
 
 
-def _return_free_memory() -> None:
+def return_free_memory() -> None:
     """Give pages that malloc keeps for later back to the system, where the C library can.
 
     ONNX Runtime packs each weight of a prepared file once more, to find the packed one by its hash,

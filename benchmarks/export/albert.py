@@ -131,7 +131,7 @@ def main() -> int:
         for form in ("unrolled", "loop"):
             paths[f"loopedge, {form}"] = folder / f"{form}.onnx"
             loopedge.export(folder / "albert", paths[f"loopedge, {form}"], form=form)
-        result = loopedge.profile(list(paths.values()), sequence=LENGTH)
+        result = loopedge.profile(list(paths.values()), sequence=LENGTH, details=False)
         runs: dict[str, Run] = dict(zip(paths, result.runs, strict=True))
         errors = {who: error_against(model, path) for who, path in paths.items()}
         files = {

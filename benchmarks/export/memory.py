@@ -171,7 +171,7 @@ def main() -> int:
             # One profile per loop count: the latencies of its rows are taken in turns.
             kinds = ["loop", "unrolled", *(["untied"] if loops == TWIN_LOOPS else [])]
             paths = [folder / f"{kind}.{loops}.onnx" for kind in kinds]
-            result = loopedge.profile(paths, runs=10)
+            result = loopedge.profile(paths, runs=10, details=False)
             runs |= {(kind, loops): run for kind, run in zip(kinds, result.runs, strict=True)}
         ratio = alternated_ratio(
             folder / f"unrolled.{TWIN_LOOPS}.onnx", folder / f"loop.{TWIN_LOOPS}.onnx", folder

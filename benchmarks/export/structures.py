@@ -128,7 +128,7 @@ def export(make: Callable[[int], nn.Module], loops: int, form: str, folder: Path
         if name.startswith(TABLE_PREFIX) and value.const_value is not None
     )
     fixed = any("fixed" in note for note in result.notes)
-    run = loopedge.profile([path], sequence=None if fixed else 32, runs=5)
+    run = loopedge.profile([path], sequence=None if fixed else 32, runs=5, details=False)
     return Exported(
         loops=loops,
         form=form,

@@ -116,7 +116,7 @@ def measure(files: Mapping[Key, Path]) -> tuple[dict[Key, Run], dict[str, Any]]:
     runs: dict[Key, Run] = {}
     for kind, loops in dict.fromkeys((kind, loops) for kind, loops, _ in files):
         keys = [(kind, loops, profile) for profile in PROFILES]
-        result = loopedge.profile([files[key] for key in keys], seconds=1.5)
+        result = loopedge.profile([files[key] for key in keys], seconds=1.5, details=False)
         runs |= dict(zip(keys, result.runs, strict=True))
     return runs, result.machine
 
@@ -175,13 +175,19 @@ def judge(runs: Mapping[Key, Run]) -> list[Bound]:
 
 def peaks(model: Path, small: Path) -> list[str]:
     """Take the peak of `low` apart: weights, onnxruntime itself, activations."""
-    own = loopedge.profile([small], memory="low", runs=3, sequence=1).runs[0].rss_peak_bytes
+    own = (
+        loopedge.profile([small], memory="low", runs=3, sequence=1, details=False)
+        .runs[0]
+        .rss_peak_bytes
+    )
     lines = [
         "| positions | peak MB | weights MB | onnxruntime MB | activations MB |",
         "|---|---|---|---|---|",
     ]
     for sequence in SEQUENCES:
-        run = loopedge.profile([model], memory="low", runs=3, sequence=sequence).runs[0]
+        run = loopedge.profile(
+            [model], memory="low", runs=3, sequence=sequence, details=False
+        ).runs[0]
         peak = run.rss_peak_bytes
         rest = peak - run.weight_bytes - own
         cells = (f"{size / MB:.1f}" for size in (peak, run.weight_bytes, own, rest))

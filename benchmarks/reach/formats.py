@@ -73,8 +73,8 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         paths = export_all(Path(name))
-        result = loopedge.profile(list(paths.values()), runs=10)
-        short = loopedge.profile(list(paths.values()), runs=20, sequence=1)
+        result = loopedge.profile(list(paths.values()), runs=10, details=False)
+        short = loopedge.profile(list(paths.values()), runs=20, sequence=1, details=False)
     runs = dict(zip(paths, result.runs, strict=True))
     bounds = judge(runs)
     machine = result.machine

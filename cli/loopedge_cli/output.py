@@ -108,13 +108,13 @@ class Output:
             sys.stderr.write(f"{text}\n")
 
     @contextlib.contextmanager
-    def status(self, text: str) -> Iterator[None]:
-        """Show a spinner on stderr while the block runs, on a terminal only."""
+    def status(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Show a spinner on stderr while the block runs, on a terminal only; yield what adds to its text."""
         if not self.interactive:
-            yield
+            yield lambda more: None
             return
-        with console(sys.stderr).status(text):
-            yield
+        with console(sys.stderr).status(text) as shown:
+            yield lambda more: shown.update(f"{text}: {more}")
 
     @contextlib.contextmanager
     def progress(self, text: str, total: int) -> Iterator[Callable[[int, str], None]]:

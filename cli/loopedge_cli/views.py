@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from loopedge_cli.output import Result
 
 __all__ = [
+    "compare_view",
     "convert_view",
     "export_view",
     "inference_view",
@@ -278,6 +279,13 @@ def profile_view(result: Any) -> "RenderableType":
     from loopedge.report.tables import profile_table
 
     return profile_table(result)
+
+
+def compare_view(result: Any) -> "RenderableType":
+    """Show a `Comparison` of two profiles."""
+    from loopedge.report.comparison import comparison_table
+
+    return comparison_table(result)
 
 
 def train_view(result: "Result") -> "RenderableType":

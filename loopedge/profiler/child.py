@@ -1,32 +1,59 @@
-"""The measured process: numpy, onnxruntime and the standard library, so that nothing else counts.
+"""The measured process: numpy, one runtime and the standard library, so that nothing else counts.
 
 Run as ``python -P -m loopedge.profiler.child REQUEST``; the request and all answers are one line of
 JSON. After the first answer (what loading cost) it obeys commands on its standard input:
 ``{"runs": n}`` answers with n latencies, ``{"memory": true}`` with the memory by now, ``{"save": path}``
-writes the outputs of one run as ``.npz``. It runs under any ONNX Runtime: benchmarks/reach starts it in
-environments that hold nothing else.
+writes the outputs of one run as ``.npz``, ``{"resident": files}`` answers with the growth of resident
+pages by kind of mapping, ``{"copy": bytes}`` with the seconds that the chunks of a copy took;
+``{"reset_peak": true}`` and ``{"trim": true}`` do what they say. It runs under any ONNX Runtime:
+benchmarks/reach starts it in environments that hold nothing else.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
-from loopedge.profiler.memory import Memory, read_memory, reset_peak
+from loopedge.profiler.memory import SMAPS, Memory, Resident, read_memory, read_resident, reset_peak
 
 __all__: list[str] = []
+
+COPIES = 4
+PR_SET_PDEATHSIG = 1
+
+
+class Runtime(Protocol):
+    """A model on fixed inputs; creating one imports the runtime and loads no model."""
+
+    def load(self) -> str:
+        """Load the model; return what runs it."""
+
+    def run(self) -> Any:
+        """Run it once."""
+
+    def save(self, path: Path) -> None:
+        """Run it once and write its outputs as ``.npz``."""
+
+    def end_trace(self) -> str:
+        """End tracing; return the path of the trace."""
 
 
 def main() -> int:
     """Serve one request."""
     request = json.loads(sys.argv[1])
+    _die_with(request.get("parent"))
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, set(cores[-request["threads"] :]))
     try:
         _serve(request)
+    except KeyboardInterrupt:
+        return 130
     except Exception as error:  # becomes one line of the parent's error
         reason = str(error).strip().splitlines() or [type(error).__name__]
         _answer({"error": reason[0], "kind": type(error).__name__})
@@ -34,29 +61,37 @@ def main() -> int:
     return 0
 
 
+def _die_with(parent: int | None) -> None:
+    """Let the kernel end this process with its parent, however that ends (Linux)."""
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)  # it was gone before the kernel was told
+
+
+def _runtime(request: dict[str, Any]) -> Runtime:
+    if request.get("runtime") == "torch":
+        from loopedge.profiler.torch_runtime import TorchRuntime
+
+        return TorchRuntime(request)
+    from loopedge.profiler.ort_runtime import OrtRuntime
+
+    return OrtRuntime(request)
+
+
 def _serve(request: dict[str, Any]) -> None:
-    import numpy as np
-    import onnxruntime as ort
-
-    from loopedge.session_options import open_session, session_options
-
-    with np.load(request["inputs"], allow_pickle=False) as stored:
-        inputs = {name: stored[name] for name in stored.files}
-    if request["provider"] == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
-    options = session_options(request["threads"], request["memory"], model=request["model"])
-    if request.get("trace"):
-        options.enable_profiling = True
-        options.profile_file_prefix = request["trace"]
+    runtime = _runtime(request)
+    pages = read_resident([]) if SMAPS.exists() else None
     reset_peak()
     baseline = read_memory()
     started = time.perf_counter()
-    session = open_session(request["model"], options, request["provider"], request["memory"])
+    provider = runtime.load()
     load_seconds = time.perf_counter() - started
     _answer(
         {
             "load_seconds": load_seconds,
-            "provider": session.get_providers()[0],
+            "provider": provider,
             "memory": _growth(baseline),
             "baseline": asdict(baseline),
         }
@@ -67,17 +102,59 @@ def _serve(request: dict[str, Any]) -> None:
             latencies_ms = []
             for _ in range(command["runs"]):
                 started = time.perf_counter()
-                session.run(None, inputs)
+                runtime.run()
                 latencies_ms.append((time.perf_counter() - started) * 1000)
             _answer({"latencies_ms": latencies_ms})
         elif command.get("save"):
-            names = [output.name for output in session.get_outputs()]
-            np.savez(command["save"], **dict(zip(names, session.run(names, inputs), strict=True)))
+            runtime.save(Path(command["save"]))
             _answer({"saved": command["save"]})
         elif command.get("memory"):
             _answer({"memory": _growth(baseline)})
         elif command.get("trace"):
-            _answer({"trace": session.end_profiling()})
+            _answer({"trace": runtime.end_trace()})
+        else:
+            _answer(_analyse(command, pages, request["threads"]))
+
+
+def _analyse(command: dict[str, Any], pages: Resident | None, threads: int) -> dict[str, Any]:
+    """Obey a command that takes the memory apart, or measures the machine."""
+    if "resident" in command:
+        now = asdict(read_resident(command["resident"]))
+        before = asdict(pages) if pages is not None else dict.fromkeys(now, 0)
+        return {"resident": {name: value - before[name] for name, value in now.items()}}
+    if "copy" in command:
+        return {"seconds": _copy(command["copy"], command["chunk"], threads)}
+    if "trim" in command:
+        from loopedge.session_options import return_free_memory
+
+        return_free_memory()
+    elif "reset_peak" in command:
+        reset_peak()
+    else:
+        raise ValueError(f"no command: {', '.join(command)}")
+    return {"done": True}
+
+
+def _copy(size: int, chunk: int, threads: int) -> list[float]:
+    """Time the chunks of a copy of so many bytes, a part of each by every thread."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
+
+    source, target = np.ones((size // chunk, chunk // 8)), np.zeros((size // chunk, chunk // 8))
+    seconds = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(COPIES):
+            for row in range(len(source)):
+                parts = zip(
+                    np.array_split(source[row], threads),
+                    np.array_split(target[row], threads),
+                    strict=True,
+                )
+                started = time.perf_counter()
+                list(pool.map(lambda part: np.copyto(part[1], part[0]), parts))
+                seconds.append(time.perf_counter() - started)
+    return seconds[len(source) :]  # the first copy touches the target's pages
 
 
 def _growth(baseline: Memory) -> dict[str, int]:

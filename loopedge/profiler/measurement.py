@@ -1,128 +1,316 @@
-"""Measure several files: load each in a process of its own, time them in turns, trace them."""
+"""Measure several models: each in several fresh processes, their times taken in turns."""
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from loopedge.latency import Latency, summarize_latency, time_in_turns, time_ratios
-from loopedge.profiler.process import MeasuredProcess
-from loopedge.profiler.trace import (
-    OperatorTime,
-    nodes_by_provider,
-    operator_times,
-    read_trace,
-)
+import numpy as np
+import psutil
 
-__all__ = ["Measured", "Plan", "Subject", "measure"]
+from loopedge.errors import LoopedgeError, ProviderError
+from loopedge.latency import MAX_ROUNDS, Latency, summarize_latency, time_in_turns
+from loopedge.profiler.process import MeasuredProcess
+from loopedge.profiler.result import SoakPoint, Spread
+
+__all__ = ["MEMORY_FIGURES", "WARM_UP_RUNS", "Measured", "Plan", "Subject", "measure"]
 
 WARM_UP_RUNS = 3
-TRACED_RUNS = (8, 50)
-TRACED_SECONDS = 0.2
 MIN_RUNS = 20
+MOST_LOADED = 8
+"""Processes that hold a model at the same time."""
+FREE_MEMORY = 0.6
+"""Share of the free memory that all loaded models may take."""
+RUNTIME_BYTES = {"onnxruntime": 80 * 2**20, "torch": 400 * 2**20}
+COPIES = 2.5
+"""Memory of a model at most, in bytes of its file: as stored, packed, and some activations."""
+SOAK_ROUNDS_PER_SECOND = 0.5
+
+MEMORY_FIGURES = ("rss_bytes", "anon_bytes", "mapped_bytes", "uss_bytes")
+"""Fields of `Memory` that are told as they are after loading; the peak is told at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A model to measure, the ``.npz`` that it runs on, and its memory profile."""
+    """What a measured process is told: a model, its inputs, and how it runs."""
 
     model: Path
     inputs: Path
+    file_bytes: int
+    provider: str | None
+    threads: int
+    runtime: str = "onnxruntime"
     memory: str = "balanced"
+    loops: int | None = None
+    options: tuple[str, ...] = ()
+
+    def start(
+        self,
+        *,
+        trace: Path | None = None,
+        memory: str | None = None,
+        optimized: Path | None = None,
+        on_start: Callable[[int], None] | None = None,
+    ) -> MeasuredProcess:
+        """Load the model in a fresh process, under another memory profile where one is named."""
+        return MeasuredProcess(
+            self.model,
+            self.inputs,
+            threads=self.threads,
+            provider=self.provider,
+            runtime=self.runtime,
+            memory=memory or self.memory,
+            loops=self.loops,
+            options=self.options,
+            trace=trace,
+            optimized=optimized,
+            on_start=on_start,
+        )
+
+    @property
+    def expected_bytes(self) -> float:
+        """Memory of the loaded process, by a generous guess."""
+        return RUNTIME_BYTES[self.runtime] + COPIES * self.file_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How all files are measured; without ``runs`` each gets as many as fit into ``seconds``."""
+    """How all models are measured; without ``runs`` each gets as many as fit into ``seconds``."""
 
-    threads: int
-    provider: str
+    processes: int
     runs: int | None
     seconds: float
 
-    def start(self, subject: Subject, trace: Path | None = None) -> MeasuredProcess:
-        """Load a model in a fresh process."""
-        return MeasuredProcess(
-            subject.model,
-            subject.inputs,
-            threads=self.threads,
-            provider=self.provider,
-            memory=subject.memory,
-            trace=trace,
-        )
-
     def timed_runs(self, warm_ms: Sequence[float]) -> int:
-        """Return the number of timed runs of a model whose warm-up took so long."""
+        """Return the runs of one process of a model whose warm-up took so long."""
         fitting = round(self.seconds * 1000 / max(min(warm_ms), 1e-3))
-        return self.runs or max(MIN_RUNS, fitting)
+        return -(-(self.runs or max(MIN_RUNS, fitting)) // self.processes)
+
+    @property
+    def most_rounds(self) -> int:
+        """Turns of each model in one process."""
+        return max(MAX_ROUNDS, round(SOAK_ROUNDS_PER_SECOND * self.seconds / self.processes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What was measured of one file; memory as growth in bytes, by the fields of `Memory`."""
+    """What was measured of one model; memory as growth in bytes, medians over the processes.
+
+    ``spread`` holds the range over the processes by the names of `Run`; ``together`` says whether every
+    ratio was taken in turns with the reference.
+    """
 
     provider: str
+    processes: int
     load_seconds: float
+    baseline_bytes: int
     loaded_memory: dict[str, int]
-    memory: dict[str, int]
+    rss_peak_bytes: int
     latency_ms: Latency
     time_ratio: float
-    nodes: dict[str, int]
-    ops: list[OperatorTime]
+    spread: dict[str, Spread]
+    points: list[SoakPoint]
+    together: bool
 
 
-def measure(subjects: Sequence[Subject], plan: Plan) -> list[Measured]:
+@dataclass(slots=True)
+class _Collected:
+    """What the processes of one subject have told so far."""
+
+    loaded: list[dict[str, Any]] = field(default_factory=list)
+    peaks: list[int] = field(default_factory=list)
+    rounds: list[list[list[float]]] = field(default_factory=list)
+    """Latencies in ms by process and turn."""
+    places: list[tuple[int, int]] = field(default_factory=list)
+    """Pass and group of each process: whose turns were taken together."""
+    points: list[SoakPoint] = field(default_factory=list)
+    error: LoopedgeError | None = None
+
+
+def measure(
+    subjects: Sequence[Subject],
+    plan: Plan,
+    told: Callable[[str], None] = lambda text: None,
+) -> list[Measured | LoopedgeError]:
     """Measure models.
+
+    Every pass starts a fresh process for each model, in another order, and takes their times in turns.
+    Where the models do not fit into memory together, groups of them are measured that each hold the
+    first model, to which times are compared; where not even two fit, one after the other.
 
     Args:
         subjects: The models.
         plan: How.
+        told: Is called with what is measured next.
 
     Returns:
-        One result per model, in their order.
+        What was measured of each, in their order; or why it could not be measured to the end.
 
     Raises:
-        InputError: A model cannot be loaded.
         ProviderError: Another provider than asked for runs a model.
-        LoopedgeError: A process died.
     """
+    groups = _groups(subjects)
+    collected = [_Collected() for _ in subjects]
+    for number in range(plan.processes):
+        for place, group in enumerate(groups):
+            told(f"process {number + 1} of {plan.processes}")
+            _measure_group(subjects, group, plan, collected, (number, place))
+    finished = [one for one in collected if one.error is None]
+    return [one.error or _measured(one, finished[0]) for one in collected]
+
+
+def _groups(subjects: Sequence[Subject]) -> list[list[int]]:
+    """Return which subjects are loaded at the same time; the first one stands in every group."""
+    free = FREE_MEMORY * psutil.virtual_memory().available
+    everybody = list(range(len(subjects)))
+    sizes = [subject.expected_bytes for subject in subjects]
+    if len(subjects) <= MOST_LOADED and sum(sizes) <= free:
+        return [everybody]
+    groups: list[list[int]] = []
+    for i in everybody[1:]:
+        last = groups[-1] if groups else None
+        room = free - sum(sizes[j] for j in last) if last else 0.0
+        if last and len(last) < MOST_LOADED and sizes[i] <= room:
+            last.append(i)
+        elif sizes[0] + sizes[i] <= free:
+            groups.append([0, i])
+        else:
+            return [[i] for i in everybody]
+    return groups or [everybody]
+
+
+def _measure_group(
+    subjects: Sequence[Subject],
+    group: list[int],
+    plan: Plan,
+    collected: list[_Collected],
+    place: tuple[int, int],
+) -> None:
+    """Start a process for each subject of a group, and take their times in turns."""
+    shift = place[0] % len(group)
     with contextlib.ExitStack() as stack:
-        processes, memory, counts = [], [], []
-        for subject in subjects:
-            process = stack.enter_context(plan.start(subject))
-            counts.append(plan.timed_runs(process.run(WARM_UP_RUNS)))
-            memory.append(process.memory())
-            processes.append(process)
-        latencies = time_in_turns([process.run for process in processes], counts)
-    ratios = time_ratios(latencies)
-    results = []
-    for i, subject in enumerate(subjects):
-        loaded = processes[i].loaded
-        events, load_seconds = _trace(subject, plan)
-        results.append(
-            Measured(
-                provider=loaded["provider"],
-                load_seconds=min(loaded["load_seconds"], load_seconds),
-                loaded_memory=loaded["memory"],
-                memory=memory[i],
-                latency_ms=summarize_latency(latencies[i]),
-                time_ratio=ratios[i],
-                nodes=nodes_by_provider(events),
-                ops=operator_times(events, skip_runs=WARM_UP_RUNS),
+        turns: list[_Turns] = []
+        counts = []
+        for i in [*group[shift:], *group[:shift]]:
+            one = collected[i]
+            if one.error is not None:
+                continue
+            try:
+                process = stack.enter_context(subjects[i].start())
+                counts.append(plan.timed_runs(process.run(WARM_UP_RUNS)))
+            except ProviderError:
+                raise
+            except LoopedgeError as error:
+                one.error = error
+                continue
+            turns.append(_Turns(process, one, place))
+        rounds = time_in_turns(turns, counts, most_rounds=plan.most_rounds) if turns else []
+        for turn, timed in zip(turns, rounds, strict=True):
+            turn.finish(timed)
+
+
+class _Turns:
+    """The turns of one process; once it died, the rest of its turns are empty."""
+
+    def __init__(
+        self, process: MeasuredProcess, collected: _Collected, place: tuple[int, int]
+    ) -> None:
+        self.process, self.collected, self.place = process, collected, place
+        self.started = time.monotonic()
+
+    def __call__(self, count: int) -> list[float]:
+        if self.collected.error is not None:
+            return []
+        try:
+            latencies = self.process.run(count)
+            memory = self.process.memory()
+        except LoopedgeError as error:
+            self.collected.error = error
+            return []
+        self.collected.points.append(
+            SoakPoint(
+                process=len(self.collected.loaded),
+                second=time.monotonic() - self.started,
+                runs=count,
+                rss_bytes=memory["rss_bytes"],
+                anon_bytes=memory["anon_bytes"],
+                p50_ms=median(latencies),
             )
         )
-    return results
+        return latencies
+
+    def finish(self, rounds: list[list[float]]) -> None:
+        """Keep what this process told."""
+        if self.collected.error is not None:
+            return
+        try:
+            memory = self.process.memory()
+        except LoopedgeError as error:
+            self.collected.error = error
+            return
+        self.collected.loaded.append(self.process.loaded)
+        self.collected.peaks.append(memory["peak_bytes"])
+        self.collected.rounds.append(rounds)
+        self.collected.places.append(self.place)
 
 
-def _trace(subject: Subject, plan: Plan) -> tuple[list[dict[str, Any]], float]:
-    """Trace a few runs in a process of their own: tracing slows small operators down.
+def _measured(one: _Collected, reference: _Collected) -> Measured:
+    loads = [float(told["load_seconds"]) for told in one.loaded]
+    memory = {
+        name: [int(told["memory"].get(name, 0)) for told in one.loaded] for name in MEMORY_FIGURES
+    }
+    ratios, together = _time_ratios(one, reference)
+    medians = [median(ms for turn in rounds for ms in turn) for rounds in one.rounds]
+    figures: dict[str, Sequence[float]] = {
+        "load_seconds": loads,
+        "rss_load_bytes": memory["rss_bytes"],
+        "anon_bytes": memory["anon_bytes"],
+        "mapped_bytes": memory["mapped_bytes"],
+        "uss_bytes": memory["uss_bytes"],
+        "rss_peak_bytes": one.peaks,
+        "latency_ms.p50": medians,
+        "time_ratio": ratios,
+    }
+    return Measured(
+        provider=one.loaded[0]["provider"],
+        processes=len(one.loaded),
+        load_seconds=median(loads),
+        baseline_bytes=round(median(told["baseline"]["rss_bytes"] for told in one.loaded)),
+        loaded_memory={name: round(median(values)) for name, values in memory.items()},
+        rss_peak_bytes=round(median(one.peaks)),
+        latency_ms=summarize_latency([turn for rounds in one.rounds for turn in rounds]),
+        time_ratio=median(ratios),
+        spread={name: Spread(low=min(v), high=max(v)) for name, v in figures.items()},
+        points=one.points,
+        together=together,
+    )
 
-    Returns:
-        The events of the trace, and the seconds that loading took this time.
+
+def _time_ratios(one: _Collected, reference: _Collected) -> tuple[list[float], bool]:
+    """Return the time against the reference, once per process; and whether all were taken in turns.
+
+    A turn's lower quartile leaves out the runs that other programs interrupted, the comparison within
+    a round leaves out slow stretches of the machine, and the median over the rounds the ones where
+    neither was enough.
     """
-    with plan.start(subject, trace=subject.inputs.with_suffix(".trace")) as process:
-        fastest_ms = min(process.run(WARM_UP_RUNS))
-        least, most = TRACED_RUNS
-        process.run(min(most, max(least, round(TRACED_SECONDS * 1000 / fastest_ms))))
-        return read_trace(process.end_trace()), process.loaded["load_seconds"]
+    against = {
+        place: _quartiles(rounds)
+        for place, rounds in zip(reference.places, reference.rounds, strict=True)
+    }
+    usual = np.median(np.concatenate(list(against.values())))
+    ratios, together = [], True
+    for place, rounds in zip(one.places, one.rounds, strict=True):
+        quartiles = _quartiles(rounds)
+        if place in against:
+            ratios.append(float(np.median(quartiles / against[place])))
+        else:
+            ratios.append(float(np.median(quartiles) / usual))
+            together = False
+    return ratios, together
+
+
+def _quartiles(rounds: Sequence[Sequence[float]]) -> Any:
+    return np.array([np.percentile(turn, 25) for turn in rounds])

@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,23 +16,31 @@ from loopedge.errors import InputError, LoopedgeError, ProviderError
 
 __all__ = ["MeasuredProcess"]
 
+OUT_OF_MEMORY = ("memoryerror", "bad_alloc", "failed to allocate", "can't allocate memory")
+"""What Python, C++, ONNX Runtime's arena and PyTorch say, in lower case."""
+
 
 class MeasuredProcess:
     """A fresh process that has loaded one model and runs it on command.
 
     Args:
-        model: The ``.onnx`` file.
+        model: The ``.onnx`` file, or a ``model.pt`` for PyTorch.
         inputs: ``.npz`` with one array per input.
         threads: Threads inside an operator; the process is pinned to as many cores.
-        provider: Execution provider.
+        provider: Execution provider; None for PyTorch, which chooses nothing.
+        runtime: ``onnxruntime`` or ``torch``.
         memory: Memory profile, already checked against the file: the process reads no metadata.
+        loops: Iterations that PyTorch runs; ONNX Runtime has them among its inputs.
+        options: Inputs that are none of the model's own, but choose how it runs.
         trace: Prefix of ONNX Runtime's trace file; None runs without tracing.
-        python: Interpreter to run it with; its environment holds numpy and an onnxruntime.
+        optimized: Where the graph that runs is written to, while it loads; None writes none.
+        on_start: Told the id of the process before it loads the model.
+        python: Interpreter to run it with; its environment holds numpy and the runtime.
 
     Raises:
         InputError: The model cannot be loaded.
         ProviderError: Another provider than asked for runs the model.
-        LoopedgeError: The process died.
+        LoopedgeError: The process died, or ran out of memory.
     """
 
     def __init__(
@@ -39,18 +49,28 @@ class MeasuredProcess:
         inputs: Path,
         *,
         threads: int,
-        provider: str,
+        provider: str | None,
+        runtime: str = "onnxruntime",
         memory: str = "balanced",
+        loops: int | None = None,
+        options: Sequence[str] = (),
         trace: Path | None = None,
+        optimized: Path | None = None,
+        on_start: Callable[[int], None] | None = None,
         python: str | Path = sys.executable,
     ) -> None:
         request = {
+            "parent": os.getpid(),
             "model": str(model),
             "inputs": str(inputs),
             "threads": threads,
             "provider": provider,
+            "runtime": runtime,
             "memory": memory,
+            "loops": loops,
+            "options": list(options),
             "trace": None if trace is None else str(trace),
+            "optimized": None if optimized is None else str(optimized),
         }
         self._model = model
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
@@ -61,11 +81,14 @@ class MeasuredProcess:
             stderr=self._stderr,
             text=True,
         )
+        if on_start is not None:
+            on_start(self._process.pid)
         try:
             self.loaded = self._answer()
-            self._check_provider(provider)
+            if provider is not None:
+                self._check_provider(provider)
         except BaseException:
-            self.close()
+            self.kill()
             raise
 
     def run(self, runs: int) -> list[float]:
@@ -86,17 +109,39 @@ class MeasuredProcess:
         """End tracing and return the trace file."""
         return Path(self._ask({"trace": True})["trace"])
 
+    def resident(self, model_files: Collection[str]) -> dict[str, int]:
+        """Return the growth of the resident pages by kind of mapping, in bytes (`Resident`)."""
+        growth: dict[str, int] = self._ask({"resident": list(model_files)})["resident"]
+        return growth
+
+    def reset_peak(self) -> None:
+        """Let the peak count from here on."""
+        self._ask({"reset_peak": True})
+
+    def trim(self) -> None:
+        """Give the memory that malloc keeps back to the system, where the C library can."""
+        self._ask({"trim": True})
+
+    def copy(self, size: int, chunk: int) -> list[float]:
+        """Return the seconds of each chunk of copies of a buffer of so many bytes."""
+        seconds: list[float] = self._ask({"copy": size, "chunk": chunk})["seconds"]
+        return seconds
+
     def close(self) -> None:
-        """End the process."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+        """End the process when it has done what it was told."""
+        self._close_pipes()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._stderr.close()
+
+    def kill(self) -> None:
+        """End the process at once, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        self._close_pipes()
         self._stderr.close()
 
     def __enter__(self) -> Self:
@@ -108,7 +153,16 @@ class MeasuredProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:
+            self.kill()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
 
     def _check_provider(self, provider: str) -> None:
         if self.loaded["provider"] != provider:
@@ -132,12 +186,17 @@ class MeasuredProcess:
         if not line:
             raise LoopedgeError(self._cause_of_death())
         answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise InputError(
-                f"{self._model} cannot be profiled: {answer['error']}",
-                hint=f"loopedge inspect {self._model}",
+        if "error" not in answer:
+            return answer
+        said = f"{answer['kind']}: {answer['error']}".lower()
+        if any(word in said for word in OUT_OF_MEMORY):
+            raise LoopedgeError(
+                f"the process that measured {self._model} ran out of memory: {answer['error']}"
             )
-        return answer
+        raise InputError(
+            f"{self._model} cannot be profiled: {answer['error']}",
+            hint=f"loopedge inspect {self._model}",
+        )
 
     def _cause_of_death(self) -> str:
         code = self._process.wait()

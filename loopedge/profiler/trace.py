@@ -2,18 +2,31 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-__all__ = ["OperatorTime", "nodes_by_provider", "operator_times", "read_trace"]
+__all__ = [
+    "KERNEL",
+    "MICROSECONDS_PER_MS",
+    "Event",
+    "Kernel",
+    "OperatorTime",
+    "counted_runs",
+    "kernels_of",
+    "nodes_by_provider",
+    "operator_times",
+    "read_trace",
+]
 
 KERNEL = "_kernel_time"
 RUN = "model_run"
 MICROSECONDS_PER_MS = 1000.0
+
+Event = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,22 +43,94 @@ class OperatorTime:
     share: float
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class Kernel:
+    """One execution of a node, times in microseconds; ``nested`` are those directly inside it.
+
+    ``args`` are ONNX Runtime's: shapes, memory, the node's index in its graph.
+    """
+
+    node: str
+    op: str
+    start: int
+    end: int
+    args: Mapping[str, Any]
+    parent: "Kernel | None" = None
+    nested: list["Kernel"] = field(default_factory=list)
+
+    def own_us(self) -> float:
+        """Return the duration without nested kernels and without what tracing each of them took.
+
+        Writing an event takes about 3 us. Between the nodes of a main graph nobody is charged for
+        it; between those of a body it would be charged to the Loop, and dwarf the Loop's own work.
+        """
+        own: float = self.end - self.start - sum(one.end - one.start for one in self.nested)
+        gaps = [after.start - before.end for before, after in pairwise(self.nested)]
+        if gaps:
+            usual = 2 * median(gaps)  # longer ones are those between two iterations
+            own -= len(self.nested) * mean(gap for gap in gaps if gap <= usual)
+        return max(own, 0.0)
+
+
 def read_trace(path: Path) -> list[dict[str, Any]]:
     """Read the events of a trace file."""
     events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return events
 
 
-def operator_times(
-    events: Iterable[Mapping[str, Any]], *, skip_runs: int = 0
-) -> list[OperatorTime]:
-    """Sum the own time of each operator over the runs of a trace.
+def counted_runs(events: Iterable[Event], *, skip_runs: int = 0) -> list[tuple[int, int]]:
+    """Return first and last microsecond of the runs whose times count: the fastest quarter.
+
+    A single preemption of the process would otherwise be charged to whatever operator it hit.
+
+    Args:
+        events: Of the trace.
+        skip_runs: Runs at the start that were a warm-up.
+    """
+    runs = sorted(
+        (int(event["ts"]), int(event["ts"]) + int(event["dur"]))
+        for event in events
+        if event.get("name") == RUN
+    )[skip_runs:]
+    return sorted(runs, key=lambda run: run[1] - run[0])[: -(-len(runs) // 4)]
+
+
+def kernels_of(events: Iterable[Event], runs: Sequence[tuple[int, int]]) -> list[Kernel]:
+    """Return the kernels within the runs by thread and start, each with those inside it."""
+    by_thread: dict[Any, list[Kernel]] = defaultdict(list)
+    for event in events:
+        start = int(event.get("ts", 0))
+        if _is_kernel(event) and any(first <= start <= last for first, last in runs):
+            by_thread[event.get("tid")].append(
+                Kernel(
+                    node=str(event["name"]).removesuffix(KERNEL),
+                    op=str(event["args"]["op_name"]),
+                    start=start,
+                    end=start + int(event["dur"]),
+                    args=event["args"],
+                )
+            )
+    found = []
+    for kernels in by_thread.values():
+        # Outer kernels first: they start earlier, or at the same time and last longer.
+        kernels.sort(key=lambda kernel: (kernel.start, -kernel.end))
+        open_kernels: list[Kernel] = []
+        for kernel in kernels:
+            while open_kernels and open_kernels[-1].end <= kernel.start:
+                open_kernels.pop()
+            if open_kernels:
+                kernel.parent = open_kernels[-1]
+                kernel.parent.nested.append(kernel)
+            open_kernels.append(kernel)
+        found += kernels
+    return found
+
+
+def operator_times(events: Iterable[Event], *, skip_runs: int = 0) -> list[OperatorTime]:
+    """Sum the own time of each operator over the runs of a trace that count.
 
     A kernel that contains others (Loop, Scan, If) counts only what is left of it when they and the
     writing of their events are subtracted.
-
-    Only the fastest quarter of the runs counts: a single preemption of the process would otherwise
-    be charged to whatever operator it hit.
 
     Args:
         events: Of the trace, durations in microseconds.
@@ -55,19 +140,12 @@ def operator_times(
         Means per inference, largest time first.
     """
     listed = list(events)
-    runs = sorted(
-        (int(event["ts"]), int(event["ts"]) + int(event["dur"]))
-        for event in listed
-        if event.get("name") == RUN
-    )[skip_runs:]
-    runs = sorted(runs, key=lambda run: run[1] - run[0])[: -(-len(runs) // 4)]
-    if not runs:
-        return []
+    runs = counted_runs(listed, skip_runs=skip_runs)
     counts: dict[str, int] = defaultdict(int)
     own_us: dict[str, float] = defaultdict(float)
-    for op, own in _own_times(listed, runs):
-        counts[op] += 1
-        own_us[op] += own
+    for kernel in kernels_of(listed, runs):
+        counts[kernel.op] += 1
+        own_us[kernel.op] += kernel.own_us()
     total = sum(own_us.values()) or 1.0
     times = [
         OperatorTime(
@@ -81,7 +159,7 @@ def operator_times(
     return sorted(times, key=lambda item: (-item.ms, item.op))
 
 
-def nodes_by_provider(events: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def nodes_by_provider(events: Iterable[Event]) -> dict[str, int]:
     """Count the nodes that each execution provider ran, in a Loop once: what fell back is there."""
     nodes = {
         (str(event["args"].get("provider")), str(event["name"]), event["args"].get("node_index"))
@@ -91,57 +169,5 @@ def nodes_by_provider(events: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return dict(sorted(Counter(provider for provider, *_ in nodes).items()))
 
 
-def _is_kernel(event: Mapping[str, Any]) -> bool:
+def _is_kernel(event: Event) -> bool:
     return str(event.get("name", "")).endswith(KERNEL) and "op_name" in event.get("args", {})
-
-
-def _own_times(
-    events: list[Mapping[str, Any]], runs: list[tuple[int, int]]
-) -> Iterable[tuple[str, float]]:
-    """Yield the operator and its own microseconds for each kernel within the runs."""
-    kernels = [
-        (int(event["ts"]), int(event["dur"]), str(event["args"]["op_name"]), event.get("tid"))
-        for event in events
-        if _is_kernel(event)
-    ]
-    by_thread: dict[Any, list[tuple[int, int, str]]] = defaultdict(list)
-    for start, duration, op, thread in kernels:
-        if any(first <= start <= last for first, last in runs):
-            by_thread[thread].append((start, duration, op))
-    for thread_kernels in by_thread.values():
-        # Outer kernels first: they start earlier, or at the same time and last longer.
-        thread_kernels.sort(key=lambda item: (item[0], -item[1]))
-        open_kernels: list[_Kernel] = []
-        for start, duration, op in thread_kernels:
-            while open_kernels and open_kernels[-1].end <= start:
-                done = open_kernels.pop()
-                yield done.op, done.own_us()
-            if open_kernels:
-                open_kernels[-1].nested.append((start, start + duration))
-            open_kernels.append(_Kernel(op, start, start + duration))
-        while open_kernels:
-            done = open_kernels.pop()
-            yield done.op, done.own_us()
-
-
-@dataclass(slots=True)
-class _Kernel:
-    """A kernel of a trace and the spans of those directly inside it, in microseconds."""
-
-    op: str
-    start: int
-    end: int
-    nested: list[tuple[int, int]] = field(default_factory=list)
-
-    def own_us(self) -> float:
-        """Return the duration without nested kernels and without what tracing each of them took.
-
-        Writing an event takes about 3 us. Between the nodes of a main graph nobody is charged for
-        it; between those of a body it would be charged to the Loop, and dwarf the Loop's own work.
-        """
-        own: float = self.end - self.start - sum(end - start for start, end in self.nested)
-        gaps = [after[0] - before[1] for before, after in pairwise(self.nested)]
-        if gaps:
-            usual = 2 * median(gaps)  # longer ones are those between two iterations
-            own -= len(self.nested) * mean(gap for gap in gaps if gap <= usual)
-        return max(own, 0.0)

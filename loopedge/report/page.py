@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
-__all__ = ["facts", "render_page", "table"]
+__all__ = ["Cell", "facts", "render_page", "table"]
+
+Cell = str | tuple[str, str]
 
 
 def render_page(title: str, verdict: str, sentences: Sequence[str], body: Iterable[str]) -> str:
@@ -39,14 +41,24 @@ def render_page(title: str, verdict: str, sentences: Sequence[str], body: Iterab
     )
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a table that scrolls where it is wider than the page."""
+def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> list[str]:
+    """Return the lines of a table that scrolls where it is wider than the page.
+
+    Args:
+        heads: Names of the columns.
+        rows: Cells; a pair is a value and the smaller note below it.
+    """
     lines = ['<div class="scroll"><table>', "<thead><tr>"]
     lines += [f"<th>{escape(head)}</th>" for head in heads]
     lines += ["</tr></thead>", "<tbody>"]
-    for cells in rows:
-        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    lines += ["<tr>" + "".join(map(_cell, cells)) + "</tr>" for cells in rows]
     return [*lines, "</tbody></table></div>"]
+
+
+def _cell(cell: Cell) -> str:
+    text, note = (cell, "") if isinstance(cell, str) else cell
+    below = f"<small>{escape(note)}</small>" if note else ""
+    return f"<td>{escape(text)}{below}</td>"
 
 
 def facts(pairs: Iterable[tuple[str, str]], command: str) -> list[str]:

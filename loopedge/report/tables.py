@@ -1,51 +1,78 @@
 """Tables for the terminal."""
 
+from collections.abc import Callable, Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from loopedge.profiler.pipeline import ProfileResult, Run
+from loopedge.profiler.figures import figure_of
+from loopedge.profiler.labels import SETTINGS, run_labels, setting_columns
+from loopedge.profiler.result import ProfileResult, Run
+from loopedge.report.sections.gpu import gpu_cells
+from loopedge.report.sections.memory import SHORT_SOURCES, sources_by_moment
+from loopedge.report.sections.roofline import limits_text
+from loopedge.report.sections.soak import soak_text
+from loopedge.report.spread import spread_text
 from loopedge.report.verdict import cautions, verdicts
 from loopedge.units import ratio_text, size_text, time_text
 
 __all__ = ["operator_table", "profile_table", "run_table"]
 
-SHOWN_OPERATORS = 6
+SHOWN_OPERATORS = 5
+SMALL = 0.01
+"""Sources of memory that are nowhere more than this part of a peak are shown as one."""
+
+NUMBERS = ("loops", "batch", "sequence", "threads")
+"""Settings that have columns where they differ; others stand behind the name."""
+
+FIGURES: tuple[tuple[str, str, Callable[[float], str], float], ...] = (
+    ("file", "file_bytes", size_text, 0.02),
+    ("anonymous", "anon_bytes", size_text, 0.02),
+    ("peak", "rss_peak_bytes", size_text, 0.02),
+    ("p50", "latency_ms.p50", time_text, 0.05),
+    ("time", "time_ratio", ratio_text, 0.005),
+)
+"""Columns: head, figure, and from which half width on its spread is shown."""
 
 
 def profile_table(result: ProfileResult) -> RenderableType:
-    """Return the comparison, the operators and the verdict of a profile."""
-    machine = result.machine
-    where = f"{machine['cpu']}, {result.runs[0].threads} thread(s), onnxruntime "
-    shown: list[RenderableType] = [
+    """Return the comparison, what it consists of, what failed, and the verdict of a profile."""
+    runs = result.runs
+    shown: list[RenderableType] = []
+    for table in (
         run_table(result),
-        Text(f"{where}{machine['onnxruntime']}; memory on top of the imported runtime", "dim"),
-        "",
         operator_table(result),
-    ]
+        _iteration_table(runs),
+        _source_table(runs),
+        _roofline_table(runs),
+        _gpu_table(runs),
+    ):
+        if table.row_count:
+            shown += [table, ""]
+    shown += [Text(line, "dim") for line in _where(result)]
+    labels = zip(run_labels(runs), runs, strict=True)
+    shown += [Text(f"{name}: {soak_text(run.soak)}") for name, run in labels if run.soak]
+    for failure in result.failures:
+        shown.append(Text(f"{failure.name} could not be measured: {failure.reason}", "red"))
     for sentence in [*verdicts(result), *cautions(result)]:
         shown += ["", Text(sentence, "bold")]
     return Group(*shown)
 
 
 def run_table(result: ProfileResult) -> Table:
-    """Return one row per run: bytes, load, memory, latency, and time against the first run."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("model", overflow="fold")
-    for head in ("loops", "file", "load", "anonymous", "RSS", "peak", "p50", "p95", "time"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for run in result.runs:
+    """Return one row per run: in what it differs, bytes, memory, latency, time against the first."""
+    runs = result.runs
+    settings = [name for name in setting_columns(runs) if name in NUMBERS]
+    table = _table("model", *(SETTINGS[name][0] for name in settings), *(f[0] for f in FIGURES))
+    for label, run in zip(run_labels(runs, told=NUMBERS), runs, strict=True):
         table.add_row(
-            Text(run.name),
-            str(run.loops or "-"),
-            size_text(run.file_bytes),
-            time_text(run.load_seconds * 1000),
-            size_text(run.anon_bytes),
-            size_text(run.rss_load_bytes),
-            size_text(run.rss_peak_bytes),
-            time_text(run.latency_ms.p50),
-            time_text(run.latency_ms.p95),
-            ratio_text(run.time_ratio),
+            Text(label),
+            *("-" if getattr(run, name) is None else str(getattr(run, name)) for name in settings),
+            *(
+                text(figure_of(run, key)) + spread_text(run, key, least=least)
+                for _, key, text, least in FIGURES
+            ),
         )
     return table
 
@@ -53,19 +80,94 @@ def run_table(result: ProfileResult) -> Table:
 def operator_table(result: ProfileResult) -> Table:
     """Return the share of the time of the largest operators, one row per run."""
     names = _largest_operators(result.runs)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("share of the time", overflow="fold")
-    for name in (*names, "other"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for run in result.runs:
-        shares = {item.op: item.share for item in run.ops}
-        other = max(0.0, 1 - sum(shares.get(name, 0.0) for name in names)) if run.ops else 0.0
-        cells = [*(shares.get(name, 0.0) for name in names), other]
-        table.add_row(Text(run.name), *(f"{cell:.0%}" for cell in cells))
+    table = _table("share of the time", *names, "other")
+    for label, run in zip(run_labels(result.runs), result.runs, strict=True):
+        if run.ops:
+            shares = {item.op: item.share for item in run.ops}
+            cells = [shares.get(name, 0.0) for name in names]
+            told = [*cells, max(0.0, 1 - sum(cells))]
+            table.add_row(Text(label), *(f"{cell:.0%}" for cell in told))
     return table
 
 
-def _largest_operators(runs: list[Run]) -> list[str]:
+def _iteration_table(runs: Sequence[Run]) -> Table:
+    table = _table("an iteration", "first", "fastest", "slowest", "last", "largest operator")
+    for label, run in zip(run_labels(runs), runs, strict=True):
+        if len(run.iterations) > 1:
+            times = [item.ms for item in run.iterations]
+            told = (times[0], min(times), max(times), times[-1])
+            sums: dict[str, float] = {}
+            for item in run.iterations:
+                for op, ms in item.ops.items():
+                    sums[op] = sums.get(op, 0.0) + ms
+            largest = max(sums, key=lambda op: sums[op], default="-")
+            table.add_row(Text(label), *map(time_text, told), largest)
+    return table
+
+
+def _source_table(runs: Sequence[Run]) -> Table:
+    """Return the peak by source; sources that are small everywhere are one column."""
+    known = sources_by_moment(runs)
+    large = [
+        key
+        for key in SHORT_SOURCES
+        if any(abs(getattr(item, key)) > SMALL * item.peak_bytes for _, item in known)
+    ]
+    table = _table("peak by source, MiB", *(SHORT_SOURCES[key] for key in large), "rest")
+    for label, item in known:
+        sizes = [int(getattr(item, key)) for key in large]
+        table.add_row(Text(label), *map(_mib, [*sizes, item.peak_bytes - sum(sizes)]))
+    return table
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f}"
+
+
+def _roofline_table(runs: Sequence[Run]) -> Table:
+    table = _table("against the limits", "GFLOP/s", "of GEMM", "GB/s", "of copy", "bound by")
+    for label, run in zip(run_labels(runs), runs, strict=True):
+        if (item := run.roofline) is not None:
+            table.add_row(
+                Text(label),
+                f"{item.gflops_per_second:.3g}",
+                f"{item.compute_share:.0%}",
+                f"{item.gb_per_second:.3g}",
+                f"{item.copy_share:.0%}",
+                item.bound,
+            )
+    return table
+
+
+def _gpu_table(runs: Sequence[Run]) -> Table:
+    table = _table("GPU", "weights", "workspace", "activations", "context", "Memcpy", "on CPU")
+    for label, run in zip(run_labels(runs), runs, strict=True):
+        if run.gpu is not None:
+            table.add_row(Text(label), *gpu_cells(run, run.gpu))
+    return table
+
+
+def _where(result: ProfileResult) -> list[str]:
+    machine, runs = result.machine, result.runs
+    threads = " and ".join(map(str, sorted({run.threads for run in runs})))
+    counted = f", {threads} thread(s)" if threads else ""
+    version = machine.get("onnxruntime", "?")
+    return [
+        f"{machine.get('cpu', '?')}{counted}, onnxruntime {version}; memory on top of the imported "
+        "runtime; ± half the range over the processes",
+        *map(limits_text, result.limits),
+    ]
+
+
+def _table(first: str, *heads: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column(first, overflow="fold", min_width=12)
+    for head in heads:
+        table.add_column(head, justify="right")
+    return table
+
+
+def _largest_operators(runs: Sequence[Run]) -> list[str]:
     largest: dict[str, float] = {}
     for run in runs:
         for item in run.ops:

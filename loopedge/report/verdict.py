@@ -1,64 +1,228 @@
-"""One sentence per comparison: what tying saves, and what it costs."""
+"""Does weight tying save memory on this device, and what does it cost? In one sentence."""
 
-from loopedge.profiler.pipeline import ProfileResult, Run
+from collections.abc import Sequence
+
+from loopedge.profiler.figures import (
+    BUSY,
+    FIGURE_NAMES,
+    GPU_FIGURES,
+    beyond_noise,
+    busy_ratio,
+    figure_of,
+    memory_figure,
+    quotient_range,
+    spread_of,
+)
+from loopedge.profiler.labels import run_labels, swept
+from loopedge.profiler.result import ProfileResult, Run
 from loopedge.units import ratio_text, size_text
 
-__all__ = ["cautions", "verdicts"]
+__all__ = ["cautions", "twin_pairs", "verdicts"]
 
-BUSY = 1.5
-"""Median against the fastest run: beyond this, something else was running."""
+COMPARED = 5
+"""Further models that are compared in sentences; the table has them all."""
+
+SETTING = ("batch", "sequence", "loops", "threads", "device", "memory")
+NOISY = 0.1
+LEAST = 0.0005
+"""Half ranges below this part of a figure round to nothing."""
 
 
 def verdicts(result: ProfileResult) -> list[str]:
-    """Return one sentence per untied twin, and one per model that is not the first."""
-    models = [run for run in result.runs if run.twin is None]
-    twins = {run.path: run for run in result.runs if run.twin == "untied"}
-    tied = [_tie_verdict(run, twins[run.path]) for run in models if run.path in twins]
-    others = [_plain_verdict(models[0], other) for other in models[1:]]
-    return [*tied[:1], *others, *tied[1:]]
+    """Return the answer first, then what a sweep shows, then one sentence per further model."""
+    labels = dict(zip(map(id, result.runs), run_labels(result.runs), strict=True))
+    of_models: dict[str, list[tuple[Run, Run]]] = {}
+    for tied, untied in twin_pairs(result.runs):
+        of_models.setdefault(tied.path, []).append((tied, untied))
+    answers = [
+        [_answer(*max(pairs, key=lambda pair: pair[0].loops or 0)), *_over_loops(pairs)]
+        for pairs in of_models.values()
+    ]
+    first = answers[0] if answers else []
+    rest = [sentence for told in answers[1:] for sentence in told]
+    return [*first, *_others(result.runs, labels), *rest]
+
+
+def twin_pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """Return each tied run that has an untied twin of the same settings, with that twin."""
+    twins = {_identity(run): run for run in runs if run.twin == "untied"}
+    return [
+        (run, twins[_identity(run)]) for run in runs if run.twin is None and _identity(run) in twins
+    ]
 
 
 def cautions(result: ProfileResult) -> list[str]:
-    """Return what speaks against the figures: nodes that fell back, a machine that was busy."""
-    fell_back = [
-        f"{run.name}: {count} of {sum(run.nodes.values())} nodes ran on {provider}, "
+    """Return what speaks against the figures: nodes that fell back, a machine that was busy, leaks."""
+    runs = result.runs
+    labels = run_labels(runs)
+    told = [
+        f"{label}: {count} of {sum(run.nodes.values())} nodes ran on {provider}, "
         f"not on {run.provider}."
-        for run in result.runs
+        for label, run in zip(labels, runs, strict=True)
         for provider, count in run.nodes.items()
         if provider != run.provider
     ]
-    busiest = max(run.latency_ms.p50 / run.latency_ms.min for run in result.runs)
-    busy = (
-        f"The machine was busy: half of the runs took {ratio_text(busiest)} the fastest or longer. "
-        "Bytes and time ratios hold; take p50, p95 and p99 again."
-    )
-    return [*fell_back, *([busy] if busiest > BUSY else [])]
+    told += [
+        f"{label}: its anonymous memory grew while it ran; see how it does over time."
+        for label, run in zip(labels, runs, strict=True)
+        if run.soak is not None and run.soak.leaks
+    ]
+    busiest = max((busy_ratio(run) for run in runs), default=1.0)
+    if busiest > BUSY:
+        told.append(
+            f"The machine was busy: half of the runs took {ratio_text(busiest)} the fastest or "
+            "longer. Bytes and time ratios hold; take p50, p95 and p99 again."
+        )
+    if any(run.processes < 2 for run in runs):
+        told.append("One process measured each figure: how far it swings is not known.")
+    widest = max((_half_width(run, "rss_peak_bytes") for run in runs), default=0.0)
+    if widest > NOISY:
+        told.append(
+            f"Peak memory swings by up to {widest:.0%} between the processes of one model: "
+            "compare the ranges, not the medians."
+        )
+    return told
 
 
-def _tie_verdict(run: Run, twin: Run) -> str:
-    tied = f"tying {run.loops} iterations" if run.loops else "tying its weights"
+def _identity(run: Run) -> tuple[object, ...]:
+    return (run.path, run.runtime, *(getattr(run, name) for name in SETTING))
+
+
+def _half_width(run: Run, figure: str) -> float:
+    spread, value = spread_of(run, figure), figure_of(run, figure)
+    return 0.0 if spread is None or value <= 0 else (spread.high - spread.low) / 2 / value
+
+
+def _answer(tied: Run, untied: Run) -> str:
+    """Answer for one model: what tying does to memory, file and time, each against the noise."""
+    main = memory_figure((tied, untied))
+    telling = (main, "rss_peak_bytes" if main in GPU_FIGURES else "anon_bytes")
+    saved = [figure for figure in telling if _direction(tied, untied, figure) < 0]
+    grown = [figure for figure in telling if _direction(tied, untied, figure) > 0]
+    if saved and not grown:
+        answer = "saves memory on this device"
+    elif grown and not saved:
+        answer = "takes more memory on this device"
+    elif saved:
+        answer = "saves some memory on this device and takes more elsewhere"
+    else:
+        answer = "makes no difference of memory beyond the noise on this device"
+    what = f"tying {tied.loops} iterations" if tied.loops else "tying its weights"
+    first, second = (_memory_clause(tied, untied, figure) for figure in telling)
+    file = f"the file is {_change(tied, untied, 'file_bytes')}"
     return (
-        f"{run.name}: {tied} makes the file "
-        f"{_saving(twin.file_bytes, run.file_bytes)}, memory after load "
-        f"{_saving(twin.anon_bytes, run.anon_bytes)}, peak memory "
-        f"{_saving(twin.rss_peak_bytes, run.rss_peak_bytes)}, at "
-        f"{ratio_text(run.time_ratio / twin.time_ratio)} the time of untied weights."
+        f"{tied.name}: {what} {answer}; against the untied twin {first}, {second} and {file}, "
+        f"{_time_clause(tied, untied)}."
     )
 
 
-def _saving(untied: int, tied: int) -> str:
-    if tied <= 0 or untied <= 0:
-        return f"{size_text(untied - tied)} smaller"
-    sizes = f"({size_text(tied)} against {size_text(untied)})"
-    if untied < tied:
-        return f"{ratio_text(tied / untied)} larger {sizes}"
-    return f"{ratio_text(untied / tied)} smaller {sizes}"
+def _direction(tied: Run, untied: Run, figure: str) -> int:
+    """Return -1 where tying takes less of a figure, 1 where more, 0 within the noise."""
+    a, b = figure_of(tied, figure), figure_of(untied, figure)
+    if a == b or beyond_noise(tied, untied, figure) is False:
+        return 0
+    return -1 if a < b else 1
 
 
-def _plain_verdict(first: Run, other: Run) -> str:
+def _memory_clause(tied: Run, untied: Run, figure: str) -> str:
+    if not _direction(tied, untied, figure):
+        sizes = f"{_measured(tied, figure)} against {_measured(untied, figure)}"
+        return f"{FIGURE_NAMES[figure]} is the same within the noise ({sizes})"
+    return f"{FIGURE_NAMES[figure]} is {_change(tied, untied, figure)}"
+
+
+def _change(tied: Run, untied: Run, figure: str) -> str:
+    a, b = figure_of(tied, figure), figure_of(untied, figure)
+    sizes = f"({_measured(tied, figure)} against {_measured(untied, figure)})"
+    if a == b:
+        return f"as large {sizes}"
+    smaller = "smaller" if a < b else "larger"
+    if min(a, b) <= 0 or ratio_text(max(a, b) / min(a, b)) == ratio_text(1.0):
+        return f"{size_text(abs(a - b))} {smaller} {sizes}"
+    return f"{ratio_text(max(a, b) / min(a, b))} {smaller} {sizes}"
+
+
+def _measured(run: Run, figure: str) -> str:
+    """Say a size, and half its range over the processes in percent: ``66 MiB ±0.4%``."""
+    text = size_text(figure_of(run, figure))
+    spread = spread_of(run, figure)
+    if spread is None or (half := _half_width(run, figure)) < LEAST:
+        return text
+    return f"{text} ±{half:.1%}"
+
+
+def _time_clause(tied: Run, untied: Run) -> str:
+    ratio = tied.time_ratio / untied.time_ratio
+    spread = quotient_range(tied, untied, "time_ratio")
+    if spread is None:
+        return f"at {ratio_text(ratio)} the time"
+    between = f"{ratio_text(spread.low)} to {ratio_text(spread.high)}"
+    if spread.low <= 1 <= spread.high:
+        return f"at no cost of time beyond the noise ({ratio_text(ratio)}, range {between})"
+    less = "less" if ratio < 1 else "more"
+    return f"and takes {less} time beyond the noise: {ratio_text(ratio)}, range {between}"
+
+
+def _over_loops(pairs: Sequence[tuple[Run, Run]]) -> list[str]:
+    """Say how both twins grow with the loop count, where several were run."""
+    by_loops = {run.loops: (run, twin) for run, twin in pairs if run.loops}
+    if len(by_loops) < 2:
+        return []
+    (tied, untied), (last, last_untied) = (
+        by_loops[min(by_loops, key=int)],
+        by_loops[max(by_loops, key=int)],
+    )
+    figure = memory_figure((tied, untied, last, last_untied))
+    growth = [
+        f"{kind} {_growth(figure_of(one, figure), figure_of(other, figure))}"
+        for kind, one, other in (("tied", tied, last), ("untied", untied, last_untied))
+    ]
+    name = FIGURE_NAMES[figure]
+    return [
+        f"{name[0].upper()}{name[1:]} from {tied.loops} to {last.loops} loops: {', '.join(growth)}."
+    ]
+
+
+def _growth(low: float, high: float) -> str:
+    first, last = size_text(low), size_text(high)
+    return f"{first} throughout" if first == last else f"{first} to {last}"
+
+
+def _others(runs: Sequence[Run], labels: dict[int, str]) -> list[str]:
+    """Compare the first model with the others and with its twins at the same work, at most loops each."""
+    alike = [*swept(runs), "threads"]
+    bases: dict[tuple[object, ...], Run] = {}
+    for run in runs:
+        if run.path == runs[0].path and run.twin is None:
+            bases.setdefault(tuple(getattr(run, name) for name in alike), run)
+    found = [
+        (base, run)
+        for run in runs
+        if (base := bases.get(tuple(getattr(run, name) for name in alike))) is not None
+        and run is not base
+        and run.twin != "untied"
+    ]
+    most: dict[tuple[object, ...], tuple[Run, Run]] = {}
+    for base, run in found:
+        key = (run.path, run.twin, run.runtime, run.memory, run.threads, run.device)
+        if key not in most or (run.loops or 0) > (most[key][1].loops or 0):
+            most[key] = (base, run)
+    said = [_plain_verdict(base, run, labels) for base, run in most.values()]
+    left = len(said) - COMPARED
+    return [*said[:COMPARED], *([f"The table has {left} more."] if left > 0 else [])]
+
+
+def _plain_verdict(first: Run, other: Run, labels: dict[int, str]) -> str:
+    spread = quotient_range(other, first, "time_ratio")
+    time = f"{ratio_text(other.time_ratio / first.time_ratio)} the time"
+    if spread is not None and spread.low <= 1 <= spread.high:
+        time += ", the same within the noise"
+    figure = memory_figure((first, other))
+    a, b = figure_of(first, figure), figure_of(other, figure)
+    memory = f"{ratio_text(max(b, 0.0) / max(a, 1.0))} the {FIGURE_NAMES[figure]}"
+    if a != b and not _direction(other, first, figure):
+        memory += " (the same within the noise)"
     return (
-        f"{other.name} against {first.name}: "
-        f"{ratio_text(other.file_bytes / first.file_bytes)} the file, "
-        f"{ratio_text(max(other.rss_peak_bytes, 0) / max(first.rss_peak_bytes, 1))} the peak memory, "
-        f"{ratio_text(other.time_ratio / first.time_ratio)} the time."
+        f"{labels[id(other)]} against {labels[id(first)]}: "
+        f"{ratio_text(other.file_bytes / max(first.file_bytes, 1))} the file, {memory}, {time}."
     )

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from loopedge.errors import LoopedgeError
 from loopedge.profiler.pipeline import Run, profile
 from loopedge.study.cell import cell_path
 from loopedge.study.design import Cell, Design
@@ -31,6 +32,9 @@ def measure_cost(
     Returns:
         The figures, and what was profiled: ``models`` by their place under the folder, ``threads``,
         ``batch`` and ``sequence``.
+
+    Raises:
+        LoopedgeError: A model could not be measured.
     """
     first = _first_models(design, cells, folder)
     places = [(key, kind, path) for key, kinds in first.items() for kind, path in kinds.items()]
@@ -38,7 +42,10 @@ def measure_cost(
     if not places:
         return costs, {}
     twins = {key: first[key]["float"] for key in _with_twin(design, first)}
-    runs = profile([path for _, _, path in places], untied=list(twins.values())).runs
+    result = profile([path for _, _, path in places], untied=list(twins.values()), details=False)
+    if result.failures:
+        raise LoopedgeError(result.failures[0].reason)
+    runs = result.runs
     for (key, kind, _), run in zip(places, runs, strict=False):
         costs[key][kind] = _figures(run)
     for key, run in zip(twins, runs[len(places) :], strict=True):

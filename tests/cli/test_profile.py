@@ -27,7 +27,7 @@ RUN_KEYS = {
     "threads",
     "twin",
 }
-QUICK = ("--runs", "3")
+QUICK = ("--runs", "3", "--processes", "1")
 
 
 def test_json_holds_the_documented_keys(cli: Cli, tiny: Path, tiny_dynamic: Path) -> None:

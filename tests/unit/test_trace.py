@@ -93,9 +93,9 @@ def test_memory_can_be_read_without_proc(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_memory_is_parsed_and_read() -> None:
     text = "Name:\tx\nVmHWM:\t  40 kB\nVmRSS:\t  30 kB\nRssAnon:\t  20 kB\nRssFile:\t  10 kB\n"
-    parsed = parse_status(text)
+    parsed = parse_status(text, uss_bytes=5)
     assert (parsed.rss_bytes, parsed.anon_bytes) == (30 * 1024, 20 * 1024)
     assert (parsed.mapped_bytes, parsed.peak_bytes) == (10 * 1024, 40 * 1024)
     with pytest.raises(ValueError, match="anon_bytes"):
-        parse_status("VmRSS:\t1 kB\nVmHWM:\t1 kB\nRssFile:\t1 kB\n")
+        parse_status("VmRSS:\t1 kB\nVmHWM:\t1 kB\nRssFile:\t1 kB\n", uss_bytes=0)
     assert read_memory().rss_bytes > 1_000_000

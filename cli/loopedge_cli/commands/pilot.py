@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from loopedge_cli.commands.train import ModelOptions, TrainOptions, chosen, option
+from loopedge_cli.counts import Counts, parse_counts
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
 from loopedge_cli.tasks import TaskCommand, command_of, tasks
 
@@ -26,7 +27,10 @@ class PilotOptions:
     output: Annotated[
         Path, option(PILOT, "Folder of the results, the report and the models.", "--output", "-o")
     ] = Path("pilot")
-    loops: Annotated[str, option(PILOT, "Loop counts, separated by commas.")] = "1,4,8"
+    loops: Annotated[
+        Counts,
+        option(PILOT, "Loop counts, separated by commas.", parser=parse_counts, metavar="N[,N...]"),
+    ] = Counts((1, 4, 8))
     arms: Annotated[
         str, option(PILOT, "Of looped, constant, timestep and untied, separated by commas.")
     ] = "looped,constant,timestep"
@@ -70,7 +74,7 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
         result = make_pilot(
             lambda number: command.task({**values, "seed": number}),
             folder,
-            loops=_counts(values["loops"]),
+            loops=list(values["loops"]),
             quantize=quantize_static,
             arms=[name.strip() for name in values["arms"].split(",")],
             seeds=values["seeds"],
@@ -88,17 +92,6 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
         write_pilot_html(result, report, force=True)
         output.result(result, pilot_table, written=report)
         output.note(f"report: {report}")
-
-
-def _counts(text: str) -> list[int]:
-    from loopedge.errors import InputError
-
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(
-            f"--loops is {text!r}, counts separated by commas are needed", hint="--loops 1,4,8"
-        ) from None
 
 
 for _task in tasks():

@@ -1,63 +1,128 @@
 """``loopedge profile``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from loopedge_cli.output import Debug, Force, Json, Quiet, sink
-from loopedge_cli.views import profile_view
+from loopedge_cli.counts import Counts, parse_counts
+from loopedge_cli.output import Debug, Force, Json, Output, Quiet, sink
+from loopedge_cli.views import compare_view, profile_view
+
+if TYPE_CHECKING:
+    from loopedge.profiler.result import ProfileResult
+
+N = "N[,N...]"
+ONE = Counts((1,))
 
 
 def profile(
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL.onnx...", help="Models to compare.")
-    ],
+        list[Path] | None, typer.Argument(metavar="MODEL.onnx...", help="Models to compare.")
+    ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--against", help="Another model, or the model.pt in PyTorch; may be repeated."
+        ),
+    ] = None,
     untied: Annotated[
         bool,
         typer.Option("--untied", help="Also profile each model with own weights per iteration."),
+    ] = False,
+    unrolled: Annotated[
+        bool,
+        typer.Option("--unrolled", help="Also profile each model unrolled, its weights shared."),
     ] = False,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the models run.")] = "cpu",
     memory: Annotated[
         Literal["balanced", "low", "mapped"] | None,
         typer.Option(help="How the weights are kept; default: as each file says."),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads inside an operator.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Size of the batch axis.")] = 1,
+    threads: Annotated[
+        Counts,
+        typer.Option(
+            parser=parse_counts, metavar=N, help="Threads inside an operator, or several: 1,2."
+        ),
+    ] = ONE,
+    batch: Annotated[
+        Counts,
+        typer.Option(
+            parser=parse_counts, metavar=N, help="Size of the batch axis, or several: 1,4."
+        ),
+    ] = ONE,
     sequence: Annotated[
-        int | None, typer.Option(min=1, help="Size of the sequence axis; default: as trained.")
+        Counts | None,
+        typer.Option(
+            parser=parse_counts,
+            metavar=N,
+            help="Size of the sequence axis, or several: 64,128; default: as trained.",
+        ),
     ] = None,
     loops: Annotated[
-        int | None, typer.Option(min=1, help="Iterations, for models with a selectable count.")
+        Counts | None,
+        typer.Option(
+            parser=parse_counts,
+            metavar=N,
+            help="Iterations, or several: 1,4,12, for models with a selectable count.",
+        ),
     ] = None,
     input: Annotated[
         Path | None,
         typer.Option("--input", help="Inputs to run on (.npz); default: seeded random ones."),
     ] = None,
     runs: Annotated[
-        int | None, typer.Option(min=1, help="Timed runs; default: as many as a second holds.")
+        int | None, typer.Option(min=1, help="Timed runs; default: as many as --seconds holds.")
     ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Time for each model's runs; from 10 on leaks and drift are told."),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Fresh processes per model; figures are their medians.")
+    ] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Of the random inputs.")] = 0,
     html: Annotated[
         Path | None, typer.Option("--html", help="Also write the report as one HTML file.")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--compare",
+            metavar="BEFORE.json AFTER.json",
+            help="Measure nothing: compare two profiles that --json printed.",
+        ),
+    ] = None,
+    max_regression: Annotated[
+        float | None,
+        typer.Option(
+            help="With --compare: growth of a figure that is allowed, 0.05 for 5 %; else exit code 4."
+        ),
     ] = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure bytes, load time, memory, latency and operators, each model in its own process."""
+    """Measure bytes, load time, memory, latency and operators, each model in its own processes."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
+        if compare is not None or max_regression is not None:
+            _compare(
+                output, compare, max_regression, measured=[*(models or []), *(against or []), html]
+            )
+            return
         import loopedge
         from loopedge.files import check_target
         from loopedge.report.html import write_profile_html
 
         if html is not None:
             check_target(html, force=force)
-        with output.status(f"profiling {', '.join(map(str, models))}"):
+        everything = [*(models or []), *(against or [])]
+        with output.status(f"profiling {', '.join(map(str, everything))}") as told:
             result = loopedge.profile(
-                models,
+                everything,
                 untied=untied,
+                unrolled=unrolled,
                 device=device,
                 memory=memory,
                 threads=threads,
@@ -66,7 +131,10 @@ def profile(
                 loops=loops,
                 input=input,
                 runs=runs,
+                seconds=seconds,
+                processes=processes,
                 seed=seed,
+                told=told,
             )
         for note in result.notes:
             output.note(f"note: {note}")
@@ -74,3 +142,52 @@ def profile(
             write_profile_html(result, html, force=force)
             output.note(f"report: {html}")
         output.result(result, profile_view, written=html)
+        _tell_failures(result)
+
+
+def _compare(
+    output: Output,
+    files: tuple[Path, Path] | None,
+    max_regression: float | None,
+    *,
+    measured: list[Path | None],
+) -> None:
+    """Compare two profiles instead of taking one.
+
+    Args:
+        output: Where the comparison goes.
+        files: The profiles.
+        max_regression: Growth that is allowed.
+        measured: Models and a report, which go with a measurement alone.
+
+    Raises:
+        InputError: Models or a report were named too, or no profiles.
+        BudgetError: A figure grew by more than is allowed.
+    """
+    from loopedge.errors import InputError
+    from loopedge.profiler.comparison import check_regressions, compare_files
+
+    hint = "loopedge profile --compare before.json after.json --max-regression 0.05"
+    if files is None:
+        raise InputError("--max-regression needs two profiles", hint=hint)
+    for file in measured:
+        if file is not None:
+            raise InputError(f"--compare measures nothing, {file} cannot go with it", hint=hint)
+    result = compare_files(*files, max_regression=max_regression)
+    output.result(result, compare_view)
+    check_regressions(result)
+
+
+def _tell_failures(result: "ProfileResult") -> None:
+    """End with an error where a model could not be measured.
+
+    Raises:
+        LoopedgeError: The message names the first.
+    """
+    from loopedge.errors import LoopedgeError
+
+    if result.failures:
+        first, count = result.failures[0], len(result.failures) + len(result.runs)
+        raise LoopedgeError(
+            f"{len(result.failures)} of {count} were not measured: {first.name}: {first.reason}"
+        )

@@ -15,9 +15,9 @@ MODEL, RUN, PLACE = "Model", "Training", "Place and files"
 """Panels of the help."""
 
 
-def option(panel: str, help: str, *names: str, **bounds: float) -> Any:
-    """Return an option of a panel of the help."""
-    return typer.Option(*names, help=help, rich_help_panel=panel, **bounds)  # type: ignore[arg-type]
+def option(panel: str, help: str, *names: str, **more: Any) -> Any:
+    """Return an option of a panel of the help, with what else `typer.Option` takes."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
 class ModelOptions:

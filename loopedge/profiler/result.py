@@ -1,0 +1,230 @@
+"""What a profile found: one `Run` per model, twin and configuration, plain values all the way down."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from loopedge.latency import Latency
+from loopedge.profiler.trace import OperatorTime
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Failure",
+    "GpuMemory",
+    "IterationTime",
+    "MachineLimits",
+    "MemorySources",
+    "ProfileResult",
+    "Roofline",
+    "Run",
+    "Soak",
+    "SoakPoint",
+    "Spread",
+]
+
+SCHEMA_VERSION = 2
+"""Of the JSON; docs/profile.schema.json is its schema."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Smallest and largest value of a figure over the processes that measured it."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySources:
+    """What a peak of a model's memory consists of, in bytes; docs/profiling.md says how it is told apart.
+
+    ``moment``: ``load`` or ``run``, each of which has a peak. The parts add up to ``peak_bytes``;
+    ``other_bytes`` is what none of them explains, and may be negative by what two of them count both.
+
+    ``weights_mapped``: pages of the model's files; ``weights_copied``: initializers in memory as they
+    are stored; ``packed``: their packed copies; ``activations``: the most that the arena held beyond the
+    load; ``kv_cache``: outputs that carry a cache; ``graph``: nodes, kernels and plans; ``retained``:
+    freed, and kept by malloc or the arena; ``transient``: there at the peak, and given back after it; ``runtime``:
+    pages of libraries that the first session touched. ``peak_node`` is the node at which the
+    activations are largest.
+    """
+
+    moment: str
+    peak_bytes: int
+    weights_mapped_bytes: int
+    weights_copied_bytes: int
+    packed_bytes: int
+    activations_bytes: int
+    kv_cache_bytes: int
+    graph_bytes: int
+    retained_bytes: int
+    transient_bytes: int
+    runtime_bytes: int
+    other_bytes: int
+    peak_node: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IterationTime:
+    """Own time of the operators of one iteration of the loop, in ms; ``iteration`` counts from 0."""
+
+    iteration: int
+    ms: float
+    ops: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineLimits:
+    """What this machine's own GEMM and copy reach in a process that is pinned as the models' are.
+
+    ``gflops_per_second`` of a float32 product of ONNX Runtime, ``int8_gops_per_second`` of its u8 x s8
+    product (None where it could not be run), ``gb_per_second`` read and written by a copy.
+    """
+
+    threads: int
+    gflops_per_second: float
+    int8_gops_per_second: float | None
+    gb_per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roofline:
+    """How near an inference comes to the machine's limits.
+
+    ``gflop``: floating-point or integer operations of its products; ``gb``: what its nodes read and
+    write, weights once per use; ``compute_share``: the time of the products at the machine's own GEMM,
+    of their kind each, against the time measured; ``copy_share``: the same of the bytes at the rate of a
+    copy; ``bound``: ``compute`` or ``memory``, whichever share is larger.
+    """
+
+    gflop: float
+    gb: float
+    gflops_per_second: float
+    gb_per_second: float
+    compute_share: float
+    copy_share: float
+    bound: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoakPoint:
+    """One turn of a model: seconds since its process was loaded, memory after it, latency in it."""
+
+    process: int
+    second: float
+    runs: int
+    rss_bytes: int
+    anon_bytes: int
+    p50_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Soak:
+    """Memory and latency over time.
+
+    ``anon_bytes_per_1000_runs``: growth of anonymous memory past the warm-up; ``leaks``: whether it grew
+    in most processes by more than it swings; ``drift``: latency of the last third against the first.
+    """
+
+    seconds: float
+    runs: int
+    anon_bytes_per_1000_runs: float
+    leaks: bool
+    drift: float
+    points: list[SoakPoint]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuMemory:
+    """Memory and nodes of a model on a GPU, in bytes; docs/profiling.md says how each is measured.
+
+    ``process``: of the process by NVML beyond the CUDA context, at its peak; None where the driver
+    does not tell. ``context``: of the context and the libraries alone.
+    """
+
+    name: str
+    process_bytes: int | None
+    context_bytes: int | None
+    weights_bytes: int
+    workspace_bytes: int | None
+    activations_bytes: int | None
+    memcpy_nodes: int
+    cuda_graph: bool
+    fell_back: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One profiled model; docs/profiling.md says how each figure is measured.
+
+    Memory is the growth over the same process with its runtime imported and nothing loaded; figures
+    are medians over ``processes`` fresh processes, and ``spread`` holds their range by the name of the
+    figure. ``memory_sources`` are those of the higher peak, ``running_sources`` those of the inferences
+    after loading. ``time_ratio`` is the time of an inference against the first run of the profile, ``nodes``
+    are those of the graph that ran, by execution provider.
+    """
+
+    name: str
+    path: str
+    runtime: str
+    form: str | None
+    twin: str | None
+    quantization: str | None
+    loops: int | None
+    device: str
+    provider: str
+    memory: str
+    threads: int
+    batch: int
+    sequence: int | None
+    processes: int
+    file_bytes: int
+    weight_bytes: int
+    load_seconds: float
+    baseline_bytes: int
+    rss_load_bytes: int
+    anon_bytes: int
+    mapped_bytes: int
+    uss_bytes: int
+    rss_peak_bytes: int
+    latency_ms: Latency
+    time_ratio: float
+    spread: dict[str, Spread]
+    nodes: dict[str, int]
+    ops: list[OperatorTime]
+    iterations: list[IterationTime] = field(default_factory=list)
+    memory_sources: MemorySources | None = None
+    running_sources: MemorySources | None = None
+    roofline: Roofline | None = None
+    soak: Soak | None = None
+    gpu: GpuMemory | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A model that could not be measured to the end, and why; the others were."""
+
+    name: str
+    path: str
+    twin: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileResult:
+    """All runs of one profile, in the order of its arguments, their twins after them."""
+
+    schema_version: int
+    created: str
+    machine: dict[str, Any]
+    limits: list[MachineLimits]
+    runs: list[Run]
+    failures: list[Failure]
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self)

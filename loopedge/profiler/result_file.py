@@ -1,0 +1,70 @@
+"""Profiles as files: what ``loopedge profile --json`` prints, read back, and its JSON Schema.
+
+The schema in docs/ is written by
+``python -c "from loopedge.profiler.result_file import schema_text; print(schema_text(), end='')"``.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from loopedge.errors import InputError
+from loopedge.profiler.result import SCHEMA_VERSION, ProfileResult
+
+__all__ = ["profile_schema", "read_profile", "schema_text"]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+HINT = "loopedge profile model.onnx --json > profile.json"
+
+_RESULT = TypeAdapter(ProfileResult)
+
+
+def read_profile(path: str | Path) -> ProfileResult:
+    """Read a profile that ``loopedge profile --json`` printed.
+
+    Keys that this version does not know are left out.
+
+    Args:
+        path: The JSON file.
+
+    Returns:
+        The same result that was printed.
+
+    Raises:
+        InputError: The file cannot be read, holds no profile, or one of another schema version.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        told = json.loads(text)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}", hint=HINT) from error
+    except ValueError as error:
+        raise InputError(f"{path} holds no JSON", hint=HINT) from error
+    if not isinstance(told, dict) or "schema_version" not in told or "runs" not in told:
+        raise InputError(f"{path} is no profile: it has no schema_version and runs", hint=HINT)
+    version = told["schema_version"]
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{path} has schema version {version!r}, {SCHEMA_VERSION} is read here",
+            hint=f"take the profile again: {HINT}",
+        )
+    try:
+        return _RESULT.validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path} is no profile: {where}: {first['msg']}", hint=HINT) from error
+
+
+def profile_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of `ProfileResult`, from its types."""
+    schema = _RESULT.json_schema(mode="serialization")
+    schema["properties"]["schema_version"]["const"] = SCHEMA_VERSION
+    return {"$schema": DIALECT, **schema}
+
+
+def schema_text() -> str:
+    """Return the schema as it stands in docs/profile.schema.json."""
+    return json.dumps(profile_schema(), indent=2) + "\n"

@@ -1,0 +1,95 @@
+"""A profile's JSON: read back as it was printed, its schema, and what is no profile."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loopedge.errors import InputError
+from loopedge.plain_json import dump_json
+from loopedge.profiler.result import SCHEMA_VERSION, ProfileResult
+from loopedge.profiler.result_file import profile_schema, read_profile, schema_text
+from tests.unit.profiles import make_forms, make_pair, make_sweep
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "profile.schema.json"
+
+
+def test_the_schema_in_docs_is_that_of_the_types() -> None:
+    assert SCHEMA.read_text(encoding="utf-8") == schema_text(), (
+        "write it again as loopedge/profiler/result_file.py says"
+    )
+    schema = profile_schema()
+    assert schema["$schema"].endswith("2020-12/schema")
+    assert schema["properties"]["schema_version"]["const"] == SCHEMA_VERSION
+    assert set(schema["required"]) == set(ProfileResult.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("result", [make_sweep(), make_forms(), make_pair()])
+def test_what_was_printed_is_read_back(result: ProfileResult, tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text(dump_json(result.to_json()), encoding="utf-8")
+    assert read_profile(path) == result
+
+
+def test_keys_of_later_minor_versions_are_left_out(tmp_path: Path) -> None:
+    told = make_pair().to_json()
+    told["later"] = 1
+    told["runs"][0]["later"] = {"a": 1}
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(told))
+    assert read_profile(path) == make_pair()
+
+
+def test_fields_of_a_run_that_were_not_measured_may_be_missing(tmp_path: Path) -> None:
+    told = make_pair().to_json()
+    for name in ("iterations", "memory_sources", "roofline", "soak", "gpu"):
+        del told["runs"][0][name]
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(told))
+    assert read_profile(path) == make_pair()
+
+
+def broken(**changed: object) -> str:
+    return json.dumps({**make_pair().to_json(), **changed})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("no json", "holds no JSON"),
+        ("[1, 2]", "is no profile: it has no schema_version and runs"),
+        ('{"path": "model.onnx", "runs": []}', "is no profile: it has no schema_version and runs"),
+        (broken(schema_version=1), "has schema version 1, 2 is read here"),
+        (broken(schema_version="2"), "has schema version '2', 2 is read here"),
+        (broken(machine=None), "is no profile: machine: Input should be"),
+        (broken(runs=[{"name": "a"}]), "is no profile: runs.0.path: "),
+        ("\x00\xff", "holds no JSON"),
+    ],
+)
+def test_what_is_no_profile_is_refused_in_one_line(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError) as told:
+        read_profile(path)
+    assert said in told.value.message
+    assert "\n" not in told.value.message
+    assert told.value.hint is not None
+    assert "loopedge profile model.onnx --json" in told.value.hint
+
+
+def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        read_profile(tmp_path / "missing.json")
+    with pytest.raises(InputError, match="directory"):
+        read_profile(tmp_path)
+
+
+def test_a_figure_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:
+    told = make_pair().to_json()
+    told["runs"][1]["rss_peak_bytes"] = "a lot"
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(told))
+    with pytest.raises(
+        InputError, match=r"runs\.1\.rss_peak_bytes: Input should be a valid integer"
+    ):
+        read_profile(path)

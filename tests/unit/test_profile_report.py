@@ -1,0 +1,219 @@
+"""The report of a profile: one offline file, a section for what was measured and none for what was not."""
+
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from loopedge.errors import InputError
+from loopedge.profiler.result import ProfileResult
+from loopedge.report.html import write_profile_html
+from loopedge.report.plane import Axis, Mark, Series, plane_chart
+from loopedge.report.sections.scaling import scaling_section
+from loopedge.report.sections.soak import soak_text
+from loopedge.report.sections.tradeoff import pareto_front, tradeoff_section
+from loopedge.report.tables import profile_table
+from tests.unit.profiles import (
+    MIB,
+    make_forms,
+    make_pair,
+    make_result,
+    make_run,
+    make_soak,
+    make_sources,
+    make_sweep,
+)
+
+SECTIONS = (
+    "Could not be measured",
+    "Memory and time",
+    "All figures",
+    "Against the loop count",
+    "Latency against memory",
+    "Memory by source",
+    "Where the time goes",
+    "Against the machine&#x27;s limits",
+    "Over time",
+    "GPU",
+    "What the memory figures mean",
+    "How it was measured",
+)
+ALWAYS = {"Memory and time", "All figures", "Where the time goes", *SECTIONS[-2:]}
+VOID = {"meta"}
+COMMAND = ["loopedge", "profile", "tmlt.onnx", "--untied"]
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def page_of(result: ProfileResult, folder: Path) -> str:
+    target = folder / "report.html"
+    write_profile_html(result, target, command=COMMAND, force=True)
+    return target.read_text(encoding="utf-8")
+
+
+def headings(page: str) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", page)
+
+
+@pytest.mark.parametrize("make", [make_sweep, make_forms, make_pair])
+def test_the_page_is_one_well_formed_offline_file(make: object, tmp_path: Path) -> None:
+    assert callable(make)
+    page = page_of(make(), tmp_path)
+    tags = _Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert not {"script", "link", "img", "iframe", "object"} & tags.seen
+    assert not re.search(r"https?:|url\(|@import|\bnan\b|\binf\b|None", page)
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+    assert "loopedge profile tmlt.onnx --untied" in page
+
+
+def test_sections_without_data_do_not_appear(tmp_path: Path) -> None:
+    assert set(headings(page_of(make_result(make_run()), tmp_path))) == {
+        heading.replace("&#x27;", "'") for heading in ALWAYS
+    }
+    sweep, forms = page_of(make_sweep(), tmp_path), page_of(make_forms(), tmp_path)
+    told = {heading.replace("'", "&#x27;") for heading in [*headings(sweep), *headings(forms)]}
+    assert told == set(SECTIONS)
+    assert "GPU" not in headings(sweep)
+
+
+def test_a_profile_of_which_nothing_was_measured_says_so(tmp_path: Path) -> None:
+    failed = replace(make_sweep(), runs=[], limits=[])
+    page = page_of(failed, tmp_path)
+    assert "No model could be measured." in page
+    assert "killed by SIGKILL" in page
+    assert headings(page) == ["Could not be measured", "How it was measured"]
+    assert "killed by SIGKILL" in _terminal(failed, 100)
+
+
+def test_names_are_escaped_and_an_existing_report_is_kept(tmp_path: Path) -> None:
+    hostile = '<script>alert("1")</script>&.onnx'
+    result = make_result(*(replace(run, name=hostile) for run in make_sweep().runs))
+    page = page_of(result, tmp_path)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(&quot;1&quot;)" in page
+    with pytest.raises(InputError, match="exists already"):
+        write_profile_html(result, tmp_path / "report.html")
+
+
+def test_figures_stand_with_their_range(tmp_path: Path) -> None:
+    page = page_of(make_pair(), tmp_path)
+    assert "<td>360 MiB<small>356 to 364 MiB</small></td>" in page
+    assert "<td>1.02x<small>1.01x to 1.03x</small></td>" in page
+
+
+def test_the_sources_of_a_peak_are_told_other_included(tmp_path: Path) -> None:
+    sources = replace(make_sources(66, 41), kv_cache_bytes=0)
+    page = page_of(make_result(make_run(memory_sources=sources)), tmp_path)
+    assert "<title>weights, packed: 24.6 MiB</title>" in page
+    assert "-1.64 MiB" in page  # other is negative here
+    assert "KV cache" not in page
+    assert "Activations are largest at /core/mlp/Gelu." in page
+
+
+def test_loading_and_running_are_told_apart_where_both_are_known(tmp_path: Path) -> None:
+    running = make_sources(57, 41)
+    loading = replace(make_sources(66, 41), moment="load", transient_bytes=3 << 20, peak_node=None)
+    run = make_run(memory_sources=loading, running_sources=running)
+    page = page_of(make_result(run), tmp_path)
+    assert re.findall(r"<span>[^<]*, (loading|running)</span><span>(.*?)</span>", page) == [
+        ("loading", "66 MiB"),
+        ("running", "57 MiB"),
+    ]
+    assert "<title>at the peak only: 3 MiB</title>" in page
+    assert "Activations are largest at /core/mlp/Gelu." in page
+    only = make_run(memory_sources=running, running_sources=running)
+    assert ", running<" not in page_of(make_result(only), tmp_path)
+
+
+def test_a_line_over_loops_is_a_kind_of_model_and_needs_two_counts() -> None:
+    single = [make_run(loops=12), make_run("b.onnx", loops=None)]
+    assert scaling_section(single) == []
+    files = [make_run(f"r{loops}.onnx", loops=loops) for loops in (1, 12, 48)]
+    chart = "\n".join(scaling_section(files))
+    assert chart.count("<polyline") == 2  # memory and latency
+    assert chart.count("<circle") == 6
+    folders = [make_run(path=f"{name}/m.onnx", loops=loops) for name in "ab" for loops in (1, 4)]
+    twice = "\n".join(scaling_section(folders))
+    assert re.findall(r"</i>(.*?)</li>", twice) == ["a/m.onnx, tied", "b/m.onnx, tied"] * 2
+    sweep = "\n".join(scaling_section(make_sweep().runs))
+    assert re.findall(r"</i>(.*?)</li>", sweep) == ["tied", "untied"] * 2
+
+
+def test_only_runs_that_no_other_beats_are_on_the_front() -> None:
+    runs = [
+        make_run("slow.onnx", peak=30, p50=300),
+        make_run("fast.onnx", peak=90, p50=100),
+        make_run("beaten.onnx", peak=91, p50=100),
+        make_run("middle.onnx", peak=60, p50=200),
+        make_run("worse.onnx", peak=61, p50=250),
+    ]
+    front = pareto_front(runs)
+    assert [run.name for run in front] == ["slow.onnx", "middle.onnx", "fast.onnx"]
+    section = "\n".join(tradeoff_section(runs))
+    assert "On the front: slow.onnx, middle.onnx, fast.onnx." in section
+    assert tradeoff_section(runs[:1]) == []
+    assert sum("<figure>" in line for line in tradeoff_section(make_sweep().runs)) == 4
+
+
+def test_labels_of_points_that_meet_stand_apart() -> None:
+    marks = [Mark(x=1.0, y=1.0, label=str(i)) for i in range(1, 6)]
+    lines = plane_chart(
+        [Series(name="", colour="op0", marks=marks, joined=False)],
+        across=Axis(name="x"),
+        upward=Axis(name="y"),
+    )
+    places = re.findall(r'class="middle name" x="([\d.]+)" y="([\d.]+)"', "\n".join(lines))
+    assert len(set(places)) == 5
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_terminal_is_told_everything_and_nothing_is_cut(width: int) -> None:
+    for result in (make_sweep(), make_forms(), make_pair()):
+        text = _terminal(result, width)
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+    text = _terminal(make_sweep(), width)
+    for said in ("killed by", "GEMM 62 GFLOP/s", "a leak", "peak by", "of copy", "an iteration"):
+        assert said in text
+
+
+def _terminal(result: ProfileResult, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(profile_table(result))
+    return console.export_text()
+
+
+def test_a_soak_tells_leaks_and_drift() -> None:
+    assert soak_text(make_soak()) == (
+        "60 s, 1200 runs: no leak: anonymous memory grows by 900 bytes per 1000 runs, within what it "
+        "swings; latency is steady (1.00x from the first third to the last)."
+    )
+    assert soak_text(make_soak(leaks=True)) == (
+        "60 s, 1200 runs: anonymous memory grows by 4.96 MiB per 1000 runs, more than it swings: a leak; "
+        "the last third is slower than the first, 1.09x."
+    )
+    falling = replace(make_soak(), anon_bytes_per_1000_runs=-float(MIB))
+    assert "anonymous memory does not grow" in soak_text(falling)

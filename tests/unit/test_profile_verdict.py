@@ -1,0 +1,121 @@
+"""What a profile's verdict says, and when it says that there is nothing to say."""
+
+from dataclasses import replace
+
+import pytest
+
+from loopedge.profiler.labels import run_labels, swept
+from loopedge.profiler.result import Spread
+from loopedge.report.verdict import cautions, verdicts
+from tests.unit.profiles import (
+    make_forms,
+    make_gpu,
+    make_pair,
+    make_result,
+    make_run,
+    make_soak,
+    make_sweep,
+)
+
+
+def test_a_saving_is_told_with_figures_spread_and_the_cost_of_time() -> None:
+    (answer,) = verdicts(make_pair(time_ratio=1.004))
+    assert answer == (
+        "tmlt.onnx: tying 12 iterations saves memory on this device; against the untied twin peak "
+        "memory is 5.45x smaller (66 MiB ±1.0% against 360 MiB ±1.0%), anonymous memory after load is "
+        "5.45x smaller (29.7 MiB ±1.0% against 162 MiB ±1.0%) and the file is 8.55x smaller (41.4 MiB "
+        "against 354 MiB), at no cost of time beyond the noise (1.00x, range 0.99x to 1.01x)."
+    )
+
+
+def test_a_difference_of_memory_within_the_noise_is_called_so() -> None:
+    (answer,) = verdicts(make_pair(peak=66.5, anon=29.8))
+    assert "makes no difference of memory beyond the noise on this device" in answer
+    assert (
+        "peak memory is the same within the noise (66 MiB ±1.0% against 66.5 MiB ±1.0%)" in answer
+    )
+
+
+def test_less_than_the_kernel_counts_exactly_is_no_difference() -> None:
+    small = make_pair(peak=66.2, anon=29.8, swing=0.0)
+    exact = replace(small, runs=[replace(make_run(swing=0.0), processes=3), small.runs[1]])
+    assert "makes no difference of memory beyond the noise" in verdicts(exact)[0]
+    slight = replace(
+        exact, runs=[exact.runs[0], make_pair(peak=66.3, anon=29.8, swing=0.0).runs[1]]
+    )
+    assert "peak memory is 307 KiB smaller (66 MiB against 66.3 MiB)" in verdicts(slight)[0]
+
+
+def test_memory_that_tying_costs_is_told() -> None:
+    (answer,) = verdicts(make_pair(peak=50, anon=20))
+    assert "takes more memory on this device" in answer
+    assert "peak memory is 1.32x larger" in answer
+    (mixed,) = verdicts(make_pair(peak=90, anon=20))
+    assert "saves some memory on this device and takes more elsewhere" in mixed
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        (1.1, "and takes less time beyond the noise: 0.91x, range 0.90x to 0.92x."),
+        (0.9, "and takes more time beyond the noise: 1.11x, range 1.10x to 1.12x."),
+    ],
+)
+def test_a_difference_of_time_beyond_the_noise_is_told(ratio: float, said: str) -> None:
+    (answer,) = verdicts(make_pair(time_ratio=ratio))
+    assert answer.endswith(said)
+
+
+def test_one_process_knows_no_noise() -> None:
+    result = make_pair()
+    alone = replace(result, runs=[replace(run, processes=1) for run in result.runs])
+    assert verdicts(alone)[0].endswith("at 0.98x the time.")
+    assert "±" not in verdicts(alone)[0]
+    assert "One process measured each figure: how far it swings is not known." in cautions(alone)
+
+
+def test_a_sweep_is_answered_at_its_most_loops_and_then_over_them() -> None:
+    answer, over, *others = verdicts(make_sweep())
+    assert "tying 48 iterations saves memory" in answer
+    assert over == (
+        "Peak memory from 1 to 48 loops: tied 66 MiB throughout, untied 65.3 MiB to 1.67 GiB."
+    )
+    assert [sentence.split(":")[0] for sentence in others] == [
+        "tmlt.static.per-iteration.int8.onnx against tmlt.onnx, 12 loops",
+        "tmlt.onnx (low) against tmlt.onnx, 12 loops",
+        "model.pt against tmlt.onnx, 12 loops",
+    ]
+    assert "0.31x the time" in others[0]
+
+
+def test_a_gpu_is_judged_by_its_own_memory() -> None:
+    tied = make_gpu("tmlt.onnx", weights=41)
+    twin = replace(make_gpu("tmlt.onnx (untied)", weights=354), twin="untied", path="tmlt.onnx")
+    (answer,) = verdicts(make_result(tied, twin))
+    assert "GPU memory is 3.07x smaller (151 MiB against 464 MiB)" in answer
+    assert "1.01x the GPU memory" in verdicts(make_forms())[0]
+
+
+def test_what_speaks_against_the_figures_is_told() -> None:
+    run = make_run()
+    assert cautions(make_result(run)) == []
+    fallen = replace(run, nodes={"CPUExecutionProvider": 20, "Other": 3})
+    busy = replace(run, latency_ms=replace(run.latency_ms, min=run.latency_ms.p50 / 2))
+    leaking = replace(run, soak=make_soak(leaks=True))
+    wide = replace(run, spread={**run.spread, "rss_peak_bytes": Spread(low=5e7, high=9e7)})
+    told = cautions(make_result(fallen, busy, leaking, wide))
+    assert [sentence.split(":")[0] for sentence in told[:2]] == ["tmlt.onnx", "tmlt.onnx"]
+    assert "3 of 23 nodes ran on Other, not on CPUExecutionProvider." in told[0]
+    assert "its anonymous memory grew while it ran" in told[1]
+    assert "2.00x the fastest" in told[2]
+    assert "swings by up to 29%" in told[3]
+
+
+def test_runs_are_named_by_what_sets_them_apart() -> None:
+    runs = [make_run(loops=loops, batch=batch) for loops in (1, 4) for batch in (1, 8)]
+    assert swept(runs) == ["loops", "batch"]
+    assert run_labels(runs)[:2] == ["tmlt.onnx, 1 loop, batch 1", "tmlt.onnx, 1 loop, batch 8"]
+    assert run_labels(runs, told=("loops", "batch")) == ["tmlt.onnx"] * 4
+    twice = [make_run(path="a/tmlt.onnx"), make_run(path="b/tmlt.onnx"), make_run("other.onnx")]
+    assert run_labels(twice) == ["tmlt.onnx in a", "tmlt.onnx in b", "other.onnx"]
+    assert swept(twice) == []

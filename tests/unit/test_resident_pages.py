@@ -1,0 +1,122 @@
+"""Resident pages by kind of mapping, and the unique set, from the kernel's own words."""
+
+import mmap
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loopedge.profiler import memory
+from loopedge.profiler.highest import HighestMoment
+from loopedge.profiler.memory import (
+    parse_rollup,
+    parse_smaps,
+    read_memory,
+    read_resident,
+)
+
+SMAPS = """\
+5634e52ab000-5634e52ad000 r--p 00000000 fe:00 1180  /models/m.onnx.data
+Size:                  8 kB
+Rss:                   8 kB
+Private_Clean:         8 kB
+Private_Dirty:         0 kB
+Anonymous:             0 kB
+5634e52ad000-5634e52ae000 r--p 00001000 fe:00 1180  /models/m.onnx.data
+Rss:                   4 kB
+Private_Clean:         4 kB
+Anonymous:             0 kB
+7f0000000000-7f0000010000 r-xp 00000000 fe:00 77    /lib/libonnxruntime.so.1
+Rss:                  64 kB
+Private_Clean:         0 kB
+Anonymous:             0 kB
+7f0000010000-7f0000012000 rw-p 00010000 fe:00 77    /lib/libonnxruntime.so.1
+Rss:                   8 kB
+Private_Dirty:         4 kB
+Anonymous:             4 kB
+7f0000020000-7f0000021000 r--p 00000000 fe:00 78    /data/my table.csv (deleted)
+Rss:                   4 kB
+Private_Clean:         4 kB
+Anonymous:             0 kB
+7f0000030000-7f0000040000 rw-p 00000000 00:00 0     [heap]
+Rss:                  40 kB
+Private_Dirty:        40 kB
+Anonymous:            40 kB
+7f0000050000-7f0000060000 rw-p 00000000 00:00 0 \n\
+Rss:                  16 kB
+Private_Dirty:        16 kB
+Anonymous:            16 kB
+"""
+KIB = 1024
+
+
+def test_pages_are_told_apart_by_mapping() -> None:
+    found = parse_smaps(SMAPS, ["/models/m.onnx", "/models/m.onnx.data"])
+    assert found.model_bytes == 12 * KIB, "one file, mapped twice"
+    assert found.libraries_bytes == 68 * KIB, "without its private page, data segments included"
+    assert found.files_bytes == 4 * KIB, "a path with a space, of a file that is gone"
+    assert found.anon_bytes == 60 * KIB
+
+
+def test_without_a_model_its_pages_are_those_of_other_files() -> None:
+    found = parse_smaps(SMAPS, [])
+    assert (found.model_bytes, found.files_bytes) == (0, 16 * KIB)
+
+
+def test_the_unique_set_is_what_is_private() -> None:
+    assert parse_rollup(SMAPS) == 76 * KIB
+
+
+def test_this_process_sees_the_file_that_it_maps(tmp_path: Path) -> None:
+    if not memory.SMAPS.exists():
+        pytest.skip("no /proc/<pid>/smaps on this system")
+    path = tmp_path / "weights.data"
+    path.write_bytes(bytes(1 << 20))
+    before, private = read_resident([]), read_memory().uss_bytes
+    mapped = np.memmap(path, np.uint8, "r")
+    assert mapped.sum() == 0  # touches every page
+    found = read_resident([os.path.realpath(path)])
+    assert found.model_bytes == 1 << 20
+    assert found.files_bytes == before.files_bytes
+    grown = read_memory()
+    assert grown.uss_bytes - private == pytest.approx(1 << 20, abs=1 << 19)
+    assert grown.uss_bytes <= grown.rss_bytes
+
+
+def test_what_was_highest_is_kept_though_it_is_gone() -> None:
+    if not memory.SMAPS.exists():
+        pytest.skip("no /proc on this system")
+    size = 64 << 20
+    before = read_memory().rss_bytes
+    highest = HighestMoment()
+    highest.start(os.getpid())
+    held = mmap.mmap(-1, size)
+    for page in range(0, size, mmap.PAGESIZE):
+        held[page] = 1
+    deadline = time.monotonic() + 5
+    while highest.rss_bytes - before <= 0.95 * size and time.monotonic() < deadline:
+        time.sleep(0.005)
+    held.close()
+    highest.stop()
+    assert highest.rss_bytes - before > 0.95 * size
+    assert read_memory().rss_bytes - before < 0.5 * size
+    assert 0 < highest.mapped_bytes < highest.rss_bytes
+
+
+def test_a_process_that_is_gone_ends_the_watch() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    highest = HighestMoment()
+    highest.start(process.pid)
+    highest.stop()
+    assert highest.rss_bytes == 0
+
+
+def test_kernels_without_a_rollup_sum_over_the_mappings(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = read_memory().uss_bytes
+    monkeypatch.setattr(memory, "ROLLUP", Path("/nowhere/smaps_rollup"))
+    assert read_memory().uss_bytes == pytest.approx(known, rel=0.05)
