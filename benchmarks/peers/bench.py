@@ -29,7 +29,7 @@ from loopedge.profiler.machine import describe_machine
 MODELS = (TMLT, SORTING, "tmlt-1", "tmlt-48")
 """The last one's conversions take longest."""
 
-ROUNDS = {TMLT: (3, 4, 3), "tmlt-1": (2, 5, 3), "tmlt-48": (2, 2, 3), SORTING: (2, 5, 20)}
+ROUNDS = {TMLT: (3, 3, 3), "tmlt-1": (2, 4, 3), "tmlt-48": (1, 3, 3), SORTING: (1, 10, 20)}
 """Passes, rounds of a pass, runs of a round."""
 
 
