@@ -29,7 +29,7 @@ from loopedge.profiler.machine import describe_machine
 MODELS = (TMLT, SORTING, "tmlt-1", "tmlt-48")
 """The last one's conversions take longest."""
 
-ROUNDS = {TMLT: (3, 3, 3), "tmlt-1": (2, 4, 3), "tmlt-48": (1, 3, 3), SORTING: (1, 10, 20)}
+ROUNDS = {TMLT: (2, 4, 3), "tmlt-1": (2, 4, 3), "tmlt-48": (1, 3, 3), SORTING: (1, 10, 20)}
 """Passes, rounds of a pass, runs of a round."""
 
 
@@ -44,7 +44,7 @@ def main() -> int:
         metavar="PEER",
         help=f"convert again: {', '.join(_peers())}, or failed",
     )
-    parser.add_argument("--passes", type=int, default=3, help="fresh processes of each at most")
+    parser.add_argument("--passes", type=int, default=2, help="fresh processes of each at most")
     parser.add_argument("--convert-only", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     unknown = set(arguments.refresh) - {*_peers(), "failed"}
