@@ -10,6 +10,7 @@ from onnx_ir.passes import common
 from loopedge.graph.artifact import artifact_files, open_artifact
 from loopedge.graph.companions import companion_state
 from loopedge.graph.coverage import Int8Coverage, int8_coverage
+from loopedge.graph.last_rows import selection_of
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
 from loopedge.graph.unrolling import find_core
 from loopedge.graph.weights import (
@@ -67,6 +68,7 @@ class Inspection:
 
     ``form``, ``trained_loops`` and ``dynamic_loops`` are None for a file that loopedge did not
     write, like ``memory``; ``loops`` is then the constant trip count of its Loop, if it has one.
+    ``last_rows`` are the positions that the last iteration computes, None where it computes all.
     """
 
     path: str
@@ -86,6 +88,7 @@ class Inspection:
     tied_weights: list[TiedWeight]
     tables: list[Table]
     int8: Int8Coverage
+    last_rows: str | None
     memory: str | None
     prepared: dict[str, Any] | None
     files: list[FileSize]
@@ -139,6 +142,9 @@ def inspect(path: str | Path) -> Inspection:
             if name.startswith(TABLE_PREFIX) and value.const_value is not None
         ],
         int8=int8_coverage(model),
+        last_rows=str(selection_of(metadata.last_rows))
+        if metadata and metadata.last_rows
+        else None,
         memory=metadata.memory if metadata else None,
         prepared=metadata.prepared.model_dump() if metadata and metadata.prepared else None,
         files=[

@@ -1,5 +1,6 @@
 """Run an exported model: numpy and onnxruntime, nothing else."""
 
+import contextlib
 import math
 import warnings
 from collections.abc import Mapping
@@ -8,9 +9,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
-from loopedge.errors import InputError, LoopCountWarning, ProviderError
+from loopedge.cuda import (
+    check_built_in,
+    cuda_failure,
+    preload_libraries,
+    quiet_provider,
+    ran_out_of_memory,
+    refusal,
+)
+from loopedge.errors import InputError, LoopCountWarning, LoopedgeError
 from loopedge.graph.metadata import (
     LOOPS_INPUT,
     TOLERANCE_INPUT,
@@ -19,6 +27,12 @@ from loopedge.graph.metadata import (
 )
 from loopedge.graph.properties import read_properties
 from loopedge.memory import choose_profile
+from loopedge.placement import (
+    RECORD_ASSIGNMENT,
+    assigned_operators,
+    check_products,
+    products_elsewhere,
+)
 from loopedge.session_options import open_session, session_options
 
 __all__ = ["PROVIDERS", "Session"]
@@ -57,7 +71,9 @@ class Session:
     Raises:
         InputError: The file is missing, is no ONNX model, or its data is missing; it was prepared
             for another processor or version of onnxruntime, or ``memory`` does not fit it.
-        ProviderError: The device's execution provider is not available.
+        ProviderError: The device's execution provider is not available, or runs none of the model's
+            products.
+        LoopedgeError: The device's memory does not hold the model.
     """
 
     def __init__(
@@ -82,18 +98,21 @@ class Session:
         self.memory: str = chosen.profile
         self.notes = [] if chosen.note is None else [chosen.note]
         options = session_options(threads, self.memory, model=source)
+        if device == "cuda":
+            options.add_session_config_entry(RECORD_ASSIGNMENT, "1")
         try:
-            self.session = open_session(str(source), options, provider, self.memory)
+            with quiet_provider() if device == "cuda" else contextlib.nullcontext():
+                self.session = open_session(str(source), options, provider, self.memory)
         except Exception as error:  # onnxruntime raises a kind of its own per failure
-            raise InputError(
-                f"{source} cannot be loaded: {_reason(error)}", hint=f"loopedge inspect {source}"
-            ) from error
+            raise _refusal(source, error, device) from error
         self.provider = self.session.get_providers()[0]
         if self.provider != provider:
-            raise ProviderError(
-                f"{provider} was asked for, {self.provider} would run the model",
-                hint="loopedge run --device cpu, or pip install 'loopedge[gpu]'",
-            )
+            raise refusal()
+        if device == "cuda":
+            assigned = assigned_operators(self.session)
+            check_products(assigned, provider, source, hint="loopedge run --device cpu")
+            elsewhere = products_elsewhere(assigned, provider)
+            self.notes += [] if elsewhere is None else [elsewhere]
         self.path = source
         self.inputs = {node.name: node for node in self.session.get_inputs()}
         self.optional_inputs = {
@@ -127,6 +146,7 @@ class Session:
         Raises:
             InputError: An input is missing, unknown, or has another rank, shape or type; the
                 loop count is fixed or below 1; the model takes no tolerance.
+            LoopedgeError: The device ran out of memory.
 
         Warns:
             LoopCountWarning: The model was not trained with so many loops.
@@ -142,6 +162,8 @@ class Session:
         try:
             values = self.session.run(self.output_names, feeds)
         except Exception as error:  # onnxruntime raises a kind of its own per failure
+            if self.provider == PROVIDERS["cuda"] and ran_out_of_memory(error):
+                raise _full(self.path, error) from error
             raise InputError(f"{self.path} failed to run: {_reason(error)}") from error
         return dict(zip(self.output_names, values, strict=True))
 
@@ -270,15 +292,32 @@ def _provider(device: str) -> str:
     if device not in PROVIDERS:
         raise InputError(f"device {device!r} is not known", hint="--device cpu or --device cuda")
     provider = PROVIDERS[device]
-    if device == "cuda" and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
-    if provider not in ort.get_available_providers():
-        raise ProviderError(
-            f"{provider} is not available in this onnxruntime", hint="pip install 'loopedge[gpu]'"
-        )
+    if device == "cuda":
+        check_built_in()
+        preload_libraries()
     return provider
 
 
+def _refusal(source: Path, error: Exception, device: str) -> LoopedgeError:
+    """Say why a session was not created: for want of the device, of its memory, or for the model."""
+    if device == "cuda" and ran_out_of_memory(error):
+        return _full(source, error)
+    if device == "cuda" and cuda_failure(error) is not None:
+        return refusal(error)
+    return InputError(
+        f"{source} cannot be loaded: {_reason(error)}", hint=f"loopedge inspect {source}"
+    )
+
+
+def _full(path: Path, error: Exception) -> LoopedgeError:
+    return LoopedgeError(
+        f"{path} ran out of GPU memory: {_reason(error)}", hint="a smaller batch or sequence"
+    )
+
+
 def _reason(error: Exception) -> str:
+    failure = cuda_failure(error)
+    if failure is not None:
+        return failure
     lines = str(error).strip().splitlines()
     return lines[0].removeprefix("[ONNXRuntimeError] : ") if lines else type(error).__name__

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
 
@@ -47,11 +48,18 @@ def session_options(
 
 
 def open_session(
-    path: str, options: ort.SessionOptions, provider: str, memory: str = "balanced"
+    path: str,
+    options: ort.SessionOptions,
+    provider: str | tuple[str, dict[str, Any]],
+    memory: str = "balanced",
 ) -> ort.InferenceSession:
-    """Create a session, by a memory profile that its options were made for."""
-    session = ort.InferenceSession(path, options, providers=[provider])
-    if memory == "mapped":
+    """Create a session, by a memory profile that its options were made for.
+
+    ONNX Runtime would answer a provider that fails by printing so and running on the CPU; here it
+    raises.
+    """
+    session = ort.InferenceSession(path, options, providers=[provider], enable_fallback=0)
+    if memory != "low":
         return_free_memory()
     return session
 
@@ -59,8 +67,9 @@ def open_session(
 def return_free_memory() -> None:
     """Give pages that malloc keeps for later back to the system, where the C library can.
 
-    ONNX Runtime packs each weight of a prepared file once more, to find the packed one by its hash,
-    and frees it: glibc keeps some 3 to 14 MiB of that (docs/memory.md).
+    ONNX Runtime packs a weight again for each node that reads it, and each weight of a prepared file once
+    more, finds the packed one by its hash, and frees the second: glibc keeps some 3 to 14 MiB of that
+    (docs/memory.md).
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.graph.inputs import generate_inputs
-from loopedge.graph.metadata import LOOPS_INPUT
+from loopedge.graph.metadata import LOOPS_INPUT, read_metadata
 from loopedge.graph.offsets import output_offsets, without_offset
 from loopedge.graph.storage import open_in_float32
 from loopedge.quantizer.compare import longest_generated
@@ -181,6 +181,14 @@ def choose_loss(
     graph, reference = open_in_float32(model), Session(model, threads=threads)
     offsets = output_offsets(graph)
     task = None
+    metadata = read_metadata(graph.metadata_props)
+    if metadata is not None and metadata.logits == "last":
+        if metric == "task":
+            raise InputError(
+                f"{model} gives the logits of the last position alone, the task's metric needs all",
+                hint="--metric relative-error, or loopedge export --logits all",
+            )
+        return _relative_error(graph, model, reference, data, samples, offsets)
     try:
         task = described_task(graph, data, model)
     except InputError:  # without its file, or with other data than the task's
@@ -192,7 +200,22 @@ def choose_loss(
         )
     if task is not None and metric != "relative-error":
         return TaskDrop(task, reference)
-    if data is None and task is None:
+    known = data is not None or task is not None
+    return _relative_error(graph, model, reference, data, samples, offsets, known=known)
+
+
+def _relative_error(
+    graph: ir.Model,
+    model: str | Path,
+    reference: Session,
+    data: str | Path | None,
+    samples: int,
+    offsets: Mapping[str, Array],
+    *,
+    known: bool | None = None,
+) -> RelativeError:
+    """Return the relative error on data, or where there is none on generated inputs."""
+    if not (data is not None if known is None else known):
         generated = map(_generated(graph), range(GENERATED_BATCHES))
         return RelativeError(generated, reference, offsets)
     held_out = Samples(data, graph, samples=samples, split="validation", artifact=model)

@@ -43,6 +43,7 @@ def inspection_view(result: "Result") -> "RenderableType":
         *(("output", _port_text(port)) for port in told["outputs"]),
         ("weights", weights),
         ("int8", _coverage_text(told["int8"])),
+        *_inspected_rows(told["last_rows"]),
         *_memory_rows(told),
         *_file_rows(told["files"]),
         *_companion_rows(told["companions"]),
@@ -75,6 +76,7 @@ def export_view(result: "Result") -> "RenderableType":
             f"[green]against PyTorch[/green]{cases}, "
             f"largest relative error {told['max_rel_error']:.1e}",
         ),
+        *_last_rows(told["last_rows"]),
         ("seconds", _seconds_text(told["seconds"])),
         *_file_rows(told["files"]),
     ]
@@ -121,6 +123,7 @@ def quantize_view(result: "Result") -> "RenderableType":
             "weights",
             f"{size_text(told['source_weight_bytes'])} -> {size_text(told['weight_bytes'])}",
         ),
+        *_last_rows(told["last_rows"]),
         ("time", f"{told['time_ratio']:.2f} of the float model's, one sample"),
         ("seconds", _seconds_text(told["seconds"])),
         *_file_rows(told["files"]),
@@ -153,6 +156,20 @@ def prepare_view(result: "Result") -> "RenderableType":
     ]
     lists = [_list("left as stored", ("weight", "bytes", "reason"), others)]
     return _page(Path(told["path"]).name, rows, *lists)
+
+
+def _inspected_rows(positions: str | None) -> list[tuple[str, str]]:
+    return (
+        [] if positions is None else [("last iteration", f"computes positions {positions} alone")]
+    )
+
+
+def _last_rows(told: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say what the last iteration computes, where it is not everything."""
+    if told is None or not told["applied"]:
+        return []
+    products = f"{told['narrowed']} of {told['products']} products"
+    return [("last iteration", f"computes positions {told['positions']} alone in {products}")]
 
 
 def _companion_rows(companions: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from loopedge.conversion import check_ort_target
 from loopedge.errors import InputError
 from loopedge.exporter.rounding import check_storage
+from loopedge.exporter.targets import Target
 from loopedge.files import check_artifact_target
 from loopedge.graph.metadata import Form, MemoryProfile
 from loopedge.graph.ort_format import is_ort_format
-from loopedge.memory import check_profile
 
 __all__ = ["OPSETS", "Options"]
 
@@ -23,7 +23,10 @@ OPSETS = (18, 20, 21, 22, 23)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How the file shall be; the fields are arguments of `loopedge.export`."""
+    """How the file shall be; the fields are arguments of `loopedge.export`.
+
+    ``notes`` says where the target was not followed.
+    """
 
     form: Form
     loops: int | None
@@ -33,6 +36,10 @@ class Options:
     format: str
     storage: str
     memory: MemoryProfile
+    logits: str
+    last_rows: bool | None
+    target: Target | None = None
+    notes: tuple[str, ...] = ()
 
     def check(self, target: Path, sources: Iterable[str | Path], *, force: bool) -> None:
         """Refuse what is unknown or does not go together, and a target that cannot be written.
@@ -47,7 +54,10 @@ class Options:
         """
         self._check_loops()
         check_storage(self.storage)
-        check_profile(self.memory)
+        if self.logits not in {"all", "last"}:
+            raise InputError(
+                f"logits {self.logits!r} is not known", hint="--logits all or --logits last"
+            )
         if self.opset not in OPSETS:
             raise InputError(
                 f"opset {self.opset} is not supported, allowed are {', '.join(map(str, OPSETS))}",

@@ -22,13 +22,16 @@ from loopedge.exporter.capture import capture_halt, capture_parts, traced_inputs
 from loopedge.exporter.cases import Case, cases_of
 from loopedge.exporter.description import Subject, check_weights
 from loopedge.exporter.exits import Exit, Halt, parse_exit
+from loopedge.exporter.last_rows import last_rows_notes, take_out_last
 from loopedge.exporter.options import Options
 from loopedge.exporter.rounding import Rounded, round_weights, storage_notes
 from loopedge.exporter.subject import open_subject
+from loopedge.exporter.targets import Target, choose_settings
 from loopedge.exporter.user_code import run_user_code
 from loopedge.exporter.verify import TOLERANCE, Measured, resized_examples, verify_artifact
 from loopedge.graph.artifact import write_artifact
 from loopedge.graph.attention import expand_masks, merge_head_axes
+from loopedge.graph.coda import select_rows_first
 from loopedge.graph.companions import (
     check_companion_targets,
     companion_contents,
@@ -36,8 +39,15 @@ from loopedge.graph.companions import (
 )
 from loopedge.graph.folding import fold_constants
 from loopedge.graph.inputs import takes_missing
+from loopedge.graph.last_position import keep_last_position
+from loopedge.graph.last_rows import LastRowsOutcome
 from loopedge.graph.layout import fold_weight_layouts
-from loopedge.graph.metadata import TOLERANCE_INPUT, ArtifactMetadata, write_metadata
+from loopedge.graph.metadata import (
+    TOLERANCE_INPUT,
+    ArtifactMetadata,
+    read_metadata,
+    write_metadata,
+)
 from loopedge.graph.norms import fold_unit_scales, fuse_rms_norms
 from loopedge.graph.opsets import IR_VERSIONS, check_versions
 from loopedge.graph.ort_format import ORT_SUFFIX
@@ -45,7 +55,7 @@ from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
 from loopedge.graph.storage import store_float16
 from loopedge.graph.unrolling import unroll
 from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
-from loopedge.memory import WISH_NOTE, check_profile
+from loopedge.memory import WISH_NOTE
 
 __all__ = ["ExportResult", "export"]
 
@@ -55,6 +65,7 @@ class ExportResult:
     """What an export wrote and how well it agrees with PyTorch."""
 
     path: str
+    target: str | None
     format: str
     form: str
     loops: int
@@ -64,6 +75,8 @@ class ExportResult:
     storage: str
     kept_float32: list[dict[str, str]]
     rounding_error: float | None
+    logits: str
+    last_rows: LastRowsOutcome
     files: list[dict[str, Any]]
     weight_bytes: int
     tied_weights: list[TiedWeight]
@@ -83,7 +96,8 @@ def export(
     model: str | Path | nn.Module,
     path: str | Path,
     *,
-    form: Literal["loop", "unrolled"] = "loop",
+    target: Target | None = None,
+    form: Literal["loop", "unrolled"] | None = None,
     loops: int | None = None,
     dynamic_loops: bool = False,
     exit: str | None = None,
@@ -95,7 +109,9 @@ def export(
     weights: str | Path | None = None,
     example: tuple[Tensor, ...] | None = None,
     dynamic_shapes: tuple[AxisNames, ...] | None = None,
-    memory: str = "balanced",
+    memory: str | None = None,
+    logits: Literal["all", "last"] = "all",
+    last_rows: bool | None = None,
     force: bool = False,
 ) -> ExportResult:
     """Export a looped model to ONNX and verify the file against PyTorch.
@@ -105,7 +121,9 @@ def export(
             mode while it is exported), the path of a ``model.pt``, a folder that ``save_pretrained``
             wrote, or ``package.module:factory``.
         path: Target, usually ``model.onnx``.
-        form: ``loop`` (one Loop node) or ``unrolled``.
+        target: The device that the file is for, ``cpu`` or ``cuda``: chooses what is left None here, by
+            `loopedge.exporter.targets.TARGETS`; default: as ``cpu``.
+        form: ``loop`` (one Loop node) or ``unrolled``; default: the target's.
         loops: Iterations to run; default: the trained count.
         dynamic_loops: Make the count an input ``loops``, clamped to 1 .. ``loops``.
         exit: When a row is done before: ``tolerance=X`` (its state changes by no more than X of its
@@ -121,7 +139,11 @@ def export(
             default: what the module's ``example_inputs()`` gives.
         dynamic_shapes: Says otherwise, per input: axis number to ``"batch"`` or ``"sequence"``.
         memory: How sessions keep the weights, unless told else: ``balanced``, ``low`` or ``mapped``
-            (docs/memory.md).
+            (docs/memory.md); default: the target's.
+        logits: Give the outputs of all positions, or of the last one: (batch, 1, vocabulary), what
+            generating takes.
+        last_rows: Let the last iteration compute only the positions that the coda reads, where it reads
+            some (docs/export.md); default: where that is possible; True: and say where it is not.
         force: Replace an existing artifact.
 
     Returns:
@@ -131,23 +153,35 @@ def export(
         InputError: The model, an option or the target cannot be used.
         VerificationError: The file does not compute what PyTorch computes; nothing is left.
     """
-    target = Path(path)
-    options = Options(
+    settings, notes = choose_settings(
+        target,
         form=form,
+        memory=memory,
+        dynamic_loops=dynamic_loops,
+        inner=inner,
+        exit=exit,
+        format=format,
+    )
+    options = Options(
+        target=target,
+        form=settings.form,
         loops=loops,
         dynamic_loops=dynamic_loops,
         inner=inner,
         opset=opset,
         format=format,
         storage=storage,
-        memory=check_profile(memory),
+        memory=settings.memory,
+        logits=logits,
+        last_rows=last_rows,
+        notes=tuple(notes),
     )
     files = [file for file in (model, weights) if isinstance(file, str | Path)]
-    options.check(target, files, force=force)
+    options.check(Path(path), files, force=force)
     modes = _training_modes(model)
     try:
         subject = open_subject(model, padding=padding, example=example, weights=weights)
-        return _export(subject, target, options, exit, dynamic_shapes, files, force=force)
+        return _export(subject, Path(path), options, exit, dynamic_shapes, files, force=force)
     finally:
         for module, training in modes.items():
             module.training = training
@@ -206,6 +240,7 @@ def _export(
     captured = time.perf_counter()
 
     graph = assemble_loop(parts, axes, plan)
+    last = keep_last_position(graph, axes.fixed_sequence) if options.logits == "last" else []
     optimise(graph)
     if options.form == "unrolled":
         graph = unroll(graph, count)
@@ -216,6 +251,8 @@ def _export(
         update={"companions": describe_companions(subject.companions, target)}
     )
     write_metadata(metadata, graph.metadata_props)
+    rows = take_out_last(graph, options.last_rows)
+    metadata = read_metadata(graph.metadata_props) or metadata
     assembled = time.perf_counter()
 
     check = _Check(
@@ -226,6 +263,7 @@ def _export(
         options=options,
         halt=halt,
         metadata=metadata,
+        last_outputs=last,
     )
     write = write_converted if options.format == "ort" else write_artifact
     try:
@@ -242,6 +280,7 @@ def _export(
     assert measured is not None  # writing calls the check
     return ExportResult(
         path=str(target),
+        target=options.target,
         format=options.format,
         form=options.form,
         loops=count,
@@ -251,6 +290,8 @@ def _export(
         storage=options.storage,
         kept_float32=rounded.kept,
         rounding_error=check.rounding_error,
+        logits=options.logits,
+        last_rows=rows,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
         weight_bytes=weight_bytes(graph),
         tied_weights=tied_weights(graph),
@@ -260,6 +301,7 @@ def _export(
         cases=measured.cases,
         notes=[
             *_notes(subject, axes, count, options),
+            *last_rows_notes(rows, options.last_rows),
             *storage_notes(graph, options.format, rounded.kept, check.rounding_error),
         ],
         seconds={
@@ -275,7 +317,8 @@ def _export(
 class _Check:
     """Compares a staged file with PyTorch when it is called, and keeps what it measured.
 
-    ``subject`` holds the weights as the file stores them, ``original`` as they were trained.
+    ``subject`` holds the weights as the file stores them, ``original`` as they were trained;
+    ``last_outputs`` are given for the last position alone.
     """
 
     subject: Subject
@@ -285,6 +328,7 @@ class _Check:
     options: Options
     halt: Halt | None
     metadata: ArtifactMetadata
+    last_outputs: list[str]
     measured: Measured | None = None
     rounding_error: float | None = None
     seconds: float = 0.0
@@ -315,6 +359,7 @@ class _Check:
             tables=self.plan.tables,
             loops=self.plan.loops,
             mask_name=self.subject.mask,
+            last_outputs=self.last_outputs,
             halt=self.halt,
             tolerance=tolerance,
             prepare=_to_ort if self.options.format == "ort" else None,
@@ -323,7 +368,7 @@ class _Check:
 
 def _notes(subject: Subject, axes: Axes, loops: int, options: Options) -> list[str]:
     """Say what a user would not expect of the file."""
-    notes = [WISH_NOTE] if options.memory == "mapped" else []
+    notes = [*options.notes, *([WISH_NOTE] if options.memory == "mapped" else [])]
     notes += getattr(subject.module, "notes", ())
     if options.inner == "loop" and not axes.inner:
         notes.append("the core calls no loopedge.inner_loop: --inner loop changes nothing")
@@ -364,6 +409,8 @@ def _metadata(
         task=subject.task,
         storage="float16" if options.storage == "float16" else None,
         memory=options.memory,
+        target=options.target,
+        logits="last" if options.logits == "last" else None,
     )
 
 
@@ -403,6 +450,7 @@ def optimise(graph: ir.Model) -> None:
     merge_head_axes(graph)
     hoist_invariants(graph)
     tidy(graph)
+    select_rows_first(graph)
 
 
 def _default_outputs(count: int) -> tuple[str, ...]:

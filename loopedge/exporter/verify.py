@@ -8,7 +8,7 @@ rows.
 import math
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ def verify_artifact(
     tables: Mapping[str, Array],
     loops: int,
     mask_name: str | None = None,
+    last_outputs: Collection[str] = (),
     halt: Halt | None = None,
     tolerance: float = TOLERANCE,
     prepare: Callable[[Path], Path] | None = None,
@@ -78,6 +79,7 @@ def verify_artifact(
         tables: Timestep tables as exported, without the prefix.
         loops: Iterations that run where a case names no count.
         mask_name: The input that says by 1 which positions are kept: outputs are compared there.
+        last_outputs: Outputs that the file gives for the last position alone.
         halt: What ends the loop early, where something does.
         tolerance: Largest allowed max |y - ref| / max |ref|, what the graph adds last taken off ref.
         prepare: Makes of each file the one that is loaded, in another format.
@@ -119,6 +121,7 @@ def verify_artifact(
                 named,
                 output_names,
                 mask_name,
+                last_outputs,
                 offsets,
                 same_exits=math.isfinite(tolerance),
             )
@@ -177,6 +180,7 @@ def _compare_case(
     named: Named,
     output_names: Sequence[str],
     mask_name: str | None,
+    last_outputs: Collection[str],
     offsets: Mapping[str, Array],
     *,
     same_exits: bool,
@@ -205,7 +209,13 @@ def _compare_case(
         )
     mask = None if mask_name is None else named[mask_name]
     errors = [
-        _compare(given[name], want, mask, f"{name} ({case})", offsets.get(name))
+        _compare(
+            given[name],
+            want[:, -1:] if name in last_outputs else want,
+            mask[:, -1:] if mask is not None and name in last_outputs else mask,
+            f"{name} ({case})",
+            offsets.get(name),
+        )
         for name, want in zip(output_names, expected, strict=True)
     ]
     return max(error[0] for error in errors), max(error[1] for error in errors)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from loopedge.graph.weights import linears, other_products
+from loopedge.graph.weights import in_last_iteration, linears, other_products
 
 __all__ = ["Int8Coverage", "int8_coverage"]
 
@@ -33,10 +33,13 @@ def int8_coverage(model: ir.Model) -> Int8Coverage:
     """Count the products with weights of the main graph and of every Loop body.
 
     A linear is quantized when its weight is stored in integers of at most 8 bits: an integer
-    matrix product, or a MatMul or Gemm behind a DequantizeLinear (QDQ).
+    matrix product, or a MatMul or Gemm behind a DequantizeLinear (QDQ). Those of a last iteration
+    that stands behind the Loop are those of the body again, and do not count.
     """
-    quantized = sum(_is_quantized(node) for node in model.graph.all_nodes())
-    floats = len(linears(model)) + len(other_products(model))
+    counted = [node for node in model.graph.all_nodes() if not in_last_iteration(node)]
+    quantized = sum(_is_quantized(node) for node in counted)
+    products = [item.node for item in linears(model)] + other_products(model)
+    floats = sum(not in_last_iteration(node) for node in products)
     return Int8Coverage(quantized=quantized, total=quantized + floats)
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "ArtifactMetadata",
     "Companion",
     "Form",
+    "LastRows",
     "MemoryProfile",
     "Prepared",
     "read_metadata",
@@ -55,6 +56,21 @@ class Companion(BaseModel):
     sha256: str
 
 
+class LastRows(BaseModel):
+    """Which rows the last iteration computes, behind the Loop; docs/artifact.md.
+
+    The rows are ``indices``, or those from ``start`` to before ``end`` where there are none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    axes: dict[int, int] = Field(description="By state: the axis along which the rows lie.")
+    whole: list[int] = Field(default_factory=list, description="States that are computed whole.")
+    indices: list[int] | None = None
+    start: int = 0
+    end: int = 0
+
+
 class ArtifactMetadata(BaseModel):
     """The ``loopedge.*`` properties of an artifact."""
 
@@ -92,8 +108,18 @@ class ArtifactMetadata(BaseModel):
     storage: Literal["float16"] | None = Field(
         default=None, description="Type of the weights where it is not what they are computed in."
     )
+    target: Literal["cpu", "cuda"] | None = Field(
+        default=None, description="Device that it was exported for, where one was named."
+    )
     memory: MemoryProfile = Field(
         default="balanced", description="How a session keeps the weights, unless it is told else."
+    )
+    last_rows: LastRows | None = Field(
+        default=None,
+        description="Set where the last iteration computes only the rows that are read.",
+    )
+    logits: Literal["last"] | None = Field(
+        default=None, description="Set where outputs are of the last position alone."
     )
     prepared: Prepared | None = Field(
         default=None, description="Set where the file holds weights packed for one device."

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.artifact import open_artifact
 from loopedge.graph.editing import initializer, make_node
+from loopedge.graph.last_rows import restore_last_iteration
 from loopedge.graph.metadata import PREFIX
 from loopedge.graph.ort_format import is_ort_format
 from loopedge.graph.weights import CAST_SUFFIX, TABLE_PREFIX
@@ -134,7 +135,10 @@ def widened_tables(model: ir.Model) -> dict[str, int]:
 
 
 def open_in_float32(path: str | Path) -> ir.Model:
-    """Open an artifact to work on its weights: in float32, however they are stored.
+    """Open an artifact to work on its weights: in float32, however they are stored, all iterations alike.
+
+    A last iteration that computes fewer rows is put back into the Loop; `compute_last_rows` takes it out
+    again at the end.
 
     Raises:
         InputError: As `open_artifact`, or it is in ORT format.
@@ -146,6 +150,7 @@ def open_in_float32(path: str | Path) -> ir.Model:
         )
     model = open_artifact(path)
     restore_float32(model)
+    restore_last_iteration(model)
     return model
 
 

@@ -8,10 +8,22 @@ from loopedge.errors import InputError
 from loopedge.graph.editing import add_initializer
 from loopedge.graph.metadata import read_metadata, write_metadata
 
-__all__ = ["CORE_NAME", "find_core", "inner_loops", "unroll"]
+__all__ = [
+    "CORE_NAME",
+    "LAST_PREFIX",
+    "copy_iteration",
+    "find_core",
+    "inner_loops",
+    "iteration_number",
+    "runs_on",
+    "unroll",
+]
 
 CORE_NAME = "core"
 """Name of the Loop node, and prefix of the names of its nodes."""
+
+LAST_PREFIX = f"{CORE_NAME}.last/"
+"""Prefix of the nodes of a last iteration that stands behind the Loop (`loopedge.graph.last_rows`)."""
 
 
 def find_core(model: ir.Model) -> ir.Node | None:
@@ -63,13 +75,18 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
     states = list(loop.inputs[2:])
     if len(loop.outputs) != len(states):
         raise InputError("a Loop with stacked (scan) outputs cannot be unrolled")
-    if not _runs_on(body):
+    if not runs_on(body):
         raise InputError(
             "a Loop that stops early has no unrolled form", hint="loopedge export --exit none"
         )
     always = add_initializer(unrolled.graph, "loopedge.true", np.array(True))
-    for t in range(loops):
-        states = _insert_iteration(unrolled.graph, loop, body, t, [always, *states])
+    behind = _name_last(unrolled.graph, loop, loops)
+    for t in range(loops - 1 if behind else loops):
+        number = iteration_number(unrolled.graph, t)
+        nodes, states = copy_iteration(
+            unrolled.graph, body, f"{CORE_NAME}.{t}/", [number, always, *states]
+        )
+        unrolled.graph.insert_before(loop, nodes)
     _finish(unrolled.graph, loop, states)
     if metadata is not None:
         update = {"form": "unrolled", "loops": loops, "dynamic_loops": False}
@@ -80,7 +97,8 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
     return unrolled
 
 
-def _runs_on(body: ir.Graph) -> bool:
+def runs_on(body: ir.Graph) -> bool:
+    """Tell whether the condition of a Loop body never ends the Loop."""
     condition: ir.Value | None = body.outputs[0]
     while condition is not None and condition is not body.inputs[1]:
         producer = condition.producer()
@@ -91,15 +109,55 @@ def _runs_on(body: ir.Graph) -> bool:
     return condition is not None
 
 
-def _insert_iteration(
-    graph: ir.Graph, loop: ir.Node, body: ir.Graph, t: int, carried: list[ir.Value | None]
-) -> list[ir.Value | None]:
-    """Write iteration ``t`` before the Loop; return the states after it."""
+def iteration_number(graph: ir.Graph, t: int) -> ir.Value:
+    """Return the initializer that holds the number of an iteration, int64 ()."""
+    return add_initializer(graph, f"loopedge.iteration.{t}", np.array(t, np.int64))
+
+
+def _name_last(graph: ir.Graph, loop: ir.Node, loops: int) -> bool:
+    """Name a last iteration that stands behind the Loop as the unrolled form does; is there one?"""
+    nodes = [node for node in graph if (node.name or "").startswith(LAST_PREFIX)]
+    prefix = f"{CORE_NAME}.{loops - 1}/"
+    for node in nodes:
+        node.name = _renamed(node.name, prefix)
+        for output in node.outputs:
+            output.name = _renamed(output.name, prefix)
+    count = loop.inputs[0]
+    if nodes and count is not None:  # the trip count is the number of the last iteration
+        number = iteration_number(graph, loops - 1)
+        for node in nodes:
+            for index, value in enumerate(node.inputs):
+                if value is count:
+                    node.replace_input_with(index, number)
+    return bool(nodes)
+
+
+def _renamed(name: str | None, prefix: str) -> str | None:
+    found = (name or "").startswith(LAST_PREFIX)
+    return prefix + (name or "").removeprefix(LAST_PREFIX) if found else name
+
+
+def copy_iteration(
+    graph: ir.Graph, body: ir.Graph, prefix: str, inputs: list[ir.Value | None]
+) -> tuple[list[ir.Node], list[ir.Value | None]]:
+    """Copy the nodes of one iteration out of a Loop body.
+
+    Args:
+        graph: Around the Loop; initializers of the body move there.
+        body: Of the Loop. Not modified.
+        prefix: Of the names of nodes and values, instead of ``core/``.
+        inputs: The number of the iteration, the condition, the states before it.
+
+    Returns:
+        The nodes, in no graph yet, and the states after the iteration.
+
+    Raises:
+        InputError: A state is not given.
+    """
     step = body.clone(allow_outer_scope_values=True)
-    iteration = add_initializer(graph, f"loopedge.iteration.{t}", np.array(t, np.int64))
     outputs: list[ir.Value | None] = list(step.outputs[1:])
     step.outputs.clear()
-    for value, source in zip(list(step.inputs), [iteration, *carried], strict=True):
+    for value, source in zip(list(step.inputs), inputs, strict=True):
         if source is None:
             raise InputError("the Loop carries an optional state that is not given")
         ir.convenience.replace_all_uses_with(value, source)
@@ -109,11 +167,10 @@ def _insert_iteration(
     nodes = list(step)
     step.remove(nodes)
     for node in nodes:
-        node.name = _named(node.name or node.op_type, t)
+        node.name = _named(node.name or node.op_type, prefix)
         for output in node.outputs:
-            output.name = _named(output.name or f"{node.name}.output", t)
-    graph.insert_before(loop, nodes)
-    return outputs
+            output.name = _named(output.name or f"{node.name}.output", prefix)
+    return nodes, outputs
 
 
 def _adopt_initializers(graph: ir.Graph, step: ir.Graph) -> None:
@@ -125,8 +182,8 @@ def _adopt_initializers(graph: ir.Graph, step: ir.Graph) -> None:
     step.initializers.clear()
 
 
-def _named(name: str, t: int) -> str:
-    return f"{CORE_NAME}.{t}/{name.removeprefix(f'{CORE_NAME}/')}"
+def _named(name: str, prefix: str) -> str:
+    return prefix + name.removeprefix(f"{CORE_NAME}/")
 
 
 def _finish(graph: ir.Graph, loop: ir.Node, states: list[ir.Value | None]) -> None:

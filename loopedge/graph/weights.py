@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.unrolling import CORE_NAME, find_core
+from loopedge.graph.unrolling import CORE_NAME, LAST_PREFIX, find_core
 
 __all__ = [
     "CAST_SUFFIX",
@@ -18,6 +18,7 @@ __all__ = [
     "TiedWeight",
     "core_weights",
     "in_core",
+    "in_last_iteration",
     "iteration_of",
     "linears",
     "loop_count",
@@ -186,6 +187,11 @@ def in_core(node: ir.Node, model: ir.Model) -> bool:
     return node.graph is not model.graph or iteration_of(node) is not None
 
 
+def in_last_iteration(node: ir.Node) -> bool:
+    """Tell whether a node of the loop form is of the last iteration, where that stands behind the Loop."""
+    return (node.name or "").startswith(LAST_PREFIX)
+
+
 def loop_name(node: ir.Node) -> str:
     """Return the name that a node has in the loop form: ``core.<t>/x`` is ``core/x``."""
     return loop_value_name(node, node.name or "")
@@ -216,7 +222,7 @@ def core_weights(model: ir.Model) -> dict[str, int]:
 def tied_weights(model: ir.Model) -> list[TiedWeight]:
     """List the weights that are stored once and read more than once, largest first."""
     reads: dict[ir.Value, int] = {}
-    for node, runs in _nodes_with_runs(model.graph, 1, loop_count(model) or 1):
+    for node, runs in _nodes_with_runs(model.graph, 1, _trips(model)):
         for value in _reads(node):
             reads[value] = reads.get(value, 0) + runs
     tied = [
@@ -225,6 +231,12 @@ def tied_weights(model: ir.Model) -> list[TiedWeight]:
         if uses > 1
     ]
     return sorted(tied, key=lambda weight: (-weight.bytes, weight.name))
+
+
+def _trips(model: ir.Model) -> int:
+    """Return how often the body of the core's Loop runs."""
+    count, metadata = loop_count(model) or 1, read_metadata(model.metadata_props)
+    return count - 1 if metadata is not None and metadata.last_rows is not None else count
 
 
 def _nodes_with_runs(

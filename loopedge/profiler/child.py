@@ -5,7 +5,8 @@ JSON. After the first answer (what loading cost) it obeys commands on its standa
 ``{"runs": n}`` answers with n latencies, ``{"memory": true}`` with the memory by now, ``{"save": path}``
 writes the outputs of one run as ``.npz``, ``{"resident": files}`` answers with the growth of resident
 pages by kind of mapping, ``{"copy": bytes}`` with the seconds that the chunks of a copy took;
-``{"reset_peak": true}`` and ``{"trim": true}`` do what they say. It runs under any ONNX Runtime:
+``{"reset_peak": true}`` and ``{"trim": true}`` do what they say. Asked to pause, it first answers when
+only its runtime is there, and loads the model on the next line. It runs under any ONNX Runtime:
 benchmarks/reach starts it in environments that hold nothing else.
 """
 
@@ -17,7 +18,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from loopedge.profiler.memory import SMAPS, Memory, Resident, read_memory, read_resident, reset_peak
 
@@ -25,10 +26,16 @@ __all__: list[str] = []
 
 COPIES = 4
 PR_SET_PDEATHSIG = 1
+answers: TextIO = sys.stdout
 
 
 class Runtime(Protocol):
-    """A model on fixed inputs; creating one imports the runtime and loads no model."""
+    """A model on fixed inputs; creating one imports the runtime and loads no model.
+
+    ``assigned``: after loading, operators by execution provider, where the parent has to check them.
+    """
+
+    assigned: dict[str, dict[str, int]]
 
     def load(self) -> str:
         """Load the model; return what runs it."""
@@ -45,7 +52,11 @@ class Runtime(Protocol):
 
 def main() -> int:
     """Serve one request."""
+    global answers
     request = json.loads(sys.argv[1])
+    # What libraries print goes to standard error: standard output is for answers alone.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
     _die_with(request.get("parent"))
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
@@ -56,7 +67,8 @@ def main() -> int:
         return 130
     except Exception as error:  # becomes one line of the parent's error
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        _answer({"error": reason[0], "kind": type(error).__name__})
+        hint = getattr(error, "hint", None)
+        _answer({"error": reason[0], "kind": type(error).__name__, "hint": hint})
         return 1
     return 0
 
@@ -75,6 +87,10 @@ def _runtime(request: dict[str, Any]) -> Runtime:
         from loopedge.profiler.torch_runtime import TorchRuntime
 
         return TorchRuntime(request)
+    if request["provider"] == "CUDAExecutionProvider":
+        from loopedge.profiler.cuda_runtime import CudaRuntime
+
+        return CudaRuntime(request)
     from loopedge.profiler.ort_runtime import OrtRuntime
 
     return OrtRuntime(request)
@@ -82,6 +98,9 @@ def _runtime(request: dict[str, Any]) -> Runtime:
 
 def _serve(request: dict[str, Any]) -> None:
     runtime = _runtime(request)
+    if request.get("pause"):  # the parent looks at the device before the model is there
+        _answer({"ready": True})
+        sys.stdin.readline()
     pages = read_resident([]) if SMAPS.exists() else None
     reset_peak()
     baseline = read_memory()
@@ -92,6 +111,7 @@ def _serve(request: dict[str, Any]) -> None:
         {
             "load_seconds": load_seconds,
             "provider": provider,
+            "assigned": runtime.assigned,
             "memory": _growth(baseline),
             "baseline": asdict(baseline),
         }
@@ -165,8 +185,8 @@ def _growth(baseline: Memory) -> dict[str, int]:
 
 
 def _answer(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+    answers.write(json.dumps(message) + "\n")
+    answers.flush()
 
 
 if __name__ == "__main__":

@@ -98,6 +98,8 @@ class ComparedRun:
     batch: int
     sequence: int | None
     loops: int | None
+    compute: str
+    cuda_graph: bool
     changes: list[Change]
 
 

@@ -26,6 +26,8 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "memory": ("memory", lambda value: f"memory {value}"),
     "runtime": ("runtime", str),
     "device": ("device", str),
+    "compute": ("computed in", str),
+    "cuda_graph": ("run as", lambda value: "CUDA graph" if value else "nodes"),
 }
 """What may differ between runs of one model: name of its column, and how it is said behind a name."""
 

@@ -7,7 +7,10 @@ from loopedge.profiler.result import ProfileResult, Run
 
 __all__ = ["SETTINGS", "cautions_of", "pairs_of", "same_machine", "same_reference", "was_busy"]
 
-SETTINGS = ("twin", "batch", "sequence", "threads", "loops", "device", "runtime", "memory")
+SETTINGS = (
+    "twin", "batch", "sequence", "threads", "loops", "device", "runtime", "memory", "compute",
+    "cuda_graph",
+)  # fmt: skip
 MACHINE = ("cpu", "cpu_features", "cores", "system")
 UNTOLD = "memory_bytes"
 """Changes by what the kernel keeps for itself, with every version of it."""

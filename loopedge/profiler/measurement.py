@@ -15,6 +15,7 @@ from loopedge.errors import LoopedgeError, ProviderError
 from loopedge.latency import MAX_ROUNDS, Latency, summarize_latency, time_in_turns
 from loopedge.profiler.process import MeasuredProcess
 from loopedge.profiler.result import SoakPoint, Spread
+from loopedge.runtime import PROVIDERS
 
 __all__ = ["MEMORY_FIGURES", "WARM_UP_RUNS", "Measured", "Plan", "Subject", "measure"]
 
@@ -25,6 +26,8 @@ MOST_LOADED = 8
 FREE_MEMORY = 0.6
 """Share of the free memory that all loaded models may take."""
 RUNTIME_BYTES = {"onnxruntime": 80 * 2**20, "torch": 400 * 2**20}
+CUDA_BYTES = 1536 * 2**20
+"""What the libraries and the context of CUDA add to it on the host, by a guess."""
 COPIES = 2.5
 """Memory of a model at most, in bytes of its file: as stored, packed, and some activations."""
 SOAK_ROUNDS_PER_SECOND = 0.5
@@ -46,12 +49,15 @@ class Subject:
     memory: str = "balanced"
     loops: int | None = None
     options: tuple[str, ...] = ()
+    cuda_graphs: bool = False
+    dimensions: tuple[tuple[str, int], ...] = ()
 
     def start(
         self,
         *,
         trace: Path | None = None,
         memory: str | None = None,
+        before_load: Callable[[int], None] | None = None,
         optimized: Path | None = None,
         on_start: Callable[[int], None] | None = None,
     ) -> MeasuredProcess:
@@ -65,6 +71,9 @@ class Subject:
             memory=memory or self.memory,
             loops=self.loops,
             options=self.options,
+            cuda_graphs=self.cuda_graphs,
+            dimensions=dict(self.dimensions),
+            before_load=before_load,
             trace=trace,
             optimized=optimized,
             on_start=on_start,
@@ -73,7 +82,8 @@ class Subject:
     @property
     def expected_bytes(self) -> float:
         """Memory of the loaded process, by a generous guess."""
-        return RUNTIME_BYTES[self.runtime] + COPIES * self.file_bytes
+        cuda = CUDA_BYTES if self.provider == PROVIDERS["cuda"] else 0
+        return RUNTIME_BYTES[self.runtime] + cuda + COPIES * self.file_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from loopedge.session_options import open_session, session_options
 
@@ -24,8 +23,7 @@ class OrtRuntime:
         with np.load(request["inputs"], allow_pickle=False) as stored:
             self.inputs = {name: stored[name] for name in stored.files}
         self.request = request
-        if request["provider"] == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()
+        self.assigned: dict[str, dict[str, int]] = {}
         self.options = session_options(
             request["threads"], request["memory"], model=request["model"]
         )

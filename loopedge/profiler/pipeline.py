@@ -6,23 +6,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
-
+from loopedge.cuda import check_built_in
 from loopedge.errors import InputError, LoopedgeError, ProviderError
 from loopedge.latency import Latency
 from loopedge.profiler.dissection import Dissection, dissect
+from loopedge.profiler.gpu import measure_gpu
 from loopedge.profiler.limits import CPU, measure_limits
 from loopedge.profiler.machine import describe_machine
 from loopedge.profiler.measurement import Measured, Plan, measure
 from loopedge.profiler.result import (
     SCHEMA_VERSION,
     Failure,
+    GpuMemory,
     MachineLimits,
     ProfileResult,
     Run,
 )
 from loopedge.profiler.soak import MIN_TURNS, judge_soak
 from loopedge.profiler.subjects import ProfiledModel, Request, build_models, configurations
+from loopedge.profiler.variants import CAPTURE_NOTE, add_variants, looped_models
 from loopedge.runtime import PROVIDERS
 
 __all__ = ["SCHEMA_VERSION", "Latency", "ProfileResult", "Run", "profile"]
@@ -39,6 +41,8 @@ def profile(
     untied: bool | Collection[str | Path] = False,
     unrolled: bool | Collection[str | Path] = False,
     device: str = "cpu",
+    float16: bool = False,
+    cuda_graphs: bool = False,
     memory: str | None = None,
     threads: int | Sequence[int] = 1,
     batch: int | Sequence[int] = 1,
@@ -64,6 +68,9 @@ def profile(
             the models that are named.
         unrolled: As ``untied``, the twin that is unrolled and shares its weights.
         device: ``cpu`` or ``cuda``.
+        float16: Also profile each model and twin computed in float16.
+        cuda_graphs: Also profile each unrolled graph replayed as a CUDA graph; models with a Loop get
+            their unrolled twin for it. Needs ``device="cuda"``.
         memory: ``balanced``, ``low`` or ``mapped``; default: as each file says.
         threads: Threads inside an operator; each process is pinned to as many cores. This and the next
             three may be several: every combination is profiled.
@@ -96,6 +103,8 @@ def profile(
         processes=processes,
         seconds=seconds,
     )
+    if cuda_graphs and device != "cuda":
+        raise InputError("a CUDA graph needs a CUDA device", hint="--device cuda --cuda-graphs")
     request = Request(
         device=device, provider=_provider(device), memory=memory, input=input, seed=seed
     )
@@ -105,21 +114,29 @@ def profile(
         seconds=SECONDS_PER_MODEL if seconds is None else seconds,
     )
     with tempfile.TemporaryDirectory(prefix="loopedge.") as scratch:
+        looped = looped_models(models) if cuda_graphs else []
+        if looped and unrolled is not True:
+            unrolled = [*(unrolled or []), *looped]
         twins = {"untied": untied, "unrolled": unrolled}
         built, failures = build_models(models, points, request, twins, Path(scratch))
+        built, lacking = add_variants(
+            built, Path(scratch), float16=float16, cuda_graphs=cuda_graphs
+        )
+        failures += lacking
+        gpus, notes = _gpus(built, told, ask=device == "cuda" and details)
         measured = measure([model.subject for model in built], plan, told)
         if not any(isinstance(one, Measured) for one in measured):
             raise next(one for one in measured if isinstance(one, LoopedgeError))
         limits = _measure_limits(built) if details else []
         found, left_out = [], []
-        for model, one in zip(built, measured, strict=True):
+        for model, one, gpu in zip(built, measured, gpus, strict=True):
             if isinstance(one, LoopedgeError):
                 failures.append(_failure(model, one))
                 continue
             told(f"operators of {model.name}")
             parts = _take_apart(model) if details else Dissection()
             left_out += parts.notes
-            run = _run(model, one, parts, limits, device=device, seconds=plan.seconds)
+            run = _run(model, one, parts, limits, device=device, seconds=plan.seconds, gpu=gpu)
             if plan.seconds >= SOAK_SECONDS and run.soak is None:
                 left_out.append(_too_short(run, one, plan.seconds))
             found.append(run)
@@ -130,7 +147,7 @@ def profile(
         limits=limits,
         runs=found,
         failures=failures,
-        notes=[*_notes(built, measured), *left_out],
+        notes=[*_notes(built, measured), *([CAPTURE_NOTE] if looped else []), *notes, *left_out],
     )
 
 
@@ -154,6 +171,30 @@ def _check_options(
     if input is not None and len(sizes) > 1:
         raise InputError(f"{input} has one batch and one sequence: they cannot be varied")
     return points
+
+
+def _gpus(
+    built: Sequence[ProfiledModel], told: Callable[[str], None], *, ask: bool
+) -> tuple[list[GpuMemory | None], list[str]]:
+    """Return what each model takes of the GPU, before others of ours are loaded there, and notes.
+
+    A model that fails here fails again when it is measured, and is told then.
+
+    Raises:
+        ProviderError: CUDA does not run a model.
+    """
+    found: list[GpuMemory | None] = [None] * len(built)
+    notes: dict[str, None] = {}
+    for index, model in enumerate(built if ask else ()):
+        told(f"GPU memory of {model.name}")
+        try:
+            found[index], said = measure_gpu(model.subject, model.weight_bytes)
+        except ProviderError:
+            raise
+        except LoopedgeError:
+            continue
+        notes.update(dict.fromkeys(said))
+    return found, list(notes)
 
 
 def _failure(model: ProfiledModel, error: LoopedgeError) -> Failure:
@@ -208,6 +249,7 @@ def _run(
     *,
     device: str,
     seconds: float,
+    gpu: GpuMemory | None,
 ) -> Run:
     subject, loaded = model.subject, measured.loaded_memory
     memory_sources, running_sources = found.peak_sources(measured.rss_peak_bytes) or (None, None)
@@ -245,15 +287,15 @@ def _run(
         running_sources=running_sources,
         roofline=found.roofline(limits, measured, subject.threads),
         soak=judge_soak(measured.points, seconds) if seconds >= SOAK_SECONDS else None,
+        gpu=gpu,
+        compute=model.compute,
+        cuda_graph=subject.cuda_graphs,
     )
 
 
 def _provider(device: str) -> str:
     if device not in PROVIDERS:
         raise InputError(f"device {device!r} is not known", hint="--device cpu or --device cuda")
-    if PROVIDERS[device] not in ort.get_available_providers():
-        raise ProviderError(
-            f"{PROVIDERS[device]} is not available in this onnxruntime",
-            hint="pip install 'loopedge[gpu]'",
-        )
+    if device == "cuda":
+        check_built_in()
     return PROVIDERS[device]

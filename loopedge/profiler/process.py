@@ -7,15 +7,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from loopedge.cuda import cuda_failure, ran_out_of_memory
 from loopedge.errors import InputError, LoopedgeError, ProviderError
+from loopedge.placement import check_products
+from loopedge.runtime import PROVIDERS
 
 __all__ = ["MeasuredProcess"]
 
+CPU_HINT = "loopedge profile --device cpu"
 OUT_OF_MEMORY = ("memoryerror", "bad_alloc", "failed to allocate", "can't allocate memory")
 """What Python, C++, ONNX Runtime's arena and PyTorch say, in lower case."""
 
@@ -33,6 +37,10 @@ class MeasuredProcess:
         loops: Iterations that PyTorch runs; ONNX Runtime has them among its inputs.
         options: Inputs that are none of the model's own, but choose how it runs.
         trace: Prefix of ONNX Runtime's trace file; None runs without tracing.
+        cuda_graphs: Capture the run as a CUDA graph and replay it.
+        dimensions: Sizes of free axes by name, fixed when the model is loaded.
+        before_load: Is called with the process's id when only its runtime is there, on CUDA with a
+            context on the device; the model is loaded after it.
         optimized: Where the graph that runs is written to, while it loads; None writes none.
         on_start: Told the id of the process before it loads the model.
         python: Interpreter to run it with; its environment holds numpy and the runtime.
@@ -55,6 +63,9 @@ class MeasuredProcess:
         loops: int | None = None,
         options: Sequence[str] = (),
         trace: Path | None = None,
+        cuda_graphs: bool = False,
+        dimensions: Mapping[str, int] | None = None,
+        before_load: Callable[[int], None] | None = None,
         optimized: Path | None = None,
         on_start: Callable[[int], None] | None = None,
         python: str | Path = sys.executable,
@@ -70,9 +81,13 @@ class MeasuredProcess:
             "loops": loops,
             "options": list(options),
             "trace": None if trace is None else str(trace),
+            "cuda_graphs": cuda_graphs,
+            "dimensions": dict(dimensions or {}),
+            "pause": before_load is not None,
             "optimized": None if optimized is None else str(optimized),
         }
         self._model = model
+        self._provider = provider
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         self._process = subprocess.Popen(
             [str(python), "-P", "-m", "loopedge.profiler.child", json.dumps(request)],
@@ -84,7 +99,12 @@ class MeasuredProcess:
         if on_start is not None:
             on_start(self._process.pid)
         try:
-            self.loaded = self._answer()
+            if before_load is not None:
+                self._answer()
+                before_load(self._process.pid)
+                self.loaded = self._ask({"load": True})
+            else:
+                self.loaded = self._answer()
             if provider is not None:
                 self._check_provider(provider)
         except BaseException:
@@ -168,8 +188,10 @@ class MeasuredProcess:
         if self.loaded["provider"] != provider:
             raise ProviderError(
                 f"{provider} was asked for, {self.loaded['provider']} would run {self._model}",
-                hint="loopedge profile --device cpu",
+                hint=CPU_HINT,
             )
+        if self.loaded.get("assigned"):
+            check_products(self.loaded["assigned"], provider, self._model, hint=CPU_HINT)
 
     def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         if self._process.stdin is None:
@@ -188,6 +210,13 @@ class MeasuredProcess:
         answer: dict[str, Any] = json.loads(line)
         if "error" not in answer:
             return answer
+        if answer["kind"] == ProviderError.__name__:
+            raise ProviderError(answer["error"], hint=answer["hint"])
+        if self._provider == PROVIDERS["cuda"]:
+            reason = cuda_failure(answer["error"]) or answer["error"]
+            if ran_out_of_memory(reason):
+                raise LoopedgeError(f"{self._model} ran out of GPU memory: {reason}")
+            answer["error"] = reason
         said = f"{answer['kind']}: {answer['error']}".lower()
         if any(word in said for word in OUT_OF_MEMORY):
             raise LoopedgeError(

@@ -138,7 +138,11 @@ class GpuMemory:
     """Memory and nodes of a model on a GPU, in bytes; docs/profiling.md says how each is measured.
 
     ``process``: of the process by NVML beyond the CUDA context, at its peak; None where the driver
-    does not tell. ``context``: of the context and the libraries alone.
+    does not tell. ``context``: of the context alone. ``weights``: as stored, once. ``activations``: the most
+    that the arena held in use beyond the load. ``workspace``: what the process holds beyond these.
+    ``arena``: all that ONNX Runtime's arena held. ``source``: ``process``, or ``device`` where the driver
+    tells no figure per process. ``fell_back``: nodes that ran on the CPU and compute data;
+    ``host_nodes``: shapes and the bookkeeping of a Loop, which belong there.
     """
 
     name: str
@@ -150,6 +154,10 @@ class GpuMemory:
     memcpy_nodes: int
     cuda_graph: bool
     fell_back: list[str]
+    host_nodes: list[str] = field(default_factory=list)
+    arena_bytes: int | None = None
+    source: str | None = None
+    driver: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +168,8 @@ class Run:
     are medians over ``processes`` fresh processes, and ``spread`` holds their range by the name of the
     figure. ``memory_sources`` are those of the higher peak, ``running_sources`` those of the inferences
     after loading. ``time_ratio`` is the time of an inference against the first run of the profile, ``nodes``
-    are those of the graph that ran, by execution provider.
+    are those of the graph that ran, by execution provider, ``compute`` is the type of the products,
+    ``cuda_graph`` whether it was asked to be replayed as a CUDA graph (`GpuMemory` tells whether it was).
     """
 
     name: str
@@ -197,6 +206,8 @@ class Run:
     roofline: Roofline | None = None
     soak: Soak | None = None
     gpu: GpuMemory | None = None
+    compute: str = "float32"
+    cuda_graph: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""

@@ -70,6 +70,7 @@ class ProfiledModel:
     sequence: int | None
     weight_bytes: int
     note: str | None = None
+    compute: str = "float32"
 
     @property
     def name(self) -> str:

@@ -29,6 +29,7 @@ class TorchRuntime:
                 if name not in request["options"]
             ]
         self.request = request
+        self.assigned: dict[str, dict[str, int]] = {}
 
     def load(self) -> str:
         """Load the checkpoint; return what runs it."""

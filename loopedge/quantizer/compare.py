@@ -25,7 +25,7 @@ from loopedge.graph.weights import (
 )
 from loopedge.runtime import Session
 
-__all__ = ["Agreement", "compare", "longest_generated", "sqnr_db"]
+__all__ = ["Agreement", "compare", "longest_generated", "outputs_db", "sqnr_db"]
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -138,6 +138,31 @@ def compare(
             node: min(ratio.db for ratio in rows[value]) for node, value in products.items()
         },
     )
+
+
+def outputs_db(
+    reference: ir.Model,
+    given: ir.Model,
+    folder: Path,
+    *,
+    inputs: Sequence[Feeds] | None = None,
+    threads: int | None = None,
+) -> float:
+    """Return the SQNR of the outputs of a model against those of another, in dB.
+
+    Args:
+        reference: The model to judge by.
+        given: The model to judge; the same inputs and outputs.
+        folder: Where temporary copies may be written.
+        inputs: As in `compare`, like the rest.
+        threads: Threads of ONNX Runtime.
+
+    Raises:
+        VerificationError: An output has another shape or is not finite.
+    """
+    batches = list(inputs) if inputs is not None else _generated(reference)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as scratch:
+        return _ratios(reference, given, [], batches, Path(scratch), threads)[0].db
 
 
 def _core_products(model: ir.Model) -> dict[str, str]:

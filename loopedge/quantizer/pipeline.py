@@ -14,6 +14,7 @@ from loopedge.files import check_artifact_target
 from loopedge.graph.artifact import artifact_files, open_artifact, write_artifact
 from loopedge.graph.companions import check_companion_targets, companions_to_copy
 from loopedge.graph.inputs import generate_inputs
+from loopedge.graph.last_rows import LastRowsOutcome
 from loopedge.graph.metadata import (
     ITERATIONS_OUTPUT,
     ArtifactMetadata,
@@ -24,8 +25,9 @@ from loopedge.graph.storage import open_in_float32
 from loopedge.graph.weights import weight_bytes
 from loopedge.memory import WISH_NOTE, check_profile, refuse_prepared
 from loopedge.processor import FAST_INT8, this_processor
-from loopedge.quantizer.compare import Agreement, Feeds, compare, longest_generated
+from loopedge.quantizer.compare import Agreement, Feeds, longest_generated
 from loopedge.quantizer.coverage import Coverage
+from loopedge.quantizer.last_rows import compare_whole_and_written, take_out_last, unchanged_note
 from loopedge.quantizer.ranges import RangeTable, read_ranges
 from loopedge.quantizer.recipe import Recipe, Rewritten
 from loopedge.quantizer.smoothing import rescaled_products
@@ -74,6 +76,7 @@ class QuantizeResult:
     sqnr_db_linears: dict[str, float]
     min_sqnr_db: float
     verified: bool
+    last_rows: LastRowsOutcome | None
     time_ratio: float
     weight_bytes: int
     source_weight_bytes: int
@@ -199,6 +202,7 @@ def quantize_by(
     source_bytes = weight_bytes(reference)
     rewritten = recipe.apply(quantized)
     _check_coverage(rewritten.coverage, rewritten.kept, min_coverage, model)
+    rows = take_out_last(quantized, model)
     rewrite_seconds = time.perf_counter() - started
 
     smoothed = recipe.table.factors() if recipe.table else {}
@@ -207,7 +211,7 @@ def quantize_by(
 
     def verify(staged: Path) -> ArtifactMetadata | None:
         begun = time.perf_counter()
-        agreement = compare(
+        agreement = compare_whole_and_written(
             reference,
             open_artifact(staged),
             staged.parent,
@@ -227,7 +231,8 @@ def quantize_by(
             return None
         told = _metadata(recipe, rewritten, agreement)
         tables = [name for name in metadata.tables if name in quantized.graph.initializers]
-        return metadata.model_copy(update={"quantization": told, "tables": tables})
+        written = read_metadata(quantized.metadata_props) or metadata
+        return written.model_copy(update={"quantization": told, "tables": tables})
 
     written = time.perf_counter()
     files = write_artifact(
@@ -255,11 +260,12 @@ def quantize_by(
         sqnr_db_linears=agreement.linears_db,
         min_sqnr_db=min_sqnr_db,
         verified=True,
+        last_rows=rows,
         time_ratio=time_ratio,
         weight_bytes=weight_bytes(quantized),
         source_weight_bytes=source_bytes,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
-        notes=[*_notes(recipe, rewritten, metadata, time_ratio), *exits],
+        notes=[*_notes(recipe, rewritten, metadata, time_ratio), *unchanged_note(rows), *exits],
         seconds={
             "rewrite": rewrite_seconds,
             "write": time.perf_counter() - written - verify_seconds,

@@ -22,7 +22,9 @@ __all__ = ["cautions", "twin_pairs", "verdicts"]
 COMPARED = 5
 """Further models that are compared in sentences; the table has them all."""
 
-SETTING = ("batch", "sequence", "loops", "threads", "device", "memory")
+SETTING = ("batch", "sequence", "loops", "threads", "device", "memory", "compute", "cuda_graph")
+LISTED = 5
+"""Nodes that fell back and are told by name."""
 NOISY = 0.1
 LEAST = 0.0005
 """Half ranges below this part of a figure round to nothing."""
@@ -60,7 +62,12 @@ def cautions(result: ProfileResult) -> list[str]:
         f"not on {run.provider}."
         for label, run in zip(labels, runs, strict=True)
         for provider, count in run.nodes.items()
-        if provider != run.provider
+        if provider != run.provider and run.gpu is None
+    ]
+    told += [
+        _fallen(label, run.gpu.fell_back)
+        for label, run in zip(labels, runs, strict=True)
+        if run.gpu is not None and run.gpu.fell_back
     ]
     told += [
         f"{label}: its anonymous memory grew while it ran; see how it does over time."
@@ -82,6 +89,13 @@ def cautions(result: ProfileResult) -> list[str]:
             "compare the ranges, not the medians."
         )
     return told
+
+
+def _fallen(label: str, nodes: Sequence[str]) -> str:
+    """Name what ran on the CPU and computes data; shapes and a Loop's bookkeeping belong there."""
+    named = "; ".join(nodes[:LISTED])
+    more = f"; and {len(nodes) - LISTED} more" if len(nodes) > LISTED else ""
+    return f"{label}: {len(nodes)} nodes fell back to the CPU: {named}{more}."
 
 
 def _identity(run: Run) -> tuple[object, ...]:
@@ -204,7 +218,8 @@ def _others(runs: Sequence[Run], labels: dict[int, str]) -> list[str]:
     ]
     most: dict[tuple[object, ...], tuple[Run, Run]] = {}
     for base, run in found:
-        key = (run.path, run.twin, run.runtime, run.memory, run.threads, run.device)
+        how = (run.memory, run.threads, run.device, run.compute, run.cuda_graph)
+        key = (run.path, run.twin, run.runtime, *how)
         if key not in most or (run.loops or 0) > (most[key][1].loops or 0):
             most[key] = (base, run)
     said = [_plain_verdict(base, run, labels) for base, run in most.values()]

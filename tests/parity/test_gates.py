@@ -10,6 +10,7 @@ import pytest
 import loopedge
 import loopedge_calibration
 from loopedge.graph.artifact import open_artifact
+from loopedge.graph.storage import open_in_float32
 from loopedge.quantizer.gates import fold_gates
 from loopedge.quantizer.ranges import RangeTable
 from loopedge.quantizer.static import quantize_static
@@ -67,7 +68,7 @@ def test_biased_and_standard_products_keep_their_gates(
 ) -> None:
     source = exported(kind)
     table = loopedge_calibration.collect(source, [make_inputs(make_model(kind), Sizes(8, 12))[1]])
-    model = open_artifact(source).clone()
+    model = open_in_float32(source)
     quantize_static(model, table, ops=ops)
     assert fold_gates(model) == {}
 

@@ -23,10 +23,14 @@ def export(
         Path | None,
         typer.Option("--output", "-o", help="Target; default: MODEL.onnx or MODEL.ort beside it."),
     ] = None,
+    target: Annotated[
+        Literal["cpu", "cuda"] | None,
+        typer.Option(help="Device that it is for: chooses --form and --memory; default: cpu."),
+    ] = None,
     form: Annotated[
-        Literal["loop", "unrolled"],
-        typer.Option(help="One Loop node, or the core written out once per iteration."),
-    ] = "loop",
+        Literal["loop", "unrolled"] | None,
+        typer.Option(help="One Loop node, or the core written out per iteration; by the target."),
+    ] = None,
     loops: Annotated[
         int | None, typer.Option(min=1, help="Iterations to run; default: the trained count.")
     ] = None,
@@ -69,11 +73,23 @@ def export(
         typer.Option(help="Weights of package.module:factory (.safetensors, .pt of tensors)."),
     ] = None,
     memory: Annotated[
-        Literal["balanced", "low", "mapped"],
+        Literal["balanced", "low", "mapped"] | None,
         typer.Option(
-            help="How sessions keep the weights: packed, as they are stored, or packed in a file."
+            help="How sessions keep the weights: packed (default), as stored, or packed in a file."
         ),
-    ] = "balanced",
+    ] = None,
+    logits: Annotated[
+        Literal["all", "last"],
+        typer.Option(help="Outputs of all positions, or of the last one: what generating takes."),
+    ] = "all",
+    last_rows: Annotated[
+        bool | None,
+        typer.Option(
+            "--last-rows/--no-last-rows",
+            help="Let the last iteration compute only the positions that are read; default: where "
+            "that is possible.",
+        ),
+    ] = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -89,6 +105,7 @@ def export(
             result = loopedge.export(
                 model,
                 path or default_target(model, format),
+                target=target,
                 form=form,
                 loops=loops,
                 dynamic_loops=dynamic_loops,
@@ -100,6 +117,8 @@ def export(
                 padding=padding,
                 weights=weights,
                 memory=memory,
+                logits=logits,
+                last_rows=last_rows,
                 force=force,
             )
         for note in result.notes:

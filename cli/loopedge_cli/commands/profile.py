@@ -35,6 +35,15 @@ def profile(
         typer.Option("--unrolled", help="Also profile each model unrolled, its weights shared."),
     ] = False,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the models run.")] = "cpu",
+    float16: Annotated[
+        bool, typer.Option("--float16", help="Also profile each model computed in float16.")
+    ] = False,
+    cuda_graphs: Annotated[
+        bool,
+        typer.Option(
+            "--cuda-graphs", help="Also profile each unrolled graph replayed as a CUDA graph."
+        ),
+    ] = False,
     memory: Annotated[
         Literal["balanced", "low", "mapped"] | None,
         typer.Option(help="How the weights are kept; default: as each file says."),
@@ -124,6 +133,8 @@ def profile(
                 untied=untied,
                 unrolled=unrolled,
                 device=device,
+                float16=float16,
+                cuda_graphs=cuda_graphs,
                 memory=memory,
                 threads=threads,
                 batch=batch,

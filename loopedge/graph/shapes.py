@@ -1,0 +1,105 @@
+"""Shapes of values, also of those that no pass has noted one for."""
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+__all__ = ["BROADCAST", "UNARY", "Dim", "broadcast", "constant_ints", "known_shape"]
+
+Dim = int | str | None
+
+UNARY = frozenset(
+    {
+        *(
+            "Abs",
+            "Acos",
+            "Asin",
+            "Atan",
+            "Cast",
+            "Ceil",
+            "Celu",
+            "Cos",
+            "Cosh",
+            "Elu",
+            "Erf",
+            "Exp",
+        ),
+        *("Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu"),
+        *("Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign"),
+        *("Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"),
+        *("FastGelu", "QuickGelu"),
+    }
+)
+BROADCAST = frozenset(
+    {
+        *("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max"),
+        *("Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor"),
+        *("Clip", "BiasGelu"),
+    }
+)
+
+
+def known_shape(value: ir.Value | None) -> tuple[Dim, ...] | None:
+    """Return the shape of a value; of one that no pass has noted it, what its node tells."""
+    if value is None:
+        return None
+    if value.shape is not None:
+        return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+    node = value.producer()
+    if node is None or not node.inputs:
+        return None
+    shapes = [known_shape(source) for source in node.inputs if source is not None]
+    if node.op_type in UNARY | {"QuantizeLinear", "DequantizeLinear", "Softmax", "LogSoftmax"}:
+        return shapes[0]
+    if node.op_type in BROADCAST:
+        return broadcast(shapes)
+    if node.op_type in {"MatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}:
+        return _product_shape(shapes[0], shapes[1])
+    first = shapes[0]
+    if first is None:
+        return None
+    if node.op_type == "MatMulNBits":
+        return (*first[:-1], node.attributes["N"].as_int())
+    if node.op_type == "Transpose" and "perm" in node.attributes:
+        return tuple(first[place] for place in node.attributes["perm"].as_ints())
+    if node.op_type in {"Concat", "Split"}:
+        return _resized(first, [node.attributes.get_int("axis", 0)])
+    if node.op_type == "Slice":
+        axes = constant_ints(node.inputs[3] if len(node.inputs) > 3 else None)
+        return None if axes is None else _resized(first, axes)
+    return None
+
+
+def _resized(shape: tuple[Dim, ...], axes: Sequence[int]) -> tuple[Dim, ...]:
+    """Return a shape whose sizes along some axes are not known."""
+    changed = {axis % len(shape) for axis in axes}
+    return tuple(None if place in changed else dim for place, dim in enumerate(shape))
+
+
+def broadcast(shapes: Sequence[tuple[Dim, ...] | None]) -> tuple[Dim, ...] | None:
+    if any(shape is None for shape in shapes):
+        return None
+    known = [shape for shape in shapes if shape is not None]
+    rank = max(map(len, known), default=0)
+    result: list[Dim] = []
+    for place in range(-rank, 0):
+        sizes = {shape[place] for shape in known if len(shape) >= -place} - {1}
+        result.append(1 if not sizes else sizes.pop() if len(sizes) == 1 else None)
+    return tuple(result)
+
+
+def _product_shape(
+    first: tuple[Dim, ...] | None, second: tuple[Dim, ...] | None
+) -> tuple[Dim, ...] | None:
+    if first is None or second is None or len(first) < 2 or len(second) < 2:
+        return None
+    batch = broadcast([first[:-2], second[:-2]])
+    return None if batch is None else (*batch, first[-2], second[-1])
+
+
+def constant_ints(value: ir.Value | None) -> list[int] | None:
+    """Return the integers of a stored vector or scalar; None where it is none."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    if tensor is None or not tensor.dtype.is_integer() or len(tensor.shape) > 1:
+        return None
+    return [int(item) for item in tensor.numpy().reshape(-1)]

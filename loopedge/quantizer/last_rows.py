@@ -1,0 +1,98 @@
+"""Quantize a file whose last iteration computes only the rows that are read (`loopedge.graph.last_rows`).
+
+Ranges, coverage and the SQNR by iteration need a Loop with all iterations: the file is quantized so, and its
+last iteration taken out of the Loop at the end. What is written is compared with both.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from loopedge.errors import VerificationError
+from loopedge.graph.last_rows import LastRowsOutcome, compute_last_rows, restore_last_iteration
+from loopedge.graph.metadata import read_metadata
+from loopedge.graph.properties import read_properties
+from loopedge.quantizer.compare import Agreement, Feeds, compare, outputs_db
+
+__all__ = ["compare_whole_and_written", "take_out_last", "unchanged_note"]
+
+SAME_DB = 40.0
+"""Least SQNR of the outputs with fewer rows against those with all: products of integers are the same, and
+rounding in float32 moves an activation by one step of 256 here and there."""
+
+
+def take_out_last(model: ir.Model, source: str | Path) -> LastRowsOutcome | None:
+    """Do with a quantized graph what was done with its float source, in place.
+
+    Returns:
+        What was done; None where the source computes all rows, too.
+    """
+    told = read_metadata(read_properties(source))
+    if told is None or told.last_rows is None:
+        return None
+    return compute_last_rows(model)
+
+
+def compare_whole_and_written(
+    reference: ir.Model,
+    written: ir.Model,
+    folder: Path,
+    *,
+    inputs: Sequence[Feeds] | None,
+    random_rows: bool,
+    rescaled: Collection[str],
+    moved: Mapping[str, str],
+    threads: int | None,
+) -> Agreement:
+    """Compare as `compare`, which needs all iterations in the Loop, and the outputs of the file itself.
+
+    Args:
+        reference: The float model, all iterations in its Loop.
+        written: The quantized file.
+        folder: As in `compare`, like the rest.
+        inputs: Batches.
+        random_rows: Also with random timestep tables.
+        rescaled: Values in another scale.
+        moved: Values that stand elsewhere.
+        threads: Threads of ONNX Runtime.
+
+    Returns:
+        The ratios; those of the outputs are the file's own.
+
+    Raises:
+        VerificationError: The last iteration computes something else than all rows would give.
+    """
+    whole = written.clone()
+    restored = restore_last_iteration(whole)
+    agreement = compare(
+        reference,
+        whole,
+        folder,
+        inputs=inputs,
+        random_rows=random_rows,
+        rescaled=rescaled,
+        moved=moved,
+        threads=threads,
+    )
+    if not restored:
+        return agreement
+    same = outputs_db(whole, written, folder, inputs=inputs, threads=threads)
+    if not same >= SAME_DB:
+        raise VerificationError(
+            f"with the rows that are read alone the last iteration gives other outputs: {same:.1f} dB of "
+            f"SQNR against all rows, at least {SAME_DB:g} are needed",
+            measured=same,
+            allowed=SAME_DB,
+            hint="loopedge export --no-last-rows",
+        )
+    own = outputs_db(reference, written, folder, inputs=inputs, threads=threads)
+    return replace(agreement, sqnr_db=own)
+
+
+def unchanged_note(rows: LastRowsOutcome | None) -> list[str]:
+    """Say why the last iteration computes all rows although that of the source does not."""
+    if rows is None or rows.applied:
+        return []
+    return [f"the last iteration computes all positions: {rows.reason}"]

@@ -1,0 +1,290 @@
+"""Memory of a GPU by source: a driver that is not there stands in, traces are written by hand."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from loopedge.profiler import gpu
+from loopedge.profiler.gpu import ArenaUse, GpuReadings, arena_use, measure_gpu, split_memory
+from loopedge.profiler.measurement import Subject
+from loopedge.profiler.nvml import Meter, NoMeterError, PeakWatch, open_meter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MIB = 2**20
+CUDA = "CUDAExecutionProvider"
+
+
+class FakeNvml(ModuleType):
+    """What of pynvml is used; processes and used memory of each device are set by the test."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, *, devices: int = 1) -> None:
+        super().__init__("pynvml")
+        self.processes: list[dict[int, int | None]] = [{} for _ in range(devices)]
+        self.used: list[int] = [0] * devices
+        self.hidden = False
+        self.closed = False
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        pass
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.closed = True
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self.processes)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        return index
+
+    def nvmlDeviceGetName(self, device: int) -> str | bytes:  # noqa: N802
+        return b"NVIDIA Test"
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "999.1"
+
+    def nvmlDeviceGetComputeRunningProcesses(self, device: int) -> list[Any]:  # noqa: N802
+        if self.hidden:
+            raise self.NVMLError("Insufficient Permissions")
+        return [
+            SimpleNamespace(pid=pid, usedGpuMemory=used)
+            for pid, used in self.processes[device].items()
+        ]
+
+    def nvmlDeviceGetMemoryInfo(self, device: int) -> Any:  # noqa: N802
+        return SimpleNamespace(used=self.used[device])
+
+
+def test_the_driver_tells_of_the_process() -> None:
+    nvml = FakeNvml(devices=2)
+    nvml.processes[0][7] = 100
+    meter = Meter(nvml)
+    nvml.processes[0][42], nvml.processes[1][42] = 300, 30
+    assert meter.used_bytes(42) == 330
+    assert (meter.source, meter.name, meter.driver) == ("process", "NVIDIA Test", "999.1")
+    assert not meter.alone
+
+
+def test_in_a_container_the_one_that_came_meanwhile_is_ours() -> None:
+    nvml = FakeNvml()
+    nvml.processes[0][1] = 100
+    meter = Meter(nvml)
+    nvml.processes[0][99_042] = 300
+    assert meter.used_bytes(42) == 300
+    assert meter.source == "process"
+
+
+def test_of_two_that_came_meanwhile_none_is_taken_for_ours() -> None:
+    nvml = FakeNvml()
+    nvml.used[0] = 1000
+    meter = Meter(nvml)
+    nvml.processes[0] = {8: 300, 9: 400}
+    nvml.used[0] = 1700
+    assert meter.used_bytes(42) == 700
+    assert meter.source == "device"
+
+
+@pytest.mark.parametrize("hidden", ["figure", "list"])
+def test_where_the_driver_hides_processes_the_device_is_read(hidden: str) -> None:
+    nvml = FakeNvml()
+    nvml.hidden = hidden == "list"
+    nvml.used[0] = 1000
+    meter = Meter(nvml)
+    nvml.processes[0][42] = None
+    nvml.used[0] = 1500
+    assert meter.used_bytes(42) == 500
+    assert meter.source == "device"
+
+
+def test_of_several_devices_the_visible_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml(devices=2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert Meter(nvml).used_bytes(42) is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    meter = Meter(nvml)
+    nvml.used = [10, 250]
+    assert meter.used_bytes(42) == 250
+
+
+def test_without_package_or_driver_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(NoMeterError, match="nvidia-ml-py is not installed"):
+        open_meter()
+    nvml = FakeNvml(devices=0)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    with pytest.raises(NoMeterError, match="no device"):
+        open_meter()
+    assert nvml.closed
+
+    def missing() -> None:
+        raise nvml.NVMLError("NVML Shared Library Not Found")
+
+    monkeypatch.setattr(nvml, "nvmlInit", missing)
+    with pytest.raises(NoMeterError, match="NVML: NVML Shared Library Not Found"):
+        open_meter()
+
+
+def test_the_watch_keeps_the_largest_figure() -> None:
+    figures = iter([None, 5, 9, 4])
+    with PeakWatch(lambda: next(figures, 4)) as watch:
+        end = time.monotonic() + 5
+        while watch.peak != 9 and time.monotonic() < end:
+            time.sleep(0.005)
+    assert watch.peak == 9
+
+
+def node(at: int, in_use: int, delta: int, peak: int, held: int) -> dict[str, Any]:
+    figures = {
+        "mem_bytes_in_use": in_use,
+        "mem_in_use_delta": delta,
+        "mem_in_use_peak": peak,
+        "mem_arena_held": held,
+    }
+    return {
+        "name": "a_kernel_time",
+        "ts": at,
+        "dur": 1,
+        "args": {"op_name": "MatMul", "provider": CUDA}
+        | {name: str(value) for name, value in figures.items()},
+    }
+
+
+def test_the_arena_tells_what_the_runs_added_to_the_load() -> None:
+    events = [node(20, 70, -20, 90, 128), node(10, 60, 10, 60, 64)]
+    told = arena_use(events, weight_bytes=40)
+    assert told == ArenaUse(held_bytes=128, loaded_bytes=50, peak_bytes=90)
+
+
+def test_the_statistics_of_another_arena_are_not_taken() -> None:
+    assert arena_use([node(10, 60, 10, 60, 64)], weight_bytes=1000) is None
+    assert arena_use([{"name": "model_run", "ts": 0, "dur": 1}], weight_bytes=1) is None
+
+
+READINGS = GpuReadings(context_bytes=300 * MIB, loaded_bytes=400 * MIB, peak_bytes=450 * MIB)
+
+
+def test_the_parts_add_up_to_the_process() -> None:
+    arena = ArenaUse(held_bytes=90 * MIB, loaded_bytes=60 * MIB, peak_bytes=80 * MIB)
+    told = split_memory(READINGS, arena, 60 * MIB)
+    assert told == {
+        "process_bytes": 150 * MIB,
+        "context_bytes": 300 * MIB,
+        "activations_bytes": 20 * MIB,
+        "workspace_bytes": 70 * MIB,
+        "arena_bytes": 90 * MIB,
+    }
+
+
+def test_without_the_arena_activations_are_what_the_process_grew_by() -> None:
+    told = split_memory(READINGS, None, 60 * MIB)
+    assert (told["activations_bytes"], told["workspace_bytes"]) == (50 * MIB, 40 * MIB)
+    assert told["arena_bytes"] is None
+
+
+def test_without_a_driver_only_the_arena_is_told() -> None:
+    arena = ArenaUse(held_bytes=90, loaded_bytes=60, peak_bytes=80)
+    told = split_memory(GpuReadings(), arena, 60)
+    assert told["activations_bytes"] == 20
+    assert told["process_bytes"] is told["workspace_bytes"] is None
+
+
+class _Process:
+    """A measured process that fills a device, and whose trace is given."""
+
+    def __init__(self, nvml: FakeNvml, trace: Path) -> None:
+        self.nvml, self.trace = nvml, trace
+
+    def run(self, runs: int) -> list[float]:
+        self.nvml.processes[0][42] = 450 * MIB
+        return [1.0] * runs
+
+    def end_trace(self) -> Path:
+        return self.trace
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    nvml = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    return nvml
+
+
+@pytest.fixture
+def subject(monkeypatch: pytest.MonkeyPatch, driver: FakeNvml, tmp_path: Path) -> Subject:
+    trace = tmp_path / "trace.json"
+    trace.write_text("unused: events are given")
+    events = [
+        {"name": "model_run", "ts": 0, "dur": 90},
+        node(10, 70 * MIB, 10 * MIB, 80 * MIB, 90 * MIB),
+        {
+            "name": "q_kernel_time",
+            "ts": 20,
+            "dur": 1,
+            "args": {
+                "op_name": "DynamicQuantizeLinear",
+                "provider": "CPUExecutionProvider",
+                "output_type_shape": [{"uint8": [1, 8]}],
+            },
+        },
+        {"name": "model_run", "ts": 100, "dur": 90},
+    ]
+    monkeypatch.setattr(gpu, "read_trace", lambda path: events)
+
+    @contextmanager
+    def start(self: Subject, *, before_load: Any, **_: Any) -> Iterator[_Process]:
+        driver.processes[0][42] = 300 * MIB
+        before_load(42)
+        driver.processes[0][42] = 400 * MIB
+        yield _Process(driver, trace)
+
+    monkeypatch.setattr(Subject, "start", start)
+    return Subject(
+        model=tmp_path / "m.onnx",
+        inputs=tmp_path / "m.npz",
+        file_bytes=1,
+        provider=CUDA,
+        threads=1,
+        cuda_graphs=True,
+    )
+
+
+def test_a_model_is_measured_from_context_to_peak(subject: Subject, driver: FakeNvml) -> None:
+    told, notes = measure_gpu(subject, 60 * MIB)
+    assert notes == []
+    assert driver.closed
+    assert (told.name, told.driver, told.source) == ("NVIDIA Test", "999.1", "process")
+    assert (told.context_bytes, told.process_bytes) == (300 * MIB, 150 * MIB)
+    assert (told.weights_bytes, told.activations_bytes) == (60 * MIB, 20 * MIB)
+    assert told.workspace_bytes == 70 * MIB
+    assert told.cuda_graph  # asked for, and the last run launched no node
+    assert told.fell_back == ["DynamicQuantizeLinear q"]
+
+
+def test_without_nvml_figures_are_missing_and_a_note_says_why(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    told, notes = measure_gpu(subject, 60 * MIB)
+    assert told.process_bytes is told.context_bytes is told.workspace_bytes is None
+    assert told.activations_bytes == 20 * MIB
+    assert told.fell_back == ["DynamicQuantizeLinear q"]
+    (note,) = notes
+    assert note.startswith("GPU memory was not measured: nvidia-ml-py is not installed")
+
+
+def test_a_figure_of_the_whole_device_is_told_as_such(subject: Subject, driver: FakeNvml) -> None:
+    driver.hidden = True
+    told, notes = measure_gpu(subject, 60 * MIB)
+    assert told.source == "device"
+    assert "no memory per process" in notes[0]

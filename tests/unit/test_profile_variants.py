@@ -1,0 +1,199 @@
+"""Variants of a profile: computed in float16, replayed as a CUDA graph."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import loopedge
+from loopedge.errors import InputError, ProviderError
+from loopedge.graph.artifact import open_artifact
+from loopedge.graph.half import compute_in_float16
+from loopedge.graph.metadata import read_metadata, write_metadata
+from loopedge.memory import this_device
+from loopedge.profiler import pipeline
+from loopedge.profiler.labels import run_labels
+from loopedge.profiler.matching import pairs_of
+from loopedge.profiler.result import GpuMemory
+from loopedge.profiler.subjects import Request, build_models, configurations
+from loopedge.profiler.variants import CAPTURE_NOTE, add_variants, looped_models
+from loopedge.report.verdict import cautions
+from tests.unit.profiles import make_result, make_run
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+TINY, DYNAMIC = FIXTURES / "tiny.onnx", FIXTURES / "tiny_dynamic.onnx"
+QUICK: dict[str, Any] = {"runs": 3, "processes": 1, "sequence": 8}
+
+
+def built(folder: Path, *paths: Path, unrolled: bool = True) -> list[Any]:
+    request = Request(
+        device="cuda", provider="CUDAExecutionProvider", memory=None, input=None, seed=0
+    )
+    twins = {"untied": False, "unrolled": unrolled}
+    models, _ = build_models(paths, configurations(1, 8, None, 1), request, twins, folder)
+    return models
+
+
+@pytest.mark.parametrize("path", [TINY, DYNAMIC])
+def test_float16_computes_nearly_the_same_in_half_the_weights(path: Path, tmp_path: Path) -> None:
+    graph = open_artifact(path)
+    half = compute_in_float16(graph)
+    kinds = {
+        value.dtype
+        for value in half.graph.initializers.values()
+        if value.dtype is not None and value.dtype.is_floating_point()
+    }
+    assert kinds == {ir.DataType.FLOAT16}
+    assert graph.graph.initializers["embedding.weight"].dtype == ir.DataType.FLOAT
+    metadata = read_metadata(half.metadata_props)
+    assert metadata is not None
+    assert metadata.form == "loop"
+    target = tmp_path / "half.onnx"
+    ir.save(half, target)
+    feeds = {"input_ids": np.arange(8).reshape(1, 8)}
+    expected = loopedge.Session(path).run(feeds)["logits"]
+    given = loopedge.Session(target).run(feeds)["logits"]
+    assert given.dtype == np.float32
+    error = np.abs(given - expected).max() / np.abs(expected).max()
+    assert 0 < error < 5e-3
+
+
+def test_weights_outside_the_file_are_converted_too(tmp_path: Path) -> None:
+    graph = open_artifact(TINY)
+    expected = compute_in_float16(graph).graph.initializers["embedding.weight"].const_value
+    ir.save(graph, tmp_path / "m.onnx", external_data="m.onnx.data", size_threshold_bytes=0)
+    half = compute_in_float16(open_artifact(tmp_path / "m.onnx"))
+    given = half.graph.initializers["embedding.weight"].const_value
+    assert expected is not None
+    assert given is not None
+    assert np.array_equal(given.numpy(), expected.numpy())
+
+
+def test_a_float16_profile_tells_its_type() -> None:
+    found = loopedge.profile([TINY], float16=True, unrolled=True, details=False, **QUICK)
+    names = [(run.name, run.compute, run.twin) for run in found.runs]
+    assert names == [
+        ("tiny.onnx", "float32", None),
+        ("tiny.onnx (unrolled)", "float32", "unrolled"),
+        ("tiny.onnx (float16)", "float16", None),
+        ("tiny.onnx (unrolled, float16)", "float16", "unrolled"),
+    ]
+    assert found.runs[2].weight_bytes < 0.6 * found.runs[0].weight_bytes
+
+
+def test_a_quantized_model_has_no_float16_twin(tmp_path: Path) -> None:
+    target = tmp_path / "q.onnx"
+    loopedge.quantize(TINY, target, scheme="dynamic")
+    with pytest.raises(InputError, match="a quantized model has no float16 twin"):
+        loopedge.profile([target], float16=True, **QUICK)
+    models, failures = add_variants(
+        built(tmp_path, TINY, target, unrolled=False), tmp_path, float16=True, cuda_graphs=False
+    )
+    assert [model.name for model in models] == ["tiny.onnx", "q.onnx", "tiny.onnx (float16)"]
+    assert [failure.name for failure in failures] == ["q.onnx (float16)"]
+
+
+def test_a_cuda_graph_is_taken_of_what_holds_no_loop(tmp_path: Path) -> None:
+    models, failures = add_variants(built(tmp_path, TINY), tmp_path, float16=True, cuda_graphs=True)
+    assert failures == []
+    captured = [model for model in models if model.subject.cuda_graphs]
+    assert [model.name for model in captured] == [
+        "tiny.onnx (unrolled, CUDA graph)",
+        "tiny.onnx (unrolled, float16, CUDA graph)",
+    ]
+    assert dict(captured[0].subject.dimensions) == {"batch": 1, "sequence": 8}
+    assert captured[0].subject.model == models[1].subject.model
+    assert looped_models([TINY, models[1].subject.model, tmp_path / "m.pt"]) == [TINY]
+
+
+def test_a_cuda_graph_needs_the_device() -> None:
+    with pytest.raises(InputError, match="needs a CUDA device") as error:
+        loopedge.profile([TINY], cuda_graphs=True)
+    assert error.value.hint == "--device cuda --cuda-graphs"
+
+
+def gpu_memory(**fields: Any) -> GpuMemory:
+    known: dict[str, Any] = {
+        "name": "NVIDIA Test",
+        "process_bytes": 100,
+        "context_bytes": 200,
+        "weights_bytes": 50,
+        "workspace_bytes": 20,
+        "activations_bytes": 30,
+        "memcpy_nodes": 1,
+        "cuda_graph": False,
+        "fell_back": [],
+    }
+    return GpuMemory(**known | fields)
+
+
+@pytest.fixture
+def pretended_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the device be named cuda and its processes run on the CPU."""
+    monkeypatch.setattr(pipeline, "PROVIDERS", {"cuda": "CPUExecutionProvider"})
+    monkeypatch.setattr(pipeline, "check_built_in", lambda: None)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("pretended_cuda")
+def test_a_profile_holds_what_the_gpu_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(subject: Any, weight_bytes: int) -> tuple[GpuMemory, list[str]]:
+        return gpu_memory(cuda_graph=subject.cuda_graphs, weights_bytes=weight_bytes), ["a note"]
+
+    monkeypatch.setattr(pipeline, "measure_gpu", told)
+    found = loopedge.profile([TINY], device="cuda", cuda_graphs=True, **QUICK)
+    kinds = [(run.twin, run.gpu.cuda_graph) for run in found.runs if run.gpu]
+    assert kinds == [(None, False), ("unrolled", False), ("unrolled", True)]
+    assert all(run.gpu and run.gpu.weights_bytes == run.weight_bytes for run in found.runs)
+    assert found.notes == [CAPTURE_NOTE, "a note"]
+
+
+@pytest.mark.usefixtures("pretended_cuda")
+def test_a_model_that_cuda_does_not_run_ends_the_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise ProviderError("CUDAExecutionProvider was asked for and runs none")
+
+    monkeypatch.setattr(pipeline, "measure_gpu", refuse)
+    with pytest.raises(ProviderError, match="runs none"):
+        loopedge.profile([TINY], device="cuda", **QUICK)
+
+
+def test_only_nodes_that_compute_data_are_a_caution() -> None:
+    fallen = [f"Cast x{index}" for index in range(7)]
+    runs = [
+        make_run(provider="CUDAExecutionProvider", nodes={"CPUExecutionProvider": 9}, gpu=gpu)
+        for gpu in (gpu_memory(host_nodes=["Shape s"]), gpu_memory(fell_back=fallen))
+    ]
+    told = [text for text in cautions(make_result(*runs)) if "CPU" in text]
+    (only,) = told
+    assert only.endswith(
+        "7 nodes fell back to the CPU: Cast x0; Cast x1; Cast x2; Cast x3; Cast x4; and 2 more."
+    )
+
+
+def test_variants_of_two_profiles_belong_together_by_how_they_ran() -> None:
+    runs = [
+        make_run(name="m.onnx", compute=compute, cuda_graph=graph)
+        for compute in ("float32", "float16")
+        for graph in (False, True)
+    ]
+    again = [replace(run) for run in reversed(runs)]
+    pairs = pairs_of(runs, again)
+    assert [(one.compute, one.cuda_graph) for one, _ in pairs] == [
+        (other.compute, other.cuda_graph) for _, other in pairs
+    ]
+    assert len(set(run_labels(runs))) == 4
+
+
+def test_a_prepared_file_has_no_float16_twin(tmp_path: Path) -> None:
+    graph = open_artifact(TINY)
+    metadata = read_metadata(graph.metadata_props)
+    assert metadata is not None
+    write_metadata(metadata.model_copy(update={"prepared": this_device()}), graph.metadata_props)
+    prepared = tmp_path / "m.prepared.onnx"
+    ir.save(graph, prepared)
+    with pytest.raises(InputError, match="is prepared for one device"):
+        loopedge.profile([prepared], float16=True, **QUICK)
