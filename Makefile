@@ -1,7 +1,8 @@
 # make demo       train, export, quantize and profile a small forecaster; writes build/demo/report.html
 # make test       every test;  make test-fast  without those over 5 s
 # make lint       ruff, mypy, import-linter
-# make bench      the figures of the README;  make bench-gpu  those of a GPU, on a machine that has one
+# make bench      the figures of the README;  make bench-gpu  those of a GPU, on a machine that has one;
+#                 make bench-peers  the same models through other toolchains
 # make clean      remove what the others made, .venv too
 #
 # Each sets up .venv first. It needs Python 3.11 or later and an index of Python packages, no more.
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast lint bench bench-gpu clean
+.PHONY: demo test test-fast lint bench bench-gpu bench-peers clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -39,12 +40,16 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	@missed=0; for program in $$(grep -l __main__ $(filter-out benchmarks/gpu/%,$(wildcard benchmarks/*/*.py))); do \
+	@missed=0; for program in $$(grep -l __main__ $(filter-out benchmarks/gpu/% benchmarks/peers/%,$(wildcard benchmarks/*/*.py))); do \
 		echo "$$program"; PYTHONPATH=. $(BIN)/python "$$program" || missed=$$?; \
 	done; exit $$missed
 
 bench-gpu: $(STAMP)
 	PYTHONPATH=. $(BIN)/python benchmarks/gpu/forms.py --output benchmarks/results/gpu
+
+# An hour and 15 GB of disk the first time. PEERS takes options: make bench-peers PEERS="--refresh loopedge"
+bench-peers: $(STAMP)
+	PYTHONPATH=. $(BIN)/python -m benchmarks.peers.bench $(PEERS)
 
 clean:
 	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,34 @@
+"""loopedge itself: the Loop in every memory profile, float32 and static int8 with ranges per iteration."""
+
+import loopedge
+import loopedge_calibration
+from benchmarks.peers.convert import Job, Made
+from benchmarks.peers.converters.counting import count_run_products
+from benchmarks.peers.whole import calibration
+from loopedge.graph.artifact import artifact_files
+
+__all__ = ["convert"]
+
+
+def convert(job: Job) -> Made:
+    """Export, and quantize or prepare where the variant says so: ``[int8-]balanced|low|mapped|selectable``."""
+    precision, _, profile = job.variant.rpartition("-")
+    path = job.target / "model.onnx"
+    loopedge.export(
+        job.subject / "model.pt",
+        path,
+        memory=profile if profile in ("low", "mapped") else "balanced",
+        dynamic_loops=profile == "selectable",
+    )
+    if precision == "int8":
+        samples = [{"input_ids": sample.numpy()} for sample in calibration(job.subject)]
+        ranges = loopedge_calibration.collect(path, samples, granularity="per-iteration")
+        target = job.target / "int8.onnx"
+        loopedge.quantize(path, target, ranges=ranges, inputs=samples[:1])
+        path = target
+    quantized, products = count_run_products(path)
+    if profile == "mapped":
+        path = job.target / loopedge.prepare(path).path
+    return Made(
+        path=path, files=tuple(artifact_files(path)), quantized=quantized, products=products
+    )

@@ -1,0 +1,46 @@
+"""ONNX Runtime: as it comes, or as loopedge opens sessions."""
+
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from loopedge.session_options import open_session, session_options
+
+PROVIDER = "CPUExecutionProvider"
+LOG_ERROR = 3
+
+
+class Model:
+    """A session.
+
+    Args:
+        path: The ``.onnx`` file.
+        memory: loopedge's memory profile; None leaves ONNX Runtime's own choices.
+        loops: What the input ``loops`` is given, where there is one.
+    """
+
+    def __init__(self, path: str, memory: str | None = None, loops: int | None = None) -> None:
+        if memory is None:
+            options = ort.SessionOptions()
+            options.log_severity_level = LOG_ERROR
+            options.intra_op_num_threads = options.inter_op_num_threads = 1
+            self._session = ort.InferenceSession(path, options, providers=[PROVIDER])
+        else:
+            options = session_options(1, memory, model=path)
+            self._session = open_session(path, options, PROVIDER, memory)
+        self._inputs = [item.name for item in self._session.get_inputs()]
+        self._loops = np.array(loops)
+
+    def run(self, ids: NDArray[Any]) -> NDArray[Any]:
+        """Return the logits of int64 (1, sequence)."""
+        feeds = {name: self._loops if name == "loops" else ids for name in self._inputs}
+        logits: NDArray[Any] = self._session.run(None, feeds)[0]
+        return logits
+
+    def set_loops(self, loops: int) -> None:
+        """Run so many iterations from now on."""
+        if "loops" not in self._inputs:
+            raise ValueError("the graph has no input for the loop count")
+        self._loops = np.array(loops)
