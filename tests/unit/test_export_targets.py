@@ -14,6 +14,7 @@ from loopedge.model.transformer import LoopedTransformer
 DEFAULTS: dict[str, Any] = {
     "form": None,
     "memory": None,
+    "activations": None,
     "dynamic_loops": False,
     "inner": "unrolled",
     "exit": None,
