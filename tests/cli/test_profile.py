@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +31,7 @@ RUN_KEYS = {
 QUICK = ("--runs", "3", "--processes", "1")
 
 
+@pytest.mark.slow
 def test_json_holds_the_documented_keys(cli: Cli, tiny: Path, tiny_dynamic: Path) -> None:
     told = cli("profile", tiny, tiny_dynamic, "--untied", *QUICK, "--json", "--sequence", "5")
     assert told.code == 0, told.err

@@ -39,6 +39,7 @@ def keys_of(value: Any) -> set[str]:
     return {*value, *(key for item in value.values() for key in keys_of(item))}
 
 
+@pytest.mark.slow
 def test_what_is_printed_is_a_profile(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     told = cli("profile", tiny, "--untied", "--runs", 3, "--processes", 1, "--json")
     assert told.code == 0, told.err

@@ -64,7 +64,17 @@ def loopedge(room: Path, *words: str) -> subprocess.CompletedProcess[str]:
         ("prepare", "tiny.onnx"),
         ("run", "tiny.onnx", "--input", "x.npz", "-o", "y.npz"),
         ("run", "text.onnx", "--text", "!#!#", "--new-tokens", "2"),  # it knows 48 bytes
-        ("profile", "tiny.onnx", "--untied", "--runs", "2", "--html", "report.html"),
+        (
+            "profile",
+            "tiny.onnx",
+            "--untied",
+            "--runs",
+            "2",
+            "--processes",
+            "1",
+            "--html",
+            "report.html",
+        ),
     ],
     ids=lambda words: f"{words[0]}-{words[2]}" if words[0] == "run" else words[0],
 )

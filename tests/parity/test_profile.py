@@ -26,6 +26,7 @@ def result(exported: Exporter) -> ProfileResult:
     return loopedge.profile(models, untied=True, sequence=8, runs=5, processes=1)
 
 
+@pytest.mark.slow
 def test_runs_stand_in_the_order_of_the_arguments_with_twins_after_them(
     result: ProfileResult,
 ) -> None:
@@ -54,6 +55,7 @@ def test_runs_stand_in_the_order_of_the_arguments_with_twins_after_them(
     assert untied["file_bytes"] - loop["file_bytes"] > 2 * core
 
 
+@pytest.mark.slow
 def test_given_inputs_and_loops(exported: Exporter, tmp_path: Path) -> None:
     path = exported("tokens", dynamic_loops=True)
     np.savez(tmp_path / "x.npz", input_ids=np.ones((2, 5), np.int64))

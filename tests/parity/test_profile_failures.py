@@ -129,9 +129,11 @@ def test_a_checkpoint_alone_is_refused(tmp_path: Path) -> None:
 
 
 PARENT = """
+import signal
 import sys
 from pathlib import Path
 from loopedge.profiler.process import MeasuredProcess
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs behind
 with MeasuredProcess(
     Path(sys.argv[1]), Path(sys.argv[2]), threads=1, provider="CPUExecutionProvider"
 ) as process:
@@ -155,7 +157,7 @@ def test_no_process_outlives_an_interrupted_profile(
     child = psutil.Process(int(parent.stdout.readline()))
     time.sleep(0.2)  # the child is within a command that does not end
     os.kill(parent.pid, sent)
-    parent.wait(timeout=10)
-    parent.stdout.close()
+    with parent:
+        parent.wait(timeout=10)
     child.wait(timeout=10)
     assert not child.is_running()

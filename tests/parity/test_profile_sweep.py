@@ -18,6 +18,7 @@ from tests.parity.models import make_model
 Exporter = Callable[..., Path]
 
 
+@pytest.mark.slow
 def test_one_command_gives_every_twin_and_pytorch(tmp_path: Path) -> None:
     model = make_model("tokens")
     checkpoint, path = tmp_path / "model.pt", tmp_path / "model.onnx"
