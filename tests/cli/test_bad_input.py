@@ -20,7 +20,7 @@ TORCH_FREE = {
     "quantize": ("-o", "out.onnx"),
     "convert": ("-o", "out.ort"),
     "prepare": ("-o", "out.onnx"),
-    "profile": ("--html", "out.html", "--runs=1", "--processes=1"),
+    "profile": ("--runs=1", "--processes=1", "--html", "out.html"),
     "run": ("--input", "x.npz", "-o", "out.npz"),
 }
 WRITERS = ["quantize", "convert", "prepare", "profile", "run"]
