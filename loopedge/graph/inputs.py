@@ -1,5 +1,6 @@
 """Generate inputs to a graph's shapes: what checks and measurements run on when no data is given."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,20 @@ __all__ = [
     "CheckedInputs",
     "default_sequence",
     "generate_inputs",
+    "generated_bytes",
     "inputs_to_check",
     "takes_missing",
 ]
 
 Array = npt.NDArray[Any]
 
+NUMPY_KINDS = "biuf"
+"""Types of numpy's own; ONNX Runtime takes the others (bfloat16, float8, int4) from no array."""
+
 DEFAULT_SEQUENCE = 128
 """Positions where neither the caller nor the artifact names a length."""
+DRAWN_BYTES = 16
+"""Of an element while it is drawn: as 64 bits, and as the input takes it."""
 MISSING_SHARE = 0.125
 """Share of NaN in generated inputs that may miss values."""
 
@@ -36,6 +43,19 @@ def default_sequence(model: ir.Model) -> int:
     """Return the sequence length a model was trained for, or `DEFAULT_SEQUENCE`."""
     metadata = read_metadata(model.metadata_props)
     return (metadata.trained_length if metadata else None) or DEFAULT_SEQUENCE
+
+
+def generated_bytes(model: ir.Model, *, batch: int = 1, sequence: int | None = None) -> int:
+    """Return the memory that `generate_inputs` takes at most at once for its largest input, in bytes."""
+    sequence = sequence or default_sequence(model)
+    return max(
+        (
+            DRAWN_BYTES * math.prod(_sizes(value, batch, sequence))
+            for value in model.graph.inputs
+            if value.name not in model.graph.initializers
+        ),
+        default=0,
+    )
 
 
 def generate_inputs(
@@ -139,6 +159,15 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
     dtype = value.dtype
     if dtype is None:
         raise InputError(f"input {value.name} has an unknown type", hint="--input data.npz")
+    kind = value.type.elem_type if isinstance(value.type, ir.OptionalType) else value.type
+    if not isinstance(kind, ir.TensorType | ir.DataType):
+        raise InputError(f"input {value.name} is no tensor: {value.type}")
+    if dtype == ir.DataType.STRING:
+        raise InputError(
+            f"input {value.name} holds text, which cannot be guessed", hint="--input data.npz"
+        )
+    if dtype.numpy().kind not in NUMPY_KINDS:
+        raise InputError(f"input {value.name} has type {dtype.name}, which numpy does not have")
     if "mask" in (value.name or ""):
         return np.ones(shape, dtype.numpy())
     if dtype.is_integer():

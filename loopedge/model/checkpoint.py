@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,7 +102,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
                 hint="save it with loopedge.save(model, path)",
             ) from error
         raise InputError(f"{source} is not a PyTorch checkpoint or is damaged") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, struct.error) as error:
         raise InputError(f"{source} is not a PyTorch checkpoint or is truncated") from error
     hint = "save it with loopedge.save(model, path)"
     if not isinstance(checkpoint, dict) or "loopedge" not in checkpoint:

@@ -10,6 +10,7 @@ only its runtime is there, and loads the model on the next line. It runs under a
 benchmarks/reach starts it in environments that hold nothing else.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -58,6 +59,7 @@ def main() -> int:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     _die_with(request.get("parent"))
+    _die_first()
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, set(cores[-request["threads"] :]))
@@ -80,6 +82,12 @@ def _die_with(parent: int | None) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(1)  # it was gone before the kernel was told
+
+
+def _die_first() -> None:
+    """Let the kernel end this process, and not its parent, where the machine's memory runs out (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _runtime(request: dict[str, Any]) -> Runtime:

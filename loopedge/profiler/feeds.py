@@ -11,13 +11,15 @@ import onnx_ir as ir
 from loopedge.arrays import read_array_file
 from loopedge.errors import InputError
 from loopedge.feeds import MASK, named_columns
-from loopedge.graph.inputs import generate_inputs
+from loopedge.graph.inputs import generate_inputs, generated_bytes
 from loopedge.graph.metadata import (
     LOOPS_INPUT,
     TOLERANCE_INPUT,
     ArtifactMetadata,
     read_metadata,
 )
+from loopedge.profiler.machine import free_bytes
+from loopedge.units import size_text
 
 __all__ = ["profile_feeds"]
 
@@ -57,11 +59,13 @@ def profile_feeds(
     }
     _check_loops(graph, path, loops, selectable=LOOPS_INPUT in values)
     if input is None:
+        _check_size(graph, path, batch=batch, sequence=sequence)
         return generate_inputs(graph, batch=batch, sequence=sequence, loops=loops, seed=seed)
     metadata = read_metadata(graph.metadata_props)
     asked = {name: value for name, value in values.items() if name not in _OPTIONS}
     given = _read(input, asked, metadata)
     feeds = {name: _fitting(name, given, value, path, input) for name, value in asked.items()}
+    _check_axes(feeds, metadata, path, input, batch=batch, sequence=sequence)
     if LOOPS_INPUT in values:
         count = loops or (metadata.loops if metadata else 1)
         feeds[LOOPS_INPUT] = np.array(count, np.int64)
@@ -83,6 +87,49 @@ def _check_loops(graph: ir.Model, path: str | Path, loops: int | None, *, select
         )
 
 
+def _check_size(
+    graph: ir.Model, path: str | Path, *, batch: int, sequence: int | None
+) -> None:
+    """Refuse inputs that would take this process's memory, before the system ends it.
+
+    Raises:
+        InputError: The largest does not fit into the free memory.
+    """
+    needed, free = generated_bytes(graph, batch=batch, sequence=sequence), free_bytes()
+    if needed > free:
+        raise InputError(
+            f"an input of {path} takes {size_text(needed)} at batch {batch}, {size_text(free)} are free",
+            hint="--batch 1",
+        )
+
+
+def _check_axes(
+    feeds: Mapping[str, Array],
+    metadata: ArtifactMetadata | None,
+    path: str | Path,
+    input: str | Path,
+    *,
+    batch: int,
+    sequence: int | None,
+) -> None:
+    """Refuse sizes that a file of inputs does not have, and more positions than the model takes.
+
+    Raises:
+        InputError: It is so.
+    """
+    first = next(iter(feeds.values()), np.zeros(()))
+    rows, positions = (*first.shape, None, None)[:2]
+    told = batch if batch > 1 else None  # one is the default
+    for name, asked, held in (("batch", told, rows), ("sequence", sequence, positions)):
+        if asked not in {None, held}:
+            raise InputError(
+                f"{input} has {name} {held}, {asked} were asked for", hint=f"leave --{name} out"
+            )
+    limit = metadata.max_length if metadata else None
+    if limit is not None and positions is not None and positions > limit:
+        raise InputError(f"{input} has {positions} positions, {path} takes at most {limit}")
+
+
 def _read(
     input: str | Path, asked: Mapping[str, ir.Value], metadata: ArtifactMetadata | None
 ) -> dict[str, Array]:
@@ -94,9 +141,10 @@ def _read(
         missing=metadata is not None and metadata.missing_values,
         columns=named_columns(metadata),
     ).arrays
-    first = next(iter(given.values()))
-    for name in filled - given.keys():
-        given[name] = np.ones(first.shape[:2], np.int64)
+    first = next(iter(given.values()), None)
+    if first is not None:
+        for name in filled - given.keys():
+            given[name] = np.ones(first.shape[:2], np.int64)
     return given
 
 
@@ -131,7 +179,7 @@ def _fitting(
     if 0 in array.shape:
         raise InputError(f"{input}: {name} is empty: shape {array.shape}")
     dtype = None if value.dtype is None else value.dtype.numpy()
-    if dtype is None:
+    if dtype is None or (value.dtype == ir.DataType.STRING and array.dtype.kind == "U"):
         return array
     if not np.can_cast(array.dtype, dtype, casting="same_kind"):
         raise InputError(f"{input}: {name} has type {array.dtype}, {path} takes {dtype}")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import psutil
 
 from loopedge.errors import InputError
 from loopedge.graph.editing import initializer
+from loopedge.profiler.machine import free_bytes
 from loopedge.profiler.process import MeasuredProcess
 from loopedge.profiler.result import MachineLimits
 
@@ -106,5 +106,5 @@ def _buffer_bytes() -> int:
     except (OSError, ValueError):
         cache = least // CACHES
     wanted = min(max(least, CACHES * cache), most)
-    fitting = min(wanted, int(psutil.virtual_memory().available * MEMORY_SHARE))
+    fitting = min(wanted, int(free_bytes() * MEMORY_SHARE))
     return max(fitting // CHUNK_BYTES, 1) * CHUNK_BYTES

@@ -2,15 +2,43 @@
 
 import os
 import platform
+import sys
 from typing import Any
 
 import onnxruntime as ort
 import psutil
 
 import loopedge
+from loopedge.errors import InputError
 from loopedge.processor import this_processor
+from loopedge.profiler.memory import STATUS
 
-__all__ = ["describe_machine"]
+__all__ = ["check_machine", "describe_machine", "free_bytes"]
+
+
+def check_machine(threads: int) -> None:
+    """Refuse a machine that cannot be measured as it is asked for.
+
+    Args:
+        threads: The most that a process is to run with, each on a core of its own.
+
+    Raises:
+        InputError: Linux without /proc, or fewer cores.
+    """
+    if sys.platform.startswith("linux") and not STATUS.exists():
+        raise InputError(
+            "memory is read from /proc, which is not mounted here", hint="mount -t proc proc /proc"
+        )
+    cores = _cores()
+    if threads > cores:
+        raise InputError(
+            f"threads is {threads}, this process may run on {cores} cores", hint=f"--threads {cores}"
+        )
+
+
+def free_bytes() -> int:
+    """Return the memory that new processes can take without swapping."""
+    return int(psutil.virtual_memory().available)
 
 
 def describe_machine() -> dict[str, Any]:

@@ -9,10 +9,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import psutil
 
 from loopedge.errors import LoopedgeError, ProviderError
 from loopedge.latency import MAX_ROUNDS, Latency, summarize_latency, time_in_turns
+from loopedge.profiler.machine import free_bytes
 from loopedge.profiler.process import MeasuredProcess
 from loopedge.profiler.result import SoakPoint, Spread
 from loopedge.runtime import PROVIDERS
@@ -174,7 +174,7 @@ def measure(
 
 def _groups(subjects: Sequence[Subject]) -> list[list[int]]:
     """Return which subjects are loaded at the same time; the first one stands in every group."""
-    free = FREE_MEMORY * psutil.virtual_memory().available
+    free = FREE_MEMORY * free_bytes()
     everybody = list(range(len(subjects)))
     sizes = [subject.expected_bytes for subject in subjects]
     if len(subjects) <= MOST_LOADED and sum(sizes) <= free:

@@ -20,8 +20,10 @@ class Meter:
     """Reads how much GPU memory one process holds.
 
     The driver counts by process, but names processes by their numbers on the host: in a container the
-    one that was started meanwhile is taken for ours. Where it tells no figure per process at all, the
-    growth of the device's used memory is taken, which other programs change.
+    one that was started meanwhile is taken for ours. One that was there before never is, though it may
+    have our number there. Where the driver tells no figure per process at all, the growth of the device's
+    used memory is taken, which other programs change. What the first figure is, all later ones are: the
+    difference of two kinds would mean nothing.
 
     Args:
         nvml: The module ``pynvml``, initialized.
@@ -29,7 +31,7 @@ class Meter:
     Attributes:
         name: Of the device; of several, all of them.
         driver: Its version.
-        source: ``process`` or ``device``: where the last figure came from; None before the first.
+        source: ``process`` or ``device``: where figures come from; None before the first.
     """
 
     def __init__(self, nvml: Any) -> None:
@@ -41,6 +43,7 @@ class Meter:
         )
         self.driver = _text(nvml.nvmlSystemGetDriverVersion())
         self.source: str | None = None
+        self._ours: int | None = None
         self._before = set(self._processes())
         self._used_before = self._device_bytes()
 
@@ -51,11 +54,14 @@ class Meter:
 
     def used_bytes(self, pid: int) -> int | None:
         """Return what the process holds, in bytes; None where nothing can be told."""
-        found = self._processes()
-        ours = {pid} if pid in found else set(found) - self._before
-        if len(ours) == 1 and (used := found[ours.pop()]) is not None:
-            self.source = "process"
-            return used
+        if self.source != "device":
+            found = self._processes()
+            new = set(found) - self._before
+            ours = {pid} if pid in new else new
+            if self._ours is None and len(ours) == 1 and found[next(iter(ours))] is not None:
+                self.source, self._ours = "process", ours.pop()
+            if self._ours is not None:
+                return found.get(self._ours)
         now = self._device_bytes()
         if now is None or self._used_before is None:
             return None

@@ -1,5 +1,6 @@
 """Profile exported models: each in fresh processes, latencies measured in turns."""
 
+import math
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from loopedge.latency import Latency
 from loopedge.profiler.dissection import Dissection, dissect
 from loopedge.profiler.gpu import measure_gpu
 from loopedge.profiler.limits import CPU, measure_limits
-from loopedge.profiler.machine import describe_machine
+from loopedge.profiler.machine import check_machine, describe_machine
 from loopedge.profiler.measurement import Measured, Plan, measure
 from loopedge.profiler.result import (
     SCHEMA_VERSION,
@@ -116,7 +117,8 @@ def profile(
     with tempfile.TemporaryDirectory(prefix="loopedge.") as scratch:
         looped = looped_models(models) if cuda_graphs else []
         if looped and unrolled is not True:
-            unrolled = [*(unrolled or []), *looped]
+            named = [unrolled] if isinstance(unrolled, str) else unrolled or []
+            unrolled = [*named, *looped]
         twins = {"untied": untied, "unrolled": unrolled}
         built, failures = build_models(models, points, request, twins, Path(scratch))
         built, lacking = add_variants(
@@ -127,8 +129,8 @@ def profile(
         measured = measure([model.subject for model in built], plan, told)
         if not any(isinstance(one, Measured) for one in measured):
             raise next(one for one in measured if isinstance(one, LoopedgeError))
-        limits = _measure_limits(built) if details else []
-        found, left_out = [], []
+        limits, left_out = _measure_limits(built) if details else ([], [])
+        found = []
         for model, one, gpu in zip(built, measured, gpus, strict=True):
             if isinstance(one, LoopedgeError):
                 failures.append(_failure(model, one))
@@ -165,8 +167,12 @@ def _check_options(
     for name, value in (("runs", runs), ("processes", processes)):
         if value is not None and value < 1:
             raise InputError(f"{name} is {value}, at least 1 is needed", hint=f"--{name} 1")
-    if seconds is not None and not seconds > 0:
-        raise InputError(f"seconds is {seconds}, more than 0 is needed")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise InputError(
+            f"seconds is {seconds}, a number above 0 is needed",
+            hint=f"--seconds {SECONDS_PER_MODEL:g}",
+        )
+    check_machine(max(point.threads for point in points))
     sizes = {(point.batch, point.sequence) for point in points}
     if input is not None and len(sizes) > 1:
         raise InputError(f"{input} has one batch and one sequence: they cannot be varied")
@@ -235,10 +241,19 @@ def _take_apart(model: ProfiledModel) -> Dissection:
         return Dissection(notes=[f"{model.name}: no operators: {error.message}"])
 
 
-def _measure_limits(found: Sequence[ProfiledModel]) -> list[MachineLimits]:
-    """Measure the machine once for each number of threads that ONNX Runtime ran with on the CPU."""
-    counts = {model.subject.threads for model in found if model.subject.provider == CPU}
-    return [measure_limits(threads) for threads in sorted(counts)]
+def _measure_limits(found: Sequence[ProfiledModel]) -> tuple[list[MachineLimits], list[str]]:
+    """Measure the machine once for each number of threads that ONNX Runtime ran with on the CPU.
+
+    Returns:
+        The limits, and notes on those that could not be had: the models' figures stand without.
+    """
+    limits, notes = [], []
+    for threads in sorted({one.subject.threads for one in found if one.subject.provider == CPU}):
+        try:
+            limits.append(measure_limits(threads))
+        except LoopedgeError as error:
+            notes.append(f"no roofline with {threads} threads: {error.message}")
+    return limits, notes
 
 
 def _run(

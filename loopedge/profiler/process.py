@@ -92,14 +92,20 @@ class MeasuredProcess:
         self._model = model
         self._provider = provider
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
-        self._process = subprocess.Popen(
-            [str(python), "-P", "-m", "loopedge.profiler.child", json.dumps(request)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            text=True,
-            env={**os.environ, **QUIET},
-        )
+        try:
+            self._process = subprocess.Popen(
+                [str(python), "-P", "-m", "loopedge.profiler.child", json.dumps(request)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                text=True,
+                env={**os.environ, **QUIET},
+            )
+        except OSError as error:
+            self._stderr.close()
+            raise LoopedgeError(
+                f"no process could be started to measure {model}: {error.strerror}"
+            ) from error
         if on_start is not None:
             on_start(self._process.pid)
         try:
@@ -209,7 +215,7 @@ class MeasuredProcess:
 
     def _answer(self) -> dict[str, Any]:
         line = "" if self._process.stdout is None else self._process.stdout.readline()
-        if not line:
+        if not line.endswith("\n"):  # it died before its answer, or within
             raise LoopedgeError(self._cause_of_death())
         answer: dict[str, Any] = json.loads(line)
         if "error" not in answer:
@@ -234,7 +240,8 @@ class MeasuredProcess:
     def _cause_of_death(self) -> str:
         code = self._process.wait()
         if code < 0:
-            name = signal.Signals(-code).name
+            known = {one.value: one.name for one in signal.Signals}
+            name = known.get(-code, f"signal {-code}")
             reason = f"killed by {name}"
             if name == "SIGKILL":
                 reason += ", most likely for want of memory"

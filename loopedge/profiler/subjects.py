@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
@@ -131,6 +132,10 @@ def build_models(
     Raises:
         InputError: A file or an option cannot be used.
     """
+    _check_twins(paths, twins)
+    for path in filter(_is_checkpoint, paths):
+        if not Path(path).is_file():
+            raise InputError(f"{path} does not exist", hint="loopedge train --help")
     graphs = {path: open_artifact(path) for path in paths if not _is_checkpoint(path)}
     if not graphs:
         raise InputError(
@@ -170,10 +175,27 @@ def _twins(
     for twin in TWINS:
         wanted = asked.get(twin, False)
         for path in dict.fromkeys(paths):
-            if not _is_checkpoint(path) and (
-                wanted if isinstance(wanted, bool) else path in wanted
-            ):
+            named = wanted if isinstance(wanted, bool) else Path(path) in _paths(wanted)
+            if named and not _is_checkpoint(path):
                 yield path, twin
+
+
+def _paths(named: Collection[str | Path]) -> set[Path]:
+    return {Path(named)} if isinstance(named, str) else {Path(path) for path in named}
+
+
+def _check_twins(
+    paths: Sequence[str | Path], asked: Mapping[str, bool | Collection[str | Path]]
+) -> None:
+    """Refuse twins of what is not profiled.
+
+    Raises:
+        InputError: Such a model is named.
+    """
+    profiled = {Path(path) for path in paths}
+    for twin, wanted in asked.items():
+        for path in () if isinstance(wanted, bool) else sorted(_paths(wanted) - profiled):
+            raise InputError(f"{path} is to have its {twin} twin, but is not profiled itself")
 
 
 def _varying(points: Sequence[Configuration]) -> tuple[str, ...]:
@@ -308,7 +330,7 @@ class _Builder:
 
 
 def _shape(feeds: Mapping[str, Array]) -> dict[str, Any]:
-    first = next(iter(feeds.values()))
+    first = next(iter(feeds.values()), np.zeros(()))  # a graph may take no input at all
     return {
         "batch": first.shape[0] if first.ndim else 1,
         "sequence": first.shape[1] if first.ndim > 1 else None,

@@ -85,6 +85,36 @@ def test_in_a_container_the_one_that_came_meanwhile_is_ours() -> None:
     assert meter.source == "process"
 
 
+def test_another_process_that_has_our_number_on_the_host_is_not_ours() -> None:
+    nvml = FakeNvml()
+    nvml.processes[0][42] = 5000
+    meter = Meter(nvml)
+    nvml.processes[0][99_042] = 300
+    assert meter.used_bytes(42) == 300
+
+
+def test_figures_of_two_kinds_are_never_mixed() -> None:
+    nvml = FakeNvml()
+    nvml.used[0] = 1000
+    meter = Meter(nvml)
+    nvml.processes[0][99_042], nvml.used[0] = 300, 1400
+    assert meter.used_bytes(42) == 300
+    nvml.processes[0][99_043], nvml.used[0] = 2000, 3600  # another program comes
+    assert (meter.used_bytes(42), meter.source) == (300, "process")
+    del nvml.processes[0][99_042]
+    assert meter.used_bytes(42) is None
+
+
+def test_the_growth_of_the_device_stays_the_figure() -> None:
+    nvml = FakeNvml()
+    nvml.used[0] = 1000
+    meter = Meter(nvml)
+    nvml.used[0] = 1400  # the driver does not list the process yet
+    assert (meter.used_bytes(42), meter.source) == (400, "device")
+    nvml.processes[0][42], nvml.used[0] = 200, 1600
+    assert (meter.used_bytes(42), meter.source) == (600, "device")
+
+
 def test_of_two_that_came_meanwhile_none_is_taken_for_ours() -> None:
     nvml = FakeNvml()
     nvml.used[0] = 1000
