@@ -81,14 +81,12 @@ def dissect(subject: Subject) -> Dissection:
         graph = open_artifact(subject.model)
         work = count_work(events, graph, skip_runs=WARM_UP_RUNS)
         if work.uncounted:
-            notes.append(
-                f"{subject.model.name}: the roofline leaves out {', '.join(work.uncounted)}"
-            )
+            notes.append(f"the roofline leaves out {', '.join(work.uncounted)}")
         try:
             outputs = [value.name or "" for value in graph.graph.outputs]
             sources = memory_sources(subject, events, outputs=outputs)
         except LoopedgeError as error:
-            notes.append(f"{subject.model.name}: no memory by source: {error.message}")
+            notes.append(f"no memory by source: {error.message}")
     return Dissection(
         nodes=nodes_by_provider(events),
         ops=operator_times(events, skip_runs=WARM_UP_RUNS),

@@ -49,8 +49,8 @@ def profile_feeds(
         seed: Of the generated inputs.
 
     Raises:
-        InputError: The file does not fit the model, inputs cannot be guessed, or the loop count is
-            fixed.
+        InputError: The file does not fit the model, inputs cannot be guessed or are larger than the
+            free memory, or the model does not run so many loops.
     """
     values = {
         value.name or "": value
@@ -76,9 +76,16 @@ _OPTIONS = frozenset({LOOPS_INPUT, TOLERANCE_INPUT})
 
 
 def _check_loops(graph: ir.Model, path: str | Path, loops: int | None, *, selectable: bool) -> None:
-    if loops is None or selectable:
+    if loops is None:
         return
     metadata = read_metadata(graph.metadata_props)
+    if selectable:  # the graph would end earlier, and the figures stand under a count that never ran
+        most = (metadata.max_loops if metadata else None) or int(np.iinfo(np.int64).max)
+        if loops > most:
+            raise InputError(
+                f"{path} runs at most {most} loops, {loops} were asked for", hint=f"--loops {most}"
+            )
+        return
     fixed = metadata.loops if metadata else None
     if loops != fixed:
         raise InputError(

@@ -32,7 +32,7 @@ def check_machine(threads: int) -> None:
     cores = _cores()
     if threads > cores:
         raise InputError(
-            f"threads is {threads}, this process may run on {cores} cores", hint=f"--threads {cores}"
+            f"threads is {threads}, the cores to run on are {cores}", hint=f"--threads {cores}"
         )
 
 

@@ -137,7 +137,7 @@ def profile(
                 continue
             told(f"operators of {model.name}")
             parts = _take_apart(model) if details else Dissection()
-            left_out += parts.notes
+            left_out += [f"{model.name}: {_in_words(note, model)}" for note in parts.notes]
             run = _run(model, one, parts, limits, device=device, seconds=plan.seconds, gpu=gpu)
             if plan.seconds >= SOAK_SECONDS and run.soak is None:
                 left_out.append(_too_short(run, one, plan.seconds))
@@ -204,7 +204,15 @@ def _gpus(
 
 
 def _failure(model: ProfiledModel, error: LoopedgeError) -> Failure:
-    return Failure(name=model.name, path=str(model.source), twin=model.twin, reason=error.message)
+    reason = _in_words(error.message, model)
+    return Failure(name=model.name, path=str(model.source), twin=model.twin, reason=reason)
+
+
+def _in_words(text: str, model: ProfiledModel) -> str:
+    """Name a twin or a variant as people know it: its file is gone when they read this."""
+    if model.subject.model == model.source.resolve():
+        return text
+    return text.replace(str(model.subject.model), model.name)
 
 
 def _notes(
@@ -238,7 +246,7 @@ def _take_apart(model: ProfiledModel) -> Dissection:
     try:
         return dissect(model.subject)
     except LoopedgeError as error:
-        return Dissection(notes=[f"{model.name}: no operators: {error.message}"])
+        return Dissection(notes=[f"no operators: {error.message}"])
 
 
 def _measure_limits(found: Sequence[ProfiledModel]) -> tuple[list[MachineLimits], list[str]]:
@@ -251,8 +259,9 @@ def _measure_limits(found: Sequence[ProfiledModel]) -> tuple[list[MachineLimits]
     for threads in sorted({one.subject.threads for one in found if one.subject.provider == CPU}):
         try:
             limits.append(measure_limits(threads))
-        except LoopedgeError as error:
-            notes.append(f"no roofline with {threads} threads: {error.message}")
+        except (LoopedgeError, OSError) as error:  # the latter: no room for its graphs
+            reason = error.message if isinstance(error, LoopedgeError) else error.strerror
+            notes.append(f"no roofline with {threads} threads: {reason}")
     return limits, notes
 
 

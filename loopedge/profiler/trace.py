@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from loopedge.errors import LoopedgeError
+
 __all__ = [
     "KERNEL",
     "MICROSECONDS_PER_MS",
@@ -73,8 +75,18 @@ class Kernel:
 
 
 def read_trace(path: Path) -> list[dict[str, Any]]:
-    """Read the events of a trace file."""
-    events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    """Read the events of a trace file.
+
+    Raises:
+        LoopedgeError: ONNX Runtime could not write it whole.
+    """
+    try:
+        events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LoopedgeError(
+            f"ONNX Runtime did not write its trace whole: {path}",
+            hint="free some space there, or name another folder by TMPDIR",
+        ) from error
     return events
 
 

@@ -167,7 +167,7 @@ def test_without_sources_the_rest_is_told(folder: Path, monkeypatch: pytest.Monk
     assert found.sources is None
     assert found.peak_sources(1) is None
     (note,) = found.notes
-    assert note.startswith("mapped.onnx: no memory by source: memory by source needs /proc")
+    assert note.startswith("no memory by source: memory by source needs /proc")
     assert len(found.iterations) == LOOPS
 
 
