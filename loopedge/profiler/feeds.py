@@ -79,7 +79,9 @@ def _check_loops(graph: ir.Model, path: str | Path, loops: int | None, *, select
     if loops is None:
         return
     metadata = read_metadata(graph.metadata_props)
-    if selectable:  # the graph would end earlier, and the figures stand under a count that never ran
+    if (
+        selectable
+    ):  # the graph would end earlier, and the figures stand under a count that never ran
         most = (metadata.max_loops if metadata else None) or int(np.iinfo(np.int64).max)
         if loops > most:
             raise InputError(
@@ -94,9 +96,7 @@ def _check_loops(graph: ir.Model, path: str | Path, loops: int | None, *, select
         )
 
 
-def _check_size(
-    graph: ir.Model, path: str | Path, *, batch: int, sequence: int | None
-) -> None:
+def _check_size(graph: ir.Model, path: str | Path, *, batch: int, sequence: int | None) -> None:
     """Refuse inputs that would take this process's memory, before the system ends it.
 
     Raises:
