@@ -79,9 +79,8 @@ def _check_loops(graph: ir.Model, path: str | Path, loops: int | None, *, select
     if loops is None:
         return
     metadata = read_metadata(graph.metadata_props)
-    if (
-        selectable
-    ):  # the graph would end earlier, and the figures stand under a count that never ran
+    if selectable:
+        # Past it the graph ends earlier, and its figures would stand under a count that never ran.
         most = (metadata.max_loops if metadata else None) or int(np.iinfo(np.int64).max)
         if loops > most:
             raise InputError(

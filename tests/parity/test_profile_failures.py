@@ -123,6 +123,7 @@ def test_a_twin_that_cannot_be_made_is_one_of_the_failures(exported: Exporter) -
 
 
 def test_a_checkpoint_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").touch()
     with pytest.raises(InputError, match="an exported model has to stand beside it"):
         loopedge.profile([tmp_path / "model.pt"])
     assert subjects.CHECKPOINT == ".pt"
