@@ -1,5 +1,8 @@
 """``loopedge profile``."""
 
+import contextlib
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -130,7 +133,8 @@ def profile(
         if html is not None:
             check_target(html, force=force)
         everything = [*(models or []), *(against or [])]
-        with output.status(f"profiling {', '.join(map(str, everything))}") as told:
+        doing = f"profiling {', '.join(map(str, everything))}"
+        with _orderly_termination(), output.status(doing) as told:
             result = loopedge.profile(
                 everything,
                 untied=untied,
@@ -157,6 +161,20 @@ def profile(
             output.note(f"report: {html}")
         output.result(result, profile_view, written=html)
         _tell_failures(result)
+
+
+@contextlib.contextmanager
+def _orderly_termination() -> Iterator[None]:
+    """Take SIGTERM as Ctrl-C, so that no twin is left in the temporary folder."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _compare(
