@@ -226,8 +226,8 @@ def _notes(
     ]
     if apart:
         notes.append(
-            f"not measured in turns with the first model, for want of memory: {', '.join(apart)}; "
-            "their times are compared by medians"
+            "not measured in turns with the first run, for want of memory or because its process died: "
+            f"{', '.join(apart)}; their times are compared by medians"
         )
     return notes
 

@@ -42,7 +42,8 @@ def _children(pid: int) -> list[psutil.Process]:
     """Wait until the process has started others that measure."""
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
-        if found := psutil.Process(pid).children():
+        found: list[psutil.Process] = psutil.Process(pid).children()
+        if found:
             return found
         time.sleep(0.02)
     raise AssertionError("nothing was measured")
