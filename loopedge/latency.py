@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-__all__ = ["Latency", "summarize_latency", "time_in_turns", "time_ratios"]
+__all__ = ["Latency", "round_quartiles", "summarize_latency", "time_in_turns", "time_ratios"]
 
 MAX_ROUNDS = 15
 RUNS_PER_ROUND = 3
@@ -62,6 +63,11 @@ def summarize_latency(rounds: Sequence[Sequence[float]]) -> Latency:
     )
 
 
+def round_quartiles(rounds: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+    """Return the lower quartile of each round: without the runs that other programs interrupted."""
+    return np.array([np.percentile(one, 25) for one in rounds])
+
+
 def time_ratios(latencies: Sequence[Sequence[Sequence[float]]]) -> list[float]:
     """Return the time of each model against the first.
 
@@ -70,5 +76,5 @@ def time_ratios(latencies: Sequence[Sequence[Sequence[float]]]) -> list[float]:
     ones where neither was enough. The ratio of two medians has none of this: where every second
     run is interrupted it is off by a factor.
     """
-    quartiles = np.array([[np.percentile(one, 25) for one in rounds] for rounds in latencies])
+    quartiles = np.array([round_quartiles(rounds) for rounds in latencies])
     return [float(ratio) for ratio in np.median(quartiles / quartiles[0], axis=1)]

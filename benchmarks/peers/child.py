@@ -9,29 +9,21 @@ commands on its standard input: ``{"runs": n}`` answers with n latencies of the 
 
 import importlib
 import json
-import os
 import sys
 import time
 from dataclasses import asdict
 from typing import Any
 
-from loopedge.profiler.memory import Memory, read_memory, reset_peak
+from loopedge.profiler.answering import Answer, set_up
+from loopedge.profiler.memory import growth_since, read_memory, reset_peak
 
 __all__: list[str] = []
 
 
 def main() -> int:
-    """Serve one request; a runtime's own prints go where its errors go."""
+    """Serve one request."""
     request = json.loads(sys.argv[1])
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
-    def answer(message: dict[str, Any]) -> None:
-        answers.write(json.dumps(message) + "\n")
-        answers.flush()
-
+    answer = set_up(request["parent"], threads=1)
     try:
         _serve(request, answer)
     except Exception as error:  # becomes one line of the parent's error
@@ -41,7 +33,7 @@ def main() -> int:
     return 0
 
 
-def _serve(request: dict[str, Any], answer: Any) -> None:
+def _serve(request: dict[str, Any], answer: Answer) -> None:
     import numpy as np
 
     runtime = importlib.import_module(f"benchmarks.peers.runtimes.{request['runtime']}")
@@ -54,7 +46,7 @@ def _serve(request: dict[str, Any], answer: Any) -> None:
     answer(
         {
             "load_seconds": load_seconds,
-            "memory": _growth(baseline),
+            "memory": growth_since(baseline),
             "baseline": asdict(baseline),
         }
     )
@@ -73,14 +65,7 @@ def _serve(request: dict[str, Any], answer: Any) -> None:
             np.save(command["save"], np.stack([np.array(model.run(ids)) for ids in samples]))
             answer({"saved": command["save"]})
         elif command.get("memory"):
-            answer({"memory": _growth(baseline)})
-
-
-def _growth(baseline: Memory) -> dict[str, int]:
-    """Return the bytes on top of the process with the runtime imported and nothing loaded."""
-    now, before = asdict(read_memory()), asdict(baseline)
-    before["peak_bytes"] = before["rss_bytes"]
-    return {name: value - before[name] for name, value in now.items()}
+            answer({"memory": growth_since(baseline)})
 
 
 if __name__ == "__main__":

@@ -1,14 +1,24 @@
 """What people see of a result. Views read the JSON keys, so that both tell the same."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopedge.units import size_text
+from loopedge_cli.page import (
+    LISTED,
+    count_text,
+    decibels_text,
+    number_text,
+    page,
+    plain,
+    rows_list,
+    seconds_text,
+    shape_text,
+)
 
 if TYPE_CHECKING:
-    from rich.console import Group, RenderableType
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from loopedge_cli.output import Result
 
@@ -23,9 +33,6 @@ __all__ = [
     "quantize_view",
     "train_view",
 ]
-
-LISTED = 24
-"""Rows of a list that are shown; the JSON holds all."""
 
 
 def inspection_view(result: "Result") -> "RenderableType":
@@ -48,12 +55,14 @@ def inspection_view(result: "Result") -> "RenderableType":
         *_file_rows(told["files"]),
         *_companion_rows(told["companions"]),
     ]
-    return _page(
+    return page(
         Path(told["path"]).name,
         rows,
-        _list("tied weights", ("read", "bytes"), _tie_rows(told["tied_weights"])),
-        _list(
-            "timestep tables", ("shape",), [(t["name"], _shape(t["shape"])) for t in told["tables"]]
+        rows_list("tied weights", ("read", "bytes"), _tie_rows(told["tied_weights"])),
+        rows_list(
+            "timestep tables",
+            ("shape",),
+            [(t["name"], shape_text(t["shape"])) for t in told["tables"]],
         ),
     )
 
@@ -63,13 +72,13 @@ def export_view(result: "Result") -> "RenderableType":
     told = result.to_json()
     cases = f" on {told['cases']} cases" if "cases" in told else ""
     rows = [
-        ("form", f"{told['form']}, {_count(told['loops'], 'loop')}, opset {told['opset']}"),
+        ("form", f"{told['form']}, {count_text(told['loops'], 'loop')}, opset {told['opset']}"),
         (
             "weights",
             f"{size_text(told['weight_bytes'])} stored once"
             + (f" in {told['storage']}" if told["storage"] != "float32" else "")
             + ", "
-            f"{_count(len(told['tied_weights']), 'tensor')} tied",
+            f"{count_text(len(told['tied_weights']), 'tensor')} tied",
         ),
         (
             "verified",
@@ -77,20 +86,20 @@ def export_view(result: "Result") -> "RenderableType":
             f"largest relative error {told['max_rel_error']:.1e}",
         ),
         *_last_rows(told["last_rows"]),
-        ("seconds", _seconds_text(told["seconds"])),
+        ("seconds", seconds_text(told["seconds"])),
         *_file_rows(told["files"]),
     ]
-    return _page(Path(told["path"]).name, rows)
+    return page(Path(told["path"]).name, rows)
 
 
 def convert_view(result: "Result") -> "RenderableType":
     """Show a `ConvertResult`."""
     told = result.to_json()
     rows = [
-        ("source", _plain(told["source"])),
+        ("source", plain(told["source"])),
         (
             "operators",
-            f"{_count(len(told['operators']), 'kind')}, optimization level {told['optimization']}",
+            f"{count_text(len(told['operators']), 'kind')}, optimization level {told['optimization']}",
         ),
         ("weights", f"{size_text(told['weight_bytes'])} stored once"),
         (
@@ -98,10 +107,10 @@ def convert_view(result: "Result") -> "RenderableType":
             f"[green]against its source[/green] on {told['cases']} cases, "
             f"largest relative error {told['max_rel_error']:.1e}",
         ),
-        ("seconds", _seconds_text(told["seconds"])),
+        ("seconds", seconds_text(told["seconds"])),
         *_file_rows(told["files"]),
     ]
-    return _page(Path(told["path"]).name, rows)
+    return page(Path(told["path"]).name, rows)
 
 
 def quantize_view(result: "Result") -> "RenderableType":
@@ -118,18 +127,21 @@ def quantize_view(result: "Result") -> "RenderableType":
         ("int4" if told["scheme"] == "weight-int4" else "int8", _coverage_text(told["matmuls"])),
         *_weight_only_rows(told),
         *([("budget", _budget_text(budget))] if budget else []),
-        ("verified", f"[green]against the float model[/green], SQNR {_decibels(told['sqnr_db'])}"),
+        (
+            "verified",
+            f"[green]against the float model[/green], SQNR {decibels_text(told['sqnr_db'])}",
+        ),
         (
             "weights",
             f"{size_text(told['source_weight_bytes'])} -> {size_text(told['weight_bytes'])}",
         ),
         *_last_rows(told["last_rows"]),
         ("time", f"{told['time_ratio']:.2f} of the float model's, one sample"),
-        ("seconds", _seconds_text(told["seconds"])),
+        ("seconds", seconds_text(told["seconds"])),
         *_file_rows(told["files"]),
     ]
-    lists = [_list("left in float", ("reason",), skipped)]
-    return _page(Path(told["path"]).name, rows, *lists, *(_budget_lists(budget) if budget else []))
+    lists = [rows_list("left in float", ("reason",), skipped)]
+    return page(Path(told["path"]).name, rows, *lists, *(_budget_lists(budget) if budget else []))
 
 
 def prepare_view(result: "Result") -> "RenderableType":
@@ -139,23 +151,23 @@ def prepare_view(result: "Result") -> "RenderableType":
         ("made for", _device_text(told)),
         (
             "packed",
-            f"{_count(told['packed'], 'weight')}, {size_text(told['packed_bytes'])}, "
+            f"{count_text(told['packed'], 'weight')}, {size_text(told['packed_bytes'])}, "
             "mapped when it is loaded",
         ),
         (
             "verified",
-            f"[green]against {_plain(told['source'])}[/green] on {told['cases']} cases, "
+            f"[green]against {plain(told['source'])}[/green] on {told['cases']} cases, "
             f"largest error {told['max_abs_error']:.1e}",
         ),
-        ("seconds", _seconds_text(told["seconds"])),
+        ("seconds", seconds_text(told["seconds"])),
         *_file_rows(told["files"]),
     ]
     others = [
         (item["name"], item["weight"], size_text(item["bytes"]), item["reason"])
         for item in told["not_packed"]
     ]
-    lists = [_list("left as stored", ("weight", "bytes", "reason"), others)]
-    return _page(Path(told["path"]).name, rows, *lists)
+    lists = [rows_list("left as stored", ("weight", "bytes", "reason"), others)]
+    return page(Path(told["path"]).name, rows, *lists)
 
 
 def _inspected_rows(positions: str | None) -> list[tuple[str, str]]:
@@ -177,7 +189,7 @@ def _companion_rows(companions: Sequence[dict[str, Any]]) -> list[tuple[str, str
     return [
         (
             "beside it",
-            f"{_plain(item['file'])}  [{styles.get(item['state'], 'red')}]{item['state']}[/]",
+            f"{plain(item['file'])}  [{styles.get(item['state'], 'red')}]{item['state']}[/]",
         )
         for item in companions
     ]
@@ -195,15 +207,17 @@ def _memory_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _device_text(told: dict[str, Any]) -> str:
-    return _plain(f"{told['processor']}, {told['architecture']}, onnxruntime {told['onnxruntime']}")
+    return plain(f"{told['processor']}, {told['architecture']}, onnxruntime {told['onnxruntime']}")
 
 
 def _budget_text(budget: dict[str, Any]) -> str:
-    name, allowed = budget["metric"], _number(budget["max_drop"])
+    name, allowed = budget["metric"], number_text(budget["max_drop"])
     if budget["score"] is not None:
-        name += f" {_number(budget['float_score'])} -> {_number(budget['score'])}"
-    text = f"{name}, loses {_number(budget['loss'])} of {allowed} allowed"
-    return f"{text}; {_number(budget['loss_int8'])} with none lifted" if budget["lifted"] else text
+        name += f" {number_text(budget['float_score'])} -> {number_text(budget['score'])}"
+    text = f"{name}, loses {number_text(budget['loss'])} of {allowed} allowed"
+    return (
+        f"{text}; {number_text(budget['loss_int8'])} with none lifted" if budget["lifted"] else text
+    )
 
 
 def _budget_lists(budget: dict[str, Any]) -> list[Any]:
@@ -212,7 +226,7 @@ def _budget_lists(budget: dict[str, Any]) -> list[Any]:
         (
             item["name"],
             item["level"],
-            _number(item["won"]),
+            number_text(item["won"]),
             size_text(item["bytes"]),
             f"{item['ms']:+.3f}",
         )
@@ -223,8 +237,8 @@ def _budget_lists(budget: dict[str, Any]) -> list[Any]:
         for item in budget["sensitivity"]
     ]
     return [
-        _list("lifted for the budget", ("to", "won", "bytes more", "ms more"), lifted),
-        _list("error when rounded alone", ("relative", "worst iteration", "its"), sensitivity),
+        rows_list("lifted for the budget", ("to", "won", "bytes more", "ms more"), lifted),
+        rows_list("error when rounded alone", ("relative", "worst iteration", "its"), sensitivity),
     ]
 
 
@@ -237,7 +251,7 @@ def _worst(errors: list[float]) -> tuple[str, str]:
 
 def _weight_only_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
     """Name the linears whose weights alone were asked for, and count the embedding tables."""
-    rows = [("8-bit weight alone", _plain(name)) for name in told["weight_only"]]
+    rows = [("8-bit weight alone", plain(name)) for name in told["weight_only"]]
     tables = told["embeddings"]
     if tables["total"]:
         rows.append(("embeddings", f"{tables['quantized']} of {tables['total']} tables"))
@@ -248,32 +262,32 @@ def _scheme_text(told: dict[str, Any]) -> str:
     """Say ``static, ranges per-iteration, mse, 128 samples``, or the scheme alone."""
     if told["ranges"] is None:
         return str(told["scheme"])
-    samples = _count(told["samples"], "sample")
+    samples = count_text(told["samples"], "sample")
     return f"{told['scheme']}, ranges {told['ranges']}, {told['method']}, {samples}"
 
 
 def inference_view(result: "Result") -> "RenderableType":
     """Show an `loopedge.inference.InferenceResult`."""
     told = result.to_json()
-    loops = "" if told["loops"] is None else f"{_count(told['loops'], 'loop')}, "
+    loops = "" if told["loops"] is None else f"{count_text(told['loops'], 'loop')}, "
     rows = [("run", f"{loops}{told['run_ms']:.3g} ms, {told['provider']}, memory {told['memory']}")]
-    rows += [("label", _plain(label)) for label in (told["labels"] or [])[:LISTED]]
+    rows += [("label", plain(label)) for label in (told["labels"] or [])[:LISTED]]
     if told["path"]:
-        rows.append(("file", _plain(told["path"])))
+        rows.append(("file", plain(told["path"])))
     if "next_tokens" in told:
         rows += _text_rows(told)
     outputs = [
         (
             item["name"],
             item["dtype"],
-            _shape(item["shape"]),
-            *(_number(item[key]) for key in ("min", "mean", "max")),
+            shape_text(item["shape"]),
+            *(number_text(item[key]) for key in ("min", "mean", "max")),
             item["not_finite"],
         )
         for item in told["outputs"]
     ]
     heads = ("type", "shape", "min", "mean", "max", "not finite")
-    return _page(Path(told["model"]).name, rows, _list("outputs", heads, outputs))
+    return page(Path(told["model"]).name, rows, rows_list("outputs", heads, outputs))
 
 
 def _text_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
@@ -282,12 +296,12 @@ def _text_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
         f"{item['token']!r} {item['probability']:.1%}" for item in told["next_tokens"]
     )
     rows = [
-        ("text", f"{_plain(repr(told['text']))}  [dim]{_count(told['tokens'], 'token')}[/dim]"),
-        ("next token", _plain(likely)),
+        ("text", f"{plain(repr(told['text']))}  [dim]{count_text(told['tokens'], 'token')}[/dim]"),
+        ("next token", plain(likely)),
     ]
     if told["completion"] is not None:
-        added = _count(told["new_tokens"], "token")
-        rows.append(("completion", f"{_plain(repr(told['completion']))}  [dim]{added}[/dim]"))
+        added = count_text(told["new_tokens"], "token")
+        rows.append(("completion", f"{plain(repr(told['completion']))}  [dim]{added}[/dim]"))
     return rows
 
 
@@ -310,102 +324,72 @@ def train_view(result: "Result") -> "RenderableType":
     told = result.to_json()
     names = list(told["test"])
     scores = [
-        (f"{told['task']} (validation)", *(_number(told["validation"][name]) for name in names)),
-        (f"{told['task']} (test)", *(_number(told["test"][name]) for name in names)),
+        (
+            f"{told['task']} (validation)",
+            *(number_text(told["validation"][name]) for name in names),
+        ),
+        (f"{told['task']} (test)", *(number_text(told["test"][name]) for name in names)),
         *(
-            (f"{baseline.replace('_', ' ')} (test)", *(_number(told_of[name]) for name in names))
+            (
+                f"{baseline.replace('_', ' ')} (test)",
+                *(number_text(told_of[name]) for name in names),
+            )
             for baseline, told_of in told["baselines"].items()
         ),
     ]
     rows = [
-        ("model", f"{told['parameters']:,} parameters, {_count(told['loops'], 'loop')}"),
+        ("model", f"{told['parameters']:,} parameters, {count_text(told['loops'], 'loop')}"),
         (
             "trained",
-            f"{_count(told['steps'], 'step')} in {told['seconds']:.0f} s, "
+            f"{count_text(told['steps'], 'step')} in {told['seconds']:.0f} s, "
             f"{told['tokens_per_second']:,.0f} tokens/s, best at step {told['best_step']}",
         ),
-        ("metrics", _plain(told["metrics_path"])),
-        ("file", _plain(told["path"])),
+        ("metrics", plain(told["metrics_path"])),
+        ("file", plain(told["path"])),
     ]
     title = "scores of the last origin" if "origins" in told else "scores"
-    lists = [_list(title, names, scores)]
+    lists = [rows_list(title, names, scores)]
     if "origins" in told:
-        lists.append(_list("origins", names, _origin_rows(told, names)))
-    return _page(Path(told["path"]).name, rows, *lists)
+        lists.append(rows_list("origins", names, _origin_rows(told, names)))
+    return page(Path(told["path"]).name, rows, *lists)
 
 
 def _origin_rows(told: dict[str, Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
     """Show the test scores of each origin, their mean and deviation, and those of the baselines."""
     each = [
-        (f"origin {number} (test)", *(_number(origin["test"][name]) for name in names))
+        (f"origin {number} (test)", *(number_text(origin["test"][name]) for name in names))
         for number, origin in enumerate(told["origins"], start=1)
     ]
     summed = [
-        ("mean", *(_number(told["mean"][name]) for name in names)),
-        ("standard deviation", *(_number(told["deviation"][name]) for name in names)),
+        ("mean", *(number_text(told["mean"][name]) for name in names)),
+        ("standard deviation", *(number_text(told["deviation"][name]) for name in names)),
     ]
     baselines = [
-        (f"{name.replace('_', ' ')}, mean", *(_number(scores[metric]) for metric in names))
+        (f"{name.replace('_', ' ')}, mean", *(number_text(scores[metric]) for metric in names))
         for name, scores in told["baselines_mean"].items()
     ]
     return [*each, *summed, *baselines]
 
 
-def _page(title: str, rows: Iterable[tuple[str, str]], *lists: "Table | None") -> "Group":
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", justify="right")
-    facts.add_column(overflow="fold")
-    previous = ""
-    for name, text in rows:
-        facts.add_row("" if name == previous else name, text)
-        previous = name
-    shown: list[Any] = [Text(title, style="bold"), facts]
-    for item in lists:
-        if item is not None:
-            shown += ["", item]
-    return Group(*shown)
-
-
-def _list(title: str, heads: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> "Table | None":
-    if not rows:
-        return None
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title, *heads, box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.columns[0].overflow = "fold"
-    for index, head in enumerate(heads, start=1):
-        table.columns[index].justify = "left" if head in {"reason", "shape", "type"} else "right"
-    for row in rows[:LISTED]:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    if len(rows) > LISTED:
-        table.add_row(f"[dim]and {len(rows) - LISTED} more, see --json[/dim]")
-    return table
-
-
 def _form_text(told: dict[str, Any]) -> str:
     loops = told["loops"]
     if told["form"] is None:
-        producer = _plain(told["producer"] or "another tool")
-        found = "" if loops is None else f"; a Loop of {_count(loops, 'iteration')}"
+        producer = plain(told["producer"] or "another tool")
+        found = "" if loops is None else f"; a Loop of {count_text(loops, 'iteration')}"
         return f"not written by loopedge but by {producer}{found}"
-    parts = [f"[bold]{told['form']}[/bold]", _count(loops, "loop")]
+    parts = [f"[bold]{told['form']}[/bold]", count_text(loops, "loop")]
     if told["dynamic_loops"]:
         parts.append("selectable when it runs")
     if told["trained_loops"] != loops:
         parts.append(f"trained with {told['trained_loops']}")
     if told["exit"] is not None:
-        parts.append(f"or until {_plain(told['exit'])}")
+        parts.append(f"or until {plain(told['exit'])}")
     return ", ".join(parts)
 
 
 def _port_text(port: dict[str, Any]) -> str:
-    shape = "of unknown rank" if port["shape"] is None else _shape(port["shape"])
-    return f"{_plain(port['name'])}  [dim]{port['dtype']}[/dim] {shape}"
+    shape = "of unknown rank" if port["shape"] is None else shape_text(port["shape"])
+    return f"{plain(port['name'])}  [dim]{port['dtype']}[/dim] {shape}"
 
 
 def _coverage_text(coverage: dict[str, Any]) -> str:
@@ -422,33 +406,5 @@ def _tie_rows(ties: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 def _file_rows(files: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     return [
-        ("files", f"{_plain(file['path'])}  [dim]{size_text(file['bytes'])}[/dim]")
-        for file in files
+        ("files", f"{plain(file['path'])}  [dim]{size_text(file['bytes'])}[/dim]") for file in files
     ]
-
-
-def _seconds_text(seconds: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
-
-
-def _shape(shape: Sequence[Any]) -> str:
-    return _plain("(" + ", ".join("?" if dim is None else str(dim) for dim in shape) + ")")
-
-
-def _plain(text: str) -> str:
-    """Keep square brackets in names from being read as rich markup."""
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-def _decibels(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.1f} dB"

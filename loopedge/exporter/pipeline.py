@@ -1,58 +1,49 @@
 """Export a looped model: capture, assemble, write, verify."""
 
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 import loopedge
-from loopedge.conversion import convert_file, write_converted
+from loopedge.conversion import write_converted
 from loopedge.errors import InputError, VerificationError
 from loopedge.exporter.assembly import HaltPart, Plan, assemble_loop
 from loopedge.exporter.axes import Axes, AxisNames, find_axes
 from loopedge.exporter.capture import capture_halt, capture_parts, traced_inputs
-from loopedge.exporter.cases import Case, cases_of
+from loopedge.exporter.check import FileCheck
 from loopedge.exporter.description import Subject, check_weights
 from loopedge.exporter.exits import Exit, Halt, parse_exit
 from loopedge.exporter.last_rows import last_rows_notes, take_out_last
 from loopedge.exporter.options import Options
+from loopedge.exporter.passes import optimise
 from loopedge.exporter.rounding import Rounded, round_weights, storage_notes
 from loopedge.exporter.subject import open_subject
+from loopedge.exporter.tables import compute_tables
 from loopedge.exporter.targets import Target, choose_settings
-from loopedge.exporter.user_code import run_user_code
-from loopedge.exporter.verify import TOLERANCE, Measured, resized_examples, verify_artifact
 from loopedge.graph.activations import shrink_head, split_layers
 from loopedge.graph.artifact import write_artifact
-from loopedge.graph.attention import expand_masks, merge_head_axes
-from loopedge.graph.coda import select_rows_first
 from loopedge.graph.companions import (
     check_companion_targets,
     companion_contents,
     describe_companions,
 )
-from loopedge.graph.folding import fold_constants
 from loopedge.graph.inputs import takes_missing
 from loopedge.graph.last_position import keep_last_position
 from loopedge.graph.last_rows import LastRowsOutcome
-from loopedge.graph.layout import fold_weight_layouts
 from loopedge.graph.metadata import (
     TOLERANCE_INPUT,
     ArtifactMetadata,
     read_metadata,
     write_metadata,
 )
-from loopedge.graph.norms import fold_unit_scales, fuse_rms_norms
-from loopedge.graph.opsets import IR_VERSIONS, check_versions
-from loopedge.graph.ort_format import ORT_SUFFIX
-from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
+from loopedge.graph.opsets import IR_VERSIONS
+from loopedge.graph.simplify import tidy
 from loopedge.graph.storage import store_float16
 from loopedge.graph.table_head import MICROSOFT
 from loopedge.graph.unrolling import unroll
@@ -220,7 +211,7 @@ def _export(
 
     started = time.perf_counter()
     axes = find_axes(subject.looped, subject.example, dynamic_shapes, longest=subject.max_length)
-    tables = _tables(subject, count)
+    tables = compute_tables(subject, count)
     original = subject.module
     rounded = (
         round_weights(original)
@@ -267,7 +258,7 @@ def _export(
     metadata = read_metadata(graph.metadata_props) or metadata
     assembled = time.perf_counter()
 
-    check = _Check(
+    check = FileCheck(
         subject=subject,
         original=original,
         axes=axes,
@@ -325,60 +316,6 @@ def _export(
             "verify": check.seconds,
         },
     )
-
-
-@dataclass(slots=True, kw_only=True)
-class _Check:
-    """Compares a staged file with PyTorch when it is called, and keeps what it measured.
-
-    ``subject`` holds the weights as the file stores them, ``original`` as they were trained;
-    ``last_outputs`` are given for the last position alone.
-    """
-
-    subject: Subject
-    original: nn.Module
-    axes: Axes
-    plan: Plan
-    options: Options
-    halt: Halt | None
-    metadata: ArtifactMetadata
-    last_outputs: list[str]
-    domains: Mapping[str, int]
-    measured: Measured | None = None
-    rounding_error: float | None = None
-    seconds: float = 0.0
-
-    def __call__(self, staged: Path) -> ArtifactMetadata:
-        begun = time.perf_counter()
-        check_versions(staged, self.options.opset, self.domains)
-        rule = None if self.halt is None else self.halt.rule
-        cases = cases_of(self.axes, self.plan, rule, max_length=self.subject.max_length)
-        self.measured = self._against(staged, self.subject.module, cases, TOLERANCE)
-        if self.options.storage == "float16":
-            stored = [case for case in cases if not (case.random_rows or case.stop)]
-            moved = self._against(staged, self.original, stored, math.inf)
-            self.rounding_error = moved.max_rel_error
-        self.seconds = time.perf_counter() - begun
-        return self.metadata.model_copy(update={"max_rel_error": self.measured.max_rel_error})
-
-    def _against(
-        self, staged: Path, module: nn.Module, cases: list[Case], tolerance: float
-    ) -> Measured:
-        return verify_artifact(
-            staged,
-            module,
-            cases,
-            self.subject.make_inputs or resized_examples(self.subject.example, self.axes),
-            input_names=self.plan.input_names,
-            output_names=self.plan.output_names,
-            tables=self.plan.tables,
-            loops=self.plan.loops,
-            mask_name=self.subject.mask,
-            last_outputs=self.last_outputs,
-            halt=self.halt,
-            tolerance=tolerance,
-            prepare=_to_ort if self.options.format == "ort" else None,
-        )
 
 
 def _notes(subject: Subject, axes: Axes, loops: int, options: Options) -> list[str]:
@@ -454,44 +391,5 @@ def _capture_halt(halt: Halt, subject: Subject, axes: Axes, opset: int) -> HaltP
     )
 
 
-def optimise(graph: ir.Model) -> None:
-    """Run the passes that make a freshly assembled loop form ready for the device."""
-    fold_weight_layouts(graph)
-    simplify_reshapes(graph)
-    fold_unit_scales(graph)
-    fold_constants(graph)
-    fuse_rms_norms(graph)
-    expand_masks(graph)
-    merge_head_axes(graph)
-    hoist_invariants(graph)
-    tidy(graph)
-    select_rows_first(graph)
-
-
 def _default_outputs(count: int) -> tuple[str, ...]:
     return ("outputs", *(f"output_{i}" for i in range(1, count)))
-
-
-def _to_ort(path: Path) -> Path:
-    return convert_file(path, path.with_suffix(ORT_SUFFIX))
-
-
-def _tables(subject: Subject, loops: int) -> dict[str, npt.NDArray[Any]]:
-    """Compute the timestep tables, and refuse what cannot be one."""
-    given = run_user_code("timestep_table", subject.looped.timestep_table, loops)
-    tables: dict[str, npt.NDArray[Any]] = {}
-    for name, values in given.items():
-        try:
-            table = values.detach().cpu().numpy().copy()
-        except (AttributeError, TypeError) as error:  # bfloat16 has no numpy type
-            kind = getattr(values, "dtype", type(values).__name__)
-            raise InputError(f"timestep_table gives {name} as {kind}, float32 is needed") from error
-        tables[name] = table
-        if table.ndim < 1 or len(table) != loops:
-            raise InputError(
-                f"timestep_table({loops}) gives {name} with shape {table.shape}, "
-                f"axis 0 must be {loops}"
-            )
-        if not np.isfinite(table).all():
-            raise InputError(f"timestep_table gives values that are not finite in {name}")
-    return tables

@@ -10,24 +10,26 @@ only its runtime is there, and loads the model on the next line. It runs under a
 benchmarks/reach starts it in environments that hold nothing else.
 """
 
-import contextlib
-import ctypes
 import json
-import os
-import signal
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
-from loopedge.profiler.memory import SMAPS, Memory, Resident, read_memory, read_resident, reset_peak
+from loopedge.profiler.answering import Answer, set_up
+from loopedge.profiler.memory import (
+    SMAPS,
+    Resident,
+    growth_since,
+    read_memory,
+    read_resident,
+    reset_peak,
+)
 
 __all__: list[str] = []
 
 COPIES = 4
-PR_SET_PDEATHSIG = 1
-answers: TextIO = sys.stdout
 
 
 class Runtime(Protocol):
@@ -53,41 +55,18 @@ class Runtime(Protocol):
 
 def main() -> int:
     """Serve one request."""
-    global answers
     request = json.loads(sys.argv[1])
-    # What libraries print goes to standard error: standard output is for answers alone.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    _die_with(request.get("parent"))
-    _die_first()
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, set(cores[-request["threads"] :]))
+    answer = set_up(request.get("parent"), request["threads"])
     try:
-        _serve(request)
+        _serve(request, answer)
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # becomes one line of the parent's error
         reason = str(error).strip().splitlines() or [type(error).__name__]
         hint = getattr(error, "hint", None)
-        _answer({"error": reason[0], "kind": type(error).__name__, "hint": hint})
+        answer({"error": reason[0], "kind": type(error).__name__, "hint": hint})
         return 1
     return 0
-
-
-def _die_with(parent: int | None) -> None:
-    """Let the kernel end this process with its parent, however that ends (Linux)."""
-    if parent is None or not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(1)  # it was gone before the kernel was told
-
-
-def _die_first() -> None:
-    """Let the kernel end this process, and not its parent, where the machine's memory runs out (Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _runtime(request: dict[str, Any]) -> Runtime:
@@ -104,10 +83,10 @@ def _runtime(request: dict[str, Any]) -> Runtime:
     return OrtRuntime(request)
 
 
-def _serve(request: dict[str, Any]) -> None:
+def _serve(request: dict[str, Any], answer: Answer) -> None:
     runtime = _runtime(request)
     if request.get("pause"):  # the parent looks at the device before the model is there
-        _answer({"ready": True})
+        answer({"ready": True})
         sys.stdin.readline()
     pages = read_resident([]) if SMAPS.exists() else None
     reset_peak()
@@ -115,12 +94,12 @@ def _serve(request: dict[str, Any]) -> None:
     started = time.perf_counter()
     provider = runtime.load()
     load_seconds = time.perf_counter() - started
-    _answer(
+    answer(
         {
             "load_seconds": load_seconds,
             "provider": provider,
             "assigned": runtime.assigned,
-            "memory": _growth(baseline),
+            "memory": growth_since(baseline),
             "baseline": asdict(baseline),
         }
     )
@@ -132,16 +111,16 @@ def _serve(request: dict[str, Any]) -> None:
                 started = time.perf_counter()
                 runtime.run()
                 latencies_ms.append((time.perf_counter() - started) * 1000)
-            _answer({"latencies_ms": latencies_ms})
+            answer({"latencies_ms": latencies_ms})
         elif command.get("save"):
             runtime.save(Path(command["save"]))
-            _answer({"saved": command["save"]})
+            answer({"saved": command["save"]})
         elif command.get("memory"):
-            _answer({"memory": _growth(baseline)})
+            answer({"memory": growth_since(baseline)})
         elif command.get("trace"):
-            _answer({"trace": runtime.end_trace()})
+            answer({"trace": runtime.end_trace()})
         else:
-            _answer(_analyse(command, pages, request["threads"]))
+            answer(_analyse(command, pages, request["threads"]))
 
 
 def _analyse(command: dict[str, Any], pages: Resident | None, threads: int) -> dict[str, Any]:
@@ -183,18 +162,6 @@ def _copy(size: int, chunk: int, threads: int) -> list[float]:
                 list(pool.map(lambda part: np.copyto(part[1], part[0]), parts))
                 seconds.append(time.perf_counter() - started)
     return seconds[len(source) :]  # the first copy touches the target's pages
-
-
-def _growth(baseline: Memory) -> dict[str, int]:
-    """Return the bytes on top of the process with the runtime imported and nothing loaded."""
-    now, before = asdict(read_memory()), asdict(baseline)
-    before["peak_bytes"] = before["rss_bytes"]
-    return {name: value - before[name] for name, value in now.items()}
-
-
-def _answer(message: dict[str, Any]) -> None:
-    answers.write(json.dumps(message) + "\n")
-    answers.flush()
 
 
 if __name__ == "__main__":

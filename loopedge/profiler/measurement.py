@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from loopedge.errors import LoopedgeError, ProviderError
-from loopedge.latency import MAX_ROUNDS, Latency, summarize_latency, time_in_turns
+from loopedge.latency import (
+    MAX_ROUNDS,
+    Latency,
+    round_quartiles,
+    summarize_latency,
+    time_in_turns,
+)
 from loopedge.profiler.machine import free_bytes
 from loopedge.profiler.process import MeasuredProcess
 from loopedge.profiler.result import SoakPoint, Spread
@@ -302,25 +308,19 @@ def _measured(one: _Collected, reference: _Collected) -> Measured:
 def _time_ratios(one: _Collected, reference: _Collected) -> tuple[list[float], bool]:
     """Return the time against the reference, once per process; and whether all were taken in turns.
 
-    A turn's lower quartile leaves out the runs that other programs interrupted, the comparison within
-    a round leaves out slow stretches of the machine, and the median over the rounds the ones where
-    neither was enough.
+    As `loopedge.latency.time_ratios` within each process.
     """
     against = {
-        place: _quartiles(rounds)
+        place: round_quartiles(rounds)
         for place, rounds in zip(reference.places, reference.rounds, strict=True)
     }
     usual = np.median(np.concatenate(list(against.values())))
     ratios, together = [], True
     for place, rounds in zip(one.places, one.rounds, strict=True):
-        quartiles = _quartiles(rounds)
+        quartiles = round_quartiles(rounds)
         if place in against:
             ratios.append(float(np.median(quartiles / against[place])))
         else:
             ratios.append(float(np.median(quartiles) / usual))
             together = False
     return ratios, together
-
-
-def _quartiles(rounds: Sequence[Sequence[float]]) -> Any:
-    return np.array([np.percentile(turn, 25) for turn in rounds])

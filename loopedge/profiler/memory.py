@@ -4,7 +4,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ __all__ = [
     "SMAPS",
     "Memory",
     "Resident",
+    "growth_since",
     "parse_rollup",
     "parse_smaps",
     "parse_status",
@@ -180,3 +181,10 @@ def reset_peak() -> None:
     """Let ``peak`` count from here on, where the kernel allows it."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def growth_since(baseline: Memory) -> dict[str, int]:
+    """Return the bytes on top of an earlier reading; the peak is held against what was resident then."""
+    now, before = asdict(read_memory()), asdict(baseline)
+    before["peak_bytes"] = before["rss_bytes"]
+    return {name: value - before[name] for name, value in now.items()}

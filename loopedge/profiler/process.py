@@ -1,20 +1,16 @@
 """Talk to a measured process."""
 
-import contextlib
 import json
 import os
-import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from loopedge.cuda import cuda_failure, ran_out_of_memory
 from loopedge.errors import InputError, LoopedgeError, ProviderError
 from loopedge.placement import check_products
+from loopedge.profiler.conversation import Conversation
 from loopedge.runtime import PROVIDERS
 
 __all__ = ["MeasuredProcess"]
@@ -22,12 +18,9 @@ __all__ = ["MeasuredProcess"]
 CPU_HINT = "loopedge profile --device cpu"
 OUT_OF_MEMORY = ("memoryerror", "bad_alloc", "failed to allocate", "can't allocate memory")
 """What Python, C++, ONNX Runtime's arena and PyTorch say, in lower case."""
-QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
-"""ONNX Runtime 1.29 and later report to Microsoft from a thread of their own, some nine seconds after the
-import: 0.7 MiB that no model takes, and a request to the network."""
 
 
-class MeasuredProcess:
+class MeasuredProcess(Conversation):
     """A fresh process that has loaded one model and runs it on command.
 
     Args:
@@ -91,18 +84,10 @@ class MeasuredProcess:
         }
         self._model = model
         self._provider = provider
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
+        words = [str(python), "-P", "-m", "loopedge.profiler.child", json.dumps(request)]
         try:
-            self._process = subprocess.Popen(
-                [str(python), "-P", "-m", "loopedge.profiler.child", json.dumps(request)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._stderr,
-                text=True,
-                env={**os.environ, **QUIET},
-            )
+            super().__init__(words)
         except OSError as error:
-            self._stderr.close()
             raise LoopedgeError(
                 f"no process could be started to measure {model}: {error.strerror}"
             ) from error
@@ -110,11 +95,11 @@ class MeasuredProcess:
             on_start(self._process.pid)
         try:
             if before_load is not None:
-                self._answer()
+                self.hear()
                 before_load(self._process.pid)
-                self.loaded = self._ask({"load": True})
+                self.loaded = self.ask({"load": True})
             else:
-                self.loaded = self._answer()
+                self.loaded = self.hear()
             if provider is not None:
                 self._check_provider(provider)
         except BaseException:
@@ -123,76 +108,39 @@ class MeasuredProcess:
 
     def run(self, runs: int) -> list[float]:
         """Run the model and return the latency of each run, in ms."""
-        latencies: list[float] = self._ask({"runs": runs})["latencies_ms"]
+        latencies: list[float] = self.ask({"runs": runs})["latencies_ms"]
         return latencies
 
     def memory(self) -> dict[str, int]:
         """Return the growth of the process's memory until now, in bytes (`Memory`)."""
-        growth: dict[str, int] = self._ask({"memory": True})["memory"]
+        growth: dict[str, int] = self.ask({"memory": True})["memory"]
         return growth
 
     def save_outputs(self, path: Path) -> Path:
         """Run the model once and write its outputs as ``.npz``."""
-        return Path(self._ask({"save": str(path)})["saved"])
+        return Path(self.ask({"save": str(path)})["saved"])
 
     def end_trace(self) -> Path:
         """End tracing and return the trace file."""
-        return Path(self._ask({"trace": True})["trace"])
+        return Path(self.ask({"trace": True})["trace"])
 
     def resident(self, model_files: Collection[str]) -> dict[str, int]:
         """Return the growth of the resident pages by kind of mapping, in bytes (`Resident`)."""
-        growth: dict[str, int] = self._ask({"resident": list(model_files)})["resident"]
+        growth: dict[str, int] = self.ask({"resident": list(model_files)})["resident"]
         return growth
 
     def reset_peak(self) -> None:
         """Let the peak count from here on."""
-        self._ask({"reset_peak": True})
+        self.ask({"reset_peak": True})
 
     def trim(self) -> None:
         """Give the memory that malloc keeps back to the system, where the C library can."""
-        self._ask({"trim": True})
+        self.ask({"trim": True})
 
     def copy(self, size: int, chunk: int) -> list[float]:
         """Return the seconds of each chunk of copies of a buffer of so many bytes."""
-        seconds: list[float] = self._ask({"copy": size, "chunk": chunk})["seconds"]
+        seconds: list[float] = self.ask({"copy": size, "chunk": chunk})["seconds"]
         return seconds
-
-    def close(self) -> None:
-        """End the process when it has done what it was told."""
-        self._close_pipes()
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._stderr.close()
-
-    def kill(self) -> None:
-        """End the process at once, whatever it does."""
-        self._process.kill()
-        self._process.wait()
-        self._close_pipes()
-        self._stderr.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.kill()
-
-    def _close_pipes(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
 
     def _check_provider(self, provider: str) -> None:
         if self.loaded["provider"] != provider:
@@ -203,50 +151,22 @@ class MeasuredProcess:
         if self.loaded.get("assigned"):
             check_products(self.loaded["assigned"], provider, self._model, hint=CPU_HINT)
 
-    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        if self._process.stdin is None:
-            raise LoopedgeError("the measured process has no standard input")
-        try:
-            self._process.stdin.write(json.dumps(command) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died; the missing answer says how
-        return self._answer()
+    def _death(self, cause: str) -> LoopedgeError:
+        return LoopedgeError(f"the process that measured {self._model} {cause}")
 
-    def _answer(self) -> dict[str, Any]:
-        line = "" if self._process.stdout is None else self._process.stdout.readline()
-        if not line.endswith("\n"):  # it died before its answer, or within
-            raise LoopedgeError(self._cause_of_death())
-        answer: dict[str, Any] = json.loads(line)
-        if "error" not in answer:
-            return answer
+    def _refusal(self, answer: Mapping[str, Any]) -> LoopedgeError:
+        reason = str(answer["error"])
         if answer["kind"] == ProviderError.__name__:
-            raise ProviderError(answer["error"], hint=answer["hint"])
+            return ProviderError(reason, hint=answer["hint"])
         if self._provider == PROVIDERS["cuda"]:
-            reason = cuda_failure(answer["error"]) or answer["error"]
+            reason = cuda_failure(reason) or reason
             if ran_out_of_memory(reason):
-                raise LoopedgeError(f"{self._model} ran out of GPU memory: {reason}")
-            answer["error"] = reason
-        said = f"{answer['kind']}: {answer['error']}".lower()
+                return LoopedgeError(f"{self._model} ran out of GPU memory: {reason}")
+        said = f"{answer['kind']}: {reason}".lower()
         if any(word in said for word in OUT_OF_MEMORY):
-            raise LoopedgeError(
-                f"the process that measured {self._model} ran out of memory: {answer['error']}"
+            return LoopedgeError(
+                f"the process that measured {self._model} ran out of memory: {reason}"
             )
-        raise InputError(
-            f"{self._model} cannot be profiled: {answer['error']}",
-            hint=f"loopedge inspect {self._model}",
+        return InputError(
+            f"{self._model} cannot be profiled: {reason}", hint=f"loopedge inspect {self._model}"
         )
-
-    def _cause_of_death(self) -> str:
-        code = self._process.wait()
-        if code < 0:
-            known = {one.value: one.name for one in signal.Signals}
-            name = known.get(-code, f"signal {-code}")
-            reason = f"killed by {name}"
-            if name == "SIGKILL":
-                reason += ", most likely for want of memory"
-            return f"the process that measured {self._model} was {reason}"
-        self._stderr.seek(0)
-        tail = self._stderr.read().decode(errors="replace").strip().splitlines()
-        said = f": {tail[-1]}" if tail else ""
-        return f"the process that measured {self._model} ended with code {code}{said}"

@@ -47,4 +47,4 @@ class TorchRuntime:
 
     def end_trace(self) -> str:
         """Refuse: eager PyTorch writes no trace of ONNX Runtime's kind."""
-        raise NotImplementedError("eager PyTorch is not traced")
+        raise ValueError("eager PyTorch writes no trace")

@@ -189,9 +189,9 @@ def test_a_selectable_count_ends_the_loop_too(tmp_path: Path) -> None:
 
 
 def test_a_wrong_condition_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import loopedge.exporter.pipeline as pipeline
+    from loopedge.exporter import passes, pipeline
 
-    honest = pipeline.optimise
+    honest = passes.optimise
 
     def never_done(graph: Any) -> None:
         honest(graph)

@@ -225,9 +225,9 @@ def test_a_broken_core_is_refused_and_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import loopedge.exporter.pipeline as pipeline
+    from loopedge.exporter import passes, pipeline
 
-    honest = pipeline.optimise
+    honest = passes.optimise
 
     def optimise(graph: ir.Model) -> None:
         honest(graph)
@@ -243,11 +243,11 @@ def test_a_broken_core_is_refused_and_leaves_nothing(
 
 def test_an_untrained_core_is_checked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With zero gates every core computes the identity; random rows tell them apart."""
-    import loopedge.exporter.pipeline as pipeline
+    from loopedge.exporter import passes, pipeline
     from loopedge.model.config import LoopedConfig
     from loopedge.model.transformer import LoopedTransformer
 
-    honest = pipeline.optimise
+    honest = passes.optimise
 
     def optimise(graph: ir.Model) -> None:
         honest(graph)

@@ -1,0 +1,26 @@
+"""The passes over a freshly assembled graph, in their order."""
+
+import onnx_ir as ir
+
+from loopedge.graph.attention import expand_masks, merge_head_axes
+from loopedge.graph.coda import select_rows_first
+from loopedge.graph.folding import fold_constants
+from loopedge.graph.layout import fold_weight_layouts
+from loopedge.graph.norms import fold_unit_scales, fuse_rms_norms
+from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
+
+__all__ = ["optimise"]
+
+
+def optimise(graph: ir.Model) -> None:
+    """Run the passes that make a freshly assembled loop form ready for the device."""
+    fold_weight_layouts(graph)
+    simplify_reshapes(graph)
+    fold_unit_scales(graph)
+    fold_constants(graph)
+    fuse_rms_norms(graph)
+    expand_masks(graph)
+    merge_head_axes(graph)
+    hoist_invariants(graph)
+    tidy(graph)
+    select_rows_first(graph)
