@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from loopedge.arrays import write_arrays
 from loopedge.errors import InputError
+from loopedge.files import file_sha256
 from loopedge.graph.artifact import artifact_files, open_artifact, write_artifact
 from loopedge.graph.metadata import (
     LOOPS_INPUT,
@@ -299,7 +300,8 @@ class _Builder:
         feeds = self._feeds(beside)
         inputs = self.folder / f"{index}.npz"
         write_arrays(inputs, feeds)
-        loops = self._loops(read_metadata(self.graphs[beside].metadata_props)) or trained
+        metadata = read_metadata(self.graphs[beside].metadata_props)
+        loops = self._loops(metadata) or trained
         return ProfiledModel(
             source=path,
             told=("PyTorch eager", *self._told()),
@@ -319,6 +321,7 @@ class _Builder:
             loops=loops,
             **_shape(feeds),
             weight_bytes=stored_bytes,
+            note=_other_origin(path, beside, metadata),
         )
 
     def _loops(self, metadata: ArtifactMetadata | None) -> int | None:
@@ -327,6 +330,14 @@ class _Builder:
     def _told(self) -> list[str]:
         """Return what of the configuration sets this model apart."""
         return [SETTINGS[name][1](getattr(self.point, name)) for name in self.varying]
+
+
+def _other_origin(path: Path, beside: str | Path, metadata: ArtifactMetadata | None) -> str | None:
+    """Say where a checkpoint is not the one that the model beside it was exported from."""
+    exported = metadata.checkpoint_sha256 if metadata else None
+    if exported is None or exported == file_sha256(path):
+        return None
+    return f"{path.name} is not the checkpoint that {Path(beside).name} was exported from"
 
 
 def _shape(feeds: Mapping[str, Array]) -> dict[str, Any]:

@@ -54,6 +54,17 @@ def test_one_command_gives_every_twin_and_pytorch(tmp_path: Path) -> None:
     assert json.loads(json.dumps(result.to_json()))["failures"] == []
 
 
+def test_another_checkpoint_than_the_exported_one_is_told(tmp_path: Path) -> None:
+    mine, other, path = (tmp_path / name for name in ("model.pt", "other.pt", "model.onnx"))
+    for file in (mine, other):
+        loopedge.save(make_model("tokens", loops=3 if file == mine else 2), file)
+    loopedge.export(mine, path)
+    for file, notes in ((mine, 0), (other, 1)):
+        result = loopedge.profile([path, file], sequence=4, runs=1, processes=1, details=False)
+        told = [note for note in result.notes if "is not the checkpoint that model.onnx" in note]
+        assert len(told) == notes
+
+
 def test_every_combination_is_profiled_and_named(exported: Exporter) -> None:
     path = exported("tokens", dynamic_loops=True)
     result = loopedge.profile(
