@@ -1,5 +1,5 @@
 # make demo       train, export, quantize and profile a small forecaster; writes build/demo/report.html
-# make test       every test;  make test-fast  without those over 5 s
+# make test       every test;  make test-fast  without those over 2 s
 # make lint       ruff, mypy, import-linter
 # make bench      the figures of the README;  make bench-gpu  those of a GPU, on a machine that has one;
 #                 make bench-peers  the same models through other toolchains

@@ -114,6 +114,7 @@ def _report(found: dict[str, list[Figures]], goals: list[Goal]) -> list[str]:
         "",
         "Memory is growth over the process with its runtime imported and nothing loaded, in MB (10^6 bytes);",
         "time is a ratio to the first row, taken in turns; error is max |y - ref| / max |ref| against PyTorch.",
+        "Rows of the last position answer for it alone, as generation and classification do, and rank by themselves.",
         "",
         "## TMLT, d=768, 128 positions, vocabulary 4096, r=12",
         "",

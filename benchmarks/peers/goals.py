@@ -46,6 +46,7 @@ BOUNDS = (
     ("loopedge int8 balanced", "time_ratio", 0.31),
     ("loopedge int8 balanced", "peak_bytes", 32.0),
     ("loopedge int8 low", "peak_bytes", 27.0),
+    ("loopedge int8 balanced, last position", "time_ratio", 0.29),
 )
 """At 12 loops; bytes in MB."""
 
@@ -125,8 +126,12 @@ def ranking(found: Iterable[Figures], precision: str, places: int = 5) -> str:
 
 
 def comparable(found: Iterable[Figures], precision: str) -> list[Figures]:
-    """Return what competes: float32 to `FLOAT32_ERROR`, or int8 in more than its name."""
-    whole = [one for one in found if one.precision == precision and not one.failed]
+    """Return what competes: every position in float32 to `FLOAT32_ERROR`, or int8 in more than its name."""
+    whole = [
+        one
+        for one in found
+        if one.precision == precision and one.positions == "all" and not one.failed
+    ]
     if precision == "float":
         return [one for one in whole if one.error <= FLOAT32_ERROR]
     return [one for one in whole if one.quantized]

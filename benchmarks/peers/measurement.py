@@ -37,6 +37,7 @@ class Figures:
     subject: str
     precision: str
     how: str
+    positions: str
     ours: bool
     failed: str | None = None
     convert_seconds: float = 0.0
@@ -178,6 +179,8 @@ def _judge(product: Product, process: PeerProcess, folder: Path) -> dict[str, An
     subject = Subject(SUBJECTS / product.subject)
     outputs = np.load(process.save_outputs(folder / "outputs.npy"))
     reference = np.load(subject.reference)
+    if product.positions == "last":
+        reference = reference[..., -1:, :]
     judged: dict[str, Any] = {
         "error": _relative_error(outputs, reference),
         "sqnr_db": _sqnr_db(outputs, reference),
@@ -217,6 +220,7 @@ def _figures(product: Product, one: _Taken, time_ratio: float) -> Figures:
         "subject": product.subject,
         "precision": product.precision,
         "how": product.how,
+        "positions": product.positions,
         "ours": product.is_ours,
         "convert_seconds": made["seconds"],
         "quantized": made.get("quantized"),

@@ -9,9 +9,13 @@ from benchmarks.peers.environments import OWN
 __all__ = ["BASELINE", "OURS", "SORTING", "TMLT", "Product", "products"]
 
 Precision = Literal["float", "int8"]
+Positions = Literal["all", "last"]
 
 TMLT = "tmlt-12"
 FLATNESS = ("tmlt-1", "tmlt-48")
+LAST = "-last"
+"""End of the variants that answer for the last position alone."""
+
 SORTING = "sorting"
 BASELINE = "torch.onnx + ONNX Runtime, unrolled"
 OURS = "loopedge"
@@ -48,6 +52,11 @@ class Product:
     def artifact(self) -> str:
         """Return the name of the artifact's folder."""
         return f"{self.peer}.{self.variant}.{self.subject}"
+
+    @property
+    def positions(self) -> Positions:
+        """Return what the product answers for: every position, or the last one alone."""
+        return "last" if self.variant.endswith(LAST) else "all"
 
     @property
     def is_ours(self) -> bool:
@@ -88,6 +97,8 @@ FLOAT: tuple[Row, ...] = (
         "",
         {"memory": "balanced", "loops": 0},
     ),
+    ("torch.onnx + ONNX Runtime, last position", "onnxruntime", "unrolled-last", "", {}),
+    ("loopedge balanced, last position", OWN, "balanced-last", "", {"memory": "balanced"}),
 )
 """The options ``loops`` and ``sequence`` become those of the model."""
 
@@ -137,6 +148,20 @@ INT8: tuple[Row, ...] = (
         {"memory": "balanced"},
     ),
     ("loopedge int8 low", OWN, "int8-low", "static, per iteration", {"memory": "low"}),
+    (
+        "OpenVINO + NNCF, last position",
+        "openvino",
+        "pytorch-int8-last",
+        STATIC,
+        {"precision": "f32"},
+    ),
+    (
+        "loopedge int8 balanced, last position",
+        OWN,
+        "int8-balanced-last",
+        "static, per iteration",
+        {"memory": "balanced"},
+    ),
 )
 FLAT_LABELS = (
     BASELINE,
@@ -155,11 +180,16 @@ FLAT_LABELS = (
     "ggml-compiler q8_0",
     "loopedge int8 balanced",
     "loopedge int8 low",
+    "loopedge int8 balanced, last position",
 )
 ONLY_SORTING = ("ExecuTorch, torch.while_loop", "LiteRT, torch.while_loop")
 """Tried on the small model alone: they do not know the operator."""
 
-ONLY_TMLT = ("untied stack of blocks, ONNX Runtime", "the same, timestep table given")
+ONLY_TMLT = (
+    "untied stack of blocks, ONNX Runtime",
+    "the same, timestep table given",
+    *(row[0] for row in (*FLOAT, *INT8) if row[2].endswith(LAST)),
+)
 
 
 def products(subject: str) -> list[Product]:

@@ -13,7 +13,16 @@ from loopedge.model.checkpoint import load
 from loopedge.model.contract import LoopedModule
 from loopedge.model.transformer import LoopedTransformer
 
-__all__ = ["TableGiven", "Untied", "WhileLoop", "Whole", "calibration", "load_whole", "loop_count"]
+__all__ = [
+    "LastPosition",
+    "TableGiven",
+    "Untied",
+    "WhileLoop",
+    "Whole",
+    "calibration",
+    "load_whole",
+    "loop_count",
+]
 
 
 class Whole(nn.Module):
@@ -26,6 +35,14 @@ class Whole(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Map int64 (batch, sequence) to float32 (batch, sequence, vocabulary)."""
         return cast("Tensor", self.model(input_ids))
+
+
+class LastPosition(Whole):
+    """The same for a caller who reads the last position alone."""
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Map int64 (batch, sequence) to float32 (batch, 1, vocabulary)."""
+        return super().forward(input_ids)[:, -1:]
 
 
 class TableGiven(nn.Module):
@@ -112,7 +129,13 @@ def load_whole(subject: Path, kind: str = "whole") -> tuple[nn.Module, Tensor]:
     model = load(subject / "model.pt")
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    kinds = {"whole": Whole, "table": TableGiven, "while": WhileLoop, "untied": Untied}
+    kinds = {
+        "whole": Whole,
+        "last": LastPosition,
+        "table": TableGiven,
+        "while": WhileLoop,
+        "untied": Untied,
+    }
     return kinds[kind](model).eval(), calibration(subject)[0]
 
 

@@ -85,6 +85,7 @@ def weights() -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
 def test_a_factory_with_weights(suffix: str, cli: Cli, package: Path) -> None:
     path = package / f"w.{suffix}"

@@ -196,6 +196,7 @@ def test_weight_only_without_packing_is_warned_of(cli: Cli, tiny: Path) -> None:
     assert "takes more memory and two to four times the time" in told.err
 
 
+@pytest.mark.slow
 def test_profile_tells_the_memory_profile(cli: Cli, tiny: Path, prepared: Path) -> None:
     found = cli("profile", tiny, prepared, "--runs", "1", "--processes", "1", "--json").json()
     assert [run["memory"] for run in found["runs"]] == ["balanced", "mapped"]

@@ -56,6 +56,7 @@ def test_people_see_a_table_and_may_have_html(cli: Cli, tiny: Path, tmp_path: Pa
     assert page.read_text().lstrip().lower().startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_given_inputs_are_used(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     good, bad = tmp_path / "x.npz", tmp_path / "y.npz"
     np.savez(good, input_ids=np.zeros((1, 4), np.int64))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Cli, Said
 
 pytest.importorskip("torch", reason="training needs the extra 'train'")
+pytestmark = pytest.mark.slow
 
 SMALL = ("--d-model", 16, "--heads", 2, "--loops", 2, "--steps", 4, "--batch-size", 4)
 TEXT = "".join(f"line {n}: the loop runs the block {n % 7} times.\n" for n in range(300))

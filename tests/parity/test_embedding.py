@@ -65,6 +65,7 @@ def test_a_kept_table_keeps_its_head(exported: Exporter, tmp_path: Path) -> None
         loopedge.quantize(exported("tokens"), tmp_path / "p.onnx", keep=["position.weight"])
 
 
+@pytest.mark.slow
 def test_a_small_table_stays_float(tmp_path: Path) -> None:
     source = tmp_path / "small.onnx"
     loopedge.export(make_model("plain", vocab_size=20), source)

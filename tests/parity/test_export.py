@@ -50,6 +50,7 @@ def test_unrolled_form_agrees(kind: str, exported: Exporter) -> None:
         assert relative_error(given, torch_output(model, tensors)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [20, 23])
 def test_opsets_pass_the_checker_and_the_reference_evaluator(
     opset: int, exported: Exporter
@@ -217,6 +218,7 @@ def _drop_the_causal_mask(model: ir.Model) -> None:
     pytest.fail("the graph has no Attention")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutate", [_drop_a_gate, _swap_two_rows, _drop_the_causal_mask])
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 def test_a_broken_core_is_refused_and_leaves_nothing(

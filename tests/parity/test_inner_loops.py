@@ -76,6 +76,7 @@ def run(path: Path, x: Tensor) -> Any:
     return loopedge.Session(path, threads=1).run({"inputs": x.numpy()})["outputs"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deep", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("inner", ["loop", "unrolled"])
 def test_inner_loops_agree(inner: Kind, deep: bool, tmp_path: Path) -> None:
@@ -112,6 +113,7 @@ def test_what_does_not_depend_on_the_loops_leaves_them(tmp_path: Path) -> None:
     assert main.count("MatMul") == 1  # fast(injected) runs once, not 3 * INNER times
 
 
+@pytest.mark.slow
 def test_the_unrolled_form_writes_inner_loops_out(tmp_path: Path) -> None:
     model = Refiner(deep=True).eval()
     result = loopedge.export(model, tmp_path / "model.onnx", form="unrolled")

@@ -105,6 +105,7 @@ def test_a_model_that_does_not_load_is_one_of_the_failures(
         loopedge.profile([damaged], **QUICK)
 
 
+@pytest.mark.slow
 def test_a_twin_that_cannot_be_made_is_one_of_the_failures(exported: Exporter) -> None:
     stops = exported("tokens", exit="tolerance=1e-3")
     result = loopedge.profile([exported("tokens"), stops], untied=True, **QUICK)
@@ -143,6 +144,7 @@ with MeasuredProcess(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_an_interrupted_profile(
     exported: Exporter, tmp_path: Path, sent: signal.Signals

@@ -18,6 +18,7 @@ from tests.parity.models import Sizes, make_inputs, make_model
 Exporter = Callable[..., Path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 def test_every_linear_of_the_core_becomes_int8(
     form: str, exported: Exporter, tmp_path: Path

@@ -259,6 +259,7 @@ def test_small_chunks_find_the_same_ranges(exported: Exporter) -> None:
     assert small.tensors == loopedge_calibration.collect(source, data).tensors
 
 
+@pytest.mark.slow
 def test_bad_samples_are_named(exported: Exporter) -> None:
     source, series = exported("tokens"), exported("series")
     x = np.zeros((2, 5, 2), np.float32)

@@ -168,6 +168,7 @@ def test_a_table_that_is_embedding_and_head_is_one_packed_copy(
     assert np.allclose(given, packed.floats()[ids], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bytes_of_the_file(tmp_path: Path) -> None:
     source = tmp_path / "float.onnx"
     loopedge.export(make_model("tokens", d_model=128, vocab_size=512), source)
@@ -184,6 +185,7 @@ def test_bytes_of_the_file(tmp_path: Path) -> None:
         assert stored < (0.30 if bits == 8 else 0.20) * whole_file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 def test_single_linears_by_their_weight_alone(
     form: str, exported: Exporter, tmp_path: Path

@@ -44,6 +44,7 @@ def run(task: Task, target: Path, **options: Any) -> TrainResult:
     return train(task, model, make_train_config(**config | options), target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_the_loss_goes_down(tmp_path: Path, name: str) -> None:
     task = TASKS[name]

@@ -65,6 +65,7 @@ def figures(label: str, precision: str = "float", **changes: Any) -> Figures:
         subject=TMLT,
         precision=precision,
         how="static",
+        positions="all",
         ours=ours,
         quantized=7 if precision == "int8" else None,
         products=7,
@@ -111,6 +112,12 @@ def test_every_product_has_a_row_of_its_own(subject: str) -> None:
     assert len({product.label for product in listed}) == len(listed)
     assert {product.precision for product in listed} == {"float", "int8"}
     assert all(product.options.get("loops") in (None, LOOP_COUNTS[subject]) for product in listed)
+
+
+def test_who_answers_for_the_last_position_alone_is_told() -> None:
+    last = {product.label for product in products(TMLT) if product.positions == "last"}
+    assert last == {product.label for product in products(TMLT) if "last position" in product.label}
+    assert {"loopedge int8 balanced, last position", "OpenVINO + NNCF, last position"} <= last
 
 
 def test_every_environment_is_pinned() -> None:
@@ -192,12 +199,14 @@ def test_memory_that_grows_with_the_loop_count_is_told() -> None:
     assert all(goal.blocks and not goal.is_reached for goal in flat)
 
 
-def test_only_what_is_float32_or_int8_competes() -> None:
+def test_only_what_is_whole_and_float32_or_int8_competes() -> None:
     found = [
         figures("exact"),
         figures("rounded", error=1e-2),
         replace(figures("silent", "int8"), quantized=0),
         figures("real", "int8"),
+        replace(figures("part"), positions="last"),
+        replace(figures("part", "int8"), positions="last"),
     ]
     assert [one.label for one in comparable(found, "float")] == ["exact"]
     assert [one.label for one in comparable(found, "int8")] == ["real"]

@@ -80,6 +80,7 @@ def test_the_last_model_is_written_and_all_origins_are_told(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [0, 1, 2])
 def test_a_stopped_run_goes_on(tmp_path: Path, stopped: int) -> None:
     tasks = wave().at_origins(3)

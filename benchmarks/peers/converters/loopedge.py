@@ -4,6 +4,7 @@ import loopedge
 import loopedge_calibration
 from benchmarks.peers.convert import Job, Made
 from benchmarks.peers.converters.counting import count_run_products
+from benchmarks.peers.products import LAST
 from benchmarks.peers.whole import calibration
 from loopedge.graph.artifact import artifact_files
 
@@ -11,14 +12,16 @@ __all__ = ["convert"]
 
 
 def convert(job: Job) -> Made:
-    """Export, and quantize or prepare where the variant says so: ``[int8-]balanced|low|mapped|selectable``."""
-    precision, _, profile = job.variant.rpartition("-")
+    """Export, and quantize or prepare as the variant says: ``[int8-]balanced|low|mapped|selectable[-last]``."""
+    variant = job.variant.removesuffix(LAST)
+    precision, _, profile = variant.rpartition("-")
     path = job.target / "model.onnx"
     loopedge.export(
         job.subject / "model.pt",
         path,
         memory=profile if profile in ("low", "mapped") else "balanced",
         dynamic_loops=profile == "selectable",
+        logits="all" if variant == job.variant else "last",
     )
     if precision == "int8":
         samples = [{"input_ids": sample.numpy()} for sample in calibration(job.subject)]

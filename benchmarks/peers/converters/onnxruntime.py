@@ -14,7 +14,13 @@ from benchmarks.peers.whole import calibration, load_whole, loop_count
 
 __all__ = ["convert"]
 
-KINDS = {"unrolled": "whole", "table": "table", "untied": "untied", "while-loop": "while"}
+KINDS = {
+    "unrolled": "whole",
+    "unrolled-last": "last",
+    "table": "table",
+    "untied": "untied",
+    "while-loop": "while",
+}
 NEWEST_OPSET = 23
 QUANTIZER_OPSET = 20
 """The quantizers write invalid files from opset 23."""
@@ -23,7 +29,7 @@ QUANTIZER_OPSET = 20
 def convert(job: Job) -> Made:
     """Export, and quantize where the variant says so.
 
-    ``unrolled``, ``table`` and ``untied`` are Python loops, ``while-loop`` is one of torch.while_loop;
+    ``unrolled[-last]``, ``table`` and ``untied`` are Python loops, ``while-loop`` is one of torch.while_loop;
     ``static`` and ``dynamic`` quantize the first, ``while-loop-static`` the last; ``-unprepared`` leaves out the
     preprocessing that ONNX Runtime recommends.
     """

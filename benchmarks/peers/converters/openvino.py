@@ -5,26 +5,28 @@ import numpy as np
 import openvino as ov
 
 from benchmarks.peers.convert import Job, Made
+from benchmarks.peers.products import LAST
 from benchmarks.peers.whole import calibration, load_whole, loop_count
 
 __all__ = ["convert"]
 
 
 def convert(job: Job) -> Made:
-    """Convert, and quantize where the variant says so: ``pytorch|onnx|while-loop[-int8]``.
+    """Convert, and quantize where the variant says so: ``pytorch|onnx|while-loop[-int8][-last]``.
 
     From ONNX it takes what `torch.onnx.export` made, unrolled or with the Loop of torch.while_loop.
     """
-    source = job.variant.removesuffix("-int8")
+    variant = job.variant.removesuffix(LAST)
+    source = variant.removesuffix("-int8")
     samples = calibration(job.subject)
     if source == "pytorch":
-        module, ids = load_whole(job.subject)
+        module, ids = load_whole(job.subject, "whole" if variant == job.variant else "last")
         model = ov.convert_model(module, example_input=ids, input=list(ids.shape))
     else:
         exported = {"onnx": "unrolled", "while-loop": "while-loop"}[source]
         folder = job.target.with_name(f"onnxruntime.{exported}.{job.subject.name}")
         model = ov.convert_model(folder / "model.onnx")
-    if job.variant.endswith("-int8"):
+    if variant.endswith("-int8"):
         others = {}
         if source == "while-loop":
             others = {"loops": np.array(loop_count(job.subject))}
