@@ -6,6 +6,7 @@ before a command runs, so that ``loopedge --help`` answers at once.
 """
 
 import importlib
+import os
 import pkgutil
 import sys
 from typing import Annotated, Any
@@ -105,7 +106,11 @@ _register()
 
 
 def main() -> None:
-    """Run the command line: the console entry."""
+    """Run the command line: the console entry.
+
+    ONNX Runtime reports to Microsoft unless it is told not to before it is imported; these commands do not.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     app(prog_name=PROGRAM)
 
 
