@@ -3,7 +3,7 @@
 Makes an environment for each toolchain, converts (each product once, within eight minutes; the artifacts
 stay in build/peers), and measures in fresh processes of each runtime that take turns on one core. Bytes
 block (exit code 4), times advise. The first run takes an hour and 15 GB of disk, a later one
-12 minutes.
+15 minutes.
 
     make bench-peers [PEERS="--refresh loopedge --output benchmarks/results/peers"]
 """
@@ -29,7 +29,7 @@ from loopedge.profiler.machine import describe_machine
 MODELS = (TMLT, SORTING, "tmlt-1", "tmlt-48")
 """The last one's conversions take longest."""
 
-ROUNDS = {TMLT: (2, 4, 3), "tmlt-1": (2, 4, 3), "tmlt-48": (1, 3, 3), SORTING: (1, 10, 20)}
+ROUNDS = {TMLT: (3, 6, 3), "tmlt-1": (2, 4, 3), "tmlt-48": (1, 3, 3), SORTING: (1, 10, 20)}
 """Passes, rounds of a pass, runs of a round."""
 
 
@@ -44,7 +44,7 @@ def main() -> int:
         metavar="PEER",
         help=f"convert again: {', '.join(_peers())}, or failed",
     )
-    parser.add_argument("--passes", type=int, default=2, help="fresh processes of each at most")
+    parser.add_argument("--passes", type=int, default=3, help="fresh processes of each at most")
     parser.add_argument("--convert-only", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     unknown = set(arguments.refresh) - {*_peers(), "failed"}
