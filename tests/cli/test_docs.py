@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from loopedge_cli.exits import ExitCode
-from loopedge_cli.main import app
+from loopedge_cli.app import app
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli

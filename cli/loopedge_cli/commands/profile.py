@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from loopedge_cli.counts import Counts, parse_counts
+from loopedge_cli.interrupts import ending_at_once
 from loopedge_cli.output import Debug, Force, Json, Output, Quiet, sink
 from loopedge_cli.views import compare_view, profile_view
 
@@ -126,9 +127,10 @@ def profile(
                 output, compare, max_regression, measured=[*(models or []), *(against or []), html]
             )
             return
-        import loopedge
-        from loopedge.files import check_target
-        from loopedge.report.html import write_profile_html
+        with ending_at_once():
+            import loopedge.profiler.pipeline
+            from loopedge.files import check_target
+            from loopedge.report.html import write_profile_html
 
         if html is not None:
             check_target(html, force=force)
