@@ -141,6 +141,8 @@ def profile(
             run = _run(model, one, parts, limits, device=device, seconds=plan.seconds, gpu=gpu)
             if plan.seconds >= SOAK_SECONDS and run.soak is None:
                 left_out.append(_too_short(run, one, plan.seconds))
+            if run.form == "loop" and 0 < len(run.iterations) < (run.loops or 0):
+                left_out.append(_stopped_early(run))
             found.append(run)
     return ProfileResult(
         schema_version=SCHEMA_VERSION,
@@ -238,6 +240,14 @@ def _too_short(run: Run, measured: Measured, seconds: float) -> str:
     return (
         f"{run.name}: {turns:.0f} turns of a process tell no leak, {MIN_TURNS} are needed: "
         f"--seconds {needed:.0f}"
+    )
+
+
+def _stopped_early(run: Run) -> str:
+    """Say that an early exit ended the loop: the figures are not those of all iterations."""
+    return (
+        f"{run.name} stopped after {len(run.iterations)} of {run.loops} iterations on these inputs: "
+        "its time is that of so many"
     )
 
 

@@ -1,0 +1,45 @@
+"""Profiles of models with an early exit and with Loops inside the core."""
+
+from pathlib import Path
+
+import pytest
+
+import loopedge
+from loopedge.errors import InputError
+from tests.parity.models import make_model
+from tests.parity.test_inner_loops import Refiner
+
+pytestmark = pytest.mark.slow
+
+
+def test_an_early_exit_tells_how_many_iterations_ran(tmp_path: Path) -> None:
+    for name, tolerance in (("early", 100), ("never", 0)):
+        path = tmp_path / f"{name}.onnx"
+        loopedge.export(make_model("tokens", loops=4), path, exit=f"tolerance={tolerance}")
+    paths = [tmp_path / "early.onnx", tmp_path / "never.onnx"]
+    result = loopedge.profile(paths, runs=10, processes=1)
+    assert [len(run.iterations) for run in result.runs] == [1, 4]
+    assert [note for note in result.notes if "iterations" in note] == [
+        "early.onnx stopped after 1 of 4 iterations on these inputs: its time is that of so many"
+    ]
+
+
+def test_an_early_exit_has_no_twin_and_the_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "early.onnx"
+    loopedge.export(make_model("tokens"), path, exit="tolerance=0.1")
+    with pytest.raises(InputError) as caught:
+        loopedge.profile([path], untied=True)
+    assert caught.value.message == f"{path}: a Loop that stops early has no unrolled form"
+    assert caught.value.hint == "loopedge export model.pt --exit none"
+
+
+def test_twins_of_inner_loops_are_measured(tmp_path: Path) -> None:
+    path = tmp_path / "inner.onnx"
+    loopedge.export(Refiner(deep=True).eval(), path, inner="loop")
+    result = loopedge.profile([path], untied=True, unrolled=True, runs=10, processes=1)
+    tied, unrolled, untied = result.runs
+    assert unrolled.weight_bytes == tied.weight_bytes
+    assert untied.weight_bytes == 3 * tied.weight_bytes
+    for run in result.runs:
+        assert [one.iteration for one in run.iterations] == [0, 1, 2]
+        assert {op.op: op.count for op in run.ops}["MatMul"] == 3 * (1 + 4 + 4 * 2)
