@@ -79,7 +79,8 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
         raise InputError("a Loop with stacked (scan) outputs cannot be unrolled")
     if not runs_on(body):
         raise InputError(
-            "a Loop that stops early has no unrolled form", hint="loopedge export model.pt --exit none"
+            "a Loop that stops early has no unrolled form",
+            hint="loopedge export model.pt --exit none",
         )
     always = add_initializer(unrolled.graph, "loopedge.true", np.array(True))
     behind = _name_last(unrolled.graph, loop, loops)

@@ -101,7 +101,15 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
             "--compare measures nothing, a.onnx, --untied, --loops, --html cannot go with it",
         ),
         (
-            (before, after, "--seconds", 1, "--device", "cpu", "--force"),  # a default, but asked for
+            (
+                before,
+                after,
+                "--seconds",
+                1,
+                "--device",
+                "cpu",
+                "--force",
+            ),  # a default, but asked for
             "--compare measures nothing, --device, --seconds, --force cannot go with it",
         ),
     ):

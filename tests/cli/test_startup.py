@@ -19,8 +19,8 @@ from loopedge.errors import (
     ProviderError,
     VerificationError,
 )
-from loopedge_cli.exits import ExitCode, exit_code
 from loopedge_cli.app import app
+from loopedge_cli.exits import ExitCode, exit_code
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,6 +6,7 @@ import pytest
 
 import loopedge
 from loopedge.errors import InputError
+from loopedge.report.verdict import verdicts
 from tests.parity.models import make_model
 from tests.parity.test_inner_loops import Refiner
 
@@ -43,3 +44,23 @@ def test_twins_of_inner_loops_are_measured(tmp_path: Path) -> None:
     for run in result.runs:
         assert [one.iteration for one in run.iterations] == [0, 1, 2]
         assert {op.op: op.count for op in run.ops}["MatMul"] == 3 * (1 + 4 + 4 * 2)
+
+
+def test_outputs_are_compared_on_the_same_inputs(tmp_path: Path) -> None:
+    """Ids go up to the vocabulary in a table of blocks too, else another input would be measured."""
+    path = tmp_path / "m.onnx"
+    loopedge.export(make_model("tokens", d_model=64), path)
+    quantized = [tmp_path / f"{scheme}.onnx" for scheme in ("weight-int8", "weight-int4")]
+    for target in quantized:
+        loopedge.quantize(path, target, scheme=target.stem)
+    result = loopedge.profile(
+        [path, *quantized], unrolled=[path], runs=5, processes=1, details=False
+    )
+    first, int8, int4, unrolled = [run.output_error for run in result.runs]
+    assert first is None
+    assert unrolled == pytest.approx(0, abs=1e-6)
+    assert int8 is not None
+    assert int4 is not None
+    assert 1e-4 < int8 < int4 < 0.5
+    (sentence,) = [one for one in verdicts(result) if one.startswith("weight-int8.onnx against")]
+    assert f"its outputs differ by {int8:.1e} of their norm" in sentence
