@@ -40,10 +40,15 @@ ORT_NOTE = "memory profile mapped has no use in ORT format, which holds no packe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenProfile:
-    """How a session will keep the weights; ``note`` says where that is not what the file wishes."""
+    """How a session will keep the weights; ``note`` says where that is not what the file wishes.
+
+    ``optimize``: whether ONNX Runtime's optimizers run. With ``low`` they do not where they would change
+    nothing, for the pages of their code.
+    """
 
     profile: MemoryProfile
     note: str | None = None
+    optimize: bool = True
 
 
 def check_profile(memory: str) -> MemoryProfile:
@@ -103,7 +108,10 @@ def choose_profile(
     stored = metadata.memory if metadata else "balanced"
     if wanted is None and stored == "mapped":
         return ChosenProfile(profile="balanced", note=ORT_NOTE if ort_format else WISH_NOTE)
-    return ChosenProfile(profile=wanted or stored)
+    profile = wanted or stored
+    optimized = metadata is not None and metadata.optimized
+    idle = optimized and profile == "low" and device == "cpu" and not ort_format
+    return ChosenProfile(profile=profile, optimize=not idle)
 
 
 def refuse_prepared(metadata: ArtifactMetadata | None, path: str | Path, purpose: str) -> None:

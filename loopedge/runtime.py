@@ -97,7 +97,7 @@ class Session:
         chosen = choose_profile(memory, self.metadata, source, device=device)
         self.memory: str = chosen.profile
         self.notes = [] if chosen.note is None else [chosen.note]
-        options = session_options(threads, self.memory, model=source)
+        options = session_options(threads, self.memory, model=source, optimize=chosen.optimize)
         if device == "cuda":
             options.add_session_config_entry(RECORD_ASSIGNMENT, "1")
         try:

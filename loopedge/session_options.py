@@ -18,7 +18,11 @@ MAPPED_ORT_FORMAT = (
 
 
 def session_options(
-    threads: int | None = None, memory: str = "balanced", *, model: str | Path | None = None
+    threads: int | None = None,
+    memory: str = "balanced",
+    *,
+    model: str | Path | None = None,
+    optimize: bool = True,
 ) -> ort.SessionOptions:
     """Return the options of every session.
 
@@ -30,6 +34,7 @@ def session_options(
         memory: ``balanced``; ``low``: weights are not packed; ``mapped``, for a prepared file: its
             graph is optimized already.
         model: The file to be opened: one in ORT format is mapped (docs/reach.md has the figures).
+        optimize: Let the optimizers look at the graph; without, pages of their code are never read.
     """
     options = ort.SessionOptions()
     options.log_severity_level = LOG_FATAL  # failures are raised, and said once
@@ -39,7 +44,7 @@ def session_options(
         options.inter_op_num_threads = 1
     if memory == "low":
         options.add_session_config_entry("session.disable_prepacking", "1")
-    elif memory == "mapped":
+    if memory == "mapped" or not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if model is not None and str(model).endswith(".ort"):
         for entry in MAPPED_ORT_FORMAT:

@@ -9,7 +9,8 @@ import re
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ class Made:
     """The artifact: what is loaded, what has to be shipped, and how many products are eight-bit.
 
     ``quantized`` of ``products`` matrix products with a stored weight are computed in eight bits,
-    counted in the artifact, a loop's body once; None where the artifact shows none of them.
+    counted in the artifact, a loop's body once; None where the artifact shows none of them. ``options``
+    are what the file says of how it is opened.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class Made:
     quantized: int | None = None
     products: int | None = None
     note: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -49,6 +52,7 @@ class Made:
             "quantized": self.quantized,
             "products": self.products,
             "note": self.note,
+            "options": dict(self.options),
         }
 
 

@@ -150,11 +150,12 @@ def _take_pass(
 def _open(product: Product) -> PeerProcess:
     python = environment_of(product.environment)
     assert isinstance(python, Path)  # it converted
+    made = conversion_of(product)
     request = {
         "runtime": product.runtime,
-        "model": str(ARTIFACTS / product.artifact / conversion_of(product)["path"]),
+        "model": str(ARTIFACTS / product.artifact / made["path"]),
         "inputs": str(SUBJECTS / product.subject / "judged.npy"),
-        "options": dict(product.options),
+        "options": {**product.options, **made.get("options", {})},
     }
     variables = {"PYTHONPATH": python_path(product.environment), "OMP_NUM_THREADS": "1"}
     return PeerProcess(python, request, variables)

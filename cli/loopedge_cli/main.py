@@ -1,12 +1,16 @@
 """The console entry. Before it can take Ctrl-C it imports next to nothing."""
 
+import os
 import sys
 
 __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line: the console entry.
+
+    ONNX Runtime reports to Microsoft unless it is told not to before it is imported; these commands do not.
+    """
     try:
         from loopedge_cli.interrupts import end_at_once
 
@@ -16,6 +20,7 @@ def main() -> None:
         sys.exit(130)
     from loopedge_cli.app import PROGRAM, app
 
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     app(prog_name=PROGRAM)
 
 

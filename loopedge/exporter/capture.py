@@ -6,13 +6,10 @@ weights under new names; `loopedge.graph` folds what there is to fold afterwards
 
 import io
 import logging
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 import onnx_ir as ir
@@ -22,11 +19,11 @@ from torch.export import Dim
 
 from loopedge.errors import InputError
 from loopedge.exporter.axes import TRACED_BATCH, Axes, AxisNames, InnerAxes, resize
+from loopedge.exporter.capture_error import capture_error
 from loopedge.exporter.nested import InnerCall, mark, record
 from loopedge.exporter.registry import shared_registry
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied
 from loopedge.model.inner import InnerBody
-from loopedge.user_code import FOREIGN_CODE, users_line
 
 __all__ = ["WRAPPER_PREFIX", "InnerPart", "Parts", "capture_halt", "capture_parts", "traced_inputs"]
 
@@ -47,8 +44,6 @@ TALKATIVE = (
     "torch.fx.experimental.symbolic_shapes",  # the graph so far, before a data-dependent error
 )
 """Loggers whose warnings say nothing that an error does not."""
-
-LINE_OF_CODE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +278,7 @@ def _capture(
                 strict=False,
             )
         except Exception as error:
-            raise _explain(part, error) from error
+            raise capture_error(part, error) from error
         _check_constants(part, module, exported)
         try:
             with shared_registry():
@@ -291,7 +286,7 @@ def _capture(
                     exported, dynamo=True, optimize=False, opset_version=opset, verbose=False
                 )
         except Exception as error:
-            raise _explain(part, error) from error
+            raise capture_error(part, error) from error
     if program is None:
         raise InputError(f"torch.onnx.export gave no graph for the {part}")
     graph: ir.Model = program.model
@@ -335,44 +330,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _explain(part: str, error: Exception) -> InputError:
-    """Turn an exporter failure into one line that names the user's line of code."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    reason = lines[0] if lines else type(cause).__name__
-    if "data-dependent" in reason:
-        reason = "Python control flow or a shape depends on the values of a tensor"
-    where = _users_line(error, cause)
-    return InputError(
-        f"the {part} cannot be captured: {reason}" + (f" ({where})" if where else ""),
-        hint="control flow and shapes must not depend on tensor values; see docs/bring_your_own.md",
-    )
-
-
-def _users_line(error: Exception, cause: BaseException) -> str:
-    """Find the innermost line of the user's code that PyTorch ran, or that its message names."""
-    for raised in (cause, error):
-        told = [
-            f"{Path(match['file']).name}, line {match['line']}"
-            for match in LINE_OF_CODE.finditer(str(raised))
-            if not match["file"].startswith(FOREIGN_CODE)
-        ]
-        found = users_line(_inside_torch(raised)) or (told[-1] if told else "")
-        if found:
-            return found
-    return ""
-
-
-def _inside_torch(raised: BaseException) -> TracebackType | None:
-    """Return the traceback from where PyTorch was entered: what is around it called us."""
-    trace = raised.__traceback__
-    while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(FOREIGN_CODE[0]):
-        trace = trace.tb_next
-    return trace
 
 
 def _check_reads_state(core: ir.Model, states: int) -> None:

@@ -19,6 +19,7 @@ from loopedge.exporter.verify import TOLERANCE, Measured, resized_examples, veri
 from loopedge.graph.metadata import ArtifactMetadata
 from loopedge.graph.opsets import check_versions
 from loopedge.graph.ort_format import ORT_SUFFIX
+from loopedge.optimizers import nothing_to_optimize
 
 __all__ = ["FileCheck"]
 
@@ -55,7 +56,10 @@ class FileCheck:
             moved = self._against(staged, self.original, stored, math.inf)
             self.rounding_error = moved.max_rel_error
         self.seconds = time.perf_counter() - begun
-        return self.metadata.model_copy(update={"max_rel_error": self.measured.max_rel_error})
+        idle = self.options.memory == "low" and nothing_to_optimize(staged)
+        return self.metadata.model_copy(
+            update={"max_rel_error": self.measured.max_rel_error, "optimized": idle}
+        )
 
     def _against(
         self, staged: Path, module: nn.Module, cases: list[Case], tolerance: float

@@ -30,5 +30,6 @@ def compute_in_float16(model: ir.Model) -> ir.Model:
     whole = ir.external_data.load_to_model(model.clone())
     converted = convert_float_to_float16(ir.to_proto(whole), keep_io_types=True)
     found: ir.Model = ir.from_proto(converted)
-    found.metadata_props.pop(f"{PREFIX}storage", None)
+    for outdated in ("storage", "optimized"):
+        found.metadata_props.pop(f"{PREFIX}{outdated}", None)
     return found

@@ -114,6 +114,10 @@ class ArtifactMetadata(BaseModel):
     memory: MemoryProfile = Field(
         default="balanced", description="How a session keeps the weights, unless it is told else."
     )
+    optimized: bool = Field(
+        default=False,
+        description="Set where ONNX Runtime's optimizers leave the graph as it is: low does without.",
+    )
     last_rows: LastRows | None = Field(
         default=None,
         description="Set where the last iteration computes only the rows that are read.",

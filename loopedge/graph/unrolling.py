@@ -92,7 +92,7 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
         unrolled.graph.insert_before(loop, nodes)
     _finish(unrolled.graph, loop, states)
     if metadata is not None:
-        update = {"form": "unrolled", "loops": loops, "dynamic_loops": False}
+        update = {"form": "unrolled", "loops": loops, "dynamic_loops": False, "optimized": False}
         write_metadata(metadata.model_copy(update=update), unrolled.metadata_props)
     common.IdentityEliminationPass()(unrolled)
     common.RemoveUnusedNodesPass()(unrolled)

@@ -9,12 +9,13 @@ from typing import Any
 
 from loopedge.cuda import CUDA_PROVIDER
 from loopedge.placement import read_placement
+from loopedge.profiler.arena import ArenaUse, arena_use
 from loopedge.profiler.measurement import Subject
 from loopedge.profiler.nvml import Meter, NoMeterError, PeakWatch, open_meter
 from loopedge.profiler.result import GpuMemory
 from loopedge.profiler.trace import read_trace
 
-__all__ = ["ArenaUse", "GpuReadings", "arena_use", "measure_gpu", "split_memory"]
+__all__ = ["GpuReadings", "device_arena_use", "measure_gpu", "split_memory"]
 
 RUNS = 5
 """The first allocates, a CUDA graph is captured in the second; the others are as all later ones."""
@@ -28,15 +29,6 @@ class GpuReadings:
     context_bytes: int | None = None
     loaded_bytes: int | None = None
     peak_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArenaUse:
-    """What ONNX Runtime's arena on the device told, in bytes: held, in use after loading and at most."""
-
-    held_bytes: int
-    loaded_bytes: int
-    peak_bytes: int
 
 
 def measure_gpu(subject: Subject, weight_bytes: int) -> tuple[GpuMemory, list[str]]:
@@ -71,7 +63,7 @@ def measure_gpu(subject: Subject, weight_bytes: int) -> tuple[GpuMemory, list[st
                 f"the device, {'idle before' if meter and meter.alone else 'which others share'}"
             )
     placement = read_placement(events)
-    arena = arena_use(events, weight_bytes)
+    arena = device_arena_use(events, weight_bytes)
     return GpuMemory(
         name=name,
         driver=driver,
@@ -107,8 +99,8 @@ def _run(
         return readings, read_trace(process.end_trace())
 
 
-def arena_use(events: Iterable[Mapping[str, Any]], weight_bytes: int) -> ArenaUse | None:
-    """Read the arena's statistics out of a trace; None where there are none.
+def device_arena_use(events: Iterable[Mapping[str, Any]], weight_bytes: int) -> ArenaUse | None:
+    """Read the statistics of the device's arena out of a trace; None where there are none.
 
     Each node of a trace carries those of its own provider's arena (ONNX Runtime 1.31 and later).
 
@@ -117,26 +109,10 @@ def arena_use(events: Iterable[Mapping[str, Any]], weight_bytes: int) -> ArenaUs
         weight_bytes: What must have been in the arena before the first node: figures of less than half
             of it come from another one.
     """
-    nodes = sorted(
-        (
-            event
-            for event in events
-            if event.get("args", {}).get("provider") == CUDA_PROVIDER
-            and "mem_in_use_peak" in event["args"]
-        ),
-        key=lambda event: int(event["ts"]),
+    arena = arena_use(
+        event for event in events if event.get("args", {}).get("provider") == CUDA_PROVIDER
     )
-    if not nodes:
-        return None
-    first = nodes[0]["args"]
-    loaded = int(first["mem_bytes_in_use"]) - int(first["mem_in_use_delta"])
-    if loaded < weight_bytes / 2:
-        return None
-    return ArenaUse(
-        held_bytes=max(int(node["args"]["mem_arena_held"]) for node in nodes),
-        loaded_bytes=loaded,
-        peak_bytes=max(int(node["args"]["mem_in_use_peak"]) for node in nodes),
-    )
+    return None if arena is None or arena.loaded_bytes < weight_bytes / 2 else arena
 
 
 def split_memory(
@@ -147,7 +123,8 @@ def split_memory(
     Activations are what the arena held in use at most beyond the load; without its statistics, what
     the process grew by from loading to its peak. The workspace is what the process holds beyond the
     context, weights and activations: handles and buffers of cuBLAS and cuDNN, kernels, and what the
-    arena keeps in reserve.
+    arena keeps in reserve. Where the parts are more than the process, something else let go of memory
+    meanwhile or a short peak fell between two readings: then no workspace is told.
 
     Returns:
         By the names of `GpuMemory`, in bytes.
@@ -156,15 +133,16 @@ def split_memory(
     process = None if peak is None or context is None else peak - context
     activations = workspace = None
     if arena is not None:
-        activations = arena.peak_bytes - arena.loaded_bytes
+        activations = arena.activations_bytes
     elif peak is not None and loaded is not None:
         activations = peak - loaded
     if process is not None and activations is not None:
-        workspace = process - weight_bytes - activations
+        rest = process - weight_bytes - activations
+        workspace = rest if rest >= 0 else None
     return {
         "process_bytes": process,
         "context_bytes": context,
         "workspace_bytes": workspace,
         "activations_bytes": activations,
-        "arena_bytes": None if arena is None else arena.held_bytes,
+        "arena_bytes": None if arena is None else arena.loaded_bytes + arena.held_bytes,
     }

@@ -53,6 +53,7 @@ class Subject:
     threads: int
     runtime: str = "onnxruntime"
     memory: str = "balanced"
+    optimize: bool = True
     loops: int | None = None
     options: tuple[str, ...] = ()
     cuda_graphs: bool = False
@@ -75,6 +76,7 @@ class Subject:
             provider=self.provider,
             runtime=self.runtime,
             memory=memory or self.memory,
+            optimize=self.optimize,
             loops=self.loops,
             options=self.options,
             cuda_graphs=self.cuda_graphs,

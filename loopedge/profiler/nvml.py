@@ -85,9 +85,14 @@ class Meter:
         return found
 
     def _device_bytes(self) -> int | None:
-        """Return the used memory of the device that a process sees first; None where it is not known."""
+        """Return the used memory of the device that a process sees first; None where it is not known.
+
+        CUDA puts the fastest first unless it is told to count as NVML does.
+        """
         devices = self._devices
         if len(devices) > 1:
+            if os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+                return None
             first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
             if not first.isdecimal() or int(first) >= len(devices):
                 return None

@@ -15,8 +15,8 @@ class OrtRuntime:
 
     Args:
         request: What the parent asked for: ``model``, ``inputs``, ``threads``, ``provider``, ``memory``,
-            ``trace``, the prefix of a trace file, or None, and ``optimized``, where the graph that runs
-            is written to, or None.
+            ``optimize``, ``trace``, the prefix of a trace file, or None, and ``optimized``, where the
+            graph that runs is written to, or None.
     """
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -25,7 +25,10 @@ class OrtRuntime:
         self.request = request
         self.assigned: dict[str, dict[str, int]] = {}
         self.options = session_options(
-            request["threads"], request["memory"], model=request["model"]
+            request["threads"],
+            request["memory"],
+            model=request["model"],
+            optimize=request["optimize"],
         )
         if request.get("trace"):
             self.options.enable_profiling = True

@@ -30,6 +30,7 @@ class MeasuredProcess(Conversation):
         provider: Execution provider; None for PyTorch, which chooses nothing.
         runtime: ``onnxruntime`` or ``torch``.
         memory: Memory profile, already checked against the file: the process reads no metadata.
+        optimize: Let ONNX Runtime's optimizers look at the graph.
         loops: Iterations that PyTorch runs; ONNX Runtime has them among its inputs.
         options: Inputs that are none of the model's own, but choose how it runs.
         trace: Prefix of ONNX Runtime's trace file; None runs without tracing.
@@ -56,6 +57,7 @@ class MeasuredProcess(Conversation):
         provider: str | None,
         runtime: str = "onnxruntime",
         memory: str = "balanced",
+        optimize: bool = True,
         loops: int | None = None,
         options: Sequence[str] = (),
         trace: Path | None = None,
@@ -74,6 +76,7 @@ class MeasuredProcess(Conversation):
             "provider": provider,
             "runtime": runtime,
             "memory": memory,
+            "optimize": optimize,
             "loops": loops,
             "options": list(options),
             "trace": None if trace is None else str(trace),

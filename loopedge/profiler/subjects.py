@@ -281,6 +281,7 @@ class _Builder:
                 provider=self.request.provider,
                 threads=self.point.threads,
                 memory=chosen.profile,
+                optimize=chosen.optimize,
             ),
             twin=twin,
             form=metadata.form if metadata else None,

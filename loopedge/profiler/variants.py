@@ -35,6 +35,30 @@ def looped_models(paths: Sequence[str | Path]) -> list[str | Path]:
     ]
 
 
+def add_variants(
+    models: Sequence[ProfiledModel], scratch: Path, *, float16: bool, cuda_graphs: bool
+) -> tuple[list[ProfiledModel], list[Failure]]:
+    """Return the models with their variants behind them, and the variants that could not be made.
+
+    Args:
+        models: What is profiled without variants, twins included.
+        scratch: Folder for files.
+        float16: Add each computed in float16.
+        cuda_graphs: Add each that can be captured, the float16 ones too, replayed as a CUDA graph.
+
+    Raises:
+        InputError: No model has a float16 variant.
+    """
+    found = list(models)
+    failures: list[Failure] = []
+    if float16:
+        halves, failures = _float16_variants(models, scratch)
+        found += halves
+    if cuda_graphs:
+        found += _captured_variants(found)
+    return found, failures
+
+
 def _float16_variants(
     models: Sequence[ProfiledModel], scratch: Path
 ) -> tuple[list[ProfiledModel], list[Failure]]:
@@ -130,27 +154,3 @@ def _axis_sizes(graph: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> dict[
         for dim, size in zip(value.shape or (), shapes.get(value.name or "", ()), strict=False)
         if not isinstance(dim, int) and dim.value is not None
     }
-
-
-def add_variants(
-    models: Sequence[ProfiledModel], scratch: Path, *, float16: bool, cuda_graphs: bool
-) -> tuple[list[ProfiledModel], list[Failure]]:
-    """Return the models with their variants behind them, and the variants that could not be made.
-
-    Args:
-        models: What is profiled without variants, twins included.
-        scratch: Folder for files.
-        float16: Add each computed in float16.
-        cuda_graphs: Add each that can be captured, the float16 ones too, replayed as a CUDA graph.
-
-    Raises:
-        InputError: No model has a float16 variant.
-    """
-    found = list(models)
-    failures: list[Failure] = []
-    if float16:
-        halves, failures = _float16_variants(models, scratch)
-        found += halves
-    if cuda_graphs:
-        found += _captured_variants(found)
-    return found, failures

@@ -25,6 +25,7 @@ from loopedge.graph.metadata import (
 from loopedge.graph.storage import open_in_float32
 from loopedge.graph.weights import weight_bytes
 from loopedge.memory import WISH_NOTE, check_profile, refuse_prepared
+from loopedge.optimizers import nothing_to_optimize
 from loopedge.processor import FAST_INT8, this_processor
 from loopedge.quantizer.compare import Agreement, Feeds, longest_generated
 from loopedge.quantizer.coverage import Coverage
@@ -235,7 +236,10 @@ def quantize_by(
         told = _metadata(recipe, rewritten, agreement)
         tables = [name for name in metadata.tables if name in quantized.graph.initializers]
         written = read_metadata(quantized.metadata_props) or metadata
-        return written.model_copy(update={"quantization": told, "tables": tables})
+        idle = metadata.memory == "low" and nothing_to_optimize(staged)
+        return written.model_copy(
+            update={"quantization": told, "tables": tables, "optimized": idle}
+        )
 
     written = time.perf_counter()
     files = write_artifact(

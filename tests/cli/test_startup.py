@@ -32,6 +32,22 @@ HELP_SECONDS = 0.3
 COMMANDS = {"export", "quantize", "prepare", "profile", "inspect", "run"}
 
 
+def test_the_commands_send_no_telemetry() -> None:
+    """The C library's environment is asked: there ONNX Runtime looks, once, when it is imported."""
+    code = (
+        "import ctypes, sys; from loopedge_cli.main import main; sys.argv = ['loopedge', '--version']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "getenv = ctypes.CDLL(None).getenv; getenv.restype = ctypes.c_char_p\n"
+        "print(getenv(b'ORT_DISABLE_TELEMETRY'), 'onnxruntime' in sys.modules)"
+    )
+    plain = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=plain, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.splitlines()[-1] == "b'1' False"
+
+
 def test_help_answers_at_once() -> None:
     """Seconds of processor time, the least of five: other programs may keep the machine busy."""
     taken = []

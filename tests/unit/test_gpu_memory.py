@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from loopedge.profiler import gpu
-from loopedge.profiler.gpu import ArenaUse, GpuReadings, arena_use, measure_gpu, split_memory
+from loopedge.profiler.arena import ArenaUse
+from loopedge.profiler.gpu import GpuReadings, device_arena_use, measure_gpu, split_memory
 from loopedge.profiler.measurement import Subject
 from loopedge.profiler.nvml import Meter, NoMeterError, PeakWatch, open_meter
 
@@ -142,6 +143,9 @@ def test_of_several_devices_the_visible_one_is_read(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert Meter(nvml).used_bytes(42) is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    assert Meter(nvml).used_bytes(42) is None  # CUDA's second need not be the driver's
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     meter = Meter(nvml)
     nvml.used = [10, 250]
     assert meter.used_bytes(42) == 250
@@ -192,20 +196,34 @@ def node(at: int, in_use: int, delta: int, peak: int, held: int) -> dict[str, An
 
 def test_the_arena_tells_what_the_runs_added_to_the_load() -> None:
     events = [node(20, 70, -20, 90, 128), node(10, 60, 10, 60, 64)]
-    told = arena_use(events, weight_bytes=40)
-    assert told == ArenaUse(held_bytes=128, loaded_bytes=50, peak_bytes=90)
+    told = device_arena_use(events, weight_bytes=40)
+    assert told == ArenaUse(loaded_bytes=50, activations_bytes=40, held_bytes=78, peak_node="a")
+
+
+def test_a_peak_of_loading_is_none_of_the_runs() -> None:
+    told = device_arena_use([node(10, 60, 10, 500, 64), node(20, 70, 10, 500, 64)], weight_bytes=40)
+    assert told is not None
+    assert told.activations_bytes == 20
+
+
+def test_nodes_of_another_provider_do_not_count() -> None:
+    other = node(15, 900, 0, 900, 900)
+    other["args"]["provider"] = "CPUExecutionProvider"
+    told = device_arena_use([node(10, 60, 10, 60, 64), other], weight_bytes=40)
+    assert told is not None
+    assert (told.activations_bytes, told.held_bytes) == (10, 14)
 
 
 def test_the_statistics_of_another_arena_are_not_taken() -> None:
-    assert arena_use([node(10, 60, 10, 60, 64)], weight_bytes=1000) is None
-    assert arena_use([{"name": "model_run", "ts": 0, "dur": 1}], weight_bytes=1) is None
+    assert device_arena_use([node(10, 60, 10, 60, 64)], weight_bytes=1000) is None
+    assert device_arena_use([{"name": "model_run", "ts": 0, "dur": 1}], weight_bytes=1) is None
 
 
 READINGS = GpuReadings(context_bytes=300 * MIB, loaded_bytes=400 * MIB, peak_bytes=450 * MIB)
 
 
 def test_the_parts_add_up_to_the_process() -> None:
-    arena = ArenaUse(held_bytes=90 * MIB, loaded_bytes=60 * MIB, peak_bytes=80 * MIB)
+    arena = ArenaUse(loaded_bytes=60 * MIB, activations_bytes=20 * MIB, held_bytes=30 * MIB)
     told = split_memory(READINGS, arena, 60 * MIB)
     assert told == {
         "process_bytes": 150 * MIB,
@@ -216,6 +234,13 @@ def test_the_parts_add_up_to_the_process() -> None:
     }
 
 
+def test_no_workspace_is_told_where_the_parts_are_more_than_the_process() -> None:
+    arena = ArenaUse(loaded_bytes=60 * MIB, activations_bytes=200 * MIB, held_bytes=210 * MIB)
+    told = split_memory(READINGS, arena, 60 * MIB)
+    assert told["workspace_bytes"] is None
+    assert told["process_bytes"] == 150 * MIB
+
+
 def test_without_the_arena_activations_are_what_the_process_grew_by() -> None:
     told = split_memory(READINGS, None, 60 * MIB)
     assert (told["activations_bytes"], told["workspace_bytes"]) == (50 * MIB, 40 * MIB)
@@ -223,7 +248,7 @@ def test_without_the_arena_activations_are_what_the_process_grew_by() -> None:
 
 
 def test_without_a_driver_only_the_arena_is_told() -> None:
-    arena = ArenaUse(held_bytes=90, loaded_bytes=60, peak_bytes=80)
+    arena = ArenaUse(loaded_bytes=60, activations_bytes=20, held_bytes=30)
     told = split_memory(GpuReadings(), arena, 60)
     assert told["activations_bytes"] == 20
     assert told["process_bytes"] is told["workspace_bytes"] is None
@@ -256,7 +281,8 @@ def subject(monkeypatch: pytest.MonkeyPatch, driver: FakeNvml, tmp_path: Path) -
     trace.write_text("unused: events are given")
     events = [
         {"name": "model_run", "ts": 0, "dur": 90},
-        node(10, 70 * MIB, 10 * MIB, 80 * MIB, 90 * MIB),
+        node(10, 70 * MIB, 10 * MIB, 70 * MIB, 90 * MIB),
+        node(12, 70 * MIB, 0, 80 * MIB, 90 * MIB),
         {
             "name": "q_kernel_time",
             "ts": 20,

@@ -49,6 +49,23 @@ def test_what_is_asked_overrides_what_is_stored(asked: str | None, stored: str, 
     assert choose_profile(asked, told, "m.onnx") == ChosenProfile(profile=runs)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("asked", "path", "device", "runs"),
+    [
+        (None, "m.onnx", "cpu", False),
+        ("balanced", "m.onnx", "cpu", True),
+        (None, "m.ort", "cpu", True),
+        (None, "m.onnx", "cuda", True),
+    ],
+)
+def test_optimizers_that_change_nothing_are_off_where_memory_is_short(
+    asked: str | None, path: str, device: str, runs: bool
+) -> None:
+    told = metadata(memory="low", optimized=True)
+    assert choose_profile(asked, told, path, device=device).optimize == runs
+    assert choose_profile(asked, metadata(memory="low"), path, device=device).optimize
+
+
 def test_a_foreign_file_is_balanced() -> None:
     assert choose_profile(None, None, "m.onnx").profile == "balanced"
     assert choose_profile("low", None, "m.onnx").profile == "low"

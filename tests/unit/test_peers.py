@@ -71,7 +71,7 @@ def figures(label: str, precision: str = "float", **changes: Any) -> Figures:
         products=7,
         anon_bytes=10 * MB,
         peak_bytes=20 * MB if ours else 100 * MB,
-        time_ratio=0.3 if ours else 1.0,
+        time_ratio=0.25 if ours else 1.0,
         **changes,
     )
 

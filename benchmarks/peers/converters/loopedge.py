@@ -6,7 +6,9 @@ from benchmarks.peers.convert import Job, Made
 from benchmarks.peers.converters.counting import count_run_products
 from benchmarks.peers.products import LAST
 from benchmarks.peers.whole import calibration
-from loopedge.graph.artifact import artifact_files
+from loopedge.graph.artifact import artifact_files, open_artifact
+from loopedge.graph.metadata import read_metadata
+from loopedge.memory import choose_profile
 
 __all__ = ["convert"]
 
@@ -32,6 +34,11 @@ def convert(job: Job) -> Made:
     quantized, products = count_run_products(path)
     if profile == "mapped":
         path = job.target / loopedge.prepare(path).path
+    chosen = choose_profile(None, read_metadata(open_artifact(path).metadata_props), path)
     return Made(
-        path=path, files=tuple(artifact_files(path)), quantized=quantized, products=products
+        path=path,
+        files=tuple(artifact_files(path)),
+        quantized=quantized,
+        products=products,
+        options={"optimize": chosen.optimize},
     )

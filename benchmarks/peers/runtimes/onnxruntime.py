@@ -19,16 +19,24 @@ class Model:
         path: The ``.onnx`` file.
         memory: loopedge's memory profile; None leaves ONNX Runtime's own choices.
         loops: What the input ``loops`` is given, where there is one.
+        optimize: Whether the optimizers run, where loopedge opens the session.
     """
 
-    def __init__(self, path: str, memory: str | None = None, loops: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        memory: str | None = None,
+        loops: int | None = None,
+        *,
+        optimize: bool = True,
+    ) -> None:
         if memory is None:
             options = ort.SessionOptions()
             options.log_severity_level = LOG_ERROR
             options.intra_op_num_threads = options.inter_op_num_threads = 1
             self._session = ort.InferenceSession(path, options, providers=[PROVIDER])
         else:
-            options = session_options(1, memory, model=path)
+            options = session_options(1, memory, model=path, optimize=optimize)
             self._session = open_session(path, options, PROVIDER, memory)
         self._inputs = [item.name for item in self._session.get_inputs()]
         self._loops = np.array(loops)
