@@ -119,7 +119,7 @@ def iteration_number(graph: ir.Graph, t: int) -> ir.Value:
 
 def _name_last(graph: ir.Graph, loop: ir.Node, loops: int) -> bool:
     """Name a last iteration that stands behind the Loop as the unrolled form does; is there one?"""
-    nodes = [node for node in graph if (node.name or "").startswith(LAST_PREFIX)]
+    nodes = [node for node in graph.all_nodes() if (node.name or "").startswith(LAST_PREFIX)]
     prefix = f"{CORE_NAME}.{loops - 1}/"
     for node in nodes:
         node.name = _renamed(node.name, prefix)

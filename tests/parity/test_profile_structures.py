@@ -5,9 +5,14 @@ from pathlib import Path
 import pytest
 
 import loopedge
+from examples.models import hrm_like
 from loopedge.errors import InputError
+from loopedge.graph.artifact import open_artifact, write_artifact
+from loopedge.graph.inputs import generate_inputs
+from loopedge.graph.untied import untie
+from loopedge.graph.weights import core_weights, untied_bytes, weight_bytes
 from loopedge.report.verdict import verdicts
-from tests.parity.models import make_model
+from tests.parity.models import make_model, relative_error
 from tests.parity.test_inner_loops import Refiner
 
 pytestmark = pytest.mark.slow
@@ -64,3 +69,21 @@ def test_outputs_are_compared_on_the_same_inputs(tmp_path: Path) -> None:
     assert 1e-4 < int8 < int4 < 0.5
     (sentence,) = [one for one in verdicts(result) if one.startswith("weight-int8.onnx against")]
     assert f"its outputs differ by {int8:.1e} of their norm" in sentence
+
+
+def test_inner_loops_of_a_last_iteration_behind_the_loop_are_untied_too(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    result = loopedge.export(hrm_like.make(), path, logits="last", inner="loop", exit="none")
+    assert result.last_rows.applied
+    model = open_artifact(path)
+    twin = untie(model)
+    assert weight_bytes(twin) == untied_bytes(model)
+    assert len(core_weights(twin)) == result.loops * len(core_weights(model))
+    write_artifact(twin, tmp_path / "twin.onnx")
+    feeds = {
+        name: array for name, array in generate_inputs(model, batch=2).items() if name != "loops"
+    }
+    given, expected = (
+        loopedge.Session(tmp_path / name).run(feeds)["logits"] for name in ("twin.onnx", "m.onnx")
+    )
+    assert relative_error(given, expected) < 1e-3
