@@ -1,6 +1,6 @@
 """Say numbers of bytes, times and ratios the way people read them."""
 
-__all__ = ["percent_text", "ratio_text", "size_text", "time_text"]
+__all__ = ["error_text", "percent_text", "ratio_text", "size_text", "time_text"]
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 STEP = 1024
@@ -26,6 +26,11 @@ def time_text(ms: float) -> str:
 def ratio_text(ratio: float) -> str:
     """Say a ratio: ``0.98x``, ``11.7x``."""
     return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.1f}x"
+
+
+def error_text(error: float | None) -> str:
+    """Say a relative error with two digits, ``6.7e-04``, or a dash where there is none."""
+    return "-" if error is None else f"{error:.1e}"
 
 
 def percent_text(part: float) -> str:

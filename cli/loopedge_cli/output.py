@@ -24,6 +24,7 @@ from loopedge.errors import (
 )
 from loopedge.plain_json import dump_json
 from loopedge_cli.exits import ExitCode, exit_code
+from loopedge_cli.interrupts import raise_as_exception
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -155,6 +156,7 @@ def sink(*, json: bool = False, quiet: bool = False, debug: bool = False) -> Ite
         typer.Exit: With the code of `loopedge_cli.exits`.
     """
     try:
+        raise_as_exception()
         yield Output(json=json, quiet=quiet, debug=debug)
     except (typer.Exit, BrokenPipeError):
         raise

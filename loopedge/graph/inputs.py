@@ -183,12 +183,17 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
     return drawn.astype(dtype.numpy())
 
 
+GATHERS = {"Gather": "axis", "GatherBlockQuantized": "gather_axis"}
+"""Operators that read rows of a table, and their attribute for the axis."""
+
+
 def _rows(value: ir.Value) -> int:
     """Return how many ids an input may name: the rows, or columns, of the table that it gathers."""
     for node in value.consumers():
-        table = node.inputs[0] if node.op_type == "Gather" else None
+        table = node.inputs[0] if node.op_type in GATHERS else None
         if table is not None and table.const_value is not None and table is not value:
-            axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+            named = GATHERS[node.op_type]
+            axis = node.attributes[named].as_int() if named in node.attributes else 0
             return int(table.const_value.shape.numpy()[axis])
         if node.op_type in {"Cast", "Identity", "Reshape"}:
             return _rows(node.outputs[0])

@@ -1,5 +1,7 @@
 """Turn the loop form into the unrolled form: the nodes r times, the weights once."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -77,7 +79,8 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
         raise InputError("a Loop with stacked (scan) outputs cannot be unrolled")
     if not runs_on(body):
         raise InputError(
-            "a Loop that stops early has no unrolled form", hint="loopedge export --exit none"
+            "a Loop that stops early has no unrolled form",
+            hint="loopedge export model.pt --exit none",
         )
     always = add_initializer(unrolled.graph, "loopedge.true", np.array(True))
     behind = _name_last(unrolled.graph, loop, loops)
@@ -116,7 +119,7 @@ def iteration_number(graph: ir.Graph, t: int) -> ir.Value:
 
 def _name_last(graph: ir.Graph, loop: ir.Node, loops: int) -> bool:
     """Name a last iteration that stands behind the Loop as the unrolled form does; is there one?"""
-    nodes = [node for node in graph if (node.name or "").startswith(LAST_PREFIX)]
+    nodes = [node for node in graph.all_nodes() if (node.name or "").startswith(LAST_PREFIX)]
     prefix = f"{CORE_NAME}.{loops - 1}/"
     for node in nodes:
         node.name = _renamed(node.name, prefix)
@@ -166,11 +169,20 @@ def copy_iteration(
     _adopt_initializers(graph, step)
     nodes = list(step)
     step.remove(nodes)
-    for node in nodes:
+    for node in _with_inner(nodes):
         node.name = _named(node.name or node.op_type, prefix)
         for output in node.outputs:
             output.name = _named(output.name or f"{node.name}.output", prefix)
     return nodes, outputs
+
+
+def _with_inner(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
+    """Yield nodes, and behind each those of the bodies that it holds: of Loops inside the core."""
+    for node in nodes:
+        yield node
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield from _with_inner(attribute.as_graph())
 
 
 def _adopt_initializers(graph: ir.Graph, step: ir.Graph) -> None:
@@ -202,10 +214,13 @@ def _finish(graph: ir.Graph, loop: ir.Node, states: list[ir.Value | None]) -> No
         else:
             ir.convenience.replace_all_uses_with(output, state)
     graph.remove(loop, safe=True)
-    # The body would count as a reader of the weights for as long as it exists.
-    body = loop.attributes["body"].as_graph()
-    body.outputs.clear()
-    body.remove(list(body), safe=True)
+    # Bodies would count as readers of the weights for as long as they exist, the innermost first.
+    for node in reversed([loop, *_with_inner(loop.attributes["body"].as_graph())]):
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                body = attribute.as_graph()
+                body.outputs.clear()
+                body.remove(list(body), safe=True)
 
 
 def _drop_loops_input(graph: ir.Graph) -> None:

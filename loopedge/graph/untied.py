@@ -78,7 +78,7 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
 
 
 def _copy_per_iteration(graph: ir.Graph, names: Collection[str]) -> None:
-    for node in list(graph):
+    for node in list(graph.all_nodes()):  # those of Loops inside the core too
         t = iteration_of(node)
         if t is None:
             continue

@@ -211,7 +211,7 @@ def core_weights(model: ir.Model) -> dict[str, int]:
         names = {value.name or "" for node in body.all_nodes() for value in _reads(node)}
         return dict.fromkeys(sorted(names), count or 1)
     iterations: dict[str, set[int]] = {}
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         t = iteration_of(node)
         if t is not None:
             for value in _reads(node):

@@ -41,8 +41,10 @@ def iteration_times(events: Iterable[Event], *, skip_runs: int = 0) -> list[Iter
     listed = list(events)
     runs = counted_runs(listed, skip_runs=skip_runs)
     kernels = kernels_of(listed, runs)
-    loops = _loops(kernels)
-    numbered = list(_numbered_by_loops(loops) if loops else _numbered_by_names(kernels))
+    # Loops of an unrolled graph stand inside the core, and each belongs to one iteration.
+    numbered = list(_numbered_by_names(kernels))
+    loops = [] if numbered else _loops(kernels)
+    numbered += _numbered_by_loops(loops)
     if loops:
         last = 1 + max((iteration for iteration, _ in numbered), default=-1)
         numbered += [(last, kernel) for kernel in _behind_the_loop(kernels)]

@@ -101,6 +101,8 @@ class Plan:
     processes: int
     runs: int | None
     seconds: float
+    outputs: Path | None = None
+    """Folder for the outputs of each model."""
 
     def timed_runs(self, warm_ms: Sequence[float]) -> int:
         """Return the runs of one process of a model whose warm-up took so long."""
@@ -132,6 +134,7 @@ class Measured:
     spread: dict[str, Spread]
     points: list[SoakPoint]
     together: bool
+    outputs: Path | None
 
 
 @dataclass(slots=True)
@@ -145,6 +148,7 @@ class _Collected:
     places: list[tuple[int, int]] = field(default_factory=list)
     """Pass and group of each process: whose turns were taken together."""
     points: list[SoakPoint] = field(default_factory=list)
+    outputs: Path | None = None
     error: LoopedgeError | None = None
 
 
@@ -224,19 +228,25 @@ def _measure_group(
             except LoopedgeError as error:
                 one.error = error
                 continue
-            turns.append(_Turns(process, one, place))
+            target = None if plan.outputs is None else plan.outputs / f"outputs.{i}.npz"
+            turns.append(_Turns(process, one, place, target))
         rounds = time_in_turns(turns, counts, most_rounds=plan.most_rounds) if turns else []
         for turn, timed in zip(turns, rounds, strict=True):
             turn.finish(timed)
+            turn.save_outputs()
 
 
 class _Turns:
     """The turns of one process; once it died, the rest of its turns are empty."""
 
     def __init__(
-        self, process: MeasuredProcess, collected: _Collected, place: tuple[int, int]
+        self,
+        process: MeasuredProcess,
+        collected: _Collected,
+        place: tuple[int, int],
+        target: Path | None,
     ) -> None:
-        self.process, self.collected, self.place = process, collected, place
+        self.process, self.collected, self.place, self.target = process, collected, place, target
         self.started = time.monotonic()
 
     def __call__(self, count: int) -> list[float]:
@@ -274,6 +284,13 @@ class _Turns:
         self.collected.rounds.append(rounds)
         self.collected.places.append(self.place)
 
+    def save_outputs(self) -> None:
+        """Keep the outputs once; the figures of this process are taken, and stand without them."""
+        done = self.collected.outputs is not None or self.collected.error is not None
+        if self.target is not None and not done:
+            with contextlib.suppress(LoopedgeError):
+                self.collected.outputs = self.process.save_outputs(self.target)
+
 
 def _measured(one: _Collected, reference: _Collected) -> Measured:
     loads = [float(told["load_seconds"]) for told in one.loaded]
@@ -304,6 +321,7 @@ def _measured(one: _Collected, reference: _Collected) -> Measured:
         spread={name: Spread(low=min(v), high=max(v)) for name, v in figures.items()},
         points=one.points,
         together=together,
+        outputs=one.outputs,
     )
 
 

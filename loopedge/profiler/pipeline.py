@@ -3,6 +3,7 @@
 import math
 import tempfile
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from loopedge.profiler.gpu import measure_gpu
 from loopedge.profiler.limits import CPU, measure_limits
 from loopedge.profiler.machine import check_machine, describe_machine
 from loopedge.profiler.measurement import Measured, Plan, measure
+from loopedge.profiler.outputs import output_errors
 from loopedge.profiler.result import (
     SCHEMA_VERSION,
     Failure,
@@ -126,12 +128,16 @@ def profile(
         )
         failures += lacking
         gpus, notes = _gpus(built, told, ask=device == "cuda" and details)
-        measured = measure([model.subject for model in built], plan, told)
+        subjects = [model.subject for model in built]
+        measured = measure(subjects, replace(plan, outputs=Path(scratch)), told)
         if not any(isinstance(one, Measured) for one in measured):
             raise next(one for one in measured if isinstance(one, LoopedgeError))
+        errors = output_errors(
+            built, [one.outputs if isinstance(one, Measured) else None for one in measured]
+        )
         limits, left_out = _measure_limits(built) if details else ([], [])
         found = []
-        for model, one, gpu in zip(built, measured, gpus, strict=True):
+        for model, one, gpu, error in zip(built, measured, gpus, errors, strict=True):
             if isinstance(one, LoopedgeError):
                 failures.append(_failure(model, one))
                 continue
@@ -139,8 +145,11 @@ def profile(
             parts = _take_apart(model) if details else Dissection()
             left_out += [f"{model.name}: {_in_words(note, model)}" for note in parts.notes]
             run = _run(model, one, parts, limits, device=device, seconds=plan.seconds, gpu=gpu)
+            run = replace(run, output_error=error)
             if plan.seconds >= SOAK_SECONDS and run.soak is None:
                 left_out.append(_too_short(run, one, plan.seconds))
+            if run.form == "loop" and 0 < len(run.iterations) < (run.loops or 0):
+                left_out.append(_stopped_early(run))
             found.append(run)
     return ProfileResult(
         schema_version=SCHEMA_VERSION,
@@ -238,6 +247,14 @@ def _too_short(run: Run, measured: Measured, seconds: float) -> str:
     return (
         f"{run.name}: {turns:.0f} turns of a process tell no leak, {MIN_TURNS} are needed: "
         f"--seconds {needed:.0f}"
+    )
+
+
+def _stopped_early(run: Run) -> str:
+    """Say that an early exit ended the loop: the figures are not those of all iterations."""
+    return (
+        f"{run.name} stopped after {len(run.iterations)} of {run.loops} iterations on these inputs: "
+        "its time is that of so many"
     )
 
 

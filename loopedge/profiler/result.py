@@ -170,7 +170,9 @@ class Run:
     figure. ``memory_sources`` are those of the higher peak, ``running_sources`` those of the inferences
     after loading. ``time_ratio`` is the time of an inference against the first run of the profile, ``nodes``
     are those of the graph that ran, by execution provider, ``compute`` is the type of the products,
-    ``cuda_graph`` whether it was asked to be replayed as a CUDA graph (`GpuMemory` tells whether it was).
+    ``cuda_graph`` whether it was asked to be replayed as a CUDA graph (`GpuMemory` tells whether it was);
+    ``output_error`` is the difference of its outputs to those of the first run of the same work on the same
+    inputs, in parts of their norm, None where there is none to compare with.
     """
 
     name: str
@@ -209,6 +211,7 @@ class Run:
     gpu: GpuMemory | None = None
     compute: str = "float32"
     cuda_graph: bool = False
+    output_error: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""

@@ -155,7 +155,9 @@ def build_models(
             try:
                 found.append(build.twin(f"{twin}{index}", path, twin))
             except InputError as error:
-                errors.append(error)
+                named = str(path) in error.message
+                told = error.message if named else f"{path}: {error.message}"
+                errors.append(InputError(told, hint=error.hint))
                 failures.append(
                     Failure(
                         name=f"{Path(path).name} ({twin})",

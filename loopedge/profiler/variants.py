@@ -88,7 +88,7 @@ def _float16_variants(
             errors.append(InputError(f"{model.name}: {error.message}", hint=error.hint))
             failures.append(
                 Failure(
-                    name=f"{model.name} (float16)",
+                    name=replace(model, told=(*model.told, "float16")).name,
                     path=str(model.source),
                     twin=model.twin,
                     reason=error.message,

@@ -15,7 +15,7 @@ from loopedge.profiler.figures import (
 )
 from loopedge.profiler.labels import run_labels, swept
 from loopedge.profiler.result import ProfileResult, Run
-from loopedge.units import ratio_text, size_text
+from loopedge.units import error_text, ratio_text, size_text
 
 __all__ = ["cautions", "twin_pairs", "verdicts"]
 
@@ -246,5 +246,14 @@ def _plain_verdict(first: Run, other: Run, labels: dict[int, str]) -> str:
         memory += " (the same within the noise)"
     return (
         f"{labels[id(other)]} against {labels[id(first)]}: "
-        f"{ratio_text(other.file_bytes / max(first.file_bytes, 1))} the file, {memory}, {time}."
+        f"{ratio_text(other.file_bytes / max(first.file_bytes, 1))} the file, {memory}, {time}"
+        f"{_outputs_text(first, other)}."
     )
+
+
+def _outputs_text(first: Run, other: Run) -> str:
+    """Say how far the outputs are from those of the first run, where they were compared with them."""
+    work = [(run.loops, run.batch, run.sequence) for run in (first, other)]
+    if other.output_error is None or first.output_error is not None or work[0] != work[1]:
+        return ""
+    return f"; its outputs differ by {error_text(other.output_error)} of their norm"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from loopedge_cli.main import app
+from loopedge_cli.app import app
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 

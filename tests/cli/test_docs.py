@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import typer.main
 
+from loopedge_cli.app import app
 from loopedge_cli.exits import ExitCode
-from loopedge_cli.main import app
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli

@@ -97,8 +97,20 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
         ((before, after, "--max-regression", -1), "max-regression is -1.0, 0 or more is needed"),
         ((before, after, "model.onnx"), "--compare measures nothing, model.onnx cannot go with it"),
         (
-            (before, after, "--html", "r.html"),
-            "--compare measures nothing, r.html cannot go with it",
+            (before, after, "a.onnx", "--html", "r.html", "--untied", "--loops", "1,4"),
+            "--compare measures nothing, a.onnx, --untied, --loops, --html cannot go with it",
+        ),
+        (
+            (
+                before,
+                after,
+                "--seconds",
+                1,
+                "--device",
+                "cpu",
+                "--force",
+            ),  # a default, but asked for
+            "--compare measures nothing, --device, --seconds, --force cannot go with it",
         ),
     ):
         told = cli("profile", "--compare", *words)

@@ -47,3 +47,30 @@ def _children(pid: int) -> list[psutil.Process]:
             return found
         time.sleep(0.02)
     raise AssertionError("nothing was measured")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.2, 0.3, 0.4, 0.5])
+def test_an_interrupt_while_python_imports_is_one_line(tmp_path: Path, seconds: float) -> None:
+    program = (
+        "print('started', flush=True)\nfrom loopedge_cli.main import main\nmain()\n"  # the script
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "profile", str(TINY), "--seconds", "60"],
+        env={**os.environ, "TMPDIR": str(tmp_path), "ORT_DISABLE_TELEMETRY": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (130, "error: interrupted\n")
+    assert list(tmp_path.iterdir()) == []

@@ -19,8 +19,8 @@ from loopedge.errors import (
     ProviderError,
     VerificationError,
 )
+from loopedge_cli.app import app
 from loopedge_cli.exits import ExitCode, exit_code
-from loopedge_cli.main import app
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +65,7 @@ def test_help_answers_at_once() -> None:
 def test_help_imports_nothing_heavy(word: str) -> None:
     program = (
         "import sys\n"
-        "from loopedge_cli.main import app\n"
+        "from loopedge_cli.app import app\n"
         f"app([{word!r}, '--help'], standalone_mode=False)\n"
         "heavy = {'torch', 'onnx', 'onnx_ir', 'onnxruntime', 'onnxscript', 'numpy'}\n"
         "sys.exit(','.join(sorted(heavy & set(sys.modules))) or 0)\n"

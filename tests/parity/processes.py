@@ -15,7 +15,7 @@ from typing import Any
 # The processes are forked from one that has imported what takes long, and has no threads.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["loopedge.trainer.pipeline", "loopedge_cli.main", "loopedge_cli.views", "torch._dynamo"]
+    ["loopedge.trainer.pipeline", "loopedge_cli.app", "loopedge_cli.views", "torch._dynamo"]
 )
 LIMIT = 120
 """Seconds after which processes that have not ended count as hanging."""
@@ -124,7 +124,7 @@ def _main(
         target = os.open(f"{told}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(target, stream.fileno())
     from loopedge.trainer import world
-    from loopedge_cli.main import app
+    from loopedge_cli.app import app
 
     world.TIMEOUT = timedelta(seconds=timeout)
     if fault is not None:

@@ -123,6 +123,15 @@ def test_figures_stand_with_their_range(tmp_path: Path) -> None:
     assert "<td>1.02x<small>1.01x to 1.03x</small></td>" in page
 
 
+def test_the_output_error_has_a_column_where_outputs_were_compared(tmp_path: Path) -> None:
+    runs = [make_run(), make_run("int8.onnx", output_error=0.0312)]
+    page = page_of(make_result(*runs), tmp_path)
+    assert "<th>output error</th>" in page
+    assert "<td>3.1e-02</td>" in page
+    assert "its outputs differ by 3.1e-02 of their norm" in page
+    assert "output error" not in page_of(make_result(make_run(), make_run("b.onnx")), tmp_path)
+
+
 def test_the_sources_of_a_peak_are_told_other_included(tmp_path: Path) -> None:
     sources = replace(make_sources(66, 41), kv_cache_bytes=0)
     page = page_of(make_result(make_run(memory_sources=sources)), tmp_path)

@@ -94,6 +94,11 @@ def test_a_quantized_model_has_no_float16_twin(tmp_path: Path) -> None:
     )
     assert [model.name for model in models] == ["tiny.onnx", "q.onnx", "tiny.onnx (float16)"]
     assert [failure.name for failure in failures] == ["q.onnx (float16)"]
+    folder = tmp_path / "low"
+    folder.mkdir()
+    low = [replace(model, told=("low",)) for model in models[:2]]
+    _, failures = add_variants(low, folder, float16=True, cuda_graphs=False)
+    assert [failure.name for failure in failures] == ["q.onnx (low, float16)"]
 
 
 def test_a_cuda_graph_is_taken_of_what_holds_no_loop(tmp_path: Path) -> None:

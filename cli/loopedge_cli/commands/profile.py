@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from loopedge_cli.counts import Counts, parse_counts
+from loopedge_cli.interrupts import ending_at_once
 from loopedge_cli.output import Debug, Force, Json, Output, Quiet, sink
 from loopedge_cli.views import compare_view, profile_view
 
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
 
 N = "N[,N...]"
 ONE = Counts((1,))
+OF_COMPARISONS = {"compare", "max_regression", "json", "quiet", "debug"}
+"""Parameters that go with a comparison; all others say how to measure."""
 
 
 def profile(
+    context: typer.Context,
     models: Annotated[
         list[Path] | None, typer.Argument(metavar="MODEL.onnx...", help="Models to compare.")
     ] = None,
@@ -122,13 +126,12 @@ def profile(
     """
     with sink(json=json, quiet=quiet, debug=debug) as output:
         if compare is not None or max_regression is not None:
-            _compare(
-                output, compare, max_regression, measured=[*(models or []), *(against or []), html]
-            )
+            _compare(output, compare, max_regression, measuring=_measuring(context))
             return
-        import loopedge
-        from loopedge.files import check_target
-        from loopedge.report.html import write_profile_html
+        with ending_at_once():
+            import loopedge.profiler.pipeline
+            from loopedge.files import check_target
+            from loopedge.report.html import write_profile_html
 
         if html is not None:
             check_target(html, force=force)
@@ -177,12 +180,25 @@ def _orderly_termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _measuring(context: typer.Context) -> list[str]:
+    """Return what was given, as it is spelled, that goes with a measurement alone."""
+    found: list[str] = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in OF_COMPARISONS or source is None or source.name != "COMMANDLINE":
+            continue
+        is_option = parameter.param_type_name == "option"
+        found += parameter.opts[:1] if is_option else map(str, context.params[name])
+    return found
+
+
 def _compare(
     output: Output,
     files: tuple[Path, Path] | None,
     max_regression: float | None,
     *,
-    measured: list[Path | None],
+    measuring: list[str],
 ) -> None:
     """Compare two profiles instead of taking one.
 
@@ -190,10 +206,10 @@ def _compare(
         output: Where the comparison goes.
         files: The profiles.
         max_regression: Growth that is allowed.
-        measured: Models and a report, which go with a measurement alone.
+        measuring: What was given and goes with a measurement alone.
 
     Raises:
-        InputError: Models or a report were named too, or no profiles.
+        InputError: Something of a measurement was given too, or no profiles.
         BudgetError: A figure grew by more than is allowed.
     """
     from loopedge.errors import InputError
@@ -202,9 +218,9 @@ def _compare(
     hint = "loopedge profile --compare before.json after.json --max-regression 0.05"
     if files is None:
         raise InputError("--max-regression needs two profiles", hint=hint)
-    for file in measured:
-        if file is not None:
-            raise InputError(f"--compare measures nothing, {file} cannot go with it", hint=hint)
+    if measuring:
+        told = ", ".join(measuring)
+        raise InputError(f"--compare measures nothing, {told} cannot go with it", hint=hint)
     result = compare_files(*files, max_regression=max_regression)
     output.result(result, compare_view)
     check_regressions(result)

@@ -7,7 +7,7 @@ from loopedge.profiler.labels import setting_columns, settings_text
 from loopedge.profiler.result import Failure, Run
 from loopedge.report.page import Cell, table
 from loopedge.report.spread import range_text
-from loopedge.units import ratio_text, size_text, time_text
+from loopedge.units import error_text, ratio_text, size_text, time_text
 
 __all__ = ["failure_section", "table_section"]
 
@@ -32,16 +32,23 @@ def table_section(runs: Sequence[Run]) -> list[str]:
         [name, *(_ranged(run, figure, size_text) for figure in told.values())]
         for name, run in zip(named, runs, strict=True)
     ]
-    time = [[name, *_time_cells(run)] for name, run in zip(named, runs, strict=True)]
+    compared = any(run.output_error is not None for run in runs)
+    time = [
+        [name, *_time_cells(run), *([error_text(run.output_error)] if compared else [])]
+        for name, run in zip(named, runs, strict=True)
+    ]
+    time_heads = ["load", "p50", "p95", "p99", "fastest", "runs", "time"]
+    error_note = " The output error is the difference to the first run of the same work, in parts of its norm."
     processes = sorted({run.processes for run in runs})
     over = " to ".join(str(count) for count in dict.fromkeys((processes[0], processes[-1])))
     return [
         "<h2>All figures</h2>",
         *table(["model", *told], memory),
-        *table(["model", "load", "p50", "p95", "p99", "fastest", "runs", "time"], time),
+        *table(["model", *time_heads, *(["output error"] if compared else [])], time),
         f'<p class="note">Medians over {over} fresh process{"" if over == "1" else "es"} per model, '
         "their smallest and largest value below. "
-        "Time is the ratio to the first run, taken in turns: it holds on a busy machine.</p>",
+        "Time is the ratio to the first run, taken in turns: it holds on a busy machine."
+        f"{error_note if compared else ''}</p>",
     ]
 
 
