@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ MAPPED_ORT_FORMAT = (
     "session.use_ort_model_bytes_for_initializers",
 )
 """Leave the weights of an ORT format file in the file; runtimes that do not know the first copy them."""
+
+FIRST_REGION_BYTES = 4 * 2**20
+"""What the arena of ``low`` asks malloc for first. ONNX Runtime asks for 1 MiB, then for 2, 4 and so on: large
+activations, the logits among them, do not fit into what smaller ones leave, and new pages are touched."""
 
 
 def session_options(
@@ -31,7 +36,8 @@ def session_options(
 
     Args:
         threads: Threads inside an operator, with one between operators; default: ONNX Runtime's choice.
-        memory: ``balanced``; ``low``: weights are not packed; ``mapped``, for a prepared file: its
+        memory: ``balanced``; ``low``: weights are not packed, and sessions of this process share an arena
+            whose first region is larger; ``mapped``, for a prepared file: its
             graph is optimized already.
         model: The file to be opened: one in ORT format is mapped (docs/reach.md has the figures).
         optimize: Let the optimizers look at the graph; without, pages of their code are never read.
@@ -44,6 +50,8 @@ def session_options(
         options.inter_op_num_threads = 1
     if memory == "low":
         options.add_session_config_entry("session.disable_prepacking", "1")
+        if _has_shared_arena():
+            options.add_session_config_entry("session.use_env_allocators", "1")
     if memory == "mapped" or not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if model is not None and str(model).endswith(".ort"):
@@ -67,6 +75,23 @@ def open_session(
     if memory != "low":
         return_free_memory()
     return session
+
+
+@cache
+def _has_shared_arena() -> bool:
+    """Register the arena of ``low`` for this process; False where this onnxruntime cannot.
+
+    One that the program itself has registered is replaced for the sessions that are opened later.
+    """
+    place = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    arena = ort.OrtArenaCfg({"initial_chunk_size_bytes": FIRST_REGION_BYTES})
+    try:
+        ort.create_and_register_allocator(place, arena)
+    except Exception:  # onnxruntime raises a kind of its own per failure
+        return False
+    return True
 
 
 def return_free_memory() -> None:

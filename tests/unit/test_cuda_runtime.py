@@ -34,6 +34,7 @@ def request(model: Path, folder: Path, **options: Any) -> dict[str, Any]:
         "threads": 1,
         "provider": "CUDAExecutionProvider",
         "memory": "balanced",
+        "optimize": True,
         "cuda_graphs": False,
         "dimensions": {},
     } | options
