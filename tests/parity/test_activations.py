@@ -168,3 +168,26 @@ def test_an_unknown_choice_is_refused(tmp_path: Path) -> None:
     ):
         loopedge.export(make_model("tokens"), tmp_path / "m.onnx", activations="tiny")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", ["balanced", "low"])
+def test_the_last_position_alone_is_computed_in_parts_too(
+    export: Export, tmp_path: Path, memory: str
+) -> None:
+    every = export(form="loop", memory=memory)
+    last = export(form="loop", memory=memory, logits="last")
+    assert last.split_weights == every.split_weights
+    assert last.weight_bytes == every.weight_bytes
+    assert last.last_rows is not None
+    names = [node.name or "" for node in open_artifact(last.path).graph.all_nodes()]
+    products = [name for name in names if name.startswith("core.last/") and "linear" in name]
+    assert len(products) >= len(every.tied_weights) - 1  # the head is behind the core
+    for length in (1, 7, LENGTH):
+        exact = outputs(every.path, length)[:, -1:]
+        found = outputs(last.path, length)
+        np.testing.assert_allclose(found, exact, atol=1e-5 * abs(exact).max())
+    quantized = int8(last.path, tmp_path / "int8.onnx")
+    assert quantized.matmuls["quantized"] == quantized.matmuls["total"]
+    assert quantized.weight_bytes < 0.3 * last.weight_bytes
+    assert quantized.sqnr_db > 20
