@@ -2,7 +2,7 @@
 
 import contextlib
 import ctypes
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,7 @@ def session_options(
 
     Args:
         threads: Threads inside an operator, with one between operators; default: ONNX Runtime's choice.
-        memory: ``balanced``; ``low``: weights are not packed, and sessions of this process share an arena
-            whose first region is larger; ``mapped``, for a prepared file: its
+        memory: ``balanced``; ``low``: weights are not packed; ``mapped``, for a prepared file: its
             graph is optimized already.
         model: The file to be opened: one in ORT format is mapped (docs/reach.md has the figures).
         optimize: Let the optimizers look at the graph; without, pages of their code are never read.
@@ -50,8 +49,6 @@ def session_options(
         options.inter_op_num_threads = 1
     if memory == "low":
         options.add_session_config_entry("session.disable_prepacking", "1")
-        if _has_shared_arena():
-            options.add_session_config_entry("session.use_env_allocators", "1")
     if memory == "mapped" or not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if model is not None and str(model).endswith(".ort"):
@@ -71,27 +68,39 @@ def open_session(
     ONNX Runtime would answer a provider that fails by printing so and running on the CPU; here it
     raises.
     """
-    session = ort.InferenceSession(path, options, providers=[provider], enable_fallback=0)
+    with _arena_of_its_own(options) if memory == "low" else contextlib.nullcontext():
+        session = ort.InferenceSession(path, options, providers=[provider], enable_fallback=0)
     if memory != "low":
         return_free_memory()
     return session
 
 
-@cache
-def _has_shared_arena() -> bool:
-    """Register the arena of ``low`` for this process; False where this onnxruntime cannot.
+@contextlib.contextmanager
+def _arena_of_its_own(options: ort.SessionOptions) -> Iterator[None]:
+    """Give the session that is opened within an arena that starts with `FIRST_REGION_BYTES`.
 
-    One that the program itself has registered is replaced for the sessions that are opened later.
+    ONNX Runtime takes such a setting from the allocators of the process alone. So one is registered for
+    this session, and behind it another one that holds nothing: the arena goes when the session does. What a
+    program has registered itself is replaced. Where that fails, the session has ONNX Runtime's own arena.
     """
+    try:
+        _register_arena()
+    except Exception:  # onnxruntime raises a kind of its own per failure
+        yield
+        return
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    try:
+        yield
+    finally:
+        _register_arena()
+
+
+def _register_arena() -> None:
     place = ort.OrtMemoryInfo(
         "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
     )
     arena = ort.OrtArenaCfg({"initial_chunk_size_bytes": FIRST_REGION_BYTES})
-    try:
-        ort.create_and_register_allocator(place, arena)
-    except Exception:  # onnxruntime raises a kind of its own per failure
-        return False
-    return True
+    ort.create_and_register_allocator(place, arena)
 
 
 def return_free_memory() -> None:

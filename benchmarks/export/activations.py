@@ -231,7 +231,7 @@ def main() -> int:
         lines = [
             f"ONNX Runtime {onnxruntime.__version__}, one thread, d={WIDTH}, {LENGTH} positions, 12 loops; memory "
             "is growth over the imported runtime in MB of 10^6 bytes, time against the unrolled float32 "
-            "graph, in turns; other programs ran beside it.",
+            "graph, in turns.",
             "",
             "| model | memory | activations | file | after load | peak | anonymous | time | SQNR dB |",
             "|---|---|---|---|---|---|---|---|---|",

@@ -1,10 +1,15 @@
-"""How sessions are opened: what each memory profile sets, and the arena that sessions of low share."""
+"""How sessions are opened: what each memory profile sets, and the arena that a session of low has."""
 
+from pathlib import Path
+
+import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
 
-from loopedge import session_options as opening
-from loopedge.session_options import session_options
+from loopedge.profiler.memory import read_memory
+from loopedge.session_options import open_session, session_options
 
 SHARED = "session.use_env_allocators"
 PACKING_OFF = "session.disable_prepacking"
@@ -26,24 +31,54 @@ def test_what_a_profile_sets(memory: str, off: str | None, level: str) -> None:
     assert not options.enable_mem_pattern
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
     assert entry(options, PACKING_OFF) == off
-    assert entry(options, SHARED) == off
     wanted = getattr(ort.GraphOptimizationLevel, f"ORT_{level}_ALL")
     assert options.graph_optimization_level == wanted
     plain = session_options(2, memory, optimize=False)
     assert plain.graph_optimization_level == ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 
 
-def test_an_onnxruntime_that_takes_no_arena_of_ours_keeps_its_own(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.fixture
+def squares(tmp_path: Path) -> str:
+    """Write a model that fills an arena: the product of a vector with itself, summed."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy"]
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "axis"], ["column"]),
+        helper.make_node("Mul", ["x", "column"], ["squares"]),
+        helper.make_node("ReduceSum", ["squares", "axis"], ["y"], keepdims=0),
+    ]
+    axis = helper.make_tensor("axis", TensorProto.INT64, [1], [1])
+    graph = helper.make_graph(nodes, "squares", ends[:1], ends[1:], [axis])
+    path = tmp_path / "squares.onnx"
+    opset = helper.make_opsetid("", 20)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), path)
+    return str(path)
+
+
+def opened(path: str, memory: str) -> tuple[ort.InferenceSession, ort.SessionOptions]:
+    options = session_options(1, memory)
+    return open_session(path, options, "CPUExecutionProvider", memory), options
+
+
+def test_a_session_of_low_has_an_arena_that_goes_with_it(squares: str) -> None:
+    (first, options), (second, _) = opened(squares, "low"), opened(squares, "low")
+    assert entry(options, SHARED) == "1"
+    assert entry(opened(squares, "balanced")[1], SHARED) is None
+    before = read_memory().anon_bytes
+    large = np.ones(4096, np.float32)  # 64 MiB of squares
+    assert first.run(None, {"x": large})[0][0] == 4096
+    assert read_memory().anon_bytes - before > 50 * 2**20
+    del first
+    assert read_memory().anon_bytes - before < 20 * 2**20  # the second session holds none of it
+    assert second.run(None, {"x": large[:2]})[0].tolist() == [2.0, 2.0]
+
+
+def test_where_no_arena_can_be_registered_the_session_has_its_own(
+    squares: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("no shared allocators")
 
     monkeypatch.setattr(ort, "create_and_register_allocator", refuse)
-    opening._has_shared_arena.cache_clear()
-    try:
-        options = session_options(1, "low")
-        assert entry(options, PACKING_OFF) == "1"
-        assert entry(options, SHARED) is None
-    finally:
-        opening._has_shared_arena.cache_clear()
+    session, options = opened(squares, "low")
+    assert entry(options, SHARED) is None
+    assert session.run(None, {"x": np.ones(3, np.float32)})[0].tolist() == [3.0, 3.0, 3.0]
