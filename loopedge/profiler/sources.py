@@ -101,9 +101,19 @@ def memory_sources(
 
 
 def with_peak(sources: MemorySources, peak_bytes: int) -> MemorySources:
-    """Return the sources of a peak that other processes measured; ``other_bytes`` takes the difference."""
-    other = sources.other_bytes + peak_bytes - sources.peak_bytes
-    return replace(sources, peak_bytes=peak_bytes, other_bytes=other)
+    """Return the sources of a peak that other processes measured.
+
+    What malloc keeps differs from process to process: where theirs is lower, less was retained; all
+    other difference is told as such, in ``other_bytes``.
+    """
+    grown = peak_bytes - sources.peak_bytes
+    less = min(max(-grown, 0), sources.retained_bytes)
+    return replace(
+        sources,
+        peak_bytes=peak_bytes,
+        retained_bytes=sources.retained_bytes - less,
+        other_bytes=sources.other_bytes + grown + less,
+    )
 
 
 def _measure_loaded(model: Subject, arena: ArenaUse | None) -> _Loaded:
@@ -182,16 +192,20 @@ def _running(
     process.trim()
     trimmed = process.memory()["anon_bytes"]
     given_back = memory["peak_bytes"] - memory["rss_bytes"]
+    kept_by_malloc = max(memory["anon_bytes"] - trimmed, 0)
     kept_by_arena = 0
     if arena is not None:
         unused = trimmed - loaded.anon_bytes - arena.activations_bytes
         kept_by_arena = min(unused, arena.held_bytes - arena.activations_bytes)
-        given_back -= max(arena.activations_bytes - arena.held_bytes, 0)  # it is among them
+        # A large buffer of a kernel is an activation while it is there; then malloc gives it back, or keeps it.
+        buffers = max(-unused, 0)
+        kept_by_malloc -= min(max(buffers - given_back, 0), kept_by_malloc)
+        given_back -= buffers
     return _Moment(
         name="run",
         peak_bytes=memory["peak_bytes"],
         model_bytes=after["model_bytes"],
-        retained_bytes=max(memory["anon_bytes"] - trimmed, 0) + max(kept_by_arena, 0),
+        retained_bytes=kept_by_malloc + max(kept_by_arena, 0),
         transient_bytes=max(given_back, 0),
         anon_bytes=memory["anon_bytes"],
         libraries_bytes=after["libraries_bytes"],

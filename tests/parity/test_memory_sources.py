@@ -145,6 +145,15 @@ def test_other_takes_the_difference_to_a_peak_of_other_processes(folder: Path) -
     assert moved == replace(load, peak_bytes=load.peak_bytes + 5, other_bytes=load.other_bytes + 5)
 
 
+def test_where_other_processes_take_less_malloc_kept_less(folder: Path) -> None:
+    load, _ = take_apart(folder, "mapped.onnx", "low")
+    load = replace(load, retained_bytes=10, other_bytes=load.other_bytes - 10)
+    for less, retained, other in ((4, 6, 0), (15, 0, -5)):
+        moved = with_peak(load, load.peak_bytes - less)
+        assert moved.retained_bytes == retained
+        assert moved.other_bytes == load.other_bytes + other
+
+
 def test_a_model_is_taken_apart_in_one_call(folder: Path) -> None:
     found = dissect(subject(folder, "mapped.onnx", "balanced"))
     assert len(found.iterations) == LOOPS
