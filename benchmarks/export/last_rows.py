@@ -2,12 +2,14 @@
 
 The paper's block (d=768, 12 heads, 12 loops, vocabulary 4096) with the logits of the last position, and a
 series forecaster, in float32 and static int8, each with and without, against the float32 graph that is
-unrolled; one thread, in turns. Bytes and counts are exact and held, times advise. Prints a Markdown table.
+unrolled; one thread, in turns; and the time over widths, loops and positions. Bytes and counts are exact and
+held, times advise. Prints Markdown tables. Takes about three minutes.
 
     python benchmarks/export/last_rows.py [--output benchmarks/results/export] [--runs 45]
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from loopedge.quantizer.timing import session_runner
 from loopedge_calibration.quantization import calibrate_and_quantize
 
 MEGABYTE = 1e6
+WIDTHS, LOOPS = (64, 256, 768), (1, 4, 12)
 MOST_ANON_GROWTH_BYTES = 1_500_000
 """Most that the anonymous memory after load may grow by: no weight is packed twice."""
 
@@ -161,6 +164,36 @@ def rows_of(subject: Subject, runs: int) -> tuple[list[str], list[str]]:
     return lines, wrong
 
 
+def sizes_table(runs: int) -> list[str]:
+    """Return a table of times over widths, loops and positions: where there is something to gain."""
+    lines = ["| d | loops | positions | time | the same file again |", "|---|---|---|---|---|"]
+    for width, loops in itertools.product(WIDTHS, LOOPS):
+        torch.manual_seed(0)
+        config = loopedge.LoopedConfig(
+            d_model=width,
+            heads=max(width // 64, 4),
+            loops=loops,
+            vocab_size=1024,
+            max_length=128,
+            gate_init=0.2,
+        )
+        model = loopedge.LoopedTransformer(config).eval()
+        with tempfile.TemporaryDirectory() as name:
+            every, last = (Path(name) / f"{which}.onnx" for which in ("every", "last"))
+            loopedge.export(model, every, logits="last", last_rows=False)
+            loopedge.export(model, last, logits="last")
+            for length in (1, 128):
+                feeds = generate_inputs(open_in_float32(every), batch=1, sequence=length)
+                runners = [
+                    session_runner(loopedge.Session(file, threads=1), feeds)
+                    for file in (every, last, every)
+                ]
+                counts = [runs if width == WIDTHS[-1] else 4 * runs] * len(runners)
+                _, ratio, again = time_ratios(time_in_turns(runners, counts))
+                lines.append(f"| {width} | {loops} | {length} | {ratio:.2f} | {again:.2f} |")
+    return lines
+
+
 def main() -> int:
     """Measure and print; 4 where bytes do not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -181,6 +214,10 @@ def main() -> int:
         "",
         "Memory is growth over the process with onnxruntime imported; times are against the first file of a "
         f"model. {machine['cpu']}, one thread, ONNX Runtime {machine['onnxruntime']}.",
+        "",
+        "The last position against all positions of the last iteration, float32, vocabulary 1024:",
+        "",
+        *sizes_table(arguments.runs),
     ]
     text = "\n".join(lines) + "\n"
     print(text)
