@@ -83,9 +83,7 @@ def _arena_of_its_own(options: ort.SessionOptions) -> Iterator[None]:
     this session, and behind it another one that holds nothing: the arena goes when the session does. What a
     program has registered itself is replaced. Where that fails, the session has ONNX Runtime's own arena.
     """
-    try:
-        _register_arena()
-    except Exception:  # onnxruntime raises a kind of its own per failure
+    if not _register_arena():
         yield
         return
     options.add_session_config_entry("session.use_env_allocators", "1")
@@ -95,12 +93,16 @@ def _arena_of_its_own(options: ort.SessionOptions) -> Iterator[None]:
         _register_arena()
 
 
-def _register_arena() -> None:
+def _register_arena() -> bool:
     place = ort.OrtMemoryInfo(
         "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
     )
     arena = ort.OrtArenaCfg({"initial_chunk_size_bytes": FIRST_REGION_BYTES})
-    ort.create_and_register_allocator(place, arena)
+    try:
+        ort.create_and_register_allocator(place, arena)
+    except Exception:  # onnxruntime raises a kind of its own per failure
+        return False
+    return True
 
 
 def return_free_memory() -> None:
