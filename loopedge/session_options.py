@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ MAPPED_ORT_FORMAT = (
 FIRST_REGION_BYTES = 4 * 2**20
 """What the arena of ``low`` asks malloc for first. ONNX Runtime asks for 1 MiB, then for 2, 4 and so on: large
 activations, the logits among them, do not fit into what smaller ones leave, and new pages are touched."""
+
+_REGISTERING = threading.Lock()
 
 
 def session_options(
@@ -83,14 +86,16 @@ def _arena_of_its_own(options: ort.SessionOptions) -> Iterator[None]:
     this session, and behind it another one that holds nothing: the arena goes when the session does. What a
     program has registered itself is replaced. Where that fails, the session has ONNX Runtime's own arena.
     """
-    if not _register_arena():
-        yield
-        return
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    try:
-        yield
-    finally:
-        _register_arena()
+    with _REGISTERING:  # of two threads at once, one would get the other's arena
+        if not _register_arena():
+            yield
+            return
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        try:
+            yield
+        finally:
+            options.add_session_config_entry("session.use_env_allocators", "0")
+            _register_arena()
 
 
 def _register_arena() -> bool:

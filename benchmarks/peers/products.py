@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from benchmarks.peers.environments import OWN
 
-__all__ = ["BASELINE", "OURS", "SORTING", "TMLT", "Product", "products"]
+__all__ = ["BASELINE", "LAST", "OURS", "SORTING", "TMLT", "Product", "products"]
 
 Precision = Literal["float", "int8"]
 Positions = Literal["all", "last"]

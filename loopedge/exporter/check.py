@@ -56,7 +56,8 @@ class FileCheck:
             moved = self._against(staged, self.original, stored, math.inf)
             self.rounding_error = moved.max_rel_error
         self.seconds = time.perf_counter() - begun
-        idle = self.options.memory == "low" and nothing_to_optimize(staged)
+        plain = self.options.memory == "low" and self.options.format == "onnx"
+        idle = plain and nothing_to_optimize(staged)
         return self.metadata.model_copy(
             update={"max_rel_error": self.measured.max_rel_error, "optimized": idle}
         )

@@ -38,7 +38,10 @@ def output_errors(
     for index, (model, file) in enumerate(zip(models, outputs, strict=True)):
         first = references.setdefault((model.loops, model.batch, model.sequence), index)
         reference = outputs[first]
-        if first == index or file is None or reference is None or _too_large(file):
+        if first == index or file is None or reference is None:
+            found.append(None)
+            continue
+        if _too_large(file) or _too_large(reference):
             found.append(None)
             continue
         inputs = _inputs(model)
@@ -65,13 +68,16 @@ def _inputs(model: ProfiledModel) -> dict[str, Array]:
 
 def _same(one: dict[str, Array], other: dict[str, Array]) -> bool:
     return one.keys() == other.keys() and all(
-        np.array_equal(array, other[name]) for name, array in one.items()
+        np.array_equal(array, other[name], equal_nan=array.dtype.kind == "f")
+        for name, array in one.items()
     )
 
 
 def _error(given: list[Array], expected: list[Array], mask: Array | None) -> float | None:
     apart = size = 0.0
-    for array, reference in zip(given, expected, strict=False):
+    if len(given) != len(expected):
+        return None
+    for array, reference in zip(given, expected, strict=True):
         if not np.issubdtype(reference.dtype, np.floating):
             continue
         if array.shape != reference.shape:

@@ -107,6 +107,7 @@ def _as_float16(model: ProfiledModel, graph: ir.Model, target: Path) -> Profiled
     subject = replace(
         model.subject,
         model=target.resolve(),
+        optimize=True,
         file_bytes=sum(part.stat().st_size for part in artifact_files(target)),
     )
     return replace(

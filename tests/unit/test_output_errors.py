@@ -81,3 +81,14 @@ def test_other_inputs_a_process_that_died_and_large_outputs_are_left_out(
     assert output_errors(models[:1] * 2, [file, file]) == [None, 0.0]
     monkeypatch.setattr(rooms, "MOST_BYTES", 10)
     assert output_errors(models[:1] * 2, [file, file]) == [None, None]
+
+
+def test_missing_values_are_the_same_inputs(tmp_path: Path) -> None:
+    gaps = np.array([[1.0, np.nan, 3.0]], np.float32)
+    assert errors(tmp_path, Y, inputs=gaps) == [None, 0.0]
+
+
+def test_another_number_of_outputs_is_no_error(tmp_path: Path) -> None:
+    models = [model(tmp_path / "a.npz"), model(tmp_path / "b.npz")]
+    files = [saved(tmp_path / "x.npz", Y, Y), saved(tmp_path / "y.npz", Y)]
+    assert output_errors(models, files) == [None, None]

@@ -114,6 +114,13 @@ def test_a_cuda_graph_is_taken_of_what_holds_no_loop(tmp_path: Path) -> None:
     assert looped_models([TINY, models[1].subject.model, tmp_path / "m.pt"]) == [TINY]
 
 
+def test_a_float16_variant_is_optimized_though_its_source_is_not(tmp_path: Path) -> None:
+    (model, *_) = built(tmp_path, TINY)
+    idle = replace(model, subject=replace(model.subject, optimize=False))
+    found, _ = add_variants([idle], tmp_path, float16=True, cuda_graphs=False)
+    assert [one.subject.optimize for one in found] == [False, True]
+
+
 def test_a_cuda_graph_needs_the_device() -> None:
     with pytest.raises(InputError, match="needs a CUDA device") as error:
         loopedge.profile([TINY], cuda_graphs=True)

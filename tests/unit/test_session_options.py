@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from loopedge.profiler.memory import read_memory
-from loopedge.session_options import open_session, session_options
+from loopedge.session_options import FIRST_REGION_BYTES, open_session, session_options
 
 SHARED = "session.use_env_allocators"
 PACKING_OFF = "session.disable_prepacking"
@@ -61,7 +61,7 @@ def opened(path: str, memory: str) -> tuple[ort.InferenceSession, ort.SessionOpt
 
 def test_a_session_of_low_has_an_arena_that_goes_with_it(squares: str) -> None:
     (first, options), (second, _) = opened(squares, "low"), opened(squares, "low")
-    assert entry(options, SHARED) == "1"
+    assert entry(options, SHARED) == "0"  # another session of these options has its own
     assert entry(opened(squares, "balanced")[1], SHARED) is None
     before = read_memory().anon_bytes
     large = np.ones(4096, np.float32)  # 64 MiB of squares
@@ -82,3 +82,22 @@ def test_where_no_arena_can_be_registered_the_session_has_its_own(
     session, options = opened(squares, "low")
     assert entry(options, SHARED) is None
     assert session.run(None, {"x": np.ones(3, np.float32)})[0].tolist() == [3.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_an_arena_starts_with_its_first_region_or_the_session_goes_without(
+    squares: str, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    starts: list[int] = []
+    register = ort.create_and_register_allocator
+
+    def count(place: ort.OrtMemoryInfo, arena: ort.OrtArenaCfg) -> None:
+        starts.append(arena.initial_chunk_size_bytes)
+        if len(starts) == failing:
+            raise RuntimeError("no more of them")
+        register(place, arena)
+
+    monkeypatch.setattr(ort, "create_and_register_allocator", count)
+    session, _ = opened(squares, "low")
+    assert session.run(None, {"x": np.ones(2, np.float32)})[0].tolist() == [2.0, 2.0]
+    assert starts == [FIRST_REGION_BYTES] * failing
