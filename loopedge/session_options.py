@@ -66,7 +66,7 @@ def open_session(
     provider: str | tuple[str, dict[str, Any]],
     memory: str = "balanced",
 ) -> ort.InferenceSession:
-    """Create a session, by a memory profile that its options were made for.
+    """Create a session, by a memory profile that its options were made for; options serve one session.
 
     ONNX Runtime would answer a provider that fails by printing so and running on the CPU; here it
     raises.
@@ -94,7 +94,6 @@ def _arena_of_its_own(options: ort.SessionOptions) -> Iterator[None]:
         try:
             yield
         finally:
-            options.add_session_config_entry("session.use_env_allocators", "0")
             _register_arena()
 
 

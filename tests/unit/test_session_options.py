@@ -61,7 +61,7 @@ def opened(path: str, memory: str) -> tuple[ort.InferenceSession, ort.SessionOpt
 
 def test_a_session_of_low_has_an_arena_that_goes_with_it(squares: str) -> None:
     (first, options), (second, _) = opened(squares, "low"), opened(squares, "low")
-    assert entry(options, SHARED) == "0"  # another session of these options has its own
+    assert entry(options, SHARED) == "1"
     assert entry(opened(squares, "balanced")[1], SHARED) is None
     before = read_memory().anon_bytes
     large = np.ones(4096, np.float32)  # 64 MiB of squares
@@ -101,3 +101,9 @@ def test_an_arena_starts_with_its_first_region_or_the_session_goes_without(
     session, _ = opened(squares, "low")
     assert session.run(None, {"x": np.ones(2, np.float32)})[0].tolist() == [2.0, 2.0]
     assert starts == [FIRST_REGION_BYTES] * failing
+
+
+def test_opening_says_nothing(squares: str, capfd: pytest.CaptureFixture[str]) -> None:
+    for memory in ("low", "balanced"):
+        opened(squares, memory)
+    assert capfd.readouterr() == ("", "")
