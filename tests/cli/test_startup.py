@@ -19,6 +19,7 @@ from loopedge.errors import (
     ProviderError,
     VerificationError,
 )
+from loopedge_cli import interrupts
 from loopedge_cli.app import app
 from loopedge_cli.exits import ExitCode, exit_code
 
@@ -46,6 +47,10 @@ def test_the_commands_send_no_telemetry() -> None:
         [sys.executable, "-c", code], env=plain, capture_output=True, text=True, check=True
     )
     assert told.stdout.splitlines()[-1] == "b'1' False"
+
+
+def test_an_interrupt_while_python_imports_has_the_exit_code_of_any_other() -> None:
+    assert interrupts.INTERRUPTED == ExitCode.INTERRUPTED
 
 
 def test_help_answers_at_once() -> None:
