@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,19 @@ from loopedge.trainer.stability import Stability, measure_stability
 from loopedge.trainer.state import (
     RunState,
     best_path,
+    go_back,
     load_weights,
     optimizer_state,
     restore_optimizer,
     save_state,
+    set_aside,
     state_path,
+    steady_path,
     weights_of,
     write_model,
 )
 from loopedge.trainer.step import Step, Stepper
+from loopedge.trainer.trend import Trend
 from loopedge.trainer.world import World
 
 __all__ = ["TrainingLoop"]
@@ -68,6 +73,7 @@ class TrainingLoop:
         self.log, self.world, self.settings = log, world, settings
         self.stepper = Stepper(task, model, config, objective, world)
         self.checkpoint_path, self.best_path = state_path(target), best_path(target)
+        self.steady_path = steady_path(target)
         self.step = self.tokens = self.best_step = self.stale = 0
         self.seconds = 0.0
         self.loss = math.nan
@@ -78,6 +84,8 @@ class TrainingLoop:
         self._whole = True  # the last step is evaluated and told: its state can be saved
         self._due = False  # it is to be saved as soon as its gradient is known to be finite
         self._saved: int | None = None  # the step whose state stands beside the target
+        self._steady: int | None = None  # the last of which that still trained
+        self._trend = Trend()
 
     @property
     def stopped_early(self) -> bool:
@@ -94,6 +102,7 @@ class TrainingLoop:
         self.best, self.best_step, self.stale = state.best, state.best_step, state.stale
         self.best_metrics = state.best_metrics
         self._norms, self._saved = list(state.norms), state.step
+        self._steady, self._trend = state.steady_step, Trend(**state.trend)
         self.log.resume(state.records)
         if state.records:
             self.loss = state.records[-1]["train_loss"]
@@ -103,7 +112,7 @@ class TrainingLoop:
         """Make the remaining steps; evaluate and save as often as the configuration says.
 
         Raises:
-            DivergedError: Loss or gradient is not finite; the last checkpoint is kept.
+            DivergedError: Loss or gradient is not finite; the last state that still trained is kept.
             InterruptedRunError: Ctrl-C or SIGTERM; the state is saved, and the run can be resumed.
             LostWorkerError: Another process is gone; the run can be resumed.
             InputError: The disk is full.
@@ -115,7 +124,7 @@ class TrainingLoop:
                 try:
                     made = self._compute()
                     if self._due:
-                        self._save()
+                        self._save(made.loss)
                     if asked:
                         raise self._interrupted()
                     self._apply(made)
@@ -157,6 +166,7 @@ class TrainingLoop:
         self._whole = False
         self.stepper.apply(self.step, made)
         self.loss = made.loss
+        self._trend.add(made.loss)
         self._norms.append(made.gradient_norm)
         self.step += 1
         self.tokens += made.tokens
@@ -232,13 +242,26 @@ class TrainingLoop:
         interval = self.config.checkpoint_interval
         return interval > 0 and self.step % interval == 0
 
-    def _save(self) -> None:
-        """Save the state; sharded weights are gathered, for which every process is needed."""
-        gathered = self._state() if self.world.is_sharded else None
-        self.world.on_first(lambda: save_state(self.checkpoint_path, gathered or self._state()))
-        self._saved, self._due = self.step, False
+    def _save(self, loss: float) -> None:
+        """Save the state; sharded weights are gathered, for which every process is needed.
 
-    def _state(self) -> RunState:
+        Args:
+            loss: Of the weights that are saved, on the next batch.
+        """
+        steady = self._steady if self._trend.is_lost(loss) else self.step
+        gathered = self._state(steady) if self.world.is_sharded else None
+        self.world.on_first(lambda: self._write(gathered or self._state(steady)))
+        self._saved, self._steady, self._due = self.step, steady, False
+
+    def _write(self, state: RunState) -> None:
+        """Write a state; the one before it is set aside where it still trained and this one does not."""
+        if state.steady_step not in {None, state.step} and state.steady_step == self._saved:
+            set_aside(self.checkpoint_path, self.steady_path)
+        save_state(self.checkpoint_path, state)
+        if state.steady_step == state.step:
+            self.steady_path.unlink(missing_ok=True)
+
+    def _state(self, steady: int | None) -> RunState:
         average = self.stepper.average
         return RunState(
             step=self.step,
@@ -254,12 +277,14 @@ class TrainingLoop:
             tokens=self.tokens,
             norms=self._norms,
             records=self.log.records,
+            trend=asdict(self._trend),
+            steady_step=steady,
         )
 
     def _lost(self) -> LostWorkerError:
         """Save what this process has whole, and say what was lost."""
         if self._whole and self.world.is_first and not self.world.is_sharded:
-            save_state(self.checkpoint_path, self._state())
+            self._write(self._state(self._steady if self._trend.is_lost(self.loss) else self.step))
             self._saved = self.step
         return LostWorkerError(
             self._where("another process of the run was lost after"), hint=self._how_on()
@@ -269,12 +294,23 @@ class TrainingLoop:
         return InterruptedRunError(self._where("interrupted after"), hint=self._how_on())
 
     def _diverged(self, made: Step) -> DivergedError:
-        kept = self._saved is not None
-        state = f"; {self.checkpoint_path} is from before, of step {self._saved}" if kept else ""
+        lost = self._saved != self._steady
+        if lost:
+            aside = self._steady is not None
+            self.world.on_first(
+                lambda: go_back(self.checkpoint_path, self.steady_path, set_aside=aside)
+            )
+        kept = ""
+        if self._steady is not None:
+            before = ", the last one whose loss had not risen out of bounds" if lost else ""
+            kept = f"; {self.checkpoint_path} is from before, of step {self._steady}{before}"
+        elif lost:
+            kept = "; no state of the run was kept: its loss had risen from the start"
+        resume = "train with" if self._steady is None else "add --resume"
         return DivergedError(
             f"training diverged at step {self.step + 1} of {self.config.steps}: loss {made.loss:g}, "
-            f"gradient norm {made.gradient_norm:g} at learning rate {made.lr:.2g}{state}",
-            hint=("add --resume " if kept else "train with ") + f"--lr {self.config.lr / 4:.2g}",
+            f"gradient norm {made.gradient_norm:g} at learning rate {made.lr:.2g}{kept}",
+            hint=f"{resume} --lr {self.config.lr / 4:.2g}",
         )
 
     def _unwritten(self, error: InputError) -> InputError:

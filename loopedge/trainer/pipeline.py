@@ -28,6 +28,7 @@ from loopedge.trainer.state import (
     load_state,
     run_settings,
     state_path,
+    steady_path,
     write_model,
 )
 from loopedge.trainer.world import Sharding, World, open_world
@@ -107,7 +108,7 @@ def train(
     Raises:
         InputError: The target exists, another unfinished run stands beside it, there is none to
             resume, or it had other settings.
-        DivergedError: Loss or gradient is not finite; the last checkpoint is kept.
+        DivergedError: Loss or gradient is not finite; the last state that still trained is kept.
         InterruptedRunError: The run was told to end; its state is kept.
         LostWorkerError: Another process of the run is gone.
         MissingExtraError: TensorBoard is not installed.
@@ -218,7 +219,7 @@ def _write(loop: TrainingLoop, best: dict[str, torch.Tensor], target: Path, *, f
 def _check_files(target: Path, *, resume: bool, force: bool) -> None:
     check_target(target, force=force)
     unfinished = state_path(target)
-    if target.name.endswith((".last.pt", ".best.pt")):
+    if target.name.endswith((".last.pt", ".steady.pt", ".best.pt")):
         raise InputError(f"{target} is the name of a run's state", hint="name another with -o")
     if unfinished.exists() and not resume and not force:
         raise InputError(
@@ -228,7 +229,8 @@ def _check_files(target: Path, *, resume: bool, force: bool) -> None:
 
 
 def _tidy(target: Path) -> None:
-    for path in (target, state_path(target), best_path(target), metrics_path(target)):
+    written = (state_path, steady_path, best_path, metrics_path)
+    for path in (target, *(of(target) for of in written)):
         remove_stages(path)
 
 

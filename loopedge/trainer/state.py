@@ -1,6 +1,8 @@
 """What a run writes: its state, ``model.last.pt``, and models; plain tensors and values."""
 
+import os
 import pickle
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from loopedge.errors import InputError
-from loopedge.files import file_sha256
+from loopedge.files import file_sha256, staged_folder
 from loopedge.model.checkpoint import save, write_tensors
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
@@ -23,18 +25,21 @@ __all__ = [
     "best_path",
     "check_settings",
     "drop_run",
+    "go_back",
     "load_state",
     "load_weights",
     "optimizer_state",
     "restore_optimizer",
     "run_settings",
     "save_state",
+    "set_aside",
     "state_path",
+    "steady_path",
     "weights_of",
     "write_model",
 ]
 
-FORMAT = 2
+FORMAT = 3
 CHANGEABLE = {"train.lr", "train.clip", "train.checkpoint_every", "train.patience"}
 """Settings that may differ when a run is resumed: a run that diverged goes on with a lower rate."""
 
@@ -59,6 +64,9 @@ class RunState:
         tokens: Seen so far.
         norms: Of the gradients since the last evaluation.
         records: Lines of the metrics file.
+        trend: Its losses, as `loopedge.trainer.trend.Trend` keeps them.
+        steady_step: Step of the last state that still trained: this one, or one that was set aside; None:
+            there is none.
     """
 
     step: int
@@ -74,6 +82,8 @@ class RunState:
     tokens: int
     norms: list[float]
     records: list[dict[str, Any]]
+    trend: dict[str, float | None]
+    steady_step: int | None
 
 
 def state_path(target: Path) -> Path:
@@ -86,10 +96,15 @@ def best_path(target: Path) -> Path:
     return target.with_name(f"{target.stem}.best.pt")
 
 
+def steady_path(target: Path) -> Path:
+    """Return where a state that still trained is set aside while a later one has a loss that rises."""
+    return target.with_name(f"{target.stem}.steady.pt")
+
+
 def drop_run(target: Path) -> None:
-    """Remove the state and the best model of the run that writes ``target``."""
-    state_path(target).unlink(missing_ok=True)
-    best_path(target).unlink(missing_ok=True)
+    """Remove the states and the best model of the run that writes ``target``."""
+    for path in (state_path(target), steady_path(target), best_path(target)):
+        path.unlink(missing_ok=True)
 
 
 def write_model(
@@ -164,6 +179,33 @@ def save_state(path: Path, state: RunState) -> None:
     """
     fields = {name: getattr(state, name) for name in RunState.__slots__}
     write_tensors({"loopedge_run": FORMAT, **fields}, path)
+
+
+def set_aside(path: Path, aside: Path) -> None:
+    """Let ``aside`` hold the state at ``path`` too, which a later one is about to replace.
+
+    Raises:
+        InputError: The disk is full or the folder cannot be written.
+    """
+    with staged_folder(aside) as folder:
+        try:
+            os.link(path, folder / aside.name)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, folder / aside.name)
+
+
+def go_back(path: Path, aside: Path, *, set_aside: bool) -> None:
+    """Let ``path`` hold the state that was set aside; remove it where none was.
+
+    Args:
+        path: Holds a state that is lost.
+        aside: Where a state may have been set aside.
+        set_aside: Whether one was.
+    """
+    if set_aside:
+        aside.replace(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def load_state(path: Path, settings: dict[str, Any]) -> RunState:

@@ -1,5 +1,6 @@
 """``loopedge`` in several processes that train together, as torchrun starts them, without its start-up."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -32,11 +33,15 @@ class Ended:
 
 @dataclass(frozen=True)
 class Fault:
-    """A signal that a process sends itself when it draws the batch of a step, counted from 0."""
+    """What happens to a process when it draws the batch of a step, counted from 0.
+
+    It sends itself a signal, or, where ``diverges``, its loss is infinite.
+    """
 
     rank: int
     step: int
     number: int = signal.SIGKILL
+    diverges: bool = False
 
 
 @dataclass
@@ -135,12 +140,19 @@ def _main(
 def _plant(fault: Fault) -> None:
     from loopedge.tasks.sorting import SortingTask
     from loopedge.tasks.task import Batch, Split
+    from loopedge.trainer.objective import Objective
 
-    drawn = SortingTask.batch
+    drawn, loss = SortingTask.batch, Objective.__call__
 
     def batch(self: SortingTask, split: Split, size: int, step: int) -> Batch:
         if split == "train" and step == fault.step:
-            os.kill(os.getpid(), fault.number)
+            if fault.diverges:
+                Objective.__call__ = infinite  # type: ignore[method-assign]
+            else:
+                os.kill(os.getpid(), fault.number)
         return drawn(self, split, size, step)
+
+    def infinite(self: Objective, *arguments: Any) -> Any:
+        return loss(self, *arguments) * math.inf
 
     SortingTask.batch = batch  # type: ignore[method-assign]

@@ -261,11 +261,12 @@ def test_one_process_has_nothing_to_shard(tmp_path: Path) -> None:
 
 
 def test_a_divergence_is_told_once(tmp_path: Path) -> None:
-    words = ("train", "edit-distance", "--length", 4, *SMALL, "--steps", 60, "--lr", 10)
-    ended = run(tmp_path, *words, "--quiet", "-o", tmp_path / "m.pt")
+    fault = Fault(rank=1, step=9, diverges=True)
+    ended = run(tmp_path, *SORTING, "--quiet", "-o", tmp_path / "m.pt", fault=fault)
     assert [one.code for one in ended] == [1, 1]
     (line,) = error_lines(ended)
-    assert "training diverged at step" in line
+    assert f"training diverged at step 10 of {STEPS}" in line
+    assert "m.last.pt is from before, of step 8" in line
 
 
 @pytest.mark.parametrize("sharding", ["replicated", "sharded"])

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from loopedge.trainer.distillation import load_teacher
 from loopedge.trainer.logs import RunLog
 from loopedge.trainer.pipeline import TrainResult, train
 from loopedge.trainer.stability import measure_stability
+from loopedge.trainer.step import Step, Stepper
 
 TASK = SortingTask(length=4, vocab=6)
 
@@ -62,8 +64,6 @@ def stop(target: Path, step: int = 5, **options: Any) -> InterruptedRunError:
 def test_a_state_is_saved_only_when_its_gradient_is_finite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
 ) -> None:
-    from loopedge.trainer.step import Step, Stepper
-
     real = Stepper.compute
 
     def compute(self: Stepper, step: int) -> Step:
@@ -79,15 +79,66 @@ def test_a_state_is_saved_only_when_its_gradient_is_finite(
     assert state_of(tmp_path / "m.last.pt")["step"] == 5
 
 
-def test_a_run_that_diverged_gets_out_with_a_lower_rate(tmp_path: Path) -> None:
-    from loopedge.tasks.edit_distance import EditDistanceTask
+def diverge(monkeypatch: pytest.MonkeyPatch, losses: dict[int, float]) -> None:
+    """Let steps, counted from 0, have these losses while the learning rate is 1 or higher."""
+    real = Stepper.compute
 
-    task, target = EditDistanceTask(length=4), tmp_path / "m.pt"
-    options: dict[str, Any] = {"steps": 60, "checkpoint_every": 1}
-    with pytest.raises(DivergedError, match="is from before"):
-        run(target, task, lr=10, **options)
-    result = run(target, task, lr=1e-3, resume=True, **options)
+    def compute(self: Stepper, step: int) -> Step:
+        made = real(self, step)
+        return replace(made, loss=losses.get(step, made.loss)) if self.config.lr >= 1 else made
+
+    monkeypatch.setattr(Stepper, "compute", compute)
+
+
+HIGH: dict[str, Any] = {"lr": 1, "checkpoint_every": 1}
+LOW: dict[str, Any] = {"lr": 1e-3, "checkpoint_every": 1}
+
+
+def test_a_run_that_diverged_goes_back_to_the_last_state_whose_loss_had_not_risen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "m.pt"
+    diverge(monkeypatch, dict.fromkeys(range(6), 1.0) | {6: 248.0, 7: 1e5, 8: math.inf})
+    with pytest.raises(DivergedError, match=r"at step 9 .*m\.last\.pt is from before, of step 5"):
+        run(target, **HIGH)
+    assert state_of(tmp_path / "m.last.pt")["step"] == 5
+    assert not (tmp_path / "m.steady.pt").exists()
+    result = run(target, resume=True, **LOW)
+    assert result.resumed_from == 5
     assert math.isfinite(result.train_loss)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.metrics.jsonl", "m.pt"]
+
+
+def test_a_lost_state_is_kept_for_a_run_that_is_killed_and_not_for_one_that_diverges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "m.pt"
+    diverge(monkeypatch, dict.fromkeys(range(6), 1.0) | {6: 248.0, 7: 1e5, 8: 1e6, 9: math.inf})
+    stop(target, step=7, **HIGH)
+    assert state_of(tmp_path / "m.last.pt")["step"] == 8
+    assert state_of(tmp_path / "m.steady.pt")["step"] == 5
+    with pytest.raises(DivergedError, match=r"m\.last\.pt is from before, of step 5, the last one"):
+        run(target, resume=True, **HIGH)
+    assert run(target, resume=True, **LOW).resumed_from == 5
+
+
+def test_a_rise_that_ends_leaves_no_state_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverge(monkeypatch, {step: 248.0 if step == 6 else 1.0 for step in range(12)})
+    stop(tmp_path / "m.pt", step=9, **HIGH)
+    assert state_of(tmp_path / "m.last.pt")["steady_step"] == 10
+    assert not (tmp_path / "m.steady.pt").exists()
+
+
+def test_a_run_that_never_trained_keeps_no_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverge(monkeypatch, {0: 1.0, 1: 248.0, 2: 1e5, 3: 1e5, 4: 1e5, 5: math.nan})
+    with pytest.raises(DivergedError, match="no state of the run was kept") as caught:
+        run(tmp_path / "m.pt", **HIGH)
+    assert caught.value.hint == "train with --lr 0.25"
+    assert not (tmp_path / "m.last.pt").exists()
 
 
 @pytest.mark.parametrize(
