@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from loopedge.array_csv import read_number_table
 from loopedge.errors import InputError
-from loopedge.files import check_target, staged_folder
+from loopedge.files import check_target
+from loopedge.staging import staged_folder
 
 __all__ = [
     "Array",

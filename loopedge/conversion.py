@@ -2,7 +2,6 @@
 
 import errno
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,31 +13,28 @@ import onnxruntime as ort
 
 from loopedge.arrays import largest_errors
 from loopedge.errors import InputError, LoopedgeError, VerificationError
-from loopedge.files import check_target, staged_folder
-from loopedge.graph.artifact import open_artifact, write_artifact
+from loopedge.files import check_target
+from loopedge.graph.artifact import files_beside, open_artifact, write_artifact
 from loopedge.graph.companions import check_companion_targets, companions_to_copy
 from loopedge.graph.coverage import int8_coverage
 from loopedge.graph.inputs import default_sequence, inputs_to_check
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
 from loopedge.graph.ort_format import ORT_SUFFIX, is_ort_format, required_operators
+from loopedge.graph.seal import CONFIG_SUFFIX, check_whole, config_path
 from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
 from loopedge.memory import refuse_prepared
 from loopedge.runtime import Session
 from loopedge.session_options import session_options
+from loopedge.staging import scratch_folder, staged_folder
 
 __all__ = [
-    "CONFIG_SUFFIX",
     "FLOAT16_NOTE",
     "ConvertResult",
     "check_ort_target",
-    "config_path",
     "convert",
     "convert_file",
     "write_converted",
 ]
-
-CONFIG_SUFFIX = ".required_operators.config"
-"""What the list of operators is called, in the place of ``.ort``."""
 
 OPTIMIZATION = "extended"
 """ONNX Runtime does not optimise an ORT format file when it loads it, so the fusions are made now. The
@@ -93,8 +89,9 @@ def convert(
 ) -> ConvertResult:
     """Convert an ONNX file to ORT format and verify the result against its source.
 
-    Beside the target stands ``NAME.required_operators.config``, the operators and types that a
-    reduced build of ONNX Runtime must hold; both appear together or not at all.
+    Beside the target stands ``NAME.<16 hex digits>.required_operators.config``, the operators and types
+    that a reduced build of ONNX Runtime must hold. The digits are of the ``.ort`` file's SHA-256: so the
+    rename of that file is the one moment at which the old pair becomes the new one.
 
     Args:
         model: An artifact of `loopedge.export` or `loopedge.quantize`, or another ONNX file.
@@ -116,13 +113,15 @@ def convert(
     graph = open_artifact(source)
     metadata = read_metadata(graph.metadata_props)
     refuse_prepared(metadata, source, "convert")
+    changed = check_whole(source)
     check_ort_target(target, force=force)
     beside = companions_to_copy(source, metadata, target)
     check_companion_targets(target.parent, beside, force=force)
     started = time.perf_counter()
     marks: list[float] = []
     errors: list[float] = []
-    notes = [FLOAT16_NOTE] if metadata is not None and metadata.storage == "float16" else []
+    notes = [*changed]
+    notes += [FLOAT16_NOTE] if metadata is not None and metadata.storage == "float16" else []
 
     def verify(staged: Path) -> None:
         marks.append(time.perf_counter())
@@ -130,7 +129,7 @@ def convert(
         errors.extend(_compare(graph, source, staged, threads))
         marks.append(time.perf_counter())
 
-    files = _write(source, target, verify, beside)
+    files = _write(source, target, verify, beside, force=force)
     stored = open_artifact(target)
     return ConvertResult(
         path=str(target),
@@ -181,8 +180,8 @@ def write_converted(
         VerificationError: As `convert`.
     """
     check_ort_target(target, force=force)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-        source = Path(scratch) / target.with_suffix(".onnx").name
+    with scratch_folder(target) as scratch:
+        source = scratch / target.with_suffix(".onnx").name
         write_artifact(graph, source, sources=sources, verify=verify, companions=companions)
         result = convert(source, target, force=force)
     return [Path(file["path"]) for file in result.files]
@@ -225,13 +224,8 @@ def convert_file(source: Path, target: Path) -> Path:
     return target
 
 
-def config_path(target: Path) -> Path:
-    """Return where the list of operators of an ``.ort`` file stands."""
-    return target.with_suffix(CONFIG_SUFFIX)
-
-
 def check_ort_target(target: Path, *, force: bool) -> None:
-    """Refuse a target that does not end in ``.ort``, and as `check_target` both files of one.
+    """Refuse a target that does not end in ``.ort``, and as `check_target`.
 
     Raises:
         InputError: As said.
@@ -242,13 +236,25 @@ def check_ort_target(target: Path, *, force: bool) -> None:
             hint=f"-o {target.with_suffix(ORT_SUFFIX)}",
         )
     check_target(target, force=force)
-    check_target(config_path(target), force=force)
+
+
+def _files_beside(target: Path) -> set[str]:
+    """Return the names of what stands beside an ``.ort`` file, the list of operators among it."""
+    if not target.is_file():
+        return set()
+    before_digits = f"{target.stem}.{CONFIG_SUFFIX}"
+    return {config_path(target).name, before_digits, *files_beside(target)}
 
 
 def _write(
-    source: Path, target: Path, verify: Callable[[Path], None], beside: Mapping[str, bytes]
+    source: Path,
+    target: Path,
+    verify: Callable[[Path], None],
+    beside: Mapping[str, bytes],
+    *,
+    force: bool,
 ) -> list[Path]:
-    with staged_folder(target) as folder:
+    with staged_folder(target, force=force, replaced=_files_beside) as folder:
         staged = convert_file(source, folder / target.name)
         if not staged.exists():
             raise LoopedgeError(f"ONNX Runtime did not write {target.name}")

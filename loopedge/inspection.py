@@ -7,11 +7,15 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from loopedge.errors import VerificationError
 from loopedge.graph.artifact import artifact_files, open_artifact
 from loopedge.graph.companions import companion_state
 from loopedge.graph.coverage import Int8Coverage, int8_coverage
 from loopedge.graph.last_rows import selection_of
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
+from loopedge.graph.ort_format import is_ort_format
+from loopedge.graph.seal import examine, examine_ort
+from loopedge.graph.sizes import AGAIN
 from loopedge.graph.unrolling import find_core
 from loopedge.graph.weights import (
     TABLE_PREFIX,
@@ -68,6 +72,7 @@ class Inspection:
 
     ``form``, ``trained_loops`` and ``dynamic_loops`` are None for a file that loopedge did not
     write, like ``memory``; ``loops`` is then the constant trip count of its Loop, if it has one.
+    ``verified`` tells whether the content of all files was compared with their checksums.
     ``last_rows`` are the positions that the last iteration computes, None where it computes all.
     """
 
@@ -92,6 +97,7 @@ class Inspection:
     memory: str | None
     prepared: dict[str, Any] | None
     files: list[FileSize]
+    verified: bool
     companions: list[CompanionFile]
     metadata: dict[str, Any]
 
@@ -100,11 +106,13 @@ class Inspection:
         return asdict(self)
 
 
-def inspect(path: str | Path) -> Inspection:
+def inspect(path: str | Path, *, verify: bool = False) -> Inspection:
     """Read what an ONNX file holds, without running it.
 
     Args:
         path: Any ``.onnx`` file; its external data stands beside it.
+        verify: Compare the content of all files with the checksums that they were written with. Without
+            it, the sizes are compared.
 
     Returns:
         The inspection. ``untied_bytes`` is what the weights would take if every iteration held its
@@ -112,10 +120,14 @@ def inspect(path: str | Path) -> Inspection:
         reader of a shared weight did.
 
     Raises:
-        InputError: The file is missing, is not ONNX, or its external data is missing or short.
+        InputError: The file is missing, is not ONNX, or its external data is missing or has another size.
+        VerificationError: A file is damaged, missing or another one, or there is no checksum.
     """
     model = open_artifact(path)
     metadata = read_metadata(model.metadata_props)
+    companions = _companions(Path(path), metadata)
+    if verify:
+        _verify(Path(path), companions)
     if metadata is None:
         # Other exporters keep weights in Constant nodes too; ours never do.
         common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
@@ -150,11 +162,25 @@ def inspect(path: str | Path) -> Inspection:
         files=[
             FileSize(path=str(file), bytes=file.stat().st_size) for file in artifact_files(path)
         ],
-        companions=_companions(Path(path), metadata),
+        verified=verify,
+        companions=companions,
         metadata=metadata.model_dump(mode="json", exclude_none=True)
         if metadata
         else dict(model.metadata_props),
     )
+
+
+def _verify(path: Path, companions: list[CompanionFile]) -> None:
+    """Compare the content of an artifact's files with the checksums that they were written with."""
+    found = examine_ort(path) if is_ort_format(path) else examine(path)
+    if found.state != "whole":
+        raise VerificationError(found.reason or f"{path} is {found.state}", hint=AGAIN)
+    for companion in companions:
+        if companion.state != "present":
+            raise VerificationError(
+                f"{path.parent / companion.file}, which {path} needs, is {companion.state}",
+                hint=AGAIN,
+            )
 
 
 def _companions(path: Path, metadata: ArtifactMetadata | None) -> list[CompanionFile]:

@@ -16,15 +16,17 @@ import onnxruntime as ort
 
 from loopedge.arrays import largest_errors
 from loopedge.errors import InputError, LoopedgeError, VerificationError
-from loopedge.files import check_artifact_target, staged_folder
-from loopedge.graph.artifact import artifact_files, open_artifact
+from loopedge.files import check_artifact_target
+from loopedge.graph.artifact import artifact_files, files_beside, open_artifact
 from loopedge.graph.companions import check_companion_targets, companions_to_copy
 from loopedge.graph.inputs import default_sequence, inputs_to_check
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
 from loopedge.graph.ort_format import is_ort_format
+from loopedge.graph.seal import check_whole, name_weights, seal
 from loopedge.memory import PREPARED_SUFFIX, refuse_prepared, this_device
 from loopedge.runtime import Session
 from loopedge.session_options import session_options
+from loopedge.staging import staged_folder
 
 __all__ = ["NotPacked", "PrepareResult", "prepare"]
 
@@ -140,15 +142,20 @@ def prepare(
             f"{source} is in ORT format, which holds no packed weights",
             hint=f"loopedge prepare {source.with_suffix('.onnx')}",
         )
+    notes = check_whole(source)
     device = this_device()
     data_files = artifact_files(source)
     check_artifact_target(target, data_files, force=force)
     beside = companions_to_copy(source, metadata, target)
     check_companion_targets(target.parent, beside, force=force)
-    with staged_folder(target) as folder, _full_disk_told(folder):
+    with (
+        staged_folder(target, force=force, replaced=files_beside) as folder,
+        _full_disk_told(folder),
+    ):
         started = time.perf_counter()
         staged = folder / target.name
         _pack(source, staged)
+        weights = name_weights(staged)
         proto = onnx.load(staged, load_external_data=False)
         packed = dict(_packed_bytes(proto.graph))
         not_packed = _not_packed(open_artifact(staged), set(packed))
@@ -166,6 +173,7 @@ def prepare(
         verified = time.perf_counter()
         for name, content in beside.items():
             (folder / name).write_bytes(content)
+        seal(staged, weights)
     return PrepareResult(
         path=str(target),
         source=str(source),
@@ -184,6 +192,7 @@ def prepare(
             for file in (*artifact_files(target), *(target.parent / name for name in beside))
         ],
         notes=[
+            *notes,
             *([WIDENED] if metadata.storage == "float16" else []),
             *(
                 f"the weight {item.weight} of {item.name} is not packed: {item.reason}"

@@ -26,6 +26,7 @@ from loopedge.graph.metadata import (
     read_metadata,
 )
 from loopedge.graph.properties import read_properties
+from loopedge.graph.sizes import check_sizes
 from loopedge.memory import choose_profile
 from loopedge.placement import (
     RECORD_ASSIGNMENT,
@@ -34,6 +35,7 @@ from loopedge.placement import (
     products_elsewhere,
 )
 from loopedge.session_options import open_session, session_options
+from loopedge.staging import again_if_replaced
 
 __all__ = ["PROVIDERS", "Session"]
 
@@ -93,18 +95,7 @@ class Session:
                 f"threads is {threads}, 1 to {MOST_THREADS} are allowed", hint="--threads 1"
             )
         provider = _provider(device)
-        self.metadata = _read_metadata(source)
-        chosen = choose_profile(memory, self.metadata, source, device=device)
-        self.memory: str = chosen.profile
-        self.notes = [] if chosen.note is None else [chosen.note]
-        options = session_options(threads, self.memory, model=source, optimize=chosen.optimize)
-        if device == "cuda":
-            options.add_session_config_entry(RECORD_ASSIGNMENT, "1")
-        try:
-            with quiet_provider() if device == "cuda" else contextlib.nullcontext():
-                self.session = open_session(str(source), options, provider, self.memory)
-        except Exception as error:  # onnxruntime raises a kind of its own per failure
-            raise _refusal(source, error, device) from error
+        again_if_replaced(source, lambda: self._open(source, threads, device, memory))
         self.provider = self.session.get_providers()[0]
         if self.provider != provider:
             raise refusal()
@@ -119,6 +110,21 @@ class Session:
             node.name: node for node in self.session.get_overridable_initializers()
         }
         self.output_names = [node.name for node in self.session.get_outputs()]
+
+    def _open(self, source: Path, threads: int | None, device: str, memory: str | None) -> None:
+        """Read what the file says of itself, and load it."""
+        self.metadata = _read_metadata(source)
+        chosen = choose_profile(memory, self.metadata, source, device=device)
+        self.memory: str = chosen.profile
+        self.notes = [] if chosen.note is None else [chosen.note]
+        options = session_options(threads, self.memory, model=source, optimize=chosen.optimize)
+        if device == "cuda":
+            options.add_session_config_entry(RECORD_ASSIGNMENT, "1")
+        try:
+            with quiet_provider() if device == "cuda" else contextlib.nullcontext():
+                self.session = open_session(str(source), options, PROVIDERS[device], self.memory)
+        except Exception as error:  # onnxruntime raises a kind of its own per failure
+            raise _refusal(source, error, device) from error
 
     def run(
         self,
@@ -271,6 +277,8 @@ def _read_metadata(source: Path) -> ArtifactMetadata | None:
             properties = read_properties(source)
     except (ValueError, OSError):
         return None  # onnxruntime will say what is wrong with the file
+    if source.suffix != ".ort":
+        check_sizes(source, properties)
     return read_metadata(properties)
 
 

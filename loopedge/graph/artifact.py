@@ -1,6 +1,5 @@
 """Open model files with clear errors and write artifacts whole or not at all."""
 
-import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -9,15 +8,24 @@ import onnx
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.files import check_artifact_target, staged_folder
+from loopedge.files import check_artifact_target
 from loopedge.graph.companions import check_companion_targets
-from loopedge.graph.metadata import ArtifactMetadata, write_metadata
+from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
 from loopedge.graph.ort_format import is_ort_format, read_ort
+from loopedge.graph.seal import drop_seal, name_weights, seal
+from loopedge.graph.sizes import check_sizes
+from loopedge.staging import again_if_replaced, staged_folder
 
-__all__ = ["EXTERNAL_THRESHOLD_BYTES", "artifact_files", "open_artifact", "write_artifact"]
+__all__ = [
+    "EXTERNAL_THRESHOLD_BYTES",
+    "artifact_files",
+    "files_beside",
+    "open_artifact",
+    "write_artifact",
+]
 
 EXTERNAL_THRESHOLD_BYTES = 256 * 1024
-"""Total initializer bytes above which weights go to ``<name>.data``.
+"""Total initializer bytes above which weights go to a file of their own.
 
 Weights inside the file cost about as much anonymous memory again, whatever their size, so this is
 no border but the price of having one file: about a sixth of what so small a session takes anyway
@@ -31,15 +39,22 @@ def open_artifact(path: str | Path) -> ir.Model:
     Nodes without a name get one: passes and users name nodes.
 
     Raises:
-        InputError: The file is missing, is not ONNX, or its external data is missing or short.
+        InputError: The file is missing, is not ONNX, or its external data is missing or has another size
+            than it was written with.
     """
     source = Path(path)
+    return again_if_replaced(source, lambda: _open(source))
+
+
+def _open(source: Path) -> ir.Model:
     if source.is_dir():
         raise InputError(f"{source} is a folder, an ONNX file is needed")
     if not source.exists():
         raise InputError(f"{source} does not exist", hint="loopedge export model.pt")
     if is_ort_format(source):
-        return read_ort(source)
+        converted = read_ort(source)
+        drop_seal(converted.metadata_props)  # of the file that it was converted from
+        return converted
     try:
         with warnings.catch_warnings():
             # onnxruntime names the packed weights of a prepared file there.
@@ -67,6 +82,8 @@ def open_artifact(path: str | Path) -> ir.Model:
                 f"{data} is truncated: {data.stat().st_size} bytes, "
                 f"tensor {value.name} ends at byte {needed}"
             )
+    check_sizes(source, model.metadata_props)
+    drop_seal(model.metadata_props)
     _name_nodes(model)
     return model
 
@@ -81,7 +98,10 @@ def write_artifact(
     verify: Callable[[Path], ArtifactMetadata | None] | None = None,
     companions: Mapping[str, bytes] | None = None,
 ) -> list[Path]:
-    """Write ``model`` (and ``<target>.data``) beside the target, verify, then rename.
+    """Write ``model`` and its data beside the target, verify, then rename.
+
+    The data file is called ``<target>.<16 hex digits of its SHA-256>.data``. So the rename of the ``.onnx``
+    is the one moment at which the old artifact becomes the new one.
 
     Args:
         model: Graph to write; its large initializers may be lazy.
@@ -102,38 +122,40 @@ def write_artifact(
     beside = dict(companions or {})
     check_artifact_target(target, sources, force=force)
     check_companion_targets(target.parent, beside, force=force)
-    replaced = _data_of(target)
     total = sum(value.const_value.nbytes for value in _initializers(model) if value.const_value)
-    data_name = f"{target.name}.data"
     external = total > external_threshold_bytes
     if not external:
         _read_external(model)
-    with staged_folder(target) as folder:
+    with staged_folder(target, force=force, replaced=files_beside) as folder:
         staged = folder / target.name
         # ONNX Runtime memory-maps external tensors; small ones stay in the file (shapes, scalars).
         ir.save(
             model,
             staged,
-            external_data=data_name if external else None,
+            external_data=f"{target.name}.data" if external else None,
             size_threshold_bytes=1024,
         )
+        weights = name_weights(staged)
         metadata = verify(staged) if verify is not None else None
         if metadata is not None:
             _replace_metadata(staged, metadata)
         for name, content in beside.items():
             (folder / name).write_bytes(content)
-    if not external and data_name in replaced:
-        with contextlib.suppress(FileNotFoundError):
-            (target.parent / data_name).unlink()
+        seal(staged, weights)
     return [*artifact_files(target), *(target.parent / name for name in beside)]
 
 
-def _data_of(path: Path) -> set[str]:
-    """Return the names of the data files of an artifact that is to be replaced."""
+def files_beside(path: Path) -> set[str]:
+    """Return the names of the files that an artifact cannot do without: its data and its companions.
+
+    There are none where ``path`` does not stand, or is no model.
+    """
     try:
-        return {file.name for file in artifact_files(path)[1:]}
+        metadata = read_metadata(open_artifact(path).metadata_props)
+        data = {file.name for file in artifact_files(path)[1:]}
     except InputError:
-        return set()  # there is none, or what stands there is no model
+        return set()
+    return data | {told.file for told in (metadata.companions if metadata else {}).values()}
 
 
 def _replace_metadata(path: Path, metadata: ArtifactMetadata) -> None:

@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 PREFIX = "loopedge."
+OF_THE_FILE = {f"{PREFIX}weights", f"{PREFIX}checksum"}
+"""Properties of the file that a graph stands in, not of the graph: `loopedge.graph.seal`."""
+
 LOOPS_INPUT, TOLERANCE_INPUT, ITERATIONS_OUTPUT = "loops", "tolerance", "iterations"
 """What an artifact may take and give beside the model's own inputs and outputs."""
 
@@ -143,7 +146,7 @@ def read_metadata(properties: Mapping[str, str]) -> ArtifactMetadata | None:
     found = {
         name.removeprefix(PREFIX): value
         for name, value in properties.items()
-        if name.startswith(PREFIX)
+        if name.startswith(PREFIX) and name not in OF_THE_FILE
     }
     if "form" not in found:
         return None

@@ -12,9 +12,10 @@ import torch
 from pydantic import ValidationError
 
 from loopedge.errors import InputError
-from loopedge.files import check_target, staged_folder
+from loopedge.files import check_target
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.staging import staged_folder
 
 __all__ = ["Checkpoint", "load", "load_checkpoint", "save", "write_tensors"]
 

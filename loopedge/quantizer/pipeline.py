@@ -22,6 +22,7 @@ from loopedge.graph.metadata import (
     read_metadata,
     write_metadata,
 )
+from loopedge.graph.seal import check_whole
 from loopedge.graph.storage import open_in_float32
 from loopedge.graph.weights import weight_bytes
 from loopedge.memory import WISH_NOTE, check_profile, refuse_prepared
@@ -193,6 +194,7 @@ def quantize_by(
     target = Path(path)
     check_artifact_target(target, artifact_files(model), force=force)
     reference = open_in_float32(model)
+    changed = check_whole(model)
     recipe.check_model(reference, model)
     metadata = _metadata_with(read_metadata(reference.metadata_props), memory, model)
     beside = companions_to_copy(model, metadata, target)
@@ -272,7 +274,12 @@ def quantize_by(
         weight_bytes=weight_bytes(quantized),
         source_weight_bytes=source_bytes,
         files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
-        notes=[*_notes(recipe, rewritten, metadata, time_ratio), *unchanged_note(rows), *exits],
+        notes=[
+            *changed,
+            *_notes(recipe, rewritten, metadata, time_ratio),
+            *unchanged_note(rows),
+            *exits,
+        ],
         seconds={
             "rewrite": rewrite_seconds,
             "write": time.perf_counter() - written - verify_seconds,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from loopedge.errors import InputError
-from loopedge.files import check_target, remove_stages
+from loopedge.files import check_target
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.metrics import Metrics
@@ -23,12 +23,10 @@ from loopedge.trainer.objective import Objective
 from loopedge.trainer.progress import Lines, Progress, bar_on_terminal
 from loopedge.trainer.stability import Stability
 from loopedge.trainer.state import (
-    best_path,
     drop_run,
     load_state,
     run_settings,
     state_path,
-    steady_path,
     write_model,
 )
 from loopedge.trainer.world import Sharding, World, open_world
@@ -127,7 +125,6 @@ def train(
             loop.resume(world.on_first(lambda: load_state(loop.checkpoint_path, loop.settings)))
             _tell(told, f"resumed {loop.checkpoint_path} at step {loop.step} of {config.steps}")
         world.on_first(loop.log.open)
-        world.on_first(lambda: _tidy(target))
         if not resume:  # only now, when nothing is left that could be refused
             world.on_first(lambda: _drop_old(target))
         resumed_from = loop.step if resume else None
@@ -226,12 +223,6 @@ def _check_files(target: Path, *, resume: bool, force: bool) -> None:
             f"{unfinished} holds an unfinished run",
             hint="add --resume to continue it, or --force to start anew",
         )
-
-
-def _tidy(target: Path) -> None:
-    written = (state_path, steady_path, best_path, metrics_path)
-    for path in (target, *(of(target) for of in written)):
-        remove_stages(path)
 
 
 def _drop_old(target: Path) -> None:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from loopedge.errors import InputError
-from loopedge.files import file_sha256, staged_folder
+from loopedge.files import file_sha256
 from loopedge.model.checkpoint import save, write_tensors
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.staging import staged_folder
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig
 
@@ -82,7 +83,7 @@ class RunState:
     tokens: int
     norms: list[float]
     records: list[dict[str, Any]]
-    trend: dict[str, float | None]
+    trend: dict[str, float]
     steady_step: int | None
 
 

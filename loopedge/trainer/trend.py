@@ -21,19 +21,19 @@ class Trend:
     and `NOISE` more. Where nothing was gained yet, that is `NOISE` times the loss of the first step.
 
     Args:
-        first: Loss of the untrained model; None before the first step.
+        first: Loss of the untrained model; NaN before the first step.
         mean: Of the last steps.
         lowest: The lowest mean so far.
     """
 
-    first: float | None = None
+    first: float = math.nan
     mean: float = 0.0
     lowest: float = math.inf
 
     @property
     def bound(self) -> float:
         """The largest loss of a state that still trains; infinite before the first step."""
-        if not self.first:  # nothing can be said before the first step, nor of a loss of zero
+        if not self.first > 0:  # nothing can be said before the first step, nor of a loss of zero
             return math.inf
         return NOISE * math.sqrt(self.first * min(self.first, self.lowest))
 
@@ -43,7 +43,7 @@ class Trend:
 
     def add(self, loss: float) -> None:
         """Take the loss of a step."""
-        if self.first is None:
+        if math.isnan(self.first):
             self.first = self.mean = loss
         self.mean = MEMORY * self.mean + (1 - MEMORY) * loss
         self.lowest = min(self.lowest, self.mean)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from loopedge.graph.seal import config_path
 from tests.cli.test_bad_input import assert_refused
 from tests.cli.test_docs import SECTIONS
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.cli.conftest import Cli
-
-CONFIG = "tiny.required_operators.config"
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def test_both_files_appear_under_the_default_names(cli: Cli, tiny: Path) -> None
     assert told["path"] == str(tiny.with_suffix(".ort"))
     assert [file["path"] for file in told["files"]] == [
         str(tiny.with_suffix(".ort")),
-        str(tiny.parent / CONFIG),
+        str(config_path(tiny.with_suffix(".ort"))),
     ]
     missing = [key for key in told if not re.search(rf"\b{key}\b", SECTIONS["convert"])]
     assert missing == []
@@ -39,16 +38,26 @@ def test_both_files_appear_under_the_default_names(cli: Cli, tiny: Path) -> None
     assert told["weight_bytes"] == told["source_weight_bytes"]
 
 
-@pytest.mark.parametrize("existing", ["tiny.ort", CONFIG])
-def test_an_existing_file_of_the_two_is_refused_without_force(
-    existing: str, cli: Cli, tiny: Path
-) -> None:
-    (tiny.parent / existing).write_text("old")
+def test_an_existing_file_is_refused_without_force(cli: Cli, tiny: Path) -> None:
+    target = tiny.with_suffix(".ort")
+    target.write_text("old")
     assert_refused(cli("convert", tiny), "exists already")
-    assert sorted(path.name for path in tiny.parent.iterdir()) == sorted(["tiny.onnx", existing])
-    assert (tiny.parent / existing).read_text() == "old"
+    assert set(tiny.parent.iterdir()) == {tiny, target}
+    assert target.read_text() == "old"
     assert cli("convert", tiny, "--force").code == 0
-    assert "Loop" in (tiny.parent / CONFIG).read_text()
+    assert "Loop" in config_path(target).read_text()
+
+
+def test_another_conversion_drops_the_list_of_operators_of_the_one_before(
+    cli: Cli, tiny: Path
+) -> None:
+    target = tiny.with_suffix(".ort")
+    assert cli("convert", tiny).code == 0
+    first = config_path(target)
+    assert cli("quantize", tiny, "-o", tiny.with_name("int8.onnx")).code == 0
+    assert cli("convert", tiny.with_name("int8.onnx"), "-o", target, "--force").code == 0
+    assert config_path(target) != first
+    assert list(tiny.parent.glob("*.config")) == [config_path(target)]
 
 
 def test_quiet_prints_the_path_alone(cli: Cli, tiny: Path) -> None:

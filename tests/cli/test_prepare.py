@@ -43,7 +43,7 @@ def assert_refused(told: Said, words: str, hint: str) -> None:
 def test_it_says_what_was_packed(cli: Cli, tiny: Path) -> None:
     told = cli("prepare", tiny)
     assert told.code == 0, told.err
-    for words in ("made for", "6 weights", "mapped when it is loaded", "tiny.prepared.onnx.data"):
+    for words in ("made for", "6 weights", "mapped when it is loaded", "tiny.prepared.onnx."):
         assert words in told.out
 
 
@@ -60,9 +60,8 @@ def test_quiet_prints_the_path_alone(cli: Cli, tiny: Path, tmp_path: Path) -> No
     target = tmp_path / "m.onnx"
     told = cli("prepare", tiny, "-o", target, "--quiet")
     assert (told.out, told.err) == (f"{target}\n", "")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("m.onnx", "m.onnx.data", "tiny.onnx")
-    ]
+    [data] = tmp_path.glob("m.onnx.*.data")
+    assert set(tmp_path.iterdir()) == {target, data, tiny}
 
 
 def test_run_gives_the_same(cli: Cli, tiny: Path, prepared: Path, ids: Path) -> None:
@@ -142,7 +141,7 @@ def test_the_source_is_no_target(cli: Cli, external: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["no data", "short data", "no packed weights"])
 def test_a_damaged_prepared_file(cli: Cli, prepared: Path, ids: Path, kind: str) -> None:
-    data = prepared.with_name(f"{prepared.name}.data")
+    [data] = prepared.parent.glob(f"{prepared.name}.*.data")
     if kind == "no data":
         data.unlink()
     elif kind == "short data":

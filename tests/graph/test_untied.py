@@ -75,7 +75,7 @@ def test_the_file_grows_by_the_copies(tmp_path: Path) -> None:
         for name in ("tied", "untied")
     ]
     assert sizes[1] - sizes[0] == pytest.approx(47 * 64 * 64 * 4, rel=0.05)
-    assert (tmp_path / "untied.onnx.data").exists()
+    assert len(list(tmp_path.glob("untied.onnx.*.data"))) == 1
 
 
 def test_a_foreign_loop_with_a_constant_trip_count() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loopedge.errors import InputError
-from loopedge.files import check_target, file_sha256, staged_folder, write_text_atomic
+from loopedge.files import check_target, file_sha256, write_text_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,31 +14,6 @@ if TYPE_CHECKING:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def test_staged_files_appear_together(tmp_path: Path) -> None:
-    target = tmp_path / "m.onnx"
-    with staged_folder(target) as folder:
-        (folder / "m.onnx").write_text("graph")
-        (folder / "m.onnx.data").write_text("weights")
-        assert not target.exists()
-    assert names(tmp_path) == ["m.onnx", "m.onnx.data"]
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_failure_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
-    target = tmp_path / "m.onnx"
-    target.write_text("old")
-
-    def write() -> None:
-        with staged_folder(target) as folder:
-            (folder / "m.onnx").write_text("new")
-            raise error
-
-    with pytest.raises(error):
-        write()
-    assert names(tmp_path) == ["m.onnx"]
-    assert target.read_text() == "old"
 
 
 def test_text_replaces_a_file_whole(tmp_path: Path) -> None:

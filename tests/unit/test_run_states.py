@@ -270,15 +270,3 @@ def test_a_teacher_must_agree_on(tmp_path: Path, field: str) -> None:
     student = LoopedConfig(**{**sizes, field: True})
     with pytest.raises(InputError, match=f"has {field} False, the student True"):
         load_teacher(tmp_path / "teacher.pt", student, TASK)
-
-
-@pytest.mark.parametrize("resume", [False, True])
-def test_what_a_killed_writer_left_is_removed(tmp_path: Path, resume: bool) -> None:
-    stop(tmp_path / "m.pt")
-    left, other = tmp_path / ".m.last.pt.ab12cd_8", tmp_path / ".n.last.pt.ab12cd_8"
-    for folder in (left, other):
-        folder.mkdir()
-        (folder / "m.last.pt").write_bytes(b"half")
-    run(tmp_path / "m.pt", resume=resume, force=not resume)
-    assert not left.exists()
-    assert other.exists()

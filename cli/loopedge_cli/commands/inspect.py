@@ -11,6 +11,10 @@ from loopedge_cli.views import inspection_view
 
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file.")],
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Compare the content of all files with their checksums."),
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -18,4 +22,4 @@ def inspect(
     with sink(json=json, debug=debug) as output:
         import loopedge
 
-        output.result(loopedge.inspect(model), inspection_view)
+        output.result(loopedge.inspect(model, verify=verify), inspection_view)
