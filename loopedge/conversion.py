@@ -20,14 +20,20 @@ from loopedge.graph.companions import check_companion_targets, companions_to_cop
 from loopedge.graph.coverage import int8_coverage
 from loopedge.graph.inputs import default_sequence, inputs_to_check
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
-from loopedge.graph.ort_format import ORT_SUFFIX, is_ort_format, required_operators
+from loopedge.graph.ort_format import (
+    CONFIG_SUFFIX,
+    ORT_SUFFIX,
+    is_ort_format,
+    required_operators,
+)
+from loopedge.graph.sources import source_files
 from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
 from loopedge.memory import refuse_prepared
+from loopedge.paths import check_paths
 from loopedge.runtime import Session
 from loopedge.session_options import session_options
 
 __all__ = [
-    "CONFIG_SUFFIX",
     "FLOAT16_NOTE",
     "ConvertResult",
     "check_ort_target",
@@ -36,9 +42,6 @@ __all__ = [
     "convert_file",
     "write_converted",
 ]
-
-CONFIG_SUFFIX = ".required_operators.config"
-"""What the list of operators is called, in the place of ``.ort``."""
 
 OPTIMIZATION = "extended"
 """ONNX Runtime does not optimise an ORT format file when it loads it, so the fusions are made now. The
@@ -116,6 +119,10 @@ def convert(
     graph = open_artifact(source)
     metadata = read_metadata(graph.metadata_props)
     refuse_prepared(metadata, source, "convert")
+    check_paths(
+        inputs={"MODEL": source_files(source, metadata)},
+        outputs={"--output": [target, config_path(target)]},
+    )
     check_ort_target(target, force=force)
     beside = companions_to_copy(source, metadata, target)
     check_companion_targets(target.parent, beside, force=force)

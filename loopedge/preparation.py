@@ -22,7 +22,9 @@ from loopedge.graph.companions import check_companion_targets, companions_to_cop
 from loopedge.graph.inputs import default_sequence, inputs_to_check
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
 from loopedge.graph.ort_format import is_ort_format
+from loopedge.graph.sources import source_files
 from loopedge.memory import PREPARED_SUFFIX, refuse_prepared, this_device
+from loopedge.paths import ArtifactTarget, check_paths
 from loopedge.runtime import Session
 from loopedge.session_options import session_options
 
@@ -141,6 +143,10 @@ def prepare(
             hint=f"loopedge prepare {source.with_suffix('.onnx')}",
         )
     device = this_device()
+    check_paths(
+        inputs={"MODEL": source_files(source, metadata)},
+        outputs={"--output": ArtifactTarget(target)},
+    )
     data_files = artifact_files(source)
     check_artifact_target(target, data_files, force=force)
     beside = companions_to_copy(source, metadata, target)

@@ -172,7 +172,7 @@ def test_the_weights_of_a_source_are_never_written_over(cli: Cli, external: Path
     ):
         told = cli(*words)
         assert told.code == 2
-        assert "is a file of the source itself" in told.err
+        assert "is also a file of MODEL" in told.err
     assert data.read_bytes() == before
     assert not external.exists()
 
@@ -193,7 +193,7 @@ def test_a_checkpoint_is_not_replaced_by_its_export(cli: Cli, tmp_path: Path) ->
     checkpoint.write_text("weights")
     told = cli("export", checkpoint, "-o", checkpoint, "--force")
     assert (told.code, checkpoint.read_text()) == (2, "weights")
-    assert "a file of the source itself" in told.err
+    assert "is also a file of MODEL" in told.err
 
 
 def test_a_prepared_file_is_not_converted(cli: Cli, tiny: Path) -> None:

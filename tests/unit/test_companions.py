@@ -15,7 +15,7 @@ from loopedge.graph.companions import (
     describe_companions,
     read_companions,
 )
-from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
+from loopedge.graph.metadata import ArtifactMetadata, Companion, read_metadata, write_metadata
 
 TEXTS = {"tokenizer.json": '{"a": "€"}\r\n'}
 
@@ -118,3 +118,52 @@ def test_a_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
     properties["loopedge.companions"] = json.dumps({"t": {"file": name, "sha256": "0"}})
     with pytest.raises(InputError, match="metadata of the model is damaged"):
         read_metadata(properties)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "onnx",
+        "ONNX",
+        "onnx.data",
+        "onnx.0123456789abcdef.data",
+        "int8.onnx",
+        "prepared.onnx",
+        "prepared.onnx.data",
+        "ort",
+        "required_operators.config",
+        "pt",
+        "last.pt",
+        "best.pt",
+        "metrics.jsonl",
+        "origins",
+    ],
+)
+def test_a_companion_is_none_of_our_own_files(tmp_path: Path, name: str) -> None:
+    for target in ("model.onnx", "model", "model.pt", "Model.ORT"):
+        with pytest.raises(InputError, match="a name of loopedge's own files"):
+            companion_contents({name: "hostile"}, tmp_path / target)
+    metadata = ArtifactMetadata.model_validate(
+        {
+            "version": "0",
+            "form": "loop",
+            "loops": 1,
+            "trained_loops": 1,
+            "companions": {"t": Companion(file=f"x.{name}", sha256="0")},
+        }
+    )
+    with pytest.raises(InputError, match="a name of loopedge's own files"):
+        companions_to_copy(tmp_path / "x.onnx", metadata, tmp_path / "other" / "y.onnx")
+
+
+@pytest.mark.parametrize("name", ["data", "q", "0123456789abcdef.data"])
+def test_a_companion_is_no_file_of_a_target_without_an_ending(tmp_path: Path, name: str) -> None:
+    target = tmp_path / ("m.q" if name == "q" else "m")
+    with pytest.raises(InputError, match="a name of loopedge's own files"):
+        companion_contents({name: "hostile"}, target)
+    companion_contents({name: "fine"}, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "onnx.json", "data", "model.npz"])
+def test_other_names_are_companions(tmp_path: Path, name: str) -> None:
+    assert list(companion_contents({name: "x"}, tmp_path / "m.onnx")) == [f"m.{name}"]

@@ -131,11 +131,15 @@ def profile(
         with ending_at_once():
             import loopedge.profiler.pipeline
             from loopedge.files import check_target
+            from loopedge.graph.sources import files_of_model
+            from loopedge.paths import check_paths
             from loopedge.report.html import write_profile_html
 
-        if html is not None:
-            check_target(html, force=force)
         everything = [*(models or []), *(against or [])]
+        if html is not None:
+            named = {"MODEL": [file for model in everything for file in files_of_model(model)]}
+            check_paths(inputs={**named, "--input": input}, outputs={"--html": html})
+            check_target(html, force=force)
         doing = f"profiling {', '.join(map(str, everything))}"
         with _orderly_termination(), output.status(doing) as told:
             result = loopedge.profile(
