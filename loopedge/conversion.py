@@ -20,16 +20,11 @@ from loopedge.graph.companions import check_companion_targets, companions_to_cop
 from loopedge.graph.coverage import int8_coverage
 from loopedge.graph.inputs import default_sequence, inputs_to_check
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
-from loopedge.graph.ort_format import (
-    CONFIG_SUFFIX,
-    ORT_SUFFIX,
-    is_ort_format,
-    required_operators,
-)
+from loopedge.graph.ort_format import ORT_SUFFIX, is_ort_format, required_operators
 from loopedge.graph.sources import source_files
 from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
 from loopedge.memory import refuse_prepared
-from loopedge.paths import check_paths
+from loopedge.paths import CONFIG_SUFFIX, ArtifactTarget, check_paths
 from loopedge.runtime import Session
 from loopedge.session_options import session_options
 
@@ -121,7 +116,7 @@ def convert(
     refuse_prepared(metadata, source, "convert")
     check_paths(
         inputs={"MODEL": source_files(source, metadata)},
-        outputs={"--output": [target, config_path(target)]},
+        outputs={"--output": ArtifactTarget(target)},
     )
     check_ort_target(target, force=force)
     beside = companions_to_copy(source, metadata, target)

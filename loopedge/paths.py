@@ -8,7 +8,10 @@ from pathlib import Path
 
 from loopedge.errors import InputError
 
-__all__ = ["CONTENT_NAMED", "ArtifactTarget", "Files", "check_name", "check_paths"]
+__all__ = ["CONFIG_SUFFIX", "CONTENT_NAMED", "ArtifactTarget", "Files", "check_name", "check_paths"]
+
+CONFIG_SUFFIX = ".required_operators.config"
+"""What the list of operators of an ORT format file is called, in the place of ``.ort``."""
 
 CONTENT_NAMED = r"\.[0-9a-f]{16}\.data"
 """What follows ``NAME.onnx`` in the name of a data file that is named by its content, as a pattern."""
@@ -16,13 +19,15 @@ CONTENT_NAMED = r"\.[0-9a-f]{16}\.data"
 
 @dataclass(frozen=True, slots=True)
 class ArtifactTarget:
-    """The target of an artifact, ``NAME.onnx``; its data files belong to it, whatever they are called."""
+    """The target of an artifact: ``NAME.onnx``, with its data files, or ``NAME.ort`` and its operators."""
 
     path: Path
 
     def files(self) -> list[Path]:
-        """Return the file and every data file of it that may be written or removed."""
+        """Return the file and every file of it that may be written or removed."""
         folder, name = self.path.parent, self.path.name
+        if self.path.suffix == ".ort":
+            return [self.path, self.path.with_suffix(CONFIG_SUFFIX)]
         found = [self.path, folder / f"{name}.data"]
         if name and folder.is_dir():
             found += sorted(file for file in folder.iterdir() if self._is_data(file.name))
@@ -92,7 +97,8 @@ def check_name(path: str | Path, option: str, *, is_output: bool = False) -> Non
     Unicode, and in an output a control character, would end in a file that cannot be opened.
 
     Raises:
-        InputError: The path is empty, no Unicode, holds a NUL, or as an output a control character.
+        InputError: The path is empty, no Unicode, or holds a NUL; as an output it is ``.`` or ``/``, or
+            holds a control character.
     """
     name = str(path)
     if not name:
@@ -105,6 +111,10 @@ def check_name(path: str | Path, option: str, *, is_output: bool = False) -> Non
         )
     if "\0" in name or (is_output and re.search(r"[\x00-\x1f\x7f]", name)):
         raise InputError(f"{option} {shown} holds a control character", hint="name another file")
+    if is_output and not Path(path).name:
+        raise InputError(
+            f"{name} is a folder, a file name is needed", hint=f"name a file with {option}"
+        )
 
 
 def _entries(group: Mapping[str, Files] | None) -> list[tuple[str, Entry]]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from loopedge.errors import InputError
 from loopedge.files import check_artifact_target, check_target
 from loopedge.graph.artifact import artifact_files
+from loopedge.graph.companions import companions_to_copy
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.sources import files_of_model
 from loopedge.graph.storage import open_in_float32
 from loopedge.memory import refuse_prepared
-from loopedge.paths import ArtifactTarget, check_paths
+from loopedge.paths import ArtifactTarget, Files, check_paths
 from loopedge.quantizer.pipeline import QuantizeResult, quantize_by
 from loopedge.quantizer.ranges import Granularity, read_ranges
 from loopedge.quantizer.recipe import Recipe
@@ -90,12 +91,13 @@ def calibrate_and_quantize(
     """
     if metric is not None and max_drop is None:
         raise InputError("a metric needs a budget", hint="--max-drop 0.01")
+    read: dict[str, Files] = {
+        "MODEL": files_of_model(model),
+        "--data": data_files(data),
+        "--ranges-file": ranges_file,
+    }
     check_paths(
-        inputs={
-            "MODEL": files_of_model(model),
-            "--data": data_files(data),
-            "--ranges-file": ranges_file,
-        },
+        inputs=read,
         outputs={"--output": ArtifactTarget(Path(path)), "--save-ranges": save_ranges},
     )
     _check_targets(model, path, save_ranges, force=force)
@@ -109,7 +111,13 @@ def calibrate_and_quantize(
         )
     table, inputs = None, None
     graph = open_in_float32(model)
-    refuse_prepared(read_metadata(graph.metadata_props), model, "quantize")
+    metadata = read_metadata(graph.metadata_props)
+    refuse_prepared(metadata, model, "quantize")
+    beside = companions_to_copy(model, metadata, Path(path))
+    check_paths(
+        inputs=read,
+        outputs={"what stands beside --output": [Path(path).parent / name for name in beside]},
+    )
     if static and ranges_file is not None:
         table = read_ranges(ranges_file)
     elif static:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from loopedge.conversion import check_ort_target, config_path
+from loopedge.conversion import check_ort_target
 from loopedge.errors import InputError
 from loopedge.exporter.rounding import check_storage
 from loopedge.exporter.targets import Target
@@ -12,7 +12,6 @@ from loopedge.files import check_artifact_target
 from loopedge.graph.activations import Activations
 from loopedge.graph.metadata import Form, MemoryProfile
 from loopedge.graph.ort_format import is_ort_format
-from loopedge.paths import ArtifactTarget, Files
 
 __all__ = ["OPSETS", "Options"]
 
@@ -81,10 +80,6 @@ class Options:
         if is_ort_format(target):
             raise InputError(f"{target} is named as ORT format", hint="--format ort")
         check_artifact_target(target, sources, force=force)
-
-    def files(self, target: Path) -> Files:
-        """Return the files of a target that an export writes."""
-        return [target, config_path(target)] if self.format == "ort" else ArtifactTarget(target)
 
     def _check_loops(self) -> None:
         if self.form not in {"loop", "unrolled"}:

@@ -49,7 +49,7 @@ from loopedge.graph.table_head import MICROSOFT
 from loopedge.graph.unrolling import unroll
 from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
 from loopedge.memory import WISH_NOTE
-from loopedge.paths import check_paths
+from loopedge.paths import ArtifactTarget, check_paths
 
 __all__ = ["ExportResult", "export"]
 
@@ -179,7 +179,7 @@ def export(
     files = source_files(model)
     check_paths(
         inputs={"MODEL": files, "--weights": weights},
-        outputs={"--output": options.files(Path(path))},
+        outputs={"--output": ArtifactTarget(Path(path))},
     )
     files += [Path(weights)] if weights is not None else []
     options.check(Path(path), files, force=force)
@@ -212,6 +212,10 @@ def _export(
     check_weights(subject.module)
     beside = companion_contents(subject.companions, target)
     check_companion_targets(target.parent, beside, force=force)
+    check_paths(
+        inputs={"MODEL": sources},
+        outputs={"what stands beside --output": [target.parent / name for name in beside]},
+    )
     rule = parse_exit(exit, subject.module, options.form)
     count = subject.looped.loops if options.loops is None else options.loops
 

@@ -19,20 +19,10 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 
-__all__ = [
-    "CONFIG_SUFFIX",
-    "ORT_SUFFIX",
-    "is_ort_format",
-    "read_ort",
-    "read_ort_properties",
-    "required_operators",
-]
+__all__ = ["ORT_SUFFIX", "is_ort_format", "read_ort", "read_ort_properties", "required_operators"]
 
 ORT_SUFFIX = ".ort"
 """By this ending ONNX Runtime knows the format of a file."""
-
-CONFIG_SUFFIX = ".required_operators.config"
-"""What the list of operators beside it is called, in the place of ``.ort``."""
 
 FLATBUFFERS = "ort_flatbuffers_py"
 PROCESSORS = "ort_format_model"

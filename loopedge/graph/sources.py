@@ -4,7 +4,8 @@ from pathlib import Path
 
 from loopedge.graph.artifact import artifact_files, open_artifact
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
-from loopedge.graph.ort_format import CONFIG_SUFFIX, is_ort_format
+from loopedge.graph.ort_format import is_ort_format
+from loopedge.paths import CONFIG_SUFFIX
 
 __all__ = ["files_of_model", "source_files"]
 

@@ -225,6 +225,31 @@ def test_an_export_replaces_nothing_that_it_reads(cli: Cli, here: Path, words: s
     assert contents(here) == before
 
 
+def test_what_a_hostile_model_copies_beside_a_target_replaces_no_input(
+    cli: Cli, here: Path
+) -> None:
+    import hashlib
+
+    import onnx
+
+    Path("from").mkdir()
+    Path("from/x.npz").write_text("hostile")
+    model = onnx.load("tiny.onnx")
+    told = {"x": {"file": "x.npz", "sha256": hashlib.sha256(b"hostile").hexdigest()}}
+    onnx.helper.set_model_props(
+        model,
+        {
+            **{item.key: item.value for item in model.metadata_props},
+            "loopedge.companions": json.dumps(told),
+        },
+    )
+    onnx.save(model, "from/m.onnx")
+    before = contents(here)
+    told_error = cli("quantize", "from/m.onnx", "--data", "x.npz", "-o", "q.onnx", "--force").err
+    assert "beside --output x.npz is also a file of --data" in told_error
+    assert contents(here) == before
+
+
 @pytest.mark.parametrize("name", ["onnx", "onnx.data", "prepared.onnx"])
 def test_a_hostile_checkpoint_names_no_file_of_the_artifact(
     cli: Cli, here: Path, name: str

@@ -133,6 +133,8 @@ def _main(
 
 
 def _plant(fault: Fault) -> None:
+    if fault.number == signal.SIGINT:  # a shell ignores it for what runs behind
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     from loopedge.tasks.sorting import SortingTask
     from loopedge.tasks.task import Batch, Split
 

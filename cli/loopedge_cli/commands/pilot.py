@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from loopedge_cli.arguments import CheckedCommand
 from loopedge_cli.commands.train import ModelOptions, TrainOptions, chosen, option
 from loopedge_cli.counts import Counts, parse_counts
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
@@ -108,6 +109,6 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
 
 
 for _task in tasks():
-    pilot.command(_task.name)(
+    pilot.command(_task.name, cls=CheckedCommand)(
         command_of(_task, _run, PilotOptions, ModelOptions, TrainOptions, without=DECIDED)
     )
