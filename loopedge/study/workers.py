@@ -9,6 +9,7 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -100,6 +101,7 @@ def _kept_back(numbers: Collection[signal.Signals]) -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    resource_tracker.ensure_running()  # started within, it would let Ctrl-C through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
