@@ -20,12 +20,14 @@ from loopedge.graph.coverage import int8_coverage
 from loopedge.graph.inputs import default_sequence, inputs_to_check
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
 from loopedge.graph.ort_format import ORT_SUFFIX, is_ort_format, required_operators
-from loopedge.graph.seal import CONFIG_SUFFIX, check_whole, config_path
+from loopedge.graph.seal import check_whole, config_path
+from loopedge.graph.sources import source_files
 from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
 from loopedge.memory import refuse_prepared
+from loopedge.paths import ArtifactTarget, check_paths
 from loopedge.runtime import Session
 from loopedge.session_options import session_options
-from loopedge.staging import scratch_folder, staged_folder
+from loopedge.staging import CONFIG_SUFFIX, scratch_folder, staged_folder
 
 __all__ = [
     "FLOAT16_NOTE",
@@ -113,6 +115,10 @@ def convert(
     graph = open_artifact(source)
     metadata = read_metadata(graph.metadata_props)
     refuse_prepared(metadata, source, "convert")
+    check_paths(
+        inputs={"MODEL": source_files(source, metadata)},
+        outputs={"--output": ArtifactTarget(target)},
+    )
     changed = check_whole(source)
     check_ort_target(target, force=force)
     beside = companions_to_copy(source, metadata, target)

@@ -14,6 +14,7 @@ from loopedge.arrays import check_arrays_target, read_array_file, write_arrays
 from loopedge.errors import InputError, LoopCountWarning
 from loopedge.feeds import MASK, check_finite, fill_mask, named_columns
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT
+from loopedge.paths import check_paths
 from loopedge.runtime import Session
 
 __all__ = ["InferenceResult", "OutputSummary", "run_arrays", "run_file"]
@@ -87,6 +88,10 @@ def run_file(
     """
     session = Session(model, threads=threads, device=device, memory=memory)
     if path is not None:
+        check_paths(
+            inputs={"MODEL": _files_of(model, Path(path)), "--input": input},
+            outputs={"--output": path},
+        )
         check_arrays_target(Path(path), len(session.output_names), force=force)
     noise = session.metadata.random_inputs if session.metadata else {}
     if seed is not None and not noise:
@@ -97,6 +102,15 @@ def run_file(
         write_arrays(path, outputs, force=force)
     written = None if path is None else str(path)
     return replace(summary, path=written, notes=[*notes, *summary.notes])
+
+
+def _files_of(model: str | Path, target: Path) -> list[Path]:
+    """Return the files of a model that a target could replace: reading its graph takes what a run spares."""
+    if not target.exists():
+        return [Path(model)]
+    from loopedge.graph.sources import files_of_model
+
+    return files_of_model(model)
 
 
 def _read_inputs(

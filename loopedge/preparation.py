@@ -23,7 +23,9 @@ from loopedge.graph.inputs import default_sequence, inputs_to_check
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
 from loopedge.graph.ort_format import is_ort_format
 from loopedge.graph.seal import check_whole, name_weights, seal
+from loopedge.graph.sources import source_files
 from loopedge.memory import PREPARED_SUFFIX, refuse_prepared, this_device
+from loopedge.paths import ArtifactTarget, check_paths
 from loopedge.runtime import Session
 from loopedge.session_options import session_options
 from loopedge.staging import staged_folder
@@ -144,6 +146,10 @@ def prepare(
         )
     notes = check_whole(source)
     device = this_device()
+    check_paths(
+        inputs={"MODEL": source_files(source, metadata)},
+        outputs={"--output": ArtifactTarget(target)},
+    )
     data_files = artifact_files(source)
     check_artifact_target(target, data_files, force=force)
     beside = companions_to_copy(source, metadata, target)

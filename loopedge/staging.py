@@ -30,7 +30,14 @@ try:
 except ImportError:  # Windows: stages are not locked there, and none is removed
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["CONTENT_DIGITS", "again_if_replaced", "content_name", "scratch_folder", "staged_folder"]
+__all__ = [
+    "CONFIG_SUFFIX",
+    "CONTENT_DIGITS",
+    "again_if_replaced",
+    "content_name",
+    "scratch_folder",
+    "staged_folder",
+]
 
 MARKER = ".loopedge-stage"
 """A stage's file that says whose it is; its writer holds a lock on it. Its lines are names of files."""
@@ -41,11 +48,11 @@ LONGEST_MARKER = 1 << 16
 CONTENT_DIGITS = 16
 """Hex digits of a content's SHA-256 that stand in a file name."""
 
-OF_OWNER = ".required_operators.config"
-"""How a file ends whose name holds the digits of the model it belongs to, not its own."""
+CONFIG_SUFFIX = "required_operators.config"
+"""How the list of operators of an ``.ort`` file ends. Its name holds the digits of that file, not its own."""
 
 BELONGING = re.compile(
-    rf"\.([0-9a-f]{{{CONTENT_DIGITS}}})\.[^/]+$|\.onnx\.data$|{re.escape(OF_OWNER)}$"
+    rf"\.([0-9a-f]{{{CONTENT_DIGITS}}})\.[^/]+$|\.onnx\.data$|\.{re.escape(CONFIG_SUFFIX)}$"
 )
 """Names of files that belong to a model: with digits, or as they were called before they had any."""
 
@@ -182,8 +189,11 @@ def _commit(folder: Path, target: Path, names: list[str], dropped: set[str]) -> 
         if target.name in names:
             (folder / target.name).replace(target)
             _sync_folder(parent)
-    finally:  # of the old and the new files those are removed whose target does not stand there
-        _remove_unnamed(parent, dropped.union(placed))
+    except BaseException:
+        _remove_unnamed(parent, placed)
+        raise
+    finally:  # while the old target stands there, it names them
+        _remove_unnamed(parent, dropped)
 
 
 def _sweep(parent: Path) -> None:
@@ -238,7 +248,7 @@ def _names(model: Path, name: str) -> bool:
     spelled = (digits[1] if digits and digits[1] else json.dumps(name)[1:-1]).encode()
     try:
         with model.open("rb") as file:
-            if name.endswith(OF_OWNER):
+            if name.endswith(f".{CONFIG_SUFFIX}"):
                 return hashlib.file_digest(file, "sha256").hexdigest().startswith(spelled.decode())
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
                 return held.find(spelled) >= 0 or held.find(os.fsencode(name)) >= 0

@@ -8,16 +8,19 @@ from pathlib import Path
 from loopedge.errors import InputError
 from loopedge.files import check_artifact_target, check_target
 from loopedge.graph.artifact import artifact_files
+from loopedge.graph.companions import companions_to_copy
 from loopedge.graph.metadata import read_metadata
+from loopedge.graph.sources import files_of_model
 from loopedge.graph.storage import open_in_float32
 from loopedge.memory import refuse_prepared
+from loopedge.paths import ArtifactTarget, Files, check_paths
 from loopedge.quantizer.pipeline import QuantizeResult, quantize_by
 from loopedge.quantizer.ranges import Granularity, read_ranges
 from loopedge.quantizer.recipe import Recipe
 from loopedge_calibration.budget import BudgetedResult, meet_budget
 from loopedge_calibration.collector import collect
 from loopedge_calibration.losses import choose_loss
-from loopedge_calibration.readers import Samples
+from loopedge_calibration.readers import Samples, data_files
 
 __all__ = ["DEFAULT_SAMPLES", "calibrate_and_quantize", "quantize_static"]
 
@@ -88,7 +91,16 @@ def calibrate_and_quantize(
     """
     if metric is not None and max_drop is None:
         raise InputError("a metric needs a budget", hint="--max-drop 0.01")
-    _check_paths(model, path, ranges_file, save_ranges, force=force)
+    read: dict[str, Files] = {
+        "MODEL": files_of_model(model),
+        "--data": data_files(data),
+        "--ranges-file": ranges_file,
+    }
+    check_paths(
+        inputs=read,
+        outputs={"--output": ArtifactTarget(Path(path)), "--save-ranges": save_ranges},
+    )
+    _check_targets(model, path, save_ranges, force=force)
     if scheme is None:
         scheme = "static" if (data or ranges_file) is not None else "dynamic"
     static = scheme == "static"
@@ -99,7 +111,13 @@ def calibrate_and_quantize(
         )
     table, inputs = None, None
     graph = open_in_float32(model)
-    refuse_prepared(read_metadata(graph.metadata_props), model, "quantize")
+    metadata = read_metadata(graph.metadata_props)
+    refuse_prepared(metadata, model, "quantize")
+    beside = companions_to_copy(model, metadata, Path(path))
+    check_paths(
+        inputs=read,
+        outputs={"what stands beside --output": [Path(path).parent / name for name in beside]},
+    )
     if static and ranges_file is not None:
         table = read_ranges(ranges_file)
     elif static:
@@ -149,29 +167,10 @@ def calibrate_and_quantize(
     return BudgetedResult(**told, budget=budget)
 
 
-def _check_paths(
-    model: str | Path,
-    path: str | Path,
-    ranges_file: str | Path | None,
-    save_ranges: str | Path | None,
-    *,
-    force: bool,
+def _check_targets(
+    model: str | Path, path: str | Path, save_ranges: str | Path | None, *, force: bool
 ) -> None:
-    """Refuse targets that exist, and one that is also another file of the command."""
-    named = {
-        "the source itself": model,
-        "the target of the model": path,
-        "the file of ranges": ranges_file,
-        "the target of the ranges": save_ranges,
-    }
-    seen: dict[Path, str] = {}
-    for what, file in named.items():
-        if file is None:
-            continue
-        resolved = Path(file).resolve()
-        if resolved in seen:
-            raise InputError(f"{file} is {seen[resolved]}", hint="name another file for each")
-        seen[resolved] = what
+    """Refuse targets that exist."""
     check_artifact_target(Path(path), artifact_files(model), force=force)
     if save_ranges is not None:
         check_target(Path(save_ranges), force=force)

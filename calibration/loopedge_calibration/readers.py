@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from loopedge.data.text_files import SUFFIXES
 from loopedge.errors import InputError
 from loopedge.graph.companions import read_companions
 from loopedge.graph.metadata import read_metadata
@@ -22,6 +23,7 @@ __all__ = [
     "Samples",
     "SamplesSeen",
     "checked",
+    "data_files",
     "described_task",
     "holds_arrays",
     "limited",
@@ -38,6 +40,14 @@ def holds_arrays(path: str | Path) -> bool:
     """Tell whether a path is an ``.npz``, or a folder of them, and no file that a task reads."""
     source = Path(path)
     return source.suffix.lower() == ".npz" or (source.is_dir() and any(source.glob("*.npz")))
+
+
+def data_files(path: str | Path | None) -> list[Path]:
+    """Return the files that a path of samples stands for: of a folder the archives and texts in it."""
+    if path is None or not Path(path).is_dir():
+        return [] if path is None else [Path(path)]
+    texts = (file for file in Path(path).rglob("*") if file.suffix.lower() in SUFFIXES)
+    return [*Path(path).glob("*.npz"), *texts]
 
 
 def described_task(

@@ -15,10 +15,12 @@ from typer.core import TyperGroup
 
 from loopedge import __version__
 from loopedge_cli import commands
+from loopedge_cli.arguments import CheckedCommand
 from loopedge_cli.exits import ExitCode
 from loopedge_cli.output import print_error, speaks
+from loopedge_cli.streams import flush_streams, open_streams, unprinted
 
-__all__ = ["PROGRAM", "app"]
+__all__ = ["PROGRAM", "app", "run"]
 
 PROGRAM = "loopedge"
 ORDER = (
@@ -98,7 +100,22 @@ def _register() -> None:
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
-            app.command(name)(command)
+            app.command(name, cls=CheckedCommand)(command)
+
+
+def run() -> int:
+    """Run the command line of this process and return its exit code; what was printed has got there."""
+    open_streams()
+    code, failed = 0, None
+    try:
+        code = int(app(prog_name=PROGRAM, standalone_mode=False) or 0)
+    except OSError as error:  # of help and the like; a command's own errors became its code
+        failed = unprinted(error)
+    failed = flush_streams() or failed
+    if failed is None:
+        return code
+    print_error(failed.message, failed.hint)
+    return code or ExitCode.BAD_INPUT
 
 
 _register()

@@ -1,4 +1,4 @@
-"""The console entry. Before it can take Ctrl-C it imports next to nothing."""
+"""The console entry. Before it can take a signal it imports next to nothing."""
 
 import os
 import sys
@@ -18,10 +18,14 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\n")
         sys.exit(130)
-    from loopedge_cli.app import PROGRAM, app
+    from loopedge_cli.app import run
 
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    app(prog_name=PROGRAM)
+    try:
+        code = run()
+    finally:
+        end_at_once()  # nothing is left to clean up
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from loopedge.errors import (
 from loopedge.plain_json import dump_json
 from loopedge_cli.exits import ExitCode, exit_code
 from loopedge_cli.interrupts import raise_as_exception
+from loopedge_cli.streams import printing, say
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -80,7 +81,7 @@ class Output:
     @property
     def interactive(self) -> bool:
         """Whether progress may be drawn: a person watches stderr and did not ask for quiet."""
-        return not self.quiet and sys.stderr.isatty()
+        return not self.quiet and sys.stderr is not None and sys.stderr.isatty()
 
     def result(
         self,
@@ -94,19 +95,27 @@ class Output:
         Args:
             result: The result of a verb.
             render: Makes it readable for people; called in human mode only.
-            written: The path a quiet command prints.
+            written: The path a quiet command prints; an error says that it stands there.
+
+        Raises:
+            InputError: Standard output is closed, or its disk is full.
         """
+        text = f"{written}\n" if written is not None else ""
         if self.json:
-            sys.stdout.write(dump_json(result.to_json()) + "\n")
+            text = dump_json(result.to_json()) + "\n"
         elif not self.quiet:
-            console(sys.stdout).print(render(result))
-        elif written is not None:
-            sys.stdout.write(f"{written}\n")
+            shown = render(result)
+            with printing(written):
+                console(sys.stdout).print(shown)
+            return
+        if text:
+            with printing(written):
+                sys.stdout.write(text)
 
     def note(self, text: str) -> None:
         """Print one line for people on stderr."""
         if not self.quiet:
-            sys.stderr.write(f"{text}\n")
+            say(f"{text}\n")
 
     @contextlib.contextmanager
     def status(self, text: str) -> Iterator[Callable[[str], None]]:
@@ -165,7 +174,7 @@ def sink(*, json: bool = False, quiet: bool = False, debug: bool = False) -> Ite
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     except Exception as error:
         if debug:
-            traceback.print_exc(file=sys.stderr)
+            say(traceback.format_exc())
         told = _explain(error)
         if speaks() or not isinstance(told, SHARED):
             print_error(told.message, told.hint)
@@ -179,9 +188,9 @@ def speaks() -> bool:
 
 def print_error(message: str, hint: str | None = None) -> None:
     """Print ``error: message`` and ``hint: command`` on stderr, one line each."""
-    sys.stderr.write(f"error: {_one_line(message)}\n")
+    say(f"error: {_one_line(message)}\n")
     if hint:
-        sys.stderr.write(f"hint: {_one_line(hint)}\n")
+        say(f"hint: {_one_line(hint)}\n")
 
 
 def console(stream: Any) -> "Console":

@@ -23,7 +23,7 @@ from loopedge.exporter.last_rows import last_rows_notes, take_out_last
 from loopedge.exporter.options import Options
 from loopedge.exporter.passes import optimise
 from loopedge.exporter.rounding import Rounded, round_weights, storage_notes
-from loopedge.exporter.subject import open_subject
+from loopedge.exporter.subject import open_subject, source_files
 from loopedge.exporter.tables import compute_tables
 from loopedge.exporter.targets import Target, choose_settings
 from loopedge.graph.activations import shrink_head, split_layers
@@ -49,6 +49,7 @@ from loopedge.graph.table_head import MICROSOFT
 from loopedge.graph.unrolling import unroll
 from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
 from loopedge.memory import WISH_NOTE
+from loopedge.paths import ArtifactTarget, check_paths
 
 __all__ = ["ExportResult", "export"]
 
@@ -175,7 +176,12 @@ def export(
         last_rows=last_rows,
         notes=tuple(notes),
     )
-    files = [file for file in (model, weights) if isinstance(file, str | Path)]
+    files = source_files(model)
+    check_paths(
+        inputs={"MODEL": files, "--weights": weights},
+        outputs={"--output": ArtifactTarget(Path(path))},
+    )
+    files += [Path(weights)] if weights is not None else []
     options.check(Path(path), files, force=force)
     modes = _training_modes(model)
     try:
@@ -206,6 +212,10 @@ def _export(
     check_weights(subject.module)
     beside = companion_contents(subject.companions, target)
     check_companion_targets(target.parent, beside, force=force)
+    check_paths(
+        inputs={"MODEL": sources},
+        outputs={"what stands beside --output": [target.parent / name for name in beside]},
+    )
     rule = parse_exit(exit, subject.module, options.form)
     count = subject.looped.loops if options.loops is None else options.loops
 

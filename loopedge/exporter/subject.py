@@ -15,7 +15,10 @@ from loopedge.model.adapters import adapt, load_pretrained
 from loopedge.model.checkpoint import load_checkpoint, model_from
 from loopedge.model.transformer import LoopedTransformer
 
-__all__ = ["default_target", "open_subject"]
+__all__ = ["default_target", "open_subject", "source_files"]
+
+SAVED = (".json", ".safetensors", ".bin", ".model", ".txt")
+"""Endings of the files that ``save_pretrained`` writes."""
 
 CONTRACT_HINT = "see docs/bring_your_own.md and examples/bring_your_own.py"
 
@@ -80,6 +83,23 @@ def default_target(model: str | Path, format: str = "onnx") -> Path:
         return Path(f"{module.rpartition('.')[2]}.{format}")
     path = Path(model)
     return path / f"model.{format}" if path.is_dir() else path.with_suffix(f".{format}")
+
+
+def source_files(model: object) -> list[Path]:
+    """Return the files that a model is read from: no export may write over them.
+
+    Of a factory that is the file of its module in the current folder; of a folder, what
+    ``save_pretrained`` writes.
+    """
+    if not isinstance(model, str | Path):
+        return []
+    if is_factory(str(model)):
+        place = Path(*str(model).partition(":")[0].split("."))
+        return [place.with_suffix(".py"), place / "__init__.py"]
+    folder = Path(model)
+    if not folder.is_dir():
+        return [folder]
+    return sorted(file for file in folder.iterdir() if file.suffix in SAVED)
 
 
 def _from_module(

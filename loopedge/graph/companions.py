@@ -1,4 +1,8 @@
-"""Files that stand beside an artifact and travel with it: the tokenizer of a language model."""
+"""Files that stand beside an artifact and travel with it: the tokenizer of a language model.
+
+Their names come from files that somebody else may have made. None may be a name under which loopedge
+writes something of its own, else it would replace what was verified.
+"""
 
 import hashlib
 import re
@@ -8,6 +12,8 @@ from typing import Literal
 
 from loopedge.errors import InputError
 from loopedge.graph.metadata import FILE_NAME, ArtifactMetadata, Companion
+from loopedge.paths import CONTENT_NAMED
+from loopedge.staging import CONTENT_DIGITS, content_name
 
 __all__ = [
     "check_companion_targets",
@@ -18,21 +24,40 @@ __all__ = [
     "read_companions",
 ]
 
+OWN_ENDINGS = (
+    "onnx",
+    "onnx.data",
+    f"onnx{CONTENT_NAMED}",
+    "ort",
+    "required_operators.config",
+    "pt",
+    "metrics.jsonl",
+    "origins",
+)
+"""Endings of what loopedge itself writes, as patterns: ``prepared.onnx`` and ``best.pt`` among them."""
+
 
 def companion_contents(texts: Mapping[str, str], target: Path) -> dict[str, bytes]:
-    """Return the files beside an artifact, by name: ``tokenizer.json`` is ``STEM.tokenizer.json``.
+    """Return the files beside an artifact, by name: ``STEM.<16 hex digits>.tokenizer.json``.
+
+    The digits are of the content, so that an artifact and the one that replaces it have files of their own.
 
     Args:
         texts: What `loopedge.tasks.task.Task.companions` returned, as a checkpoint holds it.
         target: The artifact.
 
     Raises:
-        InputError: A name is that of no file in a folder.
+        InputError: A name is that of no file in a folder, or one that loopedge writes itself.
     """
     for name, text in texts.items():
         if not re.fullmatch(FILE_NAME, str(name)) or not isinstance(text, str):
             raise InputError(f"the model names {name!r} as a file beside it, which is none")
-    return {f"{target.stem}.{name}": text.encode("utf-8") for name, text in texts.items()}
+        _check_own(f"{target.stem}.{name}", name, target)
+    found = {}
+    for name, text in texts.items():
+        content = text.encode("utf-8")
+        found[content_name(target.stem, hashlib.sha256(content).hexdigest(), name)] = content
+    return found
 
 
 def describe_companions(texts: Mapping[str, str], target: Path) -> dict[str, Companion]:
@@ -88,16 +113,33 @@ def companions_to_copy(
     """Return the files that must go beside ``target``, by name: none within the same folder.
 
     Raises:
-        InputError: As `read_companions`.
+        InputError: As `read_companions`, or a name is one that loopedge writes itself.
     """
     if metadata is None or Path(artifact).resolve().parent == target.resolve().parent:
         return {}
+    for name, companion in metadata.companions.items():
+        _check_own(companion.file, name, target)
     texts = read_companions(artifact, metadata)
     return {metadata.companions[name].file: text.encode("utf-8") for name, text in texts.items()}
 
 
+def _check_own(file: str, name: str, target: Path) -> None:
+    """Refuse a companion that would stand where the artifact, or another file of ours, stands.
+
+    Upper and lower case are one: on some file systems they name the same file.
+    """
+    artifact = rf"{re.escape(target.name.lower())}(\.data|{CONTENT_NAMED})?"
+    ours = any(re.search(rf"(^|\.){ending}$", file.lower()) for ending in OWN_ENDINGS)
+    if ours or re.fullmatch(artifact, file.lower()):
+        raise InputError(
+            f"the model names {name!r} as a file beside it: {file} is a name of loopedge's own files"
+        )
+
+
 def check_companion_targets(folder: Path, contents: Mapping[str, bytes], *, force: bool) -> None:
     """Refuse to write over another file of a companion's name, without ``force``.
+
+    One that is called as its content says is written again, whatever stands there.
 
     Raises:
         InputError: As said, or a folder is called so.
@@ -106,7 +148,10 @@ def check_companion_targets(folder: Path, contents: Mapping[str, bytes], *, forc
         file = folder / name
         if file.is_dir():
             raise InputError(f"{file} is a folder, a file must stand there", hint="-o elsewhere")
-        if file.exists() and not force and file.read_bytes() != content:
+        digits = hashlib.sha256(content).hexdigest()[:CONTENT_DIGITS]
+        if force or f".{digits}." in name or not file.exists():
+            continue
+        if file.read_bytes() != content:
             raise InputError(
                 f"{file} exists already and is another one", hint="add --force to replace it"
             )

@@ -22,10 +22,9 @@ from loopedge.files import file_sha256
 from loopedge.graph.metadata import PREFIX
 from loopedge.graph.properties import read_properties
 from loopedge.graph.sizes import AGAIN, WEIGHTS_KEY, Weights, other_size, weights_of
-from loopedge.staging import content_name
+from loopedge.staging import CONFIG_SUFFIX, content_name
 
 __all__ = [
-    "CONFIG_SUFFIX",
     "Seal",
     "check_whole",
     "config_path",
@@ -42,9 +41,6 @@ VALUE = re.compile(rb'"([0-9a-f]{64}) ([0-9]{15})"')
 CHUNK = 1 << 20
 BEFORE_VALUE = 2
 """Bytes between key and value in the file: a tag, and a length below 128."""
-
-CONFIG_SUFFIX = "required_operators.config"
-"""How the name of the list of operators of an ``.ort`` file ends; it begins as that file's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,10 +23,12 @@ from loopedge.graph.metadata import (
     write_metadata,
 )
 from loopedge.graph.seal import check_whole
+from loopedge.graph.sources import files_of_model
 from loopedge.graph.storage import open_in_float32
 from loopedge.graph.weights import weight_bytes
 from loopedge.memory import WISH_NOTE, check_profile, refuse_prepared
 from loopedge.optimizers import nothing_to_optimize
+from loopedge.paths import ArtifactTarget, check_paths
 from loopedge.processor import FAST_INT8, this_processor
 from loopedge.quantizer.compare import Agreement, Feeds, longest_generated
 from loopedge.quantizer.coverage import Coverage
@@ -146,6 +148,11 @@ def quantize(
         BudgetError: Fewer linears became int8 than asked for.
         VerificationError: The outputs moved further than allowed; nothing is left.
     """
+    read_from = ranges if isinstance(ranges, str | Path) else None
+    check_paths(
+        inputs={"MODEL": files_of_model(model), "the file of ranges": read_from},
+        outputs={"--output": ArtifactTarget(Path(path))},
+    )
     table = read_ranges(ranges) if isinstance(ranges, str | Path) else ranges
     recipe = Recipe(
         scheme=scheme or ("static" if table else "dynamic"),

@@ -11,6 +11,7 @@ from typing import Any
 from loopedge.errors import InputError
 from loopedge.files import write_text_atomic
 from loopedge.invocation import command_text
+from loopedge.paths import check_paths
 from loopedge.plain_json import dump_json
 from loopedge.profiler.machine import describe_machine
 from loopedge.study.cell import Quantize, read_cell, run_cell
@@ -22,7 +23,7 @@ from loopedge.study.workers import run_at_once
 from loopedge.tasks.task import Task
 from loopedge.trainer.progress import duration_text
 
-__all__ = ["REPORT_FILE", "SCHEMA_VERSION", "PilotResult", "pilot"]
+__all__ = ["REPORT_FILE", "SCHEMA_VERSION", "PilotResult", "pilot", "pilot_files"]
 
 SCHEMA_VERSION = 1
 DESIGN_FILE, RESULT_FILE, REPORT_FILE = "design.json", "results.json", "report.html"
@@ -107,6 +108,11 @@ def pilot(
     """
     folder, started = Path(output), time.perf_counter()
     task, told = make_task(first_seed), note or (lambda text: None)
+    check_paths(
+        inputs={"DATA": task.sources},
+        outputs={"--output": pilot_files(folder)},
+        emptied={"--output": folder / "runs"},
+    )
     design = make_design(
         task,
         arms=arms,
@@ -147,6 +153,11 @@ def pilot(
     )
     write_text_atomic(folder / RESULT_FILE, dump_json(result.to_json()) + "\n")
     return result
+
+
+def pilot_files(folder: Path) -> list[Path]:
+    """Return the files that a pilot writes into its folder, beside those of its runs."""
+    return [folder / name for name in (DESIGN_FILE, RESULT_FILE, REPORT_FILE)]
 
 
 def _data_of(task: Task) -> dict[str, str]:

@@ -1,9 +1,15 @@
-"""Runs of a pilot at the same time, each in a process of its own that lives as long as the run."""
+"""Runs of a pilot at the same time, each in a process of its own that lives as long as the run.
 
+The pilot alone takes Ctrl-C and SIGHUP, which a terminal sends to all its processes, and hands each run a
+SIGTERM: a second signal would end a run at once, without its state.
+"""
+
+import contextlib
 import multiprocessing
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -18,6 +24,8 @@ from loopedge.tasks.task import Task
 __all__ = ["run_at_once"]
 
 INTERRUPTED = 130
+
+OF_TERMINALS = {getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)}
 
 
 def run_at_once(
@@ -42,19 +50,20 @@ def run_at_once(
         jobs: Processes.
 
     Raises:
-        InterruptedRunError: Ctrl-C or SIGTERM; the processes are ended first.
+        InterruptedRunError: Ctrl-C, SIGTERM or SIGHUP; the processes are ended first.
     """
     context = multiprocessing.get_context("spawn")  # threads of PyTorch do not survive a fork
     waiting, running = list(cells), dict[SpawnProcess, Cell]()
-    before = _raise_on_term()
+    before = _raise_on(signal.SIGTERM, getattr(signal, "SIGHUP", None))
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 cell = waiting.pop(0)
                 work = (tasks[cell.seed], design, cell, folder, quantize)
                 process = context.Process(target=_work, args=work, daemon=True)
-                process.start()
-                running[process] = cell
+                with _kept_back(OF_TERMINALS):
+                    process.start()
+                    running[process] = cell
             wait([process.sentinel for process in running])
             for process in [process for process in running if not process.is_alive()]:
                 cell = running.pop(process)
@@ -66,22 +75,42 @@ def run_at_once(
             process.terminate()
         for process in running:
             process.join()
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _raise_on_term() -> Any:
-    """Take SIGTERM as Ctrl-C, so that no process is left behind; return what was there before."""
+def _raise_on(*numbers: int | None) -> dict[int, Any]:
+    """Take signals as Ctrl-C, so that no process is left behind; return what was there before.
+
+    One that is ignored, or that somebody takes already, stays as it is.
+    """
     if threading.current_thread() is not threading.main_thread():
-        return None
+        return {}
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    return signal.signal(signal.SIGTERM, interrupt)
+    known = [number for number in numbers if number is not None]
+    taken = [number for number in known if signal.getsignal(number) is signal.SIG_DFL]
+    return {number: signal.signal(number, interrupt) for number in taken}
+
+
+@contextlib.contextmanager
+def _kept_back(numbers: Collection[signal.Signals]) -> Iterator[None]:
+    """Keep signals back: they come after the block, and never to a process that is started in it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # started within, it would let Ctrl-C through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(task: Task, design: Design, cell: Cell, folder: Path, quantize: Quantize) -> None:
+    _raise_on(signal.SIGTERM)  # while the run trains it is noted, else it ends what is written
     try:
         run_cell(task, design, cell, folder, quantize, threads=1)
     except (InterruptedRunError, KeyboardInterrupt):

@@ -134,7 +134,7 @@ class LabelledSeriesTask(WindowTask):
             )
         selection = Selection(numbers=tuple(covariates), label=label, group=group, time=time_column)
         table = read_table(path, selection)
-        return cls(
+        task = cls(
             make_columns(table, missing=missing),
             label=label,
             context=context,
@@ -146,6 +146,8 @@ class LabelledSeriesTask(WindowTask):
             seed=seed,
             source=table.source,
         )
+        task.sources = (Path(path),)
+        return task
 
     @classmethod
     def from_description(

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,11 +50,19 @@ def load_task(source: str, *, seed: int = 0) -> Task:
             hint="derive the class from loopedge.Task; docs/tasks.md",
         )
     check_task(task)
+    task.sources = (*task.sources, *_files_of(found, task))
     if task.name in HOMES:  # a description by that name would be rebuilt as another task
         raise InputError(
             f"{task.name} is the name of a task of loopedge's own", hint="name it otherwise"
         )
     return task
+
+
+def _files_of(*objects: object) -> set[Path]:
+    """Return the files of the user's code that objects come from."""
+    modules = (sys.modules.get(getattr(one, "__module__", "")) for one in objects)
+    files = (getattr(module, "__file__", None) for module in modules)
+    return {Path(file) for file in files if file}
 
 
 def check_task(task: Task) -> None:

@@ -153,7 +153,9 @@ class PairsTask(Task):
         if validation is not None and test is not None:
             named |= {"validation": Path(validation), "test": Path(test)}
         chosen = choose_tokenizer(tokenizer, train_tokenizer, _learned(named, form))
-        return cls._from_files(named, chosen, form, length, skip_long=skip_long, seed=seed)
+        task = cls._from_files(named, chosen, form, length, skip_long=skip_long, seed=seed)
+        task.sources = (*named.values(), *([] if tokenizer is None else [Path(tokenizer)]))
+        return task
 
     @classmethod
     def from_description(

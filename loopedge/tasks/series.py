@@ -142,7 +142,7 @@ class SeriesTask(WindowTask):
             raise InputError("a series needs a column to forecast", hint="--target COLUMN")
         selection = Selection(numbers=(*targets, *covariates), group=group, time=time_column)
         table = read_table(path, selection)
-        return cls(
+        task = cls(
             make_columns(table, missing=missing),
             context=context,
             horizon=horizon,
@@ -156,6 +156,8 @@ class SeriesTask(WindowTask):
             seed=seed,
             source=table.source,
         )
+        task.sources = (Path(path),)
+        return task
 
     @classmethod
     def from_description(
@@ -199,7 +201,7 @@ class SeriesTask(WindowTask):
         """
         if count < 2:
             raise InputError(f"--origins is {count}, at least 2 are needed")
-        return [
+        tasks = [
             SeriesTask(
                 self.columns,
                 context=self.context,
@@ -216,6 +218,9 @@ class SeriesTask(WindowTask):
             )
             for number in range(count)
         ]
+        for task in tasks:
+            task.sources = self.sources
+        return tasks
 
     def _check_rows(self) -> None:
         """Refuse data in which no series is long enough."""

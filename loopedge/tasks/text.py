@@ -123,7 +123,7 @@ class TextTask(Task):
         """
         spans = _spans(path, validation, test)
         chosen = choose_tokenizer(tokenizer, train_tokenizer, _learned(spans["train"]))
-        return cls._from_spans(
+        task = cls._from_spans(
             spans,
             chosen,
             context,
@@ -131,6 +131,9 @@ class TextTask(Task):
             seed=seed,
             source=Path(path).name,
         )
+        read = dict.fromkeys(span.path for split in SPLITS for span in spans[split])
+        task.sources = (*read, *([] if tokenizer is None else [Path(tokenizer)]))
+        return task
 
     @classmethod
     def from_description(

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run after the step that is under way, so that it can be resumed."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run after the step that is under way, so that it can be resumed."""
 
 import contextlib
 import signal
@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from types import FrameType
 
 __all__ = ["StopRequest", "stop_on_signal"]
+
+ENDING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 class StopRequest:
@@ -18,9 +22,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Note SIGINT and SIGTERM instead of dying of them; a second one ends the process at once.
+    """Note the signals instead of dying of them; a second one ends the process at once.
 
-    Outside the main thread, where Python lets nobody take signals, nothing is noted.
+    One that is ignored stays so: ``nohup`` ignores SIGHUP, a shell Ctrl-C for what runs behind. Outside
+    the main thread, where Python lets nobody take signals, nothing is noted.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -32,7 +37,8 @@ def stop_on_signal() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.asked = True
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = [one for one in ENDING if signal.getsignal(one) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, note) for number in taken}
     try:
         yield request
     finally:

@@ -23,6 +23,7 @@ from loopedge.trainer.objective import Objective
 from loopedge.trainer.progress import Lines, Progress, bar_on_terminal
 from loopedge.trainer.stability import Stability
 from loopedge.trainer.state import (
+    check_run,
     drop_run,
     load_state,
     run_settings,
@@ -118,6 +119,7 @@ def train(
         open_world(device, sharding) as world,
         torch.random.fork_rng(devices=[]),
     ):
+        world.on_first(lambda: check_run(task, target, teacher))
         world.on_first(lambda: _check_files(target, resume=resume, force=force))
         told = note if world.is_first else None
         loop = _make_loop(task, model_config, config, target, world, teacher, tensorboard)

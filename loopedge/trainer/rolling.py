@@ -16,7 +16,13 @@ from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.series import SeriesTask
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.pipeline import TrainResult, train
-from loopedge.trainer.state import check_settings, drop_run, run_settings, state_path
+from loopedge.trainer.state import (
+    check_run,
+    check_settings,
+    drop_run,
+    run_settings,
+    state_path,
+)
 
 __all__ = ["RollingResult", "train_rolling"]
 
@@ -91,7 +97,8 @@ def train_rolling(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("several origins are trained in one process", hint="leave out torchrun")
     target = Path(output)
-    folder = target.with_name(f"{target.stem}.origins")
+    folder = target.parent / f"{target.stem}.origins"
+    check_run(tasks[0], target, teacher, emptied=[folder, _aside(folder)])
     settings = run_settings(tasks[-1], model_config, config, teacher)
     done = _open_run(target, folder, settings, resume=resume, force=force)
     aside = _aside(folder)

@@ -13,17 +13,21 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from loopedge.errors import InputError
 from loopedge.files import file_sha256
+from loopedge.graph.companions import companion_contents
 from loopedge.model.checkpoint import save, write_tensors
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.paths import Files, check_paths
 from loopedge.staging import staged_folder
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig
+from loopedge.trainer.logs import metrics_path
 
 __all__ = [
     "CHANGEABLE",
     "RunState",
     "best_path",
+    "check_run",
     "check_settings",
     "drop_run",
     "go_back",
@@ -100,6 +104,29 @@ def best_path(target: Path) -> Path:
 def steady_path(target: Path) -> Path:
     """Return where a state that still trained is set aside while a later one has a loss that rises."""
     return target.with_name(f"{target.stem}.steady.pt")
+
+
+def check_run(
+    task: Task, target: Path, teacher: str | Path | None, *, emptied: Files = None
+) -> None:
+    """Refuse a run that would write over what it reads, and files beside a model that it cannot name.
+
+    Args:
+        task: What is trained on.
+        target: The model; metrics, state and best model stand beside it.
+        teacher: As in `train`.
+        emptied: Folders that the run removes.
+
+    Raises:
+        InputError: As said.
+    """
+    companion_contents(task.companions(), target)
+    beside = (metrics_path, state_path, steady_path, best_path) if target.name else ()
+    check_paths(
+        inputs={"DATA": task.sources, "--teacher": teacher},
+        outputs={"--output": [target, *(path_of(target) for path_of in beside)]},
+        emptied={"--output": emptied},
+    )
 
 
 def drop_run(target: Path) -> None:

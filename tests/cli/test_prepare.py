@@ -136,7 +136,7 @@ def test_a_file_that_loopedge_did_not_write(cli: Cli, tiny: Path) -> None:
 
 def test_the_source_is_no_target(cli: Cli, external: Path) -> None:
     told = cli("prepare", external, "-o", external, "--force")
-    assert_refused(told, "is a file of the source itself", "name another target with -o")
+    assert_refused(told, "is also a file of MODEL", "name another file with --output")
 
 
 @pytest.mark.parametrize("kind", ["no data", "short data", "no packed weights"])

@@ -209,10 +209,16 @@ def test_a_model_that_knows_no_text(cli: Cli, tiny: Path) -> None:
     refused(cli("run", tiny, "--text", "a"), "it takes no text")
 
 
+def tokenizer_of(folder: Path) -> Path:
+    """Return the tokenizer beside ``tokens.onnx``."""
+    (file,) = folder.glob("tokens.*.tokenizer.json")
+    return file
+
+
 def test_a_tokenizer_that_is_missing_or_another(cli: Cli, folder: Path) -> None:
-    model, beside = folder / "tokens.onnx", folder / "tokens.tokenizer.json"
+    model, beside = folder / "tokens.onnx", tokenizer_of(folder)
     assert cli("inspect", model, "--json").json()["companions"][0]["state"] == "present"
-    assert "tokens.tokenizer.json  present" in cli("inspect", model).out
+    assert f"{beside.name}  present" in cli("inspect", model).out
     beside.write_text(beside.read_text() + " ")
     refused(cli("run", model, "--text", "the"), "its sha256 differs")
     assert cli("inspect", model, "--json").json()["companions"][0]["state"] == "changed"
@@ -224,16 +230,16 @@ def test_a_tokenizer_that_is_missing_or_another(cli: Cli, folder: Path) -> None:
 
 
 def test_export_writes_the_tokenizer_or_nothing(cli: Cli, folder: Path, tmp_path: Path) -> None:
-    other = tmp_path / "m.tokenizer.json"
-    other.write_text("mine")
-    refused(cli("export", folder / "tokens.pt", "-o", tmp_path / "m.onnx"), "is another one")
+    beside = tmp_path / tokenizer_of(folder).name.replace("tokens.", "m.", 1)
+    beside.mkdir()
+    refused(cli("export", folder / "tokens.pt", "-o", tmp_path / "m.onnx"), "is a folder")
     assert not (tmp_path / "m.onnx").exists()
-    assert other.read_text() == "mine"
-    told = cli("export", folder / "tokens.pt", "-o", tmp_path / "m.onnx", "--force", "--json")
+    beside.rmdir()
+    told = cli("export", folder / "tokens.pt", "-o", tmp_path / "m.onnx", "--json")
     assert told.code == 0, told.err
     names = [Path(file["path"]).name for file in told.json()["files"]]
-    assert names == ["m.onnx", "m.tokenizer.json"]
-    assert other.read_bytes() == (folder / "tokens.tokenizer.json").read_bytes()
+    assert names == ["m.onnx", beside.name]
+    assert beside.read_bytes() == tokenizer_of(folder).read_bytes()
     assert cli("run", tmp_path / "m.onnx", "--text", "the").code == 0
 
 
@@ -246,15 +252,11 @@ def test_the_tokenizer_travels_into_another_folder(
 ) -> None:
     target = tmp_path / "there" / name
     target.parent.mkdir()
-    beside = target.parent / "tokens.tokenizer.json"
-    beside.write_text("mine")
-    refused(cli(*words, folder / "tokens.onnx", "-o", target), "is another one")
-    assert [path.name for path in target.parent.iterdir()] == [beside.name]
-    beside.unlink()
+    beside = target.parent / tokenizer_of(folder).name
     told = cli(*words, folder / "tokens.onnx", "-o", target, "--json")
     assert told.code == 0, told.err
     assert beside.name in [Path(file["path"]).name for file in told.json()["files"]]
-    assert beside.read_bytes() == (folder / "tokens.tokenizer.json").read_bytes()
+    assert beside.read_bytes() == tokenizer_of(folder).read_bytes()
     assert cli("run", target, "--text", "the loop").code == 0
 
 
@@ -262,7 +264,7 @@ def test_export_in_ort_format_has_its_tokenizer(cli: Cli, folder: Path, tmp_path
     target = tmp_path / "m.ort"
     told = cli("export", folder / "tokens.pt", "--format", "ort", "-o", target)
     assert told.code == 0, told.err
-    assert (tmp_path / "m.tokenizer.json").exists()
+    assert len(list(tmp_path.glob("m.*.tokenizer.json"))) == 1
     assert cli("run", target, "--text", "the loop").code == 0
 
 

@@ -138,6 +138,8 @@ def _main(
 
 
 def _plant(fault: Fault) -> None:
+    if fault.number == signal.SIGINT:  # a shell ignores it for what runs behind
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     from loopedge.tasks.sorting import SortingTask
     from loopedge.tasks.task import Batch, Split
     from loopedge.trainer.objective import Objective
@@ -147,7 +149,7 @@ def _plant(fault: Fault) -> None:
     def batch(self: SortingTask, split: Split, size: int, step: int) -> Batch:
         if split == "train" and step == fault.step:
             if fault.diverges:
-                Objective.__call__ = infinite  # type: ignore[method-assign]
+                Objective.__call__ = infinite  # type: ignore[assignment,method-assign]
             else:
                 os.kill(os.getpid(), fault.number)
         return drawn(self, split, size, step)

@@ -1,5 +1,6 @@
 """Files beside an artifact: named, checked, copied, never written over unasked."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from loopedge.graph.companions import (
     describe_companions,
     read_companions,
 )
-from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
+from loopedge.graph.metadata import ArtifactMetadata, Companion, read_metadata, write_metadata
 
 TEXTS = {"tokenizer.json": '{"a": "€"}\r\n'}
+DIGITS = hashlib.sha256(TEXTS["tokenizer.json"].encode()).hexdigest()[:16]
+NAME = f"model.v2.{DIGITS}.tokenizer.json"
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def test_it_is_named_after_the_artifact_and_read_again(
     artifact: tuple[Path, ArtifactMetadata],
 ) -> None:
     path, metadata = artifact
-    assert metadata.companions["tokenizer.json"].file == "model.v2.tokenizer.json"
+    assert metadata.companions["tokenizer.json"].file == NAME
     assert read_companions(path, metadata) == TEXTS
     properties: dict[str, str] = {}
     write_metadata(metadata, properties)
@@ -50,7 +53,7 @@ def test_it_is_named_after_the_artifact_and_read_again(
 
 def test_a_missing_or_changed_one_is_told(artifact: tuple[Path, ArtifactMetadata]) -> None:
     path, metadata = artifact
-    file, told = path.parent / "model.v2.tokenizer.json", metadata.companions["tokenizer.json"]
+    file, told = path.parent / NAME, metadata.companions["tokenizer.json"]
     assert companion_state(path, told) == "present"
     file.write_text("{}")
     assert companion_state(path, told) == "changed"
@@ -69,7 +72,7 @@ def test_it_is_copied_into_another_folder_alone(
     (tmp_path / "other").mkdir()
     assert companions_to_copy(path, metadata, tmp_path / "x.onnx") == {}
     assert companions_to_copy(path, metadata, tmp_path / "other" / ".." / "x.onnx") == {}
-    wanted = {"model.v2.tokenizer.json": TEXTS["tokenizer.json"].encode()}
+    wanted = {NAME: TEXTS["tokenizer.json"].encode()}
     assert companions_to_copy(path, metadata, tmp_path / "other" / "x.onnx") == wanted
 
 
@@ -88,6 +91,12 @@ def test_another_file_is_not_written_over(tmp_path: Path) -> None:
         check_companion_targets(tmp_path, contents, force=True)
 
 
+def test_one_that_is_called_as_its_content_says_is_written_again(tmp_path: Path) -> None:
+    beside = companion_contents(TEXTS, tmp_path / "m.onnx")
+    (tmp_path / next(iter(beside))).write_text("damaged")
+    check_companion_targets(tmp_path, beside, force=False)
+
+
 def test_it_appears_with_the_artifact_or_not_at_all(tmp_path: Path) -> None:
     fixture = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
     target = tmp_path / "m.onnx"
@@ -100,7 +109,7 @@ def test_it_appears_with_the_artifact_or_not_at_all(tmp_path: Path) -> None:
         write_artifact(open_artifact(fixture), target, verify=fail, companions=beside)
     assert list(tmp_path.iterdir()) == []
     files = write_artifact(open_artifact(fixture), target, companions=beside)
-    assert [file.name for file in files] == ["m.onnx", "m.tokenizer.json"]
+    assert [file.name for file in files] == ["m.onnx", f"m.{DIGITS}.tokenizer.json"]
     assert sorted(tmp_path.iterdir()) == files
 
 
@@ -118,3 +127,53 @@ def test_a_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
     properties["loopedge.companions"] = json.dumps({"t": {"file": name, "sha256": "0"}})
     with pytest.raises(InputError, match="metadata of the model is damaged"):
         read_metadata(properties)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "onnx",
+        "ONNX",
+        "onnx.data",
+        "onnx.0123456789abcdef.data",
+        "int8.onnx",
+        "prepared.onnx",
+        "prepared.onnx.data",
+        "ort",
+        "required_operators.config",
+        "pt",
+        "last.pt",
+        "best.pt",
+        "metrics.jsonl",
+        "origins",
+    ],
+)
+def test_a_companion_is_none_of_our_own_files(tmp_path: Path, name: str) -> None:
+    for target in ("model.onnx", "model", "model.pt", "Model.ORT"):
+        with pytest.raises(InputError, match="a name of loopedge's own files"):
+            companion_contents({name: "hostile"}, tmp_path / target)
+    metadata = ArtifactMetadata.model_validate(
+        {
+            "version": "0",
+            "form": "loop",
+            "loops": 1,
+            "trained_loops": 1,
+            "companions": {"t": Companion(file=f"x.{name}", sha256="0")},
+        }
+    )
+    with pytest.raises(InputError, match="a name of loopedge's own files"):
+        companions_to_copy(tmp_path / "x.onnx", metadata, tmp_path / "other" / "y.onnx")
+
+
+@pytest.mark.parametrize("name", ["data", "q", "0123456789abcdef.data"])
+def test_a_companion_is_no_file_of_a_target_without_an_ending(tmp_path: Path, name: str) -> None:
+    target = tmp_path / ("m.q" if name == "q" else "m")
+    with pytest.raises(InputError, match="a name of loopedge's own files"):
+        companion_contents({name: "hostile"}, target)
+    companion_contents({name: "fine"}, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "onnx.json", "data", "model.npz"])
+def test_other_names_are_companions(tmp_path: Path, name: str) -> None:
+    digits = hashlib.sha256(b"x").hexdigest()[:16]
+    assert list(companion_contents({name: "x"}, tmp_path / "m.onnx")) == [f"m.{digits}.{name}"]

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from loopedge_cli.arguments import CheckedCommand
 from loopedge_cli.commands.train import ModelOptions, TrainOptions, chosen, option
 from loopedge_cli.counts import Counts, parse_counts
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
@@ -61,18 +62,31 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
     """Make a pilot on a task."""
     with sink(json=values["json"], quiet=values["quiet"], debug=values["debug"]) as output:
         from loopedge.files import check_target
+        from loopedge.paths import check_paths
         from loopedge.report.pilot import pilot_table, write_pilot_html
-        from loopedge.study.pipeline import REPORT_FILE
+        from loopedge.study.pipeline import REPORT_FILE, pilot_files
         from loopedge.study.pipeline import pilot as make_pilot
         from loopedge_calibration.quantization import quantize_static
 
         folder = values["output"]
         if values["html"] is not None:
             check_target(values["html"], force=values["force"] or values["resume"])
+
+        results = [file for file in pilot_files(folder) if file.name != REPORT_FILE]
+
+        def make_task(number: int) -> Any:
+            task = command.task({**values, "seed": number})
+            check_paths(
+                inputs={"DATA": task.sources},
+                outputs={"--output": results, "--html": values["html"]},
+                emptied={"--output": folder / "runs"},
+            )
+            return task
+
         train = chosen(TrainOptions, values)
         seed = train.pop("seed")
         result = make_pilot(
-            lambda number: command.task({**values, "seed": number}),
+            make_task,
             folder,
             loops=list(values["loops"]),
             quantize=quantize_static,
@@ -95,6 +109,6 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
 
 
 for _task in tasks():
-    pilot.command(_task.name)(
+    pilot.command(_task.name, cls=CheckedCommand)(
         command_of(_task, _run, PilotOptions, ModelOptions, TrainOptions, without=DECIDED)
     )

@@ -1,8 +1,5 @@
 """``loopedge profile``."""
 
-import contextlib
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -131,13 +128,17 @@ def profile(
         with ending_at_once():
             import loopedge.profiler.pipeline
             from loopedge.files import check_target
+            from loopedge.graph.sources import files_of_model
+            from loopedge.paths import check_paths
             from loopedge.report.html import write_profile_html
 
-        if html is not None:
-            check_target(html, force=force)
         everything = [*(models or []), *(against or [])]
+        if html is not None:
+            named = {"MODEL": [file for model in everything for file in files_of_model(model)]}
+            check_paths(inputs={**named, "--input": input}, outputs={"--html": html})
+            check_target(html, force=force)
         doing = f"profiling {', '.join(map(str, everything))}"
-        with _orderly_termination(), output.status(doing) as told:
+        with output.status(doing) as told:
             result = loopedge.profile(
                 everything,
                 untied=untied,
@@ -164,20 +165,6 @@ def profile(
             output.note(f"report: {html}")
         output.result(result, profile_view, written=html)
         _tell_failures(result)
-
-
-@contextlib.contextmanager
-def _orderly_termination() -> Iterator[None]:
-    """Take SIGTERM as Ctrl-C, so that no twin is left in the temporary folder."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _measuring(context: typer.Context) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from loopedge_cli.arguments import CheckedCommand
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
 from loopedge_cli.tasks import TaskCommand, command_of, options_of, tasks
 from loopedge_cli.views import train_view
@@ -168,4 +169,4 @@ def chosen(group: type, values: dict[str, Any]) -> dict[str, Any]:
 GROUPS = (ModelOptions, TrainOptions, PlaceOptions, OutputOptions)
 
 for _task in tasks():
-    train.command(_task.name)(command_of(_task, _run, *GROUPS))
+    train.command(_task.name, cls=CheckedCommand)(command_of(_task, _run, *GROUPS))
