@@ -110,7 +110,7 @@ def test_it_appears_with_the_artifact_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     files = write_artifact(open_artifact(fixture), target, companions=beside)
     assert [file.name for file in files] == ["m.onnx", f"m.{DIGITS}.tokenizer.json"]
-    assert sorted(tmp_path.iterdir()) == files
+    assert set(tmp_path.iterdir()) == set(files)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", "..", "", "a\n"])
