@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
+from loopedge.graph.artifact import write_scratch
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.probe import activation_of, probe, stack_probed
 from loopedge.graph.storage import open_in_float32
@@ -211,7 +212,7 @@ class _Probes:
         for index, names in enumerate(chunks):
             path = self._folder / f"{index}.onnx"
             probed = probe(self._model, [f"{name}.input" for name in names])
-            ir.save(probed, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
+            write_scratch(probed, path)
             self._sessions.append((names, Session(path, threads=self._threads)))
 
     def _width(self, name: str) -> int:

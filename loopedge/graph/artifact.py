@@ -11,10 +11,18 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.files import check_artifact_target, staged_folder
 from loopedge.graph.companions import check_companion_targets
-from loopedge.graph.metadata import ArtifactMetadata, write_metadata
+from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
+from loopedge.graph.naming import keep_names_apart, rename_foreign_weights
 from loopedge.graph.ort_format import is_ort_format, read_ort
+from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX, TABLE_PREFIX
 
-__all__ = ["EXTERNAL_THRESHOLD_BYTES", "artifact_files", "open_artifact", "write_artifact"]
+__all__ = [
+    "EXTERNAL_THRESHOLD_BYTES",
+    "artifact_files",
+    "open_artifact",
+    "write_artifact",
+    "write_scratch",
+]
 
 EXTERNAL_THRESHOLD_BYTES = 256 * 1024
 """Total initializer bytes above which weights go to ``<name>.data``.
@@ -28,7 +36,8 @@ no border but the price of having one file: about a sixth of what so small a ses
 def open_artifact(path: str | Path) -> ir.Model:
     """Load an ONNX or ORT format file; what stands outside it stays on disk until it is read.
 
-    Nodes without a name get one: passes and users name nodes.
+    Nodes without a name, or with that of another one, get one of their own: passes and users name nodes. In a graph
+    of another tool, weights whose names loopedge gives to what is no weight get ``model.`` before them.
 
     Raises:
         InputError: The file is missing, is not ONNX, or its external data is missing or short.
@@ -67,6 +76,8 @@ def open_artifact(path: str | Path) -> ir.Model:
                 f"{data} is truncated: {data.stat().st_size} bytes, "
                 f"tensor {value.name} ends at byte {needed}"
             )
+    if read_metadata(model.metadata_props) is None:
+        rename_foreign_weights(model, TABLE_PREFIX, (RANGE_PREFIX, OWN_PREFIX))
     _name_nodes(model)
     return model
 
@@ -103,6 +114,7 @@ def write_artifact(
     check_artifact_target(target, sources, force=force)
     check_companion_targets(target.parent, beside, force=force)
     replaced = _data_of(target)
+    keep_names_apart(model)
     total = sum(value.const_value.nbytes for value in _initializers(model) if value.const_value)
     data_name = f"{target.name}.data"
     external = total > external_threshold_bytes
@@ -126,6 +138,12 @@ def write_artifact(
         with contextlib.suppress(FileNotFoundError):
             (target.parent / data_name).unlink()
     return [*artifact_files(target), *(target.parent / name for name in beside)]
+
+
+def write_scratch(model: ir.Model, path: Path) -> None:
+    """Write a graph that is looked at and dropped; its names are kept apart as `write_artifact` does."""
+    keep_names_apart(model)
+    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
 
 
 def _data_of(path: Path) -> set[str]:
@@ -185,10 +203,12 @@ def _initializers(model: ir.Model) -> list[ir.Value]:
 def _name_nodes(model: ir.Model) -> None:
     nodes = list(model.graph.all_nodes())
     taken = {node.name for node in nodes}
+    seen: set[str] = set()
     for place, node in enumerate(nodes):
-        if not node.name:
-            name = f"{node.op_type}_{place}"
+        if not node.name or node.name in seen:
+            name = node.name or f"{node.op_type}_{place}"
             while name in taken:
                 name += "_"
             node.name = name
             taken.add(name)
+        seen.add(node.name)
