@@ -75,6 +75,7 @@ def make_node(
     node = ir.node(op_type, inputs, attributes=attributes, domain=domain, name=name)
     node.outputs[0].name = f"{name}.output"
     mark_made_up(node.outputs[0])
+    mark_made_up(node)
     return node
 
 
@@ -103,3 +104,4 @@ def replace_node(node: ir.Node, new: Sequence[ir.Node]) -> None:
     ir.convenience.replace_all_uses_with(old, last, replace_graph_outputs=True)
     node.graph.remove(node, safe=True)
     take_name(last, name)
+    take_name(new[-1], new[-1].name)

@@ -25,15 +25,15 @@ FOREIGN_PREFIX = "model."
 STEP_OF_CORE = re.compile(r"^core\.(\d+|last)/")
 
 
-def mark_made_up(value: ir.Value) -> None:
-    """Note that a pass made up the name of a value: it gets another one where the name is taken."""
-    value.meta[MADE_UP] = True
+def mark_made_up(named: ir.Value | ir.Node) -> None:
+    """Note that a pass made up the name of a value or node: it gets another one where the name is taken."""
+    named.meta[MADE_UP] = True
 
 
-def take_name(value: ir.Value, name: str | None) -> None:
-    """Give a value the name that another value had in the graph, and keep it from now on."""
-    value.name = name
-    value.meta.pop(MADE_UP, None)
+def take_name(named: ir.Value | ir.Node, name: str | None) -> None:
+    """Give a value, or node, the name that another one had in the graph, and keep it from now on."""
+    named.name = name
+    named.meta.pop(MADE_UP, None)
 
 
 def free_name(name: str, taken: Iterable[str | None]) -> str:
@@ -50,6 +50,7 @@ def keep_names_apart(model: ir.Model) -> bool:
 
     A name in a body hides the same name of the graphs around it. Inputs and outputs of the model keep their names,
     and what stood in the graph goes before what a pass made up. Bodies beside each other may use the same names.
+    No two nodes have the same name: ONNX Runtime refuses them in one graph, and linears are known by theirs.
 
     Returns:
         Whether anything was renamed.
@@ -68,6 +69,18 @@ def keep_names_apart(model: ir.Model) -> bool:
             used.add(value.name)
             changed = True
         known.add(value.name)
+    return _rename_nodes(list(model.graph.all_nodes())) or changed
+
+
+def _rename_nodes(nodes: list[ir.Node]) -> bool:
+    """Number the names of nodes that another node has, those that a pass made up behind the others."""
+    used, seen, changed = {node.name for node in nodes}, set[str](), False
+    for node in sorted(nodes, key=lambda node: bool(node.meta.get(MADE_UP))):
+        if node.name and node.name in seen:
+            node.name = free_name(node.name, used)
+            used.add(node.name)
+            changed = True
+        seen.add(node.name or "")
     return changed
 
 
