@@ -1,6 +1,7 @@
 """Which axis of an input holds samples: what the graph says, never the first one by habit."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -57,7 +58,7 @@ def test_samples_are_cut_where_the_graph_names_their_axis(
 
 
 def test_nothing_is_cut_where_a_size_is_computed_from_the_batch() -> None:
-    named = {"x": ["batch", 4], "flat": ["batch*4"]}
+    named: dict[str, list[Any]] = {"x": ["batch", 4], "flat": ["batch*4"]}
     feeds = {"x": np.ones((2, 4)), "flat": np.ones(8)}
     assert first_samples(feeds, named, 1)["x"].shape == (2, 4)
 
@@ -69,11 +70,12 @@ def test_timing_runs_a_model_whose_first_axis_is_no_batch(
     ir.save(recurrent(axes), tmp_path / "m.onnx")
     ran = []
     runner = timing.session_runner
-    monkeypatch.setattr(
-        timing,
-        "session_runner",
-        lambda session, feeds: (ran.append(feeds["x"].shape), runner(session, feeds))[1],
-    )
+
+    def remember(session: Any, feeds: Any) -> Any:
+        ran.append(feeds["x"].shape)
+        return runner(session, feeds)
+
+    monkeypatch.setattr(timing, "session_runner", remember)
     monkeypatch.setattr(timing, "SECONDS", 1e-4)
     assert timing.time_against(tmp_path / "m.onnx", tmp_path / "m.onnx", FEEDS, threads=1) > 0
     assert ran == [shape, shape]

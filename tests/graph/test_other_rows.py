@@ -1,11 +1,13 @@
 """Timestep rows of checks: unlike the model's own, of every type, and never zeros by truncation."""
 
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import pytest
+from numpy.typing import NDArray
 
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 from loopedge.graph.timestep_rows import random_rows, shuffled_rows
@@ -19,7 +21,7 @@ TYPES = [np.float16, np.float32, np.float64, np.int8, np.int32, np.int64, np.uin
 @pytest.mark.parametrize("dtype", [*TYPES, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("make", [random_rows, shuffled_rows])
 def test_rows_of_every_type_are_other_rows(make: object, dtype: type) -> None:
-    table = np.array([[0, 1], [1, 0], [0, 0], [1, 1]]).astype(dtype)
+    table: NDArray[Any] = np.array([[0, 1], [1, 0], [0, 0], [1, 1]]).astype(dtype)
     for seed in range(8):
         made = make({"t": table}, np.random.default_rng(seed))["t"]  # type: ignore[operator]
         assert (made.dtype, made.shape) == (table.dtype, table.shape)
@@ -28,7 +30,7 @@ def test_rows_of_every_type_are_other_rows(make: object, dtype: type) -> None:
             assert sorted(made.tolist()) == sorted(table.tolist())
 
 
-def chosen(weights: np.ndarray) -> ir.Model:  # type: ignore[type-arg]
+def chosen(weights: NDArray[np.float32]) -> ir.Model:
     """x <- x + gate[t] * (x @ weights[which[t]]), all gates zero."""
     model = parse(
         f"""<ir_version: 9, opset_import: ["": 20]>

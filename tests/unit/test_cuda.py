@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 
 import loopedge
-from loopedge import cuda, runtime, session_options
+from loopedge import cuda, runtime
 from loopedge.errors import InputError, LoopedgeError, ProviderError
 from loopedge.profiler import cuda_runtime, process
 from loopedge.profiler.process import MeasuredProcess
@@ -76,7 +76,7 @@ def test_a_session_has_the_arena_that_is_measured(
         handed.append(providers)
         raise RuntimeError(NO_DEVICE)
 
-    monkeypatch.setattr(session_options.ort, "InferenceSession", remember)
+    monkeypatch.setattr(ort, "InferenceSession", remember)
     monkeypatch.setattr(cuda_runtime, "_create_context", lambda: None)
     with pytest.raises(ProviderError):
         loopedge.Session(TINY, device="cuda")

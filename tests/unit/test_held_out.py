@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from loopedge_calibration.collector import UNJUDGED, collect, held_out_parts
 
@@ -47,7 +48,7 @@ def test_batches_of_a_fixed_size_stay_whole(sizes: list[int], judged: list[int])
     assert split(sizes, fixed=True)[1] == judged
 
 
-def ids(batches: int, samples: int) -> list[dict[str, np.ndarray]]:  # type: ignore[type-arg]
+def ids(batches: int, samples: int) -> list[dict[str, NDArray[np.int64]]]:
     generator = np.random.default_rng(0)
     return [{"input_ids": generator.integers(0, 8, (samples, 6))} for _ in range(batches)]
 

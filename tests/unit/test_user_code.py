@@ -24,7 +24,7 @@ def error_behind(files: list[Path]) -> Exception:
         exec(compile(source, str(file), "exec"), names)
         call = names["step"]
     try:
-        call()  # type: ignore[misc, operator]
+        call()  # type: ignore[operator]
     except ValueError as error:
         error.__traceback__ = error.__traceback__.tb_next  # type: ignore[union-attr]
         return error
