@@ -232,7 +232,7 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
         )
     if dtype.numpy().kind not in NUMPY_KINDS:
         raise InputError(f"input {value.name} has type {dtype.name}, which numpy does not have")
-    if "mask" in (value.name or ""):
+    if "mask" in (value.name or "") and (not dtype.is_integer() or _rows(value) <= FLAGS):
         return np.ones(shape, dtype.numpy())
     if dtype.is_integer():
         return generator.integers(0, _rows(value), shape).astype(dtype.numpy())
@@ -247,6 +247,8 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
     return drawn.astype(dtype.numpy())
 
 
+FLAGS = 2
+"""Values of an integer input that gathers nothing: 0 and 1."""
 GATHERS = {"Gather": "axis", "GatherBlockQuantized": "gather_axis"}
 """Operators that read rows of a table, and their attribute for the axis."""
 
@@ -261,7 +263,7 @@ def _rows(value: ir.Value) -> int:
             return int(table.const_value.shape.numpy()[axis])
         if node.op_type in {"Cast", "Identity", "Reshape"}:
             return _rows(node.outputs[0])
-    return 2
+    return FLAGS
 
 
 def _scaling(value: ir.Value, name: str) -> Array | None:

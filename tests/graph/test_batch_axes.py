@@ -92,3 +92,17 @@ def test_an_input_called_loops_is_the_count_only_where_it_is_one() -> None:
     assert made["tolerance"].shape == (4,)
     data = text.replace("int64 loops", "int64[3] loops")
     assert generate_inputs(parse(data), loops=7)["loops"].shape == (3,)
+
+
+def test_ids_are_drawn_whatever_their_name_and_masks_keep_all() -> None:
+    text = """<ir_version: 9, opset_import: ["": 20]>
+        g (int64[N, M] masked_ids, int64[N, M] mask) => (float[N, M, 2] y) {
+          rows = Gather <axis = 0> (table, masked_ids)
+          last = Unsqueeze (mask, axis)
+          kept = CastLike (last, rows)
+          y = Mul (rows, kept)
+        }"""
+    table = np.zeros((50, 2), np.float32)
+    made = generate_inputs(parse(text, table=table, axis=np.array([2])), batch=4, sequence=9)
+    assert made["mask"].all()
+    assert len(np.unique(made["masked_ids"])) > 10

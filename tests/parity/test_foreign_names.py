@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 import loopedge
 import loopedge_calibration
+from loopedge.errors import InputError
 from loopedge.graph.artifact import open_artifact, write_artifact
 from loopedge.graph.untied import untie
 from loopedge.graph.weights import weight_bytes
+from loopedge.inference import run_file
+from loopedge.profiler.feeds import profile_feeds
 
 Array = NDArray[Any]
 SCHEMES = ("static", "dynamic", "weight-int8")
@@ -197,6 +200,27 @@ def test_inputs_and_outputs_that_are_called_as_those_of_loopedge(
     exact = exact + feeds["iteration"][:, None].astype(np.float32)
     assert relative_error(loopedge.Session(source).run(feeds)["iterations"], exact) < 1e-5
     assert relative_error(quantized(source, scheme, feeds)["iterations"], exact) < 0.03
+
+
+def test_data_called_loops_is_run_and_measured_as_data(tmp_path: Path) -> None:
+    source = written(OPTIONS, {"w": weight(0)}, tmp_path / "options.onnx")
+    feeds = {
+        "loops": drawn(7, 7, D),
+        "tolerance": drawn(7, D),
+        "iteration": np.arange(7),
+        "key_mask": np.ones((7, 7), np.float32),
+    }
+    np.savez(tmp_path / "x.npz", **feeds)
+    run_file(source, tmp_path / "x.npz", tmp_path / "y.npz")
+    with np.load(tmp_path / "y.npz") as stored:
+        assert np.array_equal(
+            stored["iterations"], loopedge.Session(source).run(feeds)["iterations"]
+        )
+    sizes: dict[str, Any] = {"batch": 1, "sequence": None, "loops": None, "seed": 0}
+    measured = profile_feeds(open_artifact(source), source, tmp_path / "x.npz", **sizes)
+    assert all(np.array_equal(measured[name], array) for name, array in feeds.items())
+    with pytest.raises(InputError, match="runs a fixed number of loops, 3 were asked for"):
+        loopedge.Session(source).run(feeds, loops=3)
 
 
 TIED = f"""
