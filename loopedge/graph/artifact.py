@@ -95,7 +95,8 @@ def write_artifact(
     """Write ``model`` (and ``<target>.data``) beside the target, verify, then rename.
 
     Args:
-        model: Graph to write; its large initializers may be lazy.
+        model: Graph to write; its large initializers may be lazy. What passes made up is renamed in it where the
+            name is taken: a file knows values by their names alone.
         target: Path of the ``.onnx`` file.
         sources: Files that the model is made from: they are never written over.
         force: Replace an existing artifact.

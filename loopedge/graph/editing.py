@@ -49,7 +49,7 @@ def add_initializer(
             return known
         number += 1
         taken = f"{name}.{number}"
-    made.name = free_name(taken, (value.name for value in graph.inputs))
+    made.name = free_name(taken, {value.name for value in graph.inputs})
     mark_made_up(made)
     graph.register_initializer(made)
     return made

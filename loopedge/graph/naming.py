@@ -5,7 +5,7 @@ In memory a graph refers to values by themselves, in a file by their names. So a
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 import onnx_ir as ir
 
@@ -36,10 +36,10 @@ def take_name(named: ir.Value | ir.Node, name: str | None) -> None:
     named.meta.pop(MADE_UP, None)
 
 
-def free_name(name: str, taken: Iterable[str | None]) -> str:
+def free_name(name: str, taken: Collection[str | None]) -> str:
     """Return the name, numbered where it is taken."""
-    used, number, free = set(taken), 0, name
-    while free in used:
+    number, free = 0, name
+    while free in taken:
         number += 1
         free = f"{name}.{number}"
     return free
@@ -59,7 +59,7 @@ def keep_names_apart(model: ir.Model) -> bool:
     values = list(dict.fromkeys([*ends, *_values(model.graph, deep=True)]))
     stay = [value for value in values if not value.meta.get(MADE_UP)]
     used = {value.name for value in values}
-    known = {value.name for value in stay}
+    known = {value.name for value in (*ends, *stay)}
     changed = _rename_hiding(model.graph, frozenset(), ends, used)
     for value in values:
         if not value.meta.get(MADE_UP) or value in ends:
