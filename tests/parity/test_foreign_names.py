@@ -19,7 +19,7 @@ from loopedge.inference import run_file
 from loopedge.profiler.feeds import profile_feeds
 
 Array = NDArray[Any]
-SCHEMES = ("static", "dynamic", "weight-int8")
+SCHEMES = ("static", pytest.param("dynamic", marks=pytest.mark.slow), "weight-int8")
 D = 32
 
 
@@ -204,7 +204,7 @@ def test_inputs_and_outputs_that_are_called_as_those_of_loopedge(
 
 def test_data_called_loops_is_run_and_measured_as_data(tmp_path: Path) -> None:
     source = written(OPTIONS, {"w": weight(0)}, tmp_path / "options.onnx")
-    feeds = {
+    feeds: dict[str, Any] = {
         "loops": drawn(7, 7, D),
         "tolerance": drawn(7, D),
         "iteration": np.arange(7),
