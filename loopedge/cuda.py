@@ -12,6 +12,7 @@ from typing import Any
 import onnxruntime as ort
 
 from loopedge.errors import ProviderError
+from loopedge.session_options import CUDA_PROVIDER
 
 __all__ = [
     "CUDA_PROVIDER",
@@ -25,7 +26,6 @@ __all__ = [
     "unavailable",
 ]
 
-CUDA_PROVIDER = "CUDAExecutionProvider"
 INSTALL_HINT = "pip install 'loopedge[gpu]' (docs/profiling.md, CUDA)"
 REINSTALL_HINT = (
     "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'"
@@ -90,7 +90,7 @@ def quiet_provider() -> Iterator[None]:
 
 
 def cuda_provider(*, graphs: bool = False) -> tuple[str, dict[str, Any]]:
-    """Return the provider with the options of a session.
+    """Return the provider with the options of every session, measured or not.
 
     The arena grows by what is asked for: the default doubles each extension, and the memory of a model
     could not be told from the arena's reserve.

@@ -123,7 +123,7 @@ def _read_inputs(
     ranks = {
         name: len(node.shape)
         for name, node in session.inputs.items()
-        if name not in {LOOPS_INPUT, *noise, *filled}
+        if name not in {*noise, *filled} and not (session.takes_loops and name == LOOPS_INPUT)
     }
     missing = metadata is not None and metadata.missing_values
     given = read_array_file(path, ranks, missing=missing, columns=columns)
@@ -192,7 +192,8 @@ def _loops_run(
     metadata = session.metadata
     if metadata is not None and metadata.exit is not None:
         return int(outputs[ITERATIONS_OUTPUT].max())
-    asked = int(arrays[LOOPS_INPUT]) if loops is None and LOOPS_INPUT in arrays else loops
+    chosen = session.takes_loops and LOOPS_INPUT in arrays
+    asked = int(arrays[LOOPS_INPUT]) if loops is None and chosen else loops
     if metadata is None:
         return asked
     count = metadata.loops if asked is None else asked

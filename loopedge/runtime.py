@@ -68,6 +68,7 @@ class Session:
 
     Attributes:
         memory: The memory profile that runs.
+        takes_loops: Whether an input chooses the loop count; one of that name may also be data.
         notes: What a person should know of it.
 
     Raises:
@@ -109,7 +110,14 @@ class Session:
         self.optional_inputs = {
             node.name: node for node in self.session.get_overridable_initializers()
         }
+        count = self.inputs.get(LOOPS_INPUT)
+        self.takes_loops = count is not None and (count.type, count.shape) == ("tensor(int64)", [])
         self.output_names = [node.name for node in self.session.get_outputs()]
+
+    @property
+    def axes(self) -> dict[str, list[int | str | None]]:
+        """Sizes and names of the axes of each input."""
+        return {name: list(node.shape) for name, node in self.inputs.items()}
 
     def _open(self, source: Path, threads: int | None, device: str, memory: str | None) -> None:
         """Read what the file says of itself, and load it."""
@@ -159,7 +167,7 @@ class Session:
         """
         feeds = {name: np.asarray(value) for name, value in inputs.items()}
         feeds.update(self._loops_feed(loops, given=LOOPS_INPUT in feeds))
-        if LOOPS_INPUT in feeds:
+        if self.takes_loops and LOOPS_INPUT in feeds:
             self._warn(feeds[LOOPS_INPUT])
         if tolerance is not None:
             feeds[TOLERANCE_INPUT] = self._tolerance(tolerance)
@@ -190,7 +198,8 @@ class Session:
         )
 
     def _tolerance(self, tolerance: float) -> Array:
-        if TOLERANCE_INPUT not in self.optional_inputs:
+        found = self.optional_inputs.get(TOLERANCE_INPUT)
+        if found is None or (found.type, found.shape) != ("tensor(float)", []):
             raise InputError(
                 f"{self.path} takes no tolerance",
                 hint="loopedge export model.pt --exit tolerance=1e-3",
@@ -231,7 +240,7 @@ class Session:
     def _loops_feed(self, loops: int | None, *, given: bool) -> dict[str, Array]:
         if loops is not None and (loops < 1 or loops != int(loops)):
             raise InputError(f"loops is {loops}, at least 1 is needed", hint="--loops 1")
-        if LOOPS_INPUT in self.inputs:
+        if self.takes_loops:
             if given and loops is None:
                 return {}
             default = self.metadata.loops if self.metadata else None
@@ -299,11 +308,10 @@ def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
 def _provider(device: str) -> str:
     if device not in PROVIDERS:
         raise InputError(f"device {device!r} is not known", hint="--device cpu or --device cuda")
-    provider = PROVIDERS[device]
     if device == "cuda":
         check_built_in()
         preload_libraries()
-    return provider
+    return PROVIDERS[device]
 
 
 def _refusal(source: Path, error: Exception, device: str) -> LoopedgeError:

@@ -9,9 +9,10 @@ from typing import Any
 
 import onnxruntime as ort
 
-__all__ = ["open_session", "return_free_memory", "session_options"]
+__all__ = ["CUDA_PROVIDER", "open_session", "return_free_memory", "session_options"]
 
 LOG_FATAL = 4
+CUDA_PROVIDER = "CUDAExecutionProvider"
 MAPPED_ORT_FORMAT = (
     "session.use_memory_mapped_ort_model",
     "session.use_ort_model_bytes_for_initializers",
@@ -69,8 +70,12 @@ def open_session(
     """Create a session, by a memory profile that its options were made for; options serve one session.
 
     ONNX Runtime would answer a provider that fails by printing so and running on the CPU; here it
-    raises.
+    raises. A provider that comes without options gets those that every session of it has.
     """
+    if provider == CUDA_PROVIDER:
+        from loopedge.cuda import cuda_provider  # a measured session on the CPU does without
+
+        provider = cuda_provider()
     with _arena_of_its_own(options) if memory == "low" else contextlib.nullcontext():
         session = ort.InferenceSession(path, options, providers=[provider], enable_fallback=0)
     if memory != "low":

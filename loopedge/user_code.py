@@ -1,6 +1,7 @@
 """Find the user's code by its name, and tell what it raises in one line that names the line of code."""
 
 import importlib
+import os
 import sys
 import traceback
 from importlib.util import find_spec
@@ -12,22 +13,17 @@ from loopedge.errors import InputError
 
 __all__ = ["FOREIGN_CODE", "import_object", "reason_of", "users_line"]
 
-OURS = Path(__file__).parent
-
 
 def _folder_of(package: str) -> str:
-    """Return where a package lives, without importing it."""
+    """Return where a package lives, without importing it; a separator at the end keeps siblings out."""
     found = find_spec(package)
-    return str(Path(found.origin).parent) if found is not None and found.origin else "<none>"
+    return (
+        f"{Path(found.origin).parent}{os.sep}" if found is not None and found.origin else "<none>"
+    )
 
 
-FOREIGN_CODE = (
-    _folder_of("torch"),
-    *(str(OURS / room) for room in ("tasks", "exporter", "trainer", "user_code.py")),
-    str(OURS / "model" / "inner.py"),
-    "<",
-)
-"""Whose lines are not the user's: PyTorch's, those that call the user's code, and Python's own."""
+FOREIGN_CODE = (_folder_of("torch"), _folder_of(__package__), "<")
+"""Whose lines are not the user's: PyTorch's, ours whatever the room, and Python's own."""
 
 
 def import_object(source: str) -> Any:

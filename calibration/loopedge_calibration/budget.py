@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from loopedge.errors import BudgetError, InputError
 from loopedge.graph.artifact import write_artifact
+from loopedge.graph.inputs import axes_of, first_samples, sample_count
 from loopedge.graph.storage import open_in_float32
 from loopedge.graph.weights import linears, loop_name, weight_bytes
 from loopedge.latency import time_in_turns
@@ -268,13 +269,13 @@ class _Trials:
     def sensitivity(self) -> list[LinearSensitivity]:
         """Return what the rounding of each linear does to the outputs."""
         batches: list[Feeds] = []
-        samples = 0
+        samples, axes = 0, axes_of(self._reference)
         for feeds in self._loss.batches:
             rows = SENSITIVITY_SAMPLES - samples
             if rows <= 0:
                 break
-            batches.append({name: array[:rows] for name, array in feeds.items()})
-            samples += len(next(iter(batches[-1].values())))
+            batches.append(first_samples(feeds, axes, rows))
+            samples += sample_count(batches[-1], axes)
         return measure_sensitivity(self._reference, self._recipe, batches, threads=self._threads)
 
     def extra_ms(self, plan: Mapping[str, int]) -> dict[str, float]:

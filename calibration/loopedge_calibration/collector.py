@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
+from loopedge.graph.artifact import write_scratch
+from loopedge.graph.inputs import axes_of
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.probe import activation_of, probe, stack_probed
 from loopedge.graph.storage import open_in_float32
@@ -29,14 +32,18 @@ from loopedge_calibration.readers import (
     read_samples,
 )
 
-__all__ = ["collect"]
+__all__ = ["collect", "held_out_parts"]
 
 CHUNK_BYTES = 256 * 2**20
 """Probed activations of one pass; a larger model is run in several passes per batch."""
 
 FEW_SAMPLES = 16
+UNJUDGED = (
+    "one sample, or one batch of a fixed size, leaves nothing to judge by: auto took a range per "
+    "iteration for every tensor"
+)
 HELD_OUT = 4
-"""With ``auto``, every fourth batch judges the ranges that the others gave."""
+"""With ``auto``, every fourth batch judges the ranges that the others gave, of fewer every fourth sample."""
 
 
 def collect(
@@ -107,8 +114,14 @@ def collect(
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
         probes = _Probes(source, Path(folder), **settings)
         fitted, judged = probes.histograms(count), probes.histograms(count)
-        for step, feeds in enumerate(passes(seen)):
-            held_out = granularity == "auto" and step % HELD_OUT == HELD_OUT - 1
+        parts = (
+            held_out_parts(passes(seen), fixed=_fixed_batch(source))
+            if granularity == "auto"
+            else ((feeds, False) for feeds in passes(seen))
+        )
+        any_judged = False
+        for feeds, held_out in parts:
+            any_judged |= held_out
             for name, values in probes.run(feeds):
                 (judged if held_out else fitted)[name].update(values)
     if seen.samples == 0:
@@ -130,7 +143,48 @@ def collect(
         tensors=tensors,
     )
     trained = metadata.trained_length if metadata else None
-    return table.model_copy(update={"warnings": _warnings(table, trained)})
+    unjudged = [] if granularity != "auto" or count == 1 or any_judged else [UNJUDGED]
+    return table.model_copy(update={"warnings": [*_warnings(table, trained), *unjudged]})
+
+
+def held_out_parts(batches: Iterator[Feeds], *, fixed: bool) -> Iterator[tuple[Feeds, bool]]:
+    """Yield batches, and whether each judges the ranges that the others give.
+
+    Every fourth batch does. Of fewer batches every fourth sample does, of fewer samples the last. Batches that cannot
+    be cut are taken whole, the last judges; where there is one of all, nothing judges.
+
+    Args:
+        batches: Input name to array, first axis the samples.
+        fixed: The model takes batches of one size alone.
+    """
+    first = list(islice(batches, HELD_OUT))
+    if len(first) == HELD_OUT:
+        for step, feeds in enumerate(chain(first, batches)):
+            yield feeds, step % HELD_OUT == HELD_OUT - 1
+        return
+    sizes = [{(*array.shape, 0)[0] for array in feeds.values()} for feeds in first]
+    if fixed or any(len(found) != 1 for found in sizes):
+        for step, feeds in enumerate(first):
+            yield feeds, 0 < step == len(first) - 1
+        return
+    total, start = sum(map(max, sizes)), 0
+    for feeds, found in zip(first, sizes, strict=True):
+        places = np.arange(start, start + max(found))
+        start += max(found)
+        judging = places % HELD_OUT == HELD_OUT - 1 if total >= HELD_OUT else places == total - 1
+        for held_out in (False, True):
+            rows = judging & (total > 1) if held_out else ~judging | (total == 1)
+            if rows.any():
+                yield {name: array[rows] for name, array in feeds.items()}, held_out
+
+
+def _fixed_batch(model: ir.Model) -> bool:
+    """Tell whether a model fixes the first axis of an input."""
+    return any(
+        sizes and isinstance(sizes[0], int)
+        for name, sizes in axes_of(model).items()
+        if name not in model.graph.initializers
+    )
 
 
 def _find_factors(
@@ -211,7 +265,7 @@ class _Probes:
         for index, names in enumerate(chunks):
             path = self._folder / f"{index}.onnx"
             probed = probe(self._model, [f"{name}.input" for name in names])
-            ir.save(probed, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
+            write_scratch(probed, path)
             self._sessions.append((names, Session(path, threads=self._threads)))
 
     def _width(self, name: str) -> int:

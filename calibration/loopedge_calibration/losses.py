@@ -9,8 +9,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.inputs import generate_inputs
-from loopedge.graph.metadata import LOOPS_INPUT, read_metadata
+from loopedge.graph.inputs import chooses_loops, generate_inputs, sample_count
+from loopedge.graph.metadata import read_metadata
 from loopedge.graph.offsets import output_offsets, without_offset
 from loopedge.graph.storage import open_in_float32
 from loopedge.quantizer.compare import longest_generated
@@ -133,7 +133,7 @@ class RelativeError:
         offsets: Mapping[str, Array] | None = None,
     ) -> None:
         self.batches = list(batches)
-        self._offsets = offsets or {}
+        self._offsets, self._axes = offsets or {}, reference.axes
         if not self.batches:
             raise InputError("the data holds no sample", hint="--data samples.npz")
         self._exact = [reference.run(feeds) for feeds in self.batches]
@@ -141,7 +141,7 @@ class RelativeError:
     @property
     def samples(self) -> int:
         """Samples that are compared."""
-        return sum(len(next(iter(feeds.values()))) for feeds in self.batches)
+        return sum(sample_count(feeds, self._axes) for feeds in self.batches)
 
     def of(self, session: Session) -> tuple[float, float | None]:
         """Return the error of a model; there is no score."""
@@ -224,11 +224,12 @@ def _relative_error(
 
 def _generated(graph: ir.Model) -> Callable[[int], Feeds]:
     """Return what makes a batch of inputs from a seed; the loop count is left to the session."""
+    counts = {value.name for value in graph.graph.inputs if chooses_loops(value)}
 
     def make(seed: int) -> Feeds:
         length = longest_generated(graph)
         feeds = generate_inputs(graph, batch=BATCH, sequence=length, seed=seed)
-        return {name: array for name, array in feeds.items() if name != LOOPS_INPUT}
+        return {name: array for name, array in feeds.items() if name not in counts}
 
     return make
 
@@ -247,7 +248,7 @@ def relative_error(
     for one, other in zip(exact, given, strict=True):
         for name, array in one.items():
             signal += _power(without_offset(array, (offsets or {}).get(name)))
-            noise += _power(other[name] - array)
+            noise += _power(without_offset(other[name], None) - array)
     if not np.isfinite(noise):
         return float("inf")
     return float(np.sqrt(noise / signal)) if signal else float(noise > 0)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from loopedge.data.text_files import SUFFIXES
 from loopedge.errors import InputError
 from loopedge.graph.companions import read_companions
+from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata
 from loopedge.tasks.task import Split, Task, task_from_dict
 
@@ -175,7 +176,7 @@ def checked(batches: Iterable[Feeds], model: ir.Model, seen: "SamplesSeen") -> I
     wanted = {
         value.name or "": value
         for value in model.graph.inputs
-        if value.name not in model.graph.initializers and value.name != "loops"
+        if value.name not in model.graph.initializers and not chooses_loops(value)
     }
     metadata = read_metadata(model.metadata_props)
     noise = set(metadata.random_inputs) if metadata else set()
@@ -271,7 +272,7 @@ class Samples:
         self._names = [
             value.name or ""
             for value in model.graph.inputs
-            if value.name not in model.graph.initializers and value.name != "loops"
+            if value.name not in model.graph.initializers and not chooses_loops(value)
         ]
         self._task: Task | None = None
         if self._path is not None and not self._path.exists():

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from loopedge.graph.artifact import write_scratch
 from loopedge.graph.weights import in_core, linears, loop_count, loop_name
 from loopedge.quantizer.emulation import ROUNDED_INPUT, emulate
 from loopedge.quantizer.recipe import Recipe
@@ -67,7 +68,7 @@ def measure_sensitivity(
     )
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
         path = Path(folder) / "emulated.onnx"
-        ir.save(graph, path, external_data="emulated.onnx.data", size_threshold_bytes=1024)
+        write_scratch(graph, path)
         trial = _Emulated(Session(path, threads=threads), batches, (len(names), loops))
         errors = {name: trial.error(row, slice(None)) for row, name in enumerate(names)}
         ranked = sorted(errors, key=lambda name: -errors[name])

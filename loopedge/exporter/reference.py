@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from loopedge.arrays import largest_errors
 from loopedge.exporter.exits import Halt
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied, keep_halted
 
-__all__ = ["NEVER", "Reference", "random_rows", "shuffled_rows"]
+__all__ = ["NEVER", "Reference"]
 
 Array = npt.NDArray[Any]
 
@@ -156,18 +155,3 @@ def _double(tensor: Tensor) -> Tensor:
 
 def _clear(tolerance: float, change: float) -> bool:
     return abs(tolerance - change) > max(CLEAR_RATIO * tolerance, CLEAR_SHARE)
-
-
-def random_rows(tables: Mapping[str, Array], generator: np.random.Generator) -> dict[str, Array]:
-    """Return tables of the same shapes: floats drawn anew, rows of other types in another order."""
-    return {
-        name: generator.normal(0.5, 0.25, table.shape).astype(table.dtype)
-        if np.issubdtype(table.dtype, np.floating)
-        else generator.permutation(table, axis=0)
-        for name, table in tables.items()
-    }
-
-
-def shuffled_rows(tables: Mapping[str, Array], generator: np.random.Generator) -> dict[str, Array]:
-    """Return the tables with their rows in another order, for models that do not take any values."""
-    return {name: generator.permutation(table, axis=0) for name, table in tables.items()}

@@ -24,10 +24,11 @@ from loopedge.errors import InputError, LoopCountWarning, VerificationError
 from loopedge.exporter.axes import Axes, resize
 from loopedge.exporter.cases import Case
 from loopedge.exporter.exits import Halt
-from loopedge.exporter.reference import Reference, random_rows, shuffled_rows
-from loopedge.graph.artifact import open_artifact
+from loopedge.exporter.reference import Reference
+from loopedge.graph.artifact import open_artifact, write_scratch
 from loopedge.graph.metadata import ITERATIONS_OUTPUT
 from loopedge.graph.offsets import output_offsets
+from loopedge.graph.timestep_rows import random_rows, shuffled_rows
 from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.runtime import Session
 
@@ -248,7 +249,7 @@ def _write_with_tables(source: Path, target: Path, tables: Mapping[str, Array]) 
         if value is None:
             continue  # an unused row: the core does not read it
         value.const_value = ir.tensor(table, name=value.name)
-    ir.save(model, target, external_data=f"{target.name}.data", size_threshold_bytes=1024)
+    write_scratch(model, target)
 
 
 def resized_examples(example: tuple[Tensor, ...], axes: Axes) -> ExampleMaker:

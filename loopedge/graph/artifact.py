@@ -11,9 +11,11 @@ from loopedge.errors import InputError
 from loopedge.files import check_artifact_target
 from loopedge.graph.companions import check_companion_targets
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
+from loopedge.graph.naming import keep_names_apart, rename_foreign_weights
 from loopedge.graph.ort_format import is_ort_format, read_ort
 from loopedge.graph.seal import drop_seal, name_weights, seal
 from loopedge.graph.sizes import check_sizes
+from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX, TABLE_PREFIX
 from loopedge.staging import again_if_replaced, staged_folder
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "files_beside",
     "open_artifact",
     "write_artifact",
+    "write_scratch",
 ]
 
 EXTERNAL_THRESHOLD_BYTES = 256 * 1024
@@ -36,7 +39,8 @@ no border but the price of having one file: about a sixth of what so small a ses
 def open_artifact(path: str | Path) -> ir.Model:
     """Load an ONNX or ORT format file; what stands outside it stays on disk until it is read.
 
-    Nodes without a name get one: passes and users name nodes.
+    Nodes without a name, or with that of another one, get one of their own: passes and users name nodes. In a graph
+    of another tool, weights whose names loopedge gives to what is no weight get ``model.`` before them.
 
     Raises:
         InputError: The file is missing, is not ONNX, or its external data is missing or has another size
@@ -84,6 +88,8 @@ def _open(source: Path) -> ir.Model:
             )
     check_sizes(source, model.metadata_props)
     drop_seal(model.metadata_props)
+    if read_metadata(model.metadata_props) is None:
+        rename_foreign_weights(model, TABLE_PREFIX, (RANGE_PREFIX, OWN_PREFIX))
     _name_nodes(model)
     return model
 
@@ -104,7 +110,8 @@ def write_artifact(
     is the one moment at which the old artifact becomes the new one.
 
     Args:
-        model: Graph to write; its large initializers may be lazy.
+        model: Graph to write; its large initializers may be lazy. What passes made up is renamed in it where the
+            name is taken: a file knows values by their names alone.
         target: Path of the ``.onnx`` file.
         sources: Files that the model is made from: they are never written over.
         force: Replace an existing artifact.
@@ -122,6 +129,7 @@ def write_artifact(
     beside = dict(companions or {})
     check_artifact_target(target, sources, force=force)
     check_companion_targets(target.parent, beside, force=force)
+    keep_names_apart(model)
     total = sum(value.const_value.nbytes for value in _initializers(model) if value.const_value)
     external = total > external_threshold_bytes
     if not external:
@@ -143,6 +151,12 @@ def write_artifact(
             (folder / name).write_bytes(content)
         seal(staged, weights)
     return [*artifact_files(target), *(target.parent / name for name in beside)]
+
+
+def write_scratch(model: ir.Model, path: Path) -> None:
+    """Write a graph that is looked at and dropped; its names are kept apart as `write_artifact` does."""
+    keep_names_apart(model)
+    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
 
 
 def files_beside(path: Path) -> set[str]:
@@ -207,10 +221,12 @@ def _initializers(model: ir.Model) -> list[ir.Value]:
 def _name_nodes(model: ir.Model) -> None:
     nodes = list(model.graph.all_nodes())
     taken = {node.name for node in nodes}
+    seen: set[str] = set()
     for place, node in enumerate(nodes):
-        if not node.name:
-            name = f"{node.op_type}_{place}"
+        if not node.name or node.name in seen:
+            name = node.name or f"{node.op_type}_{place}"
             while name in taken:
                 name += "_"
             node.name = name
             taken.add(name)
+        seen.add(node.name)

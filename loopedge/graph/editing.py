@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from loopedge.graph.naming import free_name, mark_made_up, take_name
+
 __all__ = ["add_initializer", "initializer", "insert_before", "make_node", "replace_node"]
 
 
@@ -29,10 +31,36 @@ def initializer(name: str, data: npt.NDArray[np.generic] | ir.TensorProtocol) ->
 def add_initializer(
     graph: ir.Graph, name: str, data: npt.NDArray[np.generic] | ir.TensorProtocol
 ) -> ir.Value:
-    """Return the initializer ``name`` of ``graph``, registered with ``data`` where it is new."""
-    if name not in graph.initializers:
-        graph.register_initializer(initializer(name, data))
-    return graph.initializers[name]
+    """Return an initializer of ``graph`` that holds ``data``.
+
+    One of this name that holds the same is taken. One that holds something else, or that a caller of the model may
+    overwrite (an input with a default), stays as it is: the new one gets a number behind its name. So ask the value
+    that is returned for its name.
+
+    Args:
+        graph: The main graph, as a rule.
+        name: What it shall be called.
+        data: An array, or a tensor that may still lie on disk.
+    """
+    made = initializer(name, data)
+    taken, number = name, 0
+    while (known := graph.initializers.get(taken)) is not None:
+        if known not in graph.inputs and _same(known.const_value, made.const_value):
+            return known
+        number += 1
+        taken = f"{name}.{number}"
+    made.name = free_name(taken, {value.name for value in graph.inputs})
+    mark_made_up(made)
+    graph.register_initializer(made)
+    return made
+
+
+def _same(one: ir.TensorProtocol | None, other: ir.TensorProtocol | None) -> bool:
+    """Tell whether two tensors are of one type and shape and hold the same bits."""
+    if one is None or other is None:
+        return False
+    alike = one.dtype == other.dtype and list(one.shape) == list(other.shape)
+    return alike and (one is other or one.tobytes() == other.tobytes())
 
 
 def make_node(
@@ -46,6 +74,8 @@ def make_node(
     """Return a node of one output, which is called ``<name>.output``."""
     node = ir.node(op_type, inputs, attributes=attributes, domain=domain, name=name)
     node.outputs[0].name = f"{name}.output"
+    mark_made_up(node.outputs[0])
+    mark_made_up(node)
     return node
 
 
@@ -73,4 +103,5 @@ def replace_node(node: ir.Node, new: Sequence[ir.Node]) -> None:
     node.graph.insert_before(node, new)
     ir.convenience.replace_all_uses_with(old, last, replace_graph_outputs=True)
     node.graph.remove(node, safe=True)
-    last.name = name
+    take_name(last, name)
+    take_name(new[-1], new[-1].name)

@@ -1,6 +1,7 @@
 """Generate inputs to a graph's shapes: what checks and measurements run on when no data is given."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,15 @@ from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT, read_metadata
 __all__ = [
     "DEFAULT_SEQUENCE",
     "CheckedInputs",
+    "axes_of",
+    "chooses_loops",
+    "chooses_tolerance",
     "default_sequence",
+    "first_samples",
     "generate_inputs",
     "generated_bytes",
     "inputs_to_check",
+    "sample_count",
     "takes_missing",
 ]
 
@@ -30,6 +36,8 @@ DEFAULT_SEQUENCE = 128
 """Positions where neither the caller nor the artifact names a length."""
 DRAWN_BYTES = 16
 """Of an element while it is drawn: as 64 bits, and as the input takes it."""
+BATCH_AXES = ("batch", "batch_size")
+"""What loopedge, and exporters of others, call the axis of samples."""
 MISSING_SHARE = 0.125
 """Share of NaN in generated inputs that may miss values."""
 
@@ -37,6 +45,61 @@ MISSING_SHARE = 0.125
 def takes_missing(value: ir.Value) -> bool:
     """Tell whether a graph asks its input which values are NaN: there it stands for a missing one."""
     return any(node.op_type == "IsNaN" for node in value.consumers())
+
+
+def chooses_loops(value: ir.Value) -> bool:
+    """Tell whether an input is the loop count: int64 () of that name; any other ``loops`` is data."""
+    return value.name == LOOPS_INPUT and _is_scalar(value, ir.DataType.INT64)
+
+
+def chooses_tolerance(value: ir.Value) -> bool:
+    """Tell whether an input is the tolerance of an early exit: float32 () of that name, with a default."""
+    stored = value.graph is not None and value.name in value.graph.initializers
+    return value.name == TOLERANCE_INPUT and stored and _is_scalar(value, ir.DataType.FLOAT)
+
+
+def _is_scalar(value: ir.Value, dtype: ir.DataType) -> bool:
+    return value.dtype == dtype and value.shape is not None and len(value.shape) == 0
+
+
+def axes_of(model: ir.Model) -> dict[str, list[int | str | None]]:
+    """Return the sizes and names of the axes of each input."""
+    return {
+        value.name or "": [dim if isinstance(dim, int) else dim.value for dim in value.shape or ()]
+        for value in model.graph.inputs
+    }
+
+
+def first_samples(
+    feeds: Mapping[str, Array], shapes: Mapping[str, Sequence[Any]], count: int
+) -> dict[str, Array]:
+    """Return the first samples of a batch, along the axis that each input calls its batch.
+
+    Inputs that call no axis so, as those of other tools' graphs may, are returned as they are: their first axis may be
+    anything, and so are all where a size is computed from the batch.
+
+    Args:
+        feeds: Arrays by input.
+        shapes: By input, the sizes and names of its axes.
+        count: Samples at most.
+    """
+    names = {str(axis) for shape in shapes.values() for axis in shape if not isinstance(axis, int)}
+    if any(name not in BATCH_AXES and any(part in name for part in BATCH_AXES) for name in names):
+        return dict(feeds)
+    return {name: array[_slices(shapes.get(name, ()), count)] for name, array in feeds.items()}
+
+
+def sample_count(feeds: Mapping[str, Array], shapes: Mapping[str, Sequence[Any]]) -> int:
+    """Return the size of the axis that an input calls its batch, else of the first axis there is."""
+    for name, array in feeds.items():
+        for size, axis in zip(array.shape, shapes.get(name, ()), strict=False):
+            if str(axis) in BATCH_AXES:
+                return int(size)
+    return next((len(array) for array in feeds.values() if np.ndim(array)), 1)
+
+
+def _slices(shape: Sequence[Any], count: int) -> tuple[slice, ...]:
+    return tuple(slice(count if str(axis) in BATCH_AXES else None) for axis in shape)
 
 
 def default_sequence(model: ir.Model) -> int:
@@ -76,7 +139,7 @@ def generate_inputs(
         model: The graph.
         batch: Size of the first dynamic axis.
         sequence: Size of the second; default: the trained length.
-        loops: Value of an input ``loops``; default: the exported count.
+        loops: Value of the input that chooses the loop count; default: the exported one.
         seed: Of the generator.
 
     Returns:
@@ -98,7 +161,7 @@ def generate_inputs(
         name = value.name or ""
         if name in model.graph.initializers:
             continue
-        if name == LOOPS_INPUT:
+        if chooses_loops(value):
             made[name] = np.array(loops or (metadata.loops if metadata else 1), np.int64)
             continue
         made[name] = _input(value, _sizes(value, batch, sequence), generator)
@@ -126,15 +189,16 @@ def inputs_to_check(model: ir.Model, longest: int) -> list[CheckedInputs]:
         InputError: As `generate_inputs`.
     """
     checks = []
-    options = {value.name for value in model.graph.inputs}
+    counts = any(chooses_loops(value) for value in model.graph.inputs)
+    stops = any(chooses_tolerance(value) for value in model.graph.inputs)
     for seed, (batch, sequence) in enumerate(((1, 1), (1, longest), (3, 1), (3, longest))):
         feeds = generate_inputs(model, batch=batch, sequence=sequence, seed=seed)
         name = f"batch {batch}, sequence {sequence}"
         checks.append(CheckedInputs(name, feeds))
-        if LOOPS_INPUT in options:
+        if counts:
             once = {**feeds, LOOPS_INPUT: np.array(1, np.int64)}
             checks.append(CheckedInputs(f"{name}, loops 1", once))
-        if TOLERANCE_INPUT in options:
+        if stops:
             never = {**feeds, TOLERANCE_INPUT: np.array(0, np.float32)}
             checks.append(CheckedInputs(f"{name}, tolerance 0", never))
     return checks
@@ -168,7 +232,7 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
         )
     if dtype.numpy().kind not in NUMPY_KINDS:
         raise InputError(f"input {value.name} has type {dtype.name}, which numpy does not have")
-    if "mask" in (value.name or ""):
+    if "mask" in (value.name or "") and (not dtype.is_integer() or _rows(value) <= FLAGS):
         return np.ones(shape, dtype.numpy())
     if dtype.is_integer():
         return generator.integers(0, _rows(value), shape).astype(dtype.numpy())
@@ -183,6 +247,8 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
     return drawn.astype(dtype.numpy())
 
 
+FLAGS = 2
+"""Values of an integer input that gathers nothing: 0 and 1."""
 GATHERS = {"Gather": "axis", "GatherBlockQuantized": "gather_axis"}
 """Operators that read rows of a table, and their attribute for the axis."""
 
@@ -197,7 +263,7 @@ def _rows(value: ir.Value) -> int:
             return int(table.const_value.shape.numpy()[axis])
         if node.op_type in {"Cast", "Identity", "Reshape"}:
             return _rows(node.outputs[0])
-    return 2
+    return FLAGS
 
 
 def _scaling(value: ir.Value, name: str) -> Array | None:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, insert_before, make_node
+from loopedge.graph.naming import take_name
 from loopedge.graph.rows import RowAxes, row_inputs
 from loopedge.graph.shapes import constant_ints, known_shape
 
@@ -257,7 +258,7 @@ def _give_out(node: ir.Node, source: ir.Value, output: ir.Value) -> None:
         made = copy.outputs[0]
     made.type, made.shape = output.type, output.shape
     ir.convenience.replace_all_uses_with(output, made, replace_graph_outputs=True)
-    made.name = name
+    take_name(made, name)
 
 
 def _copy_rows(graph: ir.Graph, node: ir.Node, axis: int) -> None:

@@ -14,7 +14,8 @@ from loopedge.errors import InputError
 from loopedge.graph.artifact import open_artifact
 from loopedge.graph.editing import initializer, make_node
 from loopedge.graph.last_rows import restore_last_iteration
-from loopedge.graph.metadata import PREFIX
+from loopedge.graph.metadata import PREFIX, read_metadata
+from loopedge.graph.naming import rename_foreign_steps
 from loopedge.graph.ort_format import is_ort_format
 from loopedge.graph.table_head import turn_scores
 from loopedge.graph.weights import CAST_SUFFIX, TABLE_PREFIX
@@ -150,6 +151,8 @@ def open_in_float32(path: str | Path) -> ir.Model:
             hint="loopedge quantize model.onnx, then loopedge convert model.int8.onnx",
         )
     model = open_artifact(path)
+    if read_metadata(model.metadata_props) is None:
+        rename_foreign_steps(model)
     restore_float32(model)
     restore_last_iteration(model)
     turn_scores(model)

@@ -8,6 +8,7 @@ from onnx_ir.passes import common
 
 from loopedge.errors import InputError
 from loopedge.graph.editing import add_initializer
+from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata, write_metadata
 
 __all__ = [
@@ -226,5 +227,5 @@ def _finish(graph: ir.Graph, loop: ir.Node, states: list[ir.Value | None]) -> No
 def _drop_loops_input(graph: ir.Graph) -> None:
     """Drop the input that named the loop count, once nothing reads it."""
     for value in list(graph.inputs):
-        if value.name == "loops" and not value.uses():
+        if chooses_loops(value) and not value.uses():
             graph.inputs.remove(value)

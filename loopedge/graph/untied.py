@@ -78,20 +78,21 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
 
 
 def _copy_per_iteration(graph: ir.Graph, names: Collection[str]) -> None:
+    copies = _Copies(graph)
     for node in list(graph.all_nodes()):  # those of Loops inside the core too
         t = iteration_of(node)
         if t is None:
             continue
         for index, value in enumerate(node.inputs):
             if value is not None and value.name in names:
-                node.replace_input_with(index, _copy(graph, value, t))
+                node.replace_input_with(index, copies.of(value, t))
             elif (stored := stored_weight(value)) is not None and stored.name in names:
-                node.replace_input_with(index, _widened_copy(graph, stored, value, t))
+                node.replace_input_with(index, _widened_copy(copies, stored, value, t))
 
 
-def _widened_copy(graph: ir.Graph, stored: ir.Value, read: ir.Value | None, t: int) -> ir.Value:
+def _widened_copy(copies: "_Copies", stored: ir.Value, read: ir.Value | None, t: int) -> ir.Value:
     """Return the copy of a weight that is stored in float16, behind a Cast of its own."""
-    copy = _copy(graph, stored, t)
+    copy, graph = copies.of(stored, t), copies.graph
     for node, _ in copy.uses():
         if node.op_type == "Cast":
             return node.outputs[0]
@@ -111,19 +112,30 @@ def _shared_weights(model: ir.Model) -> list[str]:
 
 
 def _copy_per_reader(graph: ir.Graph, names: Collection[str]) -> None:
-    seen: Counter[str] = Counter()
+    seen: Counter[ir.Value] = Counter()
+    copies = _Copies(graph)
     for node in list(graph):
         for index, value in enumerate(node.inputs):
             if value is not None and value.name in names:
-                node.replace_input_with(index, _copy(graph, value, seen[value.name or ""]))
-                seen[value.name or ""] += 1
+                node.replace_input_with(index, copies.of(value, seen[value]))
+                seen[value] += 1
 
 
-def _copy(graph: ir.Graph, value: ir.Value, t: int) -> ir.Value:
-    name = f"{value.name}.{t}"
-    if name in graph.initializers or value.const_value is None:
-        return graph.initializers[name]
-    return add_initializer(graph, name, _distinct(value.const_value, t))
+class _Copies:
+    """Copies of the weights of a graph, each made when it is first asked for."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self._made: dict[tuple[ir.Value, int], ir.Value] = {}
+
+    def of(self, value: ir.Value, t: int) -> ir.Value:
+        """Return the copy of a weight for iteration, or reader, ``t``."""
+        if (value, t) not in self._made:
+            if value.const_value is None:
+                raise ValueError(f"{value.name} is no stored weight")
+            copy = add_initializer(self.graph, f"{value.name}.{t}", _distinct(value.const_value, t))
+            self._made[value, t] = copy
+        return self._made[value, t]
 
 
 def _distinct(tensor: ir.TensorProtocol, t: int) -> ir.TensorProtocol:

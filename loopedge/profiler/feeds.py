@@ -11,10 +11,9 @@ import onnx_ir as ir
 from loopedge.arrays import read_array_file
 from loopedge.errors import InputError
 from loopedge.feeds import MASK, named_columns
-from loopedge.graph.inputs import generate_inputs, generated_bytes
+from loopedge.graph.inputs import chooses_loops, generate_inputs, generated_bytes
 from loopedge.graph.metadata import (
     LOOPS_INPUT,
-    TOLERANCE_INPUT,
     ArtifactMetadata,
     read_metadata,
 )
@@ -57,22 +56,20 @@ def profile_feeds(
         for value in graph.graph.inputs
         if value.name not in graph.graph.initializers
     }
-    _check_loops(graph, path, loops, selectable=LOOPS_INPUT in values)
+    counts = any(chooses_loops(value) for value in values.values())
+    _check_loops(graph, path, loops, selectable=counts)
     if input is None:
         _check_size(graph, path, batch=batch, sequence=sequence)
         return generate_inputs(graph, batch=batch, sequence=sequence, loops=loops, seed=seed)
     metadata = read_metadata(graph.metadata_props)
-    asked = {name: value for name, value in values.items() if name not in _OPTIONS}
+    asked = {name: value for name, value in values.items() if not chooses_loops(value)}
     given = _read(input, asked, metadata)
     feeds = {name: _fitting(name, given, value, path, input) for name, value in asked.items()}
     _check_axes(feeds, metadata, path, input, batch=batch, sequence=sequence)
-    if LOOPS_INPUT in values:
+    if counts:
         count = loops or (metadata.loops if metadata else 1)
         feeds[LOOPS_INPUT] = np.array(count, np.int64)
     return feeds
-
-
-_OPTIONS = frozenset({LOOPS_INPUT, TOLERANCE_INPUT})
 
 
 def _check_loops(graph: ir.Model, path: str | Path, loops: int | None, *, selectable: bool) -> None:

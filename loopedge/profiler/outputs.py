@@ -62,8 +62,12 @@ def _arrays(file: Path) -> list[Array]:
 def _inputs(model: ProfiledModel) -> dict[str, Array]:
     """Return the inputs but for those that choose how a model runs."""
     with np.load(model.subject.inputs, allow_pickle=False) as stored:
-        own = set(stored.files) - {LOOPS_INPUT, TOLERANCE_INPUT}
-        return {name: stored[name] for name in own}
+        arrays = {name: stored[name] for name in stored.files}
+    return {
+        name: array
+        for name, array in arrays.items()
+        if name not in {LOOPS_INPUT, TOLERANCE_INPUT} or array.ndim
+    }
 
 
 def _same(one: dict[str, Array], other: dict[str, Array]) -> bool:

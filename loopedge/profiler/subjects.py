@@ -243,7 +243,8 @@ class _Builder:
         rewritten = rewrite(graph, self.point.loops)
         target = self.folder / f"{name}.onnx"
         write_artifact(rewritten, target)
-        feeds = {key: array for key, array in self._feeds(path).items() if key != LOOPS_INPUT}
+        taken = {value.name for value in rewritten.graph.inputs}
+        feeds = {key: array for key, array in self._feeds(path).items() if key in taken}
         return self._profiled(name, Path(path), rewritten, target, twin, feeds)
 
     def _feeds(self, path: str | Path) -> dict[str, Array]:

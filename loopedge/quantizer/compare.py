@@ -11,10 +11,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError, VerificationError
+from loopedge.graph.artifact import write_scratch
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.offsets import output_offsets, without_offset
 from loopedge.graph.probe import probe, stack_probed, state_names
+from loopedge.graph.timestep_rows import random_rows, shuffled_rows
 from loopedge.graph.weights import (
     TABLE_PREFIX,
     in_core,
@@ -42,7 +44,8 @@ class Agreement:
     What the graph adds to its outputs last, the mean of a series, is no signal.
 
     ``random_rows_db`` is measured with the timestep tables replaced by seeded random rows, in both
-    models: the gates of an untrained stack are zero and would hide a wrong core. ``linears_db`` is
+    models: the gates of an untrained stack are zero and would hide a wrong core. Rows that are no floats, and all rows
+    of a model whose outputs are not finite with random ones, are its own in another order. ``linears_db`` is
     what each linear of the core, by node name, gives in the first iteration, where no error has
     accumulated yet; ``worst_linears_db`` the least of all its iterations.
     """
@@ -119,14 +122,15 @@ def compare(
         for node, value in _core_products(reference).items()
         if value not in rescaled
     }
-    tables = _random_tables(reference) if random_rows else {}
+    tables = _tables(reference) if random_rows else {}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as scratch:
         place = Path(scratch)
         names = list(dict.fromkeys([*states, *products.values()]))
         outputs, rows = _ratios(reference, quantized, names, batches, place, threads)
         random_db = None
         if tables:
-            models = _with_tables(reference, tables), _with_tables(quantized, tables)
+            rows_of = _other_rows(reference, tables, batches[0], place, threads)
+            models = _with_tables(reference, rows_of), _with_tables(quantized, rows_of)
             random_db = _ratios(*models, [], batches, place, threads)[0].db
     iterations = [ratio.db for name in states[:1] for ratio in rows[name]]
     return Agreement(
@@ -211,7 +215,7 @@ def _generated(model: ir.Model) -> list[Feeds]:
 
 
 def _session(model: ir.Model, path: Path, threads: int | None) -> Session:
-    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
+    write_scratch(model, path)
     return Session(path, threads=threads)
 
 
@@ -234,17 +238,30 @@ def _check(name: str, exact: Array, given: Array) -> None:
         raise VerificationError(f"the quantized graph gives values that are not finite at {name}")
 
 
-def _random_tables(model: ir.Model) -> dict[str, Array]:
+def _tables(model: ir.Model) -> dict[str, Array]:
     metadata = read_metadata(model.metadata_props)
-    generator = np.random.default_rng(0)
     tables: dict[str, Array] = {}
     for name in metadata.tables if metadata else []:
         stored = model.graph.initializers.get(name)
         if stored is None or stored.const_value is None or not name.startswith(TABLE_PREFIX):
             continue
-        table = stored.const_value.numpy()
-        tables[name] = generator.normal(0.5, 0.25, table.shape).astype(table.dtype)
+        tables[name] = stored.const_value.numpy()
     return tables
+
+
+def _other_rows(
+    model: ir.Model, tables: Mapping[str, Array], feeds: Feeds, place: Path, threads: int | None
+) -> dict[str, Array]:
+    """Return tables unlike the model's own, random where the model takes any values."""
+    generator = np.random.default_rng(0)
+    rows = random_rows(tables, generator)
+    session = _session(_with_tables(model, rows), place / "rows.onnx", threads)
+    try:
+        outputs = session.run(feeds)
+        finite = all(np.isfinite(output).all() for output in outputs.values())
+    except InputError:  # a model may take its own rows alone
+        finite = False
+    return rows if finite else shuffled_rows(tables, generator)
 
 
 def _with_tables(model: ir.Model, tables: Mapping[str, Array]) -> ir.Model:

@@ -33,10 +33,7 @@ class _Dynamic(ChannelWeights):
     """Measures every activation where it is read."""
 
     def replace_linear(self, item: Linear) -> None:
-        node, weight = item.node, item.weight
-        if weight.graph is None:
-            return
-        scale = weight.graph.initializers[f"{weight.name}.scale"]
-        inputs = [node.inputs[0], weight, scale]
+        node = item.node
+        inputs = [node.inputs[0], item.weight, self.scales[item.weight]]
         name = node.name or "DynamicQuantizeMatMul"
         replace_node(node, [make_node("DynamicQuantizeMatMul", inputs, name, domain=MICROSOFT)])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, insert_before, make_node
+from loopedge.graph.naming import mark_made_up
 from loopedge.graph.probe import activation_of
 from loopedge.graph.weights import Linear, linears, loop_name
 from loopedge.quantizer.embedding import find_embeddings
@@ -28,7 +29,7 @@ Array = npt.NDArray[Any]
 RoundWeight = Callable[[Array, int], Array]
 """Takes a weight, float32, and its axis of outputs; returns it rounded, float32 of the same shape."""
 
-ROUNDED_INPUT = "rounded"
+ROUNDED_INPUT = "loopedge.rounded"
 
 
 def emulate(
@@ -155,6 +156,7 @@ class _Dynamic(_Passing):
         node = ir.node("DynamicQuantizeLinear", [source], num_outputs=3, name=name)
         for output, kind in zip(node.outputs, ("values", "scale", "zero"), strict=True):
             output.name = f"{name}.{kind}"
+            mark_made_up(output)
         insert_before(before, node)
         return node.outputs
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, insert_before, make_node
+from loopedge.graph.naming import take_name
 from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, loop_name, loop_value_name
 
 __all__ = ["fold_gates"]
@@ -91,7 +92,7 @@ def _take_over(product: ir.Node, gate: ir.Node) -> None:
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     if graph is not None:
         graph.remove(gate, safe=True)
-    new.name = name
+    take_name(new, name)
 
 
 def _drop_unread(graph: ir.Graph) -> None:

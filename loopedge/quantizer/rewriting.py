@@ -24,7 +24,7 @@ class Scheme(Protocol):
         ...
 
     def store_weight(self, weight: ir.Value) -> None:
-        """Replace a float weight [in, out] by integers under its name, scales ``<name>.scale``."""
+        """Replace a float weight [in, out] by integers under its name."""
         ...
 
     def store_table(self, table: TiedTable) -> Linear:
@@ -41,10 +41,14 @@ class ChannelWeights:
 
     Args:
         limit: Largest magnitude of a stored weight.
+
+    Attributes:
+        scales: Of the stored weights.
     """
 
     def __init__(self, limit: int = INT8_LIMIT) -> None:
         self.limit = limit
+        self.scales: dict[ir.Value, ir.Value] = {}
 
     def reason_for_float(self, weight: ir.Value, inputs_axis: int) -> str | None:
         """Take every weight."""
@@ -52,11 +56,12 @@ class ChannelWeights:
 
     def store_weight(self, weight: ir.Value) -> None:
         """Store s8 [in, out]."""
-        store_int8(weight, self.limit)
+        self.scales[weight] = store_int8(weight, self.limit)
 
     def store_table(self, table: TiedTable) -> Linear:
         """Store s8 [d, vocabulary]."""
-        return table.store_turned(self.limit)
+        head, self.scales[table.weight] = table.store_turned(self.limit)
+        return head
 
 
 def rewrite_linears(
@@ -79,7 +84,7 @@ def rewrite_linears(
         What was replaced and what was not; convolutions and recurrent cells are among the latter.
 
     Ensures: a replaced weight has one copy in integers under its name and its scales under
-    ``<name>.scale``; its float values are gone.
+    ``<name>.scale``, numbered where the graph has that name; its float values are gone.
     """
     coverage, found, kept = Coverage(), linears(model), dict(keep or {})
     readers: dict[ir.Value, list[Linear]] = {}

@@ -66,14 +66,12 @@ class _Static(ChannelWeights):
         node, source = item.node, item.node.inputs[0]
         if source is None:
             raise InputError(f"linear {node.name} reads nothing")
-        _replace(item, self._rounding.round(node, source, node), self._ops)
+        rounded = self._rounding.round(node, source, node)
+        _replace(item, rounded, self.scales[item.weight], self._ops)
 
 
-def _replace(item: Linear, rounded: Rounded, ops: str) -> None:
+def _replace(item: Linear, rounded: Rounded, weight_scale: ir.Value, ops: str) -> None:
     node, weight = item.node, item.weight
-    if weight.graph is None:
-        return
-    weight_scale = weight.graph.initializers[f"{weight.name}.scale"]
     name = node.name or "MatMul"
     if ops == "microsoft":
         inputs = [rounded.values, weight, rounded.scale, weight_scale, rounded.zero_point]

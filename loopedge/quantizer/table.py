@@ -31,14 +31,14 @@ class TiedTable:
     head: ir.Node
     back: ir.Node
 
-    def store_turned(self, limit: int) -> Linear:
+    def store_turned(self, limit: int) -> tuple[Linear, ir.Value]:
         """Store the table as s8 [d, vocabulary] with scales, in place.
 
         Args:
             limit: Largest magnitude of a stored value.
 
         Returns:
-            The head as a linear that reads it.
+            The head as a linear that reads it, and the scales.
         """
         graph, name = self.weight.graph, self.weight.name or ""
         if graph is None or self.weight.const_value is None:
@@ -53,7 +53,7 @@ class TiedTable:
         scale = add_initializer(graph, f"{name}.scale", scales)
         for gather in self.gathers:
             self._replace_gather(gather, graph, scale)
-        return self.untransposed()
+        return self.untransposed(), scale
 
     def untransposed(self) -> Linear:
         """Put one product in the place of Transpose, MatMul, Transpose; return it as a linear."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loopedge.graph.inputs import first_samples
 from loopedge.latency import time_in_turns, time_ratios
 from loopedge.runtime import Session
 
@@ -31,11 +32,12 @@ def time_against(
     Args:
         source: The float artifact.
         quantized: The artifact to judge.
-        feeds: Inputs; the first sample alone is run.
+        feeds: Inputs. The first sample alone is run, where the graph says which axis holds samples.
         threads: Threads of ONNX Runtime.
     """
-    one = {name: array[:1] if np.ndim(array) else array for name, array in feeds.items()}
-    runs = [session_runner(Session(path, threads=threads), one) for path in (source, quantized)]
+    sessions = [Session(path, threads=threads) for path in (source, quantized)]
+    one = first_samples(feeds, sessions[0].axes, 1)
+    runs = [session_runner(session, one) for session in sessions]
     warm = [max(run(2)[1], 1e-3) for run in runs]
     counts = [int(np.clip(1000 * SECONDS / ms, FEWEST, MOST)) for ms in warm]
     return time_ratios(time_in_turns(runs, counts))[1]

@@ -91,6 +91,7 @@ class BlockWeights:
                 hint=f"--block-size {DEFAULT_BLOCK[bits]}",
             )
         self._inputs: dict[ir.Value, int] = {}
+        self._scales: dict[ir.Value, ir.Value] = {}
 
     def reason_for_float(self, weight: ir.Value, inputs_axis: int) -> str | None:
         """Refuse a weight of so few inputs that the filled blocks would take more than its floats."""
@@ -121,7 +122,7 @@ class BlockWeights:
     def replace_linear(self, item: Linear) -> None:
         """Put MatMulNBits in the place of a linear whose weight is packed."""
         node, weight = item.node, item.weight
-        if weight.graph is None or weight.shape is None:
+        if weight.shape is None:
             return
         outputs, _, blob = weight.shape.numpy()
         attributes = {
@@ -131,7 +132,7 @@ class BlockWeights:
             "block_size": blob * 8 // self.bits,
             "accuracy_level": ACCURACY_LEVEL,
         }
-        inputs = [node.inputs[0], weight, weight.graph.initializers[f"{weight.name}.scale"]]
+        inputs = [node.inputs[0], weight, self._scales[weight]]
         name = node.name or "MatMulNBits"
         replace_node(node, [make_node("MatMulNBits", inputs, name, attributes, domain=MICROSOFT)])
 
@@ -145,7 +146,7 @@ class BlockWeights:
         weight.const_value = ir.tensor(packed.values, name=name)
         weight.type = ir.TensorType(ir.DataType.UINT8)
         weight.shape = ir.Shape(packed.values.shape)
-        add_initializer(graph, f"{name}.scale", packed.scales)
+        self._scales[weight] = add_initializer(graph, f"{name}.scale", packed.scales)
 
     def _replace_gather(self, gather: ir.Node, weight: ir.Value, graph: ir.Graph) -> None:
         """Gather rows of the packed table: the head's blocks are rows too, one copy serves both."""
@@ -156,7 +157,7 @@ class BlockWeights:
         size, inputs = blob * 8 // self.bits, self._inputs[weight]
         # GatherBlockQuantized wants a scale of its table's rank, MatMulNBits refuses one.
         last = add_initializer(graph, "loopedge.last_axis", np.array([-1], np.int64))
-        scale = graph.initializers[f"{weight.name}.scale"]
+        scale = self._scales[weight]
         lifted = make_node("Unsqueeze", [scale, last], f"{name}.scale")
         lifted.outputs[0].type = scale.type
         attributes = {"bits": self.bits, "block_size": size, "gather_axis": 0, "quantize_axis": 2}

@@ -48,12 +48,16 @@ def quantize_weight(
     return values.astype(np.int8), scales
 
 
-def store_int8(weight: ir.Value, limit: int = INT8_LIMIT) -> None:
-    """Replace a stored weight [in, out] by s8 values under its name; scales go to ``<name>.scale``."""
+def store_int8(weight: ir.Value, limit: int = INT8_LIMIT) -> ir.Value:
+    """Replace a stored weight [in, out] by s8 values under its name.
+
+    Returns:
+        Its scales, an initializer ``<name>.scale``, or of another name where that is taken.
+    """
     graph, name, tensor = weight.graph, weight.name or "", weight.const_value
     if graph is None or tensor is None:
-        return
+        raise ValueError(f"{name} is no stored weight")
     values, scales = quantize_weight(tensor.numpy(), limit=limit)
     weight.const_value = ir.tensor(values, name=name)
     weight.type = ir.TensorType(ir.DataType.INT8)
-    add_initializer(graph, f"{name}.scale", scales)
+    return add_initializer(graph, f"{name}.scale", scales)

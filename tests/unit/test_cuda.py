@@ -11,7 +11,7 @@ import pytest
 import loopedge
 from loopedge import cuda, runtime
 from loopedge.errors import InputError, LoopedgeError, ProviderError
-from loopedge.profiler import process
+from loopedge.profiler import cuda_runtime, process
 from loopedge.profiler.process import MeasuredProcess
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
@@ -64,6 +64,32 @@ def test_a_full_device_is_recognized(text: str) -> None:
 def test_graphs_are_captured_only_where_asked_for() -> None:
     assert "enable_cuda_graph" not in cuda.cuda_provider()[1]
     assert cuda.cuda_provider(graphs=True)[1]["enable_cuda_graph"] == "1"
+
+
+@pytest.mark.usefixtures("cuda_built_in")
+def test_a_session_has_the_arena_that_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    handed: list[Any] = []
+
+    def remember(*_: Any, providers: list[Any], **__: Any) -> Any:
+        handed.append(providers)
+        raise RuntimeError(NO_DEVICE)
+
+    monkeypatch.setattr(ort, "InferenceSession", remember)
+    monkeypatch.setattr(cuda_runtime, "_create_context", lambda: None)
+    with pytest.raises(ProviderError):
+        loopedge.Session(TINY, device="cuda")
+    inputs = tmp_path / "x.npz"
+    np.savez(inputs, input_ids=IDS)
+    request = {"model": str(TINY), "inputs": str(inputs), "threads": 1, "memory": "balanced"}
+    request |= {"provider": "CUDAExecutionProvider", "optimize": True}
+    measured = cuda_runtime.CudaRuntime(request | {"cuda_graphs": False, "dimensions": {}})
+    with pytest.raises(ProviderError):
+        measured.load()
+    own, profiled = handed
+    assert own == profiled
+    assert own == [("CUDAExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})]
 
 
 def test_what_preloading_prints_stays_off_standard_output(

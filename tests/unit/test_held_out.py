@@ -1,0 +1,74 @@
+"""Which part of the data judges the ranges that the rest gave, for ``--ranges auto``."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from loopedge_calibration.collector import UNJUDGED, collect, held_out_parts
+
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
+
+
+def split(sizes: list[int], *, fixed: bool = False) -> tuple[list[int], list[int]]:
+    """Number all samples; return those that are fitted and those that judge."""
+    numbers = iter(range(sum(sizes)))
+    batches = [{"x": np.array([next(numbers) for _ in range(size)])} for size in sizes]
+    fitted: list[int] = []
+    judged: list[int] = []
+    for feeds, held_out in held_out_parts(iter(batches), fixed=fixed):
+        (judged if held_out else fitted).extend(feeds["x"].tolist())
+    return fitted, judged
+
+
+@pytest.mark.parametrize(
+    ("sizes", "judged"),
+    [
+        ([2, 2, 2, 2, 2], [6, 7]),
+        ([8], [3, 7]),
+        ([3, 3, 3], [3, 7]),
+        ([4, 1], [3]),
+        ([3], [2]),
+        ([1, 1], [1]),
+        ([1], []),
+        ([], []),
+    ],
+)
+def test_a_quarter_of_the_data_judges_however_little_there_is(
+    sizes: list[int], judged: list[int]
+) -> None:
+    fitted, held_out = split(sizes)
+    assert held_out == judged
+    assert fitted == [number for number in range(sum(sizes)) if number not in judged]
+
+
+@pytest.mark.parametrize(("sizes", "judged"), [([4], []), ([4, 4], [4, 5, 6, 7])])
+def test_batches_of_a_fixed_size_stay_whole(sizes: list[int], judged: list[int]) -> None:
+    assert split(sizes, fixed=True)[1] == judged
+
+
+def ids(batches: int, samples: int) -> list[dict[str, NDArray[np.int64]]]:
+    generator = np.random.default_rng(0)
+    return [{"input_ids": generator.integers(0, 8, (samples, 6))} for _ in range(batches)]
+
+
+def test_auto_judges_on_one_batch_as_on_the_same_samples_one_by_one() -> None:
+    """Eight batches of one sample and one of eight hold the same samples, and so the same parts."""
+    (whole,) = ids(1, 8)
+    single = [{"input_ids": whole["input_ids"][i : i + 1]} for i in range(8)]
+    options = {"granularity": "auto", "threads": 1, "smoothing": False}
+    one, many = (collect(TINY, data, **options) for data in ([whole], single))  # type: ignore[arg-type]
+    assert {name: item.shared for name, item in one.tensors.items()} == {
+        name: item.shared for name, item in many.tensors.items()
+    }
+    for name, item in one.tensors.items():
+        assert np.allclose(item.high, many.tensors[name].high, rtol=1e-3)
+    assert UNJUDGED not in one.warnings
+
+
+def test_auto_says_where_nothing_was_left_to_judge_by() -> None:
+    table = collect(TINY, ids(1, 1), granularity="auto", threads=1)
+    assert UNJUDGED in table.warnings
+    assert not any(item.shared for item in table.tensors.values())
+    assert UNJUDGED not in collect(TINY, ids(1, 1), threads=1).warnings
