@@ -9,7 +9,14 @@ from pathlib import Path
 from loopedge.errors import InputError
 from loopedge.staging import CONFIG_SUFFIX, CONTENT_DIGITS
 
-__all__ = ["CONTENT_NAMED", "ArtifactTarget", "Files", "check_name", "check_paths"]
+__all__ = [
+    "CONTENT_NAMED",
+    "ArtifactTarget",
+    "Files",
+    "check_name",
+    "check_paths",
+    "check_text",
+]
 
 DIGITS = rf"\.[0-9a-f]{{{CONTENT_DIGITS}}}\."
 CONTENT_NAMED = rf"{DIGITS}data"
@@ -100,27 +107,37 @@ def check_paths(
 def check_name(path: str | Path, option: str, *, is_output: bool = False) -> None:
     """Refuse a path that no file can have, or that what is written cannot name.
 
-    An artifact names the files beside it as text, and ONNX Runtime takes a path as text: what is no
-    Unicode, and in an output a control character, would end in a file that cannot be opened.
+    An artifact names the files beside it: a control character would end in one that cannot be opened.
 
     Raises:
-        InputError: The path is empty, no Unicode, or holds a NUL; as an output it is ``.`` or ``/``, or
+        InputError: The path is empty or holds a NUL; as an output it is no Unicode, is ``.`` or ``/``, or
             holds a control character.
     """
     name = str(path)
     if not name:
         raise InputError(f"{option} names no file: it is empty", hint=f"name a file with {option}")
     shown = ascii(name)
-    if any("\ud800" <= letter <= "\udfff" for letter in name):
-        raise InputError(
-            f"{option} {shown} is no text in this locale's encoding",
-            hint="rename the file; where its name is UTF-8: PYTHONUTF8=1 loopedge ...",
-        )
+    if is_output:
+        check_text(path, option)
     if "\0" in name or (is_output and re.search(r"[\x00-\x1f\x7f]", name)):
         raise InputError(f"{option} {shown} holds a control character", hint="name another file")
     if is_output and not Path(path).name:
         raise InputError(
             f"{name} is a folder, a file name is needed", hint=f"name a file with {option}"
+        )
+
+
+def check_text(path: str | Path, option: str) -> None:
+    """Refuse a path that is no Unicode: ONNX Runtime takes paths as text, and files hold names as text.
+
+    Raises:
+        InputError: It is bytes that are no text of the locale, which Python holds as surrogates.
+    """
+    name = str(path)
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise InputError(
+            f"{option} {name!a} is no text in this locale's encoding",
+            hint="rename the file; where its name is UTF-8: PYTHONUTF8=1 loopedge ...",
         )
 
 

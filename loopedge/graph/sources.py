@@ -6,6 +6,7 @@ from loopedge.graph.artifact import artifact_files, open_artifact
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
 from loopedge.graph.ort_format import is_ort_format
 from loopedge.graph.seal import config_path
+from loopedge.paths import check_text
 
 __all__ = ["files_of_model", "source_files"]
 
@@ -18,9 +19,10 @@ def source_files(artifact: str | Path, metadata: ArtifactMetadata | None) -> lis
         metadata: What it says of itself: its companions.
 
     Raises:
-        InputError: As `loopedge.graph.artifact.open_artifact`.
+        InputError: As `loopedge.graph.artifact.open_artifact`, or its name is no text.
     """
     source = Path(artifact)
+    check_text(source, "MODEL")
     beside = [companion.file for companion in (metadata.companions if metadata else {}).values()]
     found = [*artifact_files(source), *(source.parent / name for name in beside)]
     if is_ort_format(source):

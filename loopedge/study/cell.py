@@ -63,7 +63,7 @@ def run_cell(
         ``reason``; ``int8`` is None, with ``int8_reason``, where int8 failed.
 
     Raises:
-        InterruptedRunError: Ctrl-C or SIGTERM.
+        InterruptedRunError: Ctrl-C, SIGTERM or SIGHUP.
     """
     path = cell_path(folder, cell)
     path.parent.mkdir(parents=True, exist_ok=True)

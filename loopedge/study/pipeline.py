@@ -109,7 +109,7 @@ def pilot(
     folder, started = Path(output), time.perf_counter()
     task, told = make_task(first_seed), note or (lambda text: None)
     check_paths(
-        inputs={"DATA": task.sources},
+        inputs={"DATA": task.input_files},
         outputs={"--output": pilot_files(folder)},
         emptied={"--output": folder / "runs"},
     )

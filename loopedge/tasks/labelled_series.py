@@ -146,7 +146,7 @@ class LabelledSeriesTask(WindowTask):
             seed=seed,
             source=table.source,
         )
-        task.sources = (Path(path),)
+        task.input_files = (Path(path),)
         return task
 
     @classmethod

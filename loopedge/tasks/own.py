@@ -50,7 +50,7 @@ def load_task(source: str, *, seed: int = 0) -> Task:
             hint="derive the class from loopedge.Task; docs/tasks.md",
         )
     check_task(task)
-    task.sources = (*task.sources, *_files_of(found, task))
+    task.input_files = (*task.input_files, *_files_of(found, task))
     if task.name in HOMES:  # a description by that name would be rebuilt as another task
         raise InputError(
             f"{task.name} is the name of a task of loopedge's own", hint="name it otherwise"

@@ -154,7 +154,7 @@ class PairsTask(Task):
             named |= {"validation": Path(validation), "test": Path(test)}
         chosen = choose_tokenizer(tokenizer, train_tokenizer, _learned(named, form))
         task = cls._from_files(named, chosen, form, length, skip_long=skip_long, seed=seed)
-        task.sources = (*named.values(), *([] if tokenizer is None else [Path(tokenizer)]))
+        task.input_files = (*named.values(), *([] if tokenizer is None else [Path(tokenizer)]))
         return task
 
     @classmethod

@@ -156,7 +156,7 @@ class SeriesTask(WindowTask):
             seed=seed,
             source=table.source,
         )
-        task.sources = (Path(path),)
+        task.input_files = (Path(path),)
         return task
 
     @classmethod
@@ -219,7 +219,7 @@ class SeriesTask(WindowTask):
             for number in range(count)
         ]
         for task in tasks:
-            task.sources = self.sources
+            task.input_files = self.input_files
         return tasks
 
     def _check_rows(self) -> None:

@@ -118,7 +118,7 @@ class Task(abc.ABC):
         settings: Attributes that are also the constructor's arguments: what rebuilds the task.
         seed: Of the batches.
         notes: What a person should know of the data, a line each.
-        sources: Files that the samples are made from: no output may be one of them.
+        input_files: Files that the samples are made from: no output may be one of them.
     """
 
     name: str
@@ -128,7 +128,7 @@ class Task(abc.ABC):
     settings: tuple[str, ...] = ()
     seed: int = 0
     notes: tuple[str, ...] = ()
-    sources: tuple[Path, ...] = ()
+    input_files: tuple[Path, ...] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Take the metric and its direction from a kind that is changed, where they are not given."""

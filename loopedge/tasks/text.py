@@ -132,7 +132,7 @@ class TextTask(Task):
             source=Path(path).name,
         )
         read = dict.fromkeys(span.path for split in SPLITS for span in spans[split])
-        task.sources = (*read, *([] if tokenizer is None else [Path(tokenizer)]))
+        task.input_files = (*read, *([] if tokenizer is None else [Path(tokenizer)]))
         return task
 
     @classmethod

@@ -113,7 +113,7 @@ class TrainingLoop:
 
         Raises:
             DivergedError: Loss or gradient is not finite; the last state that still trained is kept.
-            InterruptedRunError: Ctrl-C or SIGTERM; the state is saved, and the run can be resumed.
+            InterruptedRunError: Ctrl-C, SIGTERM or SIGHUP; the state is saved, and the run can be resumed.
             LostWorkerError: Another process is gone; the run can be resumed.
             InputError: The disk is full.
         """

@@ -123,7 +123,7 @@ def check_run(
     companion_contents(task.companions(), target)
     beside = (metrics_path, state_path, steady_path, best_path) if target.name else ()
     check_paths(
-        inputs={"DATA": task.sources, "--teacher": teacher},
+        inputs={"DATA": task.input_files, "--teacher": teacher},
         outputs={"--output": [target, *(path_of(target) for path_of in beside)]},
         emptied={"--output": emptied},
     )

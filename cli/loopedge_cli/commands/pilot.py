@@ -77,7 +77,7 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
         def make_task(number: int) -> Any:
             task = command.task({**values, "seed": number})
             check_paths(
-                inputs={"DATA": task.sources},
+                inputs={"DATA": task.input_files},
                 outputs={"--output": results, "--html": values["html"]},
                 emptied={"--output": folder / "runs"},
             )
