@@ -51,7 +51,9 @@ def main() -> int:
     for _ in range(rounds):
         for name, words in COMMANDS.items():
             taken[name].append(processor_seconds(words))
-    print(f"Least of {rounds} processes, ms; allowed are {1e3 * ALLOWED_S:.0f} of processor time.\n")
+    print(
+        f"Least of {rounds} processes, ms; allowed are {1e3 * ALLOWED_S:.0f} of processor time.\n"
+    )
     print("| command | processor | clock | |\n|---|---|---|---|")
     for name, times in taken.items():
         processor, clock = (min(column) for column in zip(*times, strict=True))
