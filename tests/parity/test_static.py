@@ -225,20 +225,22 @@ def test_smoothing_changes_nothing_but_the_rounding(
     for name, expected in exact.items():
         assert np.allclose(again[name], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
-    sqnr = [
-        loopedge.quantize(
-            source,
-            tmp_path / "q.onnx",
-            ranges=ranges,
-            inputs=data,
-            min_sqnr_db=0,
-            force=True,
-            **SEVEN_BITS,
-        ).sqnr_db
+    worst = [
+        min(
+            loopedge.quantize(
+                source,
+                tmp_path / "q.onnx",
+                ranges=ranges,
+                inputs=data,
+                min_sqnr_db=0,
+                force=True,
+                **SEVEN_BITS,
+            ).sqnr_db_linears.values()
+        )
         for ranges in (plain, smoothed)
     ]
-    # In the small forecaster the outlier hardly reaches the outputs.
-    assert sqnr[1] > sqnr[0] + (3 if kind == "tokens" else -0.5)
+    # The linear that reads the outlier gains 15 to 20 dB, whether it reaches the outputs or not.
+    assert worst[1] > worst[0] + 6
 
 
 def test_an_iterator_runs_once(exported: Exporter) -> None:
