@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,7 +122,7 @@ def not_in_effect(variables: dict[str, str]) -> dict[str, str]:
     onednn = next((line for line in lines if "cpu,isa:" in line), "no oneDNN")
     mkl = next((line for line in lines if "MKL_VERBOSE oneMKL" in line), "no MKL")
     product = next((line for line in lines if "MKL_VERBOSE SGEMM" in line), "no product of MKL")
-    held = {
+    held: dict[str, Callable[[str], tuple[bool, str]]] = {
         "ATEN_CPU_CAPABILITY": lambda value: (found["aten"] == value.upper(), found["aten"]),
         "OMP_NUM_THREADS": lambda value: (str(found["threads"]) == value, str(found["threads"])),
         "ONEDNN_MAX_CPU_ISA": lambda value: (onednn.endswith(ONEDNN[value]), onednn),
