@@ -1,10 +1,11 @@
 """The command line in process, on the committed models."""
 
 import json
+import math
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,20 @@ def cli() -> Cli:
         return Said(done.exit_code, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the loss of every training infinite in its third step, whatever the arithmetic."""
+    from loopedge.trainer.step import Step, Stepper
+
+    honest = Stepper.compute
+
+    def compute(self: Stepper, step: int) -> Step:
+        made = honest(self, step)
+        return replace(made, loss=math.inf) if step == 2 else made
+
+    monkeypatch.setattr(Stepper, "compute", compute)
 
 
 @pytest.fixture

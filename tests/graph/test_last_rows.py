@@ -25,6 +25,8 @@ Array = np.ndarray[Any, Any]
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY, DYNAMIC = FIXTURES / "tiny.onnx", FIXTURES / "tiny_dynamic.onnx"
 SIZES = [(1, 1), (3, 5), (2, 16)]
+ROUNDING = 1e-5
+"""Of the largest value: fewer rows are other kernels, see tests/parity/models.py."""
 
 
 def ids(batch: int, sequence: int) -> Array:
@@ -90,7 +92,7 @@ def test_the_rows_that_are_read_stay_the_same(
         expected = take(whole.run(feeds)["logits"])
         given = last.run(feeds)["logits"]
         assert given.shape == expected.shape
-        assert np.abs(given - expected).max() <= 1e-6 * np.abs(expected).max()
+        assert np.abs(given - expected).max() <= ROUNDING * np.abs(expected).max()
 
 
 def test_a_position_past_the_sequence_fails_as_before(tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_the_loop_count_of_a_run_holds(loops: int, tmp_path: Path) -> None:
     feeds = {"input_ids": ids(2, 6)}
     expected = loopedge.Session(DYNAMIC).run(feeds, loops=loops)["logits"][:, [-1]]
     given = run(model, tmp_path / "last.onnx", feeds, loops=loops)
-    assert np.abs(given - expected).max() <= 1e-6 * np.abs(expected).max()
+    assert np.abs(given - expected).max() <= ROUNDING * np.abs(expected).max()
     zero = run(model, tmp_path / "last.onnx", feeds | {"loops": np.array(0)})
     one = run(model, tmp_path / "last.onnx", feeds, loops=1)
     assert np.array_equal(zero, one)  # clamped to 1
@@ -131,7 +133,7 @@ def test_two_readers_share_one_iteration(tmp_path: Path) -> None:
     given = loopedge.Session(tmp_path / "last.onnx").run(feeds)
     expected = loopedge.Session(TINY).run(feeds)["logits"]
     for name, row in (("logits", 0), ("other", -1)):
-        assert np.allclose(given[name], expected[:, row], rtol=1e-5, atol=1e-6)
+        assert np.allclose(given[name], expected[:, row], rtol=ROUNDING, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("source", [TINY, DYNAMIC])
@@ -181,7 +183,7 @@ def test_the_twins_compute_the_same_rows(tmp_path: Path) -> None:
     feeds = {"input_ids": ids(2, 6)}
     expected = run(model, tmp_path / "last.onnx", feeds)
     loops = loopedge.inspect(TINY).loops or 0
-    for twin, tolerance in ((unroll(model), 0.0), (untie(model), 1e-4)):
+    for twin, tolerance in ((unroll(model), ROUNDING), (untie(model), 1e-4)):
         given = run(twin, tmp_path / "twin.onnx", feeds)
         assert np.abs(given - expected).max() <= tolerance * np.abs(expected).max()
         names = [node.name or "" for node in twin.graph]
@@ -281,7 +283,7 @@ def test_the_head_computes_the_last_position_alone(tmp_path: Path) -> None:
     given = run(model, tmp_path / "last.onnx", feeds)
     assert given.shape == (2, 1, 48)
     expected = loopedge.Session(TINY).run(feeds)["logits"][:, -1:]
-    assert np.abs(given - expected).max() <= 1e-6 * np.abs(expected).max()
+    assert np.abs(given - expected).max() <= ROUNDING * np.abs(expected).max()
 
 
 def test_an_output_without_positions_has_no_last_one() -> None:

@@ -36,6 +36,35 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+ROUNDING = 1e-5
+"""Of the largest value: how far two float32 kernels may be apart that compute the same.
+
+A sum of n products in another order differs by at most n * 2^-24 of the sum of their magnitudes; n is up to 128
+in these models, which makes 8e-6. A wrong weight or row makes 1e-2 and more.
+"""
+SEVEN_BITS: dict[str, Any] = {"reduce_range": True}
+"""Options of int8 whose error is measured: the same integers on every processor.
+
+Without VNNI ONNX Runtime adds two products u8 x s8 in 16 bits, which eight bits overflow: these random models
+then lose 15 dB (38 on a processor with VNNI or without AVX, 23 with AVX2 alone). Seven bits never overflow.
+"""
+FLIPS = 0.25
+"""Of the quantization noise: how far two graphs of the same integer weights may be apart.
+
+Where their float parts round otherwise, a value close to the middle between two codes falls on the other
+side. An error of `ROUNDING` of the range, 255 codes wide, moves 2 * 255 * 1e-5 = 0.5 % of the codes by a step,
+while quantization moves each by 1 / sqrt(12) of a step: sqrt(12 * 0.005) = 0.25 of the noise. Ranges moved by
+1e-5 make 0.08, the ranges of another iteration, which are within 4 % here, 0.56.
+"""
+FLIPS_DB = 10 * float(np.log10(1 + FLIPS**2))
+"""What flips change of an SQNR at most: they are independent of the noise, so the powers add."""
+
+
+def seven_bits(scheme: str) -> dict[str, Any]:
+    """Return `SEVEN_BITS` for a scheme whose weights are not in blocks."""
+    return {} if scheme.startswith("weight") else SEVEN_BITS
+
+
 def slow_but(*quick: str) -> list[Any]:
     """Return the kinds as parameters: all but ``quick`` ones are left out of make test-fast."""
     return [kind if kind in quick else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
@@ -89,6 +118,12 @@ def torch_output(
 ) -> NDArray[Any]:
     with torch.no_grad():
         return as_tuple(model(*tensors, loops=loops))[0].numpy()
+
+
+def noise_share(given: NDArray[Any], expected: NDArray[Any], exact: NDArray[Any]) -> float:
+    """Return the distance of two quantized outputs as a share of the noise of ``expected``."""
+    assert given.shape == expected.shape == exact.shape
+    return float(np.linalg.norm(given - expected) / np.linalg.norm(expected - exact))
 
 
 def relative_error(

@@ -132,9 +132,18 @@ def _main(
     from loopedge_cli.app import app
 
     world.TIMEOUT = timedelta(seconds=timeout)
+    _improve()
     if fault is not None:
         _plant(fault)
     app(words, prog_name="loopedge")
+
+
+def _improve() -> None:
+    """Let sorting get better with every step, so that the last weights are the best: see `Improving`."""
+    from loopedge.tasks import sorting
+    from tests.unit.improving import Improving
+
+    sorting.SortingTask = Improving  # type: ignore[misc]
 
 
 def _plant(fault: Fault) -> None:

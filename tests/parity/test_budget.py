@@ -18,12 +18,14 @@ from loopedge.tasks.sorting import SortingTask
 from loopedge_calibration.budget import BudgetedResult
 from loopedge_calibration.losses import RelativeError, choose_loss
 from loopedge_calibration.quantization import calibrate_and_quantize
-from tests.parity.models import Sizes, make_inputs, make_model
+from tests.parity.models import FLIPS, Sizes, make_inputs, make_model, seven_bits
 
 pytestmark = pytest.mark.slow
 
 Exporter = Callable[..., Path]
 FRAGILE = "core/linear_4"
+CLOSE = (1 + FLIPS**2) ** 0.5 - 1
+"""Of a loss that is measured again with all rows in one batch, which other kernels compute: 3 %."""
 
 
 @pytest.fixture
@@ -52,6 +54,7 @@ def fragile_model(source: Path, target: Path) -> Path:
 
 def budgeted(source: Path, target: Path, data: Path | None, **options: Any) -> BudgetedResult:
     settings = {"smoothing": False, "min_sqnr_db": 0.0, "threads": 1, **options}
+    settings |= seven_bits(options.get("scheme", "static"))
     result = calibrate_and_quantize(source, target, data=data, **settings)
     assert isinstance(result, BudgetedResult)
     return result
@@ -74,7 +77,7 @@ def test_nothing_is_lifted_where_int8_is_good_enough(
     assert result.matmuls["skipped"] == []
     assert budget.loss == budget.loss_int8
     assert budget.loss == pytest.approx(
-        relative_error(source, tmp_path / "q.onnx", samples), rel=1e-3
+        relative_error(source, tmp_path / "q.onnx", samples), rel=CLOSE
     )
 
 
@@ -98,7 +101,7 @@ def test_exactly_the_fragile_linear_is_kept_in_float(
     assert [(item.name, item.level) for item in budget.lifted] == [(FRAGILE, "float")]
     assert budget.loss <= allowed < budget.loss_int8
     # Dynamic ranges depend on what else is in the batch: 24 here, 8 in the trials.
-    close = 0.1 if scheme == "dynamic" else 1e-3
+    close = 0.1 if scheme == "dynamic" else CLOSE
     assert relative_error(source, target, samples) == pytest.approx(budget.loss, rel=close)
     assert {loop_name(item.node) for item in linears(ir.load(target))} == {FRAGILE}
     lifted = budget.lifted[0]
@@ -123,7 +126,7 @@ def test_blocks_of_eight_bits_come_before_float(
     assert 0 < len(lifted) < 7
     nodes = [node for node in ir.load(target).graph.all_nodes() if node.op_type == "MatMulNBits"]
     assert {loop_name(node) for node in nodes} == set(lifted)
-    assert relative_error(source, target, samples) <= 0.9 * whole * 1.001
+    assert relative_error(source, target, samples) <= 0.9 * whole * (1 + CLOSE)
 
 
 def test_what_cannot_be_met_leaves_nothing(

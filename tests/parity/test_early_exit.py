@@ -16,7 +16,7 @@ import loopedge_calibration
 from loopedge.errors import InputError, VerificationError
 from loopedge.inference import run_file
 from loopedge.model.contract import Tensors
-from tests.parity.models import Sizes, make_inputs, make_model, relative_error
+from tests.parity.models import SEVEN_BITS, Sizes, make_inputs, make_model, relative_error
 
 pytestmark = pytest.mark.slow
 
@@ -171,7 +171,9 @@ def test_int8_keeps_the_exit_and_is_measured_without_it(
         for _ in range(8)
     ]
     ranges = loopedge_calibration.collect(tolerant, data) if scheme == "static" else None
-    result = loopedge.quantize(tolerant, tmp_path / "int8.onnx", scheme=scheme, ranges=ranges)
+    result = loopedge.quantize(
+        tolerant, tmp_path / "int8.onnx", scheme=scheme, ranges=ranges, **SEVEN_BITS
+    )
     assert len(result.sqnr_db_per_iteration) == LOOPS
     assert min(result.sqnr_db_per_iteration) > 30
     assert "rows stop at another iteration" in result.notes[-1]

@@ -188,7 +188,7 @@ def test_masks_and_causality_hold_in_the_artifact(exported: Exporter) -> None:
     other[0, :2] = 40  # padded away
     other[0, 7] = 41  # the future of all but the last position
     second = session.run({"input_ids": other, "attention_mask": mask})["logits"]
-    assert np.allclose(first[0, 2:7], second[0, 2:7], atol=1e-6)
+    assert np.allclose(first[0, 2:7], second[0, 2:7], atol=1e-5)
     assert not np.allclose(first[0, 7], second[0, 7], atol=1e-3)
 
 

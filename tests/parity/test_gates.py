@@ -14,7 +14,7 @@ from loopedge.graph.storage import open_in_float32
 from loopedge.quantizer.gates import fold_gates
 from loopedge.quantizer.ranges import RangeTable
 from loopedge.quantizer.static import quantize_static
-from tests.parity.models import Sizes, make_inputs, make_model
+from tests.parity.models import SEVEN_BITS, Sizes, make_inputs, make_model
 
 Exporter = Callable[..., Path]
 GATED = {"core/linear_3": "core/mul", "core/linear_5": "core/mul"}
@@ -77,7 +77,7 @@ def test_what_the_gated_products_give_is_checked(exported: Exporter, tmp_path: P
     source, target = exported("tokens"), tmp_path / "q.onnx"
     feeds = make_inputs(make_model("tokens"), Sizes(8, 12))[1]
     table = loopedge_calibration.collect(source, [feeds])
-    result = loopedge.quantize(source, target, ranges=table, inputs=[feeds])
+    result = loopedge.quantize(source, target, ranges=table, inputs=[feeds], **SEVEN_BITS)
     assert set(GATED) <= set(result.sqnr_db_linears)
     assert min(result.sqnr_db_linears.values()) > 30
     tables = loopedge.inspect(target).metadata["tables"]

@@ -13,6 +13,7 @@ from loopedge.graph.inputs import generate_inputs
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.runtime import Session
+from tests.parity.models import SEVEN_BITS
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +88,9 @@ def test_int8_is_calibrated_on_them(tmp_path: Path) -> None:
     samples = generate_inputs(ir.load(path), batch=32, sequence=8)
     np.savez(tmp_path / "x.npz", **samples)  # type: ignore[arg-type]
     ranges = loopedge_calibration.collect(path, tmp_path / "x.npz")
-    result = loopedge.quantize(path, tmp_path / "q.onnx", scheme="static", ranges=ranges)
+    result = loopedge.quantize(
+        path, tmp_path / "q.onnx", scheme="static", ranges=ranges, **SEVEN_BITS
+    )
     assert result.sqnr_db > 20
     (given,) = Session(tmp_path / "q.onnx").run(samples).values()
     assert np.isfinite(given).all()

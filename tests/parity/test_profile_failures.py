@@ -21,6 +21,8 @@ from loopedge.profiler.process import MeasuredProcess
 
 Exporter = Callable[..., Path]
 QUICK: dict[str, Any] = {"sequence": 4, "runs": 2, "processes": 1, "details": False}
+PATIENCE_S = 60
+"""Seconds after which what is waited for counts as missing: far more than it takes."""
 
 
 def subject_of(model: Path, folder: Path) -> Subject:
@@ -144,6 +146,14 @@ with MeasuredProcess(
 """
 
 
+def _wait_for_work(process: psutil.Process) -> None:
+    """Wait until a process that had nothing to do works: its processor time grows."""
+    before, end = process.cpu_times().user, time.monotonic() + PATIENCE_S
+    while process.cpu_times().user < before + 0.05:
+        assert time.monotonic() < end, "it never began"
+        time.sleep(0.01)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_an_interrupted_profile(
@@ -158,9 +168,9 @@ def test_no_process_outlives_an_interrupted_profile(
     )
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))
-    time.sleep(0.2)  # the child is within a command that does not end
+    _wait_for_work(child)  # it is within a command that does not end
     os.kill(parent.pid, sent)
     with parent:
-        parent.wait(timeout=10)
-    child.wait(timeout=10)
+        parent.wait(timeout=PATIENCE_S)
+    child.wait(timeout=PATIENCE_S)
     assert not child.is_running()

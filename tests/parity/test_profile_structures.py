@@ -12,7 +12,7 @@ from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.untied import untie
 from loopedge.graph.weights import core_weights, untied_bytes, weight_bytes
 from loopedge.report.verdict import verdicts
-from tests.parity.models import make_model, relative_error
+from tests.parity.models import ROUNDING, make_model, relative_error
 from tests.parity.test_inner_loops import Refiner
 
 pytestmark = pytest.mark.slow
@@ -63,7 +63,7 @@ def test_outputs_are_compared_on_the_same_inputs(tmp_path: Path) -> None:
     )
     first, int8, int4, unrolled = [run.output_error for run in result.runs]
     assert first is None
-    assert unrolled == pytest.approx(0, abs=1e-6)
+    assert unrolled == pytest.approx(0, abs=ROUNDING)
     assert int8 is not None
     assert int4 is not None
     assert 1e-4 < int8 < int4 < 0.5

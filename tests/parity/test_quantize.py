@@ -13,7 +13,15 @@ import loopedge
 from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.graph.weights import linears
 from loopedge.quantizer.weights import quantize_weight
-from tests.parity.models import Sizes, make_inputs, make_model
+from tests.parity.models import (
+    FLIPS,
+    FLIPS_DB,
+    SEVEN_BITS,
+    Sizes,
+    make_inputs,
+    make_model,
+    noise_share,
+)
 
 Exporter = Callable[..., Path]
 
@@ -68,12 +76,13 @@ def test_both_forms_agree_and_the_error_is_told_per_iteration(
     _, feeds = make_inputs(make_model("tokens"), Sizes(2, 9))
     for form in ("loop", "unrolled"):
         path = tmp_path / f"{form}.onnx"
-        results.append(loopedge.quantize(exported("tokens", form=form), path))
+        results.append(loopedge.quantize(exported("tokens", form=form), path, **SEVEN_BITS))
         outputs.append(loopedge.Session(path, threads=1).run(feeds)["logits"])
-    assert np.allclose(outputs[0], outputs[1], atol=1e-5)
+    exact = loopedge.Session(exported("tokens"), threads=1).run(feeds)["logits"]
+    assert noise_share(outputs[1], outputs[0], exact) < FLIPS
     assert len(results[0].sqnr_db_per_iteration) == 3
     assert results[0].sqnr_db_per_iteration == pytest.approx(
-        results[1].sqnr_db_per_iteration, abs=0.1
+        results[1].sqnr_db_per_iteration, abs=FLIPS_DB
     )
     assert 25 < results[0].sqnr_db < 80
     assert results[0].weight_bytes < 0.5 * results[0].source_weight_bytes
@@ -152,11 +161,17 @@ def test_a_core_that_stays_in_float_is_fatal(exported: Exporter, tmp_path: Path)
 
 
 def test_a_reduced_range_uses_seven_bits(exported: Exporter, tmp_path: Path) -> None:
-    whole = loopedge.quantize(exported("tokens"), tmp_path / "whole.onnx")
+    """Which of the two gives better outputs depends on the processor: without VNNI eight bits saturate."""
+    loopedge.quantize(exported("tokens"), tmp_path / "whole.onnx")
     reduced = loopedge.quantize(exported("tokens"), tmp_path / "reduced.onnx", reduce_range=True)
-    assert 20 < reduced.sqnr_db < whole.sqnr_db
-    stored = ir.load(tmp_path / "reduced.onnx").graph.initializers
+    assert reduced.sqnr_db > 20
     for name in ("core_layers.0.mlp.up.weight", "embedding.weight"):
-        tensor = stored[name].const_value
-        assert tensor is not None
-        assert np.abs(tensor.numpy().astype(int)).max() == 63
+        scales = {}
+        for file, limit in (("whole", 127), ("reduced", 63)):
+            stored = ir.load(tmp_path / f"{file}.onnx").graph.initializers
+            codes, scale = (stored[key].const_value for key in (name, f"{name}.scale"))
+            assert codes is not None
+            assert scale is not None
+            assert np.abs(codes.numpy().astype(int)).max() == limit
+            scales[file] = scale.numpy()
+        np.testing.assert_allclose(63 * scales["reduced"], 127 * scales["whole"], rtol=1e-6)

@@ -17,7 +17,7 @@ from loopedge.graph.weights import linears
 from loopedge.model.contract import LoopedModule, Tensors, as_tuple
 from loopedge_calibration.budget import BudgetedResult
 from loopedge_calibration.quantization import calibrate_and_quantize
-from tests.parity.models import make_model
+from tests.parity.models import make_model, seven_bits
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +91,9 @@ def test_shared_weights_and_linears_of_the_context(
     source, target = injected(form), tmp_path / "q.onnx"
     exact = outputs(source, data)
     for scheme in SCHEMES:
-        result = calibrate_and_quantize(source, target, data=data, scheme=scheme, force=True)
+        result = calibrate_and_quantize(
+            source, target, data=data, scheme=scheme, force=True, **seven_bits(scheme)
+        )
         assert result.matmuls["skipped"] == []
         error = np.linalg.norm(outputs(target, data) - exact) / np.linalg.norm(exact)
         assert error < (0.2 if scheme == "weight-int4" else 0.03)
@@ -147,7 +149,11 @@ def test_a_loop_that_another_tool_wrote(scheme: str, tmp_path: Path) -> None:
     ir.save(model, tmp_path / "other.onnx")
     np.savez(tmp_path / "x.npz", x=generator.normal(size=(16, 5, D)).astype(np.float32))
     result = calibrate_and_quantize(
-        tmp_path / "other.onnx", tmp_path / "q.onnx", data=tmp_path / "x.npz", scheme=scheme
+        tmp_path / "other.onnx",
+        tmp_path / "q.onnx",
+        data=tmp_path / "x.npz",
+        scheme=scheme,
+        **seven_bits(scheme),
     )
     assert result.matmuls["quantized"] == 2
     assert len(result.sqnr_db_linears) == 1

@@ -15,7 +15,7 @@ from loopedge.graph.artifact import open_artifact
 from loopedge.quantizer.emulation import ROUNDED_INPUT, emulate
 from loopedge.quantizer.recipe import Recipe
 from loopedge_calibration.sensitivity import measure_sensitivity
-from tests.parity.models import Sizes, make_inputs, make_model
+from tests.parity.models import Sizes, make_inputs, make_model, seven_bits
 
 pytestmark = pytest.mark.slow
 
@@ -24,9 +24,10 @@ LOOPS = 3
 
 
 def make_recipe(source: Path, scheme: str, feeds: dict[str, NDArray[Any]]) -> Recipe:
+    bits = seven_bits(scheme)
     if scheme != "static":
-        return Recipe(scheme=scheme)
-    return Recipe(scheme=scheme, table=loopedge_calibration.collect(source, [feeds]))
+        return Recipe(scheme=scheme, **bits)
+    return Recipe(scheme=scheme, table=loopedge_calibration.collect(source, [feeds]), **bits)
 
 
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
@@ -59,6 +60,7 @@ def test_switches(kind: str, scheme: str, form: str, exported: Exporter, tmp_pat
         ranges=recipe.table,
         inputs=[feeds],
         min_sqnr_db=0,
+        reduce_range=recipe.reduce_range,
     )
     int8 = loopedge.Session(tmp_path / "q.onnx").run(feeds)[output]
     given = emulated.run({**feeds, ROUNDED_INPUT: on})[output]

@@ -17,7 +17,15 @@ from loopedge.errors import InputError, VerificationError
 from loopedge.graph.weights import linears
 from loopedge.quantizer.ranges import RangeTable, read_ranges
 from loopedge_calibration.quantization import calibrate_and_quantize
-from tests.parity.models import Sizes, make_inputs, make_model, slow_but
+from tests.parity.models import (
+    FLIPS,
+    SEVEN_BITS,
+    Sizes,
+    make_inputs,
+    make_model,
+    noise_share,
+    slow_but,
+)
 
 Exporter = Callable[..., Path]
 Feeds = dict[str, Any]
@@ -26,6 +34,10 @@ Feeds = dict[str, Any]
 def samples(kind: str, batches: int = 6, length: int = 12) -> list[Feeds]:
     model = make_model(kind)
     return [make_inputs(model, Sizes(4, length), seed=seed)[1] for seed in range(batches)]
+
+
+def turned(ends: list[float]) -> list[float]:
+    return [*ends[1:], ends[0]]
 
 
 def optimized(path: Path, tmp_path: Path) -> list[str]:
@@ -45,7 +57,11 @@ def test_every_kind_of_model_is_quantized_and_close(
     data = samples(kind)
     ranges = loopedge_calibration.collect(exported(kind, dynamic_loops=True), data)
     result = loopedge.quantize(
-        exported(kind, dynamic_loops=True), tmp_path / "q.onnx", ranges=ranges, inputs=data[:2]
+        exported(kind, dynamic_loops=True),
+        tmp_path / "q.onnx",
+        ranges=ranges,
+        inputs=data[:2],
+        **SEVEN_BITS,
     )
     assert result.scheme == "static"
     assert result.matmuls["skipped"] == []
@@ -65,7 +81,8 @@ def test_both_forms_give_the_same_ranges_and_the_same_outputs(
     for form in ("loop", "unrolled"):
         source = exported("tokens", form=form)
         tables.append(loopedge_calibration.collect(source, data, method="minmax"))
-        loopedge.quantize(source, tmp_path / f"{form}.onnx", ranges=tables[0], inputs=data[:2])
+        options = {"inputs": data[:2], **SEVEN_BITS}
+        loopedge.quantize(source, tmp_path / f"{form}.onnx", ranges=tables[0], **options)
         session = loopedge.Session(tmp_path / f"{form}.onnx", threads=1)
         outputs.append(session.run(data[0])["logits"])
     loop, unrolled = tables
@@ -74,7 +91,17 @@ def test_both_forms_give_the_same_ranges_and_the_same_outputs(
     for name, found in loop.tensors.items():
         assert found.low == pytest.approx(unrolled.tensors[name].low, rel=1e-5, abs=1e-5)
         assert found.high == pytest.approx(unrolled.tensors[name].high, rel=1e-5, abs=1e-5)
-    assert np.allclose(outputs[0], outputs[1], atol=1e-5)
+    exact = loopedge.Session(source, threads=1).run(data[0])["logits"]
+    assert noise_share(outputs[1], outputs[0], exact) < FLIPS
+    # What this bound must catch: ranges that belong to another iteration, though they are much alike.
+    moved = {
+        name: found.model_copy(update={"low": turned(found.low), "high": turned(found.high)})
+        for name, found in loop.tensors.items()
+    }
+    wrong = loop.model_copy(update={"tensors": moved})
+    loopedge.quantize(source, tmp_path / "w.onnx", ranges=wrong, min_sqnr_db=0, **options)
+    given = loopedge.Session(tmp_path / "w.onnx", threads=1).run(data[0])["logits"]
+    assert noise_share(given, outputs[0], exact) > FLIPS
 
 
 def test_ranges_are_those_of_each_iteration(exported: Exporter) -> None:
@@ -133,11 +160,14 @@ def test_a_result_does_not_depend_on_the_rest_of_the_batch(
 ) -> None:
     data = samples("tokens")
     ranges = loopedge_calibration.collect(exported("tokens"), data)
-    loopedge.quantize(exported("tokens"), tmp_path / "q.onnx", ranges=ranges, inputs=data[:2])
+    loopedge.quantize(
+        exported("tokens"), tmp_path / "q.onnx", ranges=ranges, inputs=data[:2], **SEVEN_BITS
+    )
     session = loopedge.Session(tmp_path / "q.onnx", threads=1)
     together = session.run(data[0])["logits"]
     alone = session.run({"input_ids": data[0]["input_ids"][:1]})["logits"]
-    assert np.allclose(together[:1], alone, atol=1e-6)
+    exact = loopedge.Session(exported("tokens"), threads=1).run(data[0])["logits"]
+    assert noise_share(alone, together[:1], exact[:1]) < FLIPS
 
 
 def test_granularities(exported: Exporter) -> None:
@@ -195,14 +225,22 @@ def test_smoothing_changes_nothing_but_the_rounding(
     for name, expected in exact.items():
         assert np.allclose(again[name], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
-    sqnr = [
-        loopedge.quantize(
-            source, tmp_path / "q.onnx", ranges=ranges, inputs=data, min_sqnr_db=0, force=True
-        ).sqnr_db
+    worst = [
+        min(
+            loopedge.quantize(
+                source,
+                tmp_path / "q.onnx",
+                ranges=ranges,
+                inputs=data,
+                min_sqnr_db=0,
+                force=True,
+                **SEVEN_BITS,
+            ).sqnr_db_linears.values()
+        )
         for ranges in (plain, smoothed)
     ]
-    # In the small forecaster the outlier hardly reaches the outputs.
-    assert sqnr[1] > sqnr[0] + (3 if kind == "tokens" else -0.5)
+    # The linear that reads the outlier gains 15 to 20 dB, whether it reaches the outputs or not.
+    assert worst[1] > worst[0] + 6
 
 
 def test_an_iterator_runs_once(exported: Exporter) -> None:

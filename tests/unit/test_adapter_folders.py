@@ -82,7 +82,7 @@ def compare(model: Any, folder: Path, sizes: Sizes, tokens: int) -> None:
     expected = reference(model, tensors)
     for name, value in zip(adapter.output_names, given, strict=True):
         mask = tensors.get("attention_mask")
-        assert relative_error(value.numpy(), expected[name], mask) < 1e-6
+        assert relative_error(value.numpy(), expected[name], mask) < 1e-5
 
 
 def test_a_saved_transformers_model_computes_what_it_computed(

@@ -9,6 +9,7 @@ import pytest
 import loopedge
 from loopedge.model.checkpoint import load_checkpoint
 from loopedge.tasks.countdown import CountdownTask
+from loopedge.tasks.edit_distance import EditDistanceTask
 from loopedge.tasks.in_context import LinearInContextTask, TreeInContextTask
 from loopedge.tasks.lcs import LcsTask
 from loopedge.tasks.own import check_task
@@ -18,6 +19,7 @@ from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.pipeline import TrainResult, train
 
 TASKS: dict[str, Task] = {
+    "edit-distance": EditDistanceTask(length=4),
     "lcs": LcsTask(length=2, letters=3),
     "lcs at prefixes": LcsTask(length=4, letters=3, prefixes=True),
     "sudoku": SudokuTask(box=2, blanks=6, puzzles=100),
@@ -46,15 +48,17 @@ def run(task: Task, target: Path, **options: Any) -> TrainResult:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
-def test_the_loss_goes_down(tmp_path: Path, name: str) -> None:
+def test_the_loss_goes_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """One batch, again and again: a model learns it by heart, whatever the arithmetic."""
     task = TASKS[name]
     check_task(task)
+    drawn = task.batch
+    monkeypatch.setattr(task, "batch", lambda split, size, step: drawn(split, size, 0))
     result = run(task, tmp_path / "model.pt", samples=16, evaluate_every=4)
     lines = Path(result.metrics_path).read_text().splitlines()
     losses = [json.loads(line)["train_loss"] for line in lines]
     # Those of the first steps are left out: such a start answers loudly and wrongly.
-    first, last = losses[2:7], losses[-5:]
-    assert sum(last) < 0.95 * sum(first)
+    assert losses[-1] < 0.5 * losses[2]
     assert set(result.test) == set(result.validation)
     assert all(set(scores) == set(result.test) for scores in result.baselines.values())
     assert load_checkpoint(tmp_path / "model.pt")["task"] == task.describe()

@@ -59,7 +59,8 @@ def classes() -> Task:
 @pytest.mark.parametrize("make", [forecast, classes])
 def test_a_baseline_is_beaten(tmp_path: Path, make: Any) -> None:
     task: Task = make()
-    model = make_model_config(task, d_model=16, heads=2, loops=2)
+    # From this start the bars are far off with every seed that was tried.
+    model = make_model_config(task, d_model=16, heads=2, loops=2, gate_init=1.0, init_std=0.09)
     assert model.missing
     assert model.padding
     config = make_train_config(steps=120, batch_size=32, lr=5e-3, evaluate_every=40, samples=128)

@@ -24,6 +24,7 @@ from loopedge.trainer.pipeline import TrainResult, train
 from loopedge.trainer.stability import measure_stability
 from loopedge.trainer.step import Stepper
 from loopedge.trainer.world import World
+from tests.unit.improving import Constant, Improving
 
 TASK = SortingTask(length=4, vocab=6)
 CPU = torch.device("cpu")
@@ -77,7 +78,8 @@ def opened_gates(model: LoopedTransformer) -> LoopedTransformer:
 def test_the_gradient_of_a_batch_in_parts_is_that_of_the_batch(parts: int) -> None:
     whole = gradients(opened_gates(make_model(**LEARNED)), clip=1e9)
     in_parts = gradients(opened_gates(make_model(**LEARNED)), clip=1e9, accumulate=parts)
-    assert largest_difference(whole, in_parts) < 1e-6
+    # A sum of 8 samples in another order: 8 * 2^-24 of the magnitudes, which are below 1.
+    assert largest_difference(whole, in_parts) < 1e-5
 
 
 def test_a_batch_that_cannot_be_split_is_refused(tmp_path: Path) -> None:
@@ -145,10 +147,10 @@ def test_averaged_weights_are_judged_and_written(tmp_path: Path) -> None:
 def test_a_resumed_average_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     options: dict[str, Any] = {"ema": 0.9, "checkpoint_every": 3, "patience": 50, "lr": 0.005}
     options["model"] = {"gate_init": 1.0}
-    whole = run(tmp_path / "whole.pt", **options)
+    whole = run(tmp_path / "whole.pt", task=Improving(length=4, vocab=6), **options)
     assert whole.best_step == 12  # else the written model is one from before the interruption
 
-    class Stopped(SortingTask):
+    class Stopped(Improving):
         def batch(self, split: Split, size: int, step: int) -> Batch:
             if split == "train" and step == 8:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -159,7 +161,8 @@ def test_a_resumed_average_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert caught.value.hint == "the same command with --resume"
     usable = loopedge.load(tmp_path / "m.best.pt")
     assert usable.config.loops == 3
-    resumed = run(tmp_path / "m.pt", resume=True, **options)
+    task = Improving(length=4, vocab=6)
+    resumed = run(tmp_path / "m.pt", resume=True, task=task, **options)
     assert resumed.resumed_from == 9
     one, other = (load_checkpoint(tmp_path / f"{n}.pt")["state_dict"] for n in ("whole", "m"))
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -169,11 +172,12 @@ def test_a_resumed_average_equals_an_uninterrupted_one(tmp_path: Path) -> None:
 
 
 def test_a_run_ends_early_when_nothing_gets_better(tmp_path: Path) -> None:
-    result = run(tmp_path / "m.pt", lr=1e-9, steps=400, evaluate_every=5, patience=2)
+    task = Constant(length=4, vocab=6)
+    result = run(tmp_path / "m.pt", task=task, steps=400, evaluate_every=5, patience=2)
     assert result.stopped_early
     assert result.steps == 15
     assert result.best_step == 5
-    assert not run(tmp_path / "n.pt", patience=50).stopped_early
+    assert not run(tmp_path / "n.pt", task=task, patience=50).stopped_early
 
 
 def test_signal_handlers_are_put_back(tmp_path: Path) -> None:

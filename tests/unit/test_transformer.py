@@ -68,7 +68,7 @@ def test_causal_models_do_not_see_the_future_and_others_do() -> None:
     changed[:, -1] = 10
     for causal in (True, False):
         model = make(causal=causal)
-        same = torch.allclose(run(model, IDS)[:, :-1], run(model, changed)[:, :-1], atol=1e-6)
+        same = torch.allclose(run(model, IDS)[:, :-1], run(model, changed)[:, :-1], atol=1e-5)
         assert same == causal
 
 
@@ -79,7 +79,7 @@ def test_padded_positions_do_not_touch_kept_ones(causal: bool) -> None:
     changed = torch.where(mask.bool(), IDS, torch.full_like(IDS, 10))
     kept = mask.bool()
     first, second = run(model, IDS, mask), run(model, changed, mask)
-    assert torch.allclose(first[kept], second[kept], atol=1e-6)
+    assert torch.allclose(first[kept], second[kept], atol=1e-5)
     nothing = torch.zeros_like(mask)
     assert torch.isfinite(run(model, IDS, nothing)).all()
 
