@@ -51,7 +51,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
 
 def outputs(path: str | Path, length: int = LENGTH, **options: Any) -> Any:
     feeds = generate_inputs(open_artifact(path), batch=2, sequence=length)
-    return loopedge.Session(path, threads=1, **options, **SEVEN_BITS).run(feeds)["logits"]
+    return loopedge.Session(path, threads=1, **options).run(feeds)["logits"]
 
 
 def int8(path: str | Path, target: Path, **options: Any) -> Any:

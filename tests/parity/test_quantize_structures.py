@@ -17,7 +17,7 @@ from loopedge.graph.weights import linears
 from loopedge.model.contract import LoopedModule, Tensors, as_tuple
 from loopedge_calibration.budget import BudgetedResult
 from loopedge_calibration.quantization import calibrate_and_quantize
-from tests.parity.models import make_model, seven_bits
+from tests.parity.models import SEVEN_BITS, make_model, seven_bits
 
 pytestmark = pytest.mark.slow
 
@@ -103,11 +103,11 @@ def test_shared_weights_and_linears_of_the_context(
     twice = next(name for name in stored if stored.count(name) > 1)
     node = next(item.node.name for item in linears(ir.load(source)) if item.weight.name == twice)
     kept = calibrate_and_quantize(
-        source, target, data=data, scheme="static", keep=[node or ""], force=True
+        source, target, data=data, scheme="static", keep=[node or ""], force=True, **SEVEN_BITS
     )
     assert len(kept.matmuls["skipped"]) == stored.count(twice)
     whole = calibrate_and_quantize(
-        source, target, data=data, scheme="dynamic", max_drop=1.0, force=True
+        source, target, data=data, scheme="dynamic", max_drop=1.0, force=True, **SEVEN_BITS
     )
     assert isinstance(whole, BudgetedResult)
     tight = calibrate_and_quantize(
@@ -118,6 +118,7 @@ def test_shared_weights_and_linears_of_the_context(
         max_drop=0.4 * whole.budget.loss,
         keep=[node or ""],
         force=True,
+        **SEVEN_BITS,
     )
     assert isinstance(tight, BudgetedResult)
     assert tight.budget.loss <= 0.4 * whole.budget.loss
@@ -168,7 +169,7 @@ def test_budgets_of_models_with_selectable_loops(kind: str, tmp_path: Path) -> N
     loopedge.export(make_model(kind), source, dynamic_loops=True)
     np.savez(tmp_path / "x.npz", input_ids=np.random.default_rng(0).integers(0, 50, (24, 12)))
     for scheme, data in (("dynamic", None), ("static", tmp_path / "x.npz")):
-        options: dict[str, Any] = {"data": data, "scheme": scheme, "force": True}
+        options: dict[str, Any] = {"data": data, "scheme": scheme, "force": True, **SEVEN_BITS}
         options["metric"] = "relative-error"
         whole = calibrate_and_quantize(source, target, max_drop=1.0, **options)
         assert isinstance(whole, BudgetedResult)
@@ -185,6 +186,7 @@ def test_an_embedding_table_is_lifted_where_it_takes_that(
     source, target = exported("plain"), tmp_path / "q.onnx"
     np.savez(tmp_path / "x.npz", input_ids=np.random.default_rng(0).integers(0, 50, (24, 12)))
     options: dict[str, Any] = {"data": tmp_path / "x.npz", "scheme": "static", "force": True}
+    options |= SEVEN_BITS
     whole = calibrate_and_quantize(source, target, max_drop=1.0, **options)
     assert isinstance(whole, BudgetedResult)
     result = calibrate_and_quantize(source, target, max_drop=0.2 * whole.budget.loss, **options)
@@ -195,7 +197,11 @@ def test_an_embedding_table_is_lifted_where_it_takes_that(
 
 def test_what_is_weight_only_already_is_not_lifted(exported: Exporter, tmp_path: Path) -> None:
     source, target = exported("tokens", form="unrolled"), tmp_path / "q.onnx"
-    options: dict[str, Any] = {"scheme": "dynamic", "weight_only": ["core.0/linear_5"]}
+    options: dict[str, Any] = {
+        "scheme": "dynamic",
+        "weight_only": ["core.0/linear_5"],
+        **SEVEN_BITS,
+    }
     whole = calibrate_and_quantize(source, target, max_drop=1.0, **options)
     assert isinstance(whole, BudgetedResult)
     drop = 0.5 * whole.budget.loss
