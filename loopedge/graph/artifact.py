@@ -1,7 +1,6 @@
 """Open model files with clear errors and write artifacts whole or not at all."""
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -12,7 +11,9 @@ from loopedge.errors import InputError
 from loopedge.files import check_artifact_target, staged_folder
 from loopedge.graph.companions import check_companion_targets
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
+from loopedge.graph.onnx_file import read_onnx
 from loopedge.graph.ort_format import is_ort_format, read_ort
+from loopedge.input_files import check_file
 
 __all__ = ["EXTERNAL_THRESHOLD_BYTES", "artifact_files", "open_artifact", "write_artifact"]
 
@@ -31,44 +32,18 @@ def open_artifact(path: str | Path) -> ir.Model:
     Nodes without a name get one: passes and users name nodes.
 
     Raises:
-        InputError: The file is missing, is not ONNX, or its external data is missing or short.
+        InputError: The file is missing, is no model or a damaged one, or its external data is missing, short,
+            or outside its folder.
     """
-    source = Path(path)
-    if source.is_dir():
-        raise InputError(f"{source} is a folder, an ONNX file is needed")
-    if not source.exists():
-        raise InputError(f"{source} does not exist", hint="loopedge export model.pt")
-    if is_ort_format(source):
-        return read_ort(source)
-    try:
-        with warnings.catch_warnings():
-            # onnxruntime names the packed weights of a prepared file there.
-            warnings.filterwarnings("ignore", r"Ignoring unknown external data key\(s\)")
-            model = ir.load(source)
-    except PermissionError as error:
-        raise InputError(f"{source} cannot be read: permission denied") from error
-    except Exception as error:  # protobuf raises several unrelated kinds
-        raise InputError(f"{source} is not an ONNX file: {str(error).splitlines()[0]}") from error
-    if not model.graph.name and not len(model.graph) and not model.graph.outputs:
-        raise InputError(f"{source} is not an ONNX file: it holds no graph")
-    for value in _initializers(model):
-        tensor = value.const_value
-        if not isinstance(tensor, ir.ExternalTensor):
-            continue
-        data = source.parent / tensor.location
-        if not data.exists():
-            raise InputError(
-                f"{source}: external data {tensor.location} is missing beside the file",
-                hint=f"copy {tensor.location} into {source.parent}",
-            )
-        needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
-        if data.stat().st_size < needed:
-            raise InputError(
-                f"{data} is truncated: {data.stat().st_size} bytes, "
-                f"tensor {value.name} ends at byte {needed}"
-            )
+    return _open(path)[0]
+
+
+def _open(path: str | Path) -> tuple[ir.Model, list[Path]]:
+    """Return a model and the files of its external data."""
+    source = check_file(path, needed="an ONNX file", hint="loopedge export model.pt")
+    model, data = (read_ort(source), []) if is_ort_format(source) else read_onnx(source)
     _name_nodes(model)
-    return model
+    return model, data
 
 
 def write_artifact(
@@ -150,13 +125,7 @@ def artifact_files(path: str | Path) -> list[Path]:
     Raises:
         InputError: As `open_artifact`.
     """
-    source = Path(path)
-    locations = {
-        value.const_value.location
-        for value in _initializers(open_artifact(source))
-        if isinstance(value.const_value, ir.ExternalTensor)
-    }
-    return [source, *(source.parent / name for name in sorted(str(item) for item in locations))]
+    return [Path(path), *_open(path)[1]]
 
 
 def check_model(path: Path) -> None:
