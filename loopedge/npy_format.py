@@ -11,7 +11,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -81,7 +81,7 @@ def read_npy_header(stream: Readable, where: str) -> NpyHeader:
     """
     start = stream.read(8)
     if len(start) < 8 or start[:6] != MAGIC or start[6] not in LENGTHS:
-        raise InputError(f"{where} is no array of numpy's format")
+        raise InputError(f"{where} is not an .npy file")
     length_format = LENGTHS[start[6]]
     content = stream.read(struct.calcsize(length_format))
     if len(content) < struct.calcsize(length_format):
@@ -185,11 +185,13 @@ def open_archive(path: str | Path) -> Iterator[list[ArchiveMember]]:
     source = check_file(path, needed="an .npz file")
     with _guarded(f"{source} is not an .npz file of plain arrays", alone=True):
         archive = zipfile.ZipFile(source)
-    with archive:
-        yield [_open_member(archive, info, source) for info in archive.infolist()]
+    with archive, ExitStack() as streams:
+        yield [_open_member(archive, info, source, streams) for info in archive.infolist()]
 
 
-def _open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: Path) -> ArchiveMember:
+def _open_member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: Path, streams: ExitStack
+) -> ArchiveMember:
     name = info.filename.removesuffix(".npy")
     where = f"{source}: array {name}"
     if not name.isprintable() or not name:
@@ -202,7 +204,7 @@ def _open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: Path) 
             hint="numpy.savez('x.npz', name=array)",
         )
     with _guarded(where):
-        stream = _GuardedStream(archive.open(info), where)
+        stream = _GuardedStream(streams.enter_context(archive.open(info)), where)
     header = read_npy_header(stream, where)
     if header.nbytes > info.file_size:
         raise InputError(

@@ -6,7 +6,7 @@ and attributes that its operator's schema asks for; bodies take what their node 
 call themselves, and stay small when they are written out.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,13 @@ from onnx import AttributeProto
 from loopedge.errors import InputError
 from loopedge.graph.tensor_check import External, check_tensor
 
-__all__ = ["MOST_EXPANDED_BYTES", "MOST_EXPANDED_NODES", "check_proto"]
+__all__ = [
+    "MOST_EXPANDED_BYTES",
+    "MOST_EXPANDED_NODES",
+    "body_fits",
+    "check_proto",
+    "operator_problem",
+]
 
 MOST_EXPANDED_NODES = 100_000
 """Nodes that local functions may become where they are called."""
@@ -80,6 +86,60 @@ def check_proto(proto: onnx.ModelProto, source: Path) -> dict[str, External]:
     check.graph(proto.graph, [], main=True)
     check.expansion(proto.graph)
     return check.external
+
+
+def operator_problem(
+    operator: str,
+    opset: int,
+    inputs: Sequence[str | None],
+    outputs: int,
+    kinds: Mapping[str, int | None],
+) -> str | None:
+    """Say what keeps a node of ONNX's own operators from its schema; None where nothing does, or there is none.
+
+    Args:
+        operator: Its name.
+        opset: Of the model.
+        inputs: Names, empty or None where an input is left out.
+        outputs: How many there are.
+        kinds: Types of its attributes by name, as onnx numbers them; None where a function gives it.
+    """
+    schema = _schema(operator, opset)
+    if schema is None:
+        return None
+    for what, count, least, most in (
+        ("inputs", len(inputs), schema.min_input, schema.max_input),
+        ("outputs", outputs, schema.min_output, schema.max_output),
+    ):
+        if not least <= count <= most:
+            return f"has {count} {what}, its operator {least} to {most}"
+    for place, told in enumerate(schema.inputs[: schema.min_input]):
+        if told.option == onnx.defs.OpSchema.FormalParameterOption.Single and not inputs[place]:
+            return f"lacks its input {told.name}"
+    for name, wanted in schema.attributes.items():
+        if name not in kinds:
+            if wanted.required:
+                return f"lacks its attribute {name}"
+        elif kinds[name] is not None and kinds[name] != int(wanted.type):
+            return f"has the attribute {name} of another type"
+    return None
+
+
+def body_fits(operator: str, gives: int, takes: int, made: int, handed: int) -> bool:
+    """Tell whether a body takes what its node gives, and makes what its node hands on.
+
+    Args:
+        operator: Of the node.
+        gives: Inputs of the node.
+        takes: Inputs of the body.
+        made: Outputs of the body.
+        handed: Outputs of the node.
+    """
+    if operator == "Loop":
+        return gives == takes and takes >= 2 and made >= takes - 1 and handed == made - 1
+    if operator == "If":
+        return takes == 0 and made == handed
+    return operator != "Scan" or made == handed
 
 
 def _check_text(message: Any, source: Path) -> None:
@@ -153,30 +213,17 @@ class _Check:
                     names.add(name)
 
     def _operator(self, node: onnx.NodeProto, what: str) -> None:
-        """Hold a node to its operator's schema, where onnx knows it."""
         if not node.op_type:
             raise self.refuse("a node has no operator")
         if node.domain not in ONNX_DOMAINS or self.functions.get(_key(node)) is not None:
             return
-        schema = _schema(node.op_type, self.opsets.get("", self.opsets.get("ai.onnx", 0)))
-        if schema is None:
-            return
-        for kind, count, least, most in (
-            ("inputs", len(node.input), schema.min_input, schema.max_input),
-            ("outputs", len(node.output), schema.min_output, schema.max_output),
-        ):
-            if not least <= count <= most:
-                raise self.refuse(f"{what} has {count} {kind}, its operator {least} to {most}")
-        for place, told in enumerate(schema.inputs[: schema.min_input]):
-            if told.option == onnx.defs.OpSchema.FormalParameterOption.Single and not node.input[place]:
-                raise self.refuse(f"{what} lacks its input {told.name}")
-        given = {attribute.name: attribute for attribute in node.attribute}
-        for name, wanted in schema.attributes.items():
-            found = given.get(name)
-            if found is None and wanted.required:
-                raise self.refuse(f"{what} lacks its attribute {name}")
-            if found is not None and not found.ref_attr_name and found.type != int(wanted.type):
-                raise self.refuse(f"{what} has the attribute {name} of another type")
+        kinds = {
+            item.name: None if item.ref_attr_name else int(item.type) for item in node.attribute
+        }
+        opset = self.opsets.get("", self.opsets.get("ai.onnx", 0))
+        problem = operator_problem(node.op_type, opset, node.input, len(node.output), kinds)
+        if problem is not None:
+            raise self.refuse(f"{what} {problem}")
 
     def _attributes(
         self,
@@ -210,19 +257,10 @@ class _Check:
         """Hold a body to what its node gives it and takes from it."""
         if node.domain not in ONNX_DOMAINS:
             return
-        gives, takes = len(node.input), len(body.input)
-        made, handed = len(body.output), len(node.output)
-        if node.op_type == "Loop":
-            fits = gives == takes and takes >= 2 and made >= takes - 1 and handed == made - 1
-        elif node.op_type == "If":
-            fits = takes == 0 and made == handed
-        elif node.op_type == "Scan":
-            fits = made == handed
-        else:
-            return
-        if not fits:
+        sizes = (len(node.input), len(body.input), len(body.output), len(node.output))
+        if not body_fits(node.op_type, *sizes):
             raise self.refuse(
-                f"{what} has {gives} inputs and {handed} outputs, its {name} {takes} and {made}"
+                f"{what} has {sizes[0]} inputs and {sizes[3]} outputs, its {name} {sizes[1]} and {sizes[2]}"
             )
 
     def _tensor(self, tensor: onnx.TensorProto) -> None:

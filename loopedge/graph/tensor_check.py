@@ -10,7 +10,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.external_data import external_file
 
-__all__ = ["External", "check_tensor"]
+__all__ = ["LARGEST_AXIS", "MOST_AXES", "External", "check_tensor"]
 
 MOST_AXES, LARGEST_AXIS = 32, 2**40
 """What numpy can hold."""
