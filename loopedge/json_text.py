@@ -58,7 +58,7 @@ def read_json(path: str | Path, *, needed: str, hint: str | None = None) -> Any:
             f"{path} is not {needed}: it is no text file in UTF-8, byte {error.start}", hint=hint
         ) from error
     except ValueError as error:
-        raise InputError(f"{path} is not {needed}: it is no JSON, {error}", hint=hint) from error
+        raise InputError(f"{path} is not {needed}: it is no JSON: {error}", hint=hint) from error
 
 
 def plain_problem(value: Any) -> str | None:

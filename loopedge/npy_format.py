@@ -22,7 +22,14 @@ import numpy.typing as npt
 from loopedge.errors import InputError
 from loopedge.input_files import check_file
 
-__all__ = ["ArchiveMember", "NpyHeader", "most_bytes", "open_archive", "read_npy", "read_npy_header"]
+__all__ = [
+    "ArchiveMember",
+    "NpyHeader",
+    "most_bytes",
+    "open_archive",
+    "read_npy",
+    "read_npy_header",
+]
 
 MAGIC = b"\x93NUMPY"
 LENGTHS = {1: "<H", 2: "<I", 3: "<I"}
@@ -88,7 +95,9 @@ def read_npy_header(stream: Readable, where: str) -> NpyHeader:
         raise InputError(f"{where} ends within its header")
     (length,) = struct.unpack(length_format, content)
     if length > LONGEST_HEADER:
-        raise InputError(f"{where} has a header of {length} bytes, at most {LONGEST_HEADER} are read")
+        raise InputError(
+            f"{where} has a header of {length} bytes, at most {LONGEST_HEADER} are read"
+        )
     text = stream.read(length)
     if len(text) < length:
         raise InputError(f"{where} ends within its header")
@@ -105,7 +114,9 @@ def _parse(text: str, where: str) -> NpyHeader:
     kind, fortran, shape = told["descr"], told["fortran_order"], told["shape"]
     if not isinstance(kind, str) or not DTYPE.fullmatch(kind):
         objects = " (Python objects)" if isinstance(kind, str) and kind.endswith("O") else ""
-        raise InputError(f"{where} is of type {kind!r}{objects}, plain arrays of numbers are needed")
+        raise InputError(
+            f"{where} is of type {kind!r}{objects}, plain arrays of numbers are needed"
+        )
     sizes = shape if isinstance(shape, tuple) else ()
     fine = isinstance(shape, tuple) and len(sizes) <= MOST_AXES and isinstance(fortran, bool)
     if not fine or not all(type(size) is int and 0 <= size <= LARGEST_AXIS for size in sizes):
@@ -153,7 +164,9 @@ class ArchiveMember:
         """
         content = self.stream.read(count)
         if len(content) < count:
-            raise InputError(f"{self.where} is truncated: shape {self.header.shape} needs more bytes")
+            raise InputError(
+                f"{self.where} is truncated: shape {self.header.shape} needs more bytes"
+            )
         return content
 
     def array(self) -> npt.NDArray[Any]:

@@ -33,7 +33,9 @@ def external_file(model: Path, location: str) -> Path:
         or ".." in PureWindowsPath(location).parts
     )
     if not parts or not location.isprintable():
-        raise InputError(f"{model}: the location of external data is {location!r}, a file is needed")
+        raise InputError(
+            f"{model}: the location of external data is {location!r}, a file is needed"
+        )
     if outside:
         raise InputError(
             f"{model} names external data outside its folder: {location}",

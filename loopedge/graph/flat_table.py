@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Damaged", "FlatTable", "Reading"]
+__all__ = ["DamagedError", "FlatTable", "Reading"]
 
 BROKEN = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError)
 """What ONNX Runtime's reader raises where an offset leads out of the file; its own calls alone are guarded."""
@@ -19,7 +19,7 @@ BROKEN = (struct.error, IndexError, ValueError, TypeError, OverflowError, Attrib
 ACCESSES_PER_BYTE, FREE_ACCESSES = 4, 100_000
 
 
-class Damaged(Exception):
+class DamagedError(Exception):
     """The file is not in ORT format, or was changed since it was written."""
 
 
@@ -34,11 +34,11 @@ class Reading:
         """Note an access.
 
         Raises:
-            Damaged: There were more than the file has bytes for.
+            DamagedError: There were more than the file has bytes for.
         """
         self.accesses += 1
         if self.accesses > FREE_ACCESSES + ACCESSES_PER_BYTE * self.size:
-            raise Damaged("it holds more than fits into it")
+            raise DamagedError("it holds more than fits into it")
 
 
 class FlatTable:
@@ -61,9 +61,9 @@ class FlatTable:
         try:
             value = getattr(self.stored, field)(*place)
         except BROKEN as error:
-            raise Damaged(f"{field} leads out of it") from error
+            raise DamagedError(f"{field} leads out of it") from error
         if field.endswith("Length") and not 0 <= value <= self.reading.size:
-            raise Damaged(f"{field} is {value}")
+            raise DamagedError(f"{field} is {value}")
         plain = value is None or isinstance(value, bytes | int | float | np.ndarray)
         return value if plain else FlatTable(value, self.reading)
 
@@ -71,11 +71,11 @@ class FlatTable:
         """Return a table that must be there.
 
         Raises:
-            Damaged: It is not.
+            DamagedError: It is not.
         """
         found = self._read(field, place)
         if not isinstance(found, FlatTable):
-            raise Damaged(f"it holds no {field}")
+            raise DamagedError(f"it holds no {field}")
         return found
 
     def tables(self, field: str) -> list["FlatTable"]:

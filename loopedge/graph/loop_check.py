@@ -5,9 +5,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.unrolling import runs_on
+from loopedge.graph.unrolling import runs_on, trip_count
 
-__all__ = ["MOST_RUNS", "MOST_TRIPS", "check_loops", "trip_count"]
+__all__ = ["MOST_RUNS", "MOST_TRIPS", "check_loops"]
 
 MOST_TRIPS = 65_536
 """Iterations of one Loop, as many as `loopedge.export` writes."""
@@ -59,12 +59,3 @@ def _iterations(loop: ir.Node, source: Path) -> int:
             "allowed"
         )
     return 1 if ends_itself else max(count, 1)
-
-
-def trip_count(loop: ir.Node) -> int | None:
-    """Return the constant trip count of a Loop; None where it has none, or no single number."""
-    value = loop.inputs[0]
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    if tensor is None or tensor.size != 1 or not tensor.dtype.is_integer():
-        return None
-    return int(tensor.numpy().item())

@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping, MutableMapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from loopedge.data.description import description_problem
 from loopedge.errors import InputError
 from loopedge.json_text import parse_json
 
@@ -42,6 +43,13 @@ Deviation = Annotated[float, Field(ge=0, le=3e38)]
 
 Form = Literal["loop", "unrolled", "scan"]
 MemoryProfile = Literal["balanced", "low", "mapped"]
+
+
+def _described(task: dict[str, Any]) -> dict[str, Any]:
+    problem = description_problem(task)
+    if problem is not None:
+        raise ValueError(problem)
+    return task
 
 
 class Prepared(BaseModel):
@@ -118,7 +126,7 @@ class ArtifactMetadata(BaseModel):
     twin: Literal["untied"] | None = None
     checkpoint_sha256: str | None = None
     max_rel_error: float | None = None
-    task: dict[str, Any] = Field(default_factory=dict)
+    task: Annotated[dict[str, Any], AfterValidator(_described)] = Field(default_factory=dict)
     companions: dict[str, Companion] = Field(
         default_factory=dict, description="Files beside it, by what they are: tokenizer.json."
     )

@@ -172,7 +172,12 @@ class _Check:
         self._outputs(function.output, names, function.name)
 
     def graph(
-        self, graph: onnx.GraphProto, outer: list[set[str]], *, main: bool, in_function: bool = False
+        self,
+        graph: onnx.GraphProto,
+        outer: list[set[str]],
+        *,
+        main: bool,
+        in_function: bool = False,
     ) -> None:
         """Check a graph; ``outer`` holds the names that graphs around it have made so far."""
         if graph.sparse_initializer:
@@ -240,7 +245,9 @@ class _Check:
             seen.add(attribute.name)
             if attribute.ref_attr_name:
                 if not in_function:
-                    raise self.refuse(f"{what} refers to an attribute of a function, and is in none")
+                    raise self.refuse(
+                        f"{what} refers to an attribute of a function, and is in none"
+                    )
                 continue
             kind = attribute.type
             if kind not in VALUE_FIELDS or (
@@ -292,7 +299,9 @@ class _Check:
                 continue
             nodes = self.functions[key].node
             missing = [
-                called for called in _calls(nodes) if called in self.functions and called not in known
+                called
+                for called in _calls(nodes)
+                if called in self.functions and called not in known
             ]
             if missing and key in open_calls:
                 raise self.refuse(f"its function {key[1]} calls itself")

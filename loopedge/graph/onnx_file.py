@@ -65,9 +65,7 @@ def _point_to_files(model: ir.Model, files: dict[str, Path]) -> None:
                         node.attributes[name] = ir.AttrTensor(name, _resolved(tensor, files))
 
 
-def _resolved(
-    tensor: ir.TensorProtocol | None, files: dict[str, Path]
-) -> ir.TensorProtocol | None:
+def _resolved(tensor: ir.TensorProtocol | None, files: dict[str, Path]) -> ir.TensorProtocol | None:
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor
     return ir.ExternalTensor(

@@ -18,7 +18,7 @@ import onnx
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.flat_table import Damaged, FlatTable, Reading
+from loopedge.graph.flat_table import DamagedError, FlatTable, Reading
 from loopedge.graph.onnx_check import body_fits, operator_problem
 from loopedge.graph.tensor_check import LARGEST_AXIS, MOST_AXES
 
@@ -54,7 +54,7 @@ def read_ort(path: Path) -> ir.Model:
     """
     try:
         return _model(_open(path))
-    except Damaged as error:
+    except DamagedError as error:
         raise InputError(f"{path} is not an ORT format file, or damaged: {error}") from error
 
 
@@ -66,7 +66,7 @@ def read_ort_properties(path: Path) -> dict[str, str]:
     """
     try:
         return _properties(_open(path))
-    except Damaged as error:
+    except DamagedError as error:
         raise ValueError(f"{path} is not an ORT format file, or damaged: {error}") from error
 
 
@@ -124,11 +124,11 @@ def _open(path: Path) -> FlatTable:
     session = _reader(f"{FLATBUFFERS}.fbs.InferenceSession").InferenceSession
     size = path.stat().st_size
     if size < LEAST_BYTES:
-        raise Damaged("it is too short")
+        raise DamagedError("it is too short")
     with path.open("rb") as source:
         buffer = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
     if buffer[4:8] != IDENTIFIER:
-        raise Damaged("no identifier")
+        raise DamagedError("no identifier")
     return FlatTable(session, Reading(size)).table("GetRootAs", buffer, 0).table("Model")
 
 
@@ -148,7 +148,7 @@ def _graph(
     stored: FlatTable, outer: Mapping[str, ir.Value], opsets: Mapping[str, int], depth: int
 ) -> ir.Graph:
     if depth > DEEPEST:
-        raise Damaged(f"its graphs are nested deeper than {DEEPEST} levels")
+        raise DamagedError(f"its graphs are nested deeper than {DEEPEST} levels")
     nodes = stored.tables("Nodes")
     tensors = {}
     for item in stored.tables("Initializers"):
@@ -156,7 +156,7 @@ def _graph(
     inputs = _names(stored, "Inputs")
     made = [name for node in nodes for name in _names(node, "Outputs") if name]
     if len({*made, *inputs}) < len(made) + len(inputs) or not tensors.keys().isdisjoint(made):
-        raise Damaged("two values have one name")
+        raise DamagedError("two values have one name")
     local = {name: ir.Value(name=name) for name in dict.fromkeys([*inputs, *tensors, *made])}
     for argument in stored.tables("NodeArgs"):
         value = local.get(_text(argument.Name()))
@@ -177,13 +177,13 @@ def _graph(
     try:
         graph.sort()
     except ValueError as error:  # onnx_ir's word for a cycle
-        raise Damaged("its nodes read each other") from error
+        raise DamagedError("its nodes read each other") from error
     return graph
 
 
 def _value(scope: Mapping[str, ir.Value], name: str) -> ir.Value:
     if name not in scope:
-        raise Damaged(f"nothing makes {name!r}")
+        raise DamagedError(f"nothing makes {name!r}")
     return scope[name]
 
 
@@ -192,12 +192,10 @@ def _node(
 ) -> ir.Node:
     domain, operator = _text(stored.Domain()), _text(stored.OpType())
     inputs, outputs = _names(stored, "Inputs"), _names(stored, "Outputs")
-    attributes = [
-        _attribute(item, scope, opsets, depth) for item in stored.tables("Attributes")
-    ]
+    attributes = [_attribute(item, scope, opsets, depth) for item in stored.tables("Attributes")]
     kinds: dict[str, int | None] = {item.name: int(item.type) for item in attributes}
     if not operator or len(kinds) < len(attributes):
-        raise Damaged("a node has no operator, or two attributes of one name")
+        raise DamagedError("a node has no operator, or two attributes of one name")
     if domain in {"", "ai.onnx"}:
         problem = operator_problem(operator, opsets.get("", 0), inputs, len(outputs), kinds)
         fits = all(
@@ -207,7 +205,7 @@ def _node(
             )
         )
         if problem is not None or not fits:
-            raise Damaged(f"{operator} {problem or 'does not fit its body'}")
+            raise DamagedError(f"{operator} {problem or 'does not fit its body'}")
     return ir.Node(
         domain,
         operator,
@@ -237,7 +235,7 @@ def _attribute(
     elif kind == GRAPH:
         value = _graph(stored.table("G"), scope, opsets, depth + 1)
     else:
-        raise Damaged(f"an attribute is of kind {kind}")
+        raise DamagedError(f"an attribute is of kind {kind}")
     return ir.Attr(_text(stored.Name()), ir.AttributeType(kind), value)
 
 
@@ -245,7 +243,7 @@ def _data_type(stored: int) -> ir.DataType:
     try:
         dtype = ir.DataType(stored)
     except ValueError as error:
-        raise Damaged(f"a tensor is of type {stored}") from error
+        raise DamagedError(f"a tensor is of type {stored}") from error
     return dtype
 
 
@@ -253,13 +251,15 @@ def _tensor(stored: FlatTable) -> ir.TensorProtocol:
     name, dtype = _text(stored.Name()), _data_type(stored.DataType())
     shape = [stored.Dims(i) for i in range(stored.DimsLength())]
     if dtype in {ir.DataType.UNDEFINED, ir.DataType.STRING}:
-        raise Damaged(f"tensor {name} is of type {dtype.name}, numbers are needed")
+        raise DamagedError(f"tensor {name} is of type {dtype.name}, numbers are needed")
     if len(shape) > MOST_AXES or not all(0 <= size <= LARGEST_AXIS for size in shape):
-        raise Damaged(f"tensor {name} has the shape {shape[:MOST_AXES]}")
+        raise DamagedError(f"tensor {name} has the shape {shape[:MOST_AXES]}")
     raw: Any = stored.RawDataAsNumpy() if stored.RawDataLength() else None
     held, wanted = 0 if raw is None else raw.size, -(-math.prod(shape) * dtype.bitwidth // 8)
     if held != wanted:
-        raise Damaged(f"tensor {name} holds {held:,} bytes, its shape {shape} needs {wanted:,}")
+        raise DamagedError(
+            f"tensor {name} holds {held:,} bytes, its shape {shape} needs {wanted:,}"
+        )
     if raw is not None and dtype.bitwidth >= WHOLE_BYTES:
         return ir.Tensor(raw.view(dtype.numpy()).reshape(shape), dtype=dtype, name=name)
     data = b"" if raw is None else raw.tobytes()
@@ -296,4 +296,4 @@ def _text(stored: bytes | None) -> str:
     try:
         return "" if stored is None else stored.decode()
     except UnicodeDecodeError as error:
-        raise Damaged("a name is no UTF-8 text") from error
+        raise DamagedError("a name is no UTF-8 text") from error

@@ -66,7 +66,9 @@ def check_tensor(tensor: onnx.TensorProto, source: Path) -> External | None:
         packed = dtype.bitwidth < 8
         wanted = nbytes if packed else math.prod(shape) * VALUES_EACH.get(dtype.name, 1)
     if stored != wanted:
-        raise InputError(f"{what} holds {stored:,} {unit}, its shape {shape} needs {wanted:,}"[:300])
+        raise InputError(
+            f"{what} holds {stored:,} {unit}, its shape {shape} needs {wanted:,}"[:300]
+        )
     return None
 
 
@@ -80,9 +82,7 @@ def _dtype(tensor: onnx.TensorProto, what: str) -> ir.DataType:
     return dtype
 
 
-def _check_external(
-    tensor: onnx.TensorProto, nbytes: int, what: str, source: Path
-) -> External:
+def _check_external(tensor: onnx.TensorProto, nbytes: int, what: str, source: Path) -> External:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     offset, length = (_number(entries.get(key, "0"), key, what) for key in ("offset", "length"))

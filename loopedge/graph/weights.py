@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.unrolling import CORE_NAME, LAST_PREFIX, find_core
+from loopedge.graph.unrolling import CORE_NAME, LAST_PREFIX, find_core, trip_count
 
 __all__ = [
     "CAST_SUFFIX",
@@ -166,10 +166,7 @@ def loop_count(model: ir.Model) -> int | None:
     if metadata is not None:
         return metadata.loops
     loop = find_core(model)
-    if loop is None or loop.inputs[0] is None:
-        return None
-    tensor = ir.convenience.get_const_tensor(loop.inputs[0])
-    count = None if tensor is None else int(tensor.numpy().item())
+    count = None if loop is None else trip_count(loop)
     return count if count is not None and 0 < count < UNBOUNDED else None
 
 
@@ -255,10 +252,8 @@ def _nodes_with_runs(
 
 
 def _constant_trips(node: ir.Node) -> int:
-    if node.op_type != "Loop" or node.inputs[0] is None:
-        return 1
-    tensor = ir.convenience.get_const_tensor(node.inputs[0])
-    return 1 if tensor is None else int(tensor.numpy().item())
+    count = trip_count(node) if node.op_type == "Loop" else None
+    return count if count is not None and 0 < count < UNBOUNDED else 1
 
 
 def untied_bytes(model: ir.Model) -> int:

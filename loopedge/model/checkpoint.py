@@ -140,7 +140,9 @@ def model_from(checkpoint: Checkpoint, source: str | Path = "checkpoint") -> Loo
         if name not in given:
             raise InputError(f"{source}: tensor {name} is missing")
         if given[name].is_floating_point() is not value.is_floating_point():
-            raise InputError(f"{source}: tensor {name} is {given[name].dtype}, {value.dtype} is needed")
+            raise InputError(
+                f"{source}: tensor {name} is {given[name].dtype}, {value.dtype} is needed"
+            )
         if tuple(given[name].shape) != tuple(value.shape):
             raise InputError(
                 f"{source}: tensor {name} has shape {tuple(given[name].shape)}, "

@@ -1,7 +1,6 @@
 """Read a folder that holds a model of another package: ``config.json`` and weights, no code."""
 
 import importlib
-import json
 import pickle
 import warnings
 from collections.abc import Collection, Iterator
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from loopedge.errors import InputError, MissingExtraError
+from loopedge.json_text import read_json
 
 __all__ = [
     "CONFIG",
@@ -51,16 +51,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     source = folder / CONFIG
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", hint=SAVE_HINT)
-    try:
-        config = json.loads(source.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} holds no {CONFIG}", hint=SAVE_HINT) from error
-    except OSError as error:
-        raise InputError(f"{source} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source} is not a text file in UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{source} is no JSON: line {error.lineno}: {error.msg}") from error
+    if not source.exists():
+        raise InputError(f"{folder} holds no {CONFIG}", hint=SAVE_HINT)
+    config = read_json(source, needed="a configuration")
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise InputError(f"{source} names no model_type", hint=SAVE_HINT)
     return config

@@ -79,7 +79,7 @@ def _check_container(source: Path, needed: str, code_hint: str) -> None:
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
             raise InputError(
-                f"{source} is not {needed}: its member {ascii(member.filename)} is compressed or encrypted"
+                f"{source} is not {needed}: its member {member.filename!a} is compressed or encrypted"
             )
         if member.filename.endswith("data.pkl") and member.file_size > LARGEST_PICKLE:
             raise InputError(
