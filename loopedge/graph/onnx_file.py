@@ -18,6 +18,9 @@ from loopedge.input_files import read_bytes
 
 __all__ = ["read_onnx"]
 
+SMALL_BYTES = 1024
+"""Of a tensor that stands in the file itself wherever loopedge writes one."""
+
 HARMLESS = ("contains invalid UTF-8 bytes",)
 """What onnx_ir logs of models that are used all the same: operators of other domains keep bytes in text."""
 
@@ -45,7 +48,10 @@ def read_onnx(path: Path) -> tuple[ir.Model, list[Path]]:
         raise InputError(f"{path} is not a valid ONNX model: {_reason(error)}") from error
     _point_to_files(model, {location: found.file for location, found in external.items()})
     check_loops(model, path)
-    read_metadata(model.metadata_props)
+    try:
+        read_metadata(model.metadata_props)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}") from error
     return model, sorted({found.file for found in external.values()})
 
 
@@ -68,7 +74,7 @@ def _point_to_files(model: ir.Model, files: dict[str, Path]) -> None:
 def _resolved(tensor: ir.TensorProtocol | None, files: dict[str, Path]) -> ir.TensorProtocol | None:
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor
-    return ir.ExternalTensor(
+    found = ir.ExternalTensor(
         files[str(tensor.location)].resolve(),
         tensor.offset,
         tensor.nbytes,
@@ -77,6 +83,10 @@ def _resolved(tensor: ir.TensorProtocol | None, files: dict[str, Path]) -> ir.Te
         name=tensor.name or "",
         doc_string=tensor.doc_string,
     )
+    if tensor.nbytes >= SMALL_BYTES:
+        return found
+    # A writer stores it in the file, and could not let go of a map that somebody still looks at.
+    return ir.Tensor(found.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def _reason(error: BaseException) -> str:
