@@ -1,5 +1,7 @@
 # make demo       train, export, quantize and profile a small forecaster; writes build/demo/report.html
 # make test       every test;  make test-fast  without those over 2 s
+# make fuzz       files damaged at random, ten minutes long; make fuzz FUZZ="--seconds 60 --seed 1", or
+#                 FUZZ="--replay 1.23" for one file again
 # make lint       ruff, mypy, import-linter
 # make bench      the figures of the README;  make bench-gpu  those of a GPU, on a machine that has one;
 #                 make bench-peers  the same models through other toolchains
@@ -13,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast lint bench bench-gpu bench-peers clean
+.PHONY: demo test test-fast fuzz lint bench bench-gpu bench-peers clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -32,6 +34,10 @@ test: $(STAMP)
 
 test-fast: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile -m 'not slow'
+
+# Failing files are kept in build/fuzz. FUZZ takes options.
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m tests.fuzz $(FUZZ)
 
 lint: $(STAMP)
 	$(BIN)/ruff check

@@ -14,7 +14,7 @@ from loopedge.input_files import read_bytes
 __all__ = ["parse_json", "plain_problem", "read_json"]
 
 DEEPEST = 64
-MOST_VALUES = 10_000_000
+MOST_VALUES = 1_000_000
 LARGEST = 2**63
 
 

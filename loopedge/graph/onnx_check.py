@@ -148,7 +148,7 @@ def _check_text(message: Any, source: Path) -> None:
         if described.type == described.TYPE_STRING:
             texts = [value] if isinstance(value, str | bytes) else value
             if not all(isinstance(text, str) for text in texts):
-                raise InputError(f"{source} is damaged: a {described.name} is no UTF-8 text")
+                raise InputError(f"{source} is damaged: its {described.name} is no UTF-8 text")
         elif described.type == described.TYPE_MESSAGE:
             for inner in [value] if hasattr(value, "ListFields") else value:
                 _check_text(inner, source)

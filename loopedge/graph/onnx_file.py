@@ -11,6 +11,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from loopedge.errors import InputError
+from loopedge.graph.fill_check import check_fills
 from loopedge.graph.loop_check import check_loops
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.onnx_check import check_proto
@@ -46,8 +47,9 @@ def read_onnx(path: Path) -> tuple[ir.Model, list[Path]]:
             model = ir.from_proto(proto)
     except (ir.serde.SerdeError, ValueError, TypeError) as error:  # a rule that is onnx_ir's alone
         raise InputError(f"{path} is not a valid ONNX model: {_reason(error)}") from error
-    _point_to_files(model, {location: found.file for location, found in external.items()})
+    _finish(model, {location: found.file for location, found in external.items()})
     check_loops(model, path)
+    check_fills(model, path)
     try:
         read_metadata(model.metadata_props)
     except InputError as error:
@@ -55,14 +57,22 @@ def read_onnx(path: Path) -> tuple[ir.Model, list[Path]]:
     return model, sorted({found.file for found in external.values()})
 
 
-def _point_to_files(model: ir.Model, files: dict[str, Path]) -> None:
-    """Let external tensors name the very files that were checked: links are followed once, here."""
+def _finish(model: ir.Model, files: dict[str, Path]) -> None:
+    """Let external tensors name the very files that were checked: links are followed once, here.
+
+    What a file says of a value by half, its shape without its type, is dropped.
+    """
     graphs = [model.graph, *model.graph.subgraphs()]
     for function in model.functions.values():
         graphs += [function.graph, *function.graph.subgraphs()]
     for graph in graphs:
         for value in graph.initializers.values():
             value.const_value = _resolved(value.const_value, files)
+            if value.const_value is not None:
+                value.type = ir.TensorType(value.const_value.dtype)
+        for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
+            if value.type is None:  # a shape alone cannot be written
+                value.shape = None
         for node in graph:
             for name, attribute in list(node.attributes.items()):
                 if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.fuzz.outcomes import CASES, Case, draw, judge
+from tests.fuzz.outcomes import CASES, draw, judge
 from tests.fuzz.seeds import make_seeds
 
 HANGS_S = 60
@@ -25,11 +25,11 @@ def main() -> int:
         seeds.mkdir()
         make_seeds(seeds)
         if options.replay is not None:
-            return _run(_case(options.replay), seeds, work, options, options.replay)
+            return _run(options.replay, seeds, work, options.output)
         ends, failed = time.monotonic() + options.seconds, 0
         number = 0
         while time.monotonic() < ends:
-            failed += _run(f"{seed}.{number}", seeds, work, options, f"{seed}.{number}")
+            failed += _run(f"{seed}.{number}", seeds, work, options.output)
             number += 1
     say(f"{number} files damaged, {failed} failed")
     return int(failed > 0)
@@ -44,16 +44,12 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _case(name: str) -> str:
-    return name
-
-
-def _run(drawn: str, seeds: Path, work: Path, options: argparse.Namespace, name: str) -> int:
-    """Run one file; return 1 where it failed."""
+def _run(name: str, seeds: Path, work: Path, output: Path) -> int:
+    """Damage a file by what it is called, run it, and return 1 where that failed."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    case: Case = draw(CASES, seeds, work, random.Random(drawn))
-    kept = options.output / name
+    case = draw(CASES, seeds, work, random.Random(name))
+    kept = output / name
     kept.mkdir(parents=True, exist_ok=True)
     shutil.copy(work / case.file, kept)  # before it is run: what crashes the process is kept too
     faulthandler.dump_traceback_later(HANGS_S, exit=True)

@@ -63,6 +63,23 @@ def read_samples(path: Path) -> None:
     list(read(path))
 
 
+def read_tokenizer(path: Path) -> None:
+    """Read a tokenizer, and all that a task asks of it."""
+    from loopedge.data.tokenizer import read_tokenizer as read
+
+    tokenizer = read(path)
+    tokenizer.describe()
+    tokenizer.token_bytes()
+    tokenizer.decode(tokenizer.encode("abba").tolist())
+
+
+def load_checkpoint(path: Path) -> None:
+    """Read a checkpoint, and build its model."""
+    from loopedge.model.checkpoint import load
+
+    load(path)
+
+
 RUN = ("run", "{file}", "--input", "x.npz", "-o", "{out}.npz", "--threads", "1")
 QUANTIZE = ("quantize", "{file}", "-o", "{out}.onnx", "--threads", "1", "--min-sqnr-db", "-100")
 REFUSED = ("profile", "{file}", "--memory", "mapped", "--runs", "1", "--processes", "1", "--untied")
@@ -96,6 +113,9 @@ CASES = (
         share=2,
     ),
     Case(file="table.csv", reader=read_table, share=6),
+    Case(file="table.parquet", reader=read_table, share=6),
+    Case(file="tokenizer.json", reader=read_tokenizer, share=6),
+    Case(file="model.pt", reader=load_checkpoint, share=10),
     Case(file="pairs.jsonl", reader=read_pairs, share=6),
     Case(file="small.npz", reader=read_samples, share=6),
 )

@@ -7,10 +7,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from loopedge.conversion import convert
+from loopedge.data.tokenizer import train_tokenizer
 from loopedge.graph.artifact import open_artifact
 from loopedge.graph.storage import open_in_float32
+from loopedge.graph.weights import linears, loop_name
+from loopedge.model.checkpoint import save
+from loopedge.model.config import LoopedConfig
+from loopedge.model.transformer import LoopedTransformer
 from loopedge.quantizer.ranges import weights_sha256
 
 __all__ = ["make_seeds"]
@@ -56,13 +63,19 @@ def make_seeds(folder: Path) -> None:
         "time,y,label\n" + "".join(f"2024-01-{day:02},{day}.5,up\n" for day in range(1, 29))
     )
     (folder / "pairs.jsonl").write_text('{"input": "ab", "output": "ba"}\n' * 3)
+    (folder / "tokenizer.json").write_text(
+        train_tokenizer(["abab ba"], 257).companions()["tokenizer.json"]
+    )
+    times = pa.array(range(20), pa.timestamp("s"))
+    columns = {"time": times, "y": np.arange(20) / 2, "label": ["up", "down"] * 10}
+    pq.write_table(pa.table(columns), folder / "table.parquet")
+    config = LoopedConfig(d_model=8, heads=2, loops=2, vocab_size=7, max_length=4)
+    save(LoopedTransformer(config), folder / "model.pt", task={"name": "sorting"})
     (folder / "ranges.json").write_text(_ranges(folder / "tiny.onnx"))
 
 
 def _ranges(model: Path) -> str:
     """Return ranges of the right names; what they hold is not calibrated."""
-    from loopedge.graph.weights import linears, loop_name
-
     graph = open_in_float32(model)
     rows = {
         loop_name(item.node): {"low": [-3.0] * 3, "high": [3.0] * 3}
