@@ -72,8 +72,8 @@ class NpyHeader:
 
     def array(self, content: bytes) -> npt.NDArray[Any]:
         """Return the array of so many bytes."""
-        order = "F" if self.fortran else "C"
-        return np.frombuffer(content, self.dtype).reshape(self.shape, order=order)
+        flat: npt.NDArray[Any] = np.frombuffer(content, self.dtype)
+        return flat.reshape(self.shape[::-1]).T if self.fortran else flat.reshape(self.shape)
 
 
 def read_npy_header(stream: Readable, where: str) -> NpyHeader:

@@ -56,7 +56,7 @@ class FlatTable:
     def __getattr__(self, field: str) -> Callable[..., Any]:
         return lambda *place: self._read(field, place)
 
-    def _read(self, field: str, place: tuple[int, ...]) -> Any:
+    def _read(self, field: str, place: tuple[Any, ...]) -> Any:
         self.reading.count()
         try:
             value = getattr(self.stored, field)(*place)
@@ -67,7 +67,7 @@ class FlatTable:
         plain = value is None or isinstance(value, bytes | int | float | np.ndarray)
         return value if plain else FlatTable(value, self.reading)
 
-    def table(self, field: str, *place: int) -> "FlatTable":
+    def table(self, field: str, *place: Any) -> "FlatTable":
         """Return a table that must be there.
 
         Raises:

@@ -98,7 +98,7 @@ def _mutate_proto(content: bytes, rng: random.Random) -> bytes:
             _mutate_property(rng.choice(model.metadata_props), rng)
         else:
             _mutate_message(rng.choice(_messages(model)), rng)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def _mutate_property(entry: Any, rng: random.Random) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from typer.testing import CliRunner
 
 from loopedge.errors import InputError
-from loopedge_cli.app import app
+from tests.cli.in_process import run_words
 from tests.fuzz.mutations import mutate
 
 __all__ = ["CASES", "Case", "draw", "judge"]
@@ -164,18 +163,19 @@ def _judge_command(case: Case, folder: Path) -> str | None:
         words.append(str(folder / told) if told in names else told)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        done = CliRunner().invoke(app, words, prog_name="loopedge")
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        return f"{type(done.exception).__name__} was raised: {done.exception}"
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        try:
+            done = run_words(words)
+        except Exception as error:
+            return f"{type(error).__name__} was raised: {error}"
+    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
     known = ("error: ", "hint: ", "note: ")
-    noise = [line for line in done.stderr.splitlines() if not line.startswith(known)]
+    noise = [line for line in done.err.splitlines() if not line.startswith(known)]
     left = sorted(path.name for path in folder.iterdir() if path.name not in names)
-    if done.exit_code not in DOCUMENTED:
-        return f"exit {done.exit_code}: {done.stderr}"
+    if done.code not in DOCUMENTED:
+        return f"exit {done.code}: {done.err}"
     if noise:
         return f"noise: {noise[0]}"
-    if done.exit_code:
+    if done.code:
         if len(errors) != 1:
             return f"{len(errors)} error lines"
         return f"it left {', '.join(left)}" if left else None
@@ -188,9 +188,9 @@ def _judge_outputs(written: list[Path]) -> str | None:
     """Say which output does not load."""
     for path in written:
         if path.suffix in {".onnx", ".ort"}:
-            read = CliRunner().invoke(app, ["inspect", str(path)], prog_name="loopedge")
-            if read.exit_code:
-                return f"{path.name} does not load: {read.stderr}"
+            read = run_words(["inspect", path])
+            if read.code:
+                return f"{path.name} does not load: {read.err}"
         elif path.suffix in {".npz", ".npy"}:
             np.load(path, allow_pickle=False)
     return None
