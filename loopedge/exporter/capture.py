@@ -271,7 +271,7 @@ def _capture(
 ) -> ir.Model:
     # An empty tuple of context tensors has no dynamic shapes of its own.
     short = _has_free_size_below_two(kwargs, dynamic_shapes)
-    with _quiet(), symbolic_sizes.patch(backed_size_oblivious=short):
+    with _quiet(), symbolic_sizes.patch(backed_size_oblivious=short):  # type: ignore[attr-defined]
         try:
             exported = torch.export.export(
                 module.eval(),

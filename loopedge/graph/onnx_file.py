@@ -67,8 +67,8 @@ def _finish(model: ir.Model, files: dict[str, Path]) -> None:
         graphs += [function.graph, *function.graph.subgraphs()]
     for graph in graphs:
         for value in graph.initializers.values():
-            value.const_value = _resolved(value.const_value, files)
             if value.const_value is not None:
+                value.const_value = _resolved(value.const_value, files)
                 value.type = ir.TensorType(value.const_value.dtype)
         for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
             if value.type is None:  # a shape alone cannot be written
@@ -81,7 +81,7 @@ def _finish(model: ir.Model, files: dict[str, Path]) -> None:
                         node.attributes[name] = ir.AttrTensor(name, _resolved(tensor, files))
 
 
-def _resolved(tensor: ir.TensorProtocol | None, files: dict[str, Path]) -> ir.TensorProtocol | None:
+def _resolved(tensor: ir.TensorProtocol, files: dict[str, Path]) -> ir.TensorProtocol:
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor
     found = ir.ExternalTensor(

@@ -4,7 +4,6 @@
 """
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,10 @@ PARTS, FILES = 10, 52
 
 
 @pytest.fixture(scope="module")
-def seeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("seeds")
     make_seeds(folder)
-    yield folder
+    return folder
 
 
 @pytest.mark.parametrize("part", range(PARTS))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from loopedge.graph.untied import untie
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     Edit = Callable[[onnx.ModelProto], Any]
 
@@ -41,7 +41,8 @@ def looped() -> onnx.ModelProto:
 
 
 def stored(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
-    return next(item for item in model.graph.initializer if item.name == name)
+    found: onnx.TensorProto = next(item for item in model.graph.initializer if item.name == name)
+    return found
 
 
 def set_trips(model: onnx.ModelProto, count: int) -> None:
@@ -80,7 +81,7 @@ def _undo(field: Any, *, keep: int = 0) -> None:
         (lambda m: setattr(stored(m, "w"), "data_type", 0), "is of type UNDEFINED"),
         (
             lambda m: stored(m, "w").CopyFrom(
-                helper.make_tensor("w", TensorProto.STRING, [1], [b"x"])
+                onnx.TensorProto(name="w", data_type=8, dims=[1], string_data=[b"x"])
             ),
             "is of type STRING, numbers are needed",
         ),
@@ -166,7 +167,7 @@ def with_functions(count: int, *, calls_itself: bool = False) -> onnx.ModelProto
 
 
 def test_functions_that_become_large_where_they_are_written_out(tmp_path: Path) -> None:
-    assert open_artifact(save(with_functions(5), tmp_path))
+    assert len(open_artifact(save(with_functions(5), tmp_path)).functions) == 5
     with pytest.raises(InputError, match=r"become 1,099,511,627,776 nodes .* at most 100,000"):
         open_artifact(save(with_functions(40), tmp_path))
     with pytest.raises(InputError, match="its function f0 calls itself"):
