@@ -2,6 +2,8 @@
 # make test       every test;  make test-fast  without those over 2 s
 # make test-arithmetic  the tests that compute, under several instruction sets and numbers of threads: an hour,
 #                 PYTEST="-m 'not slow'" a quarter; after changes of numerics, not part of CI
+# make fuzz       files damaged at random, ten minutes long; make fuzz FUZZ="--seconds 60 --seed 1", or
+#                 FUZZ="--replay 1.23" for one file again
 # make lint       ruff, mypy, import-linter
 # make bench      the figures of the README;  make bench-gpu  those of a GPU, on a machine that has one;
 #                 make bench-peers  the same models through other toolchains
@@ -15,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast test-arithmetic lint bench bench-gpu bench-peers clean
+.PHONY: demo test test-fast test-arithmetic fuzz lint bench bench-gpu bench-peers clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -37,6 +39,10 @@ test-fast: $(STAMP)
 
 test-arithmetic: $(STAMP)
 	WORKERS=$(WORKERS) $(BIN)/python tests/arithmetic.py $(PYTEST)
+
+# Failing files are kept in build/fuzz. FUZZ takes options.
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m tests.fuzz $(FUZZ)
 
 lint: $(STAMP)
 	$(BIN)/ruff check

@@ -1,11 +1,10 @@
 """Read the inputs of a model from .npz, .npy and .csv files, and write its outputs."""
 
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,8 @@ import numpy.typing as npt
 from loopedge.array_csv import read_number_table
 from loopedge.errors import InputError
 from loopedge.files import check_target
+from loopedge.input_files import check_file
+from loopedge.npy_format import most_bytes, open_archive, read_npy
 from loopedge.staging import staged_folder
 
 __all__ = [
@@ -104,10 +105,7 @@ def read_array_file(
         InputError: The file is missing, damaged, of another kind, holds what is no number, or its
             header lacks a column.
     """
-    source = Path(path)
-    if not source.is_file():
-        what = "is a folder" if source.is_dir() else "does not exist"
-        raise InputError(f"{source} {what}", hint=f"name a {KINDS} file with --input")
+    source = check_file(path, needed=KINDS, hint=f"name a {KINDS} file with --input")
     if source.suffix == ".npz":
         return ArrayFile(arrays=_read_npz(source))
     if source.suffix not in {".npy", ".csv"}:
@@ -119,7 +117,7 @@ def read_array_file(
         )
     [(name, rank)] = ranks.items()
     if source.suffix == ".npy":
-        return ArrayFile(arrays={name: _read_npy(source)})
+        return ArrayFile(arrays={name: read_npy(source)})
     positions = rank == 3  # else each row is a sample of its own
     table = read_number_table(source, missing=missing, ordered=positions, columns=columns)
     values = table.values[np.newaxis] if positions else table.values
@@ -172,27 +170,12 @@ def check_arrays_target(target: Path, count: int, *, force: bool) -> None:
 
 
 def _read_npz(source: Path) -> dict[str, Array]:
-    with source.open("rb") as data:
-        loaded = _load(source, data)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise InputError(f"{source} is not an .npz file")
-        try:
-            return {name: loaded[name] for name in loaded.files}
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{source} cannot be read: {error}") from error
-
-
-def _read_npy(source: Path) -> Array:
-    with source.open("rb") as data:
-        loaded = _load(source, data)
-    if not isinstance(loaded, np.ndarray):
-        raise InputError(f"{source} is not an .npy file")
-    return loaded
-
-
-def _load(source: Path, data: BinaryIO) -> Any:
-    # numpy is given the open file: it forgets to close one that it opened and could not parse.
-    try:
-        return np.load(data, allow_pickle=False)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{source} is not an {source.suffix} file of plain arrays") from error
+    with open_archive(source) as members:
+        total, allowed = sum(member.header.nbytes for member in members), most_bytes(source)
+        if total > allowed:
+            raise InputError(
+                f"{source} holds arrays of {total:,} bytes, at most {allowed:,} are read from a file of "
+                "its size",
+                hint="put fewer samples into it",
+            )
+        return {member.name: member.array() for member in members}

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from loopedge.data.tokenizer import Tokenizer, described_tokenizer
 from loopedge.errors import InputError
 from loopedge.feeds import MASK
+from loopedge.graph.artifact import open_artifact
 from loopedge.graph.companions import read_companions
 from loopedge.graph.metadata import LOOPS_INPUT
 from loopedge.inference import InferenceResult, run_arrays
@@ -110,6 +111,7 @@ def complete(
     """
     if new_tokens < 0:
         raise InputError(f"--new-tokens is {new_tokens}, at least 0 is needed")
+    open_artifact(model)  # as in `run_file`
     session = Session(model, threads=threads, device=device, memory=memory)
     framing = _framing(session)
     try:
@@ -146,7 +148,7 @@ def complete(
 def _framing(session: Session) -> Framing:
     metadata = session.metadata
     task = metadata.task if metadata else {}
-    if metadata is None or "tokenizer" not in task:
+    if metadata is None or task.get("name") not in {"text", "pairs"} or "tokenizer" not in task:
         trained = (
             f"on the task {task['name']!r}" if "name" in task else "on something it does not say"
         )

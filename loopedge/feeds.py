@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loopedge.data.description import TABLES
 from loopedge.errors import InputError
 from loopedge.graph.metadata import ArtifactMetadata
 from loopedge.runtime import DTYPES, Session
@@ -20,7 +21,7 @@ MASK = "attention_mask"
 def named_columns(metadata: ArtifactMetadata | None) -> tuple[str, ...]:
     """Return the columns that the model was trained on, in their order; none where no table was."""
     task = metadata.task if metadata is not None else {}
-    if not isinstance(task.get("covariates"), list):
+    if task.get("name") not in TABLES:
         return ()
     targets = [task["target"]] if "target" in task else task.get("targets", [])  # 0.1: one target
     return (*targets, *task["covariates"])

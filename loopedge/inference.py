@@ -13,6 +13,7 @@ import numpy.typing as npt
 from loopedge.arrays import check_arrays_target, read_array_file, write_arrays
 from loopedge.errors import InputError, LoopCountWarning
 from loopedge.feeds import MASK, check_finite, fill_mask, named_columns
+from loopedge.graph.artifact import open_artifact
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT
 from loopedge.paths import check_paths
 from loopedge.runtime import Session
@@ -86,6 +87,9 @@ def run_file(
         InputError: The model, the inputs, an option or the target cannot be used.
         ProviderError: The device's execution provider is not available.
     """
+    open_artifact(
+        model
+    )  # what ONNX Runtime would run without end, or read from elsewhere, is refused
     session = Session(model, threads=threads, device=device, memory=memory)
     if path is not None:
         check_paths(
@@ -191,9 +195,9 @@ def _loops_run(
     """Return the iterations that ran: as asked or stored, clamped to the table, ended early."""
     metadata = session.metadata
     if metadata is not None and metadata.exit is not None:
-        return int(outputs[ITERATIONS_OUTPUT].max())
-    chosen = session.takes_loops and LOOPS_INPUT in arrays
-    asked = int(arrays[LOOPS_INPUT]) if loops is None and chosen else loops
+        return int(outputs[ITERATIONS_OUTPUT].max()) if ITERATIONS_OUTPUT in outputs else None
+    given = arrays.get(LOOPS_INPUT) if session.takes_loops else None
+    asked = int(given.item()) if loops is None and given is not None and given.size == 1 else loops
     if metadata is None:
         return asked
     count = metadata.loops if asked is None else asked

@@ -27,6 +27,7 @@ from loopedge.graph.metadata import (
 )
 from loopedge.graph.properties import read_properties
 from loopedge.graph.sizes import check_sizes
+from loopedge.input_files import check_file
 from loopedge.memory import choose_profile
 from loopedge.placement import (
     RECORD_ASSIGNMENT,
@@ -87,10 +88,7 @@ class Session:
         device: str = "cpu",
         memory: str | None = None,
     ) -> None:
-        source = Path(path)
-        if not source.is_file():
-            what = "is a folder, an ONNX file is needed" if source.is_dir() else "does not exist"
-            raise InputError(f"{source} {what}", hint="loopedge export model.pt")
+        source = check_file(path, needed="an ONNX file", hint="loopedge export model.pt")
         if threads is not None and not 1 <= threads <= MOST_THREADS:
             raise InputError(
                 f"threads is {threads}, 1 to {MOST_THREADS} are allowed", hint="--threads 1"

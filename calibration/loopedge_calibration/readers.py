@@ -1,9 +1,8 @@
 """Samples for calibration: a file or folder of arrays, a task of the trainer, or any iterable."""
 
 import hashlib
-import zipfile
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from loopedge.errors import InputError
 from loopedge.graph.companions import read_companions
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata
+from loopedge.input_files import check_file
+from loopedge.npy_format import ArchiveMember, most_bytes, open_archive
 from loopedge.tasks.task import Split, Task, task_from_dict
 
 __all__ = [
@@ -93,60 +94,44 @@ def read_samples(path: str | Path) -> Iterator[Feeds]:
         for file in files:
             yield from _read_archive(file)
         return
-    if not source.is_file():
-        raise InputError(f"{source} does not exist", hint="--data samples.npz")
-    yield from _read_archive(source)
-
-
-@dataclass(slots=True)
-class _Member:
-    """An array inside an archive, read from front to back."""
-
-    name: str
-    stream: Any
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def read(self, rows: int) -> Array:
-        count = rows * int(np.prod(self.shape[1:], dtype=np.int64))
-        content = self.stream.read(count * self.dtype.itemsize)
-        return np.frombuffer(content, self.dtype, count).reshape(rows, *self.shape[1:])
+    yield from _read_archive(check_file(source, needed="an .npz file", hint="--data samples.npz"))
 
 
 def _read_archive(path: Path) -> Iterator[Feeds]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [_open_member(archive, name, path) for name in archive.namelist()]
-            if not members:
-                raise InputError(f"{path} holds no array")
-            counts = {member.name: member.shape[0] for member in members}
-            if len(set(counts.values())) > 1:
-                raise InputError(f"{path}: the arrays differ in samples: {counts}")
-            total = members[0].shape[0]
-            for start in range(0, total, BATCH):
-                rows = min(BATCH, total - start)
-                yield {member.name: member.read(rows) for member in members}
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is no .npz of plain arrays: {error}") from error
+    with open_archive(path) as members:
+        if not members:
+            raise InputError(f"{path} holds no array")
+        for member in members:
+            _check_member(member)
+        counts = {member.name: member.header.shape[0] for member in members}
+        if len(set(counts.values())) > 1:
+            raise InputError(f"{path}: the arrays differ in samples: {counts}")
+        total = members[0].header.shape[0]
+        needed = min(BATCH, total) * sum(_sample_bytes(member) for member in members)
+        if needed > (allowed := most_bytes(path)):
+            raise InputError(
+                f"{path}: {min(BATCH, total)} samples take {needed:,} bytes, at most {allowed:,} are "
+                "read at once from a file of its size"
+            )
+        for start in range(0, total, BATCH):
+            rows = min(BATCH, total - start)
+            yield {member.name: _read_rows(member, rows) for member in members}
 
 
-def _open_member(archive: zipfile.ZipFile, name: str, path: Path) -> _Member:
-    stream = archive.open(name)
-    version = np.lib.format.read_magic(stream)
-    reader = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, fortran, dtype = reader(stream)
-    short = name.removesuffix(".npy")
-    if dtype.hasobject:
-        raise InputError(f"{path}: array {short} holds Python objects")
-    if fortran and len(shape) > 1:
-        raise InputError(f"{path}: array {short} is stored in Fortran order")
-    if not shape:
-        raise InputError(f"{path}: array {short} has no axis of samples")
-    return _Member(short, stream, shape, dtype)
+def _check_member(member: ArchiveMember) -> None:
+    if member.header.fortran and len(member.header.shape) > 1:
+        raise InputError(f"{member.where} is stored in Fortran order")
+    if not member.header.shape:
+        raise InputError(f"{member.where} has no axis of samples")
+
+
+def _sample_bytes(member: ArchiveMember) -> int:
+    return math.prod(member.header.shape[1:]) * member.header.dtype.itemsize
+
+
+def _read_rows(member: ArchiveMember, rows: int) -> Array:
+    content = member.read(rows * _sample_bytes(member))
+    return np.frombuffer(content, member.header.dtype).reshape(rows, *member.header.shape[1:])
 
 
 def limited(batches: Iterable[Feeds], samples: int | None) -> Iterator[Feeds]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loopedge.errors import InputError
+from loopedge.input_files import check_file
 
 __all__ = ["Pair", "PairFormat", "read_at", "scan"]
 
@@ -89,11 +90,7 @@ def scan(path: str | Path, form: PairFormat) -> Iterator[Pair]:
     Raises:
         InputError: The file or a line cannot be used; the message says which line.
     """
-    source = Path(path)
-    if source.is_dir():
-        raise InputError(f"{source} is a folder, a file of JSON lines is needed")
-    if not source.exists():
-        raise InputError(f"{source} does not exist")
+    source = check_file(path, needed="a file of JSON lines")
     try:
         with source.open("rb") as lines:
             offset = number = 0

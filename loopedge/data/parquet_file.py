@@ -41,8 +41,12 @@ def parquet_chunks(source: Path, selection: Selection) -> Iterator[Chunk]:
                 first += len(batch)
     except PermissionError as error:
         raise InputError(f"{source} cannot be read: permission denied") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{source} is damaged: a name or a value is no UTF-8 text, byte {error.start}"
+        ) from error
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{source} is no Parquet file or is damaged: {reason}") from error
 
 

@@ -13,6 +13,7 @@ from loopedge.data.csv_file import csv_chunks
 from loopedge.data.parquet_file import parquet_chunks
 from loopedge.data.timestamps import TimeOrder
 from loopedge.errors import InputError
+from loopedge.input_files import check_file
 
 __all__ = ["MOST_LABELS", "Selection", "Table", "Texts", "read_table"]
 
@@ -67,11 +68,7 @@ def read_table(path: str | Path, selection: Selection) -> Table:
         InputError: The file, a column, a value or the order cannot be used; the message says where.
         MissingExtraError: The file is Parquet and pyarrow is not installed.
     """
-    source = Path(path)
-    if source.is_dir():
-        raise InputError(f"{source} is a folder, a CSV or Parquet file is needed")
-    if not source.exists():
-        raise InputError(f"{source} does not exist")
+    source = check_file(path, needed="a CSV or Parquet file")
     chunks = parquet_chunks if source.suffix.lower() == ".parquet" else csv_chunks
     return _collect(source, chunks(source, selection), selection)
 

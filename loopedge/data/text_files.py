@@ -7,6 +7,7 @@ from pathlib import Path
 
 from loopedge.data.split import Split
 from loopedge.errors import InputError
+from loopedge.input_files import check_file
 
 __all__ = [
     "SUFFIXES",
@@ -69,7 +70,7 @@ def find_texts(path: str | Path) -> list[Path]:
                 hint="name a text file",
             )
     for file in found:
-        check_utf8(file)
+        check_utf8(check_file(file, needed="a text file"))
     if not any(map(len, whole(found))):
         raise InputError(f"{source} is empty: it holds no text")
     return found

@@ -12,6 +12,7 @@ import numpy as np
 
 from loopedge.arrays import Array
 from loopedge.errors import InputError, MissingExtraError
+from loopedge.input_files import read_bytes
 
 __all__ = [
     "BYTES",
@@ -192,11 +193,9 @@ def read_tokenizer(path: str | Path) -> JsonTokenizer:
     """
     source = Path(path)
     try:
-        text = source.read_bytes().decode("utf-8")
+        text = read_bytes(source, needed="a tokenizer.json").decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{source} is no tokenizer: byte {error.start} is no UTF-8") from error
-    except OSError as error:
-        raise InputError(f"{source} cannot be read: {error.strerror}") from error
     return JsonTokenizer(text, source=str(source))
 
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.fx.experimental import _config as symbolic_sizes
 
 from loopedge.errors import InputError
 from loopedge.exporter.axes import TRACED_BATCH, Axes, AxisNames, InnerAxes, resize
@@ -40,6 +41,7 @@ HARMLESS = (
 """Warnings that torch.onnx.export gives for every capture; matched by text, only here."""
 
 TALKATIVE = (
+    "torch._export.non_strict_utils",  # "0/1 specialized": a size that the code fixes is refused below
     "torch.onnx._internal.exporter._registration",  # "torchvision is not installed"
     "torch.fx.experimental.symbolic_shapes",  # the graph so far, before a data-dependent error
 )
@@ -268,7 +270,8 @@ def _capture(
     part: str, module: nn.Module, kwargs: Mapping[str, Any], dynamic_shapes: Any, opset: int
 ) -> ir.Model:
     # An empty tuple of context tensors has no dynamic shapes of its own.
-    with _quiet():
+    short = _has_free_size_below_two(kwargs, dynamic_shapes)
+    with _quiet(), symbolic_sizes.patch(backed_size_oblivious=short):  # type: ignore[attr-defined]
         try:
             exported = torch.export.export(
                 module.eval(),
@@ -294,6 +297,20 @@ def _capture(
     if written != opset:
         raise InputError(f"torch.onnx.export wrote opset {written} instead of {opset}")
     return graph
+
+
+def _has_free_size_below_two(given: Any, names: Any) -> bool:
+    """Tell whether a free axis is 0 or 1 long in what is traced: a model of two positions is traced at one.
+
+    torch.export takes such a size for a constant, unless it may not look at sizes.
+    """
+    if names is None:
+        return False
+    if isinstance(given, Tensor):
+        return any(given.shape[axis] < 2 for axis in names)
+    if isinstance(given, Mapping):
+        return any(_has_free_size_below_two(given[key], names[key]) for key in given)
+    return any(map(_has_free_size_below_two, given, names))
 
 
 def _check_constants(part: str, module: nn.Module, exported: torch.export.ExportedProgram) -> None:

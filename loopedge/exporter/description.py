@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from loopedge.errors import InputError
+from loopedge.exporter.options import MOST_LOOPS
 from loopedge.exporter.verify import ExampleMaker
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.model.contract import LoopedProtocol
@@ -81,6 +82,8 @@ def describe(module: nn.Module, example: object) -> Subject:
     loops = getattr(module, "loops", None)
     if not _is_count(loops):
         raise InputError(f"{name}.loops is {loops!r}, the trained loop count is needed")
+    if cast("int", loops) > MOST_LOOPS:
+        raise InputError(f"{name}.loops is {loops}, at most {MOST_LOOPS} are written")
     names = getattr(module, "input_names", None) or _input_names(module, given)
     outputs = getattr(module, "output_names", None) or ()
     _check_names(name, names, outputs)

@@ -1,15 +1,15 @@
 """Build a user's module from ``package.module:factory`` and load its weights."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from loopedge.errors import InputError
+from loopedge.input_files import check_file
+from loopedge.model.tensor_file import check_tensors, read_saved
 from loopedge.user_code import import_object, reason_of
 
 __all__ = ["build_module", "is_factory", "load_weights"]
@@ -95,25 +95,18 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
 
 
 def _read(source: Path) -> Mapping[str, Tensor]:
-    if not source.is_file():
-        what = "is a folder" if source.is_dir() else "does not exist"
-        raise InputError(f"{source} {what}", hint="--weights weights.safetensors")
+    check_file(source, needed="a file of tensors", hint="--weights weights.safetensors")
     if source.suffix == ".safetensors":
         try:
             return load_file(source)
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise InputError(f"{source} is no safetensors file or is damaged: {error}") from error
-    try:
-        values = torch.load(source, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{source} holds pickled code, which is never run: only plain tensors are read",
-            hint="safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')",
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise InputError(f"{source} is no file of tensors or is damaged") from error
+    values = read_saved(
+        source,
+        needed="a file of tensors",
+        hint="--weights weights.safetensors",
+        code_hint="safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')",
+    )
     if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):
         values = values["state_dict"]
-    if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
-        raise InputError(f"{source} holds no dictionary of tensors")
-    return values
+    return check_tensors(values, source)

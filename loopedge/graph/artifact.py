@@ -1,6 +1,5 @@
 """Open model files with clear errors and write artifacts whole or not at all."""
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -12,10 +11,12 @@ from loopedge.files import check_artifact_target
 from loopedge.graph.companions import check_companion_targets
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
 from loopedge.graph.naming import keep_names_apart, rename_foreign_weights
+from loopedge.graph.onnx_file import read_onnx
 from loopedge.graph.ort_format import is_ort_format, read_ort
 from loopedge.graph.seal import drop_seal, name_weights, seal
 from loopedge.graph.sizes import check_sizes
 from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX, TABLE_PREFIX
+from loopedge.input_files import check_file
 from loopedge.staging import again_if_replaced, staged_folder
 
 __all__ = [
@@ -43,55 +44,27 @@ def open_artifact(path: str | Path) -> ir.Model:
     of another tool, weights whose names loopedge gives to what is no weight get ``model.`` before them.
 
     Raises:
-        InputError: The file is missing, is not ONNX, or its external data is missing or has another size
-            than it was written with.
+        InputError: The file is missing, is no model or a damaged one, or its external data is missing, outside
+            its folder, or has another size than it was written with.
     """
-    source = Path(path)
-    return again_if_replaced(source, lambda: _open(source))
+    return _open(path)[0]
 
 
-def _open(source: Path) -> ir.Model:
-    if source.is_dir():
-        raise InputError(f"{source} is a folder, an ONNX file is needed")
-    if not source.exists():
-        raise InputError(f"{source} does not exist", hint="loopedge export model.pt")
-    if is_ort_format(source):
-        converted = read_ort(source)
-        drop_seal(converted.metadata_props)  # of the file that it was converted from
-        return converted
-    try:
-        with warnings.catch_warnings():
-            # onnxruntime names the packed weights of a prepared file there.
-            warnings.filterwarnings("ignore", r"Ignoring unknown external data key\(s\)")
-            model = ir.load(source)
-    except PermissionError as error:
-        raise InputError(f"{source} cannot be read: permission denied") from error
-    except Exception as error:  # protobuf raises several unrelated kinds
-        raise InputError(f"{source} is not an ONNX file: {str(error).splitlines()[0]}") from error
-    if not model.graph.name and not len(model.graph) and not model.graph.outputs:
-        raise InputError(f"{source} is not an ONNX file: it holds no graph")
-    for value in _initializers(model):
-        tensor = value.const_value
-        if not isinstance(tensor, ir.ExternalTensor):
-            continue
-        data = source.parent / tensor.location
-        if not data.exists():
-            raise InputError(
-                f"{source}: external data {tensor.location} is missing beside the file",
-                hint=f"copy {tensor.location} into {source.parent}",
-            )
-        needed = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
-        if data.stat().st_size < needed:
-            raise InputError(
-                f"{data} is truncated: {data.stat().st_size} bytes, "
-                f"tensor {value.name} ends at byte {needed}"
-            )
-    check_sizes(source, model.metadata_props)
+def _open(path: str | Path) -> tuple[ir.Model, list[Path]]:
+    """Return a model and the files of its external data; look again where it was replaced meanwhile."""
+    return again_if_replaced(Path(path), lambda: _open_once(path))
+
+
+def _open_once(path: str | Path) -> tuple[ir.Model, list[Path]]:
+    source = check_file(path, needed="an ONNX file", hint="loopedge export model.pt")
+    model, data = (read_ort(source), []) if is_ort_format(source) else read_onnx(source)
+    if not is_ort_format(source):  # which has them from the file that it was converted from
+        check_sizes(source, model.metadata_props)
     drop_seal(model.metadata_props)
     if read_metadata(model.metadata_props) is None:
         rename_foreign_weights(model, TABLE_PREFIX, (RANGE_PREFIX, OWN_PREFIX))
     _name_nodes(model)
-    return model
+    return model, data
 
 
 def write_artifact(
@@ -166,7 +139,7 @@ def files_beside(path: Path) -> set[str]:
     """
     try:
         metadata = read_metadata(open_artifact(path).metadata_props)
-        data = {file.name for file in artifact_files(path)[1:]}
+        data = {file.name for file in artifact_files(path)[1:] if file.parent == path.parent}
     except InputError:
         return set()
     return data | {told.file for told in (metadata.companions if metadata else {}).values()}
@@ -186,13 +159,7 @@ def artifact_files(path: str | Path) -> list[Path]:
     Raises:
         InputError: As `open_artifact`.
     """
-    source = Path(path)
-    locations = {
-        value.const_value.location
-        for value in _initializers(open_artifact(source))
-        if isinstance(value.const_value, ir.ExternalTensor)
-    }
-    return [source, *(source.parent / name for name in sorted(str(item) for item in locations))]
+    return [Path(path), *_open(path)[1]]
 
 
 def check_model(path: Path) -> None:

@@ -103,7 +103,10 @@ def read_companions(artifact: str | Path, metadata: ArtifactMetadata | None) -> 
                 f"{file} is not the one that {artifact} was written with: its sha256 differs",
                 hint="export the model again, or copy the file that was written with it",
             )
-        found[name] = file.read_bytes().decode("utf-8")
+        try:
+            found[name] = file.read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{file} is no UTF-8 text: byte {error.start}") from error
     return found
 
 

@@ -34,6 +34,9 @@ NUMPY_KINDS = "biuf"
 
 DEFAULT_SEQUENCE = 128
 """Positions where neither the caller nor the artifact names a length."""
+MOST_GENERATED = 1 << 30
+"""Bytes that inputs take while they are drawn, where no figure of the machine says else."""
+
 DRAWN_BYTES = 16
 """Of an element while it is drawn: as 64 bits, and as the input takes it."""
 BATCH_AXES = ("batch", "batch_size")
@@ -128,6 +131,7 @@ def generate_inputs(
     sequence: int | None = None,
     loops: int | None = None,
     seed: int = 0,
+    most_bytes: int | None = MOST_GENERATED,
 ) -> dict[str, Array]:
     """Make seeded inputs of the kinds that a graph takes.
 
@@ -141,6 +145,7 @@ def generate_inputs(
         sequence: Size of the second; default: the trained length.
         loops: Value of the input that chooses the loop count; default: the exported one.
         seed: Of the generator.
+        most_bytes: Memory that drawing them may take; None where the caller has checked that.
 
     Returns:
         One array per input of the graph.
@@ -154,6 +159,12 @@ def generate_inputs(
     if limit is not None and sequence > limit:
         raise InputError(
             f"sequence is {sequence}, the model takes at most {limit}", hint=f"--sequence {limit}"
+        )
+    needed = generated_bytes(model, batch=batch, sequence=sequence)
+    if most_bytes is not None and needed > most_bytes:
+        raise InputError(
+            f"the model's inputs take {needed:,} bytes to draw at batch {batch}, at most {most_bytes:,} are "
+            "drawn"
         )
     generator = np.random.default_rng(seed)
     made: dict[str, Array] = {}
@@ -255,14 +266,18 @@ GATHERS = {"Gather": "axis", "GatherBlockQuantized": "gather_axis"}
 
 def _rows(value: ir.Value) -> int:
     """Return how many ids an input may name: the rows, or columns, of the table that it gathers."""
-    for node in value.consumers():
-        table = node.inputs[0] if node.op_type in GATHERS else None
-        if table is not None and table.const_value is not None and table is not value:
-            named = GATHERS[node.op_type]
-            axis = node.attributes[named].as_int() if named in node.attributes else 0
-            return int(table.const_value.shape.numpy()[axis])
-        if node.op_type in {"Cast", "Identity", "Reshape"}:
-            return _rows(node.outputs[0])
+    waiting, seen = [value], {value}
+    while waiting:
+        current = waiting.pop()
+        for node in current.consumers():
+            table = node.inputs[0] if node.op_type in GATHERS else None
+            if table is not None and table.const_value is not None and table is not current:
+                shape = table.const_value.shape.numpy()
+                axis = node.attributes.get_int(GATHERS[node.op_type], 0)
+                return int(shape[axis]) if -len(shape) <= axis < len(shape) else FLAGS
+            if node.op_type in {"Cast", "Identity", "Reshape"} and node.outputs[0] not in seen:
+                seen.add(node.outputs[0])
+                waiting.append(node.outputs[0])
     return FLAGS
 
 

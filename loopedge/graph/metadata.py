@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from loopedge.data.description import description_problem
 from loopedge.errors import InputError
+from loopedge.json_text import parse_json
 
 __all__ = [
     "ITERATIONS_OUTPUT",
@@ -33,8 +35,24 @@ LOOPS_INPUT, TOLERANCE_INPUT, ITERATIONS_OUTPUT = "loops", "tolerance", "iterati
 FILE_NAME = r"[^/\\\x00-\x1f]*[^/\\\x00-\x1f.]"
 """What a file beside the artifact may be called: a name without a folder, and not ``..``."""
 
+MOST_LOOPS = 65_536
+"""As many as `loopedge.export` writes."""
+
+Loops = Annotated[int, Field(ge=1, le=MOST_LOOPS)]
+Length = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Place = Annotated[int, Field(ge=0, le=1023)]
+Row = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+Deviation = Annotated[float, Field(ge=0, le=3e38)]
+
 Form = Literal["loop", "unrolled", "scan"]
 MemoryProfile = Literal["balanced", "low", "mapped"]
+
+
+def _described(task: dict[str, Any]) -> dict[str, Any]:
+    problem = description_problem(task)
+    if problem is not None:
+        raise ValueError(problem)
+    return task
 
 
 class Prepared(BaseModel):
@@ -67,11 +85,19 @@ class LastRows(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    axes: dict[int, int] = Field(description="By state: the axis along which the rows lie.")
-    whole: list[int] = Field(default_factory=list, description="States that are computed whole.")
-    indices: list[int] | None = None
-    start: int = 0
-    end: int = 0
+    axes: dict[Place, Place] = Field(description="By state: the axis along which the rows lie.")
+    whole: list[Place] = Field(default_factory=list, description="States that are computed whole.")
+    indices: list[Row] | None = Field(default=None, min_length=1)
+    start: Row = 0
+    end: Row = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.axes or set(self.axes) & set(self.whole):
+            raise ValueError("a state is there twice, or none is")
+        if self.indices is None and self.start >= self.end >= 0 and self.start >= 0:
+            raise ValueError(f"rows {self.start} to {self.end} are none")
+        return self
 
 
 class ArtifactMetadata(BaseModel):
@@ -81,19 +107,19 @@ class ArtifactMetadata(BaseModel):
 
     version: str
     form: Form
-    loops: int = Field(ge=1, description="Iterations that run unless the input 'loops' says else.")
-    trained_loops: int = Field(ge=1)
-    loop_range: tuple[int, int] | None = Field(
+    loops: Loops = Field(description="Iterations that run unless the input 'loops' says else.")
+    trained_loops: Loops
+    loop_range: tuple[Loops, Loops] | None = Field(
         default=None, description="Least and most loops that it was trained with."
     )
-    max_loops: int | None = Field(
+    max_loops: Loops | None = Field(
         default=None, description="Rows of the timestep tables; later counts are clamped to it."
     )
     dynamic_loops: bool = False
     exit: str | None = Field(default=None, description="What ends the loop early.")
-    trained_length: int | None = Field(default=None, description="Positions it was trained for.")
-    max_length: int | None = Field(default=None, description="Positions it can take at most.")
-    random_inputs: dict[str, float] = Field(
+    trained_length: Length | None = Field(default=None, description="Positions it was trained for.")
+    max_length: Length | None = Field(default=None, description="Positions it can take at most.")
+    random_inputs: dict[str, Deviation] = Field(
         default_factory=dict, description="Inputs that hold noise, with its standard deviation."
     )
     missing_values: bool = Field(
@@ -103,7 +129,7 @@ class ArtifactMetadata(BaseModel):
     twin: Literal["untied"] | None = None
     checkpoint_sha256: str | None = None
     max_rel_error: float | None = None
-    task: dict[str, Any] = Field(default_factory=dict)
+    task: Annotated[dict[str, Any], AfterValidator(_described)] = Field(default_factory=dict)
     companions: dict[str, Companion] = Field(
         default_factory=dict, description="Files beside it, by what they are: tokenizer.json."
     )
@@ -150,22 +176,24 @@ def read_metadata(properties: Mapping[str, str]) -> ArtifactMetadata | None:
     }
     if "form" not in found:
         return None
+    told = {name: _parse(name, value) for name, value in found.items()}
     try:
-        return ArtifactMetadata.model_validate(
-            {name: json.loads(value) for name, value in found.items()}
-        )
-    except (ValidationError, json.JSONDecodeError) as error:
+        return ArtifactMetadata.model_validate(told)
+    except ValidationError as error:
+        first = error.errors()[0]
         raise InputError(
-            f"the loopedge metadata of the model is damaged: {_told(error)}"
+            f"the loopedge metadata of the model is damaged: "
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         ) from error
 
 
-def _told(error: ValidationError | json.JSONDecodeError) -> str:
-    """Return the first thing that is wrong, in one line."""
-    if isinstance(error, json.JSONDecodeError):
-        return str(error)
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+def _parse(name: str, text: str) -> Any:
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise InputError(
+            f"the loopedge metadata of the model is damaged: {name} is no JSON, {error}"
+        ) from error
 
 
 def write_metadata(metadata: ArtifactMetadata, properties: MutableMapping[str, str]) -> None:

@@ -6,8 +6,8 @@ that inspects or measures a graph takes an ``.ort`` file too. Nothing writes the
 
 import importlib
 import importlib.util
+import math
 import mmap
-import struct
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +18,9 @@ import onnx
 import onnx_ir as ir
 
 from loopedge.errors import InputError
+from loopedge.graph.flat_table import DamagedError, FlatTable, Reading
+from loopedge.graph.onnx_check import body_fits, operator_problem
+from loopedge.graph.tensor_check import LARGEST_AXIS, MOST_AXES
 
 __all__ = ["ORT_SUFFIX", "is_ort_format", "read_ort", "read_ort_properties", "required_operators"]
 
@@ -29,6 +32,8 @@ PROCESSORS = "ort_format_model"
 """Packages of ONNX Runtime's reader, by the names that it knows itself by."""
 
 IDENTIFIER = b"ORTM"
+LEAST_BYTES = 8
+DEEPEST = 64
 WHOLE_BYTES = 8
 FLAT_KINDS = {1: "F", 2: "I"}
 LIST_KINDS = {6: "Floats", 7: "Ints"}
@@ -49,8 +54,8 @@ def read_ort(path: Path) -> ir.Model:
     """
     try:
         return _model(_open(path))
-    except (struct.error, IndexError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{path} is not an ORT format file, or damaged") from error
+    except DamagedError as error:
+        raise InputError(f"{path} is not an ORT format file, or damaged: {error}") from error
 
 
 def read_ort_properties(path: Path) -> dict[str, str]:
@@ -61,12 +66,12 @@ def read_ort_properties(path: Path) -> dict[str, str]:
     """
     try:
         return _properties(_open(path))
-    except (struct.error, IndexError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is not an ORT format file, or damaged") from error
+    except DamagedError as error:
+        raise ValueError(f"{path} is not an ORT format file, or damaged: {error}") from error
 
 
-def _properties(stored: Any) -> dict[str, str]:
-    entries = [stored.MetadataProps(i) for i in range(stored.MetadataPropsLength())]
+def _properties(stored: FlatTable) -> dict[str, str]:
+    entries = stored.tables("MetadataProps")
     return {_text(entry.Key()): _text(entry.Value()) for entry in entries}
 
 
@@ -79,7 +84,7 @@ def required_operators(path: Path) -> str:
     _reader(f"{FLATBUFFERS}.fbs")
     types = _reader(f"{PROCESSORS}.operator_type_usage_processors").OperatorTypeUsageManager()
     found: dict[tuple[str, int], set[str]] = {}
-    _add_operators(_open(path).Graph(), {}, found, types)
+    _add_operators(_open(path).table("Graph").stored, {}, found, types)  # written a moment ago
     lines = [f"# Operators of {path.name}"]
     for (domain, opset), names in sorted(found.items()):
         told = [f"{name}{types.get_config_entry(domain, name) or ''}" for name in sorted(names)]
@@ -115,20 +120,22 @@ def _reader(name: str) -> Any:
     return importlib.import_module(name)
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path) -> FlatTable:
     session = _reader(f"{FLATBUFFERS}.fbs.InferenceSession").InferenceSession
+    size = path.stat().st_size
+    if size < LEAST_BYTES:
+        raise DamagedError("it is too short")
     with path.open("rb") as source:
         buffer = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
     if buffer[4:8] != IDENTIFIER:
-        raise ValueError("no identifier")
-    return session.GetRootAs(buffer, 0).Model()
+        raise DamagedError("no identifier")
+    return FlatTable(session, Reading(size)).table("GetRootAs", buffer, 0).table("Model")
 
 
-def _model(stored: Any) -> ir.Model:
-    graph = _graph(stored.Graph(), {})
-    imports = [stored.OpsetImport(i) for i in range(stored.OpsetImportLength())]
-    graph.opset_imports.update({_text(item.Domain()): item.Version() for item in imports})
-    graph.sort()
+def _model(stored: FlatTable) -> ir.Model:
+    opsets = {_text(item.Domain()): item.Version() for item in stored.tables("OpsetImport")}
+    graph = _graph(stored.table("Graph"), {}, opsets, 1)
+    graph.opset_imports.update(opsets)
     return ir.Model(
         graph,
         ir_version=stored.IrVersion(),
@@ -137,17 +144,21 @@ def _model(stored: Any) -> ir.Model:
     )
 
 
-def _graph(stored: Any, outer: Mapping[str, ir.Value]) -> ir.Graph:
-    nodes = [stored.Nodes(i) for i in range(stored.NodesLength())]
-    tensors = {
-        _text(item.Name()): _tensor(item)
-        for item in (stored.Initializers(i) for i in range(stored.InitializersLength()))
-    }
+def _graph(
+    stored: FlatTable, outer: Mapping[str, ir.Value], opsets: Mapping[str, int], depth: int
+) -> ir.Graph:
+    if depth > DEEPEST:
+        raise DamagedError(f"its graphs are nested deeper than {DEEPEST} levels")
+    nodes = stored.tables("Nodes")
+    tensors = {}
+    for item in stored.tables("Initializers"):
+        tensors[_text(item.Name())] = _tensor(item)
     inputs = _names(stored, "Inputs")
     made = [name for node in nodes for name in _names(node, "Outputs") if name]
+    if len({*made, *inputs}) < len(made) + len(inputs) or not tensors.keys().isdisjoint(made):
+        raise DamagedError("two values have one name")
     local = {name: ir.Value(name=name) for name in dict.fromkeys([*inputs, *tensors, *made])}
-    for i in range(stored.NodeArgsLength()):
-        argument = stored.NodeArgs(i)
+    for argument in stored.tables("NodeArgs"):
         value = local.get(_text(argument.Name()))
         if value is not None:
             value.type, value.shape = _type(argument.Type())
@@ -156,28 +167,58 @@ def _graph(stored: Any, outer: Mapping[str, ir.Value]) -> ir.Graph:
         local[name].type = ir.TensorType(tensor.dtype)
         local[name].shape = ir.Shape([int(size) for size in tensor.shape])  # type: ignore[arg-type]
     scope = {**outer, **local}
-    return ir.Graph(
+    graph = ir.Graph(
         [local[name] for name in inputs if name not in tensors],
-        [scope[name] for name in _names(stored, "Outputs")],
-        nodes=[_node(node, scope) for node in nodes],
+        [_value(scope, name) for name in _names(stored, "Outputs")],
+        nodes=[_node(node, scope, opsets, depth) for node in nodes],
         initializers=[local[name] for name in tensors],
         name="graph",
     )
+    try:
+        graph.sort()
+    except ValueError as error:  # onnx_ir's word for a cycle
+        raise DamagedError("its nodes read each other") from error
+    return graph
 
 
-def _node(stored: Any, scope: Mapping[str, ir.Value]) -> ir.Node:
-    attributes = [stored.Attributes(i) for i in range(stored.AttributesLength())]
+def _value(scope: Mapping[str, ir.Value], name: str) -> ir.Value:
+    if name not in scope:
+        raise DamagedError(f"nothing makes {name!r}")
+    return scope[name]
+
+
+def _node(
+    stored: FlatTable, scope: Mapping[str, ir.Value], opsets: Mapping[str, int], depth: int
+) -> ir.Node:
+    domain, operator = _text(stored.Domain()), _text(stored.OpType())
+    inputs, outputs = _names(stored, "Inputs"), _names(stored, "Outputs")
+    attributes = [_attribute(item, scope, opsets, depth) for item in stored.tables("Attributes")]
+    kinds: dict[str, int | None] = {item.name: int(item.type) for item in attributes}
+    if not operator or len(kinds) < len(attributes):
+        raise DamagedError("a node has no operator, or two attributes of one name")
+    if domain in {"", "ai.onnx"}:
+        problem = operator_problem(operator, opsets.get("", 0), inputs, len(outputs), kinds)
+        fits = all(
+            body_fits(operator, len(inputs), len(body.inputs), len(body.outputs), len(outputs))
+            for body in (
+                item.as_graph() for item in attributes if item.type == ir.AttributeType.GRAPH
+            )
+        )
+        if problem is not None or not fits:
+            raise DamagedError(f"{operator} {problem or 'does not fit its body'}")
     return ir.Node(
-        _text(stored.Domain()),
-        _text(stored.OpType()),
-        [scope[name] if name else None for name in _names(stored, "Inputs")],
-        [_attribute(item, scope) for item in attributes],
-        outputs=[scope[name] if name else ir.Value(name="") for name in _names(stored, "Outputs")],
+        domain,
+        operator,
+        [_value(scope, name) if name else None for name in inputs],
+        attributes,
+        outputs=[scope[name] if name else ir.Value(name="") for name in outputs],
         name=_text(stored.Name()),
     )
 
 
-def _attribute(stored: Any, scope: Mapping[str, ir.Value]) -> ir.Attr:
+def _attribute(
+    stored: FlatTable, scope: Mapping[str, ir.Value], opsets: Mapping[str, int], depth: int
+) -> ir.Attr:
     kind = stored.Type()
     value: Any
     if kind in FLAT_KINDS:
@@ -188,20 +229,37 @@ def _attribute(stored: Any, scope: Mapping[str, ir.Value]) -> ir.Attr:
     elif kind == STRING:
         value = _text(stored.S())
     elif kind == STRINGS:
-        value = [_text(stored.Strings(i)) for i in range(stored.StringsLength())]
+        value = _names(stored, "Strings")
     elif kind == TENSOR:
-        value = _tensor(stored.T())
+        value = _tensor(stored.table("T"))
     elif kind == GRAPH:
-        value = _graph(stored.G(), scope)
+        value = _graph(stored.table("G"), scope, opsets, depth + 1)
     else:
-        raise ValueError(f"attribute kind {kind}")
+        raise DamagedError(f"an attribute is of kind {kind}")
     return ir.Attr(_text(stored.Name()), ir.AttributeType(kind), value)
 
 
-def _tensor(stored: Any) -> ir.TensorProtocol:
-    name, dtype = _text(stored.Name()), ir.DataType(stored.DataType())
+def _data_type(stored: int) -> ir.DataType:
+    try:
+        dtype = ir.DataType(stored)
+    except ValueError as error:
+        raise DamagedError(f"a tensor is of type {stored}") from error
+    return dtype
+
+
+def _tensor(stored: FlatTable) -> ir.TensorProtocol:
+    name, dtype = _text(stored.Name()), _data_type(stored.DataType())
     shape = [stored.Dims(i) for i in range(stored.DimsLength())]
+    if dtype in {ir.DataType.UNDEFINED, ir.DataType.STRING}:
+        raise DamagedError(f"tensor {name} is of type {dtype.name}, numbers are needed")
+    if len(shape) > MOST_AXES or not all(0 <= size <= LARGEST_AXIS for size in shape):
+        raise DamagedError(f"tensor {name} has the shape {shape[:MOST_AXES]}")
     raw: Any = stored.RawDataAsNumpy() if stored.RawDataLength() else None
+    held, wanted = 0 if raw is None else raw.size, -(-math.prod(shape) * dtype.bitwidth // 8)
+    if held != wanted:
+        raise DamagedError(
+            f"tensor {name} holds {held:,} bytes, its shape {shape} needs {wanted:,}"
+        )
     if raw is not None and dtype.bitwidth >= WHOLE_BYTES:
         return ir.Tensor(raw.view(dtype.numpy()).reshape(shape), dtype=dtype, name=name)
     data = b"" if raw is None else raw.tobytes()
@@ -209,29 +267,33 @@ def _tensor(stored: Any) -> ir.TensorProtocol:
     return ir.serde.TensorProtoTensor(proto)
 
 
-def _type(stored: Any) -> tuple[ir.TypeProtocol | None, ir.Shape | None]:
-    if stored is None or stored.ValueType() != 1 or stored.Value() is None:
+def _type(stored: FlatTable | None) -> tuple[ir.TypeProtocol | None, ir.Shape | None]:
+    value = None if stored is None or stored.ValueType() != 1 else stored.Value()
+    if stored is None or value is None:
         return None, None
     tensor = _reader(f"{FLATBUFFERS}.fbs.TensorTypeAndShape").TensorTypeAndShape()
-    tensor.Init(stored.Value().Bytes, stored.Value().Pos)
-    shape = tensor.Shape()
-    dims: list[int | str | None] | None = None
+    tensor.Init(value.stored.Bytes, value.stored.Pos)
+    typed = FlatTable(tensor, value.reading)
+    shape = typed.Shape()
+    dims = None
     if shape is not None:
-        values = [shape.Dim(i).Value() for i in range(shape.DimLength())]
-        dims = [_dim(value) for value in values]
-    return ir.TensorType(ir.DataType(tensor.ElemType())), None if dims is None else ir.Shape(dims)
+        dims = [_dim(item.Value()) for item in shape.tables("Dim")]
+    return ir.TensorType(_data_type(typed.ElemType())), None if dims is None else ir.Shape(dims)
 
 
-def _dim(stored: Any) -> int | str | None:
+def _dim(stored: FlatTable | None) -> int | str | None:
     if stored is None:
         return None
     kind = stored.DimType()
     return int(stored.DimValue()) if kind == VALUE else _text(stored.DimParam()) or None
 
 
-def _names(stored: Any, field: str) -> list[str]:
+def _names(stored: FlatTable, field: str) -> list[str]:
     return [_text(getattr(stored, field)(i)) for i in range(getattr(stored, f"{field}Length")())]
 
 
 def _text(stored: bytes | None) -> str:
-    return "" if stored is None else stored.decode()
+    try:
+        return "" if stored is None else stored.decode()
+    except UnicodeDecodeError as error:
+        raise DamagedError("a name is no UTF-8 text") from error

@@ -40,28 +40,55 @@ BROADCAST = frozenset(
 
 
 def known_shape(value: ir.Value | None) -> tuple[Dim, ...] | None:
-    """Return the shape of a value; of one that no pass has noted it, what its node tells."""
+    """Return the shape of a value; of one that no pass has noted it, what its nodes tell.
+
+    Each value is looked at once, and none inside another's call: a graph may be deep, and read one value often.
+    """
     if value is None:
         return None
+    known: dict[ir.Value, tuple[Dim, ...] | None] = {}
+    waiting, begun = [value], set[ir.Value]()
+    while waiting:
+        current = waiting[-1]
+        sources = [] if current.shape is not None else _sources(current)
+        missing = [source for source in sources if source not in known]
+        if current in known or (missing and current not in begun):
+            begun.add(current)
+            waiting = waiting[:-1] if current in known else waiting + missing
+            continue
+        known[current] = _own_shape(current, [known.get(source) for source in sources])
+        waiting.pop()
+    return known[value]
+
+
+def _sources(value: ir.Value) -> list[ir.Value]:
+    node = value.producer()
+    return [] if node is None else [source for source in node.inputs if source is not None]
+
+
+def _own_shape(value: ir.Value, shapes: list[tuple[Dim, ...] | None]) -> tuple[Dim, ...] | None:
+    """Return the shape of a value by those of what its node reads."""
     if value.shape is not None:
         return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
     node = value.producer()
-    if node is None or not node.inputs:
+    if node is None or not shapes:
         return None
-    shapes = [known_shape(source) for source in node.inputs if source is not None]
     if node.op_type in UNARY | {"QuantizeLinear", "DequantizeLinear", "Softmax", "LogSoftmax"}:
         return shapes[0]
     if node.op_type in BROADCAST:
         return broadcast(shapes)
     if node.op_type in {"MatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}:
-        return _product_shape(shapes[0], shapes[1])
+        return None if len(shapes) < 2 else _product_shape(shapes[0], shapes[1])
     first = shapes[0]
     if first is None:
         return None
     if node.op_type == "MatMulNBits":
-        return (*first[:-1], node.attributes["N"].as_int())
+        width = node.attributes.get_int("N", -1)
+        return None if width < 0 or not first else (*first[:-1], width)
     if node.op_type == "Transpose" and "perm" in node.attributes:
-        return tuple(first[place] for place in node.attributes["perm"].as_ints())
+        turned = node.attributes["perm"].as_ints()
+        fits = sorted(turned) == list(range(len(first)))
+        return tuple(first[place] for place in turned) if fits else None
     if node.op_type in {"Concat", "Split"}:
         return _resized(first, [node.attributes.get_int("axis", 0)])
     if node.op_type == "Slice":
@@ -70,8 +97,10 @@ def known_shape(value: ir.Value | None) -> tuple[Dim, ...] | None:
     return None
 
 
-def _resized(shape: tuple[Dim, ...], axes: Sequence[int]) -> tuple[Dim, ...]:
-    """Return a shape whose sizes along some axes are not known."""
+def _resized(shape: tuple[Dim, ...], axes: Sequence[int]) -> tuple[Dim, ...] | None:
+    """Return a shape whose sizes along some axes are not known; None where it has no such axis."""
+    if not all(-len(shape) <= axis < len(shape) for axis in axes):
+        return None
     changed = {axis % len(shape) for axis in axes}
     return tuple(None if place in changed else dim for place, dim in enumerate(shape))
 

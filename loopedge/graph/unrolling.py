@@ -19,11 +19,15 @@ __all__ = [
     "inner_loops",
     "iteration_number",
     "runs_on",
+    "trip_count",
     "unroll",
 ]
 
 CORE_NAME = "core"
 """Name of the Loop node, and prefix of the names of its nodes."""
+
+MOST_NODES = 100_000
+"""Of an unrolled graph."""
 
 LAST_PREFIX = f"{CORE_NAME}.last/"
 """Prefix of the nodes of a last iteration that stands behind the Loop (`loopedge.graph.last_rows`)."""
@@ -39,6 +43,15 @@ def find_core(model: ir.Model) -> ir.Node | None:
     if named:
         return named[0]
     return loops[0] if len(loops) == 1 else None
+
+
+def trip_count(loop: ir.Node) -> int | None:
+    """Return the constant trip count of a Loop; None where it has none, or no single number."""
+    value = loop.inputs[0]
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    if tensor is None or tensor.size != 1 or not tensor.dtype.is_integer():
+        return None
+    return int(tensor.numpy().item())
 
 
 def inner_loops(model: ir.Model) -> list[str]:
@@ -75,6 +88,7 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
             raise InputError("the loop count is unknown", hint="name it with --loops N")
         loops = metadata.loops
     body = loop.attributes["body"].as_graph()
+    _check_size(body, loops)
     states = list(loop.inputs[2:])
     if len(loop.outputs) != len(states):
         raise InputError("a Loop with stacked (scan) outputs cannot be unrolled")
@@ -99,6 +113,20 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
     common.RemoveUnusedNodesPass()(unrolled)
     _drop_loops_input(unrolled.graph)
     return unrolled
+
+
+def _check_size(body: ir.Graph, loops: int) -> None:
+    """Refuse what would take minutes and gigabytes to write out.
+
+    Raises:
+        InputError: It has more nodes than `MOST_NODES`.
+    """
+    nodes = loops * sum(1 for _ in body.all_nodes())
+    if nodes > MOST_NODES:
+        raise InputError(
+            f"{loops} loops written out have {nodes:,} nodes, at most {MOST_NODES:,} are written",
+            hint="--form loop, or fewer loops",
+        )
 
 
 def runs_on(body: ir.Graph) -> bool:

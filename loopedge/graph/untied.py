@@ -24,12 +24,16 @@ from loopedge.graph.weights import (
     linears,
     loop_count,
     stored_weight,
+    weight_bytes,
 )
 
 __all__ = ["untie"]
 
 BITS = 32
 """Of the iteration number that each run of as many values carries: no two copies share a page."""
+
+MOST_COPIES, MOST_BYTES = 256, 512 << 20
+"""Of the weights of the core, where one of the two is exceeded."""
 
 ULPS = 2
 """By how much a float value is changed, in units of its resolution: rounding cannot undo it."""
@@ -51,6 +55,7 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
     Raises:
         InputError: The graph has no core that is known to be tied, or its loop count is unknown.
     """
+    _check_size(model, loops)
     twin = (
         unroll(model, loops or loop_count(model)) if find_core(model) is not None else model.clone()
     )
@@ -75,6 +80,23 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
     if metadata is not None:
         write_metadata(metadata.model_copy(update={"twin": "untied"}), twin.metadata_props)
     return twin
+
+
+def _check_size(model: ir.Model, loops: int | None) -> None:
+    """Refuse copies that are many times what is stored: a loop count is a few bytes, and asks for any number.
+
+    Raises:
+        InputError: They take more than `MOST_BYTES`, and `MOST_COPIES` times the file's weights.
+    """
+    count = loops or loop_count(model) or 1
+    stored = weight_bytes(model)
+    bytes_ = stored * count  # at most: weights outside the core have one copy
+    if count > MOST_COPIES and bytes_ > MOST_BYTES:
+        raise InputError(
+            f"{count} loops with weights of their own take up to {bytes_:,} bytes, at most {MOST_COPIES} "
+            f"copies, or {MOST_BYTES:,} bytes, are written",
+            hint="leave out --untied, or name fewer loops",
+        )
 
 
 def _copy_per_iteration(graph: ir.Graph, names: Collection[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.unrolling import CORE_NAME, LAST_PREFIX, find_core
+from loopedge.graph.unrolling import CORE_NAME, LAST_PREFIX, find_core, trip_count
 
 __all__ = [
     "CAST_SUFFIX",
@@ -146,18 +146,37 @@ def other_products(model: ir.Model) -> list[ir.Node]:
 
 def _weight_made(value: ir.Value, found: dict[ir.Value, bool | None]) -> bool | None:
     """Tell whether a value is made of constants, a float weight among them; None: it needs inputs."""
-    if value not in found:
-        found[value] = None
-        maker = value.producer()
-        if value.const_value is not None:
-            floats = value.const_value.dtype.is_floating_point()
-            found[value] = floats and len(value.const_value.shape) >= 2 and is_weight(value)
-        elif maker is not None and not any(
-            attribute.type == ir.AttributeType.GRAPH for attribute in maker.attributes.values()
-        ):
-            parts = [_weight_made(part, found) for part in maker.inputs if part is not None]
-            found[value] = None if None in parts or not parts else any(parts)
+    waiting, begun = [value], set[ir.Value]()
+    while waiting:  # no recursion: a graph may be deep
+        current = waiting[-1]
+        parts = [] if current.const_value is not None else _parts(current)
+        missing = [part for part in parts if part not in found]
+        if current in found:
+            waiting.pop()
+        elif missing and current not in begun:
+            begun.add(current)
+            waiting += missing
+        else:
+            found[current] = _weight_among(current, [found.get(part) for part in parts])
+            waiting.pop()
     return found[value]
+
+
+def _parts(value: ir.Value) -> list[ir.Value]:
+    """Return what a value is made of; nothing where its node holds a body, or there is none."""
+    maker = value.producer()
+    if maker is None or any(
+        attribute.type == ir.AttributeType.GRAPH for attribute in maker.attributes.values()
+    ):
+        return []
+    return [part for part in maker.inputs if part is not None]
+
+
+def _weight_among(value: ir.Value, parts: list[bool | None]) -> bool | None:
+    if value.const_value is not None:
+        floats = value.const_value.dtype.is_floating_point()
+        return floats and len(value.const_value.shape) >= 2 and is_weight(value)
+    return None if None in parts or not parts else any(parts)
 
 
 def loop_count(model: ir.Model) -> int | None:
@@ -166,10 +185,7 @@ def loop_count(model: ir.Model) -> int | None:
     if metadata is not None:
         return metadata.loops
     loop = find_core(model)
-    if loop is None or loop.inputs[0] is None:
-        return None
-    tensor = ir.convenience.get_const_tensor(loop.inputs[0])
-    count = None if tensor is None else int(tensor.numpy().item())
+    count = None if loop is None else trip_count(loop)
     return count if count is not None and 0 < count < UNBOUNDED else None
 
 
@@ -255,10 +271,8 @@ def _nodes_with_runs(
 
 
 def _constant_trips(node: ir.Node) -> int:
-    if node.op_type != "Loop" or node.inputs[0] is None:
-        return 1
-    tensor = ir.convenience.get_const_tensor(node.inputs[0])
-    return 1 if tensor is None else int(tensor.numpy().item())
+    count = trip_count(node) if node.op_type == "Loop" else None
+    return count if count is not None and 0 < count < UNBOUNDED else 1
 
 
 def untied_bytes(model: ir.Model) -> int:

@@ -1,9 +1,6 @@
 """Save and load ``model.pt``: a dictionary of plain tensors and a configuration, no code."""
 
 import io
-import pickle
-import struct
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +10,9 @@ from pydantic import ValidationError
 
 from loopedge.errors import InputError
 from loopedge.files import check_target
+from loopedge.json_text import plain_problem
 from loopedge.model.config import LoopedConfig
+from loopedge.model.tensor_file import check_tensors, read_saved
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.staging import staged_folder
 
@@ -84,44 +83,41 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         InputError: As `load`.
     """
-    source = Path(path)
-    if source.is_dir():
-        raise InputError(f"{source} is a folder, a model.pt is needed")
-    if not source.exists():
-        raise InputError(f"{source} does not exist", hint="loopedge train --help")
-    try:
-        with warnings.catch_warnings():
-            # A foreign pickle is told below, in one line.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            checkpoint = torch.load(source, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise InputError(f"{source} cannot be read: permission denied") from error
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or _starts_as_pickle(source):
-            raise InputError(
-                f"{source} holds pickled code, which is never run: only plain tensors are read",
-                hint="save it with loopedge.save(model, path)",
-            ) from error
-        raise InputError(f"{source} is not a PyTorch checkpoint or is damaged") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, struct.error) as error:
-        raise InputError(f"{source} is not a PyTorch checkpoint or is truncated") from error
-    hint = "save it with loopedge.save(model, path)"
+    source, hint = Path(path), "save it with loopedge.save(model, path)"
+    checkpoint = read_saved(
+        source, needed="a PyTorch checkpoint", hint="loopedge train --help", code_hint=hint
+    )
     if not isinstance(checkpoint, dict) or "loopedge" not in checkpoint:
         raise InputError(f"{source} is not a loopedge checkpoint: no key 'loopedge'", hint=hint)
-    if checkpoint["loopedge"] != FORMAT:
+    written = checkpoint["loopedge"]
+    if type(written) is not int or written != FORMAT:
+        told = written if type(written) is int else type(written).__name__
         raise InputError(
-            f"{source} has checkpoint format {checkpoint['loopedge']!r}, this version reads {FORMAT}",
+            f"{source} has checkpoint format {told}, this version reads {FORMAT}",
             hint="pip install --upgrade loopedge",
         )
     missing = [key for key in ("config", "state_dict") if not isinstance(checkpoint.get(key), dict)]
     if missing:
         raise InputError(f"{source} lacks the keys {', '.join(missing)}", hint=hint)
+    check_tensors(checkpoint["state_dict"], source)
+    _check_plain(checkpoint, source)
     return cast("Checkpoint", checkpoint)
 
 
-def _starts_as_pickle(source: Path) -> bool:
-    with source.open("rb") as data:
-        return data.read(1) == pickle.PROTO
+def _check_plain(checkpoint: dict[str, Any], source: Path) -> None:
+    """Refuse a configuration, a task or companions that are not plain values of the right kind."""
+    for key in ("config", "task", "companions"):
+        told = checkpoint.get(key) or {}
+        if not isinstance(told, dict):
+            raise InputError(f"{source}: {key} is {type(told).__name__}, a dictionary is needed")
+        problem = plain_problem(told)
+        if problem is not None:
+            raise InputError(f"{source}: {key} cannot be used: {problem}")
+    for name, text in (checkpoint.get("companions") or {}).items():
+        if not isinstance(text, str):
+            raise InputError(
+                f"{source}: companion {name!r} is {type(text).__name__}, text is needed"
+            )
 
 
 def model_from(checkpoint: Checkpoint, source: str | Path = "checkpoint") -> LoopedTransformer:
@@ -136,11 +132,18 @@ def model_from(checkpoint: Checkpoint, source: str | Path = "checkpoint") -> Loo
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "config"
         raise InputError(f"{source}: configuration: {where}: {first['msg']}") from error
-    model = LoopedTransformer(config)
-    wanted, given = model.state_dict(), checkpoint["state_dict"]
+    # Without memory first: a configuration is a few bytes, and may ask for any number of them.
+    given = checkpoint["state_dict"]
+    _check_layers(config, given, source)
+    with torch.device("meta"):
+        wanted = LoopedTransformer(config).state_dict()
     for name, value in wanted.items():
         if name not in given:
             raise InputError(f"{source}: tensor {name} is missing")
+        if given[name].is_floating_point() is not value.is_floating_point():
+            raise InputError(
+                f"{source}: tensor {name} is {given[name].dtype}, {value.dtype} is needed"
+            )
         if tuple(given[name].shape) != tuple(value.shape):
             raise InputError(
                 f"{source}: tensor {name} has shape {tuple(given[name].shape)}, "
@@ -149,5 +152,15 @@ def model_from(checkpoint: Checkpoint, source: str | Path = "checkpoint") -> Loo
     unknown = sorted(set(given) - set(wanted))
     if unknown:
         raise InputError(f"{source}: unknown tensor {unknown[0]}")
+    model = LoopedTransformer(config)
     model.load_state_dict(given)
     return model.eval()
+
+
+def _check_layers(config: LoopedConfig, given: Mapping[str, Any], source: str | Path) -> None:
+    """Refuse more layers than there are tensors: even without memory each takes its time to build."""
+    if config.layers > len(given):
+        raise InputError(
+            f"{source}: the configuration asks for {config.layers} layers, the file holds {len(given)} "
+            "tensors"
+        )

@@ -1,10 +1,9 @@
 """Read a folder that holds a model of another package: ``config.json`` and weights, no code."""
 
 import importlib
-import json
 import pickle
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,16 @@ import torch
 from torch import nn
 
 from loopedge.errors import InputError, MissingExtraError
+from loopedge.input_files import check_file
+from loopedge.json_text import read_json
 
 __all__ = [
     "CONFIG",
     "CONTRACT_HINT",
+    "MOST",
+    "MOST_LAYERS",
+    "check_counts",
+    "check_parameters",
     "import_package",
     "load_tensors",
     "load_transformers",
@@ -25,8 +30,26 @@ __all__ = [
 ]
 
 CONFIG = "config.json"
+MOST_LOOPS, MOST_LAYERS = 65_536, 1024
 SAFE_FILES = ("model.safetensors", "model.safetensors.index.json")
 PICKLED_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+MOST = {
+    "num_hidden_layers": MOST_LOOPS,
+    "num_hidden_groups": MOST_LAYERS,
+    "inner_group_num": MOST_LAYERS,
+    "num_layers_per_stack": MOST_LAYERS,
+    "H_cycles": MOST_LOOPS,
+    "L_cycles": MOST_LAYERS,
+    "num_refinement_blocks": MOST_LOOPS,
+    "num_latent_refinements": MOST_LAYERS,
+    "max_deep_refinement_steps": MOST_LOOPS,
+    "depth": MOST_LAYERS,
+}
+"""Counts of a ``config.json``; what repeats inside an iteration is written out and counts as layers."""
+
+SHARES, FREE_PARAMETERS = 2, 32 << 20
+"""Parameters for each stored byte, a tied one being there twice; and those that are built anyway."""
+
 HEADS = (
     *("predictions.", "sop_classifier.", "albert.pooler.", "pooler.", "classifier.", "qa_outputs."),
     "lm_head.",
@@ -51,19 +74,64 @@ def read_config(folder: Path) -> dict[str, Any]:
     source = folder / CONFIG
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", hint=SAVE_HINT)
-    try:
-        config = json.loads(source.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} holds no {CONFIG}", hint=SAVE_HINT) from error
-    except OSError as error:
-        raise InputError(f"{source} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source} is not a text file in UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{source} is no JSON: line {error.lineno}: {error.msg}") from error
+    if not source.exists():
+        raise InputError(f"{folder} holds no {CONFIG}", hint=SAVE_HINT)
+    config = read_json(source, needed="a configuration")
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise InputError(f"{source} names no model_type", hint=SAVE_HINT)
+    check_counts(config, MOST, source)
     return config
+
+
+def check_counts(config: Mapping[str, Any], most: Mapping[str, int], source: Path) -> None:
+    """Refuse counts by which a few bytes ask for any number of modules or iterations.
+
+    Args:
+        config: Of a model, or of a part of it.
+        most: By key, the largest value; a value that is no number is left to the package.
+        source: The file, for messages.
+
+    Raises:
+        InputError: A count is larger.
+    """
+    for key, allowed in most.items():
+        count = config.get(key)
+        if isinstance(count, int | float) and count > allowed:
+            raise InputError(f"{source}: {key} is {count:,}, at most {allowed:,} are allowed")
+
+
+def check_parameters(build: Callable[[], nn.Module], weights: Path, config: Path) -> None:
+    """Build a model without memory, and refuse one that has more parameters than its file has bytes.
+
+    Args:
+        build: Makes the model, on the device that is set.
+        weights: The file of its weights, or the index of its shards.
+        config: What asks for the parameters, for messages.
+
+    Raises:
+        InputError: As said.
+    """
+    with torch.device("meta"):
+        asked = sum(parameter.numel() for parameter in build().parameters())
+    files = [weights] if weights.suffix != ".json" else _shards(weights)
+    stored = sum(file.stat().st_size for file in files)
+    if asked > max(FREE_PARAMETERS, SHARES * stored):
+        raise InputError(
+            f"{config} asks for {asked:,} parameters, {weights.name} holds {stored:,} bytes of weights"
+        )
+
+
+def _shards(index: Path) -> list[Path]:
+    """Return the files that an index names, which stand beside it."""
+    told = read_json(index, needed="an index of weights")
+    named = told.get("weight_map") if isinstance(told, dict) else None
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        raise InputError(f"{index} is not an index of weights: it has no weight_map")
+    names = sorted(set(named.values()))
+    for name in names:
+        if Path(name).name != name:
+            raise InputError(f"{index} names {name}, a file beside it is needed")
+    return [check_file(index.parent / name, needed="a file of weights") for name in names]
 
 
 def weights_file(folder: Path, *, pickled: bool = True) -> Path:
@@ -78,8 +146,8 @@ def weights_file(folder: Path, *, pickled: bool = True) -> Path:
     """
     names = SAFE_FILES + PICKLED_FILES if pickled else SAFE_FILES[:1]
     for name in names:
-        if (folder / name).is_file():
-            return folder / name
+        if (folder / name).exists():
+            return check_file(folder / name, needed="a file of weights")
     raise InputError(f"{folder} holds no {SAFE_FILES[0]}", hint=SAVE_HINT)
 
 
@@ -127,9 +195,12 @@ def load_transformers(folder: Path, config: dict[str, Any], classes: Collection[
         )
     source = weights_file(folder)
     transformers = import_package("transformers", f"a model of type {config['model_type']}")
+    kind = getattr(transformers, name)
     try:
         with _silent(transformers):
-            model, info = getattr(transformers, name).from_pretrained(
+            settings = kind.config_class.from_pretrained(folder, local_files_only=True)
+            check_parameters(lambda: kind(settings), source, folder / CONFIG)
+            model, info = kind.from_pretrained(
                 folder,
                 local_files_only=True,
                 use_safetensors=source.name in SAFE_FILES,
@@ -144,6 +215,8 @@ def load_transformers(folder: Path, config: dict[str, Any], classes: Collection[
             f"{source} holds pickled code, which is never run: only plain tensors are read",
             hint="save it as safetensors: model.save_pretrained(folder)",
         ) from error
+    except InputError:
+        raise
     except Exception as error:  # whatever transformers or the file give
         raise InputError(f"{folder} cannot be loaded: {_first_line(error)}") from error
     for key, given, wanted in sorted(info["mismatched_keys"]):

@@ -60,7 +60,9 @@ def profile_feeds(
     _check_loops(graph, path, loops, selectable=counts)
     if input is None:
         _check_size(graph, path, batch=batch, sequence=sequence)
-        return generate_inputs(graph, batch=batch, sequence=sequence, loops=loops, seed=seed)
+        return generate_inputs(
+            graph, batch=batch, sequence=sequence, loops=loops, seed=seed, most_bytes=None
+        )
     metadata = read_metadata(graph.metadata_props)
     asked = {name: value for name, value in values.items() if not chooses_loops(value)}
     given = _read(input, asked, metadata)

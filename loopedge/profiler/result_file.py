@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from loopedge.errors import InputError
+from loopedge.json_text import read_json
 from loopedge.profiler.result import SCHEMA_VERSION, ProfileResult
 
 __all__ = ["profile_schema", "read_profile", "schema_text"]
@@ -35,13 +36,7 @@ def read_profile(path: str | Path) -> ProfileResult:
     Raises:
         InputError: The file cannot be read, holds no profile, or one of another schema version.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        told = json.loads(text)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}", hint=HINT) from error
-    except ValueError as error:
-        raise InputError(f"{path} holds no JSON", hint=HINT) from error
+    told = read_json(path, needed="a profile", hint=HINT)
     if not isinstance(told, dict) or "schema_version" not in told or "runs" not in told:
         raise InputError(f"{path} is no profile: it has no schema_version and runs", hint=HINT)
     version = told["schema_version"]
@@ -51,7 +46,7 @@ def read_profile(path: str | Path) -> ProfileResult:
             hint=f"take the profile again: {HINT}",
         )
     try:
-        return _RESULT.validate_json(text, strict=True)
+        return _RESULT.validate_json(json.dumps(told), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))

@@ -1,7 +1,6 @@
 """Calibrated activation ranges: one row per iteration, or one for all, in a file of their own."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Literal, Self
 
@@ -13,11 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from loopedge.errors import InputError
 from loopedge.files import write_text_atomic
 from loopedge.graph.weights import is_weight
+from loopedge.json_text import read_json
 
 __all__ = ["Granularity", "RangeTable", "TensorRange", "read_ranges", "weights_sha256"]
 
 Granularity = Literal["per-iteration", "shared", "auto"]
 U8_STEPS = 255
+LARGEST = float(np.finfo(np.float32).max)
+FACTOR = 1e12
+"""Most that an activation is divided or multiplied by."""
 
 
 class TensorRange(BaseModel):
@@ -41,8 +44,10 @@ class TensorRange(BaseModel):
         if len(self.low) != len(self.high):
             raise ValueError("low and high differ in length")
         for low, high in zip(self.low, self.high, strict=True):
-            if not (np.isfinite(low) and np.isfinite(high) and low <= high):
-                raise ValueError(f"[{low}, {high}] is no range")
+            if not -LARGEST <= low <= high <= LARGEST:
+                raise ValueError(f"[{low}, {high}] is not a range of float32")
+        if not all(1 / FACTOR <= factor <= FACTOR for factor in self.smoothing or ()):
+            raise ValueError(f"a factor of smoothing is not within 1 / {FACTOR:g} and {FACTOR:g}")
         return self
 
     def quantization(
@@ -77,6 +82,13 @@ class RangeTable(BaseModel):
     tensors: dict[str, TensorRange]
     warnings: list[str] = Field(default_factory=list)
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        for name, found in self.tensors.items():
+            if len(found.low) not in {1, self.loops}:
+                raise ValueError(f"{name} has {len(found.low)} rows for {self.loops} iterations")
+        return self
+
     def factors(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return the smoothing factors, float32 (channels,), of the linears that have some."""
         return {
@@ -100,23 +112,19 @@ def read_ranges(path: str | Path) -> RangeTable:
     Raises:
         InputError: The file is missing, is no range table, or a range is invalid.
     """
-    source = Path(path)
-    if not source.is_file():
-        raise InputError(f"{source} does not exist", hint="loopedge quantize --save-ranges")
+    hint = "loopedge quantize --data DATA --save-ranges ranges.json"
+    told = read_json(path, needed="a table of ranges", hint=hint)
     try:
-        return RangeTable.model_validate(json.loads(source.read_text(encoding="utf-8")))
-    except (ValidationError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return RangeTable.model_validate(told)
+    except ValidationError as error:
         raise InputError(
-            f"{source} is no table of ranges: {_first_reason(error)}",
-            hint="loopedge quantize --data DATA --save-ranges ranges.json",
+            f"{path} is not a table of ranges: {_first_reason(error)}", hint=hint
         ) from error
 
 
-def _first_reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return str(error).splitlines()[0]
+def _first_reason(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def weights_sha256(model: ir.Model) -> str:

@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.unrolling import inner_loops
-from loopedge.graph.weights import linears, loop_count
+from loopedge.graph.unrolling import find_core, inner_loops
+from loopedge.graph.weights import iteration_of, linears, loop_count, loop_name
 from loopedge.quantizer.blocks import best_block_size, quantize_blocks
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.dynamic import quantize_dynamic
@@ -215,3 +215,14 @@ def _check_ranges(table: RangeTable, model: ir.Model, source: str | Path) -> Non
         raise InputError(
             f"the ranges hold {table.loops} iterations, {source} runs {count}", hint=hint
         )
+    core = find_core(model)
+    body = None if core is None else core.attributes["body"].as_graph()
+    for item in linears(model):
+        found = table.tensors.get(loop_name(item.node))
+        repeated = item.node.graph is body or iteration_of(item.node) is not None
+        if found is not None and repeated and len(found.low) != table.loops:
+            raise InputError(
+                f"the ranges of {loop_name(item.node)} have {len(found.low)} rows, {source} runs "
+                f"{table.loops} iterations",
+                hint=hint,
+            )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from loopedge.arrays import Array
+from loopedge.data.description import description_problem
 from loopedge.data.split import SPLITS, Split
 from loopedge.errors import InputError
 from loopedge.tasks.metrics import (
@@ -270,12 +271,15 @@ def task_from_dict(
         InputError: The task is unknown, a key is missing, or the data cannot be used.
     """
     name = description.get("name")
-    if name not in HOMES:
+    if not isinstance(name, str) or name not in HOMES:
         raise InputError(
             f"task {name!r} is none that loopedge knows to rebuild", hint="--data samples.npz"
         )
     module, _, kind = HOMES[name].partition(":")
     task: type[Task] = getattr(importlib.import_module(module), kind)
+    problem = description_problem(description)
+    if problem is not None:
+        raise InputError(f"the description of task {name!r} is damaged: {problem}")
     told_seed = int(description.get("seed", 0)) if seed is None else seed
     try:
         described = {**description, "companions": dict(companions or {})}

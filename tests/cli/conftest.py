@@ -1,34 +1,20 @@
 """The command line in process, on the committed models."""
 
-import json
 import math
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from loopedge_cli.app import app
+from tests.cli.in_process import Said, run_words
+
+__all__ = ["Cli", "Said"]
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command printed and how it left."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        """Parse stdout."""
-        return json.loads(self.out)
 
 
 Cli = Callable[..., Said]
@@ -39,10 +25,7 @@ def cli() -> Cli:
     """Run ``loopedge`` with the given words."""
 
     def run(*words: object) -> Said:
-        done = CliRunner().invoke(app, [str(word) for word in words], prog_name="loopedge")
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return Said(done.exit_code, done.stdout, done.stderr)
+        return run_words(words)
 
     return run
 

@@ -341,7 +341,7 @@ def test_ranges_of_another_model_or_damaged_ones_are_refused(
     with pytest.raises(InputError, match="is no range"):
         loopedge.quantize(exported("tokens"), target, ranges=tmp_path / "damaged.json")
     (tmp_path / "text.json").write_text("{")
-    with pytest.raises(InputError, match="no table of ranges"):
+    with pytest.raises(InputError, match="not a table of ranges"):
         loopedge.quantize(exported("tokens"), target, ranges=tmp_path / "text.json")
     with pytest.raises(InputError, match="needs ranges"):
         loopedge.quantize(exported("tokens"), target, scheme="static")

@@ -1,6 +1,7 @@
 """model.pt: round trip, and every way in which a file can be wrong."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 import loopedge
 from loopedge.errors import InputError
+from loopedge.model import checkpoint
 from loopedge.model.checkpoint import load_checkpoint
 
 
@@ -101,3 +103,92 @@ def test_files_that_are_no_checkpoint(saved: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=words):
             loopedge.load(path)
+
+
+def test_a_configuration_that_asks_for_more_than_the_file_holds(
+    saved: Path, tmp_path: Path
+) -> None:
+    whole = torch.load(saved, weights_only=True)
+    many = {f"x{i}": torch.zeros(1) for i in range(300)}
+    wide = {"d_model": 16384, "heads": 64}
+    repeated = torch.zeros(1).expand(4096, 4096)
+    for change, state, words in (
+        ({"layers": 256}, {}, "asks for 256 layers, the file holds"),
+        (wide | {"layers": 256}, many, "has shape .* the configuration asks for"),
+        (wide, {}, "has shape .* the configuration asks for"),
+        ({"vocab_size": 10**9}, {}, "has shape .* the configuration asks for"),
+        ({"vocab_size": 10**30}, {}, "configuration|config"),
+        ({"max_length": 10**6}, {}, "has shape .* the configuration asks for"),
+        ({}, {"embedding.weight": repeated}, "a tensor repeats its values"),
+    ):
+        content = whole | {
+            "config": whole["config"] | change,
+            "state_dict": whole["state_dict"] | state,
+        }
+        torch.save(content, tmp_path / "wrong.pt")
+        with pytest.raises(InputError, match=words):
+            loopedge.load(tmp_path / "wrong.pt")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("state_dict", {"norm.weight": torch.eye(3).to_sparse()}, "is sparse"),
+        ("state_dict", {"norm.weight": torch.empty(3, device="meta")}, "on the device meta"),
+        ("state_dict", {"norm.weight": torch.zeros(3, dtype=torch.complex64)}, "is complex64"),
+        (
+            "state_dict",
+            {"norm.weight": torch.zeros(16, dtype=torch.int64)},
+            "torch.float32 is needed",
+        ),
+        ("state_dict", {"norm.weight": 3}, "is int, a tensor is needed"),
+        ("state_dict", {3: torch.zeros(3)}, "no dictionary of tensors"),
+        ("task", [1], "task is list, a dictionary is needed"),
+        ("task", {"name": torch.zeros(3)}, "it holds a Tensor"),
+        ("task", {"name": "\ud800"}, "half of a surrogate pair"),
+        ("task", {1: 2}, "a key is no text"),
+        ("companions", {"tokenizer.json": 3}, "is int, text is needed"),
+        ("companions", "x", "companions is str, a dictionary is needed"),
+        ("config", {"loops": 10**40}, "too many digits"),
+        ("loopedge", [[]], "has checkpoint format list"),
+    ],
+    ids=range(14),
+)
+def test_entries_of_another_type(key: str, value: object, words: str, saved: Path) -> None:
+    whole = torch.load(saved, weights_only=True)
+    if key == "state_dict":
+        value = {**whole["state_dict"], **value}  # type: ignore[dict-item]
+    torch.save(whole | {key: value}, saved)
+    with pytest.raises(InputError, match=words):
+        loopedge.load(saved)
+
+
+def test_one_list_in_many_places_of_a_task(saved: Path) -> None:
+    whole = torch.load(saved, weights_only=True)
+    value: list[object] = []
+    for _ in range(60):
+        value = [value, value]
+    torch.save(whole | {"task": {"name": value}}, saved)
+    with pytest.raises(InputError, match="task cannot be used"):
+        loopedge.load(saved)
+
+
+def test_a_compressed_file(saved: Path) -> None:
+    with zipfile.ZipFile(saved) as stored:
+        members = {name: stored.read(name) for name in stored.namelist()}
+    with zipfile.ZipFile(saved, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in members.items():
+            packed.writestr(name, content)
+    with pytest.raises(InputError, match="is compressed or encrypted"):
+        loopedge.load(saved)
+
+
+def test_a_defect_of_the_reader_itself_is_not_called_bad_input(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*arguments: object) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(checkpoint, "check_tensors", defect)
+    with pytest.raises(RuntimeError, match="planted"):
+        loopedge.load(saved)

@@ -56,14 +56,14 @@ def broken(**changed: object) -> str:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("no json", "holds no JSON"),
+        ("no json", "is not a profile: it is no JSON"),
         ("[1, 2]", "is no profile: it has no schema_version and runs"),
         ('{"path": "model.onnx", "runs": []}', "is no profile: it has no schema_version and runs"),
         (broken(schema_version=1), "has schema version 1, 2 is read here"),
         (broken(schema_version="2"), "has schema version '2', 2 is read here"),
         (broken(machine=None), "is no profile: machine: Input should be"),
         (broken(runs=[{"name": "a"}]), "is no profile: runs.0.path: "),
-        ("\x00\xff", "holds no JSON"),
+        ("\x00\xff", "is not a profile: it is no text file in UTF-8"),
     ],
 )
 def test_what_is_no_profile_is_refused_in_one_line(text: str, said: str, tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_what_is_no_profile_is_refused_in_one_line(text: str, said: str, tmp_pat
 
 
 def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(InputError, match="does not exist"):
         read_profile(tmp_path / "missing.json")
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(InputError, match="is a folder"):
         read_profile(tmp_path)
 
 

@@ -100,7 +100,7 @@ def test_truncation_padding_and_templates_of_a_file_are_left_out(tmp_path: Path)
         (b"{}", "is no tokenizer of the tokenizers library"),
         (b"no json", "is no tokenizer of the tokenizers library"),
         (b"\xff", "byte 0 is no UTF-8"),
-        (None, "cannot be read: No such file"),
+        (None, "does not exist"),
     ],
 )
 def test_a_file_that_is_no_tokenizer(tmp_path: Path, content: bytes | None, words: str) -> None:

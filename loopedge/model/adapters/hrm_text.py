@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from loopedge.errors import InputError
 from loopedge.model.contract import LoopedModule, Tensors, as_tuple
-from loopedge.model.folder import CONTRACT_HINT, load_transformers
+from loopedge.model.folder import (
+    CONFIG,
+    CONTRACT_HINT,
+    MOST_LAYERS,
+    check_counts,
+    load_transformers,
+)
 from loopedge.model.inner import inner_loop
 
 __all__ = ["CLASSES", "HrmText", "adapt", "load"]
@@ -128,6 +134,7 @@ def load(folder: Path, config: dict[str, Any]) -> HrmText:
     Raises:
         InputError: As `HrmText` and `load_transformers`.
     """
+    check_counts(config, {"num_hidden_layers": MOST_LAYERS}, folder / CONFIG)
     return HrmText(load_transformers(folder, config, CLASSES))
 
 

@@ -8,7 +8,16 @@ from torch import Tensor, nn
 
 from loopedge.errors import InputError
 from loopedge.model.contract import LoopedModule, Tensors, as_tuple
-from loopedge.model.folder import CONFIG, CONTRACT_HINT, import_package, load_tensors, weights_file
+from loopedge.model.folder import (
+    CONFIG,
+    CONTRACT_HINT,
+    MOST,
+    check_counts,
+    check_parameters,
+    import_package,
+    load_tensors,
+    weights_file,
+)
 from loopedge.model.inner import inner_loop
 
 __all__ = ["HaltingTinyRecursive", "TinyRecursive", "adapt", "load"]
@@ -204,9 +213,18 @@ def load(folder: Path, config: dict[str, Any]) -> TinyRecursive:
     package = import_package("tiny_recursive_model", "a model of type tiny-recursive-model")
     home = import_package(NETWORKS[kind], f"a network of kind {kind}")
     sizes = {key: value for key, value in network.items() if key != "kind"}
-    try:
+    check_counts(network, MOST, source)
+
+    def build() -> nn.Module:
         built = getattr(home, kind)(**{"dim": arguments.get("dim"), **sizes})
         model: nn.Module = package.TinyRecursiveModel(network=built, **arguments)
+        return model
+
+    try:
+        check_parameters(build, weights, source)
+        model = build()
+    except InputError:
+        raise
     except Exception as error:  # whatever the constructors give
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{source}: the model cannot be built: {reason[0]}") from error

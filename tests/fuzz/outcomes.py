@@ -1,0 +1,196 @@
+"""Run a command or a reader on a damaged file, and say what is wrong with how it ended; None where nothing is."""
+
+import random
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loopedge.errors import InputError
+from tests.cli.in_process import run_words
+from tests.fuzz.mutations import mutate
+
+__all__ = ["CASES", "Case", "draw", "judge"]
+
+DOCUMENTED = {0, 2, 3, 4, 5}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is run on a damaged file.
+
+    Args:
+        file: The seed that is damaged.
+        words: The command line; ``{file}`` is the damaged one, ``{out}`` the name of a target without a suffix.
+        reader: Called with the damaged file instead.
+        share: How often the case is drawn against the others.
+    """
+
+    file: str
+    words: tuple[str, ...] = ()
+    reader: Callable[[Path], Any] | None = None
+    share: int = 1
+
+    def __str__(self) -> str:
+        told = " ".join(self.words) if self.reader is None else self.reader.__name__
+        return f"{told} on {self.file}"
+
+
+def read_table(path: Path) -> None:
+    """Read a table of numbers, times and labels."""
+    from loopedge.data.tables import Selection
+    from loopedge.data.tables import read_table as read
+
+    read(path, Selection(numbers=("y",), time="time", label="label"))
+
+
+def read_pairs(path: Path) -> None:
+    """Read JSON lines."""
+    from loopedge.data.json_lines import PairFormat, scan
+
+    list(scan(path, PairFormat(source="input", target="output")))
+
+
+def read_samples(path: Path) -> None:
+    """Read samples for calibration."""
+    from loopedge_calibration.readers import read_samples as read
+
+    list(read(path))
+
+
+def read_tokenizer(path: Path) -> None:
+    """Read a tokenizer, and all that a task asks of it."""
+    from loopedge.data.tokenizer import read_tokenizer as read
+
+    tokenizer = read(path)
+    tokenizer.describe()
+    tokenizer.token_bytes()
+    tokenizer.decode(tokenizer.encode("abba").tolist())
+
+
+def load_checkpoint(path: Path) -> None:
+    """Read a checkpoint, and build its model."""
+    from loopedge.model.checkpoint import load
+
+    load(path)
+
+
+RUN = ("run", "{file}", "--input", "x.npz", "-o", "{out}.npz", "--threads", "1")
+QUANTIZE = ("quantize", "{file}", "-o", "{out}.onnx", "--threads", "1", "--min-sqnr-db", "-100")
+REFUSED = ("profile", "{file}", "--memory", "mapped", "--runs", "1", "--processes", "1", "--untied")
+MODELS = ("tiny.onnx", "tiny_dynamic.onnx", "external.onnx", "external.onnx.data", "foreign.onnx")
+
+CASES = (
+    *(
+        Case(file=file, words=words, share=share)
+        for file in (*MODELS, "tiny.ort")
+        for words, share in (
+            (("inspect", "{file}", "--json"), 5),
+            (RUN, 4),
+            (("convert", "{file}", "-o", "{out}.ort", "--threads", "1"), 2),
+            (("prepare", "{file}", "-o", "{out}.onnx", "--threads", "1"), 2),
+            (QUANTIZE, 1),
+            (REFUSED, 2),
+        )
+    ),
+    *(
+        Case(file=file, words=("run", "tiny.onnx", "-i", "{file}", "-o", "{out}.npy"), share=6)
+        for file in ("x.npz", "small.npz", "x.npy", "x.csv")
+    ),
+    Case(
+        file="ranges.json",
+        words=(*QUANTIZE[:1], "tiny.onnx", *QUANTIZE[2:], "--ranges-file", "{file}"),
+        share=8,
+    ),
+    Case(
+        file="x.npz",
+        words=("quantize", "tiny.onnx", *QUANTIZE[2:], "--data", "{file}"),
+        share=2,
+    ),
+    Case(file="table.csv", reader=read_table, share=6),
+    Case(file="table.parquet", reader=read_table, share=6),
+    Case(file="tokenizer.json", reader=read_tokenizer, share=6),
+    Case(file="model.pt", reader=load_checkpoint, share=10),
+    Case(file="pairs.jsonl", reader=read_pairs, share=6),
+    Case(file="small.npz", reader=read_samples, share=6),
+)
+
+
+def draw(cases: tuple[Case, ...], seeds: Path, folder: Path, rng: random.Random) -> Case:
+    """Fill a folder with the seeds, one of them damaged, and return what to run on it."""
+    case = rng.choices(cases, [case.share for case in cases])[0]
+    for file in seeds.iterdir():
+        shutil.copy(file, folder)
+    damaged = folder / case.file
+    damaged.write_bytes(mutate(case.file, damaged.read_bytes(), rng))
+    return case
+
+
+def judge(case: Case, folder: Path) -> str | None:
+    """Run a case in its folder, and say what is wrong with how it ended."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    problem = _judge_reader(case, folder) if case.reader else _judge_command(case, folder)
+    after = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    changed = sorted(name for name, content in before.items() if after.get(name) != content)
+    if problem is None and changed:
+        return f"it changed {', '.join(changed)}"
+    return problem
+
+
+def _judge_reader(case: Case, folder: Path) -> str | None:
+    assert case.reader is not None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            case.reader(folder / case.file)
+    except InputError as error:
+        return None if len(error.message.splitlines()) == 1 else "the error has several lines"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _judge_command(case: Case, folder: Path) -> str | None:
+    names = {path.name for path in folder.iterdir()}
+    file = case.file.removesuffix(".data")
+    words = []
+    for word in case.words:
+        told = word.replace("{file}", str(folder / file)).replace("{out}", str(folder / "out"))
+        words.append(str(folder / told) if told in names else told)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            done = run_words(words)
+        except Exception as error:
+            return f"{type(error).__name__} was raised: {error}"
+    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    known = ("error: ", "hint: ", "note: ")
+    noise = [line for line in done.err.splitlines() if not line.startswith(known)]
+    left = sorted(path.name for path in folder.iterdir() if path.name not in names)
+    if done.code not in DOCUMENTED:
+        return f"exit {done.code}: {done.err}"
+    if noise:
+        return f"noise: {noise[0]}"
+    if done.code:
+        if len(errors) != 1:
+            return f"{len(errors)} error lines"
+        return f"it left {', '.join(left)}" if left else None
+    if errors:
+        return f"exit 0 with an error: {errors[0]}"
+    return _judge_outputs([folder / name for name in left])
+
+
+def _judge_outputs(written: list[Path]) -> str | None:
+    """Say which output does not load."""
+    for path in written:
+        if path.suffix in {".onnx", ".ort"}:
+            read = run_words(["inspect", path])
+            if read.code:
+                return f"{path.name} does not load: {read.err}"
+        elif path.suffix in {".npz", ".npy"}:
+            np.load(path, allow_pickle=False)
+    return None

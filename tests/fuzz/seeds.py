@@ -1,0 +1,96 @@
+"""The sound files that are mutated: small, one of each kind that a command reads."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from loopedge.conversion import convert
+from loopedge.data.tokenizer import train_tokenizer
+from loopedge.graph.artifact import open_artifact
+from loopedge.graph.storage import open_in_float32
+from loopedge.graph.weights import linears, loop_name
+from loopedge.model.checkpoint import save
+from loopedge.model.config import LoopedConfig
+from loopedge.model.transformer import LoopedTransformer
+from loopedge.quantizer.ranges import weights_sha256
+
+__all__ = ["make_seeds"]
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+FOREIGN = """<ir_version: 9, opset_import: ["": 20, "local": 1]>
+foreign (float[N, 4] x) => (float[N, 4] y)
+<float[4, 4] w = {1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16}, int64 trips = {3}, bool go = {1}> {
+  start = local.scaled (x, w)
+  y = Loop (trips, go, start) <body = step (int64 i, bool keep, float[N, 4] s) => (bool on, float[N, 4] t) {
+    on = Identity (keep)
+    t = local.scaled (s, w)
+  }>
+}
+<domain: "local", opset_import: ["": 20]>
+scaled (a, b) => (c) {
+  m = MatMul (a, b)
+  c = Tanh (m)
+}"""
+"""A model of others: a Loop with a constant trip count, and a local function."""
+
+
+def make_seeds(folder: Path) -> None:
+    """Write the files."""
+    for name in ("tiny.onnx", "tiny_dynamic.onnx"):
+        shutil.copy(FIXTURES / name, folder / name)
+    model = ir.load(FIXTURES / "tiny.onnx")
+    ir.save(
+        model,
+        folder / "external.onnx",
+        external_data="external.onnx.data",
+        size_threshold_bytes=256,
+    )
+    onnx.save(onnx.parser.parse_model(FOREIGN), folder / "foreign.onnx")
+    convert(folder / "tiny.onnx", folder / "tiny.ort", threads=1)
+    ids = np.arange(12).reshape(2, 6)
+    np.savez(folder / "x.npz", input_ids=ids)
+    np.savez_compressed(folder / "small.npz", input_ids=ids)
+    np.save(folder / "x.npy", ids)
+    (folder / "x.csv").write_text("a,b,c\n1,2,3\n4,5,6\n")
+    (folder / "table.csv").write_text(
+        "time,y,label\n" + "".join(f"2024-01-{day:02},{day}.5,up\n" for day in range(1, 29))
+    )
+    (folder / "pairs.jsonl").write_text('{"input": "ab", "output": "ba"}\n' * 3)
+    (folder / "tokenizer.json").write_text(
+        train_tokenizer(["abab ba"], 257).companions()["tokenizer.json"]
+    )
+    times = pa.array(range(20), pa.timestamp("s"))
+    columns = {"time": times, "y": np.arange(20) / 2, "label": ["up", "down"] * 10}
+    pq.write_table(pa.table(columns), folder / "table.parquet")
+    config = LoopedConfig(d_model=8, heads=2, loops=2, vocab_size=7, max_length=4)
+    save(LoopedTransformer(config), folder / "model.pt", task={"name": "sorting"})
+    (folder / "ranges.json").write_text(_ranges(folder / "tiny.onnx"))
+
+
+def _ranges(model: Path) -> str:
+    """Return ranges of the right names; what they hold is not calibrated."""
+    graph = open_in_float32(model)
+    rows = {
+        loop_name(item.node): {"low": [-3.0] * 3, "high": [3.0] * 3}
+        if "core" in loop_name(item.node)
+        else {"low": [-3.0], "high": [3.0]}
+        for item in linears(graph)
+    }
+    told = {
+        "weights_sha256": weights_sha256(open_artifact(model)),
+        "loops": 3,
+        "granularity": "per-iteration",
+        "method": "minmax",
+        "samples": 4,
+        "data_sha256": "0" * 64,
+        "lengths": [6],
+        "tensors": rows,
+    }
+    return json.dumps(told)
