@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.errors import DivergedError, InterruptedRunError, LoopedgeError
+from loopedge.errors import DivergedError, InputError, InterruptedRunError, LoopedgeError
 from loopedge.exporter.pipeline import export
 from loopedge.files import write_text_atomic
+from loopedge.json_text import read_json
 from loopedge.plain_json import dump_json, finite
 from loopedge.runtime import Session
 from loopedge.study.design import Cell, Design
@@ -37,11 +38,17 @@ def read_cell(folder: Path, cell: Cell, *, failed: bool = False) -> dict[str, An
     """Return the result of a finished run; None where it is not finished.
 
     A run that failed is not finished, unless ``failed`` ones are asked for too.
+
+    Raises:
+        InputError: The result is damaged.
     """
     path = cell_path(folder, cell)
     if not path.exists():
         return None
-    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    hint = f"rm {path}, then the same command with --resume: that run is made again"
+    told = read_json(path, needed="the result of a run", hint=hint)
+    if not isinstance(told, dict) or not isinstance(told.get("status"), str):
+        raise InputError(f"{path} is not the result of a run: it holds no status", hint=hint)
     return told if failed or told["status"] != "failed" else None
 
 

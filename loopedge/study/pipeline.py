@@ -11,6 +11,7 @@ from typing import Any
 from loopedge.errors import InputError
 from loopedge.files import write_text_atomic
 from loopedge.invocation import command_text
+from loopedge.json_text import read_json
 from loopedge.paths import check_paths
 from loopedge.plain_json import dump_json
 from loopedge.profiler.machine import describe_machine
@@ -174,7 +175,13 @@ def _open_folder(folder: Path, wanted: dict[str, Any], *, resume: bool, force: b
     if resume:
         if not stored.exists():
             raise InputError(f"no pilot to resume in {folder}", hint="start without --resume")
-        _check_same(json.loads(stored.read_text(encoding="utf-8")), wanted, folder)
+        hint = "start anew with --force"
+        known = read_json(stored, needed="the design of a pilot", hint=hint)
+        if not isinstance(known, dict) or not all(
+            isinstance(group, dict) for group in known.values()
+        ):
+            raise InputError(f"{stored} is not the design of a pilot", hint=hint)
+        _check_same(known, wanted, folder)
         write_text_atomic(stored, dump_json(wanted) + "\n")
         return
     if folder.exists() and any(folder.iterdir()):

@@ -11,6 +11,7 @@ from typing import Any
 
 from loopedge.errors import InputError, LoopedgeError
 from loopedge.files import check_target, write_text_atomic
+from loopedge.json_text import read_json
 from loopedge.model.config import LoopedConfig
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.series import SeriesTask
@@ -25,6 +26,9 @@ from loopedge.trainer.state import (
 )
 
 __all__ = ["RollingResult", "train_rolling"]
+
+DONE = "done.json"
+"""The file of a run's folder that holds the scores of the origins that are done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +159,11 @@ def _open_run(
                 f"{left} holds an unfinished run",
                 hint="add --resume to continue it, or --force to start anew",
             )
+    if folder.exists() and not (folder / DONE).exists():
+        raise InputError(
+            f"{folder} holds something else than a run, which --force does not remove",
+            hint="name another target with -o",
+        )
     shutil.rmtree(_aside(folder), ignore_errors=True)
     if folder.exists():  # until the new run has begun: its options may yet be refused
         folder.rename(_aside(folder))
@@ -169,23 +178,27 @@ def _aside(folder: Path) -> Path:
 
 
 def _read_done(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    path = folder / "done.json"
+    path = folder / DONE
     if not path.exists():
         raise InputError(f"no run to resume: {path} does not exist", hint="train without --resume")
-    try:
-        stored = json.loads(path.read_text("utf-8"))
-        known, done = stored["settings"], list(stored["origins"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is damaged: the run cannot be resumed", hint="train without --resume, --force"
-        ) from error
+    hint = "train without --resume, --force"
+    stored = read_json(path, needed="the state of a run over several origins", hint=hint)
+    known = stored.get("settings") if isinstance(stored, dict) else None
+    done = stored.get("origins") if isinstance(stored, dict) else None
+    groups = known.values() if isinstance(known, dict) else [None]
+    if (
+        known is None
+        or not all(isinstance(one, dict) for one in groups)
+        or not isinstance(done, list)
+    ):
+        raise InputError(f"{path} is damaged: the run cannot be resumed", hint=hint)
     check_settings(path, known, json.loads(json.dumps(settings)))
     return done
 
 
 def _write_done(folder: Path, settings: dict[str, Any], done: list[dict[str, Any]]) -> None:
     text = json.dumps({"settings": settings, "origins": done})
-    write_text_atomic(folder / "done.json", text)
+    write_text_atomic(folder / DONE, text)
 
 
 def _scores(task: SeriesTask, result: TrainResult) -> dict[str, Any]:

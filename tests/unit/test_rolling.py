@@ -129,9 +129,15 @@ def test_what_cannot_be_resumed_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="1 origin was given, at least 2 are needed"):
         run(target, tasks[:1])
     (tmp_path / "m.origins").mkdir()
-    (tmp_path / "m.origins" / "done.json").write_text("{}")
-    with pytest.raises(InputError, match="is damaged"):
-        run(target, tasks, resume=True)
+    for damaged in (
+        "{}",
+        "[]",
+        '{"settings": 1, "origins": []}',
+        '{"settings": {"a": 1}, "origins": []}',
+    ):
+        (tmp_path / "m.origins" / "done.json").write_text(damaged)
+        with pytest.raises(InputError, match="is damaged"):
+            run(target, tasks, resume=True)
     run(target, tasks, force=True)
     with pytest.raises(InputError, match="exists already"):
         run(target, tasks)
@@ -139,6 +145,15 @@ def test_what_cannot_be_resumed_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"other\.last\.pt holds an unfinished run"):
         run(tmp_path / "other.pt", tasks)
     assert not (tmp_path / "other.origins").exists()
+
+
+def test_a_folder_of_something_else_is_never_removed(tmp_path: Path) -> None:
+    other = tmp_path / "m.origins" / "thesis.txt"
+    other.parent.mkdir()
+    other.write_text("precious")
+    with pytest.raises(InputError, match="holds something else than a run"):
+        run(tmp_path / "m.pt", wave().at_origins(2), force=True)
+    assert other.read_text() == "precious"
 
 
 def unlucky(tasks: list[SeriesTask], number: int) -> list[SeriesTask]:

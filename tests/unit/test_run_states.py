@@ -1,5 +1,6 @@
 """What stands beside the target while a run goes on, and what is left of it however the run ends."""
 
+import json
 import math
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from loopedge.errors import DivergedError, InputError, InterruptedRunError
-from loopedge.model.checkpoint import save
+from loopedge.model.checkpoint import load_checkpoint, save
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.metrics import Metrics, Tally
@@ -129,6 +130,47 @@ def test_a_rise_that_ends_leaves_no_state_aside(
     stop(tmp_path / "m.pt", step=9, **HIGH)
     assert state_of(tmp_path / "m.last.pt")["steady_step"] == 10
     assert not (tmp_path / "m.steady.pt").exists()
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_rename_is_resumed_to_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """State, best model, metrics and model: whatever of them is new, the run ends as if nothing was."""
+    real, count, boundary = Path.replace, 0, 0
+
+    def replace(self: Path, target: Path) -> Path:
+        nonlocal count
+        count += 1
+        if count == boundary:
+            raise Killed
+        return real(self, target)
+
+    run(tmp_path / "whole.pt")
+    whole = load_checkpoint(tmp_path / "whole.pt")["state_dict"]
+    monkeypatch.setattr(Path, "replace", replace)
+    run(tmp_path / "counted.pt")
+    renames, kinds = count, set()
+    for boundary in range(1, renames + 1):
+        folder = tmp_path / str(boundary)
+        folder.mkdir()
+        count = 0
+        with pytest.raises(Killed):
+            run(folder / "m.pt")
+        kinds.add(tuple(sorted(path.name for path in folder.iterdir())))
+        count = -renames * 9
+        started = (folder / "m.last.pt").exists()
+        run(folder / "m.pt", resume=started, force=True)
+        resumed = load_checkpoint(folder / "m.pt")["state_dict"]
+        assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+        assert sorted(path.name for path in folder.iterdir()) == ["m.metrics.jsonl", "m.pt"]
+        lines = (folder / "m.metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [4, 8, 12]
+    assert len(kinds) > 2
 
 
 def test_a_run_that_never_trained_keeps_no_state(
