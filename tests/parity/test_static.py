@@ -338,7 +338,7 @@ def test_ranges_of_another_model_or_damaged_ones_are_refused(
     damaged = json.loads(table.model_dump_json())
     damaged["tensors"]["core/linear"]["low"][0] = 1e9
     (tmp_path / "damaged.json").write_text(json.dumps(damaged))
-    with pytest.raises(InputError, match="is no range"):
+    with pytest.raises(InputError, match="is not a range of float32"):
         loopedge.quantize(exported("tokens"), target, ranges=tmp_path / "damaged.json")
     (tmp_path / "text.json").write_text("{")
     with pytest.raises(InputError, match="not a table of ranges"):

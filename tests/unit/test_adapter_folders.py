@@ -268,3 +268,32 @@ def test_loading_leaves_the_package_as_it_was(saved: Path) -> None:
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     load_pretrained(saved)
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1,000,000,000, at most 65,536"),
+        ({"inner_group_num": 10**9}, "inner_group_num is 1,000,000,000, at most 1,024"),
+        ({"vocab_size": 10**9}, "asks for .* parameters, model.safetensors holds"),
+        ({"vocab_size": 10**30}, "too many digits"),
+    ],
+)
+def test_a_configuration_that_asks_for_more_than_its_file_holds(
+    change: dict[str, Any], message: str, albert: Path
+) -> None:
+    edit(albert, **change)
+    with pytest.raises(InputError, match=message):
+        load_pretrained(albert)
+
+
+def test_shards_stand_beside_their_index(albert: Path) -> None:
+    (albert / "model.safetensors").unlink()
+    index = albert / "model.safetensors.index.json"
+    for name in ("../other.safetensors", "/etc/passwd"):
+        index.write_text(json.dumps({"weight_map": {"x": name}}))
+        with pytest.raises(InputError, match="a file beside it is needed"):
+            load_pretrained(albert)
+    index.write_text("[]")
+    with pytest.raises(InputError, match="has no weight_map"):
+        load_pretrained(albert)

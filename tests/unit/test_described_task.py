@@ -1,16 +1,19 @@
 """The task of an artifact, as calibration and a budget rebuild it; one search for a bad byte."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+from loopedge.data.description import DESCRIBED, description_problem
 from loopedge.data.tables import Selection, read_table
 from loopedge.data.text_files import first_bad_byte
 from loopedge.errors import InputError
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.task import HOMES
 from loopedge_calibration.readers import described_task
 
 
@@ -44,3 +47,24 @@ def test_the_first_bad_byte_is_found_across_pieces(
         read_table(path, Selection(numbers=("x",)))
     path.write_bytes(b"x" * place + "ü".encode())
     assert first_bad_byte(path) is None
+
+
+def test_each_task_that_can_be_rebuilt_is_checked() -> None:
+    assert set(HOMES) == DESCRIBED
+
+
+@pytest.mark.parametrize(
+    ("description", "words"),
+    [
+        ({"name": 3}, "name is int, text is needed"),
+        ({"name": "sorting", "length": "x"}, "length: Input should be a valid integer"),
+        ({"name": "series", "covariates": "x"}, "covariates: Input should be a valid list"),
+        ({"name": "series", "covariates": [], "context": 4}, "mean is missing"),
+        ({"name": "text", "separator": -1}, "separator: Input should be greater"),
+        ({"name": "series-labels", "context": 10**12}, "context: Input should be less"),
+        ({"name": "mine", "length": "x"}, None),
+    ],
+)
+def test_a_damaged_description(description: dict[str, Any], words: str | None) -> None:
+    problem = description_problem(description)
+    assert problem is None if words is None else words in str(problem)
