@@ -103,6 +103,8 @@ class TrainingLoop:
         self.best_metrics = state.best_metrics
         self._norms, self._saved = list(state.norms), state.step
         self._steady, self._trend = state.steady_step, Trend(**state.trend)
+        if self._steady != state.step and not self.world.on_first(self.steady_path.exists):
+            self._steady = None
         self.log.resume(state.records)
         if state.records:
             self.loss = state.records[-1]["train_loss"]

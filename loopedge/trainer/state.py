@@ -1,7 +1,6 @@
 """What a run writes: its state, ``model.last.pt``, and models; plain tensors and values."""
 
 import os
-import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from loopedge.files import file_sha256
 from loopedge.graph.companions import companion_contents
 from loopedge.model.checkpoint import save, write_tensors
 from loopedge.model.config import LoopedConfig
+from loopedge.model.tensor_file import read_saved
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.paths import Files, check_paths
 from loopedge.staging import staged_folder
@@ -89,6 +89,17 @@ class RunState:
     records: list[dict[str, Any]]
     trend: dict[str, float]
     steady_step: int | None
+
+
+KINDS: dict[str, Any] = {
+    **dict.fromkeys(("step", "best_step", "stale", "tokens"), int),
+    **dict.fromkeys(("settings", "model", "optimizer", "trend"), dict),
+    **dict.fromkeys(("average", "best", "best_metrics"), dict | None),
+    **dict.fromkeys(("norms", "records"), list),
+    "seconds": float,
+    "steady_step": int | None,
+}
+"""Fields of a stored `RunState` and what they hold."""
 
 
 def state_path(target: Path) -> Path:
@@ -242,28 +253,25 @@ def load_state(path: Path, settings: dict[str, Any]) -> RunState:
     Raises:
         InputError: There is none, it is damaged, or it belongs to a run with other settings.
     """
+    hint = "train without --resume"
     if not path.exists():
-        raise InputError(f"no run to resume: {path} does not exist", hint="train without --resume")
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        version = stored.pop("loopedge_run")
-        if version != FORMAT:
-            raise InputError(f"{path} has format {version!r}, this version reads {FORMAT}")
-        state = RunState(**stored)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        AttributeError,  # another object than a dictionary
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise InputError(
-            f"{path} is damaged: the run cannot be resumed", hint="train without --resume, --force"
-        ) from error
-    check_settings(path, state.settings, settings)
-    return state
+        raise InputError(f"no run to resume: {path} does not exist", hint=hint)
+    anew = f"{hint}, --force"
+    stored = read_saved(path, needed="the state of a run", hint=hint, code_hint=anew)
+    damaged = InputError(f"{path} is damaged: the run cannot be resumed", hint=anew)
+    if not isinstance(stored, dict) or "loopedge_run" not in stored:
+        raise damaged
+    version = stored.pop("loopedge_run")
+    if version != FORMAT:
+        raise InputError(f"{path} has format {version!r}, this version reads {FORMAT}", hint=anew)
+    if set(stored) != set(KINDS) or not all(
+        isinstance(stored[name], kind) for name, kind in KINDS.items()
+    ):
+        raise damaged
+    if not all(isinstance(group, dict) for group in stored["settings"].values()):
+        raise damaged
+    check_settings(path, stored["settings"], settings)
+    return RunState(**stored)
 
 
 def run_settings(
