@@ -1,5 +1,6 @@
 # make demo       train, export, quantize and profile a small forecaster; writes build/demo/report.html
-# make test       every test;  make test-fast  without those over 2 s
+# make test       every test but those that take minutes;  make test-fast  without those over 2 s
+# make test-slow  the tests that take minutes;  both together are every test
 # make test-arithmetic  the tests that compute, under several instruction sets and numbers of threads: an hour,
 #                 PYTEST="-m 'not slow'" a quarter; after changes of numerics, not part of CI
 # make fuzz       files damaged at random, ten minutes long; make fuzz FUZZ="--seconds 60 --seed 1", or
@@ -17,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast test-arithmetic fuzz lint bench bench-gpu bench-peers clean
+.PHONY: demo test test-fast test-slow test-arithmetic fuzz lint bench bench-gpu bench-peers clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -31,11 +32,16 @@ demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo/run.sh
 
 # One thread each: several workers share the cores.
+PYTEST_ALL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile
+
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile
+	$(PYTEST_ALL) -m 'not long'
 
 test-fast: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile -m 'not slow'
+	$(PYTEST_ALL) -m 'not slow and not long'
+
+test-slow: $(STAMP)
+	$(PYTEST_ALL) -m long
 
 test-arithmetic: $(STAMP)
 	WORKERS=$(WORKERS) $(BIN)/python tests/arithmetic.py $(PYTEST)
