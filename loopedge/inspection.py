@@ -174,7 +174,7 @@ def _verify(path: Path, companions: list[CompanionFile]) -> None:
     """Compare the content of an artifact's files with the checksums that they were written with."""
     found = examine_ort(path) if is_ort_format(path) else examine(path)
     if found.state != "whole":
-        raise VerificationError(found.reason or f"{path} is {found.state}", hint=AGAIN)
+        raise VerificationError(found.reason or f"{path} is {found.state}", hint=found.hint)
     for companion in companions:
         if companion.state != "present":
             raise VerificationError(

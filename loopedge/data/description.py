@@ -75,8 +75,13 @@ class _Description(BaseModel):
     puzzles: Place = 0
 
 
-def description_problem(task: Mapping[str, Any]) -> str | None:
-    """Say what is wrong with a description, or None: nothing is, or the task is none of `DESCRIBED`."""
+def description_problem(task: Mapping[str, Any], *, complete: bool = True) -> str | None:
+    """Say what is wrong with a description, or None: nothing is, or the task is none of `DESCRIBED`.
+
+    Args:
+        task: The description.
+        complete: It must hold what running a model takes; to rebuild a task, the task itself says what it lacks.
+    """
     name = task.get("name")
     if name is not None and not isinstance(name, str):
         return f"name is {type(name).__name__}, text is needed"
@@ -88,6 +93,6 @@ def description_problem(task: Mapping[str, Any]) -> str | None:
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     missing = [key for key in ("covariates", "mean", "context") if task.get(key) is None]
-    if name in TABLES and missing:
+    if complete and name in TABLES and missing:
         return f"{missing[0]} is missing"
     return None

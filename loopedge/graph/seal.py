@@ -37,6 +37,7 @@ __all__ = [
 
 CHECKSUM_KEY = f"{PREFIX}checksum"
 BLANK = "0" * 64
+EDITED = f"export the model again; where the change is meant, remove {CHECKSUM_KEY} from its metadata_props"
 VALUE = re.compile(rb'"([0-9a-f]{64}) ([0-9]{15})"')
 CHUNK = 1 << 20
 BEFORE_VALUE = 2
@@ -51,10 +52,12 @@ class Seal:
         state: ``whole``; ``changed``: another program wrote the graph anew, with its checksum of before;
             ``damaged``; ``none``: it holds no checksum.
         reason: What is wrong, where it is not whole.
+        hint: What mends it.
     """
 
     state: Literal["whole", "changed", "damaged", "none"]
     reason: str | None = None
+    hint: str = AGAIN
 
 
 def name_weights(path: Path) -> Weights | None:
@@ -124,7 +127,7 @@ def check_whole(path: str | Path) -> list[str]:
     """
     found = examine(Path(path))
     if found.state == "damaged":
-        raise InputError(found.reason or f"{path} is damaged", hint=AGAIN)
+        raise InputError(found.reason or f"{path} is damaged", hint=found.hint)
     return [found.reason] if found.state == "changed" and found.reason else []
 
 
@@ -197,7 +200,8 @@ def _own_state(path: Path) -> Seal:
                 computed.update(held[place : min(place + CHUNK, last)])
             computed.update(BLANK.encode() if first == 0 else b"")
         if computed.hexdigest() != found[1].decode():
-            return Seal(state="damaged", reason=f"{path} is damaged: its checksum differs")
+            reason = f"{path} is damaged, or was edited in place: its checksum differs"
+            return Seal(state="damaged", reason=reason, hint=EDITED)
     return Seal(state="whole")
 
 

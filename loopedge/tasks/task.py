@@ -277,7 +277,7 @@ def task_from_dict(
         )
     module, _, kind = HOMES[name].partition(":")
     task: type[Task] = getattr(importlib.import_module(module), kind)
-    problem = description_problem(description)
+    problem = description_problem(description, complete=False)
     if problem is not None:
         raise InputError(f"the description of task {name!r} is damaged: {problem}")
     told_seed = int(description.get("seed", 0)) if seed is None else seed

@@ -83,7 +83,7 @@ def test_an_exit_passes_and_an_error_becomes_one() -> None:
 def test_a_file_that_the_system_refuses_is_bad_input(
     cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, *, verify: bool) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("loopedge.inspect", refuse, raising=False)

@@ -36,7 +36,7 @@ KEYS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_run_is_trained_exported_quantized_judged_and_told(cli: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     words = ("--loops", "1,2", "--arms", "looped,timestep", "--seeds", 2, "-o", folder)
@@ -102,7 +102,7 @@ def test_diverged_runs_are_counted_and_the_pilot_goes_on(cli: Cli, tmp_path: Pat
     assert "diverged" in (tmp_path / "p" / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_at_the_same_time_give_the_same_models(cli: Cli, tmp_path: Path) -> None:
     words = ("--loops", "1,2", "--arms", "timestep", "--seeds", 1)
     for name, jobs in (("one", 1), ("two", 2)):
@@ -116,7 +116,7 @@ def test_runs_at_the_same_time_give_the_same_models(cli: Cli, tmp_path: Path) ->
         assert one == two
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_series_with_short_histories_are_told_to_the_end(cli: Cli, tmp_path: Path) -> None:
     data = tmp_path / "groups.csv"
     rows = [f"{g},{t},{math.sin(t / 3):.4f}" for g in "ab" for t in range(60)]

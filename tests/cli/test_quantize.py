@@ -48,7 +48,8 @@ def test_people_see_what_stayed_float_and_why(cli: Cli, tiny: Path) -> None:
 
 def test_the_quantized_model_runs(cli: Cli, tiny_dynamic: Path, ids: Path, tmp_path: Path) -> None:
     target = tmp_path / "q.onnx"
-    assert cli("quantize", tiny_dynamic, "-o", target, "--quiet").out == f"{target}\n"
+    words = ("--reduce-range", "--quiet")  # eight bits saturate on processors without VNNI
+    assert cli("quantize", tiny_dynamic, "-o", target, *words).out == f"{target}\n"
     inputs = {"input_ids": np.arange(12).reshape(2, 6)}
     for loops in (1, 3):
         given, expected = (

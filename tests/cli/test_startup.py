@@ -142,7 +142,7 @@ def test_usage_errors_are_one_line_and_a_hint(
 def test_exit_codes(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
     assert exit_code(error) == code
 
-    def fail(path: Path) -> None:
+    def fail(path: Path, *, verify: bool) -> None:
         raise error
 
     monkeypatch.setattr("loopedge.inspect", fail, raising=False)
@@ -161,7 +161,7 @@ def test_debug_shows_the_traceback(cli: Cli) -> None:
 
 
 def test_an_error_of_many_lines_is_told_in_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path) -> None:
+    def fail(path: Path, *, verify: bool) -> None:
         raise RuntimeError("first\n  second")
 
     monkeypatch.setattr("loopedge.inspect", fail, raising=False)
@@ -173,7 +173,7 @@ def test_an_error_of_many_lines_is_told_in_one(cli: Cli, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("name", ["torch", "onnxscript"])
 def test_a_missing_extra_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    def fail(path: Path) -> None:
+    def fail(path: Path, *, verify: bool) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr("loopedge.inspect", fail, raising=False)
@@ -191,7 +191,7 @@ def test_an_interrupt_leaves_cleanly() -> None:
         "import signal, sys, time, loopedge\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may have it ignored
         "from loopedge_cli.main import main\n"
-        "def wait(path):\n"
+        "def wait(path, verify):\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n"
         "loopedge.inspect = wait\n"

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "fixtures" / "tiny.onnx"
 HOUSES = {"loopedge", "loopedge_calibration", "loopedge_cli"}
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def run(*words: object, cwd: Path | None = None, code: int = 0) -> subprocess.CompletedProcess[str]:

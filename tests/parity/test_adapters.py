@@ -31,7 +31,7 @@ from tests.parity.third_party import (
     transformers,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 Maker = Callable[..., Any]
 TOLERANCE = 1e-4
@@ -61,7 +61,7 @@ CASES = [
     pytest.param(
         kind,
         form,
-        marks=[] if (kind, form) == ("AlbertForMaskedLM", "loop") else pytest.mark.slow,
+        marks=[] if (kind, form) == ("AlbertForMaskedLM", "loop") else pytest.mark.long,
     )
     for kind in KINDS
     for form in (("loop", "unrolled", "nested") if kind in EVERY_FORM else ("loop",))
@@ -189,7 +189,7 @@ def test_onnxruntime_keeps_one_copy_of_each_weight(
     assert matrices(tmp_path / "optimized.onnx") <= matrices(exported(kind, form))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", EVERY_FORM)
 def test_all_linears_become_int8(kind: str, exported: Callable[..., Path], tmp_path: Path) -> None:
     source = exported(kind, "loop")
@@ -203,7 +203,7 @@ def test_all_linears_become_int8(kind: str, exported: Callable[..., Path], tmp_p
     ("kind", "embedding"),
     [
         ("AlbertForMaskedLM", "albert.embeddings.word_embeddings.weight"),
-        pytest.param("hrm-text-causal-tied", "model.embed_tokens.weight", marks=pytest.mark.slow),
+        pytest.param("hrm-text-causal-tied", "model.embed_tokens.weight", marks=pytest.mark.long),
     ],
 )
 def test_a_tied_head_is_stored_as_the_embedding(
@@ -214,7 +214,7 @@ def test_a_tied_head_is_stored_as_the_embedding(
     assert not {"lm_head.weight", "predictions.decoder.weight"} & set(initializers)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", EVERY_FORM)
 def test_the_number_of_nodes_does_not_depend_on_the_loop_count(
     kind: str, exported: Callable[..., Path]
@@ -228,7 +228,7 @@ def test_the_number_of_nodes_does_not_depend_on_the_loop_count(
     assert counts[0] == counts[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_norms_of_the_network_are_not_stored_per_refinement(exported: Callable[..., Path]) -> None:
     """x-transformers computes ``gamma + 1`` in every call; the core calls the network three times."""
     model: nn.Module = KINDS["recursive-encoder-registers"]()
@@ -242,7 +242,7 @@ def test_norms_of_the_network_are_not_stored_per_refinement(exported: Callable[.
     assert stored < parameters + 800
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["AlbertForMaskedLM", "HrmTextForCausalLM"])
 def test_a_row_of_padding_alone_stays_finite(kind: str, exported: Callable[..., Path]) -> None:
     session = loopedge.Session(exported(kind, "loop"), threads=1)
@@ -276,7 +276,7 @@ def test_halting_adapter_predicts_what_the_package_predicts(network: str, stop: 
     assert len(set(steps.tolist())) > (stop == "some"), "rows stop at different steps"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("network", ["MLPMixer1D", "Encoder"])
 def test_exported_halting_adapter_stops_where_the_package_stops(
     network: str, tmp_path: Path
@@ -293,7 +293,7 @@ def test_exported_halting_adapter_stops_where_the_package_stops(
     assert len(set(steps.tolist())) > 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_folder_and_the_model_itself_export_to_the_same_file(tmp_path: Path) -> None:
     model = make_albert("AlbertForMaskedLM")
     model.save_pretrained(tmp_path / "folder")

@@ -11,6 +11,7 @@ import pytest
 import loopedge
 import loopedge_calibration
 from loopedge.errors import BudgetError, InputError
+from loopedge.graph.artifact import open_artifact
 from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.weights import linears, loop_name
 from loopedge.tasks.metrics import total
@@ -40,7 +41,7 @@ def fragile_model(source: Path, target: Path) -> Path:
 
     The outliers read a channel that is as much smaller, so that the float model stays what it is.
     """
-    model = ir.load(source)
+    model = open_artifact(source)
     item = next(item for item in linears(model) if loop_name(item.node) == FRAGILE)
     table = model.graph.initializers["timestep.norm_mlp.0"]
     for value, place, factor in ((item.weight, np.s_[0], 500), (table, np.s_[:, 0], 1 / 500)):

@@ -19,7 +19,7 @@ from loopedge.model.checkpoint import load_checkpoint
 from loopedge.trainer.world import open_world
 from tests.parity.processes import CONTEXT, LIMIT, Ended, Fault, free_port, run, start
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 STEPS = 12
 RATE = 0.005
@@ -206,7 +206,7 @@ def test_a_signal_to_one_process_ends_all_with_the_state_saved(
     assert_same_course(target, whole, within=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_state_fits_any_number_of_processes_and_any_sharding(tmp_path: Path, whole: Path) -> None:
     kinds = {"one": ((), 1), "replicated": ((), 2), "sharded": (SHARDED, 2)}
     for before, (options, size) in kinds.items():
@@ -325,7 +325,7 @@ def _threads() -> str:
     return " ".join(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_torchrun_trains_and_prints_once(tmp_path: Path, whole: Path) -> None:
     target = tmp_path / "m.pt"
     words = [str(word) for word in (*AVERAGED, "--json", "-o", target)]
@@ -343,7 +343,7 @@ def test_torchrun_trains_and_prints_once(tmp_path: Path, whole: Path) -> None:
         assert theirs["train_loss"] == pytest.approx(mine["train_loss"], rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     """With ``kill -9`` from outside, wherever the run is."""
     often = ("--steps", 150, "--evaluate-every", 30, "--checkpoint-every", 30)

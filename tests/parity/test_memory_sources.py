@@ -22,7 +22,7 @@ from loopedge.profiler.soak import judge_soak
 from loopedge.profiler.sources import memory_sources, with_peak
 from loopedge.profiler.trace import read_trace
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 MIB = 1 << 20
 D, LOOPS, VOCABULARY, POSITIONS = 256, 4, 8192, 64

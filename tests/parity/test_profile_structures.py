@@ -15,7 +15,7 @@ from loopedge.report.verdict import verdicts
 from tests.parity.models import ROUNDING, make_model, relative_error
 from tests.parity.test_inner_loops import Refiner
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_an_early_exit_tells_how_many_iterations_ran(tmp_path: Path) -> None:

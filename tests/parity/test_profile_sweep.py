@@ -18,7 +18,7 @@ from tests.parity.models import make_model
 Exporter = Callable[..., Path]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_command_gives_every_twin_and_pytorch(tmp_path: Path) -> None:
     model = make_model("tokens")
     checkpoint, path = tmp_path / "model.pt", tmp_path / "model.onnx"
@@ -54,7 +54,7 @@ def test_one_command_gives_every_twin_and_pytorch(tmp_path: Path) -> None:
     assert json.loads(json.dumps(result.to_json()))["failures"] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_checkpoint_than_the_exported_one_is_told(tmp_path: Path) -> None:
     mine, other, path = (tmp_path / name for name in ("model.pt", "other.pt", "model.onnx"))
     for file in (mine, other):

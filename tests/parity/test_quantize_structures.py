@@ -303,8 +303,8 @@ def test_products_that_stay_in_float_are_told(tmp_path: Path) -> None:
     with pytest.raises(
         BudgetError, match=r"1 of 5 linears of the core .* first skipped: core/einsum"
     ):
-        loopedge.quantize(source, tmp_path / "int8.onnx")
-    result = loopedge.quantize(source, tmp_path / "int8.onnx", min_coverage=0)
+        loopedge.quantize(source, tmp_path / "int8.onnx", **SEVEN_BITS)
+    result = loopedge.quantize(source, tmp_path / "int8.onnx", min_coverage=0, **SEVEN_BITS)
     reasons = {item["name"].partition("_")[0]: item["reason"] for item in result.matmuls["skipped"]}
     assert (result.matmuls["quantized"], result.matmuls["total"]) == (1, 6)
     assert any("Einsum has no int8 form" in reason for reason in reasons.values())

@@ -14,6 +14,7 @@ import pytest
 import loopedge
 import loopedge_calibration
 from loopedge.errors import InputError, VerificationError
+from loopedge.graph.artifact import open_artifact
 from loopedge.graph.weights import linears
 from loopedge.quantizer.ranges import RangeTable, read_ranges
 from loopedge_calibration.quantization import calibrate_and_quantize
@@ -195,7 +196,7 @@ def test_smoothing_changes_nothing_but_the_rounding(
     from loopedge.quantizer.smoothing import apply_smoothing
 
     source = tmp_path / "outliers.onnx"
-    model = ir.load(exported(kind, opset=opset, last_rows=False))
+    model = open_artifact(exported(kind, opset=opset, last_rows=False))
     table = model.graph.initializers["timestep.norm_attention.0"]
     assert table.const_value is not None
     rows = table.const_value.numpy().copy()

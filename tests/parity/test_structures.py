@@ -32,7 +32,7 @@ from loopedge.model.contract import LoopedModule, Tensors, as_tuple
 from loopedge.quantizer.smoothing import smoothable
 from tests.parity.models import relative_error
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 Written = Callable[..., Path]
 
@@ -61,7 +61,7 @@ STRUCTURES = {
 def slow_but(*quick: str) -> list[Any]:
     """Return the structures as parameters: all but ``quick`` ones are left out of make test-fast."""
     return [
-        name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in STRUCTURES
+        name if name in quick else pytest.param(name, marks=pytest.mark.long) for name in STRUCTURES
     ]
 
 
@@ -185,7 +185,7 @@ def test_export_writes_the_unrolled_form(written: Written) -> None:
     assert_agrees(written(name, form="unrolled", loops=2), made(name), loops=2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["huginn", "universal_transformer"])
 def test_opset_20_agrees_at_every_size(name: str, written: Written) -> None:
     """Grouped queries and norms are decomposed there."""
@@ -250,7 +250,7 @@ def test_onnxruntime_keeps_one_copy_of_each_weight(
     assert matrix_bytes(optimised, tables=True) <= matrix_bytes(source, tables=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_loop_count_can_be_an_input(tmp_path: Path) -> None:
     model = made("parcae")
     path = tmp_path / "dynamic.onnx"
@@ -302,7 +302,7 @@ def test_what_grouped_queries_give_is_not_smoothed(written: Written) -> None:
     assert not named
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_a_value_head_of_each_query_head_gives_is_smoothed(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = huginn_like.HuginnLike(kv_heads=4, loops=2).eval()
@@ -377,7 +377,7 @@ def test_rows_halt_at_different_loops_and_as_they_would_alone(name: str) -> None
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [pytest.param("ouro", marks=pytest.mark.slow), HALTING[1]])
+@pytest.mark.parametrize("name", [pytest.param("ouro", marks=pytest.mark.long), HALTING[1]])
 def test_the_exported_loop_halts_as_pytorch_does(name: str, tmp_path: Path) -> None:
     model = _eager(name)
     path = tmp_path / "halting.onnx"

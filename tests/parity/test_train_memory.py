@@ -38,7 +38,7 @@ def peak(folder: Path, loops: int, cut: int) -> int:
     return int(told.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by /proc")
 def test_truncated_gradients_need_the_same_memory_at_eight_times_the_loops(tmp_path: Path) -> None:
     few, many = peak(tmp_path / "few", 4, 1), peak(tmp_path / "many", 32, 1)

@@ -45,7 +45,7 @@ def run(target: Path, **options: Any) -> TrainResult:
     return train(TASK, make_model_config(TASK, layers=2, **SIZES), config, target)
 
 
-@pytest.mark.slow  # compiles
+@pytest.mark.long  # compiles
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_compiled_layers_give_the_same_losses(precision: str) -> None:
     eager = losses(precision=precision)
@@ -56,7 +56,7 @@ def test_compiled_layers_give_the_same_losses(precision: str) -> None:
     assert len(set(eager)) == len(eager), "the weights move"
 
 
-@pytest.mark.slow  # compiles
+@pytest.mark.long  # compiles
 def test_a_run_compiles_once_whatever_it_evaluates(tmp_path: Path) -> None:
     torch.compiler.reset()
     counters.clear()

@@ -46,7 +46,7 @@ def run(task: Task, target: Path, **options: Any) -> TrainResult:
     return train(task, model, make_train_config(**config | options), target)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", TASKS)
 def test_the_loss_goes_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """One batch, again and again: a model learns it by heart, whatever the arithmetic."""
@@ -70,7 +70,7 @@ def test_a_function_is_learned_from_its_points(tmp_path: Path, name: str) -> Non
     assert result.test["last_mse"] < 0.6 * result.baselines["zero"]["last_mse"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["countdown", "in-context-linear"])
 def test_a_trained_model_exports_and_scores_the_same(tmp_path: Path, name: str) -> None:
     task = TASKS[name]
