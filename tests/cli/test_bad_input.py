@@ -90,6 +90,7 @@ def test_a_bad_model(
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", WRITERS)
 def test_an_existing_target_is_refused_without_force(
     cli: Cli, tiny: Path, ids: Path, command: str
@@ -176,6 +177,7 @@ def test_the_weights_of_a_source_are_never_written_over(cli: Cli, external: Path
     assert data.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["quantize", "prepare"])
 def test_a_data_file_of_others_stays(command: str, cli: Cli, tiny: Path) -> None:
     other = tiny.with_name("out.onnx.data")

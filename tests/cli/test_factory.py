@@ -183,6 +183,7 @@ def test_weights_are_for_factories(cli: Cli, package: Path) -> None:
     assert (told.code, "holds its own weights" in told.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_exit_and_inner_reach_the_exporter(cli: Cli, package: Path) -> None:
     told = cli("export", "mymodels.mine:built", "-o", "e.onnx", "--exit", "tolerance=0.5", "--json")
     assert told.json()["exit"] == "tolerance=0.5"

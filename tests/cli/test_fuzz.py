@@ -22,6 +22,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_damage_is_unexpected(part: int, seeds: Path, tmp_path: Path) -> None:
     problems = []

@@ -171,6 +171,7 @@ def test_inspect_says_what_it_was_prepared_for(cli: Cli, prepared: Path, tiny: P
         assert found[key] == plain[key]
 
 
+@pytest.mark.slow
 def test_quantize_keeps_or_sets_the_profile(cli: Cli, tiny: Path, ids: Path) -> None:
     low, kept, wish = (tiny.with_name(f"{name}.onnx") for name in ("low", "kept", "wish"))
     assert cli("quantize", tiny, "-o", low, "--memory", "low").code == 0

@@ -47,6 +47,7 @@ def test_json_holds_the_documented_keys(cli: Cli, tiny: Path, tiny_dynamic: Path
         assert set(run["ops"][0]) >= {"op", "count", "ms", "share"}
 
 
+@pytest.mark.slow
 def test_people_see_a_table_and_may_have_html(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     told = cli("profile", tiny, *QUICK, "--html", page)

@@ -15,6 +15,7 @@ PATIENCE_S = 120
 """Seconds after which a process counts as hanging."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left(tmp_path: Path, number: int) -> None:

@@ -39,6 +39,7 @@ def test_json_holds_the_documented_keys(cli: Cli, tiny: Path, tmp_path: Path) ->
     assert found["weight_bytes"] < 0.5 * cli("inspect", tiny, "--json").json()["weight_bytes"]
 
 
+@pytest.mark.slow
 def test_people_see_what_stayed_float_and_why(cli: Cli, tiny: Path) -> None:
     told = cli("quantize", tiny, "--keep", "core/linear_5")
     assert told.code == 0

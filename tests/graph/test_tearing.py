@@ -112,6 +112,7 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path, int], Non
 VERBS = [(write, "m.onnx", 3), (prepare, "m.onnx", 3), (convert, "m.ort", 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verb", "name", "files"), VERBS)
 def test_a_kill_at_any_boundary_leaves_the_old_or_the_new(
     verb: Callable[[Path, float], None],

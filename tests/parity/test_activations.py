@@ -159,6 +159,7 @@ def test_prepared_and_converted_files_compute_the_same(export: Export, tmp_path:
         np.testing.assert_allclose(given, exact, atol=1e-5 * abs(exact).max())
 
 
+@pytest.mark.slow
 def test_small_models_stay_whole(tmp_path: Path) -> None:
     result = loopedge.export(make_model("tokens"), tmp_path / "tiny.onnx", memory="low")
     assert result.split_weights == {}

@@ -55,6 +55,7 @@ def test_an_untied_embedding_becomes_int8_rows(
     assert result.sqnr_db > kept.sqnr_db - 2
 
 
+@pytest.mark.slow
 def test_a_kept_table_keeps_its_head(exported: Exporter, tmp_path: Path) -> None:
     result = loopedge.quantize(exported("tokens"), tmp_path / "q.onnx", keep=["embedding.weight"])
     assert [item["name"] for item in result.matmuls["skipped"]] == ["coda/linear"]

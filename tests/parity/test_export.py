@@ -26,6 +26,7 @@ Exporter = Callable[..., Path]
 SIZES = [Sizes(1, 1), Sizes(1, 7), Sizes(3, 16), Sizes(5, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_loop_form_agrees_for_every_length_batch_and_loop_count(
     kind: str, exported: Exporter
@@ -40,6 +41,7 @@ def test_loop_form_agrees_for_every_length_batch_and_loop_count(
             assert relative_error(given, expected, feeds.get("attention_mask")) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tokens", "series"])
 def test_unrolled_form_agrees(kind: str, exported: Exporter) -> None:
     model = make_model(kind)
@@ -89,6 +91,7 @@ def test_a_loop_count_past_the_table_is_clamped(exported: Exporter) -> None:
         session.run(feeds, loops=0)
 
 
+@pytest.mark.slow
 def test_another_fixed_loop_count(tmp_path: Path) -> None:
     model = make_model("tokens", loops=3)
     result = loopedge.export(model, tmp_path / "five.onnx", loops=5)
@@ -101,6 +104,7 @@ def test_another_fixed_loop_count(tmp_path: Path) -> None:
     assert (shown["loops"], shown["trained_loops"]) == (5, 3)
 
 
+@pytest.mark.slow
 def test_weights_are_stored_once_in_the_main_graph_as_in_by_out(exported: Exporter) -> None:
     model = make_model("tokens")
     graph = ir.load(exported("tokens")).graph
@@ -127,6 +131,7 @@ def test_weights_are_stored_once_in_the_main_graph_as_in_by_out(exported: Export
             assert node.inputs[0].const_value is None, "a stored weight is transposed at run time"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 def test_onnxruntime_keeps_one_copy_of_each_weight(
     form: str, exported: Exporter, tmp_path: Path
@@ -243,6 +248,7 @@ def test_a_broken_core_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_untrained_core_is_checked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With zero gates every core computes the identity; random rows tell them apart."""
     from loopedge.exporter import passes, pipeline

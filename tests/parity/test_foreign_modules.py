@@ -15,6 +15,7 @@ from tests.parity.models import relative_error
 from tests.parity.small import WIDTH, Small, check
 
 
+@pytest.mark.slow
 def test_one_tensor_may_be_state_and_context(tmp_path: Path) -> None:
     model = Small()
     check(model, loopedge.export(model, tmp_path / "model.onnx"))
@@ -37,6 +38,7 @@ class Doubled(Small):
         return state
 
 
+@pytest.mark.slow
 def test_one_tensor_may_be_two_states(tmp_path: Path) -> None:
     model = Doubled()
     result = loopedge.export(model, tmp_path / "model.onnx")

@@ -100,6 +100,7 @@ def test_inner_loops_agree(inner: Kind, deep: bool, tmp_path: Path) -> None:
         assert uses["deepest.weight"] == 3 * INNER * DEEPEST
 
 
+@pytest.mark.slow
 def test_what_does_not_depend_on_the_loops_leaves_them(tmp_path: Path) -> None:
     class Invariant(Refiner):
         def refine(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:

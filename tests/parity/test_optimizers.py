@@ -76,6 +76,7 @@ def test_a_graph_that_would_be_fused(tmp_path: Path) -> None:
     assert not nothing_to_optimize(write(tmp_path / "m.onnx", turned, doubled, again, product))
 
 
+@pytest.mark.slow
 def test_a_marked_file_is_opened_without_optimizers(low: Path) -> None:
     assert is_marked(low)
     assert level(low) == OFF
@@ -102,6 +103,7 @@ def test_what_is_made_of_it_is_looked_at_again(low: Path, tmp_path: Path) -> Non
         assert is_marked(target) == marked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [{"memory": "balanced"}, {"memory": "low", "opset": 18}])
 def test_a_file_that_needs_them_keeps_them(tmp_path: Path, choice: dict[str, Any]) -> None:
     torch.manual_seed(0)

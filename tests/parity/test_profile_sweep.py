@@ -66,6 +66,7 @@ def test_another_checkpoint_than_the_exported_one_is_told(tmp_path: Path) -> Non
         assert len(told) == notes
 
 
+@pytest.mark.slow
 def test_every_combination_is_profiled_and_named(exported: Exporter) -> None:
     path = exported("tokens", dynamic_loops=True)
     result = loopedge.profile(
@@ -76,6 +77,7 @@ def test_every_combination_is_profiled_and_named(exported: Exporter) -> None:
     assert result.runs[0].time_ratio == 1.0
 
 
+@pytest.mark.slow
 def test_an_untied_twin_of_every_loop_count(exported: Exporter) -> None:
     path = exported("tokens", dynamic_loops=True)
     result = loopedge.profile(

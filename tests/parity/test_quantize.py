@@ -69,6 +69,7 @@ def test_one_s8_per_channel_copy_replaces_each_weight(exported: Exporter, tmp_pa
     assert sorted(name or "" for name in floats) == ["position.weight"]
 
 
+@pytest.mark.slow
 def test_both_forms_agree_and_the_error_is_told_per_iteration(
     exported: Exporter, tmp_path: Path
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_core_that_stays_in_float_is_fatal(exported: Exporter, tmp_path: Path)
     assert "also read by Identity" in result.matmuls["skipped"][0]["reason"]
 
 
+@pytest.mark.slow
 def test_a_reduced_range_uses_seven_bits(exported: Exporter, tmp_path: Path) -> None:
     """Which of the two gives better outputs depends on the processor: without VNNI eight bits saturate."""
     loopedge.quantize(exported("tokens"), tmp_path / "whole.onnx")

@@ -131,6 +131,7 @@ def line_of(kind: str) -> str:
     return rf"\({Path(__file__).name}, line {number}\)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
@@ -216,6 +217,7 @@ def test_a_module_without_the_contract_is_refused(tmp_path: Path) -> None:
     assert "bring_your_own" in (caught.value.hint or "")
 
 
+@pytest.mark.slow
 def test_a_model_that_amplifies_rounding_is_told(tmp_path: Path) -> None:
     class Chaotic(Small):
         loops = 200

@@ -130,6 +130,7 @@ def test_ranges_are_those_of_each_iteration(exported: Exporter) -> None:
     assert len(set(found.high)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ops", ["microsoft", "standard"])
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 def test_onnxruntime_runs_integer_products_in_the_core(
@@ -269,6 +270,7 @@ def test_few_and_short_samples_are_said(exported: Exporter) -> None:
     assert any("longest sample has 12 positions" in warning for warning in table.warnings)
 
 
+@pytest.mark.slow
 def test_files_and_folders_of_samples(exported: Exporter, tmp_path: Path) -> None:
     data = samples("padded", batches=5)
     whole = {name: np.concatenate([feeds[name] for feeds in data]) for name in data[0]}
@@ -316,6 +318,7 @@ def test_bad_samples_are_named(exported: Exporter) -> None:
         loopedge_calibration.collect(source, [], method="median")
 
 
+@pytest.mark.slow
 def test_ranges_of_another_model_or_damaged_ones_are_refused(
     exported: Exporter, tmp_path: Path
 ) -> None:
@@ -363,6 +366,7 @@ def test_ranges_that_are_far_off_are_refused(exported: Exporter, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_wrong_row_shows_behind_gates_of_zero(tmp_path: Path) -> None:
     """The untrained stack is the identity: its outputs do not depend on what its linears give."""
     source = tmp_path / "untrained.onnx"

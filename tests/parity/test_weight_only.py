@@ -132,6 +132,7 @@ def _initializers(model: ir.Model) -> list[ir.Value]:
     return [value for graph in graphs for value in graph.initializers.values()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", BITS)
 def test_both_forms_agree(scheme: str, exported: Exporter, tmp_path: Path) -> None:
     _, feeds = make_inputs(make_model("tokens"), Sizes(2, 9))
@@ -303,6 +304,7 @@ def test_data_is_only_looked_at(exported: Exporter, tmp_path: Path) -> None:
     assert results[0].weight_bytes == results[1].weight_bytes
 
 
+@pytest.mark.slow
 def test_keep_and_coverage(exported: Exporter, tmp_path: Path) -> None:
     source, path = exported("tokens"), tmp_path / "q.onnx"
     kept = loopedge.quantize(source, path, scheme="weight-int4", keep=["core/linear_5"])

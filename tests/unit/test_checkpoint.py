@@ -105,6 +105,7 @@ def test_files_that_are_no_checkpoint(saved: Path, tmp_path: Path) -> None:
             loopedge.load(path)
 
 
+@pytest.mark.slow
 def test_a_configuration_that_asks_for_more_than_the_file_holds(
     saved: Path, tmp_path: Path
 ) -> None:

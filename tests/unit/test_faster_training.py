@@ -73,6 +73,7 @@ def test_a_run_compiles_once_whatever_it_evaluates(tmp_path: Path) -> None:
     assert list(states[0]) == list(states[1])
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_weights_that_stay_float32(tmp_path: Path) -> None:
     result = run(tmp_path / "model.pt", precision="bfloat16", steps=60, lr=1e-2)
     assert result.train_loss < 0.75 * math.log(TASK.vocab + 2), "better than a guess"

@@ -64,6 +64,7 @@ def test_the_loss_goes_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nam
     assert load_checkpoint(tmp_path / "model.pt")["task"] == task.describe()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["in-context-linear", "in-context-trees"])
 def test_a_function_is_learned_from_its_points(tmp_path: Path, name: str) -> None:
     result = run(TASKS[name], tmp_path / "model.pt", batch_size=64)

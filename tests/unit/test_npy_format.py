@@ -73,6 +73,7 @@ def test_a_damaged_header(content: bytes, words: str, tmp_path: Path) -> None:
             read(tmp_path / "x.npz")
 
 
+@pytest.mark.slow
 def test_a_member_that_inflates_to_gigabytes(tmp_path: Path) -> None:
     size = 1 << 26
     header = FINE.replace("(2,)", f"({size},)")

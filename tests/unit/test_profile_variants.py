@@ -72,6 +72,7 @@ def test_weights_outside_the_file_are_converted_too(tmp_path: Path) -> None:
     assert np.array_equal(given.numpy(), expected.numpy())
 
 
+@pytest.mark.slow
 def test_a_float16_profile_tells_its_type() -> None:
     found = loopedge.profile([TINY], float16=True, unrolled=True, details=False, **QUICK)
     names = [(run.name, run.compute, run.twin) for run in found.runs]
@@ -101,6 +102,7 @@ def test_a_quantized_model_has_no_float16_twin(tmp_path: Path) -> None:
     assert [failure.name for failure in failures] == ["q.onnx (low, float16)"]
 
 
+@pytest.mark.slow
 def test_a_cuda_graph_is_taken_of_what_holds_no_loop(tmp_path: Path) -> None:
     models, failures = add_variants(built(tmp_path, TINY), tmp_path, float16=True, cuda_graphs=True)
     assert failures == []

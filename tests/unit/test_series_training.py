@@ -56,6 +56,7 @@ def classes() -> Task:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [forecast, classes])
 def test_a_baseline_is_beaten(tmp_path: Path, make: Any) -> None:
     task: Task = make()

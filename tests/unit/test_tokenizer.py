@@ -28,6 +28,7 @@ def trained() -> JsonTokenizer:
     return train_tokenizer([TEXT], 280)
 
 
+@pytest.mark.slow
 @given(text=st.text(max_size=30))
 def test_both_give_the_text_again(trained: JsonTokenizer, text: str) -> None:
     text = text.encode("utf-8", "replace").decode()

@@ -83,6 +83,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(tmp_path: Path, name: str) -> None:
     before = torch.get_rng_state()
@@ -95,6 +96,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(tmp_path: Path, name: 
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [6, 9, 11])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, stop_at: int) -> None:
     model = {"dropout": 0.2, "gate_init": 1.0}
@@ -143,7 +145,7 @@ def test_an_unfinished_run_is_neither_dropped_nor_mixed_up(tmp_path: Path) -> No
         run(TASKS["sorting"], target)
     state = tmp_path / "model.last.pt"
     state.write_bytes(b"not a state")
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match="is not the state of a run"):
         run(TASKS["sorting"], target, resume=True, force=True)
     run(TASKS["sorting"], target, force=True)
     assert not state.exists()
@@ -157,6 +159,7 @@ def test_the_state_holds_plain_tensors_and_values_only(tmp_path: Path) -> None:
     assert state["settings"]["task"]["name"] == "sorting"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["series", "gaps", "sorting"])
 def test_the_loss_decreases_and_a_baseline_is_beaten(tmp_path: Path, name: str) -> None:
     """Far, from every seed that was tried; edit distances are not learned in so few steps."""
