@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Cli
 
 
+@pytest.mark.slow
 def test_a_met_budget_is_told(cli: Cli, tiny: Path) -> None:
     told = cli("quantize", tiny, "--max-drop", "0.5")
     assert told.code == 0
@@ -21,6 +22,7 @@ def test_a_met_budget_is_told(cli: Cli, tiny: Path) -> None:
     assert (found["lifted"], found["sensitivity"]) == ([], [])
 
 
+@pytest.mark.slow
 def test_what_is_lifted_stands_with_cost_and_gain(cli: Cli, tiny: Path) -> None:
     loss = cli("quantize", tiny, "--max-drop", "0.5", "--json").json()["budget"]["loss"]
     words = ("quantize", tiny, "--max-drop", 0.95 * loss, "--force")

@@ -133,6 +133,7 @@ def test_a_wrong_factory_is_one_line(source: str, text: str, cli: Cli, package: 
     assert not list(package.glob("*.onnx*"))
 
 
+@pytest.mark.slow
 def test_what_a_factory_prints_is_no_part_of_the_result(cli: Cli, package: Path) -> None:
     told = cli("export", "mymodels.mine:talks", "--json")
     assert told.json()["verified"]

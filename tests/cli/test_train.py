@@ -188,6 +188,7 @@ def test_bad_options(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk(cli: Cli, small_disk: Path) -> None:
     words = ("sorting", "--d-model", 64, "--steps", 2, "--batch-size", 2, "--quiet")
     refused(cli("train", *words, "-o", small_disk / "model.pt"), "no space left")

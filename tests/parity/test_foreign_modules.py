@@ -71,6 +71,7 @@ def test_a_short_table_of_positions_is_found(length: int, tmp_path: Path) -> Non
     check(model, result, 1)
 
 
+@pytest.mark.slow
 def test_a_table_of_one_length_fixes_it(tmp_path: Path) -> None:
     class Fixed(Small):
         def __init__(self) -> None:
@@ -86,6 +87,7 @@ def test_a_table_of_one_length_fixes_it(tmp_path: Path) -> None:
     check(model, result, 7)
 
 
+@pytest.mark.slow
 def test_the_inputs_keep_the_names_of_the_prelude(tmp_path: Path) -> None:
     class Two(Small):
         def prelude(self, x: Tensor, extra: Tensor) -> tuple[Tensors, Tensors]:  # type: ignore[override]
@@ -97,6 +99,7 @@ def test_the_inputs_keep_the_names_of_the_prelude(tmp_path: Path) -> None:
     assert names == ["inputs", "extra"]
 
 
+@pytest.mark.slow
 def test_a_loop_range_and_noise_travel_in_the_file(tmp_path: Path) -> None:
     class Started(Small):
         loop_range = (2, 5)
@@ -123,6 +126,7 @@ def test_a_loop_range_and_noise_travel_in_the_file(tmp_path: Path) -> None:
     assert np.array_equal(told["outputs"], given)
 
 
+@pytest.mark.slow
 def test_the_forms_agree_for_a_foreign_module(tmp_path: Path) -> None:
     model = Small()
     result = loopedge.export(model, tmp_path / "unrolled.onnx", form="unrolled")
@@ -198,6 +202,7 @@ def test_odd_but_right_modules_are_exported(kind: type[Small], tmp_path: Path) -
     loopedge.export(kind(), tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_a_mask_that_is_added_hides_no_position(tmp_path: Path) -> None:
     """0 keeps a position there: compared at ones alone, nothing would be."""
 

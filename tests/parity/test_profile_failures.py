@@ -47,6 +47,7 @@ class _Dying(MeasuredProcess):
         return super().run(runs)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_told_and_the_rest_is_measured(
     exported: Exporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_killed_process_is_told_and_the_rest_is_measured(
     assert whole.time_ratio == 1.0, "the first that was measured is the reference"
 
 
+@pytest.mark.slow
 def test_a_process_without_memory_says_so(exported: Exporter, tmp_path: Path) -> None:
     limited = tmp_path / "python"
     limited.write_text(f'#!/bin/sh\nulimit -v 700000\nexec {sys.executable} "$@"\n')
@@ -89,6 +91,7 @@ def test_what_runtimes_say_without_memory_is_understood(said: str) -> None:
     assert any(word in f"RuntimeException: {said}".lower() for word in process.OUT_OF_MEMORY)
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_load_is_one_of_the_failures(
     exported: Exporter, tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ def test_a_table_that_is_embedding_and_head_is_stored_once_as_int8(
     assert readers == ["DynamicQuantizeMatMul", "Gather"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::loopedge.errors.LoopCountWarning")
 def test_the_loop_count_stays_selectable(exported: Exporter, tmp_path: Path) -> None:
     loopedge.quantize(exported("padded", dynamic_loops=True), tmp_path / "int8.onnx")

@@ -390,6 +390,7 @@ def test_a_wrong_row_shows_behind_gates_of_zero(tmp_path: Path) -> None:
     assert not (tmp_path / "wrong.onnx").exists()
 
 
+@pytest.mark.slow
 def test_a_linear_can_be_kept_in_float(exported: Exporter, tmp_path: Path) -> None:
     data = samples("tokens")
     for form in ("loop", "unrolled"):

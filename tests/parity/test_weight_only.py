@@ -46,6 +46,7 @@ def count(model: ir.Model, kind: str) -> int:
     return sum(node.op_type == kind for node in model.graph.all_nodes())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::loopedge.errors.LoopCountWarning")
 @pytest.mark.parametrize("scheme", BITS)
 @pytest.mark.parametrize("kind", slow_but("tokens"))

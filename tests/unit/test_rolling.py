@@ -55,6 +55,7 @@ def same_weights(one: Path, other: Path) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_the_last_model_is_written_and_all_origins_are_told(tmp_path: Path) -> None:
     tasks = wave().at_origins(3)
     notes: list[str] = []
