@@ -27,7 +27,14 @@ from loopedge.memory import refuse_prepared
 from loopedge.paths import ArtifactTarget, check_paths
 from loopedge.runtime import Session
 from loopedge.session_options import session_options
-from loopedge.staging import CONFIG_SUFFIX, scratch_folder, staged_folder
+from loopedge.staging import (
+    CONFIG_SUFFIX,
+    again_if_replaced,
+    check_unchanged,
+    identity_of,
+    scratch_folder,
+    staged_folder,
+)
 
 __all__ = [
     "FLOAT16_NOTE",
@@ -109,7 +116,15 @@ def convert(
         VerificationError: The result computes something else, or holds copies of weights; nothing
             is left.
     """
-    source, target = Path(model), Path(path)
+    source = Path(model)
+    return again_if_replaced(
+        source, lambda: _convert(source, Path(path), threads=threads, force=force)
+    )
+
+
+def _convert(source: Path, target: Path, *, threads: int | None, force: bool) -> ConvertResult:
+    """Do as `convert`; a source that is replaced meanwhile is an error."""
+    before = identity_of(source)
     if is_ort_format(source):
         raise InputError(f"{source} is in ORT format already", hint="name the .onnx file")
     graph = open_artifact(source)
@@ -122,7 +137,7 @@ def convert(
     changed = check_whole(source)
     check_ort_target(target, force=force)
     beside = companions_to_copy(source, metadata, target)
-    check_companion_targets(target.parent, beside, force=force)
+    check_companion_targets(target.parent, beside)
     started = time.perf_counter()
     marks: list[float] = []
     errors: list[float] = []
@@ -133,6 +148,7 @@ def convert(
         marks.append(time.perf_counter())
         notes.extend(_check_weights(graph, staged))
         errors.extend(_compare(graph, source, staged, threads))
+        check_unchanged(source, before)
         marks.append(time.perf_counter())
 
     files = _write(source, target, verify, beside, force=force)

@@ -25,6 +25,7 @@ from loopedge.graph.weights import (
     untied_bytes,
     weight_bytes,
 )
+from loopedge.staging import again_if_replaced
 
 __all__ = ["CompanionFile", "FileSize", "Inspection", "Port", "Table", "inspect"]
 
@@ -123,6 +124,10 @@ def inspect(path: str | Path, *, verify: bool = False) -> Inspection:
         InputError: The file is missing, is not ONNX, or its external data is missing or has another size.
         VerificationError: A file is damaged, missing or another one, or there is no checksum.
     """
+    return again_if_replaced(Path(path), lambda: _inspect(path, verify=verify))
+
+
+def _inspect(path: str | Path, *, verify: bool) -> Inspection:
     model = open_artifact(path)
     metadata = read_metadata(model.metadata_props)
     companions = _companions(Path(path), metadata)

@@ -28,7 +28,7 @@ from loopedge.memory import PREPARED_SUFFIX, refuse_prepared, this_device
 from loopedge.paths import ArtifactTarget, check_paths
 from loopedge.runtime import Session
 from loopedge.session_options import session_options
-from loopedge.staging import staged_folder
+from loopedge.staging import again_if_replaced, check_unchanged, identity_of, staged_folder
 
 __all__ = ["NotPacked", "PrepareResult", "prepare"]
 
@@ -130,8 +130,14 @@ def prepare(
         VerificationError: The outputs differ from the source's; nothing is left.
     """
     source = Path(model)
-    graph = open_artifact(source)
     target = Path(path) if path is not None else source.with_suffix(PREPARED_SUFFIX)
+    return again_if_replaced(source, lambda: _prepare(source, target, threads=threads, force=force))
+
+
+def _prepare(source: Path, target: Path, *, threads: int | None, force: bool) -> PrepareResult:
+    """Do as `prepare`; a source that is replaced meanwhile is an error."""
+    before = identity_of(source)
+    graph = open_artifact(source)
     metadata = read_metadata(graph.metadata_props)
     if metadata is None:
         raise InputError(
@@ -153,7 +159,7 @@ def prepare(
     data_files = artifact_files(source)
     check_artifact_target(target, data_files, force=force)
     beside = companions_to_copy(source, metadata, target)
-    check_companion_targets(target.parent, beside, force=force)
+    check_companion_targets(target.parent, beside)
     with (
         staged_folder(target, force=force, replaced=files_beside) as folder,
         _full_disk_told(folder),
@@ -180,6 +186,7 @@ def prepare(
         for name, content in beside.items():
             (folder / name).write_bytes(content)
         seal(staged, weights)
+        check_unchanged(source, before)
     return PrepareResult(
         path=str(target),
         source=str(source),

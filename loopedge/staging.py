@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from loopedge.errors import InputError
+from loopedge.errors import InputError, LoopedgeError
 
 try:
     import fcntl
@@ -33,8 +33,11 @@ except ImportError:  # Windows: stages are not locked there, and none is removed
 __all__ = [
     "CONFIG_SUFFIX",
     "CONTENT_DIGITS",
+    "Identity",
     "again_if_replaced",
+    "check_unchanged",
     "content_name",
+    "identity_of",
     "scratch_folder",
     "staged_folder",
 ]
@@ -52,16 +55,19 @@ CONFIG_SUFFIX = "required_operators.config"
 """How the list of operators of an ``.ort`` file ends. Its name holds the digits of that file, not its own."""
 
 BELONGING = re.compile(
-    rf"\.([0-9a-f]{{{CONTENT_DIGITS}}})\.[^/]+$|\.onnx\.data$|\.{re.escape(CONFIG_SUFFIX)}$"
+    rf".*\.([0-9a-f]{{{CONTENT_DIGITS}}})\.[^/]+$|\.onnx\.data$|\.{re.escape(CONFIG_SUFFIX)}$"
 )
 """Names of files that belong to a model: with digits, or as they were called before they had any."""
 
+WEIGHTS = re.compile(rf"\.onnx(\.[0-9a-f]{{{CONTENT_DIGITS}}})?\.data$")
+"""Names of data files of graphs."""
+
 MODEL_SUFFIXES = {".onnx", ".ort"}
 LEAST_FREE_BYTES = 1 << 20
-NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EBADF, errno.EINVAL, errno.ENOSYS}
 
 
 T = TypeVar("T")
+Identity = tuple[int, int, int] | None
 
 
 def again_if_replaced(path: Path, read: Callable[[], T]) -> T:
@@ -74,16 +80,31 @@ def again_if_replaced(path: Path, read: Callable[[], T]) -> T:
     Returns:
         What ``read`` returned.
     """
-    before = _identity(path)
+    before = identity_of(path)
     try:
         return read()
-    except InputError:
-        if _identity(path) == before:
+    except (LoopedgeError, OSError):
+        if identity_of(path) == before:
             raise
     return read()
 
 
-def _identity(path: Path) -> tuple[int, int, int] | None:
+def check_unchanged(path: Path, before: Identity) -> None:
+    """Refuse a file that was replaced since: what was made from it would be of two versions.
+
+    Args:
+        path: The file.
+        before: What `identity_of` returned.
+
+    Raises:
+        InputError: As said.
+    """
+    if identity_of(path) != before:
+        raise InputError(f"{path} was replaced while it was read", hint="the same command again")
+
+
+def identity_of(path: Path) -> Identity:
+    """Return what tells a file from one that replaces it; None where there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -235,7 +256,11 @@ def _remove_unnamed(folder: Path, names: Iterable[str]) -> None:
     names = {name for name in names if "/" not in name and BELONGING.search(name)}
     if not names:
         return
-    models = [path for path in folder.iterdir() if path.suffix.lower() in MODEL_SUFFIXES]
+    models = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in MODEL_SUFFIXES and path.is_file()
+    ]
     for name in names:
         if not any(_names(model, name) for model in models):
             with contextlib.suppress(OSError):
@@ -243,7 +268,12 @@ def _remove_unnamed(folder: Path, names: Iterable[str]) -> None:
 
 
 def _names(model: Path, name: str) -> bool:
-    """Tell whether a model's file names another: by its name, its content's digits, or its own."""
+    """Tell whether a model's file names another: by its name, its content's digits, or its own.
+
+    ORT format holds its weights: what it says of the data file of its source, it does not need.
+    """
+    if model.suffix.lower() == ".ort" and WEIGHTS.search(name):
+        return False
     digits = BELONGING.search(name)
     spelled = (digits[1] if digits and digits[1] else json.dumps(name)[1:-1]).encode()
     try:
@@ -274,12 +304,8 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
+    except OSError:  # another holds it, or this file system has no locks
         return False
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            return False
-        raise
     return True
 
 

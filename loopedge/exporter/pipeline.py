@@ -211,7 +211,7 @@ def _export(
     """Do what `export` does for a module that was found, with options that were checked."""
     check_weights(subject.module)
     beside = companion_contents(subject.companions, target)
-    check_companion_targets(target.parent, beside, force=force)
+    check_companion_targets(target.parent, beside)
     check_paths(
         inputs={"MODEL": sources},
         outputs={"what stands beside --output": [target.parent / name for name in beside]},

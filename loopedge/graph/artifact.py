@@ -101,7 +101,7 @@ def write_artifact(
     """
     beside = dict(companions or {})
     check_artifact_target(target, sources, force=force)
-    check_companion_targets(target.parent, beside, force=force)
+    check_companion_targets(target.parent, beside)
     keep_names_apart(model)
     total = sum(value.const_value.nbytes for value in _initializers(model) if value.const_value)
     external = total > external_threshold_bytes

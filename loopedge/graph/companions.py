@@ -139,10 +139,11 @@ def _check_own(file: str, name: str, target: Path) -> None:
         )
 
 
-def check_companion_targets(folder: Path, contents: Mapping[str, bytes], *, force: bool) -> None:
-    """Refuse to write over another file of a companion's name, without ``force``.
+def check_companion_targets(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Refuse to write over another file of a companion's name.
 
-    One that is called as its content says is written again, whatever stands there.
+    One that is called as its content says is written again, whatever stands there. Those of artifacts that an
+    older version wrote have no digits: another model of the folder may need what stands there.
 
     Raises:
         InputError: As said, or a folder is called so.
@@ -152,9 +153,9 @@ def check_companion_targets(folder: Path, contents: Mapping[str, bytes], *, forc
         if file.is_dir():
             raise InputError(f"{file} is a folder, a file must stand there", hint="-o elsewhere")
         digits = hashlib.sha256(content).hexdigest()[:CONTENT_DIGITS]
-        if force or f".{digits}." in name or not file.exists():
+        if f".{digits}." in name or not file.exists():
             continue
         if file.read_bytes() != content:
             raise InputError(
-                f"{file} exists already and is another one", hint="add --force to replace it"
+                f"{file} exists already and is another one", hint="-o in another folder"
             )

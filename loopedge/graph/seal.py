@@ -5,7 +5,6 @@ is the SHA-256 of the ``.onnx`` file itself, computed with its own digits as zer
 Both are properties of the file, not of the graph: whoever reads a graph to change it leaves them out.
 """
 
-import glob
 import hashlib
 import json
 import mmap
@@ -19,10 +18,12 @@ import onnx
 
 from loopedge.errors import InputError
 from loopedge.files import file_sha256
-from loopedge.graph.metadata import PREFIX
+from loopedge.graph.companions import read_companions
+from loopedge.graph.metadata import PREFIX, read_metadata
+from loopedge.graph.ort_format import required_operators
 from loopedge.graph.properties import read_properties
 from loopedge.graph.sizes import AGAIN, WEIGHTS_KEY, Weights, other_size, weights_of
-from loopedge.staging import CONFIG_SUFFIX, content_name
+from loopedge.staging import CONFIG_SUFFIX, CONTENT_DIGITS, content_name
 
 __all__ = [
     "Seal",
@@ -123,11 +124,13 @@ def check_whole(path: str | Path) -> list[str]:
         Notes: another program has written the graph anew.
 
     Raises:
-        InputError: A file is damaged, or belongs to another artifact.
+        InputError: A file is damaged or missing, or belongs to another artifact.
     """
-    found = examine(Path(path))
+    source = Path(path)
+    found = examine(source)
     if found.state == "damaged":
         raise InputError(found.reason or f"{path} is damaged", hint=found.hint)
+    read_companions(source, read_metadata(read_properties(source)))
     return [found.reason] if found.state == "changed" and found.reason else []
 
 
@@ -168,10 +171,14 @@ def config_path(file: Path) -> Path:
 
 
 def examine_ort(file: Path) -> Seal:
-    """Compare an ``.ort`` file with the checksum in the name of its list of operators."""
-    known = list(file.parent.glob(f"{glob.escape(file.stem)}.*.{CONFIG_SUFFIX}"))
-    if config_path(file) in known:
-        return Seal(state="whole")
+    """Compare an ``.ort`` file with the checksum in the name of its list of operators, and that with the file."""
+    pattern = rf"{re.escape(file.stem)}\.[0-9a-f]{{{CONTENT_DIGITS}}}\.{re.escape(CONFIG_SUFFIX)}"
+    known = [path for path in file.parent.iterdir() if re.fullmatch(pattern, path.name)]
+    own = config_path(file)
+    if own in known:
+        if own.read_bytes() == required_operators(file).encode():
+            return Seal(state="whole")
+        return Seal(state="damaged", reason=f"{own} does not list the operators of {file}")
     if known:
         reason = f"{file} is damaged, or not the one that {known[0].name} was written with"
         return Seal(state="damaged", reason=reason)

@@ -39,6 +39,7 @@ from loopedge.quantizer.smoothing import rescaled_products
 from loopedge.quantizer.timing import time_against
 from loopedge.quantizer.weight_only import WEIGHT_BITS, BlockWeights
 from loopedge.runtime import Session
+from loopedge.staging import again_if_replaced, check_unchanged, identity_of
 
 __all__ = ["MIN_SQNR_DB", "QuantizeResult", "quantize", "quantize_by"]
 
@@ -190,6 +191,36 @@ def quantize_by(
     force: bool = False,
 ) -> QuantizeResult:
     """Quantize by a recipe whose options are checked; all else as in `quantize`."""
+    return again_if_replaced(
+        Path(model),
+        lambda: _quantize_by(
+            recipe,
+            model,
+            path,
+            inputs=inputs,
+            min_coverage=min_coverage,
+            min_sqnr_db=min_sqnr_db,
+            memory=memory,
+            threads=threads,
+            force=force,
+        ),
+    )
+
+
+def _quantize_by(
+    recipe: Recipe,
+    model: str | Path,
+    path: str | Path,
+    *,
+    inputs: Sequence[Feeds] | None,
+    min_coverage: float,
+    min_sqnr_db: float | None,
+    memory: str | None,
+    threads: int | None,
+    force: bool,
+) -> QuantizeResult:
+    """Do as `quantize_by`; a source that is replaced meanwhile is an error."""
+    before = identity_of(Path(model))
     if not 0 <= min_coverage <= 1:
         raise InputError(f"min-coverage is {min_coverage}, allowed is 0 to 1")
     if min_sqnr_db is not None and math.isnan(min_sqnr_db):
@@ -205,7 +236,7 @@ def quantize_by(
     recipe.check_model(reference, model)
     metadata = _metadata_with(read_metadata(reference.metadata_props), memory, model)
     beside = companions_to_copy(model, metadata, target)
-    check_companion_targets(target.parent, beside, force=force)
+    check_companion_targets(target.parent, beside)
     started = time.perf_counter()
     quantized = reference.clone()
     if metadata is not None:
@@ -239,6 +270,7 @@ def quantize_by(
         ratio = time_against(Path(model), staged, feeds, threads=threads)
         if metadata is not None and metadata.exit is not None:
             exits.append(_exit_note(Path(model), staged, feeds, threads))
+        check_unchanged(Path(model), before)
         checked.append((agreement, ratio, time.perf_counter() - begun))
         if metadata is None:
             return None

@@ -296,24 +296,29 @@ class TrainingLoop:
         return InterruptedRunError(self._where("interrupted after"), hint=self._how_on())
 
     def _diverged(self, made: Step) -> DivergedError:
-        lost = self._saved != self._steady
-        if lost:
-            aside = self._steady is not None
-            self.world.on_first(
-                lambda: go_back(self.checkpoint_path, self.steady_path, set_aside=aside)
-            )
-        kept = ""
-        if self._steady is not None:
-            before = ", the last one whose loss had not risen out of bounds" if lost else ""
-            kept = f"; {self.checkpoint_path} is from before, of step {self._steady}{before}"
-        elif lost:
-            kept = "; no state of the run was kept: its loss had risen from the start"
-        resume = "train with" if self._steady is None else "add --resume"
+        kept, hint = self._going_back()
         return DivergedError(
             f"training diverged at step {self.step + 1} of {self.config.steps}: loss {made.loss:g}, "
             f"gradient norm {made.gradient_norm:g} at learning rate {made.lr:.2g}{kept}",
-            hint=f"{resume} --lr {self.config.lr / 4:.2g}",
+            hint=f"{hint} --lr {self.config.lr / 4:.2g}",
         )
+
+    def _going_back(self) -> tuple[str, str]:
+        """Leave a state that still trained beside the target; return which, and how to go on from there."""
+        path = self.checkpoint_path
+        if self._saved is None:
+            return "", "train with"
+        if self._steady is None:
+            lost = f"; {path} is of step {self._saved}, and its loss had risen already"
+            return lost, "train anew with --force"
+        kept = f"; {path} is from before, of step {self._steady}"
+        if self._saved != self._steady:
+            gathered = self._state(self._steady) if self.world.is_sharded else None
+            self.world.on_first(
+                lambda: go_back(path, self.steady_path, gathered or self._state(self._steady))
+            )
+            kept += ", the last one whose loss had not risen without bound"
+        return kept, "add --resume"
 
     def _unwritten(self, error: InputError) -> InputError:
         """Say what is kept of a run whose disk is full; other errors are as they are."""

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from loopedge.staging import staged_folder
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.logs import metrics_path
+from loopedge.trainer.trend import Trend
 
 __all__ = [
     "CHANGEABLE",
@@ -100,6 +101,8 @@ KINDS: dict[str, Any] = {
     "steady_step": int | None,
 }
 """Fields of a stored `RunState` and what they hold."""
+
+TREND = {field.name: float for field in fields(Trend)}
 
 
 def state_path(target: Path) -> Path:
@@ -216,8 +219,8 @@ def save_state(path: Path, state: RunState) -> None:
     Raises:
         InputError: The disk is full or the folder cannot be written.
     """
-    fields = {name: getattr(state, name) for name in RunState.__slots__}
-    write_tensors({"loopedge_run": FORMAT, **fields}, path)
+    values = {name: getattr(state, name) for name in RunState.__slots__}
+    write_tensors({"loopedge_run": FORMAT, **values}, path)
 
 
 def set_aside(path: Path, aside: Path) -> None:
@@ -233,18 +236,22 @@ def set_aside(path: Path, aside: Path) -> None:
             shutil.copyfile(path, folder / aside.name)
 
 
-def go_back(path: Path, aside: Path, *, set_aside: bool) -> None:
-    """Let ``path`` hold the state that was set aside; remove it where none was.
+def go_back(path: Path, aside: Path, newer: RunState) -> None:
+    """Let ``path`` hold the state that was set aside, with the best model of the run that went on.
 
     Args:
         path: Holds a state that is lost.
-        aside: Where a state may have been set aside.
-        set_aside: Whether one was.
+        aside: Where a state was set aside.
+        newer: The run as it ended.
+
+    Raises:
+        InputError: The disk is full or the folder cannot be written.
     """
-    if set_aside:
-        aside.replace(path)
-    else:
-        path.unlink(missing_ok=True)
+    stored = read_saved(aside, needed="the state of a run", hint=None, code_hint="")
+    for name in ("best", "best_metrics", "best_step"):
+        stored[name] = getattr(newer, name)
+    write_tensors(stored, path)
+    aside.unlink()
 
 
 def load_state(path: Path, settings: dict[str, Any]) -> RunState:
@@ -269,6 +276,8 @@ def load_state(path: Path, settings: dict[str, Any]) -> RunState:
     ):
         raise damaged
     if not all(isinstance(group, dict) for group in stored["settings"].values()):
+        raise damaged
+    if {name: type(value) for name, value in stored["trend"].items()} != TREND:
         raise damaged
     check_settings(path, stored["settings"], settings)
     return RunState(**stored)

@@ -5,45 +5,47 @@ from dataclasses import dataclass
 
 __all__ = ["Trend"]
 
-MEMORY = 0.9
-"""Share of the old mean in the next one: it follows about the last ten steps."""
+MEMORY = 0.98
+"""Share of the old mean in the next one: it follows about the last fifty steps."""
 
-NOISE = 2.0
-"""How far the loss of a batch may stand above the mean without saying anything."""
+LEAST_RISE = math.log(4)
+"""How far above the mean the loss of a batch may always stand, on a logarithmic scale."""
+
+DEVIATIONS = 4.0
+"""How many mean deviations above it the loss may stand: batches of one sample are noisy."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Trend:
-    """The losses of a run, as far as they tell a rise that has no end from the noise of batches.
+    """The losses of a run, as far as they tell a rise without bound from the noise of batches.
 
-    A run that diverges stays finite for some steps while its weights are lost already. Its state is taken
-    for lost as soon as the loss has given back half of what training had gained, on a logarithmic scale,
-    and `NOISE` more. Where nothing was gained yet, that is `NOISE` times the loss of the first step.
+    A run that diverges stays finite for some steps while its weights are lost already. Its state is taken for
+    lost as soon as the loss stands far above what it was lately: four times, or four mean deviations where
+    batches are noisy. A run whose loss stays high is not taken for lost for ever, as the mean follows it.
 
     Args:
-        first: Loss of the untrained model; NaN before the first step.
-        mean: Of the last steps.
-        lowest: The lowest mean so far.
+        mean: Of the logarithms of the last losses; NaN before the first.
+        deviation: Mean distance of the logarithms from that.
     """
 
-    first: float = math.nan
-    mean: float = 0.0
-    lowest: float = math.inf
-
-    @property
-    def bound(self) -> float:
-        """The largest loss of a state that still trains; infinite before the first step."""
-        if not self.first > 0:  # nothing can be said before the first step, nor of a loss of zero
-            return math.inf
-        return NOISE * math.sqrt(self.first * min(self.first, self.lowest))
+    mean: float = math.nan
+    deviation: float = 0.0
 
     def is_lost(self, loss: float) -> bool:
         """Return whether weights of this loss are lost."""
-        return not loss <= self.bound
+        if not math.isfinite(loss):
+            return True
+        if loss <= 0 or math.isnan(self.mean):  # no targets, or no loss to compare with
+            return False
+        allowed = max(LEAST_RISE, DEVIATIONS * self.deviation)
+        return math.log(loss) > self.mean + allowed
 
     def add(self, loss: float) -> None:
-        """Take the loss of a step."""
-        if math.isnan(self.first):
-            self.first = self.mean = loss
-        self.mean = MEMORY * self.mean + (1 - MEMORY) * loss
-        self.lowest = min(self.lowest, self.mean)
+        """Take the loss of a step; one of zero, as of a batch without targets, says nothing."""
+        if loss <= 0:
+            return
+        value = math.log(loss)
+        if math.isnan(self.mean):
+            self.mean = value
+        self.deviation = MEMORY * self.deviation + (1 - MEMORY) * abs(value - self.mean)
+        self.mean = MEMORY * self.mean + (1 - MEMORY) * value

@@ -243,6 +243,64 @@ def test_a_graph_that_another_program_wrote_anew_is_taken_with_a_note(tmp_path: 
     assert loopedge.inspect(tmp_path / "q.onnx", verify=True).verified
 
 
+@pytest.mark.parametrize("state", ["missing", "damaged"])
+def test_a_companion_that_is_not_there_as_written_is_found(tmp_path: Path, state: str) -> None:
+    target = tmp_path / "m.onnx"
+    write(target, 1.0)
+    (companion,) = tmp_path.glob("m.*.tokenizer.json")
+    companion.write_text("garbage") if state == "damaged" else companion.unlink()
+    with pytest.raises(VerificationError, match=r"tokenizer\.json, which .* needs"):
+        loopedge.inspect(target, verify=True)
+    for verb in (loopedge.quantize, loopedge.convert, loopedge.prepare):
+        suffix = ".ort" if verb is loopedge.convert else ".onnx"
+        with pytest.raises(InputError, match=r"its sha256 differs|which is missing"):
+            verb(target, tmp_path / f"out{suffix}")
+
+
+def test_a_list_of_operators_of_other_content_is_found(tmp_path: Path) -> None:
+    target = tmp_path / "m.ort"
+    loopedge.convert(TINY, target)
+    (listed,) = tmp_path.glob("m.*.required_operators.config")
+    other = tmp_path / f"m.x.{'0' * 16}.required_operators.config"
+    other.write_text("of m.x.ort")
+    assert loopedge.inspect(target, verify=True).verified
+    listed.write_text("garbage")
+    with pytest.raises(VerificationError, match="does not list the operators"):
+        loopedge.inspect(target, verify=True)
+    listed.unlink()
+    with pytest.raises(VerificationError, match="holds its checksum"):
+        loopedge.inspect(target, verify=True)
+
+
+@pytest.mark.parametrize("verb", [loopedge.quantize, loopedge.convert, loopedge.prepare])
+def test_a_source_that_is_replaced_meanwhile_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Callable[..., Any]
+) -> None:
+    """What is written is of one version: the new one, of which the companion is there too."""
+    from loopedge.graph import seal
+
+    source = tmp_path / "m.onnx"
+    target = tmp_path / ("out.ort" if verb is loopedge.convert else "out.onnx")
+    write(source, 1.0)
+    seen: list[Path] = []
+    real = seal.check_whole
+
+    def replace(path: Path) -> list[str]:
+        notes = real(path)
+        if not seen:
+            write(source, 2.0)
+        seen.append(path)
+        return notes
+
+    for module in ("quantizer.pipeline", "conversion", "preparation"):
+        monkeypatch.setattr(f"loopedge.{module}.check_whole", replace)
+    verb(source, target)
+    assert len(seen) == 2
+    metadata = read_metadata(open_artifact(target).metadata_props)
+    assert read_companions(target, metadata) == {"tokenizer.json": "of scale 2.0"}
+    assert np.abs(outputs(target) - outputs(source)).max() < 0.2
+
+
 def test_a_file_without_a_checksum_cannot_be_verified() -> None:
     with pytest.raises(VerificationError, match="holds no checksum"):
         loopedge.inspect(TINY, verify=True)

@@ -78,23 +78,22 @@ def test_it_is_copied_into_another_folder_alone(
 
 def test_another_file_is_not_written_over(tmp_path: Path) -> None:
     contents = {"a.tokenizer.json": b"1"}
-    check_companion_targets(tmp_path, contents, force=False)
+    check_companion_targets(tmp_path, contents)
     (tmp_path / "a.tokenizer.json").write_bytes(b"1")
-    check_companion_targets(tmp_path, contents, force=False)
+    check_companion_targets(tmp_path, contents)
     (tmp_path / "a.tokenizer.json").write_bytes(b"2")
     with pytest.raises(InputError, match="exists already and is another one"):
-        check_companion_targets(tmp_path, contents, force=False)
-    check_companion_targets(tmp_path, contents, force=True)
+        check_companion_targets(tmp_path, contents)
     (tmp_path / "a.tokenizer.json").unlink()
     (tmp_path / "a.tokenizer.json").mkdir()
     with pytest.raises(InputError, match="is a folder"):
-        check_companion_targets(tmp_path, contents, force=True)
+        check_companion_targets(tmp_path, contents)
 
 
 def test_one_that_is_called_as_its_content_says_is_written_again(tmp_path: Path) -> None:
     beside = companion_contents(TEXTS, tmp_path / "m.onnx")
     (tmp_path / next(iter(beside))).write_text("damaged")
-    check_companion_targets(tmp_path, beside, force=False)
+    check_companion_targets(tmp_path, beside)
 
 
 def test_it_appears_with_the_artifact_or_not_at_all(tmp_path: Path) -> None:

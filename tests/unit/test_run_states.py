@@ -22,6 +22,7 @@ from loopedge.tasks.task import Batch, Split, Task
 from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.distillation import load_teacher
 from loopedge.trainer.logs import RunLog
+from loopedge.trainer.loop import TrainingLoop
 from loopedge.trainer.pipeline import TrainResult, train
 from loopedge.trainer.stability import measure_stability
 from loopedge.trainer.step import Step, Stepper
@@ -110,6 +111,27 @@ def test_a_run_that_diverged_goes_back_to_the_last_state_whose_loss_had_not_rise
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.metrics.jsonl", "m.pt"]
 
 
+def test_the_best_model_of_a_lost_run_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverge(monkeypatch, dict.fromkeys(range(6), 1.0) | {6: 248.0, 7: 1e5, 8: 1e6, 9: math.inf})
+    monkeypatch.setattr(TrainingLoop, "_is_better", lambda *_: True)
+    with pytest.raises(DivergedError):
+        run(tmp_path / "m.pt", **HIGH)
+    state = state_of(tmp_path / "m.last.pt")
+    best = load_checkpoint(tmp_path / "m.best.pt")["state_dict"]
+    assert (state["step"], state["best_step"]) == (5, 8)
+    assert all(torch.equal(best[name], state["best"][name]) for name in best)
+
+
+@pytest.mark.parametrize("trend", [{}, {"foo": 1.0}, {"mean": "x", "deviation": 0.0}])
+def test_a_damaged_trend_is_a_damaged_state(tmp_path: Path, trend: dict[str, Any]) -> None:
+    stop(tmp_path / "m.pt")
+    torch.save({**state_of(tmp_path / "m.last.pt"), "trend": trend}, tmp_path / "m.last.pt")
+    with pytest.raises(InputError, match="is damaged"):
+        run(tmp_path / "m.pt", resume=True)
+
+
 def test_a_lost_state_is_kept_for_a_run_that_is_killed_and_not_for_one_that_diverges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,14 +195,14 @@ def test_a_kill_at_any_rename_is_resumed_to_the_same_model(
     assert len(kinds) > 2
 
 
-def test_a_run_that_never_trained_keeps_no_state(
+def test_a_run_that_never_trained_is_to_be_started_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     diverge(monkeypatch, {0: 1.0, 1: 248.0, 2: 1e5, 3: 1e5, 4: 1e5, 5: math.nan})
-    with pytest.raises(DivergedError, match="no state of the run was kept") as caught:
+    with pytest.raises(DivergedError, match="of step 4, and its loss had risen already") as caught:
         run(tmp_path / "m.pt", **HIGH)
-    assert caught.value.hint == "train with --lr 0.25"
-    assert not (tmp_path / "m.last.pt").exists()
+    assert caught.value.hint == "train anew with --force --lr 0.25"
+    assert run(tmp_path / "m.pt", force=True, **LOW).resumed_from is None
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,32 @@ def test_data_that_another_model_names_stay(tmp_path: Path) -> None:
     assert names(tmp_path) == A_FILES
 
 
+def test_what_is_called_as_a_model_and_is_none_keeps_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "link.onnx").symlink_to("nowhere")
+    write(tmp_path, A)
+    write(tmp_path, B)
+    assert [name for name in names(tmp_path) if name.startswith("m.")] == B_FILES
+
+
+def test_a_converted_file_does_not_need_the_data_of_its_source(tmp_path: Path) -> None:
+    write(tmp_path, A)
+    (tmp_path / "m.ort").write_bytes((tmp_path / "m.onnx").read_bytes())  # with the names in it
+    write(tmp_path, B)
+    assert names(tmp_path) == [*B_FILES, "m.ort"]
+
+
+def test_digits_in_the_name_of_a_model_are_not_those_of_its_files(tmp_path: Path) -> None:
+    target = tmp_path / f"m.{'0' * 16}.onnx"
+    for text in (A, B):
+        data = content_name(target.name, text * 16, "data")
+        with staged_folder(target, replaced=named) as stage:
+            (stage / data).write_text(text)
+            (stage / target.name).write_text(f"model, its weights stand in {data}")
+    assert len(names(tmp_path)) == 2
+
+
 def test_data_of_the_same_name_are_written_again(tmp_path: Path) -> None:
     write(tmp_path, A)
     (tmp_path / A_FILES[1]).write_text("damaged")
