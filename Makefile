@@ -1,8 +1,8 @@
 # make demo       train, export, quantize and profile a small forecaster; writes build/demo/report.html
-# make test       every test but those that take minutes;  make test-fast  without those over 2 s
+# make test       every test but those that take minutes;  make test-fast  without those over a second or two
 # make test-slow  the tests that take minutes;  both together are every test
 # make test-arithmetic  the tests that compute, under several instruction sets and numbers of threads: an hour,
-#                 PYTEST="-m 'not slow'" a quarter; after changes of numerics, not part of CI
+#                 PYTEST="-m 'not slow and not long'" a quarter; after changes of numerics, not part of CI
 # make fuzz       files damaged at random, ten minutes long; make fuzz FUZZ="--seconds 60 --seed 1", or
 #                 FUZZ="--replay 1.23" for one file again
 # make lint       ruff, mypy, import-linter

@@ -3,7 +3,7 @@
 No outcome may hang on how a processor rounds. Each setting below changes that, is asked whether it took effect,
 and runs the same tests; a table ends it. Words behind the program go to pytest:
 
-    make test-arithmetic PYTEST="-m 'not slow'"
+    make test-arithmetic PYTEST="-m 'not slow and not long'"
 
 What computes: every test but those of packages, GPUs, measured processes and words (`LEFT_OUT`).
 
