@@ -67,7 +67,7 @@ def operators(path: str | Path) -> list[str]:
     return [node.op_type for node in open_artifact(path).graph.all_nodes()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 @pytest.mark.parametrize("memory", ["balanced", "low"])
 def test_parts_compute_what_the_whole_does_with_one_copy(
@@ -88,7 +88,7 @@ def test_parts_compute_what_the_whole_does_with_one_copy(
         np.testing.assert_allclose(outputs(small.path, length), exact, atol=1e-5 * abs(exact).max())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_untied_twin_of_parts_is_as_large_as_that_of_the_whole(export: Export) -> None:
     models = [
         open_artifact(export(form="loop", memory="low", activations=activations).path)
@@ -98,7 +98,7 @@ def test_the_untied_twin_of_parts_is_as_large_as_that_of_the_whole(export: Expor
     assert weight_bytes(untie(models[1])) == untied_bytes(models[1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("memory", ["balanced", "low"])
 def test_static_int8_covers_all_parts_and_is_no_worse(
     export: Export, tmp_path: Path, memory: str
@@ -116,7 +116,7 @@ def test_static_int8_covers_all_parts_and_is_no_worse(
     assert "FusedMatMul" not in operators(tmp_path / "small.onnx")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["dynamic", "weight-int8", "weight-int4"])
 def test_other_schemes_cover_all_parts(export: Export, tmp_path: Path, scheme: str) -> None:
     results = [
@@ -133,7 +133,7 @@ def test_other_schemes_cover_all_parts(export: Export, tmp_path: Path, scheme: s
     assert results[1].sqnr_db > results[0].sqnr_db - FLIPS_DB
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_linear_is_kept_with_all_its_parts_and_a_head_stays_in_place(
     export: Export, tmp_path: Path
 ) -> None:
@@ -147,7 +147,7 @@ def test_a_linear_is_kept_with_all_its_parts_and_a_head_stays_in_place(
         loopedge.quantize(source, tmp_path / "no.onnx", keep=["core/linear_9"], threads=1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_prepared_and_converted_files_compute_the_same(export: Export, tmp_path: Path) -> None:
     source = export(form="loop", memory="low").path
     prepared = loopedge.prepare(source, tmp_path / "p.onnx", threads=1)
@@ -159,7 +159,7 @@ def test_prepared_and_converted_files_compute_the_same(export: Export, tmp_path:
         np.testing.assert_allclose(given, exact, atol=1e-5 * abs(exact).max())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_small_models_stay_whole(tmp_path: Path) -> None:
     result = loopedge.export(make_model("tokens"), tmp_path / "tiny.onnx", memory="low")
     assert result.split_weights == {}
@@ -174,7 +174,7 @@ def test_an_unknown_choice_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("memory", ["balanced", "low"])
 def test_the_last_position_alone_is_computed_in_parts_too(
     export: Export, tmp_path: Path, memory: str

@@ -76,8 +76,8 @@ def run(path: Path, x: Tensor) -> Any:
     return loopedge.Session(path, threads=1).run({"inputs": x.numpy()})["outputs"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("deep", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.long
+@pytest.mark.parametrize("deep", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize("inner", ["loop", "unrolled"])
 def test_inner_loops_agree(inner: Kind, deep: bool, tmp_path: Path) -> None:
     model = Refiner(deep=deep).eval()
@@ -100,7 +100,7 @@ def test_inner_loops_agree(inner: Kind, deep: bool, tmp_path: Path) -> None:
         assert uses["deepest.weight"] == 3 * INNER * DEEPEST
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_does_not_depend_on_the_loops_leaves_them(tmp_path: Path) -> None:
     class Invariant(Refiner):
         def refine(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
@@ -114,7 +114,7 @@ def test_what_does_not_depend_on_the_loops_leaves_them(tmp_path: Path) -> None:
     assert main.count("MatMul") == 1  # fast(injected) runs once, not 3 * INNER times
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_unrolled_form_writes_inner_loops_out(tmp_path: Path) -> None:
     model = Refiner(deep=True).eval()
     result = loopedge.export(model, tmp_path / "model.onnx", form="unrolled")
@@ -126,7 +126,7 @@ def test_the_unrolled_form_writes_inner_loops_out(tmp_path: Path) -> None:
         loopedge.export(model, tmp_path / "other.onnx", form="unrolled", inner="loop")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_weights_are_stored_once(tmp_path: Path) -> None:
     model = Refiner().eval()
     for inner in ("loop", "unrolled"):
@@ -135,7 +135,7 @@ def test_weights_are_stored_once(tmp_path: Path) -> None:
         assert result.weight_bytes == 4 * sum(weight.numel() for weight in used)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_inner_loops_are_written_out_to_be_quantized(tmp_path: Path) -> None:
     model = Refiner().eval()
     nested = loopedge.export(model, tmp_path / "nested.onnx", inner="loop")
@@ -158,7 +158,7 @@ def test_an_inner_body_that_changes_its_state_is_refused(tmp_path: Path) -> None
         loopedge.export(Growing().eval(), tmp_path / "model.onnx", inner="loop")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_inner_body_may_not_read_tensors_of_the_core(tmp_path: Path) -> None:
     class Closing(Refiner):
         def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:

@@ -20,7 +20,7 @@ from loopedge_calibration.losses import choose_loss
 from loopedge_calibration.quantization import calibrate_and_quantize
 from tests.parity.models import FLIPS_DB, ROUNDING, SEVEN_BITS, Sizes, make_inputs, make_model
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 Array = np.ndarray[Any, Any]
 

@@ -15,7 +15,7 @@ from loopedge.model.transformer import LoopedTransformer
 from loopedge.runtime import Session
 from tests.parity.models import SEVEN_BITS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SIZES = {"d_model": 16, "heads": 2, "loops": 3, "features": 2, "max_length": 8, "read": "last"}
 

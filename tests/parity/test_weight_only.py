@@ -46,7 +46,7 @@ def count(model: ir.Model, kind: str) -> int:
     return sum(node.op_type == kind for node in model.graph.all_nodes())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::loopedge.errors.LoopCountWarning")
 @pytest.mark.parametrize("scheme", BITS)
 @pytest.mark.parametrize("kind", slow_but("tokens"))
@@ -68,7 +68,7 @@ def test_every_kind_of_model_is_quantized_and_close(
         assert np.isfinite(given).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", BITS)
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 def test_one_packed_copy_that_all_products_read(
@@ -110,7 +110,7 @@ def test_one_packed_copy_that_all_products_read(
         assert len(readers) == (3 if form == "unrolled" else 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", BITS)
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 def test_onnxruntime_keeps_the_products_and_the_one_copy(
@@ -133,7 +133,7 @@ def _initializers(model: ir.Model) -> list[ir.Value]:
     return [value for graph in graphs for value in graph.initializers.values()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", BITS)
 def test_both_forms_agree(scheme: str, exported: Exporter, tmp_path: Path) -> None:
     _, feeds = make_inputs(make_model("tokens"), Sizes(2, 9))
@@ -146,7 +146,7 @@ def test_both_forms_agree(scheme: str, exported: Exporter, tmp_path: Path) -> No
     assert noise_share(outputs[1], outputs[0], exact) < FLIPS  # it rounds what it reads to int8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("d_model", [32, 40])
 @pytest.mark.parametrize("scheme", BITS)
 def test_a_table_that_is_embedding_and_head_is_one_packed_copy(
@@ -179,7 +179,7 @@ def test_a_table_that_is_embedding_and_head_is_one_packed_copy(
     assert np.allclose(given, packed.floats()[ids], atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bytes_of_the_file(tmp_path: Path) -> None:
     source = tmp_path / "float.onnx"
     loopedge.export(make_model("tokens", d_model=128, vocab_size=512), source)
@@ -196,7 +196,7 @@ def test_bytes_of_the_file(tmp_path: Path) -> None:
         assert stored < (0.30 if bits == 8 else 0.20) * whole_file
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 def test_single_linears_by_their_weight_alone(
     form: str, exported: Exporter, tmp_path: Path
@@ -237,7 +237,7 @@ def test_single_linears_by_their_weight_alone(
     assert dynamic.matmuls["skipped"] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("wrong", ["halves", "rows", "scales"])
 def test_a_wrong_packing_is_refused(
     wrong: str, exported: Exporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -305,7 +305,7 @@ def test_data_is_only_looked_at(exported: Exporter, tmp_path: Path) -> None:
     assert results[0].weight_bytes == results[1].weight_bytes
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_keep_and_coverage(exported: Exporter, tmp_path: Path) -> None:
     source, path = exported("tokens"), tmp_path / "q.onnx"
     kept = loopedge.quantize(source, path, scheme="weight-int4", keep=["core/linear_5"])
