@@ -56,6 +56,8 @@ MIN_LINEAR_DB = 10.0
 """Floor of what each linear of the core gives in the first iteration: right ones of four bits give 15
 and more, a wrong one 0 or less."""
 
+SEVEN_BITS_HINT = "loopedge quantize --reduce-range: products of eight bits may overflow here"
+
 SLOWER = 1.0
 """Time against the float model from which on that is said."""
 
@@ -265,7 +267,8 @@ def _quantize_by(
             moved=rewritten.moved,
             threads=threads,
         )
-        _check_agreement(agreement, min_sqnr_db, random_db)
+        hint = SEVEN_BITS_HINT if _may_overflow(recipe) else None
+        _check_agreement(agreement, min_sqnr_db, random_db, hint)
         feeds = inputs[0] if inputs else _generated(reference)
         ratio = time_against(Path(model), staged, feeds, threads=threads)
         if metadata is not None and metadata.exit is not None:
@@ -403,11 +406,10 @@ def _notes(
         )
     features = this_processor().features
     if features and FAST_INT8.isdisjoint(features):
-        advised = not recipe.reduce_range and recipe.scheme not in WEIGHT_BITS
         notes.append(
             "this processor has no VNNI, i8mm or dot-product instructions: int8 saves memory here, "
             "but little time"
-            + (", and products may overflow: add --reduce-range" if advised else "")
+            + (", and products may overflow: add --reduce-range" if _may_overflow(recipe) else "")
         )
     return notes
 
@@ -430,7 +432,27 @@ def _check_coverage(
     )
 
 
-def _check_agreement(agreement: Agreement, min_sqnr_db: float, random_db: float) -> None:
+def _may_overflow(recipe: Recipe) -> bool:
+    """Tell whether products of eight bits may overflow on this processor, as far as it is known."""
+    features = this_processor().features
+    slow = bool(features) and FAST_INT8.isdisjoint(features)
+    return slow and not recipe.reduce_range and recipe.scheme not in WEIGHT_BITS
+
+
+def _check_agreement(
+    agreement: Agreement, min_sqnr_db: float, random_db: float, hint: str | None
+) -> None:
+    """Hold floors of SQNR.
+
+    Args:
+        agreement: What was measured.
+        min_sqnr_db: Floor of the outputs.
+        random_db: Floor with random timestep rows.
+        hint: What is likely to mend it; None: what to allow or to keep.
+
+    Raises:
+        VerificationError: One is missed.
+    """
     for name, value, floor in (
         ("outputs", agreement.sqnr_db, min_sqnr_db),
         ("outputs with random timestep rows", agreement.random_rows_db, random_db),
@@ -440,7 +462,7 @@ def _check_agreement(agreement: Agreement, min_sqnr_db: float, random_db: float)
                 f"the SQNR of the {name} is {value:.1f} dB, at least {floor:.1f} dB is asked",
                 measured=value,
                 allowed=floor,
-                hint="loopedge quantize --min-sqnr-db to allow less",
+                hint=hint or "loopedge quantize --min-sqnr-db to allow less",
             )
     for where, found, floor in (
         ("in the first iteration", agreement.linears_db, MIN_LINEAR_DB),
@@ -452,5 +474,5 @@ def _check_agreement(agreement: Agreement, min_sqnr_db: float, random_db: float)
                     f"the SQNR of {name} {where} is {value:.1f} dB, at least {floor:.1f} dB is asked",
                     measured=value,
                     allowed=floor,
-                    hint=f"loopedge quantize --keep {name}, or calibrate on more data",
+                    hint=hint or f"loopedge quantize --keep {name}, or calibrate on more data",
                 )

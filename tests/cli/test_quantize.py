@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from loopedge.processor import Processor
 from loopedge.runtime import Session
 
 if TYPE_CHECKING:
@@ -67,6 +68,29 @@ def test_a_missed_floor_of_sqnr_exits_3_and_leaves_nothing(
     assert told.code == 3
     assert "200.0 dB" in told.err
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("feature", "words", "hint"),
+    [
+        ("avx2", (), "hint: loopedge quantize --reduce-range"),
+        ("avx2", ("--reduce-range",), "hint: loopedge quantize --min-sqnr-db"),
+        ("avx512_vnni", (), "hint: loopedge quantize --min-sqnr-db"),
+    ],
+)
+def test_a_missed_floor_hints_at_seven_bits_where_eight_may_overflow(
+    cli: Cli,
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    feature: str,
+    words: tuple[str, ...],
+    hint: str,
+) -> None:
+    processor = Processor("of a test", [feature])
+    monkeypatch.setattr("loopedge.quantizer.pipeline.this_processor", lambda: processor)
+    told = cli("quantize", tiny, "--min-sqnr-db", "200", *words)
+    assert told.code == 3
+    assert hint in told.err
 
 
 @pytest.mark.parametrize("share", ["-0.1", "1.5", "most"])

@@ -245,7 +245,11 @@ def test_export_writes_the_tokenizer_or_nothing(cli: Cli, folder: Path, tmp_path
 
 @pytest.mark.parametrize(
     ("words", "name"),
-    [(("quantize",), "q.onnx"), (("convert",), "q.ort"), (("prepare",), "q.onnx")],
+    [
+        (("quantize", "--reduce-range"), "q.onnx"),  # the same integers on every processor
+        (("convert",), "q.ort"),
+        (("prepare",), "q.onnx"),
+    ],
 )
 def test_the_tokenizer_travels_into_another_folder(
     cli: Cli, folder: Path, tmp_path: Path, words: tuple[str, ...], name: str
