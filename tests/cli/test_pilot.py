@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Cli
 
 pytest.importorskip("torch", reason="training needs the extra 'train'")
+
+from loopedge.profiler.pipeline import profile
 
 SMALL = ("--d-model", 16, "--heads", 2, "--steps", 3, "--batch-size", 4, "--samples", 16)
 TASK = ("sorting", "--length", 4, "--vocab", 6)
@@ -49,6 +52,8 @@ def test_every_run_is_trained_exported_quantized_judged_and_told(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("loopedge_calibration.quantization.quantize_static", seven_bits)
+    once = partial(profile, processes=1, runs=3)  # how it measures is tested elsewhere
+    monkeypatch.setattr("loopedge.study.cost.profile", once)
     folder = tmp_path / "study"
     words = ("--loops", "1,2", "--arms", "looped,timestep", "--seeds", 2, "-o", folder)
     told = cli("pilot", *TASK, *SMALL, *words, "--json")
