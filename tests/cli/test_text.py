@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Cli, Said
 
 pytest.importorskip("torch", reason="training needs the extra 'train'")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SMALL = ("--d-model", 16, "--heads", 2, "--loops", 2, "--steps", 4, "--batch-size", 4)
 TEXT = "".join(f"line {n}: the loop runs the block {n % 7} times.\n" for n in range(300))
@@ -308,7 +308,7 @@ OPEN = ("--d-model", 32, "--heads", 2, "--loops", 2, "--gate-init", 1, "--init-s
 """A small model and a start from which it learns in a few hundred steps, with every seed that was tried."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("options", [(), ("--train-tokenizer", 300)])
 def test_text_from_training_to_the_device(
     cli: Cli, corpus: Path, tmp_path: Path, options: tuple[Any, ...]
@@ -336,7 +336,7 @@ def test_text_from_training_to_the_device(
     assert shares[likely["id"]] == pytest.approx(likely["probability"], abs=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_pairs_from_training_to_the_device(cli: Cli, tmp_path: Path) -> None:
     """A tiny task of capital letters is learned, and survives int8."""
     import random

@@ -19,7 +19,7 @@ from loopedge_calibration.budget import BudgetedResult
 from loopedge_calibration.quantization import calibrate_and_quantize
 from tests.parity.models import SEVEN_BITS, make_model, seven_bits
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 Exporter = Callable[..., Path]
 SCHEMES = ("static", "dynamic", "weight-int8", "weight-int4")
@@ -80,7 +80,7 @@ def outputs(path: Path, data: Path) -> NDArray[Any]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("form", FORMS)
 def test_shared_weights_and_linears_of_the_context(
     form: Literal["loop", "unrolled"],
@@ -162,7 +162,7 @@ def test_a_loop_that_another_tool_wrote(scheme: str, tmp_path: Path) -> None:
     assert result.sqnr_db > (12 if scheme == "weight-int4" else 28)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["tokens", "plain"])
 def test_budgets_of_models_with_selectable_loops(kind: str, tmp_path: Path) -> None:
     source, target = tmp_path / "dynamic.onnx", tmp_path / "q.onnx"

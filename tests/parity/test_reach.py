@@ -28,7 +28,7 @@ from tests.parity.models import (
     torch_output,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ def body_bytes(model: ir.Model) -> int:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("form", FORMS)
 def test_ort_format_agrees_and_holds_each_weight_once(form: str, tmp_path: Path) -> None:
     model = make_model("padded")
@@ -156,9 +156,9 @@ def test_a_quantized_model_is_converted(ops: str, tmp_path: Path, exported: Expo
     assert inspected.metadata["quantization"]["scheme"] == "dynamic"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
-    "opset", [18, 20, *(pytest.param(opset, marks=pytest.mark.slow) for opset in (21, 22, 23))]
+    "opset", [18, 20, *(pytest.param(opset, marks=pytest.mark.long) for opset in (21, 22, 23))]
 )
 def test_the_opset_that_was_asked_for_is_written(opset: int, exported: Exporter) -> None:
     path = exported("padded", opset=opset)
@@ -171,7 +171,7 @@ def test_the_opset_that_was_asked_for_is_written(opset: int, exported: Exporter)
         check_versions(path, other)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "form"), [("tokens", "loop"), ("series", "unrolled")])
 def test_float16_storage_computes_with_the_rounded_weights(
     form: str, kind: str, tmp_path: Path, exported: Exporter
