@@ -7,18 +7,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loopedge.conversion import ConvertResult, convert
+    from loopedge.artifact.inspection import Inspection, inspect
+    from loopedge.deployment.conversion import ConvertResult, convert
+    from loopedge.deployment.preparation import PrepareResult, prepare
     from loopedge.exporter.pipeline import ExportResult, export
-    from loopedge.inspection import Inspection, inspect
     from loopedge.model.checkpoint import load, save
     from loopedge.model.config import LoopedConfig
     from loopedge.model.contract import LoopedModule
     from loopedge.model.inner import inner_loop
     from loopedge.model.transformer import LoopedTransformer
-    from loopedge.preparation import PrepareResult, prepare
     from loopedge.profiler.pipeline import ProfileResult, profile
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
-    from loopedge.runtime import Session
+    from loopedge.runtime.session import Session
     from loopedge.study.pipeline import PilotResult, pilot
     from loopedge.tasks.task import Task
     from loopedge.trainer.pipeline import TrainResult, train
@@ -53,26 +53,26 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ConvertResult": "loopedge.conversion",
+    "ConvertResult": "loopedge.deployment.conversion",
     "ExportResult": "loopedge.exporter.pipeline",
-    "Inspection": "loopedge.inspection",
+    "Inspection": "loopedge.artifact.inspection",
     "LoopedConfig": "loopedge.model.config",
     "LoopedModule": "loopedge.model.contract",
     "LoopedTransformer": "loopedge.model.transformer",
     "PilotResult": "loopedge.study.pipeline",
-    "PrepareResult": "loopedge.preparation",
+    "PrepareResult": "loopedge.deployment.preparation",
     "ProfileResult": "loopedge.profiler.pipeline",
     "QuantizeResult": "loopedge.quantizer.pipeline",
-    "Session": "loopedge.runtime",
+    "Session": "loopedge.runtime.session",
     "Task": "loopedge.tasks.task",
     "TrainResult": "loopedge.trainer.pipeline",
-    "convert": "loopedge.conversion",
+    "convert": "loopedge.deployment.conversion",
     "export": "loopedge.exporter.pipeline",
     "inner_loop": "loopedge.model.inner",
-    "inspect": "loopedge.inspection",
+    "inspect": "loopedge.artifact.inspection",
     "load": "loopedge.model.checkpoint",
     "pilot": "loopedge.study.pipeline",
-    "prepare": "loopedge.preparation",
+    "prepare": "loopedge.deployment.preparation",
     "profile": "loopedge.profiler.pipeline",
     "quantize": "loopedge.quantizer.pipeline",
     "save": "loopedge.model.checkpoint",

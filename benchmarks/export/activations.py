@@ -25,11 +25,11 @@ import torch
 
 import loopedge
 import loopedge_calibration
-from loopedge.graph.artifact import open_artifact
-from loopedge.graph.head_groups import split_heads
-from loopedge.graph.hidden_chunks import split_hidden
-from loopedge.graph.table_head import read_table_in_place
-from loopedge.session_options import session_options
+from loopedge.artifact.artifact import open_artifact
+from loopedge.graph.passes.table_head import read_table_in_place
+from loopedge.graph.split.head_groups import split_heads
+from loopedge.graph.split.hidden_chunks import split_hidden
+from loopedge.runtime.session_options import session_options
 
 WIDTH, LENGTH, VOCABULARY = 768, 128, 4096
 KINDS, PROFILES, ACTIVATIONS = ("float32", "static int8"), ("balanced", "low"), ("whole", "small")

@@ -29,7 +29,7 @@ import torch
 from transformers import AlbertConfig, AlbertModel
 
 import loopedge
-from loopedge.graph.artifact import artifact_files
+from loopedge.artifact.artifact import artifact_files
 
 if TYPE_CHECKING:
     from loopedge.profiler.pipeline import Run

@@ -1,7 +1,7 @@
 """What it is worth to let Attention split and join the heads itself.
 
 Exports the paper's block (d=768, 12 heads, 12 loops, vocabulary 4096) with and without
-`loopedge.graph.attention.merge_head_axes` and times both in turns, one thread, at 128 positions and at one.
+`loopedge.graph.passes.attention.merge_head_axes` and times both in turns, one thread, at 128 positions and at one.
 
     python benchmarks/export/attention.py
 """
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 import loopedge
-from loopedge.graph.artifact import open_artifact
-from loopedge.profiler.process import MeasuredProcess
+from loopedge.artifact.artifact import open_artifact
+from loopedge.profiler.processes.process import MeasuredProcess
 
 LENGTHS = (128, 1)
 ROUNDS = 15

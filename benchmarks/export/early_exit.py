@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 import loopedge
-from loopedge.latency import time_in_turns, time_ratios
 from loopedge.profiler.machine import describe_machine
 from loopedge.quantizer.timing import session_runner
+from loopedge.runtime.latency import time_in_turns, time_ratios
 
 LENGTHS = (128, 1)
 RUNS = 30

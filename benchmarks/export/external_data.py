@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 import loopedge
-from loopedge.graph.artifact import EXTERNAL_THRESHOLD_BYTES, open_artifact, write_artifact
+from loopedge.artifact.artifact import EXTERNAL_THRESHOLD_BYTES, open_artifact, write_artifact
 from loopedge.profiler.machine import describe_machine
-from loopedge.profiler.process import MeasuredProcess
+from loopedge.profiler.processes.process import MeasuredProcess
 
 WIDTHS = (36, 52, 68, 76, 104, 148, 208, 296, 592)
 """12 d^2 weights of 4 bytes in a block: 64 KiB at d=36, four times as much at twice the width."""

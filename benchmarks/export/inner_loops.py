@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import loopedge
-from loopedge.graph.artifact import open_artifact
+from loopedge.artifact.artifact import open_artifact
 from loopedge.model.contract import Tensors
 from loopedge.model.transformer import Layer
 

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 
 import loopedge
-from loopedge.arrays import write_arrays
+from loopedge.artifact.artifact import open_in_float32
+from loopedge.files.arrays import write_arrays
 from loopedge.graph.inputs import generate_inputs
-from loopedge.graph.storage import open_in_float32
-from loopedge.latency import time_in_turns, time_ratios
 from loopedge.profiler.machine import describe_machine
 from loopedge.quantizer.timing import session_runner
+from loopedge.runtime.latency import time_in_turns, time_ratios
 from loopedge_calibration.quantization import calibrate_and_quantize
 
 MEGABYTE = 1e6
@@ -38,8 +38,8 @@ MOST_ANON_GROWTH_BYTES = 1_500_000
 MEASURE = """
 import json, sys
 import onnxruntime as ort
-from loopedge.profiler.memory import read_memory, reset_peak
-from loopedge.session_options import open_session, session_options
+from loopedge.profiler.child.process_memory import read_memory, reset_peak
+from loopedge.runtime.session_options import open_session, session_options
 import numpy as np
 inputs = dict(np.load(sys.argv[2]))
 reset_peak()

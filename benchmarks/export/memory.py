@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 import loopedge
-from loopedge.graph.artifact import open_artifact, write_artifact
-from loopedge.graph.untied import untie
+from loopedge.artifact.artifact import open_artifact, write_artifact
+from loopedge.graph.core.untied import untie
 from loopedge.graph.weights import core_weights
 from loopedge.profiler.pipeline import Run
-from loopedge.profiler.process import MeasuredProcess
+from loopedge.profiler.processes.process import MeasuredProcess
 
 LOOPS = (1, 12, 48)
 TWIN_LOOPS = 12

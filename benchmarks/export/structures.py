@@ -31,7 +31,7 @@ from examples.models.ouro_like import OuroLike
 from examples.models.parcae_like import ParcaeLike
 from examples.models.relaxed_recursive_like import RelaxedRecursiveLike
 from examples.models.universal_transformer_like import UniversalTransformerLike
-from loopedge.graph.artifact import open_artifact
+from loopedge.artifact.artifact import open_artifact
 from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 
 LOOPS = (2, 12, 48)

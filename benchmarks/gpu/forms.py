@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 import loopedge
-from loopedge.cuda import check_built_in
 from loopedge.errors import ProviderError
 from loopedge.profiler.pipeline import ProfileResult, Run
+from loopedge.runtime.cuda import check_built_in
 
 LOOPS = (1, 12, 48)
 SEQUENCE = 128

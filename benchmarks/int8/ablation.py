@@ -23,15 +23,15 @@ from subjects import Subject, plain_sorting, sorting
 
 import loopedge
 import loopedge_calibration
-from loopedge.graph.artifact import open_artifact
+from loopedge.artifact.artifact import open_artifact
+from loopedge.graph.core.probe import probe, stack_probed
+from loopedge.graph.core.unrolling import find_core
 from loopedge.graph.editing import add_initializer, make_node, replace_node
-from loopedge.graph.probe import probe, stack_probed
-from loopedge.graph.unrolling import find_core
 from loopedge.graph.weights import linears
+from loopedge.quantizer.activations.ranges import RangeTable
+from loopedge.quantizer.activations.smoothing import apply_smoothing, rescaled_products
 from loopedge.quantizer.compare import sqnr_db
-from loopedge.quantizer.ranges import RangeTable
-from loopedge.quantizer.smoothing import apply_smoothing, rescaled_products
-from loopedge.quantizer.static import quantize_static
+from loopedge.quantizer.schemes.static import quantize_static
 
 GAIN_DB = 6.0
 SAMPLES = (4, 8, 32, 128)

@@ -21,10 +21,10 @@ import torch
 
 import loopedge
 import loopedge_calibration
-from loopedge.graph.artifact import open_artifact, write_artifact
-from loopedge.profiler.memory import read_memory, reset_peak
-from loopedge.quantizer.static import quantize_static
-from loopedge.session_options import session_options
+from loopedge.artifact.artifact import open_artifact, write_artifact
+from loopedge.profiler.child.process_memory import read_memory, reset_peak
+from loopedge.quantizer.schemes.static import quantize_static
+from loopedge.runtime.session_options import session_options
 
 LENGTHS = (128, 1)
 ROUNDS = 15

@@ -27,9 +27,9 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
-from loopedge.latency import time_in_turns, time_ratios
-from loopedge.processor import this_processor
-from loopedge.session_options import session_options
+from loopedge.runtime.latency import time_in_turns, time_ratios
+from loopedge.runtime.processor import this_processor
+from loopedge.runtime.session_options import session_options
 
 POSITIONS, D, HIDDEN, VOCABULARY = 128, 768, 3072, 4096
 LOOPS = 12

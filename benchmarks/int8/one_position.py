@@ -19,7 +19,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from speed import make_models
 
-from loopedge.session_options import session_options
+from loopedge.runtime.session_options import session_options
 
 D, LOOPS, VOCABULARY, ROUNDS, RUNS = 768, 12, 4096, 25, 50
 WEIGHTS = {

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import loopedge
 from loopedge.model.contract import LoopedModule, Tensors, as_tuple
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.metrics import IGNORED
-from loopedge.tasks.sorting import SortingTask
 
 __all__ = ["PlainLooped", "PlainSorting"]
 

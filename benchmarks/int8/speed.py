@@ -22,7 +22,7 @@ import torch
 
 import loopedge
 import loopedge_calibration
-from loopedge.profiler.process import MeasuredProcess
+from loopedge.profiler.processes.process import MeasuredProcess
 
 LENGTHS = (128, 1)
 ALLOWED_TIME = {128: 0.33, 1: 0.15}

@@ -7,9 +7,9 @@ from typing import Any
 from plain_looped import PlainSorting
 
 import loopedge
-from loopedge.tasks.edit_distance import EditDistanceTask
+from loopedge.tasks.generated.edit_distance import EditDistanceTask
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.series import SeriesTask
-from loopedge.tasks.sorting import SortingTask
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.pipeline import train

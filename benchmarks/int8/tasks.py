@@ -29,8 +29,8 @@ from subjects import Subject, subjects
 
 import loopedge
 import loopedge_calibration
-from loopedge.graph.artifact import artifact_files
-from loopedge.profiler.process import MeasuredProcess
+from loopedge.artifact.artifact import artifact_files
+from loopedge.profiler.processes.process import MeasuredProcess
 from loopedge.quantizer.compare import sqnr_db
 from loopedge.quantizer.recipe import Recipe
 from loopedge_calibration.budget import meet_budget

@@ -26,13 +26,13 @@ import torch
 from numpy.typing import NDArray
 
 import loopedge
-from loopedge.graph.artifact import artifact_files, open_artifact, write_artifact
+from loopedge.artifact.artifact import artifact_files, open_artifact, write_artifact
 from loopedge.graph.weights import linears
-from loopedge.profiler.process import MeasuredProcess
-from loopedge.quantizer.blocks import BLOCK_SIZES, quantize_blocks
+from loopedge.profiler.processes.process import MeasuredProcess
 from loopedge.quantizer.compare import compare, sqnr_db
-from loopedge.quantizer.weight_only import DEFAULT_BLOCK
-from loopedge.tasks.sorting import SortingTask
+from loopedge.quantizer.schemes.weight_only import DEFAULT_BLOCK
+from loopedge.quantizer.weights.blocks import BLOCK_SIZES, quantize_blocks
+from loopedge.tasks.generated.sorting import SortingTask
 
 LENGTHS = (128, 1)
 ROUNDS = 7

@@ -18,7 +18,7 @@ import torch
 
 import loopedge
 import loopedge_calibration
-from loopedge.graph.artifact import open_artifact
+from loopedge.artifact.artifact import open_artifact
 from loopedge.graph.metadata import read_metadata
 from loopedge.profiler.machine import describe_machine
 
@@ -33,7 +33,7 @@ MEASURE = """
 import sys
 import numpy as np
 from loopedge import session_options as opening
-from loopedge.profiler.memory import growth_since, read_memory, reset_peak
+from loopedge.profiler.child.process_memory import growth_since, read_memory, reset_peak
 path, batch, length, optimize, region = sys.argv[1], *map(int, sys.argv[2:])
 ids = np.random.default_rng(0).integers(0, 64, (batch, length))
 if not region:

@@ -205,7 +205,7 @@ def peaks(model: Path, small: Path) -> list[str]:
 PLAIN = """
 import ctypes, sys
 import onnxruntime as ort
-from loopedge.profiler.memory import read_memory
+from loopedge.profiler.child.process_memory import read_memory
 before = read_memory().anon_bytes
 session = ort.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 kept = read_memory().anon_bytes

@@ -17,14 +17,14 @@ import torch
 
 import loopedge
 import loopedge_calibration
-from loopedge.graph.artifact import open_artifact, write_artifact
-from loopedge.graph.untied import untie
-from loopedge.profiler.limits import CPU
+from loopedge.artifact.artifact import open_artifact, write_artifact
+from loopedge.graph.core.untied import untie
+from loopedge.profiler.dissection.limits import CPU
+from loopedge.profiler.dissection.sources import memory_sources
+from loopedge.profiler.dissection.trace import read_trace
 from loopedge.profiler.machine import describe_machine
-from loopedge.profiler.measurement import Subject
+from loopedge.profiler.processes.measurement import Subject
 from loopedge.profiler.result import MemorySources
-from loopedge.profiler.sources import memory_sources
-from loopedge.profiler.trace import read_trace
 
 MIB = 2**20
 RUNS = 4

@@ -8,11 +8,11 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-from loopedge.tasks.countdown import CountdownTask
-from loopedge.tasks.edit_distance import EditDistanceTask
-from loopedge.tasks.in_context import LinearInContextTask, TreeInContextTask
-from loopedge.tasks.lcs import LcsTask
-from loopedge.tasks.sudoku import SudokuTask
+from loopedge.tasks.generated.countdown import CountdownTask
+from loopedge.tasks.generated.edit_distance import EditDistanceTask
+from loopedge.tasks.generated.in_context import LinearInContextTask, TreeInContextTask
+from loopedge.tasks.generated.lcs import LcsTask
+from loopedge.tasks.generated.sudoku import SudokuTask
 from loopedge.tasks.task import Task
 from loopedge.tasks.text import TextTask
 

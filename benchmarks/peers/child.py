@@ -1,6 +1,6 @@
 """The measured process: numpy, one runtime and the standard library, so that nothing else counts.
 
-It speaks as `loopedge.profiler.child` does. Run as ``python -P -m benchmarks.peers.child REQUEST``; the
+It speaks as `loopedge.profiler.child.main` does. Run as ``python -P -m benchmarks.peers.child REQUEST``; the
 request and all answers are one line of JSON. After the first answer (what loading cost) it obeys
 commands on its standard input: ``{"runs": n}`` answers with n latencies of the first sample,
 ``{"memory": true}`` with the memory by now, ``{"save": path}`` writes the outputs of all samples as
@@ -14,8 +14,8 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from loopedge.profiler.answering import Answer, set_up
-from loopedge.profiler.memory import growth_since, read_memory, reset_peak
+from loopedge.profiler.child.answering import Answer, set_up
+from loopedge.profiler.child.process_memory import growth_since, read_memory, reset_peak
 
 __all__: list[str] = []
 

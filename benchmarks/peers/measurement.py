@@ -17,7 +17,7 @@ from benchmarks.peers.environments import environment_of, python_path
 from benchmarks.peers.process import PeerError, PeerProcess
 from benchmarks.peers.products import SORTING, Product
 from benchmarks.peers.subject import Subject, score_sorting
-from loopedge.latency import time_in_turns, time_ratios
+from loopedge.runtime.latency import time_in_turns, time_ratios
 
 __all__ = ["Figures", "measure"]
 

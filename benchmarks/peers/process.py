@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loopedge.profiler.conversation import Conversation
+from loopedge.profiler.processes.conversation import Conversation
 
 __all__ = ["PeerError", "PeerProcess"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.generated.sorting import SortingTask
 
 __all__ = ["SORTING", "Subject", "score_sorting"]
 

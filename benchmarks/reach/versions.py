@@ -25,10 +25,10 @@ import torch
 
 import loopedge
 import loopedge_calibration
+from loopedge.artifact.artifact import open_artifact, write_artifact
 from loopedge.errors import LoopedgeError
-from loopedge.graph.artifact import open_artifact, write_artifact
 from loopedge.profiler.machine import describe_machine
-from loopedge.profiler.process import MeasuredProcess
+from loopedge.profiler.processes.process import MeasuredProcess
 from loopedge.quantizer.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]

@@ -30,8 +30,8 @@ from benchmarks.train.reference import CLIP, LR, WEIGHT_DECAY, Levers, Reference
 from loopedge.model.tmlt import from_tmlt
 from loopedge.tasks.task import Batch, Split, Task, generator_of
 from loopedge.trainer.config import make_train_config
-from loopedge.trainer.objective import Objective
-from loopedge.trainer.step import Stepper
+from loopedge.trainer.steps.objective import Objective
+from loopedge.trainer.steps.step import Stepper
 from loopedge.trainer.world import World
 
 BOUND = 1.2

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from loopedge.artifact.artifact import open_in_float32, write_artifact
 from loopedge.errors import BudgetError, InputError
-from loopedge.graph.artifact import write_artifact
 from loopedge.graph.inputs import axes_of, first_samples, sample_count
-from loopedge.graph.storage import open_in_float32
 from loopedge.graph.weights import linears, loop_name, weight_bytes
-from loopedge.latency import time_in_turns
 from loopedge.quantizer.pipeline import QuantizeResult
 from loopedge.quantizer.recipe import Recipe
+from loopedge.quantizer.schemes.weight_only import BlockWeights
 from loopedge.quantizer.timing import session_runner
-from loopedge.quantizer.weight_only import BlockWeights
-from loopedge.runtime import Session
+from loopedge.runtime.latency import time_in_turns
+from loopedge.runtime.session import Session
 from loopedge_calibration.losses import Loss
 from loopedge_calibration.sensitivity import LinearSensitivity, measure_sensitivity
 

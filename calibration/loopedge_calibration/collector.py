@@ -10,18 +10,22 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from loopedge.artifact.artifact import open_in_float32, write_scratch
 from loopedge.errors import InputError
-from loopedge.graph.artifact import write_scratch
+from loopedge.graph.core.probe import activation_of, probe, stack_probed
 from loopedge.graph.inputs import axes_of
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.probe import activation_of, probe, stack_probed
-from loopedge.graph.storage import open_in_float32
 from loopedge.graph.weights import Linear, in_core, linears, loop_count, loop_name
-from loopedge.memory import refuse_prepared
-from loopedge.quantizer.ranges import Granularity, RangeTable, TensorRange, weights_sha256
+from loopedge.quantizer.activations.ranges import (
+    Granularity,
+    RangeTable,
+    TensorRange,
+    weights_sha256,
+)
+from loopedge.quantizer.activations.smoothing import apply_smoothing, best_factors, smoothable
 from loopedge.quantizer.recipe import check_one_loop
-from loopedge.quantizer.smoothing import apply_smoothing, best_factors, smoothable
-from loopedge.runtime import Session
+from loopedge.runtime.memory_profiles import refuse_prepared
+from loopedge.runtime.session import Session
 from loopedge_calibration.histogram import RowHistograms
 from loopedge_calibration.observers import METHODS, expected_noise, find_ranges
 from loopedge_calibration.readers import (

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from loopedge.artifact.artifact import open_in_float32
 from loopedge.errors import InputError
 from loopedge.graph.inputs import chooses_loops, generate_inputs, sample_count
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.offsets import output_offsets, without_offset
-from loopedge.graph.storage import open_in_float32
 from loopedge.quantizer.compare import longest_generated
-from loopedge.runtime import Session
+from loopedge.runtime.session import Session
 from loopedge.tasks.metrics import total
 from loopedge.tasks.task import Task
 from loopedge_calibration.readers import BATCH, Feeds, Samples, described_task

@@ -5,18 +5,17 @@ from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 
+from loopedge.artifact.artifact import artifact_files, open_in_float32
+from loopedge.artifact.companions import companions_to_copy
+from loopedge.artifact.sources import files_of_model
 from loopedge.errors import InputError
-from loopedge.files import check_artifact_target, check_target
-from loopedge.graph.artifact import artifact_files
-from loopedge.graph.companions import companions_to_copy
+from loopedge.files.paths import ArtifactTarget, Files, check_paths
+from loopedge.files.targets import check_artifact_target, check_target
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.sources import files_of_model
-from loopedge.graph.storage import open_in_float32
-from loopedge.memory import refuse_prepared
-from loopedge.paths import ArtifactTarget, Files, check_paths
+from loopedge.quantizer.activations.ranges import Granularity, read_ranges
 from loopedge.quantizer.pipeline import QuantizeResult, quantize_by
-from loopedge.quantizer.ranges import Granularity, read_ranges
 from loopedge.quantizer.recipe import Recipe
+from loopedge.runtime.memory_profiles import refuse_prepared
 from loopedge_calibration.budget import BudgetedResult, meet_budget
 from loopedge_calibration.collector import collect
 from loopedge_calibration.losses import choose_loss

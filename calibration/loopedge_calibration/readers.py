@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from loopedge.artifact.companions import read_companions
 from loopedge.data.text_files import SUFFIXES
 from loopedge.errors import InputError
-from loopedge.graph.companions import read_companions
+from loopedge.files.input_files import check_file
+from loopedge.files.npy_format import ArchiveMember, most_bytes, open_archive
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata
-from loopedge.input_files import check_file
-from loopedge.npy_format import ArchiveMember, most_bytes, open_archive
 from loopedge.tasks.task import Split, Task, task_from_dict
 
 __all__ = [

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge.graph.artifact import write_scratch
+from loopedge.artifact.artifact import write_scratch
 from loopedge.graph.weights import in_core, linears, loop_count, loop_name
 from loopedge.quantizer.emulation import ROUNDED_INPUT, emulate
 from loopedge.quantizer.recipe import Recipe
-from loopedge.runtime import Session
+from loopedge.runtime.session import Session
 from loopedge_calibration.losses import relative_error
 from loopedge_calibration.readers import Feeds
 

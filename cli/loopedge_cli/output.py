@@ -22,7 +22,7 @@ from loopedge.errors import (
     LoopedgeError,
     MissingExtraError,
 )
-from loopedge.plain_json import dump_json
+from loopedge.files.plain_json import dump_json
 from loopedge_cli.exits import ExitCode, exit_code
 from loopedge_cli.interrupts import raise_as_exception
 from loopedge_cli.streams import printing, say

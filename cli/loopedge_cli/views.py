@@ -36,7 +36,7 @@ __all__ = [
 
 
 def inspection_view(result: "Result") -> "RenderableType":
-    """Show an `loopedge.inspection.Inspection`."""
+    """Show an `loopedge.artifact.inspection.Inspection`."""
     told = result.to_json()
     ratio = told["untied_bytes"] / told["weight_bytes"] if told["weight_bytes"] else 1.0
     weights = f"{size_text(told['weight_bytes'])} stored once"
@@ -267,7 +267,7 @@ def _scheme_text(told: dict[str, Any]) -> str:
 
 
 def inference_view(result: "Result") -> "RenderableType":
-    """Show an `loopedge.inference.InferenceResult`."""
+    """Show an `loopedge.inference.run.InferenceResult`."""
     told = result.to_json()
     loops = "" if told["loops"] is None else f"{count_text(told['loops'], 'loop')}, "
     rows = [("run", f"{loops}{told['run_ms']:.3g} ms, {told['provider']}, memory {told['memory']}")]

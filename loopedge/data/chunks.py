@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from loopedge.arrays import Array
-from loopedge.data.cells import MISSING
 from loopedge.errors import InputError
+from loopedge.files.arrays import Array
+from loopedge.files.cells import MISSING
 
 __all__ = ["LARGEST", "MISSING", "UNNAMED", "Chunk", "Selection", "find_column"]
 

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from loopedge.arrays import Array
 from loopedge.data.tables import Table
 from loopedge.errors import InputError
+from loopedge.files.arrays import Array
 
 __all__ = ["Columns", "Missing", "carry_forward", "fit_scaling", "make_columns"]
 

@@ -9,11 +9,11 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from loopedge.arrays import Array
-from loopedge.data.cells import find_delimiter
 from loopedge.data.chunks import MISSING, Chunk, Selection, find_column
 from loopedge.data.text_files import first_bad_byte
 from loopedge.errors import InputError
+from loopedge.files.arrays import Array
+from loopedge.files.cells import find_delimiter
 
 __all__ = ["csv_chunks"]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.arrays import Array
 from loopedge.data.split import Split
 from loopedge.data.text_files import Span, changed
 from loopedge.errors import InputError
+from loopedge.files.arrays import Array
 
 __all__ = ["Ids", "Scratch", "store_ids"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loopedge.errors import InputError
-from loopedge.input_files import check_file
+from loopedge.files.input_files import check_file
 
 __all__ = ["Pair", "PairFormat", "read_at", "scan"]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.arrays import Array
 from loopedge.data.chunks import Chunk, Selection, find_column
 from loopedge.errors import InputError, MissingExtraError
+from loopedge.files.arrays import Array
 
 __all__ = ["parquet_chunks"]
 

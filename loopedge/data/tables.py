@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from loopedge.arrays import Array
 from loopedge.data.chunks import UNNAMED, Chunk, Selection
 from loopedge.data.csv_file import csv_chunks
 from loopedge.data.parquet_file import parquet_chunks
 from loopedge.data.timestamps import TimeOrder
 from loopedge.errors import InputError
-from loopedge.input_files import check_file
+from loopedge.files.arrays import Array
+from loopedge.files.input_files import check_file
 
 __all__ = ["MOST_LABELS", "Selection", "Table", "Texts", "read_table"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loopedge.data.split import Split
 from loopedge.errors import InputError
-from loopedge.input_files import check_file
+from loopedge.files.input_files import check_file
 
 __all__ = [
     "SUFFIXES",

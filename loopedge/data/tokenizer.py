@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.arrays import Array
 from loopedge.errors import InputError, MissingExtraError
-from loopedge.input_files import read_bytes
+from loopedge.files.arrays import Array
+from loopedge.files.input_files import read_bytes
 
 __all__ = [
     "BYTES",

@@ -7,15 +7,22 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from loopedge.artifact.opsets import IR_VERSIONS
 from loopedge.errors import InputError
-from loopedge.exporter.axes import Axes, AxisNames, InnerAxes
-from loopedge.exporter.capture import Parts
+from loopedge.exporter.capture.axes import Axes, AxisNames, InnerAxes
+from loopedge.exporter.capture.capture import Parts
+from loopedge.exporter.capture.pieces import (
+    Piece,
+    Weights,
+    connect,
+    copy_shape,
+    name_dims,
+    take_apart,
+)
 from loopedge.exporter.loop_node import EarlyExit, loop_node, replace_markers
-from loopedge.exporter.pieces import Piece, Weights, connect, copy_shape, name_dims, take_apart
+from loopedge.graph.core.unrolling import CORE_NAME
 from loopedge.graph.editing import initializer
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
-from loopedge.graph.opsets import IR_VERSIONS
-from loopedge.graph.unrolling import CORE_NAME
 from loopedge.graph.weights import TABLE_PREFIX
 
 __all__ = ["HaltPart", "Plan", "assemble_loop"]

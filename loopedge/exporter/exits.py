@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from loopedge.errors import InputError
-from loopedge.exporter.axes import Axes, AxisNames
-from loopedge.exporter.user_code import run_user_code
+from loopedge.exporter.capture.axes import Axes, AxisNames
+from loopedge.exporter.user_methods import run_user_code
 from loopedge.model.contract import Tensors, as_tuple
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 import onnx_ir as ir
 
-from loopedge.graph.last_rows import LastRowsOutcome, compute_last_rows
+from loopedge.graph.rows.last_rows import LastRowsOutcome, compute_last_rows
 
 __all__ = ["last_rows_notes", "take_out_last"]
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from loopedge.exporter.axes import AxisNames
-from loopedge.exporter.capture import InnerPart
-from loopedge.exporter.nested import CALL, MARKER, MARKER_DOMAIN, STATES
-from loopedge.exporter.pieces import Piece, Weights, connect, copy_shape
+from loopedge.exporter.capture.axes import AxisNames
+from loopedge.exporter.capture.capture import InnerPart
+from loopedge.exporter.capture.nested import CALL, MARKER, MARKER_DOMAIN, STATES
+from loopedge.exporter.capture.pieces import Piece, Weights, connect, copy_shape
+from loopedge.graph.core.unrolling import CORE_NAME
 from loopedge.graph.editing import make_node
-from loopedge.graph.unrolling import CORE_NAME
 
 __all__ = ["EarlyExit", "loop_node", "replace_markers"]
 

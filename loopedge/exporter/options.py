@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from loopedge.conversion import check_ort_target
+from loopedge.artifact.reading.ort_format import is_ort_format
+from loopedge.deployment.conversion import check_ort_target
 from loopedge.errors import InputError
 from loopedge.exporter.rounding import check_storage
 from loopedge.exporter.targets import Target
-from loopedge.files import check_artifact_target
-from loopedge.graph.activations import Activations
+from loopedge.files.targets import check_artifact_target
 from loopedge.graph.metadata import Form, MemoryProfile
-from loopedge.graph.ort_format import is_ort_format
+from loopedge.graph.split.activations import Activations
 
 __all__ = ["OPSETS", "Options"]
 

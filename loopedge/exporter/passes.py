@@ -2,12 +2,12 @@
 
 import onnx_ir as ir
 
-from loopedge.graph.attention import expand_masks, merge_head_axes
-from loopedge.graph.coda import select_rows_first
-from loopedge.graph.folding import fold_constants
-from loopedge.graph.layout import fold_weight_layouts
-from loopedge.graph.norms import fold_unit_scales, fuse_rms_norms
-from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
+from loopedge.graph.passes.attention import expand_masks, merge_head_axes
+from loopedge.graph.passes.folding import fold_constants
+from loopedge.graph.passes.layout import fold_weight_layouts
+from loopedge.graph.passes.norms import fold_unit_scales, fuse_rms_norms
+from loopedge.graph.passes.simplify import hoist_invariants, simplify_reshapes, tidy
+from loopedge.graph.rows.coda import select_rows_first
 
 __all__ = ["optimise"]
 

@@ -11,45 +11,45 @@ import torch
 from torch import Tensor, nn
 
 import loopedge
-from loopedge.conversion import write_converted
+from loopedge.artifact.artifact import write_artifact
+from loopedge.artifact.companions import (
+    check_companion_targets,
+    companion_contents,
+    describe_companions,
+)
+from loopedge.artifact.opsets import IR_VERSIONS
+from loopedge.deployment.conversion import write_converted
 from loopedge.errors import InputError, VerificationError
 from loopedge.exporter.assembly import HaltPart, Plan, assemble_loop
-from loopedge.exporter.axes import Axes, AxisNames, find_axes
-from loopedge.exporter.capture import capture_halt, capture_parts, traced_inputs
-from loopedge.exporter.check import FileCheck
-from loopedge.exporter.description import Subject, check_weights
+from loopedge.exporter.capture.axes import Axes, AxisNames, find_axes
+from loopedge.exporter.capture.capture import capture_halt, capture_parts, traced_inputs
 from loopedge.exporter.exits import Exit, Halt, parse_exit
 from loopedge.exporter.last_rows import last_rows_notes, take_out_last
 from loopedge.exporter.options import Options
 from loopedge.exporter.passes import optimise
 from loopedge.exporter.rounding import Rounded, round_weights, storage_notes
-from loopedge.exporter.subject import open_subject, source_files
-from loopedge.exporter.tables import compute_tables
+from loopedge.exporter.subject.description import Subject, check_weights
+from loopedge.exporter.subject.opening import open_subject, source_files
 from loopedge.exporter.targets import Target, choose_settings
-from loopedge.graph.activations import shrink_head, split_layers
-from loopedge.graph.artifact import write_artifact
-from loopedge.graph.companions import (
-    check_companion_targets,
-    companion_contents,
-    describe_companions,
-)
+from loopedge.exporter.timestep_tables import compute_tables
+from loopedge.exporter.verification.check import FileCheck
+from loopedge.files.paths import ArtifactTarget, check_paths
+from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.inputs import takes_missing
-from loopedge.graph.last_position import keep_last_position
-from loopedge.graph.last_rows import LastRowsOutcome
 from loopedge.graph.metadata import (
     TOLERANCE_INPUT,
     ArtifactMetadata,
     read_metadata,
     write_metadata,
 )
-from loopedge.graph.opsets import IR_VERSIONS
-from loopedge.graph.simplify import tidy
-from loopedge.graph.storage import store_float16
-from loopedge.graph.table_head import MICROSOFT
-from loopedge.graph.unrolling import unroll
+from loopedge.graph.passes.last_position import keep_last_position
+from loopedge.graph.passes.simplify import tidy
+from loopedge.graph.passes.storage import store_float16
+from loopedge.graph.passes.table_head import MICROSOFT
+from loopedge.graph.rows.last_rows import LastRowsOutcome
+from loopedge.graph.split.activations import shrink_head, split_layers
 from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
-from loopedge.memory import WISH_NOTE
-from loopedge.paths import ArtifactTarget, check_paths
+from loopedge.runtime.memory_profiles import WISH_NOTE
 
 __all__ = ["ExportResult", "export"]
 

@@ -7,9 +7,9 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from loopedge.conversion import FLOAT16_NOTE
+from loopedge.deployment.conversion import FLOAT16_NOTE
 from loopedge.errors import InputError
-from loopedge.graph.storage import is_float16_storable, widened_tables
+from loopedge.graph.passes.storage import is_float16_storable, widened_tables
 
 __all__ = ["STORAGES", "Rounded", "check_storage", "round_weights", "storage_notes"]
 

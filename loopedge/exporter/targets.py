@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 from loopedge.errors import InputError
-from loopedge.graph.activations import Activations, check_activations
 from loopedge.graph.metadata import Form, MemoryProfile
-from loopedge.memory import check_profile
+from loopedge.graph.split.activations import Activations, check_activations
+from loopedge.runtime.memory_profiles import check_profile
 
 __all__ = ["TARGETS", "Settings", "Target", "choose_settings"]
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from loopedge.data.description import description_problem
 from loopedge.errors import InputError
-from loopedge.json_text import parse_json
+from loopedge.files.json_text import parse_json
 
 __all__ = [
     "ITERATIONS_OUTPUT",
@@ -27,7 +27,7 @@ __all__ = [
 
 PREFIX = "loopedge."
 OF_THE_FILE = {f"{PREFIX}weights", f"{PREFIX}checksum"}
-"""Properties of the file that a graph stands in, not of the graph: `loopedge.graph.seal`."""
+"""Properties of the file that a graph stands in, not of the graph: `loopedge.artifact.seal`."""
 
 LOOPS_INPUT, TOLERANCE_INPUT, ITERATIONS_OUTPUT = "loops", "tolerance", "iterations"
 """What an artifact may take and give beside the model's own inputs and outputs."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from loopedge.graph.core.unrolling import CORE_NAME, LAST_PREFIX, find_core, trip_count
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.unrolling import CORE_NAME, LAST_PREFIX, find_core, trip_count
 
 __all__ = [
     "CAST_SUFFIX",
@@ -85,7 +85,7 @@ def is_weight(value: ir.Value) -> bool:
 def stored_weight(value: ir.Value | None) -> ir.Value | None:
     """Return the weight that a node reads: the value itself, or what stands behind its Cast.
 
-    A weight that is stored in float16 (`loopedge.graph.storage`) is read through a Cast to float32.
+    A weight that is stored in float16 (`loopedge.graph.passes.storage`) is read through a Cast to float32.
     """
     if value is None or is_weight(value):
         return value

@@ -9,12 +9,12 @@ import torch
 from pydantic import ValidationError
 
 from loopedge.errors import InputError
-from loopedge.files import check_target
-from loopedge.json_text import plain_problem
+from loopedge.files.json_text import plain_problem
+from loopedge.files.staging import staged_folder
+from loopedge.files.targets import check_target
 from loopedge.model.config import LoopedConfig
 from loopedge.model.tensor_file import check_tensors, read_saved
 from loopedge.model.transformer import LoopedTransformer
-from loopedge.staging import staged_folder
 
 __all__ = ["Checkpoint", "load", "load_checkpoint", "save", "write_tensors"]
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from loopedge.errors import InputError, MissingExtraError
-from loopedge.input_files import check_file
-from loopedge.json_text import read_json
+from loopedge.files.input_files import check_file
+from loopedge.files.json_text import read_json
 
 __all__ = [
     "CONFIG",

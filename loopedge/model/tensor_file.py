@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from loopedge.errors import InputError
-from loopedge.input_files import check_file
+from loopedge.files.input_files import check_file
 
 __all__ = ["check_tensors", "read_saved"]
 

@@ -10,8 +10,8 @@ import psutil
 
 import loopedge
 from loopedge.errors import InputError
-from loopedge.processor import this_processor
-from loopedge.profiler.memory import STATUS
+from loopedge.profiler.child.process_memory import STATUS
+from loopedge.runtime.processor import this_processor
 
 __all__ = ["check_machine", "describe_machine", "free_bytes"]
 

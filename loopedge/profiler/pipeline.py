@@ -8,15 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loopedge.cuda import check_built_in
 from loopedge.errors import InputError, LoopedgeError, ProviderError
-from loopedge.latency import Latency
-from loopedge.profiler.dissection import Dissection, dissect
-from loopedge.profiler.gpu import measure_gpu
-from loopedge.profiler.limits import CPU, measure_limits
+from loopedge.profiler.dissection.dissection import Dissection, dissect
+from loopedge.profiler.dissection.limits import CPU, measure_limits
 from loopedge.profiler.machine import check_machine, describe_machine
-from loopedge.profiler.measurement import Measured, Plan, measure
-from loopedge.profiler.outputs import output_errors
+from loopedge.profiler.processes.gpu import measure_gpu
+from loopedge.profiler.processes.measurement import Measured, Plan, measure
+from loopedge.profiler.processes.soak import MIN_TURNS, judge_soak
 from loopedge.profiler.result import (
     SCHEMA_VERSION,
     Failure,
@@ -25,10 +23,12 @@ from loopedge.profiler.result import (
     ProfileResult,
     Run,
 )
-from loopedge.profiler.soak import MIN_TURNS, judge_soak
-from loopedge.profiler.subjects import ProfiledModel, Request, build_models, configurations
-from loopedge.profiler.variants import CAPTURE_NOTE, add_variants, looped_models
-from loopedge.runtime import PROVIDERS
+from loopedge.profiler.subjects.outputs import output_errors
+from loopedge.profiler.subjects.subjects import ProfiledModel, Request, build_models, configurations
+from loopedge.profiler.subjects.variants import CAPTURE_NOTE, add_variants, looped_models
+from loopedge.runtime.cuda import check_built_in
+from loopedge.runtime.latency import Latency
+from loopedge.runtime.session import PROVIDERS
 
 __all__ = ["SCHEMA_VERSION", "Latency", "ProfileResult", "Run", "profile"]
 

@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from loopedge.latency import Latency
-from loopedge.profiler.trace import OperatorTime
+from loopedge.profiler.dissection.trace import OperatorTime
+from loopedge.runtime.latency import Latency
 
 __all__ = [
     "SCHEMA_VERSION",

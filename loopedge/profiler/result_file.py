@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from loopedge.errors import InputError
-from loopedge.json_text import read_json
+from loopedge.files.json_text import read_json
 from loopedge.profiler.result import SCHEMA_VERSION, ProfileResult
 
 __all__ = ["profile_schema", "read_profile", "schema_text"]

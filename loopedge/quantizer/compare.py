@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError, VerificationError
-from loopedge.graph.artifact import write_scratch
+from loopedge.graph.core.probe import probe, stack_probed, state_names
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.offsets import output_offsets, without_offset
-from loopedge.graph.probe import probe, stack_probed, state_names
 from loopedge.graph.timestep_rows import random_rows, shuffled_rows
 from loopedge.graph.weights import (
     TABLE_PREFIX,
@@ -25,7 +25,7 @@ from loopedge.graph.weights import (
     loop_name,
     loop_value_name,
 )
-from loopedge.runtime import Session
+from loopedge.runtime.session import Session
 
 __all__ = ["Agreement", "compare", "longest_generated", "outputs_db", "sqnr_db"]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from loopedge.graph.unrolling import CORE_NAME
+from loopedge.graph.core.unrolling import CORE_NAME
 
 __all__ = ["Coverage", "Skipped"]
 

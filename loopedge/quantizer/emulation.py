@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from loopedge.graph.core.probe import activation_of
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.naming import mark_made_up
-from loopedge.graph.probe import activation_of
 from loopedge.graph.weights import Linear, linears, loop_name
-from loopedge.quantizer.embedding import find_embeddings
-from loopedge.quantizer.ranges import RangeTable
-from loopedge.quantizer.rounding import IterationIndex, StaticRounding
-from loopedge.quantizer.smoothing import apply_smoothing
-from loopedge.quantizer.weights import quantize_weight
+from loopedge.quantizer.activations.ranges import RangeTable
+from loopedge.quantizer.activations.rounding import IterationIndex, StaticRounding
+from loopedge.quantizer.activations.smoothing import apply_smoothing
+from loopedge.quantizer.weights.channels import quantize_weight
+from loopedge.quantizer.weights.embedding import find_embeddings
 
 __all__ = ["ROUNDED_INPUT", "RoundWeight", "emulate"]
 

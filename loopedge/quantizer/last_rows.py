@@ -1,4 +1,4 @@
-"""Quantize a file whose last iteration computes only the rows that are read (`loopedge.graph.last_rows`).
+"""Quantize a file whose last iteration computes only the rows that are read (`loopedge.graph.rows.last_rows`).
 
 Ranges, coverage and the SQNR by iteration need a Loop with all iterations: the file is quantized so, and its
 last iteration taken out of the Loop at the end. What is written is compared with both.
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from loopedge.artifact.properties import read_properties
 from loopedge.errors import VerificationError
-from loopedge.graph.last_rows import LastRowsOutcome, compute_last_rows, restore_last_iteration
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.properties import read_properties
+from loopedge.graph.rows.last_rows import LastRowsOutcome, compute_last_rows, restore_last_iteration
 from loopedge.quantizer.compare import Agreement, Feeds, compare, outputs_db
 
 __all__ = ["compare_whole_and_written", "take_out_last", "unchanged_note"]

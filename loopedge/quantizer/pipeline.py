@@ -9,37 +9,41 @@ from typing import Any
 
 import onnx_ir as ir
 
+from loopedge.artifact.artifact import (
+    artifact_files,
+    open_artifact,
+    open_in_float32,
+    write_artifact,
+)
+from loopedge.artifact.companions import check_companion_targets, companions_to_copy
+from loopedge.artifact.seal import check_whole
+from loopedge.artifact.sources import files_of_model
 from loopedge.errors import BudgetError, InputError, VerificationError
-from loopedge.files import check_artifact_target
-from loopedge.graph.activations import shrink_head
-from loopedge.graph.artifact import artifact_files, open_artifact, write_artifact
-from loopedge.graph.companions import check_companion_targets, companions_to_copy
+from loopedge.files.paths import ArtifactTarget, check_paths
+from loopedge.files.staging import again_if_replaced, check_unchanged, identity_of
+from loopedge.files.targets import check_artifact_target
 from loopedge.graph.inputs import generate_inputs
-from loopedge.graph.last_rows import LastRowsOutcome
 from loopedge.graph.metadata import (
     ITERATIONS_OUTPUT,
     ArtifactMetadata,
     read_metadata,
     write_metadata,
 )
-from loopedge.graph.seal import check_whole
-from loopedge.graph.sources import files_of_model
-from loopedge.graph.storage import open_in_float32
+from loopedge.graph.rows.last_rows import LastRowsOutcome
+from loopedge.graph.split.activations import shrink_head
 from loopedge.graph.weights import weight_bytes
-from loopedge.memory import WISH_NOTE, check_profile, refuse_prepared
-from loopedge.optimizers import nothing_to_optimize
-from loopedge.paths import ArtifactTarget, check_paths
-from loopedge.processor import FAST_INT8, this_processor
+from loopedge.quantizer.activations.ranges import RangeTable, read_ranges
+from loopedge.quantizer.activations.smoothing import rescaled_products
 from loopedge.quantizer.compare import Agreement, Feeds, longest_generated
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.last_rows import compare_whole_and_written, take_out_last, unchanged_note
-from loopedge.quantizer.ranges import RangeTable, read_ranges
 from loopedge.quantizer.recipe import Recipe, Rewritten
-from loopedge.quantizer.smoothing import rescaled_products
+from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights
 from loopedge.quantizer.timing import time_against
-from loopedge.quantizer.weight_only import WEIGHT_BITS, BlockWeights
-from loopedge.runtime import Session
-from loopedge.staging import again_if_replaced, check_unchanged, identity_of
+from loopedge.runtime.memory_profiles import WISH_NOTE, check_profile, refuse_prepared
+from loopedge.runtime.optimizers import nothing_to_optimize
+from loopedge.runtime.processor import FAST_INT8, this_processor
+from loopedge.runtime.session import Session
 
 __all__ = ["MIN_SQNR_DB", "QuantizeResult", "quantize", "quantize_by"]
 

@@ -9,20 +9,20 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
+from loopedge.graph.core.unrolling import find_core, inner_loops
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.unrolling import find_core, inner_loops
 from loopedge.graph.weights import iteration_of, linears, loop_count, loop_name
-from loopedge.quantizer.blocks import best_block_size, quantize_blocks
+from loopedge.quantizer.activations.gates import fold_gates
+from loopedge.quantizer.activations.ranges import RangeTable, weights_sha256
 from loopedge.quantizer.coverage import Coverage
-from loopedge.quantizer.dynamic import quantize_dynamic
-from loopedge.quantizer.embedding import find_embeddings, quantize_embeddings
-from loopedge.quantizer.gates import fold_gates
-from loopedge.quantizer.ranges import RangeTable, weights_sha256
-from loopedge.quantizer.rewriting import rewrite_linears
+from loopedge.quantizer.schemes.dynamic import quantize_dynamic
+from loopedge.quantizer.schemes.rewriting import rewrite_linears
+from loopedge.quantizer.schemes.static import OPERATORS, quantize_static
+from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights, check_weight_options
 from loopedge.quantizer.selection import kept_in_float, weight_only_nodes
-from loopedge.quantizer.static import OPERATORS, quantize_static
-from loopedge.quantizer.weight_only import WEIGHT_BITS, BlockWeights, check_weight_options
-from loopedge.quantizer.weights import INT8_LIMIT, REDUCED_LIMIT, quantize_weight
+from loopedge.quantizer.weights.blocks import best_block_size, quantize_blocks
+from loopedge.quantizer.weights.channels import INT8_LIMIT, REDUCED_LIMIT, quantize_weight
+from loopedge.quantizer.weights.embedding import find_embeddings, quantize_embeddings
 
 __all__ = ["SCHEMES", "Recipe", "Rewritten", "check_one_loop"]
 

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.graph.weights import linears, loop_name, other_products
-from loopedge.quantizer.embedding import find_embeddings
+from loopedge.quantizer.weights.embedding import find_embeddings
 
 __all__ = ["kept_in_float", "weight_only_nodes"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.graph.inputs import first_samples
-from loopedge.latency import time_in_turns, time_ratios
-from loopedge.runtime import Session
+from loopedge.runtime.latency import time_in_turns, time_ratios
+from loopedge.runtime.session import Session
 
 __all__ = ["session_runner", "time_against"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from loopedge.files import write_text_atomic
+from loopedge.files.targets import write_text_atomic
 from loopedge.invocation import command_text
 from loopedge.profiler.result import ProfileResult
 from loopedge.report.page import render_page

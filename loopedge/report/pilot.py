@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from loopedge.files import write_text_atomic
+from loopedge.files.targets import write_text_atomic
 from loopedge.report.charts import Line, line_chart
 from loopedge.report.page import facts, render_page, table
 from loopedge.study.pipeline import PilotResult

@@ -10,10 +10,10 @@ import numpy as np
 
 from loopedge.errors import DivergedError, InputError, InterruptedRunError, LoopedgeError
 from loopedge.exporter.pipeline import export
-from loopedge.files import write_text_atomic
-from loopedge.json_text import read_json
-from loopedge.plain_json import dump_json, finite
-from loopedge.runtime import Session
+from loopedge.files.json_text import read_json
+from loopedge.files.plain_json import dump_json, finite
+from loopedge.files.targets import write_text_atomic
+from loopedge.runtime.session import Session
 from loopedge.study.design import Cell, Design
 from loopedge.tasks.metrics import Metrics, total
 from loopedge.tasks.task import Task

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from loopedge.errors import InputError
-from loopedge.files import write_text_atomic
+from loopedge.files.json_text import read_json
+from loopedge.files.paths import check_paths
+from loopedge.files.plain_json import dump_json
+from loopedge.files.targets import write_text_atomic
 from loopedge.invocation import command_text
-from loopedge.json_text import read_json
-from loopedge.paths import check_paths
-from loopedge.plain_json import dump_json
 from loopedge.profiler.machine import describe_machine
 from loopedge.study.cell import Quantize, read_cell, run_cell
 from loopedge.study.cost import measure_cost

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loopedge.arrays import Array
 from loopedge.data.description import description_problem
 from loopedge.data.split import SPLITS, Split
 from loopedge.errors import InputError
+from loopedge.files.arrays import Array
 from loopedge.tasks.metrics import (
     Metrics,
     Tally,
@@ -229,16 +229,16 @@ DRAWN = 128
 """Generated samples of one step of an evaluation: models and baselines are scored on the same."""
 
 HOMES = {
-    "countdown": "loopedge.tasks.countdown:CountdownTask",
-    "edit-distance": "loopedge.tasks.edit_distance:EditDistanceTask",
-    "in-context-linear": "loopedge.tasks.in_context:LinearInContextTask",
-    "in-context-trees": "loopedge.tasks.in_context:TreeInContextTask",
-    "lcs": "loopedge.tasks.lcs:LcsTask",
+    "countdown": "loopedge.tasks.generated.countdown:CountdownTask",
+    "edit-distance": "loopedge.tasks.generated.edit_distance:EditDistanceTask",
+    "in-context-linear": "loopedge.tasks.generated.in_context:LinearInContextTask",
+    "in-context-trees": "loopedge.tasks.generated.in_context:TreeInContextTask",
+    "lcs": "loopedge.tasks.generated.lcs:LcsTask",
     "pairs": "loopedge.tasks.pairs:PairsTask",
     "series": "loopedge.tasks.series:SeriesTask",
     "series-labels": "loopedge.tasks.labelled_series:LabelledSeriesTask",
-    "sorting": "loopedge.tasks.sorting:SortingTask",
-    "sudoku": "loopedge.tasks.sudoku:SudokuTask",
+    "sorting": "loopedge.tasks.generated.sorting:SortingTask",
+    "sudoku": "loopedge.tasks.generated.sudoku:SudokuTask",
     "text": "loopedge.tasks.text:TextTask",
 }
 """Where the tasks live that a description can name."""

@@ -5,7 +5,7 @@ from torch import nn
 
 from loopedge.tasks.metrics import Metrics, Tally, total
 from loopedge.tasks.task import Batch, Split, Task
-from loopedge.trainer.objective import inputs_of, outputs_of
+from loopedge.trainer.steps.objective import inputs_of, outputs_of
 from loopedge.trainer.world import World
 
 __all__ = ["evaluate"]

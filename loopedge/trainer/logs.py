@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from loopedge.errors import InputError, MissingExtraError
-from loopedge.files import write_text_atomic
-from loopedge.plain_json import dump_json
+from loopedge.files.plain_json import dump_json
+from loopedge.files.targets import write_text_atomic
 
 __all__ = ["RunLog", "metrics_path"]
 

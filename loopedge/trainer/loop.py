@@ -16,7 +16,6 @@ from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.evaluation import evaluate
 from loopedge.trainer.interruption import stop_on_signal
 from loopedge.trainer.logs import RunLog
-from loopedge.trainer.objective import Objective
 from loopedge.trainer.progress import Progress
 from loopedge.trainer.stability import Stability, measure_stability
 from loopedge.trainer.state import (
@@ -33,7 +32,8 @@ from loopedge.trainer.state import (
     weights_of,
     write_model,
 )
-from loopedge.trainer.step import Step, Stepper
+from loopedge.trainer.steps.objective import Objective
+from loopedge.trainer.steps.step import Step, Stepper
 from loopedge.trainer.trend import Trend
 from loopedge.trainer.world import World
 

@@ -9,17 +9,15 @@ from typing import Any
 import torch
 
 from loopedge.errors import InputError
-from loopedge.files import check_target
+from loopedge.files.targets import check_target
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig
-from loopedge.trainer.distillation import load_teacher
 from loopedge.trainer.evaluation import evaluate
 from loopedge.trainer.logs import RunLog, metrics_path
 from loopedge.trainer.loop import TrainingLoop
-from loopedge.trainer.objective import Objective
 from loopedge.trainer.progress import Lines, Progress, bar_on_terminal
 from loopedge.trainer.stability import Stability
 from loopedge.trainer.state import (
@@ -30,6 +28,8 @@ from loopedge.trainer.state import (
     state_path,
     write_model,
 )
+from loopedge.trainer.steps.distillation import load_teacher
+from loopedge.trainer.steps.objective import Objective
 from loopedge.trainer.world import Sharding, World, open_world
 
 __all__ = ["TrainResult", "train"]

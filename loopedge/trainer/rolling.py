@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from loopedge.errors import InputError, LoopedgeError
-from loopedge.files import check_target, write_text_atomic
-from loopedge.json_text import read_json
+from loopedge.files.json_text import read_json
+from loopedge.files.targets import check_target, write_text_atomic
 from loopedge.model.config import LoopedConfig
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.series import SeriesTask

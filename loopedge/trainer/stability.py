@@ -6,7 +6,7 @@ from torch import Tensor
 from loopedge.model.contract import Tensors, as_tuple
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.task import Batch
-from loopedge.trainer.objective import Objective, asked_of, inputs_of, scale_of
+from loopedge.trainer.steps.objective import Objective, asked_of, inputs_of, scale_of
 
 __all__ = ["Stability", "measure_stability"]
 

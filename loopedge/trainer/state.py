@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from loopedge.artifact.companions import companion_contents
 from loopedge.errors import InputError
-from loopedge.files import file_sha256
-from loopedge.graph.companions import companion_contents
+from loopedge.files.paths import Files, check_paths
+from loopedge.files.staging import staged_folder
+from loopedge.files.targets import file_sha256
 from loopedge.model.checkpoint import save, write_tensors
 from loopedge.model.config import LoopedConfig
 from loopedge.model.tensor_file import read_saved
 from loopedge.model.transformer import LoopedTransformer
-from loopedge.paths import Files, check_paths
-from loopedge.staging import staged_folder
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.logs import metrics_path

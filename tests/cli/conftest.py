@@ -33,7 +33,7 @@ def cli() -> Cli:
 @pytest.fixture
 def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the loss of every training infinite in its third step, whatever the arithmetic."""
-    from loopedge.trainer.step import Step, Stepper
+    from loopedge.trainer.steps.step import Step, Stepper
 
     honest = Stepper.compute
 

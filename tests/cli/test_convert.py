@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from loopedge.graph.seal import config_path
+from loopedge.artifact.seal import config_path
 from tests.cli.test_bad_input import assert_refused
 from tests.cli.test_docs import SECTIONS
 

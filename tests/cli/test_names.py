@@ -8,7 +8,7 @@ import pytest
 
 import loopedge
 from loopedge.errors import InputError
-from loopedge.inference import run_file
+from loopedge.inference.run import run_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -137,7 +137,7 @@ TRAINED = [
 ]
 
 OWN = """
-from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.generated.sorting import SortingTask
 class Own(SortingTask):
     name = "own"
     def __init__(self, seed=0):

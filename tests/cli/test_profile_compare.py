@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loopedge.plain_json import dump_json
+from loopedge.files.plain_json import dump_json
 from loopedge.profiler.result_file import profile_schema, read_profile
 from tests.cli.test_docs import SECTIONS
 from tests.unit.profiles import make_pair

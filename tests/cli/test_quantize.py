@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from loopedge.processor import Processor
-from loopedge.runtime import Session
+from loopedge.runtime.processor import Processor
+from loopedge.runtime.session import Session
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from loopedge.runtime import Session
+from loopedge.runtime.session import Session
 
 if TYPE_CHECKING:
     from pathlib import Path

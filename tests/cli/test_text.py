@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from loopedge.runtime import Session
+from loopedge.runtime.session import Session
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli, Said
@@ -293,7 +293,7 @@ def test_a_generated_task_reads_no_data(cli: Cli, folder: Path) -> None:
     from loopedge.exporter.pipeline import export
     from loopedge.model.checkpoint import save
     from loopedge.model.transformer import LoopedTransformer
-    from loopedge.tasks.sorting import SortingTask
+    from loopedge.tasks.generated.sorting import SortingTask
     from loopedge.trainer.config import make_model_config
 
     task = SortingTask(length=3, vocab=5)

@@ -10,15 +10,14 @@ import onnx_ir as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loopedge.conversion import convert
+from loopedge.artifact.artifact import open_artifact, open_in_float32
 from loopedge.data.tokenizer import train_tokenizer
-from loopedge.graph.artifact import open_artifact
-from loopedge.graph.storage import open_in_float32
+from loopedge.deployment.conversion import convert
 from loopedge.graph.weights import linears, loop_name
 from loopedge.model.checkpoint import save
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
-from loopedge.quantizer.ranges import weights_sha256
+from loopedge.quantizer.activations.ranges import weights_sha256
 
 __all__ = ["make_seeds"]
 

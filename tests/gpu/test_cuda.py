@@ -12,12 +12,12 @@ import onnxruntime as ort
 import pytest
 
 import loopedge
-from loopedge.cuda import cuda_provider, preload_libraries, unavailable
-from loopedge.graph.artifact import open_artifact, write_artifact
-from loopedge.graph.half import compute_in_float16
-from loopedge.graph.unrolling import unroll
-from loopedge.profiler.process import MeasuredProcess
+from loopedge.artifact.artifact import open_artifact, write_artifact
+from loopedge.graph.core.unrolling import unroll
+from loopedge.graph.passes.half import compute_in_float16
+from loopedge.profiler.processes.process import MeasuredProcess
 from loopedge.profiler.result import Run
+from loopedge.runtime.cuda import cuda_provider, preload_libraries, unavailable
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 CUDA = "CUDAExecutionProvider"

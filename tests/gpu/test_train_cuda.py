@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import loopedge
-from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.pipeline import TrainResult
 

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from loopedge.graph.artifact import artifact_files, open_artifact, write_artifact
-from loopedge.runtime import Session
+from loopedge.artifact.artifact import artifact_files, open_artifact, write_artifact
+from loopedge.runtime.session import Session
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 IDS = {"input_ids": np.arange(12).reshape(2, 6)}

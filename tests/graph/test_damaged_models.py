@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from loopedge.artifact.artifact import artifact_files, open_artifact
+from loopedge.artifact.reading import onnx_check, onnx_file, ort_format
 from loopedge.errors import InputError
-from loopedge.graph import onnx_check, onnx_file, ort_format
-from loopedge.graph.artifact import artifact_files, open_artifact
-from loopedge.graph.untied import untie
+from loopedge.graph.core.untied import untie
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -276,7 +276,7 @@ def test_the_cache_of_a_hub_links_model_and_data_into_one_folder(tmp_path: Path)
 def test_a_defect_of_a_reader_itself_is_not_called_bad_input(
     module: Any, name: str, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from loopedge.conversion import convert_file
+    from loopedge.deployment.conversion import convert_file
 
     path = save(looped(), tmp_path)
     if module is ort_format:
@@ -291,7 +291,7 @@ def test_a_defect_of_a_reader_itself_is_not_called_bad_input(
 
 
 def test_an_ort_file_that_is_damaged_anywhere(tmp_path: Path) -> None:
-    from loopedge.conversion import convert_file
+    from loopedge.deployment.conversion import convert_file
 
     sound = convert_file(save(looped(), tmp_path), tmp_path / "m.ort").read_bytes()
     damaged, refused = tmp_path / "damaged.ort", 0

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import loopedge
-from loopedge.graph.artifact import open_artifact, write_artifact
-from loopedge.graph.unrolling import unroll
-from loopedge.graph.untied import untie
+from loopedge.artifact.artifact import open_artifact, write_artifact
+from loopedge.graph.core.unrolling import unroll
+from loopedge.graph.core.untied import untie
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from loopedge.graph.editing import add_initializer
-from loopedge.graph.head_groups import split_heads
-from loopedge.graph.table_head import read_table_in_place, turn_scores
+from loopedge.graph.passes.table_head import read_table_in_place, turn_scores
+from loopedge.graph.split.head_groups import split_heads
 from loopedge.graph.weights import weight_bytes
 
 Array = NDArray[Any]

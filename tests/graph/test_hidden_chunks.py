@@ -10,11 +10,11 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
+from loopedge.graph.core.unrolling import unroll
+from loopedge.graph.core.untied import untie
 from loopedge.graph.editing import add_initializer
-from loopedge.graph.hidden_chunks import split_hidden
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
-from loopedge.graph.unrolling import unroll
-from loopedge.graph.untied import untie
+from loopedge.graph.split.hidden_chunks import split_hidden
 from loopedge.graph.weights import core_weights, linears, tied_weights, untied_bytes, weight_bytes
 
 Array = NDArray[Any]

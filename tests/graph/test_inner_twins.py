@@ -8,11 +8,11 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
+from loopedge.graph.core.unrolling import unroll
+from loopedge.graph.core.untied import untie
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
-from loopedge.graph.unrolling import unroll
-from loopedge.graph.untied import untie
 from loopedge.graph.weights import core_weights, untied_bytes, weight_bytes
-from loopedge.profiler.iterations import iteration_times
+from loopedge.profiler.dissection.iterations import iteration_times
 from tests.graph.test_passes import TABLE, WEIGHT, X, evaluate, literal
 from tests.unit.test_iterations import kernel, run
 

@@ -10,16 +10,15 @@ import onnx_ir as ir
 import pytest
 
 import loopedge
+from loopedge.artifact.artifact import check_model, open_artifact, open_in_float32, write_artifact
 from loopedge.errors import InputError
-from loopedge.graph.artifact import check_model, open_artifact, write_artifact
-from loopedge.graph.coda import select_rows_first
+from loopedge.graph.core.unrolling import find_core, unroll
+from loopedge.graph.core.untied import untie
 from loopedge.graph.editing import add_initializer, make_node
-from loopedge.graph.last_position import keep_last_position
-from loopedge.graph.last_rows import compute_last_rows, restore_last_iteration
 from loopedge.graph.metadata import read_metadata, write_metadata
-from loopedge.graph.storage import open_in_float32
-from loopedge.graph.unrolling import find_core, unroll
-from loopedge.graph.untied import untie
+from loopedge.graph.passes.last_position import keep_last_position
+from loopedge.graph.rows.coda import select_rows_first
+from loopedge.graph.rows.last_rows import compute_last_rows, restore_last_iteration
 
 Array = np.ndarray[Any, Any]
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from loopedge.errors import InputError
-from loopedge.graph.layout import fold_weight_layouts
+from loopedge.graph.core.probe import probe, stack_probed, state_names
+from loopedge.graph.core.unrolling import find_core, unroll
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
-from loopedge.graph.norms import fold_unit_scales, fuse_rms_norms
-from loopedge.graph.probe import probe, stack_probed, state_names
-from loopedge.graph.simplify import hoist_invariants, simplify_reshapes, tidy
-from loopedge.graph.unrolling import find_core, unroll
+from loopedge.graph.passes.layout import fold_weight_layouts
+from loopedge.graph.passes.norms import fold_unit_scales, fuse_rms_norms
+from loopedge.graph.passes.simplify import hoist_invariants, simplify_reshapes, tidy
 from loopedge.graph.weights import core_weights, tied_weights, untied_bytes, weight_bytes
 
 GENERATOR = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from loopedge.graph.rows import row_inputs
+from loopedge.graph.rows.row_inputs import row_inputs
 
 ROWS = [4, 1]
 GENERATOR = np.random.default_rng(0)

@@ -12,12 +12,12 @@ import onnx_ir as ir
 import pytest
 
 import loopedge
-from loopedge import staging
+from loopedge.artifact.artifact import artifact_files, files_beside, open_artifact, write_artifact
+from loopedge.artifact.companions import companion_contents, describe_companions, read_companions
 from loopedge.errors import InputError, VerificationError
-from loopedge.graph.artifact import artifact_files, files_beside, open_artifact, write_artifact
-from loopedge.graph.companions import companion_contents, describe_companions, read_companions
+from loopedge.files import staging
 from loopedge.graph.metadata import read_metadata, write_metadata
-from loopedge.runtime import Session
+from loopedge.runtime.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -277,7 +277,7 @@ def test_a_source_that_is_replaced_meanwhile_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: Callable[..., Any]
 ) -> None:
     """What is written is of one version: the new one, of which the companion is there too."""
-    from loopedge.graph import seal
+    from loopedge.artifact import seal
 
     source = tmp_path / "m.onnx"
     target = tmp_path / ("out.ort" if verb is loopedge.convert else "out.onnx")
@@ -292,7 +292,7 @@ def test_a_source_that_is_replaced_meanwhile_is_read_again(
         seen.append(path)
         return notes
 
-    for module in ("quantizer.pipeline", "conversion", "preparation"):
+    for module in ("quantizer.pipeline", "deployment.conversion", "deployment.preparation"):
         monkeypatch.setattr(f"loopedge.{module}.check_whole", replace)
     verb(source, target)
     assert len(seen) == 2

@@ -6,14 +6,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from loopedge.artifact.artifact import artifact_files, write_artifact
 from loopedge.errors import InputError
-from loopedge.graph.artifact import artifact_files, write_artifact
+from loopedge.graph.core.unrolling import unroll
+from loopedge.graph.core.untied import untie
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.unrolling import unroll
-from loopedge.graph.untied import untie
 from loopedge.graph.weights import core_weights, untied_bytes, weight_bytes
-from loopedge.quantizer.dynamic import quantize_dynamic
-from loopedge.runtime import Session
+from loopedge.quantizer.schemes.dynamic import quantize_dynamic
+from loopedge.runtime.session import Session
 from tests.graph.test_passes import WEIGHT, X, literal, loop_model
 
 

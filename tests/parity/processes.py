@@ -140,7 +140,7 @@ def _main(
 
 def _improve() -> None:
     """Let sorting get better with every step, so that the last weights are the best: see `Improving`."""
-    from loopedge.tasks import sorting
+    from loopedge.tasks.generated import sorting
     from tests.unit.improving import Improving
 
     sorting.SortingTask = Improving  # type: ignore[misc]
@@ -149,9 +149,9 @@ def _improve() -> None:
 def _plant(fault: Fault) -> None:
     if fault.number == signal.SIGINT:  # a shell ignores it for what runs behind
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    from loopedge.tasks.sorting import SortingTask
+    from loopedge.tasks.generated.sorting import SortingTask
     from loopedge.tasks.task import Batch, Split
-    from loopedge.trainer.objective import Objective
+    from loopedge.trainer.steps.objective import Objective
 
     drawn, loss = SortingTask.batch, Objective.__call__
 

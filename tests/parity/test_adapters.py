@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import loopedge
 from loopedge.errors import InputError
-from loopedge.graph.unrolling import find_core
+from loopedge.graph.core.unrolling import find_core
 from loopedge.model.adapters import adapt
 from loopedge.model.contract import as_tuple
 from tests.parity.models import SEVEN_BITS

@@ -10,12 +10,12 @@ import pytest
 
 import loopedge
 import loopedge_calibration
+from loopedge.artifact.artifact import open_artifact
 from loopedge.errors import BudgetError, InputError
-from loopedge.graph.artifact import open_artifact
 from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.weights import linears, loop_name
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.metrics import total
-from loopedge.tasks.sorting import SortingTask
 from loopedge_calibration.budget import BudgetedResult
 from loopedge_calibration.losses import RelativeError, choose_loss
 from loopedge_calibration.quantization import calibrate_and_quantize

@@ -306,7 +306,7 @@ def test_no_thread_of_the_processes_is_left_behind(tmp_path: Path) -> None:
 
 def _leave(rank: int, port: int, folder: Path) -> None:
     from loopedge.model.transformer import LoopedTransformer
-    from loopedge.tasks.sorting import SortingTask
+    from loopedge.tasks.generated.sorting import SortingTask
     from loopedge.trainer.config import make_model_config
 
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import loopedge
 import loopedge_calibration
 from loopedge.errors import InputError, VerificationError
-from loopedge.inference import run_file
+from loopedge.inference.run import run_file
 from loopedge.model.contract import Tensors
 from tests.parity.models import SEVEN_BITS, Sizes, make_inputs, make_model, relative_error
 

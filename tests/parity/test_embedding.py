@@ -11,7 +11,7 @@ import loopedge
 import loopedge_calibration
 from loopedge.errors import InputError
 from loopedge.graph.weights import weight_bytes
-from loopedge.quantizer.embedding import find_embeddings
+from loopedge.quantizer.weights.embedding import find_embeddings
 from tests.parity.models import Sizes, make_inputs, make_model
 
 Exporter = Callable[..., Path]

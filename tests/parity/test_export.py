@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 import loopedge
 from loopedge.errors import InputError, LoopCountWarning, VerificationError
-from loopedge.graph.unrolling import find_core, unroll
+from loopedge.graph.core.unrolling import find_core, unroll
 from tests.parity.models import (
     KINDS,
     Sizes,

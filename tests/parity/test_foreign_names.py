@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 import loopedge
 import loopedge_calibration
+from loopedge.artifact.artifact import open_artifact, write_artifact
 from loopedge.errors import InputError
-from loopedge.graph.artifact import open_artifact, write_artifact
-from loopedge.graph.untied import untie
+from loopedge.graph.core.untied import untie
 from loopedge.graph.weights import weight_bytes
-from loopedge.inference import run_file
-from loopedge.profiler.feeds import profile_feeds
+from loopedge.inference.run import run_file
+from loopedge.profiler.subjects.feeds import profile_feeds
 
 Array = NDArray[Any]
 SCHEMES = ("static", pytest.param("dynamic", marks=pytest.mark.slow), "weight-int8")

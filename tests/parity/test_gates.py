@@ -9,11 +9,10 @@ import pytest
 
 import loopedge
 import loopedge_calibration
-from loopedge.graph.artifact import open_artifact
-from loopedge.graph.storage import open_in_float32
-from loopedge.quantizer.gates import fold_gates
-from loopedge.quantizer.ranges import RangeTable
-from loopedge.quantizer.static import quantize_static
+from loopedge.artifact.artifact import open_artifact, open_in_float32
+from loopedge.quantizer.activations.gates import fold_gates
+from loopedge.quantizer.activations.ranges import RangeTable
+from loopedge.quantizer.schemes.static import quantize_static
 from tests.parity.models import SEVEN_BITS, Sizes, make_inputs, make_model
 
 Exporter = Callable[..., Path]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import loopedge
 from loopedge.errors import InputError
-from loopedge.graph.unrolling import find_core
+from loopedge.graph.core.unrolling import find_core
 from loopedge.model.contract import Tensors
 from tests.parity.models import relative_error
 

@@ -8,12 +8,12 @@ import onnxruntime as ort
 import pytest
 
 import loopedge
-from loopedge.graph.artifact import open_artifact
+from loopedge.artifact.artifact import open_artifact
 from loopedge.graph.inputs import generate_inputs
-from loopedge.profiler.iterations import iteration_times
+from loopedge.profiler.dissection.iterations import iteration_times
+from loopedge.profiler.dissection.trace import operator_times
 from loopedge.profiler.result import IterationTime
-from loopedge.profiler.trace import operator_times
-from loopedge.session_options import session_options
+from loopedge.runtime.session_options import session_options
 from tests.parity.conftest import Exporter
 from tests.parity.test_inner_loops import DEEPEST, INNER, Refiner
 

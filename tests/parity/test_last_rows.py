@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import loopedge
 from examples.models import hrm_like, huginn_like
-from loopedge.arrays import write_arrays
+from loopedge.artifact.artifact import open_in_float32
 from loopedge.errors import InputError, VerificationError
-from loopedge.graph import row_selection
-from loopedge.graph.storage import open_in_float32
+from loopedge.files.arrays import write_arrays
+from loopedge.graph.rows import row_selection
 from loopedge.model.contract import LoopedModule
 from loopedge_calibration.losses import choose_loss
 from loopedge_calibration.quantization import calibrate_and_quantize

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import loopedge
-from loopedge.graph.artifact import open_artifact
+from loopedge.artifact.artifact import open_artifact
 from loopedge.graph.inputs import generate_inputs
 from tests.parity.models import ROUNDING, make_model
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 
 import loopedge
+from loopedge.artifact.artifact import open_artifact, write_artifact
 from loopedge.errors import LoopedgeError
-from loopedge.graph.artifact import open_artifact, write_artifact
-from loopedge.profiler import limits, sources
-from loopedge.profiler.dissection import dissect
-from loopedge.profiler.limits import CPU, measure_limits
-from loopedge.profiler.measurement import Subject
+from loopedge.profiler.dissection import limits, sources
+from loopedge.profiler.dissection.dissection import dissect
+from loopedge.profiler.dissection.limits import CPU, measure_limits
+from loopedge.profiler.dissection.sources import memory_sources, with_peak
+from loopedge.profiler.dissection.trace import read_trace
+from loopedge.profiler.processes.measurement import Subject
+from loopedge.profiler.processes.soak import judge_soak
 from loopedge.profiler.result import MemorySources, SoakPoint
-from loopedge.profiler.soak import judge_soak
-from loopedge.profiler.sources import memory_sources, with_peak
-from loopedge.profiler.trace import read_trace
 
 pytestmark = pytest.mark.long
 

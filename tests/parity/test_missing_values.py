@@ -12,7 +12,7 @@ from loopedge.errors import InputError
 from loopedge.graph.inputs import generate_inputs
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
-from loopedge.runtime import Session
+from loopedge.runtime.session import Session
 from tests.parity.models import SEVEN_BITS
 
 pytestmark = pytest.mark.long

@@ -12,12 +12,12 @@ from onnx import TensorProto, helper
 
 import loopedge
 import loopedge_calibration
-from loopedge.graph.artifact import open_artifact
-from loopedge.graph.half import compute_in_float16
+from loopedge.artifact.artifact import open_artifact
+from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.unrolling import unroll
-from loopedge.optimizers import nothing_to_optimize
+from loopedge.graph.passes.half import compute_in_float16
+from loopedge.runtime.optimizers import nothing_to_optimize
 
 OFF, ON = (getattr(ort.GraphOptimizationLevel, f"ORT_{name}_ALL") for name in ("DISABLE", "ENABLE"))
 

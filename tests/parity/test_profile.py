@@ -14,7 +14,7 @@ import pytest
 import loopedge
 from loopedge.errors import InputError, LoopedgeError, ProviderError
 from loopedge.profiler.pipeline import ProfileResult
-from loopedge.profiler.process import MeasuredProcess
+from loopedge.profiler.processes.process import MeasuredProcess
 from tests.parity.models import make_model
 
 Exporter = Callable[..., Path]
@@ -106,7 +106,7 @@ def test_a_killed_process_is_said_so(exported: Exporter, tmp_path: Path) -> None
 
 def test_the_measured_process_imports_nothing_heavy() -> None:
     code = (
-        "import sys, loopedge.profiler.child, numpy, onnxruntime\n"
+        "import sys, loopedge.profiler.child.main, numpy, onnxruntime\n"
         "print([m for m in ('torch', 'onnx', 'onnx_ir', 'pydantic', 'rich') if m in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

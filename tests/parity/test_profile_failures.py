@@ -15,9 +15,10 @@ import pytest
 
 import loopedge
 from loopedge.errors import InputError, LoopedgeError
-from loopedge.profiler import measurement, process, subjects
-from loopedge.profiler.measurement import Measured, Plan, Subject, measure
-from loopedge.profiler.process import MeasuredProcess
+from loopedge.profiler.processes import measurement, process
+from loopedge.profiler.processes.measurement import Measured, Plan, Subject, measure
+from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.subjects import subjects
 
 Exporter = Callable[..., Path]
 QUICK: dict[str, Any] = {"sequence": 4, "runs": 2, "processes": 1, "details": False}
@@ -139,7 +140,7 @@ PARENT = """
 import signal
 import sys
 from pathlib import Path
-from loopedge.profiler.process import MeasuredProcess
+from loopedge.profiler.processes.process import MeasuredProcess
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs behind
 with MeasuredProcess(
     Path(sys.argv[1]), Path(sys.argv[2]), threads=1, provider="CPUExecutionProvider"

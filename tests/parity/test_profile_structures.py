@@ -6,10 +6,10 @@ import pytest
 
 import loopedge
 from examples.models import hrm_like
+from loopedge.artifact.artifact import open_artifact, write_artifact
 from loopedge.errors import InputError
-from loopedge.graph.artifact import open_artifact, write_artifact
+from loopedge.graph.core.untied import untie
 from loopedge.graph.inputs import generate_inputs
-from loopedge.graph.untied import untie
 from loopedge.graph.weights import core_weights, untied_bytes, weight_bytes
 from loopedge.report.verdict import verdicts
 from tests.parity.models import ROUNDING, make_model, relative_error

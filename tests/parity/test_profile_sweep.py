@@ -10,9 +10,9 @@ import pytest
 
 import loopedge
 from loopedge.errors import InputError
-from loopedge.profiler import measurement
-from loopedge.profiler.measurement import Subject
-from loopedge.profiler.subjects import configurations
+from loopedge.profiler.processes import measurement
+from loopedge.profiler.processes.measurement import Subject
+from loopedge.profiler.subjects.subjects import configurations
 from tests.parity.models import make_model
 
 Exporter = Callable[..., Path]

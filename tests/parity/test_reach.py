@@ -11,14 +11,13 @@ import pytest
 import torch
 
 import loopedge
-from loopedge.conversion import convert_file
+from loopedge.artifact.artifact import open_artifact, open_in_float32, write_artifact
+from loopedge.artifact.opsets import IR_VERSIONS, check_versions
+from loopedge.artifact.seal import config_path
+from loopedge.deployment.conversion import convert_file
 from loopedge.errors import InputError, VerificationError
-from loopedge.graph.artifact import open_artifact, write_artifact
-from loopedge.graph.opsets import IR_VERSIONS, check_versions
-from loopedge.graph.seal import config_path
-from loopedge.graph.storage import open_in_float32
-from loopedge.graph.unrolling import find_core
-from loopedge.graph.untied import untie
+from loopedge.graph.core.unrolling import find_core
+from loopedge.graph.core.untied import untie
 from loopedge.graph.weights import tied_weights, weight_bytes
 from tests.parity.models import (
     Sizes,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from loopedge.inspection import Inspection
+    from loopedge.artifact.inspection import Inspection
     from loopedge.model.transformer import LoopedTransformer
 
     Exporter = Callable[..., Path]

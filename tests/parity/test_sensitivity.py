@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import loopedge
 import loopedge_calibration
-from loopedge.graph.artifact import open_artifact
+from loopedge.artifact.artifact import open_artifact
 from loopedge.quantizer.emulation import ROUNDED_INPUT, emulate
 from loopedge.quantizer.recipe import Recipe
 from loopedge_calibration.sensitivity import measure_sensitivity

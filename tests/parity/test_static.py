@@ -13,10 +13,10 @@ import pytest
 
 import loopedge
 import loopedge_calibration
+from loopedge.artifact.artifact import open_artifact
 from loopedge.errors import InputError, VerificationError
-from loopedge.graph.artifact import open_artifact
 from loopedge.graph.weights import linears
-from loopedge.quantizer.ranges import RangeTable, read_ranges
+from loopedge.quantizer.activations.ranges import RangeTable, read_ranges
 from loopedge_calibration.quantization import calibrate_and_quantize
 from tests.parity.models import (
     FLIPS,
@@ -194,7 +194,7 @@ def test_smoothing_changes_nothing_but_the_rounding(
     kind: str, opset: int, exported: Exporter, tmp_path: Path
 ) -> None:
     """Outlier channels: the float model computes the same, the quantized one is closer."""
-    from loopedge.quantizer.smoothing import apply_smoothing
+    from loopedge.quantizer.activations.smoothing import apply_smoothing
 
     source = tmp_path / "outliers.onnx"
     model = open_artifact(exported(kind, opset=opset, last_rows=False))

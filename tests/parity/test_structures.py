@@ -24,12 +24,12 @@ from examples.models import (
     relaxed_recursive_like,
     universal_transformer_like,
 )
+from loopedge.graph.core.unrolling import find_core, unroll
 from loopedge.graph.metadata import read_metadata, write_metadata
-from loopedge.graph.simplify import tidy
-from loopedge.graph.unrolling import find_core, unroll
+from loopedge.graph.passes.simplify import tidy
 from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.model.contract import LoopedModule, Tensors, as_tuple
-from loopedge.quantizer.smoothing import smoothable
+from loopedge.quantizer.activations.smoothing import smoothable
 from tests.parity.models import relative_error
 
 pytestmark = pytest.mark.long

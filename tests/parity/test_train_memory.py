@@ -9,8 +9,8 @@ import pytest
 CHILD = """
 import sys
 from pathlib import Path
-from loopedge.profiler.memory import read_memory, reset_peak
-from loopedge.tasks.sorting import SortingTask
+from loopedge.profiler.child.process_memory import read_memory, reset_peak
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.pipeline import train
 

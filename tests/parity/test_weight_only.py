@@ -11,11 +11,11 @@ import pytest
 
 import loopedge
 import loopedge_calibration
+from loopedge.artifact.artifact import artifact_files
 from loopedge.errors import BudgetError, InputError, VerificationError
-from loopedge.graph.artifact import artifact_files
 from loopedge.graph.weights import linears, weight_bytes
-from loopedge.quantizer import weight_only
-from loopedge.quantizer.blocks import Blocks, quantize_blocks
+from loopedge.quantizer.schemes import weight_only
+from loopedge.quantizer.weights.blocks import Blocks, quantize_blocks
 from loopedge_calibration.quantization import calibrate_and_quantize
 from tests.parity.models import (
     FLIPS,
@@ -321,7 +321,7 @@ def test_keep_and_coverage(exported: Exporter, tmp_path: Path) -> None:
 
 
 def test_the_untied_twin_of_a_packed_model(exported: Exporter, tmp_path: Path) -> None:
-    from loopedge.graph.untied import untie
+    from loopedge.graph.core.untied import untie
 
     loopedge.quantize(exported("tokens"), tmp_path / "q.onnx", scheme="weight-int8")
     twin = untie(ir.load(tmp_path / "q.onnx"))

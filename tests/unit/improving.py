@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.metrics import Metrics, Tally
-from loopedge.tasks.sorting import SortingTask
 from loopedge.tasks.task import Batch, Split
 
 __all__ = ["Constant", "Improving"]

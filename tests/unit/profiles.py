@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from loopedge.latency import Latency
+from loopedge.profiler.dissection.trace import OperatorTime
 from loopedge.profiler.result import (
     SCHEMA_VERSION,
     Failure,
@@ -18,7 +18,7 @@ from loopedge.profiler.result import (
     SoakPoint,
     Spread,
 )
-from loopedge.profiler.trace import OperatorTime
+from loopedge.runtime.latency import Latency
 
 MIB = 2**20
 MACHINE: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from loopedge.profiler.arena import arena_use
+from loopedge.profiler.dissection.arena import arena_use
 
 
 def node(

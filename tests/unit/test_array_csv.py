@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from loopedge.array_csv import read_number_table
-from loopedge.arrays import read_arrays
-from loopedge.data.cells import MISSING
 from loopedge.data.chunks import Selection
 from loopedge.data.csv_file import csv_chunks
 from loopedge.errors import InputError
+from loopedge.files.array_csv import read_number_table
+from loopedge.files.arrays import read_arrays
+from loopedge.files.cells import MISSING
 
 if TYPE_CHECKING:
     from pathlib import Path

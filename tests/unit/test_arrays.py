@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from loopedge.arrays import read_arrays, write_arrays
 from loopedge.errors import InputError
+from loopedge.files.arrays import read_arrays, write_arrays
 
 TABLES = arrays.arrays(
     np.float64,

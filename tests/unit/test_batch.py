@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from loopedge.errors import InputError
-from loopedge.tasks.edit_distance import EditDistanceTask
-from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.generated.edit_distance import EditDistanceTask
+from loopedge.tasks.generated.sorting import SortingTask
 
 PADDED = EditDistanceTask(length=5).batch("train", 3, 0)
 WHOLE = SortingTask(length=4, vocab=6).batch("train", 3, 0)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from loopedge.errors import InputError, VerificationError
-from loopedge.graph.artifact import open_artifact, write_artifact
-from loopedge.graph.companions import (
+from loopedge.artifact.artifact import open_artifact, write_artifact
+from loopedge.artifact.companions import (
     check_companion_targets,
     companion_contents,
     companion_state,
@@ -16,6 +15,7 @@ from loopedge.graph.companions import (
     describe_companions,
     read_companions,
 )
+from loopedge.errors import InputError, VerificationError
 from loopedge.graph.metadata import ArtifactMetadata, Companion, read_metadata, write_metadata
 
 TEXTS = {"tokenizer.json": '{"a": "€"}\r\n'}

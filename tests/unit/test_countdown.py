@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopedge.errors import InputError
-from loopedge.tasks.countdown import CountdownTask, check_steps
-from loopedge.tasks.countdown_steps import combine, first_solution, random_steps
+from loopedge.tasks.generated.countdown import CountdownTask, check_steps
+from loopedge.tasks.generated.countdown_steps import combine, first_solution, random_steps
 from loopedge.tasks.metrics import IGNORED
 from loopedge.tasks.task import Array, task_from_dict
 

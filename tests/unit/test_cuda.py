@@ -9,10 +9,12 @@ import onnxruntime as ort
 import pytest
 
 import loopedge
-from loopedge import cuda, runtime
 from loopedge.errors import InputError, LoopedgeError, ProviderError
-from loopedge.profiler import cuda_runtime, process
-from loopedge.profiler.process import MeasuredProcess
+from loopedge.profiler.child import cuda_runtime
+from loopedge.profiler.processes import process
+from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.runtime import cuda
+from loopedge.runtime import session as runtime
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 IDS = np.arange(8).reshape(1, 8)

@@ -7,11 +7,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from loopedge.artifact.artifact import open_artifact, write_artifact
 from loopedge.errors import ProviderError
-from loopedge.graph.artifact import open_artifact, write_artifact
-from loopedge.graph.unrolling import unroll
-from loopedge.profiler import cuda_runtime
-from loopedge.profiler.cuda_runtime import CudaRuntime
+from loopedge.graph.core.unrolling import unroll
+from loopedge.profiler.child import cuda_runtime
+from loopedge.profiler.child.cuda_runtime import CudaRuntime
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 IDS = np.arange(8).reshape(1, 8)

@@ -12,7 +12,7 @@ from loopedge.data.tables import Selection, read_table
 from loopedge.data.text_files import first_bad_byte
 from loopedge.errors import InputError
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
-from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.task import HOMES
 from loopedge_calibration.readers import described_task
 

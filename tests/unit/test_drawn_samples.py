@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from loopedge.tasks.countdown import CountdownTask
-from loopedge.tasks.edit_distance import EditDistanceTask
-from loopedge.tasks.in_context import LinearInContextTask
+from loopedge.tasks.generated.countdown import CountdownTask
+from loopedge.tasks.generated.edit_distance import EditDistanceTask
+from loopedge.tasks.generated.in_context import LinearInContextTask
+from loopedge.tasks.generated.sorting import SortingTask
+from loopedge.tasks.generated.sudoku import SudokuTask
 from loopedge.tasks.metrics import total
-from loopedge.tasks.sorting import SortingTask
-from loopedge.tasks.sudoku import SudokuTask
 from loopedge.tasks.task import Task
 
 TASKS = [

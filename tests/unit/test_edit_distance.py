@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopedge.errors import InputError
-from loopedge.tasks.edit_distance import (
+from loopedge.tasks.generated.edit_distance import (
     BAR,
     FIRST_LETTER,
     PAD,

@@ -9,11 +9,11 @@ import torch
 from torch._dynamo.utils import counters
 
 from loopedge.model.transformer import LoopedTransformer
-from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.trainer.config import make_model_config, make_train_config
-from loopedge.trainer.objective import Objective
 from loopedge.trainer.pipeline import TrainResult, train
-from loopedge.trainer.step import Stepper
+from loopedge.trainer.steps.objective import Objective
+from loopedge.trainer.steps.step import Stepper
 from loopedge.trainer.world import World
 
 # What PyTorch's compiler warns of is its own code, and what it looks at.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loopedge.errors import InputError
-from loopedge.files import check_target, file_sha256, write_text_atomic
+from loopedge.files.targets import check_target, file_sha256, write_text_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path

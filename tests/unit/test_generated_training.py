@@ -8,12 +8,12 @@ import pytest
 
 import loopedge
 from loopedge.model.checkpoint import load_checkpoint
-from loopedge.tasks.countdown import CountdownTask
-from loopedge.tasks.edit_distance import EditDistanceTask
-from loopedge.tasks.in_context import LinearInContextTask, TreeInContextTask
-from loopedge.tasks.lcs import LcsTask
+from loopedge.tasks.generated.countdown import CountdownTask
+from loopedge.tasks.generated.edit_distance import EditDistanceTask
+from loopedge.tasks.generated.in_context import LinearInContextTask, TreeInContextTask
+from loopedge.tasks.generated.lcs import LcsTask
+from loopedge.tasks.generated.sudoku import SudokuTask
 from loopedge.tasks.own import check_task
-from loopedge.tasks.sudoku import SudokuTask
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.pipeline import TrainResult, train

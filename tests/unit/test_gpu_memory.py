@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loopedge.profiler import gpu
-from loopedge.profiler.arena import ArenaUse
-from loopedge.profiler.gpu import GpuReadings, device_arena_use, measure_gpu, split_memory
-from loopedge.profiler.measurement import Subject
-from loopedge.profiler.nvml import Meter, NoMeterError, PeakWatch, open_meter
+from loopedge.profiler.dissection.arena import ArenaUse
+from loopedge.profiler.processes import gpu
+from loopedge.profiler.processes.gpu import GpuReadings, device_arena_use, measure_gpu, split_memory
+from loopedge.profiler.processes.measurement import Subject
+from loopedge.profiler.processes.nvml import Meter, NoMeterError, PeakWatch, open_meter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loopedge.errors import InputError
-from loopedge.tasks.in_context import (
+from loopedge.tasks.generated.in_context import (
     InContextTask,
     LinearInContextTask,
     TreeInContextTask,

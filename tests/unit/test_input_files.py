@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from loopedge.arrays import read_arrays
+from loopedge.artifact.artifact import open_artifact
 from loopedge.data.json_lines import PairFormat, scan
 from loopedge.data.tables import Selection, read_table
 from loopedge.data.text_files import find_texts
 from loopedge.data.tokenizer import read_tokenizer
 from loopedge.errors import InputError
-from loopedge.graph.artifact import open_artifact
+from loopedge.files.arrays import read_arrays
 from loopedge.model.checkpoint import load
 from loopedge.profiler.result_file import read_profile
-from loopedge.quantizer.ranges import read_ranges
-from loopedge.runtime import Session
+from loopedge.quantizer.activations.ranges import read_ranges
+from loopedge.runtime.session import Session
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "x.npz": lambda path: read_arrays(path, {"x": 2}),

@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from loopedge.profiler.iterations import iteration_times
-from loopedge.profiler.trace import operator_times
-from loopedge.session_options import session_options
+from loopedge.profiler.dissection.iterations import iteration_times
+from loopedge.profiler.dissection.trace import operator_times
+from loopedge.runtime.session_options import session_options
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loopedge.errors import InputError
-from loopedge.json_text import parse_json, plain_problem, read_json
+from loopedge.files.json_text import parse_json, plain_problem, read_json
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from loopedge.latency import summarize_latency, time_in_turns, time_ratios
+from loopedge.runtime.latency import summarize_latency, time_in_turns, time_ratios
 
 
 def test_every_model_has_its_turn_in_every_round() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopedge.errors import InputError
-from loopedge.tasks.lcs import BAR, FIRST_LETTER, SEPARATOR, LcsTask, lcs_lengths
+from loopedge.tasks.generated.lcs import BAR, FIRST_LETTER, SEPARATOR, LcsTask, lcs_lengths
 from loopedge.tasks.metrics import IGNORED
 from loopedge.tasks.task import task_from_dict
 

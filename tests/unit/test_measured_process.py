@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loopedge.profiler.process import MeasuredProcess
+from loopedge.profiler.processes.process import MeasuredProcess
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 

@@ -12,11 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import loopedge.memory
+import loopedge.runtime.memory_profiles
+from loopedge.artifact.properties import read_properties
 from loopedge.errors import InputError
 from loopedge.graph.metadata import ArtifactMetadata, Prepared
-from loopedge.graph.properties import read_properties
-from loopedge.memory import ChosenProfile, check_profile, choose_profile, this_device
+from loopedge.runtime.memory_profiles import (
+    ChosenProfile,
+    check_profile,
+    choose_profile,
+    this_device,
+)
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 DEVICE = Prepared(
@@ -26,7 +31,7 @@ DEVICE = Prepared(
 
 @pytest.fixture(autouse=True)
 def device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loopedge.memory, "this_device", lambda: DEVICE)
+    monkeypatch.setattr(loopedge.runtime.memory_profiles, "this_device", lambda: DEVICE)
 
 
 def metadata(**changes: Any) -> ArtifactMetadata:

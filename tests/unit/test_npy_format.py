@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loopedge import npy_format
-from loopedge.arrays import read_arrays
 from loopedge.errors import InputError
+from loopedge.files import npy_format
+from loopedge.files.arrays import read_arrays
 from loopedge_calibration.readers import read_samples
 
 FINE = "{'descr': '<i8', 'fortran_order': False, 'shape': (2,), }"

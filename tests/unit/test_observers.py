@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from loopedge.quantizer.ranges import TensorRange
+from loopedge.quantizer.activations.ranges import TensorRange
 from loopedge_calibration.histogram import BINS, RowHistograms
 from loopedge_calibration.observers import METHODS, expected_noise, find_ranges
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loopedge.profiler import outputs as rooms
-from loopedge.profiler.measurement import Subject
-from loopedge.profiler.outputs import output_errors
-from loopedge.profiler.subjects import ProfiledModel
+from loopedge.profiler.processes.measurement import Subject
+from loopedge.profiler.subjects import outputs as rooms
+from loopedge.profiler.subjects.outputs import output_errors
+from loopedge.profiler.subjects.subjects import ProfiledModel
 
 Y = np.arange(1, 13, dtype=np.float32).reshape(1, 3, 4)
 

@@ -116,7 +116,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "    name = 'half'\n"
         "    def model_fields(self): return {'vocab_size': 3}\n"
         "    def batch(self, split, size, step): return 1 // 0\n"
-        "from loopedge.tasks.sorting import SortingTask\n"
+        "from loopedge.tasks.generated.sorting import SortingTask\n"
         "def Taken(): return SortingTask(length=4, vocab=6)\n"
     )
     return path

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loopedge.errors import InputError
-from loopedge.paths import ArtifactTarget, check_paths
+from loopedge.files.paths import ArtifactTarget, check_paths
 
 if TYPE_CHECKING:
     from pathlib import Path

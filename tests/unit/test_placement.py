@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 
 from loopedge.errors import ProviderError
-from loopedge.placement import (
+from loopedge.runtime.placement import (
     RECORD_ASSIGNMENT,
     assigned_operators,
     check_products,

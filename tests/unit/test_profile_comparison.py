@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from loopedge.errors import BudgetError, InputError
-from loopedge.plain_json import dump_json
-from loopedge.profiler.comparison import (
+from loopedge.files.plain_json import dump_json
+from loopedge.profiler.comparison.comparison import (
     Change,
     Comparison,
     check_regressions,

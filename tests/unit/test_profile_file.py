@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loopedge.errors import InputError
-from loopedge.plain_json import dump_json
+from loopedge.files.plain_json import dump_json
 from loopedge.profiler.result import SCHEMA_VERSION, ProfileResult
 from loopedge.profiler.result_file import profile_schema, read_profile, schema_text
 from tests.unit.profiles import make_forms, make_pair, make_sweep

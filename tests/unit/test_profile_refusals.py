@@ -11,21 +11,22 @@ import onnx_ir as ir
 import pytest
 
 import loopedge
+from loopedge.artifact.artifact import open_artifact
 from loopedge.errors import InputError, LoopedgeError
-from loopedge.graph.artifact import open_artifact
 from loopedge.graph.inputs import generate_inputs
-from loopedge.profiler import feeds, machine, pipeline
-from loopedge.profiler.feeds import profile_feeds
-from loopedge.profiler.process import MeasuredProcess
+from loopedge.profiler import machine, pipeline
+from loopedge.profiler.dissection.trace import read_trace
+from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.soak import judge_soak
 from loopedge.profiler.result import SoakPoint
-from loopedge.profiler.soak import judge_soak
-from loopedge.profiler.subjects import Configuration, Request, build_models
-from loopedge.profiler.trace import read_trace
+from loopedge.profiler.subjects import feeds
+from loopedge.profiler.subjects.feeds import profile_feeds
+from loopedge.profiler.subjects.subjects import Configuration, Request, build_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loopedge.profiler.subjects import ProfiledModel
+    from loopedge.profiler.subjects.subjects import ProfiledModel
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY, DYNAMIC = FIXTURES / "tiny.onnx", FIXTURES / "tiny_dynamic.onnx"

@@ -9,18 +9,18 @@ import onnx_ir as ir
 import pytest
 
 import loopedge
+from loopedge.artifact.artifact import open_artifact
 from loopedge.errors import InputError, ProviderError
-from loopedge.graph.artifact import open_artifact
-from loopedge.graph.half import compute_in_float16
 from loopedge.graph.metadata import read_metadata, write_metadata
-from loopedge.memory import this_device
+from loopedge.graph.passes.half import compute_in_float16
 from loopedge.profiler import pipeline
+from loopedge.profiler.comparison.matching import pairs_of
 from loopedge.profiler.labels import run_labels
-from loopedge.profiler.matching import pairs_of
 from loopedge.profiler.result import GpuMemory
-from loopedge.profiler.subjects import Request, build_models, configurations
-from loopedge.profiler.variants import CAPTURE_NOTE, add_variants, looped_models
+from loopedge.profiler.subjects.subjects import Request, build_models, configurations
+from loopedge.profiler.subjects.variants import CAPTURE_NOTE, add_variants, looped_models
 from loopedge.report.verdict import cautions
+from loopedge.runtime.memory_profiles import this_device
 from tests.unit.profiles import make_result, make_run
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

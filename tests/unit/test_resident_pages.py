@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loopedge.profiler import memory
-from loopedge.profiler.highest import HighestMoment
-from loopedge.profiler.memory import (
+from loopedge.profiler.child import process_memory as memory
+from loopedge.profiler.child.highest import HighestMoment
+from loopedge.profiler.child.process_memory import (
     parse_rollup,
     parse_smaps,
     read_memory,

@@ -16,16 +16,16 @@ from loopedge.errors import DivergedError, InputError, InterruptedRunError
 from loopedge.model.checkpoint import load_checkpoint, save
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.metrics import Metrics, Tally
-from loopedge.tasks.sorting import SortingTask
 from loopedge.tasks.task import Batch, Split, Task
 from loopedge.trainer.config import make_model_config, make_train_config
-from loopedge.trainer.distillation import load_teacher
 from loopedge.trainer.logs import RunLog
 from loopedge.trainer.loop import TrainingLoop
 from loopedge.trainer.pipeline import TrainResult, train
 from loopedge.trainer.stability import measure_stability
-from loopedge.trainer.step import Step, Stepper
+from loopedge.trainer.steps.distillation import load_teacher
+from loopedge.trainer.steps.step import Step, Stepper
 
 TASK = SortingTask(length=4, vocab=6)
 

@@ -8,8 +8,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from loopedge.profiler.memory import read_memory
-from loopedge.session_options import FIRST_REGION_BYTES, open_session, session_options
+from loopedge.profiler.child.process_memory import read_memory
+from loopedge.runtime.session_options import FIRST_REGION_BYTES, open_session, session_options
 
 SHARED = "session.use_env_allocators"
 PACKING_OFF = "session.disable_prepacking"

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from loopedge.profiler.processes.soak import MIN_TURNS, judge_soak
 from loopedge.profiler.result import Soak, SoakPoint
-from loopedge.profiler.soak import MIN_TURNS, judge_soak
 
 KIB = 1024
 TURNS = 40
@@ -100,7 +100,7 @@ def test_too_few_turns_say_nothing() -> None:
 
 CHILD = """
 import json, sys
-from loopedge.profiler.memory import read_memory
+from loopedge.profiler.child.process_memory import read_memory
 kept, size = [], int(sys.argv[1])
 for turn in range(30):
     for _ in range(10):

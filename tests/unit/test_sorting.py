@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from loopedge.errors import InputError
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.metrics import IGNORED
-from loopedge.tasks.sorting import SortingTask
 from loopedge.tasks.task import SPLITS, task_from_dict
 
 TASK = SortingTask(length=5, vocab=9)

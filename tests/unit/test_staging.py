@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loopedge import staging
 from loopedge.errors import InputError
-from loopedge.staging import MARKER, again_if_replaced, content_name, staged_folder
+from loopedge.files import staging
+from loopedge.files.staging import MARKER, again_if_replaced, content_name, staged_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from loopedge.study.design import Cell, make_design
 from loopedge.study.statistics import MOST_SEEDS, STUDENT, interval_of, spread_of
 from loopedge.study.summary import Summary, baseline_values, summarise
 from loopedge.study.verdict import judge
-from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.generated.sorting import SortingTask
 
 TASK = SortingTask(length=4, vocab=6)
 MODEL, TRAIN = {"d_model": 16, "heads": 2}, {"steps": 4, "batch_size": 4}

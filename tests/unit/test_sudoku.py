@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from loopedge.errors import InputError
+from loopedge.tasks.generated.sudoku import SudokuTask, draw_symmetries
+from loopedge.tasks.generated.sudoku_pool import Rules, count_solutions, fill_grids
 from loopedge.tasks.metrics import IGNORED
-from loopedge.tasks.sudoku import SudokuTask, draw_symmetries
-from loopedge.tasks.sudoku_pool import Rules, count_solutions, fill_grids
 from loopedge.tasks.task import SPLITS, Array, Split, task_from_dict
 
 TASKS = {

@@ -160,7 +160,7 @@ def test_both_parts_are_named_or_none(corpus: Path, given: str) -> None:
 PROGRAM = """
 import sys
 from loopedge.tasks.text import TextTask
-from loopedge.profiler.memory import read_memory, reset_peak
+from loopedge.profiler.child.process_memory import read_memory, reset_peak
 
 TextTask.from_path(sys.argv[1], context=256).baselines("test", 64)
 before = read_memory().rss_bytes

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from loopedge.profiler import memory
-from loopedge.profiler.memory import parse_status, read_memory
-from loopedge.profiler.trace import nodes_by_provider, operator_times
+from loopedge.profiler.child import process_memory as memory
+from loopedge.profiler.child.process_memory import parse_status, read_memory
+from loopedge.profiler.dissection.trace import nodes_by_provider, operator_times
 
 
 def kernel(op: str, ts: int, dur: int) -> dict[str, Any]:

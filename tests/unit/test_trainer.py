@@ -12,15 +12,15 @@ import torch
 from loopedge.data.columns import Columns
 from loopedge.errors import DivergedError, InputError
 from loopedge.model.checkpoint import load, load_checkpoint
-from loopedge.tasks.edit_distance import EditDistanceTask
+from loopedge.tasks.generated.edit_distance import EditDistanceTask
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.series import SeriesTask
-from loopedge.tasks.sorting import SortingTask
 from loopedge.tasks.task import Batch, Split, Task, task_from_dict
 from loopedge.trainer.config import TrainConfig, make_model_config, make_train_config
 from loopedge.trainer.evaluation import evaluate
-from loopedge.trainer.objective import Objective, asked_of, inputs_of
-from loopedge.trainer.optimizer import learning_rate, make_optimizer
 from loopedge.trainer.pipeline import TrainResult, train
+from loopedge.trainer.steps.objective import Objective, asked_of, inputs_of
+from loopedge.trainer.steps.optimizer import learning_rate, make_optimizer
 from tests.unit.improving import Improving
 
 SIZES = {"d_model": 16, "heads": 2, "loops": 3}

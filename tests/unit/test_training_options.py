@@ -14,15 +14,15 @@ from loopedge.errors import InputError, InterruptedRunError, MissingExtraError
 from loopedge.model.checkpoint import load_checkpoint
 from loopedge.model.contract import Tensors, as_tuple, run_loops
 from loopedge.model.transformer import LoopedTransformer
-from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.task import Batch, Split
 from loopedge.trainer import logs
-from loopedge.trainer.average import WeightAverage
 from loopedge.trainer.config import make_model_config, make_train_config
-from loopedge.trainer.objective import Objective, asked_of, inputs_of
 from loopedge.trainer.pipeline import TrainResult, train
 from loopedge.trainer.stability import measure_stability
-from loopedge.trainer.step import Stepper
+from loopedge.trainer.steps.average import WeightAverage
+from loopedge.trainer.steps.objective import Objective, asked_of, inputs_of
+from loopedge.trainer.steps.step import Stepper
 from loopedge.trainer.world import World
 from tests.unit.improving import Constant, Improving
 

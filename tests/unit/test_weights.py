@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from loopedge.quantizer.compare import sqnr_db
-from loopedge.quantizer.weights import quantize_weight
+from loopedge.quantizer.weights.channels import quantize_weight
 
 MATRICES = arrays.arrays(
     np.float32,

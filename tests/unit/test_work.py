@@ -9,12 +9,12 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from loopedge.graph.artifact import open_artifact
+from loopedge.artifact.artifact import open_artifact
 from loopedge.graph.editing import initializer
+from loopedge.profiler.dissection.roofline import compare_with_limits
+from loopedge.profiler.dissection.work import Work, count_work
 from loopedge.profiler.result import MachineLimits
-from loopedge.profiler.roofline import compare_with_limits
-from loopedge.profiler.work import Work, count_work
-from loopedge.session_options import session_options
+from loopedge.runtime.session_options import session_options
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 EMPTY = ir.from_onnx_text(

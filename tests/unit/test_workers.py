@@ -12,7 +12,7 @@ import pytest
 import loopedge
 from loopedge.errors import InterruptedRunError
 from loopedge.study import workers
-from loopedge.tasks.sorting import SortingTask
+from loopedge.tasks.generated.sorting import SortingTask
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 

@@ -6,9 +6,9 @@ from benchmarks.peers.convert import Job, Made
 from benchmarks.peers.converters.counting import count_run_products
 from benchmarks.peers.products import LAST
 from benchmarks.peers.whole import calibration
-from loopedge.graph.artifact import artifact_files, open_artifact
+from loopedge.artifact.artifact import artifact_files, open_artifact
 from loopedge.graph.metadata import read_metadata
-from loopedge.memory import choose_profile
+from loopedge.runtime.memory_profiles import choose_profile
 
 __all__ = ["convert"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from loopedge.session_options import open_session, session_options
+from loopedge.runtime.session_options import open_session, session_options
 
 PROVIDER = "CPUExecutionProvider"
 LOG_ERROR = 3

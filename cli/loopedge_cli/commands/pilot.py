@@ -61,8 +61,8 @@ class PilotOptions:
 def _run(command: TaskCommand, values: dict[str, Any]) -> None:
     """Make a pilot on a task."""
     with sink(json=values["json"], quiet=values["quiet"], debug=values["debug"]) as output:
-        from loopedge.files import check_target
-        from loopedge.paths import check_paths
+        from loopedge.files.paths import check_paths
+        from loopedge.files.targets import check_target
         from loopedge.report.pilot import pilot_table, write_pilot_html
         from loopedge.study.pipeline import REPORT_FILE, pilot_files
         from loopedge.study.pipeline import pilot as make_pilot

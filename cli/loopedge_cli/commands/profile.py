@@ -127,9 +127,9 @@ def profile(
             return
         with ending_at_once():
             import loopedge.profiler.pipeline
-            from loopedge.files import check_target
-            from loopedge.graph.sources import files_of_model
-            from loopedge.paths import check_paths
+            from loopedge.artifact.sources import files_of_model
+            from loopedge.files.paths import check_paths
+            from loopedge.files.targets import check_target
             from loopedge.report.html import write_profile_html
 
         everything = [*(models or []), *(against or [])]
@@ -200,7 +200,7 @@ def _compare(
         BudgetError: A figure grew by more than is allowed.
     """
     from loopedge.errors import InputError
-    from loopedge.profiler.comparison import check_regressions, compare_files
+    from loopedge.profiler.comparison.comparison import check_regressions, compare_files
 
     hint = "loopedge profile --compare before.json after.json --max-regression 0.05"
     if files is None:

@@ -60,8 +60,8 @@ def run(
 ) -> None:
     """Run a model on the arrays of a file, or a language model on a text."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
-        from loopedge.completion import complete
-        from loopedge.inference import InferenceResult, run_file
+        from loopedge.inference.completion import complete
+        from loopedge.inference.run import InferenceResult, run_file
 
         shared: dict[str, Any] = {
             "loops": loops,

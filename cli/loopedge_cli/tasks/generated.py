@@ -24,7 +24,7 @@ def edit_distance(
     seed: int,
 ) -> "Task":
     """Tell the edit distance of two random strings (the paper's task)."""
-    from loopedge.tasks.edit_distance import EditDistanceTask
+    from loopedge.tasks.generated.edit_distance import EditDistanceTask
 
     return EditDistanceTask(length=length, letters=letters, prefixes=prefixes, seed=seed)
 
@@ -38,7 +38,7 @@ def lcs(
     seed: int,
 ) -> "Task":
     """Tell the length of the longest common subsequence of two strings (the paper's task)."""
-    from loopedge.tasks.lcs import LcsTask
+    from loopedge.tasks.generated.lcs import LcsTask
 
     return LcsTask(length=length, letters=letters, prefixes=prefixes, seed=seed)
 
@@ -54,7 +54,7 @@ def sudoku(
     seed: int,
 ) -> "Task":
     """Solve puzzles that have one solution (the paper's task)."""
-    from loopedge.tasks.sudoku import SudokuTask
+    from loopedge.tasks.generated.sudoku import SudokuTask
 
     return SudokuTask(blanks=blanks, box=box, puzzles=puzzles, seed=seed)
 
@@ -67,7 +67,7 @@ def countdown(
     seed: int,
 ) -> "Task":
     """Reach a target from given numbers with + - * / (the paper's task)."""
-    from loopedge.tasks.countdown import CountdownTask
+    from loopedge.tasks.generated.countdown import CountdownTask
 
     return CountdownTask(numbers=numbers, largest=largest, seed=seed)
 
@@ -85,7 +85,7 @@ def in_context_linear(
     seed: int,
 ) -> "Task":
     """Learn linear functions from the points in the sequence."""
-    from loopedge.tasks.in_context import LinearInContextTask
+    from loopedge.tasks.generated.in_context import LinearInContextTask
 
     return LinearInContextTask(dims=dims, points=points, noise=noise, seed=seed)
 
@@ -99,7 +99,7 @@ def in_context_trees(
     seed: int,
 ) -> "Task":
     """Learn decision trees from the points in the sequence (the paper's task)."""
-    from loopedge.tasks.in_context import TreeInContextTask
+    from loopedge.tasks.generated.in_context import TreeInContextTask
 
     return TreeInContextTask(dims=dims, points=points, depth=depth, seed=seed)
 
@@ -112,6 +112,6 @@ def sorting(
     seed: int,
 ) -> "Task":
     """Sort random tokens."""
-    from loopedge.tasks.sorting import SortingTask
+    from loopedge.tasks.generated.sorting import SortingTask
 
     return SortingTask(length=length, vocab=vocab, seed=seed)

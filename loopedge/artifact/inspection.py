@@ -1,0 +1,217 @@
+"""Read what an ONNX file holds: form, loops, ties, bytes, timestep tables, int8 coverage."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from loopedge.artifact.artifact import artifact_files, open_artifact
+from loopedge.artifact.companions import companion_state
+from loopedge.artifact.reading.ort_format import is_ort_format
+from loopedge.artifact.seal import examine, examine_ort
+from loopedge.artifact.sizes import AGAIN
+from loopedge.errors import VerificationError
+from loopedge.files.staging import again_if_replaced
+from loopedge.graph.core.unrolling import find_core
+from loopedge.graph.coverage import Int8Coverage, int8_coverage
+from loopedge.graph.metadata import ArtifactMetadata, read_metadata
+from loopedge.graph.rows.last_rows import selection_of
+from loopedge.graph.weights import (
+    TABLE_PREFIX,
+    TiedWeight,
+    loop_count,
+    tied_weights,
+    untied_bytes,
+    weight_bytes,
+)
+
+__all__ = ["CompanionFile", "FileSize", "Inspection", "Port", "Table", "inspect"]
+
+NUMPY_NAMES = {ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSize:
+    """A file of the artifact."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """An input or output of the graph; an axis is its size, its name, or None."""
+
+    name: str
+    dtype: str | None
+    shape: list[int | str | None] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A timestep table: row t is what iteration t receives."""
+
+    name: str
+    shape: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompanionFile:
+    """A file that must stand beside the artifact, and whether it does as it was written."""
+
+    name: str
+    file: str
+    sha256: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What an ONNX file holds.
+
+    ``form``, ``trained_loops`` and ``dynamic_loops`` are None for a file that loopedge did not
+    write, like ``memory``; ``loops`` is then the constant trip count of its Loop, if it has one.
+    ``verified`` tells whether the content of all files was compared with their checksums.
+    ``last_rows`` are the positions that the last iteration computes, None where it computes all.
+    """
+
+    path: str
+    form: str | None
+    loops: int | None
+    trained_loops: int | None
+    dynamic_loops: bool | None
+    exit: str | None
+    opset: int | None
+    ir_version: int
+    producer: str | None
+    nodes: int
+    inputs: list[Port]
+    outputs: list[Port]
+    weight_bytes: int
+    untied_bytes: int
+    tied_weights: list[TiedWeight]
+    tables: list[Table]
+    int8: Int8Coverage
+    last_rows: str | None
+    memory: str | None
+    prepared: dict[str, Any] | None
+    files: list[FileSize]
+    verified: bool
+    companions: list[CompanionFile]
+    metadata: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self)
+
+
+def inspect(path: str | Path, *, verify: bool = False) -> Inspection:
+    """Read what an ONNX file holds, without running it.
+
+    Args:
+        path: Any ``.onnx`` file; its external data stands beside it.
+        verify: Compare the content of all files with the checksums that they were written with. Without
+            it, the sizes are compared.
+
+    Returns:
+        The inspection. ``untied_bytes`` is what the weights would take if every iteration held its
+        own copy of the core's; in a file that loopedge did not write and that has no Loop, if every
+        reader of a shared weight did.
+
+    Raises:
+        InputError: The file is missing, is not ONNX, or its external data is missing or has another size.
+        VerificationError: A file is damaged, missing or another one, or there is no checksum.
+    """
+    return again_if_replaced(Path(path), lambda: _inspect(path, verify=verify))
+
+
+def _inspect(path: str | Path, *, verify: bool) -> Inspection:
+    model = open_artifact(path)
+    metadata = read_metadata(model.metadata_props)
+    companions = _companions(Path(path), metadata)
+    if verify:
+        _verify(Path(path), companions)
+    if metadata is None:
+        # Other exporters keep weights in Constant nodes too; ours never do.
+        common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
+    tied = tied_weights(model)
+    return Inspection(
+        path=str(path),
+        form=metadata.form if metadata else None,
+        loops=loop_count(model),
+        trained_loops=metadata.trained_loops if metadata else None,
+        dynamic_loops=metadata.dynamic_loops if metadata else None,
+        exit=metadata.exit if metadata else None,
+        opset=model.opset_imports.get(""),
+        ir_version=model.ir_version,
+        producer=model.producer_name or None,
+        nodes=sum(1 for _ in model.graph.all_nodes()),
+        inputs=[_port(value) for value in model.graph.inputs],
+        outputs=[_port(value) for value in model.graph.outputs],
+        weight_bytes=weight_bytes(model),
+        untied_bytes=_untied_bytes(model, metadata, tied),
+        tied_weights=tied,
+        tables=[
+            Table(name=name, shape=list(value.const_value.shape.numpy()))
+            for name, value in model.graph.initializers.items()
+            if name.startswith(TABLE_PREFIX) and value.const_value is not None
+        ],
+        int8=int8_coverage(model),
+        last_rows=str(selection_of(metadata.last_rows))
+        if metadata and metadata.last_rows
+        else None,
+        memory=metadata.memory if metadata else None,
+        prepared=metadata.prepared.model_dump() if metadata and metadata.prepared else None,
+        files=[
+            FileSize(path=str(file), bytes=file.stat().st_size) for file in artifact_files(path)
+        ],
+        verified=verify,
+        companions=companions,
+        metadata=metadata.model_dump(mode="json", exclude_none=True)
+        if metadata
+        else dict(model.metadata_props),
+    )
+
+
+def _verify(path: Path, companions: list[CompanionFile]) -> None:
+    """Compare the content of an artifact's files with the checksums that they were written with."""
+    found = examine_ort(path) if is_ort_format(path) else examine(path)
+    if found.state != "whole":
+        raise VerificationError(found.reason or f"{path} is {found.state}", hint=found.hint)
+    for companion in companions:
+        if companion.state != "present":
+            raise VerificationError(
+                f"{path.parent / companion.file}, which {path} needs, is {companion.state}",
+                hint=AGAIN,
+            )
+
+
+def _companions(path: Path, metadata: ArtifactMetadata | None) -> list[CompanionFile]:
+    return [
+        CompanionFile(
+            name=name, file=told.file, sha256=told.sha256, state=companion_state(path, told)
+        )
+        for name, told in (metadata.companions if metadata else {}).items()
+    ]
+
+
+def _untied_bytes(
+    model: ir.Model, metadata: ArtifactMetadata | None, tied: list[TiedWeight]
+) -> int:
+    if metadata is not None or find_core(model) is not None:
+        return untied_bytes(model)
+    return weight_bytes(model) + sum((weight.uses - 1) * weight.bytes for weight in tied)
+
+
+def _port(value: ir.Value) -> Port:
+    return Port(
+        name=value.name or "",
+        dtype=None
+        if value.dtype is None
+        else NUMPY_NAMES.get(value.dtype, value.dtype.name.lower()),
+        shape=None
+        if value.shape is None
+        else [dim if isinstance(dim, int) else dim.value for dim in value.shape],
+    )

@@ -1,0 +1,1 @@
+"""Files of others, checked before anything relies on them."""

@@ -1,0 +1,1 @@
+"""An artifact made ready for a device: ORT format, packed weights."""

@@ -1,0 +1,1 @@
+"""The parts of a module, captured with ``torch.export``."""

@@ -1,0 +1,1 @@
+"""What is exported: found, opened, described."""

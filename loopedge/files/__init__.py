@@ -1,0 +1,1 @@
+"""What is read and written: paths, targets, staging, arrays, JSON; bad input ends in one line."""

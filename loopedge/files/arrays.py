@@ -1,0 +1,181 @@
+"""Read the inputs of a model from .npz, .npy and .csv files, and write its outputs."""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loopedge.errors import InputError
+from loopedge.files.array_csv import read_number_table
+from loopedge.files.input_files import check_file
+from loopedge.files.npy_format import most_bytes, open_archive, read_npy
+from loopedge.files.staging import staged_folder
+from loopedge.files.targets import check_target
+
+__all__ = [
+    "Array",
+    "ArrayFile",
+    "check_arrays_target",
+    "largest_errors",
+    "read_array_file",
+    "read_arrays",
+    "write_arrays",
+]
+
+Array = npt.NDArray[Any]
+
+KINDS = ".npz, .npy or .csv"
+ROUNDINGS = 2 * float(np.finfo(np.float32).eps)
+"""Of one addition on either side, against the sum."""
+
+
+def largest_errors(
+    given: Array, expected: Array, offset: Array | None = None
+) -> tuple[float, float]:
+    """Return max |given - expected|, and that against max |expected|, over finite values.
+
+    With an offset that was added last, the second is against max |expected - offset|, and what
+    float32 rounds off in adding it is no error. Both are infinite where the shapes differ, where values
+    that are no numbers differ, or where one is finite and the other is not.
+    """
+    if given.shape != expected.shape:
+        return float("inf"), float("inf")
+    if expected.dtype.kind not in "fiubc":
+        same = np.array_equal(given, expected)
+        return (0.0, 0.0) if same else (float("inf"), float("inf"))
+    finite = np.isfinite(expected)
+    equal = expected.dtype.kind in "fc"
+    if not np.array_equal(np.isfinite(given), finite) or not np.array_equal(
+        given[~finite], expected[~finite], equal_nan=equal
+    ):
+        return float("inf"), float("inf")
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    difference = np.abs(given[finite].astype(wide) - expected[finite].astype(wide))
+    absolute = float(difference.max(initial=0.0))
+    signal = expected.astype(wide) if offset is None else expected.astype(wide) - offset
+    largest = float(np.abs(signal[finite]).max(initial=0.0))
+    rounded = (
+        0.0 if offset is None else ROUNDINGS * float(np.abs(expected[finite]).max(initial=0.0))
+    )
+    counted = max(0.0, absolute - rounded)
+    return absolute, counted / largest if largest > 0 else counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayFile:
+    """The arrays of a file by name, and the columns of its header that were not asked for."""
+
+    arrays: dict[str, Array]
+    dropped: tuple[str, ...] = ()
+
+
+def read_arrays(
+    path: str | Path, ranks: Mapping[str, int], *, missing: bool = False
+) -> dict[str, Array]:
+    """Read the inputs of a model; as `read_array_file`, with all columns of a CSV in its order."""
+    return read_array_file(path, ranks, missing=missing).arrays
+
+
+def read_array_file(
+    path: str | Path,
+    ranks: Mapping[str, int],
+    *,
+    missing: bool = False,
+    columns: Sequence[str] = (),
+) -> ArrayFile:
+    """Read the inputs of a model.
+
+    Args:
+        path: ``.npz`` (one array per input, by name), or ``.npy`` or ``.csv`` for a model of one
+            input. A CSV holds numbers, with or without a header: a row is one position of a
+            continuous input (1, rows, columns), or one sequence of token ids (rows, columns).
+        ranks: The inputs that the model takes and the number of axes of each, without ``loops``.
+        missing: Whether a cell of a CSV may stand for a missing value, NaN.
+        columns: Names of a CSV's columns: where it has a header they are taken in this order,
+            whatever the file's is; without a header the file must have this order.
+
+    Returns:
+        One array per name in the file.
+
+    Raises:
+        InputError: The file is missing, damaged, of another kind, holds what is no number, or its
+            header lacks a column.
+    """
+    source = check_file(path, needed=KINDS, hint=f"name a {KINDS} file with --input")
+    if source.suffix == ".npz":
+        return ArrayFile(arrays=_read_npz(source))
+    if source.suffix not in {".npy", ".csv"}:
+        raise InputError(f"{source} has an unknown kind, {KINDS} is needed")
+    if len(ranks) != 1:
+        raise InputError(
+            f"{source} holds one array, the model takes {', '.join(ranks)}",
+            hint="put one array per input into an .npz file: numpy.savez('x.npz', name=array, ...)",
+        )
+    [(name, rank)] = ranks.items()
+    if source.suffix == ".npy":
+        return ArrayFile(arrays={name: read_npy(source)})
+    positions = rank == 3  # else each row is a sample of its own
+    table = read_number_table(source, missing=missing, ordered=positions, columns=columns)
+    values = table.values[np.newaxis] if positions else table.values
+    return ArrayFile(arrays={name: values}, dropped=table.dropped)
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, Array], *, force: bool = False) -> None:
+    """Write the outputs of a model, whole or not at all.
+
+    Args:
+        path: ``.npz``, or ``.npy`` for a single array.
+        arrays: Arrays by name.
+        force: Replace an existing file.
+
+    Raises:
+        InputError: As `check_arrays_target`, or the disk is full.
+    """
+    target = Path(path)
+    check_arrays_target(target, len(arrays), force=force)
+    with staged_folder(target) as folder:
+        staged = folder / target.name
+        if target.suffix == ".npy":
+            np.save(staged, next(iter(arrays.values())), allow_pickle=False)
+            return
+        # Not numpy.savez: it takes the names as keywords, and an output may be called "file".
+        with zipfile.ZipFile(staged, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+
+
+def check_arrays_target(target: Path, count: int, *, force: bool) -> None:
+    """Refuse a target that `write_arrays` could not write, before any work is done.
+
+    Raises:
+        InputError: The target is no ``.npz`` (or ``.npy`` for one array), exists, or cannot be
+            written.
+    """
+    if target.suffix not in {".npz", ".npy"}:
+        raise InputError(
+            f"{target} has an unknown kind, .npz or .npy is needed",
+            hint=f"-o {target.with_suffix('.npz')}",
+        )
+    if target.suffix == ".npy" and count != 1:
+        raise InputError(
+            f"{target} can hold one array, the model gives {count}",
+            hint=f"-o {target.with_suffix('.npz')}",
+        )
+    check_target(target, force=force)
+
+
+def _read_npz(source: Path) -> dict[str, Array]:
+    with open_archive(source) as members:
+        total, allowed = sum(member.header.nbytes for member in members), most_bytes(source)
+        if total > allowed:
+            raise InputError(
+                f"{source} holds arrays of {total:,} bytes, at most {allowed:,} are read from a file of "
+                "its size",
+                hint="put fewer samples into it",
+            )
+        return {member.name: member.array() for member in members}

@@ -1,0 +1,1 @@
+"""The looped core of a graph: found, unrolled, untied, looked into."""

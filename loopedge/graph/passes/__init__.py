@@ -1,0 +1,1 @@
+"""Passes over a whole graph: each says what it changes."""

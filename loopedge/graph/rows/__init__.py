@@ -1,0 +1,1 @@
+"""The last iteration computes only what the coda reads of it."""

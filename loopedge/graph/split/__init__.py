@@ -1,0 +1,1 @@
+"""Attention and MLP in parts, so that activations are small."""

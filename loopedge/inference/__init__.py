@@ -1,0 +1,1 @@
+"""What ``loopedge run`` does: arrays or text through a model."""

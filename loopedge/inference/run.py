@@ -1,0 +1,222 @@
+"""Run a model on the arrays of a file: what ``loopedge run`` does."""
+
+import time
+import warnings
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loopedge.artifact.artifact import open_artifact
+from loopedge.errors import InputError, LoopCountWarning
+from loopedge.files.arrays import check_arrays_target, read_array_file, write_arrays
+from loopedge.files.paths import check_paths
+from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT
+from loopedge.runtime.inputs import MASK, check_finite, fill_mask, named_columns
+from loopedge.runtime.session import Session
+
+__all__ = ["InferenceResult", "OutputSummary", "run_arrays", "run_file"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSummary:
+    """One output at a glance; ``min``, ``mean`` and ``max`` are of its finite values."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    min: float | None
+    mean: float | None
+    max: float | None
+    not_finite: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceResult:
+    """What a run gave."""
+
+    model: str
+    path: str | None
+    loops: int | None
+    provider: str
+    memory: str
+    run_ms: float
+    labels: list[str] | None
+    notes: list[str]
+    outputs: list[OutputSummary]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self)
+
+
+def run_file(
+    model: str | Path,
+    input: str | Path,
+    path: str | Path | None = None,
+    *,
+    loops: int | None = None,
+    tolerance: float | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    memory: str | None = None,
+    force: bool = False,
+) -> InferenceResult:
+    """Run a model once on the arrays of a file.
+
+    Args:
+        model: The ``.onnx`` file.
+        input: As `loopedge.files.arrays.read_array_file`; a missing ``attention_mask`` keeps all rows.
+        path: Where the outputs go, ``.npz`` or ``.npy``; default: nowhere.
+        loops: Iterations, for a model with a selectable count.
+        tolerance: As `Session.run`.
+        seed: Of the noise that the model takes, where the file holds none; default 0.
+        threads: Threads inside an operator; default: ONNX Runtime's own choice.
+        device: ``cpu`` or ``cuda``.
+        memory: As `loopedge.runtime.session.Session`.
+        force: Replace an existing ``path``.
+
+    Returns:
+        A summary of each output.
+
+    Raises:
+        InputError: The model, the inputs, an option or the target cannot be used.
+        ProviderError: The device's execution provider is not available.
+    """
+    open_artifact(
+        model
+    )  # what ONNX Runtime would run without end, or read from elsewhere, is refused
+    session = Session(model, threads=threads, device=device, memory=memory)
+    if path is not None:
+        check_paths(
+            inputs={"MODEL": _files_of(model, Path(path)), "--input": input},
+            outputs={"--output": path},
+        )
+        check_arrays_target(Path(path), len(session.output_names), force=force)
+    noise = session.metadata.random_inputs if session.metadata else {}
+    if seed is not None and not noise:
+        raise InputError(f"{model} takes no noise: a seed has no use", hint="leave out --seed")
+    arrays, notes = _read_inputs(session, input, noise)
+    outputs, summary = run_arrays(session, arrays, loops=loops, tolerance=tolerance, seed=seed or 0)
+    if path is not None:
+        write_arrays(path, outputs, force=force)
+    written = None if path is None else str(path)
+    return replace(summary, path=written, notes=[*notes, *summary.notes])
+
+
+def _files_of(model: str | Path, target: Path) -> list[Path]:
+    """Return the files of a model that a target could replace: reading its graph takes what a run spares."""
+    if not target.exists():
+        return [Path(model)]
+    from loopedge.artifact.sources import files_of_model
+
+    return files_of_model(model)
+
+
+def _read_inputs(
+    session: Session, path: str | Path, noise: Collection[str]
+) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
+    """Return the arrays of a file as the model takes them, and what a person should know of them."""
+    metadata = session.metadata
+    columns = named_columns(metadata)
+    filled = set() if metadata is None else {MASK}
+    ranks = {
+        name: len(node.shape)
+        for name, node in session.inputs.items()
+        if name not in {*noise, *filled} and not (session.takes_loops and name == LOOPS_INPUT)
+    }
+    missing = metadata is not None and metadata.missing_values
+    given = read_array_file(path, ranks, missing=missing, columns=columns)
+    check_finite(session, given.arrays, columns)
+    arrays, notes = fill_mask(session, given.arrays)
+    if given.dropped:
+        names = ", ".join(map(repr, given.dropped))
+        notes.insert(0, f"columns that the model was not trained on are left out: {names}")
+    return arrays, notes
+
+
+def run_arrays(
+    session: Session,
+    arrays: dict[str, npt.NDArray[Any]],
+    *,
+    loops: int | None = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> tuple[dict[str, npt.NDArray[Any]], InferenceResult]:
+    """Run a session once; return its outputs by name, and what a person is told of them.
+
+    Args:
+        session: The model.
+        arrays: Its inputs by name.
+        loops: As `Session.run`, like the rest.
+        tolerance: Of an early exit.
+        seed: Of the noise that the model takes.
+
+    Raises:
+        InputError: As `Session.run`.
+    """
+    started = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LoopCountWarning)
+        outputs = session.run(arrays, loops=loops, tolerance=tolerance, seed=seed)
+    run_ms = (time.perf_counter() - started) * 1e3
+    return outputs, InferenceResult(
+        model=str(session.path),
+        path=None,
+        loops=_loops_run(session, arrays, loops, outputs),
+        provider=session.provider,
+        memory=session.memory,
+        run_ms=run_ms,
+        labels=_labels(session, outputs),
+        notes=[*session.notes, *(str(warning.message) for warning in caught)],
+        outputs=[_summary(name, array) for name, array in outputs.items()],
+    )
+
+
+def _labels(session: Session, outputs: dict[str, npt.NDArray[Any]]) -> list[str] | None:
+    """Return the class of each row by its name, where the task that was learned names classes."""
+    classes = session.metadata.task.get("classes") if session.metadata else None
+    logits = outputs[session.output_names[0]]
+    if not isinstance(classes, list) or logits.ndim != 2 or logits.shape[1] != len(classes):
+        return None
+    return [str(classes[place]) for place in logits.argmax(axis=1)]
+
+
+def _loops_run(
+    session: Session,
+    arrays: dict[str, npt.NDArray[Any]],
+    loops: int | None,
+    outputs: dict[str, npt.NDArray[Any]],
+) -> int | None:
+    """Return the iterations that ran: as asked or stored, clamped to the table, ended early."""
+    metadata = session.metadata
+    if metadata is not None and metadata.exit is not None:
+        return int(outputs[ITERATIONS_OUTPUT].max()) if ITERATIONS_OUTPUT in outputs else None
+    given = arrays.get(LOOPS_INPUT) if session.takes_loops else None
+    asked = int(given.item()) if loops is None and given is not None and given.size == 1 else loops
+    if metadata is None:
+        return asked
+    count = metadata.loops if asked is None else asked
+    return min(max(count, 1), metadata.max_loops or count)
+
+
+def _summary(name: str, array: npt.NDArray[Any]) -> OutputSummary:
+    finite = array[np.isfinite(array)] if np.issubdtype(array.dtype, np.number) else array[:0]
+    low, mean, high = (
+        (float(finite.min()), float(finite.mean(dtype=np.float64)), float(finite.max()))
+        if finite.size
+        else (None, None, None)
+    )
+    return OutputSummary(
+        name=name,
+        dtype=str(array.dtype),
+        shape=list(array.shape),
+        min=low,
+        mean=mean,
+        max=high,
+        not_finite=int(array.size - finite.size),
+    )

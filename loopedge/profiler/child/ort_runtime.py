@@ -1,0 +1,57 @@
+"""ONNX Runtime in the measured process: numpy, onnxruntime and the standard library."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loopedge.runtime.session_options import open_session, session_options
+
+__all__ = ["OrtRuntime"]
+
+
+class OrtRuntime:
+    """A session on fixed inputs.
+
+    Args:
+        request: What the parent asked for: ``model``, ``inputs``, ``threads``, ``provider``, ``memory``,
+            ``optimize``, ``trace``, the prefix of a trace file, or None, and ``optimized``, where the
+            graph that runs is written to, or None.
+    """
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        with np.load(request["inputs"], allow_pickle=False) as stored:
+            self.inputs = {name: stored[name] for name in stored.files}
+        self.request = request
+        self.assigned: dict[str, dict[str, int]] = {}
+        self.options = session_options(
+            request["threads"],
+            request["memory"],
+            model=request["model"],
+            optimize=request["optimize"],
+        )
+        if request.get("trace"):
+            self.options.enable_profiling = True
+            self.options.profile_file_prefix = request["trace"]
+        if request.get("optimized"):
+            self.options.optimized_model_filepath = request["optimized"]
+
+    def load(self) -> str:
+        """Create the session; return the provider that runs it."""
+        self.session = open_session(
+            self.request["model"], self.options, self.request["provider"], self.request["memory"]
+        )
+        return str(self.session.get_providers()[0])
+
+    def run(self) -> None:
+        """Run the model once."""
+        self.session.run(None, self.inputs)
+
+    def save(self, path: Path) -> None:
+        """Run the model once and write its outputs as ``.npz``."""
+        names = [output.name for output in self.session.get_outputs()]
+        np.savez(path, **dict(zip(names, self.session.run(names, self.inputs), strict=True)))
+
+    def end_trace(self) -> str:
+        """End tracing and return the path of the trace."""
+        return str(self.session.end_profiling())

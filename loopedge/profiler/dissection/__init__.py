@@ -1,0 +1,1 @@
+"""One more inference, taken apart: memory by source, time by operator."""

@@ -1,0 +1,1 @@
+"""Measured processes, as the process that measures sees them."""

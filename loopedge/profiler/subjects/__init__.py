@@ -1,0 +1,1 @@
+"""What a profile measures: models, twins, variants, their inputs."""

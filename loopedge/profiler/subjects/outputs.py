@@ -1,0 +1,95 @@
+"""How far the outputs of the measured models are from those of the first, on the same inputs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT
+from loopedge.profiler.subjects.subjects import ProfiledModel
+
+__all__ = ["output_errors"]
+
+MOST_BYTES = 2**28
+"""Larger outputs are not compared: this process would hold two of them."""
+
+MASK = "attention_mask"
+
+Array = npt.NDArray[Any]
+
+
+def output_errors(
+    models: Sequence[ProfiledModel], outputs: Sequence[Path | None]
+) -> list[float | None]:
+    """Compare each model with the first one that computes as much: loops, batch, sequence.
+
+    Args:
+        models: What was measured.
+        outputs: Their outputs on their inputs, ``.npz`` in the order of the model; None where there are none.
+
+    Returns:
+        ``|y - reference| / |reference|`` over all floating-point outputs, at the positions that a mask
+        keeps; None of the reference itself, and where inputs, shapes or the work are not the same.
+    """
+    references: dict[tuple[object, ...], int] = {}
+    found: list[float | None] = []
+    for index, (model, file) in enumerate(zip(models, outputs, strict=True)):
+        first = references.setdefault((model.loops, model.batch, model.sequence), index)
+        reference = outputs[first]
+        if first == index or file is None or reference is None:
+            found.append(None)
+            continue
+        if _too_large(file) or _too_large(reference):
+            found.append(None)
+            continue
+        inputs = _inputs(model)
+        same = _same(inputs, _inputs(models[first]))
+        found.append(_error(_arrays(file), _arrays(reference), inputs.get(MASK)) if same else None)
+    return found
+
+
+def _too_large(file: Path) -> bool:
+    return file.stat().st_size > MOST_BYTES
+
+
+def _arrays(file: Path) -> list[Array]:
+    with np.load(file, allow_pickle=False) as stored:
+        return [stored[name] for name in stored.files]
+
+
+def _inputs(model: ProfiledModel) -> dict[str, Array]:
+    """Return the inputs but for those that choose how a model runs."""
+    with np.load(model.subject.inputs, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    return {
+        name: array
+        for name, array in arrays.items()
+        if name not in {LOOPS_INPUT, TOLERANCE_INPUT} or array.ndim
+    }
+
+
+def _same(one: dict[str, Array], other: dict[str, Array]) -> bool:
+    return one.keys() == other.keys() and all(
+        np.array_equal(array, other[name], equal_nan=array.dtype.kind == "f")
+        for name, array in one.items()
+    )
+
+
+def _error(given: list[Array], expected: list[Array], mask: Array | None) -> float | None:
+    apart = size = 0.0
+    if len(given) != len(expected):
+        return None
+    for array, reference in zip(given, expected, strict=True):
+        if not np.issubdtype(reference.dtype, np.floating):
+            continue
+        if array.shape != reference.shape:
+            return None
+        if mask is not None and reference.ndim > 1 and reference.shape[:2] == mask.shape:
+            array, reference = array[mask.astype(bool)], reference[mask.astype(bool)]
+        exact = reference.astype(np.float64)
+        apart += float(np.square(array - exact).sum())
+        size += float(np.square(exact).sum())
+    error = np.sqrt(apart / size) if size > 0 else np.nan
+    return float(error) if np.isfinite(error) else None

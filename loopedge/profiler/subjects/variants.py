@@ -1,0 +1,157 @@
+"""The same models in another way: computed in float16, or replayed as a CUDA graph."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from loopedge.artifact.artifact import artifact_files, open_artifact, write_artifact
+from loopedge.errors import InputError
+from loopedge.graph.core.unrolling import find_core
+from loopedge.graph.metadata import read_metadata
+from loopedge.graph.passes.half import compute_in_float16
+from loopedge.graph.weights import weight_bytes
+from loopedge.profiler.result import Failure
+from loopedge.profiler.subjects.subjects import ProfiledModel
+from loopedge.runtime.memory_profiles import refuse_prepared
+
+__all__ = ["CAPTURE_NOTE", "add_variants", "looped_models"]
+
+CAPTURE_NOTE = (
+    "a Loop cannot be captured as a CUDA graph, its unrolled twin is; ONNX Runtime says of a Loop: "
+    '"This session cannot use the graph capture feature as requested by the user as the model has '
+    "control flow nodes which can't be supported by CUDAExecutionProvider\""
+)
+
+
+def looped_models(paths: Sequence[str | Path]) -> list[str | Path]:
+    """Return the models that hold a Loop, which only their unrolled twins can be captured of."""
+    return [
+        path
+        for path in paths
+        if Path(path).suffix in {".onnx", ".ort"} and find_core(open_artifact(path)) is not None
+    ]
+
+
+def add_variants(
+    models: Sequence[ProfiledModel], scratch: Path, *, float16: bool, cuda_graphs: bool
+) -> tuple[list[ProfiledModel], list[Failure]]:
+    """Return the models with their variants behind them, and the variants that could not be made.
+
+    Args:
+        models: What is profiled without variants, twins included.
+        scratch: Folder for files.
+        float16: Add each computed in float16.
+        cuda_graphs: Add each that can be captured, the float16 ones too, replayed as a CUDA graph.
+
+    Raises:
+        InputError: No model has a float16 variant.
+    """
+    found = list(models)
+    failures: list[Failure] = []
+    if float16:
+        halves, failures = _float16_variants(models, scratch)
+        found += halves
+    if cuda_graphs:
+        found += _captured_variants(found)
+    return found, failures
+
+
+def _float16_variants(
+    models: Sequence[ProfiledModel], scratch: Path
+) -> tuple[list[ProfiledModel], list[Failure]]:
+    """Write each exported model and twin once more, computed in float16.
+
+    Args:
+        models: What is profiled; PyTorch's runs have no variant.
+        scratch: Folder for the files.
+
+    Returns:
+        The variants, and those that could not be made; these are refused where there is no other.
+
+    Raises:
+        InputError: No model has one.
+    """
+    found: list[ProfiledModel] = []
+    failures: list[Failure] = []
+    errors: list[InputError] = []
+    for number, model in enumerate(models):
+        if model.subject.runtime != "onnxruntime":
+            continue
+        graph = open_artifact(model.subject.model)
+        try:
+            refuse_prepared(read_metadata(graph.metadata_props), model.source, "profile --float16")
+            graph = compute_in_float16(graph)
+        except InputError as error:
+            errors.append(InputError(f"{model.name}: {error.message}", hint=error.hint))
+            failures.append(
+                Failure(
+                    name=replace(model, told=(*model.told, "float16")).name,
+                    path=str(model.source),
+                    twin=model.twin,
+                    reason=error.message,
+                )
+            )
+            continue
+        target = scratch / f"float16.{number}.onnx"
+        write_artifact(graph, target)
+        found.append(_as_float16(model, graph, target))
+    if errors and not found:
+        raise errors[0]
+    return found, failures
+
+
+def _as_float16(model: ProfiledModel, graph: ir.Model, target: Path) -> ProfiledModel:
+    subject = replace(
+        model.subject,
+        model=target.resolve(),
+        optimize=True,
+        file_bytes=sum(part.stat().st_size for part in artifact_files(target)),
+    )
+    return replace(
+        model,
+        told=(*model.told, "float16"),
+        subject=subject,
+        compute="float16",
+        weight_bytes=weight_bytes(graph),
+        note=None,
+    )
+
+
+def _captured_variants(models: Sequence[ProfiledModel]) -> list[ProfiledModel]:
+    """Return each model without a Loop once more, replayed as a CUDA graph.
+
+    Its free axes are fixed to the sizes of its inputs when it is loaded, so that ONNX Runtime computes
+    its shapes once, on the host, and not while it is captured.
+    """
+    found = []
+    for model in models:
+        if model.subject.runtime != "onnxruntime":
+            continue
+        graph = open_artifact(model.subject.model)
+        if find_core(graph) is not None:
+            continue
+        with np.load(model.subject.inputs, allow_pickle=False) as stored:
+            shapes = {name: stored[name].shape for name in stored.files}
+        sizes = tuple(sorted(_axis_sizes(graph, shapes).items()))
+        found.append(
+            replace(
+                model,
+                told=(*model.told, "CUDA graph"),
+                subject=replace(model.subject, cuda_graphs=True, dimensions=sizes),
+                note=None,
+            )
+        )
+    return found
+
+
+def _axis_sizes(graph: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Return the size of each free axis of the inputs, by its name."""
+    return {
+        str(dim.value): size
+        for value in graph.graph.inputs
+        for dim, size in zip(value.shape or (), shapes.get(value.name or "", ()), strict=False)
+        if not isinstance(dim, int) and dim.value is not None
+    }

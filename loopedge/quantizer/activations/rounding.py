@@ -1,0 +1,125 @@
+"""Round what linears read to u8: each activation once, in each iteration by its own scale."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from loopedge.errors import InputError
+from loopedge.graph.core.unrolling import CORE_NAME, find_core
+from loopedge.graph.editing import add_initializer, insert_before, make_node
+from loopedge.graph.metadata import read_metadata
+from loopedge.graph.weights import RANGE_PREFIX, iteration_of, loop_name
+from loopedge.quantizer.activations.ranges import RangeTable
+
+__all__ = ["IterationIndex", "Rounded", "StaticRounding"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """An activation as u8, with its scale and zero point; ``constant``: the same in every run."""
+
+    values: ir.Value
+    scale: ir.Value
+    zero_point: ir.Value
+    constant: bool
+
+
+class IterationIndex:
+    """Picks a node's row from tables of shape (rows, ...), whatever the form of the graph.
+
+    Args:
+        model: The graph; loops may run past the tables, whose last row then holds.
+        rows: Rows of the tables.
+    """
+
+    def __init__(self, model: ir.Model, rows: int) -> None:
+        self._graph, self._rows = model.graph, rows
+        loop = find_core(model)
+        self._body = None if loop is None else loop.attributes["body"].as_graph()
+        metadata = read_metadata(model.metadata_props)
+        self._unbounded = metadata is None or (
+            metadata.dynamic_loops and metadata.max_loops is None
+        )
+        self._clamped: ir.Value | None = None
+
+    def in_body(self, node: ir.Node) -> bool:
+        """Tell whether a node stands in the body of the core's Loop."""
+        return self._body is not None and node.graph is self._body
+
+    def pick(self, node: ir.Node, table: ir.Value, name: str) -> ir.Value:
+        """Gather, before a node, the table's row of its iteration; outside the core the first."""
+        gather = make_node("Gather", [table, self._of(node)], name, {"axis": 0})
+        gather.outputs[0].type = table.type
+        gather.outputs[0].shape = None if table.shape is None else ir.Shape(table.shape[1:])
+        insert_before(node, gather)
+        return gather.outputs[0]
+
+    def _of(self, node: ir.Node) -> ir.Value:
+        if self._body is None or not self.in_body(node):
+            t = iteration_of(node) or 0
+            return add_initializer(self._graph, f"loopedge.iteration.{t}", np.array(t, np.int64))
+        if not self._unbounded:
+            return self._body.inputs[0]
+        if self._clamped is None:
+            last = add_initializer(
+                self._graph, "loopedge.last_row", np.array(self._rows - 1, np.int64)
+            )
+            clamp = make_node("Min", [self._body.inputs[0], last], f"{CORE_NAME}/row")
+            clamp.outputs[0].type = self._body.inputs[0].type
+            clamp.outputs[0].shape = ir.Shape([])
+            self._body.insert_before(self._body[0], clamp)
+            self._clamped = clamp.outputs[0]
+        return self._clamped
+
+
+class StaticRounding:
+    """Rounds with calibrated ranges.
+
+    Args:
+        model: The graph, changed in place.
+        table: Ranges by linear, named as in the loop form.
+        index: Of the graph, where something else picks rows too.
+    """
+
+    def __init__(
+        self, model: ir.Model, table: RangeTable, index: IterationIndex | None = None
+    ) -> None:
+        self._graph, self._table = model.graph, table
+        self._index = index or IterationIndex(model, table.loops)
+        self._made: dict[tuple[ir.Value, object], Rounded] = {}
+
+    def round(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> Rounded:
+        """Return ``source`` as u8, by the range of the first linear of a graph that asks for it.
+
+        Args:
+            linear: The linear that reads it.
+            source: The activation.
+            before: Where the rounding stands, if it is new.
+
+        Raises:
+            InputError: The table lacks the linear.
+        """
+        key = (source, before.graph)
+        if key not in self._made:
+            self._made[key] = self._round(linear, source, before)
+        return self._made[key]
+
+    def _round(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> Rounded:
+        name = loop_name(linear)
+        if name not in self._table.tensors:
+            raise InputError(f"the ranges lack linear {name}", hint="calibrate again with --data")
+        scales, zero_points = self._table.tensors[name].quantization()
+        rows, prefix = f"{RANGE_PREFIX}{name}", linear.name or name
+        scale, zero_point = (
+            self._index.pick(
+                before, add_initializer(self._graph, f"{rows}.{kind}", values), f"{prefix}.{kind}"
+            )
+            for kind, values in (("scale", scales), ("zero_point", zero_points))
+        )
+        rounded = make_node("QuantizeLinear", [source, scale, zero_point], f"{prefix}.rounded")
+        rounded.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
+        rounded.outputs[0].shape = source.shape
+        insert_before(before, rounded)
+        constant = not self._index.in_body(before)
+        return Rounded(rounded.outputs[0], scale, zero_point, constant)

@@ -1,0 +1,1 @@
+"""The schemes of quantization: static, dynamic, weights alone."""

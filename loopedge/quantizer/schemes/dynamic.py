@@ -1,0 +1,39 @@
+"""Dynamic int8: activations are measured at run time, no data is needed.
+
+Each linear becomes one ``com.microsoft.DynamicQuantizeMatMul``: it finds the range of its input,
+rounds it to u8, multiplies with the s8 weight, and scales the result back to float. The range is that
+of the whole tensor, so a result depends a little on what else is in the batch.
+"""
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from loopedge.graph.editing import make_node, replace_node
+from loopedge.graph.weights import Linear
+from loopedge.quantizer.coverage import Coverage
+from loopedge.quantizer.schemes.rewriting import MICROSOFT, ChannelWeights, Scheme, rewrite_linears
+from loopedge.quantizer.weights.channels import INT8_LIMIT
+
+__all__ = ["quantize_dynamic"]
+
+
+def quantize_dynamic(
+    model: ir.Model,
+    *,
+    keep: Mapping[str, str] | None = None,
+    others: Mapping[str, Scheme] | None = None,
+    limit: int = INT8_LIMIT,
+) -> Coverage:
+    """Replace the linears of a graph, in place; see `rewrite_linears`."""
+    return rewrite_linears(model, _Dynamic(limit), keep=keep, others=others)
+
+
+class _Dynamic(ChannelWeights):
+    """Measures every activation where it is read."""
+
+    def replace_linear(self, item: Linear) -> None:
+        node = item.node
+        inputs = [node.inputs[0], item.weight, self.scales[item.weight]]
+        name = node.name or "DynamicQuantizeMatMul"
+        replace_node(node, [make_node("DynamicQuantizeMatMul", inputs, name, domain=MICROSOFT)])

@@ -1,0 +1,144 @@
+"""What all int8 schemes share: which linears become int8, their weights stored once, coverage."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import onnx_ir as ir
+
+from loopedge.graph.weights import Linear, linears, other_products
+from loopedge.quantizer.coverage import Coverage, Skipped
+from loopedge.quantizer.weights.channels import INT8_LIMIT, store_int8
+from loopedge.quantizer.weights.tied_table import TiedTable, find_tied_table
+
+__all__ = ["MICROSOFT", "ChannelWeights", "Scheme", "rewrite_linears"]
+
+MICROSOFT = "com.microsoft"
+"""Domain of ONNX Runtime's integer products."""
+
+
+class Scheme(Protocol):
+    """How a scheme stores weights, rounds activations and multiplies."""
+
+    def reason_for_float(self, weight: ir.Value, inputs_axis: int) -> str | None:
+        """Say why a float weight, whose inputs lie along an axis, cannot be stored; None if it can."""
+        ...
+
+    def store_weight(self, weight: ir.Value) -> None:
+        """Replace a float weight [in, out] by integers under its name."""
+        ...
+
+    def store_table(self, table: TiedTable) -> Linear:
+        """Do the same with a table that is both embedding and head; return the head."""
+        ...
+
+    def replace_linear(self, item: Linear) -> None:
+        """Replace a linear whose weight is stored."""
+        ...
+
+
+class ChannelWeights:
+    """Stores weights as s8 with one scale per output channel: what static and dynamic share.
+
+    Args:
+        limit: Largest magnitude of a stored weight.
+
+    Attributes:
+        scales: Of the stored weights.
+    """
+
+    def __init__(self, limit: int = INT8_LIMIT) -> None:
+        self.limit = limit
+        self.scales: dict[ir.Value, ir.Value] = {}
+
+    def reason_for_float(self, weight: ir.Value, inputs_axis: int) -> str | None:
+        """Take every weight."""
+        return None
+
+    def store_weight(self, weight: ir.Value) -> None:
+        """Store s8 [in, out]."""
+        self.scales[weight] = store_int8(weight, self.limit)
+
+    def store_table(self, table: TiedTable) -> Linear:
+        """Store s8 [d, vocabulary]."""
+        head, self.scales[table.weight] = table.store_turned(self.limit)
+        return head
+
+
+def rewrite_linears(
+    model: ir.Model,
+    scheme: Scheme,
+    *,
+    keep: Mapping[str, str] | None = None,
+    others: Mapping[str, Scheme] | None = None,
+) -> Coverage:
+    """Replace the linears of a graph, in place.
+
+    Args:
+        model: A float graph whose linears are MatMul with weights [in, out].
+        scheme: Makes the replacements.
+        keep: Linears to leave in float, by node name, with the reason.
+        others: Linears that another scheme replaces, by node name. Linears that share a weight go
+            together, and ``keep`` goes before.
+
+    Returns:
+        What was replaced and what was not; convolutions and recurrent cells are among the latter.
+
+    Ensures: a replaced weight has one copy in integers under its name and its scales under
+    ``<name>.scale``, numbered where the graph has that name; its float values are gone.
+    """
+    coverage, found, kept = Coverage(), linears(model), dict(keep or {})
+    readers: dict[ir.Value, list[Linear]] = {}
+    for item in found:
+        readers.setdefault(item.weight, []).append(item)
+    schemes: dict[ir.Value, Scheme] = {}
+    reasons: dict[ir.Value, str | None] = {}
+    for weight, items in readers.items():
+        names = [item.node.name or "" for item in items]
+        reason = next((kept[name] for name in names if name in kept), None)
+        chosen = next((other for name, other in (others or {}).items() if name in names), scheme)
+        reasons[weight] = (
+            reason
+            or _reason_for_float(weight, items)
+            or chosen.reason_for_float(weight, 1 - items[0].index)
+        )
+        schemes[weight] = chosen
+    for weight, reason in reasons.items():
+        if reason is None and find_tied_table(readers[weight][0]) is None:
+            schemes[weight].store_weight(weight)
+    for item in found:
+        reason, name = reasons[item.weight], item.node.name or item.weight.name or ""
+        if reason is not None:
+            coverage.skipped.append(Skipped(name=name, reason=reason))
+            continue
+        chosen, table = schemes[item.weight], find_tied_table(item)
+        chosen.replace_linear(item if table is None else chosen.store_table(table))
+        coverage.quantized.append(name)
+    coverage.skipped += [
+        Skipped(name=node.name or node.op_type, reason=_no_form(node, kept))
+        for node in other_products(model)
+    ]
+    if any(node.domain == MICROSOFT for node in model.graph.all_nodes()):
+        model.graph.opset_imports[MICROSOFT] = 1
+    return coverage
+
+
+def _no_form(node: ir.Node, kept: Mapping[str, str]) -> str:
+    reason = kept.get(node.name or "")
+    if reason is None and node.op_type in {"MatMul", "Gemm"}:
+        reason = "its weight is computed, or has more than two dimensions"
+    return reason or f"{node.op_type} has no int8 form"
+
+
+def _reason_for_float(weight: ir.Value, items: list[Linear]) -> str | None:
+    """Say why the linears that read a weight must stay in float; None when they need not."""
+    if weight.dtype != ir.DataType.FLOAT:
+        return f"{weight.name} is {weight.dtype}, not float32"
+    if any(item.node.op_type != "MatMul" for item in items):
+        return f"{items[0].node.op_type} has no int8 form"
+    if any(item.index != 1 for item in items):
+        if len(items) == 1 and find_tied_table(items[0]) is not None:
+            return None
+        return f"{weight.name} is read in two layouts"
+    nodes = {item.node for item in items}
+    others = [user.op_type for user in weight.consumers() if user not in nodes]
+    return f"{weight.name} is also read by {others[0]}" if others else None

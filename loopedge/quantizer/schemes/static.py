@@ -1,0 +1,100 @@
+"""Static int8 from calibrated ranges: inside the loop, each iteration with a scale of its own.
+
+What a linear reads is rounded to u8 with a scale and a zero point that are gathered by the iteration
+number from tables of shape (loops,); the product with the s8 weight is one
+``com.microsoft.MatMulIntegerToFloat``, or standard operators that ONNX Runtime fuses to it.
+"""
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from loopedge.errors import InputError
+from loopedge.graph.editing import make_node, replace_node
+from loopedge.graph.weights import Linear
+from loopedge.quantizer.activations.ranges import RangeTable
+from loopedge.quantizer.activations.rounding import Rounded, StaticRounding
+from loopedge.quantizer.activations.smoothing import apply_smoothing
+from loopedge.quantizer.coverage import Coverage
+from loopedge.quantizer.schemes.rewriting import MICROSOFT, ChannelWeights, Scheme, rewrite_linears
+from loopedge.quantizer.weights.channels import INT8_LIMIT
+
+__all__ = ["OPERATORS", "quantize_static"]
+
+OPERATORS = ("microsoft", "standard")
+"""``microsoft``: MatMulIntegerToFloat; ``standard``: operators of ONNX that are fused to it."""
+
+
+def quantize_static(
+    model: ir.Model,
+    table: RangeTable,
+    *,
+    ops: str = "microsoft",
+    keep: Mapping[str, str] | None = None,
+    others: Mapping[str, Scheme] | None = None,
+    limit: int = INT8_LIMIT,
+) -> Coverage:
+    """Replace the linears of a graph, in place; see `rewrite_linears`.
+
+    Args:
+        model: A float graph whose linears are MatMul with weights [in, out].
+        table: Ranges by linear, named as in the loop form.
+        ops: One of `OPERATORS`.
+        keep: Linears to leave in float, by node name, with the reason.
+        others: Linears that another scheme replaces, by node name.
+        limit: Largest magnitude of a stored weight.
+
+    Returns:
+        What was replaced and what was not.
+
+    Raises:
+        InputError: The table lacks a linear or has too few rows.
+    """
+    apply_smoothing(model, table.factors())
+    scheme = _Static(model, table, ops, limit)
+    return rewrite_linears(model, scheme, keep=keep, others=others)
+
+
+class _Static(ChannelWeights):
+    """Multiplies what `StaticRounding` gives."""
+
+    def __init__(self, model: ir.Model, table: RangeTable, ops: str, limit: int) -> None:
+        super().__init__(limit)
+        self._rounding, self._ops = StaticRounding(model, table), ops
+
+    def replace_linear(self, item: Linear) -> None:
+        node, source = item.node, item.node.inputs[0]
+        if source is None:
+            raise InputError(f"linear {node.name} reads nothing")
+        rounded = self._rounding.round(node, source, node)
+        _replace(item, rounded, self.scales[item.weight], self._ops)
+
+
+def _replace(item: Linear, rounded: Rounded, weight_scale: ir.Value, ops: str) -> None:
+    node, weight = item.node, item.weight
+    name = node.name or "MatMul"
+    if ops == "microsoft":
+        inputs = [rounded.values, weight, rounded.scale, weight_scale, rounded.zero_point]
+        replace_node(node, [make_node("MatMulIntegerToFloat", inputs, name, domain=MICROSOFT)])
+        return
+    if not rounded.constant:
+        replace_node(node, _integer_product(name, rounded, weight, weight_scale))
+        return
+    # With constant scales ONNX Runtime fuses this form, with gathered ones the other.
+    values = make_node(
+        "DequantizeLinear", [rounded.values, rounded.scale, rounded.zero_point], f"{name}.values"
+    )
+    floats = make_node("DequantizeLinear", [weight, weight_scale], f"{name}.weight", {"axis": 1})
+    product = make_node("MatMul", [values.outputs[0], floats.outputs[0]], name)
+    replace_node(node, [values, floats, product])
+
+
+def _integer_product(
+    name: str, rounded: Rounded, weight: ir.Value, weight_scale: ir.Value
+) -> list[ir.Node]:
+    product = make_node("MatMulInteger", [rounded.values, weight, rounded.zero_point], name)
+    product.outputs[0].type = ir.TensorType(ir.DataType.INT32)
+    floats = make_node("Cast", product.outputs, f"{name}.float", {"to": int(ir.DataType.FLOAT)})
+    scale = make_node("Mul", [rounded.scale, weight_scale], f"{name}.scales")
+    scaled = make_node("Mul", [floats.outputs[0], scale.outputs[0]], f"{name}.scaled")
+    return [product, floats, scale, scaled]

@@ -1,0 +1,1 @@
+"""How weights and tables are stored as integers."""

@@ -1,0 +1,337 @@
+"""Run an exported model: numpy and onnxruntime, nothing else."""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loopedge.artifact.properties import read_properties
+from loopedge.artifact.sizes import check_sizes
+from loopedge.errors import InputError, LoopCountWarning, LoopedgeError
+from loopedge.files.input_files import check_file
+from loopedge.files.staging import again_if_replaced
+from loopedge.graph.metadata import (
+    LOOPS_INPUT,
+    TOLERANCE_INPUT,
+    ArtifactMetadata,
+    read_metadata,
+)
+from loopedge.runtime.cuda import (
+    check_built_in,
+    cuda_failure,
+    preload_libraries,
+    quiet_provider,
+    ran_out_of_memory,
+    refusal,
+)
+from loopedge.runtime.memory_profiles import choose_profile
+from loopedge.runtime.placement import (
+    RECORD_ASSIGNMENT,
+    assigned_operators,
+    check_products,
+    products_elsewhere,
+)
+from loopedge.runtime.session_options import open_session, session_options
+
+__all__ = ["PROVIDERS", "Session"]
+
+Array = npt.NDArray[Any]
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+"""Devices and the execution providers that serve them."""
+
+MOST_LOOPS, MOST_THREADS = 2**62, 1024
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+
+class Session:
+    """An exported model, ready to run.
+
+    Args:
+        path: The ``.onnx`` file, its external data beside it, or an ``.ort`` file.
+        threads: Threads inside an operator; default: ONNX Runtime's own choice.
+        device: ``cpu`` or ``cuda``.
+        memory: ``balanced``, ``low`` or ``mapped`` (docs/memory.md); default: as the file says.
+
+    Attributes:
+        memory: The memory profile that runs.
+        takes_loops: Whether an input chooses the loop count; one of that name may also be data.
+        notes: What a person should know of it.
+
+    Raises:
+        InputError: The file is missing, is no ONNX model, or its data is missing; it was prepared
+            for another processor or version of onnxruntime, or ``memory`` does not fit it.
+        ProviderError: The device's execution provider is not available, or runs none of the model's
+            products.
+        LoopedgeError: The device's memory does not hold the model.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+        memory: str | None = None,
+    ) -> None:
+        source = check_file(path, needed="an ONNX file", hint="loopedge export model.pt")
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            raise InputError(
+                f"threads is {threads}, 1 to {MOST_THREADS} are allowed", hint="--threads 1"
+            )
+        provider = _provider(device)
+        again_if_replaced(source, lambda: self._open(source, threads, device, memory))
+        self.provider = self.session.get_providers()[0]
+        if self.provider != provider:
+            raise refusal()
+        if device == "cuda":
+            assigned = assigned_operators(self.session)
+            check_products(assigned, provider, source, hint="loopedge run --device cpu")
+            elsewhere = products_elsewhere(assigned, provider)
+            self.notes += [] if elsewhere is None else [elsewhere]
+        self.path = source
+        self.inputs = {node.name: node for node in self.session.get_inputs()}
+        self.optional_inputs = {
+            node.name: node for node in self.session.get_overridable_initializers()
+        }
+        count = self.inputs.get(LOOPS_INPUT)
+        self.takes_loops = count is not None and (count.type, count.shape) == ("tensor(int64)", [])
+        self.output_names = [node.name for node in self.session.get_outputs()]
+
+    @property
+    def axes(self) -> dict[str, list[int | str | None]]:
+        """Sizes and names of the axes of each input."""
+        return {name: list(node.shape) for name, node in self.inputs.items()}
+
+    def _open(self, source: Path, threads: int | None, device: str, memory: str | None) -> None:
+        """Read what the file says of itself, and load it."""
+        self.metadata = _read_metadata(source)
+        chosen = choose_profile(memory, self.metadata, source, device=device)
+        self.memory: str = chosen.profile
+        self.notes = [] if chosen.note is None else [chosen.note]
+        options = session_options(threads, self.memory, model=source, optimize=chosen.optimize)
+        if device == "cuda":
+            options.add_session_config_entry(RECORD_ASSIGNMENT, "1")
+        try:
+            with quiet_provider() if device == "cuda" else contextlib.nullcontext():
+                self.session = open_session(str(source), options, PROVIDERS[device], self.memory)
+        except Exception as error:  # onnxruntime raises a kind of its own per failure
+            raise _refusal(source, error, device) from error
+
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        loops: int | None = None,
+        *,
+        tolerance: float | None = None,
+        seed: int = 0,
+    ) -> dict[str, Array]:
+        """Run the model once.
+
+        Args:
+            inputs: One array per input of the graph, by name; ``loops``, ``tolerance`` and inputs
+                that hold noise may be left out.
+            loops: Iterations, for a model exported with ``--dynamic-loops``; default: the count
+                it was exported with. Counts past the timestep table are clamped to it.
+            tolerance: For a model exported with ``--exit tolerance=X``: the relative change of its
+                state below which a row is done, instead of X; 0 runs all iterations.
+            seed: Of the noise: ``numpy.random.default_rng(seed).standard_normal(shape)`` times the
+                standard deviation that the model was trained with, input after input.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            InputError: An input is missing, unknown, or has another rank, shape or type; the
+                loop count is fixed or below 1; the model takes no tolerance.
+            LoopedgeError: The device ran out of memory.
+
+        Warns:
+            LoopCountWarning: The model was not trained with so many loops.
+        """
+        feeds = {name: np.asarray(value) for name, value in inputs.items()}
+        feeds.update(self._loops_feed(loops, given=LOOPS_INPUT in feeds))
+        if self.takes_loops and LOOPS_INPUT in feeds:
+            self._warn(feeds[LOOPS_INPUT])
+        if tolerance is not None:
+            feeds[TOLERANCE_INPUT] = self._tolerance(tolerance)
+        self._add_noise(feeds, seed)
+        self._check(feeds)
+        try:
+            values = self.session.run(self.output_names, feeds)
+        except Exception as error:  # onnxruntime raises a kind of its own per failure
+            if self.provider == PROVIDERS["cuda"] and ran_out_of_memory(error):
+                raise _full(self.path, error) from error
+            raise InputError(f"{self.path} failed to run: {_reason(error)}") from error
+        return dict(zip(self.output_names, values, strict=True))
+
+    def _warn(self, loops: Array) -> None:
+        known = self.metadata
+        if known is None or known.loop_range is None or loops.size != 1:
+            return
+        asked, (least, most) = int(loops.item()), known.loop_range
+        if least <= asked <= most:
+            return
+        trained = f"{least} to {most}" if least > 1 else f"{most}"
+        clamped = known.max_loops is not None and asked > known.max_loops
+        warnings.warn(
+            f"{asked} loops asked for, the model was trained with {trained}"
+            + (f"; its timestep table ends the loop after {known.max_loops}" if clamped else ""),
+            LoopCountWarning,
+            stacklevel=3,
+        )
+
+    def _tolerance(self, tolerance: float) -> Array:
+        found = self.optional_inputs.get(TOLERANCE_INPUT)
+        if found is None or (found.type, found.shape) != ("tensor(float)", []):
+            raise InputError(
+                f"{self.path} takes no tolerance",
+                hint="loopedge export model.pt --exit tolerance=1e-3",
+            )
+        if not (math.isfinite(tolerance) and tolerance >= 0):
+            raise InputError(f"tolerance is {tolerance}, it must be finite and at least 0")
+        return np.array(min(tolerance, np.finfo(np.float32).max), np.float32)
+
+    def _add_noise(self, feeds: dict[str, Array], seed: int) -> None:
+        """Draw the inputs that hold noise and were left out, in the sizes of those that are there."""
+        noise = self.metadata.random_inputs if self.metadata else {}
+        sizes = {
+            dim: size
+            for name, array in feeds.items()
+            if name in self.inputs
+            for dim, size in zip(self.inputs[name].shape, array.shape, strict=False)
+            if isinstance(dim, str)
+        }
+        generator = np.random.default_rng(seed)
+        for name, deviation in noise.items():
+            if name in feeds or name not in self.inputs:
+                continue
+            shape = [sizes.get(dim, dim) for dim in self.inputs[name].shape]
+            if not all(isinstance(size, int) for size in shape):
+                raise InputError(f"input {name} is missing, and no other input tells its shape")
+            feeds[name] = (generator.standard_normal(shape) * deviation).astype(np.float32)
+
+    def _check_length(
+        self, name: str, given: tuple[int, ...], wanted: list[int | str | None]
+    ) -> None:
+        longest = self.metadata.max_length if self.metadata else None
+        for size, dim in zip(given, wanted, strict=True):
+            if longest is not None and dim == "sequence" and size > longest:
+                raise InputError(
+                    f"input {name} has {size} positions, {self.path} takes at most {longest}"
+                )
+
+    def _loops_feed(self, loops: int | None, *, given: bool) -> dict[str, Array]:
+        if loops is not None and (loops < 1 or loops != int(loops)):
+            raise InputError(f"loops is {loops}, at least 1 is needed", hint="--loops 1")
+        if self.takes_loops:
+            if given and loops is None:
+                return {}
+            default = self.metadata.loops if self.metadata else None
+            if loops is None and default is None:
+                raise InputError("the model takes a loop count", hint="--loops N")
+            return {LOOPS_INPUT: np.array(min(int(loops or default or 1), MOST_LOOPS), np.int64)}
+        fixed = self.metadata.loops if self.metadata else None
+        if loops is not None and loops != fixed:
+            raise InputError(
+                f"{self.path} runs {fixed if fixed else 'a fixed number of'} loops, "
+                f"{loops} were asked for",
+                hint="loopedge export model.pt --dynamic-loops",
+            )
+        return {}
+
+    def _check(self, feeds: dict[str, Array]) -> None:
+        missing = [name for name in self.inputs if name not in feeds]
+        known = self.inputs | self.optional_inputs
+        unknown = [name for name in feeds if name not in known]
+        if missing or unknown:
+            wrong = f"input {missing[0]} is missing" if missing else f"no input {unknown[0]}"
+            raise InputError(f"{wrong}; the model takes {', '.join(known)}")
+        for name, array in list(feeds.items()):
+            node = known[name]
+            dtype = DTYPES.get(node.type)
+            if dtype is not None and array.dtype != dtype:
+                if not _fits(array, np.dtype(dtype)):
+                    raise InputError(
+                        f"input {name} has type {array.dtype}, the model takes {np.dtype(dtype)}"
+                    )
+                feeds[name] = array.astype(dtype)
+            _check_shape(name, array.shape, node.shape)
+            self._check_length(name, array.shape, node.shape)
+
+
+def _read_metadata(source: Path) -> ArtifactMetadata | None:
+    try:
+        if source.suffix == ".ort":
+            from loopedge.artifact.reading.ort_format import read_ort_properties  # imports onnx
+
+            properties = read_ort_properties(source)
+        else:
+            properties = read_properties(source)
+    except (ValueError, OSError):
+        return None  # onnxruntime will say what is wrong with the file
+    if source.suffix != ".ort":
+        check_sizes(source, properties)
+    return read_metadata(properties)
+
+
+def _check_shape(name: str, given: tuple[int, ...], wanted: list[int | str | None]) -> None:
+    text = "(" + ", ".join(str(dim) for dim in wanted) + ")"
+    fixed = [(g, w) for g, w in zip(given, wanted, strict=False) if isinstance(w, int)]
+    if len(given) != len(wanted) or any(g != w for g, w in fixed):
+        raise InputError(f"input {name} has shape {given}, the model takes {text}")
+    if 0 in given:
+        raise InputError(f"input {name} is empty: shape {given}")
+
+
+def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
+    """Tell whether a cast keeps the kind: float to float, integer or bool to integer or float."""
+    return np.can_cast(array.dtype, dtype, casting="same_kind")
+
+
+def _provider(device: str) -> str:
+    if device not in PROVIDERS:
+        raise InputError(f"device {device!r} is not known", hint="--device cpu or --device cuda")
+    if device == "cuda":
+        check_built_in()
+        preload_libraries()
+    return PROVIDERS[device]
+
+
+def _refusal(source: Path, error: Exception, device: str) -> LoopedgeError:
+    """Say why a session was not created: for want of the device, of its memory, or for the model."""
+    if device == "cuda" and ran_out_of_memory(error):
+        return _full(source, error)
+    if device == "cuda" and cuda_failure(error) is not None:
+        return refusal(error)
+    return InputError(
+        f"{source} cannot be loaded: {_reason(error)}", hint=f"loopedge inspect {source}"
+    )
+
+
+def _full(path: Path, error: Exception) -> LoopedgeError:
+    return LoopedgeError(
+        f"{path} ran out of GPU memory: {_reason(error)}", hint="a smaller batch or sequence"
+    )
+
+
+def _reason(error: Exception) -> str:
+    failure = cuda_failure(error)
+    if failure is not None:
+        return failure
+    lines = str(error).strip().splitlines()
+    return lines[0].removeprefix("[ONNXRuntimeError] : ") if lines else type(error).__name__

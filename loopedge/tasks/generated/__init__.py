@@ -1,0 +1,1 @@
+"""Tasks whose data is generated: those of the paper, and a small one."""
