@@ -11,7 +11,7 @@ from rich.console import Console
 
 from loopedge.errors import BudgetError, InputError
 from loopedge.files.plain_json import dump_json
-from loopedge.profiler.comparison.comparison import (
+from loopedge.profiler.comparison.pipeline import (
     Change,
     Comparison,
     check_regressions,
@@ -19,7 +19,7 @@ from loopedge.profiler.comparison.comparison import (
     compare_files,
 )
 from loopedge.profiler.result import Failure, ProfileResult
-from loopedge.report.comparison import comparison_table
+from loopedge.report.comparison_table import comparison_table
 from tests.unit.profiles import MACHINE, make_pair, make_result, make_run, make_sweep
 
 BEFORE = make_result(make_run(), make_run("int8.onnx", peak=29, p50=75.0, time_ratio=0.31))

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from loopedge.errors import InputError
 from loopedge.profiler.result import ProfileResult
-from loopedge.report.html import write_profile_html
-from loopedge.report.plane import Axis, Mark, Series, plane_chart
-from loopedge.report.sections.scaling import scaling_section
-from loopedge.report.sections.soak import soak_text
-from loopedge.report.sections.tradeoff import pareto_front, tradeoff_section
-from loopedge.report.tables import profile_table
+from loopedge.report.profile.html import write_profile_html
+from loopedge.report.profile.sections.scaling import scaling_section
+from loopedge.report.profile.sections.soak import soak_text
+from loopedge.report.profile.sections.tradeoff import pareto_front, tradeoff_section
+from loopedge.report.profile.terminal import profile_table
+from loopedge.report.svg.chart import Axis, Mark, Series, plane_chart
 from tests.unit.profiles import (
     make_forms,
     make_pair,

@@ -130,7 +130,7 @@ def profile(
             from loopedge.artifact.sources import files_of_model
             from loopedge.files.paths import check_paths
             from loopedge.files.targets import check_target
-            from loopedge.report.html import write_profile_html
+            from loopedge.report.profile.html import write_profile_html
 
         everything = [*(models or []), *(against or [])]
         if html is not None:
@@ -200,7 +200,7 @@ def _compare(
         BudgetError: A figure grew by more than is allowed.
     """
     from loopedge.errors import InputError
-    from loopedge.profiler.comparison.comparison import check_regressions, compare_files
+    from loopedge.profiler.comparison.pipeline import check_regressions, compare_files
 
     hint = "loopedge profile --compare before.json after.json --max-regression 0.05"
     if files is None:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from loopedge.profiler.figures import figure_of
 from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import Run
-from loopedge.report.bars import Part, bar, legend
-from loopedge.report.colours import colour_of
-from loopedge.report.spread import spread_text
+from loopedge.report.profile.colours import colour_of
+from loopedge.report.profile.spread import spread_text
+from loopedge.report.svg.bars import Part, bar, legend
 from loopedge.units import size_text, time_text
 
 __all__ = ["overview_section"]

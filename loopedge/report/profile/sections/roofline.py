@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import MachineLimits, Run
-from loopedge.report.bars import Part, bar
 from loopedge.report.page import table
+from loopedge.report.svg.bars import Part, bar
 
 __all__ = ["limits_text", "roofline_section"]
 

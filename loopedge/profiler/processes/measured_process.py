@@ -3,12 +3,13 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from loopedge.errors import InputError, LoopedgeError, ProviderError
 from loopedge.profiler.processes.conversation import Conversation
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.runtime.cuda import cuda_failure, ran_out_of_memory
 from loopedge.runtime.placement import check_products
 from loopedge.runtime.session import PROVIDERS
@@ -24,22 +25,12 @@ class MeasuredProcess(Conversation):
     """A fresh process that has loaded one model and runs it on command.
 
     Args:
-        model: The ``.onnx`` file, or a ``model.pt`` for PyTorch.
-        inputs: ``.npz`` with one array per input.
-        threads: Threads inside an operator; the process is pinned to as many cores.
-        provider: Execution provider; None for PyTorch, which chooses nothing.
-        runtime: ``onnxruntime`` or ``torch``.
-        memory: Memory profile, already checked against the file: the process reads no metadata.
-        optimize: Let ONNX Runtime's optimizers look at the graph.
-        loops: Iterations that PyTorch runs; ONNX Runtime has them among its inputs.
-        options: Inputs that are none of the model's own, but choose how it runs.
+        setup: The model, its inputs, and how it runs.
         trace: Prefix of ONNX Runtime's trace file; None runs without tracing.
-        cuda_graphs: Capture the run as a CUDA graph and replay it.
-        dimensions: Sizes of free axes by name, fixed when the model is loaded.
+        optimized: Where the graph that runs is written to, while it loads; None writes none.
         before_load: Is called with the process's id when only its runtime is there, on CUDA with a
             context on the device; the model is loaded after it.
-        optimized: Where the graph that runs is written to, while it loads; None writes none.
-        on_start: Told the id of the process before it loads the model.
+        on_start: Is called with the process's id before it loads the model.
         python: Interpreter to run it with; its environment holds numpy and the runtime.
 
     Raises:
@@ -50,43 +41,24 @@ class MeasuredProcess(Conversation):
 
     def __init__(
         self,
-        model: Path,
-        inputs: Path,
+        setup: ProcessSetup,
         *,
-        threads: int,
-        provider: str | None,
-        runtime: str = "onnxruntime",
-        memory: str = "balanced",
-        optimize: bool = True,
-        loops: int | None = None,
-        options: Sequence[str] = (),
         trace: Path | None = None,
-        cuda_graphs: bool = False,
-        dimensions: Mapping[str, int] | None = None,
-        before_load: Callable[[int], None] | None = None,
         optimized: Path | None = None,
+        before_load: Callable[[int], None] | None = None,
         on_start: Callable[[int], None] | None = None,
         python: str | Path = sys.executable,
     ) -> None:
+        model = setup.model
         request = {
+            **setup.to_json(),
             "parent": os.getpid(),
-            "model": str(model),
-            "inputs": str(inputs),
-            "threads": threads,
-            "provider": provider,
-            "runtime": runtime,
-            "memory": memory,
-            "optimize": optimize,
-            "loops": loops,
-            "options": list(options),
             "trace": None if trace is None else str(trace),
-            "cuda_graphs": cuda_graphs,
-            "dimensions": dict(dimensions or {}),
-            "pause": before_load is not None,
             "optimized": None if optimized is None else str(optimized),
+            "pause": before_load is not None,
         }
         self._model = model
-        self._provider = provider
+        self._provider = provider = setup.provider
         words = [str(python), "-P", "-m", "loopedge.profiler.child.main", json.dumps(request)]
         try:
             super().__init__(words)

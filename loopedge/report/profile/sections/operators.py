@@ -5,7 +5,7 @@ from html import escape
 
 from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import Run
-from loopedge.report.bars import Part, bar, columns, legend
+from loopedge.report.svg.bars import Part, bar, columns, legend
 from loopedge.units import time_text
 
 __all__ = ["SHOWN_OPERATORS", "operator_section"]

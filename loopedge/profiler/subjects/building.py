@@ -1,8 +1,7 @@
-"""What a profile measures: each model and its twins, in each configuration of a sweep."""
+"""Open the models of a profile, generate their inputs and write their twins, for each configuration."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,16 @@ from loopedge.graph.metadata import (
 )
 from loopedge.graph.weights import weight_bytes
 from loopedge.profiler.labels import SETTINGS
-from loopedge.profiler.processes.measurement import Subject
+from loopedge.profiler.options import ProfileOptions
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.result import Failure
-from loopedge.profiler.subjects.feeds import profile_feeds
+from loopedge.profiler.subjects.measured_inputs import profile_feeds
+from loopedge.profiler.subjects.profiled_model import ProfiledModel
+from loopedge.profiler.subjects.sweep import Configuration
 from loopedge.runtime.memory_profiles import choose_profile, refuse_prepared
+from loopedge.runtime.session import PROVIDERS
 
-__all__ = ["TWINS", "Configuration", "ProfiledModel", "Request", "build_models", "configurations"]
+__all__ = ["CHECKPOINT", "TWINS", "build_models"]
 
 TWINS = ("unrolled", "untied")
 CHECKPOINT = ".pt"
@@ -37,94 +40,17 @@ CHECKPOINT = ".pt"
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Configuration:
-    """One point of a sweep."""
-
-    batch: int
-    sequence: int | None
-    loops: int | None
-    threads: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is asked of every model, whatever the configuration."""
-
-    device: str
-    provider: str
-    memory: str | None
-    input: str | Path | None
-    seed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProfiledModel:
-    """A model to measure, and what is known of it before; ``told`` is what sets it apart by name."""
-
-    source: Path
-    told: tuple[str, ...]
-    subject: Subject
-    twin: str | None
-    form: str | None
-    quantization: str | None
-    loops: int | None
-    batch: int
-    sequence: int | None
-    weight_bytes: int
-    note: str | None = None
-    compute: str = "float32"
-
-    @property
-    def name(self) -> str:
-        """What the model is called among the others."""
-        return self.source.name + (f" ({', '.join(self.told)})" if self.told else "")
-
-
-def configurations(
-    batch: int | Sequence[int],
-    sequence: int | Sequence[int] | None,
-    loops: int | Sequence[int] | None,
-    threads: int | Sequence[int],
-) -> list[Configuration]:
-    """Return every combination of the sizes that were named.
-
-    Raises:
-        InputError: One of them is below 1.
-    """
-    axes: dict[str, list[Any]] = {}
-    for name, asked in (
-        ("batch", batch),
-        ("sequence", sequence),
-        ("loops", loops),
-        ("threads", threads),
-    ):
-        sizes = list(asked) if isinstance(asked, Sequence) else [asked]
-        for size in sizes:
-            if size is not None and size < 1:
-                raise InputError(f"{name} is {size}, at least 1 is needed", hint=f"--{name} 1")
-        if not sizes:
-            raise InputError(f"no size of {name} was named", hint=f"--{name} 1")
-        axes[name] = list(dict.fromkeys(sizes))
-    return [
-        Configuration(**dict(zip(axes, point, strict=True))) for point in product(*axes.values())
-    ]
-
-
 def build_models(
     paths: Sequence[str | Path],
-    points: Sequence[Configuration],
-    request: Request,
-    twins: Mapping[str, bool | Collection[str | Path]],
+    options: ProfileOptions,
     scratch: Path,
 ) -> tuple[list[ProfiledModel], list[Failure]]:
     """Open the models, generate their inputs, and write their twins.
 
     Args:
         paths: ``.onnx`` and ``.ort`` files, and ``model.pt`` for PyTorch.
-        points: Configurations; in each, twins come after all models.
-        request: What is asked of all.
-        twins: By `TWINS`: whether every model gets one, or which.
+        options: What is asked of all, the configurations, and which models get twins; in each
+            configuration twins come after all models.
         scratch: Folder for inputs and twins.
 
     Returns:
@@ -133,6 +59,7 @@ def build_models(
     Raises:
         InputError: A file or an option cannot be used.
     """
+    twins = {twin: getattr(options, twin) for twin in TWINS}
     _check_twins(paths, twins)
     for path in filter(_is_checkpoint, paths):
         if not Path(path).is_file():
@@ -146,18 +73,19 @@ def build_models(
     found: list[ProfiledModel] = []
     failures: list[Failure] = []
     errors: list[InputError] = []
+    points = options.points
     for number, point in enumerate(points):
         folder = scratch / str(number)
         folder.mkdir()
-        build = _Builder(graphs, point, request, _varying(points), folder)
+        build = _Builder(graphs, point, options, _varying(points), folder)
         found += [build.model(index, path) for index, path in enumerate(paths)]
         for index, (path, twin) in enumerate(_twins(paths, twins)):
             try:
                 found.append(build.twin(f"{twin}{index}", path, twin))
             except InputError as error:
                 named = str(path) in error.message
-                told = error.message if named else f"{path}: {error.message}"
-                errors.append(InputError(told, hint=error.hint))
+                message = error.message if named else f"{path}: {error.message}"
+                errors.append(InputError(message, hint=error.hint))
                 failures.append(
                     Failure(
                         name=f"{Path(path).name} ({twin})",
@@ -217,7 +145,7 @@ class _Builder:
 
     graphs: Mapping[str | Path, ir.Model]
     point: Configuration
-    request: Request
+    options: ProfileOptions
     varying: tuple[str, ...]
     folder: Path
 
@@ -251,11 +179,11 @@ class _Builder:
         return profile_feeds(
             self.graphs[path],
             path,
-            self.request.input,
+            self.options.input,
             batch=self.point.batch,
             sequence=self.point.sequence,
             loops=self.point.loops,
-            seed=self.request.seed,
+            seed=self.options.seed,
         )
 
     def _profiled(
@@ -268,18 +196,18 @@ class _Builder:
         feeds: Mapping[str, Array],
     ) -> ProfiledModel:
         metadata = read_metadata(graph.metadata_props)
-        chosen = choose_profile(self.request.memory, metadata, source, device=self.request.device)
+        chosen = choose_profile(self.options.memory, metadata, source, device=self.options.device)
         inputs = self.folder / f"{name}.npz"
         write_arrays(inputs, feeds)
         profile = [chosen.profile] if chosen.profile != "balanced" else []
         return ProfiledModel(
             source=source,
-            told=(*([twin] if twin else []), *profile, *self._told()),
-            subject=Subject(
+            traits=(*([twin] if twin else []), *profile, *self._traits()),
+            setup=ProcessSetup(
                 model=file.resolve(),
                 inputs=inputs,
                 file_bytes=sum(part.stat().st_size for part in artifact_files(file)),
-                provider=self.request.provider,
+                provider=PROVIDERS[self.options.device],
                 threads=self.point.threads,
                 memory=chosen.profile,
                 optimize=chosen.optimize,
@@ -297,7 +225,7 @@ class _Builder:
         """Return PyTorch's own run of a checkpoint, on the inputs of the first exported model."""
         from loopedge.profiler.subjects.checkpoint import checkpoint_loops
 
-        if self.request.device != "cpu":
+        if self.options.device != "cpu":
             raise InputError(f"{path}: PyTorch is measured on the CPU alone", hint="--device cpu")
         trained, stored_bytes = checkpoint_loops(path)
         beside = next(iter(self.graphs))
@@ -308,8 +236,8 @@ class _Builder:
         loops = self._loops(metadata) or trained
         return ProfiledModel(
             source=path,
-            told=("PyTorch eager", *self._told()),
-            subject=Subject(
+            traits=("PyTorch eager", *self._traits()),
+            setup=ProcessSetup(
                 model=path.resolve(),
                 inputs=inputs,
                 file_bytes=path.stat().st_size,
@@ -331,7 +259,7 @@ class _Builder:
     def _loops(self, metadata: ArtifactMetadata | None) -> int | None:
         return self.point.loops or (metadata.loops if metadata else None)
 
-    def _told(self) -> list[str]:
+    def _traits(self) -> list[str]:
         """Return what of the configuration sets this model apart."""
         return [SETTINGS[name][1](getattr(self.point, name)) for name in self.varying]
 

@@ -6,7 +6,7 @@ from loopedge.profiler.figures import figure_of, spread_of
 from loopedge.profiler.labels import setting_columns, settings_text
 from loopedge.profiler.result import Failure, Run
 from loopedge.report.page import Cell, table
-from loopedge.report.spread import range_text
+from loopedge.report.profile.spread import range_text
 from loopedge.units import error_text, ratio_text, size_text, time_text
 
 __all__ = ["failure_section", "table_section"]

@@ -12,7 +12,8 @@ import numpy as np
 
 from loopedge.errors import LoopedgeError, ProviderError
 from loopedge.profiler.machine import free_bytes
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.result import SoakPoint, Spread
 from loopedge.runtime.latency import (
     MAX_ROUNDS,
@@ -21,9 +22,8 @@ from loopedge.runtime.latency import (
     summarize_latency,
     time_in_turns,
 )
-from loopedge.runtime.session import PROVIDERS
 
-__all__ = ["MEMORY_FIGURES", "WARM_UP_RUNS", "Measured", "Plan", "Subject", "measure"]
+__all__ = ["MEMORY_FIGURES", "WARM_UP_RUNS", "Measurement", "Schedule", "measure"]
 
 WARM_UP_RUNS = 3
 MIN_RUNS = 20
@@ -31,71 +31,14 @@ MOST_LOADED = 8
 """Processes that hold a model at the same time."""
 FREE_MEMORY = 0.6
 """Share of the free memory that all loaded models may take."""
-RUNTIME_BYTES = {"onnxruntime": 80 * 2**20, "torch": 400 * 2**20}
-CUDA_BYTES = 1536 * 2**20
-"""What the libraries and the context of CUDA add to it on the host, by a guess."""
-COPIES = 2.5
-"""Memory of a model at most, in bytes of its file: as stored, packed, and some activations."""
 SOAK_ROUNDS_PER_SECOND = 0.5
 
 MEMORY_FIGURES = ("rss_bytes", "anon_bytes", "mapped_bytes", "uss_bytes")
-"""Fields of `Memory` that are told as they are after loading; the peak is told at the end."""
+"""Fields of `Memory` whose value after loading is kept; the peak is read at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """What a measured process is told: a model, its inputs, and how it runs."""
-
-    model: Path
-    inputs: Path
-    file_bytes: int
-    provider: str | None
-    threads: int
-    runtime: str = "onnxruntime"
-    memory: str = "balanced"
-    optimize: bool = True
-    loops: int | None = None
-    options: tuple[str, ...] = ()
-    cuda_graphs: bool = False
-    dimensions: tuple[tuple[str, int], ...] = ()
-
-    def start(
-        self,
-        *,
-        trace: Path | None = None,
-        memory: str | None = None,
-        before_load: Callable[[int], None] | None = None,
-        optimized: Path | None = None,
-        on_start: Callable[[int], None] | None = None,
-    ) -> MeasuredProcess:
-        """Load the model in a fresh process, under another memory profile where one is named."""
-        return MeasuredProcess(
-            self.model,
-            self.inputs,
-            threads=self.threads,
-            provider=self.provider,
-            runtime=self.runtime,
-            memory=memory or self.memory,
-            optimize=self.optimize,
-            loops=self.loops,
-            options=self.options,
-            cuda_graphs=self.cuda_graphs,
-            dimensions=dict(self.dimensions),
-            before_load=before_load,
-            trace=trace,
-            optimized=optimized,
-            on_start=on_start,
-        )
-
-    @property
-    def expected_bytes(self) -> float:
-        """Memory of the loaded process, by a generous guess."""
-        cuda = CUDA_BYTES if self.provider == PROVIDERS["cuda"] else 0
-        return RUNTIME_BYTES[self.runtime] + cuda + COPIES * self.file_bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Schedule:
     """How all models are measured; without ``runs`` each gets as many as fit into ``seconds``."""
 
     processes: int
@@ -116,7 +59,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Measurement:
     """What was measured of one model; memory as growth in bytes, medians over the processes.
 
     ``spread`` holds the range over the processes by the names of `Run`; ``together`` says whether every
@@ -139,7 +82,7 @@ class Measured:
 
 @dataclass(slots=True)
 class _Collected:
-    """What the processes of one subject have told so far."""
+    """What the processes of one model have answered so far."""
 
     loaded: list[dict[str, Any]] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
@@ -153,10 +96,10 @@ class _Collected:
 
 
 def measure(
-    subjects: Sequence[Subject],
-    plan: Plan,
-    told: Callable[[str], None] = lambda text: None,
-) -> list[Measured | LoopedgeError]:
+    setups: Sequence[ProcessSetup],
+    schedule: Schedule,
+    report_progress: Callable[[str], None] = lambda text: None,
+) -> list[Measurement | LoopedgeError]:
     """Measure models.
 
     Every pass starts a fresh process for each model, in another order, and takes their times in turns.
@@ -164,9 +107,9 @@ def measure(
     first model, to which times are compared; where not even two fit, one after the other.
 
     Args:
-        subjects: The models.
-        plan: How.
-        told: Is called with what is measured next.
+        setups: The models.
+        schedule: How.
+        report_progress: Is called with what is measured next.
 
     Returns:
         What was measured of each, in their order; or why it could not be measured to the end.
@@ -174,22 +117,22 @@ def measure(
     Raises:
         ProviderError: Another provider than asked for runs a model.
     """
-    groups = _groups(subjects)
-    collected = [_Collected() for _ in subjects]
-    for number in range(plan.processes):
+    groups = _groups(setups)
+    collected = [_Collected() for _ in setups]
+    for number in range(schedule.processes):
         for place, group in enumerate(groups):
-            told(f"process {number + 1} of {plan.processes}")
-            _measure_group(subjects, group, plan, collected, (number, place))
+            report_progress(f"process {number + 1} of {schedule.processes}")
+            _measure_group(setups, group, schedule, collected, (number, place))
     finished = [one for one in collected if one.error is None]
-    return [one.error or _measured(one, finished[0]) for one in collected]
+    return [one.error or _measurement(one, finished[0]) for one in collected]
 
 
-def _groups(subjects: Sequence[Subject]) -> list[list[int]]:
-    """Return which subjects are loaded at the same time; the first one stands in every group."""
+def _groups(setups: Sequence[ProcessSetup]) -> list[list[int]]:
+    """Return which setups are loaded at the same time; the first one stands in every group."""
     free = FREE_MEMORY * free_bytes()
-    everybody = list(range(len(subjects)))
-    sizes = [subject.expected_bytes for subject in subjects]
-    if len(subjects) <= MOST_LOADED and sum(sizes) <= free:
+    everybody = list(range(len(setups)))
+    sizes = [setup.expected_bytes for setup in setups]
+    if len(setups) <= MOST_LOADED and sum(sizes) <= free:
         return [everybody]
     groups: list[list[int]] = []
     for i in everybody[1:]:
@@ -205,13 +148,13 @@ def _groups(subjects: Sequence[Subject]) -> list[list[int]]:
 
 
 def _measure_group(
-    subjects: Sequence[Subject],
+    setups: Sequence[ProcessSetup],
     group: list[int],
-    plan: Plan,
+    schedule: Schedule,
     collected: list[_Collected],
     place: tuple[int, int],
 ) -> None:
-    """Start a process for each subject of a group, and take their times in turns."""
+    """Start a process for each setup of a group, and take their times in turns."""
     shift = place[0] % len(group)
     with contextlib.ExitStack() as stack:
         turns: list[_Turns] = []
@@ -221,16 +164,16 @@ def _measure_group(
             if one.error is not None:
                 continue
             try:
-                process = stack.enter_context(subjects[i].start())
-                counts.append(plan.timed_runs(process.run(WARM_UP_RUNS)))
+                process = stack.enter_context(MeasuredProcess(setups[i]))
+                counts.append(schedule.timed_runs(process.run(WARM_UP_RUNS)))
             except ProviderError:
                 raise
             except LoopedgeError as error:
                 one.error = error
                 continue
-            target = None if plan.outputs is None else plan.outputs / f"outputs.{i}.npz"
+            target = None if schedule.outputs is None else schedule.outputs / f"outputs.{i}.npz"
             turns.append(_Turns(process, one, place, target))
-        rounds = time_in_turns(turns, counts, most_rounds=plan.most_rounds) if turns else []
+        rounds = time_in_turns(turns, counts, most_rounds=schedule.most_rounds) if turns else []
         for turn, timed in zip(turns, rounds, strict=True):
             turn.finish(timed)
             turn.save_outputs()
@@ -271,7 +214,7 @@ class _Turns:
         return latencies
 
     def finish(self, rounds: list[list[float]]) -> None:
-        """Keep what this process told."""
+        """Keep the figures of this process."""
         if self.collected.error is not None:
             return
         try:
@@ -292,10 +235,11 @@ class _Turns:
                 self.collected.outputs = self.process.save_outputs(self.target)
 
 
-def _measured(one: _Collected, reference: _Collected) -> Measured:
-    loads = [float(told["load_seconds"]) for told in one.loaded]
+def _measurement(one: _Collected, reference: _Collected) -> Measurement:
+    loads = [float(answer["load_seconds"]) for answer in one.loaded]
     memory = {
-        name: [int(told["memory"].get(name, 0)) for told in one.loaded] for name in MEMORY_FIGURES
+        name: [int(answer["memory"].get(name, 0)) for answer in one.loaded]
+        for name in MEMORY_FIGURES
     }
     ratios, together = _time_ratios(one, reference)
     medians = [median(ms for turn in rounds for ms in turn) for rounds in one.rounds]
@@ -309,11 +253,11 @@ def _measured(one: _Collected, reference: _Collected) -> Measured:
         "latency_ms.p50": medians,
         "time_ratio": ratios,
     }
-    return Measured(
+    return Measurement(
         provider=one.loaded[0]["provider"],
         processes=len(one.loaded),
         load_seconds=median(loads),
-        baseline_bytes=round(median(told["baseline"]["rss_bytes"] for told in one.loaded)),
+        baseline_bytes=round(median(answer["baseline"]["rss_bytes"] for answer in one.loaded)),
         loaded_memory={name: round(median(values)) for name, values in memory.items()},
         rss_peak_bytes=round(median(one.peaks)),
         latency_ms=summarize_latency([turn for rounds in one.rounds for turn in rounds]),

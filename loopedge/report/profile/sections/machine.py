@@ -5,7 +5,7 @@ from typing import Any
 
 from loopedge.profiler.result import ProfileResult, Run
 from loopedge.report.page import facts
-from loopedge.report.sections.roofline import limits_text
+from loopedge.report.profile.sections.roofline import limits_text
 from loopedge.units import size_text
 
 __all__ = ["machine_section"]

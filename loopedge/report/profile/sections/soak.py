@@ -6,9 +6,9 @@ from html import escape
 
 from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import Run, Soak, SoakPoint
-from loopedge.report.plane import Axis, Mark, Series, plane_chart
-from loopedge.report.scale import byte_scale, time_scale
-from loopedge.report.spread import range_text
+from loopedge.report.profile.spread import range_text
+from loopedge.report.svg.chart import Axis, Mark, Series, plane_chart
+from loopedge.report.svg.units import byte_scale, time_scale
 from loopedge.units import size_text
 
 __all__ = ["soak_section", "soak_text"]

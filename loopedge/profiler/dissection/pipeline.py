@@ -16,7 +16,9 @@ from loopedge.profiler.dissection.trace import (
     read_trace,
 )
 from loopedge.profiler.dissection.work import Work, count_work
-from loopedge.profiler.processes.measurement import WARM_UP_RUNS, Measured, Subject
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
+from loopedge.profiler.processes.turns import WARM_UP_RUNS, Measurement
 from loopedge.profiler.result import IterationTime, MachineLimits, MemorySources, Roofline
 
 __all__ = ["Dissection", "dissect"]
@@ -50,7 +52,7 @@ class Dissection:
         return with_peak(loading, rss_peak_bytes), running
 
     def roofline(
-        self, limits: Sequence[MachineLimits], measured: Measured, threads: int
+        self, limits: Sequence[MachineLimits], measured: Measurement, threads: int
     ) -> Roofline | None:
         """Compare the fastest inference with the limits of as many threads; None where none are known.
 
@@ -62,34 +64,34 @@ class Dissection:
         return None
 
 
-def dissect(subject: Subject) -> Dissection:
+def dissect(setup: ProcessSetup) -> Dissection:
     """Trace a few runs in a process of their own, and take the memory apart in others.
 
     Tracing slows small operators down, so that nothing else is measured there.
 
     Args:
-        subject: The model. Of one that PyTorch runs nothing is known; on another device than the CPU
+        setup: The model. Of one that PyTorch runs nothing is known; on another device than the CPU
             neither work nor sources.
 
     Raises:
         LoopedgeError: The process that is traced died.
     """
-    if subject.runtime != "onnxruntime":
+    if setup.runtime != "onnxruntime":
         return Dissection()
-    with subject.start(trace=subject.inputs.with_suffix(".trace")) as process:
+    with MeasuredProcess(setup, trace=setup.inputs.with_suffix(".trace")) as process:
         fastest_ms = min(process.run(WARM_UP_RUNS))
         least, most = TRACED_RUNS
         process.run(min(most, max(least, round(TRACED_SECONDS * 1000 / fastest_ms))))
         events = read_trace(process.end_trace())
     work, sources, notes = None, None, []
-    if subject.provider == CPU:
-        graph = open_artifact(subject.model)
+    if setup.provider == CPU:
+        graph = open_artifact(setup.model)
         work = count_work(events, graph, skip_runs=WARM_UP_RUNS)
         if work.uncounted:
             notes.append(f"the roofline leaves out {', '.join(work.uncounted)}")
         try:
             outputs = [value.name or "" for value in graph.graph.outputs]
-            sources = memory_sources(subject, events, outputs=outputs)
+            sources = memory_sources(setup, events, outputs=outputs)
         except LoopedgeError as error:
             notes.append(f"no memory by source: {error.message}")
     return Dissection(

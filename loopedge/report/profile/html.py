@@ -7,17 +7,17 @@ from loopedge.files.targets import write_text_atomic
 from loopedge.invocation import command_text
 from loopedge.profiler.result import ProfileResult
 from loopedge.report.page import render_page
-from loopedge.report.sections.gpu import gpu_section
-from loopedge.report.sections.machine import machine_section
-from loopedge.report.sections.memory import meaning_section, sources_section
-from loopedge.report.sections.operators import operator_section
-from loopedge.report.sections.overview import overview_section
-from loopedge.report.sections.roofline import roofline_section
-from loopedge.report.sections.scaling import scaling_section
-from loopedge.report.sections.soak import soak_section
-from loopedge.report.sections.table import failure_section, table_section
-from loopedge.report.sections.tradeoff import tradeoff_section
-from loopedge.report.verdict import cautions, verdicts
+from loopedge.report.profile.sections.gpu import gpu_section
+from loopedge.report.profile.sections.machine import machine_section
+from loopedge.report.profile.sections.memory import meaning_section, sources_section
+from loopedge.report.profile.sections.operators import operator_section
+from loopedge.report.profile.sections.overview import overview_section
+from loopedge.report.profile.sections.roofline import roofline_section
+from loopedge.report.profile.sections.scaling import scaling_section
+from loopedge.report.profile.sections.soak import soak_section
+from loopedge.report.profile.sections.table import failure_section, table_section
+from loopedge.report.profile.sections.tradeoff import tradeoff_section
+from loopedge.report.profile.verdict import cautions, verdicts
 
 __all__ = ["write_profile_html"]
 

@@ -53,7 +53,7 @@ class Meter:
         return not self._before
 
     def used_bytes(self, pid: int) -> int | None:
-        """Return what the process holds, in bytes; None where nothing can be told."""
+        """Return what the process holds, in bytes; None where the driver does not say."""
         if self.source != "device":
             found = self._processes()
             new = set(found) - self._before
@@ -87,7 +87,7 @@ class Meter:
     def _device_bytes(self) -> int | None:
         """Return the used memory of the device that a process sees first; None where it is not known.
 
-        CUDA puts the fastest first unless it is told to count as NVML does.
+        CUDA puts the fastest first unless it is asked to count as NVML does.
         """
         devices = self._devices
         if len(devices) > 1:

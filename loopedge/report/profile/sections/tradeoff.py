@@ -6,9 +6,9 @@ from html import escape
 from loopedge.profiler.figures import FIGURE_NAMES, figure_of, memory_figure, spread_of
 from loopedge.profiler.labels import groups_of, run_labels, swept
 from loopedge.profiler.result import Run
-from loopedge.report.colours import colour_of
-from loopedge.report.plane import Axis, Mark, Series, plane_chart
-from loopedge.report.scale import byte_scale, time_scale
+from loopedge.report.profile.colours import colour_of
+from loopedge.report.svg.chart import Axis, Mark, Series, plane_chart
+from loopedge.report.svg.units import byte_scale, time_scale
 from loopedge.units import size_text, time_text
 
 __all__ = ["pareto_front", "tradeoff_section"]

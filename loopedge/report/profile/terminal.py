@@ -9,12 +9,12 @@ from rich.text import Text
 from loopedge.profiler.figures import figure_of
 from loopedge.profiler.labels import SETTINGS, run_labels, setting_columns
 from loopedge.profiler.result import ProfileResult, Run
-from loopedge.report.sections.gpu import gpu_cells
-from loopedge.report.sections.memory import SHORT_SOURCES, sources_by_moment
-from loopedge.report.sections.roofline import limits_text
-from loopedge.report.sections.soak import soak_text
-from loopedge.report.spread import spread_text
-from loopedge.report.verdict import cautions, verdicts
+from loopedge.report.profile.sections.gpu import gpu_cells
+from loopedge.report.profile.sections.memory import SHORT_SOURCES, sources_by_moment
+from loopedge.report.profile.sections.roofline import limits_text
+from loopedge.report.profile.sections.soak import soak_text
+from loopedge.report.profile.spread import spread_text
+from loopedge.report.profile.verdict import cautions, verdicts
 from loopedge.units import ratio_text, size_text, time_text
 
 __all__ = ["operator_table", "profile_table", "run_table"]
@@ -68,7 +68,7 @@ def run_table(result: ProfileResult) -> Table:
     runs = result.runs
     settings = [name for name in setting_columns(runs) if name in NUMBERS]
     table = _table("model", *(SETTINGS[name][0] for name in settings), *(f[0] for f in FIGURES))
-    for label, run in zip(run_labels(runs, told=NUMBERS), runs, strict=True):
+    for label, run in zip(run_labels(runs, without=NUMBERS), runs, strict=True):
         table.add_row(
             Text(label),
             *("-" if getattr(run, name) is None else str(getattr(run, name)) for name in settings),

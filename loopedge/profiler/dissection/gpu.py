@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from loopedge.profiler.dissection.arena import ArenaUse, arena_use
+from loopedge.profiler.dissection.nvml import Meter, NoMeterError, PeakWatch, open_meter
 from loopedge.profiler.dissection.trace import read_trace
-from loopedge.profiler.processes.measurement import Subject
-from loopedge.profiler.processes.nvml import Meter, NoMeterError, PeakWatch, open_meter
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.result import GpuMemory
 from loopedge.runtime.cuda import CUDA_PROVIDER
 from loopedge.runtime.placement import read_placement
@@ -24,18 +25,18 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuReadings:
-    """What NVML told of one process, in bytes: with a context alone, loaded, at its peak."""
+    """What NVML read of one process, in bytes: with a context alone, loaded, at its peak."""
 
     context_bytes: int | None = None
     loaded_bytes: int | None = None
     peak_bytes: int | None = None
 
 
-def measure_gpu(subject: Subject, weight_bytes: int) -> tuple[GpuMemory, list[str]]:
+def measure_gpu(setup: ProcessSetup, weight_bytes: int) -> tuple[GpuMemory, list[str]]:
     """Run a model a few times in a fresh process that has the GPU, of ours, to itself.
 
     Args:
-        subject: The model.
+        setup: The model.
         weight_bytes: Its weights as stored: CUDA does not pack, they are on the device once.
 
     Returns:
@@ -54,7 +55,7 @@ def measure_gpu(subject: Subject, weight_bytes: int) -> tuple[GpuMemory, list[st
         except NoMeterError as reason:
             notes.append(f"GPU memory was not measured: {reason}")
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="loopedge."))
-        readings, events = _run(subject, meter, Path(folder) / "trace")
+        readings, events = _run(setup, meter, Path(folder) / "trace")
         name = meter.name if meter else "unknown"
         source, driver = (meter.source, meter.driver) if meter else (None, None)
         if source == "device":
@@ -71,14 +72,14 @@ def measure_gpu(subject: Subject, weight_bytes: int) -> tuple[GpuMemory, list[st
         weights_bytes=weight_bytes,
         **split_memory(readings, arena, weight_bytes),
         memcpy_nodes=placement.memcpy_nodes,
-        cuda_graph=subject.cuda_graphs and placement.replayed,
+        cuda_graph=setup.cuda_graphs and placement.replayed,
         fell_back=[str(node) for node in placement.fell_back],
         host_nodes=[str(node) for node in placement.host_nodes],
     ), notes
 
 
 def _run(
-    subject: Subject, meter: Meter | None, trace: Path
+    setup: ProcessSetup, meter: Meter | None, trace: Path
 ) -> tuple[GpuReadings, list[dict[str, Any]]]:
     """Load and run a model; read its memory before and after loading, and at its peak over all."""
     with ExitStack() as stack:
@@ -91,7 +92,7 @@ def _run(
             watch = PeakWatch(lambda: used(pid))
             before.append((pid, used(pid), stack.enter_context(watch)))
 
-        process = stack.enter_context(subject.start(trace=trace, before_load=look))
+        process = stack.enter_context(MeasuredProcess(setup, trace=trace, before_load=look))
         ((pid, context, watch),) = before
         loaded = used(pid)
         process.run(RUNS)
@@ -124,7 +125,7 @@ def split_memory(
     the process grew by from loading to its peak. The workspace is what the process holds beyond the
     context, weights and activations: handles and buffers of cuBLAS and cuDNN, kernels, and what the
     arena keeps in reserve. Where the parts are more than the process, something else let go of memory
-    meanwhile or a short peak fell between two readings: then no workspace is told.
+    meanwhile or a short peak fell between two readings: then no workspace is named.
 
     Returns:
         By the names of `GpuMemory`, in bytes.

@@ -124,8 +124,8 @@ def _check_axes(
     """
     first = next(iter(feeds.values()), np.zeros(()))
     rows, positions = (*first.shape, None, None)[:2]
-    told = batch if batch > 1 else None  # one is the default
-    for name, asked, held in (("batch", told, rows), ("sequence", sequence, positions)):
+    asked_batch = batch if batch > 1 else None  # one is the default
+    for name, asked, held in (("batch", asked_batch, rows), ("sequence", sequence, positions)):
         if asked not in {None, held}:
             raise InputError(
                 f"{input} has {name} {held}, {asked} were asked for", hint=f"leave --{name} out"
