@@ -39,7 +39,7 @@ def profile(
     models: Sequence[str | Path],
     *,
     options: ProfileOptions | None = None,
-    report_progress: Report = lambda text: None,
+    report_progress: Report | None = None,
     **keywords: Unpack[ProfileKeywords],
 ) -> ProfileResult:
     """Measure models: bytes, load time, memory, latency and operators.
@@ -65,6 +65,7 @@ def profile(
     """
     chosen = replace(options or ProfileOptions(), **keywords)
     _check(models, chosen)
+    report_progress = report_progress or _report_nothing
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
         scratch = Path(folder)
         subjects = gather_subjects(models, chosen, scratch)
@@ -81,6 +82,10 @@ def profile(
         if isinstance(one, Measurement)
     ]
     return _result(subjects, measured, found, limits, gpus.notes, chosen)
+
+
+def _report_nothing(text: str) -> None:
+    """Drop a line of progress: the caller asked for none."""
 
 
 def _check(models: Sequence[str | Path], options: ProfileOptions) -> None:

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from loopedge.profiler.comparison.pipeline import Change, Comparison
+from loopedge.profiler.comparison.result import Change, Comparison
 from loopedge.profiler.figures import FIGURE_NAMES, figure_text
 from loopedge.units import percent_text, ratio_text
 

@@ -5,159 +5,40 @@ docs/profiling.md says which figures are judged against an allowed regression, a
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from loopedge.errors import BudgetError, InputError
-from loopedge.profiler.comparison.matching import (
-    SETTINGS,
-    cautions_of,
-    pairs_of,
-    same_machine,
-    same_reference,
-    was_busy,
+from loopedge.profiler.comparison.judging import change_of, comparable_figures
+from loopedge.profiler.comparison.matching import SETTINGS, cautions_of, pairs_of, same_machine
+from loopedge.profiler.comparison.result import (
+    COMPARISON_VERSION,
+    Change,
+    ComparedRun,
+    Comparison,
+    Regression,
 )
-from loopedge.profiler.figures import (
-    FIGURE_NAMES,
-    GPU_FIGURES,
-    LATENCY,
-    beyond_noise,
-    figure_of,
-    figure_text,
-    spread_of,
-)
+from loopedge.profiler.figures import FIGURE_NAMES, figure_text
 from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import Failure, ProfileResult, Run
 from loopedge.profiler.result_file import read_profile
 from loopedge.units import percent_text, ratio_text
 
-__all__ = [
-    "COMPARISON_VERSION",
-    "Change",
-    "ComparedRun",
-    "Comparison",
-    "Regression",
-    "check_regressions",
-    "compare",
-    "compare_files",
-]
-
-COMPARISON_VERSION = 1
-"""Of its JSON."""
-
-JUDGED_BYTES = (
-    "file_bytes",
-    "weight_bytes",
-    "anon_bytes",
-    "uss_bytes",
-    "rss_load_bytes",
-    "rss_peak_bytes",
-    *GPU_FIGURES,
-)
-ADVISED_BYTES = ("mapped_bytes",)
-"""Pages of files come and go as the kernel likes."""
-
-TIMES = ("time_ratio", LATENCY)
-ADVISED_TIMES = ("load_seconds",)
-"""Depends on what the page cache holds."""
-
-STORED = ("file_bytes", "weight_bytes")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One figure of a run, before and after.
-
-    ``ratio`` is after over before, None where that is no number; ``beyond_noise`` whether the ranges
-    over the processes do not meet, None where one process measured it; ``judged`` whether the figure
-    counts against an allowed regression, ``past`` whether it is past that.
-    """
-
-    figure: str
-    before: float
-    after: float
-    ratio: float | None
-    beyond_noise: bool | None
-    judged: bool
-    past: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComparedRun:
-    """A run that both profiles hold, named as in the second; ``label`` tells it from its namesakes."""
-
-    label: str
-    name: str
-    path: str
-    twin: str | None
-    runtime: str
-    device: str
-    memory: str
-    threads: int
-    batch: int
-    sequence: int | None
-    loops: int | None
-    compute: str
-    cuda_graph: bool
-    changes: list[Change]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Regression:
-    """A judged figure that is past what is allowed, or a run that can no longer be measured.
-
-    ``figure`` is None for the latter, and so are the numbers.
-    """
-
-    label: str
-    figure: str | None
-    before: float | None
-    after: float | None
-    ratio: float | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """Two profiles: the runs of both, those of one alone, what speaks against it, what regressed."""
-
-    schema_version: int
-    before_created: str
-    after_created: str
-    same_machine: bool
-    max_regression: float | None
-    cautions: list[str]
-    runs: list[ComparedRun]
-    new: list[str]
-    gone: list[str]
-    regressions: list[Regression]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values under the keys of docs/cli.md."""
-        return asdict(self)
-
-
-def compare_files(
-    before: str | Path, after: str | Path, *, max_regression: float | None = None
-) -> Comparison:
-    """Compare two files that ``loopedge profile --json`` printed; see `compare`.
-
-    Raises:
-        InputError: A file holds no profile, or as `compare`.
-    """
-    return compare(read_profile(before), read_profile(after), max_regression=max_regression)
+__all__ = ["Comparison", "check_regressions", "compare"]
 
 
 def compare(
-    before: ProfileResult, after: ProfileResult, *, max_regression: float | None = None
+    before: str | Path | ProfileResult,
+    after: str | Path | ProfileResult,
+    *,
+    max_regression: float | None = None,
 ) -> Comparison:
     """Compare two profiles, run by run.
 
     Runs belong together when their settings are the same and so is their path, or else their name.
 
     Args:
-        before: The earlier profile.
+        before: The earlier profile: what `loopedge.profile` returned, or a file that
+            ``loopedge profile --json`` printed.
         after: The later one.
         max_regression: By which part a judged figure may grow: 0.05 allows 5 %. None: nothing is
             judged, and there are no regressions.
@@ -166,12 +47,24 @@ def compare(
         What changed; `check_regressions` raises where something is past what is allowed.
 
     Raises:
-        InputError: ``max_regression`` is negative or no number, or the profiles have no run in common.
+        InputError: ``max_regression`` is negative or no number, a file holds no profile, or the
+            profiles have no run in common.
     """
     _check_allowed(max_regression)
+    before, after = _opened(before), _opened(after)
+    return _compare(before, after, max_regression)
+
+
+def _opened(profile: str | Path | ProfileResult) -> ProfileResult:
+    return profile if isinstance(profile, ProfileResult) else read_profile(profile)
+
+
+def _compare(
+    before: ProfileResult, after: ProfileResult, max_regression: float | None
+) -> Comparison:
     pairs = pairs_of(before.runs, after.runs)
     old, new = _labels(before.runs), _labels(after.runs)
-    figures = _figures(before, after, pairs)
+    figures = comparable_figures(before, after, pairs)
     compared = [
         _compared(one, other, new[id(other)], figures, max_regression) for one, other in pairs
     ]
@@ -228,65 +121,18 @@ def _check_allowed(max_regression: float | None) -> None:
         )
 
 
-def _figures(
-    before: ProfileResult, after: ProfileResult, pairs: Sequence[tuple[Run, Run]]
-) -> dict[str, bool]:
-    """Return the figures that can be compared, and whether they are judged."""
-    figures = dict.fromkeys(JUDGED_BYTES, True) | dict.fromkeys(ADVISED_BYTES, False)
-    if not same_machine(before, after):
-        return figures
-    if same_reference(before, after, pairs):
-        figures["time_ratio"] = True
-    figures[LATENCY] = not was_busy(before, after)
-    return figures | dict.fromkeys(ADVISED_TIMES, False)
-
-
 def _compared(
     before: Run, after: Run, label: str, figures: dict[str, bool], allowed: float | None
 ) -> ComparedRun:
     changes = [
-        _change(before, after, figure, judged, allowed) for figure, judged in figures.items()
+        change_of(before, after, figure, judged=judged, allowed=allowed)
+        for figure, judged in figures.items()
     ]
     return ComparedRun(
         label=label,
         changes=[change for change in changes if change is not None],
         **{name: getattr(after, name) for name in ("name", "path", *SETTINGS)},
     )
-
-
-def _change(
-    before: Run, after: Run, figure: str, judged: bool, allowed: float | None
-) -> Change | None:
-    """Return a figure before and after; None where one of the runs does not have it."""
-    old, new = figure_of(before, figure), figure_of(after, figure)
-    if not (math.isfinite(old) and math.isfinite(new)):
-        return None
-    past = judged and allowed is not None and _is_past(before, after, figure, allowed)
-    return Change(
-        figure=figure,
-        before=old,
-        after=new,
-        ratio=new / old if old > 0 else None,
-        beyond_noise=beyond_noise(before, after, figure),
-        judged=judged,
-        past=past,
-    )
-
-
-def _is_past(before: Run, after: Run, figure: str, allowed: float) -> bool:
-    """Tell whether a figure grew by more than is allowed, and not by noise."""
-    old, new = figure_of(before, figure), figure_of(after, figure)
-    limit = max(old, 0.0) * (1 + allowed)
-    beyond = beyond_noise(before, after, figure)
-    if new <= limit:
-        return False
-    if figure in STORED:
-        return True
-    if figure in TIMES:
-        # Three ranges out of ten do not meet on a busy machine, of one and the same model.
-        spread = spread_of(after, figure)
-        return beyond is True and spread is not None and spread.low > limit
-    return beyond is not False
 
 
 def _regression(run: ComparedRun, change: Change) -> Regression:
@@ -306,7 +152,7 @@ def _failed(gone: dict[str, Run], failures: Sequence[Failure]) -> list[Regressio
     """Return the runs of before whose model could not be measured after."""
     reasons = {(failure.name, failure.twin): failure.reason for failure in failures}
     reasons |= {(failure.path, failure.twin): failure.reason for failure in failures}
-    told = [
+    failed = [
         (label, reasons.get((run.path, run.twin)) or reasons.get((run.name, run.twin)))
         for label, run in gone.items()
     ]
@@ -319,6 +165,6 @@ def _failed(gone: dict[str, Run], failures: Sequence[Failure]) -> list[Regressio
             ratio=None,
             reason=f"cannot be measured any more: {reason}",
         )
-        for label, reason in told
+        for label, reason in failed
         if reason is not None
     ]
