@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Part", "bar", "columns", "legend"]
+__all__ = ["Part", "bar", "columns"]
 
 WIDTH = 1000
 """Of a bar, in SVG units; the page stretches it."""
@@ -58,9 +58,3 @@ def columns(name: str, stacks: Sequence[Sequence[Part]]) -> list[str]:
                 f'height="{height:.2f}"><title>{escape(part.title)}</title></rect>'
             )
     return [*lines, "</svg>"]
-
-
-def legend(entries: Sequence[tuple[str, str]]) -> list[str]:
-    """Return the names of colours: pairs of class and name."""
-    lines = [f'<li><i class="{colour}"></i>{escape(name)}</li>' for colour, name in entries]
-    return ['<ul class="legend">', *lines, "</ul>"]

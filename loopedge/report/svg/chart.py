@@ -1,42 +1,27 @@
-"""Points and lines over two axes of numbers, as inline SVG."""
+"""Points, lines and whiskers over two axes, as inline SVG."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 
-from loopedge.report.charts import axis_of
+from loopedge.report.svg.axes import Axis, Scale, scale_of
+from loopedge.report.svg.labels import place_labels
+from loopedge.report.svg.legend import legend
 
-__all__ = ["Axis", "Mark", "Series", "plane_chart"]
+__all__ = ["Level", "Mark", "Series", "chart"]
 
-WIDTH, HEIGHT = 560, 320
+WIDTH, WIDE, HEIGHT = 560, 720, 320
 RIGHT, TOP, BOTTOM = 18, 16, 52
 TEXT = 11.0
 """Width of a digit, at the larger size of letters that a phone gets."""
-LOG_FROM = 8.0
-"""Axes whose values differ by more than this factor are logarithmic, where they may be."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Axis:
-    """An axis.
-
-    Args:
-        name: With its unit.
-        logarithmic: May be logarithmic, where the values span much.
-        from_zero: A linear axis begins at zero.
-        ticks: Values to name; default: round ones.
-    """
-
-    name: str
-    logarithmic: bool = False
-    from_zero: bool = True
-    ticks: Sequence[float] | None = None
+BESIDE = 8.0
+"""By how much series stand beside each other on an even axis, so that their whiskers do not meet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A point, with the range of its height; ``label`` is drawn beside it, ``title`` is told on hover."""
+    """A point, with the range of its height; ``label`` is drawn beside it, ``title`` shows on hover."""
 
     x: float
     y: float
@@ -50,7 +35,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """Marks of one colour; ``name`` is empty where the legend does not tell it."""
+    """Marks of one colour; one without a ``name`` is not in the legend."""
 
     name: str
     colour: str
@@ -60,107 +45,82 @@ class Series:
     dots: bool = True
 
 
-def plane_chart(series: Sequence[Series], *, across: Axis, upward: Axis) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """A height to compare with, as a dashed line where it is near the values, else in the legend alone."""
+
+    name: str
+    value: float
+
+    def fits(self, heights: Sequence[float]) -> bool:
+        """Tell whether it is near enough not to squeeze the values into a line."""
+        low, high = min(heights), max(heights)
+        room = max(high - low, 0.02 * abs(high))
+        return math.isfinite(self.value) and low - 3 * room <= self.value <= high + 3 * room
+
+
+def chart(
+    series: Sequence[Series],
+    *,
+    across: Axis,
+    upward: Axis,
+    level: Level | None = None,
+    wide: bool = False,
+) -> list[str]:
     """Return the lines of an SVG and of its legend.
 
     Args:
-        series: At least one mark among them.
+        series: What is drawn; without a mark among them a line of text says so.
         across: The horizontal axis.
         upward: The vertical axis.
+        level: A height to compare with.
+        wide: For a figure that has the width of the page to itself.
     """
     marks = [mark for one in series for mark in one.marks]
     heights = [value for m in marks for value in (m.y, m.low, m.high) if value is not None]
     if not marks or not all(map(math.isfinite, [*heights, *(mark.x for mark in marks)])):
         return ['<p class="note">No run gave a value.</p>']
-    rise = _Scale.of(upward, heights)
-    left = 42.0 + TEXT * max(len(rise.text(tick)) for tick in rise.ticks)
-    plane = _Plane(
-        run=_Scale.of(across, [mark.x for mark in marks], start=left, end=WIDTH - RIGHT),
-        rise=rise,
+    shown = level if level is not None and level.fits(heights) else None
+    width = WIDE if wide else WIDTH
+    rise = scale_of(
+        upward, [*heights, *([shown.value] if shown else [])], start=HEIGHT - BOTTOM, end=TOP
     )
-    named = [one for one in series if one.name]
+    left = 42.0 + TEXT * max(len(rise.text(tick)) for tick in rise.ticks)
+    run = scale_of(across, [mark.x for mark in marks], start=left, end=width - RIGHT)
+    plane = _Plane(run=run, rise=rise, width=width)
     return [
-        f'<svg class="plane" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'<svg class="{"chart wide" if wide else "chart"}" viewBox="0 0 {width} {HEIGHT}" role="img" '
         f'aria-label="{escape(f"{upward.name} against {across.name}")}">',
         *plane.axes(across, upward),
-        *(line for one in series for line in plane.series(one)),
+        *(plane.level(shown) if shown else []),
+        *(line for one, shift in _beside(series, run) for line in plane.series(one, shift)),
         *plane.labels([mark for one in series if one.dots for mark in one.marks]),
         "</svg>",
-        *(['<ul class="legend">'] if named else []),
-        *(_legend(one) for one in named),
-        *(["</ul>"] if named else []),
+        *_legend(series, level, shown),
     ]
 
 
-def _legend(series: Series) -> str:
-    kind = "dash" if series.dashed else series.colour
-    return f'<li><i class="{kind}"></i>{escape(series.name)}</li>'
+def _beside(series: Sequence[Series], run: Scale) -> list[tuple[Series, float]]:
+    """Return by how much each series stands aside."""
+    middle = (len(series) - 1) / 2
+    return [(one, BESIDE * (i - middle) if run.steps else 0.0) for i, one in enumerate(series)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Scale:
-    """Values of an axis to places on the picture."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool
-    ticks: list[float] = field(default_factory=list)
-
-    @classmethod
-    def of(
-        cls,
-        axis: Axis,
-        values: Sequence[float],
-        *,
-        start: float = HEIGHT - BOTTOM,
-        end: float = TOP,
-    ) -> "_Scale":
-        low, high = min(values), max(values)
-        if axis.logarithmic and low > 0 and high / low > LOG_FROM:
-            ticks = _log_ticks(low, high)
-            low, high = min(low / 1.15, ticks[0]), max(high * 1.15, ticks[-1])
-            return cls(low=low, high=high, start=start, end=end, log=True, ticks=ticks)
-        first, last, step = axis_of(min(low, 0.0) if axis.from_zero else low, high)
-        if axis.ticks is not None:
-            room = (high - low) * 0.04 or 1.0
-            bounds = (min(axis.ticks) - room, max(axis.ticks) + room)
-            ticks = list(axis.ticks)
-        else:
-            bounds = (max(first, 0.0) if low >= 0 else first, last)
-            ticks = [first + step * i for i in range(round((last - first) / step) + 1)]
-            ticks = [tick for tick in ticks if tick >= bounds[0] - step / 1e6]
-        return cls(low=bounds[0], high=bounds[1], start=start, end=end, log=False, ticks=ticks)
-
-    def place(self, value: float) -> float:
-        if self.log:
-            part = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
-        else:
-            part = (value - self.low) / ((self.high - self.low) or 1.0)
-        return self.start + part * (self.end - self.start)
-
-    @staticmethod
-    def text(tick: float) -> str:
-        return f"{tick:.10g}" if abs(tick) >= 1e-9 else "0"
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 times the powers of ten within, or around, two values."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    inside = [tick for tick in ticks if low / 1.05 <= tick <= high * 1.05]
-    if len(inside) > 7:
-        inside = [tick for tick in inside if f"{tick:e}".startswith("1")]
-    return inside if len(inside) > 1 else [low, high]
+def _legend(series: Sequence[Series], level: Level | None, shown: Level | None) -> list[str]:
+    entries = [("dash" if one.dashed else one.colour, one.name) for one in series if one.name]
+    if level is not None:
+        where = "" if shown else ", off the chart"
+        entries.append(("dash", f"{level.name} ({level.value:.4g}{where})"))
+    return legend(entries) if entries else []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plane:
     """Draws onto two scales."""
 
-    run: _Scale
-    rise: _Scale
+    run: Scale
+    rise: Scale
+    width: int
 
     def axes(self, across: Axis, upward: Axis) -> list[str]:
         """Draw the grid, the names of ticks (those that have room) and of the axes."""
@@ -168,12 +128,10 @@ class _Plane:
         parts = []
         for tick in self.rise.ticks:
             y = self.rise.place(tick)
-            parts.append(
-                f'<line class="grid" x1="{left:.0f}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            )
-            parts.append(
-                f'<text class="end" x="{left - 7:.0f}" y="{y + 4.5:.1f}">{self.rise.text(tick)}</text>'
-            )
+            parts += [
+                self._across("grid", y) + "/>",
+                f'<text class="end" x="{left - 7:.0f}" y="{y + 4.5:.1f}">{self.rise.text(tick)}</text>',
+            ]
         free = -math.inf
         for tick in self.run.ticks:
             x, text = self.run.place(tick), self.run.text(tick)
@@ -190,57 +148,47 @@ class _Plane:
             f'<text class="middle" transform="translate(15 {middle:.0f}) rotate(-90)">{escape(upward.name)}</text>',
         ]
 
-    def series(self, series: Series) -> list[str]:
+    def level(self, level: Level) -> list[str]:
+        """Draw a dashed line over the whole width."""
+        title = f"<title>{escape(level.name)}: {level.value:.4g}</title>"
+        return [f"{self._across('level', self.rise.place(level.value))}>{title}</line>"]
+
+    def _across(self, kind: str, y: float) -> str:
+        return (
+            f'<line class="{kind}" x1="{self.run.start:.0f}" x2="{self.run.end}" '
+            f'y1="{y:.1f}" y2="{y:.1f}"'
+        )
+
+    def series(self, series: Series, shift: float) -> list[str]:
         """Draw the line, the ranges and the points."""
+        places = [(self.run.place(m.x) + shift, self.rise.place(m.y), m) for m in series.marks]
         parts = []
-        if series.joined and len(series.marks) > 1:
-            path = " ".join(
-                f"{self.run.place(m.x):.1f},{self.rise.place(m.y):.1f}" for m in series.marks
-            )
+        if series.joined and len(places) > 1:
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in places)
             kind = "dashed" if series.dashed else series.colour
             parts.append(f'<polyline class="{kind}" points="{path}"/>')
-        for mark in series.marks if series.dots else ():
-            x, y = self.run.place(mark.x), self.rise.place(mark.y)
-            colour = mark.colour or series.colour
-            if mark.low is not None and mark.high is not None and mark.high > mark.low:
-                parts.append(
-                    f'<line class="whisker {colour}" x1="{x:.1f}" x2="{x:.1f}" '
-                    f'y1="{self.rise.place(mark.low):.1f}" y2="{self.rise.place(mark.high):.1f}"/>'
-                )
-            kind = f"{colour} hollow" if mark.hollow else colour
-            parts.append(
-                f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="5">'
-                f"<title>{escape(mark.title or series.name)}</title></circle>"
-            )
+        for x, y, mark in places if series.dots else ():
+            parts += self._mark(x, y, mark, series)
         return parts
+
+    def _mark(self, x: float, y: float, mark: Mark, series: Series) -> list[str]:
+        colour = mark.colour or series.colour
+        kind = f"{colour} hollow" if mark.hollow else colour
+        radius = 4 if self.run.steps else 5  # whiskers of several series must show
+        dot = (
+            f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">'
+            f"<title>{escape(mark.title or series.name)}</title></circle>"
+        )
+        if mark.low is None or mark.high is None or mark.high <= mark.low:
+            return [dot]
+        top, bottom = self.rise.place(mark.high), self.rise.place(mark.low)
+        return [
+            f'<line class="whisker {colour}" x1="{x:.1f}" x2="{x:.1f}" '
+            f'y1="{bottom:.1f}" y2="{top:.1f}"/>',
+            dot,
+        ]
 
     def labels(self, marks: Sequence[Mark]) -> list[str]:
-        """Write labels where they cover neither a point nor each other, as far as there is room."""
-        points = [(self.run.place(m.x), self.rise.place(m.y)) for m in marks]
-        taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-        parts = []
-        for mark, (x, y) in zip(marks, points, strict=True):
-            if not mark.label:
-                continue
-            width = 0.85 * TEXT * len(mark.label)
-            for right, down in _around():
-                middle, base = x + right * (9 + width / 2), y + 5 + down
-                box = (middle - width / 2, base - 11, middle + width / 2, base + 2)
-                inside = box[0] >= self.run.start and box[2] <= WIDTH and box[1] >= 0
-                if inside and not any(_meet(box, other) for other in taken):
-                    break
-            taken.append(box)
-            parts.append(
-                f'<text class="middle name" x="{middle:.1f}" y="{base:.1f}">{escape(mark.label)}</text>'
-            )
-        return parts
-
-
-def _around() -> list[tuple[int, int]]:
-    """Return places around a point: side and height, nearest first."""
-    near = [(1, 0), (0, -15), (-1, 0), (0, 17), (1, -13), (-1, -13), (1, 13), (-1, 13)]
-    return [*near, *((side, down) for down in (-28, 28, -42, 42) for side in (0, 1, -1))]
-
-
-def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+        """Write the labels of marks beside them."""
+        points = [(self.run.place(m.x), self.rise.place(m.y), m.label) for m in marks]
+        return place_labels(points, left=self.run.start, right=float(self.width))

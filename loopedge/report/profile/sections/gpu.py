@@ -6,7 +6,8 @@ from html import escape
 from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import GpuMemory, Run
 from loopedge.report.page import table
-from loopedge.report.svg.bars import Part, bar, legend
+from loopedge.report.svg.bars import Part, bar
+from loopedge.report.svg.legend import legend
 from loopedge.units import ratio_text, size_text, time_text
 
 __all__ = ["gpu_cells", "gpu_section"]

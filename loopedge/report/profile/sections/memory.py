@@ -6,7 +6,8 @@ from html import escape
 from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import MemorySources, Run
 from loopedge.report.page import Cell, table
-from loopedge.report.svg.bars import Part, bar, legend
+from loopedge.report.svg.bars import Part, bar
+from loopedge.report.svg.legend import legend
 from loopedge.units import size_text
 
 __all__ = ["SHORT_SOURCES", "SOURCES", "meaning_section", "sources_by_moment", "sources_section"]

@@ -5,7 +5,8 @@ from html import escape
 
 from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import Run
-from loopedge.report.svg.bars import Part, bar, columns, legend
+from loopedge.report.svg.bars import Part, bar, columns
+from loopedge.report.svg.legend import legend
 from loopedge.units import time_text
 
 __all__ = ["SHOWN_OPERATORS", "operator_section"]

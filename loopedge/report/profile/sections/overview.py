@@ -7,7 +7,8 @@ from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import Run
 from loopedge.report.profile.colours import colour_of
 from loopedge.report.profile.spread import spread_text
-from loopedge.report.svg.bars import Part, bar, legend
+from loopedge.report.svg.bars import Part, bar
+from loopedge.report.svg.legend import legend
 from loopedge.units import size_text, time_text
 
 __all__ = ["overview_section"]

@@ -8,8 +8,9 @@ from loopedge.profiler.figures import FIGURE_NAMES, figure_of, memory_figure, sp
 from loopedge.profiler.labels import setting_columns, settings_text, swept
 from loopedge.profiler.result import Run
 from loopedge.report.profile.colours import colour_of
-from loopedge.report.svg.chart import Axis, Mark, Series, plane_chart
-from loopedge.report.svg.units import byte_scale, time_scale
+from loopedge.report.svg.axes import Axis
+from loopedge.report.svg.chart import Mark, Series, chart
+from loopedge.report.svg.units import byte_unit, time_unit
 from loopedge.units import size_text, time_text
 
 __all__ = ["scaling_section"]
@@ -27,16 +28,16 @@ def scaling_section(runs: Sequence[Run]) -> list[str]:
     shown = ["<h2>Against the loop count</h2>", '<div class="panels">']
     every = [run for of_line in lines.values() for run in of_line]
     memory = memory_figure(every)
-    for title, what, figure, text, scale_of in (
-        ("Memory", FIGURE_NAMES[memory], memory, size_text, byte_scale),
-        ("Latency", "median latency", "latency_ms.p50", time_text, time_scale),
+    for title, what, figure, text, unit_of in (
+        ("Memory", FIGURE_NAMES[memory], memory, size_text, byte_unit),
+        ("Latency", "median latency", "latency_ms.p50", time_text, time_unit),
     ):
-        scale = scale_of([figure_of(run, figure) for run in every])
+        unit = unit_of([figure_of(run, figure) for run in every])
         series = [
             Series(
                 name=name,
                 colour=colour,
-                marks=[_mark(run, figure, scale.divisor, f"{name}, {run.loops} loops: "
+                marks=[_mark(run, figure, unit.divisor, f"{name}, {run.loops} loops: "
                              f"{text(figure_of(run, figure))}") for run in of_line],
             )
             for (name, of_line), colour in zip(lines.items(), _colours(lines), strict=True)
@@ -44,10 +45,10 @@ def scaling_section(runs: Sequence[Run]) -> list[str]:
         shown += [
             "<figure>",
             f"<figcaption><b>{title}</b>: {what} against loops</figcaption>",
-            *plane_chart(
+            *chart(
                 series,
                 across=Axis(name="loops", ticks=counts),
-                upward=Axis(name=f"{what} ({scale.unit})"),
+                upward=Axis(name=f"{what} ({unit.name})"),
             ),
             "</figure>",
         ]

@@ -7,8 +7,9 @@ from html import escape
 from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import Run, Soak, SoakPoint
 from loopedge.report.profile.spread import range_text
-from loopedge.report.svg.chart import Axis, Mark, Series, plane_chart
-from loopedge.report.svg.units import byte_scale, time_scale
+from loopedge.report.svg.axes import Axis
+from loopedge.report.svg.chart import Mark, Series, chart
+from loopedge.report.svg.units import byte_unit, time_unit
 from loopedge.units import size_text
 
 __all__ = ["soak_section", "soak_text"]
@@ -62,7 +63,7 @@ def _panel(caption: str, chart: Sequence[str]) -> list[str]:
 
 
 def _memory(points: Sequence[SoakPoint]) -> list[str]:
-    scale = byte_scale([point.rss_bytes for point in points])
+    unit = byte_unit([point.rss_bytes for point in points])
     series = []
     for key, name, colour in (
         ("rss_bytes", "RSS", "op0"),
@@ -70,33 +71,33 @@ def _memory(points: Sequence[SoakPoint]) -> list[str]:
     ):
         for number, of_process in enumerate(_by_process(points)):
             marks = [
-                Mark(x=point.second, y=getattr(point, key) / scale.divisor) for point in of_process
+                Mark(x=point.second, y=getattr(point, key) / unit.divisor) for point in of_process
             ]
             series.append(
                 Series(name="" if number else name, colour=colour, marks=marks, dots=False)
             )
-    return plane_chart(
+    return chart(
         series,
         across=Axis(name="seconds since load"),
-        upward=Axis(name=f"memory ({scale.unit})"),
+        upward=Axis(name=f"memory ({unit.name})"),
     )
 
 
 def _latency(points: Sequence[SoakPoint]) -> list[str]:
-    scale = time_scale([point.p50_ms for point in points])
+    unit = time_unit([point.p50_ms for point in points])
     series = [
         Series(
             name="" if number else "median of a turn, a line per process",
             colour="op1",
-            marks=[Mark(x=point.second, y=point.p50_ms / scale.divisor) for point in of_process],
+            marks=[Mark(x=point.second, y=point.p50_ms / unit.divisor) for point in of_process],
             dots=False,
         )
         for number, of_process in enumerate(_by_process(points))
     ]
-    return plane_chart(
+    return chart(
         series,
         across=Axis(name="seconds since load"),
-        upward=Axis(name=f"latency ({scale.unit})"),
+        upward=Axis(name=f"latency ({unit.name})"),
     )
 
 

@@ -7,8 +7,9 @@ from loopedge.profiler.figures import FIGURE_NAMES, figure_of, memory_figure, sp
 from loopedge.profiler.labels import groups_of, run_labels, swept
 from loopedge.profiler.result import Run
 from loopedge.report.profile.colours import colour_of
-from loopedge.report.svg.chart import Axis, Mark, Series, plane_chart
-from loopedge.report.svg.units import byte_scale, time_scale
+from loopedge.report.svg.axes import Axis
+from loopedge.report.svg.chart import Mark, Series, chart
+from loopedge.report.svg.units import byte_unit, time_unit
 from loopedge.units import size_text, time_text
 
 __all__ = ["pareto_front", "tradeoff_section"]
@@ -46,8 +47,8 @@ def _panel(work: str, runs: Sequence[Run], labels: dict[int, str]) -> list[str]:
     front = pareto_front(runs)
     figure = memory_figure(runs)
     bytes_of, time_of = (
-        byte_scale([figure_of(run, figure) for run in runs]),
-        time_scale([run.latency_ms.p50 for run in runs]),
+        byte_unit([figure_of(run, figure) for run in runs]),
+        time_unit([run.latency_ms.p50 for run in runs]),
     )
 
     def mark(number: int, run: Run) -> Mark:
@@ -84,10 +85,10 @@ def _panel(work: str, runs: Sequence[Run], labels: dict[int, str]) -> list[str]:
         f"<figcaption><b>{escape(work or 'All runs')}</b>: median latency against "
         f"{FIGURE_NAMES[figure]}; "
         "filled: on the front</figcaption>",
-        *plane_chart(
+        *chart(
             series,
-            across=Axis(name=f"{FIGURE_NAMES[figure]} ({bytes_of.unit})", logarithmic=True),
-            upward=Axis(name=f"latency ({time_of.unit})", logarithmic=True),
+            across=Axis(name=f"{FIGURE_NAMES[figure]} ({bytes_of.name})", logarithmic=True),
+            upward=Axis(name=f"latency ({time_of.name})", logarithmic=True),
         ),
         '<ol class="legend numbered">',
         *numbered,
