@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from loopedge.profiler.pipeline import ProfileResult, profile
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
     from loopedge.runtime.session import Session
+    from loopedge.study.options import PilotOptions
     from loopedge.study.pipeline import PilotResult, pilot
     from loopedge.tasks.task import Task
     from loopedge.trainer.pipeline import TrainResult, train
@@ -35,6 +36,7 @@ __all__ = [
     "LoopedConfig",
     "LoopedModule",
     "LoopedTransformer",
+    "PilotOptions",
     "PilotResult",
     "PrepareResult",
     "ProfileOptions",
@@ -65,6 +67,7 @@ _HOMES = {
     "LoopedConfig": "loopedge.model.config",
     "LoopedModule": "loopedge.model.contract",
     "LoopedTransformer": "loopedge.model.transformer",
+    "PilotOptions": "loopedge.study.options",
     "PilotResult": "loopedge.study.pipeline",
     "PrepareResult": "loopedge.deployment.preparation",
     "ProfileOptions": "loopedge.profiler.options",
@@ -95,7 +98,7 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(importlib.import_module(home), name)
     except ModuleNotFoundError as error:
-        if error.name not in {"torch", "onnxscript"}:
+        if error.name not in {"torch", "onnxscript", "scipy"}:
             raise
         from loopedge.errors import MissingExtraError
 

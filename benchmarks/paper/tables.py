@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+from loopedge.report.charts import Line, line_chart
 from studies import ARMS, STUDIES, Study
 
-from loopedge.report.charts import Line, line_chart
-from loopedge.study.statistics import Interval, Spread, interval_of, spread_of
+from loopedge.study.statistics import Interval, OverSeeds, interval_of, over_seeds
 from loopedge.study.verdict import spread_text
 
 __all__ = ["write_curve", "write_tables"]
@@ -113,9 +113,9 @@ def values(lines: Lines, arm: str, loops: int) -> dict[int, float]:
     }
 
 
-def spread(lines: Lines, arm: str, loops: int) -> Spread | None:
+def spread(lines: Lines, arm: str, loops: int) -> OverSeeds | None:
     """Return mean and standard deviation over the seeds."""
-    return spread_of(list(values(lines, arm, loops).values()))
+    return over_seeds(list(values(lines, arm, loops).values()))
 
 
 def change(lines: Lines, mine: tuple[str, int], other: tuple[str, int]) -> Interval | None:

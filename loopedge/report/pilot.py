@@ -14,9 +14,9 @@ from loopedge.report.page import facts, render_page, table
 from loopedge.report.svg.axes import Axis
 from loopedge.report.svg.chart import Level, Mark, Series, chart
 from loopedge.study.pipeline import PilotResult
-from loopedge.study.statistics import Interval, Spread
+from loopedge.study.statistics import Interval, OverSeeds
 from loopedge.study.summary import Summary
-from loopedge.study.verdict import spread_text
+from loopedge.study.verdict import quality_text
 from loopedge.units import ratio_text, size_text, time_text
 
 __all__ = ["pilot_table", "write_pilot_html"]
@@ -33,8 +33,8 @@ def pilot_table(result: PilotResult) -> RenderableType:
         shown.add_row(
             _marked(row, result),
             str(row.loops),
-            spread_text(row.quality),
-            spread_text(row.int8_quality),
+            quality_text(row.quality),
+            quality_text(row.int8_quality),
             _interval(row.against_fewest),
             f"{row.parameters:,}" if row.parameters else "-",
             *_cost_cells(float_cost)[:1],
@@ -131,14 +131,14 @@ def _quality_series(result: PilotResult) -> list[Series]:
     return [one for one in series if one.marks]
 
 
-def _mark(row: Summary, quality: Spread) -> Mark:
+def _mark(row: Summary, quality: OverSeeds) -> Mark:
     sd = quality.sd or 0.0
     return Mark(
         x=float(row.loops),
         y=quality.mean,
         low=quality.mean - sd,
         high=quality.mean + sd,
-        title=f"{row.arm}, {row.loops} loops: {spread_text(quality)}",
+        title=f"{row.arm}, {row.loops} loops: {quality_text(quality)}",
     )
 
 
@@ -147,8 +147,8 @@ def _quality_table(result: PilotResult) -> list[str]:
         (
             _marked(row, result),
             str(row.loops),
-            spread_text(row.quality),
-            spread_text(row.int8_quality),
+            quality_text(row.quality),
+            quality_text(row.int8_quality),
             _interval(row.against_fewest),
             _interval(row.against_looped),
             _interval(row.against_constant),

@@ -42,10 +42,10 @@ def measure_cost(
     if not places:
         return costs, {}
     twins = {key: first[key]["float"] for key in _with_twin(design, first)}
-    result = profile([path for _, _, path in places], untied=list(twins.values()), details=False)
-    if result.failures:
-        raise LoopedgeError(result.failures[0].reason)
-    runs = result.runs
+    profiled = profile([path for _, _, path in places], untied=list(twins.values()), details=False)
+    if profiled.failures:
+        raise LoopedgeError(profiled.failures[0].reason)
+    runs = profiled.runs
     for (key, kind, _), run in zip(places, runs, strict=False):
         costs[key][kind] = _figures(run)
     for key, run in zip(twins, runs[len(places) :], strict=True):
@@ -63,13 +63,13 @@ def _first_models(
 ) -> dict[tuple[str, int], dict[str, Path]]:
     """Return the float and int8 files of the first seeds that have them, by arm and loop count."""
     found: dict[tuple[str, int], dict[str, Path]] = {}
-    for told in cells:
-        kinds = found.setdefault((told["arm"], told["loops"]), {})
-        cell = Cell(arm=told["arm"], loops=told["loops"], seed=told["seed"])
-        if told["status"] == "done":
+    for result in cells:
+        kinds = found.setdefault((result["arm"], result["loops"]), {})
+        cell = Cell(arm=result["arm"], loops=result["loops"], seed=result["seed"])
+        if result["status"] == "done":
             run = cell_path(folder, cell).parent
             kinds.setdefault("float", run / "model.onnx")
-            if told["int8"] is not None:
+            if result["int8"] is not None:
                 kinds.setdefault("int8", run / "model.int8.onnx")
     order = [(arm, loops) for arm in design.arms for loops in design.loops]
     return {key: found[key] for key in order if found.get(key)}

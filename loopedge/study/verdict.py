@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loopedge.study.design import ARMS
-from loopedge.study.statistics import LEAST_SEEDS, Interval, Spread, paired
+from loopedge.study.options import ARMS
+from loopedge.study.statistics import LEAST_SEEDS, Interval, OverSeeds, paired
 from loopedge.study.summary import Summary, Values
 from loopedge.units import ratio_text, size_text, time_text
 
-__all__ = ["RULE", "Verdict", "judge", "spread_text"]
+__all__ = ["RULE", "Verdict", "judge", "quality_text"]
 
 RULE = (
     "A difference counts when its 95 % interval over the seeds (paired by seed, Student's t) excludes "
     "zero. The best model is chosen on the validation split, of those whose seeds all finished; the "
-    "figures told are of the test split. Recommended is the one with the fewest loops, and among those "
+    "figures shown are of the test split. Recommended is the one with the fewest loops, and among those "
     "the plainest arm, that is not worse than the best on the validation split by a difference that "
     "counts, and that beats the best baseline on the test split by one that does. Many comparisons are "
     "made: expect one in twenty to count by chance."
@@ -61,11 +61,11 @@ def judge(
     return _Judge(summary, baseline, metric, higher_is_better=higher_is_better).verdict()
 
 
-def spread_text(spread: Spread | None) -> str:
+def quality_text(quality: OverSeeds | None) -> str:
     """Say ``12.1 ± 0.3``, or the single value."""
-    if spread is None:
+    if quality is None:
         return "-"
-    return f"{spread.mean:.4g}" + (f" ± {spread.sd:.2g}" if spread.sd is not None else "")
+    return f"{quality.mean:.4g}" + (f" ± {quality.sd:.2g}" if quality.sd is not None else "")
 
 
 class _Judge:
@@ -149,7 +149,7 @@ class _Judge:
         return None
 
     def _headline(self, best: Summary) -> str:
-        told = f"{_name(best)} reaches {self.metric} {spread_text(best.quality)}"
+        told = f"{_name(best)} reaches {self.metric} {quality_text(best.quality)}"
         known, change = self._known_baseline(), best.against_baseline
         few = len(best.test) < LEAST_SEEDS
         ending = f" No verdict: at least {LEAST_SEEDS} seeds are needed for one." if few else ""
@@ -168,7 +168,7 @@ class _Judge:
         if chosen is best:
             return [f"Recommended: {_name(best)}, the best."]
         return [
-            f"Recommended: {_name(chosen)} ({self.metric} {spread_text(chosen.quality)}), not worse "
+            f"Recommended: {_name(chosen)} ({self.metric} {quality_text(chosen.quality)}), not worse "
             f"than {_name(best)} beyond the noise of the seeds."
         ]
 
@@ -181,14 +181,14 @@ class _Judge:
         top = best if best is not first else last
         change = paired(top.test, first.test)
         sentences = [
-            f"{self._effect('More loops', change)}: {self.metric} {spread_text(top.quality)} at "
-            f"{_loops(top)} against {spread_text(first.quality)} at {_loops(first)} "
+            f"{self._effect('More loops', change)}: {self.metric} {quality_text(top.quality)} at "
+            f"{_loops(top)} against {quality_text(first.quality)} at {_loops(first)} "
             f"({best.arm}; {_interval_text(change)})."
         ]
         beyond = paired(last.test, best.test) if best not in (first, last) else None
         if beyond is not None and beyond.excludes_zero and not self._better(beyond.mean):
             sentences.append(
-                f"Past {_loops(best)} it gets worse: {spread_text(last.quality)} at {_loops(last)} "
+                f"Past {_loops(best)} it gets worse: {quality_text(last.quality)} at {_loops(last)} "
                 f"({_interval_text(beyond)})."
             )
         return sentences
@@ -220,7 +220,7 @@ class _Judge:
         row, change = same[0], paired(same[0].test, best.test)
         more = (row.parameters or 0) / (best.parameters or 1)
         return [
-            f"{row.loops} untied layers reach {self.metric} {spread_text(row.quality)} with "
+            f"{row.loops} untied layers reach {self.metric} {quality_text(row.quality)} with "
             f"{more:.1f} times the parameters of {_name(best)} "
             f"({_interval_text(change)})."
         ]
