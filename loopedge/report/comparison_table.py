@@ -20,7 +20,7 @@ WORTH = 0.005
 
 
 def comparison_table(comparison: Comparison) -> RenderableType:
-    """Return what changed, run by run, and what regressed."""
+    """Return what speaks against the comparison, what changed, run by run, and what regressed."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("", overflow="fold")
     for head in ("before", "after", "ratio"):
@@ -32,7 +32,8 @@ def comparison_table(comparison: Comparison) -> RenderableType:
         table.add_row(Text(run.label, "bold"), "", "", "", Text(remark, "dim"))
         for change in changes:
             table.add_row(*_cells(change))
-    shown: list[RenderableType] = [table] if comparison.runs else [Text("No run is in both.")]
+    shown: list[RenderableType] = [Text(text, "bold yellow") for text in comparison.cautions]
+    shown.append(table if comparison.runs else Text("No run is in both."))
     shown += [Text(line, style) for line, style in _lines(comparison)]
     return Group(*shown)
 
@@ -67,8 +68,6 @@ def _lines(comparison: Comparison) -> Iterator[tuple[str, str]]:
         yield f"new: {name}", ""
     for name in comparison.gone:
         yield f"gone: {name}", ""
-    for caution in comparison.cautions:
-        yield caution, "dim"
     if comparison.max_regression is None:
         return
     if not comparison.regressions:

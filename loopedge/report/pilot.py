@@ -13,6 +13,7 @@ from loopedge.files.targets import write_text_atomic
 from loopedge.report.page import facts, render_page, table
 from loopedge.report.svg.axes import Axis
 from loopedge.report.svg.chart import Level, Mark, Series, chart
+from loopedge.study.cost import is_busy
 from loopedge.study.pipeline import PilotResult
 from loopedge.study.statistics import Interval, OverSeeds
 from loopedge.study.summary import Summary
@@ -66,7 +67,9 @@ def write_pilot_html(result: PilotResult, path: str | Path, *, force: bool = Fal
         *_how(result),
     ]
     verdict = result.verdict
-    page = render_page("loopedge pilot", verdict.headline, verdict.sentences, body)
+    page = render_page(
+        "loopedge pilot", verdict.headline, verdict.sentences, body, notes=result.notes
+    )
     write_text_atomic(Path(path), page, force=force)
 
 
@@ -74,6 +77,8 @@ _QUALITY = (
     "arm", "loops", "quality", "int8", "against fewest loops", "against looped", "against constant", "against baseline",
 )  # fmt: skip
 
+
+BUSY_SENTENCE = "The machine was busy while the models were measured: bytes and time ratios hold, take p50 again."
 
 ARM_TEXTS = {
     "looped": "one block applied again and again, every time alike",
@@ -86,9 +91,7 @@ ARM_TEXTS = {
 def _arms(result: PilotResult) -> list[str]:
     """Say what is compared."""
     parts = [f"<b>{escape(arm)}</b>: {escape(ARM_TEXTS[arm])}" for arm in result.design["arms"]]
-    notes = [f"<p>{escape(note)}</p>" for note in result.notes]
     return [
-        *notes,
         f'<p class="note">{"; ".join(parts)}. More loops: more depth, same weights.</p>',
     ]
 
@@ -179,8 +182,10 @@ def _cost(result: PilotResult) -> list[str]:
     ]
     if not rows:
         return []
+    busy = any(is_busy(row.cost) for row in result.summary)
     return [
         "<h2>Cost</h2>",
+        *([f"<p>{BUSY_SENTENCE}</p>"] if busy else []),
         *table(heads, rows),
         '<p class="note">One model of each arm and loop count was measured, for cost does not depend on the '
         "values of the weights: each in a process of its own, in turns, on "
@@ -221,11 +226,11 @@ def _stability(result: PilotResult) -> list[str]:
 
 def _how(result: PilotResult) -> list[str]:
     machine, task, design = result.machine, result.task, result.design
-    told = {
+    plain = {
         key: value for key, value in task.items() if isinstance(value, str | int | float | bool)
     }
     pairs = [
-        ("task", ", ".join(f"{key} {value}" for key, value in told.items())),
+        ("task", ", ".join(f"{key} {value}" for key, value in plain.items())),
         (
             "split",
             ", ".join(f"{k} {v}" for k, v in (task.get("rows") or {}).items()) or "by the task",

@@ -1,15 +1,17 @@
 """What an arm at a loop count costs on this machine: measured once, for all seeds cost the same."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from loopedge.errors import LoopedgeError
+from loopedge.profiler.figures import BUSY, slowdown
 from loopedge.profiler.pipeline import Run, profile
 from loopedge.study.cell import cell_path
 from loopedge.study.design import Cell, Design
 
-__all__ = ["Costs", "measure_cost"]
+__all__ = ["Costs", "is_busy", "measure_cost"]
 
 Costs = dict[tuple[str, int], dict[str, Any]]
 """By arm and loop count: figures of the ``float`` and the ``int8`` model, and of the float model ``untied``."""
@@ -56,6 +58,12 @@ def measure_cost(
         "batch": runs[0].batch,
         "sequence": runs[0].sequence,
     }
+
+
+def is_busy(cost: Mapping[str, Any]) -> bool:
+    """Tell whether the machine was busy while one of an arm's models was measured."""
+    latencies = [figures["latency_ms"] for figures in cost.values()]
+    return any(slowdown(latency["p50"], latency["min"]) > BUSY for latency in latencies)
 
 
 def _first_models(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from loopedge.study.cost import is_busy
 from loopedge.study.options import ARMS
 from loopedge.study.statistics import LEAST_SEEDS, Interval, OverSeeds, paired
 from loopedge.study.summary import Summary, Values
@@ -149,18 +150,19 @@ class _Judge:
         return None
 
     def _headline(self, best: Summary) -> str:
-        told = f"{_name(best)} reaches {self.metric} {quality_text(best.quality)}"
+        reached = f"{_name(best)} reaches {self.metric} {quality_text(best.quality)}"
+        reached += _incomplete(best)
         known, change = self._known_baseline(), best.against_baseline
         few = len(best.test) < LEAST_SEEDS
         ending = f" No verdict: at least {LEAST_SEEDS} seeds are needed for one." if few else ""
         if known is None or change is None:
-            return f"Best: {told}.{ending}"
+            return f"Best: {reached}.{ending}"
         against = f"{known['name'].replace('_', ' ')} ({known['value']:.4g})"
         if not self._better(change.mean):
-            return f"The baseline {against} is not beaten: {told}.{ending}"
+            return f"The baseline {against} is not beaten: {reached}.{ending}"
         if not change.excludes_zero:
-            return f"The baseline {against} is beaten on average alone: {told}.{ending}"
-        return f"The baseline {against} is beaten: {told}.{ending}"
+            return f"The baseline {against} is beaten on average alone: {reached}.{ending}"
+        return f"The baseline {against} is beaten: {reached}.{ending}"
 
     def _recommendation(self, chosen: Summary | None, best: Summary) -> list[str]:
         if chosen is None:
@@ -238,25 +240,27 @@ class _Judge:
         if "float" not in row.cost:
             return []
         own = row.cost["float"]
-        told = (
+        taken = (
             f"{_name(row)} takes {size_text(own['file_bytes'])} in the file and "
             f"{time_text(own['latency_ms']['p50'])} a sample"
         )
+        if is_busy(row.cost):
+            taken += " on a machine that was busy"
         fewest = next((r for r in self.tied if r.arm == row.arm and "float" in r.cost), row)
         if fewest is not row:
             ratio = own["time_ratio"] / fewest.cost["float"]["time_ratio"]
-            told += f", {ratio_text(ratio)} the time of {_loops(fewest)}"
+            taken += f", {ratio_text(ratio)} the time of {_loops(fewest)}"
         if "int8" in row.cost:
             lower = row.cost["int8"]
-            told += (
+            taken += (
                 f"; int8 {size_text(lower['file_bytes'])} and "
                 f"{time_text(lower['latency_ms']['p50'])}"
             )
         if "untied" in row.cost:
-            told += (
+            taken += (
                 f"; without tying the file would be {size_text(row.cost['untied']['file_bytes'])}"
             )
-        return [f"{told}."]
+        return [f"{taken}."]
 
     def _stability(self) -> list[str]:
         runs = sum(row.runs for row in self.summary)
@@ -280,6 +284,18 @@ class _Judge:
         if not change.excludes_zero:
             return f"{what}: no difference beyond the noise of the seeds"
         return f"{what} helped" if self._better(change.mean) else f"{what} made it worse"
+
+
+def _incomplete(row: Summary) -> str:
+    """Say which of a row's runs its figures leave out."""
+    if row.is_whole:
+        return ""
+    lost = [
+        f"{count} {what}"
+        for count, what in ((row.diverged, "diverged"), (row.failed, "failed"))
+        if count
+    ]
+    return f" in {len(row.test)} of {row.runs} runs ({', '.join(lost)})"
 
 
 def _interval_text(change: Interval | None) -> str:

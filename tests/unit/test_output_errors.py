@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loopedge.profiler.processes.turns import ProcessSetup
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.subjects import outputs as rooms
-from loopedge.profiler.subjects.building import ProfiledModel
 from loopedge.profiler.subjects.outputs import output_errors
+from loopedge.profiler.subjects.profiled_model import ProfiledModel
 
 Y = np.arange(1, 13, dtype=np.float32).reshape(1, 3, 4)
 

@@ -138,6 +138,10 @@ def test_ratios_to_another_first_run_and_latencies_of_a_busy_machine_are_not_jud
     compared = compare(BEFORE, make_result(busy, *after(p50=900.0).runs[1:]), max_regression=0.05)
     assert compared.regressions == []
     assert compared.cautions[0].startswith("The machine was busy")
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(comparison_table(compared))
+    shown = console.export_text()
+    assert shown.index("The machine was busy") < shown.index("median latency")
 
 
 def test_runs_belong_together_by_settings_and_path_or_else_by_name() -> None:

@@ -224,3 +224,24 @@ def test_a_soak_tells_leaks_and_drift() -> None:
         "60 s, 1200 runs: anonymous memory grows by 4.96 MiB per 1000 runs, more than it swings: a leak; "
         "the last third is slower than the first, 1.09x."
     )
+
+
+def test_what_speaks_against_the_figures_stands_before_all_of_them(tmp_path: Path) -> None:
+    pair = make_pair()
+    runs = [
+        replace(run, latency_ms=replace(run.latency_ms, min=run.latency_ms.p50 / 2))
+        for run in pair.runs
+    ]
+    result = replace(pair, runs=runs, notes=["tmlt.onnx stopped after 3 of 12 iterations"])
+    page = page_of(result, tmp_path)
+    order = [
+        page.index(text)
+        for text in ("The machine was busy: half", "stopped after 3 of 12", "tying 12 iterations")
+    ]
+    assert order == sorted(order)
+    assert page.count("stopped after 3 of 12") == 1
+    assert "<b>Latency</b>: median of one inference (on a busy machine)" in page
+    text = _terminal(result, 120)
+    order = [text.index(part) for part in ("The machine was busy", "p50", "tying 12 iterations")]
+    assert order == sorted(order)
+    assert 'class="caution"' not in page_of(pair, tmp_path)

@@ -21,7 +21,7 @@ from loopedge.profiler.result import GpuMemory
 from loopedge.profiler.subjects import building
 from loopedge.profiler.subjects.building import build_models
 from loopedge.profiler.subjects.variants import CAPTURE_NOTE, add_variants, looped_models
-from loopedge.report.profile.verdict import cautions
+from loopedge.report.profile.cautions import cautions
 from loopedge.runtime.memory_profiles import this_device
 from tests.unit.profiles import make_result, make_run
 

@@ -1,7 +1,8 @@
 """The pilot's statistics and its verdict: what counts, what is recommended, what is told first."""
 
 import math
-from typing import Any, Unpack, get_type_hints
+from dataclasses import replace
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -89,7 +90,7 @@ def cells_of(values: dict[tuple[str, int], list[float | None]], metric: str = "r
     return cells
 
 
-def designed(**keywords: Unpack[PilotKeywords]) -> Design:
+def designed(**keywords: Any) -> Design:
     return make_design(TASK, PilotOptions(model=MODEL, train=TRAIN, **keywords))
 
 
@@ -298,3 +299,20 @@ def test_more_seeds_than_printed_tables_have_are_designed() -> None:
 
 def test_keywords_of_a_pilot_are_its_options() -> None:
     assert get_type_hints(PilotKeywords) == get_type_hints(PilotOptions)
+
+
+def test_runs_that_the_best_lost_are_in_the_headline() -> None:
+    rows = rows_of({("looped", 1): [5.0, None, 5.2], ("looped", 4): [4.0, 4.1, None]})
+    headline = judge(rows, ERRORS, "rmse", higher_is_better=False).headline
+    assert "looped with 4 loops reaches rmse 4.05 ± 0.071 in 2 of 3 runs (1 diverged)" in headline
+    whole = rows_of({("looped", 4): [4.0, 4.1, 4.2]})
+    assert "runs" not in judge(whole, ERRORS, "rmse", higher_is_better=False).headline
+
+
+@pytest.mark.parametrize(("fastest", "said"), [(5.0, " on a machine that was busy."), (9.0, ".")])
+def test_a_cost_that_was_measured_on_a_busy_machine_says_so(fastest: float, said: str) -> None:
+    (row,) = rows_of({("looped", 4): [4.0, 4.1, 4.2]})
+    cost = {"file_bytes": 2**20, "time_ratio": 1.0, "latency_ms": {"p50": 10.0, "min": fastest}}
+    verdict = judge([replace(row, cost={"float": cost})], ERRORS, "rmse", higher_is_better=False)
+    (sentence,) = [text for text in verdict.sentences if "in the file" in text]
+    assert sentence == f"looped with 4 loops takes 1 MiB in the file and 10 ms a sample{said}"

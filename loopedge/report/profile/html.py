@@ -7,6 +7,7 @@ from loopedge.files.targets import write_text_atomic
 from loopedge.invocation import command_text
 from loopedge.profiler.result import ProfileResult
 from loopedge.report.page import render_page
+from loopedge.report.profile.cautions import cautions
 from loopedge.report.profile.sections.gpu import gpu_section
 from loopedge.report.profile.sections.machine import machine_section
 from loopedge.report.profile.sections.memory import meaning_section, sources_section
@@ -17,7 +18,7 @@ from loopedge.report.profile.sections.scaling import scaling_section
 from loopedge.report.profile.sections.soak import soak_section
 from loopedge.report.profile.sections.table import failure_section, table_section
 from loopedge.report.profile.sections.tradeoff import tradeoff_section
-from loopedge.report.profile.verdict import cautions, verdicts
+from loopedge.report.profile.verdict import verdicts
 
 __all__ = ["write_profile_html"]
 
@@ -61,7 +62,9 @@ def _page(result: ProfileResult, command: str) -> str:
         *meaning_section(runs),
         *machine_section(result, command),
     ]
-    return render_page("loopedge profile", first, [*further, *cautions(result)], body)
+    return render_page(
+        "loopedge profile", first, further, body, cautions=cautions(result), notes=result.notes
+    )
 
 
 def _nothing_to_compare(result: ProfileResult) -> str:

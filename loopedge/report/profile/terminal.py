@@ -9,12 +9,13 @@ from rich.text import Text
 from loopedge.profiler.figures import figure_of
 from loopedge.profiler.labels import SETTINGS, run_labels, setting_columns
 from loopedge.profiler.result import ProfileResult, Run
+from loopedge.report.profile.cautions import cautions
 from loopedge.report.profile.sections.gpu import gpu_cells
 from loopedge.report.profile.sections.memory import SHORT_SOURCES, sources_by_moment
 from loopedge.report.profile.sections.roofline import limits_text
 from loopedge.report.profile.sections.soak import soak_text
 from loopedge.report.profile.spread import spread_text
-from loopedge.report.profile.verdict import cautions, verdicts
+from loopedge.report.profile.verdict import verdicts
 from loopedge.units import ratio_text, size_text, time_text
 
 __all__ = ["operator_table", "profile_table", "run_table"]
@@ -40,9 +41,11 @@ FIGURES: tuple[tuple[str, str, Callable[[float], str], float], ...] = (
 
 
 def profile_table(result: ProfileResult) -> RenderableType:
-    """Return the comparison, what it consists of, what failed, and the verdict of a profile."""
+    """Return what speaks against the figures, the figures, what failed, and the verdict of a profile."""
     runs = result.runs
-    shown: list[RenderableType] = []
+    shown: list[RenderableType] = [
+        item for text in cautions(result) for item in (Text(text, "bold yellow"), "")
+    ]
     for table in (
         run_table(result),
         operator_table(result),
@@ -58,7 +61,7 @@ def profile_table(result: ProfileResult) -> RenderableType:
     shown += [Text(f"{name}: {soak_text(run.soak)}") for name, run in labels if run.soak]
     for failure in result.failures:
         shown.append(Text(f"{failure.name} could not be measured: {failure.reason}", "red"))
-    for sentence in [*verdicts(result), *cautions(result)]:
+    for sentence in verdicts(result):
         shown += ["", Text(sentence, "bold")]
     return Group(*shown)
 

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 from loopedge.profiler.figures import (
-    BUSY,
     FIGURE_NAMES,
     GPU_FIGURES,
     beyond_noise,
-    busy_ratio,
     figure_of,
     memory_figure,
     quotient_range,
@@ -15,17 +13,16 @@ from loopedge.profiler.figures import (
 )
 from loopedge.profiler.labels import run_labels, swept
 from loopedge.profiler.result import ProfileResult, Run
+from loopedge.report.profile.cautions import time_caveat
+from loopedge.report.profile.spread import half_width
 from loopedge.units import error_text, ratio_text, size_text
 
-__all__ = ["cautions", "twin_pairs", "verdicts"]
+__all__ = ["twin_pairs", "verdicts"]
 
 COMPARED = 5
 """Further models that are compared in sentences; the table has them all."""
 
 SETTING = ("batch", "sequence", "loops", "threads", "device", "memory", "compute", "cuda_graph")
-LISTED = 5
-"""Nodes that fell back and are told by name."""
-NOISY = 0.1
 LEAST = 0.0005
 """Half ranges below this part of a figure round to nothing."""
 
@@ -41,7 +38,7 @@ def verdicts(result: ProfileResult) -> list[str]:
         for pairs in of_models.values()
     ]
     first = answers[0] if answers else []
-    rest = [sentence for told in answers[1:] for sentence in told]
+    rest = [sentence for of_model in answers[1:] for sentence in of_model]
     return [*first, *_others(result.runs, labels), *rest]
 
 
@@ -53,58 +50,8 @@ def twin_pairs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
     ]
 
 
-def cautions(result: ProfileResult) -> list[str]:
-    """Return what speaks against the figures: nodes that fell back, a machine that was busy, leaks."""
-    runs = result.runs
-    labels = run_labels(runs)
-    told = [
-        f"{label}: {count} of {sum(run.nodes.values())} nodes ran on {provider}, "
-        f"not on {run.provider}."
-        for label, run in zip(labels, runs, strict=True)
-        for provider, count in run.nodes.items()
-        if provider != run.provider and run.gpu is None
-    ]
-    told += [
-        _fallen(label, run.gpu.fell_back)
-        for label, run in zip(labels, runs, strict=True)
-        if run.gpu is not None and run.gpu.fell_back
-    ]
-    told += [
-        f"{label}: its anonymous memory grew while it ran; see how it does over time."
-        for label, run in zip(labels, runs, strict=True)
-        if run.soak is not None and run.soak.leaks
-    ]
-    busiest = max((busy_ratio(run) for run in runs), default=1.0)
-    if busiest > BUSY:
-        told.append(
-            f"The machine was busy: half of the runs took {ratio_text(busiest)} the fastest or "
-            "longer. Bytes and time ratios hold; take p50, p95 and p99 again."
-        )
-    if any(run.processes < 2 for run in runs):
-        told.append("One process measured each figure: how far it swings is not known.")
-    widest = max((_half_width(run, "rss_peak_bytes") for run in runs), default=0.0)
-    if widest > NOISY:
-        told.append(
-            f"Peak memory swings by up to {widest:.0%} between the processes of one model: "
-            "compare the ranges, not the medians."
-        )
-    return told
-
-
-def _fallen(label: str, nodes: Sequence[str]) -> str:
-    """Name what ran on the CPU and computes data; shapes and a Loop's bookkeeping belong there."""
-    named = "; ".join(nodes[:LISTED])
-    more = f"; and {len(nodes) - LISTED} more" if len(nodes) > LISTED else ""
-    return f"{label}: {len(nodes)} nodes fell back to the CPU: {named}{more}."
-
-
 def _identity(run: Run) -> tuple[object, ...]:
     return (run.path, run.runtime, *(getattr(run, name) for name in SETTING))
-
-
-def _half_width(run: Run, figure: str) -> float:
-    spread, value = spread_of(run, figure), figure_of(run, figure)
-    return 0.0 if spread is None or value <= 0 else (spread.high - spread.low) / 2 / value
 
 
 def _answer(tied: Run, untied: Run) -> str:
@@ -161,21 +108,25 @@ def _measured(run: Run, figure: str) -> str:
     """Say a size, and half its range over the processes in percent: ``66 MiB ±0.4%``."""
     text = size_text(figure_of(run, figure))
     spread = spread_of(run, figure)
-    if spread is None or (half := _half_width(run, figure)) < LEAST:
+    if spread is None or (half := half_width(run, figure)) < LEAST:
         return text
     return f"{text} ±{half:.1%}"
 
 
 def _time_clause(tied: Run, untied: Run) -> str:
-    ratio = tied.time_ratio / untied.time_ratio
-    spread = quotient_range(tied, untied, "time_ratio")
+    ratio, spread = (
+        tied.time_ratio / untied.time_ratio,
+        quotient_range(tied, untied, "time_ratio"),
+    )
+    caveat = time_caveat(tied, untied)
     if spread is None:
-        return f", at {ratio_text(ratio)} the time"
-    between = f"{ratio_text(spread.low)} to {ratio_text(spread.high)}"
+        return f", at {ratio_text(ratio)} the time{f' ({caveat})' if caveat else ''}"
+    between = f"range {ratio_text(spread.low)} to {ratio_text(spread.high)}"
+    known = ", ".join([ratio_text(ratio), between, *([caveat] if caveat else [])])
     if spread.low <= 1 <= spread.high:
-        return f", at no cost of time beyond the noise ({ratio_text(ratio)}, range {between})"
+        return f", at no cost of time beyond the noise ({known})"
     less = "less" if ratio < 1 else "more"
-    return f" and takes {less} time ({ratio_text(ratio)}, range {between})"
+    return f" and takes {less} time ({known})"
 
 
 def _over_loops(pairs: Sequence[tuple[Run, Run]]) -> list[str]:
@@ -239,6 +190,8 @@ def _plain_verdict(first: Run, other: Run, labels: dict[int, str]) -> str:
     time = f"{ratio_text(other.time_ratio / first.time_ratio)} the time"
     if spread is not None and spread.low <= 1 <= spread.high:
         time += ", the same within the noise"
+    if caveat := time_caveat(first, other):
+        time += f" ({caveat})"
     figure = memory_figure((first, other))
     a, b = figure_of(first, figure), figure_of(other, figure)
     memory = f"{ratio_text(max(b, 0.0) / max(a, 1.0))} the {FIGURE_NAMES[figure]}"

@@ -9,7 +9,7 @@ from loopedge.report.svg.axes import Axis, Scale, scale_of
 from loopedge.report.svg.labels import place_labels
 from loopedge.report.svg.legend import legend
 
-__all__ = ["Level", "Mark", "Series", "chart"]
+__all__ = ["HEIGHT", "WIDTH", "Level", "Mark", "Series", "chart"]
 
 WIDTH, WIDE, HEIGHT = 560, 720, 320
 RIGHT, TOP, BOTTOM = 18, 16, 52

@@ -10,7 +10,7 @@ from loopedge.units import size_text
 
 __all__ = ["machine_section"]
 
-TOLD = frozenset(
+OWN_LINES = frozenset(
     {"cpu", "cpu_features", "cores", "memory_bytes", "system", "python", "onnxruntime", "loopedge"}
 )
 """Facts of the machine that have lines of their own; others are listed as they are."""
@@ -44,12 +44,11 @@ def machine_section(result: ProfileResult, command: str) -> list[str]:
         *(
             (key.replace("_", " "), _plain(value))
             for key, value in machine.items()
-            if key not in TOLD
+            if key not in OWN_LINES
         ),
         *(("limits", limits_text(limits)) for limits in result.limits),
         *_inputs(runs),
         ("created", result.created),
-        *(("note", note) for note in result.notes),
     ]
     return ["<h2>How it was measured</h2>", *facts(pairs, command)]
 

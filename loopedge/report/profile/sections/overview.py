@@ -1,10 +1,12 @@
 """Bars of file, memory and latency, one per run."""
 
 from collections.abc import Callable, Sequence
+from html import escape
 
-from loopedge.profiler.figures import figure_of
+from loopedge.profiler.figures import LATENCY, figure_of
 from loopedge.profiler.labels import run_labels
 from loopedge.profiler.result import Run
+from loopedge.report.profile.cautions import time_caveat
 from loopedge.report.profile.colours import colour_of
 from loopedge.report.profile.spread import spread_text
 from loopedge.report.svg.bars import Part, bar
@@ -20,7 +22,7 @@ SHOWN: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (
     ("File", "the model and its data", "file_bytes", size_text),
     ("Anonymous memory after load", "what the kernel cannot drop", "anon_bytes", size_text),
     ("Peak memory", "highest resident memory", "rss_peak_bytes", size_text),
-    ("Latency", "median of one inference", "latency_ms.p50", time_text),
+    ("Latency", "median of one inference", LATENCY, time_text),
 )
 KINDS = {
     "tied": "tied",
@@ -40,10 +42,12 @@ def overview_section(runs: Sequence[Run]) -> list[str]:
     for title, note, figure, text in SHOWN:
         values = [max(figure_of(run, figure), 0.0) for run in runs]
         largest = max([*values, 1e-12])
-        lines += ["<figure>", f"<figcaption><b>{title}</b>: {note}</figcaption>"]
+        caveat = time_caveat(*runs) if figure == LATENCY else ""
+        about = f"{note} ({caveat})" if caveat else note
+        lines += ["<figure>", f"<figcaption><b>{title}</b>: {escape(about)}</figcaption>"]
         for run, label, value in zip(runs, labels, values, strict=True):
-            told = text(figure_of(run, figure)) + spread_text(run, figure)
-            lines += bar(label, told, [Part(colour_of(run), label, value / largest)])
+            value_text = text(figure_of(run, figure)) + spread_text(run, figure)
+            lines += bar(label, value_text, [Part(colour_of(run), label, value / largest)])
         lines.append("</figure>")
     lines.append("</div>")
     kinds = [kind for kind in KINDS if kind in {colour_of(run) for run in runs}]
