@@ -1,12 +1,14 @@
 """The pilot's statistics and its verdict: what counts, what is recommended, what is told first."""
 
 import math
+import sys
 from dataclasses import replace
 from typing import Any, get_type_hints
 
 import pytest
 
-from loopedge.errors import InputError
+import loopedge
+from loopedge.errors import InputError, MissingExtraError
 from loopedge.study.design import Cell, Design, make_design
 from loopedge.study.options import PilotKeywords, PilotOptions
 from loopedge.study.statistics import interval_of, over_seeds, student_quantile
@@ -316,3 +318,16 @@ def test_a_cost_that_was_measured_on_a_busy_machine_says_so(fastest: float, said
     verdict = judge([replace(row, cost={"float": cost})], ERRORS, "rmse", higher_is_better=False)
     (sentence,) = [text for text in verdict.sentences if "in the file" in text]
     assert sentence == f"looped with 4 loops takes 1 MiB in the file and 10 ms a sample{said}"
+
+
+def test_without_scipy_a_pilot_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("loopedge.study")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(vars(loopedge), "pilot", raising=False)
+    monkeypatch.delitem(sys.modules, "scipy.special", raising=False)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(
+        MissingExtraError, match=r"loopedge\.pilot needs the extra 'train'"
+    ) as caught:
+        loopedge.pilot  # noqa: B018
+    assert "\n" not in caught.value.message

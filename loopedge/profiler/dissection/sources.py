@@ -104,7 +104,7 @@ def with_peak(sources: MemorySources, peak_bytes: int) -> MemorySources:
     """Return the sources of a peak that other processes measured.
 
     What malloc keeps differs from process to process: where theirs is lower, less was retained; all
-    other difference is told as such, in ``other_bytes``.
+    other difference stands in ``other_bytes``.
     """
     grown = peak_bytes - sources.peak_bytes
     less = min(max(-grown, 0), sources.retained_bytes)

@@ -91,8 +91,8 @@ def operator_table(result: ProfileResult) -> Table:
         if run.ops:
             shares = {item.op: item.share for item in run.ops}
             cells = [shares.get(name, 0.0) for name in names]
-            told = [*cells, max(0.0, 1 - sum(cells))]
-            table.add_row(Text(label), *(f"{cell:.0%}" for cell in told))
+            shown = [*cells, max(0.0, 1 - sum(cells))]
+            table.add_row(Text(label), *(f"{cell:.0%}" for cell in shown))
     return table
 
 
@@ -101,13 +101,13 @@ def _iteration_table(runs: Sequence[Run]) -> Table:
     for label, run in zip(run_labels(runs), runs, strict=True):
         if len(run.iterations) > 1:
             times = [item.ms for item in run.iterations]
-            told = (times[0], min(times), max(times), times[-1])
+            shown = (times[0], min(times), max(times), times[-1])
             sums: dict[str, float] = {}
             for item in run.iterations:
                 for op, ms in item.ops.items():
                     sums[op] = sums.get(op, 0.0) + ms
             largest = max(sums, key=lambda op: sums[op], default="-")
-            table.add_row(Text(label), *map(time_text, told), largest)
+            table.add_row(Text(label), *map(time_text, shown), largest)
     return table
 
 

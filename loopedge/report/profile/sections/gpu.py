@@ -82,5 +82,5 @@ def _size(size: int | None) -> str:
 
 def _fallen(label: str, nodes: Sequence[str]) -> str:
     more = f", and {len(nodes) - LISTED} more" if len(nodes) > LISTED else ""
-    told = ", ".join(nodes[:LISTED])
-    return f"<p>{escape(f'{label}: on the CPU ran {told}{more}.')}</p>"
+    named = ", ".join(nodes[:LISTED])
+    return f"<p>{escape(f'{label}: on the CPU ran {named}{more}.')}</p>"

@@ -60,8 +60,8 @@ def sources_by_moment(runs: Sequence[Run]) -> list[tuple[str, MemorySources]]:
         both = {item.moment: item for item in (run.memory_sources, run.running_sources) if item}
         for moment in MOMENTS:
             if moment in both:
-                told = f", {MOMENTS[moment]}" if len(both) > 1 else ""
-                found.append((label + told, both[moment]))
+                ending = f", {MOMENTS[moment]}" if len(both) > 1 else ""
+                found.append((label + ending, both[moment]))
     return found
 
 
@@ -124,10 +124,10 @@ def meaning_section(runs: Sequence[Run]) -> list[str]:
     baselines: dict[str, int] = {}
     for run in runs:
         baselines.setdefault(run.runtime, run.baseline_bytes)
-    told = ", ".join(f"{size_text(size)} ({runtime})" for runtime, size in baselines.items())
+    sizes = ", ".join(f"{size_text(size)} ({runtime})" for runtime, size in baselines.items())
     return [
         *lines,
-        f"<dt>baseline</dt><dd>{escape(told)}: the process with its runtime imported and nothing "
+        f"<dt>baseline</dt><dd>{escape(sizes)}: the process with its runtime imported and nothing "
         "loaded; every figure above is the growth over it</dd>",
         "</dl>",
     ]

@@ -30,8 +30,8 @@ def roofline_section(runs: Sequence[Run], limits: Sequence[MachineLimits]) -> li
         return []
     lines = ["<h2>Against the machine's limits</h2>"]
     if limits:
-        told = "; ".join(map(limits_text, limits))
-        lines.append(f'<p class="note">Measured in the same profile, {told}.</p>')
+        reached = "; ".join(map(limits_text, limits))
+        lines.append(f'<p class="note">Measured in the same profile, {reached}.</p>')
     lines.append('<div class="panels">')
     for title, note, key, colour in (
         ("Arithmetic", "operations a second, of what GEMM reaches", "compute_share", "op0"),

@@ -74,7 +74,7 @@ def _names(lines: Sequence[Sequence[Run]], settings: Sequence[str], by_file: boo
     """Return the shortest names that tell the lines apart."""
     paths = {of_line[0].path for of_line in lines}
     short_paths = len({Path(path).name for path in paths}) == len(paths)
-    told = [
+    parts = [
         (
             _file(of_line[0], short=short_paths),
             settings_text(of_line[0], settings),
@@ -82,10 +82,10 @@ def _names(lines: Sequence[Sequence[Run]], settings: Sequence[str], by_file: boo
         )
         for of_line in lines
     ]
-    short = [twin for _, _, twin in told]
-    with_file = [f"{file}, {twin}" for file, _, twin in told]
-    with_settings = [", ".join([*texts, twin]) for _, texts, twin in told]
-    full = [", ".join([file, *texts, twin]) for file, texts, twin in told]
+    short = [twin for _, _, twin in parts]
+    with_file = [f"{file}, {twin}" for file, _, twin in parts]
+    with_settings = [", ".join([*texts, twin]) for _, texts, twin in parts]
+    full = [", ".join([file, *texts, twin]) for file, texts, twin in parts]
     for names in (short, *([with_file] if by_file else [with_settings])):
         if len(set(names)) == len(lines):
             return names

@@ -102,7 +102,7 @@ def _latency(points: Sequence[SoakPoint]) -> list[str]:
 
 
 def _by_process(points: Sequence[SoakPoint]) -> list[list[SoakPoint]]:
-    """Return the points of each process in time, thinned to as many as can be told apart."""
+    """Return the points of each process in time, thinned to as many as can be distinguished."""
     processes: dict[int, list[SoakPoint]] = defaultdict(list)
     for point in sorted(points, key=lambda point: point.second):
         processes[point.process].append(point)

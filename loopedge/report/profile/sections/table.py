@@ -27,9 +27,9 @@ def table_section(runs: Sequence[Run]) -> list[str]:
         return []
     settings = setting_columns(runs)
     named: list[Cell] = [(run.name, _unsaid_settings(run, settings)) for run in runs]
-    told = {head: key for head, key in MEMORY.items() if any(getattr(run, key) for run in runs)}
+    figures = {head: key for head, key in MEMORY.items() if any(getattr(run, key) for run in runs)}
     memory = [
-        [name, *(_ranged(run, figure, size_text) for figure in told.values())]
+        [name, *(_ranged(run, figure, size_text) for figure in figures.values())]
         for name, run in zip(named, runs, strict=True)
     ]
     compared = any(run.output_error is not None for run in runs)
@@ -43,7 +43,7 @@ def table_section(runs: Sequence[Run]) -> list[str]:
     over = " to ".join(str(count) for count in dict.fromkeys((processes[0], processes[-1])))
     return [
         "<h2>All figures</h2>",
-        *table(["model", *told], memory),
+        *table(["model", *figures], memory),
         *table(["model", *time_heads, *(["output error"] if compared else [])], time),
         f'<p class="note">Medians over {over} fresh process{"" if over == "1" else "es"} per model, '
         "their smallest and largest value below. "
