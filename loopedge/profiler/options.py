@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from loopedge.errors import InputError
-from loopedge.profiler.subjects.sweep import Configuration, configurations
+from loopedge.profiler.sweep import Configuration, configurations
 from loopedge.runtime.session import PROVIDERS
 
 __all__ = ["SECONDS_PER_MODEL", "SOAK_SECONDS", "ProfileKeywords", "ProfileOptions"]

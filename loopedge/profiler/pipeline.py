@@ -32,7 +32,7 @@ from loopedge.runtime.latency import Latency
 __all__ = ["SCHEMA_VERSION", "Latency", "ProfileOptions", "ProfileResult", "Run", "profile"]
 
 Report = Callable[[str], None]
-Measured = list[Measurement | LoopedgeError]
+Outcomes = list[Measurement | LoopedgeError]
 
 
 def profile(
@@ -138,7 +138,7 @@ def _measure_in_turns(
     options: ProfileOptions,
     scratch: Path,
     report_progress: Report,
-) -> Measured:
+) -> Outcomes:
     """Measure memory and time of all models.
 
     Raises:
@@ -181,7 +181,7 @@ def _measure_limits(models: Sequence[ProfiledModel]) -> _Limits:
 
 def _dissect_each(
     models: Sequence[ProfiledModel],
-    measured: Measured,
+    measured: Outcomes,
     options: ProfileOptions,
     report_progress: Report,
 ) -> list[Dissection]:
@@ -204,14 +204,14 @@ def _take_apart(model: ProfiledModel) -> Dissection:
         return Dissection(notes=[f"no operators: {error.message}"])
 
 
-def _output_errors(models: Sequence[ProfiledModel], measured: Measured) -> list[float | None]:
+def _output_errors(models: Sequence[ProfiledModel], measured: Outcomes) -> list[float | None]:
     outputs = [one.outputs if isinstance(one, Measurement) else None for one in measured]
     return output_errors(models, outputs)
 
 
 def _result(
     subjects: Subjects,
-    measured: Measured,
+    measured: Outcomes,
     found: Sequence[Findings],
     limits: _Limits,
     gpu_notes: Sequence[str],

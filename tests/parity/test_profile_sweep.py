@@ -12,7 +12,7 @@ import loopedge
 from loopedge.errors import InputError
 from loopedge.profiler.processes import setup, turns
 from loopedge.profiler.processes.setup import ProcessSetup
-from loopedge.profiler.subjects.sweep import configurations
+from loopedge.profiler.sweep import configurations
 from tests.parity.models import make_model
 
 Exporter = Callable[..., Path]

@@ -8,7 +8,7 @@ import loopedge
 from loopedge.errors import InputError, LoopedgeError
 from loopedge.profiler import pipeline
 from loopedge.profiler.options import ProfileKeywords, ProfileOptions
-from loopedge.profiler.subjects.sweep import Configuration
+from loopedge.profiler.sweep import Configuration
 
 
 def test_keywords_are_the_fields() -> None:

@@ -1,14 +1,15 @@
 """The pilot's statistics and its verdict: what counts, what is recommended, what is told first."""
 
 import math
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
-import loopedge
-from loopedge.errors import InputError, MissingExtraError
+from loopedge.errors import InputError
 from loopedge.study.design import Cell, Design, make_design
 from loopedge.study.options import PilotKeywords, PilotOptions
 from loopedge.study.statistics import interval_of, over_seeds, student_quantile
@@ -320,14 +321,35 @@ def test_a_cost_that_was_measured_on_a_busy_machine_says_so(fastest: float, said
     assert sentence == f"looped with 4 loops takes 1 MiB in the file and 10 ms a sample{said}"
 
 
-def test_without_scipy_a_pilot_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("loopedge.study")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(vars(loopedge), "pilot", raising=False)
-    monkeypatch.delitem(sys.modules, "scipy.special", raising=False)
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(
-        MissingExtraError, match=r"loopedge\.pilot needs the extra 'train'"
-    ) as caught:
-        loopedge.pilot  # noqa: B018
-    assert "\n" not in caught.value.message
+WITHOUT_SCIPY = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "scipy":
+            raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
+
+sys.meta_path.insert(0, Missing())
+import loopedge
+
+try:
+    loopedge.pilot
+except loopedge.errors.MissingExtraError as error:
+    print(error.message, error.hint, sep="; ")
+from loopedge_cli.app import run
+
+sys.argv = ["loopedge", "pilot", "sorting"]
+sys.exit(run())
+"""
+
+
+@pytest.mark.slow
+def test_without_scipy_a_pilot_names_the_extra(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", WITHOUT_SCIPY]
+    found = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert found.stdout == "loopedge.pilot needs the extra 'train'; pip install 'loopedge[train]'\n"
+    assert found.returncode == 2
+    assert found.stderr == (
+        "error: this command needs the extra 'train'\nhint: pip install 'loopedge[train]'\n"
+    )
+    assert list(tmp_path.iterdir()) == []

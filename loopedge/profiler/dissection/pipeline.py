@@ -10,7 +10,6 @@ from loopedge.profiler.dissection.limits import CPU
 from loopedge.profiler.dissection.roofline import compare_with_limits
 from loopedge.profiler.dissection.sources import memory_sources, with_peak
 from loopedge.profiler.dissection.trace import (
-    OperatorTime,
     nodes_by_provider,
     operator_times,
     read_trace,
@@ -19,7 +18,13 @@ from loopedge.profiler.dissection.work import Work, count_work
 from loopedge.profiler.processes.measured_process import MeasuredProcess
 from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.processes.turns import WARM_UP_RUNS, Measurement
-from loopedge.profiler.result import IterationTime, MachineLimits, MemorySources, Roofline
+from loopedge.profiler.result import (
+    IterationTime,
+    MachineLimits,
+    MemorySources,
+    OperatorTime,
+    Roofline,
+)
 
 __all__ = ["Dissection", "dissect"]
 

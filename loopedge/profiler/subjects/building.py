@@ -28,7 +28,7 @@ from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.result import Failure
 from loopedge.profiler.subjects.measured_inputs import profile_feeds
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
-from loopedge.profiler.subjects.sweep import Configuration
+from loopedge.profiler.sweep import Configuration
 from loopedge.runtime.memory_profiles import choose_profile, refuse_prepared
 from loopedge.runtime.session import PROVIDERS
 
