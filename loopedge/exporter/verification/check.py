@@ -83,9 +83,8 @@ class FileCheck:
             last_outputs=self.last_outputs,
             halt=self.halt,
             tolerance=tolerance,
-            prepare=_to_ort if self.options.format == "ort" else None,
+            prepare=self._to_ort if self.options.format == "ort" else None,
         )
 
-
-def _to_ort(path: Path) -> Path:
-    return convert_file(path, path.with_suffix(ORT_SUFFIX))
+    def _to_ort(self, path: Path) -> Path:
+        return convert_file(path, path.with_suffix(ORT_SUFFIX), self.metadata)
