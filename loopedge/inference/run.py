@@ -13,7 +13,9 @@ from loopedge.artifact.artifact import open_artifact
 from loopedge.errors import InputError, LoopCountWarning
 from loopedge.files.arrays import check_arrays_target, write_arrays
 from loopedge.files.paths import check_paths
+from loopedge.graph.inputs import input_specs
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT
+from loopedge.runtime.inputs import ModelInputs
 from loopedge.runtime.session import Session
 
 __all__ = ["InferenceResult", "OutputSummary", "run_arrays", "run_file"]
@@ -85,10 +87,10 @@ def run_file(
         InputError: The model, the inputs, an option or the target cannot be used.
         ProviderError: The device's execution provider is not available.
     """
-    open_artifact(
-        model
-    )  # what ONNX Runtime would run without end, or read from elsewhere, is refused
+    # What ONNX Runtime would run without end, or read from elsewhere, is refused.
+    specs = input_specs(open_artifact(model))
     session = Session(model, threads=threads, device=device, memory=memory)
+    expected = ModelInputs.of(model, specs, session.metadata)
     if path is not None:
         check_paths(
             inputs={"MODEL": _files_of(model, Path(path)), "--input": input},
@@ -97,7 +99,7 @@ def run_file(
         check_arrays_target(Path(path), len(session.output_names), force=force)
     if seed is not None and not (session.metadata and session.metadata.random_inputs):
         raise InputError(f"{model} takes no noise: a seed has no use", hint="leave out --seed")
-    feeds = session.expected.read(input, seed=seed or 0)
+    feeds = expected.read(input, seed=seed or 0)
     outputs, summary = run_arrays(session, feeds.arrays, loops=loops, tolerance=tolerance)
     if path is not None:
         write_arrays(path, outputs, force=force)

@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -295,17 +295,6 @@ class ModelInputs:
             raise InputError(
                 f"{where}input {MASK} has shape {mask.shape}, the positions that it masks {masked}"
             )
-
-    def refuse_id(self, arrays: Mapping[str, Array], wrong: int, ids: int) -> NoReturn:
-        """Say which input holds an id that ONNX Runtime found outside of its table.
-
-        Raises:
-            InputError: Always.
-        """
-        for name, array in arrays.items():
-            if array.dtype.kind in "iu" and not self.specs[name].chooses_loops and array.ndim:
-                _check_ids(array, replace(self.specs[name], ids=ids), "", 0)
-        raise InputError(f"{self.path} looked up row {wrong} of a table of {ids} rows")
 
 
 def _sizes(arrays: Mapping[str, Array], specs: Mapping[str, InputSpec]) -> dict[object, int]:

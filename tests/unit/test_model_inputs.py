@@ -184,8 +184,6 @@ def test_ids_are_held_to_the_table_that_they_select_from() -> None:
             match=rf"input_ids: sample 2, position 2 is {wrong}, the model takes ids from 0 to 47",
         ):
             known.accept({"input_ids": ids})
-    with pytest.raises(InputError, match="position 1 is 48, the model takes ids from 0 to 47"):
-        Session(TINY).run(np.array([[48, 2]]))
 
 
 def test_a_vocabulary_that_the_task_names_is_one() -> None:
