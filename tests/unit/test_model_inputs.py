@@ -13,7 +13,7 @@ from loopedge.errors import InputError
 from loopedge.graph.inputs import input_specs
 from loopedge.graph.metadata import FOREIGN, ArtifactMetadata
 from loopedge.graph.signature import TEXT, InputSpec
-from loopedge.profiler.subjects.feeds import profile_feeds
+from loopedge.profiler.subjects.measured_inputs import profile_feeds
 from loopedge.runtime.inputs import ModelInputs
 from loopedge.runtime.session import Session
 from loopedge_calibration.readers import Samples

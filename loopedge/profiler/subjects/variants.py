@@ -13,7 +13,7 @@ from loopedge.graph.core.unrolling import find_core
 from loopedge.graph.passes.half import compute_in_float16
 from loopedge.graph.weights import weight_bytes
 from loopedge.profiler.result import Failure
-from loopedge.profiler.subjects.subjects import ProfiledModel
+from loopedge.profiler.subjects.profiled_model import ProfiledModel
 from loopedge.runtime.memory_profiles import refuse_prepared
 
 __all__ = ["CAPTURE_NOTE", "add_variants", "looped_models"]
@@ -77,9 +77,9 @@ def _float16_variants(
     failures: list[Failure] = []
     errors: list[InputError] = []
     for number, model in enumerate(models):
-        if model.subject.runtime != "onnxruntime":
+        if model.setup.runtime != "onnxruntime":
             continue
-        artifact = Artifact.open(model.subject.model)
+        artifact = Artifact.open(model.setup.model)
         try:
             refuse_prepared(artifact.metadata, model.source, "profile --float16")
             graph = compute_in_float16(artifact.graph)
@@ -87,7 +87,7 @@ def _float16_variants(
             errors.append(InputError(f"{model.name}: {error.message}", hint=error.hint))
             failures.append(
                 Failure(
-                    name=replace(model, told=(*model.told, "float16")).name,
+                    name=replace(model, traits=(*model.traits, "float16")).name,
                     path=str(model.source),
                     twin=model.twin,
                     reason=error.message,
@@ -102,16 +102,16 @@ def _float16_variants(
 
 
 def _as_float16(model: ProfiledModel, graph: ir.Model, files: Sequence[Path]) -> ProfiledModel:
-    subject = replace(
-        model.subject,
+    setup = replace(
+        model.setup,
         model=files[0].resolve(),
         optimize=True,
         file_bytes=sum(part.stat().st_size for part in files),
     )
     return replace(
         model,
-        told=(*model.told, "float16"),
-        subject=subject,
+        traits=(*model.traits, "float16"),
+        setup=setup,
         compute="float16",
         weight_bytes=weight_bytes(graph),
         note=None,
@@ -126,19 +126,19 @@ def _captured_variants(models: Sequence[ProfiledModel]) -> list[ProfiledModel]:
     """
     found = []
     for model in models:
-        if model.subject.runtime != "onnxruntime":
+        if model.setup.runtime != "onnxruntime":
             continue
-        graph = open_artifact(model.subject.model)
+        graph = open_artifact(model.setup.model)
         if find_core(graph) is not None:
             continue
-        with np.load(model.subject.inputs, allow_pickle=False) as stored:
+        with np.load(model.setup.inputs, allow_pickle=False) as stored:
             shapes = {name: stored[name].shape for name in stored.files}
         sizes = tuple(sorted(_axis_sizes(graph, shapes).items()))
         found.append(
             replace(
                 model,
-                told=(*model.told, "CUDA graph"),
-                subject=replace(model.subject, cuda_graphs=True, dimensions=sizes),
+                traits=(*model.traits, "CUDA graph"),
+                setup=replace(model.setup, cuda_graphs=True, dimensions=sizes),
                 note=None,
             )
         )
