@@ -10,7 +10,7 @@ def convert(job: Job) -> Made:
     path = job.target / "model.pt"
     path.write_bytes((job.subject / "model.pt").read_bytes())
     if job.variant == "compiled":
-        from benchmarks.peers.runtimes.torch import Model
+        from benchmarks.peers.runtimes.torch_runtime import Model
         from benchmarks.peers.whole import calibration
 
         Model(str(path), compiled=True, sequence=calibration(job.subject)[0].shape[1])
