@@ -7,13 +7,15 @@ from rich.table import Table
 from rich.text import Text
 
 from loopedge.profiler.comparison.result import Change, Comparison
-from loopedge.profiler.figures import FIGURE_NAMES, figure_text
+from loopedge.profiler.figures import FIGURE_NAMES, LATENCY, figure_text
 from loopedge.units import percent_text, ratio_text
 
 __all__ = ["comparison_table"]
 
 ALWAYS = frozenset({"file_bytes", "anon_bytes", "rss_peak_bytes", "time_ratio", "latency_ms.p50"})
 """Figures whose every change is shown, within the noise too."""
+
+TIMES = ("time_ratio", LATENCY)
 
 WORTH = 0.005
 """Other figures are shown where they change by more than this part, beyond the noise."""
@@ -62,6 +64,13 @@ def _remark(change: Change) -> str:
     return "beyond the noise" if change.judged else "beyond the noise, not judged"
 
 
+def _unjudged(comparison: Comparison) -> str:
+    """Say which times were not judged: a regression of theirs is not in the list."""
+    judged = {change.figure for run in comparison.runs for change in run.changes if change.judged}
+    left_out = [FIGURE_NAMES[figure] for figure in TIMES if figure not in judged]
+    return f"; not judged: {', '.join(left_out)}" if left_out else ""
+
+
 def _lines(comparison: Comparison) -> Iterator[tuple[str, str]]:
     """Yield lines below the table, and their style."""
     for name in comparison.new:
@@ -72,7 +81,8 @@ def _lines(comparison: Comparison) -> Iterator[tuple[str, str]]:
         return
     if not comparison.regressions:
         yield (
-            f"No judged figure grew by more than {percent_text(comparison.max_regression)}.",
+            f"No judged figure grew by more than {percent_text(comparison.max_regression)}"
+            f"{_unjudged(comparison)}.",
             "bold",
         )
     for item in comparison.regressions:

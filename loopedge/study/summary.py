@@ -1,4 +1,4 @@
-"""One row per arm and loop count: quality with its spread, differences with their intervals, cost."""
+"""One table row per arm and loop count: quality with its spread, differences with their intervals, cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -68,7 +68,7 @@ def summarise(
     metric: str,
     baseline: Values,
 ) -> list[Summary]:
-    """Return a row per arm and loop count, in the order of the design.
+    """Return a table row per arm and loop count, in the order of the design.
 
     Args:
         design: Arms and loop counts.
@@ -107,7 +107,7 @@ def _row(
     others: Mapping[str, Interval | None],
     cost: dict[str, Any],
 ) -> Summary:
-    """Return the row of an arm at a loop count from its runs and its differences to others."""
+    """Return the table row of an arm at a loop count from its runs and its differences to others."""
     test, lower = (_values(cells, (arm, loops), where, metric) for where in ("test", "int8"))
     done = [cell for cell in cells if cell["status"] == "done"]
     spikes = [cell["gradient_norm_max"] for cell in cells if cell["gradient_norm_max"]]

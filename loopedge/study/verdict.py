@@ -51,10 +51,10 @@ def judge(
     *,
     higher_is_better: bool,
 ) -> Verdict:
-    """Return the verdict on the rows of a pilot.
+    """Return the verdict on the table rows of a pilot.
 
     Args:
-        summary: Rows by arm and loop count.
+        summary: Table rows by arm and loop count.
         baseline: Name and metric by seed of the best baseline.
         metric: Which one decides.
         higher_is_better: Its direction.
@@ -70,7 +70,7 @@ def quality_text(quality: OverSeeds | None) -> str:
 
 
 class _Judge:
-    """The rows of a pilot, and what can be said of them."""
+    """The table rows of a pilot, and what can be said of them."""
 
     def __init__(
         self,

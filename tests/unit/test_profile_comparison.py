@@ -142,6 +142,8 @@ def test_ratios_to_another_first_run_and_latencies_of_a_busy_machine_are_not_jud
     console.print(comparison_table(compared))
     shown = console.export_text()
     assert shown.index("The machine was busy") < shown.index("median latency")
+    ending = "No judged figure grew by more than 5%; not judged: median latency."
+    assert ending in shown
 
 
 def test_runs_belong_together_by_settings_and_path_or_else_by_name() -> None:

@@ -114,10 +114,8 @@ def _measured(run: Run, figure: str) -> str:
 
 
 def _time_clause(tied: Run, untied: Run) -> str:
-    ratio, spread = (
-        tied.time_ratio / untied.time_ratio,
-        quotient_range(tied, untied, "time_ratio"),
-    )
+    ratio = tied.time_ratio / untied.time_ratio
+    spread = quotient_range(tied, untied, "time_ratio")
     caveat = time_caveat(tied, untied)
     if spread is None:
         return f", at {ratio_text(ratio)} the time{f' ({caveat})' if caveat else ''}"
