@@ -34,6 +34,7 @@ from loopedge_calibration.readers import (
     checked,
     limited,
     read_samples,
+    sample_inputs,
 )
 
 __all__ = ["collect", "held_out_parts"]
@@ -105,7 +106,8 @@ def collect(
     smoothing = not once if smoothing is None else smoothing
 
     def passes(seen: SamplesSeen) -> Iterator[Feeds]:
-        batches = read_samples(data) if isinstance(data, str | Path) else iter(data)
+        expected = sample_inputs(graph)
+        batches = read_samples(data, expected) if isinstance(data, str | Path) else iter(data)
         return checked(limited(batches, samples), graph, seen)
 
     settings: dict[str, Any] = {"loops": loops, "threads": threads, "limit": chunk_bytes}

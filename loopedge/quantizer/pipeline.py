@@ -18,6 +18,7 @@ from loopedge.artifact.artifact import (
 from loopedge.artifact.companions import check_companion_targets, companions_to_copy
 from loopedge.artifact.seal import check_whole
 from loopedge.artifact.sources import files_of_model
+from loopedge.deployment.optimizers import nothing_to_optimize
 from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.staging import again_if_replaced, check_unchanged, identity_of
@@ -41,7 +42,6 @@ from loopedge.quantizer.recipe import Recipe, Rewritten
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights
 from loopedge.quantizer.timing import time_against
 from loopedge.runtime.memory_profiles import WISH_NOTE, check_profile, refuse_prepared
-from loopedge.runtime.optimizers import nothing_to_optimize
 from loopedge.runtime.processor import FAST_INT8, this_processor
 from loopedge.runtime.session import Session
 

@@ -11,6 +11,7 @@ from torch import nn
 from loopedge.artifact.opsets import check_versions
 from loopedge.artifact.reading.ort_format import ORT_SUFFIX
 from loopedge.deployment.conversion import convert_file
+from loopedge.deployment.optimizers import nothing_to_optimize
 from loopedge.exporter.assembly import Plan
 from loopedge.exporter.capture.axes import Axes
 from loopedge.exporter.exits import Halt
@@ -24,7 +25,6 @@ from loopedge.exporter.verification.verify import (
     verify_artifact,
 )
 from loopedge.graph.metadata import Metadata
-from loopedge.runtime.optimizers import nothing_to_optimize
 
 __all__ = ["FileCheck"]
 
