@@ -25,6 +25,7 @@ from loopedge.files.staging import (
 from loopedge.files.targets import check_artifact_target
 from loopedge.graph.metadata import FOREIGN, Metadata, read_metadata
 from loopedge.graph.naming import keep_names_apart, rename_foreign_steps, rename_foreign_weights
+from loopedge.graph.passes.external_data import read_attribute_data, read_initializer_data
 from loopedge.graph.passes.storage import restore_float32
 from loopedge.graph.passes.table_head import turn_scores
 from loopedge.graph.rows.last_rows import restore_last_iteration
@@ -266,8 +267,8 @@ def _write_data(model: ir.Model, staged: Path, *, external: bool) -> onnx.ModelP
             written, staged.parent, data, size_threshold_bytes=SMALL_BYTES
         )
     else:
-        _read_external(written)
-    _read_external_attributes(written)
+        read_initializer_data(written)
+    read_attribute_data(written)
     return ir.to_proto(written)
 
 
@@ -297,26 +298,6 @@ def artifact_files(path: str | Path) -> list[Path]:
         InputError: As `Artifact.open`.
     """
     return Artifact.open(path).files
-
-
-def _read_external(model: ir.Model) -> None:
-    """Read tensors that point into another file's data: a file without data must not name it."""
-    for value in _initializers(model):
-        if isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
-
-
-def _read_external_attributes(model: ir.Model) -> None:
-    """Read tensors of attributes that stand in another file's data: they go into the ``.onnx`` file itself."""
-    for graph in [model.graph, *(function.graph for function in model.functions.values())]:
-        for node in graph.all_nodes():
-            for name, attribute in list(node.attributes.items()):
-                if attribute.type != ir.AttributeType.TENSOR or attribute.is_ref():
-                    continue
-                tensor = attribute.as_tensor()
-                if isinstance(tensor, ir.ExternalTensor):
-                    held = ir.tensor(tensor.numpy(), name=tensor.name)
-                    node.attributes[name] = ir.AttrTensor(name, held)
 
 
 def _initializers(model: ir.Model) -> list[ir.Value]:

@@ -48,11 +48,15 @@ def read_onnx(path: Path) -> tuple[ir.Model, list[Path]]:
 
 
 def parse_onnx(path: Path) -> onnx.ModelProto:
-    """Parse a file: all that reads one as it stands there goes through here. Nothing is checked.
+    """Return what a file holds as it stands there. Nothing is checked.
 
     Raises:
         InputError: There is no such file, or it cannot be parsed.
     """
+    return _parse(path)
+
+
+def _parse(path: Path) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from loopedge.artifact.artifact import Artifact
 from loopedge.profiler.processes.setup import ProcessSetup
 
 __all__ = ["ProfiledModel"]
@@ -10,7 +11,10 @@ __all__ = ["ProfiledModel"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfiledModel:
-    """A model to measure, and what is known of it before; ``traits`` set it apart from its namesakes."""
+    """A model to measure, and what is known of it before.
+
+    ``traits`` set it apart from its namesakes; ``artifact`` is its file, opened, unless it is a checkpoint.
+    """
 
     source: Path
     traits: tuple[str, ...]
@@ -24,6 +28,7 @@ class ProfiledModel:
     weight_bytes: int
     note: str | None = None
     compute: str = "float32"
+    artifact: Artifact | None = None
 
     @property
     def name(self) -> str:
