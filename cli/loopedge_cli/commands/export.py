@@ -104,7 +104,7 @@ def export(
     """Write a trained model as ONNX, verified against PyTorch."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
         import loopedge
-        from loopedge.exporter.subject.opening import default_target
+        from loopedge.exporter.module.opening import default_target
 
         # What a user's module prints is no part of the result.
         with output.status(f"exporting {model}"), contextlib.redirect_stdout(sys.stderr):

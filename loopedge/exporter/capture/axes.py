@@ -12,7 +12,7 @@ from torch import Tensor
 
 from loopedge.errors import InputError
 from loopedge.exporter.capture.nested import InnerCall, record
-from loopedge.exporter.user_methods import run_user_code
+from loopedge.exporter.module.user_methods import run_user_code
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied
 
 __all__ = ["LONGEST_CHECKED", "Axes", "InnerAxes", "find_axes", "resize"]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from loopedge.exporter.exits import Halt
+from loopedge.exporter.capture.halt import Halt
 from loopedge.files.arrays import largest_errors
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied, keep_halted
 
