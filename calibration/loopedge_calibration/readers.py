@@ -66,7 +66,7 @@ def described_task(
         InputError: The task needs other data, or its tokenizer is not there.
     """
     metadata = read_metadata(model.metadata_props)
-    if metadata is None or not metadata.task:
+    if not metadata.task:
         return None
     if data is not None and holds_arrays(data):
         data = None
@@ -164,8 +164,8 @@ def checked(batches: Iterable[Feeds], model: ir.Model, seen: "SamplesSeen") -> I
         if value.name not in model.graph.initializers and not chooses_loops(value)
     }
     metadata = read_metadata(model.metadata_props)
-    noise = set(metadata.random_inputs) if metadata else set()
-    missing = metadata is not None and metadata.missing_values
+    noise = set(metadata.random_inputs)
+    missing = metadata.missing_values
     for feeds in batches:
         names = set(feeds)
         if not set(wanted) - noise <= names <= set(wanted):

@@ -19,7 +19,7 @@ import onnx
 from loopedge.artifact.companions import read_companions
 from loopedge.artifact.properties import read_properties
 from loopedge.artifact.reading.ort_format import required_operators
-from loopedge.artifact.sizes import AGAIN, WEIGHTS_KEY, Weights, other_size, weights_of
+from loopedge.artifact.sizes import AGAIN, WEIGHTS_KEY, DataFile, described_data, other_size
 from loopedge.errors import InputError
 from loopedge.files.staging import CONFIG_SUFFIX, CONTENT_DIGITS, content_name
 from loopedge.files.targets import file_sha256
@@ -61,7 +61,7 @@ class Seal:
     hint: str = AGAIN
 
 
-def name_weights(path: Path) -> Weights | None:
+def name_weights(path: Path) -> DataFile | None:
     """Give the data file beside a model that was just written, ``NAME.onnx.data``, the name of its content.
 
     Args:
@@ -82,10 +82,10 @@ def name_weights(path: Path) -> Weights | None:
                 entry.value = named.name
     data.rename(named)
     path.write_bytes(model.SerializeToString())
-    return Weights(file=named.name, bytes=named.stat().st_size, sha256=digest)
+    return DataFile(file=named.name, bytes=named.stat().st_size, sha256=digest)
 
 
-def seal(path: Path, weights: Weights | None) -> None:
+def seal(path: Path, weights: DataFile | None) -> None:
     """Write the checksums of a finished file into its metadata; no byte of it may change afterwards.
 
     Args:
@@ -145,7 +145,7 @@ def examine(path: Path) -> Seal:
     """
     own = _own_state(path)
     try:
-        weights = weights_of(path, read_properties(path))
+        weights = described_data(path, read_properties(path))
     except ValueError as error:
         return Seal(state="damaged", reason=f"{path} is damaged: {error}")
     if own.state == "damaged" or weights is None:

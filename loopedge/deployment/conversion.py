@@ -11,26 +11,23 @@ from typing import Any
 import onnx_ir as ir
 import onnxruntime as ort
 
-from loopedge.artifact.artifact import files_beside, open_artifact, write_artifact
+from loopedge.artifact.artifact import Artifact, files_beside, open_artifact, write_artifact
 from loopedge.artifact.companions import check_companion_targets, companions_to_copy
 from loopedge.artifact.reading.ort_format import ORT_SUFFIX, is_ort_format, required_operators
 from loopedge.artifact.seal import check_whole, config_path
-from loopedge.artifact.sources import source_files
 from loopedge.errors import InputError, LoopedgeError, VerificationError
 from loopedge.files.arrays import largest_errors
 from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.staging import (
     CONFIG_SUFFIX,
     again_if_replaced,
-    check_unchanged,
-    identity_of,
     scratch_folder,
     staged_folder,
 )
 from loopedge.files.targets import check_target
 from loopedge.graph.coverage import int8_coverage
 from loopedge.graph.inputs import default_sequence, inputs_to_check
-from loopedge.graph.metadata import ArtifactMetadata, read_metadata
+from loopedge.graph.metadata import Metadata, read_metadata
 from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
 from loopedge.runtime.memory_profiles import refuse_prepared
 from loopedge.runtime.session import Session
@@ -124,14 +121,13 @@ def convert(
 
 def _convert(source: Path, target: Path, *, threads: int | None, force: bool) -> ConvertResult:
     """Do as `convert`; a source that is replaced meanwhile is an error."""
-    before = identity_of(source)
     if is_ort_format(source):
         raise InputError(f"{source} is in ORT format already", hint="name the .onnx file")
-    graph = open_artifact(source)
-    metadata = read_metadata(graph.metadata_props)
+    artifact = Artifact.open(source)
+    graph, metadata = artifact.graph, artifact.metadata
     refuse_prepared(metadata, source, "convert")
     check_paths(
-        inputs={"MODEL": source_files(source, metadata)},
+        inputs={"MODEL": artifact.needed_files()},
         outputs={"--output": ArtifactTarget(target)},
     )
     changed = check_whole(source)
@@ -142,13 +138,13 @@ def _convert(source: Path, target: Path, *, threads: int | None, force: bool) ->
     marks: list[float] = []
     errors: list[float] = []
     notes = [*changed]
-    notes += [FLOAT16_NOTE] if metadata is not None and metadata.storage == "float16" else []
+    notes += [FLOAT16_NOTE] if metadata.storage == "float16" else []
 
     def verify(staged: Path) -> None:
         marks.append(time.perf_counter())
         notes.extend(_check_weights(graph, staged))
         errors.extend(_compare(graph, source, staged, threads))
-        check_unchanged(source, before)
+        artifact.check_unchanged()
         marks.append(time.perf_counter())
 
     files = _write(source, target, verify, beside, force=force)
@@ -156,8 +152,8 @@ def _convert(source: Path, target: Path, *, threads: int | None, force: bool) ->
     return ConvertResult(
         path=str(target),
         source=str(source),
-        form=metadata.form if metadata else None,
-        loops=metadata.loops if metadata else None,
+        form=metadata.form,
+        loops=metadata.loops,
         opset=stored.opset_imports.get(""),
         optimization=OPTIMIZATION,
         operators=sorted(
@@ -180,7 +176,7 @@ def write_converted(
     *,
     sources: Iterable[str | Path] = (),
     force: bool = False,
-    verify: Callable[[Path], ArtifactMetadata | None],
+    verify: Callable[[Path], Metadata | None],
     companions: Mapping[str, bytes] | None = None,
 ) -> list[Path]:
     """Write a graph in ORT format: as ``.onnx`` in a temporary folder, and converted from there.
@@ -227,7 +223,7 @@ def convert_file(source: Path, target: Path) -> Path:
     options.add_session_config_entry("session.save_model_format", "ORT")
     options.add_session_config_entry("session.qdqisint8allowed", "0")  # would be for ARM alone
     options.add_session_config_entry("session.disable_prepacking", "1")  # nothing runs here
-    narrow = metadata is not None and metadata.storage == "float16"
+    narrow = metadata.storage == "float16"
     try:
         ort.InferenceSession(
             str(source),
@@ -312,7 +308,7 @@ def _check_weights(source: ir.Model, staged: Path) -> list[str]:
         f"the ORT format file holds {stored:,} bytes of weights, {bodies:,} of them in a body; "
         f"its source holds {before:,}"
     )
-    if read_metadata(source.metadata_props) is None:
+    if read_metadata(source.metadata_props).foreign:
         return [told]
     raise VerificationError(told, measured=stored, allowed=allowed)
 
@@ -324,7 +320,7 @@ def _compare(graph: ir.Model, source: Path, staged: Path, threads: int | None) -
     first, second = Session(source, threads=threads), Session(staged, threads=threads)
     errors: list[float] = []
     # How many positions a foreign model takes is not known.
-    longest = FOREIGN_SEQUENCE if metadata is None else min(default_sequence(graph), 128)
+    longest = FOREIGN_SEQUENCE if metadata.foreign else min(default_sequence(graph), 128)
     for check in inputs_to_check(graph, longest):
         expected, given = first.run(check.feeds), second.run(check.feeds)
         error = max(largest_errors(given[name], expected[name])[1] for name in expected)

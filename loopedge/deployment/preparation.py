@@ -14,18 +14,17 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from loopedge.artifact.artifact import artifact_files, files_beside, open_artifact
+from loopedge.artifact.artifact import Artifact, artifact_files, files_beside, open_artifact
 from loopedge.artifact.companions import check_companion_targets, companions_to_copy
 from loopedge.artifact.reading.ort_format import is_ort_format
 from loopedge.artifact.seal import check_whole, name_weights, seal
-from loopedge.artifact.sources import source_files
 from loopedge.errors import InputError, LoopedgeError, VerificationError
 from loopedge.files.arrays import largest_errors
 from loopedge.files.paths import ArtifactTarget, check_paths
-from loopedge.files.staging import again_if_replaced, check_unchanged, identity_of, staged_folder
+from loopedge.files.staging import again_if_replaced, staged_folder
 from loopedge.files.targets import check_artifact_target
 from loopedge.graph.inputs import default_sequence, inputs_to_check
-from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
+from loopedge.graph.metadata import Metadata, write_metadata
 from loopedge.runtime.memory_profiles import PREPARED_SUFFIX, refuse_prepared, this_device
 from loopedge.runtime.session import Session
 from loopedge.runtime.session_options import session_options
@@ -136,10 +135,9 @@ def prepare(
 
 def _prepare(source: Path, target: Path, *, threads: int | None, force: bool) -> PrepareResult:
     """Do as `prepare`; a source that is replaced meanwhile is an error."""
-    before = identity_of(source)
-    graph = open_artifact(source)
-    metadata = read_metadata(graph.metadata_props)
-    if metadata is None:
+    artifact = Artifact.open(source)
+    graph, metadata = artifact.graph, artifact.metadata
+    if metadata.foreign:
         raise InputError(
             f"{source} was not written by loopedge: it cannot hold what it was prepared for",
             hint=f"loopedge inspect {source}",
@@ -153,11 +151,10 @@ def _prepare(source: Path, target: Path, *, threads: int | None, force: bool) ->
     notes = check_whole(source)
     device = this_device()
     check_paths(
-        inputs={"MODEL": source_files(source, metadata)},
+        inputs={"MODEL": artifact.needed_files()},
         outputs={"--output": ArtifactTarget(target)},
     )
-    data_files = artifact_files(source)
-    check_artifact_target(target, data_files, force=force)
+    check_artifact_target(target, artifact.files, force=force)
     beside = companions_to_copy(source, metadata, target)
     check_companion_targets(target.parent, beside)
     with (
@@ -186,7 +183,7 @@ def _prepare(source: Path, target: Path, *, threads: int | None, force: bool) ->
         for name, content in beside.items():
             (folder / name).write_bytes(content)
         seal(staged, weights)
-        check_unchanged(source, before)
+        artifact.check_unchanged()
     return PrepareResult(
         path=str(target),
         source=str(source),
@@ -199,7 +196,7 @@ def _prepare(source: Path, target: Path, *, threads: int | None, force: bool) ->
         max_rel_error=max(relative for _, relative in errors),
         verified=True,
         cases=len(errors),
-        source_bytes=sum(file.stat().st_size for file in data_files),
+        source_bytes=artifact.file_bytes,
         files=[
             {"path": str(file), "bytes": file.stat().st_size}
             for file in (*artifact_files(target), *(target.parent / name for name in beside))
@@ -299,7 +296,7 @@ def _reason(size: int, *, in_weight_slot: bool) -> str:
     return SMALL if size < EXTERNAL_BYTES else "onnxruntime does not pack it, or not into a file"
 
 
-def _store(proto: onnx.ModelProto, metadata: ArtifactMetadata, staged: Path) -> None:
+def _store(proto: onnx.ModelProto, metadata: Metadata, staged: Path) -> None:
     properties = {item.key: item.value for item in proto.metadata_props}
     write_metadata(metadata, properties)
     onnx.helper.set_model_props(proto, properties)

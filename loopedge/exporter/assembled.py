@@ -15,7 +15,7 @@ from loopedge.exporter.passes import optimise
 from loopedge.exporter.targets import Settings
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.inputs import takes_missing
-from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
+from loopedge.graph.metadata import ArtifactMetadata, Metadata, read_metadata, write_metadata
 from loopedge.graph.passes.last_position import keep_last_position
 from loopedge.graph.passes.simplify import tidy
 from loopedge.graph.passes.storage import store_float16
@@ -37,7 +37,7 @@ class Assembled:
     """
 
     graph: ir.Model
-    metadata: ArtifactMetadata
+    metadata: Metadata
     last_outputs: list[str]
     split: dict[str, int]
     rows: LastRowsOutcome
@@ -67,13 +67,13 @@ def assemble(
         tidy(graph)
     if options.storage == "float16":
         store_float16(graph)
-    metadata = _metadata(captured, graph, options, settings, target)
-    write_metadata(metadata, graph.metadata_props)
+    written = _metadata(captured, graph, options, settings, target)
+    write_metadata(written, graph.metadata_props)
     rows = take_out_last(graph, options.last_rows)
     fused = small and shrink_head(graph, settings.memory, captured.length)
     return Assembled(
         graph=graph,
-        metadata=read_metadata(graph.metadata_props) or metadata,
+        metadata=read_metadata(graph.metadata_props),
         last_outputs=last_outputs,
         split=split,
         rows=rows,

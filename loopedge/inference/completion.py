@@ -120,7 +120,7 @@ def complete(
         raise InputError(f"the text is no UTF-8: character {error.start}") from error
     if not text or not ids:
         raise InputError("the text is empty: there is nothing to run on", hint='--text "..."')
-    longest = session.metadata.max_length if session.metadata else None
+    longest = session.metadata.max_length
     if longest is not None and len(ids) > longest:
         raise InputError(
             f"the text has {len(ids)} tokens, {model} takes at most {longest}",
@@ -147,8 +147,8 @@ def complete(
 
 def _framing(session: Session) -> Framing:
     metadata = session.metadata
-    task = metadata.task if metadata else {}
-    if metadata is None or task.get("name") not in {"text", "pairs"} or "tokenizer" not in task:
+    task = metadata.task
+    if task.get("name") not in {"text", "pairs"} or "tokenizer" not in task:
         trained = (
             f"on the task {task['name']!r}" if "name" in task else "on something it does not say"
         )

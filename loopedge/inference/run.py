@@ -97,7 +97,7 @@ def run_file(
             outputs={"--output": path},
         )
         check_arrays_target(Path(path), len(session.output_names), force=force)
-    noise = session.metadata.random_inputs if session.metadata else {}
+    noise = session.metadata.random_inputs
     if seed is not None and not noise:
         raise InputError(f"{model} takes no noise: a seed has no use", hint="leave out --seed")
     arrays, notes = _read_inputs(session, input, noise)
@@ -123,14 +123,13 @@ def _read_inputs(
     """Return the arrays of a file as the model takes them, and what a person should know of them."""
     metadata = session.metadata
     columns = named_columns(metadata)
-    filled = set() if metadata is None else {MASK}
+    filled = set() if metadata.foreign else {MASK}
     ranks = {
         name: len(node.shape)
         for name, node in session.inputs.items()
         if name not in {*noise, *filled} and not (session.takes_loops and name == LOOPS_INPUT)
     }
-    missing = metadata is not None and metadata.missing_values
-    given = read_array_file(path, ranks, missing=missing, columns=columns)
+    given = read_array_file(path, ranks, missing=metadata.missing_values, columns=columns)
     check_finite(session, given.arrays, columns)
     arrays, notes = fill_mask(session, given.arrays)
     if given.dropped:
@@ -179,7 +178,7 @@ def run_arrays(
 
 def _labels(session: Session, outputs: dict[str, npt.NDArray[Any]]) -> list[str] | None:
     """Return the class of each row by its name, where the task that was learned names classes."""
-    classes = session.metadata.task.get("classes") if session.metadata else None
+    classes = session.metadata.task.get("classes")
     logits = outputs[session.output_names[0]]
     if not isinstance(classes, list) or logits.ndim != 2 or logits.shape[1] != len(classes):
         return None
@@ -194,13 +193,13 @@ def _loops_run(
 ) -> int | None:
     """Return the iterations that ran: as asked or stored, clamped to the table, ended early."""
     metadata = session.metadata
-    if metadata is not None and metadata.exit is not None:
+    if metadata.exit is not None:
         return int(outputs[ITERATIONS_OUTPUT].max()) if ITERATIONS_OUTPUT in outputs else None
     given = arrays.get(LOOPS_INPUT) if session.takes_loops else None
     asked = int(given.item()) if loops is None and given is not None and given.size == 1 else loops
-    if metadata is None:
-        return asked
     count = metadata.loops if asked is None else asked
+    if metadata.foreign or count is None:
+        return asked
     return min(max(count, 1), metadata.max_loops or count)
 
 

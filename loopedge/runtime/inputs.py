@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from loopedge.data.description import TABLES
 from loopedge.errors import InputError
-from loopedge.graph.metadata import ArtifactMetadata
+from loopedge.graph.metadata import Metadata
 from loopedge.runtime.session import DTYPES, Session
 
 __all__ = ["MASK", "check_finite", "fill_mask", "named_columns"]
@@ -18,9 +18,9 @@ Array = npt.NDArray[Any]
 MASK = "attention_mask"
 
 
-def named_columns(metadata: ArtifactMetadata | None) -> tuple[str, ...]:
+def named_columns(metadata: Metadata) -> tuple[str, ...]:
     """Return the columns that the model was trained on, in their order; none where no table was."""
-    task = metadata.task if metadata is not None else {}
+    task = metadata.task
     if task.get("name") not in TABLES:
         return ()
     targets = [task["target"]] if "target" in task else task.get("targets", [])  # 0.1: one target
@@ -41,7 +41,7 @@ def fill_mask(session: Session, arrays: Mapping[str, Array]) -> tuple[dict[str, 
         The inputs, and what a person should know of them.
     """
     feeds = dict(arrays)
-    if session.metadata is None or MASK not in session.inputs or MASK in feeds:
+    if session.metadata.foreign or MASK not in session.inputs or MASK in feeds:
         return feeds, []
     name = next((name for name in session.inputs if name in feeds), None)
     if name is None or feeds[name].ndim < 2:
@@ -74,7 +74,7 @@ def check_finite(session: Session, arrays: Mapping[str, Array], columns: Sequenc
     Raises:
         InputError: The message names the input and the place.
     """
-    if session.metadata is None:
+    if session.metadata.foreign:
         return
     missing = session.metadata.missing_values
     for name, array in arrays.items():

@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.artifact.properties import read_properties
-from loopedge.artifact.sizes import check_sizes
+from loopedge.artifact.sizes import check_sizes, described_data
 from loopedge.errors import InputError, LoopCountWarning, LoopedgeError
 from loopedge.files.input_files import check_file
 from loopedge.files.staging import again_if_replaced
 from loopedge.graph.metadata import (
+    FOREIGN,
     LOOPS_INPUT,
     TOLERANCE_INPUT,
-    ArtifactMetadata,
+    Metadata,
     read_metadata,
 )
 from loopedge.runtime.cuda import (
@@ -181,7 +182,7 @@ class Session:
 
     def _warn(self, loops: Array) -> None:
         known = self.metadata
-        if known is None or known.loop_range is None or loops.size != 1:
+        if known.loop_range is None or loops.size != 1:
             return
         asked, (least, most) = int(loops.item()), known.loop_range
         if least <= asked <= most:
@@ -208,7 +209,7 @@ class Session:
 
     def _add_noise(self, feeds: dict[str, Array], seed: int) -> None:
         """Draw the inputs that hold noise and were left out, in the sizes of those that are there."""
-        noise = self.metadata.random_inputs if self.metadata else {}
+        noise = self.metadata.random_inputs
         sizes = {
             dim: size
             for name, array in feeds.items()
@@ -228,7 +229,7 @@ class Session:
     def _check_length(
         self, name: str, given: tuple[int, ...], wanted: list[int | str | None]
     ) -> None:
-        longest = self.metadata.max_length if self.metadata else None
+        longest = self.metadata.max_length
         for size, dim in zip(given, wanted, strict=True):
             if longest is not None and dim == "sequence" and size > longest:
                 raise InputError(
@@ -241,11 +242,11 @@ class Session:
         if self.takes_loops:
             if given and loops is None:
                 return {}
-            default = self.metadata.loops if self.metadata else None
+            default = self.metadata.loops
             if loops is None and default is None:
                 raise InputError("the model takes a loop count", hint="--loops N")
             return {LOOPS_INPUT: np.array(min(int(loops or default or 1), MOST_LOOPS), np.int64)}
-        fixed = self.metadata.loops if self.metadata else None
+        fixed = self.metadata.loops
         if loops is not None and loops != fixed:
             raise InputError(
                 f"{self.path} runs {fixed if fixed else 'a fixed number of'} loops, "
@@ -274,7 +275,7 @@ class Session:
             self._check_length(name, array.shape, node.shape)
 
 
-def _read_metadata(source: Path) -> ArtifactMetadata | None:
+def _read_metadata(source: Path) -> Metadata:
     try:
         if source.suffix == ".ort":
             from loopedge.artifact.reading.ort_format import read_ort_properties  # imports onnx
@@ -283,9 +284,9 @@ def _read_metadata(source: Path) -> ArtifactMetadata | None:
         else:
             properties = read_properties(source)
     except (ValueError, OSError):
-        return None  # onnxruntime will say what is wrong with the file
+        return FOREIGN  # onnxruntime will say what is wrong with the file
     if source.suffix != ".ort":
-        check_sizes(source, properties)
+        check_sizes(source, described_data(source, properties))
     return read_metadata(properties)
 
 

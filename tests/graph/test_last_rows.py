@@ -147,7 +147,7 @@ def test_the_way_back_gives_the_loop_again(source: Path, tmp_path: Path) -> None
     assert restore_last_iteration(model)
     assert not restore_last_iteration(model)
     metadata = read_metadata(model.metadata_props)
-    assert metadata is not None
+    assert not metadata.foreign
     assert metadata.last_rows is None
     assert not any("core.last" in (node.name or "") for node in model.graph)
     assert np.array_equal(run(model, tmp_path / "back.onnx", feeds), expected)
@@ -208,7 +208,7 @@ def test_inspect_counts_each_weight_as_often_as_it_is_read(tmp_path: Path) -> No
 def exiting() -> ir.Model:
     model = reading(-1)
     metadata = read_metadata(model.metadata_props)
-    assert metadata is not None
+    assert not metadata.foreign
     write_metadata(metadata.model_copy(update={"exit": "halt"}), model.metadata_props)
     return model
 

@@ -15,7 +15,6 @@ from loopedge.artifact.reading.loop_check import check_loops
 from loopedge.artifact.reading.onnx_check import check_proto
 from loopedge.errors import InputError
 from loopedge.files.input_files import read_bytes
-from loopedge.graph.metadata import read_metadata
 
 __all__ = ["read_onnx"]
 
@@ -50,10 +49,6 @@ def read_onnx(path: Path) -> tuple[ir.Model, list[Path]]:
     _finish(model, {location: found.file for location, found in external.items()})
     check_loops(model, path)
     check_fills(model, path)
-    try:
-        read_metadata(model.metadata_props)
-    except InputError as error:
-        raise InputError(f"{path}: {error.message}") from error
     return model, sorted({found.file for found in external.values()})
 
 

@@ -15,7 +15,7 @@ from loopedge.exporter.verification.cases import Case, cases_of
 from loopedge.exporter.verification.inputs import resized_examples
 from loopedge.exporter.verification.torch_side import TorchSide
 from loopedge.exporter.verification.verify import TOLERANCE, ExportErrors, verify_artifact
-from loopedge.graph.metadata import ArtifactMetadata, MemoryProfile
+from loopedge.graph.metadata import MemoryProfile, Metadata
 from loopedge.runtime.optimizers import nothing_to_optimize
 
 __all__ = ["FileCheck"]
@@ -42,7 +42,7 @@ class FileCheck:
         assert self._errors is not None  # writing calls the check
         return self._errors
 
-    def __call__(self, staged: Path) -> ArtifactMetadata:
+    def __call__(self, staged: Path) -> Metadata:
         begun = time.perf_counter()
         check_versions(staged, self.options.opset, self.assembled.domains)
         captured = self.captured

@@ -13,7 +13,7 @@ from loopedge.files.arrays import read_array_file
 from loopedge.graph.inputs import chooses_loops, generate_inputs, generated_bytes
 from loopedge.graph.metadata import (
     LOOPS_INPUT,
-    ArtifactMetadata,
+    Metadata,
     read_metadata,
 )
 from loopedge.profiler.machine import free_bytes
@@ -69,7 +69,7 @@ def profile_feeds(
     feeds = {name: _fitting(name, given, value, path, input) for name, value in asked.items()}
     _check_axes(feeds, metadata, path, input, batch=batch, sequence=sequence)
     if counts:
-        count = loops or (metadata.loops if metadata else 1)
+        count = loops or metadata.loops or 1
         feeds[LOOPS_INPUT] = np.array(count, np.int64)
     return feeds
 
@@ -80,13 +80,13 @@ def _check_loops(graph: ir.Model, path: str | Path, loops: int | None, *, select
     metadata = read_metadata(graph.metadata_props)
     if selectable:
         # Past it the graph ends earlier, and its figures would stand under a count that never ran.
-        most = (metadata.max_loops if metadata else None) or int(np.iinfo(np.int64).max)
+        most = metadata.max_loops or int(np.iinfo(np.int64).max)
         if loops > most:
             raise InputError(
                 f"{path} runs at most {most} loops, {loops} were asked for", hint=f"--loops {most}"
             )
         return
-    fixed = metadata.loops if metadata else None
+    fixed = metadata.loops
     if loops != fixed:
         raise InputError(
             f"{path} runs {fixed or 'a fixed number of'} loops, {loops} were asked for",
@@ -110,7 +110,7 @@ def _check_size(graph: ir.Model, path: str | Path, *, batch: int, sequence: int 
 
 def _check_axes(
     feeds: Mapping[str, Array],
-    metadata: ArtifactMetadata | None,
+    metadata: Metadata,
     path: str | Path,
     input: str | Path,
     *,
@@ -130,20 +130,18 @@ def _check_axes(
             raise InputError(
                 f"{input} has {name} {held}, {asked} were asked for", hint=f"leave --{name} out"
             )
-    limit = metadata.max_length if metadata else None
+    limit = metadata.max_length
     if limit is not None and positions is not None and positions > limit:
         raise InputError(f"{input} has {positions} positions, {path} takes at most {limit}")
 
 
-def _read(
-    input: str | Path, asked: Mapping[str, ir.Value], metadata: ArtifactMetadata | None
-) -> dict[str, Array]:
+def _read(input: str | Path, asked: Mapping[str, ir.Value], metadata: Metadata) -> dict[str, Array]:
     """Return the arrays of a file; a mask that it lacks keeps every position."""
-    filled = {MASK} & asked.keys() if metadata else set()
+    filled = set() if metadata.foreign else {MASK} & asked.keys()
     given = read_array_file(
         input,
         {name: _rank(value) for name, value in asked.items() if name not in filled},
-        missing=metadata is not None and metadata.missing_values,
+        missing=metadata.missing_values,
         columns=named_columns(metadata),
     ).arrays
     first = next(iter(given.values()), None)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge.artifact.artifact import artifact_files, open_artifact, write_artifact
+from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.errors import InputError
 from loopedge.files.arrays import write_arrays
 from loopedge.files.targets import file_sha256
@@ -19,7 +19,7 @@ from loopedge.graph.core.untied import untie
 from loopedge.graph.metadata import (
     LOOPS_INPUT,
     TOLERANCE_INPUT,
-    ArtifactMetadata,
+    Metadata,
     read_metadata,
 )
 from loopedge.graph.weights import weight_bytes
@@ -137,8 +137,8 @@ def build_models(
     for path in filter(_is_checkpoint, paths):
         if not Path(path).is_file():
             raise InputError(f"{path} does not exist", hint="loopedge train --help")
-    graphs = {path: open_artifact(path) for path in paths if not _is_checkpoint(path)}
-    if not graphs:
+    artifacts = {path: Artifact.open(path) for path in paths if not _is_checkpoint(path)}
+    if not artifacts:
         raise InputError(
             f"{paths[0]} is a checkpoint: an exported model has to stand beside it",
             hint=f"loopedge export {paths[0]}",
@@ -149,7 +149,7 @@ def build_models(
     for number, point in enumerate(points):
         folder = scratch / str(number)
         folder.mkdir()
-        build = _Builder(graphs, point, request, _varying(points), folder)
+        build = _Builder(artifacts, point, request, _varying(points), folder)
         found += [build.model(index, path) for index, path in enumerate(paths)]
         for index, (path, twin) in enumerate(_twins(paths, twins)):
             try:
@@ -215,7 +215,7 @@ def _is_checkpoint(path: str | Path) -> bool:
 class _Builder:
     """Builds the models of one configuration."""
 
-    graphs: Mapping[str | Path, ir.Model]
+    artifacts: Mapping[str | Path, Artifact]
     point: Configuration
     request: Request
     varying: tuple[str, ...]
@@ -225,8 +225,10 @@ class _Builder:
         """Return a model as it stands in its file."""
         if _is_checkpoint(path):
             return self._checkpoint(index, Path(path))
-        graph = self.graphs[path]
-        return self._profiled(str(index), Path(path), graph, Path(path), None, self._feeds(path))
+        artifact = self.artifacts[path]
+        return self._profiled(
+            str(index), Path(path), artifact.graph, artifact.files, None, self._feeds(path)
+        )
 
     def twin(self, name: str, path: str | Path, twin: str) -> ProfiledModel:
         """Write the twin of a model.
@@ -234,22 +236,21 @@ class _Builder:
         Raises:
             InputError: The model has none.
         """
-        graph = self.graphs[path]
-        metadata = read_metadata(graph.metadata_props)
-        refuse_prepared(metadata, path, f"profile --{twin}")
+        artifact = self.artifacts[path]
+        graph = artifact.graph
+        refuse_prepared(artifact.metadata, path, f"profile --{twin}")
         if twin == "unrolled" and find_core(graph) is None:
             raise InputError(f"{path} holds no Loop: it is unrolled already")
         rewrite = untie if twin == "untied" else unroll
         rewritten = rewrite(graph, self.point.loops)
-        target = self.folder / f"{name}.onnx"
-        write_artifact(rewritten, target)
+        files = write_artifact(rewritten, self.folder / f"{name}.onnx")
         taken = {value.name for value in rewritten.graph.inputs}
         feeds = {key: array for key, array in self._feeds(path).items() if key in taken}
-        return self._profiled(name, Path(path), rewritten, target, twin, feeds)
+        return self._profiled(name, Path(path), rewritten, files, twin, feeds)
 
     def _feeds(self, path: str | Path) -> dict[str, Array]:
         return profile_feeds(
-            self.graphs[path],
+            self.artifacts[path].graph,
             path,
             self.request.input,
             batch=self.point.batch,
@@ -263,7 +264,7 @@ class _Builder:
         name: str,
         source: Path,
         graph: ir.Model,
-        file: Path,
+        files: Sequence[Path],
         twin: str | None,
         feeds: Mapping[str, Array],
     ) -> ProfiledModel:
@@ -276,17 +277,17 @@ class _Builder:
             source=source,
             told=(*([twin] if twin else []), *profile, *self._told()),
             subject=Subject(
-                model=file.resolve(),
+                model=files[0].resolve(),
                 inputs=inputs,
-                file_bytes=sum(part.stat().st_size for part in artifact_files(file)),
+                file_bytes=sum(part.stat().st_size for part in files),
                 provider=self.request.provider,
                 threads=self.point.threads,
                 memory=chosen.profile,
                 optimize=chosen.optimize,
             ),
             twin=twin,
-            form=metadata.form if metadata else None,
-            quantization=(metadata.quantization or {}).get("scheme") if metadata else None,
+            form=metadata.form,
+            quantization=(metadata.quantization or {}).get("scheme"),
             loops=self._loops(metadata),
             **_shape(feeds),
             weight_bytes=weight_bytes(graph),
@@ -300,11 +301,11 @@ class _Builder:
         if self.request.device != "cpu":
             raise InputError(f"{path}: PyTorch is measured on the CPU alone", hint="--device cpu")
         trained, stored_bytes = checkpoint_loops(path)
-        beside = next(iter(self.graphs))
+        beside = next(iter(self.artifacts))
         feeds = self._feeds(beside)
         inputs = self.folder / f"{index}.npz"
         write_arrays(inputs, feeds)
-        metadata = read_metadata(self.graphs[beside].metadata_props)
+        metadata = self.artifacts[beside].metadata
         loops = self._loops(metadata) or trained
         return ProfiledModel(
             source=path,
@@ -328,17 +329,17 @@ class _Builder:
             note=_other_origin(path, beside, metadata),
         )
 
-    def _loops(self, metadata: ArtifactMetadata | None) -> int | None:
-        return self.point.loops or (metadata.loops if metadata else None)
+    def _loops(self, metadata: Metadata) -> int | None:
+        return self.point.loops or metadata.loops
 
     def _told(self) -> list[str]:
         """Return what of the configuration sets this model apart."""
         return [SETTINGS[name][1](getattr(self.point, name)) for name in self.varying]
 
 
-def _other_origin(path: Path, beside: str | Path, metadata: ArtifactMetadata | None) -> str | None:
+def _other_origin(path: Path, beside: str | Path, metadata: Metadata) -> str | None:
     """Say where a checkpoint is not the one that the model beside it was exported from."""
-    exported = metadata.checkpoint_sha256 if metadata else None
+    exported = metadata.checkpoint_sha256
     if exported is None or exported == file_sha256(path):
         return None
     return f"{path.name} is not the checkpoint that {Path(beside).name} was exported from"

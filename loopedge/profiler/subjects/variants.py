@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from loopedge.artifact.artifact import artifact_files, open_artifact, write_artifact
+from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.errors import InputError
 from loopedge.graph.core.unrolling import find_core
-from loopedge.graph.metadata import read_metadata
 from loopedge.graph.passes.half import compute_in_float16
 from loopedge.graph.weights import weight_bytes
 from loopedge.profiler.result import Failure
@@ -80,10 +79,10 @@ def _float16_variants(
     for number, model in enumerate(models):
         if model.subject.runtime != "onnxruntime":
             continue
-        graph = open_artifact(model.subject.model)
+        artifact = Artifact.open(model.subject.model)
         try:
-            refuse_prepared(read_metadata(graph.metadata_props), model.source, "profile --float16")
-            graph = compute_in_float16(graph)
+            refuse_prepared(artifact.metadata, model.source, "profile --float16")
+            graph = compute_in_float16(artifact.graph)
         except InputError as error:
             errors.append(InputError(f"{model.name}: {error.message}", hint=error.hint))
             failures.append(
@@ -95,20 +94,19 @@ def _float16_variants(
                 )
             )
             continue
-        target = scratch / f"float16.{number}.onnx"
-        write_artifact(graph, target)
-        found.append(_as_float16(model, graph, target))
+        files = write_artifact(graph, scratch / f"float16.{number}.onnx")
+        found.append(_as_float16(model, graph, files))
     if errors and not found:
         raise errors[0]
     return found, failures
 
 
-def _as_float16(model: ProfiledModel, graph: ir.Model, target: Path) -> ProfiledModel:
+def _as_float16(model: ProfiledModel, graph: ir.Model, files: Sequence[Path]) -> ProfiledModel:
     subject = replace(
         model.subject,
-        model=target.resolve(),
+        model=files[0].resolve(),
         optimize=True,
-        file_bytes=sum(part.stat().st_size for part in artifact_files(target)),
+        file_bytes=sum(part.stat().st_size for part in files),
     )
     return replace(
         model,
