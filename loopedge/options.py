@@ -64,16 +64,19 @@ def option_name(name: str) -> str:
     return by_face(FLAGS.get(name) or f"--{name.replace('_', '-')}", name)
 
 
-def option(name: str, value: object = True) -> str:
+def option(name: str, value: object = True, *, command: str = "") -> str:
     """Return an option as it is written: ``--form loop`` and ``--force``, in Python ``form="loop"``.
 
     Args:
         name: Its name in Python.
         value: True and False stand for a flag with and without ``no-``; a text in capitals is a
             placeholder for what the caller puts there.
+        command: On the command line ``loopedge COMMAND`` stands before it.
     """
     flag = FLAGS.get(name) or f"--{name.replace('_', '-')}"
     if isinstance(value, bool):
-        return by_face(flag if value else f"--no-{flag[2:]}", f"{name}={value}")
-    quoted = isinstance(value, str) and not value.isupper()
-    return by_face(f"{flag} {value}", f'{name}="{value}"' if quoted else f"{name}={value}")
+        words, python = flag if value else f"--no-{flag[2:]}", f"{name}={value}"
+    else:
+        quoted = isinstance(value, str) and not value.isupper()
+        words, python = f"{flag} {value}", f'{name}="{value}"' if quoted else f"{name}={value}"
+    return by_face(f"loopedge {command} {words}" if command else words, python)
