@@ -8,9 +8,9 @@ import onnx
 import onnx_ir as ir
 
 from loopedge.artifact.companions import check_companion_targets
-from loopedge.artifact.reading.onnx_file import read_onnx
+from loopedge.artifact.reading.onnx_file import SMALL_BYTES, read_onnx
 from loopedge.artifact.reading.ort_format import is_ort_format, read_ort
-from loopedge.artifact.seal import config_path, drop_seal, name_weights, seal
+from loopedge.artifact.seal import config_path, drop_seal, name_data, write_sealed
 from loopedge.artifact.sizes import DataFile, check_sizes, described_data
 from loopedge.errors import InputError
 from loopedge.files.input_files import check_file
@@ -23,8 +23,9 @@ from loopedge.files.staging import (
     staged_folder,
 )
 from loopedge.files.targets import check_artifact_target
-from loopedge.graph.metadata import Metadata, read_metadata, write_metadata
+from loopedge.graph.metadata import FOREIGN, Metadata, read_metadata
 from loopedge.graph.naming import keep_names_apart, rename_foreign_steps, rename_foreign_weights
+from loopedge.graph.passes.external_data import read_attribute_data, read_initializer_data
 from loopedge.graph.passes.storage import restore_float32
 from loopedge.graph.passes.table_head import turn_scores
 from loopedge.graph.rows.last_rows import restore_last_iteration
@@ -238,32 +239,43 @@ def write_artifact(
     check_companion_targets(target.parent, beside)
     keep_names_apart(model)
     total = sum(value.const_value.nbytes for value in _initializers(model) if value.const_value)
-    external = total > external_threshold_bytes
-    if not external:
-        _read_external(model)
     with staged_folder(target, force=force, replaced=files_beside) as folder:
         staged = folder / target.name
-        # ONNX Runtime memory-maps external tensors; small ones stay in the file (shapes, scalars).
-        ir.save(
-            model,
-            staged,
-            external_data=f"{target.name}.data" if external else None,
-            size_threshold_bytes=1024,
-        )
-        weights = name_weights(staged)
-        metadata = verify(staged) if verify is not None else None
-        if metadata is not None:
-            _replace_metadata(staged, metadata)
+        proto = _write_data(model, staged, external=total > external_threshold_bytes)
+        data = name_data(proto, staged)
+        metadata = None
+        if verify is not None:
+            staged.write_bytes(proto.SerializeToString())
+            metadata = verify(staged)
+        write_sealed(proto, staged, metadata or FOREIGN, data)
         for name, content in beside.items():
             (folder / name).write_bytes(content)
-        seal(staged, weights)
-    return [*artifact_files(target), *(target.parent / name for name in beside)]
+    names = [target.name, *([data.file] if data else []), *beside]
+    return [target.parent / name for name in names]
+
+
+def _write_data(model: ir.Model, staged: Path, *, external: bool) -> onnx.ModelProto:
+    """Write the weights of a graph beside its file that is to be, and return what that file holds.
+
+    The weights go from the disk to the disk, one after the other. ONNX Runtime memory-maps them there; small
+    tensors (shapes, scalars) stay in the file.
+    """
+    written = model.clone()
+    if external:
+        data = f"{staged.name}.data"
+        ir.external_data.unload_from_model(
+            written, staged.parent, data, size_threshold_bytes=SMALL_BYTES
+        )
+    else:
+        read_initializer_data(written)
+    read_attribute_data(written)
+    return ir.to_proto(written)
 
 
 def write_scratch(model: ir.Model, path: Path) -> None:
     """Write a graph that is looked at and dropped; its names are kept apart as `write_artifact` does."""
     keep_names_apart(model)
-    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
+    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=SMALL_BYTES)
 
 
 def files_beside(path: Path) -> set[str]:
@@ -279,14 +291,6 @@ def files_beside(path: Path) -> set[str]:
     return data | {companion.file for companion in artifact.metadata.companions.values()}
 
 
-def _replace_metadata(path: Path, metadata: Metadata) -> None:
-    model = onnx.load(path, load_external_data=False)
-    properties = {item.key: item.value for item in model.metadata_props}
-    write_metadata(metadata, properties)
-    onnx.helper.set_model_props(model, properties)
-    path.write_bytes(model.SerializeToString())
-
-
 def artifact_files(path: str | Path) -> list[Path]:
     """List an ONNX file and the external data files it names, each once.
 
@@ -294,22 +298,6 @@ def artifact_files(path: str | Path) -> list[Path]:
         InputError: As `Artifact.open`.
     """
     return Artifact.open(path).files
-
-
-def check_model(path: Path) -> None:
-    """Run ONNX's own full checker on a file.
-
-    Raises:
-        onnx.checker.ValidationError: The graph is invalid.
-    """
-    onnx.checker.check_model(str(path), full_check=True)
-
-
-def _read_external(model: ir.Model) -> None:
-    """Read tensors that point into another file's data: a file without data must not name it."""
-    for value in _initializers(model):
-        if isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
 
 
 def _initializers(model: ir.Model) -> list[ir.Value]:

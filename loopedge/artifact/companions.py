@@ -70,12 +70,14 @@ def describe_companions(texts: Mapping[str, str], target: Path) -> dict[str, Com
     }
 
 
-def companion_state(artifact: Path, told: Companion) -> Literal["present", "missing", "changed"]:
+def companion_state(
+    artifact: Path, companion: Companion
+) -> Literal["present", "missing", "changed"]:
     """Tell whether a companion stands beside an artifact as it was written."""
-    file = artifact.parent / told.file
+    file = artifact.parent / companion.file
     if not file.is_file():
         return "missing"
-    same = hashlib.sha256(file.read_bytes()).hexdigest() == told.sha256
+    same = hashlib.sha256(file.read_bytes()).hexdigest() == companion.sha256
     return "present" if same else "changed"
 
 
@@ -90,13 +92,13 @@ def read_companions(artifact: str | Path, metadata: Metadata) -> dict[str, str]:
         InputError: One is missing, or is not the one that the model was written with.
     """
     found = {}
-    for name, told in metadata.companions.items():
-        file = Path(artifact).parent / told.file
-        state = companion_state(Path(artifact), told)
+    for name, companion in metadata.companions.items():
+        file = Path(artifact).parent / companion.file
+        state = companion_state(Path(artifact), companion)
         if state == "missing":
             raise InputError(
-                f"{artifact} needs {told.file} beside it, which is missing",
-                hint=f"copy {told.file} into {file.parent}, or export the model again",
+                f"{artifact} needs {companion.file} beside it, which is missing",
+                hint=f"copy {companion.file} into {file.parent}, or export the model again",
             )
         if state == "changed":
             raise InputError(

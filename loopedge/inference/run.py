@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loopedge.artifact.artifact import open_artifact
+from loopedge.artifact.artifact import Artifact
 from loopedge.errors import InputError, LoopCountWarning
 from loopedge.files.arrays import check_arrays_target, read_array_file, write_arrays
 from loopedge.files.paths import check_paths
@@ -87,13 +87,14 @@ def run_file(
         InputError: The model, the inputs, an option or the target cannot be used.
         ProviderError: The device's execution provider is not available.
     """
-    open_artifact(
-        model
-    )  # what ONNX Runtime would run without end, or read from elsewhere, is refused
+    # What ONNX Runtime would run without end, or read from elsewhere, is refused.
+    artifact = Artifact.open(model)
     session = Session(model, threads=threads, device=device, memory=memory)
     if path is not None:
+        # What does not stand there yet is no file of the model.
+        files = artifact.needed_files() if Path(path).exists() else artifact.path
         check_paths(
-            inputs={"MODEL": _files_of(model, Path(path)), "--input": input},
+            inputs={"MODEL": files, "--input": input},
             outputs={"--output": path},
         )
         check_arrays_target(Path(path), len(session.output_names), force=force)
@@ -106,15 +107,6 @@ def run_file(
         write_arrays(path, outputs, force=force)
     written = None if path is None else str(path)
     return replace(summary, path=written, notes=[*notes, *summary.notes])
-
-
-def _files_of(model: str | Path, target: Path) -> list[Path]:
-    """Return the files of a model that a target could replace: reading its graph takes what a run spares."""
-    if not target.exists():
-        return [Path(model)]
-    from loopedge.artifact.sources import files_of_model
-
-    return files_of_model(model)
 
 
 def _read_inputs(
@@ -146,7 +138,7 @@ def run_arrays(
     tolerance: float | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, npt.NDArray[Any]], InferenceResult]:
-    """Run a session once; return its outputs by name, and what a person is told of them.
+    """Run a session once; return its outputs by name, and a summary of them for people.
 
     Args:
         session: The model.

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 import loopedge
-from loopedge.artifact.artifact import open_artifact
+from loopedge.artifact.artifact import open_artifact, write_artifact
 from loopedge.errors import InputError, ProviderError
 from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.passes.half import compute_in_float16
@@ -211,3 +211,16 @@ def test_a_prepared_file_has_no_float16_twin(tmp_path: Path) -> None:
     ir.save(graph, prepared)
     with pytest.raises(InputError, match="is prepared for one device"):
         loopedge.profile([prepared], float16=True, **QUICK)
+
+
+def test_a_weight_that_somebody_still_looks_at_is_converted_too(tmp_path: Path) -> None:
+    """Graphs share the tensors of the file that they come from."""
+    write_artifact(open_artifact(TINY), tmp_path / "m.onnx", external_threshold_bytes=0)
+    graph = open_artifact(tmp_path / "m.onnx")
+    tensor = graph.graph.initializers["embedding.weight"].const_value
+    assert tensor is not None
+    seen = tensor.numpy()
+    half = compute_in_float16(graph).graph.initializers["embedding.weight"].const_value
+    assert half is not None
+    assert np.array_equal(half.numpy(), seen.astype(np.float16))
+    assert np.array_equal(tensor.numpy(), seen)

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from loopedge.artifact.artifact import Artifact
 from loopedge.artifact.opsets import check_versions
 from loopedge.artifact.reading.ort_format import ORT_SUFFIX
 from loopedge.deployment.conversion import convert_file
@@ -44,16 +45,17 @@ class FileCheck:
 
     def __call__(self, staged: Path) -> Metadata:
         begun = time.perf_counter()
-        check_versions(staged, self.options.opset, self.assembled.domains)
+        written = Artifact.open(staged)
+        check_versions(written.graph, self.options.opset, self.assembled.domains)
         captured = self.captured
         rule = None if captured.halt is None else captured.halt.rule
         cases = cases_of(captured.axes, captured.plan, rule, max_length=captured.module.max_length)
         stored = self._torch_side()
-        errors = self._errors = self._compare(staged, stored, cases, TOLERANCE)
+        errors = self._errors = self._compare(written, stored, cases, TOLERANCE)
         if self.options.storage == "float16":
             trained = replace(stored, module=captured.original)
             plain = [case for case in cases if not (case.random_rows or case.stop)]
-            self.rounding_error = self._compare(staged, trained, plain, math.inf).max_rel_error
+            self.rounding_error = self._compare(written, trained, plain, math.inf).max_rel_error
         self.seconds = time.perf_counter() - begun
         idle = (
             self.memory == "low" and self.options.format == "onnx" and nothing_to_optimize(staged)
@@ -77,11 +79,10 @@ class FileCheck:
         )
 
     def _compare(
-        self, staged: Path, torch_side: TorchSide, cases: list[Case], tolerance: float
+        self, written: Artifact, torch_side: TorchSide, cases: list[Case], tolerance: float
     ) -> ExportErrors:
-        load = _to_ort if self.options.format == "ort" else Path
-        return verify_artifact(staged, torch_side, cases, tolerance=tolerance, load=load)
+        load = self._to_ort if self.options.format == "ort" else Path
+        return verify_artifact(written, torch_side, cases, tolerance=tolerance, load=load)
 
-
-def _to_ort(path: Path) -> Path:
-    return convert_file(path, path.with_suffix(ORT_SUFFIX))
+    def _to_ort(self, path: Path) -> Path:
+        return convert_file(path, path.with_suffix(ORT_SUFFIX), self.assembled.metadata)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from torch import Tensor
 
-from loopedge.artifact.artifact import open_artifact, write_scratch
+from loopedge.artifact.artifact import Artifact, write_scratch
 from loopedge.errors import InputError, LoopCountWarning, VerificationError
 from loopedge.exporter.verification.cases import Case
 from loopedge.exporter.verification.reference import Reference
@@ -48,7 +48,7 @@ class ExportErrors:
 
 
 def verify_artifact(
-    path: Path,
+    written: Artifact,
     torch_side: TorchSide,
     cases: Sequence[Case],
     *,
@@ -58,7 +58,7 @@ def verify_artifact(
     """Run every case in ONNX Runtime and in PyTorch and compare.
 
     Args:
-        path: The written artifact.
+        written: The file, in the folder where it is made.
         torch_side: What it must agree with.
         cases: What to compare.
         tolerance: Largest allowed max |y - ref| / max |ref|, what the graph adds last taken off ref.
@@ -70,8 +70,7 @@ def verify_artifact(
     Raises:
         VerificationError: A case differs by more, or has values that are not finite elsewhere.
     """
-    written = open_artifact(path)
-    offsets = output_offsets(written)
+    path, offsets = written.path, output_offsets(written.graph)
     errors: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".verify.") as folder:
         runs = {False: (torch_side.tables, _open(load(path)))}
@@ -79,7 +78,7 @@ def verify_artifact(
         if first is not None and torch_side.tables:
             tables = torch_side.other_tables(first)
             randomised = Path(folder) / path.name
-            _write_with_tables(written, randomised, tables)
+            _write_with_tables(written.fresh_graph(), randomised, tables)
             runs[True] = (tables, _open(load(randomised)))
         for seed, case in enumerate(cases):
             tables, session = runs[case.random_rows and bool(torch_side.tables)]
@@ -220,9 +219,8 @@ def _compare(
     return errors
 
 
-def _write_with_tables(written: ir.Model, target: Path, tables: Tables) -> None:
-    """Write a copy of a graph with other timestep tables."""
-    model = written.clone()
+def _write_with_tables(model: ir.Model, target: Path, tables: Tables) -> None:
+    """Write a graph with other timestep tables, which are put into it."""
     for name, table in tables.items():
         value = model.graph.initializers.get(f"{TABLE_PREFIX}{name}")
         if value is None:

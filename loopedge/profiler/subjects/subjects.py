@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.errors import InputError
@@ -20,7 +19,6 @@ from loopedge.graph.metadata import (
     LOOPS_INPUT,
     TOLERANCE_INPUT,
     Metadata,
-    read_metadata,
 )
 from loopedge.graph.weights import weight_bytes
 from loopedge.profiler.labels import SETTINGS
@@ -60,7 +58,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfiledModel:
-    """A model to measure, and what is known of it before; ``told`` is what sets it apart by name."""
+    """A model to measure, and what is known of it before.
+
+    ``told`` is what sets it apart by name; ``artifact`` is its file, opened, unless it is a checkpoint.
+    """
 
     source: Path
     told: tuple[str, ...]
@@ -74,6 +75,7 @@ class ProfiledModel:
     weight_bytes: int
     note: str | None = None
     compute: str = "float32"
+    artifact: Artifact | None = None
 
     @property
     def name(self) -> str:
@@ -226,9 +228,7 @@ class _Builder:
         if _is_checkpoint(path):
             return self._checkpoint(index, Path(path))
         artifact = self.artifacts[path]
-        return self._profiled(
-            str(index), Path(path), artifact.graph, artifact.files, None, self._feeds(path)
-        )
+        return self._profiled(str(index), Path(path), artifact, None, self._feeds(path))
 
     def twin(self, name: str, path: str | Path, twin: str) -> ProfiledModel:
         """Write the twin of a model.
@@ -243,10 +243,11 @@ class _Builder:
             raise InputError(f"{path} holds no Loop: it is unrolled already")
         rewrite = untie if twin == "untied" else unroll
         rewritten = rewrite(graph, self.point.loops)
-        files = write_artifact(rewritten, self.folder / f"{name}.onnx")
+        target = self.folder / f"{name}.onnx"
+        write_artifact(rewritten, target)
         taken = {value.name for value in rewritten.graph.inputs}
         feeds = {key: array for key, array in self._feeds(path).items() if key in taken}
-        return self._profiled(name, Path(path), rewritten, files, twin, feeds)
+        return self._profiled(name, Path(path), Artifact.open(target), twin, feeds)
 
     def _feeds(self, path: str | Path) -> dict[str, Array]:
         return profile_feeds(
@@ -263,12 +264,11 @@ class _Builder:
         self,
         name: str,
         source: Path,
-        graph: ir.Model,
-        files: Sequence[Path],
+        artifact: Artifact,
         twin: str | None,
         feeds: Mapping[str, Array],
     ) -> ProfiledModel:
-        metadata = read_metadata(graph.metadata_props)
+        metadata = artifact.metadata
         chosen = choose_profile(self.request.memory, metadata, source, device=self.request.device)
         inputs = self.folder / f"{name}.npz"
         write_arrays(inputs, feeds)
@@ -277,9 +277,9 @@ class _Builder:
             source=source,
             told=(*([twin] if twin else []), *profile, *self._told()),
             subject=Subject(
-                model=files[0].resolve(),
+                model=artifact.path.resolve(),
                 inputs=inputs,
-                file_bytes=sum(part.stat().st_size for part in files),
+                file_bytes=artifact.file_bytes,
                 provider=self.request.provider,
                 threads=self.point.threads,
                 memory=chosen.profile,
@@ -290,8 +290,9 @@ class _Builder:
             quantization=(metadata.quantization or {}).get("scheme"),
             loops=self._loops(metadata),
             **_shape(feeds),
-            weight_bytes=weight_bytes(graph),
+            weight_bytes=weight_bytes(artifact.graph),
             note=None if twin or not chosen.note else f"{source.name}: {chosen.note}",
+            artifact=artifact,
         )
 
     def _checkpoint(self, index: int, path: Path) -> ProfiledModel:

@@ -77,9 +77,9 @@ def _float16_variants(
     failures: list[Failure] = []
     errors: list[InputError] = []
     for number, model in enumerate(models):
-        if model.subject.runtime != "onnxruntime":
+        artifact = model.artifact
+        if artifact is None:
             continue
-        artifact = Artifact.open(model.subject.model)
         try:
             refuse_prepared(artifact.metadata, model.source, "profile --float16")
             graph = compute_in_float16(artifact.graph)
@@ -94,27 +94,29 @@ def _float16_variants(
                 )
             )
             continue
-        files = write_artifact(graph, scratch / f"float16.{number}.onnx")
-        found.append(_as_float16(model, graph, files))
+        target = scratch / f"float16.{number}.onnx"
+        write_artifact(graph, target)
+        found.append(_as_float16(model, Artifact.open(target)))
     if errors and not found:
         raise errors[0]
     return found, failures
 
 
-def _as_float16(model: ProfiledModel, graph: ir.Model, files: Sequence[Path]) -> ProfiledModel:
+def _as_float16(model: ProfiledModel, artifact: Artifact) -> ProfiledModel:
     subject = replace(
         model.subject,
-        model=files[0].resolve(),
+        model=artifact.path.resolve(),
         optimize=True,
-        file_bytes=sum(part.stat().st_size for part in files),
+        file_bytes=artifact.file_bytes,
     )
     return replace(
         model,
         told=(*model.told, "float16"),
         subject=subject,
         compute="float16",
-        weight_bytes=weight_bytes(graph),
+        weight_bytes=weight_bytes(artifact.graph),
         note=None,
+        artifact=artifact,
     )
 
 
@@ -126,14 +128,11 @@ def _captured_variants(models: Sequence[ProfiledModel]) -> list[ProfiledModel]:
     """
     found = []
     for model in models:
-        if model.subject.runtime != "onnxruntime":
-            continue
-        graph = open_artifact(model.subject.model)
-        if find_core(graph) is not None:
+        if model.artifact is None or find_core(model.artifact.graph) is not None:
             continue
         with np.load(model.subject.inputs, allow_pickle=False) as stored:
             shapes = {name: stored[name].shape for name in stored.files}
-        sizes = tuple(sorted(_axis_sizes(graph, shapes).items()))
+        sizes = tuple(sorted(_axis_sizes(model.artifact.graph, shapes).items()))
         found.append(
             replace(
                 model,
