@@ -119,7 +119,16 @@ def _notes(options: ExportOptions, settings: Settings, captured: Captured) -> li
         trained = str(most) if least in {1, most} else f"{least} to {most}"
         notes.append(f"{loops} loops asked for, the model was trained with {trained}")
     if axes.fixed_sequence is not None:
-        notes.append(f"the sequence length is fixed to {axes.fixed_sequence} by the model")
+        notes.append(f"{_fixed_axis(captured)} is fixed to {axes.fixed_sequence} by the model")
     elif axes.longest is not None and module.max_length is None:
         notes.append(f"the model takes at most {axes.longest} positions: longer inputs fail in it")
     return notes
+
+
+def _fixed_axis(captured: Captured) -> str:
+    """Say which axis the model runs at one size of alone: of ids it is the sequence, else it may be channels."""
+    place, module = captured.axes.fixed_place, captured.module
+    if place is None or not module.example[place[0]].is_floating_point():
+        return "the sequence length"
+    name, axis = module.input_names[place[0]], place[1]
+    return f"axis {axis} of {name} (positions or channels)"

@@ -13,7 +13,7 @@ from loopedge.graph.inputs import first_samples
 from loopedge.runtime.latency import round_quartiles, time_in_turns
 from loopedge.runtime.session import Session
 
-__all__ = ["TimeRatio", "ratio_of", "session_runner", "time_against"]
+__all__ = ["TimeRatio", "ratio_of", "session_runner", "steadiest", "time_against"]
 
 SECONDS = 0.1
 """For each of the two models."""
@@ -72,6 +72,11 @@ def time_against(
     runs = [session_runner(session, one) for session in sessions]
     warm = [max(run(2)[1], 1e-3) for run in runs]
     counts = [int(np.clip(1000 * SECONDS / ms, FEWEST, MOST)) for ms in warm]
+    return steadiest(runs, counts)
+
+
+def steadiest(runs: Sequence[Callable[[int], list[float]]], counts: Sequence[int]) -> TimeRatio:
+    """Time two models in turns until the rounds agree, a few times at most; return the steadiest ratio."""
     tries: list[TimeRatio] = []
     while len(tries) < TRIES and not (tries and tries[-1].steady):
         tries.append(ratio_of(*time_in_turns(runs, counts)))
