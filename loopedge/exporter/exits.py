@@ -1,4 +1,4 @@
-"""When a row of a model is done: read from an option, chosen for a model."""
+"""When a batch row of a model is done: read from an option, chosen for a model."""
 
 import math
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ EXAMPLE = f"{TOLERANCE}1e-3"
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """When a row is done: by the model's own halt, or once its state changes by too little.
+    """When a batch row is done: by the model's own halt, or once its state changes by too little.
 
-    ``tolerance`` is the largest relative change of a row's state that ends it; None: the model
+    ``tolerance`` is the largest relative change of its state that ends it; None: the model
     says itself.
     """
 
@@ -50,7 +50,7 @@ def read_exit(text: str | None) -> Exit | None:
 
 
 def choose_exit(text: str | None, model: object, form: str) -> Exit | None:
-    """Return when a row of a model is done, None: never before the last iteration.
+    """Return when a batch row of a model is done, None: never before the last iteration.
 
     Args:
         text: What `read_exit` reads; None asks for the model's own halt, if it has one.

@@ -115,7 +115,7 @@ def _exit_note(source: Path, quantized: Path, feeds: Mapping[str, Any], threads:
         Session(path, threads=threads).run(feeds)[ITERATIONS_OUTPUT] for path in (source, quantized)
     )
     return (
-        f"{int((before != after).sum())} of {before.size} rows stop at another iteration than in "
+        f"{int((before != after).sum())} of {before.size} batch rows stop at another iteration than in "
         "float; the SQNR is measured without early exit"
     )
 

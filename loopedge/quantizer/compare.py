@@ -259,7 +259,7 @@ def _other_rows(
     try:
         outputs = session.run(feeds)
         finite = all(np.isfinite(output).all() for output in outputs.values())
-    except InputError:  # a model may take its own rows alone
+    except InputError:  # a model may take its own timestep rows alone
         finite = False
     return rows if finite else shuffled_rows(tables, generator)
 

@@ -103,7 +103,7 @@ def test_a_keyword_wins_over_the_object(tmp_path: Path) -> None:
 def test_an_unknown_keyword_is_an_error_of_python(tmp_path: Path) -> None:
     for verb in (loopedge.export, loopedge.quantize):
         with pytest.raises(TypeError, match=r"^(export|quantize)\(\) got an unexpected keyword"):
-            verb("m", tmp_path / "x.onnx", depth=3)  # type: ignore[operator]
+            verb("m", tmp_path / "x.onnx", depth=3)  # type: ignore[call-arg]
 
 
 def test_a_hint_names_options_as_the_caller_writes_them() -> None:

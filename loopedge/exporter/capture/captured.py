@@ -36,7 +36,7 @@ class Captured:
 
     @property
     def exit(self) -> str | None:
-        """When a row is done before the last iteration, as ``--exit`` says it; None: never."""
+        """When a batch row is done before the last iteration, as ``--exit`` says it; None: never."""
         return None if self.halt is None else str(self.halt.rule)
 
     @property

@@ -1,4 +1,4 @@
-"""What tells that a row is done, as a module: `loop_node` asks it after each iteration."""
+"""What says that a batch row is done, as a module: `loop_node` asks it after each iteration."""
 
 from functools import reduce
 from operator import add
@@ -25,12 +25,12 @@ __all__ = ["Halt", "capture_halt_part"]
 
 
 class Halt(nn.Module):
-    """Which rows are done, from the state after and before an iteration.
+    """Which batch rows are done, from the state after and before an iteration.
 
     Args:
         model: Its ``halt`` is asked where there is no tolerance.
         rule: When a row is done.
-        axes: Of the model; they tell which axes of the state are the batch and the sequence.
+        axes: Of the model; they say which axes of the state are the batch and the sequence.
     """
 
     def __init__(self, model: nn.Module, rule: Exit, axes: Axes) -> None:
@@ -53,7 +53,7 @@ class Halt(nn.Module):
             state: After the iteration.
             previous: Before it.
             mask: int64 (batch, sequence), 1 = keep: padded positions do not count as change.
-            tolerance: float32 (), instead of the rule's; 0: no row is done, even where nothing moves.
+            tolerance: float32 (), instead of the rule's; 0: no batch row is done, even where nothing moves.
         """
         if self.rule.tolerance is None:
             done: Tensor = self.model.halt(state, previous)  # type: ignore[operator]
@@ -85,7 +85,7 @@ class Halt(nn.Module):
         return self.fixed_sequence is not None and state.shape[1:2] == (self.fixed_sequence,)
 
     def check(self, state: Tensors) -> None:
-        """Refuse a state whose rows cannot be told apart, and a halt that answers otherwise.
+        """Refuse a state whose batch rows cannot be told apart, and a halt that answers otherwise.
 
         Args:
             state: An example of it.
@@ -104,7 +104,9 @@ class Halt(nn.Module):
                     hint=option("exit", "none"),
                 )
         if not batched:
-            raise InputError("an early exit needs a state with rows", hint=option("exit", "none"))
+            raise InputError(
+                "an early exit needs a state with batch rows", hint=option("exit", "none")
+            )
         if self.rule.tolerance is not None:
             if not any(tensor.is_floating_point() for tensor in batched):
                 raise InputError("no state with the batch as its first axis is floating point")
@@ -115,14 +117,16 @@ class Halt(nn.Module):
         rows = (batched[0].shape[0],)
         if not isinstance(done, Tensor) or done.shape != rows or done.dtype != torch.bool:
             given = f"{done.dtype} {tuple(done.shape)}" if isinstance(done, Tensor) else repr(done)
-            raise InputError(f"halt must give bool {rows}, one value per row, it gives {given}")
+            raise InputError(
+                f"halt must give bool {rows}, one value per batch row, it gives {given}"
+            )
 
 
 def capture_halt_part(halt: Halt, module: ExportedModule, axes: Axes, opset: int) -> HaltPart:
     """Capture what ends the loop; a padding mask and the tolerance are inputs of the graph.
 
     Raises:
-        InputError: The rows of the state cannot be told apart, or halt cannot be captured.
+        InputError: The batch rows of the state cannot be told apart, or halt cannot be captured.
     """
     example = traced_inputs(module.example, axes)
     with torch.no_grad():

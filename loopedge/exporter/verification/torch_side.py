@@ -68,6 +68,6 @@ class TorchSide:
             loops = min(self.loops, *map(len, rows.values()))
             outputs, _ = self.prepare(case, 0, rows)[1].run(loops, None)
             finite = all(np.isfinite(output).all() for output in outputs)
-        except Exception:  # user code: it may take its own rows alone
+        except Exception:  # user code: it may take its own timestep rows alone
             finite = False
         return rows if finite else shuffled_rows(self.tables, generator)
