@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from loopedge.model.contract import LoopedModule
     from loopedge.model.inner import inner_loop
     from loopedge.model.transformer import LoopedTransformer
+    from loopedge.profiler.comparison.pipeline import Comparison, compare
+    from loopedge.profiler.options import ProfileOptions
     from loopedge.profiler.pipeline import ProfileResult, profile
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
     from loopedge.runtime.session import Session
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
     "ConvertResult",
     "ExportResult",
     "Inspection",
@@ -34,11 +37,13 @@ __all__ = [
     "LoopedTransformer",
     "PilotResult",
     "PrepareResult",
+    "ProfileOptions",
     "ProfileResult",
     "QuantizeResult",
     "Session",
     "Task",
     "TrainResult",
+    "compare",
     "convert",
     "export",
     "inner_loop",
@@ -53,6 +58,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Comparison": "loopedge.profiler.comparison.pipeline",
     "ConvertResult": "loopedge.deployment.conversion",
     "ExportResult": "loopedge.exporter.pipeline",
     "Inspection": "loopedge.artifact.inspection",
@@ -61,11 +67,13 @@ _HOMES = {
     "LoopedTransformer": "loopedge.model.transformer",
     "PilotResult": "loopedge.study.pipeline",
     "PrepareResult": "loopedge.deployment.preparation",
+    "ProfileOptions": "loopedge.profiler.options",
     "ProfileResult": "loopedge.profiler.pipeline",
     "QuantizeResult": "loopedge.quantizer.pipeline",
     "Session": "loopedge.runtime.session",
     "Task": "loopedge.tasks.task",
     "TrainResult": "loopedge.trainer.pipeline",
+    "compare": "loopedge.profiler.comparison.pipeline",
     "convert": "loopedge.deployment.conversion",
     "export": "loopedge.exporter.pipeline",
     "inner_loop": "loopedge.model.inner",

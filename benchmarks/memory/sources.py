@@ -23,7 +23,8 @@ from loopedge.profiler.dissection.limits import CPU
 from loopedge.profiler.dissection.sources import memory_sources
 from loopedge.profiler.dissection.trace import read_trace
 from loopedge.profiler.machine import describe_machine
-from loopedge.profiler.processes.measurement import Subject
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.result import MemorySources
 
 MIB = 2**20
@@ -69,13 +70,13 @@ def measure(path: Path, memory: str, folder: Path) -> tuple[MemorySources, Memor
     inputs = folder / "inputs.npz"
     np.savez(inputs, input_ids=np.random.default_rng(0).integers(0, 4096, (1, 128)))
     size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
-    subject = Subject(
+    setup = ProcessSetup(
         model=path, inputs=inputs, file_bytes=size, provider=CPU, threads=1, memory=memory
     )
-    with subject.start(trace=folder / "trace") as process:
+    with MeasuredProcess(setup, trace=folder / "trace") as process:
         process.run(RUNS)
         events = read_trace(process.end_trace())
-    return memory_sources(subject, events)
+    return memory_sources(setup, events)
 
 
 def row(name: str, memory: str, sources: MemorySources) -> str:

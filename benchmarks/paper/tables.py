@@ -4,9 +4,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from loopedge.report.charts import Line, line_chart
 from studies import ARMS, STUDIES, Study
 
-from loopedge.report.charts import Line, line_chart
 from loopedge.study.statistics import Interval, Spread, interval_of, spread_of
 from loopedge.study.verdict import spread_text
 

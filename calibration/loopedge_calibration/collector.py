@@ -36,6 +36,7 @@ from loopedge_calibration.readers import (
     checked,
     limited,
     read_samples,
+    sample_inputs,
 )
 
 __all__ = ["collect", "collect_ranges", "held_out_parts"]
@@ -97,7 +98,8 @@ def collect_ranges(
     smoothing = _smooths(data, options)
 
     def batches(seen: SamplesSeen) -> Iterator[Feeds]:
-        given = read_samples(data) if isinstance(data, str | Path) else iter(data)
+        expected = sample_inputs(source.graph)
+        given = read_samples(data, expected) if isinstance(data, str | Path) else iter(data)
         return checked(limited(given, options.samples), source.graph, seen)
 
     graph, factors = source.graph, {}

@@ -2,7 +2,6 @@
 
 import time
 import warnings
-from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import numpy.typing as npt
 
 from loopedge.artifact.artifact import Artifact
 from loopedge.errors import InputError, LoopCountWarning
-from loopedge.files.arrays import check_arrays_target, read_array_file, write_arrays
+from loopedge.files.arrays import check_arrays_target, write_arrays
 from loopedge.files.paths import check_paths
+from loopedge.graph.inputs import input_specs
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT
-from loopedge.runtime.inputs import MASK, check_finite, fill_mask, named_columns
+from loopedge.runtime.inputs import ModelInputs
 from loopedge.runtime.session import Session
 
 __all__ = ["InferenceResult", "OutputSummary", "run_arrays", "run_file"]
@@ -70,7 +70,7 @@ def run_file(
 
     Args:
         model: The ``.onnx`` file.
-        input: As `loopedge.files.arrays.read_array_file`; a missing ``attention_mask`` keeps all rows.
+        input: As `loopedge.runtime.inputs.ModelInputs.read`; a missing ``attention_mask`` is filled in.
         path: Where the outputs go, ``.npz`` or ``.npy``; default: nowhere.
         loops: Iterations, for a model with a selectable count.
         tolerance: As `Session.run`.
@@ -89,7 +89,9 @@ def run_file(
     """
     # What ONNX Runtime would run without end, or read from elsewhere, is refused.
     artifact = Artifact.open(model)
+    specs = input_specs(artifact.graph)
     session = Session(model, threads=threads, device=device, memory=memory)
+    expected = ModelInputs.of(model, specs, session.metadata)
     if path is not None:
         # What does not stand there yet is no file of the model.
         files = artifact.needed_files() if Path(path).exists() else artifact.path
@@ -98,36 +100,14 @@ def run_file(
             outputs={"--output": path},
         )
         check_arrays_target(Path(path), len(session.output_names), force=force)
-    noise = session.metadata.random_inputs
-    if seed is not None and not noise:
+    if seed is not None and not session.metadata.random_inputs:
         raise InputError(f"{model} takes no noise: a seed has no use", hint="leave out --seed")
-    arrays, notes = _read_inputs(session, input, noise)
-    outputs, summary = run_arrays(session, arrays, loops=loops, tolerance=tolerance, seed=seed or 0)
+    feeds = expected.read(input, seed=seed or 0)
+    outputs, summary = run_arrays(session, feeds.arrays, loops=loops, tolerance=tolerance)
     if path is not None:
         write_arrays(path, outputs, force=force)
     written = None if path is None else str(path)
-    return replace(summary, path=written, notes=[*notes, *summary.notes])
-
-
-def _read_inputs(
-    session: Session, path: str | Path, noise: Collection[str]
-) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
-    """Return the arrays of a file as the model takes them, and what a person should know of them."""
-    metadata = session.metadata
-    columns = named_columns(metadata)
-    filled = set() if metadata.foreign else {MASK}
-    ranks = {
-        name: len(node.shape)
-        for name, node in session.inputs.items()
-        if name not in {*noise, *filled} and not (session.takes_loops and name == LOOPS_INPUT)
-    }
-    given = read_array_file(path, ranks, missing=metadata.missing_values, columns=columns)
-    check_finite(session, given.arrays, columns)
-    arrays, notes = fill_mask(session, given.arrays)
-    if given.dropped:
-        names = ", ".join(map(repr, given.dropped))
-        notes.insert(0, f"columns that the model was not trained on are left out: {names}")
-    return arrays, notes
+    return replace(summary, path=written, notes=[*feeds.notes, *summary.notes])
 
 
 def run_arrays(

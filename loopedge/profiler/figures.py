@@ -18,6 +18,7 @@ __all__ = [
     "memory_figure",
     "quotient_range",
     "spread_of",
+    "stopped_early",
 ]
 
 BUSY = 1.5
@@ -128,3 +129,8 @@ def quotient_range(over: Run, under: Run, figure: str) -> Spread | None:
 def busy_ratio(run: Run) -> float:
     """Return by what the median inference is slower than the fastest; above `BUSY` it is noise."""
     return run.latency_ms.p50 / run.latency_ms.min if run.latency_ms.min > 0 else 1.0
+
+
+def stopped_early(run: Run) -> bool:
+    """Tell whether an early exit ended the loop: the figures are not those of all iterations."""
+    return run.form == "loop" and 0 < len(run.iterations) < (run.loops or 0)

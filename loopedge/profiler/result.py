@@ -35,7 +35,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemorySources:
-    """What a peak of a model's memory consists of, in bytes; docs/profiling.md says how it is told apart.
+    """What a peak of a model's memory consists of, in bytes; docs/profiling.md says how each part is measured.
 
     ``moment``: ``load`` or ``run``, each of which has a peak. The parts add up to ``peak_bytes``;
     ``other_bytes`` is what none of them explains, and may be negative by what two of them count both.

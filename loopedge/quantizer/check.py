@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from loopedge.artifact.artifact import open_artifact
+from loopedge.deployment.optimizers import nothing_to_optimize
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, Metadata, read_metadata
 from loopedge.quantizer.activations.smoothing import rescaled_products
@@ -19,7 +20,6 @@ from loopedge.quantizer.recipe import Recipe, Rewritten
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights
 from loopedge.quantizer.source import FloatSource
 from loopedge.quantizer.timing import TimeRatio, time_against
-from loopedge.runtime.optimizers import nothing_to_optimize
 from loopedge.runtime.session import Session
 
 __all__ = ["SourceCheck"]

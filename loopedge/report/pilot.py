@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from loopedge.files.targets import write_text_atomic
-from loopedge.report.charts import Line, line_chart
 from loopedge.report.page import facts, render_page, table
+from loopedge.report.svg.axes import Axis
+from loopedge.report.svg.chart import Level, Mark, Series, chart
 from loopedge.study.pipeline import PilotResult
-from loopedge.study.statistics import Interval
+from loopedge.study.statistics import Interval, Spread
 from loopedge.study.summary import Summary
 from loopedge.study.verdict import spread_text
 from loopedge.units import ratio_text, size_text, time_text
@@ -93,30 +94,52 @@ def _arms(result: PilotResult) -> list[str]:
 
 
 def _quality_chart(result: PilotResult) -> list[str]:
-    arms = list(dict.fromkeys(row.arm for row in result.summary))
-    lines = [
-        Line(
-            name=arm,
-            points={
-                row.loops: (row.quality.mean, row.quality.sd)
-                for row in result.summary
-                if row.arm == arm and row.quality is not None
-            },
-        )
-        for arm in arms
-    ]
-    lines = [line for line in lines if line.points]
     known = result.verdict.baseline
-    level = (known["name"].replace("_", " "), known["value"]) if known else None
+    level = Level(name=known["name"].replace("_", " "), value=known["value"]) if known else None
     better = "higher" if result.higher_is_better else "lower"
     return [
         "<h2>Quality</h2>",
         "<figure>",
         f"<figcaption><b>{escape(result.metric)}</b> on the test split, {better} is better; mean over the "
         "seeds, whiskers of one standard deviation</figcaption>",
-        *line_chart(lines, across="loops", upward=result.metric, level=level),
+        *chart(
+            _quality_series(result),
+            across=Axis(name="loops", even=True),
+            upward=Axis(name=result.metric, from_zero=False),
+            level=level,
+            wide=True,
+        ),
         "</figure>",
     ]
+
+
+def _quality_series(result: PilotResult) -> list[Series]:
+    """Return a line per arm, a mark per loop count."""
+    arms = list(dict.fromkeys(row.arm for row in result.summary))
+    series = [
+        Series(
+            name=arm,
+            colour=f"op{number}",
+            marks=[
+                _mark(row, row.quality)
+                for row in result.summary
+                if row.arm == arm and row.quality is not None
+            ],
+        )
+        for number, arm in enumerate(arms)
+    ]
+    return [one for one in series if one.marks]
+
+
+def _mark(row: Summary, quality: Spread) -> Mark:
+    sd = quality.sd or 0.0
+    return Mark(
+        x=float(row.loops),
+        y=quality.mean,
+        low=quality.mean - sd,
+        high=quality.mean + sd,
+        title=f"{row.arm}, {row.loops} loops: {spread_text(quality)}",
+    )
 
 
 def _quality_table(result: PilotResult) -> list[str]:

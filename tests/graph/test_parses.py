@@ -11,7 +11,8 @@ import loopedge
 from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.artifact.reading import onnx_file, ort_format
 from loopedge.inference.run import run_file
-from loopedge.profiler.subjects.subjects import Request, build_models, configurations
+from loopedge.profiler.options import ProfileOptions
+from loopedge.profiler.subjects.building import build_models
 from loopedge.profiler.subjects.variants import add_variants
 
 ROOT = Path(__file__).parents[2]
@@ -136,14 +137,10 @@ def test_a_profile_parses_each_file_once_before_it_measures(
     source: Path, parses: Counter[str], tmp_path: Path
 ) -> None:
     """Twins are opened once after they were written, and variants are made of what is open already."""
-    request = Request(
-        device="cpu", provider="CPUExecutionProvider", memory=None, input=None, seed=0
-    )
-    twins = {"unrolled": True, "untied": True}
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    points = configurations(1, 8, None, [1, 2])
-    models, _ = build_models([source], points, request, twins, scratch)
+    options = ProfileOptions(unrolled=True, untied=True, sequence=8, threads=[1, 2])
+    models, _ = build_models([source], options, scratch)
     assert parses == {"m.onnx": 1, "unrolled0.onnx": 2, "untied1.onnx": 2}  # of two configurations
     parses.clear()
     add_variants(models[:1], scratch, float16=True, cuda_graphs=True)

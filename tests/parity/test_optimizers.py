@@ -13,11 +13,11 @@ from onnx import TensorProto, helper
 import loopedge
 import loopedge_calibration
 from loopedge.artifact.artifact import open_artifact
+from loopedge.deployment.optimizers import nothing_to_optimize
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.passes.half import compute_in_float16
-from loopedge.runtime.optimizers import nothing_to_optimize
 
 OFF, ON = (getattr(ort.GraphOptimizationLevel, f"ORT_{name}_ALL") for name in ("DISABLE", "ENABLE"))
 

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from loopedge.profiler.dissection.trace import OperatorTime
 from loopedge.profiler.result import IterationTime, MemorySources, Run
-from loopedge.report.sections.memory import SOURCES
-from loopedge.report.tables import profile_table
+from loopedge.report.profile.sections.memory import SOURCES
+from loopedge.report.profile.terminal import profile_table
 from tests.unit.profiles import MIB, make_result, make_run
 
 OPERATORS = (

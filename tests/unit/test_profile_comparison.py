@@ -11,15 +11,10 @@ from rich.console import Console
 
 from loopedge.errors import BudgetError, InputError
 from loopedge.files.plain_json import dump_json
-from loopedge.profiler.comparison.comparison import (
-    Change,
-    Comparison,
-    check_regressions,
-    compare,
-    compare_files,
-)
+from loopedge.profiler.comparison.pipeline import check_regressions, compare
+from loopedge.profiler.comparison.result import Change, Comparison
 from loopedge.profiler.result import Failure, ProfileResult
-from loopedge.report.comparison import comparison_table
+from loopedge.report.comparison_table import comparison_table
 from tests.unit.profiles import MACHINE, make_pair, make_result, make_run, make_sweep
 
 BEFORE = make_result(make_run(), make_run("int8.onnx", peak=29, p50=75.0, time_ratio=0.31))
@@ -199,6 +194,6 @@ def test_people_see_what_changed_and_why_it_does_not_pass() -> None:
 def test_files_are_compared_as_they_were_printed(tmp_path: Path) -> None:
     for name, result in (("a", make_pair()), ("b", make_pair(peak=400))):
         (tmp_path / name).write_text(dump_json(result.to_json()))
-    compared = compare_files(tmp_path / "a", tmp_path / "b", max_regression=0.05)
+    compared = compare(tmp_path / "a", tmp_path / "b", max_regression=0.05)
     assert {item.label for item in compared.regressions} == {"tmlt.onnx (untied)"}
     assert json.loads(json.dumps(compared.to_json()))["max_regression"] == 0.05

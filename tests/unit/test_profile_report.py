@@ -11,12 +11,13 @@ from rich.console import Console
 
 from loopedge.errors import InputError
 from loopedge.profiler.result import ProfileResult
-from loopedge.report.html import write_profile_html
-from loopedge.report.plane import Axis, Mark, Series, plane_chart
-from loopedge.report.sections.scaling import scaling_section
-from loopedge.report.sections.soak import soak_text
-from loopedge.report.sections.tradeoff import pareto_front, tradeoff_section
-from loopedge.report.tables import profile_table
+from loopedge.report.profile.html import write_profile_html
+from loopedge.report.profile.sections.scaling import scaling_section
+from loopedge.report.profile.sections.soak import soak_text
+from loopedge.report.profile.sections.tradeoff import pareto_front, tradeoff_section
+from loopedge.report.profile.terminal import profile_table
+from loopedge.report.svg.axes import Axis
+from loopedge.report.svg.chart import Mark, Series, chart
 from tests.unit.profiles import (
     make_forms,
     make_pair,
@@ -188,7 +189,7 @@ def test_only_runs_that_no_other_beats_are_on_the_front() -> None:
 
 def test_labels_of_points_that_meet_stand_apart() -> None:
     marks = [Mark(x=1.0, y=1.0, label=str(i)) for i in range(1, 6)]
-    lines = plane_chart(
+    lines = chart(
         [Series(name="", colour="op0", marks=marks, joined=False)],
         across=Axis(name="x"),
         upward=Axis(name="y"),

@@ -6,7 +6,7 @@ import pytest
 
 from loopedge.profiler.labels import run_labels, swept
 from loopedge.profiler.result import Spread
-from loopedge.report.verdict import cautions, verdicts
+from loopedge.report.profile.verdict import cautions, verdicts
 from tests.unit.profiles import (
     make_forms,
     make_gpu,
@@ -116,7 +116,7 @@ def test_runs_are_named_by_what_sets_them_apart() -> None:
     runs = [make_run(loops=loops, batch=batch) for loops in (1, 4) for batch in (1, 8)]
     assert swept(runs) == ["loops", "batch"]
     assert run_labels(runs)[:2] == ["tmlt.onnx, 1 loop, batch 1", "tmlt.onnx, 1 loop, batch 8"]
-    assert run_labels(runs, told=("loops", "batch")) == ["tmlt.onnx"] * 4
+    assert run_labels(runs, without=("loops", "batch")) == ["tmlt.onnx"] * 4
     twice = [make_run(path="a/tmlt.onnx"), make_run(path="b/tmlt.onnx"), make_run("other.onnx")]
     assert run_labels(twice) == ["tmlt.onnx in a", "tmlt.onnx in b", "other.onnx"]
     assert swept(twice) == []

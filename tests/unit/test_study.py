@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from loopedge.errors import InputError
-from loopedge.report.charts import Line, axis_of, line_chart
 from loopedge.study.design import Cell, make_design
 from loopedge.study.statistics import MOST_SEEDS, STUDENT, interval_of, spread_of
 from loopedge.study.summary import Summary, baseline_values, summarise
@@ -292,26 +291,3 @@ def test_all_runs_share_everything_but_arm_loops_and_seed() -> None:
     untied = design.model_config(TASK, Cell(arm="untied", loops=4, seed=1))
     assert (untied.timestep, untied.loops, untied.layers) == ("none", 1, 4)
     assert design.train_config(Cell(arm="untied", loops=4, seed=7)).seed == 7
-
-
-def test_an_axis_has_round_ticks_that_hold_the_values() -> None:
-    for low, high in ((0.0, 1.0), (0.123, 0.129), (-3.0, 450.0), (5.0, 5.0), (-2e-7, 3e-7)):
-        first, last, step = axis_of(low, high)
-        assert first <= low <= high <= last
-        assert 2 <= round((last - first) / step) <= 12
-
-
-def test_a_chart_draws_points_whiskers_and_the_level() -> None:
-    lines = [
-        Line(name="a <b>", points={1: (1.0, 0.1), 8: (2.0, None)}),
-        Line(name="c", points={8: (3.0, 0.2)}),
-    ]
-    far = "\n".join(line_chart(lines, across="loops", upward="rmse", level=("naive", 99.0)))
-    assert "naive (99, off the chart)" in far
-    assert 'class="level" x1' not in far
-    page = "\n".join(line_chart(lines, across="loops", upward="rmse", level=("naive", 2.5)))
-    assert page.count("<circle") == 3
-    assert page.count("whisker") == 2
-    assert "a &lt;b&gt;, 1: 1 ± 0.1" in page
-    assert "naive (2.5)" in page
-    assert "No run gave a value" in "".join(line_chart([], across="loops", upward="rmse"))

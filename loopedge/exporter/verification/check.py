@@ -9,6 +9,7 @@ from loopedge.artifact.artifact import Artifact
 from loopedge.artifact.opsets import check_versions
 from loopedge.artifact.reading.ort_format import ORT_SUFFIX
 from loopedge.deployment.conversion import convert_file
+from loopedge.deployment.optimizers import nothing_to_optimize
 from loopedge.exporter.assembled import Assembled
 from loopedge.exporter.capture.captured import Captured
 from loopedge.exporter.options import ExportOptions
@@ -17,7 +18,6 @@ from loopedge.exporter.verification.inputs import resized_examples
 from loopedge.exporter.verification.torch_side import TorchSide
 from loopedge.exporter.verification.verify import TOLERANCE, ExportErrors, verify_artifact
 from loopedge.graph.metadata import MemoryProfile, Metadata
-from loopedge.runtime.optimizers import nothing_to_optimize
 
 __all__ = ["FileCheck"]
 

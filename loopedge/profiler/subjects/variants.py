@@ -13,7 +13,7 @@ from loopedge.graph.core.unrolling import find_core
 from loopedge.graph.passes.half import compute_in_float16
 from loopedge.graph.weights import weight_bytes
 from loopedge.profiler.result import Failure
-from loopedge.profiler.subjects.subjects import ProfiledModel
+from loopedge.profiler.subjects.profiled_model import ProfiledModel
 from loopedge.runtime.memory_profiles import refuse_prepared
 
 __all__ = ["CAPTURE_NOTE", "add_variants", "looped_models"]
@@ -87,7 +87,7 @@ def _float16_variants(
             errors.append(InputError(f"{model.name}: {error.message}", hint=error.hint))
             failures.append(
                 Failure(
-                    name=replace(model, told=(*model.told, "float16")).name,
+                    name=replace(model, traits=(*model.traits, "float16")).name,
                     path=str(model.source),
                     twin=model.twin,
                     reason=error.message,
@@ -103,16 +103,16 @@ def _float16_variants(
 
 
 def _as_float16(model: ProfiledModel, artifact: Artifact) -> ProfiledModel:
-    subject = replace(
-        model.subject,
+    setup = replace(
+        model.setup,
         model=artifact.path.resolve(),
         optimize=True,
         file_bytes=artifact.file_bytes,
     )
     return replace(
         model,
-        told=(*model.told, "float16"),
-        subject=subject,
+        traits=(*model.traits, "float16"),
+        setup=setup,
         compute="float16",
         weight_bytes=weight_bytes(artifact.graph),
         note=None,
@@ -130,14 +130,14 @@ def _captured_variants(models: Sequence[ProfiledModel]) -> list[ProfiledModel]:
     for model in models:
         if model.artifact is None or find_core(model.artifact.graph) is not None:
             continue
-        with np.load(model.subject.inputs, allow_pickle=False) as stored:
+        with np.load(model.setup.inputs, allow_pickle=False) as stored:
             shapes = {name: stored[name].shape for name in stored.files}
         sizes = tuple(sorted(_axis_sizes(model.artifact.graph, shapes).items()))
         found.append(
             replace(
                 model,
-                told=(*model.told, "CUDA graph"),
-                subject=replace(model.subject, cuda_graphs=True, dimensions=sizes),
+                traits=(*model.traits, "CUDA graph"),
+                setup=replace(model.setup, cuda_graphs=True, dimensions=sizes),
                 note=None,
             )
         )
