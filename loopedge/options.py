@@ -12,7 +12,7 @@ __all__ = ["by_face", "naming_flags", "option", "option_name", "with_keywords"]
 
 Options = TypeVar("Options", bound="DataclassInstance")
 
-FLAGS = {"path": "--output", "granularity": "--ranges"}
+FLAGS = {"path": "--output", "granularity": "--ranges", "covariates": "--covariate"}
 """Options that the command line calls otherwise than Python does."""
 
 _names_flags = False
@@ -69,14 +69,24 @@ def option(name: str, value: object = True, *, command: str = "") -> str:
 
     Args:
         name: Its name in Python.
-        value: True and False stand for a flag with and without ``no-``; a text in capitals is a
-            placeholder for what the caller puts there.
+        value: True and False stand for a flag with and without ``no-``; a tuple for a list; a text in
+            capitals is a placeholder for what the caller puts there.
         command: On the command line ``loopedge COMMAND`` stands before it.
     """
     flag = FLAGS.get(name) or f"--{name.replace('_', '-')}"
     if isinstance(value, bool):
         words, python = flag if value else f"--no-{flag[2:]}", f"{name}={value}"
+    elif isinstance(value, tuple):
+        words, python = f"{flag} {','.join(map(str, value))}", f"{name}={value}"
     else:
-        quoted = isinstance(value, str) and not value.isupper()
+        quoted = isinstance(value, str) and not (value.isupper() or _is_number(value))
         words, python = f"{flag} {value}", f'{name}="{value}"' if quoted else f"{name}={value}"
     return by_face(f"loopedge {command} {words}" if command else words, python)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -135,7 +135,7 @@ class RelativeError:
         self.batches = list(batches)
         self._offsets, self._axes = offsets or {}, reference.axes
         if not self.batches:
-            raise InputError("the data holds no sample", hint="--data samples.npz")
+            raise InputError("the data holds no sample", hint=option("data", "samples.npz"))
         self._exact = [reference.run(feeds) for feeds in self.batches]
 
     @property

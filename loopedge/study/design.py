@@ -6,6 +6,7 @@ from typing import Any
 
 from loopedge.errors import InputError
 from loopedge.model.config import LoopedConfig
+from loopedge.options import option
 from loopedge.study.statistics import MOST_SEEDS
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig, make_model_config, make_train_config
@@ -123,20 +124,21 @@ def make_design(
     """
     for arm in arms:
         if arm not in ARMS:
-            raise InputError(f"arm {arm!r} is not known", hint=f"--arms {','.join(ARMS)}")
+            raise InputError(f"arm {arm!r} is not known", hint=option("arms", ARMS))
     if arms and not set(arms) - {"untied"}:
         raise InputError(
-            "arms untied: there is no looped model to compare with", hint="--arms looped,untied"
+            "arms untied: there is no looped model to compare with",
+            hint=option("arms", ("looped", "untied")),
         )
     if not arms or len(set(arms)) != len(arms):
         raise InputError(f"arms {','.join(arms) or 'none'}: each must be named once")
     if not loops or min(loops) < 1 or len(set(loops)) != len(loops):
         raise InputError(
             f"loops {','.join(map(str, loops)) or 'none'}: different counts from 1 are needed",
-            hint="--loops 1,4,8",
+            hint=option("loops", (1, 4, 8)),
         )
     if not 1 <= seeds <= MOST_SEEDS:
-        raise InputError(f"seeds is {seeds}, allowed 1 to {MOST_SEEDS}", hint="--seeds 3")
+        raise InputError(f"seeds is {seeds}, allowed 1 to {MOST_SEEDS}", hint=option("seeds", 3))
     design = Design(
         arms=tuple(arms),
         loops=tuple(sorted(loops)),

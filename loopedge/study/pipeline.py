@@ -14,6 +14,7 @@ from loopedge.files.paths import check_paths
 from loopedge.files.plain_json import dump_json
 from loopedge.files.targets import write_text_atomic
 from loopedge.invocation import command_text
+from loopedge.options import option, option_name
 from loopedge.profiler.machine import describe_machine
 from loopedge.study.cell import Quantize, read_cell, run_cell
 from loopedge.study.cost import measure_cost
@@ -111,8 +112,8 @@ def pilot(
     task, told = make_task(first_seed), note or (lambda text: None)
     check_paths(
         inputs={"DATA": task.input_files},
-        outputs={"--output": pilot_files(folder)},
-        emptied={"--output": folder / "runs"},
+        outputs={option_name("output"): pilot_files(folder)},
+        emptied={option_name("output"): folder / "runs"},
     )
     design = make_design(
         task,
@@ -125,7 +126,7 @@ def pilot(
         device=device,
     )
     if jobs < 1:
-        raise InputError(f"jobs is {jobs}, at least 1 is needed", hint="--jobs 1")
+        raise InputError(f"jobs is {jobs}, at least 1 is needed", hint=option("jobs", 1))
     wanted = {"design": design.to_json(), "task": task.describe(), "data": _data_of(task)}
     _open_folder(folder, wanted, resume=resume, force=force)
     for text in task.notes:
@@ -174,8 +175,10 @@ def _open_folder(folder: Path, wanted: dict[str, Any], *, resume: bool, force: b
         raise InputError(f"folder {folder.parent} does not exist", hint=f"mkdir -p {folder.parent}")
     if resume:
         if not stored.exists():
-            raise InputError(f"no pilot to resume in {folder}", hint="start without --resume")
-        hint = "start anew with --force"
+            raise InputError(
+                f"no pilot to resume in {folder}", hint=f"start without {option('resume')}"
+            )
+        hint = f"start anew with {option('force')}"
         known = read_json(stored, needed="the design of a pilot", hint=hint)
         if not isinstance(known, dict) or not all(
             isinstance(group, dict) for group in known.values()
@@ -187,11 +190,12 @@ def _open_folder(folder: Path, wanted: dict[str, Any], *, resume: bool, force: b
     if folder.exists() and any(folder.iterdir()):
         if not force:
             raise InputError(
-                f"{folder} is not empty", hint="add --resume to go on, or --force to start anew"
+                f"{folder} is not empty",
+                hint=f"add {option('resume')} to go on, or {option('force')} to start anew",
             )
         if not stored.exists():
             raise InputError(
-                f"{folder} holds something else than a pilot, which --force does not remove",
+                f"{folder} holds something else than a pilot, which {option('force')} does not remove",
                 hint="name another folder with -o",
             )
         shutil.rmtree(folder / "runs", ignore_errors=True)
@@ -212,7 +216,7 @@ def _check_same(known: dict[str, Any], wanted: dict[str, Any], folder: Path) -> 
     if different:
         raise InputError(
             f"{folder} holds another pilot: {'; '.join(different[:3])}",
-            hint="resume with the options of that pilot, or start anew with --force",
+            hint=f"resume with the options of that pilot, or start anew with {option('force')}",
         )
 
 

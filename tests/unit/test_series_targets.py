@@ -159,13 +159,13 @@ def test_a_task_at_origins_is_rebuilt_from_its_description(tmp_path: Path) -> No
         assert rebuilt.describe() == origin.describe()
         expected = origin.batch("test", 4, 0).inputs
         np.testing.assert_array_equal(rebuilt.batch("test", 4, 0).inputs, expected)
-    with pytest.raises(InputError, match="--origins is 1, at least 2 are needed"):
+    with pytest.raises(InputError, match="origins is 1, at least 2 are needed"):
         task.at_origins(1)
     with pytest.raises(
         InputError, match=r"data.csv has 200 rows; context 6 and horizon 2 at 40 origins need 27\d"
     ) as caught:
         task.at_origins(40)
-    assert caught.value.hint == "lower --origins, --context or --horizon"
+    assert caught.value.hint == "lower origins, context or horizon"
 
 
 GROUPED = "shop,y,z,x\n" + "".join(

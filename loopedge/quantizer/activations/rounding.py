@@ -10,6 +10,7 @@ from loopedge.graph.core.unrolling import CORE_NAME, find_core
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.weights import RANGE_PREFIX, iteration_of, loop_name
+from loopedge.options import option_name
 from loopedge.quantizer.activations.ranges import RangeTable
 
 __all__ = ["IterationIndex", "RoundedActivation", "StaticRounding"]
@@ -108,7 +109,9 @@ class StaticRounding:
     def _round(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> RoundedActivation:
         name = loop_name(linear)
         if name not in self._table.tensors:
-            raise InputError(f"the ranges lack linear {name}", hint="calibrate again with --data")
+            raise InputError(
+                f"the ranges lack linear {name}", hint=f"calibrate again with {option_name('data')}"
+            )
         scales, zero_points = self._table.tensors[name].quantization()
         rows, prefix = f"{RANGE_PREFIX}{name}", linear.name or name
         scale, zero_point = (
