@@ -8,7 +8,7 @@ import numpy as np
 
 from loopedge.data.columns import Columns, Missing
 from loopedge.errors import InputError
-from loopedge.options import option_name
+from loopedge.options import option, option_name
 from loopedge.tasks.task import Array, Batch, Scaling, Split, Task, generator_of
 
 __all__ = ["WindowTask", "check_sizes"]
