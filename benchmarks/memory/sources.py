@@ -17,7 +17,7 @@ import torch
 
 import loopedge
 import loopedge_calibration
-from loopedge.artifact.artifact import open_artifact, write_artifact
+from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.graph.core.untied import untie
 from loopedge.profiler.dissection.limits import CPU
 from loopedge.profiler.dissection.sources import memory_sources
@@ -69,14 +69,19 @@ def measure(path: Path, memory: str, folder: Path) -> tuple[MemorySources, Memor
     """Trace a few runs of a model, and take its memory apart."""
     inputs = folder / "inputs.npz"
     np.savez(inputs, input_ids=np.random.default_rng(0).integers(0, 4096, (1, 128)))
-    size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+    artifact = Artifact.open(path)
     setup = ProcessSetup(
-        model=path, inputs=inputs, file_bytes=size, provider=CPU, threads=1, memory=memory
+        model=path,
+        inputs=inputs,
+        file_bytes=artifact.file_bytes,
+        provider=CPU,
+        threads=1,
+        memory=memory,
     )
     with MeasuredProcess(setup, trace=folder / "trace") as process:
         process.run(RUNS)
         events = read_trace(process.end_trace())
-    return memory_sources(setup, events)
+    return memory_sources(setup, events, artifact.files)
 
 
 def row(name: str, memory: str, sources: MemorySources) -> str:

@@ -199,7 +199,7 @@ def _dissect_each(
 def _take_apart(model: ProfiledModel) -> Dissection:
     """Take a model apart; where the process that is traced dies, its figures stand without."""
     try:
-        return dissect(model.setup)
+        return dissect(model.setup, model.artifact)
     except LoopedgeError as error:
         return Dissection(notes=[f"no operators: {error.message}"])
 

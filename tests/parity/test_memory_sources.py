@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import loopedge
-from loopedge.artifact.artifact import open_artifact, write_artifact
+from loopedge.artifact.artifact import Artifact, artifact_files, open_artifact, write_artifact
 from loopedge.errors import LoopedgeError
 from loopedge.profiler.dissection import limits, sources
 from loopedge.profiler.dissection.limits import CPU, measure_limits
@@ -65,7 +65,7 @@ def take_apart(
     with MeasuredProcess(model, trace=folder / "trace") as process:
         process.run(3)
         events = read_trace(process.end_trace())
-    found = memory_sources(model, events, outputs=outputs)
+    found = memory_sources(model, events, artifact_files(folder / name), outputs=outputs)
     for at in found:
         parts = {
             key: value
@@ -156,7 +156,7 @@ def test_where_other_processes_take_less_malloc_kept_less(folder: Path) -> None:
 
 
 def test_a_model_is_taken_apart_in_one_call(folder: Path) -> None:
-    found = dissect(setup(folder, "mapped.onnx", "balanced"))
+    found = dissect(setup(folder, "mapped.onnx", "balanced"), Artifact.open(folder / "mapped.onnx"))
     assert len(found.iterations) == LOOPS
     assert found.nodes[CPU] > 10
     assert found.work is not None
@@ -173,7 +173,7 @@ def test_a_model_is_taken_apart_in_one_call(folder: Path) -> None:
 
 def test_without_sources_the_rest_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "SMAPS", Path("/nowhere/smaps"))
-    found = dissect(setup(folder, "mapped.onnx", "low"))
+    found = dissect(setup(folder, "mapped.onnx", "low"), Artifact.open(folder / "mapped.onnx"))
     assert found.sources is None
     assert found.peak_sources(1) is None
     (note,) = found.notes
@@ -187,7 +187,7 @@ def test_without_proc_it_is_refused_in_one_line(
     monkeypatch.setattr(sources, "SMAPS", Path("/nowhere/smaps"))
     model = setup(folder, "mapped.onnx", "low")
     with pytest.raises(LoopedgeError, match="needs /proc/<pid>/smaps"):
-        memory_sources(model, [])
+        memory_sources(model, [], [model.model])
 
 
 def test_a_session_that_runs_on_and_on_does_not_leak(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from loopedge.artifact.artifact import open_artifact
+from loopedge.artifact.artifact import Artifact
 from loopedge.errors import LoopedgeError
 from loopedge.profiler.dissection.iterations import iteration_times
 from loopedge.profiler.dissection.limits import CPU
@@ -64,19 +64,19 @@ class Dissection:
         return None
 
 
-def dissect(setup: ProcessSetup) -> Dissection:
+def dissect(setup: ProcessSetup, artifact: Artifact | None) -> Dissection:
     """Trace a few runs in a process of their own, and take the memory apart in others.
 
     Tracing slows small operators down, so that nothing else is measured there.
 
     Args:
-        setup: The model. Of one that PyTorch runs nothing is known; on another device than the CPU
-            neither work nor sources.
+        setup: The model. On another device than the CPU neither work nor sources are known.
+        artifact: Its file, opened; of a model that PyTorch runs there is none, and nothing is known.
 
     Raises:
         LoopedgeError: The process that is traced died.
     """
-    if setup.runtime != "onnxruntime":
+    if artifact is None:
         return Dissection()
     with MeasuredProcess(setup, trace=setup.inputs.with_suffix(".trace")) as process:
         fastest_ms = min(process.run(WARM_UP_RUNS))
@@ -85,13 +85,13 @@ def dissect(setup: ProcessSetup) -> Dissection:
         events = read_trace(process.end_trace())
     work, sources, notes = None, None, []
     if setup.provider == CPU:
-        graph = open_artifact(setup.model)
+        graph = artifact.graph
         work = count_work(events, graph, skip_runs=WARM_UP_RUNS)
         if work.uncounted:
             notes.append(f"the roofline leaves out {', '.join(work.uncounted)}")
         try:
             outputs = [value.name or "" for value in graph.graph.outputs]
-            sources = memory_sources(setup, events, outputs=outputs)
+            sources = memory_sources(setup, events, artifact.files, outputs=outputs)
         except LoopedgeError as error:
             notes.append(f"no memory by source: {error.message}")
     return Dissection(

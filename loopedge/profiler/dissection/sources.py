@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.artifact.artifact import artifact_files
 from loopedge.artifact.reading.ort_format import is_ort_format
 from loopedge.errors import LoopedgeError
 from loopedge.profiler.child.process_memory import SMAPS
@@ -61,13 +60,18 @@ class _Moment:
 
 
 def memory_sources(
-    setup: ProcessSetup, events: Iterable[Mapping[str, Any]], *, outputs: Sequence[str] = ()
+    setup: ProcessSetup,
+    events: Iterable[Mapping[str, Any]],
+    files: Sequence[Path],
+    *,
+    outputs: Sequence[str] = (),
 ) -> tuple[MemorySources, MemorySources]:
     """Measure what the memory of a model consists of, in up to four processes of its own.
 
     Args:
         setup: The model; in ONNX Runtime, on the CPU.
         events: The trace of a few runs under the model's own memory profile.
+        files: The model's file and those of its weights: pages of them that are mapped are counted as such.
         outputs: Names of its outputs; those that carry a cache are counted as such.
 
     Returns:
@@ -83,13 +87,13 @@ def memory_sources(
             "memory by source needs /proc/<pid>/smaps of Linux, which this system does not have",
             hint="profile on the device, or leave the sources out",
         )
-    files = [os.path.realpath(file) for file in artifact_files(setup.model)]
+    mapped = [os.path.realpath(file) for file in files]
     arena = arena_use(events)
     loaded = _measure_loaded(setup, arena)
     process, highest = _load_watched(setup)
     with process:
-        loading = _loading(process, highest, files, loaded)
-        running = _running(process, files, loaded, arena)
+        loading = _loading(process, highest, mapped, loaded)
+        running = _running(process, mapped, loaded, arena)
         cache = _cache_bytes(process, outputs)
     if arena is None:  # nothing tells its peak; what the runs left behind is the least it was
         left = running.anon_bytes - running.retained_bytes - loaded.anon_bytes
