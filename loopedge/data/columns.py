@@ -10,6 +10,7 @@ import numpy as np
 from loopedge.data.tables import Table
 from loopedge.errors import InputError
 from loopedge.files.arrays import Array
+from loopedge.options import option
 
 __all__ = ["Columns", "Missing", "carry_forward", "fit_scaling", "make_columns"]
 
@@ -106,7 +107,7 @@ def _check_missing(table: Table, columns: Columns, missing: Missing) -> None:
         more = f" ({count} values are missing altogether)" if count > 1 else ""
         raise InputError(
             f"{table.first_missing}: the value is missing{more}",
-            hint="add --missing interpolate to fill gaps along a straight line, or --missing indicator",
+            hint=f"add {option('missing', 'interpolate')} to fill gaps along a straight line, or {option('missing', 'indicator')}",
         )
 
 
@@ -120,7 +121,7 @@ def _interpolate(table: Table, columns: Columns) -> None:
             if not known.any():
                 raise InputError(
                     f"{table.source}: column {name!r} holds no value in {columns.series[number]!r}",
-                    hint="add --missing indicator: a whole series cannot be interpolated",
+                    hint=f"add {option('missing', 'indicator')}: a whole series cannot be interpolated",
                 )
             filled = columns.values[first:end, place]
             filled[~known] = np.interp(at[~known], at[known], filled[known])

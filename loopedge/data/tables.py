@@ -14,6 +14,7 @@ from loopedge.data.timestamps import TimeOrder
 from loopedge.errors import InputError
 from loopedge.files.arrays import Array
 from loopedge.files.input_files import check_file
+from loopedge.options import option_name
 
 __all__ = ["MOST_LABELS", "Selection", "Table", "Texts", "read_table"]
 
@@ -143,7 +144,7 @@ def _check_labels(source: Path, labels: _Encoder, column: str) -> None:
     if len(labels.names) > MOST_LABELS:
         raise InputError(
             f"{source.name}: column {column!r} holds more than {MOST_LABELS} different labels",
-            hint="--classify takes a column of classes; --target forecasts numbers",
+            hint=f"{option_name('classify')} takes a column of classes; {option_name('target')} forecasts numbers",
         )
 
 

@@ -15,6 +15,7 @@ from loopedge.files.input_files import check_file
 from loopedge.files.npy_format import most_bytes, open_archive, read_npy
 from loopedge.files.staging import staged_folder
 from loopedge.files.targets import check_target
+from loopedge.options import option_name
 
 __all__ = [
     "Array",
@@ -105,7 +106,7 @@ def read_array_file(
         InputError: The file is missing, damaged, of another kind, holds what is no number, or its
             header lacks a column.
     """
-    source = check_file(path, needed=KINDS, hint=f"name a {KINDS} file with --input")
+    source = check_file(path, needed=KINDS, hint=f"name a {KINDS} file with {option_name('input')}")
     if source.suffix == ".npz":
         return ArrayFile(arrays=_read_npz(source))
     if source.suffix not in {".npy", ".csv"}:

@@ -14,6 +14,7 @@ from loopedge.data.tokenizer import Tokenizer, described_tokenizer
 from loopedge.errors import InputError
 from loopedge.graph.metadata import LOOPS_INPUT
 from loopedge.inference.run import InferenceResult, run_arrays
+from loopedge.options import by_face, option_name
 from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session
 
@@ -110,7 +111,7 @@ def complete(
         ProviderError: The device's execution provider is not available.
     """
     if new_tokens < 0:
-        raise InputError(f"--new-tokens is {new_tokens}, at least 0 is needed")
+        raise InputError(f"{option_name('new_tokens')} is {new_tokens}, at least 0 is needed")
     open_artifact(model)  # as in `run_file`
     session = Session(model, threads=threads, device=device, memory=memory)
     framing = _framing(session)
@@ -119,7 +120,10 @@ def complete(
     except UnicodeEncodeError as error:  # a terminal's bytes that were no UTF-8
         raise InputError(f"the text is no UTF-8: character {error.start}") from error
     if not text or not ids:
-        raise InputError("the text is empty: there is nothing to run on", hint='--text "..."')
+        raise InputError(
+            "the text is empty: there is nothing to run on",
+            hint=by_face('--text "..."', 'text="..."'),
+        )
     longest = session.metadata.max_length
     if longest is not None and len(ids) > longest:
         raise InputError(

@@ -22,7 +22,7 @@ __all__ = ["MASK", "Feeds", "ModelInputs"]
 Array = npt.NDArray[Any]
 
 MASK = "attention_mask"
-MISSING_HINT = "fill missing values first, or train with --missing indicator"
+MISSING_HINT = "fill missing values first, or loopedge train series ... --missing indicator"
 TOKENS = frozenset({"text", "pairs"})
 """Tasks whose first input holds ids of a vocabulary."""
 

@@ -10,6 +10,7 @@ import numpy as np
 from loopedge.data.columns import Columns, Missing, fit_scaling, make_columns
 from loopedge.data.tables import Selection, read_table
 from loopedge.errors import InputError
+from loopedge.options import option, option_name
 from loopedge.tasks.confusion import confusion_metrics, confusion_tally
 from loopedge.tasks.metrics import Metrics, Tally
 from loopedge.tasks.splits import split_bounds, split_series
@@ -130,7 +131,8 @@ class LabelledSeriesTask(WindowTask):
         """
         if not covariates:
             raise InputError(
-                "a classification needs a column that the model sees", hint="--covariate COLUMN"
+                "a classification needs a column that the model sees",
+                hint=option("covariates", "COLUMN"),
             )
         selection = Selection(numbers=tuple(covariates), label=label, group=group, time=time_column)
         table = read_table(path, selection)
@@ -155,7 +157,9 @@ class LabelledSeriesTask(WindowTask):
     ) -> "LabelledSeriesTask":
         """Rebuild the task from its description and its table."""
         if data is None:
-            raise InputError("a series needs its data", hint="name the table with --data")
+            raise InputError(
+                "a series needs its data", hint=f"name the table with {option_name('data')}"
+            )
         return cls.from_file(
             data,
             label=description["label"],
@@ -214,7 +218,7 @@ class LabelledSeriesTask(WindowTask):
                 raise InputError(
                     f"{self.source}: {self.group} {names[number]!r} has the labels {both}; "
                     "a whole series needs one",
-                    hint="leave out --group to classify each row's window",
+                    hint=f"leave out {option_name('group')} to classify each row's window",
                 )
             if len(told):
                 labels[number] = told[0]
@@ -226,7 +230,7 @@ class LabelledSeriesTask(WindowTask):
             raise InputError(
                 f"{self.source}: {len(short)} of {len(names)} series have fewer than "
                 f"{self.min_context} rows, the shortest, {names[shortest]!r}, {sizes[shortest]}",
-                hint=f"--min-context {sizes[shortest]}",
+                hint=option("min_context", sizes[shortest]),
             )
         labelled = np.flatnonzero(labels >= 0)
         chosen = split_series([names[number] for number in labelled], labels[labelled])
@@ -249,7 +253,7 @@ class LabelledSeriesTask(WindowTask):
             raise InputError(
                 f"{self.source} has no {split} window: {len(self.columns.values)} rows are too few "
                 f"for a context of {self.min_context}, or too many values are missing",
-                hint="lower --context",
+                hint=f"lower {option_name('context')}",
             )
 
     def _check_classes(self) -> None:

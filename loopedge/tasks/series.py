@@ -9,6 +9,7 @@ import numpy as np
 from loopedge.data.columns import Columns, Missing, carry_forward, fit_scaling, make_columns
 from loopedge.data.tables import Selection, read_table
 from loopedge.errors import InputError
+from loopedge.options import option, option_name
 from loopedge.tasks.metrics import Metrics, Tally
 from loopedge.tasks.season import find_season
 from loopedge.tasks.splits import Origin, rows_needed, split_bounds
@@ -139,7 +140,7 @@ class SeriesTask(WindowTask):
             InputError: The file, a column, a value, the order or the number of rows cannot be used.
         """
         if not targets:
-            raise InputError("a series needs a column to forecast", hint="--target COLUMN")
+            raise InputError("a series needs a column to forecast", hint=option("target", "COLUMN"))
         selection = Selection(numbers=(*targets, *covariates), group=group, time=time_column)
         table = read_table(path, selection)
         task = cls(
@@ -165,7 +166,9 @@ class SeriesTask(WindowTask):
     ) -> "SeriesTask":
         """Rebuild the task from its description and its table."""
         if data is None:
-            raise InputError("a series needs its data", hint="name the table with --data")
+            raise InputError(
+                "a series needs its data", hint=f"name the table with {option_name('data')}"
+            )
         origin = description.get("origin")
         old = "target" in description  # as 0.1 wrote it: one target
         missing: Missing = "refuse"
@@ -200,7 +203,7 @@ class SeriesTask(WindowTask):
             InputError: There are too few rows, or ``count`` is below 2.
         """
         if count < 2:
-            raise InputError(f"--origins is {count}, at least 2 are needed")
+            raise InputError(f"{option_name('origins')} is {count}, at least 2 are needed")
         tasks = [
             SeriesTask(
                 self.columns,
@@ -239,7 +242,9 @@ class SeriesTask(WindowTask):
             sizes += f" at {origins} origins"
         raise InputError(
             f"{told}; {sizes} need {needed} for training, validation and test",
-            hint="lower " + ("--origins, " if origins else "") + "--context or --horizon",
+            hint="lower "
+            + (f"{option_name('origins')}, " if origins else "")
+            + f"{option_name('context')} or {option_name('horizon')}",
         )
 
     def _find_stops(self, split: Split) -> Array:
@@ -274,8 +279,8 @@ class SeriesTask(WindowTask):
         longest = max(int(self._history(stops).max()) for stops in self.stops.values())
         if season > longest:
             raise InputError(
-                f"{self.source}: --season is {season}, at most {longest} rows stand before a window",
-                hint=f"leave out --season, or at most --season {longest}",
+                f"{self.source}: {option_name('season')} is {season}, at most {longest} rows stand before a window",
+                hint=f"leave out {option_name('season')}, or at most {option('season', longest)}",
             )
 
     def _history(self, stops: Array) -> Array:

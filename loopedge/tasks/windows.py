@@ -8,6 +8,7 @@ import numpy as np
 
 from loopedge.data.columns import Columns, Missing
 from loopedge.errors import InputError
+from loopedge.options import option, option_name
 from loopedge.tasks.task import Array, Batch, Scaling, Split, Task, generator_of
 
 __all__ = ["WindowTask", "check_sizes"]
@@ -131,11 +132,11 @@ def check_sizes(sizes: dict[str, int | None], *, context: int, min_context: int 
     Raises:
         InputError: The message names the option.
     """
-    for option, value in {"context": context, "min-context": min_context, **sizes}.items():
+    for name, value in {"context": context, "min_context": min_context, **sizes}.items():
         if value is not None and value < 1:
-            raise InputError(f"--{option} is {value}, at least 1 is needed")
+            raise InputError(f"{option_name(name)} is {value}, at least 1 is needed")
     if min_context is not None and min_context > context:
         raise InputError(
-            f"--min-context is {min_context}, at most the context of {context} rows is allowed",
-            hint=f"--min-context {context}",
+            f"{option_name('min_context')} is {min_context}, at most the context of {context} rows is allowed",
+            hint=option("min_context", context),
         )

@@ -6,6 +6,7 @@ from typing import Any
 from loopedge.errors import InputError, MissingExtraError
 from loopedge.files.plain_json import dump_json
 from loopedge.files.targets import write_text_atomic
+from loopedge.options import option, option_name
 
 __all__ = ["RunLog", "metrics_path"]
 
@@ -46,9 +47,9 @@ class RunLog:
             self._writer = _writer_class()(str(self._tensorboard), purge_step=0)
         except OSError as error:
             raise InputError(
-                f"the folder of --tensorboard, {self._tensorboard}, cannot be written: "
+                f"the folder of {option_name('tensorboard')}, {self._tensorboard}, cannot be written: "
                 f"{error.strerror or error}",
-                hint="--tensorboard FOLDER",
+                hint=option("tensorboard", "FOLDER"),
             ) from error
         for record in self.records:
             self._draw(record)
@@ -101,5 +102,5 @@ def _writer_class() -> Any:
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError as error:
-        raise MissingExtraError("--tensorboard", extra="tensorboard") from error
+        raise MissingExtraError(option_name("tensorboard"), extra="tensorboard") from error
     return SummaryWriter

@@ -12,6 +12,7 @@ from loopedge.errors import InputError
 from loopedge.files.targets import check_target
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.options import by_face, option, option_name
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.task import Task
 from loopedge.tasks.unbeaten import unbeaten_note
@@ -148,8 +149,9 @@ def _refuse_distillation(config: TrainConfig) -> None:
     """Refuse options of a teacher where there is none: they would change nothing."""
     for name in ("distill_weight", "distill_temperature"):
         if getattr(config, name) != TrainConfig.model_fields[name].default:
-            option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option} needs a teacher", hint="--teacher teacher.pt")
+            raise InputError(
+                f"{option_name(name)} needs a teacher", hint=option("teacher", "teacher.pt")
+            )
 
 
 def _make_loop(
@@ -230,11 +232,13 @@ def _check_files(target: Path, *, resume: bool, force: bool) -> None:
     check_target(target, force=force)
     unfinished = state_path(target)
     if target.name.endswith((".last.pt", ".steady.pt", ".best.pt")):
-        raise InputError(f"{target} is the name of a run's state", hint="name another with -o")
+        raise InputError(
+            f"{target} is the name of a run's state", hint=f"name another{by_face(' with -o', '')}"
+        )
     if unfinished.exists() and not resume and not force:
         raise InputError(
             f"{unfinished} holds an unfinished run",
-            hint="add --resume to continue it, or --force to start anew",
+            hint=f"add {option('resume')} to continue it, or {option('force')} to start anew",
         )
 
 

@@ -14,6 +14,7 @@ from loopedge.errors import InputError, LoopedgeError
 from loopedge.files.json_text import read_json
 from loopedge.files.targets import check_target, write_text_atomic
 from loopedge.model.config import LoopedConfig
+from loopedge.options import by_face, option
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.series import SeriesTask
 from loopedge.tasks.unbeaten import unbeaten_note
@@ -176,12 +177,12 @@ def _open_run(
         if left.exists() and not force:
             raise InputError(
                 f"{left} holds an unfinished run",
-                hint="add --resume to continue it, or --force to start anew",
+                hint=f"add {option('resume')} to continue it, or {option('force')} to start anew",
             )
     if folder.exists() and not (folder / DONE).exists():
         raise InputError(
-            f"{folder} holds something else than a run, which --force does not remove",
-            hint="name another target with -o",
+            f"{folder} holds something else than a run, which {option('force')} does not remove",
+            hint=f"name another target{by_face(' with -o', '')}",
         )
     shutil.rmtree(_aside(folder), ignore_errors=True)
     if folder.exists():  # until the new run has begun: its options may yet be refused
@@ -199,8 +200,10 @@ def _aside(folder: Path) -> Path:
 def _read_done(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     path = folder / DONE
     if not path.exists():
-        raise InputError(f"no run to resume: {path} does not exist", hint="train without --resume")
-    hint = "train without --resume, --force"
+        raise InputError(
+            f"no run to resume: {path} does not exist", hint=f"train without {option('resume')}"
+        )
+    hint = f"train without {option('resume')}, {option('force')}"
     stored = read_json(path, needed="the state of a run over several origins", hint=hint)
     known = stored.get("settings") if isinstance(stored, dict) else None
     done = stored.get("origins") if isinstance(stored, dict) else None

@@ -139,8 +139,8 @@ def test_the_tokenizer_of_a_description_must_be_there(corpus: Path) -> None:
 @pytest.mark.parametrize(
     ("context", "words"),
     [
-        (0, "--context is 0, at least 1"),
-        (5000, r"the validation part of corpus.txt has \d+ tokens, --context 5000 needs 5001"),
+        (0, "context is 0, at least 1"),
+        (5000, r"the validation part of corpus.txt has \d+ tokens, context=5000 needs 5001"),
     ],
 )
 def test_a_context_that_does_not_fit(corpus: Path, context: int, words: str) -> None:

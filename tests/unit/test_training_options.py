@@ -158,7 +158,7 @@ def test_a_resumed_average_equals_an_uninterrupted_one(tmp_path: Path) -> None:
 
     with pytest.raises(InterruptedRunError, match="interrupted after step 9 of 12") as caught:
         run(tmp_path / "m.pt", task=Stopped(length=4, vocab=6), **options)
-    assert caught.value.hint == "the same command with --resume"
+    assert caught.value.hint == "the same call with resume=True"
     usable = loopedge.load(tmp_path / "m.best.pt")
     assert usable.config.loops == 3
     task = Improving(length=4, vocab=6)

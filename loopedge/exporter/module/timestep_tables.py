@@ -6,15 +6,15 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.errors import InputError
-from loopedge.exporter.subject.description import Subject
-from loopedge.exporter.user_methods import run_user_code
+from loopedge.exporter.module.exported_module import ExportedModule
+from loopedge.exporter.module.user_methods import run_user_code
 
 __all__ = ["compute_tables"]
 
 
-def compute_tables(subject: Subject, loops: int) -> dict[str, npt.NDArray[Any]]:
+def compute_tables(module: ExportedModule, loops: int) -> dict[str, npt.NDArray[Any]]:
     """Compute the timestep tables, and refuse what cannot be one."""
-    given = run_user_code("timestep_table", subject.looped.timestep_table, loops)
+    given = run_user_code("timestep_table", module.looped.timestep_table, loops)
     tables: dict[str, npt.NDArray[Any]] = {}
     for name, values in given.items():
         try:
