@@ -22,7 +22,7 @@ __all__ = ["CompletionResult", "NextToken", "complete"]
 Array = npt.NDArray[Any]
 
 LISTED = 5
-"""Most likely next tokens that are told."""
+"""Most likely next tokens that a result lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,14 +129,14 @@ def complete(
 
     def run(sequence: Sequence[int]) -> tuple[Array, InferenceResult]:
         feeds = _feeds(session, sequence)
-        outputs, told = run_arrays(session, feeds, loops=loops, tolerance=tolerance)
-        return _last_logits(session, outputs), told
+        outputs, result = run_arrays(session, feeds, loops=loops, tolerance=tolerance)
+        return _last_logits(session, outputs), result
 
-    logits, told = run(ids)
+    logits, result = run(ids)
     added, notes = _continue(run, ids, logits, new_tokens, longest, framing.end)
-    plain = {field.name: getattr(told, field.name) for field in fields(told)}
+    plain = {field.name: getattr(result, field.name) for field in fields(result)}
     return CompletionResult(
-        **plain | {"notes": [*told.notes, *notes]},
+        **plain | {"notes": [*result.notes, *notes]},
         text=text,
         tokens=len(ids),
         next_tokens=_likely(logits, framing),

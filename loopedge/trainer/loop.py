@@ -81,7 +81,9 @@ class TrainingLoop:
         self.best_metrics: Metrics | None = None
         self.stability: Stability | None = None
         self._norms: list[float] = []
-        self._whole = True  # the last step is evaluated and told: its state can be saved
+        self._whole = (
+            True  # the last step is evaluated and its figures are shown: its state can be saved
+        )
         self._due = False  # it is to be saved as soon as its gradient is known to be finite
         self._saved: int | None = None  # the step whose state stands beside the target
         self._steady: int | None = None  # the last of which that still trained

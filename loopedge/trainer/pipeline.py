@@ -113,7 +113,7 @@ def train(
         InputError: The target exists, another unfinished run stands beside it, there is none to
             resume, or it had other settings.
         DivergedError: Loss or gradient is not finite; the last state that still trained is kept.
-        InterruptedRunError: The run was told to end; its state is kept.
+        InterruptedRunError: The run was asked to end; its state is kept.
         LostWorkerError: Another process of the run is gone.
         MissingExtraError: TensorBoard is not installed.
         ProviderError: There is no such device.
