@@ -12,9 +12,7 @@ from loopedge.artifact.artifact import open_artifact
 from loopedge.artifact.companions import read_companions
 from loopedge.data.tokenizer import Tokenizer, described_tokenizer
 from loopedge.errors import InputError
-from loopedge.graph.metadata import LOOPS_INPUT
 from loopedge.inference.run import InferenceResult, run_arrays
-from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session
 
 __all__ = ["CompletionResult", "NextToken", "complete"]
@@ -128,7 +126,7 @@ def complete(
         )
 
     def run(sequence: Sequence[int]) -> tuple[Array, InferenceResult]:
-        feeds = _feeds(session, sequence)
+        feeds = session.expected.name_array(np.array([sequence], np.int64))
         outputs, result = run_arrays(session, feeds, loops=loops, tolerance=tolerance)
         return _last_logits(session, outputs), result
 
@@ -162,13 +160,6 @@ def _framing(session: Session) -> Framing:
         separator=task.get("separator"),
         end=task.get("end"),
     )
-
-
-def _feeds(session: Session, ids: Sequence[int]) -> dict[str, Array]:
-    """Return the inputs of one sequence; a mask keeps all of it."""
-    array = np.array([ids], np.int64)
-    names = [name for name in session.inputs if name != LOOPS_INPUT]
-    return {name: np.ones_like(array) if name == MASK else array for name in names}
 
 
 def _last_logits(session: Session, outputs: dict[str, Array]) -> Array:

@@ -17,7 +17,7 @@ from loopedge.files.arrays import read_array_file
 from loopedge.graph.metadata import ArtifactMetadata
 from loopedge.graph.signature import TEXT, InputSpec, shape_text
 
-__all__ = ["MASK", "Feeds", "ModelInputs"]
+__all__ = ["MASK", "AcceptedInputs", "ModelInputs"]
 
 Array = npt.NDArray[Any]
 
@@ -28,7 +28,7 @@ TOKENS = frozenset({"text", "pairs"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Feeds:
+class AcceptedInputs:
     """Arrays that a model takes as they are, and what a person should know of how they came about."""
 
     arrays: dict[str, Array]
@@ -99,7 +99,7 @@ class ModelInputs:
             )
         return {self.needed[0]: array}
 
-    def read(self, source: str | Path, *, seed: int | None = 0) -> Feeds:
+    def read(self, source: str | Path, *, seed: int | None = 0) -> AcceptedInputs:
         """Return the arrays of a file as the model takes them.
 
         Args:
@@ -143,7 +143,7 @@ class ModelInputs:
         seed: int | None = 0,
         first_sample: int = 0,
         always_finite: bool = False,
-    ) -> Feeds:
+    ) -> AcceptedInputs:
         """Check arrays, and fill in what is missing: the mask, padding, noise.
 
         A window of fewer timestep rows than the task's context is padded on the left and masked there, as
@@ -183,7 +183,7 @@ class ModelInputs:
         self._check_lengths(arrays, where)
         self._check_mask(arrays, where)
         ordered = {name: arrays[name] for name in self.specs if name in arrays}
-        return Feeds(arrays=ordered, notes=tuple(notes))
+        return AcceptedInputs(arrays=ordered, notes=tuple(notes))
 
     def _demanded(self, seed: int | None) -> list[str]:
         noise = () if seed is not None or self.metadata is None else self.metadata.random_inputs

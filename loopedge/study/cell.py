@@ -87,7 +87,7 @@ def run_cell(
             resume=state_path(model).exists() and not model.exists(),
             force=True,
         )
-        told |= _trained(trained) | {"stability": trained.stability}
+        told |= _trained(trained) | {"stability": trained.to_json()["stability"]}
         if math.isfinite(trained.test[task.metric]):
             told |= {"status": "done"} | _deployed(task, model, quantize, design)
         else:

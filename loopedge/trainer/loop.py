@@ -110,7 +110,7 @@ class TrainingLoop:
         self.log.resume(state.records)
         if state.records:
             self.loss = state.records[-1]["train_loss"]
-            self.stability = state.records[-1]["stability"] or None
+            self.stability = Stability.from_json(state.records[-1]["stability"])
 
     def run(self, progress: Progress | None = None) -> None:
         """Make the remaining steps; evaluate and save as often as the configuration says.
@@ -228,7 +228,7 @@ class TrainingLoop:
             "gradient_norm": made.gradient_norm,
             "gradient_norm_max": max(self._norms),
             "validation": metrics,
-            "stability": self.stability or {},
+            "stability": {} if self.stability is None else self.stability.to_json(),
             "seconds": round(self.seconds, 3),
             "tokens_per_second": round(self.tokens / self.seconds, 1),
         }
