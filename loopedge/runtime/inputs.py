@@ -75,7 +75,7 @@ class ModelInputs:
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """The inputs that nobody else can fill in: no loop count, no noise, no mask, no default."""
+        """The inputs that are never filled in: no loop count, no noise, no mask, none with a default."""
         filled: set[str] = set()
         if self.metadata is not None:
             filled = {MASK, *self.metadata.random_inputs}
@@ -224,7 +224,7 @@ class ModelInputs:
         )
 
     def _fill_mask(self, arrays: dict[str, Array], source: str | None) -> list[str]:
-        """Add the mask that a model takes and nobody gave; return what a person should know of it."""
+        """Add the mask that a model takes and its inputs lack; return what a person should know of it."""
         if self.metadata is None or MASK not in self.specs or MASK in arrays:
             return []
         name = next((name for name in self.specs if name in arrays), None)
