@@ -13,7 +13,7 @@ from loopedge.options import option, option_name
 __all__ = ["Pair", "PairFormat", "read_at", "scan"]
 
 MOST_LINE_BYTES = 64 << 20
-"""Bytes of a line: a file without line breaks is told, not read into memory."""
+"""Bytes of a line: a file without line breaks is refused, not read into memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from loopedge.errors import InputError
@@ -10,11 +11,20 @@ from loopedge.files.staging import staged_folder
 from loopedge.options import by_face, option
 
 __all__ = [
+    "FileSize",
     "check_artifact_target",
     "check_target",
     "file_sha256",
     "write_text_atomic",
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSize:
+    """A file that was written or read, as results list it."""
+
+    path: str
+    bytes: int
 
 
 def check_target(target: Path, *, force: bool) -> None:

@@ -121,7 +121,7 @@ def run_arrays(
     tolerance: float | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, npt.NDArray[Any]], InferenceResult]:
-    """Run a session once; return its outputs by name, and a summary of them for people.
+    """Run a session once; return its outputs by name, and a summary of them.
 
     Args:
         session: The model.

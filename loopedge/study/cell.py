@@ -115,7 +115,7 @@ def _attempt(task: Task, cell: Cell, setup: RunSetup, model: Path) -> dict[str, 
             resume=state_path(model).exists() and not model.exists(),
             force=True,
         )
-        found |= _trained(trained) | {"stability": trained.stability}
+        found |= _trained(trained) | {"stability": trained.to_json()["stability"]}
         if not math.isfinite(trained.test[task.metric]):
             return found | {"status": "diverged", "reason": f"{task.metric} is not finite"}
         return found | {"status": "done"} | _deployed(task, model, setup)

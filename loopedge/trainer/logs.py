@@ -83,19 +83,19 @@ class RunLog:
 
 def scalars(record: dict[str, Any]) -> dict[str, float]:
     """Return the numbers of a line by path: ``validation/rmse``, ``stability/residual_norm/3``."""
-    told: dict[str, float] = {}
+    flat: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, dict):
-            told |= {f"{name}/{key}": number for key, number in scalars(value).items()}
+            flat |= {f"{name}/{key}": number for key, number in scalars(value).items()}
         elif isinstance(value, list):
-            told |= {
+            flat |= {
                 f"{name}/{place + 1}": number
                 for place, number in enumerate(value)
                 if number is not None
             }
         elif name != "step" and isinstance(value, int | float):
-            told[name] = value
-    return told
+            flat[name] = value
+    return flat
 
 
 def _writer_class() -> Any:

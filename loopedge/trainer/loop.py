@@ -88,7 +88,9 @@ class TrainingLoop:
         self.best_metrics: Metrics | None = None
         self.stability: Stability | None = None
         self._norms: list[float] = []
-        self._whole = True  # the last step is evaluated and told: its state can be saved
+        self._whole = (
+            True  # the last step is evaluated and its figures are shown: its state can be saved
+        )
         self._due = False  # it is to be saved as soon as its gradient is known to be finite
         self._saved: int | None = None  # the step whose state stands beside the target
         self._steady: int | None = None  # the last of which that still trained
@@ -115,7 +117,7 @@ class TrainingLoop:
         self.log.resume(state.records)
         if state.records:
             self.loss = state.records[-1]["train_loss"]
-            self.stability = state.records[-1]["stability"] or None
+            self.stability = Stability.from_json(state.records[-1]["stability"])
 
     def run(self, progress: Progress | None = None) -> None:
         """Make the remaining steps; evaluate and save as often as the configuration says.
@@ -233,7 +235,7 @@ class TrainingLoop:
             "gradient_norm": made.gradient_norm,
             "gradient_norm_max": max(self._norms),
             "validation": metrics,
-            "stability": self.stability or {},
+            "stability": {} if self.stability is None else self.stability.to_json(),
             "seconds": round(self.seconds, 3),
             "tokens_per_second": round(self.tokens / self.seconds, 1),
         }

@@ -134,16 +134,16 @@ class World:
         """
         if self.size == 1:
             return action()
-        told: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]
         if self.is_first:
             try:
-                told[0] = action()
+                outcome[0] = action()
             except (LoopedgeError, OSError) as error:
-                told[1] = error
-        dist.broadcast_object_list(told)
-        if told[1] is not None:
-            raise told[1]
-        result: T = told[0]
+                outcome[1] = error
+        dist.broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        result: T = outcome[0]
         return result
 
     def is_lost(self, error: BaseException) -> bool:

@@ -298,9 +298,9 @@ def test_the_probe_holds_no_more_than_a_part_of_a_step(
     result = run(tmp_path / "m.pt", accumulate=4, backprop_loops=1)
     assert set(seen) == {(2, 1)}
     assert result.stability is not None
-    assert result.stability["gradient_norm"][:2] == [None, None]
-    assert np.isfinite(np.array(result.stability["gradient_norm"][2:], float)).all()
-    assert None not in result.stability["residual_norm"]
+    assert result.stability.gradient_norm[:2] == [None, None]
+    assert np.isfinite(np.array(result.stability.gradient_norm[2:], float)).all()
+    assert None not in result.stability.residual_norm
 
 
 @pytest.mark.parametrize("stored", [[1, 2], torch.zeros(2), {"other": 1}])
