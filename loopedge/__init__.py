@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from loopedge.artifact.inspection import Inspection, inspect
     from loopedge.deployment.conversion import ConvertResult, convert
     from loopedge.deployment.preparation import PrepareResult, prepare
+    from loopedge.exporter.options import ExportOptions
     from loopedge.exporter.pipeline import ExportResult, export
     from loopedge.model.checkpoint import load, save
     from loopedge.model.config import LoopedConfig
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from loopedge.profiler.comparison.pipeline import Comparison, compare
     from loopedge.profiler.options import ProfileOptions
     from loopedge.profiler.pipeline import ProfileResult, profile
+    from loopedge.quantizer.options import QuantizeOptions
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
     from loopedge.runtime.session import Session
     from loopedge.study.options import PilotOptions
@@ -31,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Comparison",
     "ConvertResult",
+    "ExportOptions",
     "ExportResult",
     "Inspection",
     "LoopedConfig",
@@ -41,6 +44,7 @@ __all__ = [
     "PrepareResult",
     "ProfileOptions",
     "ProfileResult",
+    "QuantizeOptions",
     "QuantizeResult",
     "Session",
     "Task",
@@ -62,6 +66,7 @@ __all__ = [
 _HOMES = {
     "Comparison": "loopedge.profiler.comparison.pipeline",
     "ConvertResult": "loopedge.deployment.conversion",
+    "ExportOptions": "loopedge.exporter.options",
     "ExportResult": "loopedge.exporter.pipeline",
     "Inspection": "loopedge.artifact.inspection",
     "LoopedConfig": "loopedge.model.config",
@@ -72,6 +77,7 @@ _HOMES = {
     "PrepareResult": "loopedge.deployment.preparation",
     "ProfileOptions": "loopedge.profiler.options",
     "ProfileResult": "loopedge.profiler.pipeline",
+    "QuantizeOptions": "loopedge.quantizer.options",
     "QuantizeResult": "loopedge.quantizer.pipeline",
     "Session": "loopedge.runtime.session",
     "Task": "loopedge.tasks.task",

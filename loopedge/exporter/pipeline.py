@@ -40,8 +40,8 @@ def export(
             mode while it is exported), the path of a ``model.pt``, a folder that ``save_pretrained``
             wrote, or ``package.module:factory``.
         path: Target, usually ``model.onnx``.
-        options: The keywords below as one object, `loopedge.exporter.options.ExportOptions`; a keyword
-            wins over the object's field.
+        options: The keywords below as one object, `loopedge.ExportOptions`; a keyword wins over the
+            object's field.
 
     Keyword Args:
         target: The device that the file is for, ``cpu`` or ``cuda``: chooses what is left None here, by

@@ -44,8 +44,8 @@ def quantize(
         path: Target, usually ``model.int8.onnx``.
         ranges: A table of `loopedge_calibration.collect`, or its file.
         inputs: Batches to verify on; default: generated ones.
-        options: The keywords below as one object, `loopedge.quantizer.options.QuantizeOptions`; a
-            keyword wins over the object's field.
+        options: The keywords below as one object, `loopedge.QuantizeOptions`; a keyword wins over the
+            object's field.
 
     Keyword Args:
         scheme: ``static``: activations are rounded with calibrated ranges; ``dynamic``: they are
