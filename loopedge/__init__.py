@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from loopedge.model.contract import LoopedModule
     from loopedge.model.inner import inner_loop
     from loopedge.model.transformer import LoopedTransformer
+    from loopedge.profiler.comparison.pipeline import Comparison, compare
+    from loopedge.profiler.options import ProfileOptions
     from loopedge.profiler.pipeline import ProfileResult, profile
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
     from loopedge.runtime.session import Session
+    from loopedge.study.options import PilotOptions
     from loopedge.study.pipeline import PilotResult, pilot
     from loopedge.tasks.task import Task
     from loopedge.trainer.pipeline import TrainResult, train
@@ -26,19 +29,23 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
     "ConvertResult",
     "ExportResult",
     "Inspection",
     "LoopedConfig",
     "LoopedModule",
     "LoopedTransformer",
+    "PilotOptions",
     "PilotResult",
     "PrepareResult",
+    "ProfileOptions",
     "ProfileResult",
     "QuantizeResult",
     "Session",
     "Task",
     "TrainResult",
+    "compare",
     "convert",
     "export",
     "inner_loop",
@@ -53,19 +60,23 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Comparison": "loopedge.profiler.comparison.pipeline",
     "ConvertResult": "loopedge.deployment.conversion",
     "ExportResult": "loopedge.exporter.pipeline",
     "Inspection": "loopedge.artifact.inspection",
     "LoopedConfig": "loopedge.model.config",
     "LoopedModule": "loopedge.model.contract",
     "LoopedTransformer": "loopedge.model.transformer",
+    "PilotOptions": "loopedge.study.options",
     "PilotResult": "loopedge.study.pipeline",
     "PrepareResult": "loopedge.deployment.preparation",
+    "ProfileOptions": "loopedge.profiler.options",
     "ProfileResult": "loopedge.profiler.pipeline",
     "QuantizeResult": "loopedge.quantizer.pipeline",
     "Session": "loopedge.runtime.session",
     "Task": "loopedge.tasks.task",
     "TrainResult": "loopedge.trainer.pipeline",
+    "compare": "loopedge.profiler.comparison.pipeline",
     "convert": "loopedge.deployment.conversion",
     "export": "loopedge.exporter.pipeline",
     "inner_loop": "loopedge.model.inner",
@@ -87,7 +98,7 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(importlib.import_module(home), name)
     except ModuleNotFoundError as error:
-        if error.name not in {"torch", "onnxscript"}:
+        if error.name not in {"torch", "onnxscript", "scipy"}:
             raise
         from loopedge.errors import MissingExtraError
 

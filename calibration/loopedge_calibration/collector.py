@@ -95,7 +95,7 @@ def collect(
         raise InputError(f"samples is {samples}, at least 1 is needed", hint="--samples 64")
     graph = open_in_float32(model)
     metadata = read_metadata(graph.metadata_props)
-    if metadata is not None and metadata.quantization is not None:
+    if metadata.quantization is not None:
         raise InputError(f"{model} is quantized already", hint="loopedge export model.pt")
     refuse_prepared(metadata, model, "quantize")
     check_one_loop(graph, model)
@@ -148,7 +148,7 @@ def collect(
         lengths=sorted(seen.lengths),
         tensors=tensors,
     )
-    trained = metadata.trained_length if metadata else None
+    trained = metadata.trained_length
     unjudged = [] if granularity != "auto" or count == 1 or any_judged else [UNJUDGED]
     return table.model_copy(update={"warnings": [*_warnings(table, trained), *unjudged]})
 

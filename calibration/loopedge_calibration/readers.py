@@ -75,7 +75,7 @@ def described_task(
         InputError: The task needs other data, or its tokenizer is not there.
     """
     metadata = read_metadata(model.metadata_props)
-    if metadata is None or not metadata.task:
+    if not metadata.task:
         return None
     if data is not None and holds_arrays(data):
         data = None

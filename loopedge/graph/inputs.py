@@ -129,7 +129,7 @@ def _slices(shape: Sequence[Any], count: int) -> tuple[slice, ...]:
 def default_sequence(model: ir.Model) -> int:
     """Return the sequence length a model was trained for, or `DEFAULT_SEQUENCE`."""
     metadata = read_metadata(model.metadata_props)
-    return (metadata.trained_length if metadata else None) or DEFAULT_SEQUENCE
+    return metadata.trained_length or DEFAULT_SEQUENCE
 
 
 def generated_bytes(model: ir.Model, *, batch: int = 1, sequence: int | None = None) -> int:
@@ -176,7 +176,7 @@ def generate_inputs(
     """
     metadata = read_metadata(model.metadata_props)
     sequence = sequence or default_sequence(model)
-    limit = metadata.max_length if metadata else None
+    limit = metadata.max_length
     if limit is not None and sequence > limit:
         raise InputError(
             f"sequence is {sequence}, the model takes at most {limit}", hint=f"--sequence {limit}"
@@ -194,10 +194,10 @@ def generate_inputs(
         if name in model.graph.initializers:
             continue
         if chooses_loops(value):
-            made[name] = np.array(loops or (metadata.loops if metadata else 1), np.int64)
+            made[name] = np.array(loops or metadata.loops or 1, np.int64)
             continue
         made[name] = _input(value, _sizes(value, batch, sequence), generator)
-        if metadata is not None and name in metadata.random_inputs:
+        if name in metadata.random_inputs:
             made[name] *= made[name].dtype.type(metadata.random_inputs[name])
     return made
 

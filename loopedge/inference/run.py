@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loopedge.artifact.artifact import open_artifact
+from loopedge.artifact.artifact import Artifact
 from loopedge.errors import InputError, LoopCountWarning
 from loopedge.files.arrays import check_arrays_target, write_arrays
 from loopedge.files.paths import check_paths
@@ -88,16 +88,19 @@ def run_file(
         ProviderError: The device's execution provider is not available.
     """
     # What ONNX Runtime would run without end, or read from elsewhere, is refused.
-    specs = input_specs(open_artifact(model))
+    artifact = Artifact.open(model)
+    specs = input_specs(artifact.graph)
     session = Session(model, threads=threads, device=device, memory=memory)
     expected = ModelInputs.of(model, specs, session.metadata)
     if path is not None:
+        # What does not stand there yet is no file of the model.
+        files = artifact.needed_files() if Path(path).exists() else artifact.path
         check_paths(
-            inputs={"MODEL": _files_of(model, Path(path)), "--input": input},
+            inputs={"MODEL": files, "--input": input},
             outputs={"--output": path},
         )
         check_arrays_target(Path(path), len(session.output_names), force=force)
-    if seed is not None and not (session.metadata and session.metadata.random_inputs):
+    if seed is not None and not session.metadata.random_inputs:
         raise InputError(f"{model} takes no noise: a seed has no use", hint="leave out --seed")
     feeds = expected.read(input, seed=seed or 0)
     outputs, summary = run_arrays(session, feeds.arrays, loops=loops, tolerance=tolerance)
@@ -105,15 +108,6 @@ def run_file(
         write_arrays(path, outputs, force=force)
     written = None if path is None else str(path)
     return replace(summary, path=written, notes=[*feeds.notes, *summary.notes])
-
-
-def _files_of(model: str | Path, target: Path) -> list[Path]:
-    """Return the files of a model that a target could replace: reading its graph takes what a run spares."""
-    if not target.exists():
-        return [Path(model)]
-    from loopedge.artifact.sources import files_of_model
-
-    return files_of_model(model)
 
 
 def run_arrays(
@@ -124,7 +118,7 @@ def run_arrays(
     tolerance: float | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, npt.NDArray[Any]], InferenceResult]:
-    """Run a session once; return its outputs by name, and a summary of them.
+    """Run a session once; return its outputs by name, and a summary of them for people.
 
     Args:
         session: The model.
@@ -156,7 +150,7 @@ def run_arrays(
 
 def _labels(session: Session, outputs: dict[str, npt.NDArray[Any]]) -> list[str] | None:
     """Return the class of each row by its name, where the task that was learned names classes."""
-    classes = session.metadata.task.get("classes") if session.metadata else None
+    classes = session.metadata.task.get("classes")
     logits = outputs[session.output_names[0]]
     if not isinstance(classes, list) or logits.ndim != 2 or logits.shape[1] != len(classes):
         return None
@@ -171,13 +165,13 @@ def _loops_run(
 ) -> int | None:
     """Return the iterations that ran: as asked or stored, clamped to the table, ended early."""
     metadata = session.metadata
-    if metadata is not None and metadata.exit is not None:
+    if metadata.exit is not None:
         return int(outputs[ITERATIONS_OUTPUT].max()) if ITERATIONS_OUTPUT in outputs else None
     given = arrays.get(LOOPS_INPUT) if session.takes_loops else None
     asked = int(given.item()) if loops is None and given is not None and given.size == 1 else loops
-    if metadata is None:
-        return asked
     count = metadata.loops if asked is None else asked
+    if metadata.foreign or count is None:
+        return asked
     return min(max(count, 1), metadata.max_loops or count)
 
 

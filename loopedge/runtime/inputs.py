@@ -14,7 +14,7 @@ import numpy.typing as npt
 from loopedge.data.description import TABLES
 from loopedge.errors import InputError
 from loopedge.files.arrays import read_array_file
-from loopedge.graph.metadata import ArtifactMetadata
+from loopedge.graph.metadata import Metadata
 from loopedge.graph.signature import TEXT, InputSpec, shape_text
 
 __all__ = ["MASK", "AcceptedInputs", "ModelInputs"]
@@ -48,14 +48,12 @@ class ModelInputs:
 
     path: str
     specs: dict[str, InputSpec]
-    metadata: ArtifactMetadata | None
+    metadata: Metadata
 
     @classmethod
-    def of(
-        cls, path: str | Path, specs: Iterable[InputSpec], metadata: ArtifactMetadata | None
-    ) -> "ModelInputs":
+    def of(cls, path: str | Path, specs: Iterable[InputSpec], metadata: Metadata) -> "ModelInputs":
         """Return the inputs of a model; ids that its task names the vocabulary of are held to it."""
-        task = metadata.task if metadata is not None else {}
+        task = metadata.task
         found = {spec.name: spec for spec in specs}
         first = next(iter(found), None)
         if first is not None and task.get("name") in TOKENS and task.get("vocab_size"):
@@ -67,7 +65,7 @@ class ModelInputs:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that the model was trained on, in their order; none where no table was."""
-        task = self.metadata.task if self.metadata is not None else {}
+        task = self.metadata.task
         if task.get("name") not in TABLES:
             return ()
         targets = [task["target"]] if "target" in task else task.get("targets", [])  # 0.1: one
@@ -77,7 +75,7 @@ class ModelInputs:
     def needed(self) -> tuple[str, ...]:
         """The inputs that are never filled in: no loop count, no noise, no mask, none with a default."""
         filled: set[str] = set()
-        if self.metadata is not None:
+        if not self.metadata.foreign:
             filled = {MASK, *self.metadata.random_inputs}
         names = [
             name
@@ -114,7 +112,7 @@ class ModelInputs:
         file = read_array_file(
             source,
             {name: 2 if shape is None else len(shape) for name, shape in shapes.items()},
-            missing=self.metadata is not None and self.metadata.missing_values,
+            missing=self.metadata.missing_values,
             columns=self.columns,
         )
         arrays = self.name_alone(file.arrays)
@@ -171,7 +169,7 @@ class ModelInputs:
             spec = self.specs[name]
             arrays[name] = _cast(array, spec, where)
             _check_shape(arrays[name], spec, where)
-            if always_finite or self.metadata is not None:
+            if always_finite or not self.metadata.foreign:
                 self._check_finite(arrays[name], array, spec, where, first_sample)
             _check_ids(arrays[name], spec, where, first_sample)
         notes = self._fill_mask(arrays, source)
@@ -186,7 +184,7 @@ class ModelInputs:
         return AcceptedInputs(arrays=ordered, notes=tuple(notes))
 
     def _demanded(self, seed: int | None) -> list[str]:
-        noise = () if seed is not None or self.metadata is None else self.metadata.random_inputs
+        noise = () if seed is not None else self.metadata.random_inputs
         return [
             name
             for name, spec in self.specs.items()
@@ -211,7 +209,7 @@ class ModelInputs:
         """Refuse numbers that a model turns into no answer; NaN passes where it means a missing value."""
         if array.dtype.kind != "f":
             return
-        missing = self.metadata is not None and self.metadata.missing_values
+        missing = self.metadata.missing_values
         wrong = np.isinf(array) if missing else ~np.isfinite(array)
         if not wrong.any():
             return
@@ -225,7 +223,7 @@ class ModelInputs:
 
     def _fill_mask(self, arrays: dict[str, Array], source: str | None) -> list[str]:
         """Add the mask that a model takes and its inputs lack; return what a person should know of it."""
-        if self.metadata is None or MASK not in self.specs or MASK in arrays:
+        if self.metadata.foreign or MASK not in self.specs or MASK in arrays:
             return []
         name = next((name for name in self.specs if name in arrays), None)
         if name is None or arrays[name].ndim < 2:
@@ -252,7 +250,7 @@ class ModelInputs:
 
     def _fill_noise(self, arrays: dict[str, Array], seed: int) -> None:
         """Draw the inputs that hold noise and were left out, in the sizes of those that are there."""
-        noise = self.metadata.random_inputs if self.metadata else {}
+        noise = self.metadata.random_inputs
         sizes = _sizes(arrays, self.specs)
         generator = np.random.default_rng(seed)
         for name, deviation in noise.items():
@@ -266,7 +264,7 @@ class ModelInputs:
             arrays[name] = drawn.astype(spec.dtype or np.float32)
 
     def _check_lengths(self, arrays: Mapping[str, Array], where: str) -> None:
-        longest = self.metadata.max_length if self.metadata else None
+        longest = self.metadata.max_length
         for name, array in arrays.items():
             for size, axis in zip(array.shape, self.specs[name].shape or (), strict=False):
                 if longest is not None and axis == "sequence" and size > longest:
@@ -277,7 +275,7 @@ class ModelInputs:
     def _check_mask(self, arrays: Mapping[str, Array], where: str) -> None:
         """Hold a mask to 0 and 1, and to the sizes of what it masks."""
         mask = arrays.get(MASK)
-        if self.metadata is None or mask is None or mask.ndim != 2 or mask.dtype.kind not in "biu":
+        if self.metadata.foreign or mask is None or mask.ndim != 2 or mask.dtype.kind not in "biu":
             return
         if mask.dtype.kind != "b" and ((mask < 0) | (mask > 1)).any():
             place = _first((mask < 0) | (mask > 1))

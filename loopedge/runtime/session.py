@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.artifact.properties import read_properties
-from loopedge.artifact.sizes import check_sizes
+from loopedge.artifact.sizes import check_sizes, described_data
 from loopedge.errors import InputError, LoopCountWarning, LoopedgeError
 from loopedge.files.input_files import check_file
 from loopedge.files.staging import again_if_replaced
 from loopedge.graph.metadata import (
+    FOREIGN,
     LOOPS_INPUT,
     TOLERANCE_INPUT,
-    ArtifactMetadata,
+    Metadata,
     read_metadata,
 )
 from loopedge.graph.signature import TEXT, InputSpec, shape_text
@@ -125,11 +126,11 @@ class Session:
     def __repr__(self) -> str:
         """Return what it runs in one line: file, form, loops, ports, provider, memory profile."""
         known = self.metadata
-        form = "not written by loopedge" if known is None else known.form
+        form = "not written by loopedge" if known.foreign else known.form
         loops = ""
         if self.takes_loops:
-            loops = ", any loops" if known is None else f", loops={known.loops} (selectable)"
-        elif known is not None:
+            loops = ", any loops" if known.foreign else f", loops={known.loops} (selectable)"
+        elif not known.foreign:
             loops = f", loops={known.loops}"
         inputs = ", ".join(
             f"{name} {shape_text(spec.shape)}" for name, spec in self.expected.specs.items()
@@ -210,7 +211,7 @@ class Session:
 
     def _warn(self, loops: Array) -> None:
         known = self.metadata
-        if known is None or known.loop_range is None or loops.size != 1:
+        if known.loop_range is None or loops.size != 1:
             return
         asked, (least, most) = int(loops.item()), known.loop_range
         if least <= asked <= most:
@@ -241,11 +242,11 @@ class Session:
         if self.takes_loops:
             if given and loops is None:
                 return {}
-            default = self.metadata.loops if self.metadata else None
+            default = self.metadata.loops
             if loops is None and default is None:
                 raise InputError("the model takes a loop count", hint="--loops N")
             return {LOOPS_INPUT: np.array(min(int(loops or default or 1), MOST_LOOPS), np.int64)}
-        fixed = self.metadata.loops if self.metadata else None
+        fixed = self.metadata.loops
         if loops is not None and loops != fixed:
             raise InputError(
                 f"{self.path} runs {fixed if fixed else 'a fixed number of'} loops, "
@@ -265,7 +266,7 @@ def _spec(node: Any, *, has_default: bool) -> InputSpec:
     )
 
 
-def _read_metadata(source: Path) -> ArtifactMetadata | None:
+def _read_metadata(source: Path) -> Metadata:
     try:
         if source.suffix == ".ort":
             from loopedge.artifact.reading.ort_format import read_ort_properties  # imports onnx
@@ -274,9 +275,9 @@ def _read_metadata(source: Path) -> ArtifactMetadata | None:
         else:
             properties = read_properties(source)
     except (ValueError, OSError):
-        return None  # onnxruntime will say what is wrong with the file
+        return FOREIGN  # onnxruntime will say what is wrong with the file
     if source.suffix != ".ort":
-        check_sizes(source, properties)
+        check_sizes(source, described_data(source, properties))
     return read_metadata(properties)
 
 

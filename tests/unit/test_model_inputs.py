@@ -11,9 +11,9 @@ import pytest
 from loopedge.artifact.artifact import open_artifact
 from loopedge.errors import InputError
 from loopedge.graph.inputs import input_specs
-from loopedge.graph.metadata import ArtifactMetadata
+from loopedge.graph.metadata import FOREIGN, ArtifactMetadata
 from loopedge.graph.signature import TEXT, InputSpec
-from loopedge.profiler.subjects.feeds import profile_feeds
+from loopedge.profiler.subjects.measured_inputs import profile_feeds
 from loopedge.runtime.inputs import ModelInputs
 from loopedge.runtime.session import Session
 from loopedge_calibration.readers import Samples
@@ -176,7 +176,7 @@ def test_ids_are_held_to_the_table_that_they_select_from() -> None:
         ("batch", "sequence"),
         48,
     )
-    known = ModelInputs.of("m.onnx", [spec], None)
+    known = ModelInputs.of("m.onnx", [spec], FOREIGN)
     for wrong in (-1, 48):
         ids = np.array([[1, 2], [3, wrong]])
         with pytest.raises(
@@ -207,7 +207,7 @@ def test_a_vocabulary_that_the_task_names_is_one() -> None:
 def test_a_cast_keeps_kinds_and_values(dtype: Any, array: np.ndarray, words: str) -> None:
     spec = InputSpec(name="x", dtype=np.dtype(dtype), shape=("N",))
     with pytest.raises(InputError, match=words):
-        ModelInputs.of("m.onnx", [spec], None).accept({"x": array})
+        ModelInputs.of("m.onnx", [spec], FOREIGN).accept({"x": array})
 
 
 def test_noise_is_drawn_in_the_sizes_of_the_other_inputs() -> None:
