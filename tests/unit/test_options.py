@@ -53,7 +53,7 @@ def fail_as_a_command() -> None:
 
 
 def test_a_command_that_fails_leaves_python_as_it_was() -> None:
-    with pytest.raises(ValueError, match="^--weight-only$"):
+    with pytest.raises(ValueError, match=r"^--weight-only$"):
         fail_as_a_command()
     assert option_name("weight_only") == "weight_only"
     assert by_face("shell", "python") == "python"
