@@ -92,7 +92,7 @@ def read_array_file(
 
     Args:
         path: ``.npz`` (one array per input, by name), or ``.npy`` or ``.csv`` for a model of one
-            input. A CSV holds numbers, with or without a header: a table row is one timestep row
+            input. A CSV holds numbers, with or without a header: a table row is one position
             of a continuous input (1, rows, columns), or one sequence of token ids (rows, columns).
         ranks: The inputs that the model takes and the number of axes of each, without ``loops``.
         missing: Whether a cell of a CSV may stand for a missing value, NaN.

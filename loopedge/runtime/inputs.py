@@ -144,8 +144,8 @@ class ModelInputs:
     ) -> AcceptedInputs:
         """Check arrays, and fill in what is missing: the mask, padding, noise.
 
-        A window of fewer timestep rows than the task's context is padded on the left and masked there, as
-        in training: a learned position is that of a timestep row before the last one.
+        A window of fewer positions than the task's context is padded on the left and masked there, as
+        in training: a learned position is that of a position before the last one.
 
         Args:
             given: Arrays by name. They are not changed; one that fits is returned as it is.
@@ -380,5 +380,5 @@ def _place(
     if len(place) == 3:
         named = len(columns) == array.shape[-1]
         column = repr(columns[place[2]]) if named else str(place[2] + 1)
-        return f"{before}timestep row {place[1] + 1}, column {column}"
+        return f"{before}position {place[1] + 1}, column {column}"
     return f"{before}place {place[1:]}"

@@ -174,7 +174,7 @@ class Session:
         Args:
             inputs: One array per input of the graph, by name, or for a model of one input the array.
                 ``loops``, ``tolerance``, inputs that hold noise and ``attention_mask`` may be left out; a
-                window of fewer timestep rows than the task's context is then padded as in training.
+                window of fewer positions than the task's context is then padded as in training.
             loops: Iterations, for a model exported with ``--dynamic-loops``; default: the count
                 it was exported with. Counts past the timestep table are clamped to it.
             tolerance: For a model exported with ``--exit tolerance=X``: the relative change of its

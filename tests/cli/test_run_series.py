@@ -159,7 +159,7 @@ def test_the_place_of_a_number_that_is_not_finite_in_a_batch(cli: Cli, tmp_path:
     np.savez(tmp_path / "x.npz", inputs=values)
     model = mirror(tmp_path, task={})
     refused(
-        cli, model, tmp_path / "x.npz", "input inputs: sample 2, timestep row 3, column 1 is nan"
+        cli, model, tmp_path / "x.npz", "input inputs: sample 2, position 3, column 1 is nan"
     )
 
 
