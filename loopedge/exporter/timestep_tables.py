@@ -8,13 +8,14 @@ import numpy.typing as npt
 from loopedge.errors import InputError
 from loopedge.exporter.subject.description import Subject
 from loopedge.exporter.user_methods import run_user_code
+from loopedge.model.contract import timestep_table_of
 
 __all__ = ["compute_tables"]
 
 
 def compute_tables(subject: Subject, loops: int) -> dict[str, npt.NDArray[Any]]:
     """Compute the timestep tables, and refuse what cannot be one."""
-    given = run_user_code("timestep_table", subject.looped.timestep_table, loops)
+    given = run_user_code("timestep_table", timestep_table_of, subject.looped, loops)
     tables: dict[str, npt.NDArray[Any]] = {}
     for name, values in given.items():
         try:

@@ -23,7 +23,7 @@ from loopedge.exporter.capture.axes import TRACED_BATCH, Axes, AxisNames, InnerA
 from loopedge.exporter.capture.capture_error import capture_error
 from loopedge.exporter.capture.nested import InnerCall, mark, record
 from loopedge.exporter.capture.registry import shared_registry
-from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied
+from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied, timestep_table_of
 from loopedge.model.inner import InnerBody
 
 __all__ = ["WRAPPER_PREFIX", "InnerPart", "Parts", "capture_halt", "capture_parts", "traced_inputs"]
@@ -152,7 +152,7 @@ def capture_parts(
     with torch.no_grad():
         # Copies: torch.export takes one tensor in two places for one input.
         state, context = (copied(part) for part in looped.prelude(*inputs))
-        row = {name: values[0].clone() for name, values in looped.timestep_table(1).items()}
+        row = {name: values[0].clone() for name, values in timestep_table_of(looped, 1).items()}
         with record() as calls:
             looped.core(state, context, row)
     state_shapes, context_shapes = _shapes(state, axes.state), _shapes(context, axes.context)

@@ -105,13 +105,13 @@ def source_files(model: object) -> list[Path]:
 def _from_module(
     model: nn.Module, *, padding: bool | None, example: tuple[Tensor, ...] | None
 ) -> Subject:
-    methods = ("prelude", "core", "coda", "timestep_table", "loops")
+    methods = ("prelude", "core", "coda", "loops")
     missing = [name for name in methods if not hasattr(model, name)]
     if missing:
         adapted = adapt(model)
         if adapted is None:
             raise InputError(
-                f"{type(model).__name__} is no LoopedModule: it lacks {', '.join(missing)}",
+                f"{type(model).__name__} is not a LoopedModule: it lacks {', '.join(missing)}",
                 hint=CONTRACT_HINT,
             )
         model = adapted
