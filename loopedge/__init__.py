@@ -1,12 +1,35 @@
-"""loopedge keeps the weight tie of a looped transformer from training to the device.
+"""Keep the weights of a looped transformer stored once, from training to the device.
 
-The verbs below are loaded on first use, so that the torch-free ones never import torch.
+Make a model
+    LoopedModule        base class for a module of your own; any nn.Module with its methods will do
+    LoopedTransformer   the reference model;  LoopedConfig  its sizes and choices
+    inner_loop          a loop inside the core
+    load, save          read and write a model.pt
+
+Train it                                                            needs the extra train
+    train               train on a Task (loopedge.tasks), write model.pt          -> TrainResult
+    Task                base class for a task of your own
+    pilot               compare loop counts and timestep encodings on your data   -> PilotResult
+
+Bring it to the device
+    export              write ONNX, checked against PyTorch; needs the extra train  -> ExportResult
+    quantize            round to int8, checked against the float model            -> QuantizeResult
+    convert             write ORT format for minimal builds                       -> ConvertResult
+    prepare             on the device: pack the weights into a file               -> PrepareResult
+
+Look at it and run it
+    inspect             form, loops, ties and bytes of a file                     -> Inspection
+    profile             memory, time and bytes, tied against untied               -> ProfileResult
+    Session             run a model: numpy and onnxruntime alone
+
+Every name is loaded on first use, so that what needs no torch never imports it. help(loopedge.export)
+explains one of them; the pages stand in docs/, the errors in loopedge.errors.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import typing
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from loopedge.artifact.inspection import Inspection, inspect
     from loopedge.deployment.conversion import ConvertResult, convert
     from loopedge.deployment.preparation import PrepareResult, prepare
@@ -23,34 +46,36 @@ if TYPE_CHECKING:
     from loopedge.tasks.task import Task
     from loopedge.trainer.pipeline import TrainResult, train
 
-__version__ = "0.1.0"
+    # For type checkers alone. At run time help() would print each of these classes in full, thousands of
+    # lines, if there were an __all__; dir() lists the names all the same.
+    __all__ = [
+        "ConvertResult",
+        "ExportResult",
+        "Inspection",
+        "LoopedConfig",
+        "LoopedModule",
+        "LoopedTransformer",
+        "PilotResult",
+        "PrepareResult",
+        "ProfileResult",
+        "QuantizeResult",
+        "Session",
+        "Task",
+        "TrainResult",
+        "convert",
+        "export",
+        "inner_loop",
+        "inspect",
+        "load",
+        "pilot",
+        "prepare",
+        "profile",
+        "quantize",
+        "save",
+        "train",
+    ]
 
-__all__ = [
-    "ConvertResult",
-    "ExportResult",
-    "Inspection",
-    "LoopedConfig",
-    "LoopedModule",
-    "LoopedTransformer",
-    "PilotResult",
-    "PrepareResult",
-    "ProfileResult",
-    "QuantizeResult",
-    "Session",
-    "Task",
-    "TrainResult",
-    "convert",
-    "export",
-    "inner_loop",
-    "inspect",
-    "load",
-    "pilot",
-    "prepare",
-    "profile",
-    "quantize",
-    "save",
-    "train",
-]
+__version__ = "0.1.0"
 
 _HOMES = {
     "ConvertResult": "loopedge.deployment.conversion",
@@ -80,7 +105,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'loopedge' has no attribute {name!r}")
@@ -97,4 +122,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *_HOMES})
