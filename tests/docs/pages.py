@@ -13,7 +13,17 @@ from typing import Any
 
 from tests.cli.in_process import run_words
 
-__all__ = ["PAGES", "REASONS", "ROOT", "START", "Block", "Runner", "blocks_of", "name_of", "write_program"]
+__all__ = [
+    "PAGES",
+    "REASONS",
+    "ROOT",
+    "START",
+    "Block",
+    "Runner",
+    "blocks_of",
+    "name_of",
+    "write_program",
+]
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
