@@ -92,6 +92,12 @@ def test_no_command_hides_from_the_tests(page: Path) -> None:
     assert re.findall(r"^(?: {4}|\t)(?! *[-*|] )\S.*", text, re.M) == [], "an indented block"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_page_is_written_in_plain_words(page: Path) -> None:
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    assert re.findall(r"\btold\b|\b[Nn]obody\b|[Cc]omputed is in|time x peak", text) == []
+
+
 def test_the_number_of_blocks_that_are_not_run_is_known() -> None:
     found = Counter(
         block.reason for page in PAGES for block in blocks_of(page) if block.reason is not None
