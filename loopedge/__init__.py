@@ -6,24 +6,24 @@ Make a model
     inner_loop          a loop inside the core
     load, save          read and write a model.pt
 
-Train it                                                            needs the extra train
-    train               train on a Task (loopedge.tasks), write model.pt          -> TrainResult
-    Task                base class for a task of your own
-    pilot               compare loop counts and timestep encodings on your data   -> PilotResult
+Train it                (extra train)
+    train               train on a Task, write model.pt                  -> TrainResult
+    Task                base class for a task of your own; the others are in loopedge.tasks
+    pilot               compare loop counts on your data (PilotOptions)  -> PilotResult
 
 Bring it to the device
-    export              write ONNX, checked against PyTorch; needs the extra train  -> ExportResult
-    quantize            round to int8, checked against the float model            -> QuantizeResult
-    convert             write ORT format for minimal builds                       -> ConvertResult
-    prepare             on the device: pack the weights into a file               -> PrepareResult
+    export              write ONNX, checked against PyTorch (extra train)  -> ExportResult
+    quantize            round to int8, checked against the float model   -> QuantizeResult
+    convert             write ORT format for minimal builds              -> ConvertResult
+    prepare             on the device: pack the weights into a file      -> PrepareResult
 
 Look at it and run it
-    inspect             form, loops, ties and bytes of a file                     -> Inspection
-    profile             memory, time and bytes, tied against untied               -> ProfileResult
+    inspect             form, loops, ties and bytes of a file            -> Inspection
+    profile             memory and time, tied or not (ProfileOptions)    -> ProfileResult
+    compare             two profiles, before and after a change          -> Comparison
     Session             run a model: numpy and onnxruntime alone
 
-Every name is loaded on first use, so that what needs no torch never imports it. help(loopedge.export)
-explains one of them; the pages stand in docs/, the errors in loopedge.errors.
+Each name is loaded on first use; help(loopedge.export) explains it. Pages: docs/.
 """
 
 import importlib
@@ -39,9 +39,12 @@ if typing.TYPE_CHECKING:
     from loopedge.model.contract import LoopedModule
     from loopedge.model.inner import inner_loop
     from loopedge.model.transformer import LoopedTransformer
+    from loopedge.profiler.comparison.pipeline import Comparison, compare
+    from loopedge.profiler.options import ProfileOptions
     from loopedge.profiler.pipeline import ProfileResult, profile
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
     from loopedge.runtime.session import Session
+    from loopedge.study.options import PilotOptions
     from loopedge.study.pipeline import PilotResult, pilot
     from loopedge.tasks.task import Task
     from loopedge.trainer.pipeline import TrainResult, train
@@ -49,19 +52,23 @@ if typing.TYPE_CHECKING:
     # For type checkers alone. At run time help() would print each of these classes in full, thousands of
     # lines, if there were an __all__; dir() lists the names all the same.
     __all__ = [
+        "Comparison",
         "ConvertResult",
         "ExportResult",
         "Inspection",
         "LoopedConfig",
         "LoopedModule",
         "LoopedTransformer",
+        "PilotOptions",
         "PilotResult",
         "PrepareResult",
+        "ProfileOptions",
         "ProfileResult",
         "QuantizeResult",
         "Session",
         "Task",
         "TrainResult",
+        "compare",
         "convert",
         "export",
         "inner_loop",
@@ -78,19 +85,23 @@ if typing.TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Comparison": "loopedge.profiler.comparison.pipeline",
     "ConvertResult": "loopedge.deployment.conversion",
     "ExportResult": "loopedge.exporter.pipeline",
     "Inspection": "loopedge.artifact.inspection",
     "LoopedConfig": "loopedge.model.config",
     "LoopedModule": "loopedge.model.contract",
     "LoopedTransformer": "loopedge.model.transformer",
+    "PilotOptions": "loopedge.study.options",
     "PilotResult": "loopedge.study.pipeline",
     "PrepareResult": "loopedge.deployment.preparation",
+    "ProfileOptions": "loopedge.profiler.options",
     "ProfileResult": "loopedge.profiler.pipeline",
     "QuantizeResult": "loopedge.quantizer.pipeline",
     "Session": "loopedge.runtime.session",
     "Task": "loopedge.tasks.task",
     "TrainResult": "loopedge.trainer.pipeline",
+    "compare": "loopedge.profiler.comparison.pipeline",
     "convert": "loopedge.deployment.conversion",
     "export": "loopedge.exporter.pipeline",
     "inner_loop": "loopedge.model.inner",
@@ -112,7 +123,7 @@ def __getattr__(name: str) -> typing.Any:
     try:
         value = getattr(importlib.import_module(home), name)
     except ModuleNotFoundError as error:
-        if error.name not in {"torch", "onnxscript"}:
+        if error.name not in {"torch", "onnxscript", "scipy"}:
             raise
         from loopedge.errors import MissingExtraError
 

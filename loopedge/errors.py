@@ -2,6 +2,7 @@
 
 __all__ = [
     "BudgetError",
+    "DiskFullError",
     "DivergedError",
     "InputError",
     "InterruptedRunError",
@@ -30,6 +31,10 @@ class LoopedgeError(Exception):
 
 class InputError(LoopedgeError):
     """The user's files, options or model cannot be used as they are."""
+
+
+class DiskFullError(InputError):
+    """The disk has no room for what was to be written; nothing of it is left."""
 
 
 class MissingExtraError(InputError):

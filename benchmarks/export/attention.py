@@ -10,7 +10,6 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -18,7 +17,8 @@ import torch
 
 import loopedge
 from loopedge.artifact.artifact import open_artifact
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 
 LENGTHS = (128, 1)
 ROUNDS = 15
@@ -49,10 +49,9 @@ def main() -> int:
         for length in LENGTHS:
             inputs = folder / f"{length}.npz"
             np.savez(inputs, input_ids=np.random.default_rng(0).integers(0, 4096, (1, length)))
-            options: dict[str, Any] = {"threads": 1, "provider": "CPUExecutionProvider"}
             with (
-                MeasuredProcess(paths["without"], inputs, **options) as one,
-                MeasuredProcess(paths["with"], inputs, **options) as two,
+                MeasuredProcess(ProcessSetup(model=paths["without"], inputs=inputs)) as one,
+                MeasuredProcess(ProcessSetup(model=paths["with"], inputs=inputs)) as two,
             ):
                 count = 3 if length > 1 else 20
                 one.run(count)

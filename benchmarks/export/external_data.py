@@ -24,7 +24,8 @@ import torch
 import loopedge
 from loopedge.artifact.artifact import EXTERNAL_THRESHOLD_BYTES, open_artifact, write_artifact
 from loopedge.profiler.machine import describe_machine
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 
 WIDTHS = (36, 52, 68, 76, 104, 148, 208, 296, 592)
 """12 d^2 weights of 4 bytes in a block: 64 KiB at d=36, four times as much at twice the width."""
@@ -102,9 +103,7 @@ def measure(paths: tuple[Path, Path], inputs: Path, rounds: int) -> list[Load]:
     loads: dict[Path, list[dict[str, float]]] = {path: [] for path in paths}
     for _ in range(rounds):
         for path in paths:
-            with MeasuredProcess(
-                path, inputs, threads=1, provider="CPUExecutionProvider"
-            ) as process:
+            with MeasuredProcess(ProcessSetup(model=path, inputs=inputs)) as process:
                 memory, seconds = process.loaded["memory"], process.loaded["load_seconds"]
                 loads[path].append({**memory, "load_ms": seconds * 1000})
     return [summarize(loads[path]) for path in paths]

@@ -23,7 +23,8 @@ from loopedge.artifact.artifact import open_artifact, write_artifact
 from loopedge.graph.core.untied import untie
 from loopedge.graph.weights import core_weights
 from loopedge.profiler.pipeline import Run
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 
 LOOPS = (1, 12, 48)
 TWIN_LOOPS = 12
@@ -76,10 +77,9 @@ def alternated_ratio(first: Path, second: Path, folder: Path) -> float:
     inputs = folder / "inputs.npz"
     np.savez(inputs, input_ids=ids)
     ratios = []
-    options = {"threads": 1, "provider": "CPUExecutionProvider"}
     with (
-        MeasuredProcess(first, inputs, **options) as one,  # type: ignore[arg-type]
-        MeasuredProcess(second, inputs, **options) as two,  # type: ignore[arg-type]
+        MeasuredProcess(ProcessSetup(model=first, inputs=inputs)) as one,
+        MeasuredProcess(ProcessSetup(model=second, inputs=inputs)) as two,
     ):
         one.run(3)
         two.run(3)
@@ -94,9 +94,7 @@ def load_ratio(first: Path, second: Path, inputs: Path) -> float:
     seconds: dict[Path, list[float]] = {first: [], second: []}
     for _ in range(LOADS):
         for model in (first, second):
-            with MeasuredProcess(
-                model, inputs, threads=1, provider="CPUExecutionProvider"
-            ) as process:
+            with MeasuredProcess(ProcessSetup(model=model, inputs=inputs)) as process:
                 seconds[model].append(process.loaded["load_seconds"])
     return statistics.median(seconds[second]) / statistics.median(seconds[first])
 

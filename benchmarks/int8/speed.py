@@ -15,14 +15,14 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 import loopedge
 import loopedge_calibration
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 
 LENGTHS = (128, 1)
 ALLOWED_TIME = {128: 0.33, 1: 0.15}
@@ -54,8 +54,10 @@ def measure(paths: dict[str, Path], length: int, folder: Path) -> dict[str, dict
     """Return time ratio and memory of each model; latencies in turns."""
     inputs = folder / f"{length}.npz"
     np.savez(inputs, input_ids=np.random.default_rng(1).integers(0, 64, (1, length)))
-    options: dict[str, Any] = {"threads": 1, "provider": "CPUExecutionProvider"}
-    processes = {name: MeasuredProcess(path, inputs, **options) for name, path in paths.items()}
+    processes = {
+        name: MeasuredProcess(ProcessSetup(model=path, inputs=inputs))
+        for name, path in paths.items()
+    }
     ratios: dict[str, list[float]] = {name: [] for name in paths}
     try:
         for process in processes.values():

@@ -30,7 +30,8 @@ from subjects import Subject, subjects
 import loopedge
 import loopedge_calibration
 from loopedge.artifact.artifact import artifact_files
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.quantizer.compare import sqnr_db
 from loopedge.quantizer.recipe import Recipe
 from loopedge_calibration.budget import meet_budget
@@ -115,10 +116,9 @@ class Bench:
         """Return the latency of one sample against the float Loop, alternated, one thread."""
         inputs = self.folder / "one.npz"
         np.savez(inputs, **{name: array[:1] for name, array in self.judged[0].items()})  # type: ignore[arg-type]
-        options: dict[str, Any] = {"threads": 1, "provider": "CPUExecutionProvider"}
         with (
-            MeasuredProcess(self.paths["loop"], inputs, **options) as one,
-            MeasuredProcess(path, inputs, **options) as two,
+            MeasuredProcess(ProcessSetup(model=self.paths["loop"], inputs=inputs)) as one,
+            MeasuredProcess(ProcessSetup(model=path, inputs=inputs)) as two,
         ):
             one.run(20)
             two.run(20)

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 import loopedge
 from loopedge.artifact.artifact import artifact_files, open_artifact, write_artifact
 from loopedge.graph.weights import linears
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.quantizer.compare import compare, sqnr_db
 from loopedge.quantizer.schemes.weight_only import DEFAULT_BLOCK
 from loopedge.quantizer.weights.blocks import BLOCK_SIZES, quantize_blocks
@@ -109,11 +110,10 @@ def measure(source: Path, variant: Variant, folder: Path) -> Row:
     for length in LENGTHS:
         inputs = folder / f"{length}.npz"
         np.savez(inputs, input_ids=np.random.default_rng(1).integers(0, 4096, (1, length)))
-        options: dict[str, Any] = {"threads": 1, "provider": "CPUExecutionProvider"}
         runs = 2 if length > 1 else 15
         with (
-            MeasuredProcess(source, inputs, **options) as one,
-            MeasuredProcess(path, inputs, **options) as two,
+            MeasuredProcess(ProcessSetup(model=source, inputs=inputs)) as one,
+            MeasuredProcess(ProcessSetup(model=path, inputs=inputs)) as two,
         ):
             one.run(2)
             two.run(2)

@@ -103,7 +103,7 @@ def quantize(path: Path, length: int) -> Path:
 def row(name: str, path: Path, length: int, batch: int) -> str:
     """Return a row of the table; optimizers stay on where the file needs them."""
     metadata = read_metadata(open_artifact(path).metadata_props)
-    idle = metadata is not None and metadata.optimized
+    idle = metadata.optimized
     cells = []
     for optimize, region in CHOICES.values():
         flags = [str(int(optimize or not idle)), str(int(region))]

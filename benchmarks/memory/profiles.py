@@ -114,7 +114,7 @@ def low_copy(path: Path) -> Path:
     proto = onnx.load(path, load_external_data=False)
     properties = {item.key: item.value for item in proto.metadata_props}
     metadata = read_metadata(properties)
-    assert metadata is not None
+    assert not metadata.foreign
     write_metadata(metadata.model_copy(update={"memory": "low"}), properties)
     onnx.helper.set_model_props(proto, properties)
     target = path.with_suffix(".low.onnx")

@@ -17,13 +17,14 @@ import torch
 
 import loopedge
 import loopedge_calibration
-from loopedge.artifact.artifact import open_artifact, write_artifact
+from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.graph.core.untied import untie
 from loopedge.profiler.dissection.limits import CPU
 from loopedge.profiler.dissection.sources import memory_sources
 from loopedge.profiler.dissection.trace import read_trace
 from loopedge.profiler.machine import describe_machine
-from loopedge.profiler.processes.measurement import Subject
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.result import MemorySources
 
 MIB = 2**20
@@ -68,14 +69,19 @@ def measure(path: Path, memory: str, folder: Path) -> tuple[MemorySources, Memor
     """Trace a few runs of a model, and take its memory apart."""
     inputs = folder / "inputs.npz"
     np.savez(inputs, input_ids=np.random.default_rng(0).integers(0, 4096, (1, 128)))
-    size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
-    subject = Subject(
-        model=path, inputs=inputs, file_bytes=size, provider=CPU, threads=1, memory=memory
+    artifact = Artifact.open(path)
+    setup = ProcessSetup(
+        model=path,
+        inputs=inputs,
+        file_bytes=artifact.file_bytes,
+        provider=CPU,
+        threads=1,
+        memory=memory,
     )
-    with subject.start(trace=folder / "trace") as process:
+    with MeasuredProcess(setup, trace=folder / "trace") as process:
         process.run(RUNS)
         events = read_trace(process.end_trace())
-    return memory_sources(subject, events)
+    return memory_sources(setup, events, artifact.files)
 
 
 def row(name: str, memory: str, sources: MemorySources) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 from studies import ARMS, STUDIES, Study
 
-from loopedge.report.charts import Line, line_chart
-from loopedge.study.statistics import Interval, Spread, interval_of, spread_of
-from loopedge.study.verdict import spread_text
+from loopedge.report.svg.axes import Axis
+from loopedge.report.svg.chart import HEIGHT, WIDTH, Level, Mark, Series, chart
+from loopedge.study.statistics import Interval, OverSeeds, interval_of, over_seeds
+from loopedge.study.verdict import quality_text
 
 __all__ = ["write_curve", "write_tables"]
 
@@ -48,7 +49,7 @@ def study_table(study: Study, lines: Lines) -> str:
     heads = "".join(f" {loops} loop{'s' if loops > 1 else ''} |" for loops in study.loops)
     rows = [
         f"| {arm} |"
-        + "".join(f" {spread_text(spread(lines, arm, loops))} |" for loops in study.loops)
+        + "".join(f" {quality_text(spread(lines, arm, loops))} |" for loops in study.loops)
         for arm in ARMS
     ]
     most, fewest = study.loops[-1], study.loops[0]
@@ -78,29 +79,34 @@ def study_table(study: Study, lines: Lines) -> str:
 def write_curve(study: Study, lines: Lines, path: Path) -> None:
     """Draw the metric against the loop count, one line per arm, as an SVG that stands alone."""
     arms = [arm for arm in ARMS if any(spread(lines, arm, loops) for loops in study.loops)]
-    curves = [
-        Line(
+    series = [
+        Series(
             name=arm,
-            points={
-                loops: (of.mean, of.sd)
+            colour=f"op{i}",
+            marks=[
+                Mark(x=loops, y=of.mean, low=of.mean - (of.sd or 0), high=of.mean + (of.sd or 0))
                 for loops in study.loops
                 if (of := spread(lines, arm, loops)) is not None
-            },
+            ],
         )
-        for arm in arms
+        for i, arm in enumerate(arms)
     ]
-    first, *parts = line_chart(
-        curves, across="loops", upward=lines[0]["metric"], level=best_baseline(study, lines)
+    baseline = best_baseline(study, lines)
+    first, *parts = chart(
+        series,
+        across=Axis(name="loops", even=True),
+        upward=Axis(name=lines[0]["metric"], from_zero=False),
+        level=Level(name=baseline[0], value=baseline[1]) if baseline else None,
     )
     drawn = parts[: parts.index("</svg>")]
     legend = [
-        f'<circle class="op{i}" cx="{80 + 170 * i}" cy="312" r="4"/>'
-        f'<text x="{90 + 170 * i}" y="316">{arm}</text>'
+        f'<circle class="op{i}" cx="{60 + 170 * i}" cy="{HEIGHT + 12}" r="4"/>'
+        f'<text x="{70 + 170 * i}" y="{HEIGHT + 16}">{arm}</text>'
         for i, arm in enumerate(arms)
     ]
     opening = first.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
-    opening = opening.replace("0 0 640 300", "0 0 640 324")
-    back = '<rect width="640" height="324" fill="#ffffff"/>'
+    opening = opening.replace(f" {HEIGHT}", f" {HEIGHT + 24}")
+    back = f'<rect width="{WIDTH}" height="{HEIGHT + 24}" fill="#ffffff"/>'
     path.write_text("\n".join([opening, STYLE, back, *drawn, *legend, "</svg>", ""]), "utf-8")
 
 
@@ -113,9 +119,9 @@ def values(lines: Lines, arm: str, loops: int) -> dict[int, float]:
     }
 
 
-def spread(lines: Lines, arm: str, loops: int) -> Spread | None:
+def spread(lines: Lines, arm: str, loops: int) -> OverSeeds | None:
     """Return mean and standard deviation over the seeds."""
-    return spread_of(list(values(lines, arm, loops).values()))
+    return over_seeds(list(values(lines, arm, loops).values()))
 
 
 def change(lines: Lines, mine: tuple[str, int], other: tuple[str, int]) -> Interval | None:

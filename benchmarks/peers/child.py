@@ -36,7 +36,7 @@ def main() -> int:
 def _serve(request: dict[str, Any], answer: Answer) -> None:
     import numpy as np
 
-    runtime = importlib.import_module(f"benchmarks.peers.runtimes.{request['runtime']}")
+    runtime = importlib.import_module(f"benchmarks.peers.runtimes.{request['runtime']}_runtime")
     samples = np.load(request["inputs"])  # (samples, 1, sequence)
     reset_peak()
     baseline = read_memory()

@@ -72,7 +72,7 @@ def main() -> int:
     )
     started = time.perf_counter()
     try:
-        converter = importlib.import_module(f"benchmarks.peers.converters.{sys.argv[1]}")
+        converter = importlib.import_module(f"benchmarks.peers.converters.{sys.argv[1]}_converter")
         outcome = converter.convert(job).to_json()
     except Exception as error:  # a toolchain that cannot is a result
         traceback.print_exc()

@@ -28,7 +28,8 @@ import loopedge_calibration
 from loopedge.artifact.artifact import open_artifact, write_artifact
 from loopedge.errors import LoopedgeError
 from loopedge.profiler.machine import describe_machine
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.quantizer.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -154,7 +155,7 @@ def load(file: File, python: Path, inputs: Path, folder: Path, current: Path) ->
     outputs = folder / "outputs.npz"
     try:
         with MeasuredProcess(
-            file.path, inputs, threads=1, provider="CPUExecutionProvider", python=python
+            ProcessSetup(model=file.path, inputs=inputs), python=python
         ) as process:
             min_ms = min(process.run(RUNS))
             memory, loaded = process.memory(), process.loaded["memory"]
@@ -179,9 +180,7 @@ def measure(files: list[File], pythons: dict[str, Path], folder: Path) -> dict[F
     found = {}
     for file in files:
         current = folder / "current.npz"
-        with MeasuredProcess(
-            file.path, inputs, threads=1, provider="CPUExecutionProvider"
-        ) as process:
+        with MeasuredProcess(ProcessSetup(model=file.path, inputs=inputs)) as process:
             process.save_outputs(current)
         found[file] = [load(file, python, inputs, folder, current) for python in pythons.values()]
     return found

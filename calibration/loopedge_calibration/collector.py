@@ -34,6 +34,7 @@ from loopedge_calibration.readers import (
     checked,
     limited,
     read_samples,
+    sample_inputs,
 )
 
 __all__ = ["collect", "held_out_parts"]
@@ -94,7 +95,7 @@ def collect(
         raise InputError(f"samples is {samples}, at least 1 is needed", hint="--samples 64")
     graph = open_in_float32(model)
     metadata = read_metadata(graph.metadata_props)
-    if metadata is not None and metadata.quantization is not None:
+    if metadata.quantization is not None:
         raise InputError(f"{model} is quantized already", hint="loopedge export model.pt")
     refuse_prepared(metadata, model, "quantize")
     check_one_loop(graph, model)
@@ -105,7 +106,8 @@ def collect(
     smoothing = not once if smoothing is None else smoothing
 
     def passes(seen: SamplesSeen) -> Iterator[Feeds]:
-        batches = read_samples(data) if isinstance(data, str | Path) else iter(data)
+        expected = sample_inputs(graph)
+        batches = read_samples(data, expected) if isinstance(data, str | Path) else iter(data)
         return checked(limited(batches, samples), graph, seen)
 
     settings: dict[str, Any] = {"loops": loops, "threads": threads, "limit": chunk_bytes}
@@ -146,7 +148,7 @@ def collect(
         lengths=sorted(seen.lengths),
         tensors=tensors,
     )
-    trained = metadata.trained_length if metadata else None
+    trained = metadata.trained_length
     unjudged = [] if granularity != "auto" or count == 1 or any_judged else [UNJUDGED]
     return table.model_copy(update={"warnings": [*_warnings(table, trained), *unjudged]})
 

@@ -182,7 +182,7 @@ def choose_loss(
     offsets = output_offsets(graph)
     task = None
     metadata = read_metadata(graph.metadata_props)
-    if metadata is not None and metadata.logits == "last":
+    if metadata.logits == "last":
         if metric == "task":
             raise InputError(
                 f"{model} gives the logits of the last position alone, the task's metric needs all",

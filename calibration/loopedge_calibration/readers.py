@@ -15,8 +15,9 @@ from loopedge.data.text_files import SUFFIXES
 from loopedge.errors import InputError
 from loopedge.files.input_files import check_file
 from loopedge.files.npy_format import ArchiveMember, most_bytes, open_archive
-from loopedge.graph.inputs import chooses_loops
+from loopedge.graph.inputs import input_specs
 from loopedge.graph.metadata import read_metadata
+from loopedge.runtime.inputs import ModelInputs
 from loopedge.tasks.task import Split, Task, task_from_dict
 
 __all__ = [
@@ -30,18 +31,26 @@ __all__ = [
     "holds_arrays",
     "limited",
     "read_samples",
+    "sample_inputs",
 ]
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 BATCH = 8
 """Samples that run together."""
+ARRAYS = (".npz", ".npy")
 
 
 def holds_arrays(path: str | Path) -> bool:
-    """Tell whether a path is an ``.npz``, or a folder of them, and no file that a task reads."""
+    """Tell whether a path is an ``.npz`` or ``.npy``, or a folder of ``.npz``, and no file that a task reads."""
     source = Path(path)
-    return source.suffix.lower() == ".npz" or (source.is_dir() and any(source.glob("*.npz")))
+    return source.suffix.lower() in ARRAYS or (source.is_dir() and any(source.glob("*.npz")))
+
+
+def sample_inputs(model: ir.Model) -> ModelInputs:
+    """Return what samples of a model must hold: its inputs but for the loop count."""
+    specs = [spec for spec in input_specs(model) if not spec.chooses_loops]
+    return ModelInputs.of("the model", specs, read_metadata(model.metadata_props))
 
 
 def data_files(path: str | Path | None) -> list[Path]:
@@ -66,7 +75,7 @@ def described_task(
         InputError: The task needs other data, or its tokenizer is not there.
     """
     metadata = read_metadata(model.metadata_props)
-    if metadata is None or not metadata.task:
+    if not metadata.task:
         return None
     if data is not None and holds_arrays(data):
         data = None
@@ -74,7 +83,7 @@ def described_task(
     return task_from_dict(metadata.task, data=data, companions=companions)
 
 
-def read_samples(path: str | Path) -> Iterator[Feeds]:
+def read_samples(path: str | Path, expected: ModelInputs | None = None) -> Iterator[Feeds]:
     """Yield batches from an ``.npz``, or from every ``.npz`` of a folder in the order of names.
 
     Each array holds one input of the model, its first axis the samples. The arrays are read in
@@ -82,19 +91,33 @@ def read_samples(path: str | Path) -> Iterator[Feeds]:
 
     Args:
         path: File or folder.
+        expected: The inputs of the model. With them the one array of a model of one input may have any name,
+            and be an ``.npy`` or a CSV, which are read whole.
 
     Raises:
         InputError: The file is missing, is no archive of arrays, or arrays differ in samples.
     """
     source = Path(path)
+    if expected is not None and source.suffix.lower() in {".npy", ".csv"}:
+        yield from _cut(expected.read(source, seed=None).arrays)
+        return
+    files = [source]
     if source.is_dir():
         files = sorted(source.glob("*.npz"))
         if not files:
             raise InputError(f"{source} holds no .npz file")
-        for file in files:
-            yield from _read_archive(file)
-        return
-    yield from _read_archive(check_file(source, needed="an .npz file", hint="--data samples.npz"))
+    for file in files:
+        for feeds in _read_archive(
+            check_file(file, needed="an .npz file", hint="--data samples.npz")
+        ):
+            yield feeds if expected is None else expected.name_alone(feeds)
+
+
+def _cut(arrays: Feeds) -> Iterator[Feeds]:
+    """Yield whole arrays in batches."""
+    total = len(next(iter(arrays.values()), ()))
+    for start in range(0, total, BATCH):
+        yield {name: array[start : start + BATCH] for name, array in arrays.items()}
 
 
 def _read_archive(path: Path) -> Iterator[Feeds]:
@@ -151,57 +174,22 @@ def limited(batches: Iterable[Feeds], samples: int | None) -> Iterator[Feeds]:
 
 
 def checked(batches: Iterable[Feeds], model: ir.Model, seen: "SamplesSeen") -> Iterator[Feeds]:
-    """Yield batches that fit the model, and note what passed.
+    """Yield batches as the model takes them, and note what passed.
 
-    Inputs that hold noise may be missing: the session draws them.
+    A missing mask is filled in as `loopedge run` does. Inputs that hold noise may be missing: the session
+    draws them.
 
     Raises:
-        InputError: A name, rank, size or type does not fit, or a value is not finite.
+        InputError: As `ModelInputs.accept`; no model is calibrated on numbers that are not finite.
     """
-    wanted = {
-        value.name or "": value
-        for value in model.graph.inputs
-        if value.name not in model.graph.initializers and not chooses_loops(value)
-    }
-    metadata = read_metadata(model.metadata_props)
-    noise = set(metadata.random_inputs) if metadata else set()
-    missing = metadata is not None and metadata.missing_values
+    expected = sample_inputs(model)
     for feeds in batches:
-        names = set(feeds)
-        if not set(wanted) - noise <= names <= set(wanted):
-            raise InputError(
-                f"the samples hold {', '.join(sorted(names))}, "
-                f"the model takes {', '.join(sorted(wanted))}"
-            )
-        fitting = {
-            name: _fit(feeds[name], wanted[name], seen.samples, missing=missing)
-            for name in wanted
-            if name in names
-        }
-        seen.note(fitting, next(iter(wanted)))
+        accepted = expected.accept(
+            feeds, seed=None, first_sample=seen.samples, always_finite=True
+        ).arrays
+        fitting = {name: np.ascontiguousarray(array) for name, array in accepted.items()}
+        seen.note(fitting, next(iter(expected.specs)))
         yield fitting
-
-
-def _fit(array: Array, value: ir.Value, first: int, *, missing: bool) -> Array:
-    name, shape = value.name, value.shape
-    dims = [] if shape is None else list(shape)
-    if len(dims) != array.ndim or any(
-        isinstance(dim, int) and dim != size for dim, size in zip(dims, array.shape, strict=False)
-    ):
-        raise InputError(
-            f"samples of {name} have shape {array.shape}, the model takes "
-            f"({', '.join(map(str, dims))})"
-        )
-    dtype = None if value.dtype is None else value.dtype.numpy()
-    if dtype is not None and not np.can_cast(array.dtype, dtype, casting="same_kind"):
-        raise InputError(f"samples of {name} have type {array.dtype}, the model takes {dtype}")
-    finite = np.isfinite(array) if array.dtype.kind == "f" else np.True_
-    if missing and array.dtype.kind == "f":
-        finite = finite | np.isnan(array)  # NaN stands for a missing value
-    if not finite.all():
-        bad = np.argwhere(~finite)[0]
-        raise InputError(f"sample {first + int(bad[0])} of {name} holds a value that is not finite")
-    return np.ascontiguousarray(array, dtype)
 
 
 class SamplesSeen:
@@ -232,8 +220,9 @@ class Samples:
     """What a user names as data, as often as it is asked for: checked, and no more than asked for.
 
     Args:
-        data: ``.npz``, a folder of them, or the file or folder that the model's task reads (a table,
-            text, JSON lines); None: the generated task that it was trained on.
+        data: ``.npz``, a folder of them, ``.npy``, or the file or folder that the model's task reads (a
+            table, text, JSON lines); a CSV of numbers for a model that names no task; None: the generated
+            task that it was trained on.
         model: The artifact.
         samples: Most samples to give.
         split: Which part of a task they come from.
@@ -254,17 +243,15 @@ class Samples:
     ) -> None:
         self.samples, self.split, self._model = samples, split, model
         self._path = Path(data) if data is not None else None
-        self._names = [
-            value.name or ""
-            for value in model.graph.inputs
-            if value.name not in model.graph.initializers and not chooses_loops(value)
-        ]
+        self._expected = sample_inputs(model)
+        self._names = [name for name, spec in self._expected.specs.items() if not spec.has_default]
         self._task: Task | None = None
         if self._path is not None and not self._path.exists():
             raise InputError(f"{self._path} does not exist", hint="--data samples.npz")
         if self._path is None or not holds_arrays(self._path):
             self._task = described_task(model, self._path, artifact)
-            if self._task is None:
+            is_table = self._path is not None and self._path.suffix.lower() == ".csv"
+            if self._task is None and not is_table:
                 raise InputError(
                     "the model does not say what it was trained on", hint="--data samples.npz"
                 )
@@ -280,7 +267,7 @@ class Samples:
     def _batches(self) -> Iterator[Feeds]:
         if self._task is None:
             if self._path is not None:
-                yield from read_samples(self._path)
+                yield from read_samples(self._path, self._expected)
             return
         for step, start in enumerate(range(0, self.samples, BATCH)):
             size = min(BATCH, self.samples - start)

@@ -31,6 +31,7 @@ ORDER = (
     "convert",
     "prepare",
     "profile",
+    "compare",
     "inspect",
     "run",
 )

@@ -52,7 +52,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an existing target
 PIPE_WIDTH = 140  # rich takes 80 columns where there is no terminal, and cuts tables to fit
 SHARED = (InputError, InterruptedRunError, DivergedError)
 """Errors that are the same in all processes of a run: one tells them."""
-EXTRA_OF = {"torch": "train", "onnxscript": "train"}
+EXTRA_OF = {"torch": "train", "onnxscript": "train", "scipy": "train"}
 """Packages that the base install leaves out, and the extra that brings them."""
 
 

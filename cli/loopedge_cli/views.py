@@ -307,14 +307,14 @@ def _text_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
 
 def profile_view(result: Any) -> "RenderableType":
     """Show a `ProfileResult`."""
-    from loopedge.report.tables import profile_table
+    from loopedge.report.profile.terminal import profile_table
 
     return profile_table(result)
 
 
 def compare_view(result: Any) -> "RenderableType":
     """Show a `Comparison` of two profiles."""
-    from loopedge.report.comparison import comparison_table
+    from loopedge.report.comparison_table import comparison_table
 
     return comparison_table(result)
 

@@ -1,22 +1,31 @@
 """Open model files with clear errors and write artifacts whole or not at all."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
 from loopedge.artifact.companions import check_companion_targets
-from loopedge.artifact.reading.onnx_file import read_onnx
+from loopedge.artifact.reading.onnx_file import SMALL_BYTES, read_onnx
 from loopedge.artifact.reading.ort_format import is_ort_format, read_ort
-from loopedge.artifact.seal import drop_seal, name_weights, seal
-from loopedge.artifact.sizes import check_sizes
+from loopedge.artifact.seal import config_path, drop_seal, name_data, write_sealed
+from loopedge.artifact.sizes import DataFile, check_sizes, described_data
 from loopedge.errors import InputError
 from loopedge.files.input_files import check_file
-from loopedge.files.staging import again_if_replaced, staged_folder
+from loopedge.files.paths import check_text
+from loopedge.files.staging import (
+    Identity,
+    again_if_replaced,
+    check_unchanged,
+    identity_of,
+    staged_folder,
+)
 from loopedge.files.targets import check_artifact_target
-from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
+from loopedge.graph.metadata import FOREIGN, Metadata, read_metadata
 from loopedge.graph.naming import keep_names_apart, rename_foreign_steps, rename_foreign_weights
+from loopedge.graph.passes.external_data import read_attribute_data, read_initializer_data
 from loopedge.graph.passes.storage import restore_float32
 from loopedge.graph.passes.table_head import turn_scores
 from loopedge.graph.rows.last_rows import restore_last_iteration
@@ -24,6 +33,7 @@ from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX, TABLE_PREFIX
 
 __all__ = [
     "EXTERNAL_THRESHOLD_BYTES",
+    "Artifact",
     "artifact_files",
     "files_beside",
     "open_artifact",
@@ -41,57 +51,155 @@ no border but the price of having one file: about a sixth of what so small a ses
 """
 
 
-def open_artifact(path: str | Path) -> ir.Model:
-    """Load an ONNX or ORT format file; what stands outside it stays on disk until it is read.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Artifact:
+    """A model's file that was opened: parsed and checked once, and handed on from verb to verb.
 
-    Nodes without a name, or with that of another one, get one of their own: passes and users name nodes. In a graph
-    of another tool, weights whose names loopedge gives to what is no weight get ``model.`` before them.
+    Nobody changes `graph`: whoever holds the artifact reads the same one. A pass that changes a graph takes
+    `fresh_graph` or `float32_graph`, which are the caller's own.
+
+    Attributes:
+        path: The ``.onnx`` or ``.ort`` file, as the caller named it.
+        graph: What it holds. Weights stay on disk until they are read. Without the checksums of the file.
+        metadata: What the file says of itself; `loopedge.graph.metadata.FOREIGN` where another tool wrote it.
+        data: The files of its external data, each once.
+        data_file: What the file says of the data file that loopedge wrote beside it.
+        identity: Which file stood under the path when it was opened.
+    """
+
+    path: Path
+    graph: ir.Model
+    metadata: Metadata
+    data: tuple[Path, ...]
+    data_file: DataFile | None
+    identity: Identity
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Artifact":
+        """Open an ONNX or ORT format file; a file that is replaced meanwhile is opened once more.
+
+        Nodes without a name, or with that of another one, get one of their own: passes and users name nodes. In a
+        graph of another tool, weights whose names loopedge gives to what is no weight get ``model.`` before them.
+
+        Raises:
+            InputError: The file is missing, is no model or a damaged one, or its external data is missing, outside
+                its folder, or has another size than it was written with.
+        """
+        return again_if_replaced(Path(path), lambda: _open(path))
+
+    @property
+    def ort_format(self) -> bool:
+        """Whether the file is in ORT format."""
+        return is_ort_format(self.path)
+
+    @property
+    def files(self) -> list[Path]:
+        """The model's file and those of its external data: what a session reads."""
+        return [self.path, *self.data]
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of `files`."""
+        return sum(file.stat().st_size for file in self.files)
+
+    def needed_files(self) -> list[Path]:
+        """Return all files that belong to the model: `files`, its companions, the list of operators of an ``.ort``.
+
+        No command that reads the model may write over one of them.
+
+        Raises:
+            InputError: The path is no text.
+        """
+        check_text(self.path, "MODEL")
+        beside = [companion.file for companion in self.metadata.companions.values()]
+        operators = [config_path(self.path)] if self.ort_format else []
+        return [*self.files, *(self.path.parent / name for name in beside), *operators]
+
+    def fresh_graph(self) -> ir.Model:
+        """Return a copy of the graph that its caller may change; the weights are shared, none is copied."""
+        return self.graph.clone()
+
+    def float32_graph(self) -> ir.Model:
+        """Return a graph to work on the weights: in float32, however they are stored, heads as linears.
+
+        It is the caller's own. A last iteration that computes fewer rows is put back into the Loop;
+        `loopedge.graph.rows.last_rows.compute_last_rows` takes it out again at the end.
+
+        Raises:
+            InputError: The file is in ORT format.
+        """
+        if self.ort_format:
+            raise InputError(
+                f"{self.path} is in ORT format, the last step: calibrate and quantize the .onnx file",
+                hint="loopedge quantize model.onnx, then loopedge convert model.int8.onnx",
+            )
+        model = self.fresh_graph()
+        if self.metadata.foreign:
+            rename_foreign_steps(model)
+        restore_float32(model)
+        restore_last_iteration(model)
+        turn_scores(model)
+        return model
+
+    def check_unchanged(self) -> None:
+        """Refuse a file that was replaced since it was opened: what was made of it would be of two versions.
+
+        Raises:
+            InputError: As said.
+        """
+        check_unchanged(self.path, self.identity)
+
+
+def open_artifact(path: str | Path) -> ir.Model:
+    """Return the graph of an ONNX or ORT format file, without the checksums of the file.
 
     Raises:
-        InputError: The file is missing, is no model or a damaged one, or its external data is missing, outside
-            its folder, or has another size than it was written with.
+        InputError: As `Artifact.open`.
     """
-    return _open(path)[0]
+    return Artifact.open(path).graph
 
 
 def open_in_float32(path: str | Path) -> ir.Model:
-    """Open an artifact to work on its weights: in float32, however they are stored, heads as linears.
-
-    A last iteration that computes fewer rows is put back into the Loop; `compute_last_rows` takes it out
-    again at the end.
+    """Return the graph of a file as `Artifact.float32_graph`.
 
     Raises:
-        InputError: As `open_artifact`, or it is in ORT format.
+        InputError: As there, and as `Artifact.open`.
     """
-    if is_ort_format(path):
-        raise InputError(
-            f"{path} is in ORT format, the last step: calibrate and quantize the .onnx file",
-            hint="loopedge quantize model.onnx, then loopedge convert model.int8.onnx",
-        )
-    model = open_artifact(path)
-    if read_metadata(model.metadata_props) is None:
-        rename_foreign_steps(model)
-    restore_float32(model)
-    restore_last_iteration(model)
-    turn_scores(model)
-    return model
+    return Artifact.open(path).float32_graph()
 
 
-def _open(path: str | Path) -> tuple[ir.Model, list[Path]]:
-    """Return a model and the files of its external data; look again where it was replaced meanwhile."""
-    return again_if_replaced(Path(path), lambda: _open_once(path))
-
-
-def _open_once(path: str | Path) -> tuple[ir.Model, list[Path]]:
+def _open(path: str | Path) -> Artifact:
     source = check_file(path, needed="an ONNX file", hint="loopedge export model.pt")
-    model, data = (read_ort(source), []) if is_ort_format(source) else read_onnx(source)
-    if not is_ort_format(source):  # which has them from the file that it was converted from
-        check_sizes(source, model.metadata_props)
-    drop_seal(model.metadata_props)
-    if read_metadata(model.metadata_props) is None:
-        rename_foreign_weights(model, TABLE_PREFIX, (RANGE_PREFIX, OWN_PREFIX))
-    _name_nodes(model)
-    return model, data
+    identity = identity_of(source)
+    graph, data, data_file = _read(source)
+    drop_seal(graph.metadata_props)
+    try:
+        metadata = read_metadata(graph.metadata_props)
+    except InputError as error:
+        raise InputError(f"{source}: {error.message}") from error
+    if metadata.foreign:
+        rename_foreign_weights(graph, TABLE_PREFIX, (RANGE_PREFIX, OWN_PREFIX))
+    _name_nodes(graph)
+    return Artifact(
+        path=Path(path),
+        graph=graph,
+        metadata=metadata,
+        data=tuple(data),
+        data_file=data_file,
+        identity=identity,
+    )
+
+
+def _read(source: Path) -> tuple[ir.Model, list[Path], DataFile | None]:
+    """Return the graph of a file, the files of its external data, and what it says of its own data file."""
+    if is_ort_format(
+        source
+    ):  # what it says of a data file is of the file that it was converted from
+        return read_ort(source), [], None
+    graph, data = read_onnx(source)
+    data_file = described_data(source, graph.metadata_props)
+    check_sizes(source, data_file)
+    return graph, data, data_file
 
 
 def write_artifact(
@@ -101,7 +209,7 @@ def write_artifact(
     sources: Iterable[str | Path] = (),
     force: bool = False,
     external_threshold_bytes: int = EXTERNAL_THRESHOLD_BYTES,
-    verify: Callable[[Path], ArtifactMetadata | None] | None = None,
+    verify: Callable[[Path], Metadata | None] | None = None,
     companions: Mapping[str, bytes] | None = None,
 ) -> list[Path]:
     """Write ``model`` and its data beside the target, verify, then rename.
@@ -131,32 +239,43 @@ def write_artifact(
     check_companion_targets(target.parent, beside)
     keep_names_apart(model)
     total = sum(value.const_value.nbytes for value in _initializers(model) if value.const_value)
-    external = total > external_threshold_bytes
-    if not external:
-        _read_external(model)
     with staged_folder(target, force=force, replaced=files_beside) as folder:
         staged = folder / target.name
-        # ONNX Runtime memory-maps external tensors; small ones stay in the file (shapes, scalars).
-        ir.save(
-            model,
-            staged,
-            external_data=f"{target.name}.data" if external else None,
-            size_threshold_bytes=1024,
-        )
-        weights = name_weights(staged)
-        metadata = verify(staged) if verify is not None else None
-        if metadata is not None:
-            _replace_metadata(staged, metadata)
+        proto = _write_data(model, staged, external=total > external_threshold_bytes)
+        data = name_data(proto, staged)
+        metadata = None
+        if verify is not None:
+            staged.write_bytes(proto.SerializeToString())
+            metadata = verify(staged)
+        write_sealed(proto, staged, metadata or FOREIGN, data)
         for name, content in beside.items():
             (folder / name).write_bytes(content)
-        seal(staged, weights)
-    return [*artifact_files(target), *(target.parent / name for name in beside)]
+    names = [target.name, *([data.file] if data else []), *beside]
+    return [target.parent / name for name in names]
+
+
+def _write_data(model: ir.Model, staged: Path, *, external: bool) -> onnx.ModelProto:
+    """Write the weights of a graph beside its file that is to be, and return what that file holds.
+
+    The weights go from the disk to the disk, one after the other. ONNX Runtime memory-maps them there; small
+    tensors (shapes, scalars) stay in the file.
+    """
+    written = model.clone()
+    if external:
+        data = f"{staged.name}.data"
+        ir.external_data.unload_from_model(
+            written, staged.parent, data, size_threshold_bytes=SMALL_BYTES
+        )
+    else:
+        read_initializer_data(written)
+    read_attribute_data(written)
+    return ir.to_proto(written)
 
 
 def write_scratch(model: ir.Model, path: Path) -> None:
     """Write a graph that is looked at and dropped; its names are kept apart as `write_artifact` does."""
     keep_names_apart(model)
-    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
+    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=SMALL_BYTES)
 
 
 def files_beside(path: Path) -> set[str]:
@@ -165,44 +284,20 @@ def files_beside(path: Path) -> set[str]:
     There are none where ``path`` does not stand, or is no model.
     """
     try:
-        metadata = read_metadata(open_artifact(path).metadata_props)
-        data = {file.name for file in artifact_files(path)[1:] if file.parent == path.parent}
+        artifact = Artifact.open(path)
     except InputError:
         return set()
-    return data | {told.file for told in (metadata.companions if metadata else {}).values()}
-
-
-def _replace_metadata(path: Path, metadata: ArtifactMetadata) -> None:
-    model = onnx.load(path, load_external_data=False)
-    properties = {item.key: item.value for item in model.metadata_props}
-    write_metadata(metadata, properties)
-    onnx.helper.set_model_props(model, properties)
-    path.write_bytes(model.SerializeToString())
+    data = {file.name for file in artifact.data if file.parent == path.parent}
+    return data | {companion.file for companion in artifact.metadata.companions.values()}
 
 
 def artifact_files(path: str | Path) -> list[Path]:
     """List an ONNX file and the external data files it names, each once.
 
     Raises:
-        InputError: As `open_artifact`.
+        InputError: As `Artifact.open`.
     """
-    return [Path(path), *_open(path)[1]]
-
-
-def check_model(path: Path) -> None:
-    """Run ONNX's own full checker on a file.
-
-    Raises:
-        onnx.checker.ValidationError: The graph is invalid.
-    """
-    onnx.checker.check_model(str(path), full_check=True)
-
-
-def _read_external(model: ir.Model) -> None:
-    """Read tensors that point into another file's data: a file without data must not name it."""
-    for value in _initializers(model):
-        if isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
+    return Artifact.open(path).files
 
 
 def _initializers(model: ir.Model) -> list[ir.Value]:

@@ -13,7 +13,7 @@ from typing import Literal
 from loopedge.errors import InputError
 from loopedge.files.paths import CONTENT_NAMED
 from loopedge.files.staging import CONTENT_DIGITS, content_name
-from loopedge.graph.metadata import FILE_NAME, ArtifactMetadata, Companion
+from loopedge.graph.metadata import FILE_NAME, Companion, Metadata
 
 __all__ = [
     "check_companion_targets",
@@ -70,16 +70,18 @@ def describe_companions(texts: Mapping[str, str], target: Path) -> dict[str, Com
     }
 
 
-def companion_state(artifact: Path, told: Companion) -> Literal["present", "missing", "changed"]:
+def companion_state(
+    artifact: Path, companion: Companion
+) -> Literal["present", "missing", "changed"]:
     """Tell whether a companion stands beside an artifact as it was written."""
-    file = artifact.parent / told.file
+    file = artifact.parent / companion.file
     if not file.is_file():
         return "missing"
-    same = hashlib.sha256(file.read_bytes()).hexdigest() == told.sha256
+    same = hashlib.sha256(file.read_bytes()).hexdigest() == companion.sha256
     return "present" if same else "changed"
 
 
-def read_companions(artifact: str | Path, metadata: ArtifactMetadata | None) -> dict[str, str]:
+def read_companions(artifact: str | Path, metadata: Metadata) -> dict[str, str]:
     """Return the texts that an artifact needs, by what they are; empty where it needs none.
 
     Args:
@@ -90,13 +92,13 @@ def read_companions(artifact: str | Path, metadata: ArtifactMetadata | None) -> 
         InputError: One is missing, or is not the one that the model was written with.
     """
     found = {}
-    for name, told in (metadata.companions if metadata else {}).items():
-        file = Path(artifact).parent / told.file
-        state = companion_state(Path(artifact), told)
+    for name, companion in metadata.companions.items():
+        file = Path(artifact).parent / companion.file
+        state = companion_state(Path(artifact), companion)
         if state == "missing":
             raise InputError(
-                f"{artifact} needs {told.file} beside it, which is missing",
-                hint=f"copy {told.file} into {file.parent}, or export the model again",
+                f"{artifact} needs {companion.file} beside it, which is missing",
+                hint=f"copy {companion.file} into {file.parent}, or export the model again",
             )
         if state == "changed":
             raise InputError(
@@ -110,15 +112,13 @@ def read_companions(artifact: str | Path, metadata: ArtifactMetadata | None) -> 
     return found
 
 
-def companions_to_copy(
-    artifact: str | Path, metadata: ArtifactMetadata | None, target: Path
-) -> dict[str, bytes]:
+def companions_to_copy(artifact: str | Path, metadata: Metadata, target: Path) -> dict[str, bytes]:
     """Return the files that must go beside ``target``, by name: none within the same folder.
 
     Raises:
         InputError: As `read_companions`, or a name is one that loopedge writes itself.
     """
-    if metadata is None or Path(artifact).resolve().parent == target.resolve().parent:
+    if Path(artifact).resolve().parent == target.resolve().parent:
         return {}
     for name, companion in metadata.companions.items():
         _check_own(companion.file, name, target)

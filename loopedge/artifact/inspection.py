@@ -7,7 +7,7 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from loopedge.artifact.artifact import artifact_files, open_artifact
+from loopedge.artifact.artifact import Artifact
 from loopedge.artifact.companions import companion_state
 from loopedge.artifact.reading.ort_format import is_ort_format
 from loopedge.artifact.seal import examine, examine_ort
@@ -16,7 +16,7 @@ from loopedge.errors import VerificationError
 from loopedge.files.staging import again_if_replaced
 from loopedge.graph.core.unrolling import find_core
 from loopedge.graph.coverage import Int8Coverage, int8_coverage
-from loopedge.graph.metadata import ArtifactMetadata, read_metadata
+from loopedge.graph.metadata import Metadata
 from loopedge.graph.rows.last_rows import selection_of
 from loopedge.graph.weights import (
     TABLE_PREFIX,
@@ -128,22 +128,23 @@ def inspect(path: str | Path, *, verify: bool = False) -> Inspection:
 
 
 def _inspect(path: str | Path, *, verify: bool) -> Inspection:
-    model = open_artifact(path)
-    metadata = read_metadata(model.metadata_props)
+    artifact = Artifact.open(path)
+    model, metadata = artifact.graph, artifact.metadata
     companions = _companions(Path(path), metadata)
     if verify:
         _verify(Path(path), companions)
-    if metadata is None:
+    if metadata.foreign:
         # Other exporters keep weights in Constant nodes too; ours never do.
+        model = artifact.fresh_graph()
         common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     tied = tied_weights(model)
     return Inspection(
         path=str(path),
-        form=metadata.form if metadata else None,
+        form=metadata.form,
         loops=loop_count(model),
-        trained_loops=metadata.trained_loops if metadata else None,
-        dynamic_loops=metadata.dynamic_loops if metadata else None,
-        exit=metadata.exit if metadata else None,
+        trained_loops=metadata.trained_loops,
+        dynamic_loops=None if metadata.foreign else metadata.dynamic_loops,
+        exit=metadata.exit,
         opset=model.opset_imports.get(""),
         ir_version=model.ir_version,
         producer=model.producer_name or None,
@@ -159,19 +160,15 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
             if name.startswith(TABLE_PREFIX) and value.const_value is not None
         ],
         int8=int8_coverage(model),
-        last_rows=str(selection_of(metadata.last_rows))
-        if metadata and metadata.last_rows
-        else None,
-        memory=metadata.memory if metadata else None,
-        prepared=metadata.prepared.model_dump() if metadata and metadata.prepared else None,
-        files=[
-            FileSize(path=str(file), bytes=file.stat().st_size) for file in artifact_files(path)
-        ],
+        last_rows=str(selection_of(metadata.last_rows)) if metadata.last_rows else None,
+        memory=None if metadata.foreign else metadata.memory,
+        prepared=metadata.prepared.model_dump() if metadata.prepared else None,
+        files=[FileSize(path=str(file), bytes=file.stat().st_size) for file in artifact.files],
         verified=verify,
         companions=companions,
-        metadata=metadata.model_dump(mode="json", exclude_none=True)
-        if metadata
-        else dict(model.metadata_props),
+        metadata=dict(model.metadata_props)
+        if metadata.foreign
+        else metadata.model_dump(mode="json", exclude_none=True),
     )
 
 
@@ -188,19 +185,17 @@ def _verify(path: Path, companions: list[CompanionFile]) -> None:
             )
 
 
-def _companions(path: Path, metadata: ArtifactMetadata | None) -> list[CompanionFile]:
+def _companions(path: Path, metadata: Metadata) -> list[CompanionFile]:
     return [
         CompanionFile(
-            name=name, file=told.file, sha256=told.sha256, state=companion_state(path, told)
+            name=name, file=each.file, sha256=each.sha256, state=companion_state(path, each)
         )
-        for name, told in (metadata.companions if metadata else {}).items()
+        for name, each in metadata.companions.items()
     ]
 
 
-def _untied_bytes(
-    model: ir.Model, metadata: ArtifactMetadata | None, tied: list[TiedWeight]
-) -> int:
-    if metadata is not None or find_core(model) is not None:
+def _untied_bytes(model: ir.Model, metadata: Metadata, tied: list[TiedWeight]) -> int:
+    if not metadata.foreign or find_core(model) is not None:
         return untied_bytes(model)
     return weight_bytes(model) + sum((weight.uses - 1) * weight.bytes for weight in tied)
 

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import onnx
-
+from loopedge.artifact.reading.onnx_file import parse_onnx
 from loopedge.errors import VerificationError
 
 __all__ = ["IR_VERSIONS", "check_versions"]
@@ -25,7 +24,7 @@ def check_versions(path: Path, opset: int, others: Mapping[str, int] | None = No
     Raises:
         VerificationError: It has another opset or IR version, or operators of other domains.
     """
-    model = onnx.load(path, load_external_data=False)
+    model = parse_onnx(path)
     found = {item.domain: item.version for item in model.opset_import}
     if found != {"": opset} | dict(others or {}) or model.ir_version != IR_VERSIONS[opset]:
         raise VerificationError(

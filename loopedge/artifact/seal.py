@@ -19,11 +19,11 @@ import onnx
 from loopedge.artifact.companions import read_companions
 from loopedge.artifact.properties import read_properties
 from loopedge.artifact.reading.ort_format import required_operators
-from loopedge.artifact.sizes import AGAIN, WEIGHTS_KEY, Weights, other_size, weights_of
+from loopedge.artifact.sizes import AGAIN, WEIGHTS_KEY, DataFile, described_data, other_size
 from loopedge.errors import InputError
 from loopedge.files.staging import CONFIG_SUFFIX, CONTENT_DIGITS, content_name
 from loopedge.files.targets import file_sha256
-from loopedge.graph.metadata import PREFIX, read_metadata
+from loopedge.graph.metadata import PREFIX, Metadata, read_metadata, write_metadata
 
 __all__ = [
     "Seal",
@@ -32,8 +32,8 @@ __all__ = [
     "drop_seal",
     "examine",
     "examine_ort",
-    "name_weights",
-    "seal",
+    "name_data",
+    "write_sealed",
 ]
 
 CHECKSUM_KEY = f"{PREFIX}checksum"
@@ -61,11 +61,12 @@ class Seal:
     hint: str = AGAIN
 
 
-def name_weights(path: Path) -> Weights | None:
-    """Give the data file beside a model that was just written, ``NAME.onnx.data``, the name of its content.
+def name_data(model: onnx.ModelProto, path: Path) -> DataFile | None:
+    """Give the data file of a model, ``NAME.onnx.data``, the name of its content.
 
     Args:
-        path: The ``.onnx`` file; where it names its data, that is replaced.
+        model: What the ``.onnx`` file holds, or is to hold; where it names its data, that is replaced.
+        path: Where that file stands, or is to stand.
 
     Returns:
         The data file; None where there is none.
@@ -75,28 +76,30 @@ def name_weights(path: Path) -> Weights | None:
         return None
     digest = file_sha256(data)
     named = data.with_name(content_name(path.name, digest, "data"))
-    model = onnx.load(path, load_external_data=False)
     for tensor in _tensors(model):
         for entry in tensor.external_data:
             if entry.key == "location" and entry.value == data.name:
                 entry.value = named.name
     data.rename(named)
-    path.write_bytes(model.SerializeToString())
-    return Weights(file=named.name, bytes=named.stat().st_size, sha256=digest)
+    return DataFile(file=named.name, bytes=named.stat().st_size, sha256=digest)
 
 
-def seal(path: Path, weights: Weights | None) -> None:
-    """Write the checksums of a finished file into its metadata; no byte of it may change afterwards.
+def write_sealed(
+    model: onnx.ModelProto, path: Path, metadata: Metadata, data: DataFile | None
+) -> None:
+    """Write a finished ``.onnx`` file, with its checksums in its metadata; no byte of it may change afterwards.
 
     Args:
-        path: The ``.onnx`` file.
-        weights: Its data file, as `name_weights` returned it.
+        model: What it holds. Its metadata is replaced.
+        path: The file.
+        metadata: What it says of itself; that of a foreign file says nothing, and replaces nothing.
+        data: Its data file, as `name_data` returned it.
     """
-    model = onnx.load(path, load_external_data=False)
     properties = {item.key: item.value for item in model.metadata_props}
+    write_metadata(metadata, properties)
     drop_seal(properties)
-    if weights is not None:
-        properties[WEIGHTS_KEY] = weights.model_dump_json()
+    if data is not None:
+        properties[WEIGHTS_KEY] = data.model_dump_json()
     # The size stands in the value, in as many digits whatever it is.
     properties[CHECKSUM_KEY] = json.dumps(f"{BLANK} {0:015d}")
     onnx.helper.set_model_props(model, properties)
@@ -145,7 +148,7 @@ def examine(path: Path) -> Seal:
     """
     own = _own_state(path)
     try:
-        weights = weights_of(path, read_properties(path))
+        weights = described_data(path, read_properties(path))
     except ValueError as error:
         return Seal(state="damaged", reason=f"{path} is damaged: {error}")
     if own.state == "damaged" or weights is None:

@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from loopedge.errors import InputError
 from loopedge.graph.metadata import FILE_NAME, PREFIX
 
-__all__ = ["AGAIN", "WEIGHTS_KEY", "Weights", "check_sizes", "other_size", "weights_of"]
+__all__ = ["AGAIN", "WEIGHTS_KEY", "DataFile", "check_sizes", "described_data", "other_size"]
 
 WEIGHTS_KEY = f"{PREFIX}weights"
 AGAIN = "export the model again, or copy all of its files again"
 
 
-class Weights(BaseModel):
+class DataFile(BaseModel):
     """The data file of a graph."""
 
     model_config = ConfigDict(frozen=True)
@@ -24,25 +24,24 @@ class Weights(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-def check_sizes(path: Path, properties: Mapping[str, str]) -> None:
+def check_sizes(path: Path, described: DataFile | None) -> None:
     """Refuse a data file that has another size than the one that its graph was written with.
 
     Args:
         path: The ``.onnx`` file.
-        properties: Its ``metadata_props``.
+        described: What it says of its data file.
 
     Raises:
-        InputError: As said, or the metadata of the files is damaged.
+        InputError: As said.
     """
-    weights = weights_of(path, properties)
-    if weights is None:
+    if described is None:
         return
-    data = path.parent / weights.file
-    if data.is_file() and data.stat().st_size != weights.bytes:
-        raise InputError(other_size(path, data, weights), hint=AGAIN)
+    data = path.parent / described.file
+    if data.is_file() and data.stat().st_size != described.bytes:
+        raise InputError(other_size(path, data, described), hint=AGAIN)
 
 
-def weights_of(path: Path, properties: Mapping[str, str]) -> Weights | None:
+def described_data(path: Path, properties: Mapping[str, str]) -> DataFile | None:
     """Return what a graph's file says of its data file; None where it says nothing.
 
     Raises:
@@ -52,16 +51,16 @@ def weights_of(path: Path, properties: Mapping[str, str]) -> Weights | None:
     if stored is None:
         return None
     try:
-        return Weights.model_validate_json(stored)
+        return DataFile.model_validate_json(stored)
     except ValidationError as error:
         raise InputError(
             f"{path}: the loopedge metadata of its weights is damaged", hint=AGAIN
         ) from error
 
 
-def other_size(path: Path, data: Path, weights: Weights) -> str:
+def other_size(path: Path, data: Path, described: DataFile) -> str:
     """Return the message of a data file that has another size than it was written with."""
     return (
-        f"{data} has {data.stat().st_size} bytes, {path} was written with {weights.bytes}: it is "
+        f"{data} has {data.stat().st_size} bytes, {path} was written with {described.bytes}: it is "
         "another artifact's, or damaged"
     )

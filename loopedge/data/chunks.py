@@ -8,9 +8,8 @@ import numpy as np
 
 from loopedge.errors import InputError
 from loopedge.files.arrays import Array
-from loopedge.files.cells import MISSING
 
-__all__ = ["LARGEST", "MISSING", "UNNAMED", "Chunk", "Selection", "find_column"]
+__all__ = ["LARGEST", "UNNAMED", "Chunk", "Selection", "find_column"]
 
 UNNAMED = {"", "nan"}
 """Texts, in lower case, that stand for a missing label or group: "none" and "NA" may be names."""

@@ -1,6 +1,5 @@
 """Token ids that stand in files: read window by window, so that memory does not grow with them."""
 
-import errno
 import os
 import shutil
 import tempfile
@@ -13,8 +12,9 @@ import numpy as np
 
 from loopedge.data.split import Split
 from loopedge.data.text_files import Span, changed
-from loopedge.errors import InputError
+from loopedge.errors import DiskFullError
 from loopedge.files.arrays import Array
+from loopedge.files.full_disk import is_full_disk
 
 __all__ = ["Ids", "Scratch", "store_ids"]
 
@@ -127,10 +127,11 @@ def store_ids(parts: Mapping[Split, Iterable[Array]], vocab_size: int) -> dict[S
                     written += len(ids)
                 ends[split] = written
     except BaseException as error:
+        full = isinstance(error, OSError) and is_full_disk(error, scratch.path)
         scratch.remove()
-        if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
+        if not full:
             raise
-        raise InputError(
+        raise DiskFullError(
             f"no space left for the encoded text in {scratch.path.parent}",
             hint="set TMPDIR to a folder on a larger disk",
         ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from loopedge.data.split import Split
 from loopedge.errors import InputError
 from loopedge.files.input_files import check_file
+from loopedge.files.utf8 import first_bad_byte, recoding_hint
 
 __all__ = [
     "SUFFIXES",
@@ -17,7 +18,6 @@ __all__ = [
     "changed",
     "check_utf8",
     "find_texts",
-    "first_bad_byte",
     "read_pieces",
     "split_texts",
     "whole",
@@ -28,7 +28,6 @@ SUFFIXES = (".md", ".raw", ".rst", ".text", ".tokens", ".txt")
 
 TRAIN_PERCENT, VALIDATION_PERCENT = 90, 5
 
-CHECKED = 1 << 20  # bytes that are decoded at once
 PIECE = 1 << 16  # bytes of a piece of text
 
 
@@ -89,29 +88,8 @@ def check_utf8(path: Path) -> None:
     if place is not None:
         raise InputError(
             f"{path} is no UTF-8 text: byte {place}",
-            hint=f"iconv -f latin1 -t utf-8 {path} > utf8.txt",
+            hint=recoding_hint(path, "utf8.txt"),
         )
-
-
-def first_bad_byte(path: Path) -> int | None:
-    """Return the place of the first byte that is no UTF-8, counted from 0; None where there is none.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    done = pending = 0
-    try:
-        with path.open("rb") as source:
-            while chunk := source.read(CHECKED):
-                pending = len(decoder.getstate()[0])  # the decoder counts from what it held back
-                decoder.decode(chunk)
-                done += len(chunk)
-            pending = len(decoder.getstate()[0])
-            decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        return done - pending + error.start
-    return None
 
 
 def whole(paths: Iterable[Path]) -> list[Span]:

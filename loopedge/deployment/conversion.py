@@ -1,7 +1,5 @@
 """Convert an ONNX artifact to ORT format, for minimal and mobile builds of ONNX Runtime."""
 
-import errno
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,29 +9,30 @@ from typing import Any
 import onnx_ir as ir
 import onnxruntime as ort
 
-from loopedge.artifact.artifact import files_beside, open_artifact, write_artifact
+from loopedge.artifact.artifact import Artifact, files_beside, open_artifact, write_artifact
 from loopedge.artifact.companions import check_companion_targets, companions_to_copy
 from loopedge.artifact.reading.ort_format import ORT_SUFFIX, is_ort_format, required_operators
 from loopedge.artifact.seal import check_whole, config_path
-from loopedge.artifact.sources import source_files
-from loopedge.errors import InputError, LoopedgeError, VerificationError
-from loopedge.files.arrays import largest_errors
+from loopedge.deployment.verification import (
+    Difference,
+    Tolerance,
+    compare_with_source,
+    described_files,
+)
+from loopedge.errors import InputError, VerificationError
 from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.staging import (
     CONFIG_SUFFIX,
     again_if_replaced,
-    check_unchanged,
-    identity_of,
     scratch_folder,
     staged_folder,
 )
 from loopedge.files.targets import check_target
 from loopedge.graph.coverage import int8_coverage
-from loopedge.graph.inputs import default_sequence, inputs_to_check
-from loopedge.graph.metadata import ArtifactMetadata, read_metadata
+from loopedge.graph.metadata import Metadata
 from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
+from loopedge.runtime.graph_file import write_graph
 from loopedge.runtime.memory_profiles import refuse_prepared
-from loopedge.runtime.session import Session
 from loopedge.runtime.session_options import session_options
 
 __all__ = [
@@ -61,8 +60,8 @@ FLOAT16_NOTE = (
     "when it loads it"
 )
 
-FOREIGN_SEQUENCE = 8
-"""Positions that a model is checked on that loopedge did not write."""
+LONGEST = 128
+"""Positions of the longest inputs that a conversion is verified on."""
 
 EXTRA_BYTES = 4096
 """Weights that a conversion may add beside the rows of tables: constants that were folded."""
@@ -124,54 +123,53 @@ def convert(
 
 def _convert(source: Path, target: Path, *, threads: int | None, force: bool) -> ConvertResult:
     """Do as `convert`; a source that is replaced meanwhile is an error."""
-    before = identity_of(source)
     if is_ort_format(source):
         raise InputError(f"{source} is in ORT format already", hint="name the .onnx file")
-    graph = open_artifact(source)
-    metadata = read_metadata(graph.metadata_props)
+    artifact = Artifact.open(source)
+    metadata = artifact.metadata
     refuse_prepared(metadata, source, "convert")
     check_paths(
-        inputs={"MODEL": source_files(source, metadata)},
+        inputs={"MODEL": artifact.needed_files()},
         outputs={"--output": ArtifactTarget(target)},
     )
-    changed = check_whole(source)
+    notes = check_whole(source)
     check_ort_target(target, force=force)
     beside = companions_to_copy(source, metadata, target)
     check_companion_targets(target.parent, beside)
     started = time.perf_counter()
-    marks: list[float] = []
-    errors: list[float] = []
-    notes = [*changed]
-    notes += [FLOAT16_NOTE] if metadata is not None and metadata.storage == "float16" else []
-
-    def verify(staged: Path) -> None:
-        marks.append(time.perf_counter())
-        notes.extend(_check_weights(graph, staged))
-        errors.extend(_compare(graph, source, staged, threads))
-        check_unchanged(source, before)
-        marks.append(time.perf_counter())
-
-    files = _write(source, target, verify, beside, force=force)
-    stored = open_artifact(target)
-    return ConvertResult(
-        path=str(target),
-        source=str(source),
-        form=metadata.form if metadata else None,
-        loops=metadata.loops if metadata else None,
-        opset=stored.opset_imports.get(""),
-        optimization=OPTIMIZATION,
-        operators=sorted(
-            {f"{node.domain or 'ai.onnx'}.{node.op_type}" for node in stored.graph.all_nodes()}
-        ),
-        files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
-        weight_bytes=weight_bytes(stored),
-        source_weight_bytes=weight_bytes(graph),
-        max_rel_error=max(errors),
-        verified=True,
-        cases=len(errors),
-        notes=notes,
-        seconds={"convert": marks[0] - started, "verify": marks[1] - marks[0]},
-    )
+    with staged_folder(target, force=force, replaced=_files_beside) as folder:
+        staged = convert_file(source, folder / target.name, metadata)
+        operators = config_path(staged)
+        operators.write_text(required_operators(staged), encoding="utf-8")
+        converted = time.perf_counter()
+        stored = open_artifact(staged)
+        notes += [FLOAT16_NOTE] if metadata.storage == "float16" else []
+        notes += _check_weights(artifact, stored)
+        difference = _compare(artifact, staged, threads)
+        artifact.check_unchanged()
+        verified = time.perf_counter()
+        for name, content in beside.items():
+            (folder / name).write_bytes(content)
+        written = [staged, operators, *(folder / name for name in beside)]
+        return ConvertResult(
+            path=str(target),
+            source=str(source),
+            form=metadata.form,
+            loops=metadata.loops,
+            opset=stored.opset_imports.get(""),
+            optimization=OPTIMIZATION,
+            operators=sorted(
+                {f"{node.domain or 'ai.onnx'}.{node.op_type}" for node in stored.graph.all_nodes()}
+            ),
+            files=described_files(written, target.parent),
+            weight_bytes=weight_bytes(stored),
+            source_weight_bytes=weight_bytes(artifact.graph),
+            max_rel_error=difference.max_rel_error,
+            verified=True,
+            cases=difference.cases,
+            notes=notes,
+            seconds={"convert": converted - started, "verify": verified - converted},
+        )
 
 
 def write_converted(
@@ -180,7 +178,7 @@ def write_converted(
     *,
     sources: Iterable[str | Path] = (),
     force: bool = False,
-    verify: Callable[[Path], ArtifactMetadata | None],
+    verify: Callable[[Path], Metadata | None],
     companions: Mapping[str, bytes] | None = None,
 ) -> list[Path]:
     """Write a graph in ORT format: as ``.onnx`` in a temporary folder, and converted from there.
@@ -209,10 +207,15 @@ def write_converted(
     return [Path(file["path"]) for file in result.files]
 
 
-def convert_file(source: Path, target: Path) -> Path:
+def convert_file(source: Path, target: Path, metadata: Metadata) -> Path:
     """Convert an ONNX file to ORT format, unchecked: all that writes the format calls this.
 
     Weights that are stored in float16 keep their Casts: folded, they would be float32 in the file.
+
+    Args:
+        source: The ``.onnx`` file.
+        target: The ``.ort`` file.
+        metadata: What the source says of itself.
 
     Returns:
         ``target``.
@@ -220,29 +223,15 @@ def convert_file(source: Path, target: Path) -> Path:
     Raises:
         InputError: ONNX Runtime cannot load the source.
     """
-    metadata = read_metadata(open_artifact(source).metadata_props)
     options = session_options(threads=1)
-    options.optimized_model_filepath = str(target)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.add_session_config_entry("session.save_model_format", "ORT")
-    options.add_session_config_entry("session.qdqisint8allowed", "0")  # would be for ARM alone
-    options.add_session_config_entry("session.disable_prepacking", "1")  # nothing runs here
-    narrow = metadata is not None and metadata.storage == "float16"
-    try:
-        ort.InferenceSession(
-            str(source),
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=["ConstantFolding"] if narrow else None,
-        )
-    except Exception as error:  # onnxruntime raises a kind of its own per failure
-        if shutil.disk_usage(target.parent).free < source.stat().st_size:
-            raise OSError(errno.ENOSPC, "no space left", str(target)) from error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{source} cannot be converted: {reason.removeprefix('[ONNXRuntimeError] : ')}",
-            hint=f"loopedge inspect {source}",
-        ) from error
+    entries = {
+        "session.save_model_format": "ORT",
+        "session.qdqisint8allowed": "0",  # would be for ARM alone
+        "session.disable_prepacking": "1",  # nothing runs here
+    }
+    kept = ["ConstantFolding"] if metadata.storage == "float16" else []
+    write_graph(source, target, options, entries, purpose="converted", disabled=kept)
     return target
 
 
@@ -268,72 +257,38 @@ def _files_beside(target: Path) -> set[str]:
     return {config_path(target).name, before_digits, *files_beside(target)}
 
 
-def _write(
-    source: Path,
-    target: Path,
-    verify: Callable[[Path], None],
-    beside: Mapping[str, bytes],
-    *,
-    force: bool,
-) -> list[Path]:
-    with staged_folder(target, force=force, replaced=_files_beside) as folder:
-        staged = convert_file(source, folder / target.name)
-        if not staged.exists():
-            raise LoopedgeError(f"ONNX Runtime did not write {target.name}")
-        config_path(staged).write_text(required_operators(staged), encoding="utf-8")
-        verify(staged)
-        for name, content in beside.items():
-            (folder / name).write_bytes(content)
-    return [target, config_path(target), *(target.parent / name for name in beside)]
-
-
-def _check_weights(source: ir.Model, staged: Path) -> list[str]:
+def _check_weights(source: Artifact, converted: ir.Model) -> list[str]:
     """Hold that each weight is stored once, and none in a body, where it would be copied.
 
     Of a file that loopedge did not write this is not promised: what it costs becomes a note.
     """
-    converted = open_artifact(staged)
     bodies = sum(
         value.const_value.nbytes
         for graph in converted.graph.subgraphs()
         for value in graph.initializers.values()
         if value.const_value is not None
     )
-    stored, before = weight_bytes(converted), weight_bytes(source)
+    stored, before = weight_bytes(converted), weight_bytes(source.graph)
     tables = sum(
         value.const_value.nbytes
-        for name, value in source.graph.initializers.items()
+        for name, value in source.graph.graph.initializers.items()
         if name.startswith((TABLE_PREFIX, RANGE_PREFIX)) and value.const_value is not None
     )
     extra = tables + max(EXTRA_BYTES, before // 50)
     if stored <= (allowed := before + extra) and bodies <= extra:
         return []
-    told = (
+    problem = (
         f"the ORT format file holds {stored:,} bytes of weights, {bodies:,} of them in a body; "
         f"its source holds {before:,}"
     )
-    if read_metadata(source.metadata_props) is None:
-        return [told]
-    raise VerificationError(told, measured=stored, allowed=allowed)
+    if source.metadata.foreign:
+        return [problem]
+    raise VerificationError(problem, measured=stored, allowed=allowed)
 
 
-def _compare(graph: ir.Model, source: Path, staged: Path, threads: int | None) -> list[float]:
-    """Return the relative error of each case."""
-    metadata = read_metadata(graph.metadata_props)
-    tolerance = QUANTIZED_TOLERANCE if int8_coverage(graph).quantized else TOLERANCE
-    first, second = Session(source, threads=threads), Session(staged, threads=threads)
-    errors: list[float] = []
-    # How many positions a foreign model takes is not known.
-    longest = FOREIGN_SEQUENCE if metadata is None else min(default_sequence(graph), 128)
-    for check in inputs_to_check(graph, longest):
-        expected, given = first.run(check.feeds), second.run(check.feeds)
-        error = max(largest_errors(given[name], expected[name])[1] for name in expected)
-        if not error <= tolerance:
-            raise VerificationError(
-                f"the ORT format file differs from {source.name} ({check.name}): relative error "
-                f"{error:.2e}, allowed {tolerance:.0e}",
-                measured=error,
-                allowed=tolerance,
-            )
-        errors.append(error)
-    return errors
+def _compare(source: Artifact, staged: Path, threads: int | None) -> Difference:
+    quantized = int8_coverage(source.graph).quantized
+    tolerance = Tolerance(
+        relative=QUANTIZED_TOLERANCE if quantized else TOLERANCE, file="the ORT format file"
+    )
+    return compare_with_source(source, staged, tolerance, longest=LONGEST, threads=threads)

@@ -39,6 +39,7 @@ from loopedge.graph.inputs import takes_missing
 from loopedge.graph.metadata import (
     TOLERANCE_INPUT,
     ArtifactMetadata,
+    Metadata,
     read_metadata,
     write_metadata,
 )
@@ -259,13 +260,13 @@ def _export(
         tidy(graph)
     if options.storage == "float16":
         store_float16(graph)
-    metadata = _metadata(subject, axes, graph, plan, options, rule).model_copy(
+    metadata: Metadata = _metadata(subject, axes, graph, plan, options, rule).model_copy(
         update={"companions": describe_companions(subject.companions, target)}
     )
     write_metadata(metadata, graph.metadata_props)
     rows = take_out_last(graph, options.last_rows)
     fused = small and shrink_head(graph, options.memory, length)
-    metadata = read_metadata(graph.metadata_props) or metadata
+    metadata = read_metadata(graph.metadata_props)
     assembled = time.perf_counter()
 
     check = FileCheck(

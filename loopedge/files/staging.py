@@ -23,7 +23,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from loopedge.errors import InputError, LoopedgeError
+from loopedge.errors import DiskFullError, InputError, LoopedgeError
+from loopedge.files.full_disk import is_full_disk
 
 try:
     import fcntl
@@ -63,7 +64,6 @@ WEIGHTS = re.compile(rf"\.onnx(\.[0-9a-f]{{{CONTENT_DIGITS}}})?\.data$")
 """Names of data files of graphs."""
 
 MODEL_SUFFIXES = {".onnx", ".ort"}
-LEAST_FREE_BYTES = 1 << 20
 
 
 T = TypeVar("T")
@@ -190,7 +190,12 @@ def _stage(target: Path) -> Iterator[Path]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)  # while it is still locked
             os.write(marker, f"{FIRST_LINE}\n".encode())
             _lock(marker, wait=False)
-        yield folder
+        try:
+            yield folder
+        except (OSError, LoopedgeError) as error:
+            if not is_full_disk(error, folder):
+                raise
+            raise OSError(errno.ENOSPC, "no space left", str(folder)) from error
 
 
 def _commit(folder: Path, target: Path, names: list[str], dropped: set[str]) -> None:
@@ -325,10 +330,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _explain(error: OSError, target: Path) -> Exception:
-    # numpy writes arrays without saying why it could not.
-    full = error.errno is None and shutil.disk_usage(target.parent).free < LEAST_FREE_BYTES
-    if error.errno == errno.ENOSPC or full:
-        return InputError(
+    if is_full_disk(error, target.parent):
+        return DiskFullError(
             f"no space left on the disk that holds {target.parent}; nothing was written",
             hint="free some space or name another folder with -o",
         )

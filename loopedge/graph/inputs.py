@@ -11,10 +11,11 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT, read_metadata
+from loopedge.graph.signature import NUMPY_KINDS, TEXT, InputSpec
 
 __all__ = [
     "DEFAULT_SEQUENCE",
-    "CheckedInputs",
+    "GeneratedInputs",
     "axes_of",
     "chooses_loops",
     "chooses_tolerance",
@@ -22,15 +23,13 @@ __all__ = [
     "first_samples",
     "generate_inputs",
     "generated_bytes",
+    "input_specs",
     "inputs_to_check",
     "sample_count",
     "takes_missing",
 ]
 
 Array = npt.NDArray[Any]
-
-NUMPY_KINDS = "biuf"
-"""Types of numpy's own; ONNX Runtime takes the others (bfloat16, float8, int4) from no array."""
 
 DEFAULT_SEQUENCE = 128
 """Positions where neither the caller nor the artifact names a length."""
@@ -65,12 +64,34 @@ def _is_scalar(value: ir.Value, dtype: ir.DataType) -> bool:
     return value.dtype == dtype and value.shape is not None and len(value.shape) == 0
 
 
+def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
+    """Return what the array of each input of a graph must be, in the order of the inputs."""
+    return tuple(_spec(value) for value in model.graph.inputs)
+
+
+def _spec(value: ir.Value) -> InputSpec:
+    dtype = None
+    if value.dtype == ir.DataType.STRING:
+        dtype = TEXT
+    elif value.dtype is not None and value.dtype.numpy().kind in NUMPY_KINDS:
+        dtype = value.dtype.numpy()
+    rows = _table_rows(value)
+    return InputSpec(
+        name=value.name or "",
+        dtype=dtype,
+        shape=None if value.shape is None else tuple(_axes(value)),
+        has_default=value.graph is not None and value.name in value.graph.initializers,
+        ids=rows if dtype is not None and dtype.kind in "iu" else None,
+    )
+
+
+def _axes(value: ir.Value) -> list[int | str | None]:
+    return [dim if isinstance(dim, int) else dim.value for dim in value.shape or ()]
+
+
 def axes_of(model: ir.Model) -> dict[str, list[int | str | None]]:
     """Return the sizes and names of the axes of each input."""
-    return {
-        value.name or "": [dim if isinstance(dim, int) else dim.value for dim in value.shape or ()]
-        for value in model.graph.inputs
-    }
+    return {value.name or "": _axes(value) for value in model.graph.inputs}
 
 
 def first_samples(
@@ -108,7 +129,7 @@ def _slices(shape: Sequence[Any], count: int) -> tuple[slice, ...]:
 def default_sequence(model: ir.Model) -> int:
     """Return the sequence length a model was trained for, or `DEFAULT_SEQUENCE`."""
     metadata = read_metadata(model.metadata_props)
-    return (metadata.trained_length if metadata else None) or DEFAULT_SEQUENCE
+    return metadata.trained_length or DEFAULT_SEQUENCE
 
 
 def generated_bytes(model: ir.Model, *, batch: int = 1, sequence: int | None = None) -> int:
@@ -155,7 +176,7 @@ def generate_inputs(
     """
     metadata = read_metadata(model.metadata_props)
     sequence = sequence or default_sequence(model)
-    limit = metadata.max_length if metadata else None
+    limit = metadata.max_length
     if limit is not None and sequence > limit:
         raise InputError(
             f"sequence is {sequence}, the model takes at most {limit}", hint=f"--sequence {limit}"
@@ -173,23 +194,23 @@ def generate_inputs(
         if name in model.graph.initializers:
             continue
         if chooses_loops(value):
-            made[name] = np.array(loops or (metadata.loops if metadata else 1), np.int64)
+            made[name] = np.array(loops or metadata.loops or 1, np.int64)
             continue
         made[name] = _input(value, _sizes(value, batch, sequence), generator)
-        if metadata is not None and name in metadata.random_inputs:
+        if name in metadata.random_inputs:
             made[name] *= made[name].dtype.type(metadata.random_inputs[name])
     return made
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedInputs:
+class GeneratedInputs:
     """Generated inputs that a rewritten file is compared with its source on; ``name`` says which."""
 
     name: str
     feeds: dict[str, Array]
 
 
-def inputs_to_check(model: ir.Model, longest: int) -> list[CheckedInputs]:
+def inputs_to_check(model: ir.Model, longest: int) -> list[GeneratedInputs]:
     """Generate inputs of several sizes, and where they can be chosen, of several loop counts and exits.
 
     Args:
@@ -205,13 +226,13 @@ def inputs_to_check(model: ir.Model, longest: int) -> list[CheckedInputs]:
     for seed, (batch, sequence) in enumerate(((1, 1), (1, longest), (3, 1), (3, longest))):
         feeds = generate_inputs(model, batch=batch, sequence=sequence, seed=seed)
         name = f"batch {batch}, sequence {sequence}"
-        checks.append(CheckedInputs(name, feeds))
+        checks.append(GeneratedInputs(name, feeds))
         if counts:
             once = {**feeds, LOOPS_INPUT: np.array(1, np.int64)}
-            checks.append(CheckedInputs(f"{name}, loops 1", once))
+            checks.append(GeneratedInputs(f"{name}, loops 1", once))
         if stops:
             never = {**feeds, TOLERANCE_INPUT: np.array(0, np.float32)}
-            checks.append(CheckedInputs(f"{name}, tolerance 0", never))
+            checks.append(GeneratedInputs(f"{name}, tolerance 0", never))
     return checks
 
 
@@ -243,10 +264,11 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
         )
     if dtype.numpy().kind not in NUMPY_KINDS:
         raise InputError(f"input {value.name} has type {dtype.name}, which numpy does not have")
-    if "mask" in (value.name or "") and (not dtype.is_integer() or _rows(value) <= FLAGS):
+    ids = _table_rows(value) or FLAGS
+    if "mask" in (value.name or "") and (not dtype.is_integer() or ids <= FLAGS):
         return np.ones(shape, dtype.numpy())
     if dtype.is_integer():
-        return generator.integers(0, _rows(value), shape).astype(dtype.numpy())
+        return generator.integers(0, ids, shape).astype(dtype.numpy())
     if dtype == ir.DataType.BOOL:
         return np.ones(shape, np.bool_)
     mean, scale = (_scaling(value, name) for name in ("input_mean", "input_scale"))
@@ -264,8 +286,8 @@ GATHERS = {"Gather": "axis", "GatherBlockQuantized": "gather_axis"}
 """Operators that read rows of a table, and their attribute for the axis."""
 
 
-def _rows(value: ir.Value) -> int:
-    """Return how many ids an input may name: the rows, or columns, of the table that it gathers."""
+def _table_rows(value: ir.Value) -> int | None:
+    """Return how many ids an input may name: the rows, or columns, of the table that it gathers, if it does."""
     waiting, seen = [value], {value}
     while waiting:
         current = waiting.pop()
@@ -274,11 +296,11 @@ def _rows(value: ir.Value) -> int:
             if table is not None and table.const_value is not None and table is not current:
                 shape = table.const_value.shape.numpy()
                 axis = node.attributes.get_int(GATHERS[node.op_type], 0)
-                return int(shape[axis]) if -len(shape) <= axis < len(shape) else FLAGS
+                return int(shape[axis]) if -len(shape) <= axis < len(shape) else None
             if node.op_type in {"Cast", "Identity", "Reshape"} and node.outputs[0] not in seen:
                 seen.add(node.outputs[0])
                 waiting.append(node.outputs[0])
-    return FLAGS
+    return None
 
 
 def _scaling(value: ir.Value, name: str) -> Array | None:

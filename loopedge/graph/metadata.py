@@ -11,6 +11,7 @@ from loopedge.errors import InputError
 from loopedge.files.json_text import parse_json
 
 __all__ = [
+    "FOREIGN",
     "ITERATIONS_OUTPUT",
     "LOOPS_INPUT",
     "PREFIX",
@@ -20,6 +21,7 @@ __all__ = [
     "Form",
     "LastRows",
     "MemoryProfile",
+    "Metadata",
     "Prepared",
     "read_metadata",
     "write_metadata",
@@ -100,15 +102,22 @@ class LastRows(BaseModel):
         return self
 
 
-class ArtifactMetadata(BaseModel):
-    """The ``loopedge.*`` properties of an artifact."""
+class Metadata(BaseModel):
+    """What a model's file says of itself under ``loopedge.*``.
+
+    A file of another tool says nothing: its metadata is `FOREIGN`, where each field has the value that stands for
+    "not known" or "none". So who asks for one field needs no case for such files. Who needs ``version``, ``form``,
+    ``loops`` or ``trained_loops`` asks for an `ArtifactMetadata`, which has them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    version: str
-    form: Form
-    loops: Loops = Field(description="Iterations that run unless the input 'loops' says else.")
-    trained_loops: Loops
+    version: str | None = None
+    form: Form | None = None
+    loops: Loops | None = Field(
+        default=None, description="Iterations that run unless the input 'loops' says else."
+    )
+    trained_loops: Loops | None = None
     loop_range: tuple[Loops, Loops] | None = Field(
         default=None, description="Least and most loops that it was trained with."
     )
@@ -158,13 +167,34 @@ class ArtifactMetadata(BaseModel):
         default=None, description="Set where the file holds weights packed for one device."
     )
 
+    @property
+    def foreign(self) -> bool:
+        """Whether loopedge did not write the file."""
+        return self.form is None
 
-def read_metadata(properties: Mapping[str, str]) -> ArtifactMetadata | None:
-    """Parse the properties of a model; None when loopedge did not write it.
+
+class ArtifactMetadata(Metadata):
+    """The ``loopedge.*`` properties of a file that loopedge wrote."""
+
+    version: str
+    form: Form
+    loops: Loops = Field(description="Iterations that run unless the input 'loops' says else.")
+    trained_loops: Loops
+
+
+FOREIGN = Metadata()
+"""Of a file that loopedge did not write."""
+
+
+def read_metadata(properties: Mapping[str, str]) -> Metadata:
+    """Parse the properties of a model.
 
     Args:
         properties: ``metadata_props`` of an onnx_ir model, or the custom metadata map of an
             onnxruntime session.
+
+    Returns:
+        An `ArtifactMetadata`; `FOREIGN` when loopedge did not write the model.
 
     Raises:
         InputError: The properties are there but not valid.
@@ -175,10 +205,10 @@ def read_metadata(properties: Mapping[str, str]) -> ArtifactMetadata | None:
         if name.startswith(PREFIX) and name not in OF_THE_FILE
     }
     if "form" not in found:
-        return None
-    told = {name: _parse(name, value) for name, value in found.items()}
+        return FOREIGN
+    fields = {name: _parse(name, value) for name, value in found.items()}
     try:
-        return ArtifactMetadata.model_validate(told)
+        return ArtifactMetadata.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(
@@ -196,8 +226,13 @@ def _parse(name: str, text: str) -> Any:
         ) from error
 
 
-def write_metadata(metadata: ArtifactMetadata, properties: MutableMapping[str, str]) -> None:
-    """Store ``metadata`` in ``properties``, replacing what stood there under ``loopedge.*``."""
+def write_metadata(metadata: Metadata, properties: MutableMapping[str, str]) -> None:
+    """Store ``metadata`` in ``properties``, replacing what stood there under ``loopedge.*``.
+
+    Properties of a foreign model are left as they are: it does not say more of itself than it said before.
+    """
+    if metadata.foreign:
+        return
     for name in [name for name in properties if name.startswith(PREFIX)]:
         del properties[name]
     for name, value in metadata.model_dump(exclude_none=True).items():

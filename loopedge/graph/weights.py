@@ -182,7 +182,7 @@ def _weight_among(value: ir.Value, parts: list[bool | None]) -> bool | None:
 def loop_count(model: ir.Model) -> int | None:
     """Return how often the core runs: the metadata's count, or a constant trip count."""
     metadata = read_metadata(model.metadata_props)
-    if metadata is not None:
+    if metadata.loops is not None:
         return metadata.loops
     loop = find_core(model)
     count = None if loop is None else trip_count(loop)
@@ -252,7 +252,7 @@ def tied_weights(model: ir.Model) -> list[TiedWeight]:
 def _trips(model: ir.Model) -> int:
     """Return how often the body of the core's Loop runs."""
     count, metadata = loop_count(model) or 1, read_metadata(model.metadata_props)
-    return count - 1 if metadata is not None and metadata.last_rows is not None else count
+    return count - 1 if metadata.last_rows is not None else count
 
 
 def _nodes_with_runs(

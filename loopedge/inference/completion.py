@@ -22,7 +22,7 @@ __all__ = ["CompletionResult", "NextToken", "complete"]
 Array = npt.NDArray[Any]
 
 LISTED = 5
-"""Most likely next tokens that are told."""
+"""Most likely next tokens that a result lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ def complete(
         raise InputError(f"the text is no UTF-8: character {error.start}") from error
     if not text or not ids:
         raise InputError("the text is empty: there is nothing to run on", hint='--text "..."')
-    longest = session.metadata.max_length if session.metadata else None
+    longest = session.metadata.max_length
     if longest is not None and len(ids) > longest:
         raise InputError(
             f"the text has {len(ids)} tokens, {model} takes at most {longest}",
@@ -129,14 +129,14 @@ def complete(
 
     def run(sequence: Sequence[int]) -> tuple[Array, InferenceResult]:
         feeds = _feeds(session, sequence)
-        outputs, told = run_arrays(session, feeds, loops=loops, tolerance=tolerance)
-        return _last_logits(session, outputs), told
+        outputs, result = run_arrays(session, feeds, loops=loops, tolerance=tolerance)
+        return _last_logits(session, outputs), result
 
-    logits, told = run(ids)
+    logits, first = run(ids)
     added, notes = _continue(run, ids, logits, new_tokens, longest, framing.end)
-    plain = {field.name: getattr(told, field.name) for field in fields(told)}
+    plain = {field.name: getattr(first, field.name) for field in fields(first)}
     return CompletionResult(
-        **plain | {"notes": [*told.notes, *notes]},
+        **plain | {"notes": [*first.notes, *notes]},
         text=text,
         tokens=len(ids),
         next_tokens=_likely(logits, framing),
@@ -147,8 +147,8 @@ def complete(
 
 def _framing(session: Session) -> Framing:
     metadata = session.metadata
-    task = metadata.task if metadata else {}
-    if metadata is None or task.get("name") not in {"text", "pairs"} or "tokenizer" not in task:
+    task = metadata.task
+    if task.get("name") not in {"text", "pairs"} or "tokenizer" not in task:
         trained = (
             f"on the task {task['name']!r}" if "name" in task else "on something it does not say"
         )

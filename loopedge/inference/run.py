@@ -2,7 +2,6 @@
 
 import time
 import warnings
-from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loopedge.artifact.artifact import open_artifact
+from loopedge.artifact.artifact import Artifact
 from loopedge.errors import InputError, LoopCountWarning
-from loopedge.files.arrays import check_arrays_target, read_array_file, write_arrays
+from loopedge.files.arrays import check_arrays_target, write_arrays
 from loopedge.files.paths import check_paths
+from loopedge.graph.inputs import input_specs
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT
-from loopedge.runtime.inputs import MASK, check_finite, fill_mask, named_columns
+from loopedge.runtime.inputs import ModelInputs
 from loopedge.runtime.session import Session
 
 __all__ = ["InferenceResult", "OutputSummary", "run_arrays", "run_file"]
@@ -70,7 +70,7 @@ def run_file(
 
     Args:
         model: The ``.onnx`` file.
-        input: As `loopedge.files.arrays.read_array_file`; a missing ``attention_mask`` keeps all rows.
+        input: As `loopedge.runtime.inputs.ModelInputs.read`; a missing ``attention_mask`` is filled in.
         path: Where the outputs go, ``.npz`` or ``.npy``; default: nowhere.
         loops: Iterations, for a model with a selectable count.
         tolerance: As `Session.run`.
@@ -87,56 +87,27 @@ def run_file(
         InputError: The model, the inputs, an option or the target cannot be used.
         ProviderError: The device's execution provider is not available.
     """
-    open_artifact(
-        model
-    )  # what ONNX Runtime would run without end, or read from elsewhere, is refused
+    # What ONNX Runtime would run without end, or read from elsewhere, is refused.
+    artifact = Artifact.open(model)
+    specs = input_specs(artifact.graph)
     session = Session(model, threads=threads, device=device, memory=memory)
+    expected = ModelInputs.of(model, specs, session.metadata)
     if path is not None:
+        # What does not stand there yet is no file of the model.
+        files = artifact.needed_files() if Path(path).exists() else artifact.path
         check_paths(
-            inputs={"MODEL": _files_of(model, Path(path)), "--input": input},
+            inputs={"MODEL": files, "--input": input},
             outputs={"--output": path},
         )
         check_arrays_target(Path(path), len(session.output_names), force=force)
-    noise = session.metadata.random_inputs if session.metadata else {}
-    if seed is not None and not noise:
+    if seed is not None and not session.metadata.random_inputs:
         raise InputError(f"{model} takes no noise: a seed has no use", hint="leave out --seed")
-    arrays, notes = _read_inputs(session, input, noise)
-    outputs, summary = run_arrays(session, arrays, loops=loops, tolerance=tolerance, seed=seed or 0)
+    feeds = expected.read(input, seed=seed or 0)
+    outputs, summary = run_arrays(session, feeds.arrays, loops=loops, tolerance=tolerance)
     if path is not None:
         write_arrays(path, outputs, force=force)
     written = None if path is None else str(path)
-    return replace(summary, path=written, notes=[*notes, *summary.notes])
-
-
-def _files_of(model: str | Path, target: Path) -> list[Path]:
-    """Return the files of a model that a target could replace: reading its graph takes what a run spares."""
-    if not target.exists():
-        return [Path(model)]
-    from loopedge.artifact.sources import files_of_model
-
-    return files_of_model(model)
-
-
-def _read_inputs(
-    session: Session, path: str | Path, noise: Collection[str]
-) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
-    """Return the arrays of a file as the model takes them, and what a person should know of them."""
-    metadata = session.metadata
-    columns = named_columns(metadata)
-    filled = set() if metadata is None else {MASK}
-    ranks = {
-        name: len(node.shape)
-        for name, node in session.inputs.items()
-        if name not in {*noise, *filled} and not (session.takes_loops and name == LOOPS_INPUT)
-    }
-    missing = metadata is not None and metadata.missing_values
-    given = read_array_file(path, ranks, missing=missing, columns=columns)
-    check_finite(session, given.arrays, columns)
-    arrays, notes = fill_mask(session, given.arrays)
-    if given.dropped:
-        names = ", ".join(map(repr, given.dropped))
-        notes.insert(0, f"columns that the model was not trained on are left out: {names}")
-    return arrays, notes
+    return replace(summary, path=written, notes=[*feeds.notes, *summary.notes])
 
 
 def run_arrays(
@@ -147,7 +118,7 @@ def run_arrays(
     tolerance: float | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, npt.NDArray[Any]], InferenceResult]:
-    """Run a session once; return its outputs by name, and what a person is told of them.
+    """Run a session once; return its outputs by name, and a summary of them for people.
 
     Args:
         session: The model.
@@ -179,7 +150,7 @@ def run_arrays(
 
 def _labels(session: Session, outputs: dict[str, npt.NDArray[Any]]) -> list[str] | None:
     """Return the class of each row by its name, where the task that was learned names classes."""
-    classes = session.metadata.task.get("classes") if session.metadata else None
+    classes = session.metadata.task.get("classes")
     logits = outputs[session.output_names[0]]
     if not isinstance(classes, list) or logits.ndim != 2 or logits.shape[1] != len(classes):
         return None
@@ -194,13 +165,13 @@ def _loops_run(
 ) -> int | None:
     """Return the iterations that ran: as asked or stored, clamped to the table, ended early."""
     metadata = session.metadata
-    if metadata is not None and metadata.exit is not None:
+    if metadata.exit is not None:
         return int(outputs[ITERATIONS_OUTPUT].max()) if ITERATIONS_OUTPUT in outputs else None
     given = arrays.get(LOOPS_INPUT) if session.takes_loops else None
     asked = int(given.item()) if loops is None and given is not None and given.size == 1 else loops
-    if metadata is None:
-        return asked
     count = metadata.loops if asked is None else asked
+    if metadata.foreign or count is None:
+        return asked
     return min(max(count, 1), metadata.max_loops or count)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 __all__ = [
     "LoopedModule",
     "LoopedProtocol",
+    "StateSink",
     "Tensors",
     "as_tuple",
     "copied",
@@ -17,6 +18,14 @@ __all__ = [
 ]
 
 Tensors = Tensor | tuple[Tensor, ...]
+
+
+class StateSink(Protocol):
+    """What takes the states of a run, one after the other: a list, or what computes with them."""
+
+    def append(self, state: Tensors, /) -> None:
+        """Take the next state."""
+        ...
 
 
 @runtime_checkable
@@ -89,7 +98,7 @@ def run_loops(
     *inputs: Tensor,
     loops: int | None = None,
     backprop_loops: int | None = None,
-    states: list[Tensors] | None = None,
+    states: StateSink | None = None,
 ) -> Tensors:
     """Run any module that has the contract's methods, in eager PyTorch.
 
@@ -100,7 +109,7 @@ def run_loops(
         backprop_loops: Iterations, the last ones, that gradients flow through. The gradient of the
             earlier ones is taken to be the identity, what a residual stream hands through unchanged,
             so that the prelude still learns. Default: all.
-        states: Is filled with the states, the first one and that after each iteration.
+        states: A list, or what else has its ``append``: takes the first state, and that after each iteration.
 
     Returns:
         What the coda returns.

@@ -17,7 +17,9 @@ __all__ = [
     "figure_text",
     "memory_figure",
     "quotient_range",
+    "slowdown",
     "spread_of",
+    "stopped_early",
 ]
 
 BUSY = 1.5
@@ -127,4 +129,14 @@ def quotient_range(over: Run, under: Run, figure: str) -> Spread | None:
 
 def busy_ratio(run: Run) -> float:
     """Return by what the median inference is slower than the fastest; above `BUSY` it is noise."""
-    return run.latency_ms.p50 / run.latency_ms.min if run.latency_ms.min > 0 else 1.0
+    return slowdown(run.latency_ms.p50, run.latency_ms.min)
+
+
+def slowdown(p50_ms: float, min_ms: float) -> float:
+    """Return the median of some latencies against the fastest of them."""
+    return p50_ms / min_ms if min_ms > 0 else 1.0
+
+
+def stopped_early(run: Run) -> bool:
+    """Tell whether an early exit ended the loop: the figures are not those of all iterations."""
+    return run.form == "loop" and 0 < len(run.iterations) < (run.loops or 0)

@@ -35,12 +35,12 @@ SWEPT = ("loops", "batch", "sequence")
 """Settings that change what is computed."""
 
 
-def run_labels(runs: Sequence[Run], *, told: Sequence[str] = ()) -> list[str]:
+def run_labels(runs: Sequence[Run], *, without: Sequence[str] = ()) -> list[str]:
     """Return a distinct name for each run: its own, and what sets it apart from its namesakes.
 
     Args:
         runs: Of one profile.
-        told: Settings that are told elsewhere.
+        without: Settings that stand elsewhere, as in a column.
     """
     namesakes: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -50,7 +50,7 @@ def run_labels(runs: Sequence[Run], *, told: Sequence[str] = ()) -> list[str]:
         differing = [
             setting
             for setting in SETTINGS
-            if setting not in told
+            if setting not in without
             and len({getattr(other, setting) for other in namesakes[run.name]}) > 1
         ]
         labels.append(", ".join([run.name, *settings_text(run, differing)]))

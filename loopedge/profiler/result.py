@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from loopedge.profiler.dissection.trace import OperatorTime
 from loopedge.runtime.latency import Latency
 
 __all__ = [
@@ -13,6 +12,7 @@ __all__ = [
     "IterationTime",
     "MachineLimits",
     "MemorySources",
+    "OperatorTime",
     "ProfileResult",
     "Roofline",
     "Run",
@@ -35,7 +35,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemorySources:
-    """What a peak of a model's memory consists of, in bytes; docs/profiling.md says how it is told apart.
+    """What a peak of a model's memory consists of, in bytes; docs/profiling.md says how each part is measured.
 
     ``moment``: ``load`` or ``run``, each of which has a peak. The parts add up to ``peak_bytes``;
     ``other_bytes`` is what none of them explains, and may be negative by what two of them count both.
@@ -61,6 +61,20 @@ class MemorySources:
     runtime_bytes: int
     other_bytes: int
     peak_node: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorTime:
+    """One kind of operator in one inference.
+
+    ``count``: executions, in a Loop one per iteration; ``ms``: own time, without nested operators;
+    ``share``: of the sum over all operators.
+    """
+
+    op: str
+    count: float
+    ms: float
+    share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,17 +36,17 @@ def read_profile(path: str | Path) -> ProfileResult:
     Raises:
         InputError: The file cannot be read, holds no profile, or one of another schema version.
     """
-    told = read_json(path, needed="a profile", hint=HINT)
-    if not isinstance(told, dict) or "schema_version" not in told or "runs" not in told:
+    fields = read_json(path, needed="a profile", hint=HINT)
+    if not isinstance(fields, dict) or "schema_version" not in fields or "runs" not in fields:
         raise InputError(f"{path} is no profile: it has no schema_version and runs", hint=HINT)
-    version = told["schema_version"]
+    version = fields["schema_version"]
     if version != SCHEMA_VERSION:
         raise InputError(
             f"{path} has schema version {version!r}, {SCHEMA_VERSION} is read here",
             hint=f"take the profile again: {HINT}",
         )
     try:
-        return _RESULT.validate_json(json.dumps(told), strict=True)
+        return _RESULT.validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))

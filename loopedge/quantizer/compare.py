@@ -241,7 +241,7 @@ def _check(name: str, exact: Array, given: Array) -> None:
 def _tables(model: ir.Model) -> dict[str, Array]:
     metadata = read_metadata(model.metadata_props)
     tables: dict[str, Array] = {}
-    for name in metadata.tables if metadata else []:
+    for name in metadata.tables:
         stored = model.graph.initializers.get(name)
         if stored is None or stored.const_value is None or not name.startswith(TABLE_PREFIX):
             continue

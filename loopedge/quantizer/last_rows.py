@@ -29,8 +29,7 @@ def take_out_last(model: ir.Model, source: str | Path) -> LastRowsOutcome | None
     Returns:
         What was done; None where the source computes all rows, too.
     """
-    told = read_metadata(read_properties(source))
-    if told is None or told.last_rows is None:
+    if read_metadata(read_properties(source)).last_rows is None:
         return None
     return compute_last_rows(model)
 

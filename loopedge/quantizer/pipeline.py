@@ -18,6 +18,7 @@ from loopedge.artifact.artifact import (
 from loopedge.artifact.companions import check_companion_targets, companions_to_copy
 from loopedge.artifact.seal import check_whole
 from loopedge.artifact.sources import files_of_model
+from loopedge.deployment.optimizers import nothing_to_optimize
 from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.staging import again_if_replaced, check_unchanged, identity_of
@@ -25,7 +26,7 @@ from loopedge.files.targets import check_artifact_target
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import (
     ITERATIONS_OUTPUT,
-    ArtifactMetadata,
+    Metadata,
     read_metadata,
     write_metadata,
 )
@@ -41,7 +42,6 @@ from loopedge.quantizer.recipe import Recipe, Rewritten
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights
 from loopedge.quantizer.timing import time_against
 from loopedge.runtime.memory_profiles import WISH_NOTE, check_profile, refuse_prepared
-from loopedge.runtime.optimizers import nothing_to_optimize
 from loopedge.runtime.processor import FAST_INT8, this_processor
 from loopedge.runtime.session import Session
 
@@ -245,11 +245,10 @@ def _quantize_by(
     check_companion_targets(target.parent, beside)
     started = time.perf_counter()
     quantized = reference.clone()
-    if metadata is not None:
-        write_metadata(metadata, quantized.metadata_props)  # it is verified as it will run
+    write_metadata(metadata, quantized.metadata_props)  # it is verified as it will run
     source_bytes = weight_bytes(reference)
     rewritten = recipe.apply(quantized)
-    if metadata is not None:
+    if not metadata.foreign:
         shrink_head(quantized, metadata.memory, metadata.trained_length)
     _check_coverage(rewritten.coverage, rewritten.kept, min_coverage, model)
     rows = take_out_last(quantized, model)
@@ -259,7 +258,7 @@ def _quantize_by(
     checked: list[tuple[Agreement, float, float]] = []
     exits: list[str] = []
 
-    def verify(staged: Path) -> ArtifactMetadata | None:
+    def verify(staged: Path) -> Metadata | None:
         begun = time.perf_counter()
         agreement = compare_whole_and_written(
             reference,
@@ -275,15 +274,15 @@ def _quantize_by(
         _check_agreement(agreement, min_sqnr_db, random_db, hint)
         feeds = inputs[0] if inputs else _generated(reference)
         ratio = time_against(Path(model), staged, feeds, threads=threads)
-        if metadata is not None and metadata.exit is not None:
+        if metadata.exit is not None:
             exits.append(_exit_note(Path(model), staged, feeds, threads))
         check_unchanged(Path(model), before)
         checked.append((agreement, ratio, time.perf_counter() - begun))
-        if metadata is None:
+        if metadata.foreign:
             return None
         told = _metadata(recipe, rewritten, agreement)
         tables = [name for name in metadata.tables if name in quantized.graph.initializers]
-        written = read_metadata(quantized.metadata_props) or metadata
+        written = read_metadata(quantized.metadata_props)
         idle = metadata.memory == "low" and nothing_to_optimize(staged)
         return written.model_copy(
             update={"quantization": told, "tables": tables, "optimized": idle}
@@ -375,14 +374,12 @@ def _metadata(recipe: Recipe, rewritten: Rewritten, agreement: Agreement) -> dic
     return told
 
 
-def _metadata_with(
-    metadata: ArtifactMetadata | None, memory: str | None, source: str | Path
-) -> ArtifactMetadata | None:
+def _metadata_with(metadata: Metadata, memory: str | None, source: str | Path) -> Metadata:
     refuse_prepared(metadata, source, "quantize")
     if memory is None:
         return metadata
     profile = check_profile(memory)
-    if metadata is None:
+    if metadata.foreign:
         raise InputError(
             f"{source} was not written by loopedge: it cannot hold a memory profile",
             hint=f"loopedge run --memory {profile}",
@@ -391,11 +388,11 @@ def _metadata_with(
 
 
 def _notes(
-    recipe: Recipe, rewritten: Rewritten, metadata: ArtifactMetadata | None, time_ratio: float
+    recipe: Recipe, rewritten: Rewritten, metadata: Metadata, time_ratio: float
 ) -> list[str]:
     calibrated = recipe.table if recipe.scheme == "static" else None
     notes = [] if calibrated is None else list(calibrated.warnings)
-    memory = metadata.memory if metadata else None
+    memory = metadata.memory
     if memory == "mapped":
         notes.append(WISH_NOTE)
     if memory == "low" and (recipe.scheme in WEIGHT_BITS or rewritten.weight_only):

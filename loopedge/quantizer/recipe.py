@@ -116,7 +116,7 @@ class Recipe:
                 finite, or is not the one that the ranges were found on.
         """
         metadata, hint = read_metadata(model.metadata_props), "loopedge export model.pt"
-        if metadata is not None and metadata.quantization is not None:
+        if metadata.quantization is not None:
             raise InputError(f"{source} is quantized already", hint=hint)
         check_one_loop(model, source)
         if not linears(model):

@@ -9,14 +9,24 @@ __all__ = ["Cell", "facts", "render_page", "table"]
 Cell = str | tuple[str, str]
 
 
-def render_page(title: str, verdict: str, sentences: Sequence[str], body: Iterable[str]) -> str:
-    """Return a page: the verdict first, further sentences, then the body.
+def render_page(
+    title: str,
+    verdict: str,
+    sentences: Sequence[str],
+    body: Iterable[str],
+    *,
+    cautions: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """Return a page: what speaks against the figures, the verdict, further sentences, then the body.
 
     Args:
         title: Of the page.
         verdict: The sentence that matters.
         sentences: The others.
         body: Lines of HTML.
+        cautions: What a reader must know before the verdict.
+        notes: What else is to be known of the figures.
     """
     style = files("loopedge.report").joinpath("report.css").read_text(encoding="utf-8")
     return "\n".join(
@@ -31,6 +41,7 @@ def render_page(title: str, verdict: str, sentences: Sequence[str], body: Iterab
             "</head>",
             "<body>",
             f"<h1>{escape(title)}</h1>",
+            *_before(cautions, notes),
             f'<p class="verdict">{_answer_first(verdict)}</p>',
             *(f"<p>{escape(sentence)}</p>" for sentence in sentences),
             *body,
@@ -39,6 +50,18 @@ def render_page(title: str, verdict: str, sentences: Sequence[str], body: Iterab
             "",
         ]
     )
+
+
+def _before(cautions: Sequence[str], notes: Sequence[str]) -> list[str]:
+    """Return what qualifies the figures, in a box above them."""
+    if not cautions and not notes:
+        return []
+    return [
+        '<div class="caution">',
+        *(f"<p>{escape(text)}</p>" for text in cautions),
+        *(f'<p class="note">Note: {escape(text)}</p>' for text in notes),
+        "</div>",
+    ]
 
 
 def _answer_first(verdict: str) -> str:

@@ -10,12 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from loopedge.files.targets import write_text_atomic
-from loopedge.report.charts import Line, line_chart
 from loopedge.report.page import facts, render_page, table
+from loopedge.report.svg.axes import Axis
+from loopedge.report.svg.chart import Level, Mark, Series, chart
+from loopedge.study.cost import is_busy
 from loopedge.study.pipeline import PilotResult
-from loopedge.study.statistics import Interval
+from loopedge.study.statistics import Interval, OverSeeds
 from loopedge.study.summary import Summary
-from loopedge.study.verdict import spread_text
+from loopedge.study.verdict import quality_text
 from loopedge.units import ratio_text, size_text, time_text
 
 __all__ = ["pilot_table", "write_pilot_html"]
@@ -32,8 +34,8 @@ def pilot_table(result: PilotResult) -> RenderableType:
         shown.add_row(
             _marked(row, result),
             str(row.loops),
-            spread_text(row.quality),
-            spread_text(row.int8_quality),
+            quality_text(row.quality),
+            quality_text(row.int8_quality),
             _interval(row.against_fewest),
             f"{row.parameters:,}" if row.parameters else "-",
             *_cost_cells(float_cost)[:1],
@@ -65,7 +67,9 @@ def write_pilot_html(result: PilotResult, path: str | Path, *, force: bool = Fal
         *_how(result),
     ]
     verdict = result.verdict
-    page = render_page("loopedge pilot", verdict.headline, verdict.sentences, body)
+    page = render_page(
+        "loopedge pilot", verdict.headline, verdict.sentences, body, notes=result.notes
+    )
     write_text_atomic(Path(path), page, force=force)
 
 
@@ -73,6 +77,8 @@ _QUALITY = (
     "arm", "loops", "quality", "int8", "against fewest loops", "against looped", "against constant", "against baseline",
 )  # fmt: skip
 
+
+BUSY_SENTENCE = "The machine was busy while the models were measured: bytes and time ratios hold, take p50 again."
 
 ARM_TEXTS = {
     "looped": "one block applied again and again, every time alike",
@@ -85,38 +91,58 @@ ARM_TEXTS = {
 def _arms(result: PilotResult) -> list[str]:
     """Say what is compared."""
     parts = [f"<b>{escape(arm)}</b>: {escape(ARM_TEXTS[arm])}" for arm in result.design["arms"]]
-    notes = [f"<p>{escape(note)}</p>" for note in result.notes]
     return [
-        *notes,
         f'<p class="note">{"; ".join(parts)}. More loops: more depth, same weights.</p>',
     ]
 
 
 def _quality_chart(result: PilotResult) -> list[str]:
-    arms = list(dict.fromkeys(row.arm for row in result.summary))
-    lines = [
-        Line(
-            name=arm,
-            points={
-                row.loops: (row.quality.mean, row.quality.sd)
-                for row in result.summary
-                if row.arm == arm and row.quality is not None
-            },
-        )
-        for arm in arms
-    ]
-    lines = [line for line in lines if line.points]
     known = result.verdict.baseline
-    level = (known["name"].replace("_", " "), known["value"]) if known else None
+    level = Level(name=known["name"].replace("_", " "), value=known["value"]) if known else None
     better = "higher" if result.higher_is_better else "lower"
     return [
         "<h2>Quality</h2>",
         "<figure>",
         f"<figcaption><b>{escape(result.metric)}</b> on the test split, {better} is better; mean over the "
         "seeds, whiskers of one standard deviation</figcaption>",
-        *line_chart(lines, across="loops", upward=result.metric, level=level),
+        *chart(
+            _quality_series(result),
+            across=Axis(name="loops", even=True),
+            upward=Axis(name=result.metric, from_zero=False),
+            level=level,
+            wide=True,
+        ),
         "</figure>",
     ]
+
+
+def _quality_series(result: PilotResult) -> list[Series]:
+    """Return a line per arm, a mark per loop count."""
+    arms = list(dict.fromkeys(row.arm for row in result.summary))
+    series = [
+        Series(
+            name=arm,
+            colour=f"op{number}",
+            marks=[
+                _mark(row, row.quality)
+                for row in result.summary
+                if row.arm == arm and row.quality is not None
+            ],
+        )
+        for number, arm in enumerate(arms)
+    ]
+    return [one for one in series if one.marks]
+
+
+def _mark(row: Summary, quality: OverSeeds) -> Mark:
+    sd = quality.sd or 0.0
+    return Mark(
+        x=float(row.loops),
+        y=quality.mean,
+        low=quality.mean - sd,
+        high=quality.mean + sd,
+        title=f"{row.arm}, {row.loops} loops: {quality_text(quality)}",
+    )
 
 
 def _quality_table(result: PilotResult) -> list[str]:
@@ -124,8 +150,8 @@ def _quality_table(result: PilotResult) -> list[str]:
         (
             _marked(row, result),
             str(row.loops),
-            spread_text(row.quality),
-            spread_text(row.int8_quality),
+            quality_text(row.quality),
+            quality_text(row.int8_quality),
             _interval(row.against_fewest),
             _interval(row.against_looped),
             _interval(row.against_constant),
@@ -156,8 +182,10 @@ def _cost(result: PilotResult) -> list[str]:
     ]
     if not rows:
         return []
+    busy = any(is_busy(row.cost) for row in result.summary)
     return [
         "<h2>Cost</h2>",
+        *([f"<p>{BUSY_SENTENCE}</p>"] if busy else []),
         *table(heads, rows),
         '<p class="note">One model of each arm and loop count was measured, for cost does not depend on the '
         "values of the weights: each in a process of its own, in turns, on "
@@ -198,11 +226,11 @@ def _stability(result: PilotResult) -> list[str]:
 
 def _how(result: PilotResult) -> list[str]:
     machine, task, design = result.machine, result.task, result.design
-    told = {
+    plain = {
         key: value for key, value in task.items() if isinstance(value, str | int | float | bool)
     }
     pairs = [
-        ("task", ", ".join(f"{key} {value}" for key, value in told.items())),
+        ("task", ", ".join(f"{key} {value}" for key, value in plain.items())),
         (
             "split",
             ", ".join(f"{k} {v}" for k, v in (task.get("rows") or {}).items()) or "by the task",

@@ -1,6 +1,11 @@
-"""Make a file's arrays what a trained model takes: its columns, its mask, finite numbers."""
+"""What the inputs of a model must be, and what is filled in: the one check of whatever feeds a model.
 
-from collections.abc import Mapping, Sequence
+`loopedge run`, `Session.run`, `profile --input`, `quantize --data` and calibration all ask `ModelInputs`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,99 +13,372 @@ import numpy.typing as npt
 
 from loopedge.data.description import TABLES
 from loopedge.errors import InputError
-from loopedge.graph.metadata import ArtifactMetadata
-from loopedge.runtime.session import DTYPES, Session
+from loopedge.files.arrays import read_array_file
+from loopedge.graph.metadata import Metadata
+from loopedge.graph.signature import TEXT, InputSpec, shape_text
 
-__all__ = ["MASK", "check_finite", "fill_mask", "named_columns"]
+__all__ = ["MASK", "Feeds", "ModelInputs"]
 
 Array = npt.NDArray[Any]
 
 MASK = "attention_mask"
+MISSING_HINT = "fill missing values first, or train with --missing indicator"
+TOKENS = frozenset({"text", "pairs"})
+"""Tasks whose first input holds ids of a vocabulary."""
 
 
-def named_columns(metadata: ArtifactMetadata | None) -> tuple[str, ...]:
-    """Return the columns that the model was trained on, in their order; none where no table was."""
-    task = metadata.task if metadata is not None else {}
-    if task.get("name") not in TABLES:
-        return ()
-    targets = [task["target"]] if "target" in task else task.get("targets", [])  # 0.1: one target
-    return (*targets, *task["covariates"])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feeds:
+    """Arrays that a model takes as they are, and what a person should know of how they came about."""
+
+    arrays: dict[str, Array]
+    notes: tuple[str, ...] = ()
 
 
-def fill_mask(session: Session, arrays: Mapping[str, Array]) -> tuple[dict[str, Array], list[str]]:
-    """Add the ``attention_mask`` that a model takes and a file lacks: it keeps every position.
-
-    A window of fewer rows than the task's context is padded on the left and masked there, as in
-    training: a learned position is that of a row before the last one.
-
-    Args:
-        session: The model; one that loopedge did not write is left alone.
-        arrays: Its inputs by name.
-
-    Returns:
-        The inputs, and what a person should know of them.
-    """
-    feeds = dict(arrays)
-    if session.metadata is None or MASK not in session.inputs or MASK in feeds:
-        return feeds, []
-    name = next((name for name in session.inputs if name in feeds), None)
-    if name is None or feeds[name].ndim < 2:
-        return feeds, []  # the session says what is wrong with them
-    values = feeds[name]
-    batch, rows = values.shape[:2]
-    task = session.metadata.task
-    padded = 0
-    if named_columns(session.metadata) and values.shape[2:] == (len(task["mean"]),):
-        padded = max(task["context"] - rows, 0) if rows else 0
-        mean = np.asarray(task["mean"], np.float32)  # what training pads with
-        padding = np.broadcast_to(mean, (batch, padded, len(mean)))
-        feeds[name] = np.concatenate([padding, values], axis=1)
-    kept = np.arange(padded + rows) >= padded
-    feeds[MASK] = np.broadcast_to(kept, (batch, padded + rows)).astype(np.int64)
-    notes = [f"the file holds no {MASK}: every position is kept"]
-    if padded:
-        notes.append(f"{rows} rows are padded on the left to the context of {padded + rows} rows")
-    return feeds, notes
-
-
-def check_finite(session: Session, arrays: Mapping[str, Array], columns: Sequence[str]) -> None:
-    """Refuse numbers that a model turns into no answer; NaN passes where it means a missing value.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInputs:
+    """The inputs of a model.
 
     Args:
-        session: The model; one that loopedge did not write is left alone.
-        arrays: Its inputs by name.
-        columns: Names of the last axis of a continuous input, where they are known.
-
-    Raises:
-        InputError: The message names the input and the place.
+        path: The model's file, for messages.
+        specs: Its inputs by name, in their order.
+        metadata: What the file says of itself. A model that loopedge did not write is checked by names, types
+            and shapes alone, and nothing is filled in.
     """
-    if session.metadata is None:
-        return
-    missing = session.metadata.missing_values
-    for name, array in arrays.items():
-        dtype = DTYPES.get(session.inputs[name].type) if name in session.inputs else None
-        if dtype is None or not (array.dtype.kind == "f" and np.issubdtype(dtype, np.floating)):
-            continue
-        with np.errstate(over="ignore"):
-            values: Array = array.astype(dtype)
-        wrong = np.isinf(values) if missing else ~np.isfinite(values)
+
+    path: str
+    specs: dict[str, InputSpec]
+    metadata: Metadata
+
+    @classmethod
+    def of(cls, path: str | Path, specs: Iterable[InputSpec], metadata: Metadata) -> "ModelInputs":
+        """Return the inputs of a model; ids that its task names the vocabulary of are held to it."""
+        task = metadata.task
+        found = {spec.name: spec for spec in specs}
+        first = next(iter(found), None)
+        if first is not None and task.get("name") in TOKENS and task.get("vocab_size"):
+            dtype, ids = found[first].dtype, found[first].ids
+            if ids is None and dtype is not None and dtype.kind in "iu":
+                found[first] = replace(found[first], ids=int(task["vocab_size"]))
+        return cls(path=str(path), specs=found, metadata=metadata)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the model was trained on, in their order; none where no table was."""
+        task = self.metadata.task
+        if task.get("name") not in TABLES:
+            return ()
+        targets = [task["target"]] if "target" in task else task.get("targets", [])  # 0.1: one
+        return (*targets, *task["covariates"])
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The inputs that nobody else can fill in: no loop count, no noise, no mask, no default."""
+        filled: set[str] = set()
+        if not self.metadata.foreign:
+            filled = {MASK, *self.metadata.random_inputs}
+        names = [
+            name
+            for name, spec in self.specs.items()
+            if not (spec.has_default or spec.chooses_loops or name in filled)
+        ]
+        return tuple(names)
+
+    def name_array(self, array: Array) -> dict[str, Array]:
+        """Return the array of a model of one input by its name.
+
+        Raises:
+            InputError: The model needs several arrays, or none.
+        """
+        if len(self.needed) != 1:
+            raise InputError(
+                f"one array does not feed {self.path}, which takes {', '.join(self.specs)}",
+                hint="name each array: {'inputs': array}",
+            )
+        return {self.needed[0]: array}
+
+    def read(self, source: str | Path, *, seed: int | None = 0) -> Feeds:
+        """Return the arrays of a file as the model takes them.
+
+        Args:
+            source: As `loopedge.files.arrays.read_array_file`. A CSV's columns are taken by the names of those that the
+                model was trained on; the one array of an ``.npz`` may have any name where the model needs one.
+            seed: As `accept`.
+
+        Raises:
+            InputError: As `accept`, or the file cannot be read.
+        """
+        shapes = {name: self.specs[name].shape for name in self.needed}
+        file = read_array_file(
+            source,
+            {name: 2 if shape is None else len(shape) for name, shape in shapes.items()},
+            missing=self.metadata.missing_values,
+            columns=self.columns,
+        )
+        arrays = self.name_alone(file.arrays)
+        notes = [
+            f"the array {name} is taken as the input {self.needed[0]}"
+            for name in file.arrays
+            if name not in arrays
+        ]
+        if file.dropped:
+            names = ", ".join(map(repr, file.dropped))
+            notes.append(f"columns that the model was not trained on are left out: {names}")
+        feeds = self.accept(arrays, source=str(source), seed=seed)
+        return replace(feeds, notes=(*notes, *feeds.notes))
+
+    def name_alone(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Give the one array of a file the name of the one input, where it has a name that no input has."""
+        if len(arrays) == len(self.needed) == 1 and not self.specs.keys() & arrays.keys():
+            return {self.needed[0]: next(iter(arrays.values()))}
+        return dict(arrays)
+
+    def accept(
+        self,
+        given: Mapping[str, Array],
+        *,
+        source: str | None = None,
+        seed: int | None = 0,
+        first_sample: int = 0,
+        always_finite: bool = False,
+    ) -> Feeds:
+        """Check arrays, and fill in what is missing: the mask, padding, noise.
+
+        A window of fewer timestep rows than the task's context is padded on the left and masked there, as
+        in training: a learned position is that of a timestep row before the last one.
+
+        Args:
+            given: Arrays by name. They are not changed; one that fits is returned as it is.
+            source: File that they come from, for messages.
+            seed: Of the noise that is drawn: ``default_rng(seed).standard_normal(shape)`` times the standard
+                deviation that the model was trained with, input after input; None leaves noise out.
+            first_sample: Samples that came before, for messages.
+            always_finite: Hold a model that loopedge did not write to finite numbers too.
+
+        Returns:
+            One array per input in the model's types, but for the loop count and defaults that were left out.
+
+        Raises:
+            InputError: An input is missing or unknown, or has another type, shape or size; a number is not finite and
+                stands for no missing value; an id is outside the vocabulary; a mask holds more than 0 and 1.
+        """
+        where = "" if source is None else f"{source}: "
+        self._check_names(given, where, source)
+        arrays: dict[str, Array] = {}
+        for name, array in given.items():
+            spec = self.specs[name]
+            arrays[name] = _cast(array, spec, where)
+            _check_shape(arrays[name], spec, where)
+            if always_finite or not self.metadata.foreign:
+                self._check_finite(arrays[name], array, spec, where, first_sample)
+            _check_ids(arrays[name], spec, where, first_sample)
+        notes = self._fill_mask(arrays, source)
+        if seed is not None:
+            self._fill_noise(arrays, seed)
+        missing = next((name for name in self._demanded(seed) if name not in arrays), None)
+        if missing is not None:
+            raise InputError(f"{where}input {missing} is missing; {self._takes(given, source)}")
+        self._check_lengths(arrays, where)
+        self._check_mask(arrays, where)
+        ordered = {name: arrays[name] for name in self.specs if name in arrays}
+        return Feeds(arrays=ordered, notes=tuple(notes))
+
+    def _demanded(self, seed: int | None) -> list[str]:
+        noise = () if seed is not None else self.metadata.random_inputs
+        return [
+            name
+            for name, spec in self.specs.items()
+            if not (spec.has_default or spec.chooses_loops or name in noise)
+        ]
+
+    def _check_names(self, given: Mapping[str, Array], where: str, source: str | None) -> None:
+        unknown = next((name for name in given if name not in self.specs), None)
+        if unknown is None:
+            return
+        missing = next((name for name in self.needed if name not in given), None)
+        wrong = f"no input {unknown}" if missing is None else f"input {missing} is missing"
+        raise InputError(f"{where}{wrong}; {self._takes(given, source)}")
+
+    def _takes(self, given: Mapping[str, Array], source: str | None) -> str:
+        held = "" if source is None else f", the file holds {', '.join(given) or 'nothing'}"
+        return f"the model takes {', '.join(self.specs)}{held}"
+
+    def _check_finite(
+        self, array: Array, given: Array, spec: InputSpec, where: str, first_sample: int
+    ) -> None:
+        """Refuse numbers that a model turns into no answer; NaN passes where it means a missing value."""
+        if array.dtype.kind != "f":
+            return
+        missing = self.metadata.missing_values
+        wrong = np.isinf(array) if missing else ~np.isfinite(array)
         if not wrong.any():
-            continue
-        place = tuple(int(index) for index in np.argwhere(wrong)[0])
-        allowed = f"finite numbers of {np.dtype(dtype)}{' and missing values' if missing else ''}"
-        gone = bool(np.isnan(values[place]))
+            return
+        place = _first(wrong)
+        allowed = f"finite numbers of {array.dtype}{' and missing values' if missing else ''}"
         raise InputError(
-            f"input {name}: {_place(place, array.shape, columns)} is {array[place]:g}, the model "
-            f"takes {allowed}",
-            hint="fill missing values first, or train with --missing indicator" if gone else None,
+            f"{where}input {spec.name}: {_place(place, array, spec, self.columns, first_sample)} is "
+            f"{given[place]:g}, the model takes {allowed}",
+            hint=MISSING_HINT if np.isnan(array[place]) else None,
+        )
+
+    def _fill_mask(self, arrays: dict[str, Array], source: str | None) -> list[str]:
+        """Add the mask that a model takes and nobody gave; return what a person should know of it."""
+        if self.metadata.foreign or MASK not in self.specs or MASK in arrays:
+            return []
+        name = next((name for name in self.specs if name in arrays), None)
+        if name is None or arrays[name].ndim < 2:
+            return []
+        values = arrays[name]
+        batch, length = values.shape[:2]
+        padded, task = 0, self.metadata.task
+        if self.columns and values.shape[2:] == (len(task["mean"]),):
+            padded = max(task["context"] - length, 0)
+            mean = np.asarray(task["mean"], values.dtype)  # what training pads with
+            padding = np.broadcast_to(mean, (batch, padded, len(mean)))
+            arrays[name] = np.concatenate([padding, values], axis=1)
+        kept = np.arange(padded + length) >= padded
+        dtype = self.specs[MASK].dtype or np.dtype(np.int64)
+        arrays[MASK] = np.broadcast_to(kept, (batch, padded + length)).astype(dtype)
+        notes = [
+            f"{'the input' if source is None else 'the file'} holds no {MASK}: every position is kept"
+        ]
+        if padded:
+            notes.append(
+                f"{length} rows are padded on the left to the context of {padded + length} rows"
+            )
+        return notes
+
+    def _fill_noise(self, arrays: dict[str, Array], seed: int) -> None:
+        """Draw the inputs that hold noise and were left out, in the sizes of those that are there."""
+        noise = self.metadata.random_inputs
+        sizes = _sizes(arrays, self.specs)
+        generator = np.random.default_rng(seed)
+        for name, deviation in noise.items():
+            if name in arrays or name not in self.specs:
+                continue
+            spec = self.specs[name]
+            shape = [sizes.get(axis, axis) for axis in spec.shape or ()]
+            if not all(isinstance(size, int) for size in shape):
+                raise InputError(f"input {name} is missing, and no other input tells its shape")
+            drawn = generator.standard_normal(shape) * deviation  # type: ignore[arg-type]
+            arrays[name] = drawn.astype(spec.dtype or np.float32)
+
+    def _check_lengths(self, arrays: Mapping[str, Array], where: str) -> None:
+        longest = self.metadata.max_length
+        for name, array in arrays.items():
+            for size, axis in zip(array.shape, self.specs[name].shape or (), strict=False):
+                if longest is not None and axis == "sequence" and size > longest:
+                    raise InputError(
+                        f"{where}input {name} has {size} positions, {self.path} takes at most {longest}"
+                    )
+
+    def _check_mask(self, arrays: Mapping[str, Array], where: str) -> None:
+        """Hold a mask to 0 and 1, and to the sizes of what it masks."""
+        mask = arrays.get(MASK)
+        if self.metadata.foreign or mask is None or mask.ndim != 2 or mask.dtype.kind not in "biu":
+            return
+        if mask.dtype.kind != "b" and ((mask < 0) | (mask > 1)).any():
+            place = _first((mask < 0) | (mask > 1))
+            raise InputError(
+                f"{where}input {MASK}: sample {place[0] + 1}, position {place[1] + 1} is {mask[place]}, "
+                "a mask holds 1 where a position is kept and 0 where it is not"
+            )
+        others = {name: array for name, array in arrays.items() if name != MASK}
+        sizes = _sizes(others, self.specs)
+        masked = tuple(
+            sizes.get(axis, size)
+            for axis, size in zip(self.specs[MASK].shape or (), mask.shape, strict=False)
+        )
+        if mask.shape != masked:
+            raise InputError(
+                f"{where}input {MASK} has shape {mask.shape}, the positions that it masks {masked}"
+            )
+
+
+def _sizes(arrays: Mapping[str, Array], specs: Mapping[str, InputSpec]) -> dict[object, int]:
+    """Return the sizes of the axes that have a name; of several the last counts."""
+    return {
+        axis: size
+        for name, array in arrays.items()
+        for axis, size in zip(specs[name].shape or (), array.shape, strict=False)
+        if isinstance(axis, str)
+    }
+
+
+def _cast(array: Array, spec: InputSpec, where: str) -> Array:
+    """Return an array in the type of its input: a cast keeps the kind, and integers their values."""
+    wanted = spec.dtype
+    if wanted is None or array.dtype == wanted:
+        return array
+    if wanted == TEXT:
+        fits = array.dtype.kind in "UO"
+    else:
+        fits = np.can_cast(array.dtype, wanted, casting="same_kind")
+    if not fits:
+        kind = "text" if wanted == TEXT else str(wanted)
+        raise InputError(f"{where}input {spec.name} has type {array.dtype}, the model takes {kind}")
+    if wanted == TEXT:
+        return array
+    if wanted.kind in "iu" and array.dtype.kind in "iu" and array.size:
+        limits = np.iinfo(wanted)
+        for value in (int(array.min()), int(array.max())):
+            if not limits.min <= value <= limits.max:
+                raise InputError(
+                    f"{where}input {spec.name} holds {value}, the model takes {wanted}"
+                )
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.astype(wanted)
+
+
+def _check_shape(array: Array, spec: InputSpec, where: str) -> None:
+    if spec.shape is not None:
+        sizes = [(size, axis) for size, axis in zip(array.shape, spec.shape, strict=False)]
+        fixed = all(size == axis for size, axis in sizes if isinstance(axis, int))
+        if array.ndim != len(spec.shape) or not fixed:
+            raise InputError(
+                f"{where}input {spec.name} has shape {array.shape}, the model takes "
+                f"{shape_text(spec.shape)}"
+            )
+    if 0 in array.shape:
+        raise InputError(f"{where}input {spec.name} is empty: shape {array.shape}")
+
+
+def _check_ids(array: Array, spec: InputSpec, where: str, first_sample: int) -> None:
+    if spec.ids is None or array.dtype.kind not in "iu":
+        return
+    wrong = (array < 0) | (array >= spec.ids)
+    if wrong.any():
+        place = _first(wrong)
+        raise InputError(
+            f"{where}input {spec.name}: {_place(place, array, spec, (), first_sample)} is "
+            f"{array[place]}, the model takes ids from 0 to {spec.ids - 1}"
         )
 
 
-def _place(place: tuple[int, ...], shape: tuple[int, ...], columns: Sequence[str]) -> str:
-    """Return where a value stands, counted from 1 as in a table."""
-    if len(place) not in {2, 3}:
-        return f"place {place}"
-    *sample, row, column = place
-    named = f" {columns[column]!r}" if len(columns) == shape[-1] else f" {column + 1}"
-    first = f"sample {sample[0] + 1}, " if sample and shape[0] > 1 else ""
-    return f"{first}row {row + 1}, column{named}"
+def _first(wrong: Array) -> tuple[int, ...]:
+    return tuple(int(index) for index in np.argwhere(wrong)[0])
+
+
+def _place(
+    place: tuple[int, ...],
+    array: Array,
+    spec: InputSpec,
+    columns: Sequence[str],
+    first_sample: int,
+) -> str:
+    """Return where an element stands, counted from 1 as in a table."""
+    if not place:
+        return "it"
+    sample = f"sample {first_sample + place[0] + 1}"
+    if len(place) == 1:
+        return sample
+    alone = array.shape[0] == 1 and not first_sample
+    before = "" if alone else f"{sample}, "
+    if len(place) == 2:
+        is_position = array.dtype.kind in "iu" or (spec.shape or ("", ""))[1:] == ("sequence",)
+        return f"{before}{'position' if is_position else 'column'} {place[1] + 1}"
+    if len(place) == 3:
+        named = len(columns) == array.shape[-1]
+        column = repr(columns[place[2]]) if named else str(place[2] + 1)
+        return f"{before}timestep row {place[1] + 1}, column {column}"
+    return f"{before}place {place[1:]}"

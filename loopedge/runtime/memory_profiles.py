@@ -13,7 +13,7 @@ from typing import cast, get_args
 import onnxruntime as ort
 
 from loopedge.errors import InputError
-from loopedge.graph.metadata import ArtifactMetadata, MemoryProfile, Prepared
+from loopedge.graph.metadata import MemoryProfile, Metadata, Prepared
 from loopedge.runtime.processor import PACKING_FEATURES, this_processor
 
 __all__ = [
@@ -67,7 +67,7 @@ def check_profile(memory: str) -> MemoryProfile:
 
 def choose_profile(
     asked: str | None,
-    metadata: ArtifactMetadata | None,
+    metadata: Metadata,
     path: str | Path,
     *,
     device: str = "cpu",
@@ -76,7 +76,7 @@ def choose_profile(
 
     Args:
         asked: A profile, or None for the one that stands in the file.
-        metadata: What the file says of itself; None for one that loopedge did not write.
+        metadata: What the file says of itself.
         path: The file, for messages.
         device: ``cpu`` or ``cuda``.
 
@@ -89,7 +89,7 @@ def choose_profile(
             version of onnxruntime, or another kind of device.
     """
     wanted = None if asked is None else check_profile(asked)
-    prepared = metadata.prepared if metadata else None
+    prepared = metadata.prepared
     if prepared is not None:
         _check_device(prepared, Path(path), device)
         if wanted == "balanced":
@@ -105,22 +105,21 @@ def choose_profile(
             + (", which ORT format is not" if ort_format else ""),
             hint="--memory low" if ort_format else f"loopedge prepare {path}",
         )
-    stored = metadata.memory if metadata else "balanced"
+    stored = metadata.memory
     if wanted is None and stored == "mapped":
         return ChosenProfile(profile="balanced", note=ORT_NOTE if ort_format else WISH_NOTE)
     profile = wanted or stored
-    optimized = metadata is not None and metadata.optimized
-    idle = optimized and profile == "low" and device == "cpu" and not ort_format
+    idle = metadata.optimized and profile == "low" and device == "cpu" and not ort_format
     return ChosenProfile(profile=profile, optimize=not idle)
 
 
-def refuse_prepared(metadata: ArtifactMetadata | None, path: str | Path, purpose: str) -> None:
+def refuse_prepared(metadata: Metadata, path: str | Path, purpose: str) -> None:
     """Refuse a prepared file where its source is needed.
 
     Raises:
         InputError: The file is prepared.
     """
-    if metadata is not None and metadata.prepared is not None:
+    if metadata.prepared is not None:
         raise InputError(
             f"{path} is prepared for one device; {purpose} needs the model that it was made from",
             hint=f"loopedge {purpose} {_source_of(Path(path))}",

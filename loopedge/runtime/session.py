@@ -11,16 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.artifact.properties import read_properties
-from loopedge.artifact.sizes import check_sizes
+from loopedge.artifact.sizes import check_sizes, described_data
 from loopedge.errors import InputError, LoopCountWarning, LoopedgeError
 from loopedge.files.input_files import check_file
 from loopedge.files.staging import again_if_replaced
 from loopedge.graph.metadata import (
+    FOREIGN,
     LOOPS_INPUT,
     TOLERANCE_INPUT,
-    ArtifactMetadata,
+    Metadata,
     read_metadata,
 )
+from loopedge.graph.signature import TEXT, InputSpec, shape_text
 from loopedge.runtime.cuda import (
     check_built_in,
     cuda_failure,
@@ -29,6 +31,7 @@ from loopedge.runtime.cuda import (
     ran_out_of_memory,
     refusal,
 )
+from loopedge.runtime.inputs import ModelInputs
 from loopedge.runtime.memory_profiles import choose_profile
 from loopedge.runtime.placement import (
     RECORD_ASSIGNMENT,
@@ -46,16 +49,22 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Devices and the execution providers that serve them."""
 
 MOST_LOOPS, MOST_THREADS = 2**62, 1024
-DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-    "tensor(bool)": np.bool_,
+DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(int16)": np.dtype(np.int16),
+    "tensor(int8)": np.dtype(np.int8),
+    "tensor(uint64)": np.dtype(np.uint64),
+    "tensor(uint32)": np.dtype(np.uint32),
+    "tensor(uint16)": np.dtype(np.uint16),
+    "tensor(uint8)": np.dtype(np.uint8),
+    "tensor(bool)": np.dtype(np.bool_),
+    "tensor(string)": TEXT,
 }
+"""ONNX Runtime's names of the types that numpy has."""
 
 
 class Session:
@@ -108,9 +117,28 @@ class Session:
         self.optional_inputs = {
             node.name: node for node in self.session.get_overridable_initializers()
         }
-        count = self.inputs.get(LOOPS_INPUT)
-        self.takes_loops = count is not None and (count.type, count.shape) == ("tensor(int64)", [])
+        specs = [_spec(node, has_default=False) for node in self.inputs.values()]
+        specs += [_spec(node, has_default=True) for node in self.optional_inputs.values()]
+        self.expected = ModelInputs.of(source, specs, self.metadata)
+        self.takes_loops = any(spec.chooses_loops and not spec.has_default for spec in specs)
         self.output_names = [node.name for node in self.session.get_outputs()]
+
+    def __repr__(self) -> str:
+        """Return what it runs in one line: file, form, loops, ports, provider, memory profile."""
+        known = self.metadata
+        form = "not written by loopedge" if known.foreign else known.form
+        loops = ""
+        if self.takes_loops:
+            loops = ", any loops" if known.foreign else f", loops={known.loops} (selectable)"
+        elif not known.foreign:
+            loops = f", loops={known.loops}"
+        inputs = ", ".join(
+            f"{name} {shape_text(spec.shape)}" for name, spec in self.expected.specs.items()
+        )
+        return (
+            f"<Session {self.path}: {form}{loops}, {inputs} -> {', '.join(self.output_names)}, "
+            f"{self.provider}, memory={self.memory}>"
+        )
 
     @property
     def axes(self) -> dict[str, list[int | str | None]]:
@@ -134,7 +162,7 @@ class Session:
 
     def run(
         self,
-        inputs: Mapping[str, Array],
+        inputs: Mapping[str, npt.ArrayLike] | npt.ArrayLike,
         loops: int | None = None,
         *,
         tolerance: float | None = None,
@@ -143,8 +171,9 @@ class Session:
         """Run the model once.
 
         Args:
-            inputs: One array per input of the graph, by name; ``loops``, ``tolerance`` and inputs
-                that hold noise may be left out.
+            inputs: One array per input of the graph, by name, or for a model of one input the array.
+                ``loops``, ``tolerance``, inputs that hold noise and ``attention_mask`` may be left out; a
+                window of fewer timestep rows than the task's context is then padded as in training.
             loops: Iterations, for a model exported with ``--dynamic-loops``; default: the count
                 it was exported with. Counts past the timestep table are clamped to it.
             tolerance: For a model exported with ``--exit tolerance=X``: the relative change of its
@@ -156,21 +185,22 @@ class Session:
             The outputs by name.
 
         Raises:
-            InputError: An input is missing, unknown, or has another rank, shape or type; the
+            InputError: The inputs are not what the model takes, as `ModelInputs.accept` says; the
                 loop count is fixed or below 1; the model takes no tolerance.
             LoopedgeError: The device ran out of memory.
 
         Warns:
             LoopCountWarning: The model was not trained with so many loops.
         """
+        if not isinstance(inputs, Mapping):
+            inputs = self.expected.name_array(np.asarray(inputs))
         feeds = {name: np.asarray(value) for name, value in inputs.items()}
         feeds.update(self._loops_feed(loops, given=LOOPS_INPUT in feeds))
         if self.takes_loops and LOOPS_INPUT in feeds:
             self._warn(feeds[LOOPS_INPUT])
         if tolerance is not None:
             feeds[TOLERANCE_INPUT] = self._tolerance(tolerance)
-        self._add_noise(feeds, seed)
-        self._check(feeds)
+        feeds = self.expected.accept(feeds, seed=seed).arrays
         try:
             values = self.session.run(self.output_names, feeds)
         except Exception as error:  # onnxruntime raises a kind of its own per failure
@@ -181,7 +211,7 @@ class Session:
 
     def _warn(self, loops: Array) -> None:
         known = self.metadata
-        if known is None or known.loop_range is None or loops.size != 1:
+        if known.loop_range is None or loops.size != 1:
             return
         asked, (least, most) = int(loops.item()), known.loop_range
         if least <= asked <= most:
@@ -206,46 +236,17 @@ class Session:
             raise InputError(f"tolerance is {tolerance}, it must be finite and at least 0")
         return np.array(min(tolerance, np.finfo(np.float32).max), np.float32)
 
-    def _add_noise(self, feeds: dict[str, Array], seed: int) -> None:
-        """Draw the inputs that hold noise and were left out, in the sizes of those that are there."""
-        noise = self.metadata.random_inputs if self.metadata else {}
-        sizes = {
-            dim: size
-            for name, array in feeds.items()
-            if name in self.inputs
-            for dim, size in zip(self.inputs[name].shape, array.shape, strict=False)
-            if isinstance(dim, str)
-        }
-        generator = np.random.default_rng(seed)
-        for name, deviation in noise.items():
-            if name in feeds or name not in self.inputs:
-                continue
-            shape = [sizes.get(dim, dim) for dim in self.inputs[name].shape]
-            if not all(isinstance(size, int) for size in shape):
-                raise InputError(f"input {name} is missing, and no other input tells its shape")
-            feeds[name] = (generator.standard_normal(shape) * deviation).astype(np.float32)
-
-    def _check_length(
-        self, name: str, given: tuple[int, ...], wanted: list[int | str | None]
-    ) -> None:
-        longest = self.metadata.max_length if self.metadata else None
-        for size, dim in zip(given, wanted, strict=True):
-            if longest is not None and dim == "sequence" and size > longest:
-                raise InputError(
-                    f"input {name} has {size} positions, {self.path} takes at most {longest}"
-                )
-
     def _loops_feed(self, loops: int | None, *, given: bool) -> dict[str, Array]:
         if loops is not None and (loops < 1 or loops != int(loops)):
             raise InputError(f"loops is {loops}, at least 1 is needed", hint="--loops 1")
         if self.takes_loops:
             if given and loops is None:
                 return {}
-            default = self.metadata.loops if self.metadata else None
+            default = self.metadata.loops
             if loops is None and default is None:
                 raise InputError("the model takes a loop count", hint="--loops N")
             return {LOOPS_INPUT: np.array(min(int(loops or default or 1), MOST_LOOPS), np.int64)}
-        fixed = self.metadata.loops if self.metadata else None
+        fixed = self.metadata.loops
         if loops is not None and loops != fixed:
             raise InputError(
                 f"{self.path} runs {fixed if fixed else 'a fixed number of'} loops, "
@@ -254,27 +255,18 @@ class Session:
             )
         return {}
 
-    def _check(self, feeds: dict[str, Array]) -> None:
-        missing = [name for name in self.inputs if name not in feeds]
-        known = self.inputs | self.optional_inputs
-        unknown = [name for name in feeds if name not in known]
-        if missing or unknown:
-            wrong = f"input {missing[0]} is missing" if missing else f"no input {unknown[0]}"
-            raise InputError(f"{wrong}; the model takes {', '.join(known)}")
-        for name, array in list(feeds.items()):
-            node = known[name]
-            dtype = DTYPES.get(node.type)
-            if dtype is not None and array.dtype != dtype:
-                if not _fits(array, np.dtype(dtype)):
-                    raise InputError(
-                        f"input {name} has type {array.dtype}, the model takes {np.dtype(dtype)}"
-                    )
-                feeds[name] = array.astype(dtype)
-            _check_shape(name, array.shape, node.shape)
-            self._check_length(name, array.shape, node.shape)
+
+def _spec(node: Any, *, has_default: bool) -> InputSpec:
+    """Return what ONNX Runtime says of an input."""
+    return InputSpec(
+        name=node.name,
+        dtype=DTYPES.get(node.type),
+        shape=tuple(node.shape),
+        has_default=has_default,
+    )
 
 
-def _read_metadata(source: Path) -> ArtifactMetadata | None:
+def _read_metadata(source: Path) -> Metadata:
     try:
         if source.suffix == ".ort":
             from loopedge.artifact.reading.ort_format import read_ort_properties  # imports onnx
@@ -283,24 +275,10 @@ def _read_metadata(source: Path) -> ArtifactMetadata | None:
         else:
             properties = read_properties(source)
     except (ValueError, OSError):
-        return None  # onnxruntime will say what is wrong with the file
+        return FOREIGN  # onnxruntime will say what is wrong with the file
     if source.suffix != ".ort":
-        check_sizes(source, properties)
+        check_sizes(source, described_data(source, properties))
     return read_metadata(properties)
-
-
-def _check_shape(name: str, given: tuple[int, ...], wanted: list[int | str | None]) -> None:
-    text = "(" + ", ".join(str(dim) for dim in wanted) + ")"
-    fixed = [(g, w) for g, w in zip(given, wanted, strict=False) if isinstance(w, int)]
-    if len(given) != len(wanted) or any(g != w for g, w in fixed):
-        raise InputError(f"input {name} has shape {given}, the model takes {text}")
-    if 0 in given:
-        raise InputError(f"input {name} is empty: shape {given}")
-
-
-def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
-    """Tell whether a cast keeps the kind: float to float, integer or bool to integer or float."""
-    return np.can_cast(array.dtype, dtype, casting="same_kind")
 
 
 def _provider(device: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from loopedge.trainer.logs import metrics_path
 from loopedge.trainer.pipeline import TrainResult, train
 from loopedge.trainer.state import state_path
 
-__all__ = ["Quantize", "cell_path", "read_cell", "run_cell"]
+__all__ = ["Quantize", "RunSetup", "cell_path", "read_cell", "run_cell"]
 
 Quantize = Callable[[Path, Path, Path], None]
 """Writes the int8 model: source, target, and an ``.npz`` of samples to calibrate on."""
@@ -46,24 +47,36 @@ def read_cell(folder: Path, cell: Cell, *, failed: bool = False) -> dict[str, An
     if not path.exists():
         return None
     hint = f"rm {path}, then the same command with --resume: that run is made again"
-    told = read_json(path, needed="the result of a run", hint=hint)
-    if not isinstance(told, dict) or not isinstance(told.get("status"), str):
+    result = read_json(path, needed="the result of a run", hint=hint)
+    if not isinstance(result, dict) or not isinstance(result.get("status"), str):
         raise InputError(f"{path} is not the result of a run: it holds no status", hint=hint)
-    return told if failed or told["status"] != "failed" else None
+    return result if failed or result["status"] != "failed" else None
 
 
-def run_cell(
-    task: Task, design: Design, cell: Cell, folder: Path, quantize: Quantize, threads: int | None
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSetup:
+    """What all runs of a pilot share.
+
+    Args:
+        design: Their options.
+        folder: Of the pilot.
+        quantize: As `Quantize`.
+        threads: Of a training; default: PyTorch's choice.
+    """
+
+    design: Design
+    folder: Path
+    quantize: Quantize
+    threads: int | None = None
+
+
+def run_cell(task: Task, cell: Cell, setup: RunSetup) -> dict[str, Any]:
     """Make one run and write its result; a run that was interrupted goes on where it stopped.
 
     Args:
         task: With the seed of the run.
-        design: The options of all runs.
         cell: The run.
-        folder: Of the pilot.
-        quantize: As `Quantize`.
-        threads: Of the training; default: PyTorch's choice.
+        setup: What all runs share.
 
     Returns:
         What stands in ``cell.json``. ``status`` is ``done``, ``diverged``, or ``failed`` with
@@ -72,36 +85,45 @@ def run_cell(
     Raises:
         InterruptedRunError: Ctrl-C, SIGTERM or SIGHUP.
     """
-    path = cell_path(folder, cell)
+    path = cell_path(setup.folder, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = cell.to_json()
     model = path.with_name("model.pt")
+    result = cell.to_json() | _attempt(task, cell, setup, model)
+    result["gradient_norm_max"] = _largest_gradient(model)
+    write_text_atomic(path, dump_json(result) + "\n")
+    plain: dict[str, Any] = finite(result)
+    return plain
+
+
+def _attempt(task: Task, cell: Cell, setup: RunSetup, model: Path) -> dict[str, Any]:
+    """Train a model and judge it; say how the run ended.
+
+    Raises:
+        InterruptedRunError: Ctrl-C, SIGTERM or SIGHUP.
+    """
+    design = setup.design
+    found: dict[str, Any] = {}
     try:
         trained = train(
             task,
             design.model_config(task, cell),
             design.train_config(cell),
             model,
-            threads=threads,
+            threads=setup.threads,
             device=design.device,
             resume=state_path(model).exists() and not model.exists(),
             force=True,
         )
-        told |= _trained(trained) | {"stability": trained.stability}
-        if math.isfinite(trained.test[task.metric]):
-            told |= {"status": "done"} | _deployed(task, model, quantize, design)
-        else:
-            told |= {"status": "diverged", "reason": f"{task.metric} is not finite"}
+        found |= _trained(trained) | {"stability": trained.stability}
+        if not math.isfinite(trained.test[task.metric]):
+            return found | {"status": "diverged", "reason": f"{task.metric} is not finite"}
+        return found | {"status": "done"} | _deployed(task, model, setup)
     except InterruptedRunError:
         raise
     except DivergedError as error:
-        told |= {"status": "diverged", "reason": error.message}
+        return found | {"status": "diverged", "reason": error.message}
     except LoopedgeError as error:
-        told |= {"status": "failed", "reason": error.message}
-    told["gradient_norm_max"] = _largest_gradient(model)
-    write_text_atomic(path, dump_json(told) + "\n")
-    plain: dict[str, Any] = finite(told)
-    return plain
+        return found | {"status": "failed", "reason": error.message}
 
 
 def _trained(result: TrainResult) -> dict[str, Any]:
@@ -116,7 +138,7 @@ def _trained(result: TrainResult) -> dict[str, Any]:
     }
 
 
-def _deployed(task: Task, model: Path, quantize: Quantize, design: Design) -> dict[str, Any]:
+def _deployed(task: Task, model: Path, setup: RunSetup) -> dict[str, Any]:
     """Export and quantize a model; judge the int8 file as the float model was judged."""
     exported, lower = model.with_name("model.onnx"), model.with_name("model.int8.onnx")
     export(model, exported, force=True)
@@ -125,12 +147,12 @@ def _deployed(task: Task, model: Path, quantize: Quantize, design: Design) -> di
     samples = model.with_name("calibration.npz")
     np.savez(samples, **task.batch("train", CALIBRATED, 0).feeds(names))  # type: ignore[arg-type]
     try:
-        quantize(exported, lower, samples)
+        setup.quantize(exported, lower, samples)
     except LoopedgeError as error:
         return {"int8": None, "int8_reason": error.message}
     finally:
         samples.unlink()
-    most = int(design.train.get("samples") or 1024)
+    most = int(setup.design.train.get("samples") or 1024)
     return {"int8": _judge(task, lower, most), "int8_reason": None}
 
 
@@ -146,7 +168,7 @@ def _judge(task: Task, path: Path, samples: int) -> Metrics:
 
 
 def _largest_gradient(model: Path) -> float | None:
-    """Return the largest gradient norm of a run, as its metrics tell."""
+    """Return the largest gradient norm of a run, as its metrics say."""
     path = metrics_path(model)
     if not path.exists():
         return None

@@ -1,15 +1,17 @@
 """What an arm at a loop count costs on this machine: measured once, for all seeds cost the same."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from loopedge.errors import LoopedgeError
+from loopedge.profiler.figures import BUSY, slowdown
 from loopedge.profiler.pipeline import Run, profile
 from loopedge.study.cell import cell_path
 from loopedge.study.design import Cell, Design
 
-__all__ = ["Costs", "measure_cost"]
+__all__ = ["Costs", "is_busy", "measure_cost"]
 
 Costs = dict[tuple[str, int], dict[str, Any]]
 """By arm and loop count: figures of the ``float`` and the ``int8`` model, and of the float model ``untied``."""
@@ -42,10 +44,10 @@ def measure_cost(
     if not places:
         return costs, {}
     twins = {key: first[key]["float"] for key in _with_twin(design, first)}
-    result = profile([path for _, _, path in places], untied=list(twins.values()), details=False)
-    if result.failures:
-        raise LoopedgeError(result.failures[0].reason)
-    runs = result.runs
+    profiled = profile([path for _, _, path in places], untied=list(twins.values()), details=False)
+    if profiled.failures:
+        raise LoopedgeError(profiled.failures[0].reason)
+    runs = profiled.runs
     for (key, kind, _), run in zip(places, runs, strict=False):
         costs[key][kind] = _figures(run)
     for key, run in zip(twins, runs[len(places) :], strict=True):
@@ -58,18 +60,24 @@ def measure_cost(
     }
 
 
+def is_busy(cost: Mapping[str, Any]) -> bool:
+    """Tell whether the machine was busy while one of an arm's models was measured."""
+    latencies = [figures["latency_ms"] for figures in cost.values()]
+    return any(slowdown(latency["p50"], latency["min"]) > BUSY for latency in latencies)
+
+
 def _first_models(
     design: Design, cells: list[dict[str, Any]], folder: Path
 ) -> dict[tuple[str, int], dict[str, Path]]:
     """Return the float and int8 files of the first seeds that have them, by arm and loop count."""
     found: dict[tuple[str, int], dict[str, Path]] = {}
-    for told in cells:
-        kinds = found.setdefault((told["arm"], told["loops"]), {})
-        cell = Cell(arm=told["arm"], loops=told["loops"], seed=told["seed"])
-        if told["status"] == "done":
+    for result in cells:
+        kinds = found.setdefault((result["arm"], result["loops"]), {})
+        cell = Cell(arm=result["arm"], loops=result["loops"], seed=result["seed"])
+        if result["status"] == "done":
             run = cell_path(folder, cell).parent
             kinds.setdefault("float", run / "model.onnx")
-            if told["int8"] is not None:
+            if result["int8"] is not None:
                 kinds.setdefault("int8", run / "model.int8.onnx")
     order = [(arm, loops) for arm in design.arms for loops in design.loops]
     return {key: found[key] for key in order if found.get(key)}

@@ -1,23 +1,15 @@
 """What a pilot compares: arms, loop counts, seeds, with everything else equal."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from loopedge.errors import InputError
 from loopedge.model.config import LoopedConfig
-from loopedge.study.statistics import MOST_SEEDS
+from loopedge.study.options import ARMS, PilotOptions
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig, make_model_config, make_train_config
 
-__all__ = ["ARMS", "Cell", "Design", "make_design"]
-
-ARMS = {"looped": "none", "constant": "constant", "timestep": "sinusoidal", "untied": "none"}
-"""Name of an arm, and its `LoopedConfig.timestep`.
-
-``constant`` has the norms and gates of ``timestep``, equal in every iteration: the fair control.
-``untied`` gives each iteration a layer of its own: the same depth, its weights r times.
-"""
+__all__ = ["Cell", "Design", "make_design"]
 
 MOST_CELLS = 1000
 
@@ -45,7 +37,7 @@ class Design:
     """Arms, loop counts and seeds, and the options that all runs share.
 
     Args:
-        arms: Of `ARMS`, in the order in which they are told.
+        arms: Of `ARMS`, in the order in which they are shown.
         loops: Ascending.
         seeds: Number of seeds, from ``first_seed`` on.
         first_seed: The first one.
@@ -105,46 +97,20 @@ class Design:
         }
 
 
-def make_design(
-    task: Task,
-    *,
-    arms: Sequence[str],
-    loops: Sequence[int],
-    seeds: int,
-    first_seed: int = 0,
-    model: dict[str, Any],
-    train: dict[str, Any],
-    device: str = "cpu",
-) -> Design:
+def make_design(task: Task, options: PilotOptions) -> Design:
     """Return a design all of whose models and runs can be built.
 
     Raises:
-        InputError: An arm is unknown or named twice, a count is out of bounds, or a field is.
+        InputError: There are too many runs, or a field of a model or a training is out of bounds.
     """
-    for arm in arms:
-        if arm not in ARMS:
-            raise InputError(f"arm {arm!r} is not known", hint=f"--arms {','.join(ARMS)}")
-    if arms and not set(arms) - {"untied"}:
-        raise InputError(
-            "arms untied: there is no looped model to compare with", hint="--arms looped,untied"
-        )
-    if not arms or len(set(arms)) != len(arms):
-        raise InputError(f"arms {','.join(arms) or 'none'}: each must be named once")
-    if not loops or min(loops) < 1 or len(set(loops)) != len(loops):
-        raise InputError(
-            f"loops {','.join(map(str, loops)) or 'none'}: different counts from 1 are needed",
-            hint="--loops 1,4,8",
-        )
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise InputError(f"seeds is {seeds}, allowed 1 to {MOST_SEEDS}", hint="--seeds 3")
     design = Design(
-        arms=tuple(arms),
-        loops=tuple(sorted(loops)),
-        seeds=seeds,
-        first_seed=first_seed,
-        model=model,
-        train=train,
-        device=device,
+        arms=tuple(options.arms),
+        loops=tuple(sorted(options.loops)),
+        seeds=options.seeds,
+        first_seed=options.first_seed,
+        model=options.model or {},
+        train=options.train or {},
+        device=options.device,
     )
     if len(design.cells) > MOST_CELLS:
         raise InputError(f"the pilot has {len(design.cells)} runs, at most {MOST_CELLS} are made")

@@ -6,23 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["MOST_SEEDS", "Interval", "Spread", "interval_of", "paired", "spread_of"]
+from scipy.special import stdtrit
 
-STUDENT = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045,
-)  # fmt: skip
-"""Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom."""
+__all__ = ["Interval", "OverSeeds", "interval_of", "over_seeds", "paired", "student_quantile"]
 
-MOST_SEEDS = len(STUDENT) + 1
+CONFIDENCE = 0.95
 LEAST_SEEDS = 3
 """Fewer give no interval: with two, any difference would hide in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """Mean and sample standard deviation; ``sd`` is None for a single value."""
+class OverSeeds:
+    """A figure over the seeds: mean and sample standard deviation; ``sd`` is None for a single value."""
 
     mean: float
     sd: float | None
@@ -47,13 +42,13 @@ class Interval:
         return asdict(self) | {"counts": self.excludes_zero}
 
 
-def spread_of(values: Sequence[float]) -> Spread | None:
-    """Return the spread of finite values; None where there is none."""
+def over_seeds(values: Sequence[float]) -> OverSeeds | None:
+    """Return mean and deviation of the finite values; None where there is none."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return None
     sd = statistics.stdev(finite) if len(finite) > 1 else None
-    return Spread(mean=statistics.fmean(finite), sd=sd, values=finite)
+    return OverSeeds(mean=statistics.fmean(finite), sd=sd, values=finite)
 
 
 def paired(mine: Mapping[int, float], other: Mapping[int, float]) -> Interval | None:
@@ -63,11 +58,19 @@ def paired(mine: Mapping[int, float], other: Mapping[int, float]) -> Interval | 
 
 def interval_of(differences: Sequence[float]) -> Interval | None:
     """Return the mean of paired differences and its interval; None where there is no pair."""
-    spread = spread_of(differences)
-    if spread is None:
+    over = over_seeds(differences)
+    if over is None:
         return None
-    count = len(spread.values)
-    if count < LEAST_SEEDS or spread.sd is None:
-        return Interval(mean=spread.mean, low=None, high=None)
-    half = STUDENT[count - 2] * spread.sd / math.sqrt(count)
-    return Interval(mean=spread.mean, low=spread.mean - half, high=spread.mean + half)
+    count = len(over.values)
+    if count < LEAST_SEEDS or over.sd is None:
+        return Interval(mean=over.mean, low=None, high=None)
+    half = student_quantile(count) * over.sd / math.sqrt(count)
+    return Interval(mean=over.mean, low=over.mean - half, high=over.mean + half)
+
+
+def student_quantile(count: int) -> float:
+    """Return how many standard errors the 95 % interval of a mean of ``count`` values has to each side.
+
+    The two-sided quantile of Student's t for ``count - 1`` degrees of freedom.
+    """
+    return float(stdtrit(count - 1, (1 + CONFIDENCE) / 2))

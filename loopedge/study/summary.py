@@ -1,4 +1,4 @@
-"""One row per arm and loop count: quality with its spread, differences with their intervals, cost."""
+"""One table row per arm and loop count: quality with its spread, differences with their intervals, cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from loopedge.study.cost import Costs
 from loopedge.study.design import Design
-from loopedge.study.statistics import Interval, Spread, paired, spread_of
+from loopedge.study.statistics import Interval, OverSeeds, over_seeds, paired
 
 __all__ = ["Summary", "Values", "baseline_values", "summarise"]
 
@@ -36,8 +36,8 @@ class Summary:
     parameters: int | None
     test: Values
     validation: Values
-    quality: Spread | None
-    int8_quality: Spread | None
+    quality: OverSeeds | None
+    int8_quality: OverSeeds | None
     int8_change: Interval | None
     against_fewest: Interval | None
     against_looped: Interval | None
@@ -54,10 +54,10 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        told = {name: getattr(self, name) for name in INTERVALS}
+        intervals = {name: getattr(self, name) for name in INTERVALS}
         return asdict(self) | {
             name: None if interval is None else interval.to_json()
-            for name, interval in told.items()
+            for name, interval in intervals.items()
         }
 
 
@@ -68,7 +68,7 @@ def summarise(
     metric: str,
     baseline: Values,
 ) -> list[Summary]:
-    """Return a row per arm and loop count, in the order of the design.
+    """Return a table row per arm and loop count, in the order of the design.
 
     Args:
         design: Arms and loop counts.
@@ -82,37 +82,53 @@ def summarise(
     tested = {key: _values(cells, key, "test", metric) for key in keys}
     rows = []
     for arm, loops in keys:
-        mine = tested[arm, loops]
-        lower = _values(cells, (arm, loops), "int8", metric)
-        others = {other: tested.get((other, loops), {}) for other in ("looped", "constant")}
-        fewest = tested.get((arm, design.loops[0]), {})
-        told = [cell for cell in cells if (cell["arm"], cell["loops"]) == (arm, loops)]
-        done = [cell for cell in told if cell["status"] == "done"]
-        spikes = [cell["gradient_norm_max"] for cell in told if cell["gradient_norm_max"]]
-        rows.append(
-            Summary(
-                arm=arm,
-                loops=loops,
-                runs=len(told),
-                diverged=sum(cell["status"] == "diverged" for cell in told),
-                failed=sum(cell["status"] == "failed" for cell in told),
-                int8_failed=sum(cell["int8"] is None for cell in done),
-                parameters=done[0]["parameters"] if done else None,
-                test=mine,
-                validation=_values(cells, (arm, loops), "validation", metric),
-                quality=spread_of(list(mine.values())),
-                int8_quality=spread_of(list(lower.values())),
-                int8_change=paired(lower, mine),
-                against_fewest=None if loops == design.loops[0] else paired(mine, fewest),
-                against_looped=None if arm == "looped" else paired(mine, others["looped"]),
-                against_constant=None if arm == "constant" else paired(mine, others["constant"]),
-                against_baseline=paired(mine, baseline),
-                gradient_norm_max=max(spikes) if spikes else None,
-                relative_update=_mean_update(done),
-                cost=costs.get((arm, loops), {}),
+        fewest = None if loops == design.loops[0] else tested.get((arm, design.loops[0]), {})
+        others = {
+            f"against_{name}": None if values is None else paired(tested[arm, loops], values)
+            for name, values in (
+                ("fewest", fewest),
+                ("looped", None if arm == "looped" else tested.get(("looped", loops), {})),
+                ("constant", None if arm == "constant" else tested.get(("constant", loops), {})),
+                ("baseline", baseline),
             )
-        )
+        }
+        of_key = [cell for cell in cells if (cell["arm"], cell["loops"]) == (arm, loops)]
+        cost = costs.get((arm, loops), {})
+        rows.append(_row(arm, loops, of_key, metric, others=others, cost=cost))
     return rows
+
+
+def _row(
+    arm: str,
+    loops: int,
+    cells: Sequence[dict[str, Any]],
+    metric: str,
+    *,
+    others: Mapping[str, Interval | None],
+    cost: dict[str, Any],
+) -> Summary:
+    """Return the table row of an arm at a loop count from its runs and its differences to others."""
+    test, lower = (_values(cells, (arm, loops), where, metric) for where in ("test", "int8"))
+    done = [cell for cell in cells if cell["status"] == "done"]
+    spikes = [cell["gradient_norm_max"] for cell in cells if cell["gradient_norm_max"]]
+    return Summary(
+        arm=arm,
+        loops=loops,
+        runs=len(cells),
+        diverged=sum(cell["status"] == "diverged" for cell in cells),
+        failed=sum(cell["status"] == "failed" for cell in cells),
+        int8_failed=sum(cell["int8"] is None for cell in done),
+        parameters=done[0]["parameters"] if done else None,
+        test=test,
+        validation=_values(cells, (arm, loops), "validation", metric),
+        quality=over_seeds(list(test.values())),
+        int8_quality=over_seeds(list(lower.values())),
+        int8_change=paired(lower, test),
+        **others,
+        gradient_norm_max=max(spikes) if spikes else None,
+        relative_update=_mean_update(done),
+        cost=cost,
+    )
 
 
 def baseline_values(
@@ -125,8 +141,8 @@ def baseline_values(
     by_name: dict[str, Values] = {}
     for cell in cells:
         known: dict[str, dict[str, float | None]] = cell.get("baselines") or {}
-        for name, told in known.items():
-            value = told.get(metric)
+        for name, scores in known.items():
+            value = scores.get(metric)
             if value is not None:
                 by_name.setdefault(name, {})[cell["seed"]] = value
     if not by_name:

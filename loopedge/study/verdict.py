@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loopedge.study.design import ARMS
-from loopedge.study.statistics import LEAST_SEEDS, Interval, Spread, paired
+from loopedge.study.cost import is_busy
+from loopedge.study.options import ARMS
+from loopedge.study.statistics import LEAST_SEEDS, Interval, OverSeeds, paired
 from loopedge.study.summary import Summary, Values
 from loopedge.units import ratio_text, size_text, time_text
 
-__all__ = ["RULE", "Verdict", "judge", "spread_text"]
+__all__ = ["RULE", "Verdict", "judge", "quality_text"]
 
 RULE = (
     "A difference counts when its 95 % interval over the seeds (paired by seed, Student's t) excludes "
     "zero. The best model is chosen on the validation split, of those whose seeds all finished; the "
-    "figures told are of the test split. Recommended is the one with the fewest loops, and among those "
+    "figures shown are of the test split. Recommended is the one with the fewest loops, and among those "
     "the plainest arm, that is not worse than the best on the validation split by a difference that "
     "counts, and that beats the best baseline on the test split by one that does. Many comparisons are "
     "made: expect one in twenty to count by chance."
@@ -50,10 +51,10 @@ def judge(
     *,
     higher_is_better: bool,
 ) -> Verdict:
-    """Return the verdict on the rows of a pilot.
+    """Return the verdict on the table rows of a pilot.
 
     Args:
-        summary: Rows by arm and loop count.
+        summary: Table rows by arm and loop count.
         baseline: Name and metric by seed of the best baseline.
         metric: Which one decides.
         higher_is_better: Its direction.
@@ -61,15 +62,15 @@ def judge(
     return _Judge(summary, baseline, metric, higher_is_better=higher_is_better).verdict()
 
 
-def spread_text(spread: Spread | None) -> str:
+def quality_text(quality: OverSeeds | None) -> str:
     """Say ``12.1 ± 0.3``, or the single value."""
-    if spread is None:
+    if quality is None:
         return "-"
-    return f"{spread.mean:.4g}" + (f" ± {spread.sd:.2g}" if spread.sd is not None else "")
+    return f"{quality.mean:.4g}" + (f" ± {quality.sd:.2g}" if quality.sd is not None else "")
 
 
 class _Judge:
-    """The rows of a pilot, and what can be said of them."""
+    """The table rows of a pilot, and what can be said of them."""
 
     def __init__(
         self,
@@ -149,18 +150,19 @@ class _Judge:
         return None
 
     def _headline(self, best: Summary) -> str:
-        told = f"{_name(best)} reaches {self.metric} {spread_text(best.quality)}"
+        reached = f"{_name(best)} reaches {self.metric} {quality_text(best.quality)}"
+        reached += _incomplete(best)
         known, change = self._known_baseline(), best.against_baseline
         few = len(best.test) < LEAST_SEEDS
         ending = f" No verdict: at least {LEAST_SEEDS} seeds are needed for one." if few else ""
         if known is None or change is None:
-            return f"Best: {told}.{ending}"
+            return f"Best: {reached}.{ending}"
         against = f"{known['name'].replace('_', ' ')} ({known['value']:.4g})"
         if not self._better(change.mean):
-            return f"The baseline {against} is not beaten: {told}.{ending}"
+            return f"The baseline {against} is not beaten: {reached}.{ending}"
         if not change.excludes_zero:
-            return f"The baseline {against} is beaten on average alone: {told}.{ending}"
-        return f"The baseline {against} is beaten: {told}.{ending}"
+            return f"The baseline {against} is beaten on average alone: {reached}.{ending}"
+        return f"The baseline {against} is beaten: {reached}.{ending}"
 
     def _recommendation(self, chosen: Summary | None, best: Summary) -> list[str]:
         if chosen is None:
@@ -168,7 +170,7 @@ class _Judge:
         if chosen is best:
             return [f"Recommended: {_name(best)}, the best."]
         return [
-            f"Recommended: {_name(chosen)} ({self.metric} {spread_text(chosen.quality)}), not worse "
+            f"Recommended: {_name(chosen)} ({self.metric} {quality_text(chosen.quality)}), not worse "
             f"than {_name(best)} beyond the noise of the seeds."
         ]
 
@@ -181,14 +183,14 @@ class _Judge:
         top = best if best is not first else last
         change = paired(top.test, first.test)
         sentences = [
-            f"{self._effect('More loops', change)}: {self.metric} {spread_text(top.quality)} at "
-            f"{_loops(top)} against {spread_text(first.quality)} at {_loops(first)} "
+            f"{self._effect('More loops', change)}: {self.metric} {quality_text(top.quality)} at "
+            f"{_loops(top)} against {quality_text(first.quality)} at {_loops(first)} "
             f"({best.arm}; {_interval_text(change)})."
         ]
         beyond = paired(last.test, best.test) if best not in (first, last) else None
         if beyond is not None and beyond.excludes_zero and not self._better(beyond.mean):
             sentences.append(
-                f"Past {_loops(best)} it gets worse: {spread_text(last.quality)} at {_loops(last)} "
+                f"Past {_loops(best)} it gets worse: {quality_text(last.quality)} at {_loops(last)} "
                 f"({_interval_text(beyond)})."
             )
         return sentences
@@ -220,7 +222,7 @@ class _Judge:
         row, change = same[0], paired(same[0].test, best.test)
         more = (row.parameters or 0) / (best.parameters or 1)
         return [
-            f"{row.loops} untied layers reach {self.metric} {spread_text(row.quality)} with "
+            f"{row.loops} untied layers reach {self.metric} {quality_text(row.quality)} with "
             f"{more:.1f} times the parameters of {_name(best)} "
             f"({_interval_text(change)})."
         ]
@@ -238,25 +240,27 @@ class _Judge:
         if "float" not in row.cost:
             return []
         own = row.cost["float"]
-        told = (
+        taken = (
             f"{_name(row)} takes {size_text(own['file_bytes'])} in the file and "
             f"{time_text(own['latency_ms']['p50'])} a sample"
         )
+        if is_busy(row.cost):
+            taken += " on a machine that was busy"
         fewest = next((r for r in self.tied if r.arm == row.arm and "float" in r.cost), row)
         if fewest is not row:
             ratio = own["time_ratio"] / fewest.cost["float"]["time_ratio"]
-            told += f", {ratio_text(ratio)} the time of {_loops(fewest)}"
+            taken += f", {ratio_text(ratio)} the time of {_loops(fewest)}"
         if "int8" in row.cost:
             lower = row.cost["int8"]
-            told += (
+            taken += (
                 f"; int8 {size_text(lower['file_bytes'])} and "
                 f"{time_text(lower['latency_ms']['p50'])}"
             )
         if "untied" in row.cost:
-            told += (
+            taken += (
                 f"; without tying the file would be {size_text(row.cost['untied']['file_bytes'])}"
             )
-        return [f"{told}."]
+        return [f"{taken}."]
 
     def _stability(self) -> list[str]:
         runs = sum(row.runs for row in self.summary)
@@ -280,6 +284,18 @@ class _Judge:
         if not change.excludes_zero:
             return f"{what}: no difference beyond the noise of the seeds"
         return f"{what} helped" if self._better(change.mean) else f"{what} made it worse"
+
+
+def _incomplete(row: Summary) -> str:
+    """Say which of a row's runs its figures leave out."""
+    if row.is_whole:
+        return ""
+    lost = [
+        f"{count} {what}"
+        for count, what in ((row.diverged, "diverged"), (row.failed, "failed"))
+        if count
+    ]
+    return f" in {len(row.test)} of {row.runs} runs ({', '.join(lost)})"
 
 
 def _interval_text(change: Interval | None) -> str:

@@ -9,6 +9,7 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -17,8 +18,8 @@ from types import FrameType
 from typing import Any
 
 from loopedge.errors import InterruptedRunError, LoopedgeError
-from loopedge.study.cell import Quantize, read_cell, run_cell
-from loopedge.study.design import Cell, Design
+from loopedge.study.cell import RunSetup, read_cell, run_cell
+from loopedge.study.design import Cell
 from loopedge.tasks.task import Task
 
 __all__ = ["run_at_once"]
@@ -29,12 +30,7 @@ OF_TERMINALS = {getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasatt
 
 
 def run_at_once(
-    tasks: Mapping[int, Task],
-    design: Design,
-    cells: Sequence[Cell],
-    folder: Path,
-    quantize: Quantize,
-    jobs: int,
+    tasks: Mapping[int, Task], cells: Sequence[Cell], setup: RunSetup, jobs: int
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
     """Make runs, ``jobs`` at a time with one thread each; yield each as it ends.
 
@@ -43,10 +39,8 @@ def run_at_once(
 
     Args:
         tasks: By seed.
-        design: The options of all runs.
         cells: What to run.
-        folder: Of the pilot.
-        quantize: As in `run_cell`.
+        setup: What all runs share.
         jobs: Processes.
 
     Raises:
@@ -59,7 +53,7 @@ def run_at_once(
         while waiting or running:
             while waiting and len(running) < jobs:
                 cell = waiting.pop(0)
-                work = (tasks[cell.seed], design, cell, folder, quantize)
+                work = (tasks[cell.seed], cell, replace(setup, threads=1))
                 process = context.Process(target=_work, args=work, daemon=True)
                 with _kept_back(OF_TERMINALS):
                     process.start()
@@ -67,7 +61,7 @@ def run_at_once(
             wait([process.sentinel for process in running])
             for process in [process for process in running if not process.is_alive()]:
                 cell = running.pop(process)
-                yield cell, _outcome(process, cell, folder)
+                yield cell, _outcome(process, cell, setup.folder)
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted", hint="the same command with --resume") from None
     finally:
@@ -109,18 +103,18 @@ def _kept_back(numbers: Collection[signal.Signals]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(task: Task, design: Design, cell: Cell, folder: Path, quantize: Quantize) -> None:
+def _work(task: Task, cell: Cell, setup: RunSetup) -> None:
     _raise_on(signal.SIGTERM)  # while the run trains it is noted, else it ends what is written
     try:
-        run_cell(task, design, cell, folder, quantize, threads=1)
+        run_cell(task, cell, setup)
     except (InterruptedRunError, KeyboardInterrupt):
         raise SystemExit(INTERRUPTED) from None
 
 
 def _outcome(process: SpawnProcess, cell: Cell, folder: Path) -> dict[str, Any]:
-    told = read_cell(folder, cell, failed=True)
-    if told is not None and process.exitcode == 0:
-        return told
+    result = read_cell(folder, cell, failed=True)
+    if result is not None and process.exitcode == 0:
+        return result
     if process.exitcode in {INTERRUPTED, -signal.SIGINT, -signal.SIGTERM}:
         raise KeyboardInterrupt
     if process.exitcode == 0:

@@ -120,6 +120,7 @@ class Task(abc.ABC):
         seed: Of the batches.
         notes: What a person should know of the data, a line each.
         input_files: Files that the samples are made from: no output may be one of them.
+        upper_bounds: Baselines that no model is expected to beat, such as the best estimate there is.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Task(abc.ABC):
     seed: int = 0
     notes: tuple[str, ...] = ()
     input_files: tuple[Path, ...] = ()
+    upper_bounds: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Take the metric and its direction from a kind that is changed, where they are not given."""
@@ -280,9 +282,9 @@ def task_from_dict(
     problem = description_problem(description, complete=False)
     if problem is not None:
         raise InputError(f"the description of task {name!r} is damaged: {problem}")
-    told_seed = int(description.get("seed", 0)) if seed is None else seed
+    chosen_seed = int(description.get("seed", 0)) if seed is None else seed
     try:
         described = {**description, "companions": dict(companions or {})}
-        return task.from_description(described, data=data, seed=told_seed)
+        return task.from_description(described, data=data, seed=chosen_seed)
     except KeyError as error:
         raise InputError(f"the description of task {name!r} lacks {error.args[0]!r}") from error

@@ -8,7 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from loopedge.errors import DivergedError, InputError, InterruptedRunError, LostWorkerError
+from loopedge.errors import (
+    DiskFullError,
+    DivergedError,
+    InputError,
+    InterruptedRunError,
+    LostWorkerError,
+)
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.task import Task
@@ -322,7 +328,7 @@ class TrainingLoop:
 
     def _unwritten(self, error: InputError) -> InputError:
         """Say what is kept of a run whose disk is full; other errors are as they are."""
-        if self._saved is None or "no space left" not in error.message:
+        if self._saved is None or not isinstance(error, DiskFullError):
             return error
         message = error.message.removesuffix("; nothing was written")
         return InputError(

@@ -14,6 +14,7 @@ from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.task import Task
+from loopedge.tasks.unbeaten import unbeaten_note
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.evaluation import evaluate
 from loopedge.trainer.logs import RunLog, metrics_path
@@ -37,7 +38,10 @@ __all__ = ["TrainResult", "train"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """What a run reached; the written model is the best one on the validation split."""
+    """What a run reached; the written model is the best one on the validation split.
+
+    ``notes`` says where the model is worth no more than a baseline.
+    """
 
     path: str
     metrics_path: str
@@ -57,6 +61,7 @@ class TrainResult:
     processes: int
     seconds: float
     tokens_per_second: float
+    notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/training.md."""
@@ -121,17 +126,19 @@ def train(
     ):
         world.on_first(lambda: check_run(task, target, teacher))
         world.on_first(lambda: _check_files(target, resume=resume, force=force))
-        told = note if world.is_first else None
+        add_note = note if world.is_first and note is not None else _ignore
         loop = _make_loop(task, model_config, config, target, world, teacher, tensorboard)
         if resume:
             loop.resume(world.on_first(lambda: load_state(loop.checkpoint_path, loop.settings)))
-            _tell(told, f"resumed {loop.checkpoint_path} at step {loop.step} of {config.steps}")
+            add_note(f"resumed {loop.checkpoint_path} at step {loop.step} of {config.steps}")
         world.on_first(loop.log.open)
         if not resume:  # only now, when nothing is left that could be refused
             world.on_first(lambda: _drop_old(target))
         resumed_from = loop.step if resume else None
         drawn = bar and world.is_first
-        with _progress(config.steps, task.metric, loop.step, bar=drawn, note=told) as progress:
+        with _progress(
+            config.steps, task.metric, loop.step, bar=drawn, note=note if world.is_first else None
+        ) as progress:
             loop.run(progress)
         loop.log.close()
         return _finish(loop, target, resumed_from=resumed_from, force=force)
@@ -186,14 +193,17 @@ def _finish(
     """Judge the best model, write it, and drop what only an unfinished run needs."""
     task, world, samples = loop.task, loop.world, loop.config.samples
     best = loop.use_best()
+    test = evaluate(loop.model, task, "test", samples, world)
+    baselines = task.baselines("test", samples)  # in every process: none waits for another
+    unbeaten = unbeaten_note(task, test, baselines)
     result = TrainResult(
         path=str(target),
         metrics_path=str(loop.log.path),
         task=task.name,
         metric=task.metric,
         validation=evaluate(loop.model, task, "validation", samples, world),
-        test=evaluate(loop.model, task, "test", samples, world),
-        baselines=task.baselines("test", samples),  # in every process: none waits for another
+        test=test,
+        baselines=baselines,
         parameters=sum(parameter.numel() for parameter in loop.model.parameters()),
         loops=loop.model.config.loops,
         steps=loop.step,
@@ -205,6 +215,7 @@ def _finish(
         processes=world.size,
         seconds=loop.seconds,
         tokens_per_second=loop.tokens / max(loop.seconds, 1e-9),
+        notes=[] if unbeaten is None else [unbeaten],
     )
     world.on_first(lambda: _write(loop, best, target, force=force))
     return result
@@ -265,6 +276,5 @@ def _progress(
         yield drawn or (Lines(steps, note) if note is not None else None)
 
 
-def _tell(note: Callable[[str], None] | None, text: str) -> None:
-    if note is not None:
-        note(text)
+def _ignore(note: str) -> None:
+    """Take a note that nobody reads."""

@@ -1,10 +1,11 @@
 """Train and test at several origins that follow each other: how much a score owes to its test block."""
 
+import contextlib
 import json
 import os
 import shutil
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from loopedge.files.targets import check_target, write_text_atomic
 from loopedge.model.config import LoopedConfig
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.series import SeriesTask
+from loopedge.tasks.unbeaten import unbeaten_note
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.pipeline import TrainResult, train
 from loopedge.trainer.state import (
@@ -42,6 +44,7 @@ class RollingResult:
         mean: Of each test metric over the origins.
         deviation: Standard deviation of each test metric over the origins.
         baselines_mean: The same mean of each baseline.
+        notes: What a person should know of the means; `last` has notes of its own.
     """
 
     last: TrainResult
@@ -49,11 +52,13 @@ class RollingResult:
     mean: Metrics
     deviation: Metrics
     baselines_mean: dict[str, Metrics]
+    notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/training.md, those of the last run first."""
-        told = asdict(self)
-        return {**told.pop("last"), **told}
+        fields = asdict(self)
+        last = fields.pop("last")
+        return {**last, **fields, "notes": self.notes or last["notes"]}
 
 
 def train_rolling(
@@ -105,41 +110,55 @@ def train_rolling(
     check_run(tasks[0], target, teacher, emptied=[folder, _aside(folder)])
     settings = run_settings(tasks[-1], model_config, config, teacher)
     done = _open_run(target, folder, settings, resume=resume, force=force)
-    aside = _aside(folder)
-    try:
+
+    def train_origin(number: int) -> TrainResult:
+        if note is not None:
+            note(f"origin {number + 1} of {len(tasks)}")
+        path = _model_path(target, folder, number, len(tasks))
+        return train(
+            tasks[number],
+            model_config,
+            config,
+            path,
+            teacher=teacher,
+            tensorboard=_subfolder(tensorboard, number),
+            resume=resume and state_path(path).exists(),
+            force=force or path != target,
+            bar=bar,
+            note=note,
+            **place,
+        )
+
+    with _kept_for_resuming(folder, done):
         for number in range(len(done), len(tasks)):
-            if note is not None:
-                note(f"origin {number + 1} of {len(tasks)}")
-            is_last = number == len(tasks) - 1
-            path = target if is_last else folder / f"{number + 1}.pt"
-            result = train(
-                tasks[number],
-                model_config,
-                config,
-                path,
-                teacher=teacher,
-                tensorboard=_subfolder(tensorboard, number),
-                resume=resume and state_path(path).exists(),
-                force=force or not is_last,
-                bar=bar,
-                note=note,
-                **place,
-            )
+            result = train_origin(number)
             done.append(_scores(tasks[number], result))
-            if not is_last:
-                path.unlink()
+            if number < len(tasks) - 1:
+                _model_path(target, folder, number, len(tasks)).unlink()
                 drop_run(target)  # the last origin has not begun: that is another run's
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(_aside(folder), ignore_errors=True)
                 _write_done(folder, settings, done)
-    except LoopedgeError:
-        if not done and not any(folder.glob("*.last.pt")):  # nothing that could be resumed
-            shutil.rmtree(folder)
-            if aside.exists():
-                aside.rename(folder)
-        raise
     shutil.rmtree(folder)
-    shutil.rmtree(aside, ignore_errors=True)
-    return _summary(result, done)
+    shutil.rmtree(_aside(folder), ignore_errors=True)
+    return _summary(tasks[-1], result, done)
+
+
+def _model_path(target: Path, folder: Path, number: int, count: int) -> Path:
+    """Return where the model of an origin is written: the last one's is the target."""
+    return target if number == count - 1 else folder / f"{number + 1}.pt"
+
+
+@contextlib.contextmanager
+def _kept_for_resuming(folder: Path, done: Sequence[dict[str, Any]]) -> Iterator[None]:
+    """Remove the folder of a run that fails before there is anything to resume; the one before comes back."""
+    try:
+        yield
+    except LoopedgeError:
+        if not done and not any(folder.glob("*.last.pt")):
+            shutil.rmtree(folder)
+            if _aside(folder).exists():
+                _aside(folder).rename(folder)
+        raise
 
 
 def _subfolder(tensorboard: str | Path | None, number: int) -> Path | None:
@@ -213,17 +232,20 @@ def _scores(task: SeriesTask, result: TrainResult) -> dict[str, Any]:
     }
 
 
-def _summary(last: TrainResult, done: list[dict[str, Any]]) -> RollingResult:
+def _summary(task: SeriesTask, last: TrainResult, done: list[dict[str, Any]]) -> RollingResult:
     tests = [scores["test"] for scores in done]
+    mean = _mean(tests)
     everywhere = [name for name in last.baselines if all(name in s["baselines"] for s in done)]
+    baselines = {name: _mean([scores["baselines"][name] for scores in done]) for name in everywhere}
+    where = f"the test splits of {len(done)} origins, on average"
+    unbeaten = unbeaten_note(task, mean, baselines, where=where)
     return RollingResult(
         last=last,
         origins=done,
-        mean=_mean(tests),
+        mean=mean,
         deviation={name: statistics.stdev(test[name] for test in tests) for name in tests[0]},
-        baselines_mean={
-            name: _mean([scores["baselines"][name] for scores in done]) for name in everywhere
-        },
+        baselines_mean=baselines,
+        notes=[] if unbeaten is None else [unbeaten],
     )
 
 

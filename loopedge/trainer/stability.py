@@ -1,5 +1,7 @@
 """What the state does over the iterations of the loop, and what the gradient does on its way back."""
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
@@ -14,21 +16,25 @@ Stability = dict[str, list[float | None]]
 """Numbers per iteration, by name."""
 
 
-class Path(list[Tensors]):
-    """Takes the states of a run; keeps those that a gradient is asked of, and numbers of all.
+@dataclass(slots=True, kw_only=True)
+class StateTrace:
+    """Follows the state of a run from iteration to iteration: numbers of all, and those that a gradient is asked of.
 
     Args:
         cut: Iterations, the first ones, whose states are dropped.
+        norms: Mean norm of a position's state after each iteration.
+        updates: Size of each iteration's update against the state before it.
+        kept: States after the iterations from ``cut`` on.
     """
 
-    def __init__(self, cut: int) -> None:
-        super().__init__()
-        self.cut, self.norms, self.updates = cut, list[float](), list[float]()
-        self.kept: list[Tensor] = []
-        self._before: Tensor | None = None
+    cut: int
+    norms: list[float] = field(default_factory=list)
+    updates: list[float] = field(default_factory=list)
+    kept: list[Tensor] = field(default_factory=list)
+    _before: Tensor | None = None
 
     def append(self, state: Tensors) -> None:
-        """Follow the path to its next state."""
+        """Take the next state; the first is the one before any iteration."""
         reached = as_tuple(state)[0]
         after, before = reached.detach(), self._before
         self._before = after
@@ -66,19 +72,20 @@ def measure_stability(
     was_training = model.training
     model.eval()
     inputs = inputs_of(batch, device)
-    path = Path(0 if backprop_loops is None else max(0, model.config.loops - backprop_loops))
+    cut = 0 if backprop_loops is None else max(0, model.config.loops - backprop_loops)
+    trace = StateTrace(cut=cut)
     with torch.enable_grad():
-        outputs = as_tuple(model(*inputs, states=path, backprop_loops=backprop_loops))[0]
+        outputs = as_tuple(model(*inputs, states=trace, backprop_loops=backprop_loops))[0]
         targets = torch.from_numpy(batch.targets).to(device)
         loss = objective(outputs, targets, inputs, scale_of(model))
         loss = loss / asked_of(objective.kind, batch)
-        gradients = torch.autograd.grad(loss, path.kept)
+        gradients = torch.autograd.grad(loss, trace.kept)
     model.train(was_training)
     measured = [float(gradient.norm()) for gradient in gradients]
     return {
-        "residual_norm": _rounded(path.norms),
-        "relative_update": _rounded(path.updates),
-        "gradient_norm": [None] * path.cut + _rounded(measured),
+        "residual_norm": _rounded(trace.norms),
+        "relative_update": _rounded(trace.updates),
+        "gradient_norm": [None] * trace.cut + _rounded(measured),
     }
 
 

@@ -89,7 +89,7 @@ def test_a_command_that_writes_leaves_what_was_there(
 def test_a_profile_leaves_no_process_and_no_file(
     call: Call, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    from loopedge.profiler.processes.process import MeasuredProcess
+    from loopedge.profiler.processes.measured_process import MeasuredProcess
 
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))

@@ -26,7 +26,7 @@ INPUTS = [
     "profile {}",
     "profile m.onnx --against {}",
     "profile m.onnx --input {}",
-    "profile --compare a.json {}",
+    "compare a.json {}",
     "run {} -i x.npz",
     "run m.onnx -i {}",
     "export {}",

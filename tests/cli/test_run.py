@@ -66,7 +66,7 @@ def test_quiet_prints_the_path_alone(cli: Cli, tiny: Path, ids: Path, tmp_path: 
 
 
 def write_bad_inputs(folder: Path) -> None:
-    np.savez(folder / "other.npz", ids=np.zeros((1, 4), np.int64))
+    np.savez(folder / "other.npz", ids=np.zeros((1, 4), np.int64), mask=np.ones(3))
     np.savez(folder / "extra.npz", input_ids=np.zeros((1, 4), np.int64), mask=np.ones(3))
     np.savez(folder / "rank.npz", input_ids=np.zeros(4, np.int64))
     np.savez(folder / "empty.npz", input_ids=np.zeros((1, 0), np.int64))
@@ -92,12 +92,12 @@ def write_bad_inputs(folder: Path) -> None:
         ("empty.npz", "empty"),
         ("float.npz", "float32"),
         ("code.npz", "Python objects"),
-        ("range.npz", "failed to run"),
+        ("range.npz", "input_ids: position 1 is 48, the model takes ids from 0 to 47"),
         ("long.npz", "17"),
         ("torn.npz", "is not an .npz file"),
         ("text.npy", "is not an .npy file"),
-        ("text.csv", "row 2: 'four' is not a number"),
-        ("ragged.csv", "row 2 has 1 columns, the others 2"),
+        ("text.csv", "row 2 (line 2), column 2: 'four' is not a number"),
+        ("ragged.csv", "row 2 (line 2) has 1 values, the first row has 2"),
         ("nothing.csv", "holds no rows"),
         ("x.txt", "unknown kind"),
     ],
@@ -112,6 +112,21 @@ def test_bad_inputs_are_told_in_one_line(
     assert words in told.err
     assert len(told.err.splitlines()) <= 2
     assert not target.exists()
+
+
+def test_the_one_array_of_a_file_may_have_any_name(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    ids = np.arange(8).reshape(2, 4)
+    np.savez(tmp_path / "x.npz", ids)
+    np.save(tmp_path / "x.npy", ids)
+    found = []
+    for name in ("x.npz", "x.npy"):
+        target = tmp_path / f"{name}.out.npz"
+        told = cli("run", tiny, "--input", tmp_path / name, "-o", target, "--json")
+        assert told.code == 0, told.err
+        found.append((told.json()["notes"], np.load(target)["logits"]))
+    assert found[0][0] == ["the array arr_0 is taken as the input input_ids"]
+    assert found[1][0] == []
+    np.testing.assert_array_equal(found[0][1], found[1][1])
 
 
 def test_a_csv_cannot_feed_two_inputs(cli: Cli, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_an_empty_cell_is_refused_by_a_model_that_takes_none(
 ) -> None:
     source = tmp_path / "x.csv"
     source.write_text("1,2\n3,\n")
-    refused(cli("run", tiny, "--input", source), "row 2: '' is not a number")
+    refused(cli("run", tiny, "--input", source), "row 2 (line 2), column 2: the value is missing")
 
 
 @pytest.mark.parametrize(

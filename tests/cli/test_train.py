@@ -37,6 +37,7 @@ KEYS = {
     "train_loss",
     "seconds",
     "tokens_per_second",
+    "notes",
 }
 
 
@@ -72,6 +73,11 @@ def test_series(cli: Cli, data: Path) -> None:
         "model.metrics.jsonl",
         "model.pt",
     ]
+    (note,) = found["notes"]  # after four steps
+    best = min(scores["rmse"] for scores in found["baselines"].values())
+    assert note.startswith("the model does not beat the baseline ")
+    assert f" on the test split: rmse {found['test']['rmse']:.4g} against {best:.4g}, " in note
+    assert f"warning: {note}" in told.err
     (line,) = Path(found["metrics_path"]).read_text().splitlines()
     assert json.loads(line)["step"] == 4
     assert cli("train", "series", data, *words, "-o", target).code == 2

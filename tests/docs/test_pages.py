@@ -14,7 +14,13 @@ from tests.docs.pages import PAGES, REASONS, ROOT, START, Runner, blocks_of, nam
 if TYPE_CHECKING:
     from pathlib import Path
 
-QUICK = {"README.md", "docs/artifact.md", "docs/bring_your_own.md", "docs/model.md", "docs/which_quantization.md"}
+QUICK = {
+    "README.md",
+    "docs/artifact.md",
+    "docs/bring_your_own.md",
+    "docs/model.md",
+    "docs/which_quantization.md",
+}
 """Pages that make test runs; the blocks of the others take minutes together, make test-slow runs them."""
 
 NOT_RUN = {"signature": 4, "hour": 3, "installs": 2, "download": 1, "gpu": 1, "processes": 1}
@@ -51,7 +57,9 @@ def readme_files(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Pa
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, id=name_of(page), marks=[] if name_of(page) in QUICK else [pytest.mark.long])
+        pytest.param(
+            page, id=name_of(page), marks=[] if name_of(page) in QUICK else [pytest.mark.long]
+        )
         for page in PAGES
     ],
 )

@@ -15,7 +15,8 @@ import loopedge
 from loopedge.artifact.artifact import open_artifact, write_artifact
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.passes.half import compute_in_float16
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.result import Run
 from loopedge.runtime.cuda import cuda_provider, preload_libraries, unavailable
 
@@ -78,7 +79,7 @@ def test_the_loop_runs_on_cuda_and_agrees_with_the_cpu(expected: Any) -> None:
 
 
 def test_bound_runs_agree_with_the_cpu(inputs: Path, expected: Any, tmp_path: Path) -> None:
-    with MeasuredProcess(TINY, inputs, threads=1, provider=CUDA) as process:
+    with MeasuredProcess(ProcessSetup(model=TINY, inputs=inputs, provider=CUDA)) as process:
         products = process.loaded["assigned"][CUDA]
         assert products["MatMul"] == 7
         assert len(process.run(3)) == 3
@@ -88,9 +89,14 @@ def test_bound_runs_agree_with_the_cpu(inputs: Path, expected: Any, tmp_path: Pa
 def test_a_replayed_graph_agrees_with_the_cpu(
     unrolled: Path, inputs: Path, expected: Any, tmp_path: Path
 ) -> None:
-    with MeasuredProcess(
-        unrolled, inputs, threads=1, provider=CUDA, cuda_graphs=True, dimensions=SIZES
-    ) as process:
+    setup = ProcessSetup(
+        model=unrolled,
+        inputs=inputs,
+        provider=CUDA,
+        cuda_graphs=True,
+        dimensions=tuple(SIZES.items()),
+    )
+    with MeasuredProcess(setup) as process:
         process.run(5)
         assert agree(saved(process, tmp_path / "y.npz"), expected)
 
@@ -98,7 +104,7 @@ def test_a_replayed_graph_agrees_with_the_cpu(
 def test_float16_agrees_with_the_cpu(inputs: Path, expected: Any, tmp_path: Path) -> None:
     half = tmp_path / "half.onnx"
     write_artifact(compute_in_float16(open_artifact(TINY)), half)
-    with MeasuredProcess(half, inputs, threads=1, provider=CUDA) as process:
+    with MeasuredProcess(ProcessSetup(model=half, inputs=inputs, provider=CUDA)) as process:
         given = saved(process, tmp_path / "y.npz")
     assert given.dtype == np.float32
     assert agree(given, expected, tolerance=1e-2)

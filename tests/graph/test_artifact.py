@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -27,3 +28,35 @@ def test_a_model_that_was_read_from_external_data_stands_alone(
     (tmp_path / "source.onnx.data").unlink()
     expected = Session(TINY).run(IDS)["logits"]
     np.testing.assert_allclose(Session(copy).run(IDS)["logits"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_constant_of_another_files_data_is_written_into_the_new_file(tmp_path: Path) -> None:
+    """Such a file would name data that is not its own, and could not be read again."""
+    shift = np.arange(4096, dtype=np.float32)
+    (tmp_path / "w.data").write_bytes(shift.tobytes())
+    tensor = onnx.TensorProto(
+        name="shift",
+        data_type=onnx.TensorProto.FLOAT,
+        dims=[4096],
+        data_location=onnx.TensorProto.EXTERNAL,
+    )
+    for key, text in (("location", "w.data"), ("offset", "0"), ("length", str(shift.nbytes))):
+        tensor.external_data.add(key=key, value=text)
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Constant", [], ["shift"], value=tensor),
+            onnx.helper.make_node("Add", ["x", "shift"], ["y"]),
+        ],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [4096])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [4096])],
+    )
+    model = onnx.helper.make_model(graph, ir_version=10)
+    model.opset_import[0].version = 21
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    copy = tmp_path / "copy.onnx"
+    assert write_artifact(open_artifact(tmp_path / "m.onnx"), copy) == [copy]
+    (tmp_path / "w.data").unlink()
+    assert artifact_files(copy) == [copy]
+    x = np.ones(4096, np.float32)
+    assert np.array_equal(Session(copy).run({"x": x})["y"], shift + 1)

@@ -15,6 +15,7 @@ from loopedge.artifact.artifact import artifact_files, open_artifact
 from loopedge.artifact.reading import onnx_check, onnx_file, ort_format
 from loopedge.errors import InputError
 from loopedge.graph.core.untied import untie
+from loopedge.graph.metadata import FOREIGN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -280,7 +281,7 @@ def test_a_defect_of_a_reader_itself_is_not_called_bad_input(
 
     path = save(looped(), tmp_path)
     if module is ort_format:
-        path = convert_file(path, tmp_path / "m.ort")
+        path = convert_file(path, tmp_path / "m.ort", FOREIGN)
 
     def defect(*arguments: object) -> None:
         raise kind("planted")
@@ -293,7 +294,7 @@ def test_a_defect_of_a_reader_itself_is_not_called_bad_input(
 def test_an_ort_file_that_is_damaged_anywhere(tmp_path: Path) -> None:
     from loopedge.deployment.conversion import convert_file
 
-    sound = convert_file(save(looped(), tmp_path), tmp_path / "m.ort").read_bytes()
+    sound = convert_file(save(looped(), tmp_path), tmp_path / "m.ort", FOREIGN).read_bytes()
     damaged, refused = tmp_path / "damaged.ort", 0
     for place in range(0, len(sound), max(1, len(sound) // 200)):
         damaged.write_bytes(sound[:place] + bytes([sound[place] ^ 0xFF]) + sound[place + 1 :])

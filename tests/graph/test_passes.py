@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from loopedge.errors import InputError
 from loopedge.graph.core.probe import probe, stack_probed, state_names
 from loopedge.graph.core.unrolling import find_core, unroll
-from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
+from loopedge.graph.metadata import FOREIGN, ArtifactMetadata, read_metadata, write_metadata
 from loopedge.graph.passes.layout import fold_weight_layouts
 from loopedge.graph.passes.norms import fold_unit_scales, fuse_rms_norms
 from loopedge.graph.passes.simplify import hoist_invariants, simplify_reshapes, tidy
@@ -95,7 +95,7 @@ def test_unrolling_keeps_the_values_and_shares_the_weight() -> None:
     assert [node.name for node in products] == [f"core.{t}/MatMul" for t in range(3)]
     assert {node.inputs[1] for node in products} == {unrolled.graph.initializers["weight"]}
     metadata = read_metadata(unrolled.metadata_props)
-    assert metadata is not None
+    assert not metadata.foreign
     assert metadata.form == "unrolled"
 
 
@@ -220,7 +220,7 @@ def test_what_the_body_does_not_need_leaves_the_loop() -> None:
 
 def test_metadata_round_trip_and_damage() -> None:
     properties: dict[str, str] = {"other": "kept"}
-    assert read_metadata(properties) is None
+    assert read_metadata(properties) is FOREIGN
     metadata = ArtifactMetadata(
         version="1", form="loop", loops=3, trained_loops=4, tables=["timestep.a"]
     )

@@ -38,7 +38,7 @@ def model(scale: float, target: Path) -> tuple[ir.Model, dict[str, bytes]]:
     table.const_value = ir.tensor(table.const_value.numpy() * np.float32(scale), name=table.name)
     texts = {"tokenizer.json": f"of scale {scale}"}
     metadata = read_metadata(graph.metadata_props)
-    assert metadata is not None
+    assert not metadata.foreign
     companions = describe_companions(texts, target)
     write_metadata(metadata.model_copy(update={"companions": companions}), graph.metadata_props)
     return graph, companion_contents(texts, target)

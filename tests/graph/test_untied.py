@@ -33,7 +33,7 @@ def test_every_iteration_has_its_own_bytes(form: str, int8: bool, tmp_path: Path
     assert weight_bytes(twin) == untied_bytes(model)
     assert set(core_weights(twin).values()) == {1}
     metadata = read_metadata(twin.metadata_props)
-    assert metadata is not None
+    assert not metadata.foreign
     assert metadata.twin == "untied"
 
     outputs = []

@@ -16,7 +16,7 @@ from loopedge.errors import InputError
 from loopedge.graph.core.untied import untie
 from loopedge.graph.weights import weight_bytes
 from loopedge.inference.run import run_file
-from loopedge.profiler.subjects.feeds import profile_feeds
+from loopedge.profiler.subjects.measured_inputs import profile_feeds
 
 Array = NDArray[Any]
 SCHEMES = ("static", pytest.param("dynamic", marks=pytest.mark.slow), "weight-int8")

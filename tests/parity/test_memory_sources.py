@@ -11,14 +11,15 @@ import pytest
 import torch
 
 import loopedge
-from loopedge.artifact.artifact import open_artifact, write_artifact
+from loopedge.artifact.artifact import Artifact, artifact_files, open_artifact, write_artifact
 from loopedge.errors import LoopedgeError
 from loopedge.profiler.dissection import limits, sources
-from loopedge.profiler.dissection.dissection import dissect
 from loopedge.profiler.dissection.limits import CPU, measure_limits
+from loopedge.profiler.dissection.pipeline import dissect
 from loopedge.profiler.dissection.sources import memory_sources, with_peak
 from loopedge.profiler.dissection.trace import read_trace
-from loopedge.profiler.processes.measurement import Subject
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.processes.soak import judge_soak
 from loopedge.profiler.result import MemorySources, SoakPoint
 
@@ -46,8 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def subject(folder: Path, name: str, memory: str) -> Subject:
-    return Subject(
+def setup(folder: Path, name: str, memory: str) -> ProcessSetup:
+    return ProcessSetup(
         model=folder / name,
         inputs=folder / "inputs.npz",
         file_bytes=CORE_BYTES + TABLE_BYTES,
@@ -60,11 +61,11 @@ def subject(folder: Path, name: str, memory: str) -> Subject:
 def take_apart(
     folder: Path, name: str, memory: str, outputs: Sequence[str] = ("logits",)
 ) -> tuple[MemorySources, MemorySources]:
-    model = subject(folder, name, memory)
-    with model.start(trace=folder / "trace") as process:
+    model = setup(folder, name, memory)
+    with MeasuredProcess(model, trace=folder / "trace") as process:
         process.run(3)
         events = read_trace(process.end_trace())
-    found = memory_sources(model, events, outputs=outputs)
+    found = memory_sources(model, events, artifact_files(folder / name), outputs=outputs)
     for at in found:
         parts = {
             key: value
@@ -155,7 +156,7 @@ def test_where_other_processes_take_less_malloc_kept_less(folder: Path) -> None:
 
 
 def test_a_model_is_taken_apart_in_one_call(folder: Path) -> None:
-    found = dissect(subject(folder, "mapped.onnx", "balanced"))
+    found = dissect(setup(folder, "mapped.onnx", "balanced"), Artifact.open(folder / "mapped.onnx"))
     assert len(found.iterations) == LOOPS
     assert found.nodes[CPU] > 10
     assert found.work is not None
@@ -172,7 +173,7 @@ def test_a_model_is_taken_apart_in_one_call(folder: Path) -> None:
 
 def test_without_sources_the_rest_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "SMAPS", Path("/nowhere/smaps"))
-    found = dissect(subject(folder, "mapped.onnx", "low"))
+    found = dissect(setup(folder, "mapped.onnx", "low"), Artifact.open(folder / "mapped.onnx"))
     assert found.sources is None
     assert found.peak_sources(1) is None
     (note,) = found.notes
@@ -184,15 +185,15 @@ def test_without_proc_it_is_refused_in_one_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "SMAPS", Path("/nowhere/smaps"))
-    model = subject(folder, "mapped.onnx", "low")
+    model = setup(folder, "mapped.onnx", "low")
     with pytest.raises(LoopedgeError, match="needs /proc/<pid>/smaps"):
-        memory_sources(model, [])
+        memory_sources(model, [], [model.model])
 
 
 def test_a_session_that_runs_on_and_on_does_not_leak(folder: Path) -> None:
-    model = subject(folder, "mapped.onnx", "balanced")
+    model = setup(folder, "mapped.onnx", "balanced")
     points = []
-    with model.start() as process:
+    with MeasuredProcess(model) as process:
         for turn in range(20):
             latencies = process.run(3)
             memory = process.memory()

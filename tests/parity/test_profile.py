@@ -14,7 +14,8 @@ import pytest
 import loopedge
 from loopedge.errors import InputError, LoopedgeError, ProviderError
 from loopedge.profiler.pipeline import ProfileResult
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 from tests.parity.models import make_model
 
 Exporter = Callable[..., Path]
@@ -95,7 +96,7 @@ def test_a_model_that_does_not_load_is_one_clear_line(exported: Exporter, tmp_pa
 def test_a_killed_process_is_said_so(exported: Exporter, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", input_ids=np.ones((1, 5), np.int64))
     with MeasuredProcess(
-        exported("tokens"), tmp_path / "x.npz", threads=1, provider="CPUExecutionProvider"
+        ProcessSetup(model=exported("tokens"), inputs=tmp_path / "x.npz")
     ) as process:
         assert len(process.run(2)) == 2
         process._process.kill()

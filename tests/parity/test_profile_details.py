@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import loopedge
-from loopedge.profiler import pipeline
+from loopedge.profiler import options
 
 pytestmark = pytest.mark.slow
 
@@ -14,7 +14,7 @@ TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 
 
 def test_a_model_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "SOAK_SECONDS", 0.0)
+    monkeypatch.setattr(options, "SOAK_SECONDS", 0.0)
     result = loopedge.profile([TINY], runs=60, processes=1)
     (run,) = result.runs
     assert result.notes == []
@@ -39,7 +39,7 @@ def test_a_model_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_soak_that_is_too_short_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "SOAK_SECONDS", 0.0)
+    monkeypatch.setattr(options, "SOAK_SECONDS", 0.0)
     result = loopedge.profile([TINY], runs=9, processes=1, details=False)
     (run,) = result.runs
     assert run.soak is None

@@ -15,10 +15,11 @@ import pytest
 
 import loopedge
 from loopedge.errors import InputError, LoopedgeError
-from loopedge.profiler.processes import measurement, process
-from loopedge.profiler.processes.measurement import Measured, Plan, Subject, measure
-from loopedge.profiler.processes.process import MeasuredProcess
-from loopedge.profiler.subjects import subjects
+from loopedge.profiler.processes import measured_process, turns
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
+from loopedge.profiler.processes.turns import Measurement, Schedule, measure
+from loopedge.profiler.subjects import building
 
 Exporter = Callable[..., Path]
 QUICK: dict[str, Any] = {"sequence": 4, "runs": 2, "processes": 1, "details": False}
@@ -26,10 +27,10 @@ PATIENCE_S = 60
 """Seconds after which what is waited for counts as missing: far more than it takes."""
 
 
-def subject_of(model: Path, folder: Path) -> Subject:
+def setup_of(model: Path, folder: Path) -> ProcessSetup:
     inputs = folder / "x.npz"
     np.savez(inputs, input_ids=np.ones((1, 4), np.int64))
-    return Subject(
+    return ProcessSetup(
         model=model,
         inputs=inputs,
         file_bytes=model.stat().st_size,
@@ -53,17 +54,17 @@ def test_a_killed_process_is_told_and_the_rest_is_measured(
     exported: Exporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = [exported("tokens"), exported("tokens", form="unrolled")]
-    first = [subject_of(model, tmp_path) for model in models]
+    first = [setup_of(model, tmp_path) for model in models]
 
-    def start(model: Path, *arguments: object, **options: object) -> MeasuredProcess:
-        kind = _Dying if model == models[0] else MeasuredProcess
-        return kind(model, *arguments, **options)  # type: ignore[arg-type]
+    def start(setup: ProcessSetup) -> MeasuredProcess:
+        kind = _Dying if setup.model == models[0] else MeasuredProcess
+        return kind(setup)
 
-    monkeypatch.setattr(measurement, "MeasuredProcess", start)
-    killed, whole = measure(first, Plan(processes=2, runs=6, seconds=1.0))
+    monkeypatch.setattr(turns, "MeasuredProcess", start)
+    killed, whole = measure(first, Schedule(processes=2, runs=6, seconds=1.0))
     assert isinstance(killed, LoopedgeError)
     assert "killed by SIGKILL, most likely for want of memory" in killed.message
-    assert isinstance(whole, Measured)
+    assert isinstance(whole, Measurement)
     assert whole.processes == 2
     assert whole.latency_ms.runs == 6
     assert whole.time_ratio == 1.0, "the first that was measured is the reference"
@@ -77,9 +78,7 @@ def test_a_process_without_memory_says_so(exported: Exporter, tmp_path: Path) ->
     model, inputs = exported("tokens"), tmp_path / "x.npz"
     np.savez(inputs, input_ids=np.ones((100_000, 8), np.int64))
     with (
-        MeasuredProcess(
-            model, inputs, threads=1, provider="CPUExecutionProvider", python=limited
-        ) as process,
+        MeasuredProcess(ProcessSetup(model=model, inputs=inputs), python=limited) as process,
         pytest.raises(LoopedgeError, match="ran out of memory"),
     ):
         process.run(1)
@@ -89,7 +88,9 @@ def test_a_process_without_memory_says_so(exported: Exporter, tmp_path: Path) ->
     "said", ["std::bad_alloc", "Failed to allocate memory for requested buffer of size 9"]
 )
 def test_what_runtimes_say_without_memory_is_understood(said: str) -> None:
-    assert any(word in f"RuntimeException: {said}".lower() for word in process.OUT_OF_MEMORY)
+    assert any(
+        word in f"RuntimeException: {said}".lower() for word in measured_process.OUT_OF_MEMORY
+    )
 
 
 @pytest.mark.slow
@@ -133,17 +134,18 @@ def test_a_checkpoint_alone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.pt").touch()
     with pytest.raises(InputError, match="an exported model has to stand beside it"):
         loopedge.profile([tmp_path / "model.pt"])
-    assert subjects.CHECKPOINT == ".pt"
+    assert building.CHECKPOINT == ".pt"
 
 
 PARENT = """
 import signal
 import sys
 from pathlib import Path
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs behind
 with MeasuredProcess(
-    Path(sys.argv[1]), Path(sys.argv[2]), threads=1, provider="CPUExecutionProvider"
+    ProcessSetup(model=Path(sys.argv[1]), inputs=Path(sys.argv[2]))
 ) as process:
     print(process._process.pid, flush=True)
     process.run(10**9)
@@ -163,9 +165,9 @@ def _wait_for_work(process: psutil.Process) -> None:
 def test_no_process_outlives_an_interrupted_profile(
     exported: Exporter, tmp_path: Path, sent: signal.Signals
 ) -> None:
-    subject = subject_of(exported("tokens"), tmp_path)
+    setup = setup_of(exported("tokens"), tmp_path)
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(subject.model), str(subject.inputs)],
+        [sys.executable, "-c", PARENT, str(setup.model), str(setup.inputs)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

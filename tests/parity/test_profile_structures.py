@@ -11,7 +11,7 @@ from loopedge.errors import InputError
 from loopedge.graph.core.untied import untie
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.weights import core_weights, untied_bytes, weight_bytes
-from loopedge.report.verdict import verdicts
+from loopedge.report.profile.verdict import verdicts
 from tests.parity.models import ROUNDING, make_model, relative_error
 from tests.parity.test_inner_loops import Refiner
 

@@ -10,9 +10,9 @@ import pytest
 
 import loopedge
 from loopedge.errors import InputError
-from loopedge.profiler.processes import measurement
-from loopedge.profiler.processes.measurement import Subject
-from loopedge.profiler.subjects.subjects import configurations
+from loopedge.profiler.processes import setup, turns
+from loopedge.profiler.processes.setup import ProcessSetup
+from loopedge.profiler.sweep import configurations
 from tests.parity.models import make_model
 
 Exporter = Callable[..., Path]
@@ -121,14 +121,16 @@ def test_inputs_that_do_not_fit_are_one_line(
 
 
 def groups_of(sizes: list[int], free: int, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    monkeypatch.setattr(measurement, "COPIES", 1)
-    monkeypatch.setattr(measurement, "RUNTIME_BYTES", {"onnxruntime": 0})
-    monkeypatch.setattr(measurement, "FREE_MEMORY", 1.0)
+    monkeypatch.setattr(setup, "COPIES", 1)
+    monkeypatch.setattr(setup, "RUNTIME_BYTES", {"onnxruntime": 0})
+    monkeypatch.setattr(turns, "FREE_MEMORY", 1.0)
     told = type("Told", (), {"available": free})()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: told)
-    return measurement._groups(
+    return turns._groups(
         [
-            Subject(model=Path("m"), inputs=Path("x"), file_bytes=size, provider="CPU", threads=1)
+            ProcessSetup(
+                model=Path("m"), inputs=Path("x"), file_bytes=size, provider="CPU", threads=1
+            )
             for size in sizes
         ]
     )

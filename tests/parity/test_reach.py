@@ -14,7 +14,6 @@ import loopedge
 from loopedge.artifact.artifact import open_artifact, open_in_float32, write_artifact
 from loopedge.artifact.opsets import IR_VERSIONS, check_versions
 from loopedge.artifact.seal import config_path
-from loopedge.deployment.conversion import convert_file
 from loopedge.errors import InputError, VerificationError
 from loopedge.graph.core.unrolling import find_core
 from loopedge.graph.core.untied import untie
@@ -300,4 +299,4 @@ def test_options_that_do_not_fit_are_refused(
 
 def test_a_file_that_is_no_onnx_is_not_converted(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        convert_file(tmp_path / "missing.onnx", tmp_path / "missing.ort")
+        loopedge.convert(tmp_path / "missing.onnx", tmp_path / "missing.ort")

@@ -307,10 +307,18 @@ def test_bad_samples_are_named(exported: Exporter) -> None:
     x[1, 3, 0] = np.nan
     for path, data, words in (
         (source, [], "no sample"),
-        (source, [{"ids": np.zeros((1, 4), np.int64)}], "the samples hold ids"),
+        (
+            source,
+            [{"ids": np.zeros((1, 4), np.int64)}],
+            "input input_ids is missing; the model takes input_ids",
+        ),
         (source, [{"input_ids": np.zeros((1, 4, 1), np.int64)}], "shape"),
         (source, [{"input_ids": np.zeros((1, 4), np.float32)}], "type float32"),
-        (series, [{"inputs": np.zeros((2, 5, 2), np.float32)}, {"inputs": x}], "sample 3 of"),
+        (
+            series,
+            [{"inputs": np.zeros((2, 5, 2), np.float32)}, {"inputs": x}],
+            "sample 4, timestep row 4, column 1 is nan",
+        ),
     ):
         with pytest.raises(InputError, match=words):
             loopedge_calibration.collect(path, data)

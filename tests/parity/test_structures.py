@@ -138,7 +138,7 @@ def unrolled(path: Path, folder: Path) -> Path:
     graph = unroll(ir.load(path), 2)
     tidy(graph)
     metadata = read_metadata(graph.metadata_props)
-    assert metadata is not None
+    assert not metadata.foreign
     write_metadata(metadata.model_copy(update={"form": "unrolled"}), graph.metadata_props)
     ir.save(graph, folder / "unrolled.onnx")
     return folder / "unrolled.onnx"

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-from loopedge.profiler.dissection.trace import OperatorTime
 from loopedge.profiler.result import (
     SCHEMA_VERSION,
     Failure,
@@ -11,6 +10,7 @@ from loopedge.profiler.result import (
     IterationTime,
     MachineLimits,
     MemorySources,
+    OperatorTime,
     ProfileResult,
     Roofline,
     Run,

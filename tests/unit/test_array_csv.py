@@ -33,14 +33,14 @@ def test_a_row_of_missing_values_is_no_header(tmp_path: Path, gone: str) -> None
 
 def test_missing_values_are_refused_where_the_model_takes_none(tmp_path: Path) -> None:
     source = write(tmp_path, "NA,NA\n1,2\n")
-    with pytest.raises(InputError, match="row 1: 'NA' is not a number"):
+    with pytest.raises(InputError, match=r"row 1 \(line 1\), column 1: the value is missing"):
         read_number_table(source, missing=False, ordered=True)
 
 
 @pytest.mark.parametrize("text", ["1\n\n3\n", "y\n1\n \n3\n"])
 def test_an_empty_line_between_steps_of_one_column_is_refused(tmp_path: Path, text: str) -> None:
     line = text.splitlines().index("3")
-    with pytest.raises(InputError, match=f"row {line} is empty"):
+    with pytest.raises(InputError, match=rf"row 2 \(line {line}\), .*: the value is missing"):
         read_arrays(write(tmp_path, text), {"inputs": 3})
 
 
@@ -91,9 +91,9 @@ def test_without_a_header_the_order_of_the_file_counts(tmp_path: Path) -> None:
         ("a,b\n1,2\n", "the header lacks 'y', 'x'; the model was trained on y, x"),
         ("x,b\n1,2\n", "the header lacks 'y'; "),
         ("x,y,y\n1,2,3\n", "column 'y' stands 2 times"),
-        ("x,y\n1,2,3\n", "row 2 has 3 columns, the header 2"),
-        ("x,y\n1,two\n", "row 2: 'two' is not a number"),
-        ("x,y\n1_000,2\n", "row 2: '1_000' is not a number"),
+        ("x,y\n1,2,3\n", r"row 1 \(line 2\) has 3 values, the header has 2"),
+        ("x,y\n1,two\n", r"row 1 \(line 2\), column 'y': 'two' is not a number"),
+        ("x,y\n1_000,2\n", r"row 1 \(line 2\), column 'x': '1_000' is not a number"),
     ],
 )
 def test_headers_that_do_not_fit(tmp_path: Path, text: str, words: str) -> None:

@@ -81,5 +81,5 @@ def test_an_empty_cell_is_a_missing_value_where_it_may_be(tmp_path: Path) -> Non
         table = read_arrays(source, {"inputs": 3}, missing=True)["inputs"]
         np.testing.assert_array_equal(table, [expected])
     source.write_text("1,2\n3,\n")
-    with pytest.raises(InputError, match="row 2: '' is not a number"):
+    with pytest.raises(InputError, match=r"row 2 \(line 2\), column 2: the value is missing"):
         read_arrays(source, {"inputs": 3})

@@ -16,7 +16,13 @@ from loopedge.artifact.companions import (
     read_companions,
 )
 from loopedge.errors import InputError, VerificationError
-from loopedge.graph.metadata import ArtifactMetadata, Companion, read_metadata, write_metadata
+from loopedge.graph.metadata import (
+    FOREIGN,
+    ArtifactMetadata,
+    Companion,
+    read_metadata,
+    write_metadata,
+)
 
 TEXTS = {"tokenizer.json": '{"a": "€"}\r\n'}
 DIGITS = hashlib.sha256(TEXTS["tokenizer.json"].encode()).hexdigest()[:16]
@@ -48,7 +54,7 @@ def test_it_is_named_after_the_artifact_and_read_again(
     write_metadata(metadata, properties)
     assert read_metadata(properties) == metadata
     assert str(path.parent) not in str(properties)
-    assert read_companions(path, None) == {}
+    assert read_companions(path, FOREIGN) == {}
 
 
 def test_a_missing_or_changed_one_is_told(artifact: tuple[Path, ArtifactMetadata]) -> None:
@@ -122,7 +128,7 @@ def test_a_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
         "loopedge.loops": "1",
         "loopedge.trained_loops": "1",
     }
-    assert read_metadata(properties) is not None
+    assert not read_metadata(properties).foreign
     properties["loopedge.companions"] = json.dumps({"t": {"file": name, "sha256": "0"}})
     with pytest.raises(InputError, match="metadata of the model is damaged"):
         read_metadata(properties)

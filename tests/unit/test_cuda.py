@@ -11,8 +11,8 @@ import pytest
 import loopedge
 from loopedge.errors import InputError, LoopedgeError, ProviderError
 from loopedge.profiler.child import cuda_runtime
-from loopedge.profiler.processes import process
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.runtime import cuda
 from loopedge.runtime import session as runtime
 
@@ -210,7 +210,7 @@ def test_the_measured_process_refuses_where_cuda_does_not_run(tmp_path: Path) ->
     inputs = tmp_path / "x.npz"
     np.savez(inputs, input_ids=IDS)
     with pytest.raises(ProviderError, match="CUDAExecutionProvider does not run"):
-        MeasuredProcess(TINY, inputs, threads=1, provider="CUDAExecutionProvider")
+        MeasuredProcess(ProcessSetup(model=TINY, inputs=inputs, provider="CUDAExecutionProvider"))
 
 
 def child_that_says(monkeypatch: pytest.MonkeyPatch, folder: Path, *lines: str) -> Path:
@@ -263,11 +263,8 @@ def test_what_the_measured_process_says_becomes_one_line(
 ) -> None:
     child = child_that_says(monkeypatch, tmp_path, answer)
     with pytest.raises(kind, match=message) as error:
-        process.MeasuredProcess(
-            TINY,
-            tmp_path / "x.npz",
-            threads=1,
-            provider="CUDAExecutionProvider",
+        MeasuredProcess(
+            ProcessSetup(model=TINY, inputs=tmp_path / "x.npz", provider="CUDAExecutionProvider"),
             python=child,
         )
     assert type(error.value) is kind
@@ -278,7 +275,7 @@ def test_the_parent_looks_before_the_model_is_loaded(tmp_path: Path) -> None:
     np.savez(inputs, input_ids=IDS)
     seen: list[int] = []
     with MeasuredProcess(
-        TINY, inputs, threads=1, provider="CPUExecutionProvider", before_load=seen.append
+        ProcessSetup(model=TINY, inputs=inputs), before_load=seen.append
     ) as measured:
         assert seen == [measured._process.pid]
         assert len(measured.run(2)) == 2

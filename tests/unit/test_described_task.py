@@ -9,8 +9,8 @@ import pytest
 
 from loopedge.data.description import DESCRIBED, description_problem
 from loopedge.data.tables import Selection, read_table
-from loopedge.data.text_files import first_bad_byte
 from loopedge.errors import InputError
+from loopedge.files.utf8 import first_bad_byte
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.task import HOMES

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from loopedge.profiler.dissection import gpu
 from loopedge.profiler.dissection.arena import ArenaUse
-from loopedge.profiler.processes import gpu
-from loopedge.profiler.processes.gpu import GpuReadings, device_arena_use, measure_gpu, split_memory
-from loopedge.profiler.processes.measurement import Subject
-from loopedge.profiler.processes.nvml import Meter, NoMeterError, PeakWatch, open_meter
+from loopedge.profiler.dissection.gpu import (
+    GpuReadings,
+    device_arena_use,
+    measure_gpu,
+    split_memory,
+)
+from loopedge.profiler.dissection.nvml import Meter, NoMeterError, PeakWatch, open_meter
+from loopedge.profiler.processes.setup import ProcessSetup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -278,7 +283,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
 
 
 @pytest.fixture
-def subject(monkeypatch: pytest.MonkeyPatch, driver: FakeNvml, tmp_path: Path) -> Subject:
+def setup(monkeypatch: pytest.MonkeyPatch, driver: FakeNvml, tmp_path: Path) -> ProcessSetup:
     trace = tmp_path / "trace.json"
     trace.write_text("unused: events are given")
     events = [
@@ -300,14 +305,14 @@ def subject(monkeypatch: pytest.MonkeyPatch, driver: FakeNvml, tmp_path: Path) -
     monkeypatch.setattr(gpu, "read_trace", lambda path: events)
 
     @contextmanager
-    def start(self: Subject, *, before_load: Any, **_: Any) -> Iterator[_Process]:
+    def start(setup: ProcessSetup, *, before_load: Any, **_: Any) -> Iterator[_Process]:
         driver.processes[0][42] = 300 * MIB
         before_load(42)
         driver.processes[0][42] = 400 * MIB
         yield _Process(driver, trace)
 
-    monkeypatch.setattr(Subject, "start", start)
-    return Subject(
+    monkeypatch.setattr(gpu, "MeasuredProcess", start)
+    return ProcessSetup(
         model=tmp_path / "m.onnx",
         inputs=tmp_path / "m.npz",
         file_bytes=1,
@@ -317,8 +322,8 @@ def subject(monkeypatch: pytest.MonkeyPatch, driver: FakeNvml, tmp_path: Path) -
     )
 
 
-def test_a_model_is_measured_from_context_to_peak(subject: Subject, driver: FakeNvml) -> None:
-    told, notes = measure_gpu(subject, 60 * MIB)
+def test_a_model_is_measured_from_context_to_peak(setup: ProcessSetup, driver: FakeNvml) -> None:
+    told, notes = measure_gpu(setup, 60 * MIB)
     assert notes == []
     assert driver.closed
     assert (told.name, told.driver, told.source) == ("NVIDIA Test", "999.1", "process")
@@ -330,10 +335,10 @@ def test_a_model_is_measured_from_context_to_peak(subject: Subject, driver: Fake
 
 
 def test_without_nvml_figures_are_missing_and_a_note_says_why(
-    subject: Subject, monkeypatch: pytest.MonkeyPatch
+    setup: ProcessSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    told, notes = measure_gpu(subject, 60 * MIB)
+    told, notes = measure_gpu(setup, 60 * MIB)
     assert told.process_bytes is told.context_bytes is told.workspace_bytes is None
     assert told.activations_bytes == 20 * MIB
     assert told.fell_back == ["DynamicQuantizeLinear q"]
@@ -341,8 +346,10 @@ def test_without_nvml_figures_are_missing_and_a_note_says_why(
     assert note.startswith("GPU memory was not measured: nvidia-ml-py is not installed")
 
 
-def test_a_figure_of_the_whole_device_is_told_as_such(subject: Subject, driver: FakeNvml) -> None:
+def test_a_figure_of_the_whole_device_is_told_as_such(
+    setup: ProcessSetup, driver: FakeNvml
+) -> None:
     driver.hidden = True
-    told, notes = measure_gpu(subject, 60 * MIB)
+    told, notes = measure_gpu(setup, 60 * MIB)
     assert told.source == "device"
     assert "no memory per process" in notes[0]

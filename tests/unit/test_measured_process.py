@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 
@@ -14,7 +15,7 @@ TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 def start(folder: Path) -> MeasuredProcess:
     inputs = folder / "x.npz"
     np.savez(inputs, input_ids=np.ones((1, 5), np.int64))
-    return MeasuredProcess(TINY, inputs, threads=1, provider="CPUExecutionProvider")
+    return MeasuredProcess(ProcessSetup(model=TINY, inputs=inputs))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells threads on Linux")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import loopedge.runtime.memory_profiles
 from loopedge.artifact.properties import read_properties
 from loopedge.errors import InputError
-from loopedge.graph.metadata import ArtifactMetadata, Prepared
+from loopedge.graph.metadata import FOREIGN, ArtifactMetadata, Prepared
 from loopedge.runtime.memory_profiles import (
     ChosenProfile,
     check_profile,
@@ -72,8 +72,8 @@ def test_optimizers_that_change_nothing_are_off_where_memory_is_short(
 
 
 def test_a_foreign_file_is_balanced() -> None:
-    assert choose_profile(None, None, "m.onnx").profile == "balanced"
-    assert choose_profile("low", None, "m.onnx").profile == "low"
+    assert choose_profile(None, FOREIGN, "m.onnx").profile == "balanced"
+    assert choose_profile("low", FOREIGN, "m.onnx").profile == "low"
 
 
 def test_a_wish_runs_as_balanced_and_is_told() -> None:

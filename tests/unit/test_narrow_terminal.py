@@ -6,10 +6,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from loopedge.profiler.dissection.trace import OperatorTime
-from loopedge.profiler.result import IterationTime, MemorySources, Run
-from loopedge.report.sections.memory import SOURCES
-from loopedge.report.tables import profile_table
+from loopedge.profiler.result import IterationTime, MemorySources, OperatorTime, Run
+from loopedge.report.profile.sections.memory import SOURCES
+from loopedge.report.profile.terminal import profile_table
 from tests.unit.profiles import MIB, make_result, make_run
 
 OPERATORS = (

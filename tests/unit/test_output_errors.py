@@ -6,21 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loopedge.profiler.processes.measurement import Subject
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.subjects import outputs as rooms
 from loopedge.profiler.subjects.outputs import output_errors
-from loopedge.profiler.subjects.subjects import ProfiledModel
+from loopedge.profiler.subjects.profiled_model import ProfiledModel
 
 Y = np.arange(1, 13, dtype=np.float32).reshape(1, 3, 4)
 
 
 def model(path: Path, *, loops: int = 4, **inputs: Any) -> ProfiledModel:
     np.savez(path, **{"input_ids": np.array([[1, 2, 3]]), **inputs})
-    subject = Subject(model=path, inputs=path, file_bytes=1, provider=None, threads=1)
+    setup = ProcessSetup(model=path, inputs=path, file_bytes=1, provider=None, threads=1)
     return ProfiledModel(
         source=path,
-        told=(),
-        subject=subject,
+        traits=(),
+        setup=setup,
         twin=None,
         form=None,
         quantization=None,

@@ -50,7 +50,7 @@ def request_to(tmp_path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the request of a runtime that multiplies by its loop count, and its variables."""
     runtimes = tmp_path / "benchmarks" / "peers" / "runtimes"
     runtimes.mkdir(parents=True)
-    (runtimes / "fake.py").write_text(RUNTIME, encoding="utf-8")
+    (runtimes / "fake_runtime.py").write_text(RUNTIME, encoding="utf-8")
     np.save(tmp_path / "inputs.npy", np.arange(6).reshape(2, 1, 3))
     inputs = str(tmp_path / "inputs.npy")
     request = {"runtime": "fake", "model": "model", "inputs": inputs, "options": {"fill": 1}}

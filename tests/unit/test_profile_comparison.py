@@ -11,15 +11,10 @@ from rich.console import Console
 
 from loopedge.errors import BudgetError, InputError
 from loopedge.files.plain_json import dump_json
-from loopedge.profiler.comparison.comparison import (
-    Change,
-    Comparison,
-    check_regressions,
-    compare,
-    compare_files,
-)
+from loopedge.profiler.comparison.pipeline import check_regressions, compare
+from loopedge.profiler.comparison.result import Change, Comparison
 from loopedge.profiler.result import Failure, ProfileResult
-from loopedge.report.comparison import comparison_table
+from loopedge.report.comparison_table import comparison_table
 from tests.unit.profiles import MACHINE, make_pair, make_result, make_run, make_sweep
 
 BEFORE = make_result(make_run(), make_run("int8.onnx", peak=29, p50=75.0, time_ratio=0.31))
@@ -143,6 +138,12 @@ def test_ratios_to_another_first_run_and_latencies_of_a_busy_machine_are_not_jud
     compared = compare(BEFORE, make_result(busy, *after(p50=900.0).runs[1:]), max_regression=0.05)
     assert compared.regressions == []
     assert compared.cautions[0].startswith("The machine was busy")
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(comparison_table(compared))
+    shown = console.export_text()
+    assert shown.index("The machine was busy") < shown.index("median latency")
+    ending = "No judged figure grew by more than 5%; not judged: median latency."
+    assert ending in shown
 
 
 def test_runs_belong_together_by_settings_and_path_or_else_by_name() -> None:
@@ -199,6 +200,6 @@ def test_people_see_what_changed_and_why_it_does_not_pass() -> None:
 def test_files_are_compared_as_they_were_printed(tmp_path: Path) -> None:
     for name, result in (("a", make_pair()), ("b", make_pair(peak=400))):
         (tmp_path / name).write_text(dump_json(result.to_json()))
-    compared = compare_files(tmp_path / "a", tmp_path / "b", max_regression=0.05)
+    compared = compare(tmp_path / "a", tmp_path / "b", max_regression=0.05)
     assert {item.label for item in compared.regressions} == {"tmlt.onnx (untied)"}
     assert json.loads(json.dumps(compared.to_json()))["max_regression"] == 0.05

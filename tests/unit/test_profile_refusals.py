@@ -16,17 +16,20 @@ from loopedge.errors import InputError, LoopedgeError
 from loopedge.graph.inputs import generate_inputs
 from loopedge.profiler import machine, pipeline
 from loopedge.profiler.dissection.trace import read_trace
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.options import ProfileOptions
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.processes.soak import judge_soak
 from loopedge.profiler.result import SoakPoint
-from loopedge.profiler.subjects import feeds
-from loopedge.profiler.subjects.feeds import profile_feeds
-from loopedge.profiler.subjects.subjects import Configuration, Request, build_models
+from loopedge.profiler.runs import failure_of
+from loopedge.profiler.subjects import measured_inputs
+from loopedge.profiler.subjects.building import build_models
+from loopedge.profiler.subjects.measured_inputs import profile_feeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loopedge.profiler.subjects.subjects import ProfiledModel
+    from loopedge.profiler.subjects.profiled_model import ProfiledModel
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TINY, DYNAMIC = FIXTURES / "tiny.onnx", FIXTURES / "tiny_dynamic.onnx"
@@ -95,14 +98,14 @@ def test_a_file_may_be_as_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_a_file_without_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz")
-    with pytest.raises(InputError, match="it holds nothing"):
+    with pytest.raises(InputError, match=r"input input_ids is missing; .* the file holds nothing"):
         feeds_of(TINY, tmp_path / "x.npz")
 
 
 def test_inputs_larger_than_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"batch 100000000000000000000, .* are free"):
         feeds_of(TINY, batch=10**20)
-    monkeypatch.setattr(feeds, "free_bytes", lambda: 16 * 3 * MOST_POSITIONS)
+    monkeypatch.setattr(measured_inputs, "free_bytes", lambda: 16 * 3 * MOST_POSITIONS)
     assert feeds_of(TINY, batch=3)["input_ids"].shape == (3, MOST_POSITIONS)
     with pytest.raises(InputError, match="at batch 4"):
         feeds_of(TINY, batch=4)
@@ -145,11 +148,7 @@ def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
 
 
 def built(folder: Path, untied: Any) -> list[ProfiledModel]:
-    request = Request(
-        device="cpu", provider="CPUExecutionProvider", memory=None, input=None, seed=0
-    )
-    point = Configuration(batch=1, sequence=None, loops=None, threads=1)
-    return build_models([TINY], [point], request, {"untied": untied}, folder)[0]
+    return build_models([TINY], ProfileOptions(untied=untied), folder)[0]
 
 
 @pytest.mark.parametrize("name", [[str(TINY)], [TINY], str(TINY)])
@@ -159,7 +158,7 @@ def test_twins_are_named_as_text_or_as_paths(tmp_path: Path, name: Any) -> None:
 
 def test_a_twin_is_called_by_its_name(tmp_path: Path) -> None:
     twin = built(tmp_path, True)[1]
-    failure = pipeline._failure(twin, LoopedgeError(f"{twin.subject.model} died"))
+    failure = failure_of(twin, LoopedgeError(f"{twin.setup.model} died"))
     assert failure.reason == "tiny.onnx (untied) died"
 
 
@@ -181,7 +180,8 @@ def test_lost_limits_leave_the_rest(
         raise error
 
     monkeypatch.setattr(pipeline, "measure_limits", lose)
-    limits, notes = pipeline._measure_limits(built(tmp_path, False))
+    found = pipeline._measure_limits(built(tmp_path, False))
+    limits, notes = found.limits, found.notes
     assert limits == []
     assert notes[0].startswith("no roofline with 1 threads: ")
 
@@ -211,12 +211,14 @@ def test_a_process_that_dies_within_its_answer(
     dying: Callable[[str], Path], last: str, said: str
 ) -> None:
     with pytest.raises(LoopedgeError, match=said):
-        MeasuredProcess(TINY, TINY, threads=1, provider=None, python=dying(last))
+        MeasuredProcess(ProcessSetup(model=TINY, inputs=TINY, provider=None), python=dying(last))
 
 
 def test_a_process_that_cannot_be_started(tmp_path: Path) -> None:
     with pytest.raises(LoopedgeError, match="no process could be started"):
-        MeasuredProcess(TINY, TINY, threads=1, provider=None, python=tmp_path / "python")
+        MeasuredProcess(
+            ProcessSetup(model=TINY, inputs=TINY, provider=None), python=tmp_path / "python"
+        )
 
 
 def test_a_soak_of_hours_is_judged_in_little_memory() -> None:

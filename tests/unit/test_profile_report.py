@@ -11,12 +11,13 @@ from rich.console import Console
 
 from loopedge.errors import InputError
 from loopedge.profiler.result import ProfileResult
-from loopedge.report.html import write_profile_html
-from loopedge.report.plane import Axis, Mark, Series, plane_chart
-from loopedge.report.sections.scaling import scaling_section
-from loopedge.report.sections.soak import soak_text
-from loopedge.report.sections.tradeoff import pareto_front, tradeoff_section
-from loopedge.report.tables import profile_table
+from loopedge.report.profile.html import write_profile_html
+from loopedge.report.profile.sections.scaling import scaling_section
+from loopedge.report.profile.sections.soak import soak_text
+from loopedge.report.profile.sections.tradeoff import pareto_front, tradeoff_section
+from loopedge.report.profile.terminal import profile_table
+from loopedge.report.svg.axes import Axis
+from loopedge.report.svg.chart import Mark, Series, chart
 from tests.unit.profiles import (
     make_forms,
     make_pair,
@@ -188,7 +189,7 @@ def test_only_runs_that_no_other_beats_are_on_the_front() -> None:
 
 def test_labels_of_points_that_meet_stand_apart() -> None:
     marks = [Mark(x=1.0, y=1.0, label=str(i)) for i in range(1, 6)]
-    lines = plane_chart(
+    lines = chart(
         [Series(name="", colour="op0", marks=marks, joined=False)],
         across=Axis(name="x"),
         upward=Axis(name="y"),
@@ -223,3 +224,24 @@ def test_a_soak_tells_leaks_and_drift() -> None:
         "60 s, 1200 runs: anonymous memory grows by 4.96 MiB per 1000 runs, more than it swings: a leak; "
         "the last third is slower than the first, 1.09x."
     )
+
+
+def test_what_speaks_against_the_figures_stands_before_all_of_them(tmp_path: Path) -> None:
+    pair = make_pair()
+    runs = [
+        replace(run, latency_ms=replace(run.latency_ms, min=run.latency_ms.p50 / 2))
+        for run in pair.runs
+    ]
+    result = replace(pair, runs=runs, notes=["tmlt.onnx stopped after 3 of 12 iterations"])
+    page = page_of(result, tmp_path)
+    order = [
+        page.index(text)
+        for text in ("The machine was busy: half", "stopped after 3 of 12", "tying 12 iterations")
+    ]
+    assert order == sorted(order)
+    assert page.count("stopped after 3 of 12") == 1
+    assert "<b>Latency</b>: median of one inference (on a busy machine)" in page
+    text = _terminal(result, 120)
+    order = [text.index(part) for part in ("The machine was busy", "p50", "tying 12 iterations")]
+    assert order == sorted(order)
+    assert 'class="caution"' not in page_of(pair, tmp_path)

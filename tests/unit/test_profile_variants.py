@@ -9,17 +9,19 @@ import onnx_ir as ir
 import pytest
 
 import loopedge
-from loopedge.artifact.artifact import open_artifact
+from loopedge.artifact.artifact import open_artifact, write_artifact
 from loopedge.errors import InputError, ProviderError
 from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.passes.half import compute_in_float16
 from loopedge.profiler import pipeline
 from loopedge.profiler.comparison.matching import pairs_of
 from loopedge.profiler.labels import run_labels
+from loopedge.profiler.options import ProfileOptions
 from loopedge.profiler.result import GpuMemory
-from loopedge.profiler.subjects.subjects import Request, build_models, configurations
+from loopedge.profiler.subjects import building
+from loopedge.profiler.subjects.building import build_models
 from loopedge.profiler.subjects.variants import CAPTURE_NOTE, add_variants, looped_models
-from loopedge.report.verdict import cautions
+from loopedge.report.profile.cautions import cautions
 from loopedge.runtime.memory_profiles import this_device
 from tests.unit.profiles import make_result, make_run
 
@@ -29,12 +31,8 @@ QUICK: dict[str, Any] = {"runs": 3, "processes": 1, "sequence": 8}
 
 
 def built(folder: Path, *paths: Path, unrolled: bool = True) -> list[Any]:
-    request = Request(
-        device="cuda", provider="CUDAExecutionProvider", memory=None, input=None, seed=0
-    )
-    twins = {"untied": False, "unrolled": unrolled}
-    models, _ = build_models(paths, configurations(1, 8, None, 1), request, twins, folder)
-    return models
+    options = ProfileOptions(device="cuda", unrolled=unrolled, sequence=8)
+    return build_models(paths, options, folder)[0]
 
 
 @pytest.mark.parametrize("path", [TINY, DYNAMIC])
@@ -49,7 +47,7 @@ def test_float16_computes_nearly_the_same_in_half_the_weights(path: Path, tmp_pa
     assert kinds == {ir.DataType.FLOAT16}
     assert graph.graph.initializers["embedding.weight"].dtype == ir.DataType.FLOAT
     metadata = read_metadata(half.metadata_props)
-    assert metadata is not None
+    assert not metadata.foreign
     assert metadata.form == "loop"
     target = tmp_path / "half.onnx"
     ir.save(half, target)
@@ -97,7 +95,7 @@ def test_a_quantized_model_has_no_float16_twin(tmp_path: Path) -> None:
     assert [failure.name for failure in failures] == ["q.onnx (float16)"]
     folder = tmp_path / "low"
     folder.mkdir()
-    low = [replace(model, told=("low",)) for model in models[:2]]
+    low = [replace(model, traits=("low",)) for model in models[:2]]
     _, failures = add_variants(low, folder, float16=True, cuda_graphs=False)
     assert [failure.name for failure in failures] == ["q.onnx (low, float16)"]
 
@@ -106,21 +104,21 @@ def test_a_quantized_model_has_no_float16_twin(tmp_path: Path) -> None:
 def test_a_cuda_graph_is_taken_of_what_holds_no_loop(tmp_path: Path) -> None:
     models, failures = add_variants(built(tmp_path, TINY), tmp_path, float16=True, cuda_graphs=True)
     assert failures == []
-    captured = [model for model in models if model.subject.cuda_graphs]
+    captured = [model for model in models if model.setup.cuda_graphs]
     assert [model.name for model in captured] == [
         "tiny.onnx (unrolled, CUDA graph)",
         "tiny.onnx (unrolled, float16, CUDA graph)",
     ]
-    assert dict(captured[0].subject.dimensions) == {"batch": 1, "sequence": 8}
-    assert captured[0].subject.model == models[1].subject.model
-    assert looped_models([TINY, models[1].subject.model, tmp_path / "m.pt"]) == [TINY]
+    assert dict(captured[0].setup.dimensions) == {"batch": 1, "sequence": 8}
+    assert captured[0].setup.model == models[1].setup.model
+    assert looped_models([TINY, models[1].setup.model, tmp_path / "m.pt"]) == [TINY]
 
 
 def test_a_float16_variant_is_optimized_though_its_source_is_not(tmp_path: Path) -> None:
     (model, *_) = built(tmp_path, TINY)
-    idle = replace(model, subject=replace(model.subject, optimize=False))
+    idle = replace(model, setup=replace(model.setup, optimize=False))
     found, _ = add_variants([idle], tmp_path, float16=True, cuda_graphs=False)
-    assert [one.subject.optimize for one in found] == [False, True]
+    assert [one.setup.optimize for one in found] == [False, True]
 
 
 def test_a_cuda_graph_needs_the_device() -> None:
@@ -147,15 +145,15 @@ def gpu_memory(**fields: Any) -> GpuMemory:
 @pytest.fixture
 def pretended_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the device be named cuda and its processes run on the CPU."""
-    monkeypatch.setattr(pipeline, "PROVIDERS", {"cuda": "CPUExecutionProvider"})
+    monkeypatch.setattr(building, "PROVIDERS", {"cuda": "CPUExecutionProvider"})
     monkeypatch.setattr(pipeline, "check_built_in", lambda: None)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("pretended_cuda")
 def test_a_profile_holds_what_the_gpu_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def told(subject: Any, weight_bytes: int) -> tuple[GpuMemory, list[str]]:
-        return gpu_memory(cuda_graph=subject.cuda_graphs, weights_bytes=weight_bytes), ["a note"]
+    def told(setup: Any, weight_bytes: int) -> tuple[GpuMemory, list[str]]:
+        return gpu_memory(cuda_graph=setup.cuda_graphs, weights_bytes=weight_bytes), ["a note"]
 
     monkeypatch.setattr(pipeline, "measure_gpu", told)
     found = loopedge.profile([TINY], device="cuda", cuda_graphs=True, **QUICK)
@@ -205,9 +203,22 @@ def test_variants_of_two_profiles_belong_together_by_how_they_ran() -> None:
 def test_a_prepared_file_has_no_float16_twin(tmp_path: Path) -> None:
     graph = open_artifact(TINY)
     metadata = read_metadata(graph.metadata_props)
-    assert metadata is not None
+    assert not metadata.foreign
     write_metadata(metadata.model_copy(update={"prepared": this_device()}), graph.metadata_props)
     prepared = tmp_path / "m.prepared.onnx"
     ir.save(graph, prepared)
     with pytest.raises(InputError, match="is prepared for one device"):
         loopedge.profile([prepared], float16=True, **QUICK)
+
+
+def test_a_weight_that_somebody_still_looks_at_is_converted_too(tmp_path: Path) -> None:
+    """Graphs share the tensors of the file that they come from."""
+    write_artifact(open_artifact(TINY), tmp_path / "m.onnx", external_threshold_bytes=0)
+    graph = open_artifact(tmp_path / "m.onnx")
+    tensor = graph.graph.initializers["embedding.weight"].const_value
+    assert tensor is not None
+    seen = tensor.numpy()
+    half = compute_in_float16(graph).graph.initializers["embedding.weight"].const_value
+    assert half is not None
+    assert np.array_equal(half.numpy(), seen.astype(np.float16))
+    assert np.array_equal(tensor.numpy(), seen)

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from loopedge.profiler.labels import run_labels, swept
-from loopedge.profiler.result import Spread
-from loopedge.report.verdict import cautions, verdicts
+from loopedge.profiler.result import IterationTime, Run, Spread
+from loopedge.report.profile.cautions import cautions
+from loopedge.report.profile.verdict import verdicts
 from tests.unit.profiles import (
     make_forms,
     make_gpu,
@@ -116,7 +117,7 @@ def test_runs_are_named_by_what_sets_them_apart() -> None:
     runs = [make_run(loops=loops, batch=batch) for loops in (1, 4) for batch in (1, 8)]
     assert swept(runs) == ["loops", "batch"]
     assert run_labels(runs)[:2] == ["tmlt.onnx, 1 loop, batch 1", "tmlt.onnx, 1 loop, batch 8"]
-    assert run_labels(runs, told=("loops", "batch")) == ["tmlt.onnx"] * 4
+    assert run_labels(runs, without=("loops", "batch")) == ["tmlt.onnx"] * 4
     twice = [make_run(path="a/tmlt.onnx"), make_run(path="b/tmlt.onnx"), make_run("other.onnx")]
     assert run_labels(twice) == ["tmlt.onnx in a", "tmlt.onnx in b", "other.onnx"]
     assert swept(twice) == []
@@ -135,3 +136,25 @@ def test_files_that_differ_by_a_few_bytes_are_as_large() -> None:
     size = result.runs[0].file_bytes
     runs = [replace(run, file_bytes=size + i) for i, run in enumerate(result.runs)]
     assert "the file is as large (41.4 MiB against 41.4 MiB)" in verdicts(make_result(*runs))[0]
+
+
+def busy(run: Run) -> Run:
+    return replace(run, latency_ms=replace(run.latency_ms, min=run.latency_ms.p50 / 2))
+
+
+def test_a_time_that_was_measured_on_a_busy_machine_says_so_in_its_sentence() -> None:
+    pair = make_pair(time_ratio=1.004)
+    (answer,) = verdicts(replace(pair, runs=[pair.runs[0], busy(pair.runs[1])]))
+    assert "(1.00x, range 0.99x to 1.01x, on a busy machine);" in answer
+    alone = replace(pair, runs=[replace(busy(run), processes=1) for run in pair.runs])
+    assert "at 1.00x the time (on a busy machine);" in verdicts(alone)[0]
+    other = make_result(make_run(), busy(make_run("b.onnx", time_ratio=0.5)))
+    assert verdicts(other)[0].endswith("0.50x the time (on a busy machine).")
+
+
+def test_a_time_of_a_loop_that_stopped_early_says_so_in_its_sentence() -> None:
+    steps = [IterationTime(iteration=i, ms=1.0, ops={}) for i in range(3)]
+    pair = make_pair()
+    early = replace(pair.runs[0], iterations=steps)
+    (answer,) = verdicts(replace(pair, runs=[early, pair.runs[1]]))
+    assert "tmlt.onnx stopped after 3 of 12 iterations)" in answer

@@ -25,7 +25,7 @@ NAMES = {
         "Session",
     ),
     *("Task", "convert", "export", "inner_loop", "inspect", "load", "pilot", "prepare", "profile"),
-    *("quantize", "save", "train"),
+    *("quantize", "save", "train", "Comparison", "PilotOptions", "ProfileOptions", "compare"),
 }
 TWO_SCREENS = 66
 """Lines."""

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from loopedge.profiler.child import process_memory as memory
-from loopedge.profiler.child.highest import HighestMoment
 from loopedge.profiler.child.process_memory import (
     parse_rollup,
     parse_smaps,
     read_memory,
     read_resident,
 )
+from loopedge.profiler.processes.highest import HighestMoment
 
 SMAPS = """\
 5634e52ab000-5634e52ad000 r--p 00000000 fe:00 1180  /models/m.onnx.data

@@ -73,6 +73,9 @@ def test_the_last_model_is_written_and_all_origins_are_told(tmp_path: Path) -> N
     assert told["baselines_mean"]["naive_last"]["rmse"] == pytest.approx(
         statistics.fmean(task.baselines("test", 64)["naive_last"]["rmse"] for task in tasks)
     )
+    (note,) = told["notes"]  # after eight steps
+    assert "does not beat the baseline " in note
+    assert f"of 3 origins, on average: rmse {told['mean']['rmse']:.4g} against " in note
     assert load_checkpoint(tmp_path / "m.pt")["task"] == tasks[-1].describe()
     train(tasks[-1], *configs(tasks[-1]), tmp_path / "alone.pt")
     assert same_weights(tmp_path / "m.pt", tmp_path / "alone.pt")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from loopedge.errors import DivergedError, InputError, InterruptedRunError
+from loopedge.errors import DiskFullError, DivergedError, InputError, InterruptedRunError
 from loopedge.model.checkpoint import load_checkpoint, save
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
@@ -317,7 +317,7 @@ def test_a_disk_that_fills_up_tells_what_is_kept(
 
     def write(self: RunLog, record: dict[str, Any]) -> None:
         if record["step"] == 8:
-            raise InputError("no space left on the disk; nothing was written", hint="free some")
+            raise DiskFullError("no space left on the disk; nothing was written", hint="free some")
         real(self, record)
 
     monkeypatch.setattr(RunLog, "write", write)

@@ -7,7 +7,7 @@ import pytest
 from loopedge.errors import InputError
 from loopedge.study.cell import cell_path, read_cell
 from loopedge.study.design import Cell
-from loopedge.study.pipeline import DESIGN_FILE, _open_folder
+from loopedge.study.folder import DESIGN_FILE, open_folder
 
 CELL = Cell(arm="looped", loops=2, seed=0)
 
@@ -27,4 +27,4 @@ def test_the_result_of_a_run(tmp_path: Path, text: str) -> None:
 def test_the_design(tmp_path: Path, text: str) -> None:
     (tmp_path / DESIGN_FILE).write_text(text)
     with pytest.raises(InputError, match="the design of a pilot"):
-        _open_folder(tmp_path, {"design": {}}, resume=True, force=False)
+        open_folder(tmp_path, {"design": {}}, resume=True, force=False)

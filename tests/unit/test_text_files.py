@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loopedge.data import text_files
 from loopedge.data.id_files import Ids, store_ids
 from loopedge.data.text_files import (
     Span,
@@ -18,6 +17,7 @@ from loopedge.data.text_files import (
     whole,
 )
 from loopedge.errors import InputError
+from loopedge.files import utf8
 
 TEXTS = st.lists(st.text(st.sampled_from("ab\nä€😀"), max_size=40), min_size=1, max_size=4)
 
@@ -69,7 +69,7 @@ def test_windows_run_across_files(
 def test_the_first_wrong_byte_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, byte: int, chunk: int
 ) -> None:
-    monkeypatch.setattr(text_files, "CHECKED", chunk)
+    monkeypatch.setattr(utf8, "CHECKED", chunk)
     path = tmp_path / "a.txt"
     path.write_bytes(content)
     with pytest.raises(InputError, match=rf"a\.txt is no UTF-8 text: byte {byte}$"):

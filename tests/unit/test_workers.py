@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +12,9 @@ import loopedge
 from loopedge.errors import InterruptedRunError
 from loopedge.study import workers
 from loopedge.tasks.generated.sorting import SortingTask
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
@@ -75,7 +77,7 @@ def test_a_worker_takes_sigterm_where_it_does_not_train(monkeypatch: pytest.Monk
     nothing: Any = None
     try:
         with pytest.raises(SystemExit) as caught:
-            workers._work(nothing, nothing, nothing, Path(), no_int8)
+            workers._work(nothing, nothing, nothing)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert caught.value.code == workers.INTERRUPTED

@@ -1,7 +1,7 @@
 """``loopedge pilot TASK``: one subcommand per task; arms and loop counts over seeds."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -10,6 +10,9 @@ from loopedge_cli.commands.train import ModelOptions, TrainOptions, chosen, opti
 from loopedge_cli.counts import Counts, parse_counts
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
 from loopedge_cli.tasks import TaskCommand, command_of, tasks
+
+if TYPE_CHECKING:
+    from loopedge.study.options import PilotOptions
 
 pilot = typer.Typer(
     help="Compare loop counts and timestep encoding on a task: quality, cost, stability."
@@ -22,7 +25,7 @@ DECIDED = (
 """Options that the pilot itself varies, and what one run alone can have."""
 
 
-class PilotOptions:
+class PilotFlags:
     """What is compared, and where the results go."""
 
     output: Annotated[
@@ -58,13 +61,34 @@ class PilotOptions:
     debug: Debug = False
 
 
+def _options(values: dict[str, Any]) -> "PilotOptions":
+    """Return the options of the pilot from the values of a command line."""
+    from loopedge.study.options import PilotOptions
+
+    train = chosen(TrainOptions, values)
+    first_seed = train.pop("seed")
+    return PilotOptions(
+        loops=values["loops"],
+        arms=[name.strip() for name in values["arms"].split(",")],
+        seeds=values["seeds"],
+        first_seed=first_seed,
+        model={k: v for k, v in chosen(ModelOptions, values).items() if k not in DECIDED},
+        train=train,
+        device=values["device"],
+        threads=values["threads"],
+        jobs=values["jobs"],
+        resume=values["resume"],
+        force=values["force"],
+    )
+
+
 def _run(command: TaskCommand, values: dict[str, Any]) -> None:
     """Make a pilot on a task."""
     with sink(json=values["json"], quiet=values["quiet"], debug=values["debug"]) as output:
         from loopedge.files.paths import check_paths
         from loopedge.files.targets import check_target
         from loopedge.report.pilot import pilot_table, write_pilot_html
-        from loopedge.study.pipeline import REPORT_FILE, pilot_files
+        from loopedge.study.folder import REPORT_FILE, pilot_files
         from loopedge.study.pipeline import pilot as make_pilot
         from loopedge_calibration.quantization import quantize_static
 
@@ -83,23 +107,11 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
             )
             return task
 
-        train = chosen(TrainOptions, values)
-        seed = train.pop("seed")
         result = make_pilot(
             make_task,
             folder,
-            loops=list(values["loops"]),
             quantize=quantize_static,
-            arms=[name.strip() for name in values["arms"].split(",")],
-            seeds=values["seeds"],
-            first_seed=seed,
-            model={k: v for k, v in chosen(ModelOptions, values).items() if k not in DECIDED},
-            train=train,
-            device=values["device"],
-            threads=values["threads"],
-            jobs=values["jobs"],
-            resume=values["resume"],
-            force=values["force"],
+            options=_options(values),
             note=output.note,
         )
         report = values["html"] or folder / REPORT_FILE
@@ -110,5 +122,5 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
 
 for _task in tasks():
     pilot.command(_task.name, cls=CheckedCommand)(
-        command_of(_task, _run, PilotOptions, ModelOptions, TrainOptions, without=DECIDED)
+        command_of(_task, _run, PilotFlags, ModelOptions, TrainOptions, without=DECIDED)
     )

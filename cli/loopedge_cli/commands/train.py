@@ -157,6 +157,8 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
             note=output.note,
         )
         if is_first_process():
+            for note in result.to_json()["notes"]:
+                output.note(f"warning: {note}")
             output.result(result, train_view, written=values["output"])
 
 

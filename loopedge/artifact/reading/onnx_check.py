@@ -113,9 +113,9 @@ def operator_problem(
     ):
         if not least <= count <= most:
             return f"has {count} {what}, its operator {least} to {most}"
-    for place, told in enumerate(schema.inputs[: schema.min_input]):
-        if told.option == onnx.defs.OpSchema.FormalParameterOption.Single and not inputs[place]:
-            return f"lacks its input {told.name}"
+    for place, formal in enumerate(schema.inputs[: schema.min_input]):
+        if formal.option == onnx.defs.OpSchema.FormalParameterOption.Single and not inputs[place]:
+            return f"lacks its input {formal.name}"
     for name, wanted in schema.attributes.items():
         if name not in kinds:
             if wanted.required:

@@ -15,9 +15,8 @@ from loopedge.artifact.reading.loop_check import check_loops
 from loopedge.artifact.reading.onnx_check import check_proto
 from loopedge.errors import InputError
 from loopedge.files.input_files import read_bytes
-from loopedge.graph.metadata import read_metadata
 
-__all__ = ["read_onnx"]
+__all__ = ["SMALL_BYTES", "parse_onnx", "read_onnx"]
 
 SMALL_BYTES = 1024
 """Of a tensor that stands in the file itself wherever loopedge writes one."""
@@ -33,12 +32,7 @@ def read_onnx(path: Path) -> tuple[ir.Model, list[Path]]:
         InputError: The file is no ONNX model, breaks a rule of `loopedge.artifact.reading.onnx_check`, or its external
             data is missing, short, or outside its folder.
     """
-    content = read_bytes(path, needed="an ONNX file", hint="loopedge export model.pt")
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(content)
-    except DecodeError as error:
-        raise InputError(f"{path} is not an ONNX file: it cannot be parsed") from error
+    proto = parse_onnx(path)
     if not proto.graph.name and not proto.graph.node and not proto.graph.output:
         raise InputError(f"{path} is not an ONNX file: it holds no graph")
     external = check_proto(proto, path)
@@ -50,11 +44,27 @@ def read_onnx(path: Path) -> tuple[ir.Model, list[Path]]:
     _finish(model, {location: found.file for location, found in external.items()})
     check_loops(model, path)
     check_fills(model, path)
-    try:
-        read_metadata(model.metadata_props)
-    except InputError as error:
-        raise InputError(f"{path}: {error.message}") from error
     return model, sorted({found.file for found in external.values()})
+
+
+def parse_onnx(path: Path) -> onnx.ModelProto:
+    """Return what a file holds as it stands there. Nothing is checked.
+
+    Raises:
+        InputError: There is no such file, or it cannot be parsed.
+    """
+    return _parse(path)
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(
+            read_bytes(path, needed="an ONNX file", hint="loopedge export model.pt")
+        )
+    except DecodeError as error:
+        raise InputError(f"{path} is not an ONNX file: it cannot be parsed") from error
+    return proto
 
 
 def _finish(model: ir.Model, files: dict[str, Path]) -> None:

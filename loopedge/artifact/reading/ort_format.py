@@ -87,8 +87,10 @@ def required_operators(path: Path) -> str:
     _add_operators(_open(path).table("Graph").stored, {}, found, types)  # written a moment ago
     lines = [f"# Operators of {path.name}"]
     for (domain, opset), names in sorted(found.items()):
-        told = [f"{name}{types.get_config_entry(domain, name) or ''}" for name in sorted(names)]
-        lines.append(f"{domain};{opset};{','.join(told)}")
+        described = [
+            f"{name}{types.get_config_entry(domain, name) or ''}" for name in sorted(names)
+        ]
+        lines.append(f"{domain};{opset};{','.join(described)}")
     return "\n".join(lines) + "\n"
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from loopedge.artifact.opsets import check_versions
 from loopedge.artifact.reading.ort_format import ORT_SUFFIX
 from loopedge.deployment.conversion import convert_file
+from loopedge.deployment.optimizers import nothing_to_optimize
 from loopedge.exporter.assembly import Plan
 from loopedge.exporter.capture.axes import Axes
 from loopedge.exporter.exits import Halt
@@ -23,8 +24,7 @@ from loopedge.exporter.verification.verify import (
     resized_examples,
     verify_artifact,
 )
-from loopedge.graph.metadata import ArtifactMetadata
-from loopedge.runtime.optimizers import nothing_to_optimize
+from loopedge.graph.metadata import Metadata
 
 __all__ = ["FileCheck"]
 
@@ -43,14 +43,14 @@ class FileCheck:
     plan: Plan
     options: Options
     halt: Halt | None
-    metadata: ArtifactMetadata
+    metadata: Metadata
     last_outputs: list[str]
     domains: Mapping[str, int]
     measured: Measured | None = None
     rounding_error: float | None = None
     seconds: float = 0.0
 
-    def __call__(self, staged: Path) -> ArtifactMetadata:
+    def __call__(self, staged: Path) -> Metadata:
         begun = time.perf_counter()
         check_versions(staged, self.options.opset, self.domains)
         rule = None if self.halt is None else self.halt.rule
@@ -83,9 +83,8 @@ class FileCheck:
             last_outputs=self.last_outputs,
             halt=self.halt,
             tolerance=tolerance,
-            prepare=_to_ort if self.options.format == "ort" else None,
+            prepare=self._to_ort if self.options.format == "ort" else None,
         )
 
-
-def _to_ort(path: Path) -> Path:
-    return convert_file(path, path.with_suffix(ORT_SUFFIX))
+    def _to_ort(self, path: Path) -> Path:
+        return convert_file(path, path.with_suffix(ORT_SUFFIX), self.metadata)

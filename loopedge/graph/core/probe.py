@@ -88,7 +88,7 @@ def probe(model: ir.Model, names: Sequence[str]) -> ir.Model:
 def _run_to_the_end(model: ir.Model, loop: ir.Node) -> None:
     """Let no row of a Loop that loopedge wrote be done before the last iteration, in place."""
     metadata = read_metadata(model.metadata_props)
-    if metadata is None or metadata.exit is None:
+    if metadata.exit is None:
         return
     body = loop.attributes["body"].as_graph()
     go_on = ir.node("Identity", [body.inputs[1]], name=f"{CORE_NAME}/go_on")

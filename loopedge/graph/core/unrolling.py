@@ -83,10 +83,9 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
     if loop is None:
         raise InputError("the graph holds no Loop that could be unrolled")
     metadata = read_metadata(unrolled.metadata_props)
+    loops = metadata.loops if loops is None else loops
     if loops is None:
-        if metadata is None:
-            raise InputError("the loop count is unknown", hint="name it with --loops N")
-        loops = metadata.loops
+        raise InputError("the loop count is unknown", hint="name it with --loops N")
     body = loop.attributes["body"].as_graph()
     _check_size(body, loops)
     states = list(loop.inputs[2:])
@@ -106,7 +105,7 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
         )
         unrolled.graph.insert_before(loop, nodes)
     _finish(unrolled.graph, loop, states)
-    if metadata is not None:
+    if not metadata.foreign:
         update = {"form": "unrolled", "loops": loops, "dynamic_loops": False, "optimized": False}
         write_metadata(metadata.model_copy(update=update), unrolled.metadata_props)
     common.IdentityEliminationPass()(unrolled)

@@ -62,7 +62,7 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
     names, graph = list(core_weights(twin)), twin.graph
     if names:
         _copy_per_iteration(graph, names)
-    elif read_metadata(twin.metadata_props) is None and (shared := _shared_weights(twin)):
+    elif read_metadata(twin.metadata_props).foreign and (shared := _shared_weights(twin)):
         names = shared
         _copy_per_reader(graph, names)
     else:
@@ -77,8 +77,7 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
         if not graph.initializers[name].uses():
             del graph.initializers[name]
     metadata = read_metadata(twin.metadata_props)
-    if metadata is not None:
-        write_metadata(metadata.model_copy(update={"twin": "untied"}), twin.metadata_props)
+    write_metadata(metadata.model_copy(update={"twin": "untied"}), twin.metadata_props)
     return twin
 
 

@@ -5,6 +5,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.coverage import int8_coverage
 from loopedge.graph.metadata import PREFIX
+from loopedge.graph.passes.external_data import read_initializer_data
 
 __all__ = ["compute_in_float16"]
 
@@ -27,7 +28,8 @@ def compute_in_float16(model: ir.Model) -> ir.Model:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     # The converter takes weights outside the file for converted ones and leaves their bytes alone.
-    whole = ir.external_data.load_to_model(model.clone())
+    whole = model.clone()
+    read_initializer_data(whole)
     converted = convert_float_to_float16(ir.to_proto(whole), keep_io_types=True)
     found: ir.Model = ir.from_proto(converted)
     for outdated in ("storage", "optimized"):

@@ -66,7 +66,7 @@ def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
     """
     metadata, loop = read_metadata(model.metadata_props), find_core(model)
     refused = _why_not(model, loop)
-    if refused is not None or loop is None or metadata is None:
+    if refused is not None or loop is None:
         return LastRowsOutcome(applied=False, reason=refused)
     reading = read_coda(model.graph, loop)
     if isinstance(reading, str):
@@ -118,7 +118,7 @@ def restore_last_iteration(model: ir.Model) -> bool:
         Whether anything changed.
     """
     metadata, loop = read_metadata(model.metadata_props), find_core(model)
-    if metadata is None or metadata.last_rows is None or loop is None:
+    if metadata.last_rows is None or loop is None or metadata.loops is None:
         return False
     graph, kept = model.graph, metadata.last_rows
     rows = selection_of(kept)
@@ -151,7 +151,7 @@ def _trip_count(graph: ir.Graph, last: ir.Value, loops: int) -> ir.Value:
 def _why_not(model: ir.Model, loop: ir.Node | None) -> str | None:
     """Say why the last iteration of a graph cannot stand behind its Loop."""
     metadata = read_metadata(model.metadata_props)
-    if metadata is None or loop is None or metadata.form != "loop":
+    if loop is None or metadata.form != "loop":
         return "the graph is not in the loop form that loopedge writes"
     if metadata.last_rows is not None:
         return "the last iteration stands behind the Loop already"

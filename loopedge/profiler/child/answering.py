@@ -48,7 +48,7 @@ def _die_with(parent: int | None) -> None:
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        sys.exit(1)  # it was gone before the kernel was told
+        sys.exit(1)  # it was gone before the kernel knew
 
 
 def _die_first() -> None:

@@ -157,20 +157,20 @@ def _private_bytes() -> int:
 def _read_with_psutil() -> Memory:
     import psutil
 
-    told = psutil.Process().memory_full_info()
-    private = min(told.uss, told.rss)
+    counted = psutil.Process().memory_full_info()
+    private = min(counted.uss, counted.rss)
     return Memory(
-        rss_bytes=told.rss,
+        rss_bytes=counted.rss,
         anon_bytes=private,
-        mapped_bytes=told.rss - private,
+        mapped_bytes=counted.rss - private,
         uss_bytes=private,
-        peak_bytes=max(_peak_bytes(told), told.rss),
+        peak_bytes=max(_peak_bytes(counted), counted.rss),
     )
 
 
-def _peak_bytes(told: Any) -> int:
-    if hasattr(told, "peak_wset"):  # Windows
-        return int(told.peak_wset)
+def _peak_bytes(counted: Any) -> int:
+    if hasattr(counted, "peak_wset"):  # Windows
+        return int(counted.peak_wset)
     import resource
 
     unit = 1 if sys.platform == "darwin" else KIB

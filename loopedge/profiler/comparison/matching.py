@@ -59,34 +59,34 @@ def cautions_of(
     before: ProfileResult, after: ProfileResult, pairs: Sequence[tuple[Run, Run]]
 ) -> list[str]:
     """Return what speaks against the comparison."""
-    told = []
+    cautions = []
     machine = _differing(before, after, MACHINE)
     if machine:
-        told.append(
+        cautions.append(
             f"The machines differ in {_differences(before, after, machine)}: times are not compared, "
             "bytes are."
         )
     keys = {*before.machine, *after.machine} - {*MACHINE, UNTOLD}
     versions = _differing(before, after, sorted(keys))
     if versions:
-        told.append(f"The versions differ: {_differences(before, after, versions)}.")
+        cautions.append(f"The versions differ: {_differences(before, after, versions)}.")
     if not machine and not same_reference(before, after, pairs):
-        told.append(
+        cautions.append(
             "The first runs are not the same model and settings: times against them are left out."
         )
     if not machine and was_busy(before, after):
-        told.append("The machine was busy in one of them: latencies are told, not judged.")
+        cautions.append("The machine was busy in one of them: latencies are shown, not judged.")
     if any(run.processes < 2 for run in (*before.runs, *after.runs)):
-        told.append(
+        cautions.append(
             "One process measured some runs: the noise is not known, their times not judged."
         )
-    return told
+    return cautions
 
 
 def _differences(before: ProfileResult, after: ProfileResult, keys: Sequence[str]) -> str:
     def value(result: ProfileResult, key: str) -> str:
-        told = result.machine.get(key)
-        return " ".join(map(str, told)) if isinstance(told, list) else str(told)
+        fact = result.machine.get(key)
+        return " ".join(map(str, fact)) if isinstance(fact, list) else str(fact)
 
     return ", ".join(
         f"{key.replace('_', ' ')} ({value(before, key)}, then {value(after, key)})" for key in keys

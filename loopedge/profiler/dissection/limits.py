@@ -10,7 +10,8 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.editing import initializer
 from loopedge.profiler.machine import free_bytes
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.result import MachineLimits
 
 __all__ = ["CPU", "measure_limits"]
@@ -92,7 +93,8 @@ def _time_product(
     path, inputs = folder / f"{dtype}.onnx", folder / f"{dtype}.npz"
     ir.save(model, path)
     np.savez(inputs, x=given.astype(np.uint8 if dtype == "int8" else dtype))
-    with MeasuredProcess(path, inputs, threads=threads, provider=CPU) as process:
+    setup = ProcessSetup(model=path, inputs=inputs, threads=threads, provider=CPU)
+    with MeasuredProcess(setup) as process:
         warm_ms = min(process.run(WARM_UP))
         latencies = process.run(max(MIN_RUNS, round(SECONDS * 1e3 / warm_ms)))
         return latencies, process.copy(copied, CHUNK_BYTES) if copied else []

@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.artifact.artifact import artifact_files
 from loopedge.artifact.reading.ort_format import is_ort_format
 from loopedge.errors import LoopedgeError
-from loopedge.profiler.child.highest import HighestMoment
 from loopedge.profiler.child.process_memory import SMAPS
 from loopedge.profiler.dissection.arena import ArenaUse, arena_use
 from loopedge.profiler.dissection.stored import copied_bytes
 from loopedge.profiler.dissection.trace import read_trace
-from loopedge.profiler.processes.measurement import Subject
-from loopedge.profiler.processes.process import MeasuredProcess
+from loopedge.profiler.processes.highest import HighestMoment
+from loopedge.profiler.processes.measured_process import MeasuredProcess
+from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.result import MemorySources
 
 __all__ = ["memory_sources", "with_peak"]
@@ -61,18 +60,23 @@ class _Moment:
 
 
 def memory_sources(
-    model: Subject, events: Iterable[Mapping[str, Any]], *, outputs: Sequence[str] = ()
+    setup: ProcessSetup,
+    events: Iterable[Mapping[str, Any]],
+    files: Sequence[Path],
+    *,
+    outputs: Sequence[str] = (),
 ) -> tuple[MemorySources, MemorySources]:
     """Measure what the memory of a model consists of, in up to four processes of its own.
 
     Args:
-        model: The model; in ONNX Runtime, on the CPU.
+        setup: The model; in ONNX Runtime, on the CPU.
         events: The trace of a few runs under the model's own memory profile.
+        files: The model's file and those of its weights: pages of them that are mapped are counted as such.
         outputs: Names of its outputs; those that carry a cache are counted as such.
 
     Returns:
         The parts at the peak of loading, and at that of running. Each adds up to its own
-        ``peak_bytes``; docs/profiling.md says how every part is told apart.
+        ``peak_bytes``; docs/profiling.md says how every part is measured.
 
     Raises:
         LoopedgeError: The system has no /proc/<pid>/smaps, or a process died.
@@ -83,13 +87,13 @@ def memory_sources(
             "memory by source needs /proc/<pid>/smaps of Linux, which this system does not have",
             hint="profile on the device, or leave the sources out",
         )
-    files = [os.path.realpath(file) for file in artifact_files(model.model)]
+    mapped = [os.path.realpath(file) for file in files]
     arena = arena_use(events)
-    loaded = _measure_loaded(model, arena)
-    process, highest = _load_watched(model)
+    loaded = _measure_loaded(setup, arena)
+    process, highest = _load_watched(setup)
     with process:
-        loading = _loading(process, highest, files, loaded)
-        running = _running(process, files, loaded, arena)
+        loading = _loading(process, highest, mapped, loaded)
+        running = _running(process, mapped, loaded, arena)
         cache = _cache_bytes(process, outputs)
     if arena is None:  # nothing tells its peak; what the runs left behind is the least it was
         left = running.anon_bytes - running.retained_bytes - loaded.anon_bytes
@@ -104,7 +108,7 @@ def with_peak(sources: MemorySources, peak_bytes: int) -> MemorySources:
     """Return the sources of a peak that other processes measured.
 
     What malloc keeps differs from process to process: where theirs is lower, less was retained; all
-    other difference is told as such, in ``other_bytes``.
+    other difference stands in ``other_bytes``.
     """
     grown = peak_bytes - sources.peak_bytes
     less = min(max(-grown, 0), sources.retained_bytes)
@@ -116,21 +120,22 @@ def with_peak(sources: MemorySources, peak_bytes: int) -> MemorySources:
     )
 
 
-def _measure_loaded(model: Subject, arena: ArenaUse | None) -> _Loaded:
+def _measure_loaded(setup: ProcessSetup, arena: ArenaUse | None) -> _Loaded:
     """Load with packing and without, each trimmed, and ask for the graph that runs."""
+    low = replace(setup, memory="low")
     with tempfile.TemporaryDirectory(prefix="loopedge.") as scratch:
         optimized = Path(scratch) / "optimized.onnx"
         copied = 0
-        if not is_ort_format(model.model):  # that was optimized when written, and is mapped whole
-            with model.start(memory="low", optimized=optimized):
+        if not is_ort_format(setup.model):  # that was optimized when written, and is mapped whole
+            with MeasuredProcess(low, optimized=optimized):
                 copied = copied_bytes(optimized)
-        with model.start(memory="low", trace=Path(scratch) / "trace") as process:
+        with MeasuredProcess(low, trace=Path(scratch) / "trace") as process:
             process.trim()
             plain = held = process.memory()["anon_bytes"]
             process.run(1)
             unpacked = arena_use(read_trace(process.end_trace()))
-    if model.memory != "low":
-        with model.start() as process:
+    if setup.memory != "low":
+        with MeasuredProcess(setup) as process:
             process.trim()
             held = process.memory()["anon_bytes"]
     if arena is None or unpacked is None:
@@ -147,12 +152,12 @@ def _measure_loaded(model: Subject, arena: ArenaUse | None) -> _Loaded:
     )
 
 
-def _load_watched(model: Subject) -> tuple[MeasuredProcess, HighestMoment]:
+def _load_watched(setup: ProcessSetup) -> tuple[MeasuredProcess, HighestMoment]:
     """Load the model and watch it; again, where the peak fell between two readings."""
     for attempt in range(ATTEMPTS):
         highest = HighestMoment()
         try:
-            process = model.start(on_start=highest.start)
+            process = MeasuredProcess(setup, on_start=highest.start)
         finally:
             highest.stop()
         peak = process.loaded["baseline"]["rss_bytes"] + process.loaded["memory"]["peak_bytes"]

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import onnx
 
+from loopedge.artifact.reading.onnx_file import parse_onnx
+
 __all__ = ["copied_bytes"]
 
 
@@ -15,7 +17,7 @@ def copied_bytes(optimized: Path) -> int:
             it maps; what stood inside the model, and what an optimization made (a weight widened from
             float16), it writes out.
     """
-    model = onnx.load(optimized, load_external_data=False)
+    model = parse_onnx(optimized)
     return _bytes(model.graph)
 
 

@@ -10,13 +10,13 @@ from statistics import mean, median
 from typing import Any
 
 from loopedge.errors import LoopedgeError
+from loopedge.profiler.result import OperatorTime
 
 __all__ = [
     "KERNEL",
     "MICROSECONDS_PER_MS",
     "Event",
     "Kernel",
-    "OperatorTime",
     "counted_runs",
     "kernels_of",
     "nodes_by_provider",
@@ -29,20 +29,6 @@ RUN = "model_run"
 MICROSECONDS_PER_MS = 1000.0
 
 Event = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorTime:
-    """One kind of operator in one inference.
-
-    ``count``: executions, in a Loop one per iteration; ``ms``: own time, without nested operators;
-    ``share``: of the sum over all operators.
-    """
-
-    op: str
-    count: float
-    ms: float
-    share: float
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

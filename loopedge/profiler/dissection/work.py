@@ -139,7 +139,7 @@ def _moved(
 def _product(
     kernel: Kernel, node: ir.Node | None, inputs: Sequence[_Tensor], outputs: Sequence[_Tensor]
 ) -> tuple[float, float]:
-    """Return the operations of a node, and the bytes of its weight that are not told as an input."""
+    """Return the operations of a node, and the bytes of its weight that is none of its inputs."""
     if not inputs or not outputs[0].shape:
         return 0, 0
     if kernel.op in FLOAT_PRODUCTS | INT8_PRODUCTS | BLOCK_PRODUCTS:
@@ -207,8 +207,8 @@ def _convolution(
         if known is not None and known.is_static():
             weight = known.numpy()
     if weight is None:
-        told = [tensor.shape for tensor in inputs[1:] if len(tensor.shape) == len(output.shape)]
-        weight = told[0] if told else None
+        shapes = [tensor.shape for tensor in inputs[1:] if len(tensor.shape) == len(output.shape)]
+        weight = shapes[0] if shapes else None
     if weight is None:
         return 0, 0
     # weight [out, in / groups, *kernel]

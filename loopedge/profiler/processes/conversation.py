@@ -73,7 +73,7 @@ class Conversation(ABC):
         return answer
 
     def close(self) -> None:
-        """End the process when it has done what it was told."""
+        """End the process when it has done what it was asked for."""
         self._close_pipes()
         try:
             self._process.wait(timeout=CLOSING_SECONDS)

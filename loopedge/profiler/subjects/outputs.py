@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT
-from loopedge.profiler.subjects.subjects import ProfiledModel
+from loopedge.profiler.subjects.profiled_model import ProfiledModel
 
 __all__ = ["output_errors"]
 
@@ -61,7 +61,7 @@ def _arrays(file: Path) -> list[Array]:
 
 def _inputs(model: ProfiledModel) -> dict[str, Array]:
     """Return the inputs but for those that choose how a model runs."""
-    with np.load(model.subject.inputs, allow_pickle=False) as stored:
+    with np.load(model.setup.inputs, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     return {
         name: array

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from loopedge.artifact.artifact import artifact_files, open_artifact, write_artifact
+from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.errors import InputError
 from loopedge.graph.core.unrolling import find_core
-from loopedge.graph.metadata import read_metadata
 from loopedge.graph.passes.half import compute_in_float16
 from loopedge.graph.weights import weight_bytes
 from loopedge.profiler.result import Failure
-from loopedge.profiler.subjects.subjects import ProfiledModel
+from loopedge.profiler.subjects.profiled_model import ProfiledModel
 from loopedge.runtime.memory_profiles import refuse_prepared
 
 __all__ = ["CAPTURE_NOTE", "add_variants", "looped_models"]
@@ -78,17 +77,17 @@ def _float16_variants(
     failures: list[Failure] = []
     errors: list[InputError] = []
     for number, model in enumerate(models):
-        if model.subject.runtime != "onnxruntime":
+        artifact = model.artifact
+        if artifact is None:
             continue
-        graph = open_artifact(model.subject.model)
         try:
-            refuse_prepared(read_metadata(graph.metadata_props), model.source, "profile --float16")
-            graph = compute_in_float16(graph)
+            refuse_prepared(artifact.metadata, model.source, "profile --float16")
+            graph = compute_in_float16(artifact.graph)
         except InputError as error:
             errors.append(InputError(f"{model.name}: {error.message}", hint=error.hint))
             failures.append(
                 Failure(
-                    name=replace(model, told=(*model.told, "float16")).name,
+                    name=replace(model, traits=(*model.traits, "float16")).name,
                     path=str(model.source),
                     twin=model.twin,
                     reason=error.message,
@@ -97,26 +96,27 @@ def _float16_variants(
             continue
         target = scratch / f"float16.{number}.onnx"
         write_artifact(graph, target)
-        found.append(_as_float16(model, graph, target))
+        found.append(_as_float16(model, Artifact.open(target)))
     if errors and not found:
         raise errors[0]
     return found, failures
 
 
-def _as_float16(model: ProfiledModel, graph: ir.Model, target: Path) -> ProfiledModel:
-    subject = replace(
-        model.subject,
-        model=target.resolve(),
+def _as_float16(model: ProfiledModel, artifact: Artifact) -> ProfiledModel:
+    setup = replace(
+        model.setup,
+        model=artifact.path.resolve(),
         optimize=True,
-        file_bytes=sum(part.stat().st_size for part in artifact_files(target)),
+        file_bytes=artifact.file_bytes,
     )
     return replace(
         model,
-        told=(*model.told, "float16"),
-        subject=subject,
+        traits=(*model.traits, "float16"),
+        setup=setup,
         compute="float16",
-        weight_bytes=weight_bytes(graph),
+        weight_bytes=weight_bytes(artifact.graph),
         note=None,
+        artifact=artifact,
     )
 
 
@@ -128,19 +128,16 @@ def _captured_variants(models: Sequence[ProfiledModel]) -> list[ProfiledModel]:
     """
     found = []
     for model in models:
-        if model.subject.runtime != "onnxruntime":
+        if model.artifact is None or find_core(model.artifact.graph) is not None:
             continue
-        graph = open_artifact(model.subject.model)
-        if find_core(graph) is not None:
-            continue
-        with np.load(model.subject.inputs, allow_pickle=False) as stored:
+        with np.load(model.setup.inputs, allow_pickle=False) as stored:
             shapes = {name: stored[name].shape for name in stored.files}
-        sizes = tuple(sorted(_axis_sizes(graph, shapes).items()))
+        sizes = tuple(sorted(_axis_sizes(model.artifact.graph, shapes).items()))
         found.append(
             replace(
                 model,
-                told=(*model.told, "CUDA graph"),
-                subject=replace(model.subject, cuda_graphs=True, dimensions=sizes),
+                traits=(*model.traits, "CUDA graph"),
+                setup=replace(model.setup, cuda_graphs=True, dimensions=sizes),
                 note=None,
             )
         )

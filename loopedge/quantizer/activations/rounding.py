@@ -38,7 +38,7 @@ class IterationIndex:
         loop = find_core(model)
         self._body = None if loop is None else loop.attributes["body"].as_graph()
         metadata = read_metadata(model.metadata_props)
-        self._unbounded = metadata is None or (
+        self._unbounded = metadata.foreign or (
             metadata.dynamic_loops and metadata.max_loops is None
         )
         self._clamped: ir.Value | None = None

@@ -116,6 +116,7 @@ class LinearInContextTask(InContextTask):
 
     name = "in-context-linear"
     settings = ("dims", "points", "noise")
+    upper_bounds = ("least_squares",)
 
     def __init__(self, *, dims: int, points: int, noise: float = 0.0, seed: int = 0) -> None:
         super().__init__(dims=dims, points=points, seed=seed)

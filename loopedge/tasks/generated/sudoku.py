@@ -45,6 +45,7 @@ class SudokuTask(Task):
     name = "sudoku"
     metric = "sequence_accuracy"
     settings = ("blanks", "box", "puzzles")
+    upper_bounds = ("singles",)
 
     def __init__(
         self, *, blanks: int | None = None, box: int = 3, puzzles: int = 2000, seed: int = 0

@@ -1,0 +1,109 @@
+"""Verify a file that was made from an artifact: it computes what its source computes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from loopedge.artifact.artifact import Artifact
+from loopedge.errors import VerificationError
+from loopedge.files.arrays import largest_errors
+from loopedge.graph.inputs import default_sequence, inputs_to_check
+from loopedge.runtime.session import Session
+
+__all__ = ["Difference", "Tolerance", "compare_with_source", "described_files"]
+
+Array = npt.NDArray[Any]
+
+FOREIGN_SEQUENCE = 8
+"""Positions that a model of another tool is checked on: how many it takes is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """How far the outputs of a written file are from those of its source."""
+
+    max_abs_error: float
+    max_rel_error: float
+    cases: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """What a written file may differ by.
+
+    Args:
+        relative: Largest allowed max |y - ref| / max |ref|.
+        file: What the file is called in the message.
+        hint: What to do where it differs by more.
+    """
+
+    relative: float
+    file: str
+    hint: str | None = None
+
+
+def compare_with_source(
+    source: Artifact,
+    written: Path,
+    tolerance: Tolerance,
+    *,
+    longest: int,
+    memory: tuple[str | None, str | None] = (None, None),
+    threads: int | None,
+) -> Difference:
+    """Compare the outputs of both files on generated inputs; their sessions live one after the other.
+
+    Args:
+        source: The artifact that the file was made from.
+        written: The file.
+        tolerance: What it may differ by.
+        longest: Positions of the longest inputs, at most; a foreign model gets `FOREIGN_SEQUENCE`.
+        memory: Memory profiles of the source and of the file; None: as each says.
+        threads: Threads of ONNX Runtime.
+
+    Raises:
+        VerificationError: An output differs by more.
+    """
+    graph = source.graph
+    positions = (
+        FOREIGN_SEQUENCE if source.metadata.foreign else min(default_sequence(graph), longest)
+    )
+    checks = inputs_to_check(graph, positions)
+    feeds = [check.feeds for check in checks]
+    expected = _outputs(source.path, feeds, memory[0], threads)
+    found = _outputs(written, feeds, memory[1], threads)
+    absolute, relative = 0.0, 0.0
+    for check, want, have in zip(checks, expected, found, strict=True):
+        errors = [largest_errors(have[name], want[name]) for name in want]
+        worst = max(error for _, error in errors)
+        if not worst <= tolerance.relative:
+            raise VerificationError(
+                f"{tolerance.file} differs from {source.path} ({check.name}): relative error "
+                f"{worst:.2e}, allowed {tolerance.relative:.0e}",
+                measured=worst,
+                allowed=tolerance.relative,
+                hint=tolerance.hint,
+            )
+        absolute = max(absolute, *(error for error, _ in errors))
+        relative = max(relative, worst)
+    return Difference(max_abs_error=absolute, max_rel_error=relative, cases=len(checks))
+
+
+def described_files(staged: Iterable[Path], folder: Path) -> list[dict[str, Any]]:
+    """Return path and bytes of files that come into place at the end, as results tell of them.
+
+    Args:
+        staged: The files as they stand now.
+        folder: Where they come to stand.
+    """
+    return [{"path": str(folder / file.name), "bytes": file.stat().st_size} for file in staged]
+
+
+def _outputs(
+    path: Path, feeds: list[dict[str, Array]], memory: str | None, threads: int | None
+) -> list[dict[str, Array]]:
+    session = Session(path, threads=threads, memory=memory)
+    return [session.run(each) for each in feeds]

@@ -1,0 +1,49 @@
+"""What a graph says of one of its inputs: plain values, without onnx."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from loopedge.graph.metadata import LOOPS_INPUT
+
+__all__ = ["NUMPY_KINDS", "TEXT", "Axis", "InputSpec", "shape_text"]
+
+Axis = int | str | None
+"""A size, the name of one that may vary, or neither."""
+
+NUMPY_KINDS = "biuf"
+"""Types of numpy's own; ONNX Runtime takes the others (bfloat16, float8, int4) from no array."""
+TEXT = np.dtype(np.str_)
+"""Stands for a tensor of strings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """What the array of an input must be.
+
+    Args:
+        name: Of the input.
+        dtype: Of its elements, `TEXT` for strings; None where numpy has no such type or it is not known.
+        shape: Of the array; None where not even the number of axes is known.
+        has_default: Whether the graph stores a value for it, so that it may be left out.
+        ids: How many rows the table has that its elements select from, where it is known.
+    """
+
+    name: str
+    dtype: np.dtype[Any] | None
+    shape: tuple[Axis, ...] | None
+    has_default: bool = False
+    ids: int | None = None
+
+    @property
+    def chooses_loops(self) -> bool:
+        """Whether it is the loop count: int64 () of that name; any other ``loops`` is data."""
+        return self.name == LOOPS_INPUT and self.dtype == np.int64 and self.shape == ()
+
+
+def shape_text(shape: tuple[Axis, ...] | None) -> str:
+    """Return a shape for people: ``(batch, sequence, 2)``."""
+    if shape is None:
+        return "(of any rank)"
+    return "(" + ", ".join("?" if axis is None else str(axis) for axis in shape) + ")"

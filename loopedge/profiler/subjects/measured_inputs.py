@@ -1,0 +1,123 @@
+"""The inputs that a model is measured on: those of a file, or generated ones."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from loopedge.errors import InputError
+from loopedge.graph.inputs import generate_inputs, generated_bytes, input_specs
+from loopedge.graph.metadata import LOOPS_INPUT, read_metadata
+from loopedge.profiler.machine import free_bytes
+from loopedge.runtime.inputs import ModelInputs
+from loopedge.units import size_text
+
+__all__ = ["profile_feeds"]
+
+Array = npt.NDArray[Any]
+
+
+def profile_feeds(
+    graph: ir.Model,
+    path: str | Path,
+    input: str | Path | None,
+    *,
+    batch: int,
+    sequence: int | None,
+    loops: int | None,
+    seed: int,
+) -> dict[str, Array]:
+    """Return one array per input of a graph.
+
+    Args:
+        graph: The model.
+        path: Its file, for messages.
+        input: File with the arrays, as `loopedge run` takes it; None generates them.
+        batch: Size of the batch axis of generated inputs.
+        sequence: Size of the sequence axis; None: as trained.
+        loops: Iterations, for a model with a selectable count; default: the file's, else as exported.
+        seed: Of the generated inputs, and of noise that a file lacks.
+
+    Raises:
+        InputError: The file does not fit the model, inputs cannot be guessed or are larger than the
+            free memory, or the model does not run so many loops.
+    """
+    metadata = read_metadata(graph.metadata_props)
+    specs = input_specs(graph)
+    counts = any(spec.chooses_loops for spec in specs)
+    _check_loops(graph, path, loops, selectable=counts)
+    if input is None:
+        _check_size(graph, path, batch=batch, sequence=sequence)
+        return generate_inputs(
+            graph, batch=batch, sequence=sequence, loops=loops, seed=seed, most_bytes=None
+        )
+    feeds = ModelInputs.of(path, specs, metadata).read(input, seed=seed).arrays
+    _check_axes(feeds, input, batch=batch, sequence=sequence)
+    if counts:
+        if loops is None and LOOPS_INPUT in feeds:
+            loops = int(feeds[LOOPS_INPUT])
+            _check_loops(graph, path, loops, selectable=True)
+        feeds[LOOPS_INPUT] = np.array(loops or metadata.loops or 1, np.int64)
+    return feeds
+
+
+def _check_loops(graph: ir.Model, path: str | Path, loops: int | None, *, selectable: bool) -> None:
+    if loops is None:
+        return
+    metadata = read_metadata(graph.metadata_props)
+    if selectable:
+        # Past it the graph ends earlier, and its figures would stand under a count that never ran.
+        most = metadata.max_loops or int(np.iinfo(np.int64).max)
+        if loops > most:
+            raise InputError(
+                f"{path} runs at most {most} loops, {loops} were asked for", hint=f"--loops {most}"
+            )
+        return
+    fixed = metadata.loops
+    if loops != fixed:
+        raise InputError(
+            f"{path} runs {fixed or 'a fixed number of'} loops, {loops} were asked for",
+            hint="loopedge export model.pt --dynamic-loops",
+        )
+
+
+def _check_size(graph: ir.Model, path: str | Path, *, batch: int, sequence: int | None) -> None:
+    """Refuse inputs that would take this process's memory, before the system ends it.
+
+    Raises:
+        InputError: The largest does not fit into the free memory.
+    """
+    needed, free = generated_bytes(graph, batch=batch, sequence=sequence), free_bytes()
+    if needed > free:
+        raise InputError(
+            f"an input of {path} takes {size_text(needed)} at batch {batch}, {size_text(free)} are free",
+            hint="--batch 1",
+        )
+
+
+def _check_axes(
+    feeds: Mapping[str, Array],
+    input: str | Path,
+    *,
+    batch: int,
+    sequence: int | None,
+) -> None:
+    """Refuse sizes that a file of inputs does not have.
+
+    Raises:
+        InputError: It is so.
+    """
+    first = next(iter(feeds.values()), np.zeros(()))
+    samples, positions = (*first.shape, None, None)[:2]
+    asked_batch = batch if batch > 1 else None  # one is the default
+    for name, asked, held in (
+        ("batch", asked_batch, samples),
+        ("sequence", sequence, positions),
+    ):
+        if asked not in {None, held}:
+            raise InputError(
+                f"{input} has {name} {held}, {asked} were asked for", hint=f"leave --{name} out"
+            )

@@ -1,0 +1,73 @@
+"""The folder of a pilot: what stands in it, how it is begun, and how it is resumed."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from loopedge.errors import InputError
+from loopedge.files.json_text import read_json
+from loopedge.files.plain_json import dump_json
+from loopedge.files.targets import write_text_atomic
+
+__all__ = ["REPORT_FILE", "RESULT_FILE", "open_folder", "pilot_files"]
+
+DESIGN_FILE, RESULT_FILE, REPORT_FILE = "design.json", "results.json", "report.html"
+GROWING = {"design.arms", "design.loops", "design.seeds"}
+"""What may differ when a pilot is resumed: runs are kept by arm, loop count and seed."""
+
+
+def pilot_files(folder: Path) -> list[Path]:
+    """Return the files that a pilot writes into its folder, beside those of its runs."""
+    return [folder / name for name in (DESIGN_FILE, RESULT_FILE, REPORT_FILE)]
+
+
+def open_folder(folder: Path, wanted: dict[str, Any], *, resume: bool, force: bool) -> None:
+    """Make the folder of a new pilot, or check that it holds the one that is resumed."""
+    stored = folder / DESIGN_FILE
+    if folder.is_file():
+        raise InputError(f"{folder} is a file, a folder is needed", hint="name another with -o")
+    if not folder.parent.is_dir():
+        raise InputError(f"folder {folder.parent} does not exist", hint=f"mkdir -p {folder.parent}")
+    if resume:
+        if not stored.exists():
+            raise InputError(f"no pilot to resume in {folder}", hint="start without --resume")
+        hint = "start anew with --force"
+        known = read_json(stored, needed="the design of a pilot", hint=hint)
+        if not isinstance(known, dict) or not all(
+            isinstance(group, dict) for group in known.values()
+        ):
+            raise InputError(f"{stored} is not the design of a pilot", hint=hint)
+        _check_same(known, wanted, folder)
+        write_text_atomic(stored, dump_json(wanted) + "\n")
+        return
+    if folder.exists() and any(folder.iterdir()):
+        if not force:
+            raise InputError(
+                f"{folder} is not empty", hint="add --resume to go on, or --force to start anew"
+            )
+        if not stored.exists():
+            raise InputError(
+                f"{folder} holds something else than a pilot, which --force does not remove",
+                hint="name another folder with -o",
+            )
+        shutil.rmtree(folder / "runs", ignore_errors=True)
+        for name in (RESULT_FILE, REPORT_FILE):
+            (folder / name).unlink(missing_ok=True)
+    folder.mkdir(exist_ok=True)
+    write_text_atomic(stored, dump_json(wanted) + "\n")
+
+
+def _check_same(known: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
+    wanted = json.loads(dump_json(wanted))
+    different = [
+        f"{group}.{name} was {known.get(group, {}).get(name)!r} and is {values.get(name)!r}"
+        for group, values in wanted.items()
+        for name in sorted({*known.get(group, {}), *values})
+        if known.get(group, {}).get(name) != values.get(name) and f"{group}.{name}" not in GROWING
+    ]
+    if different:
+        raise InputError(
+            f"{folder} holds another pilot: {'; '.join(different[:3])}",
+            hint="resume with the options of that pilot, or start anew with --force",
+        )

@@ -1,0 +1,114 @@
+"""``loopedge compare``: two printed profiles, exit code 4 past what is allowed."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from loopedge.files.plain_json import dump_json
+from loopedge.profiler.result_file import profile_schema, read_profile
+from tests.cli.test_docs import SECTIONS
+from tests.unit.profiles import make_pair
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.conftest import Cli
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    before.write_text(dump_json(make_pair().to_json()))
+    after.write_text(dump_json(make_pair(peak=400).to_json()))
+    return before, after
+
+
+def documented(key: str, command: str) -> bool:
+    return re.search(rf"\b{key}\b", SECTIONS[command]) is not None
+
+
+def keys_of(value: Any) -> set[str]:
+    if isinstance(value, list):
+        return {key for item in value for key in keys_of(item)}
+    if not isinstance(value, dict):
+        return set()
+    return {*value, *(key for item in value.values() for key in keys_of(item))}
+
+
+@pytest.mark.slow
+def test_what_is_printed_is_a_profile(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    told = cli("profile", tiny, "--untied", "--runs", 3, "--processes", 1, "--json")
+    assert told.code == 0, told.err
+    path = tmp_path / "profile.json"
+    path.write_text(told.out)
+    result = read_profile(path)
+    assert [run.twin for run in result.runs] == [None, "untied"]
+    assert result.to_json() == told.json()
+    compared = cli("compare", path, path, "--max-regression", 0, "--json")
+    assert compared.code == 0, compared.err
+    assert len(compared.json()["runs"]) == 2
+
+
+def test_every_key_of_a_profile_is_documented() -> None:
+    schema = profile_schema()
+    parts = [schema, *schema["$defs"].values()]
+    keys = {key for part in parts for key in part["properties"]}
+    assert {"rss_peak_bytes", "packed_bytes", "fell_back", "p50_ms"} <= keys
+    assert [key for key in sorted(keys) if not documented(key, "profile")] == []
+
+
+def test_growth_is_told_and_past_what_is_allowed_exits_with_4(
+    cli: Cli, files: tuple[Path, Path]
+) -> None:
+    told = cli("compare", *files)
+    assert told.code == 0, told.err
+    assert "1.11x" in told.out
+    told = cli("compare", *files, "--max-regression", 0.05)
+    assert told.code == 4
+    assert "regression: tmlt.onnx (untied): peak memory is 1.11x what it was" in told.out
+    assert told.err.startswith("error: tmlt.onnx (untied): ")
+    assert cli("compare", *files, "--max-regression", 0.2).code == 0
+    assert cli("compare", *reversed(files), "--max-regression", 0).code == 0
+
+
+def test_json_is_printed_before_it_fails_and_every_key_is_documented(
+    cli: Cli, files: tuple[Path, Path]
+) -> None:
+    told = cli("compare", *files, "--max-regression", 0.05, "--json")
+    assert told.code == 4
+    found = told.json()
+    assert {item["figure"] for item in found["regressions"]} >= {"rss_peak_bytes"}
+    assert [key for key in sorted(keys_of(found)) if not documented(key, "compare")] == []
+
+
+def test_what_cannot_be_compared_is_refused_in_one_line(
+    cli: Cli, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    before, after = files
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps({**json.loads(before.read_text()), "schema_version": 1}))
+    for words, said in (
+        ((before, tmp_path / "none.json"), "does not exist"),
+        ((old, after), "has schema version 1, 2 is read here"),
+        ((before, after, "--max-regression", -1), "max-regression is -1.0, 0 or more is needed"),
+        ((before,), "Missing argument 'AFTER.json'."),
+        ((before, after, "model.onnx"), "Got unexpected extra argument"),
+        ((before, after, "--untied"), "No such option: --untied"),
+    ):
+        told = cli("compare", *words)
+        assert told.code == 2, told.err
+        assert said in told.err
+        assert told.out == ""
+        assert told.err.count("\n") == 2  # the error and its hint
+    assert cli("profile").code == 2
+
+
+def test_a_profile_compares_no_more(cli: Cli, files: tuple[Path, Path]) -> None:
+    told = cli("profile", "--compare", *files)
+    assert told.code == 2
+    assert told.err.startswith("error: No such option: --compare")
+    assert told.out == ""
