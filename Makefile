@@ -6,7 +6,7 @@
 # make fuzz       files damaged at random, ten minutes long; make fuzz FUZZ="--seconds 60 --seed 1", or
 #                 FUZZ="--replay 1.23" for one file again
 # make lint       ruff, mypy, import-linter
-# make bench      the figures of the README;  make bench-gpu  those of a GPU, on a machine that has one;
+# make bench      the figures of docs/results.md;  make bench-gpu  those of a GPU, on a machine that has one;
 #                 make bench-peers  the same models through other toolchains
 # make clean      remove what the others made, .venv too
 #

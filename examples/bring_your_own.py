@@ -58,8 +58,8 @@ class Mine(loopedge.LoopedModule):
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         return x + self.mlp(x)
 
-    # 3. What differs between iterations, (loops, ...) each. Run once, at export: the rows become
-    #    constants, and what computes them stays out of the graph.
+    # 3. Optional: what differs between iterations, (loops, ...) each. It runs once, at export: the
+    #    timestep rows become constants, and what computes them stays out of the graph.
     def timestep_table(self, loops: int) -> dict[str, Tensor]:
         index = torch.arange(loops).clamp(
             max=self.loops - 1

@@ -1,12 +1,35 @@
-"""loopedge keeps the weight tie of a looped transformer from training to the device.
+"""Keep the weights of a looped transformer stored once, from training to the device.
 
-The verbs below are loaded on first use, so that the torch-free ones never import torch.
+Make a model
+    LoopedModule        base class for a module of your own; any nn.Module with its methods will do
+    LoopedTransformer   the reference model;  LoopedConfig  its sizes and choices
+    inner_loop          a loop inside the core
+    load, save          read and write a model.pt
+
+Train it                (extra train)
+    train               train on a Task, write model.pt                  -> TrainResult
+    Task                base class for a task of your own; the others are in loopedge.tasks
+    pilot               compare loop counts on your data (PilotOptions)  -> PilotResult
+
+Bring it to the device
+    export              write ONNX, checked against PyTorch (ExportOptions; extra train) -> ExportResult
+    quantize            round to int8, checked against the float model (QuantizeOptions) -> QuantizeResult
+    convert             write ORT format for minimal builds              -> ConvertResult
+    prepare             on the device: pack the weights into a file      -> PrepareResult
+
+Look at it and run it
+    inspect             form, loops, ties and bytes of a file            -> Inspection
+    profile             memory and time, tied or not (ProfileOptions)    -> ProfileResult
+    compare             two profiles, before and after a change          -> Comparison
+    Session             run a model: numpy and onnxruntime alone
+
+Each name is loaded on first use; help(loopedge.export) explains it. Pages: docs/.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import typing
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from loopedge.artifact.inspection import Inspection, inspect
     from loopedge.deployment.conversion import ConvertResult, convert
     from loopedge.deployment.preparation import PrepareResult, prepare
@@ -28,40 +51,42 @@ if TYPE_CHECKING:
     from loopedge.tasks.task import Task
     from loopedge.trainer.pipeline import TrainResult, train
 
-__version__ = "0.1.0"
+    # For type checkers alone. At run time help() would print each of these classes in full, thousands of
+    # lines, if there were an __all__; dir() lists the names all the same.
+    __all__ = [
+        "Comparison",
+        "ConvertResult",
+        "ExportOptions",
+        "ExportResult",
+        "Inspection",
+        "LoopedConfig",
+        "LoopedModule",
+        "LoopedTransformer",
+        "PilotOptions",
+        "PilotResult",
+        "PrepareResult",
+        "ProfileOptions",
+        "ProfileResult",
+        "QuantizeOptions",
+        "QuantizeResult",
+        "Session",
+        "Task",
+        "TrainResult",
+        "compare",
+        "convert",
+        "export",
+        "inner_loop",
+        "inspect",
+        "load",
+        "pilot",
+        "prepare",
+        "profile",
+        "quantize",
+        "save",
+        "train",
+    ]
 
-__all__ = [
-    "Comparison",
-    "ConvertResult",
-    "ExportOptions",
-    "ExportResult",
-    "Inspection",
-    "LoopedConfig",
-    "LoopedModule",
-    "LoopedTransformer",
-    "PilotOptions",
-    "PilotResult",
-    "PrepareResult",
-    "ProfileOptions",
-    "ProfileResult",
-    "QuantizeOptions",
-    "QuantizeResult",
-    "Session",
-    "Task",
-    "TrainResult",
-    "compare",
-    "convert",
-    "export",
-    "inner_loop",
-    "inspect",
-    "load",
-    "pilot",
-    "prepare",
-    "profile",
-    "quantize",
-    "save",
-    "train",
-]
+__version__ = "0.1.0"
 
 _HOMES = {
     "Comparison": "loopedge.profiler.comparison.pipeline",
@@ -97,7 +122,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'loopedge' has no attribute {name!r}")
@@ -114,4 +139,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *_HOMES})

@@ -1,4 +1,4 @@
-"""The contract every looped model fulfils: prelude, core, coda and a timestep table."""
+"""The contract every looped model fulfils: prelude, core and coda, and where iterations differ a timestep table."""
 
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -14,6 +14,7 @@ __all__ = [
     "copied",
     "keep_halted",
     "run_loops",
+    "timestep_table_of",
 ]
 
 Tensors = Tensor | tuple[Tensor, ...]
@@ -29,7 +30,10 @@ class StateSink(Protocol):
 
 @runtime_checkable
 class LoopedProtocol(Protocol):
-    """What the exporter, the trainer and the profiler see of any looped model."""
+    """What the exporter, the trainer and the profiler see of any looped model.
+
+    ``timestep_table`` is optional and so stands not here: `timestep_table_of` asks for it.
+    """
 
     loops: int
 
@@ -38,15 +42,11 @@ class LoopedProtocol(Protocol):
         ...
 
     def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-        """Apply the looped block once; ``row`` holds this iteration's constants."""
+        """Apply the looped block once; ``row`` is this iteration's timestep row: its constants by name."""
         ...
 
     def coda(self, state: Tensors, context: Tensors) -> Tensors:
         """Map the last state to the outputs."""
-        ...
-
-    def timestep_table(self, loops: int) -> dict[str, Tensor]:
-        """Return per-iteration constants, each of shape (loops, ...); may be empty."""
         ...
 
 
@@ -59,8 +59,8 @@ class LoopedModule(nn.Module):
 
     What else a subclass may have, each of it optional:
 
-    - ``halt(state, previous) -> bool tensor (batch,)``: rows that are done. They keep their state
-      from then on, and the loop ends when all rows are done. Axis 0 of every state is the batch.
+    - ``halt(state, previous) -> bool tensor (batch,)``: batch rows that are done. They keep their state
+      from then on, and the loop ends when all are done. Axis 0 of every state is the batch.
     - ``example_inputs() -> tuple of tensors``: what is traced; axis 0 batch, axis 1 sequence.
     - ``input_names``, ``output_names``: tuples of str, names in the exported graph.
     - ``max_length``: int, positions that it takes at most.
@@ -77,7 +77,7 @@ class LoopedModule(nn.Module):
         raise NotImplementedError(f"{type(self).__name__}.prelude")
 
     def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
-        """Apply the looped block once; ``row`` holds this iteration's constants."""
+        """Apply the looped block once; ``row`` is this iteration's timestep row, empty without a table."""
         raise NotImplementedError(f"{type(self).__name__}.core")
 
     def coda(self, state: Tensors, context: Tensors) -> Tensors:
@@ -103,7 +103,7 @@ def run_loops(
     """Run any module that has the contract's methods, in eager PyTorch.
 
     Args:
-        model: A module with prelude, core, coda and timestep_table.
+        model: A module with prelude, core, coda and loops; timestep_table where iterations differ.
         inputs: What the prelude takes.
         loops: How often the core is applied; default: the trained count.
         backprop_loops: Iterations, the last ones, that gradients flow through. The gradient of the
@@ -120,7 +120,7 @@ def run_loops(
     halt = getattr(model, "halt", None)
     state, context = looped.prelude(*inputs)
     first = state
-    table = looped.timestep_table(loops)
+    table = timestep_table_of(model, loops)
     rows = {name: values.unbind(0) for name, values in table.items()}
     done: Tensor | None = None
     if states is not None:
@@ -144,6 +144,22 @@ def run_loops(
     return looped.coda(state, context)
 
 
+def timestep_table_of(model: object, loops: int) -> dict[str, Tensor]:
+    """Return the timestep table of a module under the contract; empty where it has no ``timestep_table``.
+
+    Args:
+        model: A module with the contract's methods.
+        loops: How many timestep rows are asked for.
+
+    Returns:
+        Per-iteration constants by name, each of shape (loops, ...).
+
+    Unchecked: that the module's own method gives tensors of such shapes.
+    """
+    method = getattr(model, "timestep_table", None)
+    return {} if method is None else cast("dict[str, Tensor]", method(loops))
+
+
 def _with_gradient_of(first: Tensors, state: Tensors) -> Tensors:
     """Return ``state`` with the gradient that ``first`` has."""
     joined = tuple(
@@ -154,12 +170,12 @@ def _with_gradient_of(first: Tensors, state: Tensors) -> Tensors:
 
 
 def keep_halted(done: Tensor | None, previous: Tensors, state: Tensors) -> Tensors:
-    """Return ``state``, but ``previous`` in the rows that are done.
+    """Return ``state``, but ``previous`` in the batch rows that are done.
 
     Args:
-        done: bool (batch,); None: no row is.
+        done: bool (batch,); None: none is.
         previous: State before the iteration.
-        state: State after it; axis 0 of every tensor is the batch, a scalar has no rows to keep.
+        state: State after it; axis 0 of every tensor is the batch, a scalar has none to keep.
     """
     if done is None:
         return state

@@ -1,5 +1,6 @@
 """Modules of the user's own: what the exporter finds out about them."""
 
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,45 @@ class InPlace(Small):
 @pytest.mark.parametrize("kind", [Literal, Attending, Rowed, Infinite, InPlace])
 def test_odd_but_right_modules_are_exported(kind: type[Small], tmp_path: Path) -> None:
     loopedge.export(kind(), tmp_path / "model.onnx")
+
+
+class Plain(nn.Module):
+    """No base class and no table: what the contract requires, and that alone."""
+
+    loops = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.linear = nn.Linear(WIDTH, WIDTH)
+        self.seen: list[int] = []
+
+    def prelude(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(x), x
+
+    def core(self, state: Tensor, context: Tensor, row: dict[str, Tensor]) -> Tensor:
+        self.seen.append(len(row))
+        return torch.tanh(self.linear(state + context))
+
+    def coda(self, state: Tensor, context: Tensor) -> Tensor:
+        return state * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["loop", "unrolled"])
+def test_a_plain_module_without_a_table_is_exported(
+    form: typing.Literal["loop", "unrolled"], tmp_path: Path
+) -> None:
+    model, x = Plain(), torch.randn(3, 5, WIDTH, generator=torch.Generator().manual_seed(0))
+    path = loopedge.export(model, tmp_path / "model.onnx", form=form, example=(x[:2],)).path
+    weight, bias = model.linear.weight.detach(), model.linear.bias.detach()
+    state = torch.zeros_like(x)
+    for _ in range(4):
+        state = torch.tanh((state + x) @ weight.T + bias)
+    given = loopedge.Session(path).run({"inputs": x.numpy()})["outputs"]
+    assert relative_error(given, 2 * state.numpy()) < 1e-5
+    assert loopedge.inspect(path).tables == []
+    assert set(model.seen) == {0}, "the timestep row is an empty dict"
 
 
 @pytest.mark.slow

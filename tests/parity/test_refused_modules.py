@@ -212,7 +212,7 @@ def test_a_wrong_description_is_refused(
 
 
 def test_a_module_without_the_contract_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Linear is no LoopedModule") as caught:
+    with pytest.raises(InputError, match="Linear is not a LoopedModule") as caught:
         loopedge.export(nn.Linear(2, 2), tmp_path / "model.onnx")
     assert "bring_your_own" in (caught.value.hint or "")
 

@@ -1,6 +1,3 @@
-import pytest
-
-import loopedge
 from loopedge import errors
 
 
@@ -20,11 +17,3 @@ def test_a_missing_extra_names_its_install_command() -> None:
     error = errors.MissingExtraError("loopedge.export", extra="train")
     assert str(error) == "loopedge.export needs the extra 'train'"
     assert error.hint == "pip install 'loopedge[train]'"
-
-
-def test_the_verbs_of_the_library() -> None:
-    for name in loopedge.__all__:
-        assert getattr(loopedge, name) is not None
-    assert set(loopedge.__all__) <= set(dir(loopedge))
-    with pytest.raises(AttributeError, match="no attribute 'fly'"):
-        loopedge.fly  # noqa: B018

@@ -13,7 +13,7 @@ from torch import Tensor
 from loopedge.errors import InputError
 from loopedge.exporter.capture.nested import InnerCall, record
 from loopedge.exporter.module.user_methods import run_user_code
-from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied
+from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied, timestep_table_of
 
 __all__ = ["LONGEST_CHECKED", "Axes", "InnerAxes", "find_axes", "resize"]
 
@@ -220,7 +220,7 @@ def _run(model: LoopedProtocol, inputs: tuple[Tensor, ...]) -> _Ran:
 
 
 def _first_row(model: LoopedProtocol) -> dict[str, Tensor]:
-    table = run_user_code("timestep_table", model.timestep_table, 1)
+    table = run_user_code("timestep_table", timestep_table_of, model, 1)
     if not isinstance(table, dict) or not all(isinstance(v, Tensor) for v in table.values()):
         raise InputError("timestep_table must give a dict of tensors", hint=HINT)
     for name, values in table.items():

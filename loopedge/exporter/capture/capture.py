@@ -23,7 +23,7 @@ from loopedge.exporter.capture.axes import TRACED_BATCH, Axes, AxisNames, InnerA
 from loopedge.exporter.capture.capture_error import capture_error
 from loopedge.exporter.capture.nested import InnerCall, mark, record
 from loopedge.exporter.capture.registry import shared_registry
-from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied
+from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied, timestep_table_of
 from loopedge.model.inner import InnerBody
 
 __all__ = ["WRAPPER_PREFIX", "InnerPart", "Parts", "capture_halt", "capture_parts", "traced_inputs"]
@@ -194,7 +194,7 @@ def _first_step(
     with torch.no_grad():
         # Copies: torch.export takes one tensor in two places for one input.
         state, context = (copied(part) for part in model.prelude(*inputs))
-        row = {name: values[0].clone() for name, values in model.timestep_table(1).items()}
+        row = {name: values[0].clone() for name, values in timestep_table_of(model, 1).items()}
         with record() as calls:
             model.core(state, context, row)
     return state, context, row, calls

@@ -101,13 +101,13 @@ def _from_factory(name: str, options: ExportOptions) -> ExportedModule:
 
 
 def _from_module(model: nn.Module, options: ExportOptions) -> ExportedModule:
-    methods = ("prelude", "core", "coda", "timestep_table", "loops")
+    methods = ("prelude", "core", "coda", "loops")
     missing = [name for name in methods if not hasattr(model, name)]
     if missing:
         adapted = adapt(model)
         if adapted is None:
             raise InputError(
-                f"{type(model).__name__} is no LoopedModule: it lacks {', '.join(missing)}",
+                f"{type(model).__name__} is not a LoopedModule: it lacks {', '.join(missing)}",
                 hint=CONTRACT_HINT,
             )
         model = adapted

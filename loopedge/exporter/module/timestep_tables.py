@@ -8,13 +8,14 @@ import numpy.typing as npt
 from loopedge.errors import InputError
 from loopedge.exporter.module.exported_module import ExportedModule
 from loopedge.exporter.module.user_methods import run_user_code
+from loopedge.model.contract import timestep_table_of
 
 __all__ = ["compute_tables"]
 
 
 def compute_tables(module: ExportedModule, loops: int) -> dict[str, npt.NDArray[Any]]:
     """Compute the timestep tables, and refuse what cannot be one."""
-    given = run_user_code("timestep_table", module.looped.timestep_table, loops)
+    given = run_user_code("timestep_table", timestep_table_of, module.looped, loops)
     tables: dict[str, npt.NDArray[Any]] = {}
     for name, values in given.items():
         try:
