@@ -12,10 +12,12 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import open_in_float32, write_scratch
 from loopedge.errors import InputError
+from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.probe import activation_of, probe, stack_probed
+from loopedge.graph.core.view import view_core
 from loopedge.graph.inputs import axes_of
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.weights import Linear, in_core, linears, loop_count, loop_name
+from loopedge.graph.weights import Linear, linears
 from loopedge.quantizer.activations.ranges import (
     Granularity,
     RangeTable,
@@ -98,7 +100,7 @@ def collect(
         raise InputError(f"{model} is quantized already", hint="loopedge export model.pt")
     refuse_prepared(metadata, model, "quantize")
     check_one_loop(graph, model)
-    count = loops or loop_count(graph) or 1
+    count = loops or view_core(graph).iterations or 1
     once = not isinstance(data, str | Path) and iter(data) is data
     if once and smoothing:
         raise InputError("smoothing passes over the data twice, an iterator runs once: give a list")
@@ -235,8 +237,9 @@ class _Probes:
 
     def histograms(self, loops: int) -> dict[str, RowHistograms]:
         """Return an empty histogram per linear; those of the core have a row per iteration."""
+        core = view_core(self._model)
         return {
-            name: RowHistograms(loops if in_core(item.node, self._model) else 1)
+            name: RowHistograms(loops if core.contains(item.node) else 1)
             for name, item in self._linears.items()
         }
 
@@ -256,7 +259,7 @@ class _Probes:
     def _open(self, feeds: Feeds) -> None:
         first = next(iter(feeds.values()))
         tokens = int(np.prod(first.shape[:2]))
-        loops = self.loops or loop_count(self._model) or 1
+        loops = self.loops or view_core(self._model).iterations or 1
         chunk: list[str] = []
         chunks, size = [chunk], 0
         for name in self._twins:
@@ -281,8 +284,9 @@ class _Probes:
 def _same_activation(found: dict[str, Linear], model: ir.Model) -> dict[str, list[str]]:
     """Group linears that read the same value as often (query, key, value): the first stands for all."""
     groups: dict[object, list[str]] = {}
+    core = view_core(model)
     for name, item in found.items():
-        key = (activation_of(item.node), in_core(item.node, model))
+        key = (activation_of(item.node), core.contains(item.node))
         groups.setdefault(key, []).append(name)
     return {group[0]: group for group in groups.values()}
 

@@ -11,7 +11,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_scratch
-from loopedge.graph.weights import in_core, linears, loop_count, loop_name
+from loopedge.graph.core.names import loop_name
+from loopedge.graph.core.view import view_core
+from loopedge.graph.weights import linears
 from loopedge.quantizer.emulation import ROUNDED_INPUT, emulate
 from loopedge.quantizer.recipe import Recipe
 from loopedge.runtime.session import Session
@@ -61,8 +63,9 @@ def measure_sensitivity(
     Returns:
         All linears, the most sensitive first.
     """
-    loops = loop_count(model) or 1
-    repeated = {loop_name(item.node) for item in linears(model) if in_core(item.node, model)}
+    core = view_core(model)
+    loops = core.iterations or 1
+    repeated = {loop_name(item.node) for item in linears(model) if core.contains(item.node)}
     graph, names = emulate(
         model, loops=loops, activations=recipe.activations, round_weight=recipe.round_weight
     )

@@ -14,18 +14,12 @@ from loopedge.artifact.seal import examine, examine_ort
 from loopedge.artifact.sizes import AGAIN
 from loopedge.errors import VerificationError
 from loopedge.files.staging import again_if_replaced
-from loopedge.graph.core.unrolling import find_core
+from loopedge.graph.core.ties import TiedWeight, tied_weights, untied_bytes
+from loopedge.graph.core.view import view_core
 from loopedge.graph.coverage import Int8Coverage, int8_coverage
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
 from loopedge.graph.rows.last_rows import selection_of
-from loopedge.graph.weights import (
-    TABLE_PREFIX,
-    TiedWeight,
-    loop_count,
-    tied_weights,
-    untied_bytes,
-    weight_bytes,
-)
+from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 
 __all__ = ["CompanionFile", "FileSize", "Inspection", "Port", "Table", "inspect"]
 
@@ -140,7 +134,7 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
     return Inspection(
         path=str(path),
         form=metadata.form if metadata else None,
-        loops=loop_count(model),
+        loops=view_core(model).iterations,
         trained_loops=metadata.trained_loops if metadata else None,
         dynamic_loops=metadata.dynamic_loops if metadata else None,
         exit=metadata.exit if metadata else None,
@@ -200,7 +194,7 @@ def _companions(path: Path, metadata: ArtifactMetadata | None) -> list[Companion
 def _untied_bytes(
     model: ir.Model, metadata: ArtifactMetadata | None, tied: list[TiedWeight]
 ) -> int:
-    if metadata is not None or find_core(model) is not None:
+    if metadata is not None or view_core(model).form == "loop":
         return untied_bytes(model)
     return weight_bytes(model) + sum((weight.uses - 1) * weight.bytes for weight in tied)
 

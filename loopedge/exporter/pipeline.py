@@ -34,6 +34,7 @@ from loopedge.exporter.targets import Target, choose_settings
 from loopedge.exporter.timestep_tables import compute_tables
 from loopedge.exporter.verification.check import FileCheck
 from loopedge.files.paths import ArtifactTarget, check_paths
+from loopedge.graph.core.ties import TiedWeight, tied_weights
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.inputs import takes_missing
 from loopedge.graph.metadata import (
@@ -48,7 +49,7 @@ from loopedge.graph.passes.storage import store_float16
 from loopedge.graph.passes.table_head import MICROSOFT
 from loopedge.graph.rows.last_rows import LastRowsOutcome
 from loopedge.graph.split.activations import shrink_head, split_layers
-from loopedge.graph.weights import TABLE_PREFIX, TiedWeight, tied_weights, weight_bytes
+from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 from loopedge.runtime.memory_profiles import WISH_NOTE
 
 __all__ = ["ExportResult", "export"]

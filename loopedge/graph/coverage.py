@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from loopedge.graph.weights import in_last_iteration, linears, other_products
+from loopedge.graph.core.names import in_last_iteration
+from loopedge.graph.weights import linears, other_products
 
 __all__ = ["Int8Coverage", "int8_coverage"]
 

@@ -12,19 +12,14 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError, VerificationError
-from loopedge.graph.core.probe import probe, stack_probed, state_names
+from loopedge.graph.core.names import loop_name, loop_value_name
+from loopedge.graph.core.probe import probe, stack_probed
+from loopedge.graph.core.view import view_core
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.offsets import output_offsets, without_offset
 from loopedge.graph.timestep_rows import random_rows, shuffled_rows
-from loopedge.graph.weights import (
-    TABLE_PREFIX,
-    in_core,
-    iteration_of,
-    linears,
-    loop_name,
-    loop_value_name,
-)
+from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.runtime.session import Session
 
 __all__ = ["Agreement", "compare", "longest_generated", "outputs_db", "sqnr_db"]
@@ -116,7 +111,7 @@ def compare(
     batches = list(inputs) if inputs is not None else _generated(reference)
     if not batches:
         raise InputError("there is no sample to compare on", hint="--data samples.npz")
-    states = state_names(reference)
+    states = view_core(reference).states
     products = {
         node: (moved or {}).get(value, value)
         for node, value in _core_products(reference).items()
@@ -173,8 +168,7 @@ def _core_products(model: ir.Model) -> dict[str, str]:
     """Return the linears of the core and the values that they give, named as in the loop form."""
     return {
         loop_name(item.node): loop_value_name(item.node, item.node.outputs[0].name or "")
-        for item in linears(model)
-        if in_core(item.node, model) and not iteration_of(item.node)
+        for item in view_core(model).linears
     }
 
 

@@ -12,8 +12,9 @@ import pytest
 import loopedge
 from loopedge.artifact.artifact import check_model, open_artifact, open_in_float32, write_artifact
 from loopedge.errors import InputError
-from loopedge.graph.core.unrolling import find_core, unroll
+from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.untied import untie
+from loopedge.graph.core.view import LoopCore, view_core
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.passes.last_position import keep_last_position
@@ -168,12 +169,9 @@ def test_what_works_on_weights_sees_all_iterations(tmp_path: Path) -> None:
     compute_last_rows(model)
     write_artifact(model, tmp_path / "last.onnx")
     opened = open_in_float32(tmp_path / "last.onnx")
-    loop = find_core(opened)
-    assert loop is not None
-    assert loop.inputs[0] is not None
-    count = ir.convenience.get_const_tensor(loop.inputs[0])
-    assert count is not None
-    assert count.numpy().item() == loopedge.inspect(TINY).loops
+    core = view_core(opened)
+    assert isinstance(core, LoopCore)
+    assert core.loop.trip_count == loopedge.inspect(TINY).loops
 
 
 def test_the_twins_compute_the_same_rows(tmp_path: Path) -> None:
@@ -239,9 +237,7 @@ def in_two_ways() -> ir.Model:
 def ranged() -> ir.Model:
     """Let the down projection take its range over all positions, as dynamic int8 does."""
     model = reading(-1)
-    loop = find_core(model)
-    assert loop is not None
-    for node in list(loop.attributes["body"].as_graph()):
+    for node in view_core(model).nodes:
         if node.name == "core/linear_5":
             node.op_type, node.domain = "DynamicQuantizeMatMul", "com.microsoft"
     return model

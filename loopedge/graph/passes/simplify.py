@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from loopedge.graph.core.loop_view import loops_among
 from loopedge.graph.editing import add_initializer
 
 __all__ = ["hoist_invariants", "simplify_reshapes", "strip_metadata", "tidy"]
@@ -140,8 +141,8 @@ def hoist_invariants(model: ir.Model) -> bool:
 
 def _hoist_from(graph: ir.Graph) -> bool:
     changed = False
-    for loop in [node for node in graph if node.op_type == "Loop" and not node.domain]:
-        body = loop.attributes["body"].as_graph()
+    for loop in loops_among(graph):
+        body = loop.body
         changed |= _hoist_from(body)
         local = set(body.inputs)
         outputs = set(body.outputs)
@@ -156,6 +157,6 @@ def _hoist_from(graph: ir.Graph) -> bool:
                 local.update(node.outputs)
                 continue
             body.remove(node)
-            graph.insert_before(loop, node)
+            graph.insert_before(loop.node, node)
             changed = True
     return changed

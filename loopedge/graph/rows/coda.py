@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from loopedge.graph.core.unrolling import find_core
+from loopedge.graph.core.loop_view import LoopView
+from loopedge.graph.core.view import LoopCore, view_core
 from loopedge.graph.rows.row_selection import (
     Demand,
     RowSelection,
@@ -39,7 +40,7 @@ class CodaReading:
     demand: Demand
 
 
-def read_coda(graph: ir.Graph, loop: ir.Node) -> CodaReading | str:
+def read_coda(graph: ir.Graph, loop: LoopView) -> CodaReading | str:
     """Find which rows of the final states are read; where it is not some rows, say why.
 
     Args:
@@ -67,17 +68,17 @@ def read_coda(graph: ir.Graph, loop: ir.Node) -> CodaReading | str:
     demand = demand_rows(others, rows, graph.outputs)
     axes = {
         i: demand.rows[output]
-        for i, output in enumerate(loop.outputs)
+        for i, output in enumerate(loop.node.outputs)
         if output in demand.rows and output not in demand.whole
     }
     for i, axis in axes.items():
-        shape = known_shape(loop.outputs[i])
+        shape = known_shape(loop.node.outputs[i])
         if shape is None or shape[axis] == 1:
             return "there is one position"
     return CodaReading(
         selection=selection,
         axes=axes,
-        whole=[i for i, output in enumerate(loop.outputs) if output in demand.whole],
+        whole=[i for i, output in enumerate(loop.node.outputs) if output in demand.whole],
         first=nodes[0],
         readers=list(readers),
         nodes=others,
@@ -91,9 +92,9 @@ def select_rows_first(model: ir.Model) -> bool:
     Returns:
         Whether anything changed.
     """
-    loop = find_core(model)
-    reading = None if loop is None else read_coda(model.graph, loop)
-    if reading is None or isinstance(reading, str) or not reading.demand.plans:
+    core = view_core(model)
+    reading = read_coda(model.graph, core.loop) if isinstance(core, LoopCore) else ""
+    if isinstance(reading, str) or not reading.demand.plans:
         return False
     if reading.selection.most is None:  # nearly all of them
         return False
@@ -119,18 +120,18 @@ def select_first(graph: ir.Graph, reading: CodaReading) -> dict[ir.Value, ir.Val
     return taken
 
 
-def _behind(graph: ir.Graph, loop: ir.Node) -> list[ir.Node]:
+def _behind(graph: ir.Graph, loop: LoopView) -> list[ir.Node]:
     """Return the nodes that read what the Loop gives, directly or not, in the order of the graph."""
-    made = set(loop.outputs)
+    made = set(loop.node.outputs)
     found = []
     for node in graph:
-        if node is not loop and any(value in made for value in all_inputs(node)):
+        if node is not loop.node and any(value in made for value in all_inputs(node)):
             found.append(node)
             made.update(node.outputs)
     return found
 
 
-def _first_readers(nodes: list[ir.Node], loop: ir.Node) -> dict[ir.Node, tuple[int, RowSelection]]:
+def _first_readers(nodes: list[ir.Node], loop: LoopView) -> dict[ir.Node, tuple[int, RowSelection]]:
     """Return the Gathers and Slices that let nodes compute less, none behind another.
 
     Their rows can be traced back to a state, or they are positions and some operators treat them alone.
@@ -138,7 +139,7 @@ def _first_readers(nodes: list[ir.Node], loop: ir.Node) -> dict[ir.Node, tuple[i
     candidates = {node: found for node in nodes if (found := read_selection(node)) is not None}
     plain = [node for node in nodes if node not in candidates]
     taken = {node.outputs[0] for node in candidates}
-    states = set(loop.outputs)
+    states = set(loop.node.outputs)
     first = {}
     for node, (axis, rows) in candidates.items():
         source = node.inputs[0]

@@ -15,15 +15,12 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from loopedge.graph.core.unrolling import (
-    LAST_PREFIX,
-    copy_iteration,
-    find_core,
-    iteration_number,
-    runs_on,
-)
+from loopedge.graph.core.loop_view import LoopView
+from loopedge.graph.core.names import LAST_PREFIX, last_state_name
+from loopedge.graph.core.unrolling import copy_iteration
+from loopedge.graph.core.view import CoreView, LoopCore, iteration_number, view_core
 from loopedge.graph.editing import add_initializer, insert_before, make_node
-from loopedge.graph.metadata import LastRows, read_metadata, write_metadata
+from loopedge.graph.metadata import LastRows, write_metadata
 from loopedge.graph.rows.coda import CODA_PREFIX, CodaReading, read_coda, select_first
 from loopedge.graph.rows.row_inputs import PRODUCTS
 from loopedge.graph.rows.row_selection import Demand, RowSelection, demand_rows, restrict_rows
@@ -64,23 +61,23 @@ def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
     Ensures: weights and tables stay stored once, in the main graph; where nothing is gained, the graph
     is as it was.
     """
-    metadata, loop = read_metadata(model.metadata_props), find_core(model)
-    refused = _why_not(model, loop)
-    if refused is not None or loop is None or metadata is None:
+    core = view_core(model)
+    refused, metadata = _why_not(core), core.metadata
+    if refused is not None or not isinstance(core, LoopCore) or metadata is None:
         return LastRowsOutcome(applied=False, reason=refused)
-    reading = read_coda(model.graph, loop)
+    reading = read_coda(model.graph, core.loop)
     if isinstance(reading, str):
         return LastRowsOutcome(applied=False, reason=reading)
     if not reading.axes:
         return LastRowsOutcome(
             applied=False, reason=f"the coda reads all positions: {_who(reading)}"
         )
-    body = loop.attributes["body"].as_graph()
-    wanted = {body.outputs[1 + state]: axis for state, axis in reading.axes.items()}
-    demand = demand_rows(list(body), wanted, [body.outputs[1 + i] for i in reading.whole])
-    products = [node for node in body if node.op_type in PRODUCTS]
+    nodes, after = list(core.loop.body), core.loop.after
+    wanted = {after[state]: axis for state, axis in reading.axes.items()}
+    demand = demand_rows(nodes, wanted, [after[state] for state in reading.whole])
+    products = [node for node in nodes if node.op_type in PRODUCTS]
     narrowed = sum(node in demand.plans for node in products)
-    told = LastRowsOutcome(
+    outcome = LastRowsOutcome(
         applied=False,
         positions=str(reading.selection),
         products=len(products),
@@ -88,10 +85,10 @@ def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
         if not narrowed
         else _too_many(reading.selection, metadata.trained_length),
     )
-    if told.reason is not None:
-        return told
+    if outcome.reason is not None:
+        return outcome
     taken = select_first(model.graph, reading)
-    _write_last(model.graph, loop, reading, taken)
+    _write_last(model.graph, core.loop, reading, taken)
     rows = reading.selection
     kept = LastRows(
         axes=reading.axes,
@@ -102,7 +99,7 @@ def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
     )
     write_metadata(metadata.model_copy(update={"last_rows": kept}), model.metadata_props)
     common.RemoveUnusedNodesPass()(model)
-    return replace(told, applied=True, narrowed=narrowed)
+    return replace(outcome, applied=True, narrowed=narrowed)
 
 
 def selection_of(kept: LastRows) -> RowSelection:
@@ -117,24 +114,22 @@ def restore_last_iteration(model: ir.Model) -> bool:
     Returns:
         Whether anything changed.
     """
-    metadata, loop = read_metadata(model.metadata_props), find_core(model)
-    if metadata is None or metadata.last_rows is None or loop is None:
+    core = view_core(model)
+    metadata = core.metadata
+    if metadata is None or metadata.last_rows is None or not isinstance(core, LoopCore):
         return False
-    graph, kept = model.graph, metadata.last_rows
+    graph, loop, kept = model.graph, core.loop, metadata.last_rows
     rows = selection_of(kept)
-    made = {output.name: output for node in graph for output in node.outputs}
     for state, axis in kept.axes.items():
-        output = loop.outputs[state]
+        output = loop.final[state]
         taken = rows.node(graph, output, axis, f"{CODA_PREFIX}rows.{output.name}")
-        graph.insert_after(loop, taken)
-        ir.convenience.replace_all_uses_with(made[f"{LAST_PREFIX}state.{state}"], taken.outputs[0])
+        last = core.last_state(state)
+        graph.insert_after(loop.node, taken)
+        ir.convenience.replace_all_uses_with(last, taken.outputs[0])
     for state in kept.whole:
-        ir.convenience.replace_all_uses_with(
-            made[f"{LAST_PREFIX}state.{state}"], loop.outputs[state]
-        )
-    count = loop.inputs[0]
-    if count is not None:
-        loop.replace_input_with(0, _trip_count(graph, count, metadata.loops))
+        ir.convenience.replace_all_uses_with(core.last_state(state), loop.final[state])
+    if loop.count is not None:
+        loop.replace_count(_trip_count(graph, loop.count, metadata.loops))
     write_metadata(metadata.model_copy(update={"last_rows": None}), model.metadata_props)
     common.RemoveUnusedNodesPass()(model)
     return True
@@ -148,16 +143,16 @@ def _trip_count(graph: ir.Graph, last: ir.Value, loops: int) -> ir.Value:
     return less.inputs[0]
 
 
-def _why_not(model: ir.Model, loop: ir.Node | None) -> str | None:
-    """Say why the last iteration of a graph cannot stand behind its Loop."""
-    metadata = read_metadata(model.metadata_props)
-    if metadata is None or loop is None or metadata.form != "loop":
+def _why_not(core: CoreView) -> str | None:
+    """Say why the last iteration of a core cannot stand behind its Loop."""
+    metadata = core.metadata
+    if metadata is None or not isinstance(core, LoopCore) or metadata.form != core.form:
         return "the graph is not in the loop form that loopedge writes"
     if metadata.last_rows is not None:
         return "the last iteration stands behind the Loop already"
-    if metadata.exit is not None or not runs_on(loop.attributes["body"].as_graph()):
+    if metadata.exit is not None or not core.loop.runs_on:
         return "with an early exit nobody knows which iteration is the last"
-    if len(loop.outputs) != len(loop.inputs) - 2:
+    if core.loop.stacked:
         return "the Loop stacks outputs"
     return None
 
@@ -191,15 +186,14 @@ def _nothing_gained(demand: Demand, products: list[ir.Node]) -> str:
 
 
 def _write_last(
-    graph: ir.Graph, loop: ir.Node, reading: CodaReading, taken: dict[ir.Value, ir.Value]
+    graph: ir.Graph, loop: LoopView, reading: CodaReading, taken: dict[ir.Value, ir.Value]
 ) -> None:
     """Let the Loop run one time less and write its last iteration behind it."""
     last = _last_number(graph, loop)
-    loop.replace_input_with(0, last)
+    loop.replace_count(last)
     always = add_initializer(graph, "loopedge.true", np.array(True))
-    body = loop.attributes["body"].as_graph()
-    nodes, states = copy_iteration(graph, body, LAST_PREFIX, [last, always, *loop.outputs])
-    graph.insert_after(loop, nodes)
+    nodes, states = copy_iteration(graph, loop.body, LAST_PREFIX, [last, always, *loop.final])
+    graph.insert_after(loop.node, nodes)
     named = {i: state for i, state in enumerate(states) if state is not None}
     demand = demand_rows(
         nodes,
@@ -212,23 +206,23 @@ def _write_last(
     step = set(nodes)
     for i in reading.axes:
         made = selected.get(named[i], named[i])
-        ir.convenience.replace_all_uses_with(taken[loop.outputs[i]], made)
-        made.name = f"{LAST_PREFIX}state.{i}"
+        ir.convenience.replace_all_uses_with(taken[loop.final[i]], made)
+        made.name = last_state_name(i)
     for i in reading.whole:
-        for node, index in list(loop.outputs[i].uses()):
+        for node, index in list(loop.final[i].uses()):
             if node not in step:
                 node.replace_input_with(index, named[i])
-        named[i].name = f"{LAST_PREFIX}state.{i}"
+        named[i].name = last_state_name(i)
 
 
-def _last_number(graph: ir.Graph, loop: ir.Node) -> ir.Value:
+def _last_number(graph: ir.Graph, loop: LoopView) -> ir.Value:
     """Return the number of the last iteration, which is the trip count of the Loop without it."""
-    count = loop.inputs[0]
+    count = loop.count
     tensor = None if count is None else ir.convenience.get_const_tensor(count)
     if tensor is not None:
         return iteration_number(graph, int(tensor.numpy().item()) - 1)
     one = add_initializer(graph, "loopedge.1", np.array(1, np.int64))
     less = make_node("Sub", [count, one], BEFORE_LAST)
     less.outputs[0].type, less.outputs[0].shape = ir.TensorType(ir.DataType.INT64), ir.Shape([])
-    insert_before(loop, less)
+    insert_before(loop.node, less)
     return less.outputs[0]

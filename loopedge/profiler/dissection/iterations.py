@@ -1,10 +1,9 @@
 """Operator times of each iteration of the loop, from ONNX Runtime's trace."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from loopedge.graph.core.unrolling import CORE_NAME, LAST_PREFIX
+from loopedge.graph.core.names import CORE_NAME, LAST_PREFIX, iteration_in_name
 from loopedge.profiler.dissection.trace import (
     MICROSECONDS_PER_MS,
     Event,
@@ -17,7 +16,6 @@ from loopedge.profiler.result import IterationTime
 __all__ = ["iteration_times"]
 
 REPEATING = {"Loop", "Scan"}
-UNROLLED = re.compile(rf"^{CORE_NAME}\.(\d+)/")
 
 
 def iteration_times(events: Iterable[Event], *, skip_runs: int = 0) -> list[IterationTime]:
@@ -113,6 +111,6 @@ def _with_nested(kernel: Kernel) -> Iterable[Kernel]:
 
 def _numbered_by_names(kernels: Iterable[Kernel]) -> Iterable[tuple[int, Kernel]]:
     for kernel in kernels:
-        named = UNROLLED.match(kernel.node)
-        if named:
-            yield int(named[1]), kernel
+        iteration = iteration_in_name(kernel.node)
+        if iteration is not None:
+            yield iteration, kernel

@@ -14,8 +14,9 @@ from loopedge.artifact.artifact import artifact_files, open_artifact, write_arti
 from loopedge.errors import InputError
 from loopedge.files.arrays import write_arrays
 from loopedge.files.targets import file_sha256
-from loopedge.graph.core.unrolling import find_core, unroll
+from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.untied import untie
+from loopedge.graph.core.view import view_core
 from loopedge.graph.metadata import (
     LOOPS_INPUT,
     TOLERANCE_INPUT,
@@ -237,7 +238,7 @@ class _Builder:
         graph = self.graphs[path]
         metadata = read_metadata(graph.metadata_props)
         refuse_prepared(metadata, path, f"profile --{twin}")
-        if twin == "unrolled" and find_core(graph) is None:
+        if twin == "unrolled" and view_core(graph).form != "loop":
             raise InputError(f"{path} holds no Loop: it is unrolled already")
         rewrite = untie if twin == "untied" else unroll
         rewritten = rewrite(graph, self.point.loops)
