@@ -24,13 +24,13 @@ from subjects import Subject, plain_sorting, sorting
 import loopedge
 import loopedge_calibration
 from loopedge.artifact.artifact import open_artifact
+from loopedge.graph.agreement import NoiseRatio
 from loopedge.graph.core.probe import probe, stack_probed
 from loopedge.graph.core.view import view_core
 from loopedge.graph.editing import add_initializer, insert_before, make_node, replace_node
 from loopedge.graph.weights import linears
 from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.activations.smoothing import apply_smoothing, rescaled_products
-from loopedge.quantizer.compare import sqnr_db
 from loopedge.quantizer.schemes.static import quantize_static
 
 GAIN_DB = 6.0
@@ -84,9 +84,9 @@ class Ablation:
     def sqnr(self, path: Path, *, fitted: bool = False) -> float:
         """Judge a model on the test data, or on the data it was fitted to."""
         feeds = self.fitted if fitted else self.judged
-        exact = self.logits(self.path, feeds)
-        error = exact - self.logits(path, feeds)
-        return sqnr_db(float(np.square(exact).sum()), float(np.square(error).sum()))
+        ratio = NoiseRatio()
+        ratio.add(self.logits(self.path, feeds), self.logits(path, feeds))
+        return ratio.db
 
     def bias_correction(self, table: RangeTable) -> float:
         """Add the mean error of every linear's output, per channel and iteration; judge."""

@@ -30,8 +30,8 @@ from subjects import Subject, subjects
 import loopedge
 import loopedge_calibration
 from loopedge.artifact.artifact import artifact_files
+from loopedge.graph.agreement import NoiseRatio
 from loopedge.profiler.processes.process import MeasuredProcess
-from loopedge.quantizer.compare import sqnr_db
 from loopedge.quantizer.recipe import Recipe
 from loopedge_calibration.budget import meet_budget
 from loopedge_calibration.losses import RelativeError
@@ -98,12 +98,12 @@ class Bench:
     def row(self, name: str, path: Path, *, timed: bool = False) -> Row:
         """Judge a quantized model."""
         outputs, metric = self.run(path)
-        signal = float(np.square(self.reference.astype(np.float64)).sum())
-        noise = float(np.square(self.reference.astype(np.float64) - outputs).sum())
+        ratio = NoiseRatio()
+        ratio.add(self.reference, outputs)
         integer, floating = weight_products(path, self.folder)
         return Row(
             name,
-            sqnr_db(signal, noise),
+            ratio.db,
             metric,
             sum(file.stat().st_size for file in artifact_files(path)),
             integer,

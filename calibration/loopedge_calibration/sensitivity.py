@@ -11,13 +11,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_scratch
+from loopedge.graph.agreement import noise_ratio
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.view import view_core
 from loopedge.graph.weights import linears
 from loopedge.quantizer.emulation import ROUNDED_INPUT, emulate
 from loopedge.quantizer.recipe import Recipe
 from loopedge.runtime.session import Session
-from loopedge_calibration.losses import relative_error
 from loopedge_calibration.readers import Feeds
 
 __all__ = ["LinearSensitivity", "measure_sensitivity"]
@@ -101,7 +101,7 @@ class _Emulated:
         switches = np.zeros(self._shape, np.bool_)
         switches[row, iterations] = True
         given = (self._run(feeds, switches) for feeds in self._batches)
-        return relative_error(self._exact, given)
+        return noise_ratio(self._exact, given).share
 
     def _run(self, feeds: Feeds, switches: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[Any]]:
         return self._session.run({**feeds, ROUNDED_INPUT: switches})

@@ -17,7 +17,6 @@ from loopedge.artifact.reading.ort_format import ORT_SUFFIX, is_ort_format, requ
 from loopedge.artifact.seal import check_whole, config_path
 from loopedge.artifact.sources import source_files
 from loopedge.errors import InputError, LoopedgeError, VerificationError
-from loopedge.files.arrays import largest_errors
 from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.staging import (
     CONFIG_SUFFIX,
@@ -28,6 +27,7 @@ from loopedge.files.staging import (
     staged_folder,
 )
 from loopedge.files.targets import check_target
+from loopedge.graph.agreement import TOLERANCE, largest_error, worst
 from loopedge.graph.coverage import int8_coverage
 from loopedge.graph.inputs import default_sequence, inputs_to_check
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
@@ -49,11 +49,8 @@ OPTIMIZATION = "extended"
 """ONNX Runtime does not optimise an ORT format file when it loads it, so the fusions are made now. The
 next level ('all') only adds layouts that belong to one kind of processor."""
 
-TOLERANCE = 1e-4
-"""Largest allowed max |y - ref| / max |ref| of a float model."""
-
 QUANTIZED_TOLERANCE = 5e-2
-"""The same for a quantized one: where a float sum differs in its last bit, a rounding can flip, and that
+"""As `TOLERANCE` for a quantized model: where a float sum differs in its last bit, a rounding can flip, and that
 grows through the loop (2e-2 between releases, docs/reach.md)."""
 
 FLOAT16_NOTE = (
@@ -327,7 +324,7 @@ def _compare(graph: ir.Model, source: Path, staged: Path, threads: int | None) -
     longest = FOREIGN_SEQUENCE if metadata is None else min(default_sequence(graph), 128)
     for check in inputs_to_check(graph, longest):
         expected, given = first.run(check.feeds), second.run(check.feeds)
-        error = max(largest_errors(given[name], expected[name])[1] for name in expected)
+        error = worst(largest_error(given[name], expected[name]) for name in expected).relative
         if not error <= tolerance:
             raise VerificationError(
                 f"the ORT format file differs from {source.name} ({check.name}): relative error "

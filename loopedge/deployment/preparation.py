@@ -20,10 +20,10 @@ from loopedge.artifact.reading.ort_format import is_ort_format
 from loopedge.artifact.seal import check_whole, name_weights, seal
 from loopedge.artifact.sources import source_files
 from loopedge.errors import InputError, LoopedgeError, VerificationError
-from loopedge.files.arrays import largest_errors
 from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.staging import again_if_replaced, check_unchanged, identity_of, staged_folder
 from loopedge.files.targets import check_artifact_target
+from loopedge.graph.agreement import largest_error, worst
 from loopedge.graph.inputs import default_sequence, inputs_to_check
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metadata
 from loopedge.runtime.memory_profiles import PREPARED_SUFFIX, refuse_prepared, this_device
@@ -323,17 +323,16 @@ def _verify(
     given = _outputs(staged, feeds, "mapped", threads)
     errors = []
     for check, want, have in zip(checks, expected, given, strict=True):
-        pairs = [largest_errors(have[name], want[name]) for name in want]
-        worst = max(absolute for absolute, _ in pairs), max(relative for _, relative in pairs)
-        if not worst[1] <= TOLERANCE:
+        error = worst(largest_error(have[name], want[name]) for name in want)
+        if not error.relative <= TOLERANCE:
             raise VerificationError(
                 f"the prepared file differs from {source} ({check.name}): "
-                f"relative error {worst[1]:.2e}, allowed {TOLERANCE:.0e}",
-                measured=worst[1],
+                f"relative error {error.relative:.2e}, allowed {TOLERANCE:.0e}",
+                measured=error.relative,
                 allowed=TOLERANCE,
                 hint=f"loopedge run {source} --memory low",
             )
-        errors.append(worst)
+        errors.append((error.absolute, error.relative))
     return errors
 
 

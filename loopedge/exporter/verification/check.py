@@ -17,12 +17,8 @@ from loopedge.exporter.exits import Halt
 from loopedge.exporter.options import Options
 from loopedge.exporter.subject.description import Subject
 from loopedge.exporter.verification.cases import Case, cases_of
-from loopedge.exporter.verification.verify import (
-    TOLERANCE,
-    Measured,
-    resized_examples,
-    verify_artifact,
-)
+from loopedge.exporter.verification.verify import Measured, resized_examples, verify_artifact
+from loopedge.graph.agreement import TOLERANCE
 from loopedge.graph.metadata import ArtifactMetadata
 from loopedge.runtime.optimizers import nothing_to_optimize
 

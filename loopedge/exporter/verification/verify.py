@@ -25,17 +25,14 @@ from loopedge.exporter.capture.axes import Axes, resize
 from loopedge.exporter.exits import Halt
 from loopedge.exporter.verification.cases import Case
 from loopedge.exporter.verification.reference import Reference
-from loopedge.files.arrays import largest_errors
+from loopedge.graph.agreement import TOLERANCE, LargestError, at_kept, largest_error, worst
 from loopedge.graph.metadata import ITERATIONS_OUTPUT
 from loopedge.graph.offsets import output_offsets
 from loopedge.graph.timestep_rows import random_rows, shuffled_rows
 from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.runtime.session import Session
 
-__all__ = ["TOLERANCE", "Measured", "resized_examples", "verify_artifact"]
-
-TOLERANCE = 1e-4
-"""Largest allowed max |y - ref| / max |ref|."""
+__all__ = ["Measured", "resized_examples", "verify_artifact"]
 
 Array = npt.NDArray[Any]
 Named = Mapping[str, Tensor]
@@ -98,7 +95,7 @@ def verify_artifact(
         mask = None if mask_name is None else named[mask_name]
         return named, Reference(model, inputs, rows, mask, halt)
 
-    worst_abs = worst_rel = 0.0
+    errors: list[LargestError] = []
     offsets = output_offsets(open_artifact(path))
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".verify.") as folder:
         load = prepare or Path
@@ -114,7 +111,7 @@ def verify_artifact(
             other = case.random_rows and bool(tables)
             named, expected = reference(case, seed, rows[other])
             count = min(case.loops or loops, *(len(table) for table in tables.values()), 2**31)
-            absolute, relative = _compare_case(
+            error = _compare_case(
                 sessions[other],
                 expected,
                 case,
@@ -126,21 +123,24 @@ def verify_artifact(
                 offsets,
                 same_exits=math.isfinite(tolerance),
             )
-            if not relative <= tolerance:
+            if not error.relative <= tolerance:
                 own = expected.own_error(count)
                 amplified = own is not None and own > tolerance / 4
                 raise VerificationError(
                     f"the exported graph differs from PyTorch ({case}): "
-                    f"relative error {relative:.2e}, allowed {tolerance:.0e}"
+                    f"relative error {error.relative:.2e}, allowed {tolerance:.0e}"
                     + (f"; PyTorch's own float32 is {own:.0e} from float64" if amplified else ""),
-                    measured=relative,
+                    measured=error.relative,
                     allowed=tolerance,
                     hint="the model amplifies rounding from loop to loop: train it, or fewer --loops"
                     if amplified
                     else "the core must compute the same in every iteration; docs/bring_your_own.md",
                 )
-            worst_abs, worst_rel = max(worst_abs, absolute), max(worst_rel, relative)
-    return Measured(max_abs_error=worst_abs, max_rel_error=worst_rel, cases=len(cases))
+            errors.append(error)
+    largest = worst(errors)
+    return Measured(
+        max_abs_error=largest.absolute, max_rel_error=largest.relative, cases=len(cases)
+    )
 
 
 def _open(path: Path) -> Session:
@@ -185,8 +185,8 @@ def _compare_case(
     offsets: Mapping[str, Array],
     *,
     same_exits: bool,
-) -> tuple[float, float]:
-    """Return the largest absolute and relative error of a case; rows shall stop where PyTorch's do."""
+) -> LargestError:
+    """Return the largest errors of a case; batch rows shall stop where PyTorch's do."""
     stop_below = reference.tolerance(case.stop, count)
     expected, ran = reference.run(count, stop_below)
     with warnings.catch_warnings():
@@ -209,7 +209,7 @@ def _compare_case(
             hint="halt must tell by the state alone; docs/bring_your_own.md",
         )
     mask = None if mask_name is None else named[mask_name]
-    errors = [
+    return worst(
         _compare(
             given[name],
             want[:, -1:] if name in last_outputs else want,
@@ -218,28 +218,24 @@ def _compare_case(
             offsets.get(name),
         )
         for name, want in zip(output_names, expected, strict=True)
-    ]
-    return max(error[0] for error in errors), max(error[1] for error in errors)
+    )
 
 
 def _compare(
     given: Array, expected: Array, mask: Tensor | None, where: str, offset: Array | None
-) -> tuple[float, float]:
+) -> LargestError:
     if given.shape != expected.shape:
         raise VerificationError(
             f"the exported graph gives shape {given.shape} at {where}, PyTorch {expected.shape}"
         )
-    if mask is not None and expected.ndim >= 2 and expected.shape[:2] == tuple(mask.shape):
-        kept = mask.numpy().astype(bool)
-        if kept.any():  # a file is never passed unseen
-            given, expected = given[kept], expected[kept]
-    errors = largest_errors(given, expected, offset)
-    if math.isinf(errors[0]):
+    kept = None if mask is None else mask.numpy()
+    error = largest_error(at_kept(given, kept), at_kept(expected, kept), offset)
+    if math.isinf(error.absolute):
         raise VerificationError(
             f"the exported graph gives values that are not finite at {where}, where PyTorch's are, or "
             "the other way round"
         )
-    return errors
+    return error
 
 
 def _write_with_tables(source: Path, target: Path, tables: Mapping[str, Array]) -> None:
