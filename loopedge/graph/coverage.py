@@ -5,21 +5,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from loopedge.graph.core.names import in_last_iteration
+from loopedge.graph.operators import LINEARS, WEIGHT_PLACES, Fact, having
 from loopedge.graph.weights import linears, other_products
 
 __all__ = ["Int8Coverage", "int8_coverage"]
 
-WEIGHT_INPUTS = {
-    "DynamicQuantizeMatMul": (1,),
-    "MatMulInteger": (1, 0),  # 0: the table of a tied head, W [out, in] @ x^T
-    "MatMulIntegerToFloat": (1, 0),
-    "MatMulNBits": (1,),
-    "QGemm": (3,),
-    "QLinearMatMul": (3, 0),
-}
-"""Integer matrix products and the inputs where they may hold a stored weight."""
-
-PASSED_THROUGH = {"Cast", "DequantizeLinear", "Identity", "Reshape", "Transpose"}
+INTEGER_PRODUCTS = having(Fact.MATMUL) - having(Fact.FLOAT)
+PASSED_THROUGH = having(Fact.VIEW) | {"Cast", "DequantizeLinear", "Transpose"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +37,9 @@ def int8_coverage(model: ir.Model) -> Int8Coverage:
 
 
 def _is_quantized(node: ir.Node) -> bool:
-    if node.op_type in {"MatMul", "Gemm"} and not node.domain:
+    if node.op_type in LINEARS and not node.domain:
         return any(_is_dequantized(value) for value in node.inputs[:2])
-    indices = WEIGHT_INPUTS.get(node.op_type, ())
+    indices = WEIGHT_PLACES[node.op_type] if node.op_type in INTEGER_PRODUCTS else ()
     return any(index < len(node.inputs) and _is_stored(node.inputs[index]) for index in indices)
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from loopedge.graph.operators import LINEARS, PRODUCTS, WEIGHT_PLACES, Fact, having
+
 __all__ = [
     "CAST_SUFFIX",
     "OWN_PREFIX",
@@ -33,10 +35,7 @@ CAST_SUFFIX = ".float32"
 OWN_PREFIX = "loopedge."
 """Initializers under this prefix are loop counts, flags and ones that the exporter adds."""
 
-PRODUCTS = {
-    *("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "Einsum"),
-    *("Conv", "ConvTranspose", "GRU", "LSTM", "RNN"),
-}
+FLOAT_PRODUCTS = (PRODUCTS | having(Fact.RECURRENT)) & having(Fact.FLOAT) - having(Fact.ATTENTION)
 NO_WEIGHT = (TABLE_PREFIX, RANGE_PREFIX, OWN_PREFIX)
 
 
@@ -95,9 +94,9 @@ def linears(model: ir.Model) -> list[Linear]:
     """List the linears of the main graph and of every Loop body, in the order of the graph."""
     found = []
     for node in model.graph.all_nodes():
-        if node.op_type not in {"MatMul", "Gemm"} or node.domain:
+        if node.op_type not in LINEARS or node.domain:
             continue
-        for index in (1, 0):
+        for index in WEIGHT_PLACES[node.op_type]:
             value = stored_weight(node.inputs[index]) or node.inputs[index]
             if value is None or value.const_value is None or len(value.const_value.shape) != 2:
                 continue
@@ -118,7 +117,7 @@ def other_products(model: ir.Model) -> list[ir.Node]:
     return [
         node
         for node in model.graph.all_nodes()
-        if node.op_type in PRODUCTS and node not in known
+        if node.op_type in FLOAT_PRODUCTS and node not in known
         if any(value is not None and _weight_made(value, found) for value in node.inputs)
     ]
 

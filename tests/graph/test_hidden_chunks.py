@@ -37,6 +37,7 @@ VARIANTS = {
     "erf": f"{UP} scaled = Div (up, two) erf = Erf (scaled) more = Add (erf, one) half = Mul (up, two) "
     "hidden = Mul (half, more)",
     "tanh": f"{UP} cube = Pow (up, three) sum = Add (up, cube) tanh = Tanh (sum) hidden = Mul (up, tanh)",
+    "sine": f"{UP} sine = Sin (up) hidden = Add (up, sine)",
     "glu": f"{SIGMOID} hidden = Mul (sigmoid, up)",
     "swiglu": f"{SIGMOID} swish = Mul (gate, sigmoid) hidden = Mul (swish, up)",
     "halves": "both = MatMul (x, both_weight) gate, up = Split <axis = -1, num_outputs = 2> (both) "

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, make_node, replace_node
+from loopedge.graph.operators import Fact, having
 
 __all__ = ["fold_unit_scales", "fuse_rms_norms"]
 
 RMS_NORM_OPSET = 23
-NORMS = ("LayerNormalization", "RMSNormalization")
 
 
 def fuse_rms_norms(model: ir.Model) -> bool:
@@ -130,7 +130,7 @@ def fold_unit_scales(model: ir.Model) -> bool:
     """
     changed = False
     for node in model.graph.all_nodes():
-        if node.op_type not in NORMS or node.domain or node.inputs[0] is None:
+        if node.op_type not in having(Fact.NORM) or node.domain or node.inputs[0] is None:
             continue
         shape, dtype = node.inputs[0].shape, node.inputs[0].dtype
         axis = node.attributes.get_int("axis", -1)

@@ -6,6 +6,7 @@ from onnx_ir.passes import common
 
 from loopedge.graph.core.loop_view import loops_among
 from loopedge.graph.editing import add_initializer
+from loopedge.graph.operators import Fact, having
 
 __all__ = ["hoist_invariants", "simplify_reshapes", "strip_metadata", "tidy"]
 
@@ -152,7 +153,7 @@ def _hoist_from(graph: ir.Graph) -> bool:
                 attribute.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
                 for attribute in node.attributes.values()
             )
-            random = node.op_type.startswith(("Random", "Bernoulli", "Multinomial"))
+            random = node.op_type in having(Fact.RANDOM)
             if reads_body or has_graph or random or any(out in outputs for out in node.outputs):
                 local.update(node.outputs)
                 continue

@@ -21,8 +21,8 @@ from loopedge.graph.core.unrolling import copy_iteration
 from loopedge.graph.core.view import CoreView, LoopCore, iteration_number, view_core
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.metadata import LastRows, write_metadata
+from loopedge.graph.operators import PRODUCTS, Fact, having
 from loopedge.graph.rows.coda import CODA_PREFIX, CodaReading, read_coda, select_first
-from loopedge.graph.rows.row_inputs import PRODUCTS
 from loopedge.graph.rows.row_selection import Demand, RowSelection, demand_rows, restrict_rows
 
 __all__ = ["LastRowsOutcome", "compute_last_rows", "restore_last_iteration", "selection_of"]
@@ -180,7 +180,7 @@ def _nothing_gained(demand: Demand, products: list[ir.Node]) -> str:
     first = demand.mixing[0] if demand.mixing else None
     if first is None:
         return "no product of the core lies between the selected rows and the state"
-    if first.op_type.startswith("DynamicQuantize"):
+    if first.op_type in having(Fact.RANGED):
         return f"{first.name} ({first.op_type}) takes its range over all positions"
     return f"{first.name} ({first.op_type}) is not known to keep positions apart"
 

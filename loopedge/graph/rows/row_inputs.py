@@ -10,40 +10,17 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from loopedge.graph.shapes import BROADCAST, UNARY, broadcast, constant_ints, known_shape
+from loopedge.graph.operators import Fact, having
+from loopedge.graph.shapes import broadcast, constant_ints, known_shape
 from loopedge.graph.weights import stored_weight
 
-__all__ = ["PRODUCTS", "RowAxes", "row_inputs"]
+__all__ = ["RowAxes", "row_inputs"]
 
 RowAxes = list[int | None]
 """By input: the axis that holds the rows, None where all of the input is needed."""
 
 UNKNOWN = -1
 MICROSOFT = "com.microsoft"
-PRODUCTS = frozenset(
-    {
-        *("MatMul", "Gemm", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits", "Attention"),
-        *("DynamicQuantizeMatMul", "FusedMatMul", "QLinearMatMul", "Conv", "Einsum"),
-        *("MultiHeadAttention", "GroupQueryAttention"),
-    }
-)
-"""Operators that take nearly all of the time."""
-
-REDUCTIONS = frozenset(
-    f"Reduce{kind}"
-    for kind in (
-        "L1",
-        "L2",
-        "LogSum",
-        "LogSumExp",
-        "Max",
-        "Mean",
-        "Min",
-        "Prod",
-        "Sum",
-        "SumSquare",
-    )
-)
 
 
 def row_inputs(node: ir.Node, axis: int) -> RowAxes | None:
@@ -282,15 +259,13 @@ def _input(node: ir.Node, index: int) -> ir.Value | None:
 
 
 _RULES: dict[str, Callable[[ir.Node, int], RowAxes | None]] = {
-    **dict.fromkeys(UNARY, _unary),
-    **dict.fromkeys(BROADCAST, _elementwise),
-    **dict.fromkeys(REDUCTIONS, _reduce),
-    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization"), _along_axis(-1)),
-    **dict.fromkeys(
-        ("RMSNormalization", "LayerNormalization", "SimplifiedLayerNormalization"), _norm
-    ),
-    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _rounding),
-    **dict.fromkeys(("MatMul", "MatMulInteger", "MatMulIntegerToFloat"), _product),
+    **dict.fromkeys(having(Fact.UNARY), _unary),
+    **dict.fromkeys(having(Fact.BROADCAST), _elementwise),
+    **dict.fromkeys(having(Fact.REDUCTION), _reduce),
+    **dict.fromkeys(having(Fact.SOFTMAX), _along_axis(-1)),
+    **dict.fromkeys(having(Fact.NORM), _norm),
+    **dict.fromkeys(having(Fact.ROUNDING), _rounding),
+    **dict.fromkeys(having(Fact.FACTORS) - having(Fact.RANGED), _product),
     "MatMulNBits": _blocks,
     "Gemm": _gemm,
     "Transpose": _transpose,
@@ -301,6 +276,5 @@ _RULES: dict[str, Callable[[ir.Node, int], RowAxes | None]] = {
     "Split": _split,
     "Slice": _slice,
     "Gather": _gather,
-    **dict.fromkeys(REDUCTIONS, _reduce),
     "Attention": _attention,
 }

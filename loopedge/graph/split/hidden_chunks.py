@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from loopedge.graph.operators import ELEMENTWISE, Fact, having
 from loopedge.graph.split.branches import (
     Branch,
     Cut,
@@ -31,11 +32,8 @@ MULTIPLE = 16
 EXPECTED_LENGTH = 128
 """Where a model does not tell the length that it was trained with."""
 
-ELEMENTWISE = {
-    *("Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish"),
-    *("LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Selu"),
-    *("Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub", "Swish", "Tanh", "ThresholdedRelu"),
-}
+BETWEEN_LINEARS = ELEMENTWISE - having(Fact.VIEW)
+"""What may stand between the linears of an MLP: it mixes no channels, and is not there to move them."""
 
 
 def split_hidden(
@@ -148,7 +146,7 @@ def _sources(
             return None
         mlp.halved[node] = len(node.outputs)
         return [(node.inputs[0], len(node.outputs))]
-    if node.op_type not in ELEMENTWISE or node.domain or len(node.outputs) != 1:
+    if node.op_type not in BETWEEN_LINEARS or node.domain or len(node.outputs) != 1:
         return None
     found: list[tuple[ir.Value | None, int]] = []
     for value in node.inputs:

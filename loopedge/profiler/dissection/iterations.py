@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from loopedge.graph.core.names import CORE_NAME, LAST_PREFIX, iteration_in_name
+from loopedge.graph.operators import Fact, having
 from loopedge.profiler.dissection.trace import (
     MICROSECONDS_PER_MS,
     Event,
@@ -15,7 +16,7 @@ from loopedge.profiler.result import IterationTime
 
 __all__ = ["iteration_times"]
 
-REPEATING = {"Loop", "Scan"}
+REPEATING = having(Fact.REPEAT)
 
 
 def iteration_times(events: Iterable[Event], *, skip_runs: int = 0) -> list[IterationTime]:
