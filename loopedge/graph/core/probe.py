@@ -22,7 +22,10 @@ INPUT = ".input"
 def probe(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """Return a copy of the model that also gives values of its inside.
 
-    A loop that stops early runs to its end in the copy, with all rows.
+    Requires: the loop form or the unrolled form, of any tool.
+
+    Ensures: the outputs of the model are as they were; a Loop with an early exit runs to its end, with all batch
+    rows.
 
     Args:
         model: Loop or unrolled form. Not modified.

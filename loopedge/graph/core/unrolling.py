@@ -23,6 +23,10 @@ MOST_NODES = 100_000
 def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
     """Return the model with its core written out once per iteration.
 
+    Requires: one Loop that runs all its iterations; it may hold Loops itself.
+
+    Ensures: exactly the same computation, for this count alone; the metadata says so.
+
     Args:
         model: The loop form. Not modified.
         loops: Iterations to write; default: the count in the metadata.

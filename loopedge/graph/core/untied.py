@@ -41,6 +41,11 @@ ULPS = 2
 def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
     """Return the unrolled graph whose iterations share no weight of the core.
 
+    Requires: as `unroll`, or a graph whose linears share weights.
+
+    Ensures: no two copies of a weight hold the same bytes, and none differs from the weight in more than rounding;
+    the metadata says so.
+
     Args:
         model: Loop or unrolled form, float or quantized. Not modified.
         loops: Iterations of the twin; default: the count in the metadata, or the constant trip

@@ -16,6 +16,10 @@ def compute_in_float16(model: ir.Model) -> ir.Model:
     float16 cannot hold is clipped to its largest number, so the result has to be compared with the
     float32 one before it is relied upon.
 
+    Requires: a float model; the opset is one that the converter knows.
+
+    Ensures: inputs and outputs have their types; nothing is noted of storage or of optimizers any more.
+
     Args:
         model: Loop or unrolled form, float32. Not modified.
 
@@ -30,6 +34,7 @@ def compute_in_float16(model: ir.Model) -> ir.Model:
     whole = ir.external_data.load_to_model(model.clone())
     converted = convert_float_to_float16(ir.to_proto(whole), keep_io_types=True)
     found: ir.Model = ir.from_proto(converted)
+    found.graph.sort()  # the converter puts its Casts behind what reads them
     for outdated in ("storage", "optimized"):
         found.metadata_props.pop(f"{PREFIX}{outdated}", None)
     return found

@@ -21,7 +21,12 @@ def fuse_rms_norms(model: ir.Model) -> bool:
     """Replace Pow, ReduceMean, Add, Sqrt, Reciprocal and Mul by RMSNormalization, in place.
 
     A weight of one dimension that multiplies the result becomes the operator's scale; a norm without
-    one gets ones. Opsets before 23 do not know the operator: nothing is changed there.
+    one gets ones.
+
+    Requires: constants are folded (`fold_constants`): epsilon, exponent and axes are initializers. Opset 23 or
+    later: nothing is changed in others, which do not know the operator.
+
+    Ensures: a norm over the last axis, with a width that is known, is one node.
 
     Returns:
         Whether anything changed.
@@ -124,6 +129,10 @@ def fold_unit_scales(model: ir.Model) -> bool:
     torch.onnx.export writes ``F.rms_norm(x, (d,))`` and ``F.layer_norm(x, (d,))`` as norms whose
     scale is ``ones_like(x)``: as large as the activations and filled anew in every iteration. Ones
     of shape (d,) do the same.
+
+    Requires: the shapes of what norms read are known; those without are left alone.
+
+    Ensures: the scale of a norm over axes of fixed sizes is as large as these axes.
 
     Returns:
         Whether anything changed.

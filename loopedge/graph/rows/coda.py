@@ -87,7 +87,11 @@ def read_coda(graph: ir.Graph, loop: LoopView) -> CodaReading | str:
 
 
 def select_rows_first(model: ir.Model) -> bool:
-    """Let the coda start from the rows that it reads in the end, in place: a head computes them alone.
+    """Let the coda start from the positions that it reads in the end, in place: a head computes them alone.
+
+    Requires: the loop form; graphs without a core's Loop are left alone.
+
+    Ensures: where the coda reads few positions alone, they are selected right behind the Loop.
 
     Returns:
         Whether anything changed.
@@ -103,7 +107,12 @@ def select_rows_first(model: ir.Model) -> bool:
 
 
 def select_first(graph: ir.Graph, reading: CodaReading) -> dict[ir.Value, ir.Value]:
-    """Select the rows right behind the Loop, in place; return them by the state that they are of."""
+    """Select the rows right behind the Loop, in place; return them by the state that they are of.
+
+    Requires: ``reading`` is of this graph, and nothing changed since.
+
+    Ensures: what reads the selected rows counts among them, instead of among all.
+    """
     taken = restrict_rows(
         graph,
         reading.nodes,

@@ -52,14 +52,13 @@ class LastRowsOutcome:
 def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
     """Let the last iteration compute only the rows that the coda reads, in place.
 
-    Args:
-        model: The loop form, float or quantized, as loopedge writes it.
+    Requires: the loop form as loopedge writes it, float or quantized; another graph is left alone.
+
+    Ensures: weights and tables stay stored once, in the main graph; the metadata says what the last iteration
+    computes; where nothing is gained, the graph is as it was.
 
     Returns:
         What was done, or why nothing was.
-
-    Ensures: weights and tables stay stored once, in the main graph; where nothing is gained, the graph
-    is as it was.
     """
     core = view_core(model)
     refused, metadata = _why_not(core), core.metadata
@@ -109,7 +108,11 @@ def selection_of(kept: LastRows) -> RowSelection:
 
 
 def restore_last_iteration(model: ir.Model) -> bool:
-    """Undo `compute_last_rows`, in place: the Loop runs all iterations, and rows are selected behind it.
+    """Undo `compute_last_rows`, in place.
+
+    Requires: nothing.
+
+    Ensures: the Loop runs all iterations, and positions are selected behind it.
 
     Returns:
         Whether anything changed.

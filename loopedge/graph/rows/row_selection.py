@@ -184,6 +184,10 @@ def restrict_rows(
 ) -> dict[ir.Value, ir.Value]:
     """Let nodes compute the rows that are needed, in place.
 
+    Requires: ``demand`` is of these nodes, and nothing changed since.
+
+    Ensures: a value that was needed by its rows alone holds these alone; one that was needed whole is as it was.
+
     Args:
         graph: Where the nodes stand.
         nodes: Those of `demand_rows`.
@@ -225,7 +229,9 @@ def restrict_rows(
 def renumber_reader(graph: ir.Graph, node: ir.Node, selection: RowSelection) -> None:
     """Let a Gather or Slice of `read_selection` read what holds the selected rows alone, in place.
 
-    One that reads all of them in their order is dropped.
+    Requires: its first input holds the rows of ``selection``, in their order.
+
+    Ensures: it gives what it gave; one that would read all rows in their order is gone.
     """
     source, output = node.inputs[0], node.outputs[0]
     indices = constant_ints(node.inputs[1]) if node.op_type == "Gather" else None

@@ -49,8 +49,12 @@ def split_hidden(
     elementwise operators, and the linear that reads the result. Layers inside and outside of the core
     are split alike. Weights that something else reads, and hidden values that do, leave an MLP whole.
 
+    Requires: float weights [in, out] as initializers of the main graph (`fold_weight_layouts`).
+
+    Ensures: every weight is stored once: its parts take its place.
+
     Args:
-        model: Float graph with weights [in, out] as initializers of the main graph.
+        model: A float graph.
         length: Positions that an inference is expected to have; default: 128.
         least_width: Channels that a chunk has at least; a chunk is as wide as the MLP's input otherwise.
         least_bytes: An MLP whose hidden activations take less at that length stays whole.
