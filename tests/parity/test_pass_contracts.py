@@ -9,8 +9,11 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
+from torch import Tensor, nn
+from torch.nn import functional
 
 import loopedge
 from loopedge.errors import InputError
@@ -35,6 +38,7 @@ from loopedge.graph.rows.coda import select_rows_first
 from loopedge.graph.rows.last_rows import compute_last_rows, restore_last_iteration
 from loopedge.graph.split.head_groups import split_heads
 from loopedge.graph.split.hidden_chunks import split_hidden
+from loopedge.model.contract import Tensors
 from tests.parity.models import ROUNDING, Sizes, make_inputs, make_model
 from tests.parity.test_inner_loops import Refiner
 
@@ -57,14 +61,14 @@ IN_PLACE: dict[str, Pass] = {
     "select_rows_first": select_rows_first,
     "split_hidden": lambda model: split_hidden(model, least_width=16, least_bytes=0),
     "split_heads": lambda model: split_heads(model, length=256, least_width=8),
-    "store_float16": store_float16,
     "compute_last_rows": lambda model: compute_last_rows(model).applied,
     "read_table_in_place": lambda model: read_table_in_place(model, least_bytes=0),
     "turn_scores": turn_scores,
     "restore_last_iteration": restore_last_iteration,
+    "store_float16": store_float16,
     "restore_float32": restore_float32,
 }
-"""In the order of an export; behind it what undoes its last steps."""
+"""In the order of an export, what undoes a step behind it."""
 
 COPYING: dict[str, Callable[[ir.Model], ir.Model]] = {
     "unroll": unroll,
@@ -73,10 +77,48 @@ COPYING: dict[str, Callable[[ir.Model], ir.Model]] = {
     "compute_in_float16": compute_in_float16,
 }
 
-SUBJECTS = ("tokens", "padded", "series", "inner", "opset 20")
+SUBJECTS = ("tokens", "bidirectional", "series", "inner", "spelled", "opset 20")
+
+
+class Spelled(loopedge.LoopedModule):
+    """Norms without weights, norms that are written out, a mask of one row for all queries; a coda that reads one position in the end."""
+
+    input_names = ("inputs",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.loops = LOOPS
+        self.mix, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+        self.scale = nn.Parameter(torch.rand(8))
+
+    def example_inputs(self) -> tuple[Tensor]:
+        return (torch.randn(2, 7, 8, generator=torch.Generator().manual_seed(0)),)
+
+    def prelude(self, *inputs: Tensor) -> tuple[Tensors, Tensors]:
+        return inputs[0], inputs[0][..., 0] > -1  # positions that are attended to
+
+    def core(self, state: Tensors, context: Tensors, row: dict[str, Tensor]) -> Tensors:
+        assert isinstance(state, Tensor)
+        assert isinstance(context, Tensor)
+        x = state * torch.rsqrt(state.pow(2).mean(-1, keepdim=True) + 1e-6) * self.scale
+        heads = x.unflatten(-1, (2, 4)).transpose(1, 2)
+        read = functional.scaled_dot_product_attention(
+            heads, heads, heads, attn_mask=context[:, None, None, :]
+        )
+        mixed: Tensor = self.mix(read.transpose(1, 2).flatten(2))
+        return functional.layer_norm(state + mixed, (8,))
+
+    def coda(self, state: Tensors, context: Tensors) -> Tensors:
+        assert isinstance(state, Tensor)
+        scores: Tensor = self.head(torch.tanh(state))
+        return scores[:, 0]
 
 
 def subject(name: str) -> tuple[Any, Feeds]:
+    if name == "spelled":
+        spelled = Spelled().eval()
+        return spelled, {"inputs": spelled.example_inputs()[0].numpy()}
     if name == "inner":
         model = Refiner(loops=LOOPS).eval()
         return model, {"inputs": model.example_inputs()[0].numpy()}
