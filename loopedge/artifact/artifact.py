@@ -19,7 +19,7 @@ from loopedge.graph.metadata import ArtifactMetadata, read_metadata, write_metad
 from loopedge.graph.naming import keep_names_apart, rename_foreign_steps, rename_foreign_weights
 from loopedge.graph.passes.storage import restore_float32
 from loopedge.graph.passes.table_head import turn_scores
-from loopedge.graph.rows.last_rows import restore_last_iteration
+from loopedge.graph.positions.last_iteration import restore_last_iteration
 from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX, TABLE_PREFIX
 
 __all__ = [
@@ -57,7 +57,7 @@ def open_artifact(path: str | Path) -> ir.Model:
 def open_in_float32(path: str | Path) -> ir.Model:
     """Open an artifact to work on its weights: in float32, however they are stored, heads as linears.
 
-    A last iteration that computes fewer rows is put back into the Loop; `compute_last_rows` takes it out
+    A last iteration that computes fewer rows is put back into the Loop; `narrow_last_iteration` takes it out
     again at the end.
 
     Raises:

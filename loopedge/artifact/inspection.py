@@ -16,9 +16,9 @@ from loopedge.errors import VerificationError
 from loopedge.files.staging import again_if_replaced
 from loopedge.graph.core.ties import TiedWeight, tied_weights, untied_bytes
 from loopedge.graph.core.view import view_core
-from loopedge.graph.coverage import Int8Coverage, int8_coverage
+from loopedge.graph.integer_linears import IntegerLinears, count_integer_linears
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
-from loopedge.graph.rows.last_rows import selection_of
+from loopedge.graph.positions.last_iteration import selection_of
 from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 
 __all__ = ["CompanionFile", "FileSize", "Inspection", "Port", "Table", "inspect"]
@@ -87,7 +87,7 @@ class Inspection:
     untied_bytes: int
     tied_weights: list[TiedWeight]
     tables: list[Table]
-    int8: Int8Coverage
+    int8: IntegerLinears
     last_rows: str | None
     memory: str | None
     prepared: dict[str, Any] | None
@@ -152,7 +152,7 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
             for name, value in model.graph.initializers.items()
             if name.startswith(TABLE_PREFIX) and value.const_value is not None
         ],
-        int8=int8_coverage(model),
+        int8=count_integer_linears(model),
         last_rows=str(selection_of(metadata.last_rows))
         if metadata and metadata.last_rows
         else None,

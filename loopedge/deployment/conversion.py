@@ -28,8 +28,8 @@ from loopedge.files.staging import (
 )
 from loopedge.files.targets import check_target
 from loopedge.graph.agreement import TOLERANCE, largest_error, worst
-from loopedge.graph.coverage import int8_coverage
 from loopedge.graph.inputs import default_sequence, inputs_to_check
+from loopedge.graph.integer_linears import count_integer_linears
 from loopedge.graph.metadata import ArtifactMetadata, read_metadata
 from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
 from loopedge.runtime.memory_profiles import refuse_prepared
@@ -317,7 +317,7 @@ def _check_weights(source: ir.Model, staged: Path) -> list[str]:
 def _compare(graph: ir.Model, source: Path, staged: Path, threads: int | None) -> list[float]:
     """Return the relative error of each case."""
     metadata = read_metadata(graph.metadata_props)
-    tolerance = QUANTIZED_TOLERANCE if int8_coverage(graph).quantized else TOLERANCE
+    tolerance = QUANTIZED_TOLERANCE if count_integer_linears(graph).quantized else TOLERANCE
     first, second = Session(source, threads=threads), Session(staged, threads=threads)
     errors: list[float] = []
     # How many positions a foreign model takes is not known.

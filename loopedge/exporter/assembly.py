@@ -20,7 +20,7 @@ from loopedge.graph.editing import initializer
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.graph.weights import TABLE_PREFIX
 
-__all__ = ["HaltPart", "Plan", "assemble_loop"]
+__all__ = ["AssemblyPlan", "HaltPart", "assemble_loop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class HaltPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class AssemblyPlan:
     """What the assembled graph shall look like from outside.
 
     ``tables`` map a row name to values of shape (max_loops, ...).
@@ -51,7 +51,7 @@ class Plan:
     halt: HaltPart | None = None
 
 
-def assemble_loop(parts: Parts, axes: Axes, plan: Plan) -> ir.Model:
+def assemble_loop(parts: Parts, axes: Axes, plan: AssemblyPlan) -> ir.Model:
     """Build the loop form.
 
     Args:
@@ -160,7 +160,7 @@ def _name_all_dims(parts: Parts, axes: Axes) -> None:
 
 
 def _early_exit(
-    plan: Plan, axes: Axes, inputs: Sequence[ir.Value], weights: Weights
+    plan: AssemblyPlan, axes: Axes, inputs: Sequence[ir.Value], weights: Weights
 ) -> tuple[EarlyExit | None, list[ir.Value]]:
     """Return what ends the Loop early, and the input that holds its tolerance, where there is one."""
     part = plan.halt
@@ -180,7 +180,7 @@ def _early_exit(
 
 
 def _trip_count(
-    plan: Plan, weights: Weights, inputs: list[ir.Value]
+    plan: AssemblyPlan, weights: Weights, inputs: list[ir.Value]
 ) -> tuple[ir.Value, list[ir.Value], list[ir.Node]]:
     if not plan.dynamic_loops:
         count = weights.constant("loopedge.loops", np.array(plan.loops, np.int64))

@@ -20,11 +20,11 @@ from loopedge.artifact.companions import (
 from loopedge.artifact.opsets import IR_VERSIONS
 from loopedge.deployment.conversion import write_converted
 from loopedge.errors import InputError, VerificationError
-from loopedge.exporter.assembly import HaltPart, Plan, assemble_loop
+from loopedge.exporter.assembly import AssemblyPlan, HaltPart, assemble_loop
 from loopedge.exporter.capture.axes import Axes, AxisNames, find_axes
 from loopedge.exporter.capture.capture import capture_halt, capture_parts, traced_inputs
 from loopedge.exporter.exits import Exit, Halt, parse_exit
-from loopedge.exporter.last_rows import last_rows_notes, take_out_last
+from loopedge.exporter.last_iteration import last_iteration_notes, take_out_last
 from loopedge.exporter.options import Options
 from loopedge.exporter.passes import optimise
 from loopedge.exporter.rounding import Rounded, round_weights, storage_notes
@@ -47,7 +47,7 @@ from loopedge.graph.passes.last_position import keep_last_position
 from loopedge.graph.passes.simplify import tidy
 from loopedge.graph.passes.storage import store_float16
 from loopedge.graph.passes.table_head import MICROSOFT
-from loopedge.graph.rows.last_rows import LastRowsOutcome
+from loopedge.graph.positions.last_iteration import LastIterationOutcome
 from loopedge.graph.split.activations import shrink_head, split_layers
 from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 from loopedge.runtime.memory_profiles import WISH_NOTE
@@ -71,7 +71,7 @@ class ExportResult:
     kept_float32: list[dict[str, str]]
     rounding_error: float | None
     logits: str
-    last_rows: LastRowsOutcome
+    last_rows: LastIterationOutcome
     files: list[dict[str, Any]]
     weight_bytes: int
     tied_weights: list[TiedWeight]
@@ -238,7 +238,7 @@ def _export(
         inner_loops=options.inner == "loop",
     )
     halt = None if rule is None else Halt(subject.module, rule, axes)
-    plan = Plan(
+    plan = AssemblyPlan(
         input_names=subject.input_names,
         output_names=subject.output_names or _default_outputs(len(parts.coda.graph.outputs)),
         tables=tables,
@@ -317,7 +317,7 @@ def _export(
         cases=measured.cases,
         notes=[
             *_notes(subject, axes, count, options),
-            *last_rows_notes(rows, options.last_rows),
+            *last_iteration_notes(rows, options.last_rows),
             *storage_notes(graph, options.format, rounded.kept, check.rounding_error),
         ],
         seconds={
@@ -350,7 +350,7 @@ def _metadata(
     subject: Subject,
     axes: Axes,
     graph: ir.Model,
-    plan: Plan,
+    plan: AssemblyPlan,
     options: Options,
     rule: Exit | None,
 ) -> ArtifactMetadata:

@@ -94,7 +94,8 @@ def structure(model: ir.Model) -> list[tuple[Any, ...]]:
     """
     found: list[tuple[Any, ...]] = []
     for graph in (model.graph, *model.graph.subgraphs()):
-        found.append((graph, *map(_noted, (graph, *graph.inputs, *graph.outputs))))
+        ends = tuple(_noted(value) for value in (*graph.inputs, *graph.outputs))
+        found.append((_noted(graph), ends))
         found += [
             (_noted(value), value.const_value, value.dtype) for value in graph.initializers.values()
         ]

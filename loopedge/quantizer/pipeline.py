@@ -29,14 +29,18 @@ from loopedge.graph.metadata import (
     read_metadata,
     write_metadata,
 )
-from loopedge.graph.rows.last_rows import LastRowsOutcome
+from loopedge.graph.positions.last_iteration import LastIterationOutcome
 from loopedge.graph.split.activations import shrink_head
 from loopedge.graph.weights import weight_bytes
 from loopedge.quantizer.activations.ranges import RangeTable, read_ranges
 from loopedge.quantizer.activations.smoothing import rescaled_products
 from loopedge.quantizer.compare import Agreement, Feeds, longest_generated
 from loopedge.quantizer.coverage import Coverage
-from loopedge.quantizer.last_rows import compare_whole_and_written, take_out_last, unchanged_note
+from loopedge.quantizer.last_iteration import (
+    compare_whole_and_written,
+    take_out_last,
+    unchanged_note,
+)
 from loopedge.quantizer.recipe import Recipe, Rewritten
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights
 from loopedge.quantizer.timing import time_against
@@ -88,7 +92,7 @@ class QuantizeResult:
     sqnr_db_linears: dict[str, float]
     min_sqnr_db: float
     verified: bool
-    last_rows: LastRowsOutcome | None
+    last_rows: LastIterationOutcome | None
     time_ratio: float
     weight_bytes: int
     source_weight_bytes: int

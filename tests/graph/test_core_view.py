@@ -18,7 +18,7 @@ from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.view import LoopCore, NoCore, UnrolledCore, view_core
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
-from loopedge.graph.rows.last_rows import compute_last_rows, restore_last_iteration
+from loopedge.graph.positions.last_iteration import narrow_last_iteration, restore_last_iteration
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 LOOPS, WIDTH = 3, 4
@@ -186,7 +186,7 @@ def test_a_last_iteration_behind_the_loop_belongs_to_the_core() -> None:
     taken.outputs[0].type = output.type
     model.graph.append(taken)
     model.graph.outputs[0] = taken.outputs[0]
-    assert compute_last_rows(model).applied
+    assert narrow_last_iteration(model).applied
     core = view_core(model)
     assert isinstance(core, LoopCore)
     assert (core.iterations, core.trips, core.loop.trip_count) == (3, 2, 2)

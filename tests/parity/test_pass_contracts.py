@@ -34,8 +34,8 @@ from loopedge.graph.passes.norms import fold_unit_scales, fuse_rms_norms
 from loopedge.graph.passes.simplify import hoist_invariants, simplify_reshapes, tidy
 from loopedge.graph.passes.storage import restore_float32, store_float16
 from loopedge.graph.passes.table_head import read_table_in_place, turn_scores
-from loopedge.graph.rows.coda import select_rows_first
-from loopedge.graph.rows.last_rows import compute_last_rows, restore_last_iteration
+from loopedge.graph.positions.coda import select_positions_first
+from loopedge.graph.positions.last_iteration import narrow_last_iteration, restore_last_iteration
 from loopedge.graph.split.head_groups import split_heads
 from loopedge.graph.split.hidden_chunks import split_hidden
 from loopedge.model.contract import Tensors
@@ -58,10 +58,10 @@ IN_PLACE: dict[str, Pass] = {
     "merge_head_axes": merge_head_axes,
     "hoist_invariants": hoist_invariants,
     "tidy": tidy,
-    "select_rows_first": select_rows_first,
+    "select_positions_first": select_positions_first,
     "split_hidden": lambda model: split_hidden(model, least_width=16, least_bytes=0),
     "split_heads": lambda model: split_heads(model, length=256, least_width=8),
-    "compute_last_rows": lambda model: compute_last_rows(model).applied,
+    "narrow_last_iteration": lambda model: narrow_last_iteration(model).applied,
     "read_table_in_place": lambda model: read_table_in_place(model, least_bytes=0),
     "turn_scores": turn_scores,
     "restore_last_iteration": restore_last_iteration,
@@ -102,7 +102,7 @@ class Spelled(loopedge.LoopedModule):
         assert isinstance(state, Tensor)
         assert isinstance(context, Tensor)
         x = state * torch.rsqrt(state.pow(2).mean(-1, keepdim=True) + 1e-6) * self.scale
-        heads = x.unflatten(-1, (2, 4)).transpose(1, 2)
+        heads = x.reshape(*x.shape[:-1], 2, 4).transpose(1, 2)
         read = functional.scaled_dot_product_attention(
             heads, heads, heads, attn_mask=context[:, None, None, :]
         )

@@ -11,7 +11,7 @@ from torch import nn
 from loopedge.artifact.opsets import check_versions
 from loopedge.artifact.reading.ort_format import ORT_SUFFIX
 from loopedge.deployment.conversion import convert_file
-from loopedge.exporter.assembly import Plan
+from loopedge.exporter.assembly import AssemblyPlan
 from loopedge.exporter.capture.axes import Axes
 from loopedge.exporter.exits import Halt
 from loopedge.exporter.options import Options
@@ -36,7 +36,7 @@ class FileCheck:
     subject: Subject
     original: nn.Module
     axes: Axes
-    plan: Plan
+    plan: AssemblyPlan
     options: Options
     halt: Halt | None
     metadata: ArtifactMetadata

@@ -2,7 +2,7 @@
 
 PyTorch hands attention (batch, heads, sequence, head_size); the graph reshapes and transposes queries,
 keys and values before it and the result after it. The Attention operator of opset 23 also takes
-(batch, sequence, heads * head_size), told the numbers of heads: eight nodes less per layer and a
+(batch, sequence, heads * head_size) and the numbers of heads: eight nodes less per layer and a
 hundredth of the time (benchmarks/export/attention.py).
 """
 

@@ -3,7 +3,7 @@
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.coverage import int8_coverage
+from loopedge.graph.integer_linears import count_integer_linears
 from loopedge.graph.metadata import PREFIX
 
 __all__ = ["compute_in_float16"]
@@ -26,7 +26,7 @@ def compute_in_float16(model: ir.Model) -> ir.Model:
     Raises:
         InputError: The model is quantized: its scales and products have types of their own.
     """
-    if int8_coverage(model).quantized:
+    if count_integer_linears(model).quantized:
         raise InputError("a quantized model has no float16 twin", hint="name the float model")
     from onnxruntime.transformers.float16 import convert_float_to_float16
 

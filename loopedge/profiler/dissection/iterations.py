@@ -25,7 +25,7 @@ def iteration_times(events: Iterable[Event], *, skip_runs: int = 0) -> list[Iter
     The trace does not number iterations. The nodes of a body run in the same order each time, its first
     one always: when that returns, the next iteration has begun. What a nested Loop, Scan or If holds
     belongs to the iteration that it runs in. The Loop's own time is in no iteration. An iteration that
-    stands behind the Loop (`loopedge.graph.rows.last_rows`) is the last one.
+    stands behind the Loop (`loopedge.graph.positions.last_iteration`) is the last one.
 
     An unrolled graph of loopedge names its nodes by the iteration, ``core.<t>/``.
 

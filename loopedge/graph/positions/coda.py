@@ -1,4 +1,4 @@
-"""Which rows of the final states the coda reads, and a coda that computes those alone."""
+"""Which positions of the final states the coda reads, and a coda that computes those alone."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,18 @@ import onnx_ir as ir
 
 from loopedge.graph.core.loop_view import LoopView
 from loopedge.graph.core.view import LoopCore, view_core
-from loopedge.graph.rows.row_selection import (
+from loopedge.graph.positions.selection import (
     Demand,
-    RowSelection,
+    PositionSelection,
     all_inputs,
-    demand_rows,
+    demand_positions,
     read_selection,
     renumber_reader,
-    restrict_rows,
+    restrict_positions,
 )
 from loopedge.graph.shapes import known_shape
 
-__all__ = ["CODA_PREFIX", "CodaReading", "read_coda", "select_first", "select_rows_first"]
+__all__ = ["CODA_PREFIX", "CodaReading", "read_coda", "select_first", "select_positions_first"]
 
 CODA_PREFIX = "coda/"
 
@@ -26,12 +26,12 @@ CODA_PREFIX = "coda/"
 class CodaReading:
     """How the nodes behind the Loop read its states.
 
-    ``axes`` are the states of which only the rows of ``selection`` are read, each with the axis of the
-    rows, where there are such; those in ``whole`` are read whole. ``readers`` take the rows today, ``nodes`` are the others
+    ``axes`` are the states of which only the positions of ``selection`` are read, each with the axis of the
+    positions, where there are such; those in ``whole`` are read whole. ``readers`` take the positions today, ``nodes`` are the others
     behind the Loop, ``first`` is the first of both.
     """
 
-    selection: RowSelection
+    selection: PositionSelection
     axes: dict[int, int]
     whole: list[int]
     first: ir.Node
@@ -41,7 +41,7 @@ class CodaReading:
 
 
 def read_coda(graph: ir.Graph, loop: LoopView) -> CodaReading | str:
-    """Find which rows of the final states are read; where it is not some rows, say why.
+    """Find which positions of the final states are read; where it is not some positions, say why.
 
     Args:
         graph: The main graph. Not modified.
@@ -52,24 +52,24 @@ def read_coda(graph: ir.Graph, loop: LoopView) -> CodaReading | str:
     if not readers:
         return "the coda reads all positions"
     found = [selection for _, selection in readers.values()]
-    if all(rows.indices is not None for rows in found):
-        indices = dict.fromkeys(index for rows in found for index in rows.indices or ())
-        selection = RowSelection(indices=tuple(indices))
-    elif all(rows == found[0] for rows in found):
+    if all(positions.indices is not None for positions in found):
+        indices = dict.fromkeys(index for positions in found for index in positions.indices or ())
+        selection = PositionSelection(indices=tuple(indices))
+    elif all(positions == found[0] for positions in found):
         selection = found[0]
     else:
         return "the coda reads positions in several ways: " + "; ".join(map(str, found))
-    rows: dict[ir.Value, int] = {}
+    positions: dict[ir.Value, int] = {}
     for node, (axis, _) in readers.items():
         source = node.inputs[0]
-        if source is not None and rows.setdefault(source, axis) != axis:
+        if source is not None and positions.setdefault(source, axis) != axis:
             return "the coda reads positions along several axes"
     others = [node for node in nodes if node not in readers]
-    demand = demand_rows(others, rows, graph.outputs)
+    demand = demand_positions(others, positions, graph.outputs)
     axes = {
-        i: demand.rows[output]
+        i: demand.positions[output]
         for i, output in enumerate(loop.node.outputs)
-        if output in demand.rows and output not in demand.whole
+        if output in demand.positions and output not in demand.whole
     }
     for i, axis in axes.items():
         shape = known_shape(loop.node.outputs[i])
@@ -86,7 +86,7 @@ def read_coda(graph: ir.Graph, loop: LoopView) -> CodaReading | str:
     )
 
 
-def select_rows_first(model: ir.Model) -> bool:
+def select_positions_first(model: ir.Model) -> bool:
     """Let the coda start from the positions that it reads in the end, in place: a head computes them alone.
 
     Requires: the loop form; graphs without a core's Loop are left alone.
@@ -107,13 +107,13 @@ def select_rows_first(model: ir.Model) -> bool:
 
 
 def select_first(graph: ir.Graph, reading: CodaReading) -> dict[ir.Value, ir.Value]:
-    """Select the rows right behind the Loop, in place; return them by the state that they are of.
+    """Select the positions right behind the Loop, in place; return them by the state that they are of.
 
     Requires: ``reading`` is of this graph, and nothing changed since.
 
-    Ensures: what reads the selected rows counts among them, instead of among all.
+    Ensures: what reads the selected positions counts among them, instead of among all.
     """
-    taken = restrict_rows(
+    taken = restrict_positions(
         graph,
         reading.nodes,
         reading.demand,
@@ -140,25 +140,27 @@ def _behind(graph: ir.Graph, loop: LoopView) -> list[ir.Node]:
     return found
 
 
-def _first_readers(nodes: list[ir.Node], loop: LoopView) -> dict[ir.Node, tuple[int, RowSelection]]:
+def _first_readers(
+    nodes: list[ir.Node], loop: LoopView
+) -> dict[ir.Node, tuple[int, PositionSelection]]:
     """Return the Gathers and Slices that let nodes compute less, none behind another.
 
-    Their rows can be traced back to a state, or they are positions and some operators treat them alone.
+    Their positions can be traced back to a state, or they are positions and some operators treat them alone.
     """
     candidates = {node: found for node in nodes if (found := read_selection(node)) is not None}
     plain = [node for node in nodes if node not in candidates]
     taken = {node.outputs[0] for node in candidates}
     states = set(loop.node.outputs)
     first = {}
-    for node, (axis, rows) in candidates.items():
+    for node, (axis, positions) in candidates.items():
         source = node.inputs[0]
         shape = known_shape(source)
         if source is None or shape is None:
             continue
-        demand = demand_rows(plain, {source: axis})
-        gains = not states.isdisjoint(demand.rows) or (
-            demand.plans and isinstance(shape[axis], str) and taken.isdisjoint(demand.rows)
+        demand = demand_positions(plain, {source: axis})
+        gains = not states.isdisjoint(demand.positions) or (
+            demand.plans and isinstance(shape[axis], str) and taken.isdisjoint(demand.positions)
         )
         if gains:
-            first[node] = axis, rows
+            first[node] = axis, positions
     return first

@@ -8,21 +8,21 @@ from loopedge.graph.core.names import in_last_iteration
 from loopedge.graph.operators import LINEARS, WEIGHT_PLACES, Fact, having
 from loopedge.graph.weights import linears, other_products
 
-__all__ = ["Int8Coverage", "int8_coverage"]
+__all__ = ["IntegerLinears", "count_integer_linears"]
 
 INTEGER_PRODUCTS = having(Fact.MATMUL) - having(Fact.FLOAT)
 PASSED_THROUGH = having(Fact.VIEW) | {"Cast", "DequantizeLinear", "Transpose"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Int8Coverage:
+class IntegerLinears:
     """Linears with an integer weight, of all linears. Products of two activations do not count."""
 
     quantized: int
     total: int
 
 
-def int8_coverage(model: ir.Model) -> Int8Coverage:
+def count_integer_linears(model: ir.Model) -> IntegerLinears:
     """Count the products with weights of the main graph and of every Loop body.
 
     A linear is quantized when its weight is stored in integers of at most 8 bits: an integer
@@ -33,7 +33,7 @@ def int8_coverage(model: ir.Model) -> Int8Coverage:
     quantized = sum(_is_quantized(node) for node in counted)
     products = [item.node for item in linears(model)] + other_products(model)
     floats = sum(not in_last_iteration(node) for node in products)
-    return Int8Coverage(quantized=quantized, total=quantized + floats)
+    return IntegerLinears(quantized=quantized, total=quantized + floats)
 
 
 def _is_quantized(node: ir.Node) -> bool:

@@ -1,11 +1,11 @@
-"""The last iteration computes only the rows that the coda reads.
+"""The last iteration computes only the positions that the coda reads.
 
 A forecaster reads the last position of the final state, a classifier the first, a language model that
-generates the last. Keys and values of the last iteration then still need all rows, but queries, what
+generates the last. Keys and values of the last iteration then still need all positions, but queries, what
 attention gives, the output projection and the MLP only those that are read. The Loop runs one time less;
 the last iteration stands behind it, reads the same weights, and is named ``core.last/...``.
 
-Exact: only operators that treat every row alone compute less (`loopedge.graph.rows.row_inputs`).
+Exact: only operators that treat every position alone compute less (`loopedge.graph.positions.position_inputs`).
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -20,21 +20,31 @@ from loopedge.graph.core.names import LAST_PREFIX, last_state_name
 from loopedge.graph.core.unrolling import copy_iteration
 from loopedge.graph.core.view import CoreView, LoopCore, iteration_number, view_core
 from loopedge.graph.editing import add_initializer, insert_before, make_node
-from loopedge.graph.metadata import LastRows, write_metadata
+from loopedge.graph.metadata import LastPositions, write_metadata
 from loopedge.graph.operators import PRODUCTS, Fact, having
-from loopedge.graph.rows.coda import CODA_PREFIX, CodaReading, read_coda, select_first
-from loopedge.graph.rows.row_selection import Demand, RowSelection, demand_rows, restrict_rows
+from loopedge.graph.positions.coda import CODA_PREFIX, CodaReading, read_coda, select_first
+from loopedge.graph.positions.selection import (
+    Demand,
+    PositionSelection,
+    demand_positions,
+    restrict_positions,
+)
 
-__all__ = ["LastRowsOutcome", "compute_last_rows", "restore_last_iteration", "selection_of"]
+__all__ = [
+    "LastIterationOutcome",
+    "narrow_last_iteration",
+    "restore_last_iteration",
+    "selection_of",
+]
 
 BEFORE_LAST = "loops/before_last"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LastRowsOutcome:
+class LastIterationOutcome:
     """What became of the last iteration.
 
-    ``positions`` are the rows that are read, ``narrowed`` of ``products`` (matrix products and attention
+    ``positions`` are the positions that are read, ``narrowed`` of ``products`` (matrix products and attention
     of one iteration) compute them alone; ``reason`` says why nothing changed, where nothing did.
     """
 
@@ -49,8 +59,8 @@ class LastRowsOutcome:
         return asdict(self)
 
 
-def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
-    """Let the last iteration compute only the rows that the coda reads, in place.
+def narrow_last_iteration(model: ir.Model) -> LastIterationOutcome:
+    """Let the last iteration compute only the positions that the coda reads, in place.
 
     Requires: the loop form as loopedge writes it, float or quantized; another graph is left alone.
 
@@ -63,20 +73,20 @@ def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
     core = view_core(model)
     refused, metadata = _why_not(core), core.metadata
     if refused is not None or not isinstance(core, LoopCore) or metadata is None:
-        return LastRowsOutcome(applied=False, reason=refused)
+        return LastIterationOutcome(applied=False, reason=refused)
     reading = read_coda(model.graph, core.loop)
     if isinstance(reading, str):
-        return LastRowsOutcome(applied=False, reason=reading)
+        return LastIterationOutcome(applied=False, reason=reading)
     if not reading.axes:
-        return LastRowsOutcome(
+        return LastIterationOutcome(
             applied=False, reason=f"the coda reads all positions: {_who(reading)}"
         )
     nodes, after = list(core.loop.body), core.loop.after
     wanted = {after[state]: axis for state, axis in reading.axes.items()}
-    demand = demand_rows(nodes, wanted, [after[state] for state in reading.whole])
+    demand = demand_positions(nodes, wanted, [after[state] for state in reading.whole])
     products = [node for node in nodes if node.op_type in PRODUCTS]
     narrowed = sum(node in demand.plans for node in products)
-    outcome = LastRowsOutcome(
+    outcome = LastIterationOutcome(
         applied=False,
         positions=str(reading.selection),
         products=len(products),
@@ -88,27 +98,27 @@ def compute_last_rows(model: ir.Model) -> LastRowsOutcome:
         return outcome
     taken = select_first(model.graph, reading)
     _write_last(model.graph, core.loop, reading, taken)
-    rows = reading.selection
-    kept = LastRows(
+    positions = reading.selection
+    kept = LastPositions(
         axes=reading.axes,
         whole=reading.whole,
-        indices=None if rows.indices is None else list(rows.indices),
-        start=rows.start,
-        end=rows.end,
+        indices=None if positions.indices is None else list(positions.indices),
+        start=positions.start,
+        end=positions.end,
     )
     write_metadata(metadata.model_copy(update={"last_rows": kept}), model.metadata_props)
     common.RemoveUnusedNodesPass()(model)
     return replace(outcome, applied=True, narrowed=narrowed)
 
 
-def selection_of(kept: LastRows) -> RowSelection:
-    """Return the rows that the metadata of an artifact tells of."""
+def selection_of(kept: LastPositions) -> PositionSelection:
+    """Return the positions that the metadata of an artifact tells of."""
     indices = None if kept.indices is None else tuple(kept.indices)
-    return RowSelection(indices=indices, start=kept.start, end=kept.end)
+    return PositionSelection(indices=indices, start=kept.start, end=kept.end)
 
 
 def restore_last_iteration(model: ir.Model) -> bool:
-    """Undo `compute_last_rows`, in place.
+    """Undo `narrow_last_iteration`, in place.
 
     Requires: nothing.
 
@@ -122,10 +132,10 @@ def restore_last_iteration(model: ir.Model) -> bool:
     if metadata is None or metadata.last_rows is None or not isinstance(core, LoopCore):
         return False
     graph, loop, kept = model.graph, core.loop, metadata.last_rows
-    rows = selection_of(kept)
+    positions = selection_of(kept)
     for state, axis in kept.axes.items():
         output = loop.final[state]
-        taken = rows.node(graph, output, axis, f"{CODA_PREFIX}rows.{output.name}")
+        taken = positions.node(graph, output, axis, f"{CODA_PREFIX}rows.{output.name}")
         last = core.last_state(state)
         graph.insert_after(loop.node, taken)
         ir.convenience.replace_all_uses_with(last, taken.outputs[0])
@@ -160,11 +170,11 @@ def _why_not(core: CoreView) -> str | None:
     return None
 
 
-def _too_many(rows: RowSelection, length: int | None) -> str | None:
-    """Say that so many rows are read that the copies of them would cost what they save."""
-    most = rows.most
+def _too_many(positions: PositionSelection, length: int | None) -> str | None:
+    """Say that so many positions are read that the copies of them would cost what they save."""
+    most = positions.most
     if most is None:
-        return f"the coda reads positions {rows}, which grow with the sequence"
+        return f"the coda reads positions {positions}, which grow with the sequence"
     if length is not None and 2 * most > length > 1:
         return f"the coda reads {most} positions of the {length} that the model was trained for"
     return None
@@ -182,7 +192,7 @@ def _nothing_gained(demand: Demand, products: list[ir.Node]) -> str:
         return "the core holds no matrix product"
     first = demand.mixing[0] if demand.mixing else None
     if first is None:
-        return "no product of the core lies between the selected rows and the state"
+        return "no product of the core lies between the selected positions and the state"
     if first.op_type in having(Fact.RANGED):
         return f"{first.name} ({first.op_type}) takes its range over all positions"
     return f"{first.name} ({first.op_type}) is not known to keep positions apart"
@@ -198,12 +208,12 @@ def _write_last(
     nodes, states = copy_iteration(graph, loop.body, LAST_PREFIX, [last, always, *loop.final])
     graph.insert_after(loop.node, nodes)
     named = {i: state for i, state in enumerate(states) if state is not None}
-    demand = demand_rows(
+    demand = demand_positions(
         nodes,
         {named[i]: axis for i, axis in reading.axes.items()},
         [named[i] for i in reading.whole],
     )
-    selected = restrict_rows(
+    selected = restrict_positions(
         graph, nodes, demand, reading.selection, before=nodes[0], prefix=LAST_PREFIX
     )
     step = set(nodes)
