@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from loopedge.graph.core.ties import untied_bytes
+from loopedge.graph.core.ties import tied_weights, untied_bytes
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.untied import untie
 from loopedge.graph.core.view import view_core
@@ -72,6 +72,12 @@ def test_unrolling_stores_the_weight_of_the_inner_loop_once() -> None:
     unrolled = unroll(nested_model())
     assert view_core(unrolled).weights == {"weight": LOOPS}
     assert weight_bytes(unrolled) == WEIGHT.nbytes
+
+
+@pytest.mark.parametrize("form", ["loop", "unrolled"])
+def test_a_weight_of_the_inner_loop_is_read_in_each_of_its_iterations(form: str) -> None:
+    model = nested_model() if form == "loop" else unroll(nested_model())
+    assert {weight.name: weight.uses for weight in tied_weights(model)} == {"weight": LOOPS * INNER}
 
 
 def test_the_untied_twin_has_a_copy_in_the_inner_loop_of_every_iteration() -> None:

@@ -25,7 +25,7 @@ def tied_weights(model: ir.Model) -> list[TiedWeight]:
     """List the weights that are stored once and read more than once, largest first."""
     reads: dict[ir.Value, int] = {}
     core = view_core(model)
-    trips = core.trips if isinstance(core, LoopCore) else core.iterations or 1
+    trips = core.trips if isinstance(core, LoopCore) else None
     for node, runs in _nodes_with_runs(model.graph, 1, trips):
         for value in weights_read(node):
             reads[value] = reads.get(value, 0) + runs
