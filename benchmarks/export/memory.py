@@ -21,7 +21,7 @@ import torch
 import loopedge
 from loopedge.artifact.artifact import open_artifact, write_artifact
 from loopedge.graph.core.untied import untie
-from loopedge.graph.weights import core_weights
+from loopedge.graph.core.view import view_core
 from loopedge.profiler.pipeline import Run
 from loopedge.profiler.processes.measured_process import MeasuredProcess
 from loopedge.profiler.processes.setup import ProcessSetup
@@ -182,7 +182,7 @@ def main() -> int:
         graph = open_artifact(folder / "loop.1.onnx")
         core_bytes = sum(
             tensor.nbytes
-            for weight in core_weights(graph)
+            for weight in view_core(graph).weights
             if (tensor := graph.graph.initializers[weight].const_value) is not None
         )
     bounds = judge(runs, ratio, load, core_bytes)

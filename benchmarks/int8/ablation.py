@@ -24,13 +24,13 @@ from subjects import Subject, plain_sorting, sorting
 import loopedge
 import loopedge_calibration
 from loopedge.artifact.artifact import open_artifact
+from loopedge.graph.agreement import NoiseRatio
 from loopedge.graph.core.probe import probe, stack_probed
-from loopedge.graph.core.unrolling import find_core
-from loopedge.graph.editing import add_initializer, make_node, replace_node
+from loopedge.graph.core.view import view_core
+from loopedge.graph.editing import add_initializer, insert_before, make_node, replace_node
 from loopedge.graph.weights import linears
 from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.activations.smoothing import apply_smoothing, rescaled_products
-from loopedge.quantizer.compare import sqnr_db
 from loopedge.quantizer.schemes.static import quantize_static
 
 GAIN_DB = 6.0
@@ -84,9 +84,9 @@ class Ablation:
     def sqnr(self, path: Path, *, fitted: bool = False) -> float:
         """Judge a model on the test data, or on the data it was fitted to."""
         feeds = self.fitted if fitted else self.judged
-        exact = self.logits(self.path, feeds)
-        error = exact - self.logits(path, feeds)
-        return sqnr_db(float(np.square(exact).sum()), float(np.square(error).sum()))
+        ratio = NoiseRatio()
+        ratio.add(self.logits(self.path, feeds), self.logits(path, feeds))
+        return ratio.db
 
     def bias_correction(self, table: RangeTable) -> float:
         """Add the mean error of every linear's output, per channel and iteration; judge."""
@@ -101,16 +101,15 @@ class Ablation:
             if (item.node.name or "").startswith("core/")
         } - skipped
         exact, given = (self._means(model, sorted(products)) for model in (reference, quantized))
-        loop = find_core(quantized)
-        body = None if loop is None else loop.attributes["body"].as_graph()
-        for node in [] if body is None else list(body):
+        core = view_core(quantized)
+        for node in core.nodes:
             name = node.outputs[0].name or ""
-            if node.op_type != "MatMulIntegerToFloat" or name not in products or body is None:
+            if node.op_type != "MatMulIntegerToFloat" or name not in products:
                 continue
             rows = np.ascontiguousarray(exact[name] - given[name], np.float32)
             bias = add_initializer(quantized.graph, f"range.{name}.bias", rows)
-            row = make_node("Gather", [bias, body.inputs[0]], f"{name}.bias", {"axis": 0})
-            body.insert_before(node, row)
+            row = make_node("Gather", [bias, core.number_at(node)], f"{name}.bias", {"axis": 0})
+            insert_before(node, row)
             inputs = [*node.inputs, *[None] * (6 - len(node.inputs)), row.outputs[0]]
             corrected = make_node(node.op_type, inputs, node.name or name, domain=node.domain)
             replace_node(node, [corrected])

@@ -30,9 +30,9 @@ from subjects import Subject, subjects
 import loopedge
 import loopedge_calibration
 from loopedge.artifact.artifact import artifact_files
+from loopedge.graph.agreement import NoiseRatio
 from loopedge.profiler.processes.measured_process import MeasuredProcess
 from loopedge.profiler.processes.setup import ProcessSetup
-from loopedge.quantizer.compare import sqnr_db
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.budget import meet_budget
@@ -100,12 +100,12 @@ class Bench:
     def row(self, name: str, path: Path, *, timed: bool = False) -> Row:
         """Judge a quantized model."""
         outputs, metric = self.run(path)
-        signal = float(np.square(self.reference.astype(np.float64)).sum())
-        noise = float(np.square(self.reference.astype(np.float64) - outputs).sum())
+        ratio = NoiseRatio()
+        ratio.add(self.reference, outputs)
         integer, floating = weight_products(path, self.folder)
         return Row(
             name,
-            sqnr_db(signal, noise),
+            ratio.db,
             metric,
             sum(file.stat().st_size for file in artifact_files(path)),
             integer,

@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 
 import loopedge
 from loopedge.artifact.artifact import artifact_files, open_artifact, write_artifact
+from loopedge.graph.agreement import NoiseRatio
 from loopedge.graph.weights import linears
 from loopedge.profiler.processes.measured_process import MeasuredProcess
 from loopedge.profiler.processes.setup import ProcessSetup
-from loopedge.quantizer.compare import compare, sqnr_db
+from loopedge.quantizer.compare import compare
 from loopedge.quantizer.schemes.weight_only import DEFAULT_BLOCK
 from loopedge.quantizer.weights.blocks import BLOCK_SIZES, quantize_blocks
 from loopedge.tasks.generated.sorting import SortingTask
@@ -146,8 +147,9 @@ class Sorting:
     def judge(self, path: Path) -> str:
         """Return SQNR and accuracy as two cells."""
         outputs, accuracy = self.run(path)
-        noise = float(np.square(self.reference - outputs).sum())
-        return f"{sqnr_db(float(np.square(self.reference).sum()), noise):.1f} | {accuracy:.4f}"
+        ratio = NoiseRatio()
+        ratio.add(self.reference, outputs)
+        return f"{ratio.db:.1f} | {accuracy:.4f}"
 
     def by_block_size(self) -> list[str]:
         """Return a table of real files."""

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.peers.conversion import ARTIFACTS, SUBJECTS, conversion_of
 from benchmarks.peers.environments import environment_of, python_path
 from benchmarks.peers.process import PeerError, PeerProcess
 from benchmarks.peers.products import SORTING, Product
 from benchmarks.peers.subject import Subject, score_sorting
+from loopedge.graph.agreement import largest_error, noise_ratio
 from loopedge.runtime.latency import time_in_turns, time_ratios
 
 __all__ = ["Figures", "measure"]
@@ -182,9 +182,10 @@ def _judge(product: Product, process: PeerProcess, folder: Path) -> dict[str, An
     reference = np.load(subject.reference)
     if product.positions == "last":
         reference = reference[..., -1:, :]
+    ratio = noise_ratio([{"": reference}], [{"": outputs}])
     judged: dict[str, Any] = {
-        "error": _relative_error(outputs, reference),
-        "sqnr_db": _sqnr_db(outputs, reference),
+        "error": largest_error(outputs, reference).relative,
+        "sqnr_db": ratio.db if ratio.noise else None,
     }
     if product.subject == SORTING:
         judged["accuracy"] = score_sorting(subject, outputs)
@@ -201,17 +202,6 @@ def _takes_loops(subject: Subject, process: PeerProcess, folder: Path) -> bool:
         return False
     halved, whole = np.load(subject.half), np.load(subject.reference)
     return bool(np.square(outputs - halved).sum() < np.square(outputs - whole).sum())
-
-
-def _relative_error(outputs: NDArray[Any], reference: NDArray[Any]) -> float:
-    return float(np.abs(outputs - reference).max() / np.abs(reference).max())
-
-
-def _sqnr_db(outputs: NDArray[Any], reference: NDArray[Any]) -> float | None:
-    exact = reference.astype(np.float64)
-    noise = float(np.square(exact - outputs).sum())
-    signal = float(np.square(exact).sum())
-    return 10 * float(np.log10(signal / noise)) if noise else None
 
 
 def _figures(product: Product, one: _Taken, time_ratio: float) -> Figures:

@@ -17,8 +17,9 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_artifact
 from loopedge.errors import BudgetError, InputError
+from loopedge.graph.core.names import loop_name
 from loopedge.graph.inputs import axes_of, first_samples, sample_count
-from loopedge.graph.weights import linears, loop_name, weight_bytes
+from loopedge.graph.weights import linears, weight_bytes
 from loopedge.options import option, option_name
 from loopedge.quantizer.pipeline import QuantizeResult
 from loopedge.quantizer.recipe import Recipe

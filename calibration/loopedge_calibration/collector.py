@@ -13,9 +13,11 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError
+from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.probe import activation_of, probe, stack_probed
+from loopedge.graph.core.view import view_core
 from loopedge.graph.inputs import axes_of
-from loopedge.graph.weights import Linear, in_core, linears, loop_count, loop_name
+from loopedge.graph.weights import Linear, linears
 from loopedge.options import option, with_keywords
 from loopedge.quantizer.activations.ranges import (
     Granularity,
@@ -178,7 +180,7 @@ def _observe(graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions)
 
 
 def _loops(graph: ir.Model, options: CollectOptions) -> int:
-    return options.loops or loop_count(graph) or 1
+    return options.loops or view_core(graph).iterations or 1
 
 
 def held_out_parts(batches: Iterator[Feeds], *, fixed: bool) -> Iterator[tuple[Feeds, bool]]:
@@ -257,8 +259,9 @@ class _Probes:
 
     def histograms(self, loops: int) -> dict[str, RowHistograms]:
         """Return an empty histogram per linear; those of the core have a row per iteration."""
+        core = view_core(self._model)
         return {
-            name: RowHistograms(loops if in_core(item.node, self._model) else 1)
+            name: RowHistograms(loops if core.contains(item.node) else 1)
             for name, item in self._linears.items()
         }
 
@@ -303,8 +306,9 @@ class _Probes:
 def _same_activation(found: dict[str, Linear], model: ir.Model) -> dict[str, list[str]]:
     """Group linears that read the same value as often (query, key, value): the first stands for all."""
     groups: dict[object, list[str]] = {}
+    core = view_core(model)
     for name, item in found.items():
-        key = (activation_of(item.node), in_core(item.node, model))
+        key = (activation_of(item.node), core.contains(item.node))
         groups.setdefault(key, []).append(name)
     return {group[0]: group for group in groups.values()}
 

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
+from loopedge.graph.agreement import noise_ratio
 from loopedge.graph.inputs import chooses_loops, generate_inputs, sample_count
-from loopedge.graph.offsets import output_offsets, without_offset
+from loopedge.graph.offsets import output_offsets
 from loopedge.options import option
 from loopedge.quantizer.compare import longest_generated
 from loopedge.quantizer.source import FloatSource
@@ -26,7 +27,6 @@ __all__ = [
     "RelativeError",
     "TaskDrop",
     "choose_loss",
-    "relative_error",
 ]
 
 Array = npt.NDArray[Any]
@@ -145,7 +145,8 @@ class RelativeError:
 
     def of(self, session: Session) -> tuple[float, float | None]:
         """Return the error of a model; there is no score."""
-        return relative_error(self._exact, map(session.run, self.batches), self._offsets), None
+        given = map(session.run, self.batches)
+        return noise_ratio(self._exact, given, self._offsets).share, None
 
     def noise(self, session: Session) -> float:
         """Return the error that rounding in float32 alone causes."""
@@ -224,27 +225,3 @@ def _generated(graph: ir.Model) -> Callable[[int], Feeds]:
         return {name: array for name, array in feeds.items() if name not in counts}
 
     return make
-
-
-def relative_error(
-    exact: Iterable[Outputs], given: Iterable[Outputs], offsets: Mapping[str, Array] | None = None
-) -> float:
-    """Return ||given - exact|| / ||exact|| over all outputs of all runs; infinity where it is none.
-
-    Args:
-        exact: Outputs of the reference.
-        given: Outputs to judge.
-        offsets: By output, what is taken off ``exact`` before it is measured.
-    """
-    signal = noise = 0.0
-    for one, other in zip(exact, given, strict=True):
-        for name, array in one.items():
-            signal += _power(without_offset(array, (offsets or {}).get(name)))
-            noise += _power(without_offset(other[name], None) - array)
-    if not np.isfinite(noise):
-        return float("inf")
-    return float(np.sqrt(noise / signal)) if signal else float(noise > 0)
-
-
-def _power(array: Array) -> float:
-    return float(np.square(array.astype(np.float64)).sum())

@@ -11,11 +11,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_scratch
-from loopedge.graph.weights import in_core, linears, loop_count, loop_name
+from loopedge.graph.agreement import noise_ratio
+from loopedge.graph.core.names import loop_name
+from loopedge.graph.core.view import view_core
+from loopedge.graph.weights import linears
 from loopedge.quantizer.emulation import ROUNDED_INPUT, emulate
 from loopedge.quantizer.recipe import Recipe
 from loopedge.runtime.session import Session
-from loopedge_calibration.losses import relative_error
 from loopedge_calibration.readers import Feeds
 
 __all__ = ["LinearSensitivity", "measure_sensitivity"]
@@ -61,8 +63,9 @@ def measure_sensitivity(
     Returns:
         All linears, the most sensitive first.
     """
-    loops = loop_count(model) or 1
-    repeated = {loop_name(item.node) for item in linears(model) if in_core(item.node, model)}
+    core = view_core(model)
+    loops = core.iterations or 1
+    repeated = {loop_name(item.node) for item in linears(model) if core.contains(item.node)}
     graph, names = emulate(
         model, loops=loops, activations=recipe.activations, round_weight=recipe.round_weight
     )
@@ -98,7 +101,7 @@ class _Emulated:
         switches = np.zeros(self._shape, np.bool_)
         switches[row, iterations] = True
         given = (self._run(feeds, switches) for feeds in self._batches)
-        return relative_error(self._exact, given)
+        return noise_ratio(self._exact, given).share
 
     def _run(self, feeds: Feeds, switches: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[Any]]:
         return self._session.run({**feeds, ROUNDED_INPUT: switches})

@@ -28,7 +28,7 @@ from loopedge.graph.naming import keep_names_apart, rename_foreign_steps, rename
 from loopedge.graph.passes.external_data import read_attribute_data, read_initializer_data
 from loopedge.graph.passes.storage import restore_float32
 from loopedge.graph.passes.table_head import turn_scores
-from loopedge.graph.rows.last_rows import restore_last_iteration
+from loopedge.graph.positions.last_iteration import restore_last_iteration
 from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX, TABLE_PREFIX
 
 __all__ = [
@@ -123,7 +123,7 @@ class Artifact:
         """Return a graph to work on the weights: in float32, however they are stored, heads as linears.
 
         It is the caller's own. A last iteration that computes fewer rows is put back into the Loop;
-        `loopedge.graph.rows.last_rows.compute_last_rows` takes it out again at the end.
+        `loopedge.graph.positions.last_iteration.narrow_last_iteration` takes it out again at the end.
 
         Raises:
             InputError: The file is in ORT format.

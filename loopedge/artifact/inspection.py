@@ -15,18 +15,12 @@ from loopedge.artifact.sizes import AGAIN
 from loopedge.errors import VerificationError
 from loopedge.files.staging import again_if_replaced
 from loopedge.files.targets import FileSize
-from loopedge.graph.core.unrolling import find_core
-from loopedge.graph.coverage import Int8Coverage, int8_coverage
+from loopedge.graph.core.ties import TiedWeight, tied_weights, untied_bytes
+from loopedge.graph.core.view import view_core
+from loopedge.graph.integer_linears import IntegerLinears, count_integer_linears
 from loopedge.graph.metadata import Metadata
-from loopedge.graph.rows.last_rows import selection_of
-from loopedge.graph.weights import (
-    TABLE_PREFIX,
-    TiedWeight,
-    loop_count,
-    tied_weights,
-    untied_bytes,
-    weight_bytes,
-)
+from loopedge.graph.positions.last_iteration import selection_of
+from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 
 __all__ = ["CompanionFile", "Inspection", "Port", "Table", "inspect"]
 
@@ -86,7 +80,7 @@ class Inspection:
     untied_bytes: int
     tied_weights: list[TiedWeight]
     tables: list[Table]
-    int8: Int8Coverage
+    int8: IntegerLinears
     last_rows: str | None
     memory: str | None
     prepared: dict[str, Any] | None
@@ -134,7 +128,7 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
     return Inspection(
         path=str(path),
         form=metadata.form,
-        loops=loop_count(model),
+        loops=view_core(model).iterations,
         trained_loops=metadata.trained_loops,
         dynamic_loops=None if metadata.foreign else metadata.dynamic_loops,
         exit=metadata.exit,
@@ -152,7 +146,7 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
             for name, value in model.graph.initializers.items()
             if name.startswith(TABLE_PREFIX) and value.const_value is not None
         ],
-        int8=int8_coverage(model),
+        int8=count_integer_linears(model),
         last_rows=str(selection_of(metadata.last_rows)) if metadata.last_rows else None,
         memory=None if metadata.foreign else metadata.memory,
         prepared=metadata.prepared.model_dump() if metadata.prepared else None,
@@ -188,7 +182,7 @@ def _companions(path: Path, metadata: Metadata) -> list[CompanionFile]:
 
 
 def _untied_bytes(model: ir.Model, metadata: Metadata, tied: list[TiedWeight]) -> int:
-    if not metadata.foreign or find_core(model) is not None:
+    if not metadata.foreign or view_core(model).form == "loop":
         return untied_bytes(model)
     return weight_bytes(model) + sum((weight.uses - 1) * weight.bytes for weight in tied)
 

@@ -28,7 +28,8 @@ from loopedge.files.staging import (
     staged_folder,
 )
 from loopedge.files.targets import check_target
-from loopedge.graph.coverage import int8_coverage
+from loopedge.graph.agreement import TOLERANCE
+from loopedge.graph.integer_linears import count_integer_linears
 from loopedge.graph.metadata import Metadata
 from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
 from loopedge.options import option_name
@@ -49,11 +50,8 @@ OPTIMIZATION = "extended"
 """ONNX Runtime does not optimise an ORT format file when it loads it, so the fusions are made now. The
 next level ('all') only adds layouts that belong to one kind of processor."""
 
-TOLERANCE = 1e-4
-"""Largest allowed max |y - ref| / max |ref| of a float model."""
-
 QUANTIZED_TOLERANCE = 5e-2
-"""The same for a quantized one: where a float sum differs in its last bit, a rounding can flip, and that
+"""As `TOLERANCE` for a quantized model: where a float sum differs in its last bit, a rounding can flip, and that
 grows through the loop (2e-2 between releases, docs/reach.md)."""
 
 FLOAT16_NOTE = (
@@ -288,7 +286,7 @@ def _check_weights(source: Artifact, converted: ir.Model) -> list[str]:
 
 
 def _compare(source: Artifact, staged: Path, threads: int | None) -> Difference:
-    quantized = int8_coverage(source.graph).quantized
+    quantized = count_integer_linears(source.graph).quantized
     tolerance = Tolerance(
         relative=QUANTIZED_TOLERANCE if quantized else TOLERANCE, file="the ORT format file"
     )

@@ -20,6 +20,7 @@ from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.staging import again_if_replaced, staged_folder
 from loopedge.files.targets import check_artifact_target
 from loopedge.graph.metadata import Prepared
+from loopedge.graph.operators import WEIGHT_PLACES
 from loopedge.options import option_name
 from loopedge.runtime.graph_file import data_entries, write_graph
 from loopedge.runtime.memory_profiles import PREPARED_SUFFIX, refuse_prepared, this_device
@@ -35,20 +36,6 @@ EXTERNAL_BYTES = 1024
 
 LONGEST = 64  # positions of generated inputs: equality hardly depends on them, the time does
 PACKED_KEY = "prepacked_"  # external_data entries of onnxruntime: key|offset;length;checksum|...
-
-WEIGHT_INPUT = {
-    "DynamicQuantizeMatMul": 1,
-    "FusedGemm": 1,
-    "FusedMatMul": 1,
-    "Gemm": 1,
-    "MatMul": 1,
-    "MatMulInteger": 1,
-    "MatMulIntegerToFloat": 1,
-    "MatMulNBits": 1,
-    "QGemm": 3,
-    "QLinearMatMul": 3,
-}
-"""Matrix products and the input whose stored weight onnxruntime packs."""
 
 WIDENED = "the weights were stored in float16: they stand in the file as float32, and packed"
 AS_STORED = "the product reads it as it is stored, in every profile"
@@ -266,10 +253,10 @@ def _not_packed(model: ir.Model, packed: set[str]) -> list[NotPacked]:
     """List the matrix products whose stored weight was not packed into the file."""
     found = []
     for node in model.graph.all_nodes():
-        index = WEIGHT_INPUT.get(node.op_type)
-        if index is None:
+        places = WEIGHT_PLACES.get(node.op_type)
+        if places is None:
             continue
-        for place in dict.fromkeys((index, 0)):
+        for place in dict.fromkeys((places[0], 0)):
             value = node.inputs[place] if place < len(node.inputs) else None
             tensor = None if value is None else value.const_value
             if value is None or tensor is None or len(tensor.shape) < 2 or value.name in packed:
@@ -279,7 +266,7 @@ def _not_packed(model: ir.Model, packed: set[str]) -> list[NotPacked]:
                     name=node.name or node.op_type,
                     weight=value.name or "",
                     bytes=tensor.nbytes,
-                    reason=_reason(tensor.nbytes, in_weight_slot=place == index),
+                    reason=_reason(tensor.nbytes, in_weight_slot=place == places[0]),
                 )
             )
     return found

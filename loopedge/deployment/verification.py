@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from loopedge.artifact.artifact import Artifact
 from loopedge.errors import VerificationError
-from loopedge.files.arrays import largest_errors
+from loopedge.graph.agreement import largest_error, worst
 from loopedge.graph.inputs import default_sequence, inputs_to_check
 from loopedge.runtime.session import Session
 
@@ -75,21 +75,22 @@ def compare_with_source(
     feeds = [check.feeds for check in checks]
     expected = _outputs(source.path, feeds, memory[0], threads)
     found = _outputs(written, feeds, memory[1], threads)
-    absolute, relative = 0.0, 0.0
+    errors = []
     for check, want, have in zip(checks, expected, found, strict=True):
-        errors = [largest_errors(have[name], want[name]) for name in want]
-        worst = max(error for _, error in errors)
-        if not worst <= tolerance.relative:
+        error = worst(largest_error(have[name], want[name]) for name in want)
+        if not error.relative <= tolerance.relative:
             raise VerificationError(
                 f"{tolerance.file} differs from {source.path} ({check.name}): relative error "
-                f"{worst:.2e}, allowed {tolerance.relative:.0e}",
-                measured=worst,
+                f"{error.relative:.2e}, allowed {tolerance.relative:.0e}",
+                measured=error.relative,
                 allowed=tolerance.relative,
                 hint=tolerance.hint,
             )
-        absolute = max(absolute, *(error for error, _ in errors))
-        relative = max(relative, worst)
-    return Difference(max_abs_error=absolute, max_rel_error=relative, cases=len(checks))
+        errors.append(error)
+    largest = worst(errors)
+    return Difference(
+        max_abs_error=largest.absolute, max_rel_error=largest.relative, cases=len(checks)
+    )
 
 
 def described_files(staged: Iterable[Path], folder: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import loopedge
 from loopedge.artifact.companions import describe_companions
 from loopedge.exporter.assembly import assemble_loop
 from loopedge.exporter.capture.captured import Captured
-from loopedge.exporter.last_rows import take_out_last
+from loopedge.exporter.last_iteration import take_out_last
 from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.passes import optimise
 from loopedge.exporter.targets import Settings
@@ -20,7 +20,7 @@ from loopedge.graph.passes.last_position import keep_last_position
 from loopedge.graph.passes.simplify import tidy
 from loopedge.graph.passes.storage import store_float16
 from loopedge.graph.passes.table_head import MICROSOFT
-from loopedge.graph.rows.last_rows import LastRowsOutcome
+from loopedge.graph.positions.last_iteration import LastIterationOutcome
 from loopedge.graph.split.activations import shrink_head, split_layers
 from loopedge.graph.weights import TABLE_PREFIX
 
@@ -40,7 +40,7 @@ class Assembled:
     metadata: Metadata
     last_outputs: list[str]
     split: dict[str, int]
-    rows: LastRowsOutcome
+    rows: LastIterationOutcome
     domains: dict[str, int]
 
 

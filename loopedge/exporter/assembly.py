@@ -10,22 +10,17 @@ import onnx_ir as ir
 from loopedge.artifact.opsets import IR_VERSIONS
 from loopedge.errors import InputError
 from loopedge.exporter.capture.axes import Axes, AxisNames, InnerAxes
-from loopedge.exporter.capture.capture import Parts
-from loopedge.exporter.capture.pieces import (
-    Piece,
-    Weights,
-    connect,
-    copy_shape,
-    name_dims,
-    take_apart,
-)
-from loopedge.exporter.loop_node import EarlyExit, loop_node, replace_markers
-from loopedge.graph.core.unrolling import CORE_NAME
+from loopedge.exporter.capture.capture import InnerPart, Parts
+from loopedge.exporter.capture.nested import CALL, MARKER, MARKER_DOMAIN, STATES
+from loopedge.exporter.capture.pieces import Weights, name_dims, take_apart
+from loopedge.graph.core.loop_node import EarlyExit, loop_node
+from loopedge.graph.core.names import CORE_NAME
+from loopedge.graph.core.pieces import Piece, connect, copy_shape
 from loopedge.graph.editing import initializer
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.graph.weights import TABLE_PREFIX
 
-__all__ = ["HaltPart", "Plan", "assemble_loop"]
+__all__ = ["AssemblyPlan", "HaltPart", "assemble_loop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +36,7 @@ class HaltPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class AssemblyPlan:
     """What the assembled graph shall look like from outside.
 
     ``tables`` map a row name to values of shape (max_loops, ...).
@@ -56,7 +51,7 @@ class Plan:
     halt: HaltPart | None = None
 
 
-def assemble_loop(parts: Parts, axes: Axes, plan: Plan) -> ir.Model:
+def assemble_loop(parts: Parts, axes: Axes, plan: AssemblyPlan) -> ir.Model:
     """Build the loop form.
 
     Args:
@@ -79,7 +74,7 @@ def assemble_loop(parts: Parts, axes: Axes, plan: Plan) -> ir.Model:
         key: (part, take_apart(part.graph, f"{CORE_NAME}/inner.{key}", weights))
         for key, part in parts.inner.items()
     }
-    replace_markers(core, inner, weights)
+    _replace_markers(core, inner, weights)
 
     for value, name in zip(prelude.inputs, plan.input_names, strict=True):
         value.name = name
@@ -90,7 +85,16 @@ def assemble_loop(parts: Parts, axes: Axes, plan: Plan) -> ir.Model:
         name: weights.constant(TABLE_PREFIX + name, np.ascontiguousarray(plan.tables[name]))
         for name in parts.row_names
     }
-    looped = loop_node(CORE_NAME, core, state, context, tables, trip_count, weights, early)
+    looped = loop_node(
+        CORE_NAME,
+        core,
+        state=state,
+        context=context,
+        tables=tables,
+        trip_count=trip_count,
+        constant=weights.constant,
+        early=early,
+    )
     ran = list(looped[-1].outputs)
     connect(coda.inputs, [*ran[: parts.states], *context], coda)
 
@@ -109,6 +113,39 @@ def assemble_loop(parts: Parts, axes: Axes, plan: Plan) -> ir.Model:
     return ir.Model(graph, ir_version=IR_VERSIONS[plan.opset], producer_name="loopedge")
 
 
+def _replace_markers(
+    piece: Piece, parts: Mapping[str, tuple[InnerPart, Piece]], weights: Weights
+) -> None:
+    """Put a Loop in the place of each marker of an inner loop, also inside the bodies, in place.
+
+    Args:
+        piece: A captured graph that was taken apart.
+        parts: Captured bodies of inner loops, by the name that the marker holds.
+        weights: Receives the constants that are needed.
+    """
+    for place, node in enumerate(piece.nodes):
+        if node.domain != MARKER_DOMAIN or node.op_type != MARKER:
+            continue
+        key, states = node.attributes[CALL].as_string(), node.attributes[STATES].as_int()
+        part, inner = parts[key]
+        _replace_markers(inner, parts, weights)
+        values = [value for value in node.inputs if value is not None]
+        state, rest = values[:states], values[states:]
+        (loop,) = loop_node(
+            f"{CORE_NAME}/inner.{key}",
+            inner,
+            state=state,
+            context=rest[: part.contexts],
+            tables=dict(zip(part.row_names, rest[part.contexts :], strict=True)),
+            trip_count=weights.constant(
+                f"loopedge.inner_loops.{part.loops}", np.array(part.loops, np.int64)
+            ),
+            constant=weights.constant,
+        )
+        connect(node.outputs, loop.outputs, piece)
+        piece.nodes[place] = loop
+
+
 def _name_all_dims(parts: Parts, axes: Axes) -> None:
     state_and_context = axes.state + axes.context
     name_dims(parts.prelude.graph, axes.inputs)
@@ -123,7 +160,7 @@ def _name_all_dims(parts: Parts, axes: Axes) -> None:
 
 
 def _early_exit(
-    plan: Plan, axes: Axes, inputs: Sequence[ir.Value], weights: Weights
+    plan: AssemblyPlan, axes: Axes, inputs: Sequence[ir.Value], weights: Weights
 ) -> tuple[EarlyExit | None, list[ir.Value]]:
     """Return what ends the Loop early, and the input that holds its tolerance, where there is one."""
     part = plan.halt
@@ -138,11 +175,12 @@ def _early_exit(
     masks: tuple[AxisNames, ...] = tuple({0: "batch", 1: "sequence"} for _ in others)
     name_dims(part.graph.graph, axes.state + axes.state + masks[: len(others) - len(tolerance)])
     piece = take_apart(part.graph, f"{CORE_NAME}/halt", weights)
-    return EarlyExit(piece=piece, others=others, state_axes=axes.state), tolerance
+    batched = tuple(names.get(0) == "batch" for names in axes.state)
+    return EarlyExit(piece=piece, others=others, batched=batched), tolerance
 
 
 def _trip_count(
-    plan: Plan, weights: Weights, inputs: list[ir.Value]
+    plan: AssemblyPlan, weights: Weights, inputs: list[ir.Value]
 ) -> tuple[ir.Value, list[ir.Value], list[ir.Node]]:
     if not plan.dynamic_loops:
         count = weights.constant("loopedge.loops", np.array(plan.loops, np.int64))

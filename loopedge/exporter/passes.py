@@ -7,7 +7,7 @@ from loopedge.graph.passes.folding import fold_constants
 from loopedge.graph.passes.layout import fold_weight_layouts
 from loopedge.graph.passes.norms import fold_unit_scales, fuse_rms_norms
 from loopedge.graph.passes.simplify import hoist_invariants, simplify_reshapes, tidy
-from loopedge.graph.rows.coda import select_rows_first
+from loopedge.graph.positions.coda import select_positions_first
 
 __all__ = ["optimise"]
 
@@ -23,4 +23,4 @@ def optimise(graph: ir.Model) -> None:
     merge_head_axes(graph)
     hoist_invariants(graph)
     tidy(graph)
-    select_rows_first(graph)
+    select_positions_first(graph)

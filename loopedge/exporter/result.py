@@ -8,13 +8,14 @@ from typing import Any
 from loopedge.artifact.opsets import IR_VERSIONS
 from loopedge.exporter.assembled import Assembled
 from loopedge.exporter.capture.captured import Captured
-from loopedge.exporter.last_rows import last_rows_notes
+from loopedge.exporter.last_iteration import last_iteration_notes
 from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.rounding import storage_notes
 from loopedge.exporter.targets import Settings
 from loopedge.exporter.verification.check import FileCheck
-from loopedge.graph.rows.last_rows import LastRowsOutcome
-from loopedge.graph.weights import TiedWeight, tied_weights, weight_bytes
+from loopedge.graph.core.ties import TiedWeight, tied_weights
+from loopedge.graph.positions.last_iteration import LastIterationOutcome
+from loopedge.graph.weights import weight_bytes
 from loopedge.options import option
 from loopedge.runtime.memory_profiles import WISH_NOTE
 
@@ -37,7 +38,7 @@ class ExportResult:
     kept_float32: list[dict[str, str]]
     rounding_error: float | None
     logits: str
-    last_rows: LastRowsOutcome
+    last_rows: LastIterationOutcome
     files: list[dict[str, Any]]
     weight_bytes: int
     tied_weights: list[TiedWeight]
@@ -99,7 +100,7 @@ def make_result(
         cases=errors.cases,
         notes=[
             *_notes(options, settings, captured),
-            *last_rows_notes(assembled.rows, options.last_rows),
+            *last_iteration_notes(assembled.rows, options.last_rows),
             *storage_notes(graph, options.format, captured.kept, check.rounding_error),
         ],
         seconds=seconds,

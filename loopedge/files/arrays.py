@@ -21,7 +21,6 @@ __all__ = [
     "Array",
     "ArrayFile",
     "check_arrays_target",
-    "largest_errors",
     "read_array_file",
     "read_arrays",
     "write_arrays",
@@ -30,40 +29,6 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 KINDS = ".npz, .npy or .csv"
-ROUNDINGS = 2 * float(np.finfo(np.float32).eps)
-"""Of one addition on either side, against the sum."""
-
-
-def largest_errors(
-    given: Array, expected: Array, offset: Array | None = None
-) -> tuple[float, float]:
-    """Return max |given - expected|, and that against max |expected|, over finite values.
-
-    With an offset that was added last, the second is against max |expected - offset|, and what
-    float32 rounds off in adding it is no error. Both are infinite where the shapes differ, where values
-    that are no numbers differ, or where one is finite and the other is not.
-    """
-    if given.shape != expected.shape:
-        return float("inf"), float("inf")
-    if expected.dtype.kind not in "fiubc":
-        same = np.array_equal(given, expected)
-        return (0.0, 0.0) if same else (float("inf"), float("inf"))
-    finite = np.isfinite(expected)
-    equal = expected.dtype.kind in "fc"
-    if not np.array_equal(np.isfinite(given), finite) or not np.array_equal(
-        given[~finite], expected[~finite], equal_nan=equal
-    ):
-        return float("inf"), float("inf")
-    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
-    difference = np.abs(given[finite].astype(wide) - expected[finite].astype(wide))
-    absolute = float(difference.max(initial=0.0))
-    signal = expected.astype(wide) if offset is None else expected.astype(wide) - offset
-    largest = float(np.abs(signal[finite]).max(initial=0.0))
-    rounded = (
-        0.0 if offset is None else ROUNDINGS * float(np.abs(expected[finite]).max(initial=0.0))
-    )
-    counted = max(0.0, absolute - rounded)
-    return absolute, counted / largest if largest > 0 else counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,14 @@ import onnx_ir as ir
 
 from loopedge.graph.naming import free_name, mark_made_up, take_name
 
-__all__ = ["add_initializer", "initializer", "insert_before", "make_node", "replace_node"]
+__all__ = [
+    "add_initializer",
+    "initializer",
+    "insert_before",
+    "make_node",
+    "replace_node",
+    "structure",
+]
 
 
 def initializer(name: str, data: npt.NDArray[np.generic] | ir.TensorProtocol) -> ir.Value:
@@ -77,6 +84,34 @@ def make_node(
     mark_made_up(node.outputs[0])
     mark_made_up(node)
     return node
+
+
+def structure(model: ir.Model) -> list[tuple[Any, ...]]:
+    """Return what passes change of a graph: equal before and after one that changed nothing.
+
+    Nodes in their order with their attributes, inputs and outputs, initializers with what they hold, all with names
+    and notes. Types and shapes, and the properties of the model, are not among it.
+    """
+    found: list[tuple[Any, ...]] = []
+    for graph in (model.graph, *model.graph.subgraphs()):
+        ends = tuple(_noted(value) for value in (*graph.inputs, *graph.outputs))
+        found.append((_noted(graph), ends))
+        found += [
+            (_noted(value), value.const_value, value.dtype) for value in graph.initializers.values()
+        ]
+        for node in graph:
+            attributes = tuple(
+                (name, attribute.value)
+                for name, attribute in node.attributes.items()
+                if attribute.type not in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
+            )
+            made = tuple(map(_noted, node.outputs))
+            found.append((_noted(node), node.op_type, attributes, tuple(node.inputs), made))
+    return found
+
+
+def _noted(part: ir.Graph | ir.Node | ir.Value) -> tuple[Any, ...]:
+    return part, part.name, dict(part.metadata_props), part.doc_string
 
 
 def insert_before(node: ir.Node, new: ir.Node) -> None:

@@ -19,7 +19,7 @@ __all__ = [
     "ArtifactMetadata",
     "Companion",
     "Form",
-    "LastRows",
+    "LastPositions",
     "MemoryProfile",
     "Metadata",
     "Prepared",
@@ -43,7 +43,7 @@ MOST_LOOPS = 65_536
 Loops = Annotated[int, Field(ge=1, le=MOST_LOOPS)]
 Length = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Place = Annotated[int, Field(ge=0, le=1023)]
-Row = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+Position = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 Deviation = Annotated[float, Field(ge=0, le=3e38)]
 
 Form = Literal["loop", "unrolled", "scan"]
@@ -79,19 +79,21 @@ class Companion(BaseModel):
     sha256: str
 
 
-class LastRows(BaseModel):
-    """Which rows the last iteration computes, behind the Loop; docs/artifact.md.
+class LastPositions(BaseModel):
+    """Which positions the last iteration computes, behind the Loop; docs/artifact.md.
 
-    The rows are ``indices``, or those from ``start`` to before ``end`` where there are none.
+    They are ``indices``, or those from ``start`` to before ``end`` where there are none.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    axes: dict[Place, Place] = Field(description="By state: the axis along which the rows lie.")
+    axes: dict[Place, Place] = Field(
+        description="By state: the axis along which the positions lie."
+    )
     whole: list[Place] = Field(default_factory=list, description="States that are computed whole.")
-    indices: list[Row] | None = Field(default=None, min_length=1)
-    start: Row = 0
-    end: Row = 0
+    indices: list[Position] | None = Field(default=None, min_length=1)
+    start: Position = 0
+    end: Position = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -150,15 +152,16 @@ class Metadata(BaseModel):
         default=None, description="Device that it was exported for, where one was named."
     )
     memory: MemoryProfile = Field(
-        default="balanced", description="How a session keeps the weights, unless it is told else."
+        default="balanced",
+        description="How a session keeps the weights, unless something else is asked for.",
     )
     optimized: bool = Field(
         default=False,
         description="Set where ONNX Runtime's optimizers leave the graph as it is: low does without.",
     )
-    last_rows: LastRows | None = Field(
+    last_rows: LastPositions | None = Field(
         default=None,
-        description="Set where the last iteration computes only the rows that are read.",
+        description="Set where the last iteration computes only the positions that are read.",
     )
     logits: Literal["last"] | None = Field(
         default=None, description="Set where outputs are of the last position alone."
@@ -206,9 +209,9 @@ def read_metadata(properties: Mapping[str, str]) -> Metadata:
     }
     if "form" not in found:
         return FOREIGN
-    fields = {name: _parse(name, value) for name, value in found.items()}
+    values = {name: _parse(name, value) for name, value in found.items()}
     try:
-        return ArtifactMetadata.model_validate(fields)
+        return ArtifactMetadata.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(

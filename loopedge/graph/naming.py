@@ -4,10 +4,11 @@ In memory a graph refers to values by themselves, in a file by their names. So a
 (`mark_made_up`), and `keep_names_apart` says at the end which of two values of one name gets another: what was made up.
 """
 
-import re
 from collections.abc import Collection, Iterator
 
 import onnx_ir as ir
+
+from loopedge.graph.core.names import in_last_iteration, iteration_of
 
 __all__ = [
     "free_name",
@@ -21,8 +22,6 @@ __all__ = [
 MADE_UP = "loopedge.made_up"
 FOREIGN_PREFIX = "model."
 """Before names of other tools' graphs that would mean something in a graph of loopedge."""
-
-STEP_OF_CORE = re.compile(r"^core\.(\d+|last)/")
 
 
 def mark_made_up(named: ir.Value | ir.Node) -> None:
@@ -155,5 +154,5 @@ def rename_foreign_steps(model: ir.Model) -> None:
     ``core.0/x`` and ``core.1/x`` of another tool are two layers, not one of two iterations.
     """
     for node in model.graph.all_nodes():
-        if STEP_OF_CORE.match(node.name or ""):
+        if iteration_of(node) is not None or in_last_iteration(node):
             node.name = f"{FOREIGN_PREFIX}{node.name}"

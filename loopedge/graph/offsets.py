@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-__all__ = ["output_offsets", "without_offset"]
+__all__ = ["output_offsets"]
 
 Array = npt.NDArray[Any]
 
@@ -26,9 +25,3 @@ def output_offsets(model: ir.Model) -> dict[str, Array]:
         if len(stored) == 1 and stored[0].const_value is not None:
             offsets[value.name or ""] = stored[0].const_value.numpy()
     return offsets
-
-
-def without_offset(array: Array, offset: Array | None) -> Array:
-    """Return an output in double precision, with its offset taken off."""
-    wide: Array = array.astype(np.float64)
-    return wide if offset is None else wide - offset

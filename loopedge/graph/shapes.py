@@ -4,39 +4,14 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-__all__ = ["BROADCAST", "UNARY", "Dim", "broadcast", "constant_ints", "known_shape"]
+from loopedge.graph.operators import Fact, having
+
+__all__ = ["Dim", "broadcast", "constant_ints", "known_shape"]
 
 Dim = int | str | None
 
-UNARY = frozenset(
-    {
-        *(
-            "Abs",
-            "Acos",
-            "Asin",
-            "Atan",
-            "Cast",
-            "Ceil",
-            "Celu",
-            "Cos",
-            "Cosh",
-            "Elu",
-            "Erf",
-            "Exp",
-        ),
-        *("Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu"),
-        *("Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign"),
-        *("Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu"),
-        *("FastGelu", "QuickGelu"),
-    }
-)
-BROADCAST = frozenset(
-    {
-        *("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max"),
-        *("Mean", "Min", "Mod", "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor"),
-        *("Clip", "BiasGelu"),
-    }
-)
+SAME_SHAPE = having(Fact.UNARY) | having(Fact.ROUNDING) | having(Fact.SOFTMAX)
+BROADCAST, FACTORS = having(Fact.BROADCAST), having(Fact.FACTORS)
 
 
 def known_shape(value: ir.Value | None) -> tuple[Dim, ...] | None:
@@ -73,11 +48,11 @@ def _own_shape(value: ir.Value, shapes: list[tuple[Dim, ...] | None]) -> tuple[D
     node = value.producer()
     if node is None or not shapes:
         return None
-    if node.op_type in UNARY | {"QuantizeLinear", "DequantizeLinear", "Softmax", "LogSoftmax"}:
+    if node.op_type in SAME_SHAPE:
         return shapes[0]
     if node.op_type in BROADCAST:
         return broadcast(shapes)
-    if node.op_type in {"MatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}:
+    if node.op_type in FACTORS:
         return None if len(shapes) < 2 else _product_shape(shapes[0], shapes[1])
     first = shapes[0]
     if first is None:

@@ -15,7 +15,7 @@ from loopedge.graph.metadata import ITERATIONS_OUTPUT, Metadata, read_metadata
 from loopedge.quantizer.activations.smoothing import rescaled_products
 from loopedge.quantizer.compare import Agreement, Feeds, longest_generated
 from loopedge.quantizer.floors import Floors
-from loopedge.quantizer.last_rows import compare_whole_and_written
+from loopedge.quantizer.last_iteration import compare_whole_and_written
 from loopedge.quantizer.recipe import Recipe, Rewritten
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights
 from loopedge.quantizer.source import FloatSource

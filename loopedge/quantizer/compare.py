@@ -12,23 +12,19 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError, VerificationError
-from loopedge.graph.core.probe import probe, stack_probed, state_names
+from loopedge.graph.agreement import NoiseRatio
+from loopedge.graph.core.names import loop_name, loop_value_name
+from loopedge.graph.core.probe import probe, stack_probed
+from loopedge.graph.core.view import view_core
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.offsets import output_offsets, without_offset
+from loopedge.graph.offsets import output_offsets
 from loopedge.graph.timestep_rows import random_rows, shuffled_rows
-from loopedge.graph.weights import (
-    TABLE_PREFIX,
-    in_core,
-    iteration_of,
-    linears,
-    loop_name,
-    loop_value_name,
-)
+from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.options import option
 from loopedge.runtime.session import Session
 
-__all__ = ["Agreement", "compare", "longest_generated", "outputs_db", "sqnr_db"]
+__all__ = ["Agreement", "compare", "longest_generated", "outputs_db"]
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -56,31 +52,6 @@ class Agreement:
     random_rows_db: float | None
     linears_db: dict[str, float]
     worst_linears_db: dict[str, float]
-
-
-class _Ratio:
-    """Sums signal and noise power."""
-
-    def __init__(self) -> None:
-        self.signal = self.noise = 0.0
-
-    def add(self, reference: Array, given: Array, offset: Array | None = None) -> None:
-        exact = without_offset(reference, offset)
-        self.signal += float(np.square(exact).sum())
-        self.noise += float(np.square(exact - without_offset(given, offset)).sum())
-
-    @property
-    def db(self) -> float:
-        return sqnr_db(self.signal, self.noise)
-
-
-def sqnr_db(signal: float, noise: float) -> float:
-    """Return 10 log10(signal / noise); 200 dB where there is no noise, to stay finite."""
-    if not np.isfinite(noise):
-        return float("-inf")
-    if noise <= 0 or signal <= 0:
-        return 200.0 if noise <= 0 else -200.0
-    return min(200.0, 10.0 * float(np.log10(signal / noise)))
 
 
 def compare(
@@ -117,7 +88,7 @@ def compare(
     batches = list(inputs) if inputs is not None else _generated(reference)
     if not batches:
         raise InputError("there is no sample to compare on", hint=option("data", "samples.npz"))
-    states = state_names(reference)
+    states = view_core(reference).states
     products = {
         node: (moved or {}).get(value, value)
         for node, value in _core_products(reference).items()
@@ -174,8 +145,7 @@ def _core_products(model: ir.Model) -> dict[str, str]:
     """Return the linears of the core and the values that they give, named as in the loop form."""
     return {
         loop_name(item.node): loop_value_name(item.node, item.node.outputs[0].name or "")
-        for item in linears(model)
-        if in_core(item.node, model) and not iteration_of(item.node)
+        for item in view_core(model).linears
     }
 
 
@@ -186,13 +156,13 @@ def _ratios(
     batches: Sequence[Feeds],
     place: Path,
     threads: int | None,
-) -> tuple[_Ratio, dict[str, list[_Ratio]]]:
+) -> tuple[NoiseRatio, dict[str, list[NoiseRatio]]]:
     sessions = [
         _session(probe(model, names), place / f"{role}.onnx", threads)
         for role, model in (("reference", reference), ("quantized", quantized))
     ]
-    outputs = _Ratio()
-    per_row: dict[str, list[_Ratio]] = {name: [] for name in names}
+    outputs = NoiseRatio()
+    per_row: dict[str, list[NoiseRatio]] = {name: [] for name in names}
     plain = [value.name or "" for value in reference.graph.outputs]
     offsets = output_offsets(reference)
     for inputs in batches:
@@ -202,7 +172,7 @@ def _ratios(
             outputs.add(exact[name], given[name], offsets.get(name))
         rows, given_rows = stack_probed(exact, names), stack_probed(given, names)
         for name, ratios in per_row.items():
-            ratios += [_Ratio() for _ in range(len(rows[name]) - len(ratios))]
+            ratios += [NoiseRatio() for _ in range(len(rows[name]) - len(ratios))]
             for ratio, row, given_row in zip(ratios, rows[name], given_rows[name], strict=True):
                 ratio.add(row, given_row)
     return outputs, per_row

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from loopedge.graph.core.unrolling import CORE_NAME
+from loopedge.graph.core.names import is_core_name
 
 __all__ = ["Coverage", "Skipped"]
 
@@ -35,10 +35,9 @@ class Coverage:
 
     def core(self) -> "Coverage":
         """Return the part of the coverage that lies in the core, or all where no core is known."""
-        prefix = (f"{CORE_NAME}/", f"{CORE_NAME}.")
         part = Coverage(
-            quantized=[name for name in self.quantized if name.startswith(prefix)],
-            skipped=[item for item in self.skipped if item.name.startswith(prefix)],
+            quantized=[name for name in self.quantized if is_core_name(name)],
+            skipped=[item for item in self.skipped if is_core_name(item.name)],
         )
         return part if part.total else self
 

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.probe import activation_of
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.naming import mark_made_up
-from loopedge.graph.weights import Linear, linears, loop_name
+from loopedge.graph.weights import Linear, linears
 from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.activations.rounding import IterationIndex, StaticRounding
 from loopedge.quantizer.activations.smoothing import apply_smoothing

@@ -11,8 +11,11 @@ from loopedge.artifact.seal import check_whole
 from loopedge.errors import InputError
 from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.targets import check_artifact_target
-from loopedge.graph.metadata import Metadata, write_metadata
-from loopedge.graph.rows.last_rows import compute_last_rows
+from loopedge.graph.metadata import (
+    Metadata,
+    write_metadata,
+)
+from loopedge.graph.positions.last_iteration import narrow_last_iteration
 from loopedge.graph.split.activations import shrink_head
 from loopedge.options import option, option_name, with_keywords
 from loopedge.quantizer.activations.ranges import RangeTable, read_ranges
@@ -132,7 +135,7 @@ def quantize_source(
         shrink_head(quantized, metadata.memory, metadata.trained_length)
     check_coverage(rewritten.coverage, rewritten.kept, options, source.path)
     computes_fewer = source.artifact.metadata.last_rows is not None
-    rows = compute_last_rows(quantized) if computes_fewer else None
+    rows = narrow_last_iteration(quantized) if computes_fewer else None
     rewrite_ended = time.perf_counter()
     check = SourceCheck(
         source=source,

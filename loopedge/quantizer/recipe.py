@@ -9,9 +9,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.core.unrolling import find_core, inner_loops
+from loopedge.graph.core.names import loop_name
+from loopedge.graph.core.view import view_core
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.weights import iteration_of, linears, loop_count, loop_name
+from loopedge.graph.weights import linears
 from loopedge.options import by_face, option
 from loopedge.quantizer.activations.gates import fold_gates
 from loopedge.quantizer.activations.ranges import RangeTable, weights_sha256
@@ -192,10 +193,10 @@ def check_one_loop(model: ir.Model, source: str | Path) -> None:
     Raises:
         InputError: The graph holds one.
     """
-    found = inner_loops(model)
+    found = view_core(model).inner_loops
     if found:
         raise InputError(
-            f"{source} holds the inner Loop {found[0]}, whose linears cannot be calibrated",
+            f"{source} holds the inner Loop {found[0].name}, whose linears cannot be calibrated",
             hint="loopedge export --inner unrolled",
         )
 
@@ -204,17 +205,15 @@ def _check_ranges(table: RangeTable, model: ir.Model, source: str | Path) -> Non
     hint = "calibrate again: loopedge quantize --data samples.npz"
     if table.weights_sha256 != weights_sha256(model):
         raise InputError(f"the ranges belong to another model than {source}", hint=hint)
-    count = loop_count(model)
+    core = view_core(model)
+    count = core.iterations
     if count is not None and table.loops != count:
         raise InputError(
             f"the ranges hold {table.loops} iterations, {source} runs {count}", hint=hint
         )
-    core = find_core(model)
-    body = None if core is None else core.attributes["body"].as_graph()
     for item in linears(model):
         found = table.tensors.get(loop_name(item.node))
-        repeated = item.node.graph is body or iteration_of(item.node) is not None
-        if found is not None and repeated and len(found.low) != table.loops:
+        if found is not None and core.contains(item.node) and len(found.low) != table.loops:
             raise InputError(
                 f"the ranges of {loop_name(item.node)} have {len(found.low)} rows, {source} runs "
                 f"{table.loops} iterations",

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loopedge.graph.rows.last_rows import LastRowsOutcome
+from loopedge.graph.positions.last_iteration import LastIterationOutcome
 from loopedge.graph.weights import weight_bytes
 from loopedge.options import option
 from loopedge.quantizer.check import SourceCheck
 from loopedge.quantizer.floors import may_overflow
-from loopedge.quantizer.last_rows import unchanged_note
+from loopedge.quantizer.last_iteration import unchanged_note
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.quantizer.timing import BUSY, TimeRatio
 from loopedge.runtime.memory_profiles import WISH_NOTE
@@ -40,7 +40,7 @@ class QuantizeResult:
     sqnr_db_linears: dict[str, float]
     min_sqnr_db: float
     verified: bool
-    last_rows: LastRowsOutcome | None
+    last_rows: LastIterationOutcome | None
     time_ratio: float
     weight_bytes: int
     source_weight_bytes: int
@@ -55,7 +55,7 @@ class QuantizeResult:
 
 def make_result(
     check: SourceCheck,
-    rows: LastRowsOutcome | None,
+    rows: LastIterationOutcome | None,
     files: Sequence[Path],
     changed: Sequence[str],
     seconds: dict[str, float],

@@ -5,7 +5,8 @@ from collections.abc import Collection, Sequence
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.weights import linears, loop_name, other_products
+from loopedge.graph.core.names import loop_name
+from loopedge.graph.weights import linears, other_products
 from loopedge.quantizer.weights.embedding import find_embeddings
 
 __all__ = ["kept_in_float", "weight_only_nodes"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loopedge.errors import ProviderError
+from loopedge.graph.operators import CONTROL_FLOW, PRODUCTS
 
 __all__ = [
     "MEMCPY",
@@ -25,30 +26,6 @@ RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 CPU_PROVIDER = "CPUExecutionProvider"
 MEMCPY = ("MemcpyToHost", "MemcpyFromHost")
 """Nodes that ONNX Runtime inserts where a tensor changes sides."""
-CONTROL_FLOW = frozenset({"Loop", "Scan", "If"})
-
-PRODUCTS = frozenset(
-    {
-        "Attention",
-        "Conv",
-        "DynamicQuantizeMatMul",
-        "Einsum",
-        "FusedConv",
-        "FusedGemm",
-        "FusedMatMul",
-        "Gemm",
-        "GroupQueryAttention",
-        "MatMul",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "MatMulNBits",
-        "MultiHeadAttention",
-        "QAttention",
-        "QLinearConv",
-        "QLinearMatMul",
-    }
-)
-"""Operators that hold nearly all of a transformer's arithmetic."""
 
 
 def assigned_operators(session: Any) -> dict[str, dict[str, int]]:

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from loopedge.artifact.artifact import open_artifact, open_in_float32
 from loopedge.data.tokenizer import train_tokenizer
 from loopedge.deployment.conversion import convert
-from loopedge.graph.weights import linears, loop_name
+from loopedge.graph.core.names import loop_name
+from loopedge.graph.weights import linears
 from loopedge.model.checkpoint import save
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer

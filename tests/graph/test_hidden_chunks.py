@@ -10,12 +10,14 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
+from loopedge.graph.core.ties import tied_weights, untied_bytes
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.untied import untie
+from loopedge.graph.core.view import view_core
 from loopedge.graph.editing import add_initializer
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 from loopedge.graph.split.hidden_chunks import split_hidden
-from loopedge.graph.weights import core_weights, linears, tied_weights, untied_bytes, weight_bytes
+from loopedge.graph.weights import linears, weight_bytes
 
 Array = NDArray[Any]
 NAMES = re.compile(r'"name" *: *"([^"]*)_kernel_time"')
@@ -35,6 +37,7 @@ VARIANTS = {
     "erf": f"{UP} scaled = Div (up, two) erf = Erf (scaled) more = Add (erf, one) half = Mul (up, two) "
     "hidden = Mul (half, more)",
     "tanh": f"{UP} cube = Pow (up, three) sum = Add (up, cube) tanh = Tanh (sum) hidden = Mul (up, tanh)",
+    "sine": f"{UP} sine = Sin (up) hidden = Add (up, sine)",
     "glu": f"{SIGMOID} hidden = Mul (sigmoid, up)",
     "swiglu": f"{SIGMOID} swish = Mul (gate, sigmoid) hidden = Mul (swish, up)",
     "halves": "both = MatMul (x, both_weight) gate, up = Split <axis = -1, num_outputs = 2> (both) "
@@ -212,7 +215,7 @@ def test_a_loop_keeps_its_ties_and_its_forms_agree() -> None:
     before, size, untied = run(model), weight_bytes(model), untied_bytes(model)
     assert split(model) == {"down_weight": 4, "up_weight": 4, "up_bias": 4}
     names = {f"{name}.{i}" for name in ("up_weight", "down_weight", "up_bias") for i in range(4)}
-    assert set(core_weights(model)) == names
+    assert set(view_core(model).weights) == names
     assert {weight.name for weight in tied_weights(model)} == names
     assert {weight.uses for weight in tied_weights(model)} == {3}
     assert (weight_bytes(model), untied_bytes(model)) == (size, untied)

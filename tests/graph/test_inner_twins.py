@@ -8,10 +8,12 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
+from loopedge.graph.core.ties import tied_weights, untied_bytes
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.untied import untie
+from loopedge.graph.core.view import view_core
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
-from loopedge.graph.weights import core_weights, untied_bytes, weight_bytes
+from loopedge.graph.weights import weight_bytes
 from loopedge.profiler.dissection.iterations import iteration_times
 from tests.graph.test_passes import TABLE, WEIGHT, X, evaluate, literal
 from tests.unit.test_iterations import kernel, run
@@ -68,13 +70,19 @@ def test_twins_keep_the_values(rewrite: Callable[[ir.Model], ir.Model], toleranc
 
 def test_unrolling_stores_the_weight_of_the_inner_loop_once() -> None:
     unrolled = unroll(nested_model())
-    assert core_weights(unrolled) == {"weight": LOOPS}
+    assert view_core(unrolled).weights == {"weight": LOOPS}
     assert weight_bytes(unrolled) == WEIGHT.nbytes
+
+
+@pytest.mark.parametrize("form", ["loop", "unrolled"])
+def test_a_weight_of_the_inner_loop_is_read_in_each_of_its_iterations(form: str) -> None:
+    model = nested_model() if form == "loop" else unroll(nested_model())
+    assert {weight.name: weight.uses for weight in tied_weights(model)} == {"weight": LOOPS * INNER}
 
 
 def test_the_untied_twin_has_a_copy_in_the_inner_loop_of_every_iteration() -> None:
     twin = untie(nested_model())
-    assert core_weights(twin) == {f"weight.{t}": 1 for t in range(LOOPS)}
+    assert view_core(twin).weights == {f"weight.{t}": 1 for t in range(LOOPS)}
     assert weight_bytes(twin) == untied_bytes(nested_model()) == LOOPS * WEIGHT.nbytes
 
 

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from loopedge.errors import InputError
-from loopedge.graph.core.probe import probe, stack_probed, state_names
-from loopedge.graph.core.unrolling import find_core, unroll
+from loopedge.graph.core.probe import probe, stack_probed
+from loopedge.graph.core.ties import tied_weights, untied_bytes
+from loopedge.graph.core.unrolling import unroll
+from loopedge.graph.core.view import LoopCore, view_core
 from loopedge.graph.metadata import FOREIGN, ArtifactMetadata, read_metadata, write_metadata
 from loopedge.graph.passes.layout import fold_weight_layouts
 from loopedge.graph.passes.norms import fold_unit_scales, fuse_rms_norms
 from loopedge.graph.passes.simplify import hoist_invariants, simplify_reshapes, tidy
-from loopedge.graph.weights import core_weights, tied_weights, untied_bytes, weight_bytes
+from loopedge.graph.weights import weight_bytes
 
 GENERATOR = np.random.default_rng(0)
 WEIGHT = GENERATOR.normal(size=(4, 4)).astype(np.float32)
@@ -89,8 +91,8 @@ def test_unrolling_keeps_the_values_and_shares_the_weight() -> None:
     model = loop_model()
     unrolled = unroll(model)
     assert np.allclose(evaluate(unrolled, x=X)["y"], expected(), atol=1e-5)
-    assert find_core(unrolled) is None
-    assert find_core(model) is not None, "the source was modified"
+    assert view_core(unrolled).form == "unrolled"
+    assert view_core(model).form == "loop", "the source was modified"
     products = [node for node in unrolled.graph if node.op_type == "MatMul"]
     assert [node.name for node in products] == [f"core.{t}/MatMul" for t in range(3)]
     assert {node.inputs[1] for node in products} == {unrolled.graph.initializers["weight"]}
@@ -101,9 +103,9 @@ def test_unrolling_keeps_the_values_and_shares_the_weight() -> None:
 
 def test_unrolling_refuses_a_loop_that_stops_early() -> None:
     model = loop_model()
-    loop = find_core(model)
-    assert loop is not None
-    body = loop.attributes["body"].as_graph()
+    core = view_core(model)
+    assert isinstance(core, LoopCore)
+    body = core.loop.body
     stop = ir.node("Not", [body.inputs[1]])
     stop.outputs[0].name = "stop"
     stop.outputs[0].type, stop.outputs[0].shape = body.outputs[0].type, body.outputs[0].shape
@@ -116,7 +118,7 @@ def test_unrolling_refuses_a_loop_that_stops_early() -> None:
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 def test_probing_gives_one_row_per_iteration(form: str) -> None:
     model = loop_model() if form == "loop" else unroll(loop_model())
-    (name,) = state_names(model)
+    (name,) = view_core(model).states
     # In ONNX Runtime: onnx.reference joins stacked outputs instead of stacking them.
     probed = probe(model, [name])
     session = ort.InferenceSession(ir.to_proto(probed).SerializeToString())
@@ -129,7 +131,7 @@ def test_probing_gives_one_row_per_iteration(form: str) -> None:
 
 def test_ties_are_counted_in_both_forms() -> None:
     for model in (loop_model(), unroll(loop_model())):
-        assert core_weights(model)["weight"] == 3
+        assert view_core(model).weights["weight"] == 3
         tied = {weight.name: weight for weight in tied_weights(model)}
         assert (tied["weight"].uses, tied["weight"].bytes) == (3, 64)
         extra = untied_bytes(model) - weight_bytes(model)

@@ -8,10 +8,12 @@ import pytest
 
 from loopedge.artifact.artifact import artifact_files, write_artifact
 from loopedge.errors import InputError
+from loopedge.graph.core.ties import untied_bytes
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.untied import untie
+from loopedge.graph.core.view import view_core
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.weights import core_weights, untied_bytes, weight_bytes
+from loopedge.graph.weights import weight_bytes
 from loopedge.quantizer.schemes.dynamic import quantize_dynamic
 from loopedge.runtime.session import Session
 from tests.graph.test_passes import WEIGHT, X, literal, loop_model
@@ -31,7 +33,7 @@ def test_every_iteration_has_its_own_bytes(form: str, int8: bool, tmp_path: Path
     assert len({copy.tobytes() for copy in copies}) == 3
     assert "weight" not in twin.graph.initializers
     assert weight_bytes(twin) == untied_bytes(model)
-    assert set(core_weights(twin).values()) == {1}
+    assert set(view_core(twin).weights.values()) == {1}
     metadata = read_metadata(twin.metadata_props)
     assert not metadata.foreign
     assert metadata.twin == "untied"

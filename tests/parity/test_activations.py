@@ -14,9 +14,10 @@ import loopedge_calibration
 from loopedge.artifact.artifact import open_artifact
 from loopedge.errors import InputError
 from loopedge.exporter.pipeline import ExportResult
+from loopedge.graph.core.ties import untied_bytes
 from loopedge.graph.core.untied import untie
 from loopedge.graph.inputs import generate_inputs
-from loopedge.graph.weights import untied_bytes, weight_bytes
+from loopedge.graph.weights import weight_bytes
 from tests.parity.models import FLIPS_DB, SEVEN_BITS, make_model, seven_bits
 
 Export = Callable[..., ExportResult]

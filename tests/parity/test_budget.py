@@ -12,8 +12,9 @@ import loopedge
 import loopedge_calibration
 from loopedge.artifact.artifact import open_artifact
 from loopedge.errors import BudgetError, InputError
+from loopedge.graph.core.names import loop_name
 from loopedge.graph.metadata import read_metadata, write_metadata
-from loopedge.graph.weights import linears, loop_name
+from loopedge.graph.weights import linears
 from loopedge.quantizer.source import FloatSource
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.metrics import total

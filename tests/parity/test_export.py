@@ -12,7 +12,8 @@ from onnx.reference import ReferenceEvaluator
 
 import loopedge
 from loopedge.errors import InputError, LoopCountWarning, VerificationError
-from loopedge.graph.core.unrolling import find_core, unroll
+from loopedge.graph.core.unrolling import unroll
+from loopedge.graph.core.view import LoopCore, view_core
 from tests.parity.models import (
     KINDS,
     Sizes,
@@ -108,9 +109,9 @@ def test_another_fixed_loop_count(tmp_path: Path) -> None:
 def test_weights_are_stored_once_in_the_main_graph_as_in_by_out(exported: Exporter) -> None:
     model = make_model("tokens")
     graph = ir.load(exported("tokens")).graph
-    loop = find_core(ir.load(exported("tokens")))
-    assert loop is not None
-    assert not loop.attributes["body"].as_graph().initializers
+    core = view_core(ir.load(exported("tokens")))
+    assert isinstance(core, LoopCore)
+    assert not core.loop.body.initializers
     shapes = {name: tuple(value.shape or ()) for name, value in graph.initializers.items()}
     assert shapes["core_layers.0.mlp.up.weight"] == (32, 128)
     assert shapes["core_layers.0.mlp.down.weight"] == (128, 32)
@@ -170,7 +171,7 @@ def test_unrolling_the_loop_form_gives_the_unrolled_form(exported: Exporter) -> 
     assert sorted(node.op_type for node in unrolled.graph) == sorted(
         node.op_type for node in direct.graph
     )
-    assert find_core(unrolled) is None
+    assert view_core(unrolled).form == "unrolled"
 
 
 @pytest.mark.slow

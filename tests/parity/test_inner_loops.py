@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import loopedge
 from loopedge.errors import InputError
-from loopedge.graph.core.unrolling import find_core
+from loopedge.graph.core.view import view_core
 from loopedge.model.contract import Tensors
 from tests.parity.models import relative_error
 
@@ -88,8 +88,8 @@ def test_inner_loops_agree(inner: Kind, deep: bool, tmp_path: Path) -> None:
         assert relative_error(run(Path(result.path), x), model(x).numpy()) < 1e-5
 
     graph = ir.load(result.path)
-    core = find_core(graph)
-    assert core is not None
+    assert view_core(graph).form == "loop"
+    assert len(view_core(graph).inner_loops) == (0 if inner == "unrolled" else 2 if deep else 1)
     nested = [node for node in graph.graph.all_nodes() if node.op_type == "Loop"]
     assert len(nested) == (1 if inner == "unrolled" else 3 if deep else 2)
     assert not any(body.initializers for body in graph.graph.subgraphs())

@@ -14,7 +14,7 @@ from examples.models import hrm_like, huginn_like
 from loopedge.artifact.artifact import open_in_float32
 from loopedge.errors import InputError, VerificationError
 from loopedge.files.arrays import write_arrays
-from loopedge.graph.rows import row_selection
+from loopedge.graph.positions import selection
 from loopedge.model.contract import LoopedModule
 from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.losses import choose_loss
@@ -122,7 +122,7 @@ def test_a_range_over_all_positions_keeps_them(tmp_path: Path) -> None:
 
 def test_a_wrong_last_iteration_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without its mask a query in the midst would read keys behind it.
-    monkeypatch.setattr(row_selection.RowSelection, "is_last", property(lambda self: True))
+    monkeypatch.setattr(selection.PositionSelection, "is_last", property(lambda self: True))
     with pytest.raises(VerificationError):
         loopedge.export(FirstAndContext().eval(), tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()

@@ -8,9 +8,11 @@ import loopedge
 from examples.models import hrm_like
 from loopedge.artifact.artifact import open_artifact, write_artifact
 from loopedge.errors import InputError
+from loopedge.graph.core.ties import untied_bytes
 from loopedge.graph.core.untied import untie
+from loopedge.graph.core.view import view_core
 from loopedge.graph.inputs import generate_inputs
-from loopedge.graph.weights import core_weights, untied_bytes, weight_bytes
+from loopedge.graph.weights import weight_bytes
 from loopedge.report.profile.verdict import verdicts
 from tests.parity.models import ROUNDING, make_model, relative_error
 from tests.parity.test_inner_loops import Refiner
@@ -78,7 +80,7 @@ def test_inner_loops_of_a_last_iteration_behind_the_loop_are_untied_too(tmp_path
     model = open_artifact(path)
     twin = untie(model)
     assert weight_bytes(twin) == untied_bytes(model)
-    assert len(core_weights(twin)) == result.loops * len(core_weights(model))
+    assert len(view_core(twin).weights) == result.loops * len(view_core(model).weights)
     write_artifact(twin, tmp_path / "twin.onnx")
     feeds = {
         name: array for name, array in generate_inputs(model, batch=2).items() if name != "loops"

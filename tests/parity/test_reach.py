@@ -15,9 +15,10 @@ from loopedge.artifact.artifact import open_artifact, open_in_float32, write_art
 from loopedge.artifact.opsets import IR_VERSIONS, check_versions
 from loopedge.artifact.seal import config_path
 from loopedge.errors import InputError, VerificationError
-from loopedge.graph.core.unrolling import find_core
+from loopedge.graph.core.ties import tied_weights
 from loopedge.graph.core.untied import untie
-from loopedge.graph.weights import tied_weights, weight_bytes
+from loopedge.graph.core.view import LoopCore, view_core
+from loopedge.graph.weights import weight_bytes
 from tests.parity.models import (
     Sizes,
     make_inputs,
@@ -122,9 +123,9 @@ def test_a_weight_in_the_body_is_refused_in_what_loopedge_wrote(
     tmp_path: Path, exported: Exporter
 ) -> None:
     model = open_artifact(exported("tokens"))
-    core = find_core(model)
-    assert core is not None
-    body = core.attributes["body"].as_graph()
+    core = view_core(model)
+    assert isinstance(core, LoopCore)
+    body = core.loop.body
     for name, value in list(model.graph.initializers.items()):
         if name.endswith("mlp.up.weight"):
             del model.graph.initializers[name]

@@ -24,7 +24,8 @@ from examples.models import (
     relaxed_recursive_like,
     universal_transformer_like,
 )
-from loopedge.graph.core.unrolling import find_core, unroll
+from loopedge.graph.core.unrolling import unroll
+from loopedge.graph.core.view import LoopCore, view_core
 from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.passes.simplify import tidy
 from loopedge.graph.weights import TABLE_PREFIX
@@ -195,7 +196,7 @@ def test_opset_20_agrees_at_every_size(name: str, written: Written) -> None:
 @pytest.mark.parametrize("name", LOOP_FORMS)
 def test_weights_are_stored_once_and_outside_the_body(name: str, written: Written) -> None:
     graph = ir.load(written(name, form="loop", loops=2))
-    assert find_core(graph) is not None
+    assert view_core(graph).form == "loop"
     assert not any(subgraph.initializers for subgraph in graph.graph.subgraphs())
     used = sum(
         parameter.numel() * parameter.element_size()
@@ -224,9 +225,9 @@ def test_the_loop_form_is_flat_in_the_loop_count(name: str, written: Written) ->
 @pytest.mark.parametrize("name", LOOP_FORMS)
 def test_nothing_of_the_body_waits_to_be_hoisted(name: str, written: Written) -> None:
     """No shape arithmetic and nothing that is equal in every iteration is left in the body."""
-    loop = find_core(ir.load(written(name, form="loop", loops=2)))
-    assert loop is not None
-    body = loop.attributes["body"].as_graph()
+    core = view_core(ir.load(written(name, form="loop", loops=2)))
+    assert isinstance(core, LoopCore)
+    body = core.loop.body
     made_here = {*body.inputs, *(output for node in body for output in node.outputs)}
     for node in body:
         assert node.op_type not in {"Shape", "Size", "ConstantOfShape", "Constant"}, node.name

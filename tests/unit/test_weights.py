@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from loopedge.quantizer.compare import sqnr_db
 from loopedge.quantizer.weights.channels import quantize_weight
 
 MATRICES = arrays.arrays(
@@ -36,9 +35,3 @@ def test_the_largest_value_of_a_channel_uses_the_whole_range(weight: np.ndarray)
 def test_values_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         quantize_weight(np.array([[1.0, np.nan]], np.float32))
-
-
-def test_sqnr() -> None:
-    assert sqnr_db(100.0, 1.0) == pytest.approx(20.0)
-    assert sqnr_db(1.0, 0.0) == 200.0
-    assert sqnr_db(1.0, float("nan")) == float("-inf")

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.core.unrolling import runs_on, trip_count
+from loopedge.graph.core.loop_view import LoopView
 
 __all__ = ["MOST_RUNS", "MOST_TRIPS", "check_loops"]
 
@@ -49,10 +49,11 @@ def _check(graph: ir.Graph, runs: int, source: Path) -> None:
 
 def _iterations(loop: ir.Node, source: Path) -> int:
     """Return how often a Loop runs where that is known, else 1."""
-    count = trip_count(loop)
+    view = LoopView(loop)
+    count = view.trip_count
     if count is None:
         return 1
-    ends_itself = not runs_on(loop.attributes["body"].as_graph())
+    ends_itself = not view.runs_on
     if count > MOST_TRIPS and not ends_itself:
         raise InputError(
             f"{source}: Loop {loop.name or ''} has the constant trip count {count}, at most {MOST_TRIPS:,} are "

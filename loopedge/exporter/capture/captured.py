@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from loopedge.exporter.assembly import Plan
+from loopedge.exporter.assembly import AssemblyPlan
 from loopedge.exporter.capture.axes import Axes, find_axes
 from loopedge.exporter.capture.capture import Parts, capture_parts
 from loopedge.exporter.capture.halt import Halt, capture_halt_part
@@ -32,7 +32,7 @@ class Captured:
     axes: Axes
     parts: Parts
     halt: Halt | None
-    plan: Plan
+    plan: AssemblyPlan
 
     @property
     def exit(self) -> str | None:
@@ -70,7 +70,7 @@ def capture_module(module: ExportedModule, options: ExportOptions, settings: Set
         inner_loops=options.inner == "loop",
     )
     halt = None if rule is None else Halt(module.module, rule, axes)
-    plan = Plan(
+    plan = AssemblyPlan(
         input_names=module.input_names,
         output_names=module.output_names or _default_outputs(len(parts.coda.graph.outputs)),
         tables=tables,

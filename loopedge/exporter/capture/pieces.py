@@ -1,8 +1,5 @@
 """Captured graphs taken apart: their nodes freed, their weights gathered, each stored once."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -10,11 +7,12 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.exporter.capture.axes import AxisNames
 from loopedge.exporter.capture.capture import WRAPPER_PREFIX
+from loopedge.graph.core.pieces import Piece
 from loopedge.graph.editing import initializer
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX, TABLE_PREFIX
 
-__all__ = ["Piece", "Weights", "connect", "copy_shape", "name_dims", "take_apart"]
+__all__ = ["Weights", "name_dims", "take_apart"]
 
 RESERVED = {ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT, "iteration", "condition", "done"}
 RESERVED_PREFIXES = (TABLE_PREFIX, RANGE_PREFIX, OWN_PREFIX, "state.", "core/")
@@ -56,15 +54,6 @@ def _storage_key(tensor: ir.TensorProtocol) -> tuple[object, ...]:
     return (pointer(), tuple(raw.shape), tuple(raw.stride()), str(raw.dtype))
 
 
-@dataclass(slots=True)
-class Piece:
-    """Nodes of a captured graph, freed from it."""
-
-    inputs: list[ir.Value]
-    outputs: list[ir.Value]
-    nodes: list[ir.Node]
-
-
 def take_apart(model: ir.Model, prefix: str, weights: Weights) -> Piece:
     """Free the nodes of a captured graph, named for its part, and gather its weights."""
     graph = model.graph
@@ -97,18 +86,6 @@ def _weight_name(name: str, part: str) -> str:
         return f"{part}/{name}"
     own = name.removeprefix(WRAPPER_PREFIX)
     return name if own in RESERVED or own.startswith(RESERVED_PREFIXES) else own
-
-
-def connect(inputs: Sequence[ir.Value], sources: Sequence[ir.Value], piece: Piece) -> None:
-    """Let ``sources`` feed what ``inputs`` fed, also where a piece passes an input through."""
-    for value, source in zip(inputs, sources, strict=True):
-        ir.convenience.replace_all_uses_with(value, source)
-        piece.outputs = [source if output is value else output for output in piece.outputs]
-
-
-def copy_shape(shape: ir.Shape | None) -> ir.Shape | None:
-    """Return a shape that belongs to no other value."""
-    return None if shape is None else ir.Shape(list(shape))
 
 
 def name_dims(graph: ir.Graph, axes: tuple[AxisNames, ...]) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from loopedge.exporter.assembly import Plan
+from loopedge.exporter.assembly import AssemblyPlan
 from loopedge.exporter.capture.axes import LONGEST_CHECKED, Axes
 from loopedge.exporter.exits import Exit
 
@@ -30,7 +30,9 @@ class Case:
         return f"batch {self.batch}, sequence {self.sequence}{loops}{rows}{stop}"
 
 
-def cases_of(axes: Axes, plan: Plan, rule: Exit | None, *, max_length: int | None) -> list[Case]:
+def cases_of(
+    axes: Axes, plan: AssemblyPlan, rule: Exit | None, *, max_length: int | None
+) -> list[Case]:
     """Batches {1, 3}, lengths {1, traced, longer}, loop counts {1, given, past the table}.
 
     With a tolerance each length is also run so that no row stops, and so that some do.

@@ -16,7 +16,8 @@ from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.verification.cases import Case, cases_of
 from loopedge.exporter.verification.inputs import resized_examples
 from loopedge.exporter.verification.torch_side import TorchSide
-from loopedge.exporter.verification.verify import TOLERANCE, ExportErrors, verify_artifact
+from loopedge.exporter.verification.verify import ExportErrors, verify_artifact
+from loopedge.graph.agreement import TOLERANCE
 from loopedge.graph.metadata import MemoryProfile, Metadata
 
 __all__ = ["FileCheck"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from loopedge.exporter.capture.halt import Halt
-from loopedge.files.arrays import largest_errors
+from loopedge.graph.agreement import largest_error, worst
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied, keep_halted
 
 __all__ = ["NEVER", "Reference"]
@@ -98,7 +98,7 @@ class Reference:
             given = self.run(loops, None)[0]
         except Exception:  # user code may ask for float32
             return None
-        return max(largest_errors(one, two)[1] for one, two in zip(given, exact, strict=True))
+        return worst(map(largest_error, given, exact)).relative
 
     def tolerance(self, stop: str | None, loops: int) -> float | None:
         """Choose the tolerance of a run.

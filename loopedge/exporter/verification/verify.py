@@ -23,17 +23,14 @@ from loopedge.errors import InputError, LoopCountWarning, VerificationError
 from loopedge.exporter.verification.cases import Case
 from loopedge.exporter.verification.reference import Reference
 from loopedge.exporter.verification.torch_side import Named, Tables, TorchSide
-from loopedge.files.arrays import largest_errors
+from loopedge.graph.agreement import TOLERANCE, LargestError, at_kept, largest_error, worst
 from loopedge.graph.metadata import ITERATIONS_OUTPUT
 from loopedge.graph.offsets import output_offsets
 from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.options import option_name
 from loopedge.runtime.session import Session
 
-__all__ = ["TOLERANCE", "ExportErrors", "verify_artifact"]
-
-TOLERANCE = 1e-4
-"""Largest allowed max |y - ref| / max |ref|."""
+__all__ = ["ExportErrors", "verify_artifact"]
 
 Array = npt.NDArray[Any]
 
@@ -71,7 +68,7 @@ def verify_artifact(
         VerificationError: A case differs by more, or has values that are not finite elsewhere.
     """
     path, offsets = written.path, output_offsets(written.graph)
-    errors: list[tuple[float, float]] = []
+    errors: list[LargestError] = []
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".verify.") as folder:
         runs = {False: (torch_side.tables, _open(load(path)))}
         first = next((case for case in cases if case.random_rows), None)
@@ -92,11 +89,10 @@ def verify_artifact(
                 same_exits=math.isfinite(tolerance),
             )
             errors.append(comparison.run(named, torch_side, offsets))
-            _check_error(errors[-1][1], tolerance, reference, case, count)
+            _check_error(errors[-1].relative, tolerance, reference, case, count)
+    largest = worst(errors)
     return ExportErrors(
-        max_abs_error=max((error[0] for error in errors), default=0.0),
-        max_rel_error=max((error[1] for error in errors), default=0.0),
-        cases=len(cases),
+        max_abs_error=largest.absolute, max_rel_error=largest.relative, cases=len(cases)
     )
 
 
@@ -140,7 +136,7 @@ def _reason(error: InputError, path: Path) -> str:
 class _Comparison:
     """One case: a file in its session, PyTorch on the same inputs, and how often both iterate at most.
 
-    ``same_exits``: rows shall stop where PyTorch's do.
+    ``same_exits``: batch rows shall stop where PyTorch's do.
     """
 
     session: Session
@@ -151,8 +147,8 @@ class _Comparison:
 
     def run(
         self, named: Named, torch_side: TorchSide, offsets: Mapping[str, Array]
-    ) -> tuple[float, float]:
-        """Return the largest absolute and relative error.
+    ) -> LargestError:
+        """Return the largest errors of all outputs.
 
         Raises:
             VerificationError: The file does not run, stops elsewhere, or gives other shapes.
@@ -171,7 +167,7 @@ class _Comparison:
             errors.append(
                 _compare(given[name], want, kept, f"{name} ({self.case})", offsets.get(name))
             )
-        return max(error[0] for error in errors), max(error[1] for error in errors)
+        return worst(errors)
 
     def _check_exits(self, given: Array, expected: Array) -> None:
         if not np.array_equal(given, expected):
@@ -201,22 +197,19 @@ class _Comparison:
 
 def _compare(
     given: Array, expected: Array, mask: Tensor | None, where: str, offset: Array | None
-) -> tuple[float, float]:
+) -> LargestError:
     if given.shape != expected.shape:
         raise VerificationError(
             f"the exported graph gives shape {given.shape} at {where}, PyTorch {expected.shape}"
         )
-    if mask is not None and expected.ndim >= 2 and expected.shape[:2] == tuple(mask.shape):
-        kept = mask.numpy().astype(bool)
-        if kept.any():  # a file is never passed unseen
-            given, expected = given[kept], expected[kept]
-    errors = largest_errors(given, expected, offset)
-    if math.isinf(errors[0]):
+    kept = None if mask is None else mask.numpy()
+    error = largest_error(at_kept(given, kept), at_kept(expected, kept), offset)
+    if math.isinf(error.absolute):
         raise VerificationError(
             f"the exported graph gives values that are not finite at {where}, where PyTorch's are, or "
             "the other way round"
         )
-    return errors
+    return error
 
 
 def _write_with_tables(model: ir.Model, target: Path, tables: Tables) -> None:

@@ -1,1 +1,1 @@
-"""The looped core of a graph: found, unrolled, untied, looked into."""
+"""The looped core of a graph: viewed, built, unrolled, untied, looked into."""

@@ -8,50 +8,24 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.core.unrolling import CORE_NAME, find_core
+from loopedge.graph.core.names import CORE_NAME, iteration_prefix, name_in_iteration
+from loopedge.graph.core.view import LoopCore, UnrolledCore, view_core
 from loopedge.graph.editing import add_initializer, make_node
-from loopedge.graph.metadata import read_metadata
-from loopedge.graph.weights import iteration_of, loop_count
 
-__all__ = ["probe", "stack_probed", "state_names"]
+__all__ = ["activation_of", "probe", "stack_probed"]
 
 PREFIX = "probe/"
 STACKED = "probes/"
-UNROLLED_CORE = f"{CORE_NAME}."
 INPUT = ".input"
-
-
-def state_names(model: ir.Model) -> list[str]:
-    """Return the names of the states that an iteration hands on, without their iteration.
-
-    They are the same in the loop form and in the unrolled form; an unrolled graph of one iteration
-    names none.
-    """
-    loop = find_core(model)
-    if loop is not None:
-        outputs = loop.attributes["body"].as_graph().outputs[1:]
-        return [value.name or "" for value in outputs if _is_float(value)]
-    names = []
-    for node in model.graph:
-        if iteration_of(node) != 0:
-            continue
-        names += [
-            (output.name or "").replace(f"{CORE_NAME}.0/", f"{CORE_NAME}/", 1)
-            for output in node.outputs
-            if any(iteration_of(user) == 1 for user in output.consumers())
-        ]
-    return names
-
-
-def _is_float(value: ir.Value) -> bool:
-    """Tell a state from what an early exit carries: which rows are done, how often they ran."""
-    return value.dtype is None or value.dtype.is_floating_point()
 
 
 def probe(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """Return a copy of the model that also gives values of its inside.
 
-    A loop that stops early runs to its end in the copy, with all rows.
+    Requires: the loop form or the unrolled form, of any tool.
+
+    Ensures: the outputs of the model are as they were; a Loop with an early exit runs to its end, with all batch
+    rows.
 
     Args:
         model: Loop or unrolled form. Not modified.
@@ -66,48 +40,40 @@ def probe(model: ir.Model, names: Sequence[str]) -> ir.Model:
         InputError: There is no value or node of a name.
     """
     probed = model.clone()
-    loop = find_core(probed)
-    if loop is not None:
-        _run_to_the_end(probed, loop)
-    main = _Lookup(probed.graph)
-    if loop is None:
-        inside = [name for name in names if _first_iteration(name) in main]
-    else:
-        body = _Lookup(loop.attributes["body"].as_graph())
+    core, main = view_core(probed), _Lookup(probed.graph)
+    inside: list[str] = []
+    if isinstance(core, LoopCore):
+        _run_to_the_end(core)
+        body = _Lookup(core.loop.body)
         inside = [name for name in names if name in body]
+    elif isinstance(core, UnrolledCore):
+        inside = [name for name in names if (name_in_iteration(name, 0) or "") in main]
     for name in names:
         if name not in set(inside):
             _emit(probed.graph, main[name], f"{PREFIX}{name}")
-    if loop is not None and inside:
-        _probe_loop(probed, loop, inside)
-    elif inside:
-        _probe_unrolled(probed, inside)
+    if isinstance(core, LoopCore) and inside:
+        _probe_loop(core, inside)
+    elif isinstance(core, UnrolledCore) and inside:
+        _probe_unrolled(core, inside)
     return probed
 
 
-def _run_to_the_end(model: ir.Model, loop: ir.Node) -> None:
-    """Let no row of a Loop that loopedge wrote be done before the last iteration, in place."""
-    metadata = read_metadata(model.metadata_props)
-    if metadata.exit is None:
+def _run_to_the_end(core: LoopCore) -> None:
+    """Let no batch row of a Loop with an early exit be done before the last iteration, in place."""
+    if core.exit is None:
         return
-    body = loop.attributes["body"].as_graph()
-    go_on = ir.node("Identity", [body.inputs[1]], name=f"{CORE_NAME}/go_on")
+    body, before, done = core.loop.body, core.loop.condition, core.exit.done
+    go_on = ir.node("Identity", [before], name=f"{CORE_NAME}/go_on")
     go_on.outputs[0].name = "condition.always"
-    go_on.outputs[0].type, go_on.outputs[0].shape = body.inputs[1].type, body.inputs[1].shape
+    go_on.outputs[0].type, go_on.outputs[0].shape = before.type, before.shape
     body.append(go_on)
-    body.outputs[0] = go_on.outputs[0]
-    done = body.inputs[-2]  # before it the states, behind it how many iterations each row ran
-    never = add_initializer(model.graph, "loopedge.false", np.array(False))
+    core.loop.replace_next_condition(go_on.outputs[0])
+    never = add_initializer(core.model.graph, "loopedge.false", np.array(False))
     nobody = make_node("And", [done, never], f"{CORE_NAME}/never_done")
     nobody.outputs[0].type, nobody.outputs[0].shape = done.type, done.shape
     ir.convenience.replace_all_uses_with(done, nobody.outputs[0])
     nobody.replace_input_with(0, done)
     body.insert_before(body[0], nobody)
-
-
-def _first_iteration(name: str) -> str:
-    rest = name.removeprefix(f"{CORE_NAME}/")
-    return "" if rest == name else f"{UNROLLED_CORE}0/{rest}"
 
 
 def activation_of(node: ir.Node) -> ir.Value | None:
@@ -133,7 +99,7 @@ def stack_probed(
             continue
         rest = name.removeprefix(f"{CORE_NAME}/")
         rows: list[npt.NDArray[Any]] = []
-        while (key := f"{PREFIX}{UNROLLED_CORE}{len(rows)}/{rest}") in outputs:
+        while (key := f"{PREFIX}{iteration_prefix(len(rows))}{rest}") in outputs:
             rows.append(outputs[key])
         stacked[name] = np.stack(rows)
     return stacked
@@ -170,43 +136,25 @@ def _emit(graph: ir.Graph, source: ir.Value, name: str) -> ir.Value:
     return copy.outputs[0]
 
 
-def _probe_loop(model: ir.Model, loop: ir.Node, names: list[str]) -> None:
-    body = loop.attributes["body"].as_graph()
-    lookup = _Lookup(body)
-    extra = [_emit(body, lookup[name], f"{PREFIX}{name}.row") for name in names]
-    states = len(loop.outputs)
-    wider = ir.Node(
-        "",
-        "Loop",
-        loop.inputs,
-        loop.attributes.values(),
-        num_outputs=states + len(extra),
-        name=loop.name,
-    )
-    model.graph.insert_before(loop, wider)
-    for old, new in zip(loop.outputs, wider.outputs[:states], strict=True):
-        final_name, new.type, new.shape = old.name, old.type, old.shape
-        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-        new.name = final_name
-    model.graph.remove(loop)
-    for name, row, output in zip(names, extra, wider.outputs[states:], strict=True):
+def _probe_loop(core: LoopCore, names: list[str]) -> None:
+    loop, graph = core.loop, core.model.graph
+    lookup = _Lookup(loop.body)
+    extra = [_emit(loop.body, lookup[name], f"{PREFIX}{name}.row") for name in names]
+    for name, row, output in zip(names, extra, loop.widen(len(extra)), strict=True):
         output.name, output.type = f"{STACKED}{name}", row.type
         if row.shape is not None:
             output.shape = ir.Shape([None, *row.shape])
-        model.graph.outputs.append(output)
+        graph.outputs.append(output)
 
 
-def _probe_unrolled(model: ir.Model, names: list[str]) -> None:
-    lookup = _Lookup(model.graph)
+def _probe_unrolled(core: UnrolledCore, names: list[str]) -> None:
+    lookup = _Lookup(core.model.graph)
     for name in names:
         rest = name.removeprefix(f"{CORE_NAME}/")
-        for t in range(loop_count(model) or 1):
-            source = (
-                lookup[f"{UNROLLED_CORE}{t}/{rest}"]
-                if name.endswith(INPUT)
-                else _made_in(lookup, rest, t)
-            )
-            _emit(model.graph, source, f"{PREFIX}{UNROLLED_CORE}{t}/{rest}")
+        for t in range(core.iterations or 1):
+            place = iteration_prefix(t) + rest
+            source = lookup[place] if name.endswith(INPUT) else _made_in(lookup, rest, t)
+            _emit(core.model.graph, source, f"{PREFIX}{place}")
 
 
 def _made_in(lookup: _Lookup, rest: str, t: int) -> ir.Value:
@@ -214,11 +162,11 @@ def _made_in(lookup: _Lookup, rest: str, t: int) -> ir.Value:
 
     By its node: the last state may carry the name of a graph output.
     """
-    first = lookup[f"{UNROLLED_CORE}0/{rest}"]
+    first = lookup[iteration_prefix(0) + rest]
     maker = first.producer()
     if maker is not None:
-        suffix = (maker.name or "").removeprefix(f"{UNROLLED_CORE}0/")
-        twin = lookup.nodes.get(f"{UNROLLED_CORE}{t}/{suffix}")
+        suffix = (maker.name or "").removeprefix(iteration_prefix(0))
+        twin = lookup.nodes.get(iteration_prefix(t) + suffix)
         if twin is not None:
             return twin.outputs[maker.outputs.index(first)]
     raise InputError(f"iteration {t} of the core makes no value {rest}")

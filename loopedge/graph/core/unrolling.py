@@ -7,66 +7,26 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from loopedge.errors import InputError
+from loopedge.graph.core.loop_view import LoopView
+from loopedge.graph.core.names import CORE_NAME, LAST_PREFIX, iteration_prefix
+from loopedge.graph.core.view import LoopCore, iteration_number, view_core
 from loopedge.graph.editing import add_initializer
 from loopedge.graph.inputs import chooses_loops
-from loopedge.graph.metadata import read_metadata, write_metadata
+from loopedge.graph.metadata import write_metadata
 from loopedge.options import option
 
-__all__ = [
-    "CORE_NAME",
-    "LAST_PREFIX",
-    "copy_iteration",
-    "find_core",
-    "inner_loops",
-    "iteration_number",
-    "runs_on",
-    "trip_count",
-    "unroll",
-]
-
-CORE_NAME = "core"
-"""Name of the Loop node, and prefix of the names of its nodes."""
+__all__ = ["copy_iteration", "unroll"]
 
 MOST_NODES = 100_000
 """Of an unrolled graph."""
 
-LAST_PREFIX = f"{CORE_NAME}.last/"
-"""Prefix of the nodes of a last iteration that stands behind the Loop (`loopedge.graph.rows.last_rows`)."""
-
-
-def find_core(model: ir.Model) -> ir.Node | None:
-    """Return the Loop node that repeats the core, or None when the graph has none.
-
-    A graph that loopedge did not write qualifies when it holds exactly one Loop.
-    """
-    loops = [node for node in model.graph if node.op_type == "Loop" and not node.domain]
-    named = [node for node in loops if node.name == CORE_NAME]
-    if named:
-        return named[0]
-    return loops[0] if len(loops) == 1 else None
-
-
-def trip_count(loop: ir.Node) -> int | None:
-    """Return the constant trip count of a Loop; None where it has none, or no single number."""
-    value = loop.inputs[0]
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    if tensor is None or tensor.size != 1 or not tensor.dtype.is_integer():
-        return None
-    return int(tensor.numpy().item())
-
-
-def inner_loops(model: ir.Model) -> list[str]:
-    """Return the names of Loops that stand in the body of another."""
-    return [
-        node.name or node.op_type
-        for graph in model.graph.subgraphs()
-        for node in graph
-        if node.op_type == "Loop" and not node.domain
-    ]
-
 
 def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
     """Return the model with its core written out once per iteration.
+
+    Requires: one Loop that runs all its iterations; it may hold Loops itself.
+
+    Ensures: exactly the same computation, for this count alone; the metadata says so.
 
     Args:
         model: The loop form. Not modified.
@@ -80,31 +40,30 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
         InputError: There is no Loop, it stops early, it stacks outputs, or the count is unknown.
     """
     unrolled = model.clone()
-    loop = find_core(unrolled)
-    if loop is None:
+    core = view_core(unrolled)
+    if not isinstance(core, LoopCore):
         raise InputError("the graph holds no Loop that could be unrolled")
-    metadata = read_metadata(unrolled.metadata_props)
+    loop, metadata = core.loop, core.metadata
     loops = metadata.loops if loops is None else loops
     if loops is None:
         raise InputError("the loop count is unknown", hint=f"name it with {option('loops', 'N')}")
-    body = loop.attributes["body"].as_graph()
-    _check_size(body, loops)
-    states = list(loop.inputs[2:])
-    if len(loop.outputs) != len(states):
+    _check_size(loop.body, loops)
+    states = loop.initial
+    if loop.stacked:
         raise InputError("a Loop with stacked (scan) outputs cannot be unrolled")
-    if not runs_on(body):
+    if not loop.runs_on:
         raise InputError(
             "a Loop that stops early has no unrolled form",
             hint="loopedge export model.pt --exit none",
         )
     always = add_initializer(unrolled.graph, "loopedge.true", np.array(True))
-    behind = _name_last(unrolled.graph, loop, loops)
+    behind = _name_last(core, loops)
     for t in range(loops - 1 if behind else loops):
         number = iteration_number(unrolled.graph, t)
         nodes, states = copy_iteration(
-            unrolled.graph, body, f"{CORE_NAME}.{t}/", [number, always, *states]
+            unrolled.graph, loop.body, iteration_prefix(t), [number, always, *states]
         )
-        unrolled.graph.insert_before(loop, nodes)
+        unrolled.graph.insert_before(loop.node, nodes)
     _finish(unrolled.graph, loop, states)
     if not metadata.foreign:
         update = {"form": "unrolled", "loops": loops, "dynamic_loops": False, "optimized": False}
@@ -129,32 +88,14 @@ def _check_size(body: ir.Graph, loops: int) -> None:
         )
 
 
-def runs_on(body: ir.Graph) -> bool:
-    """Tell whether the condition of a Loop body never ends the Loop."""
-    condition: ir.Value | None = body.outputs[0]
-    while condition is not None and condition is not body.inputs[1]:
-        producer = condition.producer()
-        if producer is None or producer.op_type != "Identity":
-            tensor = ir.convenience.get_const_tensor(condition)
-            return tensor is not None and bool(tensor.numpy().all())
-        condition = producer.inputs[0]
-    return condition is not None
-
-
-def iteration_number(graph: ir.Graph, t: int) -> ir.Value:
-    """Return the initializer that holds the number of an iteration, int64 ()."""
-    return add_initializer(graph, f"loopedge.iteration.{t}", np.array(t, np.int64))
-
-
-def _name_last(graph: ir.Graph, loop: ir.Node, loops: int) -> bool:
+def _name_last(core: LoopCore, loops: int) -> bool:
     """Name a last iteration that stands behind the Loop as the unrolled form does; is there one?"""
-    nodes = [node for node in graph.all_nodes() if (node.name or "").startswith(LAST_PREFIX)]
-    prefix = f"{CORE_NAME}.{loops - 1}/"
+    graph, nodes, prefix = core.model.graph, core.last_nodes, iteration_prefix(loops - 1)
     for node in nodes:
         node.name = _renamed(node.name, prefix)
         for output in node.outputs:
             output.name = _renamed(output.name, prefix)
-    count = loop.inputs[0]
+    count = core.loop.count
     if nodes and count is not None:  # the trip count is the number of the last iteration
         number = iteration_number(graph, loops - 1)
         for node in nodes:
@@ -227,24 +168,24 @@ def _named(name: str, prefix: str) -> str:
     return prefix + name.removeprefix(f"{CORE_NAME}/")
 
 
-def _finish(graph: ir.Graph, loop: ir.Node, states: list[ir.Value | None]) -> None:
-    for output, state in zip(list(loop.outputs), states, strict=True):
+def _finish(graph: ir.Graph, loop: LoopView, states: list[ir.Value | None]) -> None:
+    for output, state in zip(loop.final, states, strict=True):
         if state is None:
             continue
         if output.is_graph_output():  # keeps the output's name
             name = output.name
             copy = ir.node("Identity", [state], name=f"{CORE_NAME}/{name}")
             copy.outputs[0].type, copy.outputs[0].shape = output.type, output.shape
-            graph.insert_before(loop, copy)
+            graph.insert_before(loop.node, copy)
             ir.convenience.replace_all_uses_with(
                 output, copy.outputs[0], replace_graph_outputs=True
             )
             copy.outputs[0].name = name
         else:
             ir.convenience.replace_all_uses_with(output, state)
-    graph.remove(loop, safe=True)
+    graph.remove(loop.node, safe=True)
     # Bodies would count as readers of the weights for as long as they exist, the innermost first.
-    for node in reversed([loop, *_with_inner(loop.attributes["body"].as_graph())]):
+    for node in reversed([loop.node, *_with_inner(loop.body)]):
         for attribute in node.attributes.values():
             if attribute.type == ir.AttributeType.GRAPH:
                 body = attribute.as_graph()

@@ -14,15 +14,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.core.unrolling import find_core, unroll
+from loopedge.graph.core.names import iteration_of
+from loopedge.graph.core.unrolling import unroll
+from loopedge.graph.core.view import LoopCore, view_core
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.weights import (
     CAST_SUFFIX,
-    core_weights,
-    iteration_of,
     linears,
-    loop_count,
     stored_weight,
     weight_bytes,
 )
@@ -43,6 +42,11 @@ ULPS = 2
 def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
     """Return the unrolled graph whose iterations share no weight of the core.
 
+    Requires: as `unroll`, or a graph whose linears share weights.
+
+    Ensures: no two copies of a weight hold the same bytes, and none differs from the weight in more than rounding;
+    the metadata says so.
+
     Args:
         model: Loop or unrolled form, float or quantized. Not modified.
         loops: Iterations of the twin; default: the count in the metadata, or the constant trip
@@ -56,14 +60,14 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
     Raises:
         InputError: The graph has no core that is known to be tied, or its loop count is unknown.
     """
-    _check_size(model, loops)
-    twin = (
-        unroll(model, loops or loop_count(model)) if find_core(model) is not None else model.clone()
-    )
-    names, graph = list(core_weights(twin)), twin.graph
+    core = view_core(model)
+    count = loops or core.iterations
+    _check_size(model, count or 1)
+    twin = unroll(model, count) if isinstance(core, LoopCore) else model.clone()
+    names, graph = list(view_core(twin).weights), twin.graph
     if names:
         _copy_per_iteration(graph, names)
-    elif read_metadata(twin.metadata_props).foreign and (shared := _shared_weights(twin)):
+    elif core.metadata.foreign and (shared := _shared_weights(twin)):
         names = shared
         _copy_per_reader(graph, names)
     else:
@@ -82,13 +86,12 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
     return twin
 
 
-def _check_size(model: ir.Model, loops: int | None) -> None:
+def _check_size(model: ir.Model, count: int) -> None:
     """Refuse copies that are many times what is stored: a loop count is a few bytes, and asks for any number.
 
     Raises:
         InputError: They take more than `MOST_BYTES`, and `MOST_COPIES` times the file's weights.
     """
-    count = loops or loop_count(model) or 1
     stored = weight_bytes(model)
     bytes_ = stored * count  # at most: weights outside the core have one copy
     if count > MOST_COPIES and bytes_ > MOST_BYTES:

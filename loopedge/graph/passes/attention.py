@@ -2,7 +2,7 @@
 
 PyTorch hands attention (batch, heads, sequence, head_size); the graph reshapes and transposes queries,
 keys and values before it and the result after it. The Attention operator of opset 23 also takes
-(batch, sequence, heads * head_size), told the numbers of heads: eight nodes less per layer and a
+(batch, sequence, heads * head_size) and the numbers of heads: eight nodes less per layer and a
 hundredth of the time (benchmarks/export/attention.py).
 """
 
@@ -19,7 +19,10 @@ SWAP_HEADS = (0, 2, 1, 3)
 def merge_head_axes(model: ir.Model) -> bool:
     """Drop the Reshape and Transpose nodes around Attention, in place.
 
-    Attention whose queries or keys are rotated between Transpose and product stays as it is.
+    Requires: types and shapes of the values around Attention are known; those without are left alone.
+
+    Ensures: Attention splits and joins the heads itself, unless its queries or keys are rotated between
+    Transpose and product, or something else reads the transposed result.
 
     Returns:
         Whether anything changed.
@@ -46,7 +49,11 @@ def merge_head_axes(model: ir.Model) -> bool:
 
 
 def expand_masks(model: ir.Model) -> bool:
-    """Write out a mask that is one row for all queries, in place: ONNX Runtime takes no other.
+    """Write out a mask that has one row for all queries, in place: ONNX Runtime does not broadcast it.
+
+    Requires: the shapes of queries and masks are known; those without are left alone.
+
+    Ensures: a mask has as many rows as there are queries.
 
     Returns:
         Whether anything changed.

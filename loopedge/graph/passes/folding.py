@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from loopedge.graph.editing import structure
 from loopedge.graph.weights import TABLE_PREFIX
 
 __all__ = ["fold_constants"]
@@ -15,14 +16,20 @@ __all__ = ["fold_constants"]
 MAX_FOLDED_ELEMENTS = 65_536
 
 
-def fold_constants(model: ir.Model) -> None:
+def fold_constants(model: ir.Model) -> bool:
     """Fold constant nodes and drop casts and copies that do nothing, in place.
 
-    Weights (initializers of two dimensions and more) and timestep tables are never folded, so that
-    each keeps its one copy and its name.
+    Requires: the weights are initializers of the main graph.
+
+    Ensures: weights (initializers of two dimensions and more) and timestep tables keep their one copy and their
+    name; no two values of the main graph and its bodies have one name.
+
+    Returns:
+        Whether anything changed.
     """
     from onnxscript import optimizer, rewriter  # extra `train`: quantize and profile do without
 
+    before = structure(model)
     protected = {
         value
         for value in model.graph.initializers.values()
@@ -46,6 +53,7 @@ def fold_constants(model: ir.Model) -> None:
             rewriter.rewrite(model)
     common.NameFixPass()(model)
     _keep_names_apart(model)
+    return structure(model) != before
 
 
 @contextmanager

@@ -16,6 +16,11 @@ SEQUENCE_AXIS = 1
 def keep_last_position(model: ir.Model, length: int | None = None) -> list[str]:
     """Let outputs (batch, sequence, ...) become (batch, 1, ...), those of the last position, in place.
 
+    Requires: the free sequence axis is called ``sequence``, or its fixed length is known.
+
+    Ensures: an output of the last position has the name that the whole one had. A second run has no output to
+    change, and says so as an error.
+
     Args:
         model: A graph whose free sequence axis is called ``sequence``.
         length: The number of positions, where it is fixed.
@@ -26,16 +31,28 @@ def keep_last_position(model: ir.Model, length: int | None = None) -> list[str]:
     Raises:
         InputError: No output has a position axis.
     """
-    graph, kept = model.graph, []
+    graph, kept = model.graph, list[str]()
+    positions = {"sequence", length}
+    places = [
+        index
+        for index, value in enumerate(graph.outputs)
+        if (shape := known_shape(value)) is not None
+        and len(shape) > SEQUENCE_AXIS + 1
+        and shape[SEQUENCE_AXIS] in positions
+    ]
+    if not places:
+        outputs = ", ".join(f"{value.name} {_shape_text(value)}" for value in graph.outputs)
+        raise InputError(
+            f"no output has a value per position, there is none to keep the last of: {outputs}",
+            hint=option("logits", "all"),
+        )
     bounds = [
         add_initializer(graph, f"loopedge.rows.{bound}", np.array([bound], np.int64))
         for bound in (-1, 2**31 - 1, SEQUENCE_AXIS)
     ]
-    for index, value in enumerate(list(graph.outputs)):
-        shape = known_shape(value)
-        if shape is None or len(shape) < 3 or shape[SEQUENCE_AXIS] not in {"sequence", length}:
-            continue
-        name = value.name or f"output_{index}"
+    for index in places:
+        value = graph.outputs[index]
+        shape, name = known_shape(value) or (), value.name or f"output_{index}"
         last = make_node("Slice", [value, *bounds], f"coda/last.{index}")
         last.outputs[0].type = value.type
         last.outputs[0].shape = ir.Shape([shape[0], 1, *shape[2:]])
@@ -43,16 +60,10 @@ def keep_last_position(model: ir.Model, length: int | None = None) -> list[str]:
         graph.outputs[index] = last.outputs[0]
         value.name, last.outputs[0].name = f"coda/{name}.all", name
         kept.append(name)
-    if not kept:
-        told = ", ".join(f"{value.name} {_text(value)}" for value in graph.outputs)
-        raise InputError(
-            f"no output has a value per position, there is none to keep the last of: {told}",
-            hint=option("logits", "all"),
-        )
     return kept
 
 
-def _text(value: ir.Value) -> str:
+def _shape_text(value: ir.Value) -> str:
     return (
         "of unknown shape"
         if (shape := known_shape(value)) is None

@@ -20,13 +20,13 @@ LAST_TWO_SWAPPED = (1, 0)
 def fold_weight_layouts(model: ir.Model) -> bool:
     """Fold Transposes of two-dimensional weights, in place.
 
-    Args:
-        model: Graph with the weights as initializers of the main graph.
+    Requires: the weights are initializers of the main graph.
+
+    Ensures: every linear is a MatMul; no Transpose of a weight is left, except where a node other than MatMul
+    reads it; a weight is stored once, as [in, out] unless something reads it as it is.
 
     Returns:
         Whether anything changed.
-
-    Ensures: no Transpose of a weight is left, except where a node other than MatMul reads it.
     """
     changed = _split_gemms(model) | _write_as_linears(model)
     for value in list(model.graph.initializers.values()):

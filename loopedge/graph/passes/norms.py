@@ -10,18 +10,23 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, make_node, replace_node
+from loopedge.graph.operators import Fact, having
 
 __all__ = ["fold_unit_scales", "fuse_rms_norms"]
 
 RMS_NORM_OPSET = 23
-NORMS = ("LayerNormalization", "RMSNormalization")
 
 
 def fuse_rms_norms(model: ir.Model) -> bool:
     """Replace Pow, ReduceMean, Add, Sqrt, Reciprocal and Mul by RMSNormalization, in place.
 
     A weight of one dimension that multiplies the result becomes the operator's scale; a norm without
-    one gets ones. Opsets before 23 do not know the operator: nothing is changed there.
+    one gets ones.
+
+    Requires: constants are folded (`fold_constants`): epsilon, exponent and axes are initializers. Opset 23 or
+    later: nothing is changed in others, which do not know the operator.
+
+    Ensures: a norm over the last axis, with a width that is known, is one node.
 
     Returns:
         Whether anything changed.
@@ -125,12 +130,16 @@ def fold_unit_scales(model: ir.Model) -> bool:
     scale is ``ones_like(x)``: as large as the activations and filled anew in every iteration. Ones
     of shape (d,) do the same.
 
+    Requires: the shapes of what norms read are known; those without are left alone.
+
+    Ensures: the scale of a norm over axes of fixed sizes is as large as these axes.
+
     Returns:
         Whether anything changed.
     """
     changed = False
     for node in model.graph.all_nodes():
-        if node.op_type not in NORMS or node.domain or node.inputs[0] is None:
+        if node.op_type not in having(Fact.NORM) or node.domain or node.inputs[0] is None:
             continue
         shape, dtype = node.inputs[0].shape, node.inputs[0].dtype
         axis = node.attributes.get_int("axis", -1)

@@ -4,7 +4,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from loopedge.graph.editing import add_initializer
+from loopedge.graph.core.loop_view import loops_among
+from loopedge.graph.editing import add_initializer, structure
+from loopedge.graph.operators import Fact, having
 
 __all__ = ["hoist_invariants", "simplify_reshapes", "strip_metadata", "tidy"]
 
@@ -12,8 +14,18 @@ PART_PREFIXES = ("prelude/", "core/", "coda/")
 """What the values of nodes are called; weights keep the names of their parameters."""
 
 
-def tidy(model: ir.Model) -> None:
-    """Merge equal nodes, lift constants, drop what is unused, and strip capture metadata."""
+def tidy(model: ir.Model) -> bool:
+    """Merge equal nodes, lift constants, drop what is unused, and strip capture metadata, in place.
+
+    Requires: nothing.
+
+    Ensures: all constants are initializers of the main graph, equal shape constants one; nodes stand in an order
+    in which they can run; what is not read is gone.
+
+    Returns:
+        Whether anything changed.
+    """
+    before = structure(model)
     for one_pass in (
         common.IdentityEliminationPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -25,6 +37,7 @@ def tidy(model: ir.Model) -> None:
     common.RemoveUnusedNodesPass()(model)
     model.graph.sort()
     strip_metadata(model)
+    return structure(model) != before
 
 
 def _merge_equal_constants(model: ir.Model) -> None:
@@ -48,30 +61,40 @@ def _merge_equal_constants(model: ir.Model) -> None:
             del model.graph.initializers[name]
 
 
-def strip_metadata(model: ir.Model) -> None:
-    """Drop doc strings and node and value metadata, which hold absolute source paths."""
-    kept = dict(model.metadata_props)
+def strip_metadata(model: ir.Model) -> bool:
+    """Drop doc strings and node and value metadata, which hold absolute source paths, in place.
+
+    Requires: nothing.
+
+    Ensures: the properties of the model itself are as they were.
+
+    Returns:
+        Whether anything changed.
+    """
+    before, kept = structure(model), dict(model.metadata_props)
     common.ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
     model.metadata_props.update(kept)
     for graph in (model.graph, *model.graph.subgraphs()):
-        for value in (*graph.inputs, *graph.initializers.values()):
+        made = (output for node in graph for output in node.outputs)
+        for value in (*graph.inputs, *graph.initializers.values(), *made):
             value.metadata_props.clear()
             value.doc_string = None
-        for node in graph:
-            for output in node.outputs:
-                output.metadata_props.clear()
-                output.doc_string = None
+    return structure(model) != before
 
 
 def simplify_reshapes(model: ir.Model) -> bool:
     """Replace computed Reshape shapes by constants where the symbolic shapes allow it, in place.
 
-    A Reshape to the shape that its input has already is dropped.
+    A Reshape to the shape that its input has already is passed over.
 
     A dimension equal to the input's at the same place becomes 0 (copy), one other may be -1. That
     removes the Shape, Gather and Concat nodes that an exporter emits for dynamic axes, which would
     run again in every iteration of a loop.
+
+    Requires: shapes are known, free sizes by name; values without are left alone.
+
+    Ensures: what made the replaced shapes may be read by nothing; `tidy` drops it.
 
     Returns:
         Whether anything changed.
@@ -81,8 +104,8 @@ def simplify_reshapes(model: ir.Model) -> bool:
         if node.op_type != "Reshape" or node.domain or node.inputs[1] is None:
             continue
         if node.inputs[0] is not None and _changes_nothing(node):
+            changed |= bool(node.outputs[0].uses())
             ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
-            changed = True
             continue
         if node.inputs[1].const_value is not None:
             continue
@@ -132,6 +155,11 @@ def hoist_invariants(model: ir.Model) -> bool:
 
     Inner Loops first: what depends on neither loop leaves both.
 
+    Requires: constants of bodies are initializers of the main graph, or nodes.
+
+    Ensures: every node of a body reads something that the body makes, gives one of its outputs, holds a body
+    of its own or draws at random.
+
     Returns:
         Whether anything changed.
     """
@@ -140,8 +168,8 @@ def hoist_invariants(model: ir.Model) -> bool:
 
 def _hoist_from(graph: ir.Graph) -> bool:
     changed = False
-    for loop in [node for node in graph if node.op_type == "Loop" and not node.domain]:
-        body = loop.attributes["body"].as_graph()
+    for loop in loops_among(graph):
+        body = loop.body
         changed |= _hoist_from(body)
         local = set(body.inputs)
         outputs = set(body.outputs)
@@ -151,11 +179,11 @@ def _hoist_from(graph: ir.Graph) -> bool:
                 attribute.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
                 for attribute in node.attributes.values()
             )
-            random = node.op_type.startswith(("Random", "Bernoulli", "Multinomial"))
+            random = node.op_type in having(Fact.RANDOM)
             if reads_body or has_graph or random or any(out in outputs for out in node.outputs):
                 local.update(node.outputs)
                 continue
             body.remove(node)
-            graph.insert_before(loop, node)
+            graph.insert_before(loop.node, node)
             changed = True
     return changed

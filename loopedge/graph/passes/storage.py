@@ -27,11 +27,14 @@ MAX_ROW_ERROR = 2.0**-9
 def store_float16(model: ir.Model) -> list[str]:
     """Store the weights of a float32 graph in float16, in place, where that loses nothing.
 
-    Round the weights first: a tensor whose values do not all survive the way to float16 and back
-    stays as it is, so that the graph computes what it did before.
+    Requires: the weights are initializers of the main graph, and rounded: a tensor whose values do not all survive
+    the way to float16 and back stays as it is.
+
+    Ensures: exactly the same computation; a weight is stored once and read through one Cast, a table behind its
+    Gather.
 
     Args:
-        model: Loop or unrolled form, weights as initializers of the main graph.
+        model: Loop or unrolled form.
 
     Returns:
         The names of the weights that became float16. Timestep tables, and what has less than two
@@ -87,7 +90,12 @@ def is_float16_storable(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
 def restore_float32(model: ir.Model) -> bool:
-    """Undo `store_float16`, in place: float32 initializers, no Casts, nothing of it in the metadata.
+    """Undo `store_float16`, in place.
+
+    Requires: nothing.
+
+    Ensures: exactly the same computation; weights are float32 initializers without Casts, and the metadata says
+    nothing of float16.
 
     Returns:
         Whether anything changed.

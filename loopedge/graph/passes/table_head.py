@@ -21,6 +21,10 @@ def read_table_in_place(
 ) -> bool:
     """Replace Transpose, MatMul(table, .), Transpose by one FusedMatMul, in place.
 
+    Requires: a float table; the graph is finished: other passes do not know the operator.
+
+    Ensures: the table is stored as it was; ``com.microsoft`` is among the opsets where a head was replaced.
+
     Args:
         model: Any form.
         length: Positions that an inference is expected to have; default: 128.
@@ -59,6 +63,10 @@ def read_table_in_place(
 
 def turn_scores(model: ir.Model) -> bool:
     """Undo `read_table_in_place`, in place.
+
+    Requires: the rank of what a head reads is known; one without is left alone.
+
+    Ensures: ``com.microsoft`` is no longer among the opsets where nothing else needs it.
 
     Returns:
         Whether anything changed.

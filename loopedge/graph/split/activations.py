@@ -38,8 +38,12 @@ def check_activations(activations: str) -> Activations:
 def split_layers(model: ir.Model, memory: MemoryProfile, length: int | None) -> dict[str, int]:
     """Split the layers of a float graph, in place.
 
+    Requires: the loop form, tidied.
+
+    Ensures: as `split_hidden` and `split_heads`.
+
     Args:
-        model: Loop form, as assembled and tidied.
+        model: A float graph.
         memory: With ``low`` attention is split too: it takes a little more time.
         length: Positions that an inference is expected to have, where that is known.
 
@@ -53,7 +57,11 @@ def split_layers(model: ir.Model, memory: MemoryProfile, length: int | None) -> 
 
 
 def shrink_head(model: ir.Model, memory: MemoryProfile, length: int | None) -> bool:
-    """Let a tied float head of a finished graph give its scores at once, in place, with ``low``.
+    """Let a tied float head of a graph give its scores at once, in place, with ``low``.
+
+    Requires: the graph is finished.
+
+    Ensures: as `read_table_in_place`.
 
     Returns:
         Whether anything changed.

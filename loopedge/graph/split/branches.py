@@ -74,8 +74,12 @@ def split_branches(model: ir.Model, found: Sequence[Branch]) -> dict[str, int]:
 
     A branch stays whole where one of its initializers is read by anything else, or split in another way.
 
+    Requires: the weights are initializers of the main graph.
+
+    Ensures: a split initializer is gone, its parts have taken its place.
+
     Args:
-        model: Graph with the weights as initializers of the main graph.
+        model: A float graph.
         found: Branches that share no node.
 
     Returns:

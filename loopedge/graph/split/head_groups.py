@@ -32,8 +32,13 @@ def split_heads(
     What stays whole: attention whose projections are not linears with weights of their own, rotated
     queries, caches, and masks that differ by head.
 
+    Requires: float weights as for `split_hidden`; Attention splits and joins the heads itself
+    (`merge_head_axes`).
+
+    Ensures: every weight is stored once: its parts take its place.
+
     Args:
-        model: Float graph; Attention splits and joins the heads itself (`merge_head_axes`).
+        model: A float graph.
         length: Positions that an inference is expected to have; default: 128.
         least_width: Channels that a group of heads has at least.
 

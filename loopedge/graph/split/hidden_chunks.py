@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from loopedge.graph.operators import ELEMENTWISE, Fact, having
 from loopedge.graph.split.branches import (
     Branch,
     Cut,
@@ -31,11 +32,8 @@ MULTIPLE = 16
 EXPECTED_LENGTH = 128
 """Where a model does not tell the length that it was trained with."""
 
-ELEMENTWISE = {
-    *("Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish"),
-    *("LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Selu"),
-    *("Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub", "Swish", "Tanh", "ThresholdedRelu"),
-}
+BETWEEN_LINEARS = ELEMENTWISE - having(Fact.VIEW)
+"""What may stand between the linears of an MLP: it mixes no channels, and is not there to move them."""
 
 
 def split_hidden(
@@ -51,8 +49,12 @@ def split_hidden(
     elementwise operators, and the linear that reads the result. Layers inside and outside of the core
     are split alike. Weights that something else reads, and hidden values that do, leave an MLP whole.
 
+    Requires: float weights [in, out] as initializers of the main graph (`fold_weight_layouts`).
+
+    Ensures: every weight is stored once: its parts take its place.
+
     Args:
-        model: Float graph with weights [in, out] as initializers of the main graph.
+        model: A float graph.
         length: Positions that an inference is expected to have; default: 128.
         least_width: Channels that a chunk has at least; a chunk is as wide as the MLP's input otherwise.
         least_bytes: An MLP whose hidden activations take less at that length stays whole.
@@ -148,7 +150,7 @@ def _sources(
             return None
         mlp.halved[node] = len(node.outputs)
         return [(node.inputs[0], len(node.outputs))]
-    if node.op_type not in ELEMENTWISE or node.domain or len(node.outputs) != 1:
+    if node.op_type not in BETWEEN_LINEARS or node.domain or len(node.outputs) != 1:
         return None
     found: list[tuple[ir.Value | None, int]] = []
     for value in node.inputs:

@@ -1,10 +1,10 @@
 """Operator times of each iteration of the loop, from ONNX Runtime's trace."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from loopedge.graph.core.unrolling import CORE_NAME, LAST_PREFIX
+from loopedge.graph.core.names import CORE_NAME, LAST_PREFIX, iteration_in_name
+from loopedge.graph.operators import Fact, having
 from loopedge.profiler.dissection.trace import (
     MICROSECONDS_PER_MS,
     Event,
@@ -16,8 +16,7 @@ from loopedge.profiler.result import IterationTime
 
 __all__ = ["iteration_times"]
 
-REPEATING = {"Loop", "Scan"}
-UNROLLED = re.compile(rf"^{CORE_NAME}\.(\d+)/")
+REPEATING = having(Fact.REPEAT)
 
 
 def iteration_times(events: Iterable[Event], *, skip_runs: int = 0) -> list[IterationTime]:
@@ -26,7 +25,7 @@ def iteration_times(events: Iterable[Event], *, skip_runs: int = 0) -> list[Iter
     The trace does not number iterations. The nodes of a body run in the same order each time, its first
     one always: when that returns, the next iteration has begun. What a nested Loop, Scan or If holds
     belongs to the iteration that it runs in. The Loop's own time is in no iteration. An iteration that
-    stands behind the Loop (`loopedge.graph.rows.last_rows`) is the last one.
+    stands behind the Loop (`loopedge.graph.positions.last_iteration`) is the last one.
 
     An unrolled graph of loopedge names its nodes by the iteration, ``core.<t>/``.
 
@@ -113,6 +112,6 @@ def _with_nested(kernel: Kernel) -> Iterable[Kernel]:
 
 def _numbered_by_names(kernels: Iterable[Kernel]) -> Iterable[tuple[int, Kernel]]:
     for kernel in kernels:
-        named = UNROLLED.match(kernel.node)
-        if named:
-            yield int(named[1]), kernel
+        iteration = iteration_in_name(kernel.node)
+        if iteration is not None:
+            yield iteration, kernel

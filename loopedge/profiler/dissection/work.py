@@ -6,27 +6,23 @@ from math import prod
 
 import onnx_ir as ir
 
+from loopedge.graph.operators import CONTROL_FLOW, PRODUCTS, Fact, having
 from loopedge.profiler.dissection.trace import Event, Kernel, counted_runs, kernels_of
 
 __all__ = ["Work", "count_work"]
 
-FLOAT_PRODUCTS = {"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "TransposeMatMul"}
-INT8_PRODUCTS = {
-    *("MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm"),
-}
-BLOCK_PRODUCTS = {"MatMulNBits", "MatMulBnb4"}
-ATTENTIONS = {"Attention", "MultiHeadAttention", "GroupQueryAttention"}
-CONVOLUTIONS = {"Conv", "FusedConv", "NhwcFusedConv", "ConvInteger", "QLinearConv"}
-UNCOUNTED = {"GRU", "LSTM", "RNN", "ConvTranspose", "DeformConv", "QAttention"}
+FLOAT_PRODUCTS = having(Fact.MATMUL | Fact.FLOAT)
+INT8_PRODUCTS = having(Fact.MATMUL | Fact.INT8)
+BLOCK_PRODUCTS = having(Fact.BLOCKS)
+UNCOUNTED = having(Fact.RECURRENT) | {"ConvTranspose", "DeformConv", "QAttention"}
 """Products that are not counted; they are named."""
 
-VIEWS = {
-    *("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Shape", "Size"),
-    *("Loop", "Scan", "If"),
-}
+ATTENTIONS = having(Fact.ATTENTION) - UNCOUNTED
+CONVOLUTIONS = having(Fact.CONVOLUTION) - UNCOUNTED
+VIEWS = having(Fact.VIEW) | having(Fact.SIZE) | CONTROL_FLOW
 """Nodes that move nothing, or whose bodies' nodes are counted."""
 
-ROWS = {"Gather", "Slice", "GatherElements", "GatherND", "GatherBlockQuantized"}
+ROWS = having(Fact.PICK)
 """Nodes that read of their input as much as they write."""
 
 SIZES = {"float": 4, "float16": 2, "bfloat16": 2, "double": 8, "int64": 8, "int32": 4}
@@ -115,12 +111,11 @@ def _is_int8(op: str, node: ir.Node | None) -> bool:
     """Tell integer products; those of blocks round their activations where they are allowed to."""
     if op in BLOCK_PRODUCTS:
         return node is not None and node.attributes.get_int("accuracy_level", 0) == 4
-    return op in INT8_PRODUCTS | {"ConvInteger", "QLinearConv"}
+    return op in having(Fact.INT8)
 
 
 def _is_product(op: str) -> bool:
-    products = FLOAT_PRODUCTS | INT8_PRODUCTS | BLOCK_PRODUCTS | ATTENTIONS | CONVOLUTIONS
-    return op in products or op == "Einsum"
+    return op in PRODUCTS - UNCOUNTED
 
 
 def _moved(

@@ -12,8 +12,9 @@ from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.errors import InputError
 from loopedge.files.arrays import write_arrays
 from loopedge.files.targets import file_sha256
-from loopedge.graph.core.unrolling import find_core, unroll
+from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.untied import untie
+from loopedge.graph.core.view import view_core
 from loopedge.graph.metadata import (
     LOOPS_INPUT,
     TOLERANCE_INPUT,
@@ -164,7 +165,7 @@ class _Builder:
         artifact = self.artifacts[path]
         graph = artifact.graph
         refuse_prepared(artifact.metadata, path, f"profile --{twin}")
-        if twin == "unrolled" and find_core(graph) is None:
+        if twin == "unrolled" and view_core(graph).form != "loop":
             raise InputError(f"{path} holds no Loop: it is unrolled already")
         rewrite = untie if twin == "untied" else unroll
         rewritten = rewrite(graph, self.point.loops)

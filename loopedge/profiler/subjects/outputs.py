@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loopedge.graph.agreement import NoiseRatio, at_kept
 from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
 
@@ -78,7 +79,7 @@ def _same(one: dict[str, Array], other: dict[str, Array]) -> bool:
 
 
 def _error(given: list[Array], expected: list[Array], mask: Array | None) -> float | None:
-    apart = size = 0.0
+    ratio = NoiseRatio()
     if len(given) != len(expected):
         return None
     for array, reference in zip(given, expected, strict=True):
@@ -86,10 +87,5 @@ def _error(given: list[Array], expected: list[Array], mask: Array | None) -> flo
             continue
         if array.shape != reference.shape:
             return None
-        if mask is not None and reference.ndim > 1 and reference.shape[:2] == mask.shape:
-            array, reference = array[mask.astype(bool)], reference[mask.astype(bool)]
-        exact = reference.astype(np.float64)
-        apart += float(np.square(array - exact).sum())
-        size += float(np.square(exact).sum())
-    error = np.sqrt(apart / size) if size > 0 else np.nan
-    return float(error) if np.isfinite(error) else None
+        ratio.add(at_kept(reference, mask), at_kept(array, mask))
+    return ratio.share if ratio.signal > 0 and np.isfinite(ratio.share) else None

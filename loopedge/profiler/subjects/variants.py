@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.errors import InputError
-from loopedge.graph.core.unrolling import find_core
+from loopedge.graph.core.view import view_core
 from loopedge.graph.passes.half import compute_in_float16
 from loopedge.graph.weights import weight_bytes
 from loopedge.profiler.result import Failure
@@ -30,7 +30,7 @@ def looped_models(paths: Sequence[str | Path]) -> list[str | Path]:
     return [
         path
         for path in paths
-        if Path(path).suffix in {".onnx", ".ort"} and find_core(open_artifact(path)) is not None
+        if Path(path).suffix in {".onnx", ".ort"} and view_core(open_artifact(path)).form == "loop"
     ]
 
 
@@ -128,7 +128,7 @@ def _captured_variants(models: Sequence[ProfiledModel]) -> list[ProfiledModel]:
     """
     found = []
     for model in models:
-        if model.artifact is None or find_core(model.artifact.graph) is not None:
+        if model.artifact is None or view_core(model.artifact.graph).form == "loop":
             continue
         with np.load(model.setup.inputs, allow_pickle=False) as stored:
             shapes = {name: stored[name].shape for name in stored.files}

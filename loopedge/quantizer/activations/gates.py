@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from loopedge.graph.core.names import loop_name, loop_value_name
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.naming import take_name
-from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, loop_name, loop_value_name
+from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX
 
 __all__ = ["fold_gates"]
 

@@ -6,10 +6,10 @@ import numpy as np
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.core.unrolling import CORE_NAME, find_core
+from loopedge.graph.core.names import CORE_NAME, loop_name
+from loopedge.graph.core.view import LoopCore, view_core
 from loopedge.graph.editing import add_initializer, insert_before, make_node
-from loopedge.graph.metadata import read_metadata
-from loopedge.graph.weights import RANGE_PREFIX, iteration_of, loop_name
+from loopedge.graph.weights import RANGE_PREFIX
 from loopedge.options import option_name
 from loopedge.quantizer.activations.ranges import RangeTable
 
@@ -36,9 +36,8 @@ class IterationIndex:
 
     def __init__(self, model: ir.Model, rows: int) -> None:
         self._graph, self._rows = model.graph, rows
-        loop = find_core(model)
-        self._body = None if loop is None else loop.attributes["body"].as_graph()
-        metadata = read_metadata(model.metadata_props)
+        self._core = view_core(model)
+        metadata = self._core.metadata
         self._unbounded = metadata.foreign or (
             metadata.dynamic_loops and metadata.max_loops is None
         )
@@ -46,7 +45,7 @@ class IterationIndex:
 
     def in_body(self, node: ir.Node) -> bool:
         """Tell whether a node stands in the body of the core's Loop."""
-        return self._body is not None and node.graph is self._body
+        return isinstance(self._core, LoopCore) and self._core.contains(node)
 
     def pick(self, node: ir.Node, table: ir.Value, name: str) -> ir.Value:
         """Gather, before a node, the table's row of its iteration; outside the core the first."""
@@ -57,19 +56,17 @@ class IterationIndex:
         return gather.outputs[0]
 
     def _of(self, node: ir.Node) -> ir.Value:
-        if self._body is None or not self.in_body(node):
-            t = iteration_of(node) or 0
-            return add_initializer(self._graph, f"loopedge.iteration.{t}", np.array(t, np.int64))
-        if not self._unbounded:
-            return self._body.inputs[0]
+        number = self._core.number_at(node)
+        if not isinstance(self._core, LoopCore) or not self.in_body(node) or not self._unbounded:
+            return number
         if self._clamped is None:
             last = add_initializer(
                 self._graph, "loopedge.last_row", np.array(self._rows - 1, np.int64)
             )
-            clamp = make_node("Min", [self._body.inputs[0], last], f"{CORE_NAME}/row")
-            clamp.outputs[0].type = self._body.inputs[0].type
-            clamp.outputs[0].shape = ir.Shape([])
-            self._body.insert_before(self._body[0], clamp)
+            clamp = make_node("Min", [number, last], f"{CORE_NAME}/row")
+            clamp.outputs[0].type, clamp.outputs[0].shape = number.type, ir.Shape([])
+            body = self._core.loop.body
+            body.insert_before(body[0], clamp)
             self._clamped = clamp.outputs[0]
         return self._clamped
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.weights import Linear, linears, loop_name, loop_value_name
+from loopedge.graph.core.names import loop_name, loop_value_name
+from loopedge.graph.weights import Linear, linears
 
 __all__ = [
     "SmoothingGroup",

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import onnx_ir as ir
 
+from loopedge.graph.operators import LINEARS
 from loopedge.graph.weights import Linear, linears, other_products
 from loopedge.quantizer.coverage import Coverage, Skipped
 from loopedge.quantizer.weights.channels import INT8_LIMIT, store_int8
@@ -124,7 +125,7 @@ def rewrite_linears(
 
 def _no_form(node: ir.Node, kept: Mapping[str, str]) -> str:
     reason = kept.get(node.name or "")
-    if reason is None and node.op_type in {"MatMul", "Gemm"}:
+    if reason is None and node.op_type in LINEARS:
         reason = "its weight is computed, or has more than two dimensions"
     return reason or f"{node.op_type} has no int8 form"
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, make_node, replace_node
+from loopedge.graph.operators import Fact, having
 from loopedge.graph.weights import is_weight
 from loopedge.quantizer.coverage import Coverage, Skipped
 from loopedge.quantizer.weights.channels import quantize_weight
@@ -21,8 +22,6 @@ SMALLEST_BYTES = 4096
 
 NARROWEST = 16
 """Values in a row below which its scale takes a large part of what eight bits save."""
-
-ABOUT_SHAPES = {"Shape", "Size"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +132,6 @@ def _holds_ids(value: ir.Value, graph: ir.Graph) -> bool:
         if producer is None:
             if found in graph.inputs and found.dtype in {ir.DataType.INT64, ir.DataType.INT32}:
                 return True
-        elif producer.op_type not in ABOUT_SHAPES:
+        elif producer.op_type not in having(Fact.SIZE):
             waiting += [source for source in producer.inputs if source is not None]
     return False

@@ -1,8 +1,8 @@
-"""Compute only some rows: which values need all rows, which only those that are read.
+"""Compute only some positions: which values need all positions, which only those that are read.
 
-`demand_rows` walks from the readers up, `restrict_rows` puts the selection where it still changes nothing:
-an operator that treats every row alone (`loopedge.graph.rows.row_inputs`) gets the rows that are read, one that mixes
-rows gets all of them, and what it gives is selected.
+`demand_positions` walks from the readers up, `restrict_positions` puts the selection where it still changes nothing:
+an operator that treats every position alone (`loopedge.graph.positions.position_inputs`) gets the positions that are read, one that mixes
+positions gets all of them, and what it gives is selected.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,17 +13,17 @@ import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.naming import take_name
-from loopedge.graph.rows.row_inputs import RowAxes, row_inputs
+from loopedge.graph.positions.position_inputs import PositionAxes, position_inputs
 from loopedge.graph.shapes import constant_ints, known_shape
 
 __all__ = [
     "Demand",
-    "RowSelection",
+    "PositionSelection",
     "all_inputs",
-    "demand_rows",
+    "demand_positions",
     "read_selection",
     "renumber_reader",
-    "restrict_rows",
+    "restrict_positions",
 ]
 
 TO_THE_END = 2**31 - 1
@@ -31,8 +31,8 @@ TO_THE_END = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RowSelection:
-    """Rows along an axis: single ones by their indices, or those from ``start`` to before ``end``.
+class PositionSelection:
+    """Positions along an axis: single ones by their indices, or those from ``start`` to before ``end``.
 
     Indices below zero count from the end, as in ONNX.
     """
@@ -43,7 +43,7 @@ class RowSelection:
 
     @property
     def most(self) -> int | None:
-        """The most rows that it can be; None where that grows with the axis."""
+        """The most positions that it can be; None where that grows with the axis."""
         if self.indices is not None:
             return len(self.indices)
         if self.start < 0 <= self.end < TO_THE_END or (self.start >= 0 and self.end < 0):
@@ -54,7 +54,7 @@ class RowSelection:
 
     @property
     def is_last(self) -> bool:
-        """Whether it is the last row and no other."""
+        """Whether it is the last position and no other."""
         if self.indices is not None:
             return self.indices == (-1,)
         return self.start == -1 and self.end >= TO_THE_END
@@ -67,10 +67,10 @@ class RowSelection:
         return f"{self.start}:{'' if self.end >= TO_THE_END else self.end}"
 
     def node(self, graph: ir.Graph, value: ir.Value, axis: int, name: str) -> ir.Node:
-        """Return a node that takes these rows of a value, with the same axes; it is in no graph yet."""
+        """Return a node that takes these positions of a value, with the same axes; it is in no graph yet."""
         if self.indices is not None:
-            rows = _constant(graph, self.indices)
-            node = make_node("Gather", [value, rows], name, {"axis": axis})
+            positions = _constant(graph, self.indices)
+            node = make_node("Gather", [value, positions], name, {"axis": axis})
         else:
             bounds = [_constant(graph, (bound,)) for bound in (self.start, self.end, axis)]
             node = make_node("Slice", [value, *bounds], name)
@@ -79,14 +79,14 @@ class RowSelection:
         return node
 
     def shrink(self, value: ir.Value, shape: Sequence[int | str | None] | None, axis: int) -> None:
-        """Note the shape that a value has with these rows alone."""
+        """Note the shape that a value has with these positions alone."""
         if shape is not None and value.type is not None:
-            rows = 1 if self.is_last else None if self.indices is None else len(self.indices)
-            value.shape = ir.Shape([*shape[:axis], rows, *shape[axis + 1 :]])
+            positions = 1 if self.is_last else None if self.indices is None else len(self.indices)
+            value.shape = ir.Shape([*shape[:axis], positions, *shape[axis + 1 :]])
 
 
-def read_selection(node: ir.Node) -> tuple[int, RowSelection] | None:
-    """Return the axis and the rows of a Gather or Slice with constant bounds, behind the batch axis."""
+def read_selection(node: ir.Node) -> tuple[int, PositionSelection] | None:
+    """Return the axis and the positions of a Gather or Slice with constant bounds, behind the batch axis."""
     if node.domain or node.op_type not in {"Gather", "Slice"} or node.inputs[0] is None:
         return None
     shape = known_shape(node.inputs[0])
@@ -97,7 +97,7 @@ def read_selection(node: ir.Node) -> tuple[int, RowSelection] | None:
         axis = node.attributes.get_int("axis", 0) % len(shape)
         if indices is None or axis == 0:
             return None
-        return axis, RowSelection(indices=tuple(indices))
+        return axis, PositionSelection(indices=tuple(indices))
     start, end, axes = (constant_ints(value) for value in (*node.inputs[1:4], None, None)[:3])
     steps = constant_ints(node.inputs[4]) if len(node.inputs) > 4 else [1]
     if not start or not end or not axes or len(axes) != 1 or steps != [1]:
@@ -105,49 +105,49 @@ def read_selection(node: ir.Node) -> tuple[int, RowSelection] | None:
     axis = axes[0] % len(shape)
     if axis == 0:
         return None
-    return axis, RowSelection(start=start[0], end=min(end[0], TO_THE_END))
+    return axis, PositionSelection(start=start[0], end=min(end[0], TO_THE_END))
 
 
 @dataclass(slots=True)
 class Demand:
-    """What is needed of values: of those in ``rows`` the rows along an axis, of ``whole`` everything.
+    """What is needed of values: of those in ``positions`` the positions along an axis, of ``whole`` everything.
 
-    A value may be in both. ``plans`` hold, for nodes of which only rows are needed, the axis of their
-    outputs and what `row_inputs` says; ``mixing`` are the nodes that ended the way of the rows.
+    A value may be in both. ``plans`` hold, for nodes of which only positions are needed, the axis of their
+    outputs and what `position_inputs` says; ``mixing`` are the nodes that ended the way of the positions.
     """
 
-    rows: dict[ir.Value, int] = field(default_factory=dict)
+    positions: dict[ir.Value, int] = field(default_factory=dict)
     whole: set[ir.Value] = field(default_factory=set)
-    plans: dict[ir.Node, tuple[int, RowAxes]] = field(default_factory=dict)
+    plans: dict[ir.Node, tuple[int, PositionAxes]] = field(default_factory=dict)
     mixing: list[ir.Node] = field(default_factory=list)
 
     def need(self, value: ir.Value | None, axis: int | None) -> None:
-        """Note that rows along an axis are needed of a value, or all of it."""
+        """Note that positions along an axis are needed of a value, or all of it."""
         if value is None:
             return
-        if axis is None or self.rows.setdefault(value, axis) != axis:
+        if axis is None or self.positions.setdefault(value, axis) != axis:
             self.whole.add(value)
 
 
-def demand_rows(
-    nodes: Sequence[ir.Node], rows: Mapping[ir.Value, int], whole: Iterable[ir.Value] = ()
+def demand_positions(
+    nodes: Sequence[ir.Node], positions: Mapping[ir.Value, int], whole: Iterable[ir.Value] = ()
 ) -> Demand:
     """Find what is needed of every value, from the readers up.
 
     Args:
         nodes: In the order of the graph.
-        rows: Values of which some rows are read, the same ones of all, each with their axis.
+        positions: Values of which some positions are read, the same ones of all, each with their axis.
         whole: Values that are read whole.
     """
-    demand = Demand(rows=dict(rows), whole=set(whole))
+    demand = Demand(positions=dict(positions), whole=set(whole))
     for node in reversed(nodes):
-        wanted = [output for output in node.outputs if output in demand.rows]
+        wanted = [output for output in node.outputs if output in demand.positions]
         if any(output in demand.whole for output in node.outputs):
             demand.whole.update(wanted)  # a node computes all its outputs alike
             _need_all(node, demand)
         elif wanted:
-            axes = {demand.rows[output] for output in wanted}
-            places = row_inputs(node, min(axes)) if len(axes) == 1 else None
+            axes = {demand.positions[output] for output in wanted}
+            places = position_inputs(node, min(axes)) if len(axes) == 1 else None
             if places is None:
                 demand.mixing.append(node)
                 demand.whole.update(wanted)
@@ -173,30 +173,34 @@ def all_inputs(node: ir.Node) -> Iterator[ir.Value]:
                 yield from all_inputs(inner)
 
 
-def restrict_rows(
+def restrict_positions(
     graph: ir.Graph,
     nodes: Sequence[ir.Node],
     demand: Demand,
-    selection: RowSelection,
+    selection: PositionSelection,
     *,
     before: ir.Node,
     prefix: str,
 ) -> dict[ir.Value, ir.Value]:
-    """Let nodes compute the rows that are needed, in place.
+    """Let nodes compute the positions that are needed, in place.
+
+    Requires: ``demand`` is of these nodes, and nothing changed since.
+
+    Ensures: a value that was needed by its positions alone holds these alone; one that was needed whole is as it was.
 
     Args:
         graph: Where the nodes stand.
-        nodes: Those of `demand_rows`.
+        nodes: Those of `demand_positions`.
         demand: What it found.
-        selection: The rows.
+        selection: The positions.
         before: Where inputs and initializers are selected: a node at or before the first of ``nodes``.
         prefix: Of the names of new nodes.
 
     Returns:
-        The values that had to stay whole and are needed by rows too, each with its rows.
+        The values that had to stay whole and are needed by positions too, each with its positions.
     """
     inside, selected = set(nodes), dict[ir.Value, ir.Value]()
-    for value, axis in demand.rows.items():
+    for value, axis in demand.positions.items():
         maker = value.producer()
         if value not in demand.whole and maker in inside:
             continue
@@ -211,7 +215,7 @@ def restrict_rows(
         if node.op_type == "Attention":
             _write_causal_mask(graph, node, selection)
         if node.op_type == "Reshape":
-            _copy_rows(graph, node, axis)
+            _copy_positions(graph, node, axis)
     for node, (axis, places) in demand.plans.items():
         for index, place in enumerate(places):
             source = node.inputs[index]
@@ -222,10 +226,12 @@ def restrict_rows(
     return selected
 
 
-def renumber_reader(graph: ir.Graph, node: ir.Node, selection: RowSelection) -> None:
-    """Let a Gather or Slice of `read_selection` read what holds the selected rows alone, in place.
+def renumber_reader(graph: ir.Graph, node: ir.Node, selection: PositionSelection) -> None:
+    """Let a Gather or Slice of `read_selection` read what holds the selected positions alone, in place.
 
-    One that reads all of them in their order is dropped.
+    Requires: its first input holds the positions of ``selection``, in their order.
+
+    Ensures: it gives what it gave; one that would read all positions in their order is gone.
     """
     source, output = node.inputs[0], node.outputs[0]
     indices = constant_ints(node.inputs[1]) if node.op_type == "Gather" else None
@@ -261,15 +267,15 @@ def _give_out(node: ir.Node, source: ir.Value, output: ir.Value) -> None:
     take_name(made, name)
 
 
-def _copy_rows(graph: ir.Graph, node: ir.Node, axis: int) -> None:
-    """Let a Reshape take the number of rows from its input."""
+def _copy_positions(graph: ir.Graph, node: ir.Node, axis: int) -> None:
+    """Let a Reshape take the number of positions from its input."""
     sizes = constant_ints(node.inputs[1])
     if sizes is not None and sizes[axis] > 0:
         sizes[axis] = 0
         node.replace_input_with(1, _constant(graph, tuple(sizes)))
 
 
-def _write_causal_mask(graph: ir.Graph, node: ir.Node, selection: RowSelection) -> None:
+def _write_causal_mask(graph: ir.Graph, node: ir.Node, selection: PositionSelection) -> None:
     """Say which keys the remaining queries may read: the operator would count them from the first.
 
     The last query may read all keys.

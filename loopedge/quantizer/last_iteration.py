@@ -1,4 +1,4 @@
-"""Quantize a file whose last iteration computes only the rows that are read (`loopedge.graph.rows.last_rows`).
+"""Quantize a file whose last iteration computes only the positions that are read (`loopedge.graph.positions.last_iteration`).
 
 Ranges, coverage and the SQNR by iteration need a Loop with all iterations: the file is quantized so, and its
 last iteration taken out of the Loop at the end. What is written is compared with both.
@@ -11,13 +11,16 @@ from pathlib import Path
 import onnx_ir as ir
 
 from loopedge.errors import VerificationError
-from loopedge.graph.rows.last_rows import LastRowsOutcome, restore_last_iteration
+from loopedge.graph.positions.last_iteration import (
+    LastIterationOutcome,
+    restore_last_iteration,
+)
 from loopedge.quantizer.compare import Agreement, Feeds, compare, outputs_db
 
 __all__ = ["compare_whole_and_written", "unchanged_note"]
 
 SAME_DB = 40.0
-"""Least SQNR of the outputs with fewer rows against those with all: products of integers are the same, and
+"""Least SQNR of the outputs with fewer positions against those with all: products of integers are the same, and
 rounding in float32 moves an activation by one step of 256 here and there."""
 
 
@@ -48,7 +51,7 @@ def compare_whole_and_written(
         The ratios; those of the outputs are the file's own.
 
     Raises:
-        VerificationError: The last iteration computes something else than all rows would give.
+        VerificationError: The last iteration computes something else than all positions would give.
     """
     whole = written.clone()
     restored = restore_last_iteration(whole)
@@ -67,8 +70,8 @@ def compare_whole_and_written(
     same = outputs_db(whole, written, folder, inputs=inputs, threads=threads)
     if not same >= SAME_DB:
         raise VerificationError(
-            f"with the rows that are read alone the last iteration gives other outputs: {same:.1f} dB of "
-            f"SQNR against all rows, at least {SAME_DB:g} are needed",
+            f"with the positions that are read alone the last iteration gives other outputs: {same:.1f} dB of "
+            f"SQNR against all positions, at least {SAME_DB:g} are needed",
             measured=same,
             allowed=SAME_DB,
             hint="loopedge export --no-last-rows",
@@ -77,8 +80,8 @@ def compare_whole_and_written(
     return replace(agreement, sqnr_db=own)
 
 
-def unchanged_note(rows: LastRowsOutcome | None) -> list[str]:
-    """Say why the last iteration computes all rows although that of the source does not."""
-    if rows is None or rows.applied:
+def unchanged_note(outcome: LastIterationOutcome | None) -> list[str]:
+    """Say why the last iteration computes all positions although that of the source does not."""
+    if outcome is None or outcome.applied:
         return []
-    return [f"the last iteration computes all positions: {rows.reason}"]
+    return [f"the last iteration computes all positions: {outcome.reason}"]

@@ -1,22 +1,26 @@
-"""Build Loop nodes: the one that repeats the core, and those of inner loops inside its body."""
+"""Build a Loop node out of nodes: the one that repeats the core, or an inner loop inside its body.
 
-from collections.abc import Mapping, Sequence
+`loopedge.graph.core.unrolling` goes the other way; `loopedge.graph.core.view` reads what is built here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge.exporter.capture.axes import AxisNames
-from loopedge.exporter.capture.capture import InnerPart
-from loopedge.exporter.capture.nested import CALL, MARKER, MARKER_DOMAIN, STATES
-from loopedge.exporter.capture.pieces import Piece, Weights, connect, copy_shape
-from loopedge.graph.core.unrolling import CORE_NAME
+from loopedge.graph.core.names import CORE_NAME
+from loopedge.graph.core.pieces import Piece, connect, copy_shape
 from loopedge.graph.editing import make_node
 
-__all__ = ["EarlyExit", "loop_node", "replace_markers"]
+__all__ = ["AddConstant", "EarlyExit", "loop_node"]
 
 KEEP_PREFIX = f"{CORE_NAME}/keep."
-"""Nodes that keep the state of rows that are done."""
+"""Nodes that keep the state of batch rows that are done."""
+
+AddConstant = Callable[[str, npt.NDArray[np.generic]], ir.Value]
+"""Returns an initializer of the main graph that holds an array, under a name."""
 
 BOOL, INT64 = ir.DataType.BOOL, ir.DataType.INT64
 
@@ -25,40 +29,47 @@ BOOL, INT64 = ir.DataType.BOOL, ir.DataType.INT64
 class EarlyExit:
     """What ends a Loop early.
 
-    ``piece`` is the captured halt, (state, previous, others) -> bool (batch,); ``others`` are what it
-    reads besides the states; ``state_axes`` tell which states have rows that can be kept.
+    ``piece`` is the halt, (states, states before, others) -> bool (batch,): which batch rows are done;
+    ``others`` are what it reads besides the states; ``batched`` says of each state whether its first axis
+    is the batch, so that the state of a batch row can be kept.
     """
 
     piece: Piece
     others: tuple[ir.Value, ...]
-    state_axes: tuple[AxisNames, ...]
+    batched: tuple[bool, ...]
 
 
 def loop_node(
     name: str,
     core: Piece,
+    *,
     state: Sequence[ir.Value],
     context: Sequence[ir.Value],
     tables: Mapping[str, ir.Value],
     trip_count: ir.Value,
-    weights: Weights,
+    constant: AddConstant,
     early: EarlyExit | None = None,
 ) -> list[ir.Node]:
     """Return the nodes that repeat ``core``: one Loop, with an early exit those that start it.
 
+    Requires: the nodes of ``core`` are called ``<name>/...``; the types and shapes of its inputs are known.
+
+    Ensures: the nodes of ``core`` and of the halt are used up; weights stay where they are; ``view_core`` of
+    the graph that the nodes are put into finds the parts again.
+
     Args:
         name: Of the Loop; its nodes are named ``<name>/...``.
-        core: (state, context, one row of each table) -> state.
+        core: (state, context, one timestep row of each table) -> state.
         state: What the Loop starts from.
         context: Values of the graph around that the core reads.
-        tables: Values (loops, ...) by the name of the row.
+        tables: Values (loops, ...) by the name of the timestep row.
         trip_count: int64 ().
-        weights: Receives the constants that are needed.
+        constant: Adds the constants that are needed.
         early: What ends the Loop before the trip count.
 
     Returns:
-        Nodes in order, the Loop last. Its outputs are the states, with an early exit also which rows
-        are done, bool (batch,), and how many iterations each ran, int64 (batch,).
+        Nodes in order, the Loop last. Its outputs are the states, with an early exit also which batch
+        rows are done, bool (batch,), and how many iterations each ran, int64 (batch,).
     """
     prefix = "" if name == CORE_NAME else f"{name}/"
     iteration = _value(f"{prefix}iteration", INT64, [])
@@ -79,10 +90,10 @@ def loop_node(
         _as(go_on.outputs[0], BOOL, [])
         nodes, ends = [go_on], [go_on.outputs[0]]
     else:
-        starting, first = _start_rows(name, state[_batched(early)])
+        starting, first = _start_rows(name, state[early.batched.index(True)])
         extra = [_value("done", BOOL, ["batch"]), _value("iterations_so_far", INT64, ["batch"])]
-        kept, keeping = _keep_done(name, carried, next_states, extra[0], early, weights)
-        halt, ends = _ask(name, kept, carried, extra, early, weights)
+        kept, keeping = _keep_done(name, carried, next_states, extra[0], early, constant)
+        halt, ends = _ask(name, kept, carried, extra, early, constant)
         next_states, nodes = kept, []
         passed = [*passed, *keeping, *halt]
     body = ir.Graph(
@@ -91,7 +102,7 @@ def loop_node(
         nodes=[*nodes, *gathers, *core.nodes, *passed],
         name=name,
     )
-    always = weights.constant("loopedge.true", np.array(True))
+    always = constant("loopedge.true", np.array(True))
     loop = ir.Node(
         "",
         "Loop",
@@ -104,37 +115,6 @@ def loop_node(
         output.name = f"{name}/state.{i}" if i < len(carried) else f"{name}/{value.name}"
         output.type, output.shape = value.type, copy_shape(value.shape)
     return [*starting, loop]
-
-
-def replace_markers(
-    piece: Piece, parts: Mapping[str, tuple[InnerPart, Piece]], weights: Weights
-) -> None:
-    """Put a Loop in the place of each marker of an inner loop, also inside the bodies, in place.
-
-    Args:
-        piece: A captured graph that was taken apart.
-        parts: Captured bodies of inner loops, by the name that the marker holds.
-        weights: Receives the constants that are needed.
-    """
-    for place, node in enumerate(piece.nodes):
-        if node.domain != MARKER_DOMAIN or node.op_type != MARKER:
-            continue
-        key, states = node.attributes[CALL].as_string(), node.attributes[STATES].as_int()
-        part, inner = parts[key]
-        replace_markers(inner, parts, weights)
-        given = [value for value in node.inputs if value is not None]
-        state, rest = given[:states], given[states:]
-        (loop,) = loop_node(
-            f"{CORE_NAME}/inner.{key}",
-            inner,
-            state,
-            rest[: part.contexts],
-            dict(zip(part.row_names, rest[part.contexts :], strict=True)),
-            weights.constant(f"loopedge.inner_loops.{part.loops}", np.array(part.loops, np.int64)),
-            weights,
-        )
-        connect(node.outputs, loop.outputs, piece)
-        piece.nodes[place] = loop
 
 
 def _gather_row(name: str, row: str, table: ir.Value, iteration: ir.Value) -> ir.Node:
@@ -163,10 +143,6 @@ def _own_outputs(
     return states, passed
 
 
-def _batched(early: EarlyExit) -> int:
-    return next(i for i, names in enumerate(early.state_axes) if names.get(0) == "batch")
-
-
 def _start_rows(name: str, state: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
     """Make what a Loop with an early exit starts from: no row is done, none has run."""
     shape = make_node("Shape", [state], f"{name}/rows", {"start": 0, "end": 1})
@@ -191,19 +167,17 @@ def _keep_done(
     states: Sequence[ir.Value],
     done: ir.Value,
     early: EarlyExit,
-    weights: Weights,
+    constant: AddConstant,
 ) -> tuple[list[ir.Value], list[ir.Node]]:
-    """Rows that are done keep their state."""
+    """Let batch rows that are done keep their state."""
     kept, nodes = [], []
-    for i, (old, new, names) in enumerate(zip(carried, states, early.state_axes, strict=True)):
-        if names.get(0) != "batch":
+    for i, (old, new, batched) in enumerate(zip(carried, states, early.batched, strict=True)):
+        if not batched:
             kept.append(new)
             continue
         rows, rank = done, len(old.shape or ())
         if rank > 1:
-            axes = weights.constant(
-                f"loopedge.axes.1-{rank - 1}", np.arange(1, rank, dtype=np.int64)
-            )
+            axes = constant(f"loopedge.axes.1-{rank - 1}", np.arange(1, rank, dtype=np.int64))
             spread = make_node("Unsqueeze", [done, axes], f"{name}/done.{rank}d.{i}")
             _as(spread.outputs[0], BOOL, ["batch", *[1] * (rank - 1)])
             nodes.append(spread)
@@ -233,7 +207,7 @@ def _ask(
     carried: Sequence[ir.Value],
     extra: Sequence[ir.Value],
     early: EarlyExit,
-    weights: Weights,
+    constant: AddConstant,
 ) -> tuple[list[ir.Node], list[ir.Value]]:
     """Ask halt after an iteration; return its nodes, and (go on, done, iterations)."""
     done, so_far = extra
@@ -246,7 +220,7 @@ def _ask(
     count = _node("Add", [so_far, one_more.outputs[0]], f"{name}/count", "iterations.next")
     numbers = make_node("Cast", [either.outputs[0]], f"{name}/done_rows", {"to": INT64})
     least = make_node("ReduceMin", [numbers.outputs[0]], f"{name}/least", {"keepdims": 0})
-    zero = weights.constant("loopedge.zero", np.array(0, np.int64))
+    zero = constant("loopedge.zero", np.array(0, np.int64))
     go_on = _node("Equal", [least.outputs[0], zero], f"{name}/condition", "condition.next")
     for node, dtype, shape in (
         (either, BOOL, ["batch"]),

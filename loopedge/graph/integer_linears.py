@@ -4,32 +4,25 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from loopedge.graph.weights import in_last_iteration, linears, other_products
+from loopedge.graph.core.names import in_last_iteration
+from loopedge.graph.operators import LINEARS, WEIGHT_PLACES, Fact, having
+from loopedge.graph.weights import linears, other_products
 
-__all__ = ["Int8Coverage", "int8_coverage"]
+__all__ = ["IntegerLinears", "count_integer_linears"]
 
-WEIGHT_INPUTS = {
-    "DynamicQuantizeMatMul": (1,),
-    "MatMulInteger": (1, 0),  # 0: the table of a tied head, W [out, in] @ x^T
-    "MatMulIntegerToFloat": (1, 0),
-    "MatMulNBits": (1,),
-    "QGemm": (3,),
-    "QLinearMatMul": (3, 0),
-}
-"""Integer matrix products and the inputs where they may hold a stored weight."""
-
-PASSED_THROUGH = {"Cast", "DequantizeLinear", "Identity", "Reshape", "Transpose"}
+INTEGER_PRODUCTS = having(Fact.MATMUL) - having(Fact.FLOAT)
+PASSED_THROUGH = having(Fact.VIEW) | {"Cast", "DequantizeLinear", "Transpose"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Int8Coverage:
+class IntegerLinears:
     """Linears with an integer weight, of all linears. Products of two activations do not count."""
 
     quantized: int
     total: int
 
 
-def int8_coverage(model: ir.Model) -> Int8Coverage:
+def count_integer_linears(model: ir.Model) -> IntegerLinears:
     """Count the products with weights of the main graph and of every Loop body.
 
     A linear is quantized when its weight is stored in integers of at most 8 bits: an integer
@@ -40,13 +33,13 @@ def int8_coverage(model: ir.Model) -> Int8Coverage:
     quantized = sum(_is_quantized(node) for node in counted)
     products = [item.node for item in linears(model)] + other_products(model)
     floats = sum(not in_last_iteration(node) for node in products)
-    return Int8Coverage(quantized=quantized, total=quantized + floats)
+    return IntegerLinears(quantized=quantized, total=quantized + floats)
 
 
 def _is_quantized(node: ir.Node) -> bool:
-    if node.op_type in {"MatMul", "Gemm"} and not node.domain:
+    if node.op_type in LINEARS and not node.domain:
         return any(_is_dequantized(value) for value in node.inputs[:2])
-    indices = WEIGHT_INPUTS.get(node.op_type, ())
+    indices = WEIGHT_PLACES[node.op_type] if node.op_type in INTEGER_PRODUCTS else ()
     return any(index < len(node.inputs) and _is_stored(node.inputs[index]) for index in indices)
 
 

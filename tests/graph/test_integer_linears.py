@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from loopedge.graph.coverage import int8_coverage
+from loopedge.graph.integer_linears import count_integer_linears
 
 MICROSOFT = "com.microsoft"
 
@@ -41,7 +41,7 @@ def test_an_integer_product_with_a_stored_weight(op: str, domain: str, place: in
     weight = stored("w", INT8)
     inputs: list[ir.Value | None] = [ir.val(f"x{i}") for i in range(4)]
     inputs[place] = weight
-    coverage = int8_coverage(graph_of(ir.node(op, inputs, domain=domain), stored=[weight]))
+    coverage = count_integer_linears(graph_of(ir.node(op, inputs, domain=domain), stored=[weight]))
     assert (coverage.quantized, coverage.total) == (1, 1)
 
 
@@ -50,7 +50,9 @@ def test_a_weight_behind_a_dequantize_and_a_transpose() -> None:
     dequantize = ir.node("DequantizeLinear", [weight, scale])
     transpose = ir.node("Transpose", [dequantize.outputs[0]])
     product = ir.node("MatMul", [ir.val("x"), transpose.outputs[0]])
-    coverage = int8_coverage(graph_of(dequantize, transpose, product, stored=[weight, scale]))
+    coverage = count_integer_linears(
+        graph_of(dequantize, transpose, product, stored=[weight, scale])
+    )
     assert (coverage.quantized, coverage.total) == (1, 1)
 
 
@@ -59,5 +61,5 @@ def test_a_float_weight_and_products_of_activations() -> None:
     linear = ir.node("MatMul", [ir.val("x"), weight])
     attention = ir.node("MatMul", [linear.outputs[0], ir.val("y")])
     integers = ir.node("MatMulInteger", [ir.val("a"), ir.val("b")])
-    coverage = int8_coverage(graph_of(linear, attention, integers, stored=[weight]))
+    coverage = count_integer_linears(graph_of(linear, attention, integers, stored=[weight]))
     assert (coverage.quantized, coverage.total) == (0, 1)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from loopedge.graph.rows.row_inputs import row_inputs
+from loopedge.graph.positions.position_inputs import position_inputs
 
 ROWS = [4, 1]
 GENERATOR = np.random.default_rng(0)
@@ -204,7 +204,7 @@ def run(case: Case, inputs: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, 
 @pytest.mark.parametrize("name", CASES)
 def test_rows_of_the_result_are_the_result_of_rows(name: str) -> None:
     case = CASES[name]
-    places = row_inputs(node_of(case), case.axis)
+    places = position_inputs(node_of(case), case.axis)
     assert places is not None
     assert any(place is not None for place in places)
     chosen = [
@@ -218,7 +218,7 @@ def test_rows_of_the_result_are_the_result_of_rows(name: str) -> None:
 @pytest.mark.parametrize("name", MIXING)
 def test_operators_that_mix_rows_are_not_taken_apart(name: str) -> None:
     case = MIXING[name]
-    assert row_inputs(node_of(case), case.axis) is None
+    assert position_inputs(node_of(case), case.axis) is None
 
 
 def test_a_size_that_is_not_known_is_no_row() -> None:
@@ -226,4 +226,4 @@ def test_a_size_that_is_not_known_is_no_row() -> None:
     node = node_of(case)
     assert node.inputs[1] is not None
     node.inputs[1].shape = ir.Shape([2, None, 8])
-    assert row_inputs(node, 1) is None
+    assert position_inputs(node, 1) is None

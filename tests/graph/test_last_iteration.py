@@ -13,13 +13,14 @@ import pytest
 import loopedge
 from loopedge.artifact.artifact import open_artifact, open_in_float32, write_artifact
 from loopedge.errors import InputError
-from loopedge.graph.core.unrolling import find_core, unroll
+from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.untied import untie
+from loopedge.graph.core.view import LoopCore, view_core
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.passes.last_position import keep_last_position
-from loopedge.graph.rows.coda import select_rows_first
-from loopedge.graph.rows.last_rows import compute_last_rows, restore_last_iteration
+from loopedge.graph.positions.coda import select_positions_first
+from loopedge.graph.positions.last_iteration import narrow_last_iteration, restore_last_iteration
 
 Array = np.ndarray[Any, Any]
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -80,7 +81,7 @@ def test_the_rows_that_are_read_stay_the_same(
     tmp_path: Path,
 ) -> None:
     model = reading(rows)
-    outcome = compute_last_rows(model)
+    outcome = narrow_last_iteration(model)
     assert outcome.applied
     assert outcome.positions == told
     assert (outcome.narrowed, outcome.products) == (5, 7)
@@ -97,7 +98,7 @@ def test_the_rows_that_are_read_stay_the_same(
 
 def test_a_position_past_the_sequence_fails_as_before(tmp_path: Path) -> None:
     plain, last = reading(4), reading(4)
-    assert compute_last_rows(last).applied
+    assert narrow_last_iteration(last).applied
     for name, model in (("plain", plain), ("last", last)):
         write_artifact(model, tmp_path / f"{name}.onnx")
         session = loopedge.Session(tmp_path / f"{name}.onnx")
@@ -109,7 +110,7 @@ def test_a_position_past_the_sequence_fails_as_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize("loops", [1, 2, 3, 50])
 def test_the_loop_count_of_a_run_holds(loops: int, tmp_path: Path) -> None:
     model = reading([-1], DYNAMIC)
-    assert compute_last_rows(model).applied
+    assert narrow_last_iteration(model).applied
     feeds = {"input_ids": ids(2, 6)}
     expected = loopedge.Session(DYNAMIC).run(feeds, loops=loops)["logits"][:, [-1]]
     given = run(model, tmp_path / "last.onnx", feeds, loops=loops)
@@ -127,7 +128,7 @@ def test_two_readers_share_one_iteration(tmp_path: Path) -> None:
     other.outputs[0].name, other.outputs[0].type = "other", model.graph.outputs[0].type
     model.graph.append(other)
     model.graph.outputs.append(other.outputs[0])
-    assert compute_last_rows(model).positions == "0, -1"
+    assert narrow_last_iteration(model).positions == "0, -1"
     write_artifact(model, tmp_path / "last.onnx")
     feeds = {"input_ids": ids(2, 7)}
     given = loopedge.Session(tmp_path / "last.onnx").run(feeds)
@@ -142,7 +143,7 @@ def test_the_way_back_gives_the_loop_again(source: Path, tmp_path: Path) -> None
     feeds = {"input_ids": ids(3, 9)}
     expected = run(model, tmp_path / "plain.onnx", feeds)
     weights = weight_names(model)
-    assert compute_last_rows(model).applied
+    assert narrow_last_iteration(model).applied
     assert weight_names(model) == weights  # none is stored twice
     first = sorted((node.name, node.op_type) for node in model.graph.all_nodes())
     assert restore_last_iteration(model)
@@ -152,7 +153,7 @@ def test_the_way_back_gives_the_loop_again(source: Path, tmp_path: Path) -> None
     assert metadata.last_rows is None
     assert not any("core.last" in (node.name or "") for node in model.graph)
     assert np.array_equal(run(model, tmp_path / "back.onnx", feeds), expected)
-    assert compute_last_rows(model).applied
+    assert narrow_last_iteration(model).applied
     assert sorted((node.name, node.op_type) for node in model.graph.all_nodes()) == first
 
 
@@ -166,20 +167,17 @@ def weight_names(model: ir.Model) -> set[str]:
 
 def test_what_works_on_weights_sees_all_iterations(tmp_path: Path) -> None:
     model = reading([-1])
-    compute_last_rows(model)
+    narrow_last_iteration(model)
     write_artifact(model, tmp_path / "last.onnx")
     opened = open_in_float32(tmp_path / "last.onnx")
-    loop = find_core(opened)
-    assert loop is not None
-    assert loop.inputs[0] is not None
-    count = ir.convenience.get_const_tensor(loop.inputs[0])
-    assert count is not None
-    assert count.numpy().item() == loopedge.inspect(TINY).loops
+    core = view_core(opened)
+    assert isinstance(core, LoopCore)
+    assert core.loop.trip_count == loopedge.inspect(TINY).loops
 
 
 def test_the_twins_compute_the_same_rows(tmp_path: Path) -> None:
     model = reading([-1])
-    compute_last_rows(model)
+    narrow_last_iteration(model)
     feeds = {"input_ids": ids(2, 6)}
     expected = run(model, tmp_path / "last.onnx", feeds)
     loops = loopedge.inspect(TINY).loops or 0
@@ -195,7 +193,7 @@ def test_the_twins_compute_the_same_rows(tmp_path: Path) -> None:
 
 def test_inspect_counts_each_weight_as_often_as_it_is_read(tmp_path: Path) -> None:
     model = reading([-1])
-    compute_last_rows(model)
+    narrow_last_iteration(model)
     write_artifact(model, tmp_path / "last.onnx")
     before, after = loopedge.inspect(TINY), loopedge.inspect(tmp_path / "last.onnx")
     assert after.last_rows == "-1"
@@ -222,7 +220,7 @@ def foreign() -> ir.Model:
 
 def already() -> ir.Model:
     model = reading(-1)
-    compute_last_rows(model)
+    narrow_last_iteration(model)
     return model
 
 
@@ -240,9 +238,7 @@ def in_two_ways() -> ir.Model:
 def ranged() -> ir.Model:
     """Let the down projection take its range over all positions, as dynamic int8 does."""
     model = reading(-1)
-    loop = find_core(model)
-    assert loop is not None
-    for node in list(loop.attributes["body"].as_graph()):
+    for node in view_core(model).nodes:
         if node.name == "core/linear_5":
             node.op_type, node.domain = "DynamicQuantizeMatMul", "com.microsoft"
     return model
@@ -265,7 +261,7 @@ def ranged() -> ir.Model:
 def test_where_nothing_is_gained_the_graph_stays(make: Callable[[], ir.Model], reason: str) -> None:
     model = make()
     before = [(node.name, node.op_type) for node in model.graph.all_nodes()]
-    outcome = compute_last_rows(model)
+    outcome = narrow_last_iteration(model)
     assert not outcome.applied
     assert outcome.reason is not None
     assert re.search(reason, outcome.reason)
@@ -275,7 +271,7 @@ def test_where_nothing_is_gained_the_graph_stays(make: Callable[[], ir.Model], r
 def test_the_head_computes_the_last_position_alone(tmp_path: Path) -> None:
     model = open_artifact(TINY)
     assert keep_last_position(model) == ["logits"]
-    assert select_rows_first(model)
+    assert select_positions_first(model)
     names = [node.name or "" for node in model.graph]
     assert names.index("coda/rows.core/state.0") < names.index("coda/rms_norm")
     assert "coda/last.0" not in names

@@ -1,0 +1,374 @@
+"""The core of a graph, whatever its form: what repeats, how often, and what it reads and gives.
+
+`view_core` is what passes and checks ask; nothing outside of `loopedge.graph.core` knows how a form is laid
+out. A form is a subclass of `CoreView`: another one, as a Scan, is another subclass.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from loopedge.graph.core.loop_view import LoopView, loops_among
+from loopedge.graph.core.names import (
+    CORE_NAME,
+    in_last_iteration,
+    iteration_of,
+    last_state_name,
+    loop_value_name,
+)
+from loopedge.graph.editing import add_initializer
+from loopedge.graph.metadata import Metadata, read_metadata
+from loopedge.graph.weights import TABLE_PREFIX, Linear, linears, stored_weight, weights_read
+
+__all__ = [
+    "CoreView",
+    "ExitView",
+    "LoopCore",
+    "NoCore",
+    "UnrolledCore",
+    "iteration_number",
+    "view_core",
+]
+
+UNBOUNDED = 2**31  # such a trip count says: until the condition ends it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitView:
+    """What an early exit carries from iteration to iteration, in the body.
+
+    ``done``: which batch rows are done, bool (batch,); ``ran``: how many iterations each ran, int64 (batch,).
+    """
+
+    done: ir.Value
+    ran: ir.Value
+
+
+class CoreView(ABC):
+    """The core of a graph.
+
+    Unchecked: after a pass that replaced the core's Loop, or renamed its nodes, ask `view_core` again.
+
+    Args:
+        model: The graph. A view changes nothing, but `number_at` may add a constant.
+        metadata: What the graph says of itself.
+    """
+
+    form: ClassVar[Literal["loop", "unrolled"] | None]
+
+    def __init__(self, model: ir.Model, metadata: Metadata) -> None:
+        self.model, self.metadata = model, metadata
+
+    @property
+    def iterations(self) -> int | None:
+        """How often the core runs in one inference, unless an input says else; None: not known."""
+        return self.metadata.loops
+
+    @property
+    @abstractmethod
+    def nodes(self) -> list[ir.Node]:
+        """The nodes of one iteration, the first where they are written out, with those of inner bodies."""
+
+    @property
+    @abstractmethod
+    def states(self) -> list[str]:
+        """Names of the floating-point states that an iteration hands on, as in the loop form.
+
+        An unrolled graph of one iteration names none, and names them in the order of its nodes.
+        """
+
+    @property
+    @abstractmethod
+    def weights(self) -> dict[str, int]:
+        """The weights that the core reads, by name, each with the number of iterations that read it."""
+
+    @abstractmethod
+    def contains(self, node: ir.Node) -> bool:
+        """Tell whether a node runs once per iteration.
+
+        What reads the context alone has left the Loop: it is called ``core/...`` and runs once.
+        """
+
+    @abstractmethod
+    def number_at(self, node: ir.Node) -> ir.Value:
+        """Return the number of the iteration that a node belongs to, int64 (); 0 outside the core."""
+
+    @property
+    def linears(self) -> list[Linear]:
+        """The linears of one iteration."""
+        inside = set(self.nodes)
+        return [item for item in linears(self.model) if item.node in inside]
+
+    @property
+    def context(self) -> list[ir.Value]:
+        """Values of the graph around that every iteration reads and no iteration makes, without constants.
+
+        Of an unrolled graph of one iteration the states that it starts from are among them.
+        """
+        made = set(self._made)
+        read = (value for node in self._steady for value in node.inputs if value is not None)
+        return [
+            value
+            for value in dict.fromkeys(read)
+            if value not in made and value.const_value is None and stored_weight(value) is None
+        ]
+
+    @property
+    def tables(self) -> dict[str, ir.Value]:
+        """The timestep tables that the core reads, (rows, ...), by name."""
+        read = (value for node in self.nodes for value in node.inputs if value is not None)
+        return {
+            value.name: value
+            for value in dict.fromkeys(read)
+            if value.name is not None and value.name.startswith(TABLE_PREFIX)
+        }
+
+    @property
+    def outputs(self) -> list[ir.Value]:
+        """What the graph behind the core reads of it."""
+        own = dict.fromkeys(self._outer)
+        return [
+            value
+            for node in own
+            for value in node.outputs
+            if value.is_graph_output() or any(user not in own for user in value.consumers())
+        ]
+
+    @property
+    def inner_loops(self) -> list[LoopView]:
+        """Loops that stand in the body of another, or in an iteration that is written out."""
+        return [loop for graph in self.model.graph.subgraphs() for loop in loops_among(graph)]
+
+    @property
+    def _steady(self) -> list[ir.Node]:
+        """Nodes of an iteration that reads the states of another."""
+        return self.nodes
+
+    @property
+    def _made(self) -> Iterable[ir.Value]:
+        """Values that iterations make, or that are handed to them."""
+        return ()
+
+    @property
+    def _outer(self) -> list[ir.Node]:
+        """The nodes of the main graph that make up the core."""
+        return []
+
+
+class LoopCore(CoreView):
+    """A core that is one Loop node; the last iteration may stand behind it."""
+
+    form = "loop"
+
+    def __init__(self, model: ir.Model, metadata: Metadata, loop: LoopView) -> None:
+        super().__init__(model, metadata)
+        self.loop = loop
+        self._graphs = {loop.body, *loop.body.subgraphs()}
+
+    @property
+    def iterations(self) -> int | None:
+        """The count of the metadata, or the constant trip count."""
+        if self.metadata.loops is not None:
+            return self.metadata.loops
+        count = self.loop.trip_count
+        return count if count is not None and 0 < count < UNBOUNDED else None
+
+    @property
+    def trips(self) -> int:
+        """How often the body itself runs; where the iterations are not known, as if there was one."""
+        return (self.iterations or 1) - (1 if self.last_nodes else 0)
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        """The nodes of the body."""
+        return list(self.loop.body.all_nodes())
+
+    @property
+    def exit(self) -> ExitView | None:
+        """What an early exit carries; None where the core runs all iterations, or another tool wrote it."""
+        if self.metadata.exit is None:
+            return None
+        *_, done, ran = self.loop.before
+        return ExitView(done=done, ran=ran)
+
+    @property
+    def states(self) -> list[str]:
+        """Names of the floating-point states: not of what an early exit carries."""
+        return [
+            value.name or ""
+            for value in self.loop.body.outputs[1:]
+            if value.dtype is None or value.dtype.is_floating_point()
+        ]
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """The weights that the body reads."""
+        names = {value.name or "" for node in self.nodes for value in weights_read(node)}
+        return dict.fromkeys(sorted(names), self.iterations or 1)
+
+    @property
+    def last_nodes(self) -> list[ir.Node]:
+        """The nodes of a last iteration that stands behind the Loop; there is none where they are none."""
+        return [node for node in self.model.graph.all_nodes() if in_last_iteration(node)]
+
+    def last_state(self, state: int) -> ir.Value:
+        """Return a state after the last iteration, where that stands behind the Loop.
+
+        Raises:
+            KeyError: It is not computed there.
+        """
+        made = {output.name: output for node in self.model.graph for output in node.outputs}
+        return made[last_state_name(state)]
+
+    def contains(self, node: ir.Node) -> bool:
+        """Tell whether a node stands in the body, or in a body inside it."""
+        return node.graph in self._graphs
+
+    def number_at(self, node: ir.Node) -> ir.Value:
+        """Return the body's number of the iteration, behind the Loop that of the last, else 0."""
+        if self.contains(node):
+            return self.loop.iteration
+        if in_last_iteration(node) and self.loop.count is not None:
+            return self.loop.count  # the trip count without the last iteration is its number
+        return iteration_number(self.model.graph, 0)
+
+    @property
+    def _made(self) -> Iterable[ir.Value]:
+        for graph in self._graphs:
+            yield from graph.inputs
+            yield from graph.initializers.values()
+            yield from (output for node in graph for output in node.outputs)
+
+    @property
+    def _outer(self) -> list[ir.Node]:
+        behind = [node for node in self.last_nodes if node.graph is self.model.graph]
+        return [self.loop.node, *behind]
+
+
+class UnrolledCore(CoreView):
+    """A core that is written out once per iteration, as loopedge does it."""
+
+    form = "unrolled"
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        """The nodes of the first iteration."""
+        return list(self._of(0))
+
+    @property
+    def states(self) -> list[str]:
+        """Names of the values that the second iteration reads of the first."""
+        return [
+            loop_value_name(node, output.name or "")
+            for node in self.model.graph
+            if iteration_of(node) == 0
+            for output in node.outputs
+            if output.dtype is None or output.dtype.is_floating_point()
+            if any(iteration_of(user) == 1 for user in output.consumers())
+        ]
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """The weights that iterations read, each with how many do."""
+        iterations: dict[str, set[int]] = {}
+        for node in self.model.graph.all_nodes():
+            t = iteration_of(node)
+            if t is not None:
+                for value in weights_read(node):
+                    iterations.setdefault(value.name or "", set()).add(t)
+        return {name: len(seen) for name, seen in sorted(iterations.items())}
+
+    @property
+    def inner_loops(self) -> list[LoopView]:
+        """Loops that stand in an iteration."""
+        return [*loops_among(node for node in self._outer), *super().inner_loops]
+
+    def contains(self, node: ir.Node) -> bool:
+        """Tell whether a node is named for an iteration, or stands in the body of one that is."""
+        return iteration_of(node) is not None
+
+    def number_at(self, node: ir.Node) -> ir.Value:
+        """Return a constant of the main graph."""
+        return iteration_number(self.model.graph, iteration_of(node) or 0)
+
+    def _of(self, t: int) -> Iterator[ir.Node]:
+        return (node for node in self.model.graph.all_nodes() if iteration_of(node) == t)
+
+    @property
+    def _steady(self) -> list[ir.Node]:
+        return list(self._of(1)) or self.nodes
+
+    @property
+    def _made(self) -> Iterable[ir.Value]:
+        for node in self.model.graph.all_nodes():
+            if iteration_of(node) is not None:
+                yield from node.outputs
+                for attribute in node.attributes.values():
+                    if attribute.type == ir.AttributeType.GRAPH:
+                        yield from attribute.as_graph().inputs
+
+    @property
+    def _outer(self) -> list[ir.Node]:
+        return [node for node in self.model.graph if iteration_of(node) is not None]
+
+
+class NoCore(CoreView):
+    """A graph in which no core is known: of another tool, without a Loop or with several."""
+
+    form = None
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        """None."""
+        return []
+
+    @property
+    def states(self) -> list[str]:
+        """None."""
+        return []
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """None."""
+        return {}
+
+    def contains(self, node: ir.Node) -> bool:
+        """Tell that a node runs once per inference."""
+        return False
+
+    def number_at(self, node: ir.Node) -> ir.Value:
+        """Return 0."""
+        return iteration_number(self.model.graph, 0)
+
+
+def view_core(model: ir.Model) -> CoreView:
+    """Return the core of a graph.
+
+    It is the Loop that is called ``core``; where iterations are written out, these; in a graph that loopedge
+    did not write, the only Loop of the main graph.
+
+    Args:
+        model: Any graph. Not modified.
+
+    Raises:
+        InputError: Its metadata is damaged.
+    """
+    metadata = read_metadata(model.metadata_props)
+    loops = loops_among(model.graph)
+    for loop in loops:
+        if loop.node.name == CORE_NAME:
+            return LoopCore(model, metadata, loop)
+    if any(iteration_of(node) is not None for node in model.graph):
+        return UnrolledCore(model, metadata)
+    if len(loops) == 1:
+        return LoopCore(model, metadata, loops[0])
+    return NoCore(model, metadata)
+
+
+def iteration_number(graph: ir.Graph, t: int) -> ir.Value:
+    """Return the initializer that holds the number of an iteration, int64 ()."""
+    return add_initializer(graph, f"loopedge.iteration.{t}", np.array(t, np.int64))

@@ -1,1 +1,0 @@
-"""The last iteration computes only what the coda reads of it."""
