@@ -31,7 +31,7 @@ def export_both(folder: Path) -> dict[str, Path]:
     model = loopedge.LoopedTransformer(config).eval()
     paths = {"without": folder / "without.onnx", "with": folder / "with.onnx"}
     loopedge.export(model, paths["with"])
-    with mock.patch("loopedge.exporter.pipeline.merge_head_axes"):
+    with mock.patch("loopedge.exporter.passes.merge_head_axes"):
         loopedge.export(model, paths["without"])
     return paths
 
