@@ -191,7 +191,7 @@ def test_a_selectable_count_ends_the_loop_too(tmp_path: Path) -> None:
 
 
 def test_a_wrong_condition_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loopedge.exporter import passes, pipeline
+    from loopedge.exporter import assembled, passes
 
     honest = passes.optimise
 
@@ -201,7 +201,7 @@ def test_a_wrong_condition_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
             if node.op_type == "Or":
                 node.replace_input_with(1, node.inputs[0])
 
-    monkeypatch.setattr(pipeline, "optimise", never_done)
+    monkeypatch.setattr(assembled, "optimise", never_done)
     with pytest.raises(VerificationError, match=r"runs .* iterations"):
         loopedge.export(Counter(), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -233,7 +233,7 @@ def test_a_broken_core_is_refused_and_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from loopedge.exporter import passes, pipeline
+    from loopedge.exporter import assembled, passes
 
     honest = passes.optimise
 
@@ -241,7 +241,7 @@ def test_a_broken_core_is_refused_and_leaves_nothing(
         honest(graph)
         mutate(graph)
 
-    monkeypatch.setattr(pipeline, "optimise", optimise)
+    monkeypatch.setattr(assembled, "optimise", optimise)
     with pytest.raises(VerificationError) as caught:
         loopedge.export(make_model("tokens"), tmp_path / "broken.onnx", form=form)  # type: ignore[arg-type]
     assert caught.value.measured is not None
@@ -252,7 +252,7 @@ def test_a_broken_core_is_refused_and_leaves_nothing(
 @pytest.mark.slow
 def test_an_untrained_core_is_checked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With zero gates every core computes the identity; random rows tell them apart."""
-    from loopedge.exporter import passes, pipeline
+    from loopedge.exporter import assembled, passes
     from loopedge.model.config import LoopedConfig
     from loopedge.model.transformer import LoopedTransformer
 
@@ -262,7 +262,7 @@ def test_an_untrained_core_is_checked_too(tmp_path: Path, monkeypatch: pytest.Mo
         honest(graph)
         _drop_the_causal_mask(graph)
 
-    monkeypatch.setattr(pipeline, "optimise", optimise)
+    monkeypatch.setattr(assembled, "optimise", optimise)
     untrained = LoopedTransformer(LoopedConfig(d_model=32, heads=4, vocab_size=50, max_length=16))
     with pytest.raises(VerificationError, match="random timestep rows"):
         loopedge.export(untrained, tmp_path / "untrained.onnx")
