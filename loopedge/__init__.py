@@ -12,8 +12,8 @@ Train it                (extra train)
     pilot               compare loop counts on your data (PilotOptions)  -> PilotResult
 
 Bring it to the device
-    export              write ONNX, checked against PyTorch (extra train)  -> ExportResult
-    quantize            round to int8, checked against the float model   -> QuantizeResult
+    export              write ONNX, checked against PyTorch (ExportOptions; extra train) -> ExportResult
+    quantize            round to int8, checked against the float model (QuantizeOptions) -> QuantizeResult
     convert             write ORT format for minimal builds              -> ConvertResult
     prepare             on the device: pack the weights into a file      -> PrepareResult
 
@@ -33,6 +33,7 @@ if typing.TYPE_CHECKING:
     from loopedge.artifact.inspection import Inspection, inspect
     from loopedge.deployment.conversion import ConvertResult, convert
     from loopedge.deployment.preparation import PrepareResult, prepare
+    from loopedge.exporter.options import ExportOptions
     from loopedge.exporter.pipeline import ExportResult, export
     from loopedge.model.checkpoint import load, save
     from loopedge.model.config import LoopedConfig
@@ -42,6 +43,7 @@ if typing.TYPE_CHECKING:
     from loopedge.profiler.comparison.pipeline import Comparison, compare
     from loopedge.profiler.options import ProfileOptions
     from loopedge.profiler.pipeline import ProfileResult, profile
+    from loopedge.quantizer.options import QuantizeOptions
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
     from loopedge.runtime.session import Session
     from loopedge.study.options import PilotOptions
@@ -54,6 +56,7 @@ if typing.TYPE_CHECKING:
     __all__ = [
         "Comparison",
         "ConvertResult",
+        "ExportOptions",
         "ExportResult",
         "Inspection",
         "LoopedConfig",
@@ -64,6 +67,7 @@ if typing.TYPE_CHECKING:
         "PrepareResult",
         "ProfileOptions",
         "ProfileResult",
+        "QuantizeOptions",
         "QuantizeResult",
         "Session",
         "Task",
@@ -87,6 +91,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Comparison": "loopedge.profiler.comparison.pipeline",
     "ConvertResult": "loopedge.deployment.conversion",
+    "ExportOptions": "loopedge.exporter.options",
     "ExportResult": "loopedge.exporter.pipeline",
     "Inspection": "loopedge.artifact.inspection",
     "LoopedConfig": "loopedge.model.config",
@@ -97,6 +102,7 @@ _HOMES = {
     "PrepareResult": "loopedge.deployment.preparation",
     "ProfileOptions": "loopedge.profiler.options",
     "ProfileResult": "loopedge.profiler.pipeline",
+    "QuantizeOptions": "loopedge.quantizer.options",
     "QuantizeResult": "loopedge.quantizer.pipeline",
     "Session": "loopedge.runtime.session",
     "Task": "loopedge.tasks.task",

@@ -34,6 +34,7 @@ from loopedge.profiler.processes.measured_process import MeasuredProcess
 from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.quantizer.compare import sqnr_db
 from loopedge.quantizer.recipe import Recipe
+from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.budget import meet_budget
 from loopedge_calibration.losses import RelativeError
 
@@ -211,8 +212,8 @@ def budgeted(bench: Bench, target: Path) -> None:
     source = bench.paths["loop"]
     recipe = Recipe(scheme="static", table=loopedge_calibration.collect(source, bench.calibration))
     loss = RelativeError(bench.calibration, loopedge.Session(source, threads=1))
-    _, whole = meet_budget(source, recipe, loss, 1.0, threads=1)
-    lifted, budget = meet_budget(source, recipe, loss, whole.loss / 2, threads=1)
+    _, whole = meet_budget(FloatSource.open(source), recipe, loss, 1.0, threads=1)
+    lifted, budget = meet_budget(FloatSource.open(source), recipe, loss, whole.loss / 2, threads=1)
     told = ", ".join(f"{item.name} to {item.level}" for item in budget.lifted)
     bench.notes.append(
         f"The budget, on the calibration data: relative error {whole.loss:.2e} -> {budget.loss:.2e}; {told}."

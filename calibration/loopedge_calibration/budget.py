@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from loopedge.artifact.artifact import open_in_float32, write_artifact
+from loopedge.artifact.artifact import write_artifact
 from loopedge.errors import BudgetError, InputError
 from loopedge.graph.inputs import axes_of, first_samples, sample_count
 from loopedge.graph.weights import linears, loop_name, weight_bytes
+from loopedge.options import option, option_name
 from loopedge.quantizer.pipeline import QuantizeResult
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.schemes.weight_only import BlockWeights
+from loopedge.quantizer.source import FloatSource
 from loopedge.quantizer.timing import session_runner
 from loopedge.runtime.latency import time_in_turns
 from loopedge.runtime.session import Session
@@ -88,7 +90,7 @@ class BudgetedResult(QuantizeResult):
 
 
 def meet_budget(
-    model: str | Path,
+    source: FloatSource,
     recipe: Recipe,
     loss: Loss,
     max_drop: float,
@@ -98,7 +100,7 @@ def meet_budget(
     """Lift as few linears as the budget takes.
 
     Args:
-        model: The float artifact. Nothing is written beside it.
+        source: The float model. Nothing is written beside it.
         recipe: How it is quantized; what it keeps in float stays so.
         loss: What the budget is measured in.
         max_drop: Largest loss.
@@ -108,12 +110,12 @@ def meet_budget(
         The recipe with the lifted linears, and what they cost and win.
 
     Raises:
-        InputError: The budget is negative, or below what rounding in float32 causes.
+        InputError: The budget is below what rounding in float32 causes.
         BudgetError: The loss is larger, whatever is lifted.
     """
-    _check_budget(model, loss, max_drop, threads)
+    _check_budget(source, loss, max_drop, threads)
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
-        trials = _Trials(open_in_float32(model), recipe, loss, Path(folder), threads)
+        trials = _Trials(source.graph, recipe, loss, Path(folder), threads)
         whole = trials.measure({})
         plan: dict[str, int] = {}
         sensitivity: list[LinearSensitivity] = []
@@ -136,18 +138,16 @@ def meet_budget(
         )
 
 
-def _check_budget(model: str | Path, loss: Loss, max_drop: float, threads: int | None) -> None:
-    if not np.isfinite(max_drop) or max_drop < 0:
-        raise InputError(f"max-drop is {max_drop}, allowed is 0 or more", hint="--max-drop 0.01")
+def _check_budget(source: FloatSource, loss: Loss, max_drop: float, threads: int | None) -> None:
     other = 1 if threads != 1 else 2
-    floor = loss.noise(Session(model, threads=other))
+    floor = loss.noise(Session(source.path, threads=other))
     if not np.isfinite(floor):
         raise InputError(f"{loss.name} of the float model is not finite: it cannot be held")
     if max_drop < floor:
         raise InputError(
             f"max-drop is {max_drop:.3g}, but rounding in float32 alone moves {loss.name} by "
             f"{floor:.3g}",
-            hint=f"--max-drop {10 * floor:.1g}",
+            hint=option("max_drop", float(f"{10 * floor:.1g}")),
         )
 
 
@@ -173,9 +173,7 @@ def _search(trials: "_Trials", order: list[str], max_drop: float) -> dict[str, i
             f"{order[-1] if order else 'none'} in float, allowed is {max_drop:.3g}",
             measured=best,
             allowed=max_drop,
-            hint=f"--max-drop {1.1 * best:.2g}, or other --ranges, --method or --samples"
-            if np.isfinite(best)
-            else None,
+            hint=_larger_or_better(best) if np.isfinite(best) else None,
         )
     low, high = 0, len(steps)  # `low` misses the budget, `high` meets it
     while high - low > 1:
@@ -185,6 +183,11 @@ def _search(trials: "_Trials", order: list[str], max_drop: float) -> dict[str, i
         else:
             low = middle
     return plan(high)
+
+
+def _larger_or_better(loss: float) -> str:
+    ranges, method, samples = map(option_name, ("granularity", "method", "samples"))
+    return f"{option('max_drop', float(f'{1.1 * loss:.2g}'))}, or other {ranges}, {method} or {samples}"
 
 
 def _needed(trials: "_Trials", plan: dict[str, int], max_drop: float) -> dict[str, int]:

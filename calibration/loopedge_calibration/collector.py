@@ -2,20 +2,21 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge.artifact.artifact import open_in_float32, write_scratch
+from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError
 from loopedge.graph.core.probe import activation_of, probe, stack_probed
 from loopedge.graph.inputs import axes_of
-from loopedge.graph.metadata import read_metadata
 from loopedge.graph.weights import Linear, in_core, linears, loop_count, loop_name
+from loopedge.options import option, with_keywords
 from loopedge.quantizer.activations.ranges import (
     Granularity,
     RangeTable,
@@ -24,10 +25,11 @@ from loopedge.quantizer.activations.ranges import (
 )
 from loopedge.quantizer.activations.smoothing import apply_smoothing, best_factors, smoothable
 from loopedge.quantizer.recipe import check_one_loop
-from loopedge.runtime.memory_profiles import refuse_prepared
+from loopedge.quantizer.source import FloatSource
 from loopedge.runtime.session import Session
 from loopedge_calibration.histogram import RowHistograms
-from loopedge_calibration.observers import METHODS, expected_noise, find_ranges
+from loopedge_calibration.observers import expected_noise, find_ranges
+from loopedge_calibration.options import CollectKeywords, CollectOptions
 from loopedge_calibration.readers import (
     Feeds,
     SamplesSeen,
@@ -37,10 +39,7 @@ from loopedge_calibration.readers import (
     sample_inputs,
 )
 
-__all__ = ["collect", "held_out_parts"]
-
-CHUNK_BYTES = 256 * 2**20
-"""Probed activations of one pass; a larger model is run in several passes per batch."""
+__all__ = ["collect", "collect_ranges", "held_out_parts"]
 
 FEW_SAMPLES = 16
 UNJUDGED = (
@@ -55,13 +54,8 @@ def collect(
     model: str | Path,
     data: str | Path | Iterable[Feeds],
     *,
-    granularity: Granularity = "per-iteration",
-    method: str = "mse",
-    smoothing: bool | None = None,
-    samples: int | None = None,
-    loops: int | None = None,
-    threads: int | None = None,
-    chunk_bytes: int = CHUNK_BYTES,
+    options: CollectOptions | None = None,
+    **keywords: Unpack[CollectKeywords],
 ) -> RangeTable:
     """Find the ranges of the activations that the linears of a model read.
 
@@ -69,88 +63,122 @@ def collect(
         model: Float artifact, loop or unrolled.
         data: ``.npz``, a folder of them, or an iterable of batches: input name to array, first axis
             the samples.
-        granularity: ``per-iteration``: one range per iteration of the core; ``shared``: one for
-            all; ``auto``: per tensor whichever does better on a held-out quarter of the data.
-        method: ``minmax``, ``mse``, ``percentile`` or ``entropy``.
+        options: The keywords below as one object, `loopedge_calibration.options.CollectOptions`; a
+            keyword wins over the object's field.
+
+    Keyword Args:
+        granularity: ``per-iteration`` (default): one range per iteration of the core; ``shared``: one
+            for all; ``auto``: per tensor whichever does better on a held-out quarter of the data.
+        method: ``mse`` (default), ``minmax``, ``percentile`` or ``entropy``.
         smoothing: First move outlier channels into the weights, where that lessens the expected
             error; takes a second pass over the data. Default: wherever the data can be passed
             over twice, which an iterator cannot.
         samples: At most as many samples are run; default: all.
         loops: Iterations, for a model with a selectable count; default: the exported one.
         threads: Threads of ONNX Runtime.
-        chunk_bytes: Most bytes of probed activations at once.
+        chunk_bytes: Most bytes of probed activations at once; default: 256 MiB.
 
     Returns:
         The table, with warnings about the data.
 
     Raises:
-        InputError: The model or the data cannot be used.
+        InputError: The model, an option or the data cannot be used.
     """
-    if method not in METHODS:
-        raise InputError(
-            f"method {method!r} is not known, known are {', '.join(METHODS)}",
-            hint="--method mse",
-        )
-    if samples is not None and samples < 1:
-        raise InputError(f"samples is {samples}, at least 1 is needed", hint="--samples 64")
-    graph = open_in_float32(model)
-    metadata = read_metadata(graph.metadata_props)
-    if metadata.quantization is not None:
-        raise InputError(f"{model} is quantized already", hint="loopedge export model.pt")
-    refuse_prepared(metadata, model, "quantize")
-    check_one_loop(graph, model)
-    count = loops or loop_count(graph) or 1
-    once = not isinstance(data, str | Path) and iter(data) is data
-    if once and smoothing:
-        raise InputError("smoothing passes over the data twice, an iterator runs once: give a list")
-    smoothing = not once if smoothing is None else smoothing
+    chosen = with_keywords("collect", CollectOptions, options, keywords)
+    return collect_ranges(FloatSource.open(model), data, chosen)
 
-    def passes(seen: SamplesSeen) -> Iterator[Feeds]:
-        expected = sample_inputs(graph)
-        batches = read_samples(data, expected) if isinstance(data, str | Path) else iter(data)
-        return checked(limited(batches, samples), graph, seen)
 
-    settings: dict[str, Any] = {"loops": loops, "threads": threads, "limit": chunk_bytes}
-    source, factors = graph, {}
+def collect_ranges(
+    source: FloatSource, data: str | Path | Iterable[Feeds], options: CollectOptions
+) -> RangeTable:
+    """Find ranges as `collect`, of a model that is open."""
+    if source.metadata.quantization is not None:
+        raise InputError(f"{source.path} is quantized already", hint="loopedge export model.pt")
+    check_one_loop(source.graph, source.path)
+    smoothing = _smooths(data, options)
+
+    def batches(seen: SamplesSeen) -> Iterator[Feeds]:
+        expected = sample_inputs(source.graph)
+        given = read_samples(data, expected) if isinstance(data, str | Path) else iter(data)
+        return checked(limited(given, options.samples), source.graph, seen)
+
+    graph, factors = source.graph, {}
     if smoothing:
-        factors = _find_factors(graph, passes(SamplesSeen()), count, settings)
-        source = graph.clone()
-        apply_smoothing(source, factors)
+        factors = _find_factors(graph, batches(SamplesSeen()), options)
+        graph = graph.clone()
+        apply_smoothing(graph, factors)
     seen = SamplesSeen()
-    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
-        probes = _Probes(source, Path(folder), **settings)
-        fitted, judged = probes.histograms(count), probes.histograms(count)
-        parts = (
-            held_out_parts(passes(seen), fixed=_fixed_batch(source))
-            if granularity == "auto"
-            else ((feeds, False) for feeds in passes(seen))
-        )
-        any_judged = False
-        for feeds, held_out in parts:
-            any_judged |= held_out
-            for name, values in probes.run(feeds):
-                (judged if held_out else fitted)[name].update(values)
+    observed = _observe(graph, batches(seen), options)
     if seen.samples == 0:
-        raise InputError("the data holds no sample", hint="--data samples.npz")
+        raise InputError("the data holds no sample", hint=option("data", "samples.npz"))
     tensors = {
-        name: _range(fitted[name], judged[name], granularity, method).model_copy(
+        name: item.model_copy(
             update={"smoothing": factors[name].tolist()} if name in factors else {}
         )
-        for name in probes.names
+        for name, item in observed.ranges(options).items()
     }
     table = RangeTable(
-        weights_sha256=weights_sha256(graph),
-        loops=count,
-        granularity=granularity,
-        method=method,
+        weights_sha256=weights_sha256(source.graph),
+        loops=observed.loops,
+        granularity=options.granularity,
+        method=options.method,
         samples=seen.samples,
         data_sha256=seen.sha256,
         lengths=sorted(seen.lengths),
         tensors=tensors,
     )
-    trained = metadata.trained_length
-    unjudged = [] if granularity != "auto" or count == 1 or any_judged else [UNJUDGED]
-    return table.model_copy(update={"warnings": [*_warnings(table, trained), *unjudged]})
+    warnings = _warnings(table, source.metadata.trained_length)
+    if options.granularity == "auto" and observed.loops > 1 and not observed.any_judged:
+        warnings.append(UNJUDGED)
+    return table.model_copy(update={"warnings": warnings})
+
+
+def _smooths(data: str | Path | Iterable[Feeds], options: CollectOptions) -> bool:
+    """Tell whether channels are smoothed: on request, else where the data can be passed over twice."""
+    once = not isinstance(data, str | Path) and iter(data) is data
+    if once and options.smoothing:
+        raise InputError("smoothing passes over the data twice, an iterator runs once: give a list")
+    return not once if options.smoothing is None else options.smoothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Observed:
+    """What the linears read, by their names: what ranges are fitted on, and what judges them."""
+
+    fitted: dict[str, RowHistograms]
+    judged: dict[str, RowHistograms]
+    any_judged: bool
+    loops: int
+
+    def ranges(self, options: CollectOptions) -> dict[str, TensorRange]:
+        """Return the range of each linear."""
+        return {
+            name: _range(self.fitted[name], self.judged[name], options.granularity, options.method)
+            for name in self.fitted
+        }
+
+
+def _observe(graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions) -> _Observed:
+    """Run the model on the data; with ``auto`` a part of it is held out."""
+    loops = _loops(graph, options)
+    any_judged = False
+    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
+        probes = _Probes(graph, Path(folder), options)
+        fitted, judged = probes.histograms(loops), probes.histograms(loops)
+        parts = (
+            held_out_parts(batches, fixed=_fixed_batch(graph))
+            if options.granularity == "auto"
+            else ((feeds, False) for feeds in batches)
+        )
+        for feeds, held_out in parts:
+            any_judged |= held_out
+            for name, values in probes.run(feeds):
+                (judged if held_out else fitted)[name].update(values)
+    return _Observed(fitted=fitted, judged=judged, any_judged=any_judged, loops=loops)
+
+
+def _loops(graph: ir.Model, options: CollectOptions) -> int:
+    return options.loops or loop_count(graph) or 1
 
 
 def held_out_parts(batches: Iterator[Feeds], *, fixed: bool) -> Iterator[tuple[Feeds, bool]]:
@@ -194,13 +222,13 @@ def _fixed_batch(model: ir.Model) -> bool:
 
 
 def _find_factors(
-    graph: ir.Model, batches: Iterator[Feeds], count: int, settings: dict[str, Any]
+    graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Pass over the data once for the largest magnitude of every channel; choose the factors."""
     groups = smoothable(graph)
     largest: dict[str, npt.NDArray[np.float32]] = {}
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
-        probes = _Probes(graph, Path(folder), **settings)
+        probes = _Probes(graph, Path(folder), options)
         for feeds in batches:
             for name, values in probes.run(feeds):
                 if name in groups:
@@ -221,19 +249,11 @@ def linears_by_name(model: ir.Model) -> dict[str, Linear]:
 class _Probes:
     """Sessions that give what the linears read, a chunk of them at a time."""
 
-    def __init__(
-        self, model: ir.Model, folder: Path, *, loops: int | None, threads: int | None, limit: int
-    ) -> None:
-        self.loops = loops
+    def __init__(self, model: ir.Model, folder: Path, options: CollectOptions) -> None:
         self._linears = linears_by_name(model)
-        self._model, self._folder, self._threads, self._limit = model, folder, threads, limit
+        self._model, self._folder, self._options = model, folder, options
         self._twins = _same_activation(self._linears, model)
         self._sessions: list[tuple[list[str], Session]] = []
-
-    @property
-    def names(self) -> list[str]:
-        """Names of all linears."""
-        return list(self._linears)
 
     def histograms(self, loops: int) -> dict[str, RowHistograms]:
         """Return an empty histogram per linear; those of the core have a row per iteration."""
@@ -248,7 +268,7 @@ class _Probes:
             self._open(feeds)
         mask = feeds.get("attention_mask")
         for names, session in self._sessions:
-            given = session.run(feeds, loops=self.loops)
+            given = session.run(feeds, loops=self._options.loops)
             rows = stack_probed(given, [f"{name}.input" for name in names])
             for name in names:
                 values = _kept(rows[f"{name}.input"], mask)
@@ -258,12 +278,12 @@ class _Probes:
     def _open(self, feeds: Feeds) -> None:
         first = next(iter(feeds.values()))
         tokens = int(np.prod(first.shape[:2]))
-        loops = self.loops or loop_count(self._model) or 1
+        loops = _loops(self._model, self._options)
         chunk: list[str] = []
         chunks, size = [chunk], 0
         for name in self._twins:
             bytes_needed = 4 * tokens * self._width(name) * loops
-            if chunk and size + bytes_needed > self._limit:
+            if chunk and size + bytes_needed > self._options.chunk_bytes:
                 chunk, size = [], 0
                 chunks.append(chunk)
             chunk.append(name)
@@ -272,7 +292,7 @@ class _Probes:
             path = self._folder / f"{index}.onnx"
             probed = probe(self._model, [f"{name}.input" for name in names])
             write_scratch(probed, path)
-            self._sessions.append((names, Session(path, threads=self._threads)))
+            self._sessions.append((names, Session(path, threads=self._options.threads)))
 
     def _width(self, name: str) -> int:
         item = self._linears[name]
@@ -292,7 +312,7 @@ def _same_activation(found: dict[str, Linear], model: ir.Model) -> dict[str, lis
 def _kept(
     rows: npt.NDArray[np.float32], mask: npt.NDArray[np.int64] | None
 ) -> npt.NDArray[np.float32]:
-    """Leave padded positions out: nobody reads what they compute."""
+    """Leave padded positions out: nothing reads what they compute."""
     if mask is None or rows.shape[1:3] != mask.shape:
         return rows
     return rows[:, mask.astype(bool)]
@@ -319,18 +339,18 @@ def _range(
 
 
 def _warnings(table: RangeTable, trained_length: int | None) -> list[str]:
-    told = []
+    warnings = []
     if table.samples < FEW_SAMPLES:
-        told.append(
+        warnings.append(
             f"{table.samples} samples are few for ranges per iteration, "
             f"{FEW_SAMPLES} or more are advised"
         )
     if trained_length and table.lengths and max(table.lengths) < trained_length:
-        told.append(
+        warnings.append(
             f"the longest sample has {max(table.lengths)} positions, the model was trained for "
             f"{trained_length}: longer inputs may leave the ranges"
         )
     shared = [name for name, item in table.tensors.items() if item.shared]
     if table.granularity == "auto" and shared:
-        told.append(f"a shared range did better on held-out data for: {', '.join(shared)}")
-    return told
+        warnings.append(f"a shared range did better on held-out data for: {', '.join(shared)}")
+    return warnings

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge.artifact.artifact import open_in_float32
 from loopedge.errors import InputError
 from loopedge.graph.inputs import chooses_loops, generate_inputs, sample_count
-from loopedge.graph.metadata import read_metadata
 from loopedge.graph.offsets import output_offsets, without_offset
+from loopedge.options import option
 from loopedge.quantizer.compare import longest_generated
+from loopedge.quantizer.source import FloatSource
 from loopedge.runtime.session import Session
 from loopedge.tasks.metrics import total
 from loopedge.tasks.task import Task
@@ -135,7 +135,7 @@ class RelativeError:
         self.batches = list(batches)
         self._offsets, self._axes = offsets or {}, reference.axes
         if not self.batches:
-            raise InputError("the data holds no sample", hint="--data samples.npz")
+            raise InputError("the data holds no sample", hint=option("data", "samples.npz"))
         self._exact = [reference.run(feeds) for feeds in self.batches]
 
     @property
@@ -153,7 +153,7 @@ class RelativeError:
 
 
 def choose_loss(
-    model: str | Path,
+    source: FloatSource,
     metric: str | None,
     *,
     data: str | Path | None = None,
@@ -163,7 +163,7 @@ def choose_loss(
     """Return what a budget is measured in.
 
     Args:
-        model: The float artifact.
+        source: The float model.
         metric: ``task``, ``relative-error``, or None: the task's where it is known and fits the
             data, else the relative error.
         data: What `Samples` reads. Without it the relative error is measured on the task's
@@ -172,54 +172,46 @@ def choose_loss(
         threads: Threads of ONNX Runtime.
 
     Raises:
-        InputError: The metric is unknown, or ``task`` is asked for and the model knows none.
+        InputError: The metric is ``task`` and the model knows none, or gives too little for it.
     """
-    if metric is not None and metric not in METRICS:
-        raise InputError(
-            f"metric {metric!r} is not known, known are {', '.join(METRICS)}", hint="--metric task"
-        )
-    graph, reference = open_in_float32(model), Session(model, threads=threads)
-    offsets = output_offsets(graph)
     task = None
-    metadata = read_metadata(graph.metadata_props)
-    if metadata.logits == "last":
+    if source.metadata.logits == "last":
         if metric == "task":
+            alone = option("metric", "relative-error")
             raise InputError(
-                f"{model} gives the logits of the last position alone, the task's metric needs all",
-                hint="--metric relative-error, or loopedge export --logits all",
+                f"{source.path} gives the logits of the last position alone, the task's metric needs "
+                "all",
+                hint=f"{alone}, or {option('logits', 'all', command='export')}",
             )
-        return _relative_error(graph, model, reference, data, samples, offsets)
+        known = data is not None
+    else:
+        task = _known_task(source, metric, data)
+        known = data is not None or task is not None
+    reference = Session(source.path, threads=threads)
+    if task is not None and metric != "relative-error":
+        return TaskDrop(task, reference)
+    batches: Iterable[Feeds] = map(_generated(source.graph), range(GENERATED_BATCHES))
+    if known:
+        batches = Samples(
+            data, source.graph, samples=samples, split="validation", artifact=source.path
+        )
+    return RelativeError(batches, reference, output_offsets(source.graph))
+
+
+def _known_task(source: FloatSource, metric: str | None, data: str | Path | None) -> Task | None:
+    """Return the task that a model was trained on, where it is known and fits the data."""
     try:
-        task = described_task(graph, data, model)
+        task = described_task(source.graph, data, source.path)
     except InputError:  # without its file, or with other data than the task's
         if metric == "task":
             raise
+        return None
     if metric == "task" and task is None:
         raise InputError(
-            "the model does not say what it was trained on", hint="--metric relative-error"
+            "the model does not say what it was trained on",
+            hint=option("metric", "relative-error"),
         )
-    if task is not None and metric != "relative-error":
-        return TaskDrop(task, reference)
-    known = data is not None or task is not None
-    return _relative_error(graph, model, reference, data, samples, offsets, known=known)
-
-
-def _relative_error(
-    graph: ir.Model,
-    model: str | Path,
-    reference: Session,
-    data: str | Path | None,
-    samples: int,
-    offsets: Mapping[str, Array],
-    *,
-    known: bool | None = None,
-) -> RelativeError:
-    """Return the relative error on data, or where there is none on generated inputs."""
-    if not (data is not None if known is None else known):
-        generated = map(_generated(graph), range(GENERATED_BATCHES))
-        return RelativeError(generated, reference, offsets)
-    held_out = Samples(data, graph, samples=samples, split="validation", artifact=model)
-    return RelativeError(held_out, reference, offsets)
+    return task
 
 
 def _generated(graph: ir.Model) -> Callable[[int], Feeds]:

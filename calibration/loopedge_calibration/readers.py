@@ -17,6 +17,7 @@ from loopedge.files.input_files import check_file
 from loopedge.files.npy_format import ArchiveMember, most_bytes, open_archive
 from loopedge.graph.inputs import input_specs
 from loopedge.graph.metadata import read_metadata
+from loopedge.options import option
 from loopedge.runtime.inputs import ModelInputs
 from loopedge.tasks.task import Split, Task, task_from_dict
 
@@ -108,7 +109,7 @@ def read_samples(path: str | Path, expected: ModelInputs | None = None) -> Itera
             raise InputError(f"{source} holds no .npz file")
     for file in files:
         for feeds in _read_archive(
-            check_file(file, needed="an .npz file", hint="--data samples.npz")
+            check_file(file, needed="an .npz file", hint=option("data", "samples.npz"))
         ):
             yield feeds if expected is None else expected.name_alone(feeds)
 
@@ -247,13 +248,14 @@ class Samples:
         self._names = [name for name, spec in self._expected.specs.items() if not spec.has_default]
         self._task: Task | None = None
         if self._path is not None and not self._path.exists():
-            raise InputError(f"{self._path} does not exist", hint="--data samples.npz")
+            raise InputError(f"{self._path} does not exist", hint=option("data", "samples.npz"))
         if self._path is None or not holds_arrays(self._path):
             self._task = described_task(model, self._path, artifact)
             is_table = self._path is not None and self._path.suffix.lower() == ".csv"
             if self._task is None and not is_table:
                 raise InputError(
-                    "the model does not say what it was trained on", hint="--data samples.npz"
+                    "the model does not say what it was trained on",
+                    hint=option("data", "samples.npz"),
                 )
 
     def __iter__(self) -> Iterator[Feeds]:

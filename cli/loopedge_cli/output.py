@@ -23,6 +23,7 @@ from loopedge.errors import (
     MissingExtraError,
 )
 from loopedge.files.plain_json import dump_json
+from loopedge.options import naming_flags
 from loopedge_cli.exits import ExitCode, exit_code
 from loopedge_cli.interrupts import raise_as_exception
 from loopedge_cli.streams import printing, say
@@ -166,7 +167,8 @@ def sink(*, json: bool = False, quiet: bool = False, debug: bool = False) -> Ite
     """
     try:
         raise_as_exception()
-        yield Output(json=json, quiet=quiet, debug=debug)
+        with naming_flags():
+            yield Output(json=json, quiet=quiet, debug=debug)
     except (typer.Exit, BrokenPipeError):
         raise
     except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from loopedge.artifact.seal import examine, examine_ort
 from loopedge.artifact.sizes import AGAIN
 from loopedge.errors import VerificationError
 from loopedge.files.staging import again_if_replaced
+from loopedge.files.targets import FileSize
 from loopedge.graph.core.unrolling import find_core
 from loopedge.graph.coverage import Int8Coverage, int8_coverage
 from loopedge.graph.metadata import Metadata
@@ -27,17 +28,9 @@ from loopedge.graph.weights import (
     weight_bytes,
 )
 
-__all__ = ["CompanionFile", "FileSize", "Inspection", "Port", "Table", "inspect"]
+__all__ = ["CompanionFile", "Inspection", "Port", "Table", "inspect"]
 
 NUMPY_NAMES = {ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileSize:
-    """A file of the artifact."""
-
-    path: str
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

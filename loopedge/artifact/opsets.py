@@ -1,9 +1,9 @@
 """The opsets that are written, each with the oldest file format that can name it."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from loopedge.artifact.reading.onnx_file import parse_onnx
+import onnx_ir as ir
+
 from loopedge.errors import VerificationError
 
 __all__ = ["IR_VERSIONS", "check_versions"]
@@ -13,19 +13,18 @@ IR_VERSIONS = {18: 8, 20: 9, 21: 10, 22: 10, 23: 11}
 format, whatever operators it holds. docs/reach.md lists which runtime loads what."""
 
 
-def check_versions(path: Path, opset: int, others: Mapping[str, int] | None = None) -> None:
-    """Read a file back and hold that it is what was asked for.
+def check_versions(model: ir.Model, opset: int, others: Mapping[str, int] | None = None) -> None:
+    """Hold that a file that was read back is what was asked for.
 
     Args:
-        path: The file.
+        model: What it holds.
         opset: Of ONNX's own operators.
         others: Further domains that its operators are of, with their versions.
 
     Raises:
         VerificationError: It has another opset or IR version, or operators of other domains.
     """
-    model = parse_onnx(path)
-    found = {item.domain: item.version for item in model.opset_import}
+    found = dict(model.opset_imports)
     if found != {"": opset} | dict(others or {}) or model.ir_version != IR_VERSIONS[opset]:
         raise VerificationError(
             f"the file has opsets {found} and IR version {model.ir_version}, asked for was opset "

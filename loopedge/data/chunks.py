@@ -1,4 +1,4 @@
-"""What is read of a table, and how it comes: a few thousand rows at once, whatever the file's kind."""
+"""What is read of a table, and how it comes: a few thousand table rows at once, whatever the file's kind."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Selection:
     Args:
         numbers: Columns of numbers.
         label: Column of labels, numbers or texts.
-        group: Column that tells which series a row belongs to.
+        group: Column of the name of the series that a table row belongs to.
         time: Column whose times must ascend within each series.
     """
 
@@ -49,17 +49,17 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """Consecutive rows of a table.
+    """Consecutive table rows.
 
     Args:
         source: Name of the file.
-        first: Number of the first row, from 0.
-        lines: Line of each row, where the file has lines.
-        numbers: float64 (rows, columns), NaN where a value is missing.
+        first: Number of the first table row, from 0.
+        lines: Line of each table row, where the file has lines.
+        numbers: float64 (table rows, columns), NaN where a value is missing.
         labels: Text of each label, where they were asked for.
         groups: Text of each group, where they were asked for.
         times: Text of each time, where they were asked for.
-        moments: Each time as a number that grows with it, where the file tells; else the texts say.
+        moments: Each time as a number that grows with it, where the file holds it; else the texts say.
     """
 
     source: str
@@ -72,7 +72,7 @@ class Chunk:
     moments: Sequence[int | float] | None = None
 
     def where(self, row: int) -> str:
-        """Return where a row of the chunk stands in its file."""
+        """Return where a table row of the chunk stands in its file."""
         line = "" if self.lines is None else f" (line {self.lines[row]})"
         return f"{self.source}: row {self.first + row + 1}{line}"
 
@@ -83,7 +83,7 @@ class Chunk:
 
         Args:
             names: Of the columns.
-            text: Tells what stands in the file, by row and column; default: the number.
+            text: Says what stands in the file, by table row and column; default: the number.
 
         Raises:
             InputError: The message names the first.
@@ -92,9 +92,9 @@ class Chunk:
         if large.any():
             row, place = (int(index) for index in np.argwhere(large)[0])
             name = names[place]
-            told = f"{self.numbers[row, place]:g}" if text is None else text(row, name)
+            shown = f"{self.numbers[row, place]:g}" if text is None else text(row, name)
             raise InputError(
-                f"{self.where(row)}, column {name!r}: {told!r} is too large for float32"
+                f"{self.where(row)}, column {name!r}: {shown!r} is too large for float32"
             )
 
 

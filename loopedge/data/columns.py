@@ -10,6 +10,7 @@ import numpy as np
 from loopedge.data.tables import Table
 from loopedge.errors import InputError
 from loopedge.files.arrays import Array
+from loopedge.options import option
 
 __all__ = ["Columns", "Missing", "carry_forward", "fit_scaling", "make_columns"]
 
@@ -23,13 +24,13 @@ class Columns:
 
     Args:
         names: In the order asked for.
-        values: float64 (rows, columns); where a value was missing, interpolated or NaN.
-        observed: bool (rows, columns): False where a value was missing.
-        edges: int64 (series + 1,): series i holds the rows from ``edges[i]`` to ``edges[i + 1]``;
-            default: all rows are one series.
+        values: float64 (table rows, columns); where a value was missing, interpolated or NaN.
+        observed: bool (table rows, columns): False where a value was missing.
+        edges: int64 (series + 1,): series i holds the table rows from ``edges[i]`` to ``edges[i + 1]``;
+            default: all table rows are one series.
         series: Names of the series, where there are several.
         labels: Text of each label code, where there are labels.
-        codes: int32 (rows,): the label of each row; -1 where it is missing.
+        codes: int32 (table rows,): the label of each table row; -1 where it is missing.
     """
 
     names: tuple[str, ...]
@@ -42,24 +43,24 @@ class Columns:
 
     @property
     def bounds(self) -> Array:
-        """First row of each series, then the number of rows."""
+        """First table row of each series, then their number."""
         if self.edges is not None:
             return self.edges
         return np.array([0, len(self.values)], np.int64)
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        """Yield first row, and one past the last row, of each series."""
+        """Yield first table row, and one past the last one, of each series."""
         yield from itertools.pairwise(self.bounds.tolist())
 
     def first_rows(self, rows: Array) -> Array:
-        """Return the first row of the series that each of ``rows`` belongs to."""
+        """Return the first table row of the series that each of ``rows`` belongs to."""
         bounds = self.bounds
         first: Array = bounds[np.searchsorted(bounds, rows, side="right") - 1]
         return first
 
 
 def make_columns(table: Table, *, missing: Missing) -> Columns:
-    """Put series after series, each in the order of its rows, and deal with missing values.
+    """Put series after series, each in the order of its table rows, and deal with missing values.
 
     Args:
         table: As read. Its values are filled in place where they are interpolated.
@@ -106,7 +107,7 @@ def _check_missing(table: Table, columns: Columns, missing: Missing) -> None:
         more = f" ({count} values are missing altogether)" if count > 1 else ""
         raise InputError(
             f"{table.first_missing}: the value is missing{more}",
-            hint="add --missing interpolate to fill gaps along a straight line, or --missing indicator",
+            hint=f"add {option('missing', 'interpolate')} to fill gaps along a straight line, or {option('missing', 'indicator')}",
         )
 
 
@@ -120,7 +121,7 @@ def _interpolate(table: Table, columns: Columns) -> None:
             if not known.any():
                 raise InputError(
                     f"{table.source}: column {name!r} holds no value in {columns.series[number]!r}",
-                    hint="add --missing indicator: a whole series cannot be interpolated",
+                    hint=f"add {option('missing', 'indicator')}: a whole series cannot be interpolated",
                 )
             filled = columns.values[first:end, place]
             filled[~known] = np.interp(at[~known], at[known], filled[known])
@@ -132,8 +133,8 @@ def fit_scaling(columns: Columns, training: Array) -> tuple[Array, Array]:
     A column that is constant there, or has no value there, gets the scale 1.
 
     Args:
-        columns: The rows.
-        training: bool (rows,): which of them are for training.
+        columns: The table rows.
+        training: bool (table rows,): which of them are for training.
 
     Returns:
         Mean and scale, float32 (columns,).
@@ -153,12 +154,12 @@ def carry_forward(columns: Columns, count: int, mean: Array) -> Array:
     """Return the first columns with each missing value replaced by the last one before it.
 
     Args:
-        columns: The rows.
+        columns: The table rows.
         count: How many columns.
         mean: float32 (columns,): what stands before the first value of a series.
 
     Returns:
-        float64 (rows, count).
+        float64 (table rows, count).
     """
     values = columns.values[:, :count]
     if not np.isnan(values).any():

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from loopedge.errors import InputError
 from loopedge.files.input_files import check_file
+from loopedge.options import option, option_name
 
 __all__ = ["Pair", "PairFormat", "read_at", "scan"]
 
 MOST_LINE_BYTES = 64 << 20
-"""Bytes of a line: a file without line breaks is told, not read into memory."""
+"""Bytes of a line: a file without line breaks is refused, not read into memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +37,8 @@ class PairFormat:
         """Refuse one key for both: the model would learn to copy."""
         if self.source == self.target:
             raise InputError(
-                f"--source and --target are both {self.source!r}, two keys are needed",
-                hint="--source KEY --target OTHER",
+                f"{option_name('source')} and {option_name('target')} are both {self.source!r}, two keys are needed",
+                hint=f"{option('source', 'KEY')} {option('target', 'OTHER')}",
             )
 
     def parse(self, content: bytes, where: str, *, offset: int) -> tuple[str, str]:
@@ -70,7 +71,7 @@ class PairFormat:
         if key not in values:
             raise InputError(
                 f"{where} lacks the key {key!r}; it has {', '.join(map(repr, values)) or 'none'}",
-                hint="name the keys with --source and --target",
+                hint=f"name the keys with {option_name('source')} and {option_name('target')}",
             )
         value = values[key]
         if not isinstance(value, str):

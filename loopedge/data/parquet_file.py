@@ -1,4 +1,4 @@
-"""Rows of a Parquet file, a record batch at a time, of the columns that are needed."""
+"""Table rows of a Parquet file, a record batch at a time, of the columns that are needed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ ROWS = 65_536
 
 
 def parquet_chunks(source: Path, selection: Selection) -> Iterator[Chunk]:
-    """Yield the rows of a Parquet file.
+    """Yield the table rows of a Parquet file.
 
     Args:
         source: The file.
@@ -112,7 +112,7 @@ def _chunk(source: Path, first: int, batch: Any, selection: Selection) -> Chunk:
 
 
 def _numbers(column: Any) -> Array:
-    """Return float64 (rows,), NaN for null."""
+    """Return float64 (table rows,), NaN for null."""
     import pyarrow as pa
 
     wide = column.cast(_plain_type(column.type)).cast(pa.float64(), safe=False)
@@ -126,13 +126,13 @@ def _texts(column: Any, name: str, source: Path) -> list[str]:
 
     plain = column.cast(_plain_type(column.type))
     try:
-        told = plain.cast(pa.string())
+        cells = plain.cast(pa.string())
     except pa.ArrowInvalid as error:
         raise InputError(
             f"{source.name}: column {name!r} holds values that are no UTF-8 text",
             hint="write it as text",
         ) from error
-    return [text or "" for text in told.to_pylist()]
+    return [text or "" for text in cells.to_pylist()]
 
 
 def _times(batch: Any, name: str, source: Path) -> tuple[list[str], list[int] | None]:

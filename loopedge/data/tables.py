@@ -14,6 +14,7 @@ from loopedge.data.timestamps import TimeOrder
 from loopedge.errors import InputError
 from loopedge.files.arrays import Array
 from loopedge.files.input_files import check_file
+from loopedge.options import option_name
 
 __all__ = ["MOST_LABELS", "Selection", "Table", "Texts", "read_table"]
 
@@ -25,8 +26,8 @@ class Texts:
     """A column of few different texts.
 
     Args:
-        names: The texts, in the order of their first rows.
-        codes: int32 (rows,): the place in ``names``; -1 where the text is missing.
+        names: The texts, in the order of their first table rows.
+        codes: int32 (table rows,): the place in ``names``; -1 where the text is missing.
     """
 
     names: tuple[str, ...]
@@ -35,15 +36,15 @@ class Texts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Columns of a file, in the order of its rows.
+    """Columns of a file, in the order of its table rows.
 
     Args:
         source: Name of the file.
         names: Columns of numbers, in the order asked for.
-        values: float64 (rows, columns), NaN where a value is missing.
+        values: float64 (table rows, columns), NaN where a value is missing.
         labels: The column of labels, where it was asked for.
-        groups: The column that tells series apart, where it was asked for; none is missing.
-        first_missing: Row and column of the first missing number, for people.
+        groups: The column of the names of series, where it was asked for; none is missing.
+        first_missing: Table row and column of the first missing number, for people.
     """
 
     source: str
@@ -143,7 +144,7 @@ def _check_labels(source: Path, labels: _Encoder, column: str) -> None:
     if len(labels.names) > MOST_LABELS:
         raise InputError(
             f"{source.name}: column {column!r} holds more than {MOST_LABELS} different labels",
-            hint="--classify takes a column of classes; --target forecasts numbers",
+            hint=f"{option_name('classify')} takes a column of classes; {option_name('target')} forecasts numbers",
         )
 
 

@@ -1,4 +1,4 @@
-"""Check that the times of a series ascend: a split by time is only one if the rows are in order."""
+"""Check that the times of a series ascend: a split by time is only one if the table rows are in order."""
 
 import math
 import re
@@ -15,12 +15,12 @@ MONTH = re.compile(r"\d{4}-\d{2}")
 
 
 class TimeOrder:
-    """Checks row by row that each time is later than the one before in its series.
+    """Checks, table row after table row, that each time is later than the one before in its series.
 
     Args:
         column: Name of the column of times.
 
-    Unchecked: equal steps from row to row.
+    Unchecked: equal steps from table row to table row.
     """
 
     def __init__(self, column: str) -> None:
@@ -35,13 +35,13 @@ class TimeOrder:
         group: str | None = None,
         moment: Moment | None = None,
     ) -> None:
-        """Check the time of the next row.
+        """Check the time of the next table row.
 
         Args:
             cell: Its text: a number, or an ISO 8601 date or time.
-            where: Tells where the row stands.
-            group: Which of several series the row belongs to.
-            moment: The time itself, where the file tells it.
+            where: Says where the table row stands.
+            group: Which of several series the table row belongs to.
+            moment: The time itself, where the file holds it.
 
         Raises:
             InputError: The time is missing, cannot be read, is of another kind than those before,

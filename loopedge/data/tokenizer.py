@@ -13,6 +13,7 @@ import numpy as np
 from loopedge.errors import InputError, MissingExtraError
 from loopedge.files.arrays import Array
 from loopedge.files.input_files import read_bytes
+from loopedge.options import option_name
 
 __all__ = [
     "BYTES",
@@ -217,7 +218,7 @@ def train_tokenizer(pieces: Iterable[str], vocab_size: int) -> JsonTokenizer:
     library = _library()
     if not LEAST_VOCAB <= vocab_size <= MOST_VOCAB:
         raise InputError(
-            f"--train-tokenizer is {vocab_size}, allowed is {LEAST_VOCAB} to {MOST_VOCAB}"
+            f"{option_name('train_tokenizer')} is {vocab_size}, allowed is {LEAST_VOCAB} to {MOST_VOCAB}"
         )
     tokenizer = library.Tokenizer(library.models.BPE())
     tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -247,7 +248,7 @@ def choose_tokenizer(
     """
     if path is not None and vocab_size is not None:
         raise InputError(
-            "--tokenizer and --train-tokenizer are both given",
+            f"{option_name('tokenizer')} and {option_name('train_tokenizer')} are both given",
             hint="leave one out: a tokenizer is read or trained",
         )
     if path is not None:

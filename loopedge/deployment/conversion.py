@@ -31,6 +31,7 @@ from loopedge.files.targets import check_target
 from loopedge.graph.coverage import int8_coverage
 from loopedge.graph.metadata import Metadata
 from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
+from loopedge.options import option_name
 from loopedge.runtime.graph_file import write_graph
 from loopedge.runtime.memory_profiles import refuse_prepared
 from loopedge.runtime.session_options import session_options
@@ -130,7 +131,7 @@ def _convert(source: Path, target: Path, *, threads: int | None, force: bool) ->
     refuse_prepared(metadata, source, "convert")
     check_paths(
         inputs={"MODEL": artifact.needed_files()},
-        outputs={"--output": ArtifactTarget(target)},
+        outputs={option_name("path"): ArtifactTarget(target)},
     )
     notes = check_whole(source)
     check_ort_target(target, force=force)

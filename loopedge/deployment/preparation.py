@@ -20,6 +20,7 @@ from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.staging import again_if_replaced, staged_folder
 from loopedge.files.targets import check_artifact_target
 from loopedge.graph.metadata import Prepared
+from loopedge.options import option_name
 from loopedge.runtime.graph_file import data_entries, write_graph
 from loopedge.runtime.memory_profiles import PREPARED_SUFFIX, refuse_prepared, this_device
 from loopedge.runtime.session_options import session_options
@@ -141,7 +142,7 @@ def _prepare(source: Path, target: Path, *, threads: int | None, force: bool) ->
     device = this_device()
     check_paths(
         inputs={"MODEL": artifact.needed_files()},
-        outputs={"--output": ArtifactTarget(target)},
+        outputs={option_name("path"): ArtifactTarget(target)},
     )
     check_artifact_target(target, artifact.files, force=force)
     beside = companions_to_copy(source, artifact.metadata, target)

@@ -8,35 +8,20 @@ import torch
 from torch import nn
 
 from loopedge.deployment.conversion import FLOAT16_NOTE
-from loopedge.errors import InputError
 from loopedge.graph.passes.storage import is_float16_storable, widened_tables
 
-__all__ = ["STORAGES", "Rounded", "check_storage", "round_weights", "storage_notes"]
-
-STORAGES = ("float32", "float16")
+__all__ = ["RoundedModule", "round_weights", "storage_notes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rounded:
+class RoundedModule:
     """A module whose weights float16 holds exactly, and what had to stay float32: name to reason."""
 
     module: nn.Module
     kept: list[dict[str, str]]
 
 
-def check_storage(storage: str) -> None:
-    """Refuse an unknown storage.
-
-    Raises:
-        InputError: It is neither float32 nor float16.
-    """
-    if storage not in STORAGES:
-        raise InputError(
-            f"storage {storage!r} is not known", hint="--storage float32 or --storage float16"
-        )
-
-
-def round_weights(module: nn.Module) -> Rounded:
+def round_weights(module: nn.Module) -> RoundedModule:
     """Return a copy of a module, its parameters of two and more dimensions rounded to float16.
 
     The timestep table must be taken from the module itself: it stays float32.
@@ -50,7 +35,7 @@ def round_weights(module: nn.Module) -> Rounded:
             kept.append({"name": name, "reason": reason})
             continue
         parameter.data = parameter.data.half().float()
-    return Rounded(module=rounded.eval(), kept=kept)
+    return RoundedModule(module=rounded.eval(), kept=kept)
 
 
 def storage_notes(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from loopedge.errors import InputError
 from loopedge.files.cells import is_missing, number_hint, parse_numbers
 from loopedge.files.csv_rows import CsvTable, TableRow, open_csv
+from loopedge.options import option
 
 __all__ = ["NumberTable", "read_number_table"]
 
@@ -120,5 +121,5 @@ def _numbers(
 
 def _missing_hint(row: TableRow) -> str:
     if any(row.cells):
-        return "write the value there, or train with --missing indicator"
+        return f"write the value there, or train with {option('missing', 'indicator')}"
     return "write the value there, or delete the line if no time has passed"

@@ -15,6 +15,7 @@ from loopedge.files.input_files import check_file
 from loopedge.files.npy_format import most_bytes, open_archive, read_npy
 from loopedge.files.staging import staged_folder
 from loopedge.files.targets import check_target
+from loopedge.options import option_name
 
 __all__ = [
     "Array",
@@ -91,8 +92,8 @@ def read_array_file(
 
     Args:
         path: ``.npz`` (one array per input, by name), or ``.npy`` or ``.csv`` for a model of one
-            input. A CSV holds numbers, with or without a header: a row is one position of a
-            continuous input (1, rows, columns), or one sequence of token ids (rows, columns).
+            input. A CSV holds numbers, with or without a header: a table row is one position
+            of a continuous input (1, rows, columns), or one sequence of token ids (rows, columns).
         ranks: The inputs that the model takes and the number of axes of each, without ``loops``.
         missing: Whether a cell of a CSV may stand for a missing value, NaN.
         columns: Names of a CSV's columns: where it has a header they are taken in this order,
@@ -105,7 +106,7 @@ def read_array_file(
         InputError: The file is missing, damaged, of another kind, holds what is no number, or its
             header lacks a column.
     """
-    source = check_file(path, needed=KINDS, hint=f"name a {KINDS} file with --input")
+    source = check_file(path, needed=KINDS, hint=f"name a {KINDS} file with {option_name('input')}")
     if source.suffix == ".npz":
         return ArrayFile(arrays=_read_npz(source))
     if source.suffix not in {".npy", ".csv"}:
@@ -118,7 +119,7 @@ def read_array_file(
     [(name, rank)] = ranks.items()
     if source.suffix == ".npy":
         return ArrayFile(arrays={name: read_npy(source)})
-    positions = rank == 3  # else each row is a sample of its own
+    positions = rank == 3  # else each table row is a sample of its own
     table = read_number_table(source, missing=missing, ordered=positions, columns=columns)
     values = table.values[np.newaxis] if positions else table.values
     return ArrayFile(arrays={name: values}, dropped=table.dropped)

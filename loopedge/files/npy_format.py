@@ -106,12 +106,12 @@ def read_npy_header(stream: Readable, where: str) -> NpyHeader:
 
 def _parse(text: str, where: str) -> NpyHeader:
     try:
-        told = ast.literal_eval(text.strip())
+        fields = ast.literal_eval(text.strip())
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
         raise InputError(f"{where} has a damaged header") from error
-    if not isinstance(told, dict) or set(told) != {"descr", "fortran_order", "shape"}:
+    if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
         raise InputError(f"{where} has a damaged header: descr, fortran_order and shape are needed")
-    kind, fortran, shape = told["descr"], told["fortran_order"], told["shape"]
+    kind, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
     if not isinstance(kind, str) or not DTYPE.fullmatch(kind):
         objects = " (Python objects)" if isinstance(kind, str) and kind.endswith("O") else ""
         raise InputError(

@@ -25,6 +25,7 @@ from typing import TypeVar
 
 from loopedge.errors import DiskFullError, InputError, LoopedgeError
 from loopedge.files.full_disk import is_full_disk
+from loopedge.options import by_face, option
 
 try:
     import fcntl
@@ -153,7 +154,9 @@ def staged_folder(
                 _sync(folder / name)
             with _locked(target.parent):
                 if not force and target.exists():
-                    raise InputError(f"{target} exists already", hint="add --force to replace it")
+                    raise InputError(
+                        f"{target} exists already", hint=f"add {option('force')} to replace it"
+                    )
                 dropped = set(replaced(target) if replaced is not None else ()) - set(names)
                 _commit(folder, target, names, dropped)
     except OSError as error:
@@ -333,13 +336,16 @@ def _explain(error: OSError, target: Path) -> Exception:
     if is_full_disk(error, target.parent):
         return DiskFullError(
             f"no space left on the disk that holds {target.parent}; nothing was written",
-            hint="free some space or name another folder with -o",
+            hint=f"free some space or name another folder{by_face(' with -o', '')}",
         )
     if error.filename2 is not None:
         return InputError(
             f"{error.filename2} cannot be replaced: {error.strerror}; nothing was written",
-            hint="name another target with -o",
+            hint=f"name another target{by_face(' with -o', '')}",
         )
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return InputError(f"folder {target.parent} cannot be written", hint="name another with -o")
+        return InputError(
+            f"folder {target.parent} cannot be written",
+            hint=f"name another{by_face(' with -o', '')}",
+        )
     return error

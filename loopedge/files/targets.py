@@ -3,17 +3,28 @@
 import hashlib
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from loopedge.errors import InputError
 from loopedge.files.staging import staged_folder
+from loopedge.options import by_face, option
 
 __all__ = [
+    "FileSize",
     "check_artifact_target",
     "check_target",
     "file_sha256",
     "write_text_atomic",
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSize:
+    """A file that was written or read, as results list it."""
+
+    path: str
+    bytes: int
 
 
 def check_target(target: Path, *, force: bool) -> None:
@@ -23,13 +34,19 @@ def check_target(target: Path, *, force: bool) -> None:
         InputError: The target exists, is a folder, or its folder is missing or not writable.
     """
     if target.is_dir():
-        raise InputError(f"{target} is a folder, a file name is needed", hint="name a file with -o")
+        raise InputError(
+            f"{target} is a folder, a file name is needed",
+            hint=f"name a file{by_face(' with -o', '')}",
+        )
     if target.exists() and not force:
-        raise InputError(f"{target} exists already", hint="add --force to replace it")
+        raise InputError(f"{target} exists already", hint=f"add {option('force')} to replace it")
     if not target.parent.is_dir():
         raise InputError(f"folder {target.parent} does not exist", hint=f"mkdir -p {target.parent}")
     if not os.access(target.parent, os.W_OK):
-        raise InputError(f"folder {target.parent} cannot be written", hint="name another with -o")
+        raise InputError(
+            f"folder {target.parent} cannot be written",
+            hint=f"name another{by_face(' with -o', '')}",
+        )
 
 
 def check_artifact_target(target: Path, sources: Iterable[str | Path] = (), *, force: bool) -> None:
@@ -45,7 +62,8 @@ def check_artifact_target(target: Path, sources: Iterable[str | Path] = (), *, f
     """
     if target.resolve() in {Path(source).resolve() for source in sources}:
         raise InputError(
-            f"{target} is a file of the source itself", hint="name another target with -o"
+            f"{target} is a file of the source itself",
+            hint=f"name another target{by_face(' with -o', '')}",
         )
     if target.suffix == ".ort":
         raise InputError(

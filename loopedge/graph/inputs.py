@@ -12,6 +12,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT, read_metadata
 from loopedge.graph.signature import NUMPY_KINDS, TEXT, InputSpec
+from loopedge.options import option
 
 __all__ = [
     "DEFAULT_SEQUENCE",
@@ -179,7 +180,8 @@ def generate_inputs(
     limit = metadata.max_length
     if limit is not None and sequence > limit:
         raise InputError(
-            f"sequence is {sequence}, the model takes at most {limit}", hint=f"--sequence {limit}"
+            f"sequence is {sequence}, the model takes at most {limit}",
+            hint=option("sequence", limit),
         )
     needed = generated_bytes(model, batch=batch, sequence=sequence)
     if most_bytes is not None and needed > most_bytes:
@@ -238,7 +240,9 @@ def inputs_to_check(model: ir.Model, longest: int) -> list[GeneratedInputs]:
 
 def _sizes(value: ir.Value, batch: int, sequence: int) -> tuple[int, ...]:
     if value.shape is None:
-        raise InputError(f"input {value.name} has an unknown rank", hint="--input data.npz")
+        raise InputError(
+            f"input {value.name} has an unknown rank", hint=option("input", "data.npz")
+        )
     free = iter((batch, sequence))
     sizes = []
     for axis, dim in enumerate(value.shape):
@@ -254,13 +258,16 @@ def _sizes(value: ir.Value, batch: int, sequence: int) -> tuple[int, ...]:
 def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
     dtype = value.dtype
     if dtype is None:
-        raise InputError(f"input {value.name} has an unknown type", hint="--input data.npz")
+        raise InputError(
+            f"input {value.name} has an unknown type", hint=option("input", "data.npz")
+        )
     kind = value.type.elem_type if isinstance(value.type, ir.OptionalType) else value.type
     if not isinstance(kind, ir.TensorType | ir.DataType):
         raise InputError(f"input {value.name} is no tensor: {value.type}")
     if dtype == ir.DataType.STRING:
         raise InputError(
-            f"input {value.name} holds text, which cannot be guessed", hint="--input data.npz"
+            f"input {value.name} holds text, which cannot be guessed",
+            hint=option("input", "data.npz"),
         )
     if dtype.numpy().kind not in NUMPY_KINDS:
         raise InputError(f"input {value.name} has type {dtype.name}, which numpy does not have")

@@ -12,9 +12,8 @@ from loopedge.artifact.artifact import open_artifact
 from loopedge.artifact.companions import read_companions
 from loopedge.data.tokenizer import Tokenizer, described_tokenizer
 from loopedge.errors import InputError
-from loopedge.graph.metadata import LOOPS_INPUT
 from loopedge.inference.run import InferenceResult, run_arrays
-from loopedge.runtime.inputs import MASK
+from loopedge.options import by_face, option_name
 from loopedge.runtime.session import Session
 
 __all__ = ["CompletionResult", "NextToken", "complete"]
@@ -110,7 +109,7 @@ def complete(
         ProviderError: The device's execution provider is not available.
     """
     if new_tokens < 0:
-        raise InputError(f"--new-tokens is {new_tokens}, at least 0 is needed")
+        raise InputError(f"{option_name('new_tokens')} is {new_tokens}, at least 0 is needed")
     open_artifact(model)  # as in `run_file`
     session = Session(model, threads=threads, device=device, memory=memory)
     framing = _framing(session)
@@ -119,7 +118,10 @@ def complete(
     except UnicodeEncodeError as error:  # a terminal's bytes that were no UTF-8
         raise InputError(f"the text is no UTF-8: character {error.start}") from error
     if not text or not ids:
-        raise InputError("the text is empty: there is nothing to run on", hint='--text "..."')
+        raise InputError(
+            "the text is empty: there is nothing to run on",
+            hint=by_face('--text "..."', 'text="..."'),
+        )
     longest = session.metadata.max_length
     if longest is not None and len(ids) > longest:
         raise InputError(
@@ -128,15 +130,15 @@ def complete(
         )
 
     def run(sequence: Sequence[int]) -> tuple[Array, InferenceResult]:
-        feeds = _feeds(session, sequence)
+        feeds = session.expected.name_array(np.array([sequence], np.int64))
         outputs, result = run_arrays(session, feeds, loops=loops, tolerance=tolerance)
         return _last_logits(session, outputs), result
 
-    logits, first = run(ids)
+    logits, result = run(ids)
     added, notes = _continue(run, ids, logits, new_tokens, longest, framing.end)
-    plain = {field.name: getattr(first, field.name) for field in fields(first)}
+    plain = {field.name: getattr(result, field.name) for field in fields(result)}
     return CompletionResult(
-        **plain | {"notes": [*first.notes, *notes]},
+        **plain | {"notes": [*result.notes, *notes]},
         text=text,
         tokens=len(ids),
         next_tokens=_likely(logits, framing),
@@ -162,13 +164,6 @@ def _framing(session: Session) -> Framing:
         separator=task.get("separator"),
         end=task.get("end"),
     )
-
-
-def _feeds(session: Session, ids: Sequence[int]) -> dict[str, Array]:
-    """Return the inputs of one sequence; a mask keeps all of it."""
-    array = np.array([ids], np.int64)
-    names = [name for name in session.inputs if name != LOOPS_INPUT]
-    return {name: np.ones_like(array) if name == MASK else array for name in names}
 
 
 def _last_logits(session: Session, outputs: dict[str, Array]) -> Array:

@@ -15,6 +15,7 @@ from loopedge.files.arrays import check_arrays_target, write_arrays
 from loopedge.files.paths import check_paths
 from loopedge.graph.inputs import input_specs
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT
+from loopedge.options import option_name
 from loopedge.runtime.inputs import ModelInputs
 from loopedge.runtime.session import Session
 
@@ -96,12 +97,14 @@ def run_file(
         # What does not stand there yet is no file of the model.
         files = artifact.needed_files() if Path(path).exists() else artifact.path
         check_paths(
-            inputs={"MODEL": files, "--input": input},
-            outputs={"--output": path},
+            inputs={"MODEL": files, option_name("input"): input},
+            outputs={option_name("path"): path},
         )
         check_arrays_target(Path(path), len(session.output_names), force=force)
     if seed is not None and not session.metadata.random_inputs:
-        raise InputError(f"{model} takes no noise: a seed has no use", hint="leave out --seed")
+        raise InputError(
+            f"{model} takes no noise: a seed has no use", hint=f"leave out {option_name('seed')}"
+        )
     feeds = expected.read(input, seed=seed or 0)
     outputs, summary = run_arrays(session, feeds.arrays, loops=loops, tolerance=tolerance)
     if path is not None:
@@ -118,7 +121,7 @@ def run_arrays(
     tolerance: float | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, npt.NDArray[Any]], InferenceResult]:
-    """Run a session once; return its outputs by name, and a summary of them for people.
+    """Run a session once; return its outputs by name, and a summary of them.
 
     Args:
         session: The model.

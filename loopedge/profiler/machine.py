@@ -10,6 +10,7 @@ import psutil
 
 import loopedge
 from loopedge.errors import InputError
+from loopedge.options import option
 from loopedge.profiler.child.process_memory import STATUS
 from loopedge.runtime.processor import this_processor
 
@@ -32,7 +33,7 @@ def check_machine(threads: int) -> None:
     cores = _cores()
     if threads > cores:
         raise InputError(
-            f"threads is {threads}, the cores to run on are {cores}", hint=f"--threads {cores}"
+            f"threads is {threads}, the cores to run on are {cores}", hint=option("threads", cores)
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from loopedge.errors import InputError
+from loopedge.options import option
 from loopedge.profiler.sweep import Configuration, configurations
 from loopedge.runtime.session import PROVIDERS
 
@@ -71,21 +72,25 @@ class ProfileOptions:
     def __post_init__(self) -> None:
         for name, value in (("runs", self.runs), ("processes", self.processes)):
             if value is not None and value < 1:
-                raise InputError(f"{name} is {value}, at least 1 is needed", hint=f"--{name} 1")
+                raise InputError(f"{name} is {value}, at least 1 is needed", hint=option(name, 1))
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise InputError(
                 f"seconds is {self.seconds}, a number above 0 is needed",
-                hint=f"--seconds {SECONDS_PER_MODEL:g}",
+                hint=option("seconds", format(SECONDS_PER_MODEL, "g")),
             )
         sizes = {(point.batch, point.sequence) for point in self.points}
         if self.input is not None and len(sizes) > 1:
             raise InputError(f"{self.input} has one batch and one sequence: they cannot be varied")
         if self.device not in PROVIDERS:
             raise InputError(
-                f"device {self.device!r} is not known", hint="--device cpu or --device cuda"
+                f"device {self.device!r} is not known",
+                hint=f"{option('device', 'cpu')} or {option('device', 'cuda')}",
             )
         if self.cuda_graphs and self.device != "cuda":
-            raise InputError("a CUDA graph needs a CUDA device", hint="--device cuda --cuda-graphs")
+            raise InputError(
+                "a CUDA graph needs a CUDA device",
+                hint=f"{option('device', 'cuda')} {option('cuda_graphs')}",
+            )
 
     @property
     def points(self) -> list[Configuration]:

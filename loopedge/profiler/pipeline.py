@@ -2,12 +2,13 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Unpack
 
 from loopedge.errors import InputError, LoopedgeError, ProviderError
+from loopedge.options import with_keywords
 from loopedge.profiler.dissection.gpu import measure_gpu
 from loopedge.profiler.dissection.limits import CPU, measure_limits
 from loopedge.profiler.dissection.pipeline import Dissection, dissect
@@ -63,7 +64,7 @@ def profile(
         ProviderError: The device's execution provider does not run the model.
         LoopedgeError: No model could be measured to the end.
     """
-    chosen = replace(options or ProfileOptions(), **keywords)
+    chosen = with_keywords("profile", ProfileOptions, options, keywords)
     _check(models, chosen)
     report_progress = report_progress or _report_nothing
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:

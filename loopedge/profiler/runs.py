@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loopedge.errors import LoopedgeError
+from loopedge.options import option
 from loopedge.profiler.dissection.pipeline import Dissection
 from loopedge.profiler.figures import stopped_early
 from loopedge.profiler.options import ProfileOptions
@@ -110,5 +111,5 @@ def _too_short(run: Run, measured: Measurement, seconds: float) -> str:
     needed = -(-seconds * MIN_TURNS // turns)
     return (
         f"{run.name}: {turns:.0f} turns of a process tell no leak, {MIN_TURNS} are needed: "
-        f"--seconds {needed:.0f}"
+        f"{option('seconds', format(needed, '.0f'))}"
     )

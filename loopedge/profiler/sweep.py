@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 from loopedge.errors import InputError
+from loopedge.options import option
 
 __all__ = ["Configuration", "configurations"]
 
@@ -41,9 +42,9 @@ def configurations(
         sizes = list(asked) if isinstance(asked, Sequence) else [asked]
         for size in sizes:
             if size is not None and size < 1:
-                raise InputError(f"{name} is {size}, at least 1 is needed", hint=f"--{name} 1")
+                raise InputError(f"{name} is {size}, at least 1 is needed", hint=option(name, 1))
         if not sizes:
-            raise InputError(f"no size of {name} was named", hint=f"--{name} 1")
+            raise InputError(f"no size of {name} was named", hint=option(name, 1))
         axes[name] = list(dict.fromkeys(sizes))
     return [
         Configuration(**dict(zip(axes, point, strict=True))) for point in product(*axes.values())

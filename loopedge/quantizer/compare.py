@@ -25,6 +25,7 @@ from loopedge.graph.weights import (
     loop_name,
     loop_value_name,
 )
+from loopedge.options import option
 from loopedge.runtime.session import Session
 
 __all__ = ["Agreement", "compare", "longest_generated", "outputs_db", "sqnr_db"]
@@ -115,7 +116,7 @@ def compare(
     """
     batches = list(inputs) if inputs is not None else _generated(reference)
     if not batches:
-        raise InputError("there is no sample to compare on", hint="--data samples.npz")
+        raise InputError("there is no sample to compare on", hint=option("data", "samples.npz"))
     states = state_names(reference)
     products = {
         node: (moved or {}).get(value, value)
@@ -259,7 +260,7 @@ def _other_rows(
     try:
         outputs = session.run(feeds)
         finite = all(np.isfinite(output).all() for output in outputs.values())
-    except InputError:  # a model may take its own rows alone
+    except InputError:  # a model may take its own timestep rows alone
         finite = False
     return rows if finite else shuffled_rows(tables, generator)
 

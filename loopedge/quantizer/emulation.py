@@ -2,7 +2,7 @@
 
 Each linear x @ W becomes a product of two switches: where the input ``rounded`` says so for its row and
 iteration, x passes through u8 and back and W is the rounded weight; else both are exact. So one session
-tells what every rounding does to the outputs.
+shows what every rounding does to the outputs.
 """
 
 from abc import ABC, abstractmethod
@@ -65,27 +65,15 @@ def emulate(
     tables = find_embeddings(copy)
     names = list(dict.fromkeys(loop_name(item.node) for item in found))
     names += [table.weight.name or "" for table in tables if table.weight not in heads]
-    switch = ir.Value(
-        name=ROUNDED_INPUT,
-        type=ir.TensorType(ir.DataType.BOOL),
-        shape=ir.Shape([len(names), loops]),
-    )
-    copy.graph.inputs.append(switch)
     index = IterationIndex(copy, loops)
-    switches = _Switches(copy, switch, names, index)
-    passing: _Passing | None = None
-    if activations != "float":
-        passing = (
-            _Dynamic()
-            if activations == "dynamic"
-            else _Static(StaticRounding(copy, activations, index))
-        )
+    switches = _Switches(copy, names, index, loops)
     for table in tables:
         head = heads.get(table.weight)
         rounded = _rounded(table.weight, 0, round_weight if head else _round_rows)
         for gather in table.gathers:
             on = switches.of(head or table.weight.name or "", gather)
             _switch_gather(gather, on, rounded)
+    passing = _passing(copy, activations, index)
     for item in found:
         name, reader = item.node.name or "", _reader(item)
         on = switches.of(loop_name(item.node), reader)
@@ -98,12 +86,18 @@ def emulate(
 
 
 class _Switches:
-    """Reads the switch of a row at a node's iteration."""
+    """Adds the input of switches to a graph, and reads the one of a linear at a node's iteration."""
 
     def __init__(
-        self, model: ir.Model, switch: ir.Value, names: list[str], index: IterationIndex
+        self, model: ir.Model, names: list[str], index: IterationIndex, loops: int
     ) -> None:
-        self._graph, self._switch, self._names, self._index = model.graph, switch, names, index
+        self._graph, self._names, self._index = model.graph, names, index
+        self._switch = ir.Value(
+            name=ROUNDED_INPUT,
+            type=ir.TensorType(ir.DataType.BOOL),
+            shape=ir.Shape([len(names), loops]),
+        )
+        model.graph.inputs.append(self._switch)
 
     def of(self, name: str, before: ir.Node) -> ir.Value:
         place = self._names.index(name)
@@ -115,6 +109,19 @@ class _Switches:
         )
         insert_before(before, own)
         return self._index.pick(before, own.outputs[0], f"{before.name}.switch")
+
+
+def _passing(
+    model: ir.Model,
+    activations: RangeTable | Literal["dynamic", "float"],
+    index: IterationIndex,
+) -> "_Passing | None":
+    """Return what rounds the activations of a graph; None where they are never rounded."""
+    if activations == "float":
+        return None
+    if activations == "dynamic":
+        return _Dynamic()
+    return _Static(StaticRounding(model, activations, index))
 
 
 class _Passing(ABC):

@@ -10,28 +10,15 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from loopedge.artifact.properties import read_properties
 from loopedge.errors import VerificationError
-from loopedge.graph.metadata import read_metadata
-from loopedge.graph.rows.last_rows import LastRowsOutcome, compute_last_rows, restore_last_iteration
+from loopedge.graph.rows.last_rows import LastRowsOutcome, restore_last_iteration
 from loopedge.quantizer.compare import Agreement, Feeds, compare, outputs_db
 
-__all__ = ["compare_whole_and_written", "take_out_last", "unchanged_note"]
+__all__ = ["compare_whole_and_written", "unchanged_note"]
 
 SAME_DB = 40.0
 """Least SQNR of the outputs with fewer rows against those with all: products of integers are the same, and
 rounding in float32 moves an activation by one step of 256 here and there."""
-
-
-def take_out_last(model: ir.Model, source: str | Path) -> LastRowsOutcome | None:
-    """Do with a quantized graph what was done with its float source, in place.
-
-    Returns:
-        What was done; None where the source computes all rows, too.
-    """
-    if read_metadata(read_properties(source)).last_rows is None:
-        return None
-    return compute_last_rows(model)
 
 
 def compare_whole_and_written(

@@ -12,12 +12,13 @@ from loopedge.errors import InputError
 from loopedge.graph.core.unrolling import find_core, inner_loops
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.weights import iteration_of, linears, loop_count, loop_name
+from loopedge.options import by_face, option
 from loopedge.quantizer.activations.gates import fold_gates
 from loopedge.quantizer.activations.ranges import RangeTable, weights_sha256
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.schemes.dynamic import quantize_dynamic
 from loopedge.quantizer.schemes.rewriting import rewrite_linears
-from loopedge.quantizer.schemes.static import OPERATORS, quantize_static
+from loopedge.quantizer.schemes.static import quantize_static
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights, check_weight_options
 from loopedge.quantizer.selection import kept_in_float, weight_only_nodes
 from loopedge.quantizer.weights.blocks import best_block_size, quantize_blocks
@@ -75,26 +76,19 @@ class Recipe:
             lifting: Linears may still become weight-only: a block size is for those.
 
         Raises:
-            InputError: An option is unknown, or the scheme cannot take it.
+            InputError: The scheme cannot take an option, or lacks its ranges.
         """
-        if self.scheme not in SCHEMES:
-            raise InputError(
-                f"scheme {self.scheme!r} is not known, known are {', '.join(SCHEMES)}",
-                hint="--scheme dynamic",
-            )
-        if self.ops not in OPERATORS:
-            raise InputError(f"ops {self.ops!r} is not known, known are {', '.join(OPERATORS)}")
         if self.scheme == "static" and self.table is None:
+            ranges = by_face("--data samples.npz", "ranges= of loopedge_calibration.collect")
             raise InputError(
-                "static int8 needs ranges", hint="--data samples.npz, or --scheme dynamic"
+                "static int8 needs ranges", hint=f"{ranges}, or {option('scheme', 'dynamic')}"
             )
         if self.scheme == "dynamic" and self.table is not None:
             raise InputError(
-                "dynamic finds its ranges while it runs: it takes none", hint="--scheme static"
+                "dynamic finds its ranges while it runs: it takes none",
+                hint=option("scheme", "static"),
             )
         blocks = self.block_size is not None
-        if blocks:
-            BlockWeights(8, self.block_size)  # refuses an unknown size
         if self.scheme in WEIGHT_BITS or self.weight_only or (blocks and not lifting):
             check_weight_options(
                 self.scheme,

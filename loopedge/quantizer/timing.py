@@ -1,7 +1,8 @@
 """Time the quantized model against its source: eight bits are not faster everywhere."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,44 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.graph.inputs import first_samples
-from loopedge.runtime.latency import time_in_turns, time_ratios
+from loopedge.runtime.latency import round_quartiles, time_in_turns
 from loopedge.runtime.session import Session
 
-__all__ = ["session_runner", "time_against"]
+__all__ = ["TimeRatio", "ratio_of", "session_runner", "steadiest", "time_against"]
 
 SECONDS = 0.1
 """For each of the two models."""
 
-FEWEST, MOST = 5, 150
+FEWEST, MOST = 9, 150
+"""Runs of a model: three rounds at least, so that they can be seen to differ."""
+
+TRIES = 3
+"""Times that both are timed, where other programs disturb it."""
+
+STEADY = 1.25
+"""Upper against lower quartile of the rounds' ratios: beyond this, no ratio is stated as a fact."""
+
+BUSY = 1.5
+"""Median run of a model against its fastest: beyond this, something else was running."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeRatio:
+    """The time of one inference of a model, as a share of another's.
+
+    ``median`` of the rounds, ``low`` and ``high`` their quartiles; ``busy`` is the larger of both models'
+    median run against the fastest one.
+    """
+
+    median: float
+    low: float
+    high: float
+    busy: float
+
+    @property
+    def steady(self) -> bool:
+        """Whether the rounds agree and nothing else seems to have run meanwhile."""
+        return self.high <= STEADY * self.low and self.busy <= BUSY
 
 
 def time_against(
@@ -26,8 +56,10 @@ def time_against(
     feeds: Mapping[str, npt.NDArray[Any]],
     *,
     threads: int | None = None,
-) -> float:
-    """Return the time of one inference of the quantized model, as a share of its source's.
+) -> TimeRatio:
+    """Time one inference of the quantized model and of its source, in turns.
+
+    Where other programs disturb it, it is done again, a few times; the steadiest one counts.
 
     Args:
         source: The float artifact.
@@ -40,7 +72,30 @@ def time_against(
     runs = [session_runner(session, one) for session in sessions]
     warm = [max(run(2)[1], 1e-3) for run in runs]
     counts = [int(np.clip(1000 * SECONDS / ms, FEWEST, MOST)) for ms in warm]
-    return time_ratios(time_in_turns(runs, counts))[1]
+    return steadiest(runs, counts)
+
+
+def steadiest(runs: Sequence[Callable[[int], list[float]]], counts: Sequence[int]) -> TimeRatio:
+    """Time two models in turns until the rounds agree, a few times at most; return the steadiest ratio."""
+    tries: list[TimeRatio] = []
+    while len(tries) < TRIES and not (tries and tries[-1].steady):
+        tries.append(ratio_of(*time_in_turns(runs, counts)))
+    return min(tries, key=lambda ratio: (not ratio.steady, ratio.high / ratio.low, ratio.busy))
+
+
+def ratio_of(source: Sequence[list[float]], quantized: Sequence[list[float]]) -> TimeRatio:
+    """Compare two models by the latencies of their rounds, in ms.
+
+    As `loopedge.runtime.latency.time_ratios`: within a round, without the runs that were interrupted.
+    """
+    ratios = round_quartiles(quantized) / round_quartiles(source)
+    low, median, high = (float(value) for value in np.percentile(ratios, (25, 50, 75)))
+    return TimeRatio(median=median, low=low, high=high, busy=max(_busy(source), _busy(quantized)))
+
+
+def _busy(rounds: Sequence[list[float]]) -> float:
+    runs = np.concatenate([np.asarray(one) for one in rounds])
+    return float(np.median(runs) / max(runs.min(), 1e-9))
 
 
 def session_runner(

@@ -93,7 +93,7 @@ def cuda_provider(*, graphs: bool = False) -> tuple[str, dict[str, Any]]:
     """Return the provider with the options of every session, measured or not.
 
     The arena grows by what is asked for: the default doubles each extension, and the memory of a model
-    could not be told from the arena's reserve.
+    could not be kept apart from the arena's reserve.
 
     Args:
         graphs: Capture the run as a CUDA graph; a session whose graph cannot be captured is refused by

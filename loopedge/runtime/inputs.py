@@ -17,18 +17,18 @@ from loopedge.files.arrays import read_array_file
 from loopedge.graph.metadata import Metadata
 from loopedge.graph.signature import TEXT, InputSpec, shape_text
 
-__all__ = ["MASK", "Feeds", "ModelInputs"]
+__all__ = ["MASK", "AcceptedInputs", "ModelInputs"]
 
 Array = npt.NDArray[Any]
 
 MASK = "attention_mask"
-MISSING_HINT = "fill missing values first, or train with --missing indicator"
+MISSING_HINT = "fill missing values first, or loopedge train series ... --missing indicator"
 TOKENS = frozenset({"text", "pairs"})
 """Tasks whose first input holds ids of a vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Feeds:
+class AcceptedInputs:
     """Arrays that a model takes as they are, and what a person should know of how they came about."""
 
     arrays: dict[str, Array]
@@ -73,7 +73,7 @@ class ModelInputs:
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """The inputs that nobody else can fill in: no loop count, no noise, no mask, no default."""
+        """The inputs that are never filled in: no loop count, no noise, no mask, none with a default."""
         filled: set[str] = set()
         if not self.metadata.foreign:
             filled = {MASK, *self.metadata.random_inputs}
@@ -97,7 +97,7 @@ class ModelInputs:
             )
         return {self.needed[0]: array}
 
-    def read(self, source: str | Path, *, seed: int | None = 0) -> Feeds:
+    def read(self, source: str | Path, *, seed: int | None = 0) -> AcceptedInputs:
         """Return the arrays of a file as the model takes them.
 
         Args:
@@ -141,11 +141,11 @@ class ModelInputs:
         seed: int | None = 0,
         first_sample: int = 0,
         always_finite: bool = False,
-    ) -> Feeds:
+    ) -> AcceptedInputs:
         """Check arrays, and fill in what is missing: the mask, padding, noise.
 
-        A window of fewer timestep rows than the task's context is padded on the left and masked there, as
-        in training: a learned position is that of a timestep row before the last one.
+        A window of fewer positions than the task's context is padded on the left and masked there, as
+        in training: a learned position is that of a position before the last one.
 
         Args:
             given: Arrays by name. They are not changed; one that fits is returned as it is.
@@ -181,7 +181,7 @@ class ModelInputs:
         self._check_lengths(arrays, where)
         self._check_mask(arrays, where)
         ordered = {name: arrays[name] for name in self.specs if name in arrays}
-        return Feeds(arrays=ordered, notes=tuple(notes))
+        return AcceptedInputs(arrays=ordered, notes=tuple(notes))
 
     def _demanded(self, seed: int | None) -> list[str]:
         noise = () if seed is not None else self.metadata.random_inputs
@@ -222,7 +222,7 @@ class ModelInputs:
         )
 
     def _fill_mask(self, arrays: dict[str, Array], source: str | None) -> list[str]:
-        """Add the mask that a model takes and nobody gave; return what a person should know of it."""
+        """Add the mask that a model takes and its inputs lack; return what a person should know of it."""
         if self.metadata.foreign or MASK not in self.specs or MASK in arrays:
             return []
         name = next((name for name in self.specs if name in arrays), None)
@@ -380,5 +380,5 @@ def _place(
     if len(place) == 3:
         named = len(columns) == array.shape[-1]
         column = repr(columns[place[2]]) if named else str(place[2] + 1)
-        return f"{before}timestep row {place[1] + 1}, column {column}"
+        return f"{before}position {place[1] + 1}, column {column}"
     return f"{before}place {place[1:]}"

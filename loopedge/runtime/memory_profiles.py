@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from loopedge.errors import InputError
 from loopedge.graph.metadata import MemoryProfile, Metadata, Prepared
+from loopedge.options import option
 from loopedge.runtime.processor import PACKING_FEATURES, this_processor
 
 __all__ = [
@@ -60,7 +61,7 @@ def check_profile(memory: str) -> MemoryProfile:
     if memory not in PROFILES:
         raise InputError(
             f"memory profile {memory!r} is not known, allowed are {', '.join(PROFILES)}",
-            hint="--memory balanced",
+            hint=option("memory", "balanced"),
         )
     return cast("MemoryProfile", memory)
 
@@ -103,7 +104,7 @@ def choose_profile(
         raise InputError(
             f"{path} holds no packed weights: mapped needs a prepared file"
             + (", which ORT format is not" if ort_format else ""),
-            hint="--memory low" if ort_format else f"loopedge prepare {path}",
+            hint=option("memory", "low") if ort_format else f"loopedge prepare {path}",
         )
     stored = metadata.memory
     if wanted is None and stored == "mapped":
@@ -157,7 +158,8 @@ def _check_device(prepared: Prepared, path: Path, device: str) -> None:
             )
     if device != "cpu":
         raise InputError(
-            f"{path} was prepared for the CPU, it cannot run on {device}", hint="--device cpu"
+            f"{path} was prepared for the CPU, it cannot run on {device}",
+            hint=option("device", "cpu"),
         )
 
 

@@ -23,6 +23,7 @@ from loopedge.graph.metadata import (
     read_metadata,
 )
 from loopedge.graph.signature import TEXT, InputSpec, shape_text
+from loopedge.options import option
 from loopedge.runtime.cuda import (
     check_built_in,
     cuda_failure,
@@ -100,7 +101,7 @@ class Session:
         source = check_file(path, needed="an ONNX file", hint="loopedge export model.pt")
         if threads is not None and not 1 <= threads <= MOST_THREADS:
             raise InputError(
-                f"threads is {threads}, 1 to {MOST_THREADS} are allowed", hint="--threads 1"
+                f"threads is {threads}, 1 to {MOST_THREADS} are allowed", hint=option("threads", 1)
             )
         provider = _provider(device)
         again_if_replaced(source, lambda: self._open(source, threads, device, memory))
@@ -173,7 +174,7 @@ class Session:
         Args:
             inputs: One array per input of the graph, by name, or for a model of one input the array.
                 ``loops``, ``tolerance``, inputs that hold noise and ``attention_mask`` may be left out; a
-                window of fewer timestep rows than the task's context is then padded as in training.
+                window of fewer positions than the task's context is then padded as in training.
             loops: Iterations, for a model exported with ``--dynamic-loops``; default: the count
                 it was exported with. Counts past the timestep table are clamped to it.
             tolerance: For a model exported with ``--exit tolerance=X``: the relative change of its
@@ -238,13 +239,13 @@ class Session:
 
     def _loops_feed(self, loops: int | None, *, given: bool) -> dict[str, Array]:
         if loops is not None and (loops < 1 or loops != int(loops)):
-            raise InputError(f"loops is {loops}, at least 1 is needed", hint="--loops 1")
+            raise InputError(f"loops is {loops}, at least 1 is needed", hint=option("loops", 1))
         if self.takes_loops:
             if given and loops is None:
                 return {}
             default = self.metadata.loops
             if loops is None and default is None:
-                raise InputError("the model takes a loop count", hint="--loops N")
+                raise InputError("the model takes a loop count", hint=option("loops", "N"))
             return {LOOPS_INPUT: np.array(min(int(loops or default or 1), MOST_LOOPS), np.int64)}
         fixed = self.metadata.loops
         if loops is not None and loops != fixed:
@@ -283,7 +284,10 @@ def _read_metadata(source: Path) -> Metadata:
 
 def _provider(device: str) -> str:
     if device not in PROVIDERS:
-        raise InputError(f"device {device!r} is not known", hint="--device cpu or --device cuda")
+        raise InputError(
+            f"device {device!r} is not known",
+            hint=f"{option('device', 'cpu')} or {option('device', 'cuda')}",
+        )
     if device == "cuda":
         check_built_in()
         preload_libraries()

@@ -14,6 +14,7 @@ from loopedge.exporter.pipeline import export
 from loopedge.files.json_text import read_json
 from loopedge.files.plain_json import dump_json, finite
 from loopedge.files.targets import write_text_atomic
+from loopedge.options import by_face, option
 from loopedge.runtime.session import Session
 from loopedge.study.design import Cell, Design
 from loopedge.tasks.metrics import Metrics, total
@@ -46,7 +47,7 @@ def read_cell(folder: Path, cell: Cell, *, failed: bool = False) -> dict[str, An
     path = cell_path(folder, cell)
     if not path.exists():
         return None
-    hint = f"rm {path}, then the same command with --resume: that run is made again"
+    hint = f"rm {path}, then {by_face('the same command', 'the same call')} with {option('resume')}: that run is made again"
     result = read_json(path, needed="the result of a run", hint=hint)
     if not isinstance(result, dict) or not isinstance(result.get("status"), str):
         raise InputError(f"{path} is not the result of a run: it holds no status", hint=hint)
@@ -114,7 +115,7 @@ def _attempt(task: Task, cell: Cell, setup: RunSetup, model: Path) -> dict[str, 
             resume=state_path(model).exists() and not model.exists(),
             force=True,
         )
-        found |= _trained(trained) | {"stability": trained.stability}
+        found |= _trained(trained) | {"stability": trained.to_json()["stability"]}
         if not math.isfinite(trained.test[task.metric]):
             return found | {"status": "diverged", "reason": f"{task.metric} is not finite"}
         return found | {"status": "done"} | _deployed(task, model, setup)

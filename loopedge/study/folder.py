@@ -9,6 +9,7 @@ from loopedge.errors import InputError
 from loopedge.files.json_text import read_json
 from loopedge.files.plain_json import dump_json
 from loopedge.files.targets import write_text_atomic
+from loopedge.options import option, option_name
 
 __all__ = ["REPORT_FILE", "RESULT_FILE", "open_folder", "pilot_files"]
 
@@ -26,13 +27,18 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, resume: bool, force: bo
     """Make the folder of a new pilot, or check that it holds the one that is resumed."""
     stored = folder / DESIGN_FILE
     if folder.is_file():
-        raise InputError(f"{folder} is a file, a folder is needed", hint="name another with -o")
+        raise InputError(
+            f"{folder} is a file, a folder is needed",
+            hint=f"name another with {option_name('output')}",
+        )
     if not folder.parent.is_dir():
         raise InputError(f"folder {folder.parent} does not exist", hint=f"mkdir -p {folder.parent}")
     if resume:
         if not stored.exists():
-            raise InputError(f"no pilot to resume in {folder}", hint="start without --resume")
-        hint = "start anew with --force"
+            raise InputError(
+                f"no pilot to resume in {folder}", hint=f"start without {option('resume')}"
+            )
+        hint = f"start anew with {option('force')}"
         known = read_json(stored, needed="the design of a pilot", hint=hint)
         if not isinstance(known, dict) or not all(
             isinstance(group, dict) for group in known.values()
@@ -44,12 +50,13 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, resume: bool, force: bo
     if folder.exists() and any(folder.iterdir()):
         if not force:
             raise InputError(
-                f"{folder} is not empty", hint="add --resume to go on, or --force to start anew"
+                f"{folder} is not empty",
+                hint=f"add {option('resume')} to go on, or {option('force')} to start anew",
             )
         if not stored.exists():
             raise InputError(
-                f"{folder} holds something else than a pilot, which --force does not remove",
-                hint="name another folder with -o",
+                f"{folder} holds something else than a pilot, which {option('force')} does not remove",
+                hint=f"name another folder with {option_name('output')}",
             )
         shutil.rmtree(folder / "runs", ignore_errors=True)
         for name in (RESULT_FILE, REPORT_FILE):
@@ -69,5 +76,5 @@ def _check_same(known: dict[str, Any], wanted: dict[str, Any], folder: Path) -> 
     if different:
         raise InputError(
             f"{folder} holds another pilot: {'; '.join(different[:3])}",
-            hint="resume with the options of that pilot, or start anew with --force",
+            hint=f"resume with the options of that pilot, or start anew with {option('force')}",
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from loopedge.errors import InputError
+from loopedge.options import option
 
 __all__ = ["ARMS", "PilotKeywords", "PilotOptions"]
 
@@ -56,21 +57,24 @@ class PilotOptions:
         if not loops or min(loops) < 1 or len(set(loops)) != len(loops):
             raise InputError(
                 f"loops {','.join(map(str, loops)) or 'none'}: different counts from 1 are needed",
-                hint="--loops 1,4,8",
+                hint=option("loops", (1, 4, 8)),
             )
         if self.seeds < 1:
-            raise InputError(f"seeds is {self.seeds}, at least 1 is needed", hint="--seeds 3")
+            raise InputError(
+                f"seeds is {self.seeds}, at least 1 is needed", hint=option("seeds", 3)
+            )
         if self.jobs < 1:
-            raise InputError(f"jobs is {self.jobs}, at least 1 is needed", hint="--jobs 1")
+            raise InputError(f"jobs is {self.jobs}, at least 1 is needed", hint=option("jobs", 1))
 
     def _check_arms(self) -> None:
         arms = list(self.arms)
         for arm in arms:
             if arm not in ARMS:
-                raise InputError(f"arm {arm!r} is not known", hint=f"--arms {','.join(ARMS)}")
+                raise InputError(f"arm {arm!r} is not known", hint=option("arms", ARMS))
         if arms and not set(arms) - {"untied"}:
             raise InputError(
-                "arms untied: there is no looped model to compare with", hint="--arms looped,untied"
+                "arms untied: there is no looped model to compare with",
+                hint=option("arms", ("looped", "untied")),
             )
         if not arms or len(set(arms)) != len(arms):
             raise InputError(f"arms {','.join(arms) or 'none'}: each must be named once")

@@ -10,6 +10,7 @@ from loopedge.files.paths import check_paths
 from loopedge.files.plain_json import dump_json
 from loopedge.files.targets import write_text_atomic
 from loopedge.invocation import command_text
+from loopedge.options import option_name, with_keywords
 from loopedge.profiler.machine import describe_machine
 from loopedge.study.cell import Quantize, RunSetup
 from loopedge.study.cost import measure_cost
@@ -83,7 +84,7 @@ def pilot(
         InputError: An option or the folder cannot be used, or the resumed pilot was another one.
         InterruptedRunError: The finished runs are kept.
     """
-    chosen = replace(options or PilotOptions(), **keywords)
+    chosen = with_keywords("pilot", PilotOptions, options, keywords)
     folder, started = Path(output), time.perf_counter()
     task, add_note = make_task(chosen.first_seed), note or (lambda text: None)
     design = _begin(task, folder, chosen)
@@ -104,8 +105,8 @@ def _begin(task: Task, folder: Path, options: PilotOptions) -> Design:
     """Return the design of the pilot; its folder is there, and holds no other one."""
     check_paths(
         inputs={"DATA": task.input_files},
-        outputs={"--output": pilot_files(folder)},
-        emptied={"--output": folder / "runs"},
+        outputs={option_name("output"): pilot_files(folder)},
+        emptied={option_name("output"): folder / "runs"},
     )
     design = make_design(task, options)
     described = {

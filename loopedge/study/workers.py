@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from loopedge.errors import InterruptedRunError, LoopedgeError
+from loopedge.options import by_face, option
 from loopedge.study.cell import RunSetup, read_cell, run_cell
 from loopedge.study.design import Cell
 from loopedge.tasks.task import Task
@@ -63,7 +64,10 @@ def run_at_once(
                 cell = running.pop(process)
                 yield cell, _outcome(process, cell, setup.folder)
     except KeyboardInterrupt:
-        raise InterruptedRunError("interrupted", hint="the same command with --resume") from None
+        raise InterruptedRunError(
+            "interrupted",
+            hint=f"{by_face('the same command', 'the same call')} with {option('resume')}",
+        ) from None
     finally:
         for process in running:
             process.terminate()

@@ -3,18 +3,19 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from loopedge.data.columns import Columns, Missing, fit_scaling, make_columns
+from loopedge.data.columns import Columns, fit_scaling, make_columns
 from loopedge.data.tables import Selection, read_table
 from loopedge.errors import InputError
+from loopedge.options import option, option_name
 from loopedge.tasks.confusion import confusion_metrics, confusion_tally
 from loopedge.tasks.metrics import Metrics, Tally
 from loopedge.tasks.splits import split_bounds, split_series
 from loopedge.tasks.task import SPLITS, Array, Batch, Scaling, Split
-from loopedge.tasks.windows import WindowTask, check_sizes
+from loopedge.tasks.windows import WindowOptions, WindowTask, check_sizes
 
 __all__ = ["LabelledSeriesTask", "sort_labels"]
 
@@ -32,14 +33,9 @@ class LabelledSeriesTask(WindowTask):
     Args:
         columns: Inputs, labels, and one or several series.
         label: Column of the labels.
-        context: Rows of a window.
-        min_context: Least rows; shorter windows are padded. Default: ``context``.
-        missing: How missing values were dealt with.
-        time_column: Column by which the order of the rows was checked.
-        group: Column that tells series apart: each is one sample.
         classes: The classes of a model that is trained already; default: those of the data.
-        seed: Of the batches.
         source: What errors call the data.
+        window: What the model sees, as `WindowOptions`; with a ``group`` each series is one sample.
 
     Raises:
         InputError: There are too few rows, only one class, a class that does not occur in training,
@@ -55,26 +51,12 @@ class LabelledSeriesTask(WindowTask):
         columns: Columns,
         *,
         label: str,
-        context: int,
-        min_context: int | None = None,
-        missing: Missing = "refuse",
-        time_column: str | None = None,
-        group: str | None = None,
         classes: Sequence[str] | None = None,
-        seed: int = 0,
         source: str = "series",
+        **window: Unpack[WindowOptions],
     ) -> None:
-        check_sizes({}, context=context, min_context=min_context)
-        super().__init__(
-            columns,
-            context=context,
-            min_context=min_context,
-            missing=missing,
-            time_column=time_column,
-            group=group,
-            seed=seed,
-            source=source,
-        )
+        check_sizes({}, context=window["context"], min_context=window.get("min_context"))
+        super().__init__(columns, source=source, **window)
         self.label = label
         if not columns.labels:
             raise InputError(f"{source}: column {label!r} holds no label at all")
@@ -82,7 +64,7 @@ class LabelledSeriesTask(WindowTask):
             self.classes, self._codes = sort_labels(columns)
         else:
             self.classes, self._codes = list(classes), self._find_classes(columns, classes)
-        self.stops = self._whole_series() if group is not None else self._windows_by_time()
+        self.stops = self._whole_series() if self.group is not None else self._windows_by_time()
         self.counts = {split: self._count(split) for split in SPLITS}
         self._check_splits()
         if classes is None:
@@ -103,13 +85,8 @@ class LabelledSeriesTask(WindowTask):
         *,
         label: str,
         covariates: Sequence[str],
-        context: int,
-        min_context: int | None = None,
-        missing: Missing = "refuse",
-        time_column: str | None = None,
-        group: str | None = None,
         classes: Sequence[str] | None = None,
-        seed: int = 0,
+        **window: Unpack[WindowOptions],
     ) -> "LabelledSeriesTask":
         """Read the task from a CSV file with a header, or a Parquet file, oldest row first.
 
@@ -117,34 +94,34 @@ class LabelledSeriesTask(WindowTask):
             path: The file.
             label: Column of the labels, texts or numbers.
             covariates: Columns of numbers that the model sees.
-            context: Rows of a window.
-            min_context: Least rows; shorter windows are padded. Default: ``context``.
-            missing: As of `SeriesTask.from_file`.
-            time_column: Column whose times must ascend; the model does not see it.
-            group: Column that tells series apart: each is one sample, with one label.
             classes: The classes of a model that is trained already; default: those of the data.
-            seed: Of the batches.
+            window: What the model sees, as `WindowOptions`: ``context``, and ``min_context``, ``missing``,
+                ``time_column``, ``group``, ``seed``. With a ``group`` each series is one sample, with one
+                label.
 
         Raises:
             InputError: The file, a column, a value, the order or the labels cannot be used.
         """
         if not covariates:
             raise InputError(
-                "a classification needs a column that the model sees", hint="--covariate COLUMN"
+                "a classification needs a column that the model sees",
+                hint=option("covariates", "COLUMN"),
             )
-        selection = Selection(numbers=tuple(covariates), label=label, group=group, time=time_column)
-        table = read_table(path, selection)
+        table = read_table(
+            path,
+            Selection(
+                numbers=tuple(covariates),
+                label=label,
+                group=window.get("group"),
+                time=window.get("time_column"),
+            ),
+        )
         task = cls(
-            make_columns(table, missing=missing),
+            make_columns(table, missing=window.get("missing", "refuse")),
             label=label,
-            context=context,
-            min_context=min_context,
-            missing=missing,
-            time_column=time_column,
-            group=group,
             classes=classes,
-            seed=seed,
             source=table.source,
+            **window,
         )
         task.input_files = (Path(path),)
         return task
@@ -155,7 +132,9 @@ class LabelledSeriesTask(WindowTask):
     ) -> "LabelledSeriesTask":
         """Rebuild the task from its description and its table."""
         if data is None:
-            raise InputError("a series needs its data", hint="name the table with --data")
+            raise InputError(
+                "a series needs its data", hint=f"name the table with {option_name('data')}"
+            )
         return cls.from_file(
             data,
             label=description["label"],
@@ -170,7 +149,7 @@ class LabelledSeriesTask(WindowTask):
         )
 
     def _find_classes(self, columns: Columns, classes: Sequence[str]) -> Array:
-        """Return the place of each row's label in given classes: int64 (rows,), -1 where none is told.
+        """Return the place of each row's label in given classes: int64 (rows,), -1 where there is none.
 
         A label is looked for as a text, then, where all classes are numbers, as a number: what the
         model was trained on decides that, not the labels that this table happens to hold.
@@ -207,17 +186,17 @@ class LabelledSeriesTask(WindowTask):
         names, bounds = self.columns.series, self.columns.bounds
         labels = np.full(len(names), -1, np.int64)
         for number, (first, end) in enumerate(self.columns.spans()):
-            told = np.unique(self._codes[first:end])
-            told = told[told >= 0]
-            if len(told) > 1:
-                both = " and ".join(repr(self.classes[code]) for code in told[:2])
+            found = np.unique(self._codes[first:end])
+            found = found[found >= 0]
+            if len(found) > 1:
+                both = " and ".join(repr(self.classes[code]) for code in found[:2])
                 raise InputError(
                     f"{self.source}: {self.group} {names[number]!r} has the labels {both}; "
                     "a whole series needs one",
-                    hint="leave out --group to classify each row's window",
+                    hint=f"leave out {option_name('group')} to classify each row's window",
                 )
-            if len(told):
-                labels[number] = told[0]
+            if len(found):
+                labels[number] = found[0]
             self._codes[first:end] = labels[number]
         sizes = np.diff(bounds)
         short = np.flatnonzero(sizes < self.min_context)
@@ -226,7 +205,7 @@ class LabelledSeriesTask(WindowTask):
             raise InputError(
                 f"{self.source}: {len(short)} of {len(names)} series have fewer than "
                 f"{self.min_context} rows, the shortest, {names[shortest]!r}, {sizes[shortest]}",
-                hint=f"--min-context {sizes[shortest]}",
+                hint=option("min_context", sizes[shortest]),
             )
         labelled = np.flatnonzero(labels >= 0)
         chosen = split_series([names[number] for number in labelled], labels[labelled])
@@ -249,7 +228,7 @@ class LabelledSeriesTask(WindowTask):
             raise InputError(
                 f"{self.source} has no {split} window: {len(self.columns.values)} rows are too few "
                 f"for a context of {self.min_context}, or too many values are missing",
-                hint="lower --context",
+                hint=f"lower {option_name('context')}",
             )
 
     def _check_classes(self) -> None:
@@ -322,7 +301,7 @@ class LabelledSeriesTask(WindowTask):
 
 
 def sort_labels(columns: Columns) -> tuple[list[str], Array]:
-    """Return the classes in order, and the class of each row: int64 (rows,), -1 where none is told.
+    """Return the classes in order, and the class of each row: int64 (rows,), -1 where there is none.
 
     Where all labels are numbers they are compared as numbers: 1 and 1.0 are one class.
     """

@@ -102,9 +102,9 @@ def _check_description(task: Task) -> None:
         if not hasattr(task, setting):
             raise InputError(f"{name}: settings names {setting}, which is no attribute of the task")
     for method in ("describe", "companions"):
-        told = _run(task, method)
+        returned = _run(task, method)
         try:
-            json.dumps(told)
+            json.dumps(returned)
         except TypeError as error:
             raise InputError(
                 f"{name}: {method} holds more than plain values: {error}",
@@ -159,11 +159,11 @@ def _check_targets(batch: Batch, task: Task, fields: dict[str, Any], where: str)
 def _check_score(batch: Batch, task: Task, fields: dict[str, Any]) -> None:
     """Score outputs of zeros, as an evaluation does."""
     outputs = np.zeros(_output_shape(batch, fields), np.float32)
-    told = _run(task, "metrics", _run(task, "tally", outputs, batch.targets))
-    if task.metric not in told:
+    returned = _run(task, "metrics", _run(task, "tally", outputs, batch.targets))
+    if task.metric not in returned:
         raise InputError(
-            f"{task.name}: metrics gives {', '.join(told)}, metric says {task.metric!r}",
-            hint=f'metric = "{next(iter(told), "accuracy")}"',
+            f"{task.name}: metrics gives {', '.join(returned)}, metric says {task.metric!r}",
+            hint=f'metric = "{next(iter(returned), "accuracy")}"',
         )
 
 

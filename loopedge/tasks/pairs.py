@@ -18,6 +18,7 @@ from loopedge.data.tokenizer import (
     described_tokenizer,
 )
 from loopedge.errors import InputError
+from loopedge.options import option, option_name
 from loopedge.tasks.likelihood import (
     negative_log_likelihood,
     perplexity,
@@ -88,12 +89,12 @@ class PairsTask(Task):
         for split in SPLITS:
             if not len(parts[split]):
                 pairs = sum(map(len, parts.values()))
-                left_out = f", {skipped} longer than --length {length}" if skipped else ""
+                left_out = f", {skipped} longer than {option('length', length)}" if skipped else ""
                 raise InputError(
                     f"the {split} part of {source} holds no pair ({pairs} altogether{left_out})",
-                    hint="raise --length"
+                    hint=f"raise {option_name('length')}"
                     if skipped
-                    else "more pairs are needed, or name the parts with --validation and --test",
+                    else f"more pairs are needed, or name the parts with {option_name('validation')} and {option_name('test')}",
                 )
         self.parts = parts
         self.tokenizer = tokenizer
@@ -107,7 +108,7 @@ class PairsTask(Task):
         self.end = tokenizer.vocab_size + 1
         self.vocab_size = tokenizer.vocab_size + 2
         if skipped:
-            self.notes = (f"pairs longer than --length {length} were left out: {skipped}",)
+            self.notes = (f"pairs longer than {option('length', length)} were left out: {skipped}",)
 
     @classmethod
     def from_jsonl(
@@ -144,7 +145,7 @@ class PairsTask(Task):
             MissingExtraError: A tokenizer is asked for and the library is not installed.
         """
         if (validation is None) != (test is None):
-            missing = "--validation" if validation is None else "--test"
+            missing = option_name("validation") if validation is None else option_name("test")
             raise InputError(
                 f"{missing} is missing: both parts are named, or none", hint=f"add {missing} FILE"
             )
@@ -166,7 +167,9 @@ class PairsTask(Task):
         Where the parts were named, the file is one of them: each split is the whole of it.
         """
         if data is None:
-            raise InputError("pairs need their data", hint="name the JSON lines with --data")
+            raise InputError(
+                "pairs need their data", hint=f"name the JSON lines with {option_name('data')}"
+            )
         form = PairFormat(source=description["source"], target=description["target"])
         tokenizer = described_tokenizer(description)
         named_parts = bool(description.get("named_parts", False))
@@ -191,7 +194,7 @@ class PairsTask(Task):
         seed: int,
     ) -> "PairsTask":
         if length < 2:
-            raise InputError(f"--length is {length}, at least 2 is needed")
+            raise InputError(f"{option_name('length')} is {length}, at least 2 is needed")
         offsets = {split: array("q") for split in SPLITS}
         skipped = 0
         scanned: dict[Path, Split] = {}
@@ -335,8 +338,8 @@ def split_of(source: str) -> Split:
 def _too_long(path: Path, pair: Pair, tokens: int, length: int) -> InputError:
     return InputError(
         f"{path.name}: line {pair.line} has {tokens} tokens with its separator, "
-        f"--length {length} is allowed",
-        hint=f"--length {tokens}, or --skip-long to leave such pairs out",
+        f"{option('length', length)} is allowed",
+        hint=f"{option('length', tokens)}, or {option('skip_long')} to leave such pairs out",
     )
 
 

@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from loopedge.data.columns import Columns, Missing, carry_forward, fit_scaling, make_columns
 from loopedge.data.tables import Selection, read_table
 from loopedge.errors import InputError
+from loopedge.options import option, option_name
 from loopedge.tasks.metrics import Metrics, Tally
 from loopedge.tasks.season import find_season
 from loopedge.tasks.splits import Origin, rows_needed, split_bounds
 from loopedge.tasks.task import SPLITS, Array, Batch, Scaling, Split
-from loopedge.tasks.windows import WindowTask, check_sizes
+from loopedge.tasks.windows import WindowOptions, WindowTask, check_sizes
 
 __all__ = ["SeriesTask"]
 
@@ -29,22 +30,17 @@ class SeriesTask(WindowTask):
     row that was observed: so no input was interpolated from a value that is to be forecast.
 
     With one target ``rmse`` decides. With several ``scaled_rmse`` does, the error in units of each
-    target's training standard deviation, and ``rmse.NAME`` is told of each.
+    target's training standard deviation, and ``rmse.NAME`` is that of each.
 
     Args:
         columns: Targets first, then covariates; one or several series.
-        context: Rows a forecast sees.
-        horizon: Rows it forecasts.
+        horizon: Table rows that it forecasts.
         targets: How many of the columns are targets.
-        min_context: Least rows of history; shorter windows are padded. Default: ``context``.
-        season: Period of the seasonal-naive baseline in rows; default: the strongest lag of the
+        season: Period of the seasonal-naive baseline in table rows; default: the strongest lag of the
             training rows' autocorrelation in the longest series, if there is one.
-        missing: How missing values were dealt with.
-        time_column: Column by which the order of the rows was checked.
-        group: Column that tells series apart.
         origin: Which of several origins the splits follow; default: none.
-        seed: Of the batches.
         source: What errors call the data.
+        window: What a forecast sees, as `WindowOptions`: ``context`` and more.
 
     Raises:
         InputError: There are too few rows, or a number is out of range.
@@ -58,30 +54,19 @@ class SeriesTask(WindowTask):
         self,
         columns: Columns,
         *,
-        context: int,
         horizon: int,
         targets: int = 1,
-        min_context: int | None = None,
         season: int | None = None,
-        missing: Missing = "refuse",
-        time_column: str | None = None,
-        group: str | None = None,
         origin: Origin | None = None,
-        seed: int = 0,
         source: str = "series",
+        **window: Unpack[WindowOptions],
     ) -> None:
-        sizes = {"horizon": horizon, "season": season}
-        check_sizes(sizes, context=context, min_context=min_context)
-        super().__init__(
-            columns,
-            context=context,
-            min_context=min_context,
-            missing=missing,
-            time_column=time_column,
-            group=group,
-            seed=seed,
-            source=source,
+        check_sizes(
+            {"horizon": horizon, "season": season},
+            context=window["context"],
+            min_context=window.get("min_context"),
         )
+        super().__init__(columns, source=source, **window)
         self.horizon, self.targets, self.origin = horizon, targets, origin
         self.metric = "rmse" if targets == 1 else "scaled_rmse"
         self._check_rows()
@@ -107,54 +92,45 @@ class SeriesTask(WindowTask):
         path: str | Path,
         *,
         targets: Sequence[str],
-        context: int,
         horizon: int,
         covariates: Sequence[str] = (),
-        min_context: int | None = None,
-        missing: Missing = "refuse",
         season: int | None = None,
-        time_column: str | None = None,
-        group: str | None = None,
         origin: Origin | None = None,
-        seed: int = 0,
+        **window: Unpack[WindowOptions],
     ) -> "SeriesTask":
         """Read the task from a CSV file with a header, or a Parquet file, oldest row first.
 
         Args:
             path: The file.
             targets: Columns to forecast.
-            context: Rows a forecast sees.
-            horizon: Rows it forecasts.
+            horizon: Table rows that it forecasts.
             covariates: Further columns that it sees.
-            min_context: Least rows of history; shorter windows are padded. Default: ``context``.
-            missing: ``refuse`` missing values, ``interpolate`` them, or let the model know:
-                ``indicator``.
-            season: Period of the seasonal-naive baseline in rows; default: found.
-            time_column: Column whose times must ascend; the model does not see it.
-            group: Column that tells series apart; the model does not see it.
+            season: Period of the seasonal-naive baseline in table rows; default: found.
             origin: Which of several origins the splits follow; default: none.
-            seed: Of the batches.
+            window: What a forecast sees, as `WindowOptions`: ``context``, and ``min_context``, ``missing``,
+                ``time_column``, ``group``, ``seed``.
 
         Raises:
             InputError: The file, a column, a value, the order or the number of rows cannot be used.
         """
         if not targets:
-            raise InputError("a series needs a column to forecast", hint="--target COLUMN")
-        selection = Selection(numbers=(*targets, *covariates), group=group, time=time_column)
-        table = read_table(path, selection)
+            raise InputError("a series needs a column to forecast", hint=option("target", "COLUMN"))
+        table = read_table(
+            path,
+            Selection(
+                numbers=(*targets, *covariates),
+                group=window.get("group"),
+                time=window.get("time_column"),
+            ),
+        )
         task = cls(
-            make_columns(table, missing=missing),
-            context=context,
+            make_columns(table, missing=window.get("missing", "refuse")),
             horizon=horizon,
             targets=len(targets),
-            min_context=min_context,
             season=season,
-            missing=missing,
-            time_column=time_column,
-            group=group,
             origin=origin,
-            seed=seed,
             source=table.source,
+            **window,
         )
         task.input_files = (Path(path),)
         return task
@@ -165,7 +141,9 @@ class SeriesTask(WindowTask):
     ) -> "SeriesTask":
         """Rebuild the task from its description and its table."""
         if data is None:
-            raise InputError("a series needs its data", hint="name the table with --data")
+            raise InputError(
+                "a series needs its data", hint=f"name the table with {option_name('data')}"
+            )
         origin = description.get("origin")
         old = "target" in description  # as 0.1 wrote it: one target
         missing: Missing = "refuse"
@@ -200,21 +178,16 @@ class SeriesTask(WindowTask):
             InputError: There are too few rows, or ``count`` is below 2.
         """
         if count < 2:
-            raise InputError(f"--origins is {count}, at least 2 are needed")
+            raise InputError(f"{option_name('origins')} is {count}, at least 2 are needed")
         tasks = [
             SeriesTask(
                 self.columns,
-                context=self.context,
                 horizon=self.horizon,
                 targets=self.targets,
-                min_context=self.min_context,
                 season=self._given_season,
-                missing=self.missing,
-                time_column=self.time_column,
-                group=self.group,
                 origin=Origin(number=number, count=count),
-                seed=self.seed,
                 source=self.source,
+                **self.window_options,
             )
             for number in range(count)
         ]
@@ -229,17 +202,19 @@ class SeriesTask(WindowTask):
         needed = rows_needed(self.min_context, self.horizon, origins)
         if rows >= needed:
             return
-        told = f"{self.source} has {rows} rows"
+        found = f"{self.source} has {rows} rows"
         if self.columns.series:
-            told = (
+            found = (
                 f"{self.source}: the longest of {len(self.columns.series)} series has {rows} rows"
             )
         sizes = f"context {self.min_context} and horizon {self.horizon}"
         if origins is not None:
             sizes += f" at {origins} origins"
         raise InputError(
-            f"{told}; {sizes} need {needed} for training, validation and test",
-            hint="lower " + ("--origins, " if origins else "") + "--context or --horizon",
+            f"{found}; {sizes} need {needed} for training, validation and test",
+            hint="lower "
+            + (f"{option_name('origins')}, " if origins else "")
+            + f"{option_name('context')} or {option_name('horizon')}",
         )
 
     def _find_stops(self, split: Split) -> Array:
@@ -274,8 +249,8 @@ class SeriesTask(WindowTask):
         longest = max(int(self._history(stops).max()) for stops in self.stops.values())
         if season > longest:
             raise InputError(
-                f"{self.source}: --season is {season}, at most {longest} rows stand before a window",
-                hint=f"leave out --season, or at most --season {longest}",
+                f"{self.source}: {option_name('season')} is {season}, at most {longest} rows stand before a window",
+                hint=f"leave out {option_name('season')}, or at most {option('season', longest)}",
             )
 
     def _history(self, stops: Array) -> Array:

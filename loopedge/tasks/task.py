@@ -14,6 +14,7 @@ from loopedge.data.description import description_problem
 from loopedge.data.split import SPLITS, Split
 from loopedge.errors import InputError
 from loopedge.files.arrays import Array
+from loopedge.options import option
 from loopedge.tasks.metrics import (
     Metrics,
     Tally,
@@ -275,7 +276,8 @@ def task_from_dict(
     name = description.get("name")
     if not isinstance(name, str) or name not in HOMES:
         raise InputError(
-            f"task {name!r} is none that loopedge knows to rebuild", hint="--data samples.npz"
+            f"task {name!r} is none that loopedge knows to rebuild",
+            hint=option("data", "samples.npz"),
         )
     module, _, kind = HOMES[name].partition(":")
     task: type[Task] = getattr(importlib.import_module(module), kind)

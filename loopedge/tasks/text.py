@@ -17,6 +17,7 @@ from loopedge.data.tokenizer import (
     described_tokenizer,
 )
 from loopedge.errors import InputError
+from loopedge.options import option, option_name
 from loopedge.tasks.likelihood import (
     bigram_logits,
     bits_per_byte,
@@ -75,14 +76,14 @@ class TextTask(Task):
         source: str = "text",
     ) -> None:
         if context < 1:
-            raise InputError(f"--context is {context}, at least 1 is needed")
+            raise InputError(f"{option_name('context')} is {context}, at least 1 is needed")
         shortest = min(SPLITS, key=lambda split: len(parts[split]))
         if len(parts[shortest]) <= context:
             most = len(parts[shortest]) - 1
             raise InputError(
                 f"the {shortest} part of {source} has {len(parts[shortest])} tokens, "
-                f"--context {context} needs {context + 1}",
-                hint=f"--context {most}" if most > 0 else "more text is needed",
+                f"{option('context', context)} needs {context + 1}",
+                hint=option("context", most) if most > 0 else "more text is needed",
             )
         self.parts = parts
         self.tokenizer = tokenizer
@@ -144,7 +145,9 @@ class TextTask(Task):
         Where the parts were named, the text is one of them: each split is the whole of it.
         """
         if data is None:
-            raise InputError("a text needs its data", hint="name the text file with --data")
+            raise InputError(
+                "a text needs its data", hint=f"name the text file with {option_name('data')}"
+            )
         tokenizer = described_tokenizer(description)
         named_parts = bool(description.get("named_parts", False))
         texts = whole(find_texts(data))
@@ -277,7 +280,7 @@ def _spans(
     if validation is None and test is None:
         return split_texts(whole(find_texts(path)))
     if validation is None or test is None:
-        missing = "--validation" if validation is None else "--test"
+        missing = option_name("validation") if validation is None else option_name("test")
         raise InputError(
             f"{missing} is missing: both parts are named, or none", hint=f"add {missing} FILE"
         )

@@ -2,28 +2,49 @@
 
 import abc
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import numpy as np
 
 from loopedge.data.columns import Columns, Missing
 from loopedge.errors import InputError
+from loopedge.options import option, option_name
 from loopedge.tasks.task import Array, Batch, Scaling, Split, Task, generator_of
 
-__all__ = ["WindowTask", "check_sizes"]
+__all__ = ["WindowOptions", "WindowTask", "check_sizes"]
+
+
+class WindowOptions(TypedDict, total=False):
+    """Keyword arguments that all tasks of windows share.
+
+    Keys:
+        context: Table rows of a window.
+        min_context: Least table rows of history; a window with fewer than ``context`` is padded on the
+            left and masked. Default: ``context``, so that there is no padding.
+        missing: ``refuse`` missing values, ``interpolate`` them, or let the model know: ``indicator``.
+        time_column: Column whose times must ascend; the model does not see it.
+        group: Column that says which series a table row belongs to; the model does not see it.
+        seed: Of the batches.
+    """
+
+    context: Required[int]
+    min_context: int | None
+    missing: Missing
+    time_column: str | None
+    group: str | None
+    seed: int
 
 
 class WindowTask(Task):
-    """A task whose inputs are the ``context`` rows that end before a row: its stop.
+    """A task whose inputs are the ``context`` table rows that end before a row: its stop.
 
     Args:
         columns: One or several series; a window stays within one.
-        context: Rows of a window.
-        min_context: Least rows of history; a window with fewer than ``context`` is padded on the
-            left and masked. Default: ``context``, so that there is no padding.
+        context: As `WindowOptions`, like the next ones.
+        min_context: Least rows of history.
         missing: How missing values were dealt with.
-        time_column: Column by which the order of the rows was checked.
-        group: Column that tells series apart.
+        time_column: Column by which the order of the table rows was checked.
+        group: Column of the names of the series.
         seed: Of the batches.
         source: What errors call the data.
     """
@@ -36,12 +57,12 @@ class WindowTask(Task):
         columns: Columns,
         *,
         context: int,
-        min_context: int | None,
-        missing: Missing,
-        time_column: str | None,
-        group: str | None,
-        seed: int,
-        source: str,
+        min_context: int | None = None,
+        missing: Missing = "refuse",
+        time_column: str | None = None,
+        group: str | None = None,
+        seed: int = 0,
+        source: str = "series",
     ) -> None:
         self.columns = columns
         self.context = context
@@ -52,6 +73,18 @@ class WindowTask(Task):
         self.seed = seed
         self.source = source
         self._scaling: Scaling
+
+    @property
+    def window_options(self) -> WindowOptions:
+        """The options that make another task of the same windows."""
+        return {
+            "context": self.context,
+            "min_context": self.min_context,
+            "missing": self.missing,
+            "time_column": self.time_column,
+            "group": self.group,
+            "seed": self.seed,
+        }
 
     @abc.abstractmethod
     def _cut(self, stops: Array) -> Batch:
@@ -131,11 +164,11 @@ def check_sizes(sizes: dict[str, int | None], *, context: int, min_context: int 
     Raises:
         InputError: The message names the option.
     """
-    for option, value in {"context": context, "min-context": min_context, **sizes}.items():
+    for name, value in {"context": context, "min_context": min_context, **sizes}.items():
         if value is not None and value < 1:
-            raise InputError(f"--{option} is {value}, at least 1 is needed")
+            raise InputError(f"{option_name(name)} is {value}, at least 1 is needed")
     if min_context is not None and min_context > context:
         raise InputError(
-            f"--min-context is {min_context}, at most the context of {context} rows is allowed",
-            hint=f"--min-context {context}",
+            f"{option_name('min_context')} is {min_context}, at most the context of {context} rows is allowed",
+            hint=option("min_context", context),
         )

@@ -6,6 +6,7 @@ from typing import Any
 from loopedge.errors import InputError, MissingExtraError
 from loopedge.files.plain_json import dump_json
 from loopedge.files.targets import write_text_atomic
+from loopedge.options import option, option_name
 
 __all__ = ["RunLog", "metrics_path"]
 
@@ -46,9 +47,9 @@ class RunLog:
             self._writer = _writer_class()(str(self._tensorboard), purge_step=0)
         except OSError as error:
             raise InputError(
-                f"the folder of --tensorboard, {self._tensorboard}, cannot be written: "
+                f"the folder of {option_name('tensorboard')}, {self._tensorboard}, cannot be written: "
                 f"{error.strerror or error}",
-                hint="--tensorboard FOLDER",
+                hint=option("tensorboard", "FOLDER"),
             ) from error
         for record in self.records:
             self._draw(record)
@@ -82,24 +83,24 @@ class RunLog:
 
 def scalars(record: dict[str, Any]) -> dict[str, float]:
     """Return the numbers of a line by path: ``validation/rmse``, ``stability/residual_norm/3``."""
-    told: dict[str, float] = {}
+    flat: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, dict):
-            told |= {f"{name}/{key}": number for key, number in scalars(value).items()}
+            flat |= {f"{name}/{key}": number for key, number in scalars(value).items()}
         elif isinstance(value, list):
-            told |= {
+            flat |= {
                 f"{name}/{place + 1}": number
                 for place, number in enumerate(value)
                 if number is not None
             }
         elif name != "step" and isinstance(value, int | float):
-            told[name] = value
-    return told
+            flat[name] = value
+    return flat
 
 
 def _writer_class() -> Any:
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError as error:
-        raise MissingExtraError("--tensorboard", extra="tensorboard") from error
+        raise MissingExtraError(option_name("tensorboard"), extra="tensorboard") from error
     return SummaryWriter

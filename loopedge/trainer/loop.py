@@ -16,6 +16,7 @@ from loopedge.errors import (
     LostWorkerError,
 )
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.options import by_face, option
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig
@@ -87,7 +88,9 @@ class TrainingLoop:
         self.best_metrics: Metrics | None = None
         self.stability: Stability | None = None
         self._norms: list[float] = []
-        self._whole = True  # the last step is evaluated and told: its state can be saved
+        self._whole = (
+            True  # the last step is evaluated and its figures are shown: its state can be saved
+        )
         self._due = False  # it is to be saved as soon as its gradient is known to be finite
         self._saved: int | None = None  # the step whose state stands beside the target
         self._steady: int | None = None  # the last of which that still trained
@@ -114,7 +117,7 @@ class TrainingLoop:
         self.log.resume(state.records)
         if state.records:
             self.loss = state.records[-1]["train_loss"]
-            self.stability = state.records[-1]["stability"] or None
+            self.stability = Stability.from_json(state.records[-1]["stability"])
 
     def run(self, progress: Progress | None = None) -> None:
         """Make the remaining steps; evaluate and save as often as the configuration says.
@@ -232,7 +235,7 @@ class TrainingLoop:
             "gradient_norm": made.gradient_norm,
             "gradient_norm_max": max(self._norms),
             "validation": metrics,
-            "stability": self.stability or {},
+            "stability": {} if self.stability is None else self.stability.to_json(),
             "seconds": round(self.seconds, 3),
             "tokens_per_second": round(self.tokens / self.seconds, 1),
         }
@@ -306,7 +309,7 @@ class TrainingLoop:
         return DivergedError(
             f"training diverged at step {self.step + 1} of {self.config.steps}: loss {made.loss:g}, "
             f"gradient norm {made.gradient_norm:g} at learning rate {made.lr:.2g}{kept}",
-            hint=f"{hint} --lr {self.config.lr / 4:.2g}",
+            hint=f"{hint} {option('lr', format(self.config.lr / 4, '.2g'))}",
         )
 
     def _going_back(self) -> tuple[str, str]:
@@ -316,7 +319,7 @@ class TrainingLoop:
             return "", "train with"
         if self._steady is None:
             lost = f"; {path} is of step {self._saved}, and its loss had risen already"
-            return lost, "train anew with --force"
+            return lost, f"train anew with {option('force')}"
         kept = f"; {path} is from before, of step {self._steady}"
         if self._saved != self._steady:
             gathered = self._state(self._steady) if self.world.is_sharded else None
@@ -324,7 +327,7 @@ class TrainingLoop:
                 lambda: go_back(path, self.steady_path, gathered or self._state(self._steady))
             )
             kept += ", the last one whose loss had not risen without bound"
-        return kept, "add --resume"
+        return kept, f"add {option('resume')}"
 
     def _unwritten(self, error: InputError) -> InputError:
         """Say what is kept of a run whose disk is full; other errors are as they are."""
@@ -340,7 +343,7 @@ class TrainingLoop:
         return DivergedError(
             f"no evaluation up to step {self.step} of {self.config.steps} gave a finite "
             f"{self.task.metric}: there is no best model",
-            hint=f"train with --lr {self.config.lr / 4:.2g}, or look at the validation data",
+            hint=f"train with {option('lr', format(self.config.lr / 4, '.2g'))}, or look at the validation data",
         )
 
     def _where(self, what: str) -> str:
@@ -354,4 +357,8 @@ class TrainingLoop:
         return f"{what} step {self.step} of {self.config.steps}{kept}"
 
     def _how_on(self) -> str:
-        return "train again" if self._saved is None else "the same command with --resume"
+        return (
+            "train again"
+            if self._saved is None
+            else f"{by_face('the same command', 'the same call')} with {option('resume')}"
+        )

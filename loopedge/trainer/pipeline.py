@@ -12,6 +12,7 @@ from loopedge.errors import InputError
 from loopedge.files.targets import check_target
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.options import by_face, option, option_name
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.task import Task
 from loopedge.tasks.unbeaten import unbeaten_note
@@ -113,7 +114,7 @@ def train(
         InputError: The target exists, another unfinished run stands beside it, there is none to
             resume, or it had other settings.
         DivergedError: Loss or gradient is not finite; the last state that still trained is kept.
-        InterruptedRunError: The run was told to end; its state is kept.
+        InterruptedRunError: The run was asked to end; its state is kept.
         LostWorkerError: Another process of the run is gone.
         MissingExtraError: TensorBoard is not installed.
         ProviderError: There is no such device.
@@ -126,30 +127,41 @@ def train(
     ):
         world.on_first(lambda: check_run(task, target, teacher))
         world.on_first(lambda: _check_files(target, resume=resume, force=force))
-        add_note = note if world.is_first and note is not None else _ignore
+        shown = note if world.is_first else None
         loop = _make_loop(task, model_config, config, target, world, teacher, tensorboard)
-        if resume:
-            loop.resume(world.on_first(lambda: load_state(loop.checkpoint_path, loop.settings)))
-            add_note(f"resumed {loop.checkpoint_path} at step {loop.step} of {config.steps}")
-        world.on_first(loop.log.open)
-        if not resume:  # only now, when nothing is left that could be refused
-            world.on_first(lambda: _drop_old(target))
-        resumed_from = loop.step if resume else None
+        resumed_from = _begin(loop, target, resume=resume, note=shown)
         drawn = bar and world.is_first
-        with _progress(
-            config.steps, task.metric, loop.step, bar=drawn, note=note if world.is_first else None
-        ) as progress:
+        with _progress(config.steps, task.metric, loop.step, bar=drawn, note=shown) as progress:
             loop.run(progress)
         loop.log.close()
         return _finish(loop, target, resumed_from=resumed_from, force=force)
+
+
+def _begin(
+    loop: TrainingLoop, target: Path, *, resume: bool, note: Callable[[str], None] | None
+) -> int | None:
+    """Take over the state of a run that is resumed, or drop an old one; return the step that it goes on from."""
+    world = loop.world
+    if resume:
+        loop.resume(world.on_first(lambda: load_state(loop.checkpoint_path, loop.settings)))
+        if note is not None:
+            note(f"resumed {loop.checkpoint_path} at step {loop.step} of {loop.config.steps}")
+    world.on_first(loop.log.open)
+    if resume:
+        return loop.step
+    world.on_first(
+        lambda: _drop_old(target)
+    )  # only now, when nothing is left that could be refused
+    return None
 
 
 def _refuse_distillation(config: TrainConfig) -> None:
     """Refuse options of a teacher where there is none: they would change nothing."""
     for name in ("distill_weight", "distill_temperature"):
         if getattr(config, name) != TrainConfig.model_fields[name].default:
-            option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option} needs a teacher", hint="--teacher teacher.pt")
+            raise InputError(
+                f"{option_name(name)} needs a teacher", hint=option("teacher", "teacher.pt")
+            )
 
 
 def _make_loop(
@@ -230,11 +242,13 @@ def _check_files(target: Path, *, resume: bool, force: bool) -> None:
     check_target(target, force=force)
     unfinished = state_path(target)
     if target.name.endswith((".last.pt", ".steady.pt", ".best.pt")):
-        raise InputError(f"{target} is the name of a run's state", hint="name another with -o")
+        raise InputError(
+            f"{target} is the name of a run's state", hint=f"name another{by_face(' with -o', '')}"
+        )
     if unfinished.exists() and not resume and not force:
         raise InputError(
             f"{unfinished} holds an unfinished run",
-            hint="add --resume to continue it, or --force to start anew",
+            hint=f"add {option('resume')} to continue it, or {option('force')} to start anew",
         )
 
 
@@ -274,7 +288,3 @@ def _progress(
     with contextlib.ExitStack() as stack:
         drawn = stack.enter_context(bar_on_terminal(steps, metric, done=done)) if bar else None
         yield drawn or (Lines(steps, note) if note is not None else None)
-
-
-def _ignore(note: str) -> None:
-    """Take a note that nobody reads."""

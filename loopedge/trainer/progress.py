@@ -45,8 +45,8 @@ class Lines:
 
     def evaluated(self, step: int, validation: Metrics) -> None:
         """Write a line."""
-        told = f"{self._last}, validation {_text(validation)}{self._left}"
-        self._write(f"step {step} of {self._steps}: {told}")
+        figures = f"{self._last}, validation {_text(validation)}{self._left}"
+        self._write(f"step {step} of {self._steps}: {figures}")
 
 
 class Bar:
@@ -60,8 +60,8 @@ class Bar:
         self, step: int, *, loss: float, tokens_per_second: float, seconds_left: float
     ) -> None:
         """Move the bar, which reckons the time left itself."""
-        told = f"loss {loss:.4f}{self._score}, {tokens_per_second:,.0f} tokens/s"
-        self._update(completed=step, told=told)
+        figures = f"loss {loss:.4f}{self._score}, {tokens_per_second:,.0f} tokens/s"
+        self._update(completed=step, figures=figures)
 
     def evaluated(self, step: int, validation: Metrics) -> None:
         """Show the metric that decides from here on."""
@@ -104,10 +104,10 @@ def bar_on_terminal(steps: int, metric: str, *, done: int = 0) -> Iterator[Progr
         BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
-        Figures("{task.fields[told]}", table_column=Column()),  # the only one that may shrink
+        Figures("{task.fields[figures]}", table_column=Column()),  # the only one that may shrink
     )
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
-        row = bar.add_task("", total=steps, completed=done, told="")
+        row = bar.add_task("", total=steps, completed=done, figures="")
         yield Bar(lambda **fields: bar.update(row, **fields), metric)
 
 

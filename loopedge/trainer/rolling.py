@@ -6,7 +6,7 @@ import os
 import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from loopedge.errors import InputError, LoopedgeError
 from loopedge.files.json_text import read_json
 from loopedge.files.targets import check_target, write_text_atomic
 from loopedge.model.config import LoopedConfig
+from loopedge.options import by_face, option
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.series import SeriesTask
 from loopedge.tasks.unbeaten import unbeaten_note
@@ -27,10 +28,37 @@ from loopedge.trainer.state import (
     state_path,
 )
 
-__all__ = ["RollingResult", "train_rolling"]
+__all__ = ["OriginScores", "RollingResult", "train_rolling"]
 
 DONE = "done.json"
 """The file of a run's folder that holds the scores of the origins that are done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginScores:
+    """What the run of one origin reached.
+
+    Args:
+        rows: First table row of each split, and one past its last; None where there are several series.
+        windows: Windows of each split.
+        validation: Metrics on the validation split.
+        test: Metrics on the test split.
+        baselines: Metrics of what needs no training, on the test split.
+        best_step: Step of the model that was scored.
+        seconds: Spent on training.
+    """
+
+    rows: dict[str, list[int]] | None
+    windows: dict[str, int]
+    validation: Metrics
+    test: Metrics
+    baselines: dict[str, Metrics]
+    best_step: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/training.md."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +67,7 @@ class RollingResult:
 
     Args:
         last: The run whose model was written.
-        origins: Per origin ``rows``, ``validation``, ``test``, ``baselines``, ``best_step`` and
-            ``seconds``, the earliest first.
+        origins: The scores of each origin, the earliest first.
         mean: Of each test metric over the origins.
         deviation: Standard deviation of each test metric over the origins.
         baselines_mean: The same mean of each baseline.
@@ -48,7 +75,7 @@ class RollingResult:
     """
 
     last: TrainResult
-    origins: list[dict[str, Any]]
+    origins: list[OriginScores]
     mean: Metrics
     deviation: Metrics
     baselines_mean: dict[str, Metrics]
@@ -56,9 +83,9 @@ class RollingResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/training.md, those of the last run first."""
-        fields = asdict(self)
-        last = fields.pop("last")
-        return {**last, **fields, "notes": self.notes or last["notes"]}
+        values = asdict(self)
+        last = values.pop("last")
+        return {**last, **values, "notes": self.notes or last["notes"]}
 
 
 def train_rolling(
@@ -101,10 +128,7 @@ def train_rolling(
         InputError: As `train`, there are fewer than two origins, or several processes.
         DivergedError: Loss or gradient is not finite; the run can be resumed.
     """
-    if len(tasks) < 2:
-        raise InputError(f"{len(tasks)} origin was given, at least 2 are needed")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("several origins are trained in one process", hint="leave out torchrun")
+    _check_origins(tasks)
     target = Path(output)
     folder = target.parent / f"{target.stem}.origins"
     check_run(tasks[0], target, teacher, emptied=[folder, _aside(folder)])
@@ -143,13 +167,20 @@ def train_rolling(
     return _summary(tasks[-1], result, done)
 
 
+def _check_origins(tasks: Sequence[SeriesTask]) -> None:
+    if len(tasks) < 2:
+        raise InputError(f"{len(tasks)} origin was given, at least 2 are needed")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("several origins are trained in one process", hint="leave out torchrun")
+
+
 def _model_path(target: Path, folder: Path, number: int, count: int) -> Path:
     """Return where the model of an origin is written: the last one's is the target."""
     return target if number == count - 1 else folder / f"{number + 1}.pt"
 
 
 @contextlib.contextmanager
-def _kept_for_resuming(folder: Path, done: Sequence[dict[str, Any]]) -> Iterator[None]:
+def _kept_for_resuming(folder: Path, done: Sequence[OriginScores]) -> Iterator[None]:
     """Remove the folder of a run that fails before there is anything to resume; the one before comes back."""
     try:
         yield
@@ -167,7 +198,7 @@ def _subfolder(tensorboard: str | Path | None, number: int) -> Path | None:
 
 def _open_run(
     target: Path, folder: Path, settings: dict[str, Any], *, resume: bool, force: bool
-) -> list[dict[str, Any]]:
+) -> list[OriginScores]:
     """Return the scores of the origins that are done; make the folder of the run."""
     check_target(target, force=force)
     if resume:
@@ -176,12 +207,12 @@ def _open_run(
         if left.exists() and not force:
             raise InputError(
                 f"{left} holds an unfinished run",
-                hint="add --resume to continue it, or --force to start anew",
+                hint=f"add {option('resume')} to continue it, or {option('force')} to start anew",
             )
     if folder.exists() and not (folder / DONE).exists():
         raise InputError(
-            f"{folder} holds something else than a run, which --force does not remove",
-            hint="name another target with -o",
+            f"{folder} holds something else than a run, which {option('force')} does not remove",
+            hint=f"name another target{by_face(' with -o', '')}",
         )
     shutil.rmtree(_aside(folder), ignore_errors=True)
     if folder.exists():  # until the new run has begun: its options may yet be refused
@@ -196,11 +227,13 @@ def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.old")
 
 
-def _read_done(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+def _read_done(folder: Path, settings: dict[str, Any]) -> list[OriginScores]:
     path = folder / DONE
     if not path.exists():
-        raise InputError(f"no run to resume: {path} does not exist", hint="train without --resume")
-    hint = "train without --resume, --force"
+        raise InputError(
+            f"no run to resume: {path} does not exist", hint=f"train without {option('resume')}"
+        )
+    hint = f"train without {option('resume')}, {option('force')}"
     stored = read_json(path, needed="the state of a run over several origins", hint=hint)
     known = stored.get("settings") if isinstance(stored, dict) else None
     done = stored.get("origins") if isinstance(stored, dict) else None
@@ -212,31 +245,35 @@ def _read_done(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     ):
         raise InputError(f"{path} is damaged: the run cannot be resumed", hint=hint)
     check_settings(path, known, json.loads(json.dumps(settings)))
-    return done
+    names = {field.name for field in fields(OriginScores)}
+    if not all(isinstance(scores, dict) and set(scores) == names for scores in done):
+        raise InputError(f"{path} is damaged: the run cannot be resumed", hint=hint)
+    return [OriginScores(**scores) for scores in done]
 
 
-def _write_done(folder: Path, settings: dict[str, Any], done: list[dict[str, Any]]) -> None:
-    text = json.dumps({"settings": settings, "origins": done})
+def _write_done(folder: Path, settings: dict[str, Any], done: Sequence[OriginScores]) -> None:
+    text = json.dumps({"settings": settings, "origins": [scores.to_json() for scores in done]})
     write_text_atomic(folder / DONE, text)
 
 
-def _scores(task: SeriesTask, result: TrainResult) -> dict[str, Any]:
-    return {
-        "rows": task.describe()["rows"],
-        "windows": task.describe()["windows"],
-        "validation": result.validation,
-        "test": result.test,
-        "baselines": result.baselines,
-        "best_step": result.best_step,
-        "seconds": result.seconds,
-    }
+def _scores(task: SeriesTask, result: TrainResult) -> OriginScores:
+    described = task.describe()
+    return OriginScores(
+        rows=described["rows"],
+        windows=described["windows"],
+        validation=result.validation,
+        test=result.test,
+        baselines=result.baselines,
+        best_step=result.best_step,
+        seconds=result.seconds,
+    )
 
 
-def _summary(task: SeriesTask, last: TrainResult, done: list[dict[str, Any]]) -> RollingResult:
-    tests = [scores["test"] for scores in done]
+def _summary(task: SeriesTask, last: TrainResult, done: list[OriginScores]) -> RollingResult:
+    tests = [scores.test for scores in done]
     mean = _mean(tests)
-    everywhere = [name for name in last.baselines if all(name in s["baselines"] for s in done)]
-    baselines = {name: _mean([scores["baselines"][name] for scores in done]) for name in everywhere}
+    everywhere = [name for name in last.baselines if all(name in s.baselines for s in done)]
+    baselines = {name: _mean([scores.baselines[name] for scores in done]) for name in everywhere}
     where = f"the test splits of {len(done)} origins, on average"
     unbeaten = unbeaten_note(task, mean, baselines, where=where)
     return RollingResult(

@@ -1,6 +1,8 @@
 """What the state does over the iterations of the loop, and what the gradient does on its way back."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +14,32 @@ from loopedge.trainer.steps.objective import Objective, asked_of, inputs_of, sca
 
 __all__ = ["Stability", "measure_stability"]
 
-Stability = dict[str, list[float | None]]
-"""Numbers per iteration, by name."""
+Numbers = list[float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stability:
+    """Numbers of each iteration t, the first of them t = 1.
+
+    Args:
+        residual_norm: |h_t|, the mean norm of a position's state after the iteration.
+        relative_update: |h_t - h_(t-1)| / |h_(t-1)|.
+        gradient_norm: |d loss / d h_t|; None for iterations that no gradient flows through.
+    """
+
+    residual_norm: Numbers
+    relative_update: Numbers
+    gradient_norm: Numbers
+
+    def to_json(self) -> dict[str, Numbers]:
+        """Return plain values under the keys of docs/training.md."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Stability | None":
+        """Return what `to_json` gave; None where nothing was measured."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: values[name] for name in names}) if set(names) <= set(values) else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,9 +91,7 @@ def measure_stability(
             their number; default: all.
 
     Returns:
-        Lists over the iterations t: ``residual_norm`` |h_t|, the mean norm of a position's state,
-        after each iteration; ``relative_update`` |h_t - h_(t-1)| / |h_(t-1)|; ``gradient_norm``
-        |d loss / d h_t|, None for the iterations before ``backprop_loops``.
+        Numbers of each iteration; no gradient of those before ``backprop_loops``.
     """
     was_training = model.training
     model.eval()
@@ -82,11 +106,11 @@ def measure_stability(
         gradients = torch.autograd.grad(loss, trace.kept)
     model.train(was_training)
     measured = [float(gradient.norm()) for gradient in gradients]
-    return {
-        "residual_norm": _rounded(trace.norms),
-        "relative_update": _rounded(trace.updates),
-        "gradient_norm": [None] * trace.cut + _rounded(measured),
-    }
+    return Stability(
+        residual_norm=_rounded(trace.norms),
+        relative_update=_rounded(trace.updates),
+        gradient_norm=[*[None] * trace.cut, *_rounded(measured)],
+    )
 
 
 def _rounded(values: list[float]) -> list[float | None]:

@@ -19,6 +19,7 @@ from loopedge.model.checkpoint import save, write_tensors
 from loopedge.model.config import LoopedConfig
 from loopedge.model.tensor_file import read_saved
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.options import option, option_name
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.logs import metrics_path
@@ -137,9 +138,9 @@ def check_run(
     companion_contents(task.companions(), target)
     beside = (metrics_path, state_path, steady_path, best_path) if target.name else ()
     check_paths(
-        inputs={"DATA": task.input_files, "--teacher": teacher},
-        outputs={"--output": [target, *(path_of(target) for path_of in beside)]},
-        emptied={"--output": emptied},
+        inputs={"DATA": task.input_files, option_name("teacher"): teacher},
+        outputs={option_name("output"): [target, *(path_of(target) for path_of in beside)]},
+        emptied={option_name("output"): emptied},
     )
 
 
@@ -260,10 +261,10 @@ def load_state(path: Path, settings: dict[str, Any]) -> RunState:
     Raises:
         InputError: There is none, it is damaged, or it belongs to a run with other settings.
     """
-    hint = "train without --resume"
+    hint = f"train without {option('resume')}"
     if not path.exists():
         raise InputError(f"no run to resume: {path} does not exist", hint=hint)
-    anew = f"{hint}, --force"
+    anew = f"{hint}, {option('force')}"
     stored = read_saved(path, needed="the state of a run", hint=hint, code_hint=anew)
     damaged = InputError(f"{path} is damaged: the run cannot be resumed", hint=anew)
     if not isinstance(stored, dict) or "loopedge_run" not in stored:
@@ -317,5 +318,5 @@ def check_settings(path: Path, known: dict[str, Any], settings: dict[str, Any]) 
     if different:
         raise InputError(
             f"{path} belongs to another run: {'; '.join(different[:3])}",
-            hint="resume with the options of that run, or start anew with --force",
+            hint=f"resume with the options of that run, or start anew with {option('force')}",
         )

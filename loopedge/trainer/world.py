@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from loopedge.errors import InputError, LoopedgeError, LostWorkerError, ProviderError
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.options import by_face, option
 from loopedge.tasks.metrics import Tally, total
 from loopedge.tasks.task import Batch
 
@@ -133,16 +134,16 @@ class World:
         """
         if self.size == 1:
             return action()
-        told: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]
         if self.is_first:
             try:
-                told[0] = action()
+                outcome[0] = action()
             except (LoopedgeError, OSError) as error:
-                told[1] = error
-        dist.broadcast_object_list(told)
-        if told[1] is not None:
-            raise told[1]
-        result: T = told[0]
+                outcome[1] = error
+        dist.broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        result: T = outcome[0]
         return result
 
     def is_lost(self, error: BaseException) -> bool:
@@ -193,7 +194,7 @@ def open_world(device: str = "cpu", sharding: Sharding = "replicated") -> Iterat
             raise
         raise LostWorkerError(
             f"another of the {size} processes of the run was lost, or has not come",
-            hint="the same command; with --resume, if a state stands beside the target",
+            hint=f"{by_face('the same command', 'the same call')}; with {option('resume')}, if a state stands beside the target",
         ) from error
 
 
@@ -210,7 +211,10 @@ def _device(name: str, local_rank: int) -> torch.device:
     if name == "cpu":
         return CPU
     if name != "cuda":
-        raise InputError(f"device {name!r} is not known", hint="--device cpu or --device cuda")
+        raise InputError(
+            f"device {name!r} is not known",
+            hint=f"{option('device', 'cpu')} or {option('device', 'cuda')}",
+        )
     found = torch.cuda.device_count()
     if found <= local_rank:
         raise ProviderError(

@@ -87,7 +87,7 @@ def test_a_missed_floor_hints_at_seven_bits_where_eight_may_overflow(
     hint: str,
 ) -> None:
     processor = Processor("of a test", [feature])
-    monkeypatch.setattr("loopedge.quantizer.pipeline.this_processor", lambda: processor)
+    monkeypatch.setattr("loopedge.quantizer.floors.this_processor", lambda: processor)
     told = cli("quantize", tiny, "--min-sqnr-db", "200", *words)
     assert told.code == 3
     assert hint in told.err

@@ -158,9 +158,7 @@ def test_the_place_of_a_number_that_is_not_finite_in_a_batch(cli: Cli, tmp_path:
     values[1, 2, 0] = np.nan
     np.savez(tmp_path / "x.npz", inputs=values)
     model = mirror(tmp_path, task={})
-    refused(
-        cli, model, tmp_path / "x.npz", "input inputs: sample 2, timestep row 3, column 1 is nan"
-    )
+    refused(cli, model, tmp_path / "x.npz", "input inputs: sample 2, position 3, column 1 is nan")
 
 
 def test_a_foreign_model_needs_its_mask_in_a_file_of_several_arrays(

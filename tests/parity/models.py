@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from loopedge.exporter.subject.example import example_inputs
+from loopedge.exporter.module.example import example_inputs
 from loopedge.model.config import LoopedConfig
 from loopedge.model.contract import as_tuple
 from loopedge.model.transformer import LoopedTransformer

@@ -14,6 +14,7 @@ from loopedge.artifact.artifact import open_artifact
 from loopedge.errors import BudgetError, InputError
 from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.weights import linears, loop_name
+from loopedge.quantizer.source import FloatSource
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.metrics import total
 from loopedge_calibration.budget import BudgetedResult
@@ -196,7 +197,7 @@ def test_the_metric_is_the_task_s_where_it_is_known(exported: Exporter, tmp_path
         for batch in task.evaluation("validation", 512, 512)
     )
     assert budget.score == pytest.approx(task.metrics(total(tallies))["accuracy"], abs=0.01)
-    assert isinstance(choose_loss(known, "relative-error"), RelativeError)
+    assert isinstance(choose_loss(FloatSource.open(known), "relative-error"), RelativeError)
 
 
 def test_without_data_inputs_are_generated(exported: Exporter, tmp_path: Path) -> None:

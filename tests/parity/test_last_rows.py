@@ -16,6 +16,7 @@ from loopedge.errors import InputError, VerificationError
 from loopedge.files.arrays import write_arrays
 from loopedge.graph.rows import row_selection
 from loopedge.model.contract import LoopedModule
+from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.losses import choose_loss
 from loopedge_calibration.quantization import calibrate_and_quantize
 from tests.parity.models import FLIPS_DB, ROUNDING, SEVEN_BITS, Sizes, make_inputs, make_model
@@ -187,9 +188,9 @@ def test_a_model_without_positions_in_its_output_is_refused(tmp_path: Path) -> N
 
 def test_a_budget_of_last_logits_is_the_relative_error(tmp_path: Path) -> None:
     loopedge.export(make_model("tokens"), tmp_path / "m.onnx", logits="last")
-    assert choose_loss(tmp_path / "m.onnx", None).name == "relative-error"
+    assert choose_loss(FloatSource.open(tmp_path / "m.onnx"), None).name == "relative-error"
     with pytest.raises(InputError, match="the last position alone"):
-        choose_loss(tmp_path / "m.onnx", "task")
+        choose_loss(FloatSource.open(tmp_path / "m.onnx"), "task")
 
 
 def test_prepared_and_converted_files_keep_it(tmp_path: Path) -> None:

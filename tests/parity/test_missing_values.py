@@ -98,7 +98,7 @@ def test_int8_is_calibrated_on_them(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", **samples)  # type: ignore[arg-type]
     with pytest.raises(
         InputError,
-        match=r"inputs: sample 4, timestep row 1, column 1 is inf, the model takes finite",
+        match=r"inputs: sample 4, position 1, column 1 is inf, the model takes finite",
     ):
         loopedge_calibration.collect(path, tmp_path / "x.npz")
 
@@ -116,7 +116,7 @@ def test_nan_is_no_sample_of_a_model_that_takes_none(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", **samples)  # type: ignore[arg-type]
     with pytest.raises(
         InputError,
-        match=r"inputs: sample 3, timestep row 1, column 1 is nan, the model takes finite",
+        match=r"inputs: sample 3, position 1, column 1 is nan, the model takes finite",
     ):
         loopedge_calibration.collect(path, tmp_path / "x.npz")
 

@@ -241,7 +241,7 @@ def test_values_that_are_not_finite_are_named(
     values = np.random.default_rng(0).normal(size=(24, 12, 2)).astype(np.float32)
     values[10, 3] = np.nan
     np.savez(tmp_path / "x.npz", inputs=values)
-    with pytest.raises(InputError, match=r"inputs: sample 11, timestep row 4, column 1 is nan"):
+    with pytest.raises(InputError, match=r"inputs: sample 11, position 4, column 1 is nan"):
         calibrate_and_quantize(
             exported("series"),
             tmp_path / "q.onnx",

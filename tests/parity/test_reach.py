@@ -166,7 +166,7 @@ def test_the_opset_that_was_asked_for_is_written(opset: int, exported: Exporter)
     onnx.checker.check_model(proto, full_check=True)
     other = 23 if opset < 23 else 18
     with pytest.raises(VerificationError, match=f"asked for was opset {other}"):
-        check_versions(path, other)
+        check_versions(open_artifact(path), other)
 
 
 @pytest.mark.long

@@ -317,7 +317,7 @@ def test_bad_samples_are_named(exported: Exporter) -> None:
         (
             series,
             [{"inputs": np.zeros((2, 5, 2), np.float32)}, {"inputs": x}],
-            "sample 4, timestep row 4, column 1 is nan",
+            "sample 4, position 4, column 1 is nan",
         ),
     ):
         with pytest.raises(InputError, match=words):

@@ -16,9 +16,9 @@ from loopedge.tasks.pairs import PairsTask
 def test_where_no_pair_is_short_enough_the_length_is_to_be_raised(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps({"input": "a long one", "output": "b"}) + "\n")
-    with pytest.raises(InputError, match="1 longer than --length 5") as caught:
+    with pytest.raises(InputError, match="1 longer than length=5") as caught:
         PairsTask.from_jsonl(path, length=5, skip_long=True)
-    assert caught.value.hint == "raise --length"
+    assert caught.value.hint == "raise length"
 
 
 @pytest.mark.parametrize(
@@ -64,5 +64,5 @@ def test_the_hint_of_another_encoding_can_be_run_as_it_is(tmp_path: Path) -> Non
 def test_source_and_target_are_two_keys(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps({"input": "a", "output": "b"}) + "\n")
-    with pytest.raises(InputError, match="--source and --target are both 'input'"):
+    with pytest.raises(InputError, match="source and target are both 'input'"):
         PairsTask.from_jsonl(path, source="input", target="input")

@@ -7,24 +7,15 @@ import pytest
 
 import loopedge
 from loopedge.errors import InputError
+from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.targets import TARGETS, choose_settings
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 
-DEFAULTS: dict[str, Any] = {
-    "form": None,
-    "memory": None,
-    "activations": None,
-    "dynamic_loops": False,
-    "inner": "unrolled",
-    "exit": None,
-    "format": "onnx",
-}
-
 
 def chosen(target: str | None, **named: Any) -> tuple[str, str, list[str]]:
-    settings, notes = choose_settings(target, **DEFAULTS | named)
-    return settings.form, settings.memory, notes
+    settings = choose_settings(ExportOptions(target=target, **named))  # type: ignore[arg-type]
+    return settings.form, settings.memory, list(settings.notes)
 
 
 def test_each_target_has_its_form() -> None:
@@ -44,9 +35,9 @@ def test_what_is_named_wins() -> None:
 @pytest.mark.parametrize(
     ("named", "need"),
     [
-        ({"dynamic_loops": True}, "--dynamic-loops"),
-        ({"inner": "loop"}, "--inner loop"),
-        ({"exit": "tolerance=1e-3"}, "--exit tolerance=1e-3"),
+        ({"dynamic_loops": True}, "dynamic_loops=True"),
+        ({"inner": "loop"}, 'inner="loop"'),
+        ({"exit": "tolerance=1e-3"}, 'exit="tolerance=1e-3"'),
     ],
 )
 def test_what_only_a_loop_can_do_keeps_the_loop(named: dict[str, Any], need: str) -> None:

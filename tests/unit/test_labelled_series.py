@@ -243,4 +243,4 @@ def test_series_that_cannot_be_used(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("s1,1,odd", "s1,1,even", 1))
     with pytest.raises(InputError, match="shop 's1' has the labels 'even' and 'odd'") as caught:
         LabelledSeriesTask.from_file(path, **options, context=6)
-    assert caught.value.hint == "leave out --group to classify each row's window"
+    assert caught.value.hint == "leave out group to classify each row's window"

@@ -103,7 +103,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a type": ({"inputs": np.ones((1, 3, 2), complex)}, "input inputs has type complex128, the model takes float32"),
     "a number": (
         {"inputs": [[[0, 1], [2, np.nan]], [[0, 0], [0, 0]]]},
-        "input inputs: sample 1, timestep row 2, column 'x' is nan, the model takes finite numbers of float32",
+        "input inputs: sample 1, position 2, column 'x' is nan, the model takes finite numbers of float32",
     ),
     "a name": ({"inputs": np.ones((1, 3, 2)), "mask": np.ones((1, 3))}, "no input mask; the model takes inputs, attention_mask"),
     "another name": ({"x": np.ones((1, 3, 2)), "y": np.ones((1, 3))}, "input inputs is missing; the model takes"),

@@ -125,10 +125,10 @@ def test_long_pairs_are_refused_or_left_out(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", [*pairs, ("a" * 30, "b")])
     with pytest.raises(InputError, match=r"p\.jsonl: line 61 has 32 tokens") as caught:
         PairsTask.from_jsonl(path, length=10)
-    assert "--length 32" in (caught.value.hint or "")
+    assert "length=32" in (caught.value.hint or "")
     task = PairsTask.from_jsonl(path, length=10, skip_long=True)
     assert (task.skipped, sum(task.describe()["pairs"].values())) == (1, 60)
-    assert task.notes == ("pairs longer than --length 10 were left out: 1",)
+    assert task.notes == ("pairs longer than length=10 were left out: 1",)
     assert PairsTask.from_jsonl(path, length=32).notes == ()
 
 
@@ -172,9 +172,9 @@ def test_a_line_without_an_end_is_not_read_into_memory(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"length": 1}, "--length is 1, at least 2"),
-        ({"validation": "v.jsonl"}, "--test is missing"),
-        ({"test": "t.jsonl"}, "--validation is missing"),
+        ({"length": 1}, "length is 1, at least 2"),
+        ({"validation": "v.jsonl"}, "test is missing"),
+        ({"test": "t.jsonl"}, "validation is missing"),
     ],
 )
 def test_options_that_cannot_be(data: Path, options: dict[str, Any], words: str) -> None:

@@ -124,7 +124,7 @@ def test_a_float16_variant_is_optimized_though_its_source_is_not(tmp_path: Path)
 def test_a_cuda_graph_needs_the_device() -> None:
     with pytest.raises(InputError, match="needs a CUDA device") as error:
         loopedge.profile([TINY], cuda_graphs=True)
-    assert error.value.hint == "--device cuda --cuda-graphs"
+    assert error.value.hint == 'device="cuda" cuda_graphs=True'
 
 
 def gpu_memory(**fields: Any) -> GpuMemory:

@@ -104,7 +104,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, stopped: int) -> None:
     parts = run(target, tasks, resume=True, note=notes.append)
     assert notes[0] == f"origin {stopped + 1} of 3"
     assert "at step 4 of 8" in notes[1]
-    assert [o["test"] for o in parts.origins] == [o["test"] for o in whole.origins]
+    assert [o.test for o in parts.origins] == [o.test for o in whole.origins]
     assert parts.mean == whole.mean
     assert same_weights(target, tmp_path / "whole.pt")
     assert not (tmp_path / "parts.origins").exists()

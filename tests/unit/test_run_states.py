@@ -208,7 +208,7 @@ def test_a_run_that_never_trained_is_to_be_started_anew(
     diverge(monkeypatch, {0: 1.0, 1: 248.0, 2: 1e5, 3: 1e5, 4: 1e5, 5: math.nan})
     with pytest.raises(DivergedError, match="of step 4, and its loss had risen already") as caught:
         run(tmp_path / "m.pt", **HIGH)
-    assert caught.value.hint == "train anew with --force --lr 0.0005"
+    assert caught.value.hint == "train anew with force=True lr=0.0005"
     assert run(tmp_path / "m.pt", force=True, **LOW).resumed_from is None
 
 
@@ -243,7 +243,7 @@ def test_an_interrupted_run_is_saved_without_checkpoints_too(tmp_path: Path) -> 
     error = stop(tmp_path / "m.pt", checkpoint_every=0)
     assert "after step 6 of 12" in error.message
     assert "m.last.pt holds the run at step 6" in error.message
-    assert error.hint == "the same command with --resume"
+    assert error.hint == "the same call with resume=True"
     assert run(tmp_path / "m.pt", resume=True, checkpoint_every=0).resumed_from == 6
 
 
@@ -298,9 +298,9 @@ def test_the_probe_holds_no_more_than_a_part_of_a_step(
     result = run(tmp_path / "m.pt", accumulate=4, backprop_loops=1)
     assert set(seen) == {(2, 1)}
     assert result.stability is not None
-    assert result.stability["gradient_norm"][:2] == [None, None]
-    assert np.isfinite(np.array(result.stability["gradient_norm"][2:], float)).all()
-    assert None not in result.stability["residual_norm"]
+    assert result.stability.gradient_norm[:2] == [None, None]
+    assert np.isfinite(np.array(result.stability.gradient_norm[2:], float)).all()
+    assert None not in result.stability.residual_norm
 
 
 @pytest.mark.parametrize("stored", [[1, 2], torch.zeros(2), {"other": 1}])
@@ -324,7 +324,7 @@ def test_a_disk_that_fills_up_tells_what_is_kept(
     with pytest.raises(InputError, match="no space left on the disk: the run ended after") as told:
         run(tmp_path / "m.pt")
     assert "m.last.pt holds the run at step 4" in told.value.message
-    assert told.value.hint == "free some space, then the same command with --resume"
+    assert told.value.hint == "free some space, then the same call with resume=True"
 
 
 @pytest.mark.parametrize("field", ["missing", "classify"])

@@ -41,7 +41,7 @@ def test_a_season_that_no_window_reaches_is_refused() -> None:
     assert "seasonal_naive" in SeriesTask(columns, context=2, horizon=1, season=39).baselines(
         "train", 100
     )
-    with pytest.raises(InputError, match="--season is 40, at most 39 rows stand before a window"):
+    with pytest.raises(InputError, match="season is 40, at most 39 rows stand before a window"):
         SeriesTask(columns, context=2, horizon=1, season=40)
 
 

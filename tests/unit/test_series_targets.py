@@ -159,13 +159,13 @@ def test_a_task_at_origins_is_rebuilt_from_its_description(tmp_path: Path) -> No
         assert rebuilt.describe() == origin.describe()
         expected = origin.batch("test", 4, 0).inputs
         np.testing.assert_array_equal(rebuilt.batch("test", 4, 0).inputs, expected)
-    with pytest.raises(InputError, match="--origins is 1, at least 2 are needed"):
+    with pytest.raises(InputError, match="origins is 1, at least 2 are needed"):
         task.at_origins(1)
     with pytest.raises(
         InputError, match=r"data.csv has 200 rows; context 6 and horizon 2 at 40 origins need 27\d"
     ) as caught:
         task.at_origins(40)
-    assert caught.value.hint == "lower --origins, --context or --horizon"
+    assert caught.value.hint == "lower origins, context or horizon"
 
 
 GROUPED = "shop,y,z,x\n" + "".join(
@@ -231,8 +231,8 @@ def test_a_description_of_an_older_version_is_understood(tmp_path: Path) -> None
     ("sizes", "options", "words"),
     [
         ([9, 8], {}, "the longest of 2 series has 9 rows; context 4 and horizon 2 need 11"),
-        ([90], {"min_context": 5}, "--min-context is 5, at most the context of 4 rows"),
-        ([90], {"min_context": 0}, "--min-context is 0, at least 1"),
+        ([90], {"min_context": 5}, "min_context is 5, at most the context of 4 rows"),
+        ([90], {"min_context": 0}, "min_context is 0, at least 1"),
         ([90], {"horizon": 200}, "context 4 and horizon 200 need"),
     ],
 )

@@ -139,15 +139,15 @@ def test_the_tokenizer_of_a_description_must_be_there(corpus: Path) -> None:
 @pytest.mark.parametrize(
     ("context", "words"),
     [
-        (0, "--context is 0, at least 1"),
-        (5000, r"the validation part of corpus.txt has \d+ tokens, --context 5000 needs 5001"),
+        (0, "context is 0, at least 1"),
+        (5000, r"the validation part of corpus.txt has \d+ tokens, context=5000 needs 5001"),
     ],
 )
 def test_a_context_that_does_not_fit(corpus: Path, context: int, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         TextTask.from_path(corpus, context=context)
     if context:  # the hint is an option that works
-        most = int((caught.value.hint or "").split()[-1])
+        most = int((caught.value.hint or "").removeprefix("context="))
         assert TextTask.from_path(corpus, context=most).context == most
 
 

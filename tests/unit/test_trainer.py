@@ -247,12 +247,12 @@ def test_divergence_is_told_with_its_step_and_the_last_checkpoint_stays(tmp_path
     with pytest.raises(DivergedError, match="diverged at step 10 of 12: loss nan") as caught:
         run(task, target, checkpoint_every=4)
     assert "model.last.pt is from before" in caught.value.message
-    assert caught.value.hint == "add --resume --lr 0.00025"
+    assert caught.value.hint == "add resume=True lr=0.00025"
     assert not target.exists()
     assert torch.load(tmp_path / "model.last.pt", weights_only=True)["step"] == 8
     with pytest.raises(DivergedError) as caught:
         run(task, tmp_path / "other.pt", checkpoint_every=0)
-    assert caught.value.hint == "train with --lr 0.00025"
+    assert caught.value.hint == "train with lr=0.00025"
     assert not (tmp_path / "other.last.pt").exists()
 
 

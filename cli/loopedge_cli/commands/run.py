@@ -9,50 +9,61 @@ from loopedge.errors import InputError
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
 from loopedge_cli.views import inference_view
 
+Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An exported model.")]
+Input = Annotated[
+    Path | None,
+    typer.Option(
+        "--input",
+        "-i",
+        help="One array per input by name (.npz); for a model of one input any .npz, .npy or .csv.",
+    ),
+]
+Text = Annotated[
+    str | None,
+    typer.Option(help="Instead of arrays: text, for a model of the task text or pairs."),
+]
+NewTokens = Annotated[
+    int,
+    typer.Option(
+        "--new-tokens", min=0, help="Tokens to add to the text, the most likely one each time."
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Where the outputs go (.npz, .npy); default: nowhere."),
+]
+Loops = Annotated[
+    int | None, typer.Option(min=1, help="Iterations, for a model with a selectable count.")
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(help="For a model with an early exit by tolerance: another tolerance."),
+]
+Seed = Annotated[
+    int | None, typer.Option(min=0, help="Of the noise that a model takes as an input; default 0.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads inside an operator; default: all cores.")
+]
+Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the model runs.")]
+Memory = Annotated[
+    Literal["balanced", "low", "mapped"] | None,
+    typer.Option(help="How the weights are kept; default: as the file says."),
+]
+
 
 def run(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An exported model.")],
-    input: Annotated[
-        Path | None,
-        typer.Option(
-            "--input",
-            "-i",
-            help="One array per input by name (.npz); .npy or .csv for a model of one input.",
-        ),
-    ] = None,
-    text: Annotated[
-        str | None,
-        typer.Option(help="Instead of arrays: text, for a model of the task text or pairs."),
-    ] = None,
-    new_tokens: Annotated[
-        int,
-        typer.Option(
-            "--new-tokens", min=0, help="Tokens to add to the text, the most likely one each time."
-        ),
-    ] = 0,
-    path: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Where the outputs go (.npz, .npy); default: nowhere."),
-    ] = None,
-    loops: Annotated[
-        int | None, typer.Option(min=1, help="Iterations, for a model with a selectable count.")
-    ] = None,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(help="For a model with an early exit by tolerance: another tolerance."),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="Of the noise that a model takes as an input; default 0."),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads inside an operator; default: all cores.")
-    ] = None,
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the model runs.")] = "cpu",
-    memory: Annotated[
-        Literal["balanced", "low", "mapped"] | None,
-        typer.Option(help="How the weights are kept; default: as the file says."),
-    ] = None,
+    model: Model,
+    input: Input = None,
+    text: Text = None,
+    new_tokens: NewTokens = 0,
+    path: Output = None,
+    loops: Loops = None,
+    tolerance: Tolerance = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+    memory: Memory = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,

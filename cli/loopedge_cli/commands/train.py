@@ -44,7 +44,7 @@ class ModelOptions:
     ] = 0.0
     positions: Annotated[
         Literal["learned", "rotary", "none"],
-        option(MODEL, "How positions are told; learned ones end at the trained length."),
+        option(MODEL, "How positions are marked; learned ones end at the trained length."),
     ] = "learned"
     dropout: Annotated[float, option(MODEL, "Share of activations dropped.", min=0.0, max=0.99)] = (
         0.0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from loopedge.errors import InputError
 from loopedge.exporter.capture.nested import InnerCall, record
-from loopedge.exporter.user_methods import run_user_code
+from loopedge.exporter.module.user_methods import run_user_code
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied, timestep_table_of
 
 __all__ = ["LONGEST_CHECKED", "Axes", "InnerAxes", "find_axes", "resize"]
@@ -43,8 +43,9 @@ class Axes:
     """Names of the dynamic axes, per tensor: axis number to ``batch``, ``sequence`` or ``dim_k``.
 
     ``traced_sequence`` is the length to trace at, ``fixed_sequence`` the only one that runs,
-    ``longest`` the greatest that does, where there is one; ``inner`` belong to the inner loops of
-    the core, in the order in which it calls them.
+    ``longest`` the greatest that does, where there is one; ``fixed_place`` the input and its axis whose
+    size is the fixed one. ``inner`` belong to the inner loops of the core, in the order in which it
+    calls them.
     """
 
     inputs: tuple[AxisNames, ...]
@@ -54,6 +55,7 @@ class Axes:
     traced_sequence: int = TRACED_SEQUENCE
     fixed_sequence: int | None = None
     longest: int | None = None
+    fixed_place: tuple[int, int] | None = None
 
 
 def resize(tensor: Tensor, batch: int, sequence: int, names: AxisNames) -> Tensor:
@@ -95,10 +97,10 @@ def find_axes(
         {axis: name for axis, name in ((0, "batch"), (1, "sequence")) if axis < tensor.dim()}
         for tensor in example
     )
-    length = next(
+    place = next(
         (
-            tensor.shape[axis]
-            for tensor, names in zip(example, inputs, strict=True)
+            (i, axis)
+            for i, names in enumerate(inputs)
             for axis, name in names.items()
             if name == "sequence"
         ),
@@ -106,8 +108,9 @@ def find_axes(
     )
     _run(model, example)
     _check_repeats(model, example)
-    if length is None:
+    if place is None:
         return _probe(model, example, inputs, ((2, 1), (3, 1), (5, 1)))
+    length = example[place[0]].shape[place[1]]
     reach = _reach(model, example, inputs, length, longest)
     if reach is None or reach > 1:
         axes = _probe(model, example, inputs, _probed_sizes(reach))
@@ -116,7 +119,13 @@ def find_axes(
         {axis: name for axis, name in names.items() if name != "sequence"} for names in inputs
     )
     axes = _probe(model, example, fixed, ((2, length), (3, length), (5, length)))
-    return replace(axes, traced_sequence=length, fixed_sequence=length, longest=length)
+    return replace(
+        axes,
+        traced_sequence=length,
+        fixed_sequence=length,
+        longest=length,
+        fixed_place=place,
+    )
 
 
 def _check_input_axes(input_axes: object, example: tuple[Tensor, ...]) -> None:

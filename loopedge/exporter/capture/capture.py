@@ -50,7 +50,7 @@ TALKATIVE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InnerPart:
-    """The captured body of an inner loop: (state, context, one row of the table) -> state."""
+    """The captured body of an inner loop: (state, context, one timestep row) -> state."""
 
     graph: ir.Model
     loops: int
@@ -147,14 +147,8 @@ def capture_parts(
     Raises:
         InputError: torch.export cannot follow the user's code; the message names the line.
     """
-    looped = cast("LoopedProtocol", model)
     inputs = traced_inputs(example, axes)
-    with torch.no_grad():
-        # Copies: torch.export takes one tensor in two places for one input.
-        state, context = (copied(part) for part in looped.prelude(*inputs))
-        row = {name: values[0].clone() for name, values in timestep_table_of(looped, 1).items()}
-        with record() as calls:
-            looped.core(state, context, row)
+    state, context, row, calls = _first_step(cast("LoopedProtocol", model), inputs)
     state_shapes, context_shapes = _shapes(state, axes.state), _shapes(context, axes.context)
     prelude = _capture(
         "prelude",
@@ -177,9 +171,6 @@ def capture_parts(
         {"state": state_shapes, "context": context_shapes},
         opset,
     )
-    fixed = _fixed_sizes("prelude", prelude, axes.inputs)
-    for name, part in (("core", core), ("coda", coda)):
-        fixed += _fixed_sizes(name, part, axes.state + axes.context)
     _check_reads_state(core, len(as_tuple(state)))
     return Parts(
         prelude=prelude,
@@ -188,8 +179,25 @@ def capture_parts(
         states=len(as_tuple(state)),
         row_names=tuple(row),
         inner=_capture_inner(model, calls, axes.inner, "", opset) if inner_loops else {},
-        fixed=tuple(fixed),
+        fixed=(
+            *_fixed_sizes("prelude", prelude, axes.inputs),
+            *_fixed_sizes("core", core, axes.state + axes.context),
+            *_fixed_sizes("coda", coda, axes.state + axes.context),
+        ),
     )
+
+
+def _first_step(
+    model: LoopedProtocol, inputs: tuple[Tensor, ...]
+) -> tuple[Tensors, Tensors, dict[str, Tensor], list[InnerCall]]:
+    """Return what the core reads in its first iteration: state, context and timestep row; and its inner loops."""
+    with torch.no_grad():
+        # Copies: torch.export takes one tensor in two places for one input.
+        state, context = (copied(part) for part in model.prelude(*inputs))
+        row = {name: values[0].clone() for name, values in timestep_table_of(model, 1).items()}
+        with record() as calls:
+            model.core(state, context, row)
+    return state, context, row, calls
 
 
 def _capture_inner(
@@ -229,7 +237,7 @@ def _capture_inner(
 def capture_halt(
     halt: nn.Module, inputs: Mapping[str, Any], shapes: Mapping[str, Any], *, opset: int
 ) -> ir.Model:
-    """Capture what tells which rows are done.
+    """Capture what says which batch rows are done.
 
     Args:
         halt: Its forward takes ``inputs`` by name and returns bool (batch,).
@@ -330,7 +338,7 @@ def _check_constants(part: str, module: nn.Module, exported: torch.export.Export
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what PyTorch prints about a capture off the user's screen; errors are told in one line."""
+    """Keep what PyTorch prints about a capture off the user's screen; an error becomes one line."""
     loggers = [logging.getLogger(name) for name in TALKATIVE]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -31,12 +31,12 @@ def capture_error(part: str, error: Exception) -> InputError:
 def _users_line(error: Exception, cause: BaseException) -> str:
     """Find the innermost line of the user's code that PyTorch ran, or that its message names."""
     for raised in (cause, error):
-        told = [
+        lines = [
             f"{Path(match['file']).name}, line {match['line']}"
             for match in LINE_OF_CODE.finditer(str(raised))
             if not match["file"].startswith(FOREIGN_CODE)
         ]
-        found = users_line(_inside_torch(raised)) or (told[-1] if told else "")
+        found = users_line(_inside_torch(raised)) or (lines[-1] if lines else "")
         if found:
             return found
     return ""

@@ -12,7 +12,7 @@ __all__ = ["Case", "cases_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One comparison: sizes, loop count, and whether the tables are random rows.
+    """One comparison: sizes, loop count, and whether the timestep rows are random.
 
     ``stop`` sets a tolerance under which no row stops early, or some do.
     """

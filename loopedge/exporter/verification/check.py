@@ -2,29 +2,22 @@
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from torch import nn
-
+from loopedge.artifact.artifact import Artifact
 from loopedge.artifact.opsets import check_versions
 from loopedge.artifact.reading.ort_format import ORT_SUFFIX
 from loopedge.deployment.conversion import convert_file
 from loopedge.deployment.optimizers import nothing_to_optimize
-from loopedge.exporter.assembly import Plan
-from loopedge.exporter.capture.axes import Axes
-from loopedge.exporter.exits import Halt
-from loopedge.exporter.options import Options
-from loopedge.exporter.subject.description import Subject
+from loopedge.exporter.assembled import Assembled
+from loopedge.exporter.capture.captured import Captured
+from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.verification.cases import Case, cases_of
-from loopedge.exporter.verification.verify import (
-    TOLERANCE,
-    Measured,
-    resized_examples,
-    verify_artifact,
-)
-from loopedge.graph.metadata import Metadata
+from loopedge.exporter.verification.inputs import resized_examples
+from loopedge.exporter.verification.torch_side import TorchSide
+from loopedge.exporter.verification.verify import TOLERANCE, ExportErrors, verify_artifact
+from loopedge.graph.metadata import MemoryProfile, Metadata
 
 __all__ = ["FileCheck"]
 
@@ -33,58 +26,63 @@ __all__ = ["FileCheck"]
 class FileCheck:
     """Compares a staged file with PyTorch when it is called, and keeps what it measured.
 
-    ``subject`` holds the weights as the file stores them, ``original`` as they were trained;
-    ``last_outputs`` are given for the last position alone.
+    ``rounding_error`` is how far weights in float16 move the outputs, where they are stored so.
     """
 
-    subject: Subject
-    original: nn.Module
-    axes: Axes
-    plan: Plan
-    options: Options
-    halt: Halt | None
-    metadata: Metadata
-    last_outputs: list[str]
-    domains: Mapping[str, int]
-    measured: Measured | None = None
+    captured: Captured
+    assembled: Assembled
+    options: ExportOptions
+    memory: MemoryProfile
     rounding_error: float | None = None
     seconds: float = 0.0
+    _errors: ExportErrors | None = field(default=None, init=False)
+
+    @property
+    def errors(self) -> ExportErrors:
+        """The largest errors, once the file was compared."""
+        assert self._errors is not None  # writing calls the check
+        return self._errors
 
     def __call__(self, staged: Path) -> Metadata:
         begun = time.perf_counter()
-        check_versions(staged, self.options.opset, self.domains)
-        rule = None if self.halt is None else self.halt.rule
-        cases = cases_of(self.axes, self.plan, rule, max_length=self.subject.max_length)
-        self.measured = self._against(staged, self.subject.module, cases, TOLERANCE)
+        written = Artifact.open(staged)
+        check_versions(written.graph, self.options.opset, self.assembled.domains)
+        captured = self.captured
+        rule = None if captured.halt is None else captured.halt.rule
+        cases = cases_of(captured.axes, captured.plan, rule, max_length=captured.module.max_length)
+        stored = self._torch_side()
+        errors = self._errors = self._compare(written, stored, cases, TOLERANCE)
         if self.options.storage == "float16":
-            stored = [case for case in cases if not (case.random_rows or case.stop)]
-            moved = self._against(staged, self.original, stored, math.inf)
-            self.rounding_error = moved.max_rel_error
+            trained = replace(stored, module=captured.original)
+            plain = [case for case in cases if not (case.random_rows or case.stop)]
+            self.rounding_error = self._compare(written, trained, plain, math.inf).max_rel_error
         self.seconds = time.perf_counter() - begun
-        plain = self.options.memory == "low" and self.options.format == "onnx"
-        idle = plain and nothing_to_optimize(staged)
-        return self.metadata.model_copy(
-            update={"max_rel_error": self.measured.max_rel_error, "optimized": idle}
+        idle = (
+            self.memory == "low" and self.options.format == "onnx" and nothing_to_optimize(staged)
+        )
+        return self.assembled.metadata.model_copy(
+            update={"max_rel_error": errors.max_rel_error, "optimized": idle}
         )
 
-    def _against(
-        self, staged: Path, module: nn.Module, cases: list[Case], tolerance: float
-    ) -> Measured:
-        return verify_artifact(
-            staged,
-            module,
-            cases,
-            self.subject.make_inputs or resized_examples(self.subject.example, self.axes),
-            input_names=self.plan.input_names,
-            output_names=self.plan.output_names,
-            tables=self.plan.tables,
-            loops=self.plan.loops,
-            mask_name=self.subject.mask,
-            last_outputs=self.last_outputs,
-            halt=self.halt,
-            tolerance=tolerance,
-            prepare=self._to_ort if self.options.format == "ort" else None,
+    def _torch_side(self) -> TorchSide:
+        module, plan = self.captured.module, self.captured.plan
+        return TorchSide(
+            module=module.module,
+            make_inputs=module.make_inputs or resized_examples(module.example, self.captured.axes),
+            input_names=plan.input_names,
+            output_names=plan.output_names,
+            tables=plan.tables,
+            loops=plan.loops,
+            mask=module.mask,
+            last_outputs=self.assembled.last_outputs,
+            halt=self.captured.halt,
         )
+
+    def _compare(
+        self, written: Artifact, torch_side: TorchSide, cases: list[Case], tolerance: float
+    ) -> ExportErrors:
+        load = self._to_ort if self.options.format == "ort" else Path
+        return verify_artifact(written, torch_side, cases, tolerance=tolerance, load=load)
 
     def _to_ort(self, path: Path) -> Path:
-        return convert_file(path, path.with_suffix(ORT_SUFFIX), self.metadata)
+        return convert_file(path, path.with_suffix(ORT_SUFFIX), self.assembled.metadata)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from loopedge.exporter.exits import Halt
+from loopedge.exporter.capture.halt import Halt
 from loopedge.files.arrays import largest_errors
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied, keep_halted
 
@@ -19,11 +19,11 @@ __all__ = ["NEVER", "Reference"]
 Array = npt.NDArray[Any]
 
 NEVER = 0.0
-"""A tolerance under which no row is done."""
+"""A tolerance under which no batch row is done."""
 
 CLEAR_RATIO, CLEAR_SHARE = 1e-3, 2e-5
-"""How far a tolerance must be from every change of a row's state, as a share of itself and of the state:
-rounding must not decide whether a row is done."""
+"""How far a tolerance must be from every change of a batch row's state, as a share of itself and of the state:
+rounding must not decide whether one is done."""
 
 
 class Reference:
@@ -130,7 +130,7 @@ class Reference:
 
     @torch.no_grad()
     def _changes(self, loops: int) -> list[float]:
-        """Return by which share of its norm the state of each row changes in each iteration, sorted."""
+        """Return by which share of its norm the state of each batch row changes in each iteration, sorted."""
         assert self.halt is not None
         state, context = self._start()
         changes: list[float] = []

@@ -8,7 +8,7 @@ rows.
 import math
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,35 +16,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from loopedge.artifact.artifact import open_artifact, write_scratch
+from loopedge.artifact.artifact import Artifact, write_scratch
 from loopedge.errors import InputError, LoopCountWarning, VerificationError
-from loopedge.exporter.capture.axes import Axes, resize
-from loopedge.exporter.exits import Halt
 from loopedge.exporter.verification.cases import Case
 from loopedge.exporter.verification.reference import Reference
+from loopedge.exporter.verification.torch_side import Named, Tables, TorchSide
 from loopedge.files.arrays import largest_errors
 from loopedge.graph.metadata import ITERATIONS_OUTPUT
 from loopedge.graph.offsets import output_offsets
-from loopedge.graph.timestep_rows import random_rows, shuffled_rows
 from loopedge.graph.weights import TABLE_PREFIX
+from loopedge.options import option_name
 from loopedge.runtime.session import Session
 
-__all__ = ["TOLERANCE", "Measured", "resized_examples", "verify_artifact"]
+__all__ = ["TOLERANCE", "ExportErrors", "verify_artifact"]
 
 TOLERANCE = 1e-4
 """Largest allowed max |y - ref| / max |ref|."""
 
 Array = npt.NDArray[Any]
-Named = Mapping[str, Tensor]
-ExampleMaker = Callable[[int, int, int], tuple[Tensor, ...]]
-"""(batch, sequence, seed) -> inputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class ExportErrors:
     """The largest errors over all cases."""
 
     max_abs_error: float
@@ -53,37 +48,21 @@ class Measured:
 
 
 def verify_artifact(
-    path: Path,
-    model: nn.Module,
+    written: Artifact,
+    torch_side: TorchSide,
     cases: Sequence[Case],
-    make_inputs: ExampleMaker,
     *,
-    input_names: Sequence[str],
-    output_names: Sequence[str],
-    tables: Mapping[str, Array],
-    loops: int,
-    mask_name: str | None = None,
-    last_outputs: Collection[str] = (),
-    halt: Halt | None = None,
     tolerance: float = TOLERANCE,
-    prepare: Callable[[Path], Path] | None = None,
-) -> Measured:
+    load: Callable[[Path], Path] = Path,
+) -> ExportErrors:
     """Run every case in ONNX Runtime and in PyTorch and compare.
 
     Args:
-        path: The written artifact.
-        model: The PyTorch module it was made from.
+        written: The file, in the folder where it is made.
+        torch_side: What it must agree with.
         cases: What to compare.
-        make_inputs: Gives inputs for (batch, sequence, seed).
-        input_names: Names of the inputs, in the order of the prelude.
-        output_names: Names of the outputs, in the order of the coda.
-        tables: Timestep tables as exported, without the prefix.
-        loops: Iterations that run where a case names no count.
-        mask_name: The input that says by 1 which positions are kept: outputs are compared there.
-        last_outputs: Outputs that the file gives for the last position alone.
-        halt: What ends the loop early, where something does.
         tolerance: Largest allowed max |y - ref| / max |ref|, what the graph adds last taken off ref.
-        prepare: Makes of each file the one that is loaded, in another format.
+        load: Makes of each file the one that is loaded, in another format.
 
     Returns:
         The largest errors found.
@@ -91,56 +70,54 @@ def verify_artifact(
     Raises:
         VerificationError: A case differs by more, or has values that are not finite elsewhere.
     """
-
-    def reference(case: Case, seed: int, rows: Mapping[str, Array]) -> tuple[Named, Reference]:
-        inputs = make_inputs(case.batch, case.sequence, seed)
-        named = dict(zip(input_names, inputs, strict=True))
-        mask = None if mask_name is None else named[mask_name]
-        return named, Reference(model, inputs, rows, mask, halt)
-
-    worst_abs = worst_rel = 0.0
-    offsets = output_offsets(open_artifact(path))
+    path, offsets = written.path, output_offsets(written.graph)
+    errors: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".verify.") as folder:
-        load = prepare or Path
-        rows = {False: tables}
-        sessions = {False: _open(load(path))}
+        runs = {False: (torch_side.tables, _open(load(path)))}
         first = next((case for case in cases if case.random_rows), None)
-        if first is not None and tables:
-            rows[True] = _other_rows(tables, lambda made: reference(first, 0, made)[1], loops)
+        if first is not None and torch_side.tables:
+            tables = torch_side.other_tables(first)
             randomised = Path(folder) / path.name
-            _write_with_tables(path, randomised, rows[True])
-            sessions[True] = _open(load(randomised))
+            _write_with_tables(written.fresh_graph(), randomised, tables)
+            runs[True] = (tables, _open(load(randomised)))
         for seed, case in enumerate(cases):
-            other = case.random_rows and bool(tables)
-            named, expected = reference(case, seed, rows[other])
-            count = min(case.loops or loops, *(len(table) for table in tables.values()), 2**31)
-            absolute, relative = _compare_case(
-                sessions[other],
-                expected,
-                case,
-                count,
-                named,
-                output_names,
-                mask_name,
-                last_outputs,
-                offsets,
+            tables, session = runs[case.random_rows and bool(torch_side.tables)]
+            named, reference = torch_side.prepare(case, seed, tables)
+            count = torch_side.iterations(case)
+            comparison = _Comparison(
+                session=session,
+                reference=reference,
+                case=case,
+                count=count,
                 same_exits=math.isfinite(tolerance),
             )
-            if not relative <= tolerance:
-                own = expected.own_error(count)
-                amplified = own is not None and own > tolerance / 4
-                raise VerificationError(
-                    f"the exported graph differs from PyTorch ({case}): "
-                    f"relative error {relative:.2e}, allowed {tolerance:.0e}"
-                    + (f"; PyTorch's own float32 is {own:.0e} from float64" if amplified else ""),
-                    measured=relative,
-                    allowed=tolerance,
-                    hint="the model amplifies rounding from loop to loop: train it, or fewer --loops"
-                    if amplified
-                    else "the core must compute the same in every iteration; docs/bring_your_own.md",
-                )
-            worst_abs, worst_rel = max(worst_abs, absolute), max(worst_rel, relative)
-    return Measured(max_abs_error=worst_abs, max_rel_error=worst_rel, cases=len(cases))
+            errors.append(comparison.run(named, torch_side, offsets))
+            _check_error(errors[-1][1], tolerance, reference, case, count)
+    return ExportErrors(
+        max_abs_error=max((error[0] for error in errors), default=0.0),
+        max_rel_error=max((error[1] for error in errors), default=0.0),
+        cases=len(cases),
+    )
+
+
+def _check_error(
+    relative: float, tolerance: float, reference: Reference, case: Case, count: int
+) -> None:
+    """Refuse a relative error above the tolerance; say so where PyTorch's own rounding is as large."""
+    if relative <= tolerance:
+        return
+    own = reference.own_error(count)
+    amplified = own is not None and own > tolerance / 4
+    raise VerificationError(
+        f"the exported graph differs from PyTorch ({case}): "
+        f"relative error {relative:.2e}, allowed {tolerance:.0e}"
+        + (f"; PyTorch's own float32 is {own:.0e} from float64" if amplified else ""),
+        measured=relative,
+        allowed=tolerance,
+        hint=f"the model amplifies rounding from loop to loop: train it, or fewer {option_name('loops')}"
+        if amplified
+        else "the core must compute the same in every iteration; docs/bring_your_own.md",
+    )
 
 
 def _open(path: Path) -> Session:
@@ -149,77 +126,77 @@ def _open(path: Path) -> Session:
     except InputError as error:  # not the user's file
         raise VerificationError(
             f"onnxruntime cannot load the exported graph: {_reason(error, path)}",
-            hint="another --opset may decompose the operator",
+            hint=f"another {option_name('opset')} may decompose the operator",
         ) from error
 
 
 def _reason(error: InputError, path: Path) -> str:
     """Return what onnxruntime says, without the path of a file that is gone by then."""
-    told = error.message.replace(str(path), "the graph")
-    return told.partition("cannot be loaded: ")[2] or told.partition("failed to run: ")[2] or told
+    text = error.message.replace(str(path), "the graph")
+    return text.partition("cannot be loaded: ")[2] or text.partition("failed to run: ")[2] or text
 
 
-def _other_rows(
-    tables: Mapping[str, Array], make: Callable[[Mapping[str, Array]], Reference], loops: int
-) -> dict[str, Array]:
-    """Return tables unlike the model's own, random where the model takes any values."""
-    generator = np.random.default_rng(20410_01405 % 2**32)
-    rows = random_rows(tables, generator)
-    try:
-        outputs, _ = make(rows).run(min(loops, *(len(table) for table in rows.values())), None)
-        finite = all(np.isfinite(output).all() for output in outputs)
-    except Exception:  # user code: it may take its own rows alone
-        finite = False
-    return rows if finite else shuffled_rows(tables, generator)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comparison:
+    """One case: a file in its session, PyTorch on the same inputs, and how often both iterate at most.
 
+    ``same_exits``: rows shall stop where PyTorch's do.
+    """
 
-def _compare_case(
-    session: Session,
-    reference: Reference,
-    case: Case,
-    count: int,
-    named: Named,
-    output_names: Sequence[str],
-    mask_name: str | None,
-    last_outputs: Collection[str],
-    offsets: Mapping[str, Array],
-    *,
-    same_exits: bool,
-) -> tuple[float, float]:
-    """Return the largest absolute and relative error of a case; rows shall stop where PyTorch's do."""
-    stop_below = reference.tolerance(case.stop, count)
-    expected, ran = reference.run(count, stop_below)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LoopCountWarning)
-        try:
-            given = session.run(
-                {name: value.numpy() for name, value in named.items()},
-                loops=case.loops,
-                tolerance=stop_below,
+    session: Session
+    reference: Reference
+    case: Case
+    count: int
+    same_exits: bool
+
+    def run(
+        self, named: Named, torch_side: TorchSide, offsets: Mapping[str, Array]
+    ) -> tuple[float, float]:
+        """Return the largest absolute and relative error.
+
+        Raises:
+            VerificationError: The file does not run, stops elsewhere, or gives other shapes.
+        """
+        stop_below = self.reference.tolerance(self.case.stop, self.count)
+        expected, ran = self.reference.run(self.count, stop_below)
+        given = self._run_file(named, stop_below)
+        if self.same_exits and ran is not None:
+            self._check_exits(given[ITERATIONS_OUTPUT], ran)
+        mask = None if torch_side.mask is None else named[torch_side.mask]
+        errors = []
+        for name, want in zip(torch_side.output_names, expected, strict=True):
+            kept = mask
+            if name in torch_side.last_outputs:
+                want, kept = want[:, -1:], None if mask is None else mask[:, -1:]
+            errors.append(
+                _compare(given[name], want, kept, f"{name} ({self.case})", offsets.get(name))
             )
-        except InputError as error:
+        return max(error[0] for error in errors), max(error[1] for error in errors)
+
+    def _check_exits(self, given: Array, expected: Array) -> None:
+        if not np.array_equal(given, expected):
             raise VerificationError(
-                f"the exported graph fails to run ({case}): {_reason(error, session.path)}",
-                hint="the model may hold a size that PyTorch fixed; name its fixed axes with dynamic_shapes",
-            ) from error
-    if same_exits and ran is not None and not np.array_equal(given[ITERATIONS_OUTPUT], ran):
-        raise VerificationError(
-            f"the exported graph runs {given[ITERATIONS_OUTPUT].tolist()} iterations at ({case}), "
-            f"PyTorch {ran.tolist()}",
-            hint="halt must tell by the state alone; docs/bring_your_own.md",
-        )
-    mask = None if mask_name is None else named[mask_name]
-    errors = [
-        _compare(
-            given[name],
-            want[:, -1:] if name in last_outputs else want,
-            mask[:, -1:] if mask is not None and name in last_outputs else mask,
-            f"{name} ({case})",
-            offsets.get(name),
-        )
-        for name, want in zip(output_names, expected, strict=True)
-    ]
-    return max(error[0] for error in errors), max(error[1] for error in errors)
+                f"the exported graph runs {given.tolist()} iterations at ({self.case}), "
+                f"PyTorch {expected.tolist()}",
+                hint="halt must tell by the state alone; docs/bring_your_own.md",
+            )
+
+    def _run_file(self, named: Named, stop_below: float | None) -> Mapping[str, Array]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LoopCountWarning)
+            try:
+                return self.session.run(
+                    {name: value.numpy() for name, value in named.items()},
+                    loops=self.case.loops,
+                    tolerance=stop_below,
+                )
+            except InputError as error:
+                raise VerificationError(
+                    f"the exported graph fails to run ({self.case}): "
+                    f"{_reason(error, self.session.path)}",
+                    hint="the model may hold a size that PyTorch fixed; name its fixed axes with "
+                    "dynamic_shapes",
+                ) from error
 
 
 def _compare(
@@ -242,36 +219,11 @@ def _compare(
     return errors
 
 
-def _write_with_tables(source: Path, target: Path, tables: Mapping[str, Array]) -> None:
-    model = open_artifact(source)
+def _write_with_tables(model: ir.Model, target: Path, tables: Tables) -> None:
+    """Write a graph with other timestep tables, which are put into it."""
     for name, table in tables.items():
         value = model.graph.initializers.get(f"{TABLE_PREFIX}{name}")
         if value is None:
             continue  # an unused row: the core does not read it
         value.const_value = ir.tensor(table, name=value.name)
     write_scratch(model, target)
-
-
-def resized_examples(example: tuple[Tensor, ...], axes: Axes) -> ExampleMaker:
-    """Make inputs of other sizes from a user's example: rows and positions repeated or cut.
-
-    Each row gets its positions in an order of its own, so that rows and seeds differ.
-    """
-
-    def make(batch: int, sequence: int, seed: int) -> tuple[Tensor, ...]:
-        generator = torch.Generator().manual_seed(seed)
-        made = []
-        for tensor, names in zip(example, axes.inputs, strict=True):
-            sized = resize(tensor, batch, sequence, names)
-            if names.get(0) == "batch" and names.get(1) == "sequence" and not _is_mask(tensor):
-                order = torch.rand(sized.shape[:2], generator=generator).argsort(dim=1)
-                rows = torch.arange(sized.shape[0])[:, None]
-                sized = sized[rows, order]
-            made.append(sized)
-        return tuple(made)
-
-    return make
-
-
-def _is_mask(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() and bool(((tensor == 0) | (tensor == 1)).all())

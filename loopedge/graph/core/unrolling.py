@@ -10,6 +10,7 @@ from loopedge.errors import InputError
 from loopedge.graph.editing import add_initializer
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata, write_metadata
+from loopedge.options import option
 
 __all__ = [
     "CORE_NAME",
@@ -85,7 +86,7 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
     metadata = read_metadata(unrolled.metadata_props)
     loops = metadata.loops if loops is None else loops
     if loops is None:
-        raise InputError("the loop count is unknown", hint="name it with --loops N")
+        raise InputError("the loop count is unknown", hint=f"name it with {option('loops', 'N')}")
     body = loop.attributes["body"].as_graph()
     _check_size(body, loops)
     states = list(loop.inputs[2:])
@@ -124,7 +125,7 @@ def _check_size(body: ir.Graph, loops: int) -> None:
     if nodes > MOST_NODES:
         raise InputError(
             f"{loops} loops written out have {nodes:,} nodes, at most {MOST_NODES:,} are written",
-            hint="--form loop, or fewer loops",
+            hint=f"{option('form', 'loop')}, or fewer loops",
         )
 
 

@@ -26,6 +26,7 @@ from loopedge.graph.weights import (
     stored_weight,
     weight_bytes,
 )
+from loopedge.options import option
 
 __all__ = ["untie"]
 
@@ -68,7 +69,7 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
     else:
         raise InputError(
             "the graph has no core whose weights are known to be tied",
-            hint="profile a model that loopedge exported, or leave out --untied",
+            hint=f"profile a model that loopedge exported, or leave out {option('untied')}",
         )
     for name in names:
         for cast in [node for node, _ in graph.initializers[name].uses()]:
@@ -94,7 +95,7 @@ def _check_size(model: ir.Model, loops: int | None) -> None:
         raise InputError(
             f"{count} loops with weights of their own take up to {bytes_:,} bytes, at most {MOST_COPIES} "
             f"copies, or {MOST_BYTES:,} bytes, are written",
-            hint="leave out --untied, or name fewer loops",
+            hint=f"leave out {option('untied')}, or name fewer loops",
         )
 
 

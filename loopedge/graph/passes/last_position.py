@@ -6,6 +6,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.shapes import known_shape
+from loopedge.options import option
 
 __all__ = ["keep_last_position"]
 
@@ -46,7 +47,7 @@ def keep_last_position(model: ir.Model, length: int | None = None) -> list[str]:
         told = ", ".join(f"{value.name} {_text(value)}" for value in graph.outputs)
         raise InputError(
             f"no output has a value per position, there is none to keep the last of: {told}",
-            hint="--logits all",
+            hint=option("logits", "all"),
         )
     return kept
 

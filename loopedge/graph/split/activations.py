@@ -12,6 +12,7 @@ from loopedge.graph.metadata import MemoryProfile
 from loopedge.graph.passes.table_head import read_table_in_place
 from loopedge.graph.split.head_groups import split_heads
 from loopedge.graph.split.hidden_chunks import split_hidden
+from loopedge.options import option
 
 __all__ = ["Activations", "check_activations", "shrink_head", "split_layers"]
 
@@ -29,7 +30,7 @@ def check_activations(activations: str) -> Activations:
         raise InputError(
             f"activations {activations!r} is not known, allowed are "
             f"{', '.join(get_args(Activations))}",
-            hint="--activations small",
+            hint=option("activations", "small"),
         )
     return cast("Activations", activations)
 

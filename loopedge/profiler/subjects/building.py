@@ -20,6 +20,7 @@ from loopedge.graph.metadata import (
     Metadata,
 )
 from loopedge.graph.weights import weight_bytes
+from loopedge.options import option
 from loopedge.profiler.labels import SETTINGS
 from loopedge.profiler.options import ProfileOptions
 from loopedge.profiler.processes.setup import ProcessSetup
@@ -224,7 +225,9 @@ class _Builder:
         from loopedge.profiler.subjects.checkpoint import checkpoint_loops
 
         if self.options.device != "cpu":
-            raise InputError(f"{path}: PyTorch is measured on the CPU alone", hint="--device cpu")
+            raise InputError(
+                f"{path}: PyTorch is measured on the CPU alone", hint=option("device", "cpu")
+            )
         trained, stored_bytes = checkpoint_loops(path)
         beside = next(iter(self.artifacts))
         feeds = self._feeds(beside)

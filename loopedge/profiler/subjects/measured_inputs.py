@@ -11,6 +11,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.inputs import generate_inputs, generated_bytes, input_specs
 from loopedge.graph.metadata import LOOPS_INPUT, read_metadata
+from loopedge.options import option, option_name
 from loopedge.profiler.machine import free_bytes
 from loopedge.runtime.inputs import ModelInputs
 from loopedge.units import size_text
@@ -73,7 +74,8 @@ def _check_loops(graph: ir.Model, path: str | Path, loops: int | None, *, select
         most = metadata.max_loops or int(np.iinfo(np.int64).max)
         if loops > most:
             raise InputError(
-                f"{path} runs at most {most} loops, {loops} were asked for", hint=f"--loops {most}"
+                f"{path} runs at most {most} loops, {loops} were asked for",
+                hint=option("loops", most),
             )
         return
     fixed = metadata.loops
@@ -94,7 +96,7 @@ def _check_size(graph: ir.Model, path: str | Path, *, batch: int, sequence: int 
     if needed > free:
         raise InputError(
             f"an input of {path} takes {size_text(needed)} at batch {batch}, {size_text(free)} are free",
-            hint="--batch 1",
+            hint=option("batch", 1),
         )
 
 
@@ -119,5 +121,6 @@ def _check_axes(
     ):
         if asked not in {None, held}:
             raise InputError(
-                f"{input} has {name} {held}, {asked} were asked for", hint=f"leave --{name} out"
+                f"{input} has {name} {held}, {asked} were asked for",
+                hint=f"leave {option_name(name)} out",
             )

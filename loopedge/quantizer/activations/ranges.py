@@ -66,7 +66,7 @@ class RangeTable(BaseModel):
 
     ``tensors`` maps the name of a linear (``core/...`` as in the loop form) to the range of what it
     reads;
-    ``weights_sha256`` tells the float model; ``lengths`` are the sequence lengths seen.
+    ``weights_sha256`` identifies the float model; ``lengths`` are the sequence lengths seen.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -113,9 +113,9 @@ def read_ranges(path: str | Path) -> RangeTable:
         InputError: The file is missing, is no range table, or a range is invalid.
     """
     hint = "loopedge quantize --data DATA --save-ranges ranges.json"
-    told = read_json(path, needed="a table of ranges", hint=hint)
+    content = read_json(path, needed="a table of ranges", hint=hint)
     try:
-        return RangeTable.model_validate(told)
+        return RangeTable.model_validate(content)
     except ValidationError as error:
         raise InputError(
             f"{path} is not a table of ranges: {_first_reason(error)}", hint=hint

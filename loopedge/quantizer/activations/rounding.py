@@ -10,13 +10,14 @@ from loopedge.graph.core.unrolling import CORE_NAME, find_core
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.weights import RANGE_PREFIX, iteration_of, loop_name
+from loopedge.options import option_name
 from loopedge.quantizer.activations.ranges import RangeTable
 
-__all__ = ["IterationIndex", "Rounded", "StaticRounding"]
+__all__ = ["IterationIndex", "RoundedActivation", "StaticRounding"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rounded:
+class RoundedActivation:
     """An activation as u8, with its scale and zero point; ``constant``: the same in every run."""
 
     values: ir.Value
@@ -87,9 +88,9 @@ class StaticRounding:
     ) -> None:
         self._graph, self._table = model.graph, table
         self._index = index or IterationIndex(model, table.loops)
-        self._made: dict[tuple[ir.Value, object], Rounded] = {}
+        self._made: dict[tuple[ir.Value, object], RoundedActivation] = {}
 
-    def round(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> Rounded:
+    def round(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> RoundedActivation:
         """Return ``source`` as u8, by the range of the first linear of a graph that asks for it.
 
         Args:
@@ -105,10 +106,12 @@ class StaticRounding:
             self._made[key] = self._round(linear, source, before)
         return self._made[key]
 
-    def _round(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> Rounded:
+    def _round(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> RoundedActivation:
         name = loop_name(linear)
         if name not in self._table.tensors:
-            raise InputError(f"the ranges lack linear {name}", hint="calibrate again with --data")
+            raise InputError(
+                f"the ranges lack linear {name}", hint=f"calibrate again with {option_name('data')}"
+            )
         scales, zero_points = self._table.tensors[name].quantization()
         rows, prefix = f"{RANGE_PREFIX}{name}", linear.name or name
         scale, zero_point = (
@@ -122,4 +125,4 @@ class StaticRounding:
         rounded.outputs[0].shape = source.shape
         insert_before(before, rounded)
         constant = not self._index.in_body(before)
-        return Rounded(rounded.outputs[0], scale, zero_point, constant)
+        return RoundedActivation(rounded.outputs[0], scale, zero_point, constant)

@@ -13,7 +13,7 @@ from loopedge.errors import InputError
 from loopedge.graph.editing import make_node, replace_node
 from loopedge.graph.weights import Linear
 from loopedge.quantizer.activations.ranges import RangeTable
-from loopedge.quantizer.activations.rounding import Rounded, StaticRounding
+from loopedge.quantizer.activations.rounding import RoundedActivation, StaticRounding
 from loopedge.quantizer.activations.smoothing import apply_smoothing
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.schemes.rewriting import MICROSOFT, ChannelWeights, Scheme, rewrite_linears
@@ -70,7 +70,7 @@ class _Static(ChannelWeights):
         _replace(item, rounded, self.scales[item.weight], self._ops)
 
 
-def _replace(item: Linear, rounded: Rounded, weight_scale: ir.Value, ops: str) -> None:
+def _replace(item: Linear, rounded: RoundedActivation, weight_scale: ir.Value, ops: str) -> None:
     node, weight = item.node, item.weight
     name = node.name or "MatMul"
     if ops == "microsoft":
@@ -90,7 +90,7 @@ def _replace(item: Linear, rounded: Rounded, weight_scale: ir.Value, ops: str) -
 
 
 def _integer_product(
-    name: str, rounded: Rounded, weight: ir.Value, weight_scale: ir.Value
+    name: str, rounded: RoundedActivation, weight: ir.Value, weight_scale: ir.Value
 ) -> list[ir.Node]:
     product = make_node("MatMulInteger", [rounded.values, weight, rounded.zero_point], name)
     product.outputs[0].type = ir.TensorType(ir.DataType.INT32)

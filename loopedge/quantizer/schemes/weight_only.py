@@ -13,6 +13,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.editing import add_initializer, make_node, replace_node
 from loopedge.graph.weights import Linear
+from loopedge.options import option, option_name
 from loopedge.quantizer.schemes.rewriting import MICROSOFT
 from loopedge.quantizer.weights.blocks import BLOCK_SIZES, best_block_size, quantize_blocks
 from loopedge.quantizer.weights.tied_table import TiedTable
@@ -53,23 +54,24 @@ def check_weight_options(
         raise InputError(
             "weight-only linears have no standard form: ONNX Runtime refuses a blocked "
             "DequantizeLinear in a loop whose weight stands outside",
-            hint="--ops microsoft",
+            hint=option("ops", "microsoft"),
         )
     if scheme not in WEIGHT_BITS:
         if not names:
             raise InputError(
                 f"scheme {scheme} has no blocks: a block size is for weight-only linears",
-                hint="--scheme weight-int8, or --weight-only LINEAR",
+                hint=f"{option('scheme', 'weight-int8')}, or {option('weight_only', 'LINEAR')}",
             )
         return
     if ranges:
         raise InputError(
-            f"{scheme} rounds no activations: it takes no ranges", hint="leave out --ranges-file"
+            f"{scheme} rounds no activations: it takes no ranges",
+            hint=f"leave out {option_name('ranges_file')}",
         )
     if reduce_range:
         raise InputError(
             f"seven bits are for the products of static and dynamic, {scheme} has others",
-            hint="leave out --reduce-range",
+            hint=f"leave out {option('reduce_range')}",
         )
 
 
@@ -88,7 +90,7 @@ class BlockWeights:
             raise InputError(
                 f"block size {self.block_size} is not known, "
                 f"known are {', '.join(map(str, BLOCK_SIZES))}",
-                hint=f"--block-size {DEFAULT_BLOCK[bits]}",
+                hint=option("block_size", DEFAULT_BLOCK[bits]),
             )
         self._inputs: dict[ir.Value, int] = {}
         self._scales: dict[ir.Value, ir.Value] = {}

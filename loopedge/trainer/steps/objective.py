@@ -102,8 +102,8 @@ def outputs_of(
 ) -> Tensor:
     """Return the first output of a model."""
     options = {"loops": loops, "backprop_loops": backprop_loops}
-    told = {name: value for name, value in options.items() if value is not None}
-    return as_tuple(model(*inputs, **told))[0]
+    chosen = {name: value for name, value in options.items() if value is not None}
+    return as_tuple(model(*inputs, **chosen))[0]
 
 
 def scale_of(model: LoopedTransformer) -> Tensor | None:

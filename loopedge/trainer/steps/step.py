@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from loopedge.errors import InputError
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.options import option
 from loopedge.tasks.task import Batch, Task
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.steps.average import WeightAverage
@@ -145,7 +146,7 @@ def check_parts(config: TrainConfig, world: World) -> None:
         raise InputError(
             f"a batch of {config.batch_size} samples cannot be split evenly over {world.size} "
             f"processes and {config.accumulate} parts",
-            hint=f"--batch-size {max(1, round(config.batch_size / parts)) * parts}",
+            hint=option("batch_size", max(1, round(config.batch_size / parts)) * parts),
         )
 
 
@@ -161,8 +162,8 @@ def compile_layers(model: LoopedTransformer, device: torch.device) -> None:
     names = (os.environ.get("CXX"), "g++", "c++", "clang++")
     if device.type == "cpu" and not any(shutil.which(name) for name in names if name):
         raise InputError(
-            "--compile needs a C++ compiler, none of g++, c++ and clang++ is found",
-            hint="install g++, or train without --compile",
+            f"{option('compile')} needs a C++ compiler, none of g++, c++ and clang++ is found",
+            hint=f"install g++, or train without {option('compile')}",
         )
     for layer in model.core_layers:
         layer.forward = compiled_in_training(layer)

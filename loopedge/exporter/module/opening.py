@@ -1,4 +1,4 @@
-"""Find what is exported: a module, a checkpoint, a folder, or a factory of the user's own."""
+"""Find the module to export: in memory, in a checkpoint or a folder, or made by a factory of the user's own."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,16 +6,18 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from loopedge.errors import InputError
-from loopedge.exporter.subject.description import MASK, Subject, describe
-from loopedge.exporter.subject.example import example_inputs
-from loopedge.exporter.subject.factory import build_module, is_factory, load_weights
-from loopedge.exporter.user_methods import run_user_code
+from loopedge.exporter.module.example import example_inputs
+from loopedge.exporter.module.exported_module import MASK, ExportedModule, describe
+from loopedge.exporter.module.factory import build_module, is_factory, load_weights
+from loopedge.exporter.module.user_methods import run_user_code
+from loopedge.exporter.options import ExportOptions
 from loopedge.files.targets import file_sha256
 from loopedge.model.adapters import adapt, load_pretrained
 from loopedge.model.checkpoint import load_checkpoint, model_from
 from loopedge.model.transformer import LoopedTransformer
+from loopedge.options import by_face
 
-__all__ = ["default_target", "open_subject", "source_files"]
+__all__ = ["default_target", "open_module", "source_files"]
 
 SAVED = (".json", ".safetensors", ".bin", ".model", ".txt")
 """Endings of the files that ``save_pretrained`` writes."""
@@ -23,38 +25,27 @@ SAVED = (".json", ".safetensors", ".bin", ".model", ".txt")
 CONTRACT_HINT = "see docs/bring_your_own.md and examples/bring_your_own.py"
 
 
-def open_subject(
-    model: str | Path | nn.Module,
-    *,
-    padding: bool | None = None,
-    example: tuple[Tensor, ...] | None = None,
-    weights: str | Path | None = None,
-) -> Subject:
+def open_module(model: str | Path | nn.Module, options: ExportOptions) -> ExportedModule:
     """Find the module that a user names.
 
     Args:
         model: A ``model.pt``, a folder that ``save_pretrained`` wrote, ``package.module:factory``, or
             a module: a `LoopedModule`, one with its methods, or one that an adapter knows.
-        padding: For the reference transformer: take an ``attention_mask``.
-        example: Example inputs, instead of the module's own.
-        weights: For a factory: the file its weights come from.
+        options: ``padding`` is for the reference transformer, ``example`` takes the place of a
+            module's own inputs, ``weights`` are for a factory or a module.
 
     Raises:
         InputError: It cannot be found, read or built, or is no looped module.
     """
     if isinstance(model, nn.Module):
-        if weights is not None:
-            load_weights(model, weights)
-        return _from_module(model, padding=padding, example=example)
+        if options.weights is not None:
+            load_weights(model, options.weights)
+        return _from_module(model, options)
     if not isinstance(model, str | Path):
         raise InputError(f"a torch module or the path of a model.pt is needed, not {type(model)}")
     if is_factory(str(model)):
-        module = build_module(str(model))
-        if weights is not None:
-            load_weights(module, weights)
-        known = _from_module(module, padding=padding, example=example)
-        return known if weights is None else replace(known, sha256=file_sha256(Path(weights)))
-    if weights is not None:
+        return _from_factory(str(model), options)
+    if options.weights is not None:
         raise InputError(
             f"{model} holds its own weights",
             hint="loopedge export package.module:factory --weights weights.safetensors",
@@ -65,11 +56,10 @@ def open_subject(
             hint="name a model.pt, a folder that save_pretrained wrote, or package.module:factory",
         )
     if Path(model).is_dir():
-        return _from_module(load_pretrained(Path(model)), padding=padding, example=example)
+        return _from_module(load_pretrained(Path(model)), options)
     checkpoint = load_checkpoint(model)
-    known = _from_module(model_from(checkpoint, model), padding=padding, example=example)
     return replace(
-        known,
+        _from_module(model_from(checkpoint, model), options),
         sha256=file_sha256(Path(model)),
         task=dict(checkpoint.get("task") or {}),
         companions=dict(checkpoint.get("companions") or {}),
@@ -102,9 +92,15 @@ def source_files(model: object) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix in SAVED)
 
 
-def _from_module(
-    model: nn.Module, *, padding: bool | None, example: tuple[Tensor, ...] | None
-) -> Subject:
+def _from_factory(name: str, options: ExportOptions) -> ExportedModule:
+    module = build_module(name)
+    if options.weights is None:
+        return _from_module(module, options)
+    load_weights(module, options.weights)
+    return replace(_from_module(module, options), sha256=file_sha256(Path(options.weights)))
+
+
+def _from_module(model: nn.Module, options: ExportOptions) -> ExportedModule:
     methods = ("prelude", "core", "coda", "loops")
     missing = [name for name in methods if not hasattr(model, name)]
     if missing:
@@ -117,27 +113,27 @@ def _from_module(
         model = adapted
     module = model.eval()
     if isinstance(module, LoopedTransformer):
-        if example is not None:
+        if options.example is not None:
             raise InputError(
                 "a LoopedTransformer makes its own example inputs", hint="leave out example="
             )
-        return _own(module, padding=padding)
-    if padding is not None:
+        return _own(module, padding=options.padding)
+    if options.padding is not None:
         raise InputError(
             f"{type(module).__name__} says itself whether it takes a mask",
-            hint="leave out --padding and --no-padding",
+            hint=by_face("leave out --padding and --no-padding", "leave out padding="),
         )
-    return _foreign(module, example)
+    return _foreign(module, options.example)
 
 
-def _own(model: LoopedTransformer, *, padding: bool | None) -> Subject:
+def _own(model: LoopedTransformer, *, padding: bool | None) -> ExportedModule:
     config = model.config
     padded = config.padding if padding is None else padding
 
     def make(batch: int, sequence: int, seed: int) -> tuple[Tensor, ...]:
         return example_inputs(model, batch=batch, sequence=sequence, padding=padded, seed=seed)
 
-    return Subject(
+    return ExportedModule(
         module=model,
         example=make(2, min(7, config.max_length), 0),
         input_names=(model.input_names[0], MASK)[: 1 + padded],
@@ -151,7 +147,7 @@ def _own(model: LoopedTransformer, *, padding: bool | None) -> Subject:
     )
 
 
-def _foreign(module: nn.Module, example: tuple[Tensor, ...] | None) -> Subject:
+def _foreign(module: nn.Module, example: tuple[Tensor, ...] | None) -> ExportedModule:
     if example is None:
         own = getattr(module, "example_inputs", None)
         if not callable(own):

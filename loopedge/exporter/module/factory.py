@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from loopedge.errors import InputError
 from loopedge.files.input_files import check_file
 from loopedge.model.tensor_file import check_tensors, read_saved
+from loopedge.options import option
 from loopedge.user_code import import_object, reason_of
 
 __all__ = ["build_module", "is_factory", "load_weights"]
@@ -95,7 +96,7 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
 
 
 def _read(source: Path) -> Mapping[str, Tensor]:
-    check_file(source, needed="a file of tensors", hint="--weights weights.safetensors")
+    check_file(source, needed="a file of tensors", hint=option("weights", "weights.safetensors"))
     if source.suffix == ".safetensors":
         try:
             return load_file(source)
@@ -104,7 +105,7 @@ def _read(source: Path) -> Mapping[str, Tensor]:
     values = read_saved(
         source,
         needed="a file of tensors",
-        hint="--weights weights.safetensors",
+        hint=option("weights", "weights.safetensors"),
         code_hint="safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')",
     )
     if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):

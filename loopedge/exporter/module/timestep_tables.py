@@ -6,16 +6,16 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.errors import InputError
-from loopedge.exporter.subject.description import Subject
-from loopedge.exporter.user_methods import run_user_code
+from loopedge.exporter.module.exported_module import ExportedModule
+from loopedge.exporter.module.user_methods import run_user_code
 from loopedge.model.contract import timestep_table_of
 
 __all__ = ["compute_tables"]
 
 
-def compute_tables(subject: Subject, loops: int) -> dict[str, npt.NDArray[Any]]:
+def compute_tables(module: ExportedModule, loops: int) -> dict[str, npt.NDArray[Any]]:
     """Compute the timestep tables, and refuse what cannot be one."""
-    given = run_user_code("timestep_table", timestep_table_of, subject.looped, loops)
+    given = run_user_code("timestep_table", timestep_table_of, module.looped, loops)
     tables: dict[str, npt.NDArray[Any]] = {}
     for name, values in given.items():
         try:

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from loopedge.errors import InputError
 from loopedge.exporter.options import MOST_LOOPS
-from loopedge.exporter.verification.verify import ExampleMaker
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.model.contract import LoopedProtocol
 
-__all__ = ["MASK", "Subject", "check_weights", "describe"]
+__all__ = ["MASK", "ExampleMaker", "ExportedModule", "check_weights", "describe"]
+
+ExampleMaker = Callable[[int, int, int], tuple[Tensor, ...]]
+"""(batch, sequence, seed) -> inputs."""
 
 MASK = "attention_mask"
 """An integer input of this name, (batch, sequence), says by 1 which positions are kept."""
@@ -25,7 +27,7 @@ COMPUTED = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class ExportedModule:
     """A module to export.
 
     ``loop_range`` are the least and the most loops that it was trained with, ``random_inputs`` the
@@ -60,7 +62,7 @@ class Subject:
         return cast("LoopedProtocol", self.module)
 
 
-def describe(module: nn.Module, example: object) -> Subject:
+def describe(module: nn.Module, example: object) -> ExportedModule:
     """Read what a module says of itself.
 
     Args:
@@ -92,7 +94,7 @@ def describe(module: nn.Module, example: object) -> Subject:
     longest = getattr(module, "max_length", None)
     if longest is not None and not _is_count(longest):
         raise InputError(f"{name}.max_length is {longest!r}, a number of positions is needed")
-    return Subject(
+    return ExportedModule(
         module=module,
         example=given,
         input_names=tuple(names),

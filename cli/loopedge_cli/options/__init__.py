@@ -1,0 +1,1 @@
+"""Options of commands with many of them, each typed and explained once."""

@@ -1,0 +1,107 @@
+"""Options of ``loopedge export``; `loopedge.exporter.options.ExportOptions` has the same names."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+__all__ = [
+    "Activations",
+    "DynamicLoops",
+    "Exit",
+    "Form",
+    "Format",
+    "Inner",
+    "LastRows",
+    "Logits",
+    "Loops",
+    "Memory",
+    "Model",
+    "Opset",
+    "Padding",
+    "Storage",
+    "Target",
+    "TargetFile",
+    "Weights",
+]
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="model.pt, a folder that save_pretrained wrote, or package.module:factory.",
+    ),
+]
+TargetFile = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Target; default: MODEL.onnx or MODEL.ort beside it."),
+]
+Target = Annotated[
+    Literal["cpu", "cuda"] | None,
+    typer.Option(help="Device that it is for: chooses --form and --memory; default: cpu."),
+]
+Form = Annotated[
+    Literal["loop", "unrolled"] | None,
+    typer.Option(help="One Loop node, or the core written out per iteration; by the target."),
+]
+Loops = Annotated[
+    int | None, typer.Option(min=1, help="Iterations to run; default: the trained count.")
+]
+DynamicLoops = Annotated[
+    bool, typer.Option("--dynamic-loops", help="Make the loop count an input of the model.")
+]
+Exit = Annotated[
+    str | None,
+    typer.Option(
+        "--exit",
+        help="Stop early: tolerance=X, halt (the model's own) or none; default: halt, if it has one.",
+    ),
+]
+Inner = Annotated[
+    Literal["loop", "unrolled"],
+    typer.Option(help="Inner loops of the core: written out in its body, or Loops of their own."),
+]
+Opset = Annotated[
+    int, typer.Option(help="23 has fused norm and attention; 18 to 22 are decomposed.")
+]
+Format = Annotated[
+    Literal["onnx", "ort"],
+    typer.Option(help="ONNX, or ORT format for reduced builds of ONNX Runtime."),
+]
+Storage = Annotated[
+    Literal["float32", "float16"],
+    typer.Option(help="float16 rounds the weights and halves the file."),
+]
+Padding = Annotated[
+    bool | None,
+    typer.Option(
+        "--padding/--no-padding",
+        help="Take an attention_mask; default: as the model was configured.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="Weights of package.module:factory (.safetensors, .pt of tensors)."),
+]
+Memory = Annotated[
+    Literal["balanced", "low", "mapped"] | None,
+    typer.Option(
+        help="How sessions keep the weights: packed (default), as stored, or packed in a file."
+    ),
+]
+Logits = Annotated[
+    Literal["all", "last"],
+    typer.Option(help="Outputs of all positions, or of the last one: what generating takes."),
+]
+LastRows = Annotated[
+    bool | None,
+    typer.Option(
+        "--last-rows/--no-last-rows",
+        help="Let the last iteration compute only the positions that are read; default: where "
+        "that is possible.",
+    ),
+]
+Activations = Annotated[
+    Literal["small", "whole"] | None,
+    typer.Option(help="Compute wide layers in parts, where that pays, or as the model has them."),
+]

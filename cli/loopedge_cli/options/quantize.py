@@ -1,0 +1,136 @@
+"""Options of ``loopedge quantize``; `loopedge_calibration.options.CalibrationOptions` has the same names.
+
+``--ranges`` is its ``granularity``.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+__all__ = [
+    "BlockSize",
+    "Data",
+    "Keep",
+    "MaxDrop",
+    "Memory",
+    "Method",
+    "Metric",
+    "MinCoverage",
+    "MinSqnrDb",
+    "Model",
+    "Ops",
+    "Ranges",
+    "RangesFile",
+    "ReduceRange",
+    "Samples",
+    "SaveRanges",
+    "Scheme",
+    "Smoothing",
+    "TargetFile",
+    "Threads",
+    "WeightOnly",
+]
+
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL.onnx", help="A float model, looped or unrolled.")
+]
+TargetFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Target; default: MODEL.int8.onnx (weight-int4: .int4.onnx) beside the model.",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Samples for static ranges: .npz, a folder of them, or what the model was trained "
+        "on: its table, text or JSON lines."
+    ),
+]
+Scheme = Annotated[
+    Literal["static", "dynamic", "weight-int8", "weight-int4"] | None,
+    typer.Option(
+        help="static: activations rounded with calibrated ranges; dynamic: ranges found while "
+        "it runs; weight-int8, weight-int4: weights alone, in blocks. Default: static where "
+        "there is data or a file of ranges."
+    ),
+]
+Ranges = Annotated[
+    Literal["per-iteration", "shared", "auto"],
+    typer.Option(help="A range per iteration, one for all, or what does better."),
+]
+Method = Annotated[
+    Literal["minmax", "mse", "percentile", "entropy"],
+    typer.Option(help="How a range is found from the samples."),
+]
+Smoothing = Annotated[
+    bool,
+    typer.Option(
+        "--smoothing/--no-smoothing", help="Move outlier channels into the weights first."
+    ),
+]
+Samples = Annotated[int, typer.Option(min=1, help="Most samples to run.")]
+RangesFile = Annotated[
+    Path | None,
+    typer.Option("--ranges-file", help="Take these ranges instead of calibrating."),
+]
+SaveRanges = Annotated[
+    Path | None, typer.Option("--save-ranges", help="Also write the ranges to this file.")
+]
+Ops = Annotated[
+    Literal["microsoft", "standard"],
+    typer.Option(help="microsoft: ONNX Runtime's fused product; standard: ONNX alone."),
+]
+Keep = Annotated[
+    list[str] | None, typer.Option(help="Leave this linear in float; may be repeated.")
+]
+WeightOnly = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weight-only",
+        metavar="LINEAR",
+        help="Store the weight of this linear alone in eight bits; may be repeated.",
+    ),
+]
+BlockSize = Annotated[
+    int | None,
+    typer.Option(
+        "--block-size",
+        help="Values that share a scale where weights alone are stored: 16, 32, 64, 128, 256.",
+    ),
+]
+ReduceRange = Annotated[
+    bool,
+    typer.Option("--reduce-range", help="Weights in seven bits, for processors without VNNI."),
+]
+MinCoverage = Annotated[
+    float,
+    typer.Option(min=0.0, max=1.0, help="Share of the core's linears that must become int8."),
+]
+MinSqnrDb = Annotated[
+    float | None,
+    typer.Option("--min-sqnr-db", help="Floor of the outputs' SQNR against the float model."),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop",
+        help="Most that the metric may lose; the few linears that it takes are lifted to 8-bit "
+        "weight-only or to float.",
+    ),
+]
+Metric = Annotated[
+    Literal["task", "relative-error"] | None,
+    typer.Option(
+        help="Of --max-drop: the task's own (default where the model knows its task), or the "
+        "relative error of the outputs."
+    ),
+]
+Memory = Annotated[
+    Literal["balanced", "low", "mapped"] | None,
+    typer.Option(help="How sessions keep the weights; default: as the source says."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the check.")]

@@ -1,0 +1,113 @@
+"""The second station: captured parts become the graph that is written, with its metadata."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+import loopedge
+from loopedge.artifact.companions import describe_companions
+from loopedge.exporter.assembly import assemble_loop
+from loopedge.exporter.capture.captured import Captured
+from loopedge.exporter.last_rows import take_out_last
+from loopedge.exporter.options import ExportOptions
+from loopedge.exporter.passes import optimise
+from loopedge.exporter.targets import Settings
+from loopedge.graph.core.unrolling import unroll
+from loopedge.graph.inputs import takes_missing
+from loopedge.graph.metadata import ArtifactMetadata, Metadata, read_metadata, write_metadata
+from loopedge.graph.passes.last_position import keep_last_position
+from loopedge.graph.passes.simplify import tidy
+from loopedge.graph.passes.storage import store_float16
+from loopedge.graph.passes.table_head import MICROSOFT
+from loopedge.graph.rows.last_rows import LastRowsOutcome
+from loopedge.graph.split.activations import shrink_head, split_layers
+from loopedge.graph.weights import TABLE_PREFIX
+
+__all__ = ["Assembled", "assemble"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembled:
+    """A graph as it is written.
+
+    ``last_outputs`` are the outputs for the last position alone, ``split`` the initializers that were
+    split with the number of their parts, ``rows`` what became of the last iteration, ``domains`` the
+    versions of operators that are not ONNX's own.
+    """
+
+    graph: ir.Model
+    metadata: Metadata
+    last_outputs: list[str]
+    split: dict[str, int]
+    rows: LastRowsOutcome
+    domains: dict[str, int]
+
+
+def assemble(
+    captured: Captured, options: ExportOptions, settings: Settings, target: Path
+) -> Assembled:
+    """Assemble captured parts, in the form and the storage of the options.
+
+    Args:
+        captured: Its parts are moved: it cannot be assembled again.
+        options: Of the export.
+        settings: What they and the target choose.
+        target: Path of the file; its companions are named after it.
+    """
+    graph = assemble_loop(captured.parts, captured.axes, captured.plan)
+    last_outputs = (
+        keep_last_position(graph, captured.axes.fixed_sequence) if options.logits == "last" else []
+    )
+    optimise(graph)
+    small = settings.activations == "small"
+    split = split_layers(graph, settings.memory, captured.length) if small else {}
+    if settings.form == "unrolled":
+        graph = unroll(graph, captured.plan.loops)
+        tidy(graph)
+    if options.storage == "float16":
+        store_float16(graph)
+    written = _metadata(captured, graph, options, settings, target)
+    write_metadata(written, graph.metadata_props)
+    rows = take_out_last(graph, options.last_rows)
+    fused = small and shrink_head(graph, settings.memory, captured.length)
+    return Assembled(
+        graph=graph,
+        metadata=read_metadata(graph.metadata_props),
+        last_outputs=last_outputs,
+        split=split,
+        rows=rows,
+        domains={MICROSOFT: 1} if fused else {},
+    )
+
+
+def _metadata(
+    captured: Captured,
+    graph: ir.Model,
+    options: ExportOptions,
+    settings: Settings,
+    target: Path,
+) -> ArtifactMetadata:
+    module, axes, plan = captured.module, captured.axes, captured.plan
+    return ArtifactMetadata(
+        version=loopedge.__version__,
+        form=settings.form,
+        loops=plan.loops,
+        trained_loops=module.looped.loops,
+        loop_range=module.loop_range,
+        max_loops=plan.loops if plan.tables or not plan.dynamic_loops else None,
+        dynamic_loops=plan.dynamic_loops,
+        exit=captured.exit,
+        trained_length=captured.length,
+        max_length=axes.fixed_sequence or module.max_length or axes.longest,
+        random_inputs=dict(module.random_inputs),
+        missing_values=any(takes_missing(value) for value in graph.graph.inputs),
+        tables=[name for name in graph.graph.initializers if name.startswith(TABLE_PREFIX)],
+        checkpoint_sha256=module.sha256,
+        task=module.task,
+        storage="float16" if options.storage == "float16" else None,
+        memory=settings.memory,
+        target=options.target,
+        logits="last" if options.logits == "last" else None,
+        companions=describe_companions(module.companions, target),
+    )

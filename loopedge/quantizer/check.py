@@ -1,0 +1,146 @@
+"""The check of a staged file against its float source, which writing calls."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from loopedge.artifact.artifact import open_artifact
+from loopedge.deployment.optimizers import nothing_to_optimize
+from loopedge.graph.inputs import generate_inputs
+from loopedge.graph.metadata import ITERATIONS_OUTPUT, Metadata, read_metadata
+from loopedge.quantizer.activations.smoothing import rescaled_products
+from loopedge.quantizer.compare import Agreement, Feeds, longest_generated
+from loopedge.quantizer.floors import Floors
+from loopedge.quantizer.last_rows import compare_whole_and_written
+from loopedge.quantizer.recipe import Recipe, Rewritten
+from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights
+from loopedge.quantizer.source import FloatSource
+from loopedge.quantizer.timing import TimeRatio, time_against
+from loopedge.runtime.session import Session
+
+__all__ = ["SourceCheck"]
+
+
+@dataclass(slots=True, kw_only=True)
+class SourceCheck:
+    """Compares a staged file with its float source when it is called, and keeps what it measured.
+
+    Args:
+        source: The float model.
+        recipe: How it was quantized.
+        rewritten: What the recipe made of it.
+        graph: The quantized graph, as it is written.
+        metadata: What the file shall say of itself, but for what is measured.
+        floors: How far it may be from its source.
+        inputs: Batches to compare on; None: generated ones.
+        threads: Threads of ONNX Runtime.
+
+    Attributes:
+        exit_note: How often rounding moved an early exit, where there is one.
+        seconds: How long it took.
+    """
+
+    source: FloatSource
+    recipe: Recipe
+    rewritten: Rewritten
+    graph: ir.Model
+    metadata: Metadata
+    floors: Floors
+    inputs: Sequence[Feeds] | None
+    threads: int | None
+    exit_note: list[str] = field(default_factory=list, init=False)
+    seconds: float = field(default=0.0, init=False)
+    _measured: tuple[Agreement, TimeRatio] | None = field(default=None, init=False)
+
+    @property
+    def agreement(self) -> Agreement:
+        """The SQNR, once the file was compared."""
+        assert self._measured is not None  # writing calls the check
+        return self._measured[0]
+
+    @property
+    def time_ratio(self) -> TimeRatio:
+        """The time of one inference against the source's, once the file was compared."""
+        assert self._measured is not None
+        return self._measured[1]
+
+    def __call__(self, staged: Path) -> Metadata | None:
+        begun = time.perf_counter()
+        source = self.source
+        factors = self.recipe.table.factors() if self.recipe.table else {}
+        agreement = compare_whole_and_written(
+            source.graph,
+            open_artifact(staged),
+            staged.parent,
+            inputs=self.inputs,
+            random_rows=self.recipe.scheme != "static",
+            rescaled=rescaled_products(source.graph, factors),
+            moved=self.rewritten.moved,
+            threads=self.threads,
+        )
+        self.floors.check(agreement)
+        feeds = self.inputs[0] if self.inputs else _generated(source.graph)
+        ratio = time_against(source.path, staged, feeds, threads=self.threads)
+        if self.metadata.exit is not None:
+            self.exit_note = [_exit_note(source.path, staged, feeds, self.threads)]
+        source.artifact.check_unchanged()
+        self._measured = agreement, ratio
+        self.seconds = time.perf_counter() - begun
+        return None if self.metadata.foreign else self._describe(staged, agreement)
+
+    def _describe(self, staged: Path, agreement: Agreement) -> Metadata:
+        """Return what the file says of itself, with what was measured."""
+        held = self.graph.graph.initializers
+        idle = self.metadata.memory == "low" and nothing_to_optimize(staged)
+        return read_metadata(self.graph.metadata_props).model_copy(
+            update={
+                "quantization": _quantization(self.recipe, self.rewritten, agreement),
+                "tables": [name for name in self.metadata.tables if name in held],
+                "optimized": idle,
+            }
+        )
+
+
+def _generated(model: ir.Model) -> Feeds:
+    return generate_inputs(model, sequence=longest_generated(model))
+
+
+def _exit_note(source: Path, quantized: Path, feeds: Mapping[str, Any], threads: int | None) -> str:
+    """Say how often rounding moved an early exit; SQNR is measured over all iterations."""
+    before, after = (
+        Session(path, threads=threads).run(feeds)[ITERATIONS_OUTPUT] for path in (source, quantized)
+    )
+    return (
+        f"{int((before != after).sum())} of {before.size} batch rows stop at another iteration than in "
+        "float; the SQNR is measured without early exit"
+    )
+
+
+def _quantization(recipe: Recipe, rewritten: Rewritten, agreement: Agreement) -> dict[str, Any]:
+    """Return what the artifact says of its quantization."""
+    fields: dict[str, Any] = {
+        "scheme": recipe.scheme,
+        "quantized": len(rewritten.coverage.quantized),
+        "total": rewritten.coverage.total,
+        "sqnr_db": agreement.sqnr_db,
+    }
+    table = recipe.table
+    if table is not None and recipe.scheme == "static":
+        fields |= {
+            "ranges": table.granularity,
+            "method": table.method,
+            "samples": table.samples,
+            "data_sha256": table.data_sha256,
+        }
+    if recipe.scheme in WEIGHT_BITS or rewritten.weight_only:
+        bits = {8} if rewritten.weight_only else set()
+        bits |= {WEIGHT_BITS[recipe.scheme]} if recipe.scheme in WEIGHT_BITS else set()
+        sizes = {
+            str(each): BlockWeights(each, recipe.block_size).block_size for each in sorted(bits)
+        }
+        fields |= {"weight_only": rewritten.weight_only, "block_size": sizes}
+    return fields

@@ -1,0 +1,133 @@
+"""How far a quantized model may be from its source: floors of SQNR and of coverage."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from loopedge.errors import BudgetError, VerificationError
+from loopedge.options import by_face, option
+from loopedge.quantizer.compare import Agreement
+from loopedge.quantizer.coverage import Coverage
+from loopedge.quantizer.options import QuantizeOptions
+from loopedge.quantizer.recipe import Recipe
+from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
+from loopedge.runtime.processor import FAST_INT8, this_processor
+
+__all__ = ["MIN_SQNR_DB", "Floors", "check_coverage", "floors_of", "may_overflow"]
+
+MIN_SQNR_DB = 15.0
+"""Default floor of the outputs' SQNR; a wrong scale or a wrong weight lies below 10 dB."""
+
+MIN_INT4_SQNR_DB = 10.0
+"""The same for four-bit weights: right ones may give 13 dB where a model is deep and untrained."""
+
+RANDOM_ROWS_INT4_DB = 5.0
+"""Most that is asked with random timestep rows of four-bit weights; a wrong one shows in its linear."""
+
+MIN_LINEAR_DB = 10.0
+"""Floor of what each linear of the core gives in the first iteration: right ones of four bits give 15
+and more, a wrong one 0 or less."""
+
+MIN_WORST_LINEAR_DB = 3.0
+"""Floor of what each gives in any iteration, accumulated errors included: a wrong row of a range table
+shows here even where gates of zero hide it from the outputs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floors:
+    """Least SQNR, in dB.
+
+    Args:
+        outputs_db: Of the outputs.
+        random_rows_db: Of the outputs with random timestep rows.
+        hint: What is likely to mend a missed one; None: what to allow or to keep.
+    """
+
+    outputs_db: float
+    random_rows_db: float
+    hint: str | None
+
+    def check(self, agreement: Agreement) -> None:
+        """Hold the floors.
+
+        Raises:
+            VerificationError: One is missed.
+        """
+        for name, value, floor in (
+            ("outputs", agreement.sqnr_db, self.outputs_db),
+            ("outputs with random timestep rows", agreement.random_rows_db, self.random_rows_db),
+        ):
+            if value is not None and not value >= floor:
+                raise _missed(f"the {name}", value, floor, self.hint or _allow_less())
+        for where, found, floor in (
+            ("in the first iteration", agreement.linears_db, MIN_LINEAR_DB),
+            ("in its worst iteration", agreement.worst_linears_db, MIN_WORST_LINEAR_DB),
+        ):
+            for name, value in found.items():
+                if not value >= floor:
+                    keep = by_face(f"loopedge quantize --keep {name}", f'keep=["{name}"]')
+                    hint = self.hint or f"{keep}, or calibrate on more data"
+                    raise _missed(f"{name} {where}", value, floor, hint)
+
+
+def _missed(what: str, value: float, floor: float, hint: str) -> VerificationError:
+    return VerificationError(
+        f"the SQNR of {what} is {value:.1f} dB, at least {floor:.1f} dB is asked",
+        measured=value,
+        allowed=floor,
+        hint=hint,
+    )
+
+
+def _allow_less() -> str:
+    return by_face("loopedge quantize --min-sqnr-db to allow less", "min_sqnr_db= to allow less")
+
+
+def floors_of(recipe: Recipe, min_sqnr_db: float | None) -> Floors:
+    """Return what a recipe must reach: the floor that was asked for, or its scheme's."""
+    four_bits = WEIGHT_BITS.get(recipe.scheme) == 4
+    outputs_db = min_sqnr_db
+    if outputs_db is None:
+        outputs_db = MIN_INT4_SQNR_DB if four_bits else MIN_SQNR_DB
+    return Floors(
+        outputs_db=outputs_db,
+        random_rows_db=min(outputs_db, RANDOM_ROWS_INT4_DB) if four_bits else outputs_db,
+        hint=f"{option('reduce_range', command='quantize')}: products of eight bits may overflow here"
+        if may_overflow(recipe)
+        else None,
+    )
+
+
+def may_overflow(recipe: Recipe) -> bool:
+    """Tell whether products of eight bits may overflow on this processor, as far as it is known."""
+    features = this_processor().features
+    slow = bool(features) and FAST_INT8.isdisjoint(features)
+    return slow and not recipe.reduce_range and recipe.scheme not in WEIGHT_BITS
+
+
+def check_coverage(
+    coverage: Coverage, kept: set[str], options: QuantizeOptions, source: Path
+) -> None:
+    """Hold the share of the core's linears that must become int8.
+
+    Args:
+        coverage: What became int8.
+        kept: Linears that stay in float on request.
+        options: They say the share.
+        source: What the error calls the model.
+
+    Raises:
+        BudgetError: Fewer became int8.
+    """
+    core = coverage.core()
+    missed = [item for item in core.skipped if item.name not in kept]
+    if coverage.quantized and len(missed) <= (1 - options.min_coverage) * core.total:
+        return
+    first = missed[0] if missed else None
+    raise BudgetError(
+        f"{len(core.quantized)} of {core.total} linears of the core of {source} became int8 "
+        f"({core.share:.0%}, asked for {options.min_coverage:.0%})"
+        + (f"; first skipped: {first.name}: {first.reason}" if first else ""),
+        measured=core.share,
+        allowed=options.min_coverage,
+        hint=option("min_coverage", 0, command="quantize"),
+    )

@@ -1,0 +1,135 @@
+"""What a quantization gives back, and what a user would not expect of the file."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from loopedge.graph.rows.last_rows import LastRowsOutcome
+from loopedge.graph.weights import weight_bytes
+from loopedge.options import option
+from loopedge.quantizer.check import SourceCheck
+from loopedge.quantizer.floors import may_overflow
+from loopedge.quantizer.last_rows import unchanged_note
+from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
+from loopedge.quantizer.timing import BUSY, TimeRatio
+from loopedge.runtime.memory_profiles import WISH_NOTE
+from loopedge.runtime.processor import FAST_INT8, this_processor
+
+__all__ = ["QuantizeResult", "make_result", "time_note"]
+
+SLOWER = 1.0
+"""Time against the float model from which on that is said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeResult:
+    """What became int8 and how far the outputs moved."""
+
+    path: str
+    scheme: str
+    ranges: str | None
+    method: str | None
+    samples: int | None
+    matmuls: dict[str, Any]
+    embeddings: dict[str, Any]
+    weight_only: list[str]
+    sqnr_db: float
+    sqnr_db_per_iteration: list[float]
+    sqnr_db_random_rows: float | None
+    sqnr_db_linears: dict[str, float]
+    min_sqnr_db: float
+    verified: bool
+    last_rows: LastRowsOutcome | None
+    time_ratio: float
+    weight_bytes: int
+    source_weight_bytes: int
+    files: list[dict[str, Any]]
+    notes: list[str]
+    seconds: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self)
+
+
+def make_result(
+    check: SourceCheck,
+    rows: LastRowsOutcome | None,
+    files: Sequence[Path],
+    changed: Sequence[str],
+    seconds: dict[str, float],
+) -> QuantizeResult:
+    """Put together what the stations of a quantization found.
+
+    Args:
+        check: The comparison with the source, which was made.
+        rows: What became of the last iteration; None where the source computes all rows, too.
+        files: What was written, the artifact first.
+        changed: Notes on a source that another program has written anew.
+        seconds: Time of each station.
+    """
+    recipe, rewritten, agreement = check.recipe, check.rewritten, check.agreement
+    table = recipe.table if recipe.scheme == "static" else None
+    return QuantizeResult(
+        path=str(files[0]),
+        scheme=recipe.scheme,
+        ranges=table.granularity if table else None,
+        method=table.method if table else None,
+        samples=table.samples if table else None,
+        matmuls=rewritten.coverage.to_json(),
+        embeddings=rewritten.embeddings.to_json(),
+        weight_only=rewritten.weight_only,
+        sqnr_db=agreement.sqnr_db,
+        sqnr_db_per_iteration=agreement.per_iteration_db,
+        sqnr_db_random_rows=agreement.random_rows_db,
+        sqnr_db_linears=agreement.linears_db,
+        min_sqnr_db=check.floors.outputs_db,
+        verified=True,
+        last_rows=rows,
+        time_ratio=check.time_ratio.median,
+        weight_bytes=weight_bytes(check.graph),
+        source_weight_bytes=weight_bytes(check.source.graph),
+        files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
+        notes=[*changed, *_notes(check), *unchanged_note(rows), *check.exit_note],
+        seconds=seconds,
+    )
+
+
+def _notes(check: SourceCheck) -> list[str]:
+    recipe, memory = check.recipe, check.metadata.memory
+    table = recipe.table if recipe.scheme == "static" else None
+    notes = [] if table is None else list(table.warnings)
+    if memory == "mapped":
+        notes.append(WISH_NOTE)
+    if memory == "low" and (recipe.scheme in WEIGHT_BITS or check.rewritten.weight_only):
+        notes.append(
+            "without packing onnxruntime unpacks weight-only linears into floats at each run: memory "
+            "profile low takes more memory and two to four times the time, see docs/memory.md"
+        )
+    notes += time_note(check.time_ratio)
+    features = this_processor().features
+    if features and FAST_INT8.isdisjoint(features):
+        overflow = f", and products may overflow: add {option('reduce_range')}"
+        notes.append(
+            "this processor has no VNNI, i8mm or dot-product instructions: int8 saves memory here, "
+            "but little time" + (overflow if may_overflow(recipe) else "")
+        )
+    return notes
+
+
+def time_note(ratio: TimeRatio) -> list[str]:
+    """Say that the file saves no time, where that was measured; where other programs disturbed it, say that."""
+    if ratio.median < SLOWER:
+        return []
+    spread = f"{ratio.low:.2f} to {ratio.high:.2f}"
+    if ratio.steady:
+        return [
+            f"one inference takes {ratio.median:.2f} times as long as the float model's on this "
+            f"processor (half of the rounds: {spread}): it saves bytes here, no time"
+        ]
+    cause = "the machine was busy" if ratio.busy > BUSY else "the times were unsteady"
+    return [
+        f"{cause}, so the time against the float model is not known: half of the rounds took {spread} "
+        "times as long; measure again with loopedge profile"
+    ]
