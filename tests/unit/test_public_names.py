@@ -26,6 +26,7 @@ NAMES = {
     ),
     *("Task", "convert", "export", "inner_loop", "inspect", "load", "pilot", "prepare", "profile"),
     *("quantize", "save", "train", "Comparison", "PilotOptions", "ProfileOptions", "compare"),
+    *("ExportOptions", "QuantizeOptions"),
 }
 TWO_SCREENS = 66
 """Lines."""
