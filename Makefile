@@ -5,7 +5,7 @@
 #                 PYTEST="-m 'not slow and not long'" a quarter; after changes of numerics, not part of CI
 # make fuzz       files damaged at random, ten minutes long; make fuzz FUZZ="--seconds 60 --seed 1", or
 #                 FUZZ="--replay 1.23" for one file again
-# make lint       ruff, mypy, import-linter
+# make lint       ruff, mypy, import-linter, and how large rooms and functions are
 # make bench      the figures of docs/results.md;  make bench-gpu  those of a GPU, on a machine that has one;
 #                 make bench-peers  the same models through other toolchains
 # make clean      remove what the others made, .venv too
@@ -55,6 +55,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/house.py
 
 bench: $(STAMP)
 	@missed=0; for program in $$(grep -l __main__ $(filter-out benchmarks/gpu/% benchmarks/peers/%,$(wildcard benchmarks/*/*.py))); do \
