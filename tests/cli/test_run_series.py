@@ -140,10 +140,10 @@ def test_a_foreign_model_needs_its_mask(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "missing", "words"),
     [
-        ("nan", False, "row 2, column 'x' is nan, the model takes finite numbers of float32"),
-        ("inf", False, "row 2, column 'x' is inf"),
-        ("-inf", True, "row 2, column 'x' is -inf, the model takes finite numbers of float32 and"),
-        ("1e39", False, "row 2, column 'x' is 1e+39"),
+        ("nan", False, "position 2, column 'x' is nan, the model takes finite numbers of float32"),
+        ("inf", False, "position 2, column 'x' is inf"),
+        ("-inf", True, "position 2, column 'x' is -inf, the model takes finite numbers of float32 and"),
+        ("1e39", False, "position 2, column 'x' is 1e+39"),
     ],
 )
 def test_numbers_that_are_not_finite(
