@@ -27,7 +27,7 @@ from loopedge.files.staging import (
     scratch_folder,
     staged_folder,
 )
-from loopedge.files.targets import check_target
+from loopedge.files.targets import FileSize, check_target
 from loopedge.graph.agreement import TOLERANCE
 from loopedge.graph.integer_linears import count_integer_linears
 from loopedge.graph.metadata import Metadata
@@ -77,7 +77,7 @@ class ConvertResult:
     opset: int | None
     optimization: str
     operators: list[str]
-    files: list[dict[str, Any]]
+    files: list[FileSize]
     weight_bytes: int
     source_weight_bytes: int
     max_rel_error: float
@@ -203,7 +203,7 @@ def write_converted(
         source = scratch / target.with_suffix(".onnx").name
         write_artifact(graph, source, sources=sources, verify=verify, companions=companions)
         result = convert(source, target, force=force)
-    return [Path(file["path"]) for file in result.files]
+    return [Path(file.path) for file in result.files]
 
 
 def convert_file(source: Path, target: Path, metadata: Metadata) -> Path:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from loopedge.files.targets import FileSize
 from loopedge.graph.positions.last_iteration import LastIterationOutcome
 from loopedge.graph.weights import weight_bytes
 from loopedge.options import option
@@ -44,7 +45,7 @@ class QuantizeResult:
     time_ratio: float
     weight_bytes: int
     source_weight_bytes: int
-    files: list[dict[str, Any]]
+    files: list[FileSize]
     notes: list[str]
     seconds: dict[str, float]
 
@@ -90,7 +91,7 @@ def make_result(
         time_ratio=check.time_ratio.median,
         weight_bytes=weight_bytes(check.graph),
         source_weight_bytes=weight_bytes(check.source.graph),
-        files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
+        files=[FileSize.of(file) for file in files],
         notes=[*changed, *_notes(check), *unchanged_note(rows), *check.exit_note],
         seconds=seconds,
     )

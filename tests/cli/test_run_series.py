@@ -142,7 +142,11 @@ def test_a_foreign_model_needs_its_mask(cli: Cli, tmp_path: Path) -> None:
     [
         ("nan", False, "position 2, column 'x' is nan, the model takes finite numbers of float32"),
         ("inf", False, "position 2, column 'x' is inf"),
-        ("-inf", True, "position 2, column 'x' is -inf, the model takes finite numbers of float32 and"),
+        (
+            "-inf",
+            True,
+            "position 2, column 'x' is -inf, the model takes finite numbers of float32 and",
+        ),
         ("1e39", False, "position 2, column 'x' is 1e+39"),
     ],
 )
