@@ -91,7 +91,7 @@ def test_a_runtime_that_writes_nothing_is_noticed(
         write_graph(TINY, tmp_path / "m.onnx", session_options(1), {}, purpose="prepared")
 
 
-def test_files_are_told_of_where_they_come_to_stand(tmp_path: Path) -> None:
+def test_files_are_described_where_they_come_to_stand(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"four")
-    told = described_files([tmp_path / "a"], Path("there"))
-    assert told == [{"path": str(Path("there") / "a"), "bytes": 4}]
+    described = described_files([tmp_path / "a"], Path("there"))
+    assert described == [{"path": str(Path("there") / "a"), "bytes": 4}]
