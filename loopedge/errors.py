@@ -95,7 +95,7 @@ class DivergedError(LoopedgeError):
 
 
 class InterruptedRunError(LoopedgeError):
-    """A training run was told to end before it was done."""
+    """A training run was asked to end before it was done."""
 
 
 class LostWorkerError(LoopedgeError):

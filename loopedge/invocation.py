@@ -1,4 +1,4 @@
-"""How this process was called, told so that others can call it: without the folders of this machine."""
+"""How this process was called, as a command line that runs elsewhere: without the folders of this machine."""
 
 import shlex
 import sys
@@ -11,7 +11,7 @@ PROGRAM = "loopedge"
 
 
 def command_text(words: Sequence[str] | None = None) -> str:
-    """Return a command line; of an absolute path only the last part is told.
+    """Return a command line; of an absolute path only the last part is kept.
 
     Args:
         words: Program and arguments; default: those of this process.

@@ -30,7 +30,7 @@ def with_keywords(
         keywords: Fields by name; they win over the object's.
 
     Raises:
-        TypeError: A keyword is no field.
+        TypeError: A keyword is not a field.
         InputError: A value is refused, as the class says.
     """
     known = {field.name for field in fields(kind)}

@@ -64,8 +64,8 @@ def reason_of(error: BaseException) -> str:
     """Return the kind and the first line of an error, and the user's line of code that raised it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     where = users_line(error.__traceback__)
-    told = type(error).__name__ + (f": {lines[0]}" if lines else "")
-    return f"{told} ({where})" if where else told
+    reason = type(error).__name__ + (f": {lines[0]}" if lines else "")
+    return f"{reason} ({where})" if where else reason
 
 
 def users_line(trace: TracebackType | None) -> str:

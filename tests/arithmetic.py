@@ -129,8 +129,8 @@ def not_in_effect(variables: dict[str, str]) -> dict[str, str]:
         "MKL_ENABLE_INSTRUCTIONS": lambda value: (MKL[value] in mkl, mkl),
         "MKL_CBWR": lambda value: (f"CNR:{value}" in product, product),
     }
-    told = {name: held[name](value) for name, value in variables.items()}
-    return {name: said for name, (holds, said) in told.items() if not holds}
+    checks = {name: held[name](value) for name, value in variables.items()}
+    return {name: said for name, (holds, said) in checks.items() if not holds}
 
 
 def emulator(processor: str) -> list[str] | None:

@@ -1,6 +1,6 @@
 """How long does the command line take to answer, and which packages does that import?
 
-Each command runs in fresh processes, in turns; the least processor time of them is told, since a busy machine
+Each command runs in fresh processes, in turns; the least processor time of them is printed, since a busy machine
 only adds to it. tests/cli/test_startup.py holds that nothing heavy is imported; the time itself stands here,
 where a slow or busy machine reads `missed` and fails nothing. A quarter of a minute.
 
@@ -36,8 +36,8 @@ def processor_seconds(words: tuple[str, ...]) -> tuple[float, float]:
 def slowest_imports() -> list[tuple[str, float]]:
     """Return the packages of ``--help`` that take longest, each with what it imports, in ms."""
     words = [sys.executable, "-X", "importtime", *COMMANDS["loopedge --help"]]
-    told = subprocess.run(words, capture_output=True, text=True, check=True).stderr
-    rows = [line.removeprefix("import time:").split("|") for line in told.splitlines()[1:]]
+    imports = subprocess.run(words, capture_output=True, text=True, check=True).stderr
+    rows = [line.removeprefix("import time:").split("|") for line in imports.splitlines()[1:]]
     found = [(name.strip(), int(whole) / 1e3) for _, whole, name in rows]
     return sorted(found, key=lambda one: -one[1])[:LARGEST]
 

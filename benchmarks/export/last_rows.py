@@ -147,10 +147,10 @@ def rows_of(subject: Subject, runs: int) -> tuple[list[str], list[str]]:
         weights = {key: loopedge.inspect(file).weight_bytes for key, file in files.items()}
     lines, wrong = [], []
     for key in sorted(files, key=list(files).index):
-        told = memory[key]
+        measured = memory[key]
         lines.append(
-            f"| {subject.name} | {key} | {sizes[key] / MEGABYTE:.2f} | {told['anon'] / MEGABYTE:.1f} | "
-            f"{told['rss'] / MEGABYTE:.1f} / {told['peak'] / MEGABYTE:.1f} | {ratios[key]:.3f} |"
+            f"| {subject.name} | {key} | {sizes[key] / MEGABYTE:.2f} | {measured['anon'] / MEGABYTE:.1f} | "
+            f"{measured['rss'] / MEGABYTE:.1f} / {measured['peak'] / MEGABYTE:.1f} | {ratios[key]:.3f} |"
         )
     for kind in ("float32", "int8"):
         one, two = f"{kind}, all positions", f"{kind}, last position"

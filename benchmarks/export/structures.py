@@ -177,9 +177,9 @@ def main() -> int:
             found.append(export(make, UNROLLED, "unrolled", Path(folder)))
             for form in ("loop", "unrolled"):
                 those = [item for item in found if item.form == form]
-                told = ", ".join(str(item.loops) for item in those)
+                loops_text = ", ".join(str(item.loops) for item in those)
                 lines.append(
-                    f"| {name} | {form}, {told} loops | {those[0].weights / MIB:.2f} "
+                    f"| {name} | {form}, {loops_text} loops | {those[0].weights / MIB:.2f} "
                     f"| {' / '.join(str(item.nodes) for item in those)} "
                     f"| {' / '.join(f'{item.anonymous / MIB:.1f}' for item in those)} "
                     f"| {max(item.error for item in those):.1e} |"

@@ -87,7 +87,7 @@ def form_of(run: Run) -> str:
 
 
 def mib(size: int | None) -> str:
-    """Return bytes in MiB, or a dash where they were not told."""
+    """Return bytes in MiB, or a dash where they are not known."""
     return "-" if size is None else f"{size / MIB:.1f}"
 
 
@@ -201,13 +201,15 @@ def main() -> int:
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
         (arguments.output / "forms.md").write_text(text, encoding="utf-8")
-        told = {
+        content = {
             "command": "python benchmarks/gpu/forms.py --loops "
             + " ".join(map(str, arguments.loops)),
             "bounds": [asdict(one) | {"passed": one.passed} for one in bounds],
             "profiles": {count: result.to_json() for count, result in results.items()},
         }
-        (arguments.output / "forms.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+        (arguments.output / "forms.json").write_text(
+            json.dumps(content, indent=1), encoding="utf-8"
+        )
     return MISSED if any(one.blocks and not one.passed for one in bounds) else 0
 
 

@@ -192,8 +192,8 @@ def table_of(name: str, found: dict[tuple[str, str, bool], float]) -> list[str]:
     for (ranges, method, smoothing), value in found.items():
         if not smoothing:
             other = found.get((ranges, method, True))
-            told = "" if other is None else f"{other:.1f}"
-            lines.append(f"| {ranges} | {method} | {value:.1f} | {told} |")
+            compared = "" if other is None else f"{other:.1f}"
+            lines.append(f"| {ranges} | {method} | {value:.1f} | {compared} |")
     return [*lines, ""]
 
 

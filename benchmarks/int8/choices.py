@@ -79,8 +79,8 @@ def ratio(one: ort.InferenceSession, two: ort.InferenceSession, length: int) -> 
 def peak_mib(path: Path, length: int, *, pattern: bool) -> float:
     """Return the peak of a process of its own."""
     words = [sys.executable, __file__, "child", str(path), str(length), str(int(pattern))]
-    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    return float(json.loads(told)) / MIB
+    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return float(json.loads(printed)) / MIB
 
 
 def child(path: str, length: str, pattern: str) -> None:

@@ -226,10 +226,10 @@ def main() -> int:
         way: sum(SHAPES[name][2] * ways[way].best_ms for name, ways in results.items())
         for way in (MLAS, ONEDNN, FLOAT)
     }
-    told = "no AVX512-VNNI" if peak is None else f"{peak:.0f} GOP/s of `vpdpbusd`"
+    speed = "no AVX512-VNNI" if peak is None else f"{peak:.0f} GOP/s of `vpdpbusd`"
     gap = (totals[MLAS] - totals[ONEDNN]) / totals[FLOAT]
     lines = [
-        f"{this_processor().name}, one thread, {told}; ONNX Runtime {ort.__version__}, "
+        f"{this_processor().name}, one thread, {speed}; ONNX Runtime {ort.__version__}, "
         f"torch {torch.__version__}; {RUNS} runs each, in turns, by the thread's own time; time against MLAS, int8.",
         "",
         *table(results, peak),

@@ -119,11 +119,11 @@ def main() -> int:
                 f"| {peak:.2f} | {floor[key] / MIB:.1f} | {net:.2f} | {figures['time']:.3f} "
                 f"| {'' if key == 'float' else ALLOWED_TIME[length]} |"
             )
-    told = ", ".join(
+    peaks = ", ".join(
         f"{name} {value:.2f} ({'pass' if value <= ALLOWED_PEAK else 'missed'})"
         for name, value in judged.items()
     )
-    lines += ["", f"Static at {LENGTHS[0]} positions, allowed {ALLOWED_PEAK}: {told}"]
+    lines += ["", f"Static at {LENGTHS[0]} positions, allowed {ALLOWED_PEAK}: {peaks}"]
     text = "\n".join(lines)
     print(text)
     if arguments.output:

@@ -214,9 +214,9 @@ def budgeted(bench: Bench, target: Path) -> None:
     loss = RelativeError(bench.calibration, loopedge.Session(source, threads=1))
     _, whole = meet_budget(FloatSource.open(source), recipe, loss, 1.0, threads=1)
     lifted, budget = meet_budget(FloatSource.open(source), recipe, loss, whole.loss / 2, threads=1)
-    told = ", ".join(f"{item.name} to {item.level}" for item in budget.lifted)
+    levels = ", ".join(f"{item.name} to {item.level}" for item in budget.lifted)
     bench.notes.append(
-        f"The budget, on the calibration data: relative error {whole.loss:.2e} -> {budget.loss:.2e}; {told}."
+        f"The budget, on the calibration data: relative error {whole.loss:.2e} -> {budget.loss:.2e}; {levels}."
     )
     options = {"keep": lifted.keep, "weight_only": lifted.weight_only}
     unjudged(source, target, ranges=lifted.table, inputs=bench.calibration[:2], **options)
@@ -281,7 +281,7 @@ def main() -> int:
     parser.add_argument("--models", type=Path, help="keep the trained models here")
     arguments = parser.parse_args()
     lines: list[str] = []
-    told: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     missed = False
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.models or Path(name)
@@ -291,14 +291,14 @@ def main() -> int:
             rows = measure(bench)
             lines += table(bench, rows)
             print("\n".join(table(bench, rows)))
-            told[subject.name] = [asdict(row) for row in rows]
+            results[subject.name] = [asdict(row) for row in rows]
             found = {row.name: row for row in rows}
             missed |= any(found[name].floating for name in found if name.startswith("static"))
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
         text = "\n".join([f"ONNX Runtime {ort.__version__}, one thread.", "", *lines])
         (arguments.output / "tasks.md").write_text(text, encoding="utf-8")
-        content = json.dumps(told, indent=2) + "\n"
+        content = json.dumps(results, indent=2) + "\n"
         (arguments.output / "tasks.json").write_text(content, encoding="utf-8")
     return 4 if missed else 0
 

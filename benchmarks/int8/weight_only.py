@@ -252,14 +252,14 @@ def main() -> int:
         + " |",
         "|---" * (6 + 2 * len(LENGTHS)) + "|",
     ]
-    told, missed = [], False
+    results, missed = [], False
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = make_float(folder)
         whole = sum(file.stat().st_size for file in Artifact.open(source).files)
         for variant in variants():
             row = measure(source, variant, folder)
-            told.append(asdict(row))
+            results.append(asdict(row))
             share = row.file_bytes / whole
             missed |= (
                 variant.block_size == DEFAULT_BLOCK[variant.bits]
@@ -282,7 +282,7 @@ def main() -> int:
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
         (arguments.output / "weight_only.md").write_text(text + "\n", encoding="utf-8")
-        content = json.dumps({"float_bytes": whole, "measured": told}, indent=2) + "\n"
+        content = json.dumps({"float_bytes": whole, "measured": results}, indent=2) + "\n"
         (arguments.output / "weight_only.json").write_text(content, encoding="utf-8")
     return 4 if missed else 0
 

@@ -111,8 +111,8 @@ def row(name: str, path: Path, length: int, batch: int) -> str:
         quiet = {**os.environ, "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"}
         done = subprocess.run(words, env=quiet, capture_output=True, text=True, check=True)
         cells.append(f"{int(done.stdout) / 1e6:.1f}")
-    told = name if idle else f"{name}, optimizers needed"
-    return f"| {told} | {length} | {batch} | {' | '.join(cells)} |"
+    label = name if idle else f"{name}, optimizers needed"
+    return f"| {label} | {length} | {batch} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

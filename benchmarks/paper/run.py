@@ -64,8 +64,8 @@ def run_study(study: Study, path: Path, seeds: int) -> list[dict[str, Any]]:
                 lines.append(line)
                 with path.open("a") as file:
                     file.write(json.dumps(line) + "\n")
-                told = line.get("diverged") or line["test"]
-                print(f"{study.title}: {arm}, {loops} loops, seed {seed}: {told}", flush=True)
+                scored = line.get("diverged") or line["test"]
+                print(f"{study.title}: {arm}, {loops} loops, seed {seed}: {scored}", flush=True)
     return lines
 
 

@@ -142,10 +142,12 @@ def interval_text(interval: Interval | None) -> str:
 
 def best_baseline(study: Study, lines: Lines) -> tuple[str, float] | None:
     """Return the best baseline of the first seed, and its value."""
-    told: dict[str, Any] = next((line["baselines"] for line in lines if line.get("baselines")), {})
+    scores: dict[str, Any] = next(
+        (line["baselines"] for line in lines if line.get("baselines")), {}
+    )
     metric = lines[0]["metric"]
     known = {
-        name: of[metric] for name, of in told.items() if math.isfinite(of.get(metric, math.nan))
+        name: of[metric] for name, of in scores.items() if math.isfinite(of.get(metric, math.nan))
     }
     if not known:
         return None

@@ -102,7 +102,7 @@ def _report(found: dict[str, list[Figures]], goals: list[Goal]) -> list[str]:
     machine = describe_machine()
     loops_taken = {one.label: one.loops_at_run_time for one in found[SORTING]}
     features = ", ".join(machine["cpu_features"])
-    told = "; ".join(
+    versions = "; ".join(
         f"{peer}: {', '.join(f'{name} {version}' for name, version in packages.items())}"
         for peer, packages in _versions().items()
     )
@@ -110,7 +110,7 @@ def _report(found: dict[str, list[Figures]], goals: list[Goal]) -> list[str]:
         "# The peers, side by side",
         "",
         f"{datetime.date.today().isoformat()}, {machine['cpu']} ({features}), one thread. `{_command()}`",
-        f"loopedge {machine['loopedge']} on ONNX Runtime {machine['onnxruntime']}; {told}.",
+        f"loopedge {machine['loopedge']} on ONNX Runtime {machine['onnxruntime']}; {versions}.",
         "",
         "Memory is growth over the process with its runtime imported and nothing loaded, in MB (10^6 bytes);",
         "time is a ratio to the first row, taken in turns; error is max |y - ref| / max |ref| against PyTorch.",

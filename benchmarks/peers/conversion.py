@@ -39,8 +39,8 @@ def convert_all(products: Collection[Product], refresh: Collection[str]) -> None
             continue
         print(f"converting {peer_product.artifact}", end=" ", file=sys.stderr, flush=True)
         outcome = _convert(peer_product, folder)
-        told = outcome.get("failed", "done")
-        print(f"{outcome['seconds']:.0f} s, {told}", file=sys.stderr, flush=True)
+        status = outcome.get("failed", "done")
+        print(f"{outcome['seconds']:.0f} s, {status}", file=sys.stderr, flush=True)
         (folder / OUTCOME).write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
 
 

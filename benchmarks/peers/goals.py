@@ -121,8 +121,8 @@ def ranking(found: Iterable[Figures], precision: str, places: int = 5) -> str:
         places: Of the ranking.
     """
     best = sorted(comparable(found, precision), key=lambda one: one.time_times_peak)[:places]
-    told = ", ".join(f"{one.label} {one.time_times_peak:.1f}" for one in best)
-    return f"Best on time x peak MB, {precision}: {told}."
+    ranked = ", ".join(f"{one.label} {one.time_times_peak:.1f}" for one in best)
+    return f"Best on time x peak MB, {precision}: {ranked}."
 
 
 def comparable(found: Iterable[Figures], precision: str) -> list[Figures]:

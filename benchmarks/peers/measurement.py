@@ -94,8 +94,8 @@ def measure(
     """
     taken = [_Taken(failed=conversion_of(product).get("failed")) for product in products]
     for i in range(passes):
-        told = f"measuring {products[0].subject}, pass {i + 1} of {passes}"
-        print(told, file=sys.stderr, flush=True)
+        progress = f"measuring {products[0].subject}, pass {i + 1} of {passes}"
+        print(progress, file=sys.stderr, flush=True)
         _take_pass(products, taken, folder if i == 0 else None, rounds, runs)
     if taken[0].failed:
         raise PeerError(f"{products[0].label}: {taken[0].failed}")
@@ -206,7 +206,7 @@ def _takes_loops(subject: Subject, process: PeerProcess, folder: Path) -> bool:
 
 def _figures(product: Product, one: _Taken, time_ratio: float) -> Figures:
     made = conversion_of(product)
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "label": product.label,
         "subject": product.subject,
         "precision": product.precision,
@@ -219,10 +219,10 @@ def _figures(product: Product, one: _Taken, time_ratio: float) -> Figures:
         "file_bytes": made.get("file_bytes", 0),
     }
     if one.failed:
-        return Figures(**told, failed=one.failed)
+        return Figures(**fields, failed=one.failed)
     peaks = [end["peak_bytes"] for end in one.ends]
     return Figures(
-        **told,
+        **fields,
         load_seconds=statistics.median(load["load_seconds"] for load in one.loads),
         rss_bytes=int(statistics.median(load["memory"]["rss_bytes"] for load in one.loads)),
         anon_bytes=int(statistics.median(load["memory"]["anon_bytes"] for load in one.loads)),

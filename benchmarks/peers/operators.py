@@ -68,8 +68,8 @@ def _openvino() -> dict[str, float]:
     done = subprocess.run(
         [*words, inputs], env=environment, capture_output=True, text=True, check=True
     )
-    told: dict[str, float] = json.loads(done.stdout)
-    return told
+    times: dict[str, float] = json.loads(done.stdout)
+    return times
 
 
 def _table(found: dict[str, dict[str, float]]) -> list[str]:

@@ -30,8 +30,8 @@ class PeerProcess(Conversation):
     def __init__(
         self, python: Path, request: Mapping[str, Any], environment: Mapping[str, str]
     ) -> None:
-        told = json.dumps({**request, "parent": os.getpid()})
-        super().__init__([str(python), "-P", "-m", "benchmarks.peers.child", told], environment)
+        asked = json.dumps({**request, "parent": os.getpid()})
+        super().__init__([str(python), "-P", "-m", "benchmarks.peers.child", asked], environment)
         try:
             self.loaded = self.hear()
         except BaseException:
@@ -49,7 +49,7 @@ class PeerProcess(Conversation):
         return growth
 
     def save_outputs(self, path: Path, loops: int | None = None) -> Path:
-        """Run all samples, at another loop count if told so, and write the outputs as ``.npy``."""
+        """Run all samples, at another loop count if it is given, and write the outputs as ``.npy``."""
         return Path(
             self.ask({"save": str(path)} | ({} if loops is None else {"loops": loops}))["saved"]
         )

@@ -96,7 +96,7 @@ def read_samples(path: str | Path, expected: ModelInputs | None = None) -> Itera
             and be an ``.npy`` or a CSV, which are read whole.
 
     Raises:
-        InputError: The file is missing, is no archive of arrays, or arrays differ in samples.
+        InputError: The file is missing, is not an archive of arrays, or arrays differ in samples.
     """
     source = Path(path)
     if expected is not None and source.suffix.lower() in {".npy", ".csv"}:

@@ -1,4 +1,4 @@
-"""What no option takes, whatever the command: an empty path, and words that are no Unicode."""
+"""What no option takes, whatever the command: an empty path, and words that are not Unicode."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ __all__ = ["CheckedCommand"]
 class CheckedCommand(TyperCommand):
     """A command that refuses such words before it begins.
 
-    Python makes ``.``, the current folder, of an empty path; and bytes that are no text of the locale become
+    Python makes ``.``, the current folder, of an empty path; and bytes that are not text of the locale become
     surrogates, which neither ONNX Runtime nor a file in UTF-8 can hold.
     """
 
@@ -27,7 +27,7 @@ class CheckedCommand(TyperCommand):
         for word in words:
             if any("\ud800" <= letter <= "\udfff" for letter in word):
                 raise typer.BadParameter(
-                    f"{word!a} is no text in this locale's encoding (where it is UTF-8, set "
+                    f"{word!a} is not text in this locale's encoding (where it is UTF-8, set "
                     "PYTHONUTF8=1).",
                     ctx=ctx,
                 )

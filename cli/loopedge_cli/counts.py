@@ -19,13 +19,13 @@ def parse_counts(text: str) -> Counts:
     """Parse counts separated by commas.
 
     Raises:
-        typer.BadParameter: A part of the text is no count from 1 on.
+        typer.BadParameter: A part of the text is not a count from 1 on.
     """
     try:
         found = Counts(int(part) for part in str(text).split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no count, and no counts separated by commas."
+            f"{text!r} is neither a count nor counts separated by commas."
         ) from None
     if min(found) < 1:
         raise typer.BadParameter(f"{min(found)} is not in the range x>=1.")

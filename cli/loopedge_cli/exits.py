@@ -15,7 +15,7 @@ __all__ = ["ExitCode", "exit_code"]
 
 
 class ExitCode(IntEnum):
-    """What the process tells the shell."""
+    """What the process returns to the shell."""
 
     DONE = 0
     UNEXPECTED = 1

@@ -9,7 +9,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line: the console entry.
 
-    ONNX Runtime reports to Microsoft unless it is told not to before it is imported; these commands do not.
+    ONNX Runtime reports to Microsoft unless a variable forbids it before the import; these commands set it.
     """
     try:
         from loopedge_cli.interrupts import end_at_once

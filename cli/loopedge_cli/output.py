@@ -52,7 +52,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an existing target
 
 PIPE_WIDTH = 140  # rich takes 80 columns where there is no terminal, and cuts tables to fit
 SHARED = (InputError, InterruptedRunError, DivergedError)
-"""Errors that are the same in all processes of a run: one tells them."""
+"""Errors that are the same in all processes of a run: one process prints them."""
 EXTRA_OF = {"torch": "train", "onnxscript": "train", "scipy": "train"}
 """Packages that the base install leaves out, and the extra that brings them."""
 
@@ -177,14 +177,14 @@ def sink(*, json: bool = False, quiet: bool = False, debug: bool = False) -> Ite
     except Exception as error:
         if debug:
             say(traceback.format_exc())
-        told = _explain(error)
-        if speaks() or not isinstance(told, SHARED):
-            print_error(told.message, told.hint)
-        raise typer.Exit(exit_code(told)) from None
+        explained = _explain(error)
+        if speaks() or not isinstance(explained, SHARED):
+            print_error(explained.message, explained.hint)
+        raise typer.Exit(exit_code(explained)) from None
 
 
 def speaks() -> bool:
-    """Tell whether this process tells what all of a run on this machine find."""
+    """Return whether this process prints what all processes of a run on this machine find."""
     return os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")) == "0"
 
 

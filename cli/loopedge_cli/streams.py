@@ -55,7 +55,7 @@ def printing(written: str | Path | None = None) -> Iterator[None]:
 
     Raises:
         InputError: Standard output is closed, or its disk is full.
-        BrokenPipeError: Nobody reads any more, as behind ``| head``.
+        BrokenPipeError: The reader is gone, as behind ``| head``.
     """
     if sys.stdout is None or sys.stdout.closed:
         raise unprinted(None, written)

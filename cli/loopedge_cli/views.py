@@ -37,137 +37,143 @@ __all__ = [
 
 def inspection_view(result: "Result") -> "RenderableType":
     """Show an `loopedge.artifact.inspection.Inspection`."""
-    told = result.to_json()
-    ratio = told["untied_bytes"] / told["weight_bytes"] if told["weight_bytes"] else 1.0
-    weights = f"{size_text(told['weight_bytes'])} stored once"
+    fields = result.to_json()
+    ratio = fields["untied_bytes"] / fields["weight_bytes"] if fields["weight_bytes"] else 1.0
+    weights = f"{size_text(fields['weight_bytes'])} stored once"
     if ratio > 1:
-        untied = size_text(told["untied_bytes"])
+        untied = size_text(fields["untied_bytes"])
         weights += f"; untied iterations would take {untied}, [bold]{ratio:.3g} x[/bold]"
     rows = [
-        ("form", _form_text(told)),
-        ("opset", f"{told['opset']}, IR {told['ir_version']}, {told['nodes']} nodes"),
-        *(("input", _port_text(port)) for port in told["inputs"]),
-        *(("output", _port_text(port)) for port in told["outputs"]),
+        ("form", _form_text(fields)),
+        ("opset", f"{fields['opset']}, IR {fields['ir_version']}, {fields['nodes']} nodes"),
+        *(("input", _port_text(port)) for port in fields["inputs"]),
+        *(("output", _port_text(port)) for port in fields["outputs"]),
         ("weights", weights),
-        ("int8", _coverage_text(told["int8"])),
-        *_inspected_rows(told["last_rows"]),
-        *_memory_rows(told),
-        *_file_rows(told["files"]),
-        *_companion_rows(told["companions"]),
+        ("int8", _coverage_text(fields["int8"])),
+        *_inspected_rows(fields["last_rows"]),
+        *_memory_rows(fields),
+        *_file_rows(fields["files"]),
+        *_companion_rows(fields["companions"]),
     ]
     return page(
-        Path(told["path"]).name,
+        Path(fields["path"]).name,
         rows,
-        rows_list("tied weights", ("read", "bytes"), _tie_rows(told["tied_weights"])),
+        rows_list("tied weights", ("read", "bytes"), _tie_rows(fields["tied_weights"])),
         rows_list(
             "timestep tables",
             ("shape",),
-            [(t["name"], shape_text(t["shape"])) for t in told["tables"]],
+            [(t["name"], shape_text(t["shape"])) for t in fields["tables"]],
         ),
     )
 
 
 def export_view(result: "Result") -> "RenderableType":
     """Show an `ExportResult`."""
-    told = result.to_json()
-    cases = f" on {told['cases']} cases" if "cases" in told else ""
+    fields = result.to_json()
+    cases = f" on {fields['cases']} cases" if "cases" in fields else ""
     rows = [
-        ("form", f"{told['form']}, {count_text(told['loops'], 'loop')}, opset {told['opset']}"),
+        (
+            "form",
+            f"{fields['form']}, {count_text(fields['loops'], 'loop')}, opset {fields['opset']}",
+        ),
         (
             "weights",
-            f"{size_text(told['weight_bytes'])} stored once"
-            + (f" in {told['storage']}" if told["storage"] != "float32" else "")
+            f"{size_text(fields['weight_bytes'])} stored once"
+            + (f" in {fields['storage']}" if fields["storage"] != "float32" else "")
             + ", "
-            f"{count_text(len(told['tied_weights']), 'tensor')} tied",
+            f"{count_text(len(fields['tied_weights']), 'tensor')} tied",
         ),
         (
             "verified",
             f"[green]against PyTorch[/green]{cases}, "
-            f"largest relative error {told['max_rel_error']:.1e}",
+            f"largest relative error {fields['max_rel_error']:.1e}",
         ),
-        *_last_rows(told["last_rows"]),
-        ("seconds", seconds_text(told["seconds"])),
-        *_file_rows(told["files"]),
+        *_last_rows(fields["last_rows"]),
+        ("seconds", seconds_text(fields["seconds"])),
+        *_file_rows(fields["files"]),
     ]
-    return page(Path(told["path"]).name, rows)
+    return page(Path(fields["path"]).name, rows)
 
 
 def convert_view(result: "Result") -> "RenderableType":
     """Show a `ConvertResult`."""
-    told = result.to_json()
+    fields = result.to_json()
     rows = [
-        ("source", plain(told["source"])),
+        ("source", plain(fields["source"])),
         (
             "operators",
-            f"{count_text(len(told['operators']), 'kind')}, optimization level {told['optimization']}",
+            f"{count_text(len(fields['operators']), 'kind')}, optimization level {fields['optimization']}",
         ),
-        ("weights", f"{size_text(told['weight_bytes'])} stored once"),
+        ("weights", f"{size_text(fields['weight_bytes'])} stored once"),
         (
             "verified",
-            f"[green]against its source[/green] on {told['cases']} cases, "
-            f"largest relative error {told['max_rel_error']:.1e}",
+            f"[green]against its source[/green] on {fields['cases']} cases, "
+            f"largest relative error {fields['max_rel_error']:.1e}",
         ),
-        ("seconds", seconds_text(told["seconds"])),
-        *_file_rows(told["files"]),
+        ("seconds", seconds_text(fields["seconds"])),
+        *_file_rows(fields["files"]),
     ]
-    return page(Path(told["path"]).name, rows)
+    return page(Path(fields["path"]).name, rows)
 
 
 def quantize_view(result: "Result") -> "RenderableType":
     """Show a `QuantizeResult`, or a `BudgetedResult` with what its budget took."""
-    told = result.to_json()
-    budget = told.get("budget")
+    fields = result.to_json()
+    budget = fields.get("budget")
     skipped = [
         (item["name"], item["reason"])
         for kind in ("matmuls", "embeddings")
-        for item in told[kind]["skipped"]
+        for item in fields[kind]["skipped"]
     ]
     rows = [
-        ("scheme", _scheme_text(told)),
-        ("int4" if told["scheme"] == "weight-int4" else "int8", _coverage_text(told["matmuls"])),
-        *_weight_only_rows(told),
+        ("scheme", _scheme_text(fields)),
+        (
+            "int4" if fields["scheme"] == "weight-int4" else "int8",
+            _coverage_text(fields["matmuls"]),
+        ),
+        *_weight_only_rows(fields),
         *([("budget", _budget_text(budget))] if budget else []),
         (
             "verified",
-            f"[green]against the float model[/green], SQNR {decibels_text(told['sqnr_db'])}",
+            f"[green]against the float model[/green], SQNR {decibels_text(fields['sqnr_db'])}",
         ),
         (
             "weights",
-            f"{size_text(told['source_weight_bytes'])} -> {size_text(told['weight_bytes'])}",
+            f"{size_text(fields['source_weight_bytes'])} -> {size_text(fields['weight_bytes'])}",
         ),
-        *_last_rows(told["last_rows"]),
-        ("time", f"{told['time_ratio']:.2f} of the float model's, one sample"),
-        ("seconds", seconds_text(told["seconds"])),
-        *_file_rows(told["files"]),
+        *_last_rows(fields["last_rows"]),
+        ("time", f"{fields['time_ratio']:.2f} of the float model's, one sample"),
+        ("seconds", seconds_text(fields["seconds"])),
+        *_file_rows(fields["files"]),
     ]
     lists = [rows_list("left in float", ("reason",), skipped)]
-    return page(Path(told["path"]).name, rows, *lists, *(_budget_lists(budget) if budget else []))
+    return page(Path(fields["path"]).name, rows, *lists, *(_budget_lists(budget) if budget else []))
 
 
 def prepare_view(result: "Result") -> "RenderableType":
     """Show a `PrepareResult`."""
-    told = result.to_json()
+    fields = result.to_json()
     rows = [
-        ("made for", _device_text(told)),
+        ("made for", _device_text(fields)),
         (
             "packed",
-            f"{count_text(told['packed'], 'weight')}, {size_text(told['packed_bytes'])}, "
+            f"{count_text(fields['packed'], 'weight')}, {size_text(fields['packed_bytes'])}, "
             "mapped when it is loaded",
         ),
         (
             "verified",
-            f"[green]against {plain(told['source'])}[/green] on {told['cases']} cases, "
-            f"largest error {told['max_abs_error']:.1e}",
+            f"[green]against {plain(fields['source'])}[/green] on {fields['cases']} cases, "
+            f"largest error {fields['max_abs_error']:.1e}",
         ),
-        ("seconds", seconds_text(told["seconds"])),
-        *_file_rows(told["files"]),
+        ("seconds", seconds_text(fields["seconds"])),
+        *_file_rows(fields["files"]),
     ]
     others = [
         (item["name"], item["weight"], size_text(item["bytes"]), item["reason"])
-        for item in told["not_packed"]
+        for item in fields["not_packed"]
     ]
     lists = [rows_list("left as stored", ("weight", "bytes", "reason"), others)]
-    return page(Path(told["path"]).name, rows, *lists)
+    return page(Path(fields["path"]).name, rows, *lists)
 
 
 def _inspected_rows(positions: str | None) -> list[tuple[str, str]]:
@@ -176,12 +182,12 @@ def _inspected_rows(positions: str | None) -> list[tuple[str, str]]:
     )
 
 
-def _last_rows(told: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _last_rows(fields: dict[str, Any] | None) -> list[tuple[str, str]]:
     """Say what the last iteration computes, where it is not everything."""
-    if told is None or not told["applied"]:
+    if fields is None or not fields["applied"]:
         return []
-    products = f"{told['narrowed']} of {told['products']} products"
-    return [("last iteration", f"computes positions {told['positions']} alone in {products}")]
+    products = f"{fields['narrowed']} of {fields['products']} products"
+    return [("last iteration", f"computes positions {fields['positions']} alone in {products}")]
 
 
 def _companion_rows(companions: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -195,9 +201,9 @@ def _companion_rows(companions: Sequence[dict[str, Any]]) -> list[tuple[str, str
     ]
 
 
-def _memory_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
+def _memory_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
     """Say how sessions keep the weights, and what a prepared file was made for."""
-    prepared, memory = told["prepared"], told["memory"]
+    prepared, memory = fields["prepared"], fields["memory"]
     if memory is None:
         return []
     if prepared:
@@ -206,8 +212,10 @@ def _memory_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
     return [("memory", memory + wish if memory == "mapped" else memory)]
 
 
-def _device_text(told: dict[str, Any]) -> str:
-    return plain(f"{told['processor']}, {told['architecture']}, onnxruntime {told['onnxruntime']}")
+def _device_text(fields: dict[str, Any]) -> str:
+    return plain(
+        f"{fields['processor']}, {fields['architecture']}, onnxruntime {fields['onnxruntime']}"
+    )
 
 
 def _budget_text(budget: dict[str, Any]) -> str:
@@ -249,33 +257,38 @@ def _worst(errors: list[float]) -> tuple[str, str]:
     return str(worst), f"{errors[worst]:.2e}"
 
 
-def _weight_only_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
+def _weight_only_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
     """Name the linears whose weights alone were asked for, and count the embedding tables."""
-    rows = [("8-bit weight alone", plain(name)) for name in told["weight_only"]]
-    tables = told["embeddings"]
+    rows = [("8-bit weight alone", plain(name)) for name in fields["weight_only"]]
+    tables = fields["embeddings"]
     if tables["total"]:
         rows.append(("embeddings", f"{tables['quantized']} of {tables['total']} tables"))
     return rows
 
 
-def _scheme_text(told: dict[str, Any]) -> str:
+def _scheme_text(fields: dict[str, Any]) -> str:
     """Say ``static, ranges per-iteration, mse, 128 samples``, or the scheme alone."""
-    if told["ranges"] is None:
-        return str(told["scheme"])
-    samples = count_text(told["samples"], "sample")
-    return f"{told['scheme']}, ranges {told['ranges']}, {told['method']}, {samples}"
+    if fields["ranges"] is None:
+        return str(fields["scheme"])
+    samples = count_text(fields["samples"], "sample")
+    return f"{fields['scheme']}, ranges {fields['ranges']}, {fields['method']}, {samples}"
 
 
 def inference_view(result: "Result") -> "RenderableType":
     """Show an `loopedge.inference.run.InferenceResult`."""
-    told = result.to_json()
-    loops = "" if told["loops"] is None else f"{count_text(told['loops'], 'loop')}, "
-    rows = [("run", f"{loops}{told['run_ms']:.3g} ms, {told['provider']}, memory {told['memory']}")]
-    rows += [("label", plain(label)) for label in (told["labels"] or [])[:LISTED]]
-    if told["path"]:
-        rows.append(("file", plain(told["path"])))
-    if "next_tokens" in told:
-        rows += _text_rows(told)
+    fields = result.to_json()
+    loops = "" if fields["loops"] is None else f"{count_text(fields['loops'], 'loop')}, "
+    rows = [
+        (
+            "run",
+            f"{loops}{fields['run_ms']:.3g} ms, {fields['provider']}, memory {fields['memory']}",
+        )
+    ]
+    rows += [("label", plain(label)) for label in (fields["labels"] or [])[:LISTED]]
+    if fields["path"]:
+        rows.append(("file", plain(fields["path"])))
+    if "next_tokens" in fields:
+        rows += _text_rows(fields)
     outputs = [
         (
             item["name"],
@@ -284,24 +297,27 @@ def inference_view(result: "Result") -> "RenderableType":
             *(number_text(item[key]) for key in ("min", "mean", "max")),
             item["not_finite"],
         )
-        for item in told["outputs"]
+        for item in fields["outputs"]
     ]
     heads = ("type", "shape", "min", "mean", "max", "not finite")
-    return page(Path(told["model"]).name, rows, rows_list("outputs", heads, outputs))
+    return page(Path(fields["model"]).name, rows, rows_list("outputs", heads, outputs))
 
 
-def _text_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
+def _text_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
     """Show the text as Python writes it, so that spaces and line breaks can be seen."""
     likely = ", ".join(
-        f"{item['token']!r} {item['probability']:.1%}" for item in told["next_tokens"]
+        f"{item['token']!r} {item['probability']:.1%}" for item in fields["next_tokens"]
     )
     rows = [
-        ("text", f"{plain(repr(told['text']))}  [dim]{count_text(told['tokens'], 'token')}[/dim]"),
+        (
+            "text",
+            f"{plain(repr(fields['text']))}  [dim]{count_text(fields['tokens'], 'token')}[/dim]",
+        ),
         ("next token", plain(likely)),
     ]
-    if told["completion"] is not None:
-        added = count_text(told["new_tokens"], "token")
-        rows.append(("completion", f"{plain(repr(told['completion']))}  [dim]{added}[/dim]"))
+    if fields["completion"] is not None:
+        added = count_text(fields["new_tokens"], "token")
+        rows.append(("completion", f"{plain(repr(fields['completion']))}  [dim]{added}[/dim]"))
     return rows
 
 
@@ -321,69 +337,69 @@ def compare_view(result: Any) -> "RenderableType":
 
 def train_view(result: "Result") -> "RenderableType":
     """Show a `TrainResult`, or a `RollingResult`: the model beside what needs no training."""
-    told = result.to_json()
-    names = list(told["test"])
+    fields = result.to_json()
+    names = list(fields["test"])
     scores = [
         (
-            f"{told['task']} (validation)",
-            *(number_text(told["validation"][name]) for name in names),
+            f"{fields['task']} (validation)",
+            *(number_text(fields["validation"][name]) for name in names),
         ),
-        (f"{told['task']} (test)", *(number_text(told["test"][name]) for name in names)),
+        (f"{fields['task']} (test)", *(number_text(fields["test"][name]) for name in names)),
         *(
             (
                 f"{baseline.replace('_', ' ')} (test)",
-                *(number_text(told_of[name]) for name in names),
+                *(number_text(baseline_scores[name]) for name in names),
             )
-            for baseline, told_of in told["baselines"].items()
+            for baseline, baseline_scores in fields["baselines"].items()
         ),
     ]
     rows = [
-        ("model", f"{told['parameters']:,} parameters, {count_text(told['loops'], 'loop')}"),
+        ("model", f"{fields['parameters']:,} parameters, {count_text(fields['loops'], 'loop')}"),
         (
             "trained",
-            f"{count_text(told['steps'], 'step')} in {told['seconds']:.0f} s, "
-            f"{told['tokens_per_second']:,.0f} tokens/s, best at step {told['best_step']}",
+            f"{count_text(fields['steps'], 'step')} in {fields['seconds']:.0f} s, "
+            f"{fields['tokens_per_second']:,.0f} tokens/s, best at step {fields['best_step']}",
         ),
-        ("metrics", plain(told["metrics_path"])),
-        ("file", plain(told["path"])),
+        ("metrics", plain(fields["metrics_path"])),
+        ("file", plain(fields["path"])),
     ]
-    title = "scores of the last origin" if "origins" in told else "scores"
+    title = "scores of the last origin" if "origins" in fields else "scores"
     lists = [rows_list(title, names, scores)]
-    if "origins" in told:
-        lists.append(rows_list("origins", names, _origin_rows(told, names)))
-    return page(Path(told["path"]).name, rows, *lists)
+    if "origins" in fields:
+        lists.append(rows_list("origins", names, _origin_rows(fields, names)))
+    return page(Path(fields["path"]).name, rows, *lists)
 
 
-def _origin_rows(told: dict[str, Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
+def _origin_rows(fields: dict[str, Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
     """Show the test scores of each origin, their mean and deviation, and those of the baselines."""
     each = [
         (f"origin {number} (test)", *(number_text(origin["test"][name]) for name in names))
-        for number, origin in enumerate(told["origins"], start=1)
+        for number, origin in enumerate(fields["origins"], start=1)
     ]
     summed = [
-        ("mean", *(number_text(told["mean"][name]) for name in names)),
-        ("standard deviation", *(number_text(told["deviation"][name]) for name in names)),
+        ("mean", *(number_text(fields["mean"][name]) for name in names)),
+        ("standard deviation", *(number_text(fields["deviation"][name]) for name in names)),
     ]
     baselines = [
         (f"{name.replace('_', ' ')}, mean", *(number_text(scores[metric]) for metric in names))
-        for name, scores in told["baselines_mean"].items()
+        for name, scores in fields["baselines_mean"].items()
     ]
     return [*each, *summed, *baselines]
 
 
-def _form_text(told: dict[str, Any]) -> str:
-    loops = told["loops"]
-    if told["form"] is None:
-        producer = plain(told["producer"] or "another tool")
+def _form_text(fields: dict[str, Any]) -> str:
+    loops = fields["loops"]
+    if fields["form"] is None:
+        producer = plain(fields["producer"] or "another tool")
         found = "" if loops is None else f"; a Loop of {count_text(loops, 'iteration')}"
         return f"not written by loopedge but by {producer}{found}"
-    parts = [f"[bold]{told['form']}[/bold]", count_text(loops, "loop")]
-    if told["dynamic_loops"]:
+    parts = [f"[bold]{fields['form']}[/bold]", count_text(loops, "loop")]
+    if fields["dynamic_loops"]:
         parts.append("selectable when it runs")
-    if told["trained_loops"] != loops:
-        parts.append(f"trained with {told['trained_loops']}")
-    if told["exit"] is not None:
-        parts.append(f"or until {plain(told['exit'])}")
+    if fields["trained_loops"] != loops:
+        parts.append(f"trained with {fields['trained_loops']}")
+    if fields["exit"] is not None:
+        parts.append(f"or until {plain(fields['exit'])}")
     return ", ".join(parts)
 
 

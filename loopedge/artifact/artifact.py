@@ -53,7 +53,7 @@ no border but the price of having one file: about a sixth of what so small a ses
 class Artifact:
     """A model's file that was opened: parsed and checked once, and handed on from verb to verb.
 
-    Nobody changes `graph`: whoever holds the artifact reads the same one. A pass that changes a graph takes
+    `graph` is never changed: whoever holds the artifact reads the same one. A pass that changes a graph takes
     `fresh_graph` or `float32_graph`, which are the caller's own.
 
     Attributes:
@@ -77,10 +77,10 @@ class Artifact:
         """Open an ONNX or ORT format file; a file that is replaced meanwhile is opened once more.
 
         Nodes without a name, or with that of another one, get one of their own: passes and users name nodes. In a
-        graph of another tool, weights whose names loopedge gives to what is no weight get ``model.`` before them.
+        graph of another tool, weights whose names loopedge gives to what is not a weight get ``model.`` before them.
 
         Raises:
-            InputError: The file is missing, is no model or a damaged one, or its external data is missing, outside
+            InputError: The file is missing, is not a model or is damaged, or its external data is missing, outside
                 its folder, or has another size than it was written with.
         """
         return again_if_replaced(Path(path), lambda: _open(path))
@@ -106,7 +106,7 @@ class Artifact:
         No command that reads the model may write over one of them.
 
         Raises:
-            InputError: The path is no text.
+            InputError: The path is not text.
         """
         check_text(self.path, "MODEL")
         beside = [companion.file for companion in self.metadata.companions.values()]
@@ -270,7 +270,7 @@ def write_scratch(model: ir.Model, path: Path) -> None:
 def files_beside(path: Path) -> set[str]:
     """Return the names of the files that an artifact cannot do without: its data and its companions.
 
-    There are none where ``path`` does not stand, or is no model.
+    There are none where ``path`` does not stand, or is not a model.
     """
     try:
         artifact = Artifact.open(path)

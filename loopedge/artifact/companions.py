@@ -61,7 +61,7 @@ def companion_contents(texts: Mapping[str, str], target: Path) -> dict[str, byte
 
 
 def describe_companions(texts: Mapping[str, str], target: Path) -> dict[str, Companion]:
-    """Return what the metadata of an artifact tells of the files of `companion_contents`."""
+    """Return what the metadata of an artifact says of the files of `companion_contents`."""
     return {
         name: Companion(file=file, sha256=hashlib.sha256(content).hexdigest())
         for name, (file, content) in zip(
@@ -108,7 +108,7 @@ def read_companions(artifact: str | Path, metadata: Metadata) -> dict[str, str]:
         try:
             found[name] = file.read_bytes().decode("utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"{file} is no UTF-8 text: byte {error.start}") from error
+            raise InputError(f"{file} is not UTF-8 text: byte {error.start}") from error
     return found
 
 

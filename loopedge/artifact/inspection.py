@@ -60,7 +60,7 @@ class Inspection:
 
     ``form``, ``trained_loops`` and ``dynamic_loops`` are None for a file that loopedge did not
     write, like ``memory``; ``loops`` is then the constant trip count of its Loop, if it has one.
-    ``verified`` tells whether the content of all files was compared with their checksums.
+    ``verified`` is whether the content of all files was compared with their checksums.
     ``last_rows`` are the positions that the last iteration computes, None where it computes all.
     """
 

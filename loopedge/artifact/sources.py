@@ -8,7 +8,7 @@ __all__ = ["files_of_model"]
 
 
 def files_of_model(path: str | Path) -> list[Path]:
-    """Return the files of a model that nobody has opened yet; of a ``model.pt`` that is one.
+    """Return the files of a model that is not opened yet; of a ``model.pt`` that is one.
 
     Raises:
         InputError: As `Artifact.open` and `Artifact.needed_files`.

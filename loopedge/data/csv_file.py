@@ -19,7 +19,7 @@ ROWS = 4096
 
 @dataclass(slots=True)
 class WrongCells:
-    """Cells of a column that are no numbers: what the message says of the first, and how many there are."""
+    """Cells of a column that are not numbers: what the message says of the first, and how many there are."""
 
     message: str
     hint: str | None
@@ -53,7 +53,7 @@ def csv_chunks(source: Path, selection: Selection) -> Iterator[Chunk]:
         if held:
             yield _chunk(table, held, selection, places, wrong)
     for found in wrong.values():
-        more = f" ({found.count} values of the column are no numbers)" if found.count > 1 else ""
+        more = f" ({found.count} values of the column are not numbers)" if found.count > 1 else ""
         raise InputError(found.message + more, hint=found.hint)
 
 

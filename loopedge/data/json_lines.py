@@ -45,22 +45,22 @@ class PairFormat:
         """Return source and target of a line.
 
         Raises:
-            InputError: It is no UTF-8, no JSON object, or lacks a string.
+            InputError: It is not UTF-8, is not a JSON object, or lacks a string.
         """
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"{where} is no UTF-8 text: byte {offset + error.start}") from error
+            raise InputError(f"{where} is not UTF-8 text: byte {offset + error.start}") from error
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             reason = f"{error.msg.removesuffix(' at')} at column {error.colno}"
-            raise InputError(f"{where} is no JSON: {reason}") from error
+            raise InputError(f"{where} is not JSON: {reason}") from error
         except (ValueError, RecursionError) as error:
             reason = "it is nested too deeply"
             if isinstance(error, ValueError):
                 reason = "a number has too many digits"
-            raise InputError(f"{where} is no JSON: {reason}") from error
+            raise InputError(f"{where} is not JSON: {reason}") from error
         if not isinstance(values, dict):
             raise InputError(
                 f"{where} holds no JSON object", hint='{"input": "...", "output": "..."}'
@@ -106,8 +106,8 @@ def scan(path: str | Path, form: PairFormat) -> Iterator[Pair]:
                     start = len(codecs.BOM_UTF8)
                     content = content[start:]
                 if content.strip():
-                    one, other = form.parse(content, where, offset=start)
-                    yield Pair(offset=start, line=number, source=one, target=other)
+                    given, wanted = form.parse(content, where, offset=start)
+                    yield Pair(offset=start, line=number, source=given, target=wanted)
     except OSError as error:
         raise InputError(f"{source} cannot be read: {error.strerror}") from error
 

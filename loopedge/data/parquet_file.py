@@ -43,11 +43,11 @@ def parquet_chunks(source: Path, selection: Selection) -> Iterator[Chunk]:
         raise InputError(f"{source} cannot be read: permission denied") from error
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{source} is damaged: a name or a value is no UTF-8 text, byte {error.start}"
+            f"{source} is damaged: a name or a value is not UTF-8 text, byte {error.start}"
         ) from error
     except (pa.ArrowException, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{source} is no Parquet file or is damaged: {reason}") from error
+        raise InputError(f"{source} is not a Parquet file or is damaged: {reason}") from error
 
 
 def _check(source: Path, schema: Any, selection: Selection) -> None:
@@ -129,7 +129,7 @@ def _texts(column: Any, name: str, source: Path) -> list[str]:
         cells = plain.cast(pa.string())
     except pa.ArrowInvalid as error:
         raise InputError(
-            f"{source.name}: column {name!r} holds values that are no UTF-8 text",
+            f"{source.name}: column {name!r} holds values that are not UTF-8 text",
             hint="write it as text",
         ) from error
     return [text or "" for text in cells.to_pylist()]

@@ -49,7 +49,7 @@ def find_texts(path: str | Path) -> list[Path]:
     Hidden files and folders are left out.
 
     Raises:
-        InputError: There is none, or a file is no UTF-8 text.
+        InputError: There is none, or a file is not UTF-8 text.
     """
     source = Path(path)
     if not source.exists():
@@ -76,7 +76,7 @@ def find_texts(path: str | Path) -> list[Path]:
 
 
 def check_utf8(path: Path) -> None:
-    """Read a file once, and refuse what is no UTF-8.
+    """Read a file once, and refuse what is not UTF-8.
 
     Raises:
         InputError: With the first byte that is not, counted from 0; or the file cannot be read.
@@ -87,13 +87,13 @@ def check_utf8(path: Path) -> None:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if place is not None:
         raise InputError(
-            f"{path} is no UTF-8 text: byte {place}",
+            f"{path} is not UTF-8 text: byte {place}",
             hint=recoding_hint(path, "utf8.txt"),
         )
 
 
 def whole(paths: Iterable[Path]) -> list[Span]:
-    """Return files as spans of all their bytes, without a byte order mark: it is no text."""
+    """Return files as spans of all their bytes, without a byte order mark: it is not text."""
     return [Span(path=path, start=_mark(path), end=path.stat().st_size) for path in paths]
 
 

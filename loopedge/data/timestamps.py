@@ -78,7 +78,7 @@ class TimeOrder:
 def _moment(text: str, where: Callable[[], str]) -> Moment:
     if not text:
         raise InputError(f"{where()}: the time is missing")
-    for number in (int, float):  # an integer of many digits is no float
+    for number in (int, float):  # an integer of many digits is not a float
         try:
             found: int | float = number(text)
         except ValueError:

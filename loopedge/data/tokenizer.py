@@ -57,7 +57,7 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids; bytes that are no UTF-8 become U+FFFD, unknown ids nothing."""
+        """Return the text of ids; bytes that are not UTF-8 become U+FFFD, unknown ids nothing."""
 
     @abc.abstractmethod
     def show(self, token: int) -> str:
@@ -119,7 +119,7 @@ class JsonTokenizer(Tokenizer):
         source: What errors call it.
 
     Raises:
-        InputError: It is no tokenizer.
+        InputError: It is not a tokenizer.
         MissingExtraError: The library is not installed.
     """
 
@@ -132,7 +132,7 @@ class JsonTokenizer(Tokenizer):
         except Exception as error:  # the library raises Exception itself
             reason = (str(error).strip().splitlines() or ["it cannot be read"])[0]
             raise InputError(
-                f"{source} is no tokenizer of the tokenizers library: {reason}",
+                f"{source} is not a tokenizer of the tokenizers library: {reason}",
                 hint="name the tokenizer.json that Tokenizer.save wrote",
             ) from error
         self._tokenizer.no_truncation()
@@ -189,14 +189,14 @@ def read_tokenizer(path: str | Path) -> JsonTokenizer:
     """Read the JSON of a tokenizer.
 
     Raises:
-        InputError: The file cannot be read or is no tokenizer.
+        InputError: The file cannot be read or is not a tokenizer.
         MissingExtraError: The library is not installed.
     """
     source = Path(path)
     try:
         text = read_bytes(source, needed="a tokenizer.json").decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{source} is no tokenizer: byte {error.start} is no UTF-8") from error
+        raise InputError(f"{source} is not a tokenizer: byte {error.start} is not UTF-8") from error
     return JsonTokenizer(text, source=str(source))
 
 
@@ -263,7 +263,7 @@ def described_tokenizer(description: Mapping[str, Any]) -> Tokenizer:
         description: ``tokenizer`` names it; its JSON stands under ``companions``.
 
     Raises:
-        InputError: The JSON is missing or is no tokenizer.
+        InputError: The JSON is missing or is not a tokenizer.
         KeyError: There is no ``tokenizer``.
         MissingExtraError: The library is not installed.
     """

@@ -25,7 +25,7 @@ def nothing_to_optimize(path: Path) -> bool:
 
     Returns:
         Whether each operator is still there as often as in the file, apart from `FOLDED`: nothing was
-        fused, and a session without optimizers runs the same graph. False where there is no telling.
+        fused, and a session without optimizers runs the same graph. False where that cannot be known.
     """
     options = session_options(1, "low", model=path)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:

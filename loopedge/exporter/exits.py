@@ -43,7 +43,7 @@ def read_exit(text: str | None) -> Exit | None:
     try:
         tolerance = float(text.removeprefix(TOLERANCE))
     except ValueError:
-        raise InputError(f"exit {text!r}: the tolerance is no number", hint=hint) from None
+        raise InputError(f"exit {text!r}: the tolerance is not a number", hint=hint) from None
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise InputError(f"exit {text!r}: the tolerance must be finite and at least 0", hint=hint)
     return Exit(tolerance)

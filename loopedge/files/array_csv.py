@@ -84,7 +84,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _is_spelled(cell: str) -> bool:
-    """Tell whether a cell that is no other text holds a number, NaN among them."""
+    """Tell whether a cell that is not other text holds a number, NaN among them."""
     return not is_missing(cell) or "nan" in cell.lower()
 
 

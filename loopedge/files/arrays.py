@@ -68,7 +68,7 @@ def read_array_file(
         One array per name in the file.
 
     Raises:
-        InputError: The file is missing, damaged, of another kind, holds what is no number, or its
+        InputError: The file is missing, damaged, of another kind, holds what is not a number, or its
             header lacks a column.
     """
     source = check_file(path, needed=KINDS, hint=f"name a {KINDS} file with {option_name('input')}")
@@ -119,7 +119,7 @@ def check_arrays_target(target: Path, count: int, *, force: bool) -> None:
     """Refuse a target that `write_arrays` could not write, before any work is done.
 
     Raises:
-        InputError: The target is no ``.npz`` (or ``.npy`` for one array), exists, or cannot be
+        InputError: The target is not an ``.npz`` (or ``.npy`` for one array), exists, or cannot be
             written.
     """
     if target.suffix not in {".npz", ".npy"}:

@@ -41,7 +41,7 @@ def parse_numbers(cells: Sequence[str]) -> tuple[npt.NDArray[Any], list[int]]:
     if joined.isascii() and "_" not in joined:
         try:
             return np.array(list(map(float, cells)), np.float64), []
-        except ValueError:  # one is missing, or is no number
+        except ValueError:  # one is missing, or is not a number
             pass
     values = np.full(len(cells), math.nan)
     others = []
@@ -60,7 +60,7 @@ def parse_numbers(cells: Sequence[str]) -> tuple[npt.NDArray[Any], list[int]]:
 
 
 def number_hint(cell: str) -> str | None:
-    """Return what mends a cell that is no number, where it is a known way to write one."""
+    """Return what mends a cell that is not a number, where it is a known way to write one."""
     if DECIMAL_COMMA.fullmatch(cell.strip()):
         return "write decimals with a point, and separate the cells with ; or a tab"
     return None

@@ -1,6 +1,6 @@
 """Read a CSV file strictly, one table row after the other: tables to train on and arrays to run on alike.
 
-A table is a rectangle of cells in UTF-8, separated by commas, semicolons or tabs. Whatever is no such
+A table is a rectangle of cells in UTF-8, separated by commas, semicolons or tabs. Whatever is not such a
 table is one error that says the table row and the line.
 """
 
@@ -66,11 +66,11 @@ def open_csv(
 
     Args:
         source: The file.
-        is_header: Tells whether the first row with a text names the columns; default: it does.
+        is_header: Returns whether the first row with a text names the columns; default: it does.
         keep_empty_lines: Take an empty line of a table of one column for an empty cell.
 
     Raises:
-        InputError: The file holds no text, is no UTF-8, holds a NUL byte or a quote that never ends, names
+        InputError: The file holds no text, is not UTF-8, holds a NUL byte or a quote that never ends, names
             a column twice, or a row has more or fewer cells than the first; on opening, or while its rows
             are iterated.
     """
@@ -81,7 +81,7 @@ def open_csv(
         raise InputError(f"{source} cannot be read: permission denied") from error
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{source} is no UTF-8 text: byte {first_bad_byte(source)}",
+            f"{source} is not UTF-8 text: byte {first_bad_byte(source)}",
             hint=recoding_hint(source, "utf8.csv"),
         ) from error
 
@@ -146,14 +146,16 @@ def _cells(source: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise InputError(f"{source} is no CSV file: line {reader.line_num}: {error}") from error
+            raise InputError(
+                f"{source} is not a CSV file: line {reader.line_num}: {error}"
+            ) from error
         yield reader.line_num, cells
 
 
 def _first_row(
     cells: Iterator[tuple[int, list[str]]],
 ) -> tuple[tuple[int, list[str]] | None, list[tuple[int, list[str]]]]:
-    """Return the first row that is no empty line, and the empty lines before it."""
+    """Return the first row that is not an empty line, and the empty lines before it."""
     before: list[tuple[int, list[str]]] = []
     for line, row in cells:
         if len(row) > 1 or any(map(str.strip, row)):

@@ -22,17 +22,17 @@ def check_path(path: str | Path) -> None:
     """Refuse a name that cannot be printed, written as JSON, or handed to ONNX Runtime.
 
     Raises:
-        InputError: The name is no UTF-8.
+        InputError: The name is not UTF-8.
     """
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError as error:
         shown = os.fsencode(path).decode("utf-8", errors="backslashreplace")
-        raise InputError(f"{shown} has a name that is no UTF-8", hint="rename it") from error
+        raise InputError(f"{shown} has a name that is not UTF-8", hint="rename it") from error
 
 
 def check_file(path: str | Path, *, needed: str = "a file", hint: str | None = None) -> Path:
-    """Refuse what is no regular file before it is opened: a pipe or a device may have no end.
+    """Refuse what is not a regular file before it is opened: a pipe or a device may have no end.
 
     Args:
         path: What the user named; links are followed.

@@ -22,8 +22,8 @@ def parse_json(text: str) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: It is no JSON, is nested deeper than `DEEPEST`, or holds an integer of more than 64
-            bits or text that is no Unicode; the message says so in one line.
+        ValueError: It is not JSON, is nested deeper than `DEEPEST`, or holds an integer of more than 64
+            bits or text that is not Unicode; the message says so in one line.
     """
     try:
         value = json.loads(text)
@@ -55,10 +55,10 @@ def read_json(path: str | Path, *, needed: str, hint: str | None = None) -> Any:
         return parse_json(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is not {needed}: it is no text file in UTF-8, byte {error.start}", hint=hint
+            f"{path} is not {needed}: it is not a text file in UTF-8, byte {error.start}", hint=hint
         ) from error
     except ValueError as error:
-        raise InputError(f"{path} is not {needed}: it is no JSON: {error}", hint=hint) from error
+        raise InputError(f"{path} is not {needed}: it is not JSON: {error}", hint=hint) from error
 
 
 def plain_problem(value: Any) -> str | None:
@@ -81,7 +81,7 @@ def plain_problem(value: Any) -> str | None:
                 return f"it is nested deeper than {DEEPEST} levels"
             if isinstance(item, dict):
                 if not all(isinstance(key, str) for key in item):
-                    return "a key is no text"
+                    return "a key is not text"
                 waiting += [(key, depth) for key in item]
             inside = item.values() if isinstance(item, dict) else item
             waiting += [(each, depth + 1) for each in inside]

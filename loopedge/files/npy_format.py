@@ -36,7 +36,7 @@ LENGTHS = {1: "<H", 2: "<I", 3: "<I"}
 """Format of the header's length, by major version."""
 LONGEST_HEADER = 10_000
 DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f(2|4|8|16)|c(8|16|32)|[SU]\d{1,9})")
-"""Types of plain values; Python objects, records and times are no inputs of a model."""
+"""Types of plain values; Python objects, records and times are not inputs of a model."""
 MOST_AXES, LARGEST_AXIS = 32, 2**40
 
 LEAST_INFLATED, INFLATION = 256 << 20, 32
@@ -193,7 +193,7 @@ def open_archive(path: str | Path) -> Iterator[list[ArchiveMember]]:
     """Yield the arrays of an ``.npz``; none is read yet, and their headers are checked.
 
     Raises:
-        InputError: The file is no such archive, is damaged or encrypted, or holds something else.
+        InputError: The file is not such an archive, is damaged or encrypted, or holds something else.
     """
     source = check_file(path, needed="an .npz file")
     with _guarded(f"{source} is not an .npz file of plain arrays", alone=True):

@@ -110,7 +110,7 @@ def check_name(path: str | Path, option: str, *, is_output: bool = False) -> Non
     An artifact names the files beside it: a control character would end in one that cannot be opened.
 
     Raises:
-        InputError: The path is empty or holds a NUL; as an output it is no Unicode, is ``.`` or ``/``, or
+        InputError: The path is empty or holds a NUL; as an output it is not Unicode, is ``.`` or ``/``, or
             holds a control character.
     """
     name = str(path)
@@ -128,15 +128,15 @@ def check_name(path: str | Path, option: str, *, is_output: bool = False) -> Non
 
 
 def check_text(path: str | Path, option: str) -> None:
-    """Refuse a path that is no Unicode: ONNX Runtime takes paths as text, and files hold names as text.
+    """Refuse a path that is not Unicode: ONNX Runtime takes paths as text, and files hold names as text.
 
     Raises:
-        InputError: It is bytes that are no text of the locale, which Python holds as surrogates.
+        InputError: It is bytes that are not text of the locale, which Python holds as surrogates.
     """
     name = str(path)
     if any("\ud800" <= letter <= "\udfff" for letter in name):
         raise InputError(
-            f"{option} {name!a} is no text in this locale's encoding",
+            f"{option} {name!a} is not text in this locale's encoding",
             hint="rename the file; where its name is UTF-8: PYTHONUTF8=1 loopedge ...",
         )
 
@@ -177,7 +177,7 @@ def _meeting(entry: Entry, known: Entry) -> Path | None:
 
 
 def _identities(path: Path) -> set[Hashable]:
-    """Return what tells a file from others: its place, where that leads to, and the file itself."""
+    """Return what distinguishes a file from others: its place, where that leads to, and the file itself."""
     place = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118  (keeps a link)
     found: set[Hashable] = {place, os.path.realpath(path)}
     try:

@@ -8,7 +8,7 @@ __all__ = ["dump_json", "finite"]
 
 
 def dump_json(values: Any, *, indent: int | None = 2) -> str:
-    """Return values as JSON; infinity and NaN are null, what is no plain value becomes text."""
+    """Return values as JSON; infinity and NaN are null, what is not a plain value becomes text."""
     return json.dumps(finite(values), indent=indent, allow_nan=False, default=str)
 
 

@@ -6,7 +6,7 @@ itself comes last, and whatever belongs to it has a name of its content. So a re
 its files or the new one with its own, also after a kill between two renames.
 
 What a writer left that was killed is removed by the next one that writes into the same folder: stages
-with our marker that nobody holds the lock of, and files that such a writer was about to add or to drop, unless
+with our marker whose lock no process holds, and files that such a writer was about to add or to drop, unless
 a model of the folder names them.
 """
 
@@ -105,7 +105,7 @@ def check_unchanged(path: Path, before: Identity) -> None:
 
 
 def identity_of(path: Path) -> Identity:
-    """Return what tells a file from one that replaces it; None where there is none."""
+    """Return what distinguishes a file from one that replaces it; None where there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -141,7 +141,7 @@ def staged_folder(
             (`content_name`), for they come into place before it.
         force: Replace a target that has come into being meanwhile.
         replaced: Names the files that belong to a target; called with the one that is replaced, when
-            nobody else writes. They are removed, unless a model of the folder names them.
+            no other process writes. They are removed, unless a model of the folder names them.
 
     Raises:
         InputError: The disk is full, the folder or the target cannot be written, or the target exists.
@@ -182,7 +182,7 @@ def _stage(target: Path) -> Iterator[Path]:
     """Make a stage beside ``target``, hold its lock, and remove it; remove what dead writers left."""
     parent = target.parent
     with contextlib.ExitStack() as stack:
-        # Nobody sweeps between the making of a stage and the locking of its marker.
+        # No process sweeps between the making of a stage and the locking of its marker.
         with _locked(parent) as locked:
             if locked:
                 _sweep(parent)

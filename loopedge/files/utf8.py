@@ -10,7 +10,7 @@ UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def first_bad_byte(path: Path) -> int | None:
-    """Return the place of the first byte that is no UTF-8, counted from 0; None where there is none.
+    """Return the place of the first byte that is not UTF-8, counted from 0; None where there is none.
 
     Raises:
         OSError: The file cannot be read.

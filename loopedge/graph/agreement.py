@@ -54,10 +54,10 @@ def largest_error(given: Array, expected: Array, offset: Array | None = None) ->
         given: The output to judge.
         expected: What it shall be.
         offset: What was added to both last (`loopedge.graph.offsets`): the relative error is against
-            max |expected - offset| then, and what float32 rounds off in adding it is no error.
+            max |expected - offset| then, and what float32 rounds off in adding it is not an error.
 
     Returns:
-        Both errors; infinity where the shapes differ, where values that are no numbers differ, or where one
+        Both errors; infinity where the shapes differ, where values that are not numbers differ, or where one
         is finite and the other is not. NaN agrees with NaN.
     """
     if given.shape != expected.shape:
@@ -129,7 +129,7 @@ class NoiseRatio:
 
     @property
     def share(self) -> float:
-        """||given - exact|| / ||exact||: 10^(-dB / 20); infinity where it is no number."""
+        """||given - exact|| / ||exact||: 10^(-dB / 20); infinity where it is not a number."""
         if not np.isfinite(self.noise):
             return float("inf")
         return float(np.sqrt(self.noise / self.signal)) if self.signal else float(self.noise > 0)

@@ -263,7 +263,7 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
         )
     kind = value.type.elem_type if isinstance(value.type, ir.OptionalType) else value.type
     if not isinstance(kind, ir.TensorType | ir.DataType):
-        raise InputError(f"input {value.name} is no tensor: {value.type}")
+        raise InputError(f"input {value.name} is not a tensor: {value.type}")
     if dtype == ir.DataType.STRING:
         raise InputError(
             f"input {value.name} holds text, which cannot be guessed",

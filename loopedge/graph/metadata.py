@@ -225,7 +225,7 @@ def _parse(name: str, text: str) -> Any:
         return parse_json(text)
     except ValueError as error:
         raise InputError(
-            f"the loopedge metadata of the model is damaged: {name} is no JSON, {error}"
+            f"the loopedge metadata of the model is damaged: {name} is not JSON, {error}"
         ) from error
 
 

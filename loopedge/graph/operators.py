@@ -40,7 +40,7 @@ class Fact(Flag):
     VIEW = auto()
     """Gives the same bytes under another shape."""
     SIZE = auto()
-    """Tells the size of its input, and nothing of its values."""
+    """Gives the size of its input, and nothing of its values."""
     PICK = auto()
     """Reads of its input as much as it gives."""
     RANDOM = auto()

@@ -107,7 +107,7 @@ def linears(model: ir.Model) -> list[Linear]:
 
 
 def other_products(model: ir.Model) -> list[ir.Node]:
-    """List the products with a stored float weight that are no linears: int8 has no form of them.
+    """List the products with a stored float weight that are not linears: int8 has no form of them.
 
     The weight may be stored with more than two dimensions, or computed from stored ones (gated,
     normalised, sliced).

@@ -115,8 +115,8 @@ def complete(
     framing = _framing(session)
     try:
         ids = framing.frame(text)
-    except UnicodeEncodeError as error:  # a terminal's bytes that were no UTF-8
-        raise InputError(f"the text is no UTF-8: character {error.start}") from error
+    except UnicodeEncodeError as error:  # a terminal's bytes that were not UTF-8
+        raise InputError(f"the text is not UTF-8: character {error.start}") from error
     if not text or not ids:
         raise InputError(
             "the text is empty: there is nothing to run on",

@@ -94,7 +94,7 @@ def run_file(
     session = Session(model, threads=threads, device=device, memory=memory)
     expected = ModelInputs.of(model, specs, session.metadata)
     if path is not None:
-        # What does not stand there yet is no file of the model.
+        # What does not stand there yet is not a file of the model.
         files = artifact.needed_files() if Path(path).exists() else artifact.path
         check_paths(
             inputs={"MODEL": files, option_name("input"): input},

@@ -61,7 +61,7 @@ def write_tensors(values: dict[str, Any], target: Path) -> None:
     Raises:
         InputError: The disk is full or the folder cannot be written.
     """
-    # Through memory: given a path, PyTorch tells a full disk as a RuntimeError without a reason.
+    # Through memory: given a path, PyTorch reports a full disk as a RuntimeError without a reason.
     buffer = io.BytesIO()
     torch.save(values, buffer)
     with staged_folder(target) as folder:
@@ -72,7 +72,7 @@ def load(path: str | Path) -> LoopedTransformer:
     """Read a model from ``path``, in evaluation mode.
 
     Raises:
-        InputError: The file is missing, damaged, holds code, or is no loopedge checkpoint.
+        InputError: The file is missing, damaged, holds code, or is not a loopedge checkpoint.
     """
     return model_from(load_checkpoint(path), path)
 
@@ -91,9 +91,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise InputError(f"{source} is not a loopedge checkpoint: no key 'loopedge'", hint=hint)
     written = checkpoint["loopedge"]
     if type(written) is not int or written != FORMAT:
-        told = written if type(written) is int else type(written).__name__
+        shown = written if type(written) is int else type(written).__name__
         raise InputError(
-            f"{source} has checkpoint format {told}, this version reads {FORMAT}",
+            f"{source} has checkpoint format {shown}, this version reads {FORMAT}",
             hint="pip install --upgrade loopedge",
         )
     missing = [key for key in ("config", "state_dict") if not isinstance(checkpoint.get(key), dict)]
@@ -107,10 +107,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 def _check_plain(checkpoint: dict[str, Any], source: Path) -> None:
     """Refuse a configuration, a task or companions that are not plain values of the right kind."""
     for key in ("config", "task", "companions"):
-        told = checkpoint.get(key) or {}
-        if not isinstance(told, dict):
-            raise InputError(f"{source}: {key} is {type(told).__name__}, a dictionary is needed")
-        problem = plain_problem(told)
+        value = checkpoint.get(key) or {}
+        if not isinstance(value, dict):
+            raise InputError(f"{source}: {key} is {type(value).__name__}, a dictionary is needed")
+        problem = plain_problem(value)
         if problem is not None:
             raise InputError(f"{source}: {key} cannot be used: {problem}")
     for name, text in (checkpoint.get("companions") or {}).items():

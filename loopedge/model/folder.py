@@ -69,7 +69,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read ``config.json``; it names a ``model_type``.
 
     Raises:
-        InputError: The folder or the file is missing, is no JSON object, or names no model_type.
+        InputError: The folder or the file is missing, is not a JSON object, or names no model_type.
     """
     source = folder / CONFIG
     if not folder.is_dir():
@@ -88,7 +88,7 @@ def check_counts(config: Mapping[str, Any], most: Mapping[str, int], source: Pat
 
     Args:
         config: Of a model, or of a part of it.
-        most: By key, the largest value; a value that is no number is left to the package.
+        most: By key, the largest value; a value that is not a number is left to the package.
         source: The file, for messages.
 
     Raises:
@@ -123,8 +123,8 @@ def check_parameters(build: Callable[[], nn.Module], weights: Path, config: Path
 
 def _shards(index: Path) -> list[Path]:
     """Return the files that an index names, which stand beside it."""
-    told = read_json(index, needed="an index of weights")
-    named = told.get("weight_map") if isinstance(told, dict) else None
+    content = read_json(index, needed="an index of weights")
+    named = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
         raise InputError(f"{index} is not an index of weights: it has no weight_map")
     names = sorted(set(named.values()))
@@ -207,7 +207,7 @@ def load_transformers(folder: Path, config: dict[str, Any], classes: Collection[
                 weights_only=True,
                 dtype=torch.float32,
                 attn_implementation="sdpa",
-                ignore_mismatched_sizes=True,  # told below, with the shapes
+                ignore_mismatched_sizes=True,  # refused below, with the shapes
                 output_loading_info=True,
             )
     except pickle.UnpicklingError as error:

@@ -56,7 +56,7 @@ DAMAGES = (
     *(RuntimeError, EOFError, ValueError, LookupError, OSError, struct.error, TypeError),
     *(AttributeError, AssertionError, NotImplementedError, OverflowError, MemoryError),
 )
-"""What the restricted unpickler of PyTorch raises for bytes that are no checkpoint; it alone is guarded."""
+"""What the restricted unpickler of PyTorch raises for bytes that are not a checkpoint; it alone is guarded."""
 
 
 def _code(source: Path, hint: str) -> InputError:
@@ -66,7 +66,7 @@ def _code(source: Path, hint: str) -> InputError:
 
 
 def _check_container(source: Path, needed: str, code_hint: str) -> None:
-    """Refuse what is no archive of stored members: PyTorch compresses nothing, and no pickle is that large."""
+    """Refuse what is not an archive of stored members: PyTorch compresses nothing, and no pickle is that large."""
     try:
         with source.open("rb") as stream:
             start = stream.read(2)

@@ -1,4 +1,4 @@
-"""Timestep encodings: what tells one iteration of a tied block from the next.
+"""Timestep encodings: what distinguishes one iteration of a tied block from the next.
 
 Every encoding yields, for each layer m of the core, four vectors of d_model values per iteration:
 the gates and the norm weights (1 + scale) of attention and MLP (Xu & Sato 2025, section 4).

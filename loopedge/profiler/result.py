@@ -156,7 +156,7 @@ class GpuMemory:
     does not tell. ``context``: of the context alone. ``weights``: as stored, once. ``activations``: the most
     that the arena held in use beyond the load. ``workspace``: what the process holds beyond these.
     ``arena``: all that ONNX Runtime's arena held. ``source``: ``process``, or ``device`` where the driver
-    tells no figure per process. ``fell_back``: nodes that ran on the CPU and compute data;
+    reports no figure per process. ``fell_back``: nodes that ran on the CPU and compute data;
     ``host_nodes``: shapes and the bookkeeping of a Loop, which belong there.
     """
 
@@ -184,7 +184,7 @@ class Run:
     figure. ``memory_sources`` are those of the higher peak, ``running_sources`` those of the inferences
     after loading. ``time_ratio`` is the time of an inference against the first run of the profile, ``nodes``
     are those of the graph that ran, by execution provider, ``compute`` is the type of the products,
-    ``cuda_graph`` whether it was asked to be replayed as a CUDA graph (`GpuMemory` tells whether it was);
+    ``cuda_graph`` whether it was asked to be replayed as a CUDA graph (`GpuMemory` holds whether it was);
     ``output_error`` is the difference of its outputs to those of the first run of the same work on the same
     inputs, in parts of their norm, None where there is none to compare with.
     """

@@ -38,7 +38,7 @@ def read_profile(path: str | Path) -> ProfileResult:
     """
     fields = read_json(path, needed="a profile", hint=HINT)
     if not isinstance(fields, dict) or "schema_version" not in fields or "runs" not in fields:
-        raise InputError(f"{path} is no profile: it has no schema_version and runs", hint=HINT)
+        raise InputError(f"{path} is not a profile: it has no schema_version and runs", hint=HINT)
     version = fields["schema_version"]
     if version != SCHEMA_VERSION:
         raise InputError(
@@ -50,7 +50,7 @@ def read_profile(path: str | Path) -> ProfileResult:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path} is no profile: {where}: {first['msg']}", hint=HINT) from error
+        raise InputError(f"{path} is not a profile: {where}: {first['msg']}", hint=HINT) from error
 
 
 def profile_schema() -> dict[str, Any]:

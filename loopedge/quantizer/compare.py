@@ -38,10 +38,10 @@ LONGEST = 64
 class Agreement:
     """Signal-to-quantization-noise ratios in dB, over all compared inputs.
 
-    What the graph adds to its outputs last, the mean of a series, is no signal.
+    What the graph adds to its outputs last, the mean of a series, is not a signal.
 
     ``random_rows_db`` is measured with the timestep tables replaced by seeded random rows, in both
-    models: the gates of an untrained stack are zero and would hide a wrong core. Rows that are no floats, and all rows
+    models: the gates of an untrained stack are zero and would hide a wrong core. Rows that are not floats, and all rows
     of a model whose outputs are not finite with random ones, are its own in another order. ``linears_db`` is
     what each linear of the core, by node name, gives in the first iteration, where no error has
     accumulated yet; ``worst_linears_db`` the least of all its iterations.

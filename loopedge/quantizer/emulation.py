@@ -178,7 +178,7 @@ def _reader(item: Linear) -> ir.Node:
 
 def _rounded(weight: ir.Value, axis: int, round_weight: RoundWeight) -> ir.Value:
     if weight.graph is None or weight.const_value is None:
-        raise ValueError(f"{weight.name} is no stored weight")
+        raise ValueError(f"{weight.name} is not a stored weight")
     rounded = round_weight(weight.const_value.numpy(), axis)
     return add_initializer(weight.graph, f"{weight.name}.rounded", rounded)
 

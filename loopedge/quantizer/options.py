@@ -68,7 +68,7 @@ class QuantizeOptions:
         if not 0 <= self.min_coverage <= 1:
             raise InputError(f"min-coverage is {self.min_coverage}, allowed is 0 to 1")
         if self.min_sqnr_db is not None and math.isnan(self.min_sqnr_db):
-            raise InputError("min-sqnr-db is no number", hint=option("min_sqnr_db", 15))
+            raise InputError("min-sqnr-db is not a number", hint=option("min_sqnr_db", 15))
         if self.memory is not None:
             check_profile(self.memory)
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 class FloatSource:
     """A float model's file, with its graph to work on.
 
-    Nobody changes `graph`; a pass takes a clone of it.
+    `graph` is never changed; a pass takes a clone of it.
 
     Attributes:
         artifact: The file.

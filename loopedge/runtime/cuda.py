@@ -115,7 +115,7 @@ def refusal(error: BaseException | None = None) -> ProviderError:
 
 
 def cuda_failure(error: BaseException | str) -> str | None:
-    """Return the failed call that an error of ONNX Runtime tells of, without files and host names."""
+    """Return the failed call that an error of ONNX Runtime names, without files and host names."""
     found = FAILURE.search(str(error))
     return found[0].strip() if found else None
 

@@ -49,7 +49,7 @@ def check_products(
     One whose graph holds none at all must have some node there.
 
     Args:
-        assigned: As `assigned_operators` tells it.
+        assigned: As `assigned_operators` returns it.
         provider: That was asked for.
         model: Its file, for the message.
         hint: What can be done.

@@ -83,7 +83,7 @@ class Session:
         notes: What a person should know of it.
 
     Raises:
-        InputError: The file is missing, is no ONNX model, or its data is missing; it was prepared
+        InputError: The file is missing, is not an ONNX model, or its data is missing; it was prepared
             for another processor or version of onnxruntime, or ``memory`` does not fit it.
         ProviderError: The device's execution provider is not available, or runs none of the model's
             products.

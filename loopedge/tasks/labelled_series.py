@@ -39,7 +39,7 @@ class LabelledSeriesTask(WindowTask):
 
     Raises:
         InputError: There are too few rows, only one class, a class that does not occur in training,
-            or a label that is no class.
+            or a label that is not a class.
     """
 
     name = "series-labels"
@@ -163,7 +163,7 @@ class LabelledSeriesTask(WindowTask):
             place = by_text.get(text, by_number.get(_number(text)))
             if place is None:
                 raise InputError(
-                    f"{self.source}: label {text!r} of column {self.label!r} is no class of the "
+                    f"{self.source}: label {text!r} of column {self.label!r} is not a class of the "
                     f"model; its classes are {', '.join(classes)}"
                 )
             places.append(place)
@@ -321,7 +321,7 @@ def sort_labels(columns: Columns) -> tuple[list[str], Array]:
 def _number(text: str) -> int | float | None:
     if "_" in text:  # Python reads 1_000, no table means it
         return None
-    for kind in (int, float):  # an integer of many digits is no float
+    for kind in (int, float):  # an integer of many digits is not a float
         try:
             value: int | float = kind(text)
         except ValueError:

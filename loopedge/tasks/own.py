@@ -34,7 +34,7 @@ def load_task(source: str, *, seed: int = 0) -> Task:
     """
     found = import_object(source)
     if not callable(found):
-        raise InputError(f"{source} is no class and no function: {type(found).__name__}")
+        raise InputError(f"{source} is neither a class nor a function: {type(found).__name__}")
     try:
         takes_seed = "seed" in inspect.signature(found).parameters
         task = found(seed=seed) if takes_seed else found()
@@ -100,7 +100,9 @@ def _check_description(task: Task) -> None:
         raise InputError(f"{type(task).__name__} has no name", hint='name = "my-task"')
     for setting in task.settings:
         if not hasattr(task, setting):
-            raise InputError(f"{name}: settings names {setting}, which is no attribute of the task")
+            raise InputError(
+                f"{name}: settings names {setting}, which is not an attribute of the task"
+            )
     for method in ("describe", "companions"):
         returned = _run(task, method)
         try:

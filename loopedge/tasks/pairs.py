@@ -162,7 +162,7 @@ class PairsTask(Task):
     def from_description(
         cls, description: Mapping[str, Any], *, data: str | Path | None, seed: int
     ) -> "PairsTask":
-        """Rebuild the task from its description and its file; a tokenizer is no more trained.
+        """Rebuild the task from its description and its file; a tokenizer is not trained again.
 
         Where the parts were named, the file is one of them: each split is the whole of it.
         """
@@ -346,7 +346,7 @@ def _too_long(path: Path, pair: Pair, tokens: int, length: int) -> InputError:
 def _learned(named: Mapping[Split, Path], form: PairFormat) -> Iterator[str]:
     """Yield the strings that a tokenizer is trained on: of a large file, every n-th training pair's."""
     path = named["train"]
-    size = path.stat().st_size if path.is_file() else 0  # what is no file, the scan tells
+    size = path.stat().st_size if path.is_file() else 0  # the scan refuses what is not a file
     every = max(1, -(-size // MOST_LEARNED_BYTES))
     pairs = (p for p in scan(path, form) if len(named) > 1 or split_of(p.source) == "train")
     for pair in islice(pairs, 0, None, every):

@@ -182,7 +182,7 @@ class Task(abc.ABC):
         return None
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of some samples, which tells this data from other data."""
+        """Return the SHA-256 of some samples, which distinguishes this data from other data."""
         digest = hashlib.sha256()
         tested = next(iter(self.evaluation("test", FINGERPRINTED, FINGERPRINTED)), None)
         for batch in (self.batch("train", FINGERPRINTED, 0), tested):

@@ -140,7 +140,7 @@ class TextTask(Task):
     def from_description(
         cls, description: Mapping[str, Any], *, data: str | Path | None, seed: int
     ) -> "TextTask":
-        """Rebuild the task from its description and its text; a tokenizer is no more trained.
+        """Rebuild the task from its description and its text; a tokenizer is not trained again.
 
         Where the parts were named, the text is one of them: each split is the whole of it.
         """

@@ -14,7 +14,7 @@ ENDING = tuple(
 
 
 class StopRequest:
-    """Tells whether the run is asked to end."""
+    """Whether the run is asked to end."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -25,7 +25,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
     """Note the signals instead of dying of them; a second one ends the process at once.
 
     One that is ignored stays so: ``nohup`` ignores SIGHUP, a shell Ctrl-C for what runs behind. Outside
-    the main thread, where Python lets nobody take signals, nothing is noted.
+    the main thread, where Python cannot handle signals, nothing is noted.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

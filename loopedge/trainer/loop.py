@@ -167,7 +167,7 @@ class TrainingLoop:
         return best
 
     def _compute(self) -> Step:
-        """Compute the gradient of the next step, which tells whether the weights are still good."""
+        """Compute the gradient of the next step, which shows whether the weights are still good."""
         made = self.stepper.compute(self.step)
         if not (math.isfinite(made.loss) and math.isfinite(made.gradient_norm)):
             raise self._diverged(made)

@@ -11,7 +11,7 @@ __all__ = ["Bar", "Lines", "Progress", "bar_on_terminal", "duration_text"]
 
 
 class Progress(Protocol):
-    """What the loop tells of itself."""
+    """What the loop reports of itself."""
 
     def stepped(
         self, step: int, *, loss: float, tokens_per_second: float, seconds_left: float

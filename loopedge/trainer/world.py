@@ -60,7 +60,7 @@ class World:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and tells of the run."""
+        """Whether this process writes files and reports on the run."""
         return self.rank == 0
 
     @property
@@ -154,7 +154,7 @@ class World:
 
 
 def is_first_process() -> bool:
-    """Tell whether this is the process that tells of the run."""
+    """Return whether this is the process that reports on the run."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -43,5 +43,5 @@ def run_words(words: Sequence[object]) -> Said:
             code = left.code or 0
         sys.stdout.flush()
         sys.stderr.flush()
-        told = [stream.getvalue().decode().replace("\r\n", "\n") for stream in (out, err)]
-    return Said(code, *told)
+        streams = [stream.getvalue().decode().replace("\r\n", "\n") for stream in (out, err)]
+    return Said(code, *streams)

@@ -37,11 +37,11 @@ def words_of(command: str, folder: Path, target: Path | None = None) -> list[str
     return words
 
 
-def assert_refused(told: Said, words: str, code: int = 2) -> None:
-    assert told.code == code, told.err
-    assert told.out == ""
-    assert words in told.err
-    lines = told.err.splitlines()
+def assert_refused(outcome: Said, words: str, code: int = 2) -> None:
+    assert outcome.code == code, outcome.err
+    assert outcome.out == ""
+    assert words in outcome.err
+    lines = outcome.err.splitlines()
     assert lines[0].startswith("error: ")
     assert all(line.startswith("hint: ") for line in lines[1:])
     assert len(lines) <= 2
@@ -122,8 +122,8 @@ def test_a_target_that_is_a_folder(cli: Cli, tiny: Path, ids: Path, command: str
 def test_an_unwritable_folder(
     cli: Cli, tiny: Path, ids: Path, read_only: Path, command: str
 ) -> None:
-    told = cli(command, tiny, *words_of(command, tiny.parent, read_only))
-    assert_refused(told, "cannot be written")
+    outcome = cli(command, tiny, *words_of(command, tiny.parent, read_only))
+    assert_refused(outcome, "cannot be written")
     assert list(read_only.iterdir()) == []
 
 
@@ -131,8 +131,8 @@ def test_an_unwritable_folder(
 def test_a_full_disk(cli: Cli, tiny: Path, ids: Path, small_disk: Path, command: str) -> None:
     with contextlib.suppress(OSError):
         (small_disk / "taken").write_bytes(bytes(64 * 1024))
-    told = cli(command, tiny, *words_of(command, tiny.parent, small_disk))
-    assert_refused(told, "no space left")
+    outcome = cli(command, tiny, *words_of(command, tiny.parent, small_disk))
+    assert_refused(outcome, "no space left")
     assert [path.name for path in small_disk.iterdir()] == ["taken"]
 
 
@@ -147,8 +147,8 @@ def test_a_loop_count_below_one(
 
 @pytest.mark.parametrize("command", ["profile", "run"])
 def test_a_loop_count_that_is_fixed(cli: Cli, tiny: Path, ids: Path, command: str) -> None:
-    told = cli(command, tiny, *words_of(command, tiny.parent), "--loops", "2")
-    assert_refused(told, "3 loops")
+    outcome = cli(command, tiny, *words_of(command, tiny.parent), "--loops", "2")
+    assert_refused(outcome, "3 loops")
 
 
 @pytest.mark.parametrize("command", ["profile", "run"])
@@ -157,8 +157,8 @@ def test_a_provider_that_is_not_there(cli: Cli, tiny: Path, ids: Path, command: 
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
-    told = cli(command, tiny, *words_of(command, tiny.parent), "--device", "cuda")
-    assert_refused(told, "CUDAExecutionProvider", code=5)
+    outcome = cli(command, tiny, *words_of(command, tiny.parent), "--device", "cuda")
+    assert_refused(outcome, "CUDAExecutionProvider", code=5)
 
 
 def test_the_weights_of_a_source_are_never_written_over(cli: Cli, external: Path) -> None:
@@ -171,9 +171,9 @@ def test_the_weights_of_a_source_are_never_written_over(cli: Cli, external: Path
         ("prepare", moved, "-o", external, "--force"),
         ("prepare", moved, "-o", data, "--force"),
     ):
-        told = cli(*words)
-        assert told.code == 2
-        assert "is also a file of MODEL" in told.err
+        outcome = cli(*words)
+        assert outcome.code == 2
+        assert "is also a file of MODEL" in outcome.err
     assert data.read_bytes() == before
 
 
@@ -190,32 +190,32 @@ def test_a_data_file_of_others_stays(command: str, cli: Cli, tiny: Path) -> None
 def test_a_checkpoint_is_not_replaced_by_its_export(cli: Cli, tmp_path: Path) -> None:
     checkpoint = tmp_path / "m.pt"
     checkpoint.write_text("weights")
-    told = cli("export", checkpoint, "-o", checkpoint, "--force")
-    assert (told.code, checkpoint.read_text()) == (2, "weights")
-    assert "is also a file of MODEL" in told.err
+    outcome = cli("export", checkpoint, "-o", checkpoint, "--force")
+    assert (outcome.code, checkpoint.read_text()) == (2, "weights")
+    assert "is also a file of MODEL" in outcome.err
 
 
 def test_a_prepared_file_is_not_converted(cli: Cli, tiny: Path) -> None:
     assert cli("prepare", tiny).code == 0
-    told = cli("convert", tiny.with_suffix(".prepared.onnx"))
-    assert told.code == 2
-    assert "prepared for one device" in told.err
+    outcome = cli("convert", tiny.with_suffix(".prepared.onnx"))
+    assert outcome.code == 2
+    assert "prepared for one device" in outcome.err
 
 
 def test_a_seed_needs_noise(cli: Cli, tiny: Path, ids: Path) -> None:
-    told = cli("run", tiny, "-i", ids, "--seed", 3)
-    assert (told.code, "takes no noise" in told.err) == (2, True)
+    outcome = cli("run", tiny, "-i", ids, "--seed", 3)
+    assert (outcome.code, "takes no noise" in outcome.err) == (2, True)
 
 
 def test_more_positions_than_the_model_takes(cli: Cli, tiny: Path) -> None:
     path = tiny.with_name("long.npz")
     np.savez(path, input_ids=np.zeros((1, 40), np.int64))
-    told = cli("run", tiny, "-i", path)
-    assert told.code == 2
-    assert "has 40 positions" in told.err
-    assert "at most 16" in told.err
+    outcome = cli("run", tiny, "-i", path)
+    assert outcome.code == 2
+    assert "has 40 positions" in outcome.err
+    assert "at most 16" in outcome.err
 
 
 def test_a_loop_count_of_any_size_is_clamped(cli: Cli, tiny_dynamic: Path, ids: Path) -> None:
-    told = cli("run", tiny_dynamic, "-i", ids, "--loops", 10**20, "--json")
-    assert told.json()["loops"] == 3
+    outcome = cli("run", tiny_dynamic, "-i", ids, "--loops", 10**20, "--json")
+    assert outcome.json()["loops"] == 3

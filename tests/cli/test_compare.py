@@ -41,13 +41,13 @@ def keys_of(value: Any) -> set[str]:
 
 @pytest.mark.slow
 def test_what_is_printed_is_a_profile(cli: Cli, tiny: Path, tmp_path: Path) -> None:
-    told = cli("profile", tiny, "--untied", "--runs", 3, "--processes", 1, "--json")
-    assert told.code == 0, told.err
+    outcome = cli("profile", tiny, "--untied", "--runs", 3, "--processes", 1, "--json")
+    assert outcome.code == 0, outcome.err
     path = tmp_path / "profile.json"
-    path.write_text(told.out)
+    path.write_text(outcome.out)
     result = read_profile(path)
     assert [run.twin for run in result.runs] == [None, "untied"]
-    assert result.to_json() == told.json()
+    assert result.to_json() == outcome.json()
     compared = cli("compare", path, path, "--max-regression", 0, "--json")
     assert compared.code == 0, compared.err
     assert len(compared.json()["runs"]) == 2
@@ -61,16 +61,16 @@ def test_every_key_of_a_profile_is_documented() -> None:
     assert [key for key in sorted(keys) if not documented(key, "profile")] == []
 
 
-def test_growth_is_told_and_past_what_is_allowed_exits_with_4(
+def test_growth_is_reported_and_past_what_is_allowed_exits_with_4(
     cli: Cli, files: tuple[Path, Path]
 ) -> None:
-    told = cli("compare", *files)
-    assert told.code == 0, told.err
-    assert "1.11x" in told.out
-    told = cli("compare", *files, "--max-regression", 0.05)
-    assert told.code == 4
-    assert "regression: tmlt.onnx (untied): peak memory is 1.11x what it was" in told.out
-    assert told.err.startswith("error: tmlt.onnx (untied): ")
+    outcome = cli("compare", *files)
+    assert outcome.code == 0, outcome.err
+    assert "1.11x" in outcome.out
+    outcome = cli("compare", *files, "--max-regression", 0.05)
+    assert outcome.code == 4
+    assert "regression: tmlt.onnx (untied): peak memory is 1.11x what it was" in outcome.out
+    assert outcome.err.startswith("error: tmlt.onnx (untied): ")
     assert cli("compare", *files, "--max-regression", 0.2).code == 0
     assert cli("compare", *reversed(files), "--max-regression", 0).code == 0
 
@@ -78,9 +78,9 @@ def test_growth_is_told_and_past_what_is_allowed_exits_with_4(
 def test_json_is_printed_before_it_fails_and_every_key_is_documented(
     cli: Cli, files: tuple[Path, Path]
 ) -> None:
-    told = cli("compare", *files, "--max-regression", 0.05, "--json")
-    assert told.code == 4
-    found = told.json()
+    outcome = cli("compare", *files, "--max-regression", 0.05, "--json")
+    assert outcome.code == 4
+    found = outcome.json()
     assert {item["figure"] for item in found["regressions"]} >= {"rss_peak_bytes"}
     assert [key for key in sorted(keys_of(found)) if not documented(key, "compare")] == []
 
@@ -99,16 +99,16 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
         ((before, after, "model.onnx"), "Got unexpected extra argument"),
         ((before, after, "--untied"), "No such option: --untied"),
     ):
-        told = cli("compare", *words)
-        assert told.code == 2, told.err
-        assert said in told.err
-        assert told.out == ""
-        assert told.err.count("\n") == 2  # the error and its hint
+        outcome = cli("compare", *words)
+        assert outcome.code == 2, outcome.err
+        assert said in outcome.err
+        assert outcome.out == ""
+        assert outcome.err.count("\n") == 2  # the error and its hint
     assert cli("profile").code == 2
 
 
 def test_a_profile_compares_no_more(cli: Cli, files: tuple[Path, Path]) -> None:
-    told = cli("profile", "--compare", *files)
-    assert told.code == 2
-    assert told.err.startswith("error: No such option: --compare")
-    assert told.out == ""
+    outcome = cli("profile", "--compare", *files)
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: No such option: --compare")
+    assert outcome.out == ""

@@ -26,16 +26,16 @@ def converted(cli: Cli, tiny: Path) -> Path:
 
 
 def test_both_files_appear_under_the_default_names(cli: Cli, tiny: Path) -> None:
-    told = cli("convert", tiny, "--json").json()
-    assert told["path"] == str(tiny.with_suffix(".ort"))
-    assert [file["path"] for file in told["files"]] == [
+    result = cli("convert", tiny, "--json").json()
+    assert result["path"] == str(tiny.with_suffix(".ort"))
+    assert [file["path"] for file in result["files"]] == [
         str(tiny.with_suffix(".ort")),
         str(config_path(tiny.with_suffix(".ort"))),
     ]
-    missing = [key for key in told if not re.search(rf"\b{key}\b", SECTIONS["convert"])]
+    missing = [key for key in result if not re.search(rf"\b{key}\b", SECTIONS["convert"])]
     assert missing == []
-    assert told["verified"]
-    assert told["weight_bytes"] == told["source_weight_bytes"]
+    assert result["verified"]
+    assert result["weight_bytes"] == result["source_weight_bytes"]
 
 
 def test_an_existing_file_is_refused_without_force(cli: Cli, tiny: Path) -> None:
@@ -61,9 +61,9 @@ def test_another_conversion_drops_the_list_of_operators_of_the_one_before(
 
 
 def test_quiet_prints_the_path_alone(cli: Cli, tiny: Path) -> None:
-    told = cli("convert", tiny, "--quiet")
-    assert told.out == f"{tiny.with_suffix('.ort')}\n"
-    assert told.err == ""
+    outcome = cli("convert", tiny, "--quiet")
+    assert outcome.out == f"{tiny.with_suffix('.ort')}\n"
+    assert outcome.err == ""
 
 
 def test_a_target_of_another_name_is_refused(cli: Cli, tiny: Path) -> None:
@@ -103,9 +103,9 @@ def test_profile_measures_it(cli: Cli, converted: Path) -> None:
 
 
 def test_quantize_refuses_it(cli: Cli, converted: Path) -> None:
-    told = cli("quantize", converted)
-    assert_refused(told, "is in ORT format, the last step")
-    assert "loopedge convert" in told.err
+    outcome = cli("quantize", converted)
+    assert_refused(outcome, "is in ORT format, the last step")
+    assert "loopedge convert" in outcome.err
 
 
 @pytest.mark.parametrize("command", ["inspect", "run"])

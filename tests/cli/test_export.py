@@ -43,9 +43,9 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_json_holds_the_documented_keys(cli: Cli, checkpoint: Path, tmp_path: Path) -> None:
-    told = cli("export", checkpoint, "--json")
-    assert told.code == 0
-    found = told.json()
+    outcome = cli("export", checkpoint, "--json")
+    assert outcome.code == 0
+    found = outcome.json()
     assert set(found) >= KEYS
     assert set(found["seconds"]) == {"capture", "assemble", "write", "verify"}
     assert found["path"] == str(tmp_path / "m.onnx")  # beside the checkpoint
@@ -58,8 +58,8 @@ def test_json_holds_the_documented_keys(cli: Cli, checkpoint: Path, tmp_path: Pa
 def test_every_flag_reaches_the_artifact(cli: Cli, checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / "u.onnx"
     flags = ["--form", "unrolled", "--loops", "3", "--opset", "20", "--padding", "--quiet"]
-    told = cli("export", checkpoint, "-o", target, *flags)
-    assert (told.code, told.out) == (0, f"{target}\n")
+    outcome = cli("export", checkpoint, "-o", target, *flags)
+    assert (outcome.code, outcome.out) == (0, f"{target}\n")
     found = cli("inspect", target, "--json").json()
     assert (found["form"], found["loops"], found["opset"]) == ("unrolled", 3, 20)
     assert found["trained_loops"] == 2
@@ -70,10 +70,10 @@ def test_every_flag_reaches_the_artifact(cli: Cli, checkpoint: Path, tmp_path: P
 def test_people_read_notes_on_stderr_and_facts_on_stdout(
     cli: Cli, checkpoint: Path, tmp_path: Path
 ) -> None:
-    told = cli("export", checkpoint, "--loops", "4", "--dynamic-loops")
-    assert told.code == 0
-    assert "trained with 2" in told.err
-    assert "against PyTorch" in told.out
+    outcome = cli("export", checkpoint, "--loops", "4", "--dynamic-loops")
+    assert outcome.code == 0
+    assert "trained with 2" in outcome.err
+    assert "against PyTorch" in outcome.out
     found = cli("inspect", tmp_path / "m.onnx", "--json").json()
     assert (found["loops"], found["dynamic_loops"]) == (4, True)
 
@@ -127,16 +127,16 @@ def write_bad_checkpoints(folder: Path, checkpoint: Path) -> None:
         ("zip.pt", "is not a PyTorch checkpoint"),
     ],
 )
-def test_bad_checkpoints_are_told_in_one_line(
+def test_bad_checkpoints_are_reported_in_one_line(
     cli: Cli, checkpoint: Path, tmp_path: Path, name: str, words: str
 ) -> None:
     write_bad_checkpoints(tmp_path, checkpoint)
     (tmp_path / "folder.pt").mkdir()
     before = sorted(tmp_path.iterdir())
-    told = cli("export", tmp_path / name)
-    assert told.code == 2
-    assert words in told.err
-    assert len(told.err.splitlines()) <= 2
+    outcome = cli("export", tmp_path / name)
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert len(outcome.err.splitlines()) <= 2
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -151,7 +151,7 @@ def test_bad_checkpoints_are_told_in_one_line(
     ],
 )
 def test_bad_options_exit_2(cli: Cli, checkpoint: Path, tmp_path: Path, flags: list[str]) -> None:
-    told = cli("export", checkpoint, *flags)
-    assert told.code == 2
-    assert len(told.err.splitlines()) <= 2
+    outcome = cli("export", checkpoint, *flags)
+    assert outcome.code == 2
+    assert len(outcome.err.splitlines()) <= 2
     assert list(tmp_path.iterdir()) == [checkpoint]

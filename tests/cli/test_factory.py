@@ -93,8 +93,8 @@ def test_a_factory_with_weights(suffix: str, cli: Cli, package: Path) -> None:
         torch.save({"state_dict": weights()}, path)
     else:
         save_file(weights(), path)
-    told = cli("export", "mymodels.mine:Mine", "--weights", path, "--quiet")
-    assert (told.code, told.out.strip()) == (0, "mine.onnx"), told.err
+    outcome = cli("export", "mymodels.mine:Mine", "--weights", path, "--quiet")
+    assert (outcome.code, outcome.out.strip()) == (0, "mine.onnx"), outcome.err
     x = np.random.default_rng(0).standard_normal((1, 5, 4)).astype(np.float32)
     given = loopedge.Session(package / "mine.onnx").run({"inputs": x})["outputs"]
     state = x
@@ -105,8 +105,8 @@ def test_a_factory_with_weights(suffix: str, cli: Cli, package: Path) -> None:
 
 
 def test_the_module_may_be_built_already(cli: Cli, package: Path) -> None:
-    told = cli("export", "mymodels.mine:built", "-o", "b.onnx", "--json")
-    assert told.json()["loops"] == 3
+    outcome = cli("export", "mymodels.mine:built", "-o", "b.onnx", "--json")
+    assert outcome.json()["loops"] == 3
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_the_module_may_be_built_already(cli: Cli, package: Path) -> None:
         ("nomodels.mine:Mine", "no Python module nomodels is found from this folder"),
         ("mymodels.absent:Mine", "no Python module mymodels.absent is found"),
         ("mymodels.mine:Absent", "mymodels.mine has no Absent"),
-        ("mymodels.mine:number", "is no function: int"),
+        ("mymodels.mine:number", "is not a function: int"),
         ("mymodels.mine:other", "gives int, a torch module is needed"),
         ("mymodels.mine:fails", "failed: ValueError: no such size (mine.py, line "),
         ("mymodels.mine:needs", "failed: TypeError: needs() missing 1 required"),
@@ -126,18 +126,18 @@ def test_the_module_may_be_built_already(cli: Cli, package: Path) -> None:
     ],
 )
 def test_a_wrong_factory_is_one_line(source: str, text: str, cli: Cli, package: Path) -> None:
-    told = cli("export", source)
-    assert told.code == 2
-    assert text in told.err
-    assert len(told.err.splitlines()) <= 2
+    outcome = cli("export", source)
+    assert outcome.code == 2
+    assert text in outcome.err
+    assert len(outcome.err.splitlines()) <= 2
     assert not list(package.glob("*.onnx*"))
 
 
 @pytest.mark.slow
 def test_what_a_factory_prints_is_no_part_of_the_result(cli: Cli, package: Path) -> None:
-    told = cli("export", "mymodels.mine:talks", "--json")
-    assert told.json()["verified"]
-    assert "hello from the factory" in told.err
+    outcome = cli("export", "mymodels.mine:talks", "--json")
+    assert outcome.json()["verified"]
+    assert "hello from the factory" in outcome.err
 
 
 def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
@@ -157,37 +157,39 @@ def test_weights_that_do_not_fit_are_one_line(
     tensors: dict[str, torch.Tensor], text: str, cli: Cli, package: Path
 ) -> None:
     save_file(tensors, package / "w.safetensors")
-    told = cli("export", "mymodels.mine:Mine", "--weights", "w.safetensors")
-    assert told.code == 2
-    assert text in told.err
+    outcome = cli("export", "mymodels.mine:Mine", "--weights", "w.safetensors")
+    assert outcome.code == 2
+    assert text in outcome.err
 
 
 def test_a_file_of_weights_that_is_none_is_one_line(cli: Cli, package: Path) -> None:
     (package / "w.safetensors").write_bytes(b"no tensors at all")
     (package / "w.pt").write_bytes(b"no tensors at all")
     for name, text in (
-        ("w.safetensors", "is no safetensors file or is damaged"),
+        ("w.safetensors", "is not a safetensors file or is damaged"),
         ("w.pt", "w.pt"),
         ("absent.safetensors", "does not exist"),
     ):
-        told = cli("export", "mymodels.mine:Mine", "--weights", name)
-        assert told.code == 2
-        assert text in told.err
+        outcome = cli("export", "mymodels.mine:Mine", "--weights", name)
+        assert outcome.code == 2
+        assert text in outcome.err
     torch.save(torch.nn.Linear(2, 2), package / "code.pt")
-    told = cli("export", "mymodels.mine:Mine", "--weights", "code.pt")
-    assert (told.code, "pickled code" in told.err) == (2, True)
+    outcome = cli("export", "mymodels.mine:Mine", "--weights", "code.pt")
+    assert (outcome.code, "pickled code" in outcome.err) == (2, True)
 
 
 def test_weights_are_for_factories(cli: Cli, package: Path) -> None:
     (package / "m.pt").touch()
-    told = cli("export", "m.pt", "--weights", "w.safetensors")
-    assert (told.code, "holds its own weights" in told.err) == (2, True)
+    outcome = cli("export", "m.pt", "--weights", "w.safetensors")
+    assert (outcome.code, "holds its own weights" in outcome.err) == (2, True)
 
 
 @pytest.mark.slow
 def test_exit_and_inner_reach_the_exporter(cli: Cli, package: Path) -> None:
-    told = cli("export", "mymodels.mine:built", "-o", "e.onnx", "--exit", "tolerance=0.5", "--json")
-    assert told.json()["exit"] == "tolerance=0.5"
+    outcome = cli(
+        "export", "mymodels.mine:built", "-o", "e.onnx", "--exit", "tolerance=0.5", "--json"
+    )
+    assert outcome.json()["exit"] == "tolerance=0.5"
     np.savez(package / "x.npz", inputs=np.ones((2, 3, 4), np.float32))
     shown = cli("inspect", "e.onnx")
     assert "tolerance=0.5" in shown.out
@@ -196,8 +198,8 @@ def test_exit_and_inner_reach_the_exporter(cli: Cli, package: Path) -> None:
         for value in ("0", "1000")
     }
     ran = {
-        value: next(o for o in told["outputs"] if o["name"] == "iterations")["max"]
-        for value, told in runs.items()
+        value: next(o for o in result["outputs"] if o["name"] == "iterations")["max"]
+        for value, result in runs.items()
     }
     assert ran == {"0": 3, "1000": 1}
     for words in (

@@ -54,9 +54,9 @@ def test_a_task_trains(
     metrics: set[str],
     baselines: set[str],
 ) -> None:
-    told = cli("train", *words, *SMALL, "-o", tmp_path / "model.pt", "--json", "--quiet")
-    assert told.code == 0, told.err
-    found = told.json()
+    outcome = cli("train", *words, *SMALL, "-o", tmp_path / "model.pt", "--json", "--quiet")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json()
     assert found["task"] == words[0]
     assert set(found["test"]) == metrics
     assert found["metric"] in metrics
@@ -87,9 +87,9 @@ def test_sizes_out_of_range(
     said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    told = cli("train", *words)
-    assert told.code == 2
-    assert told.out == ""
-    assert told.err.startswith(f"error: {said}") or f": {said}" in told.err
-    assert len(told.err.splitlines()) == 1
+    outcome = cli("train", *words)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert outcome.err.startswith(f"error: {said}") or f": {said}" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

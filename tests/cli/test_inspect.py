@@ -32,10 +32,10 @@ KEYS = {
 
 
 def test_json_holds_the_documented_keys(cli: Cli, tiny: Path) -> None:
-    told = cli("inspect", tiny, "--json")
-    assert told.code == 0
-    assert told.err == ""
-    found = told.json()
+    outcome = cli("inspect", tiny, "--json")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    found = outcome.json()
     assert set(found) >= KEYS
     assert (found["form"], found["loops"], found["trained_loops"]) == ("loop", 3, 3)
     assert (found["opset"], found["ir_version"], found["dynamic_loops"]) == (23, 11, False)
@@ -64,11 +64,11 @@ def test_bytes_are_those_of_the_initializers(cli: Cli, tiny: Path) -> None:
 
 
 def test_people_see_the_same(cli: Cli, tiny: Path) -> None:
-    told = cli("inspect", tiny)
-    assert told.code == 0
-    assert told.err == ""
+    outcome = cli("inspect", tiny)
+    assert outcome.code == 0
+    assert outcome.err == ""
     for words in ("loop, 3 loops", "input_ids", "stored once", "0 of 7", "timestep.", "3x"):
-        assert words in told.out
+        assert words in outcome.out
 
 
 def test_dynamic_loops(cli: Cli, tiny_dynamic: Path) -> None:
@@ -109,9 +109,9 @@ def test_a_foreign_file_is_counted(cli: Cli, foreign: Path) -> None:
     assert found["untied_bytes"] == 3 * 64
     assert found["tied_weights"] == [{"name": "w[0]", "uses": 2, "bytes": 64}]
     assert found["int8"] == {"quantized": 0, "total": 3}
-    told = cli("inspect", foreign)
-    assert "not written by loopedge but by else" in told.out
-    assert "w[0]" in told.out  # square brackets are no markup
+    outcome = cli("inspect", foreign)
+    assert "not written by loopedge but by else" in outcome.out
+    assert "w[0]" in outcome.out  # square brackets are not markup
 
 
 def test_int8_coverage_of_a_quantized_model(cli: Cli, tiny: Path, tmp_path: Path) -> None:

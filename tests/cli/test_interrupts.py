@@ -186,7 +186,7 @@ def test_a_pilot_is_interrupted_while_it_exports(
 ) -> None:
     monkeypatch.setattr("loopedge.study.cell.export", sends(signal.SIGTERM, loopedge.export))
     words = ("sorting", "--length", 4, "--vocab", 6, "--d-model", 8, "--heads", 2, "--steps", 1)
-    told = call("pilot", *words, "--loops", 1, "--seeds", 1, "-o", tmp_path / "p", "--quiet")
-    assert told == (130, "error: interrupted\n")
+    ended = call("pilot", *words, "--loops", 1, "--seeds", 1, "-o", tmp_path / "p", "--quiet")
+    assert ended == (130, "error: interrupted\n")
     names = {path.name for path in (tmp_path / "p" / "runs").rglob("*") if path.is_file()}
     assert names == {"model.pt", "model.metrics.jsonl"}

@@ -39,9 +39,9 @@ def test_it_generates_what_the_model_with_all_logits_does(
 ) -> None:
     whole, last, int8 = (tmp_path / name for name in ("all.onnx", "last.onnx", "last.int8.onnx"))
     cli("export", checkpoint, "-o", whole)
-    told = cli("export", checkpoint, "-o", last, "--logits", "last", "--json").json()
-    assert told["logits"] == "last"
-    assert told["last_rows"] == {
+    result = cli("export", checkpoint, "-o", last, "--logits", "last", "--json").json()
+    assert result["logits"] == "last"
+    assert result["last_rows"] == {
         "applied": True,
         "positions": "-1",
         "narrowed": 5,
@@ -62,9 +62,9 @@ def test_it_generates_what_the_model_with_all_logits_does(
     assert len(cli("run", int8, *WORDS).json()["completion"]) > 0
     inspected = cli("inspect", int8)
     assert "computes positions -1 alone" in inspected.out
-    told = cli("inspect", int8, "--json").json()
-    assert told["last_rows"] == "-1"
-    assert told["metadata"]["logits"] == "last"
+    result = cli("inspect", int8, "--json").json()
+    assert result["last_rows"] == "-1"
+    assert result["metadata"]["logits"] == "last"
 
 
 def test_it_can_be_switched_off_and_says_why_it_is_not_on(
@@ -87,6 +87,6 @@ def test_it_can_be_switched_off_and_says_why_it_is_not_on(
 
 def test_a_profile_has_twins_of_the_same_rows(cli: Cli, checkpoint: Path, tmp_path: Path) -> None:
     cli("export", checkpoint, "-o", tmp_path / "last.onnx", "--logits", "last", "--quiet")
-    told = cli("profile", tmp_path / "last.onnx", "--untied", "--runs", 1, "--json").json()
-    assert [run["twin"] for run in told["runs"]] == [None, "untied"]
-    assert told["runs"][1]["file_bytes"] > told["runs"][0]["file_bytes"]
+    result = cli("profile", tmp_path / "last.onnx", "--untied", "--runs", 1, "--json").json()
+    assert [run["twin"] for run in result["runs"]] == [None, "untied"]
+    assert result["runs"][1]["file_bytes"] > result["runs"][0]["file_bytes"]

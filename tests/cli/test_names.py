@@ -52,9 +52,9 @@ OUTPUTS = [
 ]
 
 
-def assert_one_line(told: Said) -> None:
-    assert told.code == 2, told.err
-    first, *more = told.err.splitlines()
+def assert_one_line(outcome: Said) -> None:
+    assert outcome.code == 2, outcome.err
+    first, *more = outcome.err.splitlines()
     assert first.startswith("error: ")
     assert all(line.startswith("hint: ") for line in more)
     assert len(more) <= 1
@@ -66,16 +66,16 @@ def spelled(words: str, name: str) -> list[str]:
 
 @pytest.mark.parametrize("words", [*INPUTS, *OUTPUTS])
 def test_an_empty_path_is_refused(cli: Cli, words: str) -> None:
-    told = cli(*spelled(words, ""))
-    assert_one_line(told)
+    outcome = cli(*spelled(words, ""))
+    assert_one_line(outcome)
     if words != "export {}":  # any text names a model: a package, a folder
-        assert "it is empty, a path is needed" in told.err
+        assert "it is empty, a path is needed" in outcome.err
 
 
 def test_an_empty_path_behind_a_sign_of_equality_is_one_too(cli: Cli) -> None:
-    told = cli("quantize", "m.onnx", "--output=")
-    assert_one_line(told)
-    assert "Invalid value for '--output': it is empty" in told.err
+    outcome = cli("quantize", "m.onnx", "--output=")
+    assert_one_line(outcome)
+    assert "Invalid value for '--output': it is empty" in outcome.err
 
 
 def test_the_current_folder_and_an_empty_text_are_no_empty_paths(
@@ -89,10 +89,10 @@ def test_the_current_folder_and_an_empty_text_are_no_empty_paths(
 @pytest.mark.parametrize("name", [NO_TEXT, f"{NO_TEXT}.onnx"])
 @pytest.mark.parametrize("words", [*INPUTS, *OUTPUTS, "run m.onnx --text {}"])
 def test_a_word_that_is_no_text_is_refused(cli: Cli, words: str, name: str) -> None:
-    told = cli(*spelled(words, name))
-    assert_one_line(told)
-    assert r"'b\udcff" in told.err
-    assert "is no text in this locale's encoding" in told.err
+    outcome = cli(*spelled(words, name))
+    assert_one_line(outcome)
+    assert r"'b\udcff" in outcome.err
+    assert "is not text in this locale's encoding" in outcome.err
 
 
 @pytest.mark.parametrize("words", [*INPUTS, *OUTPUTS])
@@ -105,9 +105,9 @@ def test_a_word_with_a_nul_is_refused(cli: Cli, words: str) -> None:
 def test_a_folder_without_a_name_is_no_target(
     cli: Cli, tiny: Path, command: str, name: str
 ) -> None:
-    told = cli(command, tiny, "-o", name, "--force")
-    assert_one_line(told)
-    assert "is a folder, a file name is needed" in told.err
+    outcome = cli(command, tiny, "-o", name, "--force")
+    assert_one_line(outcome)
+    assert "is a folder, a file name is needed" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_a_control_character_in_a_target_is_refused(
     cli: Cli, tiny: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
     monkeypatch.chdir(tiny.parent)
-    told = cli(*words.replace("{m}", str(tiny)).split(" "))
-    assert_one_line(told)
-    assert r"--output 'q\nq." in told.err
+    outcome = cli(*words.replace("{m}", str(tiny)).split(" "))
+    assert_one_line(outcome)
+    assert r"--output 'q\nq." in outcome.err
 
 
 def test_a_control_character_in_an_input_works(cli: Cli, tiny: Path, ids: Path) -> None:

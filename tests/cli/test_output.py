@@ -37,16 +37,16 @@ class Fake:
 def test_the_three_modes(capsys: pytest.CaptureFixture[str], output: Output, printed: str) -> None:
     output.result(Fake(), lambda result: "seen", written="y")
     output.note("by the way")
-    told = capsys.readouterr()
-    assert told.out == printed
-    assert told.err == ("" if output.quiet else "by the way\n")
+    streams = capsys.readouterr()
+    assert streams.out == printed
+    assert streams.err == ("" if output.quiet else "by the way\n")
 
 
 def test_json_is_strict_at_every_depth(capsys: pytest.CaptureFixture[str]) -> None:
     values = {"a": [1.5, math.nan, {"b": -math.inf}], "c": (True, None, "NaN")}
     Output(json=True).result(Fake(values), lambda result: "")
-    told = json.loads(capsys.readouterr().out)
-    assert told == {"a": [1.5, None, {"b": None}], "c": [True, None, "NaN"]}
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {"a": [1.5, None, {"b": None}], "c": [True, None, "NaN"]}
 
 
 def test_progress_is_drawn_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,10 +65,10 @@ def test_progress_on_a_terminal(
     assert not Output(quiet=True).interactive
     with Output().progress("steps", 3) as update:
         update(3, "loss 0.5")
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "steps" in told.err
-    assert "3/3" in told.err
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert "steps" in streams.err
+    assert "3/3" in streams.err
 
 
 def test_an_exit_passes_and_an_error_becomes_one() -> None:
@@ -87,8 +87,8 @@ def test_a_file_that_the_system_refuses_is_bad_input(
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("loopedge.inspect", refuse, raising=False)
-    told = cli("inspect", tiny)
-    assert (told.code, told.err) == (2, f"error: {tiny}: Permission denied\n")
+    outcome = cli("inspect", tiny)
+    assert (outcome.code, outcome.err) == (2, f"error: {tiny}: Permission denied\n")
 
 
 def test_metadata_that_is_damaged(cli: Cli, tiny: Path) -> None:
@@ -99,7 +99,7 @@ def test_metadata_that_is_damaged(cli: Cli, tiny: Path) -> None:
         if entry.key == "loopedge.loops":
             entry.value = "many"
     onnx.save(model, tiny)
-    told = cli("inspect", tiny)
-    assert told.code == 2
-    assert "metadata of the model is damaged" in told.err
-    assert len(told.err.splitlines()) == 1
+    outcome = cli("inspect", tiny)
+    assert outcome.code == 2
+    assert "metadata of the model is damaged" in outcome.err
+    assert len(outcome.err.splitlines()) == 1

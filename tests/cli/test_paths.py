@@ -78,11 +78,11 @@ TORCH_FREE = [
 @pytest.mark.parametrize("words", TORCH_FREE)
 def test_an_output_that_is_an_input_or_another_output(cli: Cli, here: Path, words: str) -> None:
     before = contents(here)
-    told = cli(*words.split(), "--force")
-    assert told.code == 2, told.err
-    assert "is also a file of" in told.err
-    assert "which it would replace" in told.err
-    assert told.err.splitlines()[1].startswith("hint: name another file with --")
+    outcome = cli(*words.split(), "--force")
+    assert outcome.code == 2, outcome.err
+    assert "is also a file of" in outcome.err
+    assert "which it would replace" in outcome.err
+    assert outcome.err.splitlines()[1].startswith("hint: name another file with --")
     assert contents(here) == before
 
 
@@ -95,16 +95,19 @@ def test_data_that_the_target_is_named_for_counts_as_read(cli: Cli, here: Path) 
     )
     before = contents(here)
     for words in (("quantize", "a.onnx", "-o", "q.onnx"), ("prepare", "a.onnx", "-o", "q.onnx")):
-        told = cli(*words, "--force")
-        assert (told.code, f"q.onnx.{HASH}.data is also a file of MODEL" in told.err) == (2, True)
+        outcome = cli(*words, "--force")
+        assert (outcome.code, f"q.onnx.{HASH}.data is also a file of MODEL" in outcome.err) == (
+            2,
+            True,
+        )
     assert contents(here) == before
 
 
 def test_the_operators_beside_an_ort_file_are_no_model(cli: Cli, here: Path) -> None:
     shutil.copy("tiny.onnx", "m.required_operators.config")
     before = contents(here)
-    told = cli("convert", "m.required_operators.config", "-o", "m.ort", "--force")
-    assert (told.code, "is also a file of MODEL" in told.err) == (2, True)
+    outcome = cli("convert", "m.required_operators.config", "-o", "m.ort", "--force")
+    assert (outcome.code, "is also a file of MODEL" in outcome.err) == (2, True)
     assert contents(here) == before
 
 
@@ -160,9 +163,9 @@ def test_a_run_replaces_nothing_that_it_reads(
     for name in ("m.pt", "m.last.pt", "m.metrics.jsonl"):
         Path(name).write_text("a teacher")
     before = contents(here)
-    told = cli("train", *words.split(), *more, *STEPS, "--force")
-    assert told.code == 2, told.err
-    assert "which it would replace" in told.err
+    outcome = cli("train", *words.split(), *more, *STEPS, "--force")
+    assert outcome.code == 2, outcome.err
+    assert "which it would replace" in outcome.err
     assert {
         file: data for file, data in contents(here).items() if "__pycache__" not in file
     } == before
@@ -173,8 +176,8 @@ def test_data_within_the_folder_of_a_run_is_not_removed(cli: Cli, here: Path) ->
     shutil.copy("d.csv", "m.origins/d.csv")
     words = ("series", "m.origins/d.csv", *WINDOW, *STEPS, "--force")
     before = contents(here)
-    told = cli("train", *words, "-o", "m.pt", "--origins", 2)
-    assert (told.code, "m.origins, which --output empties" in told.err) == (2, True)
+    outcome = cli("train", *words, "-o", "m.pt", "--origins", 2)
+    assert (outcome.code, "m.origins, which --output empties" in outcome.err) == (2, True)
     assert contents(here) == before
 
 
@@ -197,8 +200,8 @@ def test_a_pilot_replaces_nothing_that_it_reads(
     for name in ("design.json", "pilot/design.json"):
         Path(name).write_text("{}")
     before = contents(here)
-    told = cli("pilot", *words.split(), *WINDOW, "--steps", 1, "--force")
-    assert (told.code, said in told.err) == (2, True), told.err
+    outcome = cli("pilot", *words.split(), *WINDOW, "--steps", 1, "--force")
+    assert (outcome.code, said in outcome.err) == (2, True), outcome.err
     assert contents(here) == before
 
 
@@ -220,8 +223,8 @@ def test_an_export_replaces_nothing_that_it_reads(cli: Cli, here: Path, words: s
     for name in (*names, "factory_of.py", "folder/config.json"):
         Path(name).write_text("mine")
     before = contents(here)
-    told = cli("export", *words.split(), "--force")
-    assert (told.code, "which it would replace" in told.err) == (2, True), told.err
+    outcome = cli("export", *words.split(), "--force")
+    assert (outcome.code, "which it would replace" in outcome.err) == (2, True), outcome.err
     assert contents(here) == before
 
 
@@ -235,18 +238,18 @@ def test_what_a_hostile_model_copies_beside_a_target_replaces_no_input(
     Path("from").mkdir()
     Path("from/x.npz").write_text("hostile")
     model = onnx.load("tiny.onnx")
-    told = {"x": {"file": "x.npz", "sha256": hashlib.sha256(b"hostile").hexdigest()}}
+    companions = {"x": {"file": "x.npz", "sha256": hashlib.sha256(b"hostile").hexdigest()}}
     onnx.helper.set_model_props(
         model,
         {
             **{item.key: item.value for item in model.metadata_props},
-            "loopedge.companions": json.dumps(told),
+            "loopedge.companions": json.dumps(companions),
         },
     )
     onnx.save(model, "from/m.onnx")
     before = contents(here)
-    told_error = cli("quantize", "from/m.onnx", "--data", "x.npz", "-o", "q.onnx", "--force").err
-    assert "beside --output x.npz is also a file of --data" in told_error
+    error = cli("quantize", "from/m.onnx", "--data", "x.npz", "-o", "q.onnx", "--force").err
+    assert "beside --output x.npz is also a file of --data" in error
     assert contents(here) == before
 
 
@@ -258,6 +261,6 @@ def test_a_hostile_checkpoint_names_no_file_of_the_artifact(
         loopedge.LoopedConfig(d_model=8, heads=2, loops=1, vocab_size=5, max_length=4)
     )
     loopedge.save(model, "hostile.pt", companions={name: "not what was verified"})
-    told = cli("export", "hostile.pt", "-o", "e.onnx", "--force")
-    assert (told.code, "a name of loopedge's own files" in told.err) == (2, True), told.err
+    outcome = cli("export", "hostile.pt", "-o", "e.onnx", "--force")
+    assert (outcome.code, "a name of loopedge's own files" in outcome.err) == (2, True), outcome.err
     assert not list(here.glob("e.*"))

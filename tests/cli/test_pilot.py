@@ -48,7 +48,7 @@ def seven_bits(model: Path, path: Path, data: Path) -> None:
 
 
 @pytest.mark.long
-def test_every_run_is_trained_exported_quantized_judged_and_told(
+def test_every_run_is_trained_exported_quantized_judged_and_reported(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("loopedge_calibration.quantization.quantize_static", seven_bits)
@@ -56,9 +56,9 @@ def test_every_run_is_trained_exported_quantized_judged_and_told(
     monkeypatch.setattr("loopedge.study.cost.profile", once)
     folder = tmp_path / "study"
     words = ("--loops", "1,2", "--arms", "looped,timestep", "--seeds", 2, "-o", folder)
-    told = cli("pilot", *TASK, *SMALL, *words, "--json")
-    assert told.code == 0, told.err
-    found = told.json()
+    outcome = cli("pilot", *TASK, *SMALL, *words, "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json()
     assert set(found) == KEYS
     assert found == json.loads((folder / "results.json").read_text())
     assert [(row["arm"], row["loops"], row["runs"]) for row in found["summary"]] == [
@@ -80,7 +80,7 @@ def test_every_run_is_trained_exported_quantized_judged_and_told(
         path.name for path in run.iterdir()
     }
     assert "No verdict: at least 3 seeds" in found["verdict"]["headline"]
-    assert "run 8 of 8: timestep-r2-s1: accuracy" in told.err
+    assert "run 8 of 8: timestep-r2-s1: accuracy" in outcome.err
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert not re.search(r"https?://(?!www\.w3\.org)", page)
@@ -105,9 +105,9 @@ def test_every_run_is_trained_exported_quantized_judged_and_told(
 def test_diverged_runs_are_counted_and_the_pilot_goes_on(cli: Cli, tmp_path: Path) -> None:
     words = ("--loops", "2", "--arms", "timestep", "--seeds", 1)
     edit = ("edit-distance", "--length", 4)
-    told = cli("pilot", *edit, *SMALL, *words, "-o", tmp_path / "p", "--json")
-    assert told.code == 0, told.err
-    found = told.json()
+    outcome = cli("pilot", *edit, *SMALL, *words, "-o", tmp_path / "p", "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json()
     (cell,) = found["cells"]
     assert cell["status"] == "diverged"
     assert "training diverged at step 3 of 3: loss inf" in cell["reason"]
@@ -122,8 +122,10 @@ def test_diverged_runs_are_counted_and_the_pilot_goes_on(cli: Cli, tmp_path: Pat
 def test_runs_at_the_same_time_give_the_same_models(cli: Cli, tmp_path: Path) -> None:
     words = ("--loops", "1,2", "--arms", "timestep", "--seeds", 1)
     for name, jobs in (("one", 1), ("two", 2)):
-        told = cli("pilot", *TASK, *SMALL, *words, "--jobs", jobs, "-o", tmp_path / name, "--json")
-        assert told.code == 0, told.err
+        outcome = cli(
+            "pilot", *TASK, *SMALL, *words, "--jobs", jobs, "-o", tmp_path / name, "--json"
+        )
+        assert outcome.code == 0, outcome.err
     for run in ("timestep-r1-s0", "timestep-r2-s0"):
         one, two = (
             json.loads((tmp_path / name / "runs" / run / "cell.json").read_text())["test"]
@@ -133,15 +135,17 @@ def test_runs_at_the_same_time_give_the_same_models(cli: Cli, tmp_path: Path) ->
 
 
 @pytest.mark.long
-def test_several_series_with_short_histories_are_told_to_the_end(cli: Cli, tmp_path: Path) -> None:
+def test_several_series_with_short_histories_are_reported_to_the_end(
+    cli: Cli, tmp_path: Path
+) -> None:
     data = tmp_path / "groups.csv"
     rows = [f"{g},{t},{math.sin(t / 3):.4f}" for g in "ab" for t in range(60)]
     data.write_text("\n".join(["g,t,y", *rows, "c,0,1.0"]) + "\n")
     series = ("series", data, "--target", "y", "--group", "g", "--time", "t", "--context", 6)
     words = (*series, "--min-context", 3, "--horizon", 2, *SMALL, "--loops", "1", "--seeds", 1)
-    told = cli("pilot", *words, "--arms", "looped", "-o", tmp_path / "p")
-    assert told.code == 0, told.err
-    assert "note: 1 of 3 series are too short" in told.err
+    outcome = cli("pilot", *words, "--arms", "looped", "-o", tmp_path / "p")
+    assert outcome.code == 0, outcome.err
+    assert "note: 1 of 3 series are too short" in outcome.err
     assert "1 of 3 series are too short" in (tmp_path / "p" / "report.html").read_text("utf-8")
     data.write_text(data.read_text().replace("0.0000", "5.0000"))
     other = cli("pilot", *words, "--arms", "looped", "-o", tmp_path / "p", "--resume")
@@ -152,9 +156,9 @@ def test_several_series_with_short_histories_are_told_to_the_end(cli: Cli, tmp_p
 def test_a_report_that_stands_elsewhere_is_not_written_over(cli: Cli, tmp_path: Path) -> None:
     page = tmp_path / "precious.html"
     page.write_text("precious")
-    told = cli("pilot", *TASK, *SMALL, "-o", tmp_path / "p", "--html", page)
-    assert told.code == 2
-    assert "exists already" in told.err
+    outcome = cli("pilot", *TASK, *SMALL, "-o", tmp_path / "p", "--html", page)
+    assert outcome.code == 2
+    assert "exists already" in outcome.err
     assert page.read_text() == "precious"
     assert not (tmp_path / "p").exists()
 
@@ -162,7 +166,7 @@ def test_a_report_that_stands_elsewhere_is_not_written_over(cli: Cli, tmp_path: 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--loops", "1,x"), "'--loops': '1,x' is no count"),
+        (("--loops", "1,x"), "'--loops': '1,x' is not a count"),
         (("--arms", "looped,best"), "arm 'best' is not known"),
         (("--d-model", 30), "not a multiple of heads"),
         (("--seeds", 0), "seeds is 0"),
@@ -180,7 +184,7 @@ def test_what_cannot_be_made_is_refused_with_nothing_written(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    told = cli("pilot", *TASK, *words)
-    assert told.code == 2, told.err
-    assert said in told.err
+    outcome = cli("pilot", *TASK, *words)
+    assert outcome.code == 2, outcome.err
+    assert said in outcome.err
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full"]

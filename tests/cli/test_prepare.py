@@ -32,19 +32,19 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def assert_refused(told: Said, words: str, hint: str) -> None:
-    assert (told.code, told.out) == (2, "")
-    first, second = told.err.splitlines()
+def assert_refused(outcome: Said, words: str, hint: str) -> None:
+    assert (outcome.code, outcome.out) == (2, "")
+    first, second = outcome.err.splitlines()
     assert first.startswith("error: ")
     assert words in first
     assert second.startswith(f"hint: {hint}")
 
 
 def test_it_says_what_was_packed(cli: Cli, tiny: Path) -> None:
-    told = cli("prepare", tiny)
-    assert told.code == 0, told.err
+    outcome = cli("prepare", tiny)
+    assert outcome.code == 0, outcome.err
     for words in ("made for", "6 weights", "mapped when it is loaded", "tiny.prepared.onnx."):
-        assert words in told.out
+        assert words in outcome.out
 
 
 def test_json_is_documented(cli: Cli, tiny: Path) -> None:
@@ -58,8 +58,8 @@ def test_json_is_documented(cli: Cli, tiny: Path) -> None:
 
 def test_quiet_prints_the_path_alone(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     target = tmp_path / "m.onnx"
-    told = cli("prepare", tiny, "-o", target, "--quiet")
-    assert (told.out, told.err) == (f"{target}\n", "")
+    outcome = cli("prepare", tiny, "-o", target, "--quiet")
+    assert (outcome.out, outcome.err) == (f"{target}\n", "")
     [data] = tmp_path.glob("m.onnx.*.data")
     assert set(tmp_path.iterdir()) == {target, data, tiny}
 
@@ -72,8 +72,8 @@ def test_run_gives_the_same(cli: Cli, tiny: Path, prepared: Path, ids: Path) -> 
         ("mapped", prepared, ()),
     ):
         target = tiny.parent / f"{name}.npz"
-        told = cli("run", model, "-i", ids, "-o", target, "--json", *words)
-        assert told.json()["memory"] == name
+        outcome = cli("run", model, "-i", ids, "-o", target, "--json", *words)
+        assert outcome.json()["memory"] == name
         with np.load(target) as stored:
             outputs[name] = stored["logits"]
     np.testing.assert_array_equal(outputs["mapped"], outputs["balanced"])
@@ -115,14 +115,14 @@ def test_what_needs_the_source(
 
 
 def test_mapped_needs_a_prepared_file(cli: Cli, tiny: Path, ids: Path) -> None:
-    told = cli("run", tiny, "-i", ids, "--memory", "mapped")
-    assert_refused(told, "holds no packed weights", f"loopedge prepare {tiny}")
+    outcome = cli("run", tiny, "-i", ids, "--memory", "mapped")
+    assert_refused(outcome, "holds no packed weights", f"loopedge prepare {tiny}")
 
 
 @pytest.mark.parametrize("command", ["run", "profile", "quantize", "export"])
 def test_an_unknown_profile(cli: Cli, tiny: Path, command: str) -> None:
-    told = cli(command, tiny, "--memory", "lean")
-    assert_refused(told, "lean", f"loopedge {command} --help")
+    outcome = cli(command, tiny, "--memory", "lean")
+    assert_refused(outcome, "lean", f"loopedge {command} --help")
 
 
 def test_a_file_that_loopedge_did_not_write(cli: Cli, tiny: Path) -> None:
@@ -130,13 +130,13 @@ def test_a_file_that_loopedge_did_not_write(cli: Cli, tiny: Path) -> None:
     del model.metadata_props[:]
     onnx.save(model, tiny)
     assert_refused(cli("prepare", tiny), "was not written by loopedge", "loopedge inspect")
-    told = cli("quantize", tiny, "--memory", "low")
-    assert_refused(told, "cannot hold a memory profile", "loopedge run --memory low")
+    outcome = cli("quantize", tiny, "--memory", "low")
+    assert_refused(outcome, "cannot hold a memory profile", "loopedge run --memory low")
 
 
 def test_the_source_is_no_target(cli: Cli, external: Path) -> None:
-    told = cli("prepare", external, "-o", external, "--force")
-    assert_refused(told, "is also a file of MODEL", "name another file with --output")
+    outcome = cli("prepare", external, "-o", external, "--force")
+    assert_refused(outcome, "is also a file of MODEL", "name another file with --output")
 
 
 @pytest.mark.parametrize("kind", ["no data", "short data", "no packed weights"])
@@ -152,19 +152,19 @@ def test_a_damaged_prepared_file(cli: Cli, prepared: Path, ids: Path, kind: str)
             if item.key == "loopedge.prepared":
                 item.value = "{}"
         prepared.write_bytes(model.SerializeToString())
-    told = cli("run", prepared, "-i", ids)
-    assert (told.code, told.out) == (2, "")
-    assert told.err.startswith("error: ")
-    assert len(told.err.splitlines()) <= 2
+    outcome = cli("run", prepared, "-i", ids)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: ")
+    assert len(outcome.err.splitlines()) <= 2
 
 
 def test_inspect_says_what_it_was_prepared_for(cli: Cli, prepared: Path, tiny: Path) -> None:
     found = cli("inspect", prepared, "--json").json()
     assert found["memory"] == "mapped"
     assert set(found["prepared"]) == {"onnxruntime", "architecture", "processor", "features"}
-    told = cli("inspect", prepared)
-    assert told.err == ""
-    assert f"made for  {found['prepared']['processor']}" in told.out
+    outcome = cli("inspect", prepared)
+    assert outcome.err == ""
+    assert f"made for  {found['prepared']['processor']}" in outcome.out
     plain = cli("inspect", tiny, "--json").json()
     assert (plain["memory"], plain["prepared"]) == ("balanced", None)
     for key in ("int8", "weight_bytes", "tied_weights", "tables", "loops"):
@@ -183,17 +183,17 @@ def test_quantize_keeps_or_sets_the_profile(cli: Cli, tiny: Path, ids: Path) -> 
     assert cli("quantize", tiny, "-o", kept).code == 0
     assert cli("inspect", kept, "--json").json()["memory"] == "low"
     assert "is a wish" in cli("quantize", tiny, "-o", wish, "--memory", "mapped").err
-    told = cli("run", wish, "-i", ids, "--json")
-    assert told.json()["memory"] == "balanced"
-    assert told.err.count("is a wish until 'loopedge prepare'") == 1
+    outcome = cli("run", wish, "-i", ids, "--json")
+    assert outcome.json()["memory"] == "balanced"
+    assert outcome.err.count("is a wish until 'loopedge prepare'") == 1
     assert cli("prepare", wish).code == 0
-    told = cli("run", wish.with_suffix(".prepared.onnx"), "-i", ids, "--json")
-    assert (told.json()["memory"], told.err) == ("mapped", "")
+    outcome = cli("run", wish.with_suffix(".prepared.onnx"), "-i", ids, "--json")
+    assert (outcome.json()["memory"], outcome.err) == ("mapped", "")
 
 
 def test_weight_only_without_packing_is_warned_of(cli: Cli, tiny: Path) -> None:
-    told = cli("quantize", tiny, "--scheme", "weight-int8", "--memory", "low")
-    assert "takes more memory and two to four times the time" in told.err
+    outcome = cli("quantize", tiny, "--scheme", "weight-int8", "--memory", "low")
+    assert "takes more memory and two to four times the time" in outcome.err
 
 
 @pytest.mark.slow
@@ -205,9 +205,9 @@ def test_profile_tells_the_memory_profile(cli: Cli, tiny: Path, prepared: Path) 
 
 def test_ort_format_is_refused(cli: Cli, tiny: Path) -> None:
     assert cli("convert", tiny).code == 0
-    told = cli("prepare", tiny.with_suffix(".ort"))
-    assert told.code == 2
-    assert "is in ORT format" in told.err
+    outcome = cli("prepare", tiny.with_suffix(".ort"))
+    assert outcome.code == 2
+    assert "is in ORT format" in outcome.err
     assert not list(tiny.parent.glob("*.prepared*"))
 
 
@@ -215,8 +215,8 @@ def test_the_profile_travels_into_ort_format(cli: Cli, tiny: Path, ids: Path) ->
     low = tiny.with_name("low.onnx")
     assert cli("quantize", tiny, "-o", low, "--scheme", "dynamic", "--memory", "low").code == 0
     assert cli("convert", low).code == 0
-    told = cli("run", low.with_suffix(".ort"), "-i", ids, "--json").json()
-    assert told["memory"] == "low"
+    result = cli("run", low.with_suffix(".ort"), "-i", ids, "--json").json()
+    assert result["memory"] == "low"
 
 
 def test_a_wish_for_mapped_has_no_use_in_ort_format(cli: Cli, tiny: Path, ids: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_wish_for_mapped_has_no_use_in_ort_format(cli: Cli, tiny: Path, ids: P
     assert cli("quantize", tiny, "-o", wish, "--scheme", "dynamic", "--memory", "mapped").code == 0
     assert cli("convert", wish).code == 0
     ort = wish.with_suffix(".ort")
-    told = cli("run", ort, "-i", ids)
-    assert (told.code, "has no use in ORT format" in told.err) == (0, True)
+    outcome = cli("run", ort, "-i", ids)
+    assert (outcome.code, "has no use in ORT format" in outcome.err) == (0, True)
     refused = cli("run", ort, "-i", ids, "--memory", "mapped")
     assert (refused.code, "which ORT format is not" in refused.err) == (2, True)

@@ -33,9 +33,9 @@ QUICK = ("--runs", "3", "--processes", "1")
 
 @pytest.mark.slow
 def test_json_holds_the_documented_keys(cli: Cli, tiny: Path, tiny_dynamic: Path) -> None:
-    told = cli("profile", tiny, tiny_dynamic, "--untied", *QUICK, "--json", "--sequence", "5")
-    assert told.code == 0, told.err
-    found = told.json()
+    outcome = cli("profile", tiny, tiny_dynamic, "--untied", *QUICK, "--json", "--sequence", "5")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json()
     assert set(found) >= {"schema_version", "machine", "runs"}
     order = [(run["path"], run["twin"]) for run in found["runs"]]
     assert [path for path, twin in order if twin is None] == [str(tiny), str(tiny_dynamic)]
@@ -50,10 +50,10 @@ def test_json_holds_the_documented_keys(cli: Cli, tiny: Path, tiny_dynamic: Path
 @pytest.mark.slow
 def test_people_see_a_table_and_may_have_html(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    told = cli("profile", tiny, *QUICK, "--html", page)
-    assert told.code == 0, told.err
-    assert "tiny" in told.out
-    assert f"report: {page}" in told.err
+    outcome = cli("profile", tiny, *QUICK, "--html", page)
+    assert outcome.code == 0, outcome.err
+    assert "tiny" in outcome.out
+    assert f"report: {page}" in outcome.err
     assert page.read_text().lstrip().lower().startswith("<!doctype html>")
 
 
@@ -63,6 +63,6 @@ def test_given_inputs_are_used(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     np.savez(good, input_ids=np.zeros((1, 4), np.int64))
     np.savez(bad, tokens=np.zeros((1, 4), np.int64))
     assert cli("profile", tiny, *QUICK, "--input", good, "--quiet").code == 0
-    told = cli("profile", tiny, *QUICK, "--input", bad)
-    assert told.code == 2
-    assert "input_ids" in told.err
+    outcome = cli("profile", tiny, *QUICK, "--input", bad)
+    assert outcome.code == 2
+    assert "input_ids" in outcome.err

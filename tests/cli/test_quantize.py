@@ -28,9 +28,9 @@ KEYS = {
 
 
 def test_json_holds_the_documented_keys(cli: Cli, tiny: Path, tmp_path: Path) -> None:
-    told = cli("quantize", tiny, "--json")
-    assert told.code == 0
-    found = told.json()
+    outcome = cli("quantize", tiny, "--json")
+    assert outcome.code == 0
+    found = outcome.json()
     assert set(found) >= KEYS
     assert found["path"] == str(tmp_path / "tiny.int8.onnx")  # beside the model
     assert found["scheme"] == "dynamic"
@@ -42,10 +42,10 @@ def test_json_holds_the_documented_keys(cli: Cli, tiny: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_people_see_what_stayed_float_and_why(cli: Cli, tiny: Path) -> None:
-    told = cli("quantize", tiny, "--keep", "core/linear_5")
-    assert told.code == 0
+    outcome = cli("quantize", tiny, "--keep", "core/linear_5")
+    assert outcome.code == 0
     for words in ("6 of 7", "SQNR", "left in float", "core/linear_5", "on request"):
-        assert words in told.out
+        assert words in outcome.out
 
 
 def test_the_quantized_model_runs(cli: Cli, tiny_dynamic: Path, ids: Path, tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ def test_the_quantized_model_runs(cli: Cli, tiny_dynamic: Path, ids: Path, tmp_p
 def test_a_missed_floor_of_sqnr_exits_3_and_leaves_nothing(
     cli: Cli, tiny: Path, tmp_path: Path
 ) -> None:
-    told = cli("quantize", tiny, "--min-sqnr-db", "200")
-    assert told.code == 3
-    assert "200.0 dB" in told.err
+    outcome = cli("quantize", tiny, "--min-sqnr-db", "200")
+    assert outcome.code == 3
+    assert "200.0 dB" in outcome.err
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]
 
 
@@ -88,9 +88,9 @@ def test_a_missed_floor_hints_at_seven_bits_where_eight_may_overflow(
 ) -> None:
     processor = Processor("of a test", [feature])
     monkeypatch.setattr("loopedge.quantizer.floors.this_processor", lambda: processor)
-    told = cli("quantize", tiny, "--min-sqnr-db", "200", *words)
-    assert told.code == 3
-    assert hint in told.err
+    outcome = cli("quantize", tiny, "--min-sqnr-db", "200", *words)
+    assert outcome.code == 3
+    assert hint in outcome.err
 
 
 @pytest.mark.parametrize("share", ["-0.1", "1.5", "most"])
@@ -100,9 +100,9 @@ def test_coverage_is_a_share(cli: Cli, tiny: Path, share: str) -> None:
 
 def test_a_quantized_model_is_refused(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     cli("quantize", tiny)
-    told = cli("quantize", tmp_path / "tiny.int8.onnx")
-    assert told.code == 2
-    assert "quantized already" in told.err
+    outcome = cli("quantize", tmp_path / "tiny.int8.onnx")
+    assert outcome.code == 2
+    assert "quantized already" in outcome.err
 
 
 def test_the_source_is_never_the_target(cli: Cli, tiny: Path) -> None:
@@ -113,9 +113,9 @@ def test_the_source_is_never_the_target(cli: Cli, tiny: Path) -> None:
 
 @pytest.mark.parametrize("bits", ["8", "4"])
 def test_weights_alone(cli: Cli, tiny: Path, tmp_path: Path, bits: str) -> None:
-    told = cli("quantize", tiny, "--scheme", f"weight-int{bits}", "--block-size", "16", "--json")
-    assert told.code == 0
-    found = told.json()
+    outcome = cli("quantize", tiny, "--scheme", f"weight-int{bits}", "--block-size", "16", "--json")
+    assert outcome.code == 0
+    found = outcome.json()
     assert found["path"] == str(tmp_path / f"tiny.int{bits}.onnx")
     assert found["scheme"] == f"weight-int{bits}"
     assert (found["ranges"], found["method"], found["samples"]) == (None, None, None)
@@ -128,10 +128,10 @@ def test_weights_alone(cli: Cli, tiny: Path, tmp_path: Path, bits: str) -> None:
 
 
 def test_a_linear_by_its_weight_alone(cli: Cli, tiny: Path) -> None:
-    told = cli("quantize", tiny, "--weight-only", "core/linear_5")
-    assert told.code == 0
+    outcome = cli("quantize", tiny, "--weight-only", "core/linear_5")
+    assert outcome.code == 0
     for words in ("7 of 7", "8-bit weight alone", "core/linear_5", "embeddings"):
-        assert words in told.out
+        assert words in outcome.out
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_linear_by_its_weight_alone(cli: Cli, tiny: Path) -> None:
 def test_weights_alone_refuse_what_has_no_meaning(
     cli: Cli, tiny: Path, tmp_path: Path, words: tuple[str, ...], reason: str
 ) -> None:
-    told = cli("quantize", tiny, *words)
-    assert told.code == 2
-    assert reason in told.err.splitlines()[0]
+    outcome = cli("quantize", tiny, *words)
+    assert outcome.code == 2
+    assert reason in outcome.err.splitlines()[0]
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]

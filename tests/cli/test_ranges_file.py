@@ -63,6 +63,6 @@ def test_ranges_that_do_not_fit(
     change(table)
     (tmp_path / "r.json").write_text(json.dumps(table))
     words_of_it = ("quantize", seeds / "tiny.onnx", "-o", tmp_path / "q.onnx", "--threads", 1)
-    told = cli(*words_of_it, "--ranges-file", tmp_path / "r.json")
-    assert (told.code, words in told.err) == (code, True), told.err
+    outcome = cli(*words_of_it, "--ranges-file", tmp_path / "r.json")
+    assert (outcome.code, words in outcome.err) == (code, True), outcome.err
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]

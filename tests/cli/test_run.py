@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def test_outputs_are_those_of_the_session(cli: Cli, tiny: Path, ids: Path, tmp_path: Path) -> None:
     target = tmp_path / "y.npz"
-    told = cli("run", tiny, "--input", ids, "-o", target, "--threads", "1")
-    assert told.code == 0
-    assert str(target) in told.out
+    outcome = cli("run", tiny, "--input", ids, "-o", target, "--threads", "1")
+    assert outcome.code == 0
+    assert str(target) in outcome.out
     expected = Session(tiny, threads=1).run({"input_ids": np.arange(12).reshape(2, 6)})
     with np.load(target) as written:
         assert set(written) == set(expected)
@@ -25,10 +25,10 @@ def test_outputs_are_those_of_the_session(cli: Cli, tiny: Path, ids: Path, tmp_p
 
 
 def test_without_a_target_the_outputs_are_summarized(cli: Cli, tiny: Path, ids: Path) -> None:
-    told = cli("run", tiny, "--input", ids)
-    assert told.code == 0
+    outcome = cli("run", tiny, "--input", ids)
+    assert outcome.code == 0
     for words in ("logits", "float32", "(2, 6, 48)", "3 loops"):
-        assert words in told.out
+        assert words in outcome.out
 
 
 def test_json(cli: Cli, tiny: Path, ids: Path) -> None:
@@ -61,8 +61,8 @@ def test_a_csv_of_token_ids(cli: Cli, tiny: Path, tmp_path: Path, header: str) -
 
 def test_quiet_prints_the_path_alone(cli: Cli, tiny: Path, ids: Path, tmp_path: Path) -> None:
     target = tmp_path / "y.npz"
-    told = cli("run", tiny, "--input", ids, "-o", target, "--quiet")
-    assert (told.out, told.err) == (f"{target}\n", "")
+    outcome = cli("run", tiny, "--input", ids, "-o", target, "--quiet")
+    assert (outcome.out, outcome.err) == (f"{target}\n", "")
 
 
 def write_bad_inputs(folder: Path) -> None:
@@ -102,15 +102,15 @@ def write_bad_inputs(folder: Path) -> None:
         ("x.txt", "unknown kind"),
     ],
 )
-def test_bad_inputs_are_told_in_one_line(
+def test_bad_inputs_are_reported_in_one_line(
     cli: Cli, tiny: Path, tmp_path: Path, name: str, words: str
 ) -> None:
     write_bad_inputs(tmp_path)
     target = tmp_path / "y.npz"
-    told = cli("run", tiny, "--input", tmp_path / name, "-o", target)
-    assert told.code == 2
-    assert words in told.err
-    assert len(told.err.splitlines()) <= 2
+    outcome = cli("run", tiny, "--input", tmp_path / name, "-o", target)
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert len(outcome.err.splitlines()) <= 2
     assert not target.exists()
 
 
@@ -121,9 +121,9 @@ def test_the_one_array_of_a_file_may_have_any_name(cli: Cli, tiny: Path, tmp_pat
     found = []
     for name in ("x.npz", "x.npy"):
         target = tmp_path / f"{name}.out.npz"
-        told = cli("run", tiny, "--input", tmp_path / name, "-o", target, "--json")
-        assert told.code == 0, told.err
-        found.append((told.json()["notes"], np.load(target)["logits"]))
+        outcome = cli("run", tiny, "--input", tmp_path / name, "-o", target, "--json")
+        assert outcome.code == 0, outcome.err
+        found.append((outcome.json()["notes"], np.load(target)["logits"]))
     assert found[0][0] == ["the array arr_0 is taken as the input input_ids"]
     assert found[1][0] == []
     np.testing.assert_array_equal(found[0][1], found[1][1])
@@ -138,6 +138,6 @@ def test_a_csv_cannot_feed_two_inputs(cli: Cli, tmp_path: Path) -> None:
     )
     save(helper.make_model(graph, ir_version=10), tmp_path / "add.onnx")
     (tmp_path / "x.csv").write_text("1\n")
-    told = cli("run", tmp_path / "add.onnx", "--input", tmp_path / "x.csv")
-    assert told.code == 2
-    assert "the model takes a, b" in told.err
+    outcome = cli("run", tmp_path / "add.onnx", "--input", tmp_path / "x.csv")
+    assert outcome.code == 2
+    assert "the model takes a, b" in outcome.err

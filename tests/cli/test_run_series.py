@@ -60,23 +60,25 @@ def table(folder: Path, text: str) -> Path:
 
 def fed(cli: Cli, model: Path, source: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     target = model.parent / "out.npz"
-    told = cli("run", model, "--input", source, "-o", target, "--force", "--json")
-    assert told.code == 0, told.err
+    outcome = cli("run", model, "--input", source, "-o", target, "--force", "--json")
+    assert outcome.code == 0, outcome.err
     with np.load(target) as written:
-        return dict(written), told.json()["notes"]
+        return dict(written), outcome.json()["notes"]
 
 
 def refused(cli: Cli, model: Path, source: Path, words: str) -> None:
     target = model.parent / "refused.npz"
-    told = cli("run", model, "--input", source, "-o", target)
-    assert told.code == 2, told.err
-    assert words in told.err
-    assert len(told.err.splitlines()) <= 2
+    outcome = cli("run", model, "--input", source, "-o", target)
+    assert outcome.code == 2, outcome.err
+    assert words in outcome.err
+    assert len(outcome.err.splitlines()) <= 2
     assert not target.exists()
 
 
 @pytest.mark.parametrize("task", [TASK, {**TASK, "targets": [], "covariates": ["y", "x"]}])
-def test_columns_are_taken_by_name_and_others_told(cli: Cli, tmp_path: Path, task: object) -> None:
+def test_columns_are_taken_by_name_and_others_reported(
+    cli: Cli, tmp_path: Path, task: object
+) -> None:
     model = mirror(tmp_path, task=task)
     outputs, notes = fed(cli, model, table(tmp_path, "day;x;y\nmon;1;2\ntue;3;4\n"))
     np.testing.assert_array_equal(outputs["seen"], [[[2, 1], [4, 3]]])
@@ -127,7 +129,7 @@ def test_a_mask_that_the_file_holds_is_taken(cli: Cli, tmp_path: Path) -> None:
     assert notes == []
 
 
-def test_another_number_of_columns_is_told_before_the_mask(cli: Cli, tmp_path: Path) -> None:
+def test_another_number_of_columns_is_reported_before_the_mask(cli: Cli, tmp_path: Path) -> None:
     model = mirror(tmp_path, mask=True)
     refused(cli, model, table(tmp_path, "1\n2\n"), "input inputs has shape (1, 2, 1)")
 

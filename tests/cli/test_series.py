@@ -34,20 +34,20 @@ def shops(tmp_path: Path) -> Path:
     return path
 
 
-def refused(told: Said, words: str) -> None:
-    assert told.code == 2, told.err
-    assert told.out == ""
-    assert words in told.err
-    assert len(told.err.splitlines()) <= 2
+def refused(outcome: Said, words: str) -> None:
+    assert outcome.code == 2, outcome.err
+    assert outcome.out == ""
+    assert words in outcome.err
+    assert len(outcome.err.splitlines()) <= 2
 
 
 def test_several_targets_of_several_series(cli: Cli, shops: Path) -> None:
     target = shops.parent / "m.pt"
     words = ["--target", "returns", "--covariate", "temp", "--group", "shop", "--time", "day"]
     words += ["--missing", "indicator", "--min-context", "3"]
-    told = cli("train", "series", shops, *FORECAST, *words, *SMALL, "-o", target, "--json")
-    assert told.code == 0, told.err
-    found = told.json()
+    outcome = cli("train", "series", shops, *FORECAST, *words, *SMALL, "-o", target, "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json()
     assert found["metric"] == "scaled_rmse"
     assert set(found["test"]) == {"scaled_rmse", "rmse.sales", "rmse.returns"}
     assert set(found["baselines"]["naive_last"]) == set(found["test"])
@@ -73,11 +73,11 @@ def test_several_targets_of_several_series(cli: Cli, shops: Path) -> None:
 def test_classes(cli: Cli, shops: Path, words: tuple[object, ...]) -> None:
     inputs = ("--covariate", "sales", "--covariate", "temp")
     target = shops.parent / "m.pt"
-    told = cli(
+    outcome = cli(
         "train", "series", shops, "--classify", *words, *inputs, *SMALL, "-o", target, "--json"
     )
-    assert told.code == 0, told.err
-    found = told.json()
+    assert outcome.code == 0, outcome.err
+    found = outcome.json()
     assert found["metric"] == "accuracy"
     assert set(found["test"]) == {"accuracy", "macro_f1"}
     assert set(found["baselines"]) == {"most_frequent"}
@@ -95,7 +95,7 @@ def test_origins(cli: Cli, shops: Path) -> None:
 
 
 @pytest.mark.slow
-def test_labels_are_told_when_it_runs(cli: Cli, shops: Path) -> None:
+def test_labels_are_reported_when_it_runs(cli: Cli, shops: Path) -> None:
     folder = shops.parent
     model, exported = folder / "m.pt", folder / "m.onnx"
     inputs = ("--covariate", "sales", "--covariate", "temp", "--missing", "indicator")
@@ -104,9 +104,9 @@ def test_labels_are_told_when_it_runs(cli: Cli, shops: Path) -> None:
     assert cli("export", model, "-o", exported).code == 0
     source = folder / "x.csv"
     source.write_text("sales,temp\n20,3\n21,\n,4\n")
-    told = cli("run", exported, "--input", source, "-o", folder / "y.npz", "--json")
-    assert told.code == 0, told.err
-    found = told.json()
+    outcome = cli("run", exported, "--input", source, "-o", folder / "y.npz", "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json()
     with np.load(folder / "y.npz") as outputs:
         logits = outputs["logits"]
     assert logits.shape == (1, 2)

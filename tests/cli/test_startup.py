@@ -46,10 +46,10 @@ def test_the_commands_send_no_telemetry() -> None:
         "print(getenv(b'ORT_DISABLE_TELEMETRY'), 'onnxruntime' in sys.modules)"
     )
     plain = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    told = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-c", code], env=plain, capture_output=True, text=True, check=True
     )
-    assert told.stdout.splitlines()[-1] == "b'1' False"
+    assert ended.stdout.splitlines()[-1] == "b'1' False"
 
 
 def test_an_interrupt_while_python_imports_has_the_exit_code_of_any_other() -> None:
@@ -76,17 +76,17 @@ def test_what_needs_no_model_imports_nothing_heavy(words: list[str]) -> None:
 
 
 def test_every_command_is_listed_and_has_help(cli: Cli) -> None:
-    told = cli("--help")
-    assert told.code == 0
+    outcome = cli("--help")
+    assert outcome.code == 0
     for command in COMMANDS:
-        assert f" {command} " in told.out
+        assert f" {command} " in outcome.out
         assert cli(command, "--help").code == 0
 
 
 def test_no_command_is_help(cli: Cli) -> None:
-    told = cli()
-    assert told.code == 0
-    assert "Usage: loopedge" in told.out
+    outcome = cli()
+    assert outcome.code == 0
+    assert "Usage: loopedge" in outcome.out
 
 
 def test_version(cli: Cli) -> None:
@@ -118,10 +118,10 @@ def test_python_m_loopedge() -> None:
 def test_usage_errors_are_one_line_and_a_hint(
     cli: Cli, words: str, message: str, hint: str
 ) -> None:
-    told = cli(*words)
-    assert told.code == ExitCode.BAD_INPUT
-    assert told.out == ""
-    first, second = told.err.splitlines()
+    outcome = cli(*words)
+    assert outcome.code == ExitCode.BAD_INPUT
+    assert outcome.out == ""
+    first, second = outcome.err.splitlines()
     assert first.startswith("error: ")
     assert message in first
     assert second == f"hint: {hint}"
@@ -146,21 +146,23 @@ def test_exit_codes(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception,
         raise error
 
     monkeypatch.setattr("loopedge.inspect", fail, raising=False)
-    told = cli("inspect", "m.onnx")
-    assert told.code == code
-    assert told.err.startswith("error: ")
-    assert told.out == ""
-    assert "Traceback" not in told.err
+    outcome = cli("inspect", "m.onnx")
+    assert outcome.code == code
+    assert outcome.err.startswith("error: ")
+    assert outcome.out == ""
+    assert "Traceback" not in outcome.err
 
 
 def test_debug_shows_the_traceback(cli: Cli) -> None:
-    told = cli("inspect", "nowhere.onnx", "--debug")
-    assert told.code == 2
-    assert "Traceback" in told.err
-    assert told.err.splitlines()[-2] == "error: nowhere.onnx does not exist"
+    outcome = cli("inspect", "nowhere.onnx", "--debug")
+    assert outcome.code == 2
+    assert "Traceback" in outcome.err
+    assert outcome.err.splitlines()[-2] == "error: nowhere.onnx does not exist"
 
 
-def test_an_error_of_many_lines_is_told_in_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_many_lines_is_printed_in_one(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(path: Path, *, verify: bool) -> None:
         raise RuntimeError("first\n  second")
 
@@ -177,9 +179,9 @@ def test_a_missing_extra_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch, 
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr("loopedge.inspect", fail, raising=False)
-    told = cli("inspect", "m.onnx")
-    assert told.code == 2
-    assert told.err.splitlines() == [
+    outcome = cli("inspect", "m.onnx")
+    assert outcome.code == 2
+    assert outcome.err.splitlines() == [
         "error: this command needs the extra 'train'",
         "hint: pip install 'loopedge[train]'",
     ]

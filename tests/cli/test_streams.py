@@ -78,9 +78,9 @@ def test_a_full_disk_behind_standard_output(
     streams: Streams, full: io.TextIOWrapper, tiny: Path, ids: Path, mode: tuple[str, ...]
 ) -> None:
     target = tiny.with_name("out.npz")
-    told = streams.run(full, "run", tiny, "-i", ids, "-o", target, *mode)
+    ended = streams.run(full, "run", tiny, "-i", ids, "-o", target, *mode)
     said = "error: the result cannot be printed on standard output: No space left on device; "
-    assert told == (2, [f"{said}{target} is written", HINT])
+    assert ended == (2, [f"{said}{target} is written", HINT])
     assert np.load(target)["logits"].shape == (2, 6, 48)
 
 
@@ -107,9 +107,9 @@ def test_a_standard_output_that_is_closed(
     if out is not None:
         out.close()
     target = tiny.with_name("out.npz")
-    told = streams.run(out, "run", tiny, "-i", ids, "-o", target, *mode)
+    ended = streams.run(out, "run", tiny, "-i", ids, "-o", target, *mode)
     said = "error: the result cannot be printed on standard output: it is closed; "
-    assert told == (2, [f"{said}{target} is written", HINT])
+    assert ended == (2, [f"{said}{target} is written", HINT])
     assert target.exists()
 
 

@@ -72,11 +72,11 @@ def folder(models: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(models, tmp_path / "models"))
 
 
-def refused(told: Said, words: str) -> None:
-    assert told.code == 2, told.err
-    assert told.out == ""
-    assert words in told.err
-    first, *hints = told.err.splitlines()
+def refused(outcome: Said, words: str) -> None:
+    assert outcome.code == 2, outcome.err
+    assert outcome.out == ""
+    assert words in outcome.err
+    first, *hints = outcome.err.splitlines()
     assert first.startswith("error: ")
     assert len(hints) <= 1
     assert all(line.startswith("hint: ") for line in hints)
@@ -84,23 +84,23 @@ def refused(told: Said, words: str) -> None:
 
 def test_text_trains(cli: Cli, corpus: Path) -> None:
     target = corpus.parent / "model.pt"
-    told = cli("train", "text", corpus, "--context", 16, *SMALL, "-o", target, "--json")
-    assert told.code == 0, told.err
-    found = told.json()
+    outcome = cli("train", "text", corpus, "--context", 16, *SMALL, "-o", target, "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json()
     assert set(found["test"]) == {"perplexity", "bits_per_byte", "accuracy"}
     assert set(found["baselines"]) == {"unigram", "bigram"}
     assert found["metric"] == "perplexity"
 
 
-def test_pairs_train_and_what_was_left_out_is_told(cli: Cli, pairs: Path) -> None:
+def test_pairs_train_and_what_was_left_out_is_reported(cli: Cli, pairs: Path) -> None:
     with pairs.open("a") as lines:
         lines.write(json.dumps({"input": "x" * 40, "output": "y"}) + "\n")
     words = ("train", "pairs", pairs, "--length", 12, *SMALL, "-o", pairs.parent / "model.pt")
     refused(cli(*words), "line 101 has 42 tokens")
-    told = cli(*words, "--skip-long", "--json")
-    assert told.code == 0, told.err
-    assert "pairs longer than --length 12 were left out: 1" in told.err
-    assert set(told.json()["test"]) == {"sequence_accuracy", "accuracy", "perplexity"}
+    outcome = cli(*words, "--skip-long", "--json")
+    assert outcome.code == 0, outcome.err
+    assert "pairs longer than --length 12 were left out: 1" in outcome.err
+    assert set(outcome.json()["test"]) == {"sequence_accuracy", "accuracy", "perplexity"}
 
 
 @pytest.mark.parametrize(
@@ -109,11 +109,11 @@ def test_pairs_train_and_what_was_left_out_is_told(cli: Cli, pairs: Path) -> Non
         (("text", "none.txt"), "none.txt does not exist"),
         (("text", "corpus.txt", "--context", 10_000), "needs 10001"),
         (("text", "corpus.txt", "--validation", "corpus.txt"), "--test is missing"),
-        (("text", "corpus.txt", "--tokenizer", "corpus.txt"), "is no tokenizer"),
+        (("text", "corpus.txt", "--tokenizer", "corpus.txt"), "is not a tokenizer"),
         (("text", "corpus.txt", "--train-tokenizer", 9), "allowed is 257"),
-        (("text", "latin.txt"), "latin.txt is no UTF-8 text: byte 2"),
+        (("text", "latin.txt"), "latin.txt is not UTF-8 text: byte 2"),
         (("text", "empty.txt"), "is empty"),
-        (("pairs", "corpus.txt"), "corpus.txt: line 1 is no JSON"),
+        (("pairs", "corpus.txt"), "corpus.txt: line 1 is not JSON"),
         (("pairs", "pairs.jsonl", "--source", "src"), "line 1 lacks the key 'src'"),
     ],
 )
@@ -147,8 +147,8 @@ def test_a_full_disk_of_temporary_files(
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     (tmp_path / "long.txt").write_text("".join(f"{n} " for n in range(20_000)))
     words = ("--context", 16, "--train-tokenizer", 257, *SMALL, "-o", tmp_path / "model.pt")
-    told = cli("train", "text", tmp_path / "long.txt", *words)
-    refused(told, "no space left for the encoded text")
+    outcome = cli("train", "text", tmp_path / "long.txt", *words)
+    refused(outcome, "no space left for the encoded text")
     assert list(small_disk.iterdir()) == []
     assert not (tmp_path / "model.pt").exists()
 
@@ -157,9 +157,9 @@ def test_a_full_disk_of_temporary_files(
     ("name", "tokens"), [("bytes", {8}), ("tokens", set(range(2, 7))), ("pairs", {9})]
 )
 def test_run_on_text(cli: Cli, models: Path, name: str, tokens: set[int]) -> None:
-    told = cli("run", models / f"{name}.onnx", "--text", "the loop", "--json")
-    assert told.code == 0, told.err
-    found = told.json()
+    outcome = cli("run", models / f"{name}.onnx", "--text", "the loop", "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json()
     assert (found["text"], found["completion"]) == ("the loop", None)
     assert found["tokens"] in tokens
     likely = found["next_tokens"]
@@ -183,9 +183,9 @@ def test_the_completion_is_the_most_likely_token_each_time(cli: Cli, models: Pat
 
 
 def test_it_ends_where_the_model_does(cli: Cli, models: Path) -> None:
-    told = cli("run", models / "bytes.onnx", "--text", "x" * 20, "--new-tokens", 50, "--json")
-    assert told.json()["new_tokens"] == 5  # 24 positions are read, the last tells one more
-    assert "ended after 5 of 50 new tokens: the model takes at most 24 positions" in told.err
+    outcome = cli("run", models / "bytes.onnx", "--text", "x" * 20, "--new-tokens", 50, "--json")
+    assert outcome.json()["new_tokens"] == 5  # 24 positions are read, the last tells one more
+    assert "ended after 5 of 50 new tokens: the model takes at most 24 positions" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_export_writes_the_tokenizer_or_nothing(cli: Cli, folder: Path, tmp_path
     refused(cli("export", folder / "tokens.pt", "-o", tmp_path / "m.onnx"), "is a folder")
     assert not (tmp_path / "m.onnx").exists()
     beside.rmdir()
-    told = cli("export", folder / "tokens.pt", "-o", tmp_path / "m.onnx", "--json")
-    assert told.code == 0, told.err
-    names = [Path(file["path"]).name for file in told.json()["files"]]
+    outcome = cli("export", folder / "tokens.pt", "-o", tmp_path / "m.onnx", "--json")
+    assert outcome.code == 0, outcome.err
+    names = [Path(file["path"]).name for file in outcome.json()["files"]]
     assert names == ["m.onnx", beside.name]
     assert beside.read_bytes() == tokenizer_of(folder).read_bytes()
     assert cli("run", tmp_path / "m.onnx", "--text", "the").code == 0
@@ -257,17 +257,17 @@ def test_the_tokenizer_travels_into_another_folder(
     target = tmp_path / "there" / name
     target.parent.mkdir()
     beside = target.parent / tokenizer_of(folder).name
-    told = cli(*words, folder / "tokens.onnx", "-o", target, "--json")
-    assert told.code == 0, told.err
-    assert beside.name in [Path(file["path"]).name for file in told.json()["files"]]
+    outcome = cli(*words, folder / "tokens.onnx", "-o", target, "--json")
+    assert outcome.code == 0, outcome.err
+    assert beside.name in [Path(file["path"]).name for file in outcome.json()["files"]]
     assert beside.read_bytes() == tokenizer_of(folder).read_bytes()
     assert cli("run", target, "--text", "the loop").code == 0
 
 
 def test_export_in_ort_format_has_its_tokenizer(cli: Cli, folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "m.ort"
-    told = cli("export", folder / "tokens.pt", "--format", "ort", "-o", target)
-    assert told.code == 0, told.err
+    outcome = cli("export", folder / "tokens.pt", "--format", "ort", "-o", target)
+    assert outcome.code == 0, outcome.err
     assert len(list(tmp_path.glob("m.*.tokenizer.json"))) == 1
     assert cli("run", target, "--text", "the loop").code == 0
 
@@ -277,7 +277,7 @@ def test_export_in_ort_format_has_its_tokenizer(cli: Cli, folder: Path, tmp_path
     [
         ("bytes", "none.txt", "does not exist"),
         ("bytes", "short.txt", "needs 25"),
-        ("pairs", "corpus.txt", "line 1 is no JSON"),
+        ("pairs", "corpus.txt", "line 1 is not JSON"),
         ("tiny", "corpus.txt", "does not say what it was trained on"),
     ],
 )
@@ -315,16 +315,16 @@ def test_text_from_training_to_the_device(
 ) -> None:
     size = (*OPEN, "--steps", 300, "--batch-size", 16)
     words = ("--context", 24, *size, *options, "-o", tmp_path / "m.pt", "--json")
-    told = cli("train", "text", corpus, *words)
-    assert told.code == 0, told.err
-    trained = told.json()
+    outcome = cli("train", "text", corpus, *words)
+    assert outcome.code == 0, outcome.err
+    trained = outcome.json()
     for baseline in trained["baselines"].values():
         assert trained["test"]["perplexity"] < baseline["perplexity"]
     assert cli("export", tmp_path / "m.pt").code == 0
     quantize = ("quantize", tmp_path / "m.onnx", "--data", corpus, "--max-drop", 0.5, "--json")
-    told = cli(*quantize, "--reduce-range")  # the same integers on every processor
-    assert told.code == 0, told.err
-    assert told.json()["budget"]["metric"] == "perplexity"
+    outcome = cli(*quantize, "--reduce-range")  # the same integers on every processor
+    assert outcome.code == 0, outcome.err
+    assert outcome.json()["budget"]["metric"] == "perplexity"
     words = ("--text", "line 12: the loop", "--new-tokens", 6, "--json")
     exact, given = (
         cli("run", tmp_path / name, *words).json() for name in ("m.onnx", "m.int8.onnx")
@@ -347,14 +347,14 @@ def test_pairs_from_training_to_the_device(cli: Cli, tmp_path: Path) -> None:
     lines = [json.dumps({"input": w, "output": w.upper()}) + "\n" for w in sorted(words)]
     data.write_text("".join(lines))
     size = (*OPEN, "--steps", 400, "--batch-size", 32)
-    told = cli("train", "pairs", data, "--length", 11, *size, "-o", tmp_path / "m.pt", "--json")
-    assert told.code == 0, told.err
-    trained = told.json()
+    outcome = cli("train", "pairs", data, "--length", 11, *size, "-o", tmp_path / "m.pt", "--json")
+    assert outcome.code == 0, outcome.err
+    trained = outcome.json()
     assert trained["test"]["sequence_accuracy"] > 0.5
     assert trained["test"]["accuracy"] > 2 * trained["baselines"]["unigram"]["accuracy"]
     assert cli("export", tmp_path / "m.pt").code == 0
-    told = cli("quantize", tmp_path / "m.onnx", "--data", data, "--reduce-range")
-    assert told.code == 0, told.err
+    outcome = cli("quantize", tmp_path / "m.onnx", "--data", data, "--reduce-range")
+    assert outcome.code == 0, outcome.err
     right = 0
     for word in ("ab", "cab", "dd", "bca"):
         found = cli("run", tmp_path / "m.int8.onnx", "--text", word, "--new-tokens", 8, "--json")

@@ -49,11 +49,11 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-def refused(told: Said, words: str) -> None:
-    assert told.code == 2, told.err
-    assert told.out == ""
-    assert words in told.err
-    first, *hints = told.err.splitlines()
+def refused(outcome: Said, words: str) -> None:
+    assert outcome.code == 2, outcome.err
+    assert outcome.out == ""
+    assert words in outcome.err
+    first, *hints = outcome.err.splitlines()
     assert first.startswith("error: ")
     assert len(hints) <= 1
     assert all(line.startswith("hint: ") for line in hints)
@@ -62,9 +62,9 @@ def refused(told: Said, words: str) -> None:
 def test_series(cli: Cli, data: Path) -> None:
     target = data.parent / "model.pt"
     words = ("--target", "sales", "--covariate", "weekday", *WINDOW, *SMALL)
-    told = cli("train", "series", data, *words, "-o", target, "--json")
-    assert told.code == 0, told.err
-    found = told.json()
+    outcome = cli("train", "series", data, *words, "-o", target, "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json()
     assert set(found) == KEYS
     assert set(found["test"]) == {"rmse", "mae"}
     assert {"naive_last", "seasonal_naive"} == set(found["baselines"])
@@ -77,7 +77,7 @@ def test_series(cli: Cli, data: Path) -> None:
     best = min(scores["rmse"] for scores in found["baselines"].values())
     assert note.startswith("the model does not beat the baseline ")
     assert f" on the test split: rmse {found['test']['rmse']:.4g} against {best:.4g}, " in note
-    assert f"warning: {note}" in told.err
+    assert f"warning: {note}" in outcome.err
     (line,) = Path(found["metrics_path"]).read_text().splitlines()
     assert json.loads(line)["step"] == 4
     assert cli("train", "series", data, *words, "-o", target).code == 2
@@ -92,9 +92,9 @@ def test_series(cli: Cli, data: Path) -> None:
     "words", [("edit-distance", "--length", 5), ("sorting", "--length", 4, "--vocab", 6)]
 )
 def test_generated_tasks(cli: Cli, tmp_path: Path, words: tuple[object, ...]) -> None:
-    told = cli("train", *words, *SMALL, "-o", tmp_path / "model.pt", "--json", "--quiet")
-    assert told.code == 0, told.err
-    found = told.json()
+    outcome = cli("train", *words, *SMALL, "-o", tmp_path / "model.pt", "--json", "--quiet")
+    assert outcome.code == 0, outcome.err
+    found = outcome.json()
     assert found["task"] == words[0]
     assert 0 <= found["test"]["accuracy"] <= 1
 
@@ -149,17 +149,17 @@ def test_times_must_ascend(cli: Cli, data: Path) -> None:
     assert cli("train", "series", data, *options).code == 0
     header, first, second, *rest = data.read_text().splitlines()
     data.write_text("\n".join([header, second, first, *rest]) + "\n")
-    told = cli("train", "series", data, *options, "--force")
-    refused(told, "row 2 (line 3), column 'day': '0' is earlier than '1'")
-    assert "sort the rows by 'day'" in told.err
+    outcome = cli("train", "series", data, *options, "--force")
+    refused(outcome, "row 2 (line 3), column 'day': '0' is earlier than '1'")
+    assert "sort the rows by 'day'" in outcome.err
 
 
 def test_a_gap_is_filled_when_asked(cli: Cli, data: Path) -> None:
     data.write_text(data.read_text().replace("20.0000", "NA"))
     options = ("--target", "sales", *WINDOW, *SMALL, "-o", data.parent / "model.pt")
-    told = cli("train", "series", data, *options)
-    refused(told, "missing")
-    assert "--missing interpolate" in told.err
+    outcome = cli("train", "series", data, *options)
+    refused(outcome, "missing")
+    assert "--missing interpolate" in outcome.err
     assert cli("train", "series", data, *options, "--missing", "interpolate").code == 0
 
 
@@ -207,9 +207,9 @@ def test_an_unwritable_folder(cli: Cli, read_only: Path) -> None:
 
 @pytest.mark.usefixtures("diverging")
 def test_divergence_is_no_success(cli: Cli, tmp_path: Path) -> None:
-    told = cli("train", "edit-distance", "--length", 4, *SMALL, "-o", tmp_path / "model.pt")
-    assert told.code == 1
-    assert "training diverged at step 3 of 4: loss inf" in told.err
+    outcome = cli("train", "edit-distance", "--length", 4, *SMALL, "-o", tmp_path / "model.pt")
+    assert outcome.code == 1
+    assert "training diverged at step 3 of 4: loss inf" in outcome.err
     assert not (tmp_path / "model.pt").exists()
 
 

@@ -36,8 +36,8 @@ class Case:
     share: int = 1
 
     def __str__(self) -> str:
-        told = " ".join(self.words) if self.reader is None else self.reader.__name__
-        return f"{told} on {self.file}"
+        read_by = " ".join(self.words) if self.reader is None else self.reader.__name__
+        return f"{read_by} on {self.file}"
 
 
 def read_table(path: Path) -> None:
@@ -159,8 +159,8 @@ def _judge_command(case: Case, folder: Path) -> str | None:
     file = case.file.removesuffix(".data")
     words = []
     for word in case.words:
-        told = word.replace("{file}", str(folder / file)).replace("{out}", str(folder / "out"))
-        words.append(str(folder / told) if told in names else told)
+        filled = word.replace("{file}", str(folder / file)).replace("{out}", str(folder / "out"))
+        words.append(str(folder / filled) if filled in names else filled)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:

@@ -83,7 +83,7 @@ def _ranges(model: Path) -> str:
         else {"low": [-3.0], "high": [3.0]}
         for item in linears(graph)
     }
-    told = {
+    fields = {
         "weights_sha256": weights_sha256(open_artifact(model)),
         "loops": 3,
         "granularity": "per-iteration",
@@ -93,4 +93,4 @@ def _ranges(model: Path) -> str:
         "lengths": [6],
         "tensors": rows,
     }
-    return json.dumps(told)
+    return json.dumps(fields)

@@ -27,7 +27,7 @@ SIZES = {"batch": 1, "sequence": 8}
 
 
 def no_cuda() -> str | None:
-    """Return why nothing of this file can run here, by onnxruntime alone: a fault of ours is no reason."""
+    """Return why nothing of this file can run here, by onnxruntime alone: a fault of ours is not a reason."""
     if CUDA not in ort.get_available_providers():
         return "this onnxruntime has no CUDAExecutionProvider (pip install 'loopedge[gpu]')"
     preload_libraries()
@@ -147,7 +147,7 @@ def test_no_product_fell_to_the_cpu(runs: dict[str, Run]) -> None:
         ] == []
 
 
-def test_memory_is_told_by_source(runs: dict[str, Run]) -> None:
+def test_memory_is_reported_by_source(runs: dict[str, Run]) -> None:
     gpu = runs["tiny.onnx"].gpu
     assert gpu is not None
     if gpu.source is None:
@@ -165,14 +165,14 @@ def test_memory_is_told_by_source(runs: dict[str, Run]) -> None:
 
 def test_a_hidden_device_ends_with_five(inputs: Path) -> None:
     for words in (["profile", TINY, "--runs", "3"], ["run", TINY, "--input", inputs]):
-        told = subprocess.run(
+        ended = subprocess.run(
             [sys.executable, "-m", "loopedge", *map(str, words), "--device", "cuda", "--json"],
             env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
             capture_output=True,
             text=True,
             check=False,
         )
-        assert told.returncode == 5, told.stderr
-        assert "CUDAExecutionProvider does not run" in told.stderr + told.stdout
-        if told.stdout.strip():
-            json.loads(told.stdout)
+        assert ended.returncode == 5, ended.stderr
+        assert "CUDAExecutionProvider does not run" in ended.stderr + ended.stdout
+        if ended.stdout.strip():
+            json.loads(ended.stdout)

@@ -123,7 +123,7 @@ def test_what_breaks_a_rule_is_named(edit: Edit, words: str, tmp_path: Path) -> 
 def test_a_bit_of_a_name_that_is_flipped(tmp_path: Path) -> None:
     content = looped().SerializeToString().replace(b"trips", b"t\xffips")
     (tmp_path / "m.onnx").write_bytes(content)
-    with pytest.raises(InputError, match="is damaged: its input is no UTF-8 text"):
+    with pytest.raises(InputError, match="is damaged: its input is not UTF-8 text"):
         open_artifact(tmp_path / "m.onnx")
 
 

@@ -1,4 +1,4 @@
-"""A model with a selectable loop count, unrolled and untied: the count is no input any more."""
+"""A model with a selectable loop count, unrolled and untied: the count is not an input any more."""
 
 from __future__ import annotations
 

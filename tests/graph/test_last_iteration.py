@@ -63,7 +63,7 @@ def run(model: ir.Model, path: Path, feeds: dict[str, Array], **options: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("rows", "told", "take"),
+    ("rows", "positions", "take"),
     [
         (-1, "-1", lambda y: y[:, -1]),
         (0, "0", lambda y: y[:, 0]),
@@ -76,14 +76,14 @@ def run(model: ir.Model, path: Path, feeds: dict[str, Array], **options: Any) ->
 )
 def test_the_rows_that_are_read_stay_the_same(
     rows: int | Sequence[int] | slice,
-    told: str,
+    positions: str,
     take: Callable[[Array], Array],
     tmp_path: Path,
 ) -> None:
     model = reading(rows)
     outcome = narrow_last_iteration(model)
     assert outcome.applied
-    assert outcome.positions == told
+    assert outcome.positions == positions
     assert (outcome.narrowed, outcome.products) == (5, 7)
     write_artifact(model, tmp_path / "last.onnx")
     onnx.checker.check_model(str(tmp_path / "last.onnx"), full_check=True)

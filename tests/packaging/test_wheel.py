@@ -106,8 +106,8 @@ def test_they_work_with_the_oldest_dependencies(oldest: Path, room: Path) -> Non
 
 
 def use_the_torch_free_commands(program: Path, room: Path) -> None:
-    told = json.loads(run(program, "inspect", "tiny.onnx", "--json", cwd=room).stdout)
-    assert (told["form"], told["loops"]) == ("loop", 3)
+    inspection = json.loads(run(program, "inspect", "tiny.onnx", "--json", cwd=room).stdout)
+    assert (inspection["form"], inspection["loops"]) == ("loop", 3)
     run(program, "quantize", "tiny.onnx", "-o", "q.onnx", cwd=room)
     run(program, "prepare", "q.onnx", cwd=room)
     for model in ("tiny.onnx", "q.onnx", "q.prepared.onnx"):
@@ -122,8 +122,8 @@ def use_the_torch_free_commands(program: Path, room: Path) -> None:
 
 @pytest.mark.parametrize("words", [("export", "m.pt"), ("train", "edit-distance", "-o", "m.pt")])
 def test_a_command_that_needs_torch_says_so(base: Path, room: Path, words: tuple[str, ...]) -> None:
-    told = run(base / "loopedge", *words, cwd=room, code=2)
-    first, second = told.stderr.splitlines()
+    ended = run(base / "loopedge", *words, cwd=room, code=2)
+    first, second = ended.stderr.splitlines()
     assert "needs the extra 'train'" in first
     assert second == "hint: pip install 'loopedge[train]'"
     assert not list(room.glob("m.*"))

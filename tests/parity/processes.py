@@ -60,13 +60,13 @@ class Started:
         for rank in hanging:
             self.processes[rank].kill()
             self.processes[rank].join()
-        assert not hanging, f"ranks {hanging} hang: {self._told()}"
+        assert not hanging, f"ranks {hanging} hang: {self._printed()}"
         return [
             Ended(process.exitcode if process.exitcode is not None else -1, out, err)
-            for process, (out, err) in zip(self.processes, self._told(), strict=True)
+            for process, (out, err) in zip(self.processes, self._printed(), strict=True)
         ]
 
-    def _told(self) -> list[tuple[str, str]]:
+    def _printed(self) -> list[tuple[str, str]]:
         names = sorted(path.stem for path in self.folder.glob("*.out"))
         return [
             ((self.folder / f"{name}.out").read_text(), (self.folder / f"{name}.err").read_text())
@@ -92,16 +92,16 @@ def start(
         fault: What goes wrong.
         timeout: Seconds after which they take each other for lost.
     """
-    told = folder / f"told-{time.monotonic_ns()}"
-    told.mkdir()
-    started = Started(told)
+    streams = folder / f"printed-{time.monotonic_ns()}"
+    streams.mkdir()
+    started = Started(streams)
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
     for rank in range(size) if ranks is None else ranks:
         environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), **place} if size > 1 else {}
         own = fault if fault is not None and fault.rank == rank else None
         spelled = [str(word) for word in words]
         process = CONTEXT.Process(
-            target=_main, args=(spelled, environment, told / str(rank), own, timeout)
+            target=_main, args=(spelled, environment, streams / str(rank), own, timeout)
         )
         process.start()
         started.processes.append(process)
@@ -114,7 +114,7 @@ def run(folder: Path, *words: object, **options: Any) -> list[Ended]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port that no process listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
@@ -122,11 +122,15 @@ def free_port() -> int:
 
 
 def _main(
-    words: list[str], environment: dict[str, str], told: Path, fault: Fault | None, timeout: float
+    words: list[str],
+    environment: dict[str, str],
+    streams: Path,
+    fault: Fault | None,
+    timeout: float,
 ) -> None:
     os.environ.update(environment)
     for stream, name in ((sys.stdout, "out"), (sys.stderr, "err")):
-        target = os.open(f"{told}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        target = os.open(f"{streams}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(target, stream.fileno())
     from loopedge.trainer import world
     from loopedge_cli.app import app

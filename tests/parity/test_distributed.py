@@ -83,7 +83,7 @@ def done(ended: list[Ended]) -> None:
 
 
 def error_lines(ended: list[Ended]) -> list[str]:
-    """Return the errors that the processes told; PyTorch's C++ log is left out."""
+    """Return the errors that the processes printed; PyTorch's C++ log is left out."""
     lines = [line for one in ended for line in one.err.splitlines()]
     assert not any(line.startswith("Traceback") for line in lines), lines
     return [line for line in lines if line.startswith("error: ")]
@@ -111,10 +111,10 @@ def test_two_processes_train_as_one(
     assert (alone.code, first.code, second.code) == (0, 0, 0), (first, second)
     assert (second.out, second.err) == ("", "")
     assert len(first.err.splitlines()) == STEPS // 4  # a note per evaluation
-    told, alone_told = json.loads(first.out), json.loads(alone.out)
-    assert (told["processes"], alone_told["processes"]) == (2, 1)
-    assert told["baselines"] == alone_told["baselines"]
-    assert told["parameters"] == alone_told["parameters"]
+    result, alone_result = json.loads(first.out), json.loads(alone.out)
+    assert (result["processes"], alone_result["processes"]) == (2, 1)
+    assert result["baselines"] == alone_result["baselines"]
+    assert result["parameters"] == alone_result["parameters"]
     assert_close(one, two)
     for mine, theirs in zip(records(one), records(two), strict=True):
         for name in ("train_loss", "gradient_norm", "gradient_norm_max"):
@@ -236,7 +236,7 @@ def test_a_state_fits_any_number_of_processes_and_any_sharding(tmp_path: Path, w
         (("-o", "/nowhere/m.pt"), "folder /nowhere does not exist"),
     ],
 )
-def test_bad_input_is_told_once(tmp_path: Path, words: tuple[object, ...], said: str) -> None:
+def test_bad_input_is_reported_once(tmp_path: Path, words: tuple[object, ...], said: str) -> None:
     ended = run(tmp_path, *SORTING, "-o", tmp_path / "m.pt", *words)
     assert [one.code for one in ended] == [2, 2]
     (line,) = error_lines(ended)
@@ -245,7 +245,7 @@ def test_bad_input_is_told_once(tmp_path: Path, words: tuple[object, ...], said:
     assert list(tmp_path.glob("m*")) == []
 
 
-def test_a_place_that_is_told_in_part_is_refused(
+def test_a_place_that_is_given_in_part_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -264,7 +264,7 @@ def test_one_process_has_nothing_to_shard(tmp_path: Path) -> None:
     assert "one process has nothing to share its weights with" in ended[0].err
 
 
-def test_a_divergence_is_told_once(tmp_path: Path) -> None:
+def test_a_divergence_is_reported_once(tmp_path: Path) -> None:
     fault = Fault(rank=1, step=9, diverges=True)
     ended = run(tmp_path, *SORTING, "--quiet", "-o", tmp_path / "m.pt", fault=fault)
     assert [one.code for one in ended] == [1, 1]
@@ -288,7 +288,7 @@ def test_fewer_samples_than_processes(tmp_path: Path, sharding: str) -> None:
     assert theirs[0]["validation"] == pytest.approx(ours[0]["validation"], rel=1e-5)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are told by /proc")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
 def test_no_thread_of_the_processes_is_left_behind(tmp_path: Path) -> None:
     """One that DDP's reducer joined while it kept Python's lock stopped a run for ever."""
     port = free_port()
@@ -312,13 +312,13 @@ def _leave(rank: int, port: int, folder: Path) -> None:
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     os.environ.update(place, RANK=str(rank))
     config = make_model_config(SortingTask(length=4, vocab=6), d_model=16, heads=2, loops=2)
-    told = []
+    counts = []
     with open_world() as world:
         module = world.wrap(LoopedTransformer(config))
         module(torch.zeros(2, 8, dtype=torch.long)).sum().backward()
-        told.append(_threads())
-    told.append(_threads())
-    (folder / f"threads-{rank}").write_text("\n".join(told))
+        counts.append(_threads())
+    counts.append(_threads())
+    (folder / f"threads-{rank}").write_text("\n".join(counts))
 
 
 def _threads() -> str:
@@ -330,15 +330,15 @@ def test_torchrun_trains_and_prints_once(tmp_path: Path, whole: Path) -> None:
     target = tmp_path / "m.pt"
     words = [str(word) for word in (*AVERAGED, "--json", "-o", target)]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    told = subprocess.run(
+    ended = subprocess.run(
         [*torchrun, "--master-port", str(free_port()), "-m", "loopedge", *words],
         capture_output=True,
         text=True,
         timeout=LIMIT,
         check=True,
     )
-    assert json.loads(told.stdout)["processes"] == 2
-    assert len([line for line in told.stderr.splitlines() if line.startswith("step ")]) == 3
+    assert json.loads(ended.stdout)["processes"] == 2
+    assert len([line for line in ended.stderr.splitlines() if line.startswith("step ")]) == 3
     for mine, theirs in zip(records(whole), records(target), strict=True):
         assert theirs["train_loss"] == pytest.approx(mine["train_loss"], rel=1e-4)
 

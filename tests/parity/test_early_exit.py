@@ -211,7 +211,7 @@ def test_a_wrong_condition_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     ("exit", "text"),
     [
         ("soon", "exit 'soon' is not known"),
-        ("tolerance=", "is no number"),
+        ("tolerance=", "is not a number"),
         ("tolerance=-1", "at least 0"),
         ("tolerance=nan", "finite"),
         ("halt", "has no method halt"),
@@ -297,7 +297,7 @@ def test_a_state_of_bools_may_say_who_is_done(opset: int, tmp_path: Path) -> Non
         assert relative_error(given["outputs"], model(torch.from_numpy(x)).numpy()) < 1e-5
 
 
-def test_the_iterations_that_ran_are_told(tmp_path: Path) -> None:
+def test_the_iterations_that_ran_are_reported(tmp_path: Path) -> None:
     result = loopedge.export(Counter(), tmp_path / "model.onnx")
     np.savez(tmp_path / "x.npz", inputs=rows_starting_at([5, 3]))
     assert run_file(result.path, tmp_path / "x.npz").loops == 3

@@ -123,8 +123,8 @@ def test_a_loop_range_and_noise_travel_in_the_file(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model(x, torch.from_numpy(noise).float(), loops=3).numpy()
     assert relative_error(given, expected) < 1e-5
-    told = session.run({"inputs": x.numpy(), "noise": noise.astype(np.float32)}, loops=3)
-    assert np.array_equal(told["outputs"], given)
+    outputs = session.run({"inputs": x.numpy(), "noise": noise.astype(np.float32)}, loops=3)
+    assert np.array_equal(outputs["outputs"], given)
 
 
 @pytest.mark.slow
@@ -269,6 +269,6 @@ def test_a_module_trains_on_after_export(tmp_path: Path) -> None:
     assert (model.training, model.linear.training) == (True, False)
 
 
-def test_an_inner_loop_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_an_inner_loop_that_is_not_there_is_reported(tmp_path: Path) -> None:
     result = loopedge.export(Small(), tmp_path / "model.onnx", inner="loop")
     assert "calls no loopedge.inner_loop" in result.notes[0]

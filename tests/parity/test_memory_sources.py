@@ -127,7 +127,7 @@ step (float[1, 4, P, 64] past_key, float[1, 4, 1, 64] key)
 }"""
 
 
-def test_a_cache_is_told_apart_from_the_activations(tmp_path: Path) -> None:
+def test_a_cache_is_distinguished_from_the_activations(tmp_path: Path) -> None:
     ir.save(ir.from_onnx_text(CACHED), tmp_path / "cached.onnx")
     past, key = np.zeros((1, 4, 4095, 64), np.float32), np.zeros((1, 4, 1, 64), np.float32)
     np.savez(tmp_path / "inputs.npz", past_key=past, key=key)
@@ -171,7 +171,9 @@ def test_a_model_is_taken_apart_in_one_call(folder: Path) -> None:
     assert both[1].moment == "run"
 
 
-def test_without_sources_the_rest_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_sources_the_rest_is_reported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sources, "SMAPS", Path("/nowhere/smaps"))
     found = dissect(setup(folder, "mapped.onnx", "low"), Artifact.open(folder / "mapped.onnx"))
     assert found.sources is None

@@ -39,9 +39,9 @@ def test_a_missing_value_is_the_mean_and_marked() -> None:
     )
     filled = torch.tensor([[[7.0, -2.0], [5.0, 2.0]]])
     with torch.no_grad():
-        told, filled_told = model(inputs), model(filled)
-    assert torch.isfinite(told).all()
-    assert not torch.allclose(told, filled_told)
+        outputs, filled_outputs = model(inputs), model(filled)
+    assert torch.isfinite(outputs).all()
+    assert not torch.allclose(outputs, filled_outputs)
 
 
 def test_gradients_are_finite_where_values_are_missing() -> None:

@@ -1,4 +1,4 @@
-"""Every pass of an export keeps its contract on graphs as they are assembled: valid, same values, told truly."""
+"""Every pass of an export keeps its contract on graphs as they are assembled: valid, the same values, a true report."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -31,22 +31,22 @@ def result(exported: Exporter) -> ProfileResult:
 def test_runs_stand_in_the_order_of_the_arguments_with_twins_after_them(
     result: ProfileResult,
 ) -> None:
-    told = json.loads(json.dumps(result.to_json()))
-    assert told["schema_version"] == 2
-    assert [(run["form"], run["twin"]) for run in told["runs"]] == [
+    profile = json.loads(json.dumps(result.to_json()))
+    assert profile["schema_version"] == 2
+    assert [(run["form"], run["twin"]) for run in profile["runs"]] == [
         ("loop", None),
         ("unrolled", None),
         ("unrolled", "untied"),
         ("unrolled", "untied"),
     ]
-    for run in told["runs"]:
+    for run in profile["runs"]:
         assert run["provider"] == "CPUExecutionProvider"
         assert list(run["nodes"]) == ["CPUExecutionProvider"]
         assert run["load_seconds"] > 0
         assert run["rss_peak_bytes"] >= run["rss_load_bytes"] > 0
         assert 0 < run["latency_ms"]["min"] <= run["latency_ms"]["p50"] <= run["latency_ms"]["p99"]
         assert sum(op["share"] for op in run["ops"]) == pytest.approx(1.0)
-    loop, _, untied, _ = told["runs"]
+    loop, _, untied, _ = profile["runs"]
     assert {"MatMul", "Attention"} <= {op["op"] for op in loop["ops"]}
     counts = {op["op"]: op["count"] for op in loop["ops"]}
     assert counts["Attention"] == 3, "one per iteration"

@@ -38,7 +38,7 @@ def test_a_model_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not run.soak.leaks
 
 
-def test_a_soak_that_is_too_short_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_soak_that_is_too_short_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "SOAK_SECONDS", 0.0)
     result = loopedge.profile([TINY], runs=9, processes=1, details=False)
     (run,) = result.runs

@@ -50,7 +50,7 @@ class _Dying(MeasuredProcess):
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_told_and_the_rest_is_measured(
+def test_a_killed_process_is_reported_and_the_rest_is_measured(
     exported: Exporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = [exported("tokens"), exported("tokens", form="unrolled")]

@@ -55,15 +55,15 @@ def test_one_command_gives_every_twin_and_pytorch(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_another_checkpoint_than_the_exported_one_is_told(tmp_path: Path) -> None:
+def test_another_checkpoint_than_the_exported_one_is_reported(tmp_path: Path) -> None:
     mine, other, path = (tmp_path / name for name in ("model.pt", "other.pt", "model.onnx"))
     for file in (mine, other):
         loopedge.save(make_model("tokens", loops=3 if file == mine else 2), file)
     loopedge.export(mine, path)
     for file, notes in ((mine, 0), (other, 1)):
         result = loopedge.profile([path, file], sequence=4, runs=1, processes=1, details=False)
-        told = [note for note in result.notes if "is not the checkpoint that model.onnx" in note]
-        assert len(told) == notes
+        about = [note for note in result.notes if "is not the checkpoint that model.onnx" in note]
+        assert len(about) == notes
 
 
 @pytest.mark.slow
@@ -124,8 +124,8 @@ def groups_of(sizes: list[int], free: int, monkeypatch: pytest.MonkeyPatch) -> l
     monkeypatch.setattr(setup, "COPIES", 1)
     monkeypatch.setattr(setup, "RUNTIME_BYTES", {"onnxruntime": 0})
     monkeypatch.setattr(turns, "FREE_MEMORY", 1.0)
-    told = type("Told", (), {"available": free})()
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: told)
+    memory = type("Told", (), {"available": free})()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     return turns._groups(
         [
             ProcessSetup(

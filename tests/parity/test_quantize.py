@@ -70,7 +70,7 @@ def test_one_s8_per_channel_copy_replaces_each_weight(exported: Exporter, tmp_pa
 
 
 @pytest.mark.slow
-def test_both_forms_agree_and_the_error_is_told_per_iteration(
+def test_both_forms_agree_and_the_error_is_reported_per_iteration(
     exported: Exporter, tmp_path: Path
 ) -> None:
     results, outputs = [], []

@@ -224,7 +224,7 @@ def test_files_and_data_that_cannot_be_used(exported: Exporter, tmp_path: Path) 
         ({"scheme": "dynamic", "data": tmp_path / "missing.npz"}, "does not exist"),
         ({"scheme": "dynamic", "save_ranges": tmp_path / "r.json"}, "takes and gives no ranges"),
         ({"scheme": "weight-int8", "block_size": 0}, "block size 0"),
-        ({"min_sqnr_db": float("nan")}, "no number"),
+        ({"min_sqnr_db": float("nan")}, "not a number"),
     ]
     for options, words in cases:
         with pytest.raises(InputError, match=words):
@@ -266,7 +266,7 @@ def test_a_budget_looks_at_as_many_samples_as_asked(exported: Exporter, tmp_path
 
 
 class Products(LoopedModule):
-    """Multiplies by weights in ways that are no linears."""
+    """Multiplies by weights in ways that are not linears."""
 
     loops = 2
     input_names = ("inputs",)
@@ -298,7 +298,7 @@ class Products(LoopedModule):
         return outputs
 
 
-def test_products_that_stay_in_float_are_told(tmp_path: Path) -> None:
+def test_products_that_stay_in_float_are_reported(tmp_path: Path) -> None:
     source = loopedge.export(Products().eval(), tmp_path / "model.onnx").path
     with pytest.raises(
         BudgetError, match=r"1 of 5 linears of the core .* first skipped: core/einsum"

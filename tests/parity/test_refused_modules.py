@@ -189,7 +189,7 @@ def test_more_that_is_refused(kind: type[Small], text: str, tmp_path: Path) -> N
         ({"loops": 0}, "Small.loops is 0"),
         ({"loops": "3"}, "Small.loops is '3'"),
         ({"input_names": ("a", "b")}, "names 2 inputs, its example has 1"),
-        ({"random_inputs": {"noise": 1.0}}, "names noise, which is no input"),
+        ({"random_inputs": {"noise": 1.0}}, "names noise, which is not an input"),
         ({"random_inputs": ["noise"]}, "a dict of deviations is needed"),
         ({"input_names": ("loops",)}, "holds loops, which the graph needs itself"),
         ({"output_names": ("inputs",)}, "calls two inputs or outputs inputs"),
@@ -218,7 +218,7 @@ def test_a_module_without_the_contract_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_that_amplifies_rounding_is_told(tmp_path: Path) -> None:
+def test_a_model_that_amplifies_rounding_is_reported(tmp_path: Path) -> None:
     class Chaotic(Small):
         loops = 200
 

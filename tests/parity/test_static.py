@@ -361,14 +361,14 @@ def test_ranges_of_another_model_or_damaged_ones_are_refused(
 
 
 def test_ranges_that_are_far_off_are_refused(exported: Exporter, tmp_path: Path) -> None:
-    """A check that wrong ranges would pass is no check."""
+    """A check that wrong ranges would pass is not a check."""
     data = samples("tokens")
     table = loopedge_calibration.collect(exported("tokens"), data)
-    told = json.loads(table.model_dump_json())
+    content = json.loads(table.model_dump_json())
     name = "core/linear_3"
-    told["tensors"][name]["low"] = [low * 0.02 for low in told["tensors"][name]["low"]]
-    told["tensors"][name]["high"] = [high * 0.02 for high in told["tensors"][name]["high"]]
-    wrong = RangeTable.model_validate(told)
+    content["tensors"][name]["low"] = [low * 0.02 for low in content["tensors"][name]["low"]]
+    content["tensors"][name]["high"] = [high * 0.02 for high in content["tensors"][name]["high"]]
+    wrong = RangeTable.model_validate(content)
     with pytest.raises(VerificationError, match="SQNR"):
         loopedge.quantize(exported("tokens"), tmp_path / "q.onnx", ranges=wrong, inputs=data[:2])
     assert list(tmp_path.iterdir()) == []

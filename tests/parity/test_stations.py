@@ -72,7 +72,7 @@ def test_keywords_are_the_fields_of_the_options(keywords: type, options: Any) ->
         (ExportOptions, {"form": "unrolled", "dynamic_loops": True}, "a fixed loop count"),
         (ExportOptions, {"logits": "first"}, "logits 'first' is not known"),
         (QuantizeOptions, {"min_coverage": 1.5}, "allowed is 0 to 1"),
-        (QuantizeOptions, {"min_sqnr_db": float("nan")}, "no number"),
+        (QuantizeOptions, {"min_sqnr_db": float("nan")}, "not a number"),
         (QuantizeOptions, {"keep": "core/linear"}, "a list of names is needed"),
         (QuantizeOptions, {"block_size": 48}, "block size 48 is not known"),
         (CollectOptions, {"granularity": "each"}, "granularity 'each' is not known"),
@@ -134,7 +134,7 @@ def test_a_budget_opens_its_source_once_and_what_it_wrote_once(
 
 
 class OneWidth(torch.nn.Module):
-    """A core of one number of channels: axis 1 of its input is no sequence."""
+    """A core of one number of channels: axis 1 of its input is not a sequence."""
 
     loops = 2
 

@@ -34,12 +34,12 @@ print(read_memory().peak_bytes - before)
 def peak(folder: Path, loops: int, cut: int) -> int:
     folder.mkdir()
     command = [sys.executable, "-c", CHILD, str(loops), str(cut), str(folder)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    return int(told.stdout)
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    return int(ended.stdout)
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_truncated_gradients_need_the_same_memory_at_eight_times_the_loops(tmp_path: Path) -> None:
     few, many = peak(tmp_path / "few", 4, 1), peak(tmp_path / "many", 32, 1)
     whole = peak(tmp_path / "whole", 32, 32)

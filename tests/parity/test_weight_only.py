@@ -81,9 +81,9 @@ def test_one_packed_copy_that_all_products_read(
     written = ir.load(tmp_path / "q.onnx")
     assert [item.weight.name for item in linears(written)] == ["input.weight"]
     assert count(written, "MatMulNBits") == core + 1
-    told = loopedge.inspect(tmp_path / "q.onnx").to_json()
-    assert told["int8"] == {"quantized": core + 1, "total": core + 2}
-    assert result.weight_bytes == told["weight_bytes"]
+    inspection = loopedge.inspect(tmp_path / "q.onnx").to_json()
+    assert inspection["int8"] == {"quantized": core + 1, "total": core + 2}
+    assert result.weight_bytes == inspection["weight_bytes"]
 
     bits, exact = BITS[scheme], ir.load(source).graph.initializers
     assert (
@@ -334,7 +334,9 @@ def test_the_untied_twin_of_a_packed_model(exported: Exporter, tmp_path: Path) -
     assert weight_bytes(twin) > 2 * weight_bytes(ir.load(tmp_path / "q.onnx"))
 
 
-def test_a_linear_that_would_grow_is_not_told_as_stored(exported: Exporter, tmp_path: Path) -> None:
+def test_a_linear_that_would_grow_is_not_reported_as_stored(
+    exported: Exporter, tmp_path: Path
+) -> None:
     result = loopedge.quantize(
         exported("series"),
         tmp_path / "q.onnx",

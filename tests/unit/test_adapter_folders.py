@@ -132,7 +132,7 @@ def test_a_folder_of_a_tiny_recursive_model(network: str, tmp_path: Path) -> Non
         ("__init__", {}),
     ],
 )
-def test_other_model_types_are_told_the_contract(
+def test_other_model_types_get_the_contract(
     model_type: str, more: dict[str, Any], albert: Path
 ) -> None:
     edit(albert, model_type=model_type, **more)
@@ -174,7 +174,7 @@ def _misshape_a_tensor(folder: Path) -> None:
     [
         (shutil.rmtree, "is not a folder"),
         (lambda folder: (folder / "config.json").unlink(), r"holds no config\.json"),
-        (lambda folder: (folder / "config.json").write_text("{,"), "is no JSON: line 1"),
+        (lambda folder: (folder / "config.json").write_text("{,"), "is not JSON: line 1"),
         (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe\x00"), "UTF-8"),
         (lambda folder: (folder / "config.json").write_text("[]"), "names no model_type"),
         (lambda folder: edit(folder, model_type=None), "names no model_type"),

@@ -8,13 +8,13 @@ from loopedge.profiler.dissection.arena import arena_use
 def node(
     name: str, ts: int, dur: int, in_use: int, peak: int, delta: int = 0, held: int = 500
 ) -> dict[str, Any]:
-    told = {
+    figures = {
         "mem_bytes_in_use": in_use,
         "mem_in_use_peak": peak,
         "mem_in_use_delta": delta,
         "mem_arena_held": held,
     }
-    args = {"op_name": "X"} | {key: str(value) for key, value in told.items()}
+    args = {"op_name": "X"} | {key: str(value) for key, value in figures.items()}
     return {"name": f"{name}_kernel_time", "ts": ts, "dur": dur, "args": args}
 
 
@@ -51,7 +51,7 @@ def test_a_first_node_may_be_the_peak() -> None:
     assert (found.activations_bytes, found.peak_node) == (70, "only")
 
 
-def test_without_an_arena_nothing_is_told() -> None:
+def test_without_an_arena_nothing_is_reported() -> None:
     assert (
         arena_use([{"name": "x_kernel_time", "ts": 0, "dur": 1, "args": {"op_name": "X"}}]) is None
     )

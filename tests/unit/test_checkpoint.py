@@ -147,7 +147,7 @@ def test_a_configuration_that_asks_for_more_than_the_file_holds(
         ("task", [1], "task is list, a dictionary is needed"),
         ("task", {"name": torch.zeros(3)}, "it holds a Tensor"),
         ("task", {"name": "\ud800"}, "half of a surrogate pair"),
-        ("task", {1: 2}, "a key is no text"),
+        ("task", {1: 2}, "a key is not text"),
         ("companions", {"tokenizer.json": 3}, "is int, text is needed"),
         ("companions", "x", "companions is str, a dictionary is needed"),
         ("config", {"loops": 10**40}, "too many digits"),

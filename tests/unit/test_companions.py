@@ -57,16 +57,16 @@ def test_it_is_named_after_the_artifact_and_read_again(
     assert read_companions(path, FOREIGN) == {}
 
 
-def test_a_missing_or_changed_one_is_told(artifact: tuple[Path, ArtifactMetadata]) -> None:
+def test_a_missing_or_changed_one_is_reported(artifact: tuple[Path, ArtifactMetadata]) -> None:
     path, metadata = artifact
-    file, told = path.parent / NAME, metadata.companions["tokenizer.json"]
-    assert companion_state(path, told) == "present"
+    file, recorded = path.parent / NAME, metadata.companions["tokenizer.json"]
+    assert companion_state(path, recorded) == "present"
     file.write_text("{}")
-    assert companion_state(path, told) == "changed"
+    assert companion_state(path, recorded) == "changed"
     with pytest.raises(InputError, match="its sha256 differs"):
         read_companions(path, metadata)
     file.unlink()
-    assert companion_state(path, told) == "missing"
+    assert companion_state(path, recorded) == "missing"
     with pytest.raises(InputError, match="beside it, which is missing"):
         read_companions(path, metadata)
 

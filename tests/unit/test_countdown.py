@@ -153,7 +153,7 @@ def test_a_changed_answer_is_solved_if_its_steps_still_reach_the_target(
     score = TASK.score(logits_of(answer), batch.targets)
     numbers, goal = batch.inputs[0, :4].tolist(), int(batch.inputs[0, 4])
     steps = (answer[0, 5:].reshape(-1, 4) - np.array([0, TASK.limit + 1, 0, 0])).tolist()
-    # A token of the wrong kind is no number of the game, and no operation.
+    # A token of the wrong kind is neither a number of the game nor an operation.
     assert score["solved"] == reaches(numbers, goal, steps)
 
 

@@ -1,4 +1,4 @@
-"""One strict reader of CSV: what is no table is one line, and training and running read the same numbers."""
+"""One strict reader of CSV: what is not a table is one line, and training and running read the same numbers."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ BAD = {
     "a name twice": (b"x,y,z,z\n1,2,3,4\n", "column 'z' stands 2 times", "name of its own"),
     "no column": (b"x,z\n1,2\n", "'y'", None),
     "a NUL": (b"x,y\n1,2\n3,\x004\n", "line 3 holds a NUL byte", None),
-    "Latin-1": ("x,y\n1,2\n\u00b5,4\n".encode("latin1"), "no UTF-8 text: byte 8", "-f latin1"),
-    "UTF-16": ("x,y\n1,2\n".encode("utf-16"), "no UTF-8 text: byte 0", "-f utf-16"),
-    "an open quote": (b'x,y\n1,"2\n', "is no CSV file: line 2: unexpected end of data", None),
-    "a quote inside": (b'x,y\n1,"2"3\n', "is no CSV file: line 2: ", None),
+    "Latin-1": ("x,y\n1,2\n\u00b5,4\n".encode("latin1"), "not UTF-8 text: byte 8", "-f latin1"),
+    "UTF-16": ("x,y\n1,2\n".encode("utf-16"), "not UTF-8 text: byte 0", "-f utf-16"),
+    "an open quote": (b'x,y\n1,"2\n', "is not a CSV file: line 2: unexpected end of data", None),
+    "a quote inside": (b'x,y\n1,"2"3\n', "is not a CSV file: line 2: ", None),
     "nothing": (b"\n \n", "is empty", None),
 }
 

@@ -1,4 +1,4 @@
-"""What is told where CUDA does not run, or runs out of memory; no device is needed."""
+"""What is reported where CUDA does not run, or runs out of memory; no device is needed."""
 
 import sys
 from pathlib import Path
@@ -42,10 +42,10 @@ def session_that(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
     monkeypatch.setattr(runtime, "open_session", refuse)
 
 
-def test_the_failed_call_is_told_without_files_and_host_names() -> None:
-    told = cuda.cuda_failure(RuntimeError(NO_DEVICE))
-    assert told == "CUDA failure 100: no CUDA-capable device is detected"
-    assert cuda.unavailable(RuntimeError(NO_DEVICE)) == told
+def test_the_failed_call_is_reported_without_files_and_host_names() -> None:
+    message = cuda.cuda_failure(RuntimeError(NO_DEVICE))
+    assert message == "CUDA failure 100: no CUDA-capable device is detected"
+    assert cuda.unavailable(RuntimeError(NO_DEVICE)) == message
     assert cuda.cuda_failure(RuntimeError("the model is not valid")) is None
 
 
@@ -111,7 +111,7 @@ def test_a_build_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         loopedge.profile([TINY], device="cuda")
 
 
-def test_both_packages_at_once_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_packages_at_once_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr(cuda, "version", lambda name: "1.31.1")
     with pytest.raises(ProviderError, match=r"over those of onnxruntime-gpu 1\.31\.1") as error:
@@ -189,8 +189,8 @@ def test_a_session_whose_products_fell_to_the_cpu_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     session = ort.InferenceSession(str(TINY), providers=["CPUExecutionProvider"])
-    told = {"CUDAExecutionProvider": {"Add": 2}, "CPUExecutionProvider": {"MatMul": 7}}
-    monkeypatch.setattr(runtime, "open_session", lambda *_: _Assigned(session, told))
+    assigned = {"CUDAExecutionProvider": {"Add": 2}, "CPUExecutionProvider": {"MatMul": 7}}
+    monkeypatch.setattr(runtime, "open_session", lambda *_: _Assigned(session, assigned))
     with pytest.raises(ProviderError, match="7 on CPUExecutionProvider"):
         loopedge.Session(TINY, device="cuda")
 
@@ -198,8 +198,11 @@ def test_a_session_whose_products_fell_to_the_cpu_is_refused(
 @pytest.mark.usefixtures("cuda_built_in")
 def test_a_session_tells_which_products_fell(monkeypatch: pytest.MonkeyPatch) -> None:
     session = ort.InferenceSession(str(TINY), providers=["CPUExecutionProvider"])
-    told = {"CUDAExecutionProvider": {"MatMul": 6}, "CPUExecutionProvider": {"MatMulInteger": 1}}
-    monkeypatch.setattr(runtime, "open_session", lambda *_: _Assigned(session, told))
+    assigned = {
+        "CUDAExecutionProvider": {"MatMul": 6},
+        "CPUExecutionProvider": {"MatMulInteger": 1},
+    }
+    monkeypatch.setattr(runtime, "open_session", lambda *_: _Assigned(session, assigned))
     (note,) = loopedge.Session(TINY, device="cuda").notes
     assert note == "1 of 7 matrix products and attentions run on the CPU: 1 MatMulInteger"
 

@@ -68,7 +68,7 @@ def test_captured_runs_write_into_one_buffer(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("on_cpu")
-def test_operators_are_told_and_fixed_sizes_leave_no_shapes(tmp_path: Path) -> None:
+def test_operators_are_listed_and_fixed_sizes_leave_no_shapes(tmp_path: Path) -> None:
     unrolled = tmp_path / "unrolled.onnx"
     write_artifact(unroll(open_artifact(TINY)), unrolled)
     counts = []

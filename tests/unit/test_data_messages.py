@@ -30,12 +30,12 @@ def test_where_no_pair_is_short_enough_the_length_is_to_be_raised(tmp_path: Path
         ("9" * 5000, "a number has too many digits"),
     ],
 )
-def test_what_is_no_json_is_told_to_the_end(tmp_path: Path, line: str, said: str) -> None:
+def test_what_is_no_json_is_reported_to_the_end(tmp_path: Path, line: str, said: str) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text(line + "\n")
     with pytest.raises(InputError) as caught:
         list(scan(path, PairFormat()))
-    assert caught.value.message.startswith("pairs.jsonl: line 1 is no JSON: ")
+    assert caught.value.message.startswith("pairs.jsonl: line 1 is not JSON: ")
     assert caught.value.message.endswith(said)
 
 
@@ -45,7 +45,7 @@ def test_a_parquet_column_that_is_no_text_is_named(tmp_path: Path, purpose: Any)
     parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "data.parquet"
     parquet.write_table(pa.table({"x": [1.0, 2.0], "kind": [b"a", b"\xff"]}), path)
-    with pytest.raises(InputError, match="column 'kind' holds values that are no UTF"):
+    with pytest.raises(InputError, match="column 'kind' holds values that are not UTF"):
         read_table(path, Selection(numbers=("x",), **{purpose: "kind"}))
 
 

@@ -17,7 +17,7 @@ from loopedge.tasks.task import HOMES
 from loopedge_calibration.readers import described_task
 
 
-def test_arrays_are_not_for_the_task_and_other_data_is_told(tmp_path: Path) -> None:
+def test_arrays_are_not_for_the_task_and_other_data_is_reported(tmp_path: Path) -> None:
     model = ir.load(Path(__file__).parents[1] / "fixtures" / "tiny.onnx")
     model.metadata_props.clear()
     assert described_task(model, None, None) is None

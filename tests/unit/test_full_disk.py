@@ -1,4 +1,4 @@
-"""A full disk is told in one line, whoever ran into it and whatever it said."""
+"""A full disk is reported in one line, whichever library ran into it and whatever it said."""
 
 import errno
 import shutil

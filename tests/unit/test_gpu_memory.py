@@ -203,22 +203,22 @@ def node(at: int, in_use: int, delta: int, peak: int, held: int) -> dict[str, An
 
 def test_the_arena_tells_what_the_runs_added_to_the_load() -> None:
     events = [node(20, 70, -20, 90, 128), node(10, 60, 10, 60, 64)]
-    told = device_arena_use(events, weight_bytes=40)
-    assert told == ArenaUse(loaded_bytes=50, activations_bytes=40, held_bytes=78, peak_node="a")
+    use = device_arena_use(events, weight_bytes=40)
+    assert use == ArenaUse(loaded_bytes=50, activations_bytes=40, held_bytes=78, peak_node="a")
 
 
 def test_a_peak_of_loading_is_none_of_the_runs() -> None:
-    told = device_arena_use([node(10, 60, 10, 500, 64), node(20, 70, 10, 500, 64)], weight_bytes=40)
-    assert told is not None
-    assert told.activations_bytes == 20
+    use = device_arena_use([node(10, 60, 10, 500, 64), node(20, 70, 10, 500, 64)], weight_bytes=40)
+    assert use is not None
+    assert use.activations_bytes == 20
 
 
 def test_nodes_of_another_provider_do_not_count() -> None:
     other = node(15, 900, 0, 900, 900)
     other["args"]["provider"] = "CPUExecutionProvider"
-    told = device_arena_use([node(10, 60, 10, 60, 64), other], weight_bytes=40)
-    assert told is not None
-    assert (told.activations_bytes, told.held_bytes) == (10, 14)
+    use = device_arena_use([node(10, 60, 10, 60, 64), other], weight_bytes=40)
+    assert use is not None
+    assert (use.activations_bytes, use.held_bytes) == (10, 14)
 
 
 def test_the_statistics_of_another_arena_are_not_taken() -> None:
@@ -231,8 +231,8 @@ READINGS = GpuReadings(context_bytes=300 * MIB, loaded_bytes=400 * MIB, peak_byt
 
 def test_the_parts_add_up_to_the_process() -> None:
     arena = ArenaUse(loaded_bytes=60 * MIB, activations_bytes=20 * MIB, held_bytes=30 * MIB)
-    told = split_memory(READINGS, arena, 60 * MIB)
-    assert told == {
+    parts = split_memory(READINGS, arena, 60 * MIB)
+    assert parts == {
         "process_bytes": 150 * MIB,
         "context_bytes": 300 * MIB,
         "activations_bytes": 20 * MIB,
@@ -241,24 +241,24 @@ def test_the_parts_add_up_to_the_process() -> None:
     }
 
 
-def test_no_workspace_is_told_where_the_parts_are_more_than_the_process() -> None:
+def test_no_workspace_is_reported_where_the_parts_are_more_than_the_process() -> None:
     arena = ArenaUse(loaded_bytes=60 * MIB, activations_bytes=200 * MIB, held_bytes=210 * MIB)
-    told = split_memory(READINGS, arena, 60 * MIB)
-    assert told["workspace_bytes"] is None
-    assert told["process_bytes"] == 150 * MIB
+    parts = split_memory(READINGS, arena, 60 * MIB)
+    assert parts["workspace_bytes"] is None
+    assert parts["process_bytes"] == 150 * MIB
 
 
 def test_without_the_arena_activations_are_what_the_process_grew_by() -> None:
-    told = split_memory(READINGS, None, 60 * MIB)
-    assert (told["activations_bytes"], told["workspace_bytes"]) == (50 * MIB, 40 * MIB)
-    assert told["arena_bytes"] is None
+    parts = split_memory(READINGS, None, 60 * MIB)
+    assert (parts["activations_bytes"], parts["workspace_bytes"]) == (50 * MIB, 40 * MIB)
+    assert parts["arena_bytes"] is None
 
 
-def test_without_a_driver_only_the_arena_is_told() -> None:
+def test_without_a_driver_only_the_arena_is_reported() -> None:
     arena = ArenaUse(loaded_bytes=60, activations_bytes=20, held_bytes=30)
-    told = split_memory(GpuReadings(), arena, 60)
-    assert told["activations_bytes"] == 20
-    assert told["process_bytes"] is told["workspace_bytes"] is None
+    parts = split_memory(GpuReadings(), arena, 60)
+    assert parts["activations_bytes"] == 20
+    assert parts["process_bytes"] is parts["workspace_bytes"] is None
 
 
 class _Process:
@@ -323,33 +323,33 @@ def setup(monkeypatch: pytest.MonkeyPatch, driver: FakeNvml, tmp_path: Path) -> 
 
 
 def test_a_model_is_measured_from_context_to_peak(setup: ProcessSetup, driver: FakeNvml) -> None:
-    told, notes = measure_gpu(setup, 60 * MIB)
+    memory, notes = measure_gpu(setup, 60 * MIB)
     assert notes == []
     assert driver.closed
-    assert (told.name, told.driver, told.source) == ("NVIDIA Test", "999.1", "process")
-    assert (told.context_bytes, told.process_bytes) == (300 * MIB, 150 * MIB)
-    assert (told.weights_bytes, told.activations_bytes) == (60 * MIB, 20 * MIB)
-    assert told.workspace_bytes == 70 * MIB
-    assert told.cuda_graph  # asked for, and the last run launched no node
-    assert told.fell_back == ["DynamicQuantizeLinear q"]
+    assert (memory.name, memory.driver, memory.source) == ("NVIDIA Test", "999.1", "process")
+    assert (memory.context_bytes, memory.process_bytes) == (300 * MIB, 150 * MIB)
+    assert (memory.weights_bytes, memory.activations_bytes) == (60 * MIB, 20 * MIB)
+    assert memory.workspace_bytes == 70 * MIB
+    assert memory.cuda_graph  # asked for, and the last run launched no node
+    assert memory.fell_back == ["DynamicQuantizeLinear q"]
 
 
 def test_without_nvml_figures_are_missing_and_a_note_says_why(
     setup: ProcessSetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    told, notes = measure_gpu(setup, 60 * MIB)
-    assert told.process_bytes is told.context_bytes is told.workspace_bytes is None
-    assert told.activations_bytes == 20 * MIB
-    assert told.fell_back == ["DynamicQuantizeLinear q"]
+    memory, notes = measure_gpu(setup, 60 * MIB)
+    assert memory.process_bytes is memory.context_bytes is memory.workspace_bytes is None
+    assert memory.activations_bytes == 20 * MIB
+    assert memory.fell_back == ["DynamicQuantizeLinear q"]
     (note,) = notes
     assert note.startswith("GPU memory was not measured: nvidia-ml-py is not installed")
 
 
-def test_a_figure_of_the_whole_device_is_told_as_such(
+def test_a_figure_of_the_whole_device_is_reported_as_such(
     setup: ProcessSetup, driver: FakeNvml
 ) -> None:
     driver.hidden = True
-    told, notes = measure_gpu(setup, 60 * MIB)
-    assert told.source == "device"
+    memory, notes = measure_gpu(setup, 60 * MIB)
+    assert memory.source == "device"
     assert "no memory per process" in notes[0]

@@ -1,4 +1,4 @@
-"""What is no regular file is refused before it is opened: it may have no end."""
+"""What is not a regular file is refused before it is opened: it may have no end."""
 
 import os
 import socket
@@ -68,5 +68,5 @@ def test_a_link_that_leads_to_itself(tmp_path: Path) -> None:
 def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.onnx"))
     path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"\\xff.onnx has a name that is no UTF-8"):
+    with pytest.raises(InputError, match=r"\\xff.onnx has a name that is not UTF-8"):
         open_artifact(path)

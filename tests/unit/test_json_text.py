@@ -36,13 +36,13 @@ def test_one_list_in_many_places_has_an_end() -> None:
     for _ in range(60):
         value = [value, value]
     assert plain_problem(value) is not None
-    assert plain_problem({"a": {1: 2}}) == "a key is no text"
+    assert plain_problem({"a": {1: 2}}) == "a key is not text"
     assert plain_problem({"a": b"x"}) == "it holds a bytes"
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_bytes(b"{\xff}")
     with pytest.raises(
-        InputError, match=r"r\.json is not a thing: it is no text file in UTF-8, byte 1"
+        InputError, match=r"r\.json is not a thing: it is not a text file in UTF-8, byte 1"
     ):
         read_json(tmp_path / "r.json", needed="a thing")

@@ -1,4 +1,4 @@
-"""Labels that are numbers: told apart exactly, and compared with the classes of a model."""
+"""Labels that are numbers: distinguished exactly, and compared with the classes of a model."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def read(path: Path) -> LabelledSeriesTask:
     return LabelledSeriesTask.from_file(path, label="kind", covariates=["x"], context=2)
 
 
-def test_long_integers_are_told_apart(tmp_path: Path) -> None:
+def test_long_integers_are_distinguished(tmp_path: Path) -> None:
     task = read(labelled(tmp_path, "9007199254740993", "9007199254740992", "1.0", "1", "0.5"))
     assert task.classes == ["0.5", "1", "9007199254740992", "9007199254740993"]
 
@@ -30,7 +30,7 @@ def test_the_classes_of_the_model_decide_how_labels_are_compared(tmp_path: Path)
     assert again.describe()["classes"] == ["01", "02", "x"]
     targets = {int(t) for s in SPLITS for b in again.evaluation(s, 99, 99) for t in b.targets}
     assert targets == {0, 1}
-    with pytest.raises(InputError, match="label '1' of column 'kind' is no class"):
+    with pytest.raises(InputError, match="label '1' of column 'kind' is not a class"):
         task_from_dict(texts, data=labelled(tmp_path, "1", "x"))
     numbers = read(labelled(tmp_path, "1", "2", "3")).describe()
     floats = task_from_dict(numbers, data=labelled(tmp_path, "2.0", "03"))

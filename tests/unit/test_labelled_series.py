@@ -194,22 +194,22 @@ def test_it_is_rebuilt_from_its_description_with_its_classes(tmp_path: Path, gro
     task = LabelledSeriesTask.from_file(
         path, label="kind", covariates=["x"], context=5, seed=2, **options
     )
-    told = task.describe()
-    rebuilt = task_from_dict(told, data=path)
-    assert rebuilt.describe() == told
-    one, other = task.batch("train", 6, 1), rebuilt.batch("train", 6, 1)
-    np.testing.assert_array_equal(one.inputs, other.inputs)
-    np.testing.assert_array_equal(one.targets, other.targets)
+    description = task.describe()
+    rebuilt = task_from_dict(description, data=path)
+    assert rebuilt.describe() == description
+    original, again = task.batch("train", 6, 1), rebuilt.batch("train", 6, 1)
+    np.testing.assert_array_equal(original.inputs, again.inputs)
+    np.testing.assert_array_equal(original.targets, again.targets)
     # Other data may lack a class: the others keep their numbers.
     last = task.classes[-1]
     path.write_text(path.read_text().replace(f",{task.classes[0]}\n", f",{last}\n"))
-    fewer = task_from_dict(told, data=path)
+    fewer = task_from_dict(description, data=path)
     assert fewer.describe()["classes"] == task.classes
     path.write_text(path.read_text().replace(f",{last}\n", ",new\n", 1))
-    with pytest.raises(InputError, match=r"'new' of column 'kind' is no class|has the labels"):
-        task_from_dict(told, data=path)
+    with pytest.raises(InputError, match=r"'new' of column 'kind' is not a class|has the labels"):
+        task_from_dict(description, data=path)
     with pytest.raises(InputError, match="needs its data"):
-        task_from_dict(told)
+        task_from_dict(description)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ def test_nothing_but_the_model_runs_in_it(tmp_path: Path, monkeypatch: pytest.Mo
     for name in ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS"):
         monkeypatch.delenv(name, raising=False)  # each of them silences the telemetry as well
     with start(tmp_path) as process:
-        told = Path(f"/proc/{process._process.pid}/environ").read_bytes().split(b"\0")
-    assert b"ORT_DISABLE_TELEMETRY=1" in told
+        environment = Path(f"/proc/{process._process.pid}/environ").read_bytes().split(b"\0")
+    assert b"ORT_DISABLE_TELEMETRY=1" in environment
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells threads on Linux")

@@ -50,8 +50,8 @@ def metadata(**changes: Any) -> ArtifactMetadata:
     ],
 )
 def test_what_is_asked_overrides_what_is_stored(asked: str | None, stored: str, runs: str) -> None:
-    told = metadata(memory=stored)
-    assert choose_profile(asked, told, "m.onnx") == ChosenProfile(profile=runs)  # type: ignore[arg-type]
+    stored_metadata = metadata(memory=stored)
+    assert choose_profile(asked, stored_metadata, "m.onnx") == ChosenProfile(profile=runs)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_what_is_asked_overrides_what_is_stored(asked: str | None, stored: str, 
 def test_optimizers_that_change_nothing_are_off_where_memory_is_short(
     asked: str | None, path: str, device: str, runs: bool
 ) -> None:
-    told = metadata(memory="low", optimized=True)
-    assert choose_profile(asked, told, path, device=device).optimize == runs
+    stored_metadata = metadata(memory="low", optimized=True)
+    assert choose_profile(asked, stored_metadata, path, device=device).optimize == runs
     assert choose_profile(asked, metadata(memory="low"), path, device=device).optimize
 
 
@@ -76,7 +76,7 @@ def test_a_foreign_file_is_balanced() -> None:
     assert choose_profile("low", FOREIGN, "m.onnx").profile == "low"
 
 
-def test_a_wish_runs_as_balanced_and_is_told() -> None:
+def test_a_wish_runs_as_balanced_and_is_reported() -> None:
     chosen = choose_profile(None, metadata(memory="mapped"), "m.onnx")
     assert chosen.profile == "balanced"
     assert chosen.note is not None
@@ -91,15 +91,15 @@ def test_mapped_cannot_be_asked_of_a_file_that_is_not_prepared() -> None:
 
 @pytest.mark.parametrize("asked", [None, "low", "mapped"])
 def test_a_prepared_file_runs_on_its_device(asked: str | None) -> None:
-    told = metadata(memory="mapped", prepared=DEVICE)
-    chosen = choose_profile(asked, told, "m.prepared.onnx")
+    stored_metadata = metadata(memory="mapped", prepared=DEVICE)
+    chosen = choose_profile(asked, stored_metadata, "m.prepared.onnx")
     assert (chosen.profile, chosen.note) == (asked or "mapped", None)
 
 
 def test_a_prepared_file_is_not_balanced() -> None:
-    told = metadata(memory="mapped", prepared=DEVICE)
+    stored_metadata = metadata(memory="mapped", prepared=DEVICE)
     with pytest.raises(InputError, match="balanced needs its source"):
-        choose_profile("balanced", told, "m.prepared.onnx")
+        choose_profile("balanced", stored_metadata, "m.prepared.onnx")
 
 
 @pytest.mark.parametrize(
@@ -112,19 +112,19 @@ def test_a_prepared_file_is_not_balanced() -> None:
     ],
 )
 def test_another_device_is_refused_in_one_line(changed: dict[str, Any], words: str) -> None:
-    told = metadata(memory="mapped", prepared=DEVICE.model_copy(update=changed))
+    stored_metadata = metadata(memory="mapped", prepared=DEVICE.model_copy(update=changed))
     for asked in (None, "low", "mapped"):
         with pytest.raises(InputError) as caught:
-            choose_profile(asked, told, "folder/m.prepared.onnx")
+            choose_profile(asked, stored_metadata, "folder/m.prepared.onnx")
         assert words in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
         assert str(caught.value.hint).startswith("loopedge prepare folder/m.onnx")
 
 
 def test_a_prepared_file_is_for_the_cpu() -> None:
-    told = metadata(memory="mapped", prepared=DEVICE)
+    stored_metadata = metadata(memory="mapped", prepared=DEVICE)
     with pytest.raises(InputError, match="prepared for the CPU"):
-        choose_profile(None, told, "m.prepared.onnx", device="cuda")
+        choose_profile(None, stored_metadata, "m.prepared.onnx", device="cuda")
 
 
 def test_an_unknown_profile() -> None:
@@ -143,7 +143,7 @@ def test_properties_are_those_that_onnx_reads() -> None:
 
 
 @given(cut=st.integers(min_value=1, max_value=TINY.stat().st_size - 1))
-def test_a_cut_file_is_told_or_lacks_properties(
+def test_a_cut_file_is_reported_or_lacks_properties(
     cut: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "cut.onnx"

@@ -70,7 +70,7 @@ def test_a_task_that_fits_is_taken() -> None:
     [
         ({"fields": {"vocab_size": None}}, "must give one of vocab_size and features"),
         ({"name": ""}, "Small has no name"),
-        ({"settings": ("width",)}, "settings names width, which is no attribute"),
+        ({"settings": ("width",)}, "settings names width, which is not an attribute"),
         ({"settings": ("odd",)}, "describe holds more than plain values: .*int64"),
         ({"batch": [1, 2]}, "batch of train is list, a Batch is needed"),
         ({"drifts": True}, "batch of train differs from call to call"),
@@ -97,7 +97,7 @@ def test_a_task_that_fits_is_taken() -> None:
         ({"fields": {"vocab_size": None, "features": 2}}, r"float32 \(4, 3, 2\) is needed"),
     ],
 )
-def test_what_does_not_fit_is_told(spoiled: dict[str, Any], words: str) -> None:
+def test_what_does_not_fit_is_reported(spoiled: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         check_task(Small(**spoiled))
 
@@ -128,7 +128,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("nowhere:Task", "no Python module nowhere"),
         ("Task", "names no module"),
         ("mine_to_load:Absent", "mine_to_load has no Absent"),
-        ("mine_to_load:value", "is no class and no function"),
+        ("mine_to_load:value", "is neither a class nor a function"),
         ("mine_to_load:number", "gives int, a loopedge.Task is needed"),
         ("mine_to_load:broken", r"failed: ValueError: no data \(mine_to_load.py, line 2\)"),
         (
@@ -139,7 +139,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("mine_to_load:Taken", "sorting is the name of a task of loopedge's own"),
     ],
 )
-def test_what_cannot_be_loaded_is_told(module: Path, source: str, words: str) -> None:
+def test_what_cannot_be_loaded_is_reported(module: Path, source: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_task(source)
 

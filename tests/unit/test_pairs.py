@@ -140,14 +140,14 @@ GOOD = b'{"input": "a", "output": "b"}\n'
     [
         (b"", r"the train part of p\.jsonl holds no pair \(0 altogether\)"),
         (GOOD, "part of p.jsonl holds no pair"),
-        (GOOD + b"not json\n", "line 2 is no JSON: Expecting value"),
-        (GOOD + b"[" * 100_000, "line 2 is no JSON"),
+        (GOOD + b"not json\n", "line 2 is not JSON: Expecting value"),
+        (GOOD + b"[" * 100_000, "line 2 is not JSON"),
         (GOOD + b'["a"]\n', "line 2 holds no JSON object"),
         (GOOD + b'{"input": "a", "out": "b"}', "line 2 lacks the key 'output'; it has 'input'"),
         (GOOD + b'{"input": 3, "output": "b"}', "line 2: 'input' is int, a string is needed"),
         (GOOD + b'{"input": "a", "output": ""}', "line 2: 'output' is empty"),
         (GOOD + b'{"input": "\\ud800", "output": "b"}', "half of a surrogate pair"),
-        (GOOD + b'{"input": "\xff", "output": "b"}', "line 2 is no UTF-8 text: byte 41"),
+        (GOOD + b'{"input": "\xff", "output": "b"}', "line 2 is not UTF-8 text: byte 41"),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, content: bytes, words: str) -> None:

@@ -29,8 +29,8 @@ def refused(**groups: object) -> str:
 
 
 def test_an_output_that_is_an_input_is_refused_by_both_options(file: Path) -> None:
-    told = refused(inputs={"--data": file}, outputs={"--save-ranges": str(file)})
-    assert told == f"--save-ranges {file} is also a file of --data, which it would replace"
+    message = refused(inputs={"--data": file}, outputs={"--save-ranges": str(file)})
+    assert message == f"--save-ranges {file} is also a file of --data, which it would replace"
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
@@ -93,8 +93,8 @@ def test_nothing_lies_in_a_folder_that_is_emptied(tmp_path: Path) -> None:
     data.write_text("mine")
     (tmp_path / "link.csv").symlink_to(data)
     for named in (data, tmp_path / "link.csv"):
-        told = refused(inputs={"DATA": named}, emptied={"--output": runs})
-        assert told.endswith(f"lies in {runs}, which --output empties")
+        message = refused(inputs={"DATA": named}, emptied={"--output": runs})
+        assert message.endswith(f"lies in {runs}, which --output empties")
     refused(outputs={"--html": runs / "page.html"}, emptied={"--output": runs})
     check_paths(inputs={"DATA": tmp_path / "runs.csv"}, emptied={"--output": runs})
 
@@ -108,10 +108,10 @@ def test_nothing_lies_in_a_folder_that_is_emptied(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("group", ["inputs", "outputs", "emptied"])
 def test_names_that_no_command_can_use(name: str, words: str, group: str) -> None:
-    told = refused(**{group: {"--it": name}})
-    assert words in told
-    assert told.isascii()
-    assert told.isprintable()
+    message = refused(**{group: {"--it": name}})
+    assert words in message
+    assert message.isascii()
+    assert message.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,6 @@ def test_names_that_no_command_can_use(name: str, words: str, group: str) -> Non
 )
 def test_names_that_an_output_alone_may_not_have(tmp_path: Path, name: str, words: str) -> None:
     check_paths(inputs={"--data": tmp_path / name})  # a folder of texts may hold such a file
-    told = refused(outputs={"--output": tmp_path / name})
-    assert words in told
-    assert told.isascii()
+    message = refused(outputs={"--output": tmp_path / name})
+    assert words in message
+    assert message.isascii()

@@ -114,7 +114,7 @@ def test_every_product_has_a_row_of_its_own(subject: str) -> None:
     assert all(product.options.get("loops") in (None, LOOP_COUNTS[subject]) for product in listed)
 
 
-def test_who_answers_for_the_last_position_alone_is_told() -> None:
+def test_who_answers_for_the_last_position_alone_is_reported() -> None:
     last = {product.label for product in products(TMLT) if product.positions == "last"}
     assert last == {product.label for product in products(TMLT) if "last position" in product.label}
     assert {"loopedge int8 balanced, last position", "OpenVINO + NNCF, last position"} <= last
@@ -153,7 +153,7 @@ def test_a_conversion_that_fails_or_takes_too_long_is_an_outcome(
     assert not conversion.is_made(absent)
 
 
-def test_the_first_cause_of_an_error_is_told_without_colours() -> None:
+def test_the_first_cause_of_an_error_is_reported_without_colours() -> None:
     error = RuntimeError("Failed to export")
     error.__cause__ = ValueError("\x1b[96mno lowering\x1b[0m\nof while_loop")
     assert reason_of(error) == "ValueError: no lowering"
@@ -191,7 +191,7 @@ def test_a_product_without_figures_reaches_no_goal() -> None:
     assert not any(goal.is_reached for goal in reach_goals(dict.fromkeys((1, 12, 48), broken)))
 
 
-def test_memory_that_grows_with_the_loop_count_is_told() -> None:
+def test_memory_that_grows_with_the_loop_count_is_reported() -> None:
     grown = [replace(one, anon_bytes=one.anon_bytes + 3 * MB) for one in all_figures()]
     goals = reach_goals({1: all_figures(), 12: all_figures(), 48: grown})
     flat: list[Goal] = [goal for goal in goals if "most less least" in goal.name]

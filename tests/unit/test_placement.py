@@ -58,7 +58,7 @@ def test_a_model_whose_products_are_all_elsewhere_is_refused() -> None:
     assert error.value.hint == "--device cpu"
 
 
-def test_one_product_on_the_device_is_enough_and_the_others_are_told() -> None:
+def test_one_product_on_the_device_is_enough_and_the_others_are_reported() -> None:
     assigned = {CUDA: {"Attention": 1}, CPU: {"MatMulInteger": 2, "MatMulIntegerToFloat": 4}}
     check_products(assigned, CUDA, "m.onnx", hint="")
     assert products_elsewhere(assigned, CUDA) == (
@@ -73,7 +73,7 @@ def test_a_model_without_products_must_have_a_node_there() -> None:
         check_products({CPU: {"Add": 2}}, CUDA, "m.onnx", hint="")
 
 
-def test_what_fell_back_is_told_apart_from_what_belongs_on_the_host() -> None:
+def test_what_fell_back_is_distinguished_from_what_belongs_on_the_host() -> None:
     events = [
         run(0),
         kernel("core/linear", "MatMul", CUDA, 1),

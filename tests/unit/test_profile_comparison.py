@@ -64,11 +64,11 @@ def test_growth_past_what_is_allowed_is_a_regression(
     assert [item.figure for item in compared.regressions] == figures
     assert compare(BEFORE, after(**changed)).regressions == []
     if figures:
-        with pytest.raises(BudgetError, match=r"int8.onnx: .* allowed is a growth by 5%") as told:
+        with pytest.raises(BudgetError, match=r"int8.onnx: .* allowed is a growth by 5%") as caught:
             check_regressions(compared)
-        assert told.value.allowed == 0.05
-        assert told.value.measured is not None
-        assert told.value.measured > 0.05
+        assert caught.value.allowed == 0.05
+        assert caught.value.measured is not None
+        assert caught.value.measured > 0.05
     else:
         check_regressions(compared)
 
@@ -120,7 +120,7 @@ def test_another_machine_compares_bytes_alone() -> None:
     ]
 
 
-def test_other_versions_are_told_and_compared() -> None:
+def test_other_versions_are_reported_and_compared() -> None:
     newer = replace(after(time_ratio=0.5), machine={**MACHINE, "onnxruntime": "1.33.0"})
     compared = compare(BEFORE, newer, max_regression=0.05)
     assert compared.cautions == ["The versions differ: onnxruntime (1.32.0, then 1.33.0)."]

@@ -1,4 +1,4 @@
-"""A profile's JSON: read back as it was printed, its schema, and what is no profile."""
+"""A profile's JSON: read back as it was printed, its schema, and what is not a profile."""
 
 import json
 from pathlib import Path
@@ -32,20 +32,20 @@ def test_what_was_printed_is_read_back(result: ProfileResult, tmp_path: Path) ->
 
 
 def test_keys_of_later_minor_versions_are_left_out(tmp_path: Path) -> None:
-    told = make_pair().to_json()
-    told["later"] = 1
-    told["runs"][0]["later"] = {"a": 1}
+    profile = make_pair().to_json()
+    profile["later"] = 1
+    profile["runs"][0]["later"] = {"a": 1}
     path = tmp_path / "profile.json"
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(profile))
     assert read_profile(path) == make_pair()
 
 
 def test_fields_of_a_run_that_were_not_measured_may_be_missing(tmp_path: Path) -> None:
-    told = make_pair().to_json()
+    profile = make_pair().to_json()
     for name in ("iterations", "memory_sources", "roofline", "soak", "gpu"):
-        del told["runs"][0][name]
+        del profile["runs"][0][name]
     path = tmp_path / "profile.json"
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(profile))
     assert read_profile(path) == make_pair()
 
 
@@ -56,25 +56,28 @@ def broken(**changed: object) -> str:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("no json", "is not a profile: it is no JSON"),
-        ("[1, 2]", "is no profile: it has no schema_version and runs"),
-        ('{"path": "model.onnx", "runs": []}', "is no profile: it has no schema_version and runs"),
+        ("no json", "is not a profile: it is not JSON"),
+        ("[1, 2]", "is not a profile: it has no schema_version and runs"),
+        (
+            '{"path": "model.onnx", "runs": []}',
+            "is not a profile: it has no schema_version and runs",
+        ),
         (broken(schema_version=1), "has schema version 1, 2 is read here"),
         (broken(schema_version="2"), "has schema version '2', 2 is read here"),
-        (broken(machine=None), "is no profile: machine: Input should be"),
-        (broken(runs=[{"name": "a"}]), "is no profile: runs.0.path: "),
-        ("\x00\xff", "is not a profile: it is no text file in UTF-8"),
+        (broken(machine=None), "is not a profile: machine: Input should be"),
+        (broken(runs=[{"name": "a"}]), "is not a profile: runs.0.path: "),
+        ("\x00\xff", "is not a profile: it is not a text file in UTF-8"),
     ],
 )
 def test_what_is_no_profile_is_refused_in_one_line(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         read_profile(path)
-    assert said in told.value.message
-    assert "\n" not in told.value.message
-    assert told.value.hint is not None
-    assert "loopedge profile model.onnx --json" in told.value.hint
+    assert said in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.hint is not None
+    assert "loopedge profile model.onnx --json" in caught.value.hint
 
 
 def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
@@ -85,10 +88,10 @@ def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_figure_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:
-    told = make_pair().to_json()
-    told["runs"][1]["rss_peak_bytes"] = "a lot"
+    profile = make_pair().to_json()
+    profile["runs"][1]["rss_peak_bytes"] = "a lot"
     path = tmp_path / "profile.json"
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(profile))
     with pytest.raises(
         InputError, match=r"runs\.1\.rss_peak_bytes: Input should be a valid integer"
     ):

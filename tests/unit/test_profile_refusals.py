@@ -47,7 +47,7 @@ def identity(kind: str) -> ir.Model:
         ("string[N]", "holds text, which cannot be guessed"),
         ("bfloat16[N]", "has type BFLOAT16, which numpy does not have"),
         ("float8e4m3fn[N]", "has type FLOAT8E4M3FN, which numpy does not have"),
-        ("seq(float[N])", "is no tensor"),
+        ("seq(float[N])", "is not a tensor"),
     ],
 )
 def test_what_cannot_be_guessed_is_named(kind: str, said: str) -> None:

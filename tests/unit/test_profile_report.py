@@ -94,8 +94,8 @@ def test_sections_without_data_do_not_appear(tmp_path: Path) -> None:
         heading.replace("&#x27;", "'") for heading in ALWAYS
     }
     sweep, forms = page_of(make_sweep(), tmp_path), page_of(make_forms(), tmp_path)
-    told = {heading.replace("'", "&#x27;") for heading in [*headings(sweep), *headings(forms)]}
-    assert told == set(SECTIONS)
+    found = {heading.replace("'", "&#x27;") for heading in [*headings(sweep), *headings(forms)]}
+    assert found == set(SECTIONS)
     assert "GPU" not in headings(sweep)
 
 
@@ -133,7 +133,7 @@ def test_the_output_error_has_a_column_where_outputs_were_compared(tmp_path: Pat
     assert "output error" not in page_of(make_result(make_run(), make_run("b.onnx")), tmp_path)
 
 
-def test_the_sources_of_a_peak_are_told_other_included(tmp_path: Path) -> None:
+def test_the_sources_of_a_peak_are_reported_other_included(tmp_path: Path) -> None:
     sources = replace(make_sources(66, 41), kv_cache_bytes=0)
     page = page_of(make_result(make_run(memory_sources=sources)), tmp_path)
     assert "<title>weights, packed: 24.6 MiB</title>" in page
@@ -142,7 +142,7 @@ def test_the_sources_of_a_peak_are_told_other_included(tmp_path: Path) -> None:
     assert "Activations are largest at /core/mlp/Gelu." in page
 
 
-def test_loading_and_running_are_told_apart_where_both_are_known(tmp_path: Path) -> None:
+def test_loading_and_running_are_distinguished_where_both_are_known(tmp_path: Path) -> None:
     running = make_sources(57, 41)
     loading = replace(make_sources(66, 41), moment="load", transient_bytes=3 << 20, peak_node=None)
     run = make_run(memory_sources=loading, running_sources=running)
@@ -199,7 +199,7 @@ def test_labels_of_points_that_meet_stand_apart() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_terminal_is_told_everything_and_nothing_is_cut(width: int) -> None:
+def test_the_terminal_shows_everything_and_nothing_is_cut(width: int) -> None:
     for result in (make_sweep(), make_forms(), make_pair()):
         text = _terminal(result, width)
         assert "…" not in text

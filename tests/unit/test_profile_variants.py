@@ -151,11 +151,11 @@ def pretended_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("pretended_cuda")
-def test_a_profile_holds_what_the_gpu_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def told(setup: Any, weight_bytes: int) -> tuple[GpuMemory, list[str]]:
+def test_a_profile_holds_what_the_gpu_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(setup: Any, weight_bytes: int) -> tuple[GpuMemory, list[str]]:
         return gpu_memory(cuda_graph=setup.cuda_graphs, weights_bytes=weight_bytes), ["a note"]
 
-    monkeypatch.setattr(pipeline, "measure_gpu", told)
+    monkeypatch.setattr(pipeline, "measure_gpu", measured)
     found = loopedge.profile([TINY], device="cuda", cuda_graphs=True, **QUICK)
     kinds = [(run.twin, run.gpu.cuda_graph) for run in found.runs if run.gpu]
     assert kinds == [(None, False), ("unrolled", False), ("unrolled", True)]
@@ -179,8 +179,8 @@ def test_only_nodes_that_compute_data_are_a_caution() -> None:
         make_run(provider="CUDAExecutionProvider", nodes={"CPUExecutionProvider": 9}, gpu=gpu)
         for gpu in (gpu_memory(host_nodes=["Shape s"]), gpu_memory(fell_back=fallen))
     ]
-    told = [text for text in cautions(make_result(*runs)) if "CPU" in text]
-    (only,) = told
+    notes = [text for text in cautions(make_result(*runs)) if "CPU" in text]
+    (only,) = notes
     assert only.endswith(
         "7 nodes fell back to the CPU: Cast x0; Cast x1; Cast x2; Cast x3; Cast x4; and 2 more."
     )

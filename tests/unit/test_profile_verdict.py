@@ -19,7 +19,7 @@ from tests.unit.profiles import (
 )
 
 
-def test_a_saving_is_told_with_figures_spread_and_the_cost_of_time() -> None:
+def test_a_saving_is_reported_with_figures_spread_and_the_cost_of_time() -> None:
     (answer,) = verdicts(make_pair(time_ratio=1.004))
     assert answer == (
         "tmlt.onnx: tying 12 iterations saves memory on this device, at no cost of time beyond the noise "
@@ -48,7 +48,7 @@ def test_less_than_the_kernel_counts_exactly_is_no_difference() -> None:
     assert "peak memory is 307 KiB smaller (66 MiB against 66.3 MiB)" in verdicts(slight)[0]
 
 
-def test_memory_that_tying_costs_is_told() -> None:
+def test_memory_that_tying_costs_is_reported() -> None:
     (answer,) = verdicts(make_pair(peak=50, anon=20))
     assert "takes more memory on this device" in answer
     assert "peak memory is 1.32x larger" in answer
@@ -63,7 +63,7 @@ def test_memory_that_tying_costs_is_told() -> None:
         (0.9, "saves memory on this device and takes more time (1.11x, range 1.10x to 1.12x);"),
     ],
 )
-def test_a_difference_of_time_beyond_the_noise_is_told(ratio: float, said: str) -> None:
+def test_a_difference_of_time_beyond_the_noise_is_reported(ratio: float, said: str) -> None:
     (answer,) = verdicts(make_pair(time_ratio=ratio))
     assert said in answer
 
@@ -98,19 +98,19 @@ def test_a_gpu_is_judged_by_its_own_memory() -> None:
     assert "1.01x the GPU memory" in verdicts(make_forms())[0]
 
 
-def test_what_speaks_against_the_figures_is_told() -> None:
+def test_what_speaks_against_the_figures_is_reported() -> None:
     run = make_run()
     assert cautions(make_result(run)) == []
     fallen = replace(run, nodes={"CPUExecutionProvider": 20, "Other": 3})
     busy = replace(run, latency_ms=replace(run.latency_ms, min=run.latency_ms.p50 / 2))
     leaking = replace(run, soak=make_soak(leaks=True))
     wide = replace(run, spread={**run.spread, "rss_peak_bytes": Spread(low=5e7, high=9e7)})
-    told = cautions(make_result(fallen, busy, leaking, wide))
-    assert [sentence.split(":")[0] for sentence in told[:2]] == ["tmlt.onnx", "tmlt.onnx"]
-    assert "3 of 23 nodes ran on Other, not on CPUExecutionProvider." in told[0]
-    assert "its anonymous memory grew while it ran" in told[1]
-    assert "2.00x the fastest" in told[2]
-    assert "swings by up to 29%" in told[3]
+    sentences = cautions(make_result(fallen, busy, leaking, wide))
+    assert [sentence.split(":")[0] for sentence in sentences[:2]] == ["tmlt.onnx", "tmlt.onnx"]
+    assert "3 of 23 nodes ran on Other, not on CPUExecutionProvider." in sentences[0]
+    assert "its anonymous memory grew while it ran" in sentences[1]
+    assert "2.00x the fastest" in sentences[2]
+    assert "swings by up to 29%" in sentences[3]
 
 
 def test_runs_are_named_by_what_sets_them_apart() -> None:

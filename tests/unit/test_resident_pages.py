@@ -56,7 +56,7 @@ PATIENCE_S = 60
 """Seconds after which what is waited for counts as missing: far more than it takes."""
 
 
-def test_pages_are_told_apart_by_mapping() -> None:
+def test_pages_are_distinguished_by_mapping() -> None:
     found = parse_smaps(SMAPS, ["/models/m.onnx", "/models/m.onnx.data"])
     assert found.model_bytes == 12 * KIB, "one file, mapped twice"
     assert found.libraries_bytes == 68 * KIB, "without its private page, data segments included"

@@ -56,7 +56,7 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_the_last_model_is_written_and_all_origins_are_told(tmp_path: Path) -> None:
+def test_the_last_model_is_written_and_all_origins_are_reported(tmp_path: Path) -> None:
     tasks = wave().at_origins(3)
     notes: list[str] = []
     result = run(tmp_path / "m.pt", tasks, note=notes.append)
@@ -64,23 +64,23 @@ def test_the_last_model_is_written_and_all_origins_are_told(tmp_path: Path) -> N
     assert [note for note in notes if note.startswith("origin")] == [
         f"origin {i} of 3" for i in (1, 2, 3)
     ]
-    told = result.to_json()
-    tests = [origin["test"]["rmse"] for origin in told["origins"]]
+    fields = result.to_json()
+    tests = [origin["test"]["rmse"] for origin in fields["origins"]]
     assert len(set(tests)) == 3
-    assert told["test"] == told["origins"][-1]["test"]
-    assert told["mean"]["rmse"] == pytest.approx(statistics.fmean(tests))
-    assert told["deviation"]["rmse"] == pytest.approx(np.std(tests, ddof=1))
-    assert told["baselines_mean"]["naive_last"]["rmse"] == pytest.approx(
+    assert fields["test"] == fields["origins"][-1]["test"]
+    assert fields["mean"]["rmse"] == pytest.approx(statistics.fmean(tests))
+    assert fields["deviation"]["rmse"] == pytest.approx(np.std(tests, ddof=1))
+    assert fields["baselines_mean"]["naive_last"]["rmse"] == pytest.approx(
         statistics.fmean(task.baselines("test", 64)["naive_last"]["rmse"] for task in tasks)
     )
-    (note,) = told["notes"]  # after eight steps
+    (note,) = fields["notes"]  # after eight steps
     assert "does not beat the baseline " in note
-    assert f"of 3 origins, on average: rmse {told['mean']['rmse']:.4g} against " in note
+    assert f"of 3 origins, on average: rmse {fields['mean']['rmse']:.4g} against " in note
     assert load_checkpoint(tmp_path / "m.pt")["task"] == tasks[-1].describe()
     train(tasks[-1], *configs(tasks[-1]), tmp_path / "alone.pt")
     assert same_weights(tmp_path / "m.pt", tmp_path / "alone.pt")
-    assert [o["rows"]["test"][0] for o in told["origins"]] == [
-        o["rows"]["validation"][1] for o in told["origins"]
+    assert [o["rows"]["test"][0] for o in fields["origins"]] == [
+        o["rows"]["validation"][1] for o in fields["origins"]
     ]
 
 
@@ -125,7 +125,7 @@ def test_a_run_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["teacher.pt"]
 
 
-def test_what_cannot_be_resumed_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_resumed_is_reported(tmp_path: Path) -> None:
     tasks = wave().at_origins(2)
     target = tmp_path / "m.pt"
     with pytest.raises(InputError, match=r"no run to resume: .*done\.json does not exist"):
@@ -161,10 +161,10 @@ def test_a_folder_of_something_else_is_never_removed(tmp_path: Path) -> None:
 
 
 def unlucky(tasks: list[SeriesTask], number: int) -> list[SeriesTask]:
-    told = [*tasks]
-    told[number] = wave().at_origins(len(tasks))[number]
-    told[number].__class__ = Unlucky
-    return told
+    changed = [*tasks]
+    changed[number] = wave().at_origins(len(tasks))[number]
+    changed[number].__class__ = Unlucky
+    return changed
 
 
 def test_force_with_a_bad_option_keeps_the_unfinished_run(tmp_path: Path) -> None:

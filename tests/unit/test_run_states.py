@@ -321,10 +321,12 @@ def test_a_disk_that_fills_up_tells_what_is_kept(
         real(self, record)
 
     monkeypatch.setattr(RunLog, "write", write)
-    with pytest.raises(InputError, match="no space left on the disk: the run ended after") as told:
+    with pytest.raises(
+        InputError, match="no space left on the disk: the run ended after"
+    ) as caught:
         run(tmp_path / "m.pt")
-    assert "m.last.pt holds the run at step 4" in told.value.message
-    assert told.value.hint == "free some space, then the same call with resume=True"
+    assert "m.last.pt holds the run at step 4" in caught.value.message
+    assert caught.value.hint == "free some space, then the same call with resume=True"
 
 
 @pytest.mark.parametrize("field", ["missing", "classify"])

@@ -125,7 +125,7 @@ def test_gaps_are_filled_along_a_straight_line(tmp_path: Path) -> None:
         ("t,y\n1,\n2,\n", "column 'y' holds no value at all"),
         ("y,y\n1,2\n", "column 'y' stands 2 times"),
         ("t,y\n1,2\n2,3\n", "has 2 rows; context 4 and horizon 2 need 11"),
-        ('t,y\n1,"2\n', "is no CSV file"),
+        ('t,y\n1,"2\n', "is not a CSV file"),
     ],
 )
 def test_a_csv_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> None:
@@ -139,7 +139,7 @@ def test_files_that_are_no_csv(tmp_path: Path) -> None:
     for path, words in [
         (tmp_path / "absent.csv", "does not exist"),
         (tmp_path, "is a folder"),
-        (binary, "is no UTF-8 text"),
+        (binary, "is not UTF-8 text"),
     ]:
         with pytest.raises(InputError, match=words):
             SeriesTask.from_file(path, targets=["y"], context=4, horizon=2)

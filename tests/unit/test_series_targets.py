@@ -62,7 +62,7 @@ def test_windows_stay_in_their_series_and_split(
             np.testing.assert_array_equal(batch.inputs[:, -1, 0] + 1, batch.targets[:, 0, 0])
 
 
-def test_series_that_are_too_short_are_told() -> None:
+def test_series_that_are_too_short_are_reported() -> None:
     task = SeriesTask(stacked([90, 3, 5, 80]), context=4, horizon=2, group="shop")
     assert task.notes == ("2 of 4 series are too short for a window and are not used",)
     assert SeriesTask(stacked([90, 80]), context=4, horizon=2, group="shop").notes == ()
@@ -198,13 +198,13 @@ def test_every_variant_is_rebuilt_from_its_description(
         group="shop",
         seed=4,
     )
-    told = task.describe()
-    assert (told["series"], told["rows"], told["origin"]) == (3, None, None)
-    rebuilt = task_from_dict(told, data=path)
-    assert rebuilt.describe() == told
-    one, other = task.batch("train", 8, 3), rebuilt.batch("train", 8, 3)
-    np.testing.assert_array_equal(one.inputs, other.inputs)
-    np.testing.assert_array_equal(one.targets, other.targets)
+    description = task.describe()
+    assert (description["series"], description["rows"], description["origin"]) == (3, None, None)
+    rebuilt = task_from_dict(description, data=path)
+    assert rebuilt.describe() == description
+    original, again = task.batch("train", 8, 3), rebuilt.batch("train", 8, 3)
+    np.testing.assert_array_equal(original.inputs, again.inputs)
+    np.testing.assert_array_equal(original.targets, again.targets)
 
 
 def test_a_description_of_an_older_version_is_understood(tmp_path: Path) -> None:
@@ -221,8 +221,12 @@ def test_a_description_of_an_older_version_is_understood(tmp_path: Path) -> None
         "interpolate": True,
         "seed": 0,
     }
-    told = task_from_dict(old, data=path).describe()
-    assert (told["targets"], told["missing"], told["min_context"]) == (["y"], "interpolate", 6)
+    description = task_from_dict(old, data=path).describe()
+    assert (description["targets"], description["missing"], description["min_context"]) == (
+        ["y"],
+        "interpolate",
+        6,
+    )
     with pytest.raises(InputError, match=r"row 10 \(line 11\), column 'x': the value is missing"):
         task_from_dict({**old, "interpolate": False}, data=path)
 

@@ -1,4 +1,4 @@
-"""Training on tables: several targets, gaps that the model is told of, padded windows, classes."""
+"""Training on tables: several targets, gaps that the model sees as a mask, padded windows, classes."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A leak is told from noise, from a single step and from warm-up; latency's drift by thirds."""
+"""A leak is distinguished from noise, from a single step and from warm-up; latency's drift by thirds."""
 
 import json
 import subprocess

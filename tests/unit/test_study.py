@@ -1,4 +1,4 @@
-"""The pilot's statistics and its verdict: what counts, what is recommended, what is told first."""
+"""The pilot's statistics and its verdict: what counts, what is recommended, what is said first."""
 
 import math
 import subprocess
@@ -70,7 +70,7 @@ def cells_of(values: dict[tuple[str, int], list[float | None]], metric: str = "r
     cells = []
     for (arm, loops), scores in values.items():
         for seed, score in enumerate(scores):
-            told: dict[str, Any] = {
+            cell: dict[str, Any] = {
                 "name": Cell(arm=arm, loops=loops, seed=seed).name,
                 "arm": arm,
                 "loops": loops,
@@ -78,9 +78,9 @@ def cells_of(values: dict[tuple[str, int], list[float | None]], metric: str = "r
                 "gradient_norm_max": 2.0,
             }
             if score is None:
-                told |= {"status": "diverged", "reason": "loss nan"}
+                cell |= {"status": "diverged", "reason": "loss nan"}
             else:
-                told |= {
+                cell |= {
                     "status": "done",
                     "test": {metric: score},
                     "validation": {metric: score},
@@ -89,7 +89,7 @@ def cells_of(values: dict[tuple[str, int], list[float | None]], metric: str = "r
                     "parameters": 100 * (loops if arm == "untied" else 1),
                     "stability": {"relative_update": [0.5] * loops},
                 }
-            cells.append(told)
+            cells.append(cell)
     return cells
 
 
@@ -122,10 +122,10 @@ def test_more_loops_and_the_encoding_that_help_are_recommended() -> None:
     verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
     assert verdict.headline.startswith("The baseline naive (10) is beaten: timestep with 8 loops")
     assert verdict.recommended == {"arm": "timestep", "loops": 8}
-    told = " ".join(verdict.sentences)
-    assert "More loops helped: rmse 5 ± 0.1 at 8 loops against 9 ± 0.1 at 1 loop" in told
-    assert "Timestep encoding helped against the plain loop at 8 loops (difference -2," in told
-    assert "None of 12 runs diverged." in told
+    text = " ".join(verdict.sentences)
+    assert "More loops helped: rmse 5 ± 0.1 at 8 loops against 9 ± 0.1 at 1 loop" in text
+    assert "Timestep encoding helped against the plain loop at 8 loops (difference -2," in text
+    assert "None of 12 runs diverged." in text
 
 
 def test_the_cheapest_that_is_not_worse_is_recommended() -> None:
@@ -143,15 +143,15 @@ def test_the_cheapest_that_is_not_worse_is_recommended() -> None:
     assert any("not worse than timestep with 8 loops" in s for s in verdict.sentences)
 
 
-def test_a_baseline_that_wins_is_told_first_and_nothing_is_recommended() -> None:
+def test_a_baseline_that_wins_is_reported_first_and_nothing_is_recommended() -> None:
     rows = rows_of({("looped", 1): [12.0, 12.1, 12.2], ("looped", 4): [11.0, 11.1, 11.2]})
     verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
     assert verdict.headline.startswith("The baseline naive (10) is not beaten: looped with 4 loops")
     assert verdict.recommended is None
     noisy = rows_of({("looped", 1): [9.0, 7.0, 13.0]})
-    told = judge(noisy, ERRORS, "rmse", higher_is_better=False)
-    assert "is beaten on average alone" in told.headline
-    assert told.recommended is None
+    judged = judge(noisy, ERRORS, "rmse", higher_is_better=False)
+    assert "is beaten on average alone" in judged.headline
+    assert judged.recommended is None
 
 
 def test_where_more_is_better_the_signs_turn() -> None:
@@ -179,9 +179,9 @@ def test_diverged_runs_are_counted_and_left_out() -> None:
     verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
     assert any("2 of 6 runs diverged: timestep with 1 loop 2." in s for s in verdict.sentences)
     lost = rows_of({("looped", 1): [None, None, None]})
-    told = judge(lost, None, "rmse", higher_is_better=False)
-    assert told.headline == "No run of a looped model was finished: there is nothing to compare."
-    assert told.recommended is None
+    judged = judge(lost, None, "rmse", higher_is_better=False)
+    assert judged.headline == "No run of a looped model was finished: there is nothing to compare."
+    assert judged.recommended is None
 
 
 def test_pairs_are_those_of_one_seed() -> None:
@@ -191,7 +191,7 @@ def test_pairs_are_those_of_one_seed() -> None:
     assert (change.mean, change.low, change.high) == (1.0, 1.0, 1.0)
 
 
-def test_the_untied_stack_is_told_and_never_recommended() -> None:
+def test_the_untied_stack_is_reported_and_never_recommended() -> None:
     rows = rows_of({("looped", 4): [9.0, 9.1, 8.9], ("untied", 4): [1.0, 1.1, 0.9]})
     verdict = judge(rows, ERRORS, "rmse", higher_is_better=False)
     assert verdict.recommended == {"arm": "looped", "loops": 4}
@@ -206,10 +206,14 @@ def test_the_encoding_is_held_against_its_fair_control_first() -> None:
             ("timestep", 2): [6.0, 6.1, 6.2],
         }
     )
-    told = judge(rows, ERRORS, "rmse", higher_is_better=False).sentences
-    assert any(s.startswith("Timestep encoding helped against constant gates") for s in told)
-    assert any(s.startswith("Timestep encoding made it worse against the plain loop") for s in told)
-    assert any(s.startswith("Constant gates made it worse against the plain loop") for s in told)
+    sentences = judge(rows, ERRORS, "rmse", higher_is_better=False).sentences
+    assert any(s.startswith("Timestep encoding helped against constant gates") for s in sentences)
+    assert any(
+        s.startswith("Timestep encoding made it worse against the plain loop") for s in sentences
+    )
+    assert any(
+        s.startswith("Constant gates made it worse against the plain loop") for s in sentences
+    )
 
 
 def test_a_noisy_model_is_not_recommended_for_its_noise() -> None:
@@ -235,16 +239,16 @@ def test_the_best_is_chosen_on_the_validation_split() -> None:
     assert "looped with 1 loop reaches rmse 5.1" in verdict.headline
 
 
-def test_past_the_best_count_a_decline_is_told() -> None:
+def test_past_the_best_count_a_decline_is_reported() -> None:
     rows = rows_of(
         {("looped", r): [x, x + 0.1, x + 0.2] for r, x in ((1, 3.0), (4, 1.0), (8, 5.0))}
     )
-    told = " ".join(judge(rows, ERRORS, "rmse", higher_is_better=False).sentences)
-    assert "More loops helped: rmse 1.1 ± 0.1 at 4 loops against 3.1 ± 0.1 at 1 loop" in told
-    assert "Past 4 loops it gets worse: 5.1 ± 0.1 at 8 loops" in told
+    text = " ".join(judge(rows, ERRORS, "rmse", higher_is_better=False).sentences)
+    assert "More loops helped: rmse 1.1 ± 0.1 at 4 loops against 3.1 ± 0.1 at 1 loop" in text
+    assert "Past 4 loops it gets worse: 5.1 ± 0.1 at 8 loops" in text
 
 
-def test_the_baseline_is_the_best_by_its_mean_and_told_by_seed() -> None:
+def test_the_baseline_is_the_best_by_its_mean_and_reported_by_seed() -> None:
     cells = [
         {
             "seed": seed,

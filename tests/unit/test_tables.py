@@ -1,4 +1,4 @@
-"""Tables: CSV and Parquet read alike, a chunk at a time; what is wrong is told with its place."""
+"""Tables: CSV and Parquet read alike, a chunk at a time; what is wrong is reported with its place."""
 
 import builtins
 import subprocess
@@ -98,7 +98,7 @@ def test_chunks_end_where_they_may(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(
         InputError,
         match=r"row 5 \(line 6\), column 'y': 'much' is not a number "
-        r"\(2 values of the column are no numbers\)",
+        r"\(2 values of the column are not numbers\)",
     ):
         read_table(write(tmp_path, bad), Selection(numbers=("y",)))
     with pytest.raises(InputError, match=r"row 8 \(line 9\), column 't': '2' is earlier than '6'"):
@@ -118,7 +118,7 @@ def test_an_empty_row_is_a_missing_one_unless_it_ends_the_file(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("at", [0, 5, 70_000, 1 << 20])
-def test_the_byte_that_is_no_utf8_is_told(tmp_path: Path, at: int) -> None:
+def test_the_byte_that_is_no_utf8_is_reported(tmp_path: Path, at: int) -> None:
     path = tmp_path / "data.csv"
     filling = b"y,note\n" + b"1,\xc3\xa4\n" * ((at + 20) // 5 + 1)
     path.write_bytes(filling[:at] + b"\xff" + filling[at:])
@@ -127,7 +127,7 @@ def test_the_byte_that_is_no_utf8_is_told(tmp_path: Path, at: int) -> None:
         path.read_bytes().decode()
     except UnicodeDecodeError as error:
         expected = error.start
-    with pytest.raises(InputError, match=rf"is no UTF-8 text: byte {expected}$"):
+    with pytest.raises(InputError, match=rf"is not UTF-8 text: byte {expected}$"):
         read_table(path, Selection(numbers=("y",)))
 
 
@@ -200,11 +200,11 @@ def test_parquet_times_are_compared_as_they_are_stored(tmp_path: Path) -> None:
 def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
     path.write_bytes(b"no parquet")
-    with pytest.raises(InputError, match="is no Parquet file or is damaged"):
+    with pytest.raises(InputError, match="is not a Parquet file or is damaged"):
         read_table(path, Selection(numbers=("y",)))
     torn = write_parquet(tmp_path, {"y": list(range(1000))}).read_bytes()
     path.write_bytes(torn[:100] + bytes(200) + torn[300:])
-    with pytest.raises(InputError, match="is no Parquet file or is damaged"):
+    with pytest.raises(InputError, match="is not a Parquet file or is damaged"):
         read_table(path, Selection(numbers=("y",)))
 
 

@@ -78,5 +78,5 @@ def test_where_nothing_is_asked_there_is_no_score() -> None:
 def test_a_row_that_asks_nothing_is_no_right_sequence() -> None:
     targets = np.array([[1, IGNORED], [IGNORED, IGNORED]])
     outputs = np.zeros((2, 2, 3))  # class 0 everywhere
-    told = class_metrics(total([class_tally(outputs, targets)]))
-    assert told == {"accuracy": 0.0, "sequence_accuracy": 0.0}
+    metrics = class_metrics(total([class_tally(outputs, targets)]))
+    assert metrics == {"accuracy": 0.0, "sequence_accuracy": 0.0}

@@ -72,7 +72,7 @@ def test_the_first_wrong_byte_is_named(
     monkeypatch.setattr(utf8, "CHECKED", chunk)
     path = tmp_path / "a.txt"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=rf"a\.txt is no UTF-8 text: byte {byte}$"):
+    with pytest.raises(InputError, match=rf"a\.txt is not UTF-8 text: byte {byte}$"):
         check_utf8(path)
 
 
@@ -94,14 +94,14 @@ def test_a_folder_is_read_in_the_order_of_paths(tmp_path: Path) -> None:
         (lambda path: path.write_bytes(b""), "is empty: it holds no text"),
     ],
 )
-def test_no_text_is_told(tmp_path: Path, make: object, words: str) -> None:
+def test_no_text_is_reported(tmp_path: Path, make: object, words: str) -> None:
     path = tmp_path / "corpus"
     make(path)  # type: ignore[operator]
     with pytest.raises(InputError, match=words):
         find_texts(path)
 
 
-def test_a_file_that_shrinks_is_told(tmp_path: Path) -> None:
+def test_a_file_that_shrinks_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("abcdef")
     spans = whole([path])

@@ -42,7 +42,7 @@ KINDS = pytest.mark.parametrize(
 
 
 @KINDS
-def test_tokenizers_of_one_size_are_told_apart(tmp_path: Path, write: Any, make: Any) -> None:
+def test_tokenizers_of_one_size_are_distinguished(tmp_path: Path, write: Any, make: Any) -> None:
     data = write(tmp_path, "data", WORDS)
     described = []
     for name, text in (("one", "ab" * 9), ("other", "xy" * 9)):

@@ -98,9 +98,9 @@ def test_truncation_padding_and_templates_of_a_file_are_left_out(tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"{}", "is no tokenizer of the tokenizers library"),
-        (b"no json", "is no tokenizer of the tokenizers library"),
-        (b"\xff", "byte 0 is no UTF-8"),
+        (b"{}", "is not a tokenizer of the tokenizers library"),
+        (b"no json", "is not a tokenizer of the tokenizers library"),
+        (b"\xff", "byte 0 is not UTF-8"),
         (None, "does not exist"),
     ],
 )

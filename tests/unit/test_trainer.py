@@ -1,4 +1,4 @@
-"""Training: the same seed gives the same weights, resumed or not; divergence is told."""
+"""Training: the same seed gives the same weights, resumed or not; divergence is reported."""
 
 import json
 import math
@@ -234,7 +234,7 @@ def load_untrained(task: SeriesTask) -> Any:
     return model
 
 
-def test_divergence_is_told_with_its_step_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+def test_divergence_is_reported_with_its_step_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
     class Spoiled(SeriesTask):
         def batch(self, split: Split, size: int, step: int) -> Batch:
             batch = super().batch(split, size, step)

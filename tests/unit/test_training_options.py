@@ -1,4 +1,4 @@
-"""What a run can be told besides its length: parts, averages, drawn loops, a teacher, an early end."""
+"""What a run can be given besides its length: parts, averages, drawn loops, a teacher, an early end."""
 
 import json
 import os
@@ -164,8 +164,10 @@ def test_a_resumed_average_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     task = Improving(length=4, vocab=6)
     resumed = run(tmp_path / "m.pt", resume=True, task=task, **options)
     assert resumed.resumed_from == 9
-    one, other = (load_checkpoint(tmp_path / f"{n}.pt")["state_dict"] for n in ("whole", "m"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    straight, stopped = (
+        load_checkpoint(tmp_path / f"{n}.pt")["state_dict"] for n in ("whole", "m")
+    )
+    assert all(torch.equal(straight[name], stopped[name]) for name in straight)
     assert (resumed.best_step, resumed.train_loss) == (whole.best_step, whole.train_loss)
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["m.metrics.jsonl", "m.pt", "whole.metrics.jsonl", "whole.pt"]
@@ -298,12 +300,12 @@ def test_tensorboard_draws_the_numbers_of_the_metrics_file(tmp_path: Path) -> No
     events = accumulator.EventAccumulator(str(tmp_path / "events"))
     events.Reload()
     drawn = events.Scalars("validation/accuracy")
-    told = [(line["step"], line["validation"]["accuracy"]) for line in lines(result)]
-    assert [(e.step, pytest.approx(e.value, rel=1e-6)) for e in drawn] == told
+    written = [(line["step"], line["validation"]["accuracy"]) for line in lines(result)]
+    assert [(e.step, pytest.approx(e.value, rel=1e-6)) for e in drawn] == written
     assert "stability/residual_norm/3" in events.Tags()["scalars"]
 
 
-def test_tensorboard_that_is_not_installed_is_told_at_once(
+def test_tensorboard_that_is_not_installed_is_reported_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import builtins
@@ -331,7 +333,7 @@ def test_scalars_are_named_by_their_path() -> None:
     }
 
 
-def test_a_device_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_device_that_is_not_there_is_reported(tmp_path: Path) -> None:
     from loopedge.errors import ProviderError
 
     config = make_model_config(TASK, d_model=16, heads=2)
@@ -343,12 +345,12 @@ def test_a_device_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_threads_are_set_and_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[int] = []
+    counts: list[int] = []
     before = torch.get_num_threads()
-    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
     config = make_model_config(TASK, d_model=16, heads=2)
     train(TASK, config, make_train_config(steps=1, samples=8), tmp_path / "m.pt", threads=3)
-    assert told == [3, before]
+    assert counts == [3, before]
 
 
 def test_init_std_scales_the_matrices() -> None:

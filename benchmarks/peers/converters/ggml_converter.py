@@ -62,11 +62,11 @@ def convert(job: Job) -> Made:
     artifact = ggml_compiler.compile(program, out_dir=job.target, dtype_policy=policy)
     tensors = artifact.report.data["weights"]["tensors"]
     large = [
-        told
-        for name, told in tensors.items()
-        if name.endswith(".weight") and name != "position.weight" and len(told["shape"]) == 2
+        tensor
+        for name, tensor in tensors.items()
+        if name.endswith(".weight") and name != "position.weight" and len(tensor["shape"]) == 2
     ]
-    eight = sum(told["dtype"] == "q8_0" for told in large)
+    eight = sum(tensor["dtype"] == "q8_0" for tensor in large)
     return Made(
         path=artifact.gguf,
         files=(artifact.gguf,),

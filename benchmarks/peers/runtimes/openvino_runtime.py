@@ -19,8 +19,8 @@ class Model:
     """
 
     def __init__(self, path: str, precision: str | None = None, loops: int | None = None) -> None:
-        told = {} if precision is None else {"INFERENCE_PRECISION_HINT": precision}
-        self._model = ov.Core().compile_model(path, "CPU", CONFIG | told)
+        hint = {} if precision is None else {"INFERENCE_PRECISION_HINT": precision}
+        self._model = ov.Core().compile_model(path, "CPU", CONFIG | hint)
         self._names = [sorted(item.get_names() or {""})[0] for item in self._model.inputs]
         self._loops = np.array(loops)
 

@@ -55,7 +55,7 @@ def export(
             activations=activations,
             force=force,
         )
-        # What a user's module prints is no part of the result.
+        # What a user's module prints is not part of the result.
         with output.status(f"exporting {model}"), contextlib.redirect_stdout(sys.stderr):
             result = loopedge.export(model, path or default_target(model, format), options=chosen)
         for note in result.notes:

@@ -21,7 +21,7 @@ def check_loops(model: ir.Model, source: Path) -> None:
     A Loop whose condition can end it may name any count: exporters write the largest integer there.
 
     Raises:
-        InputError: As said, or a trip count is no single number.
+        InputError: As said, or a trip count is not a single number.
     """
     for graph in [model.graph, *(function.graph for function in model.functions.values())]:
         _check(graph, 1, source)

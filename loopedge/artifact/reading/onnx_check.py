@@ -143,12 +143,12 @@ def body_fits(operator: str, gives: int, takes: int, made: int, handed: int) -> 
 
 
 def _check_text(message: Any, source: Path) -> None:
-    """Refuse text that is no UTF-8: protobuf hands such text on as bytes."""
+    """Refuse text that is not UTF-8: protobuf hands such text on as bytes."""
     for described, value in message.ListFields():
         if described.type == described.TYPE_STRING:
             texts = [value] if isinstance(value, str | bytes) else value
             if not all(isinstance(text, str) for text in texts):
-                raise InputError(f"{source} is damaged: its {described.name} is no UTF-8 text")
+                raise InputError(f"{source} is damaged: its {described.name} is not UTF-8 text")
         elif described.type == described.TYPE_MESSAGE:
             for inner in [value] if hasattr(value, "ListFields") else value:
                 _check_text(inner, source)

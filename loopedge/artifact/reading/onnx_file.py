@@ -29,7 +29,7 @@ def read_onnx(path: Path) -> tuple[ir.Model, list[Path]]:
     """Return the graph of a file, and the files of its external data beside it, which are not read yet.
 
     Raises:
-        InputError: The file is no ONNX model, breaks a rule of `loopedge.artifact.reading.onnx_check`, or its external
+        InputError: The file is not an ONNX model, breaks a rule of `loopedge.artifact.reading.onnx_check`, or its external
             data is missing, short, or outside its folder.
     """
     proto = parse_onnx(path)

@@ -298,4 +298,4 @@ def _text(stored: bytes | None) -> str:
     try:
         return "" if stored is None else stored.decode()
     except UnicodeDecodeError as error:
-        raise DamagedError("a name is no UTF-8 text") from error
+        raise DamagedError("a name is not UTF-8 text") from error

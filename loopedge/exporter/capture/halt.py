@@ -85,7 +85,7 @@ class Halt(nn.Module):
         return self.fixed_sequence is not None and state.shape[1:2] == (self.fixed_sequence,)
 
     def check(self, state: Tensors) -> None:
-        """Refuse a state whose batch rows cannot be told apart, and a halt that answers otherwise.
+        """Refuse a state whose batch rows cannot be distinguished, and a halt that answers otherwise.
 
         Args:
             state: An example of it.
@@ -126,7 +126,7 @@ def capture_halt_part(halt: Halt, module: ExportedModule, axes: Axes, opset: int
     """Capture what ends the loop; a padding mask and the tolerance are inputs of the graph.
 
     Raises:
-        InputError: The batch rows of the state cannot be told apart, or halt cannot be captured.
+        InputError: The batch rows of the state cannot be distinguished, or halt cannot be captured.
     """
     example = traced_inputs(module.example, axes)
     with torch.no_grad():

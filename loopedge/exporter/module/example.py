@@ -17,7 +17,7 @@ def example_inputs(
     """Make seeded inputs of the kinds that a model takes.
 
     Args:
-        model: Tells token ids from continuous inputs, and their scaling.
+        model: Says whether its inputs are token ids or continuous, and how they are scaled.
         batch: Rows.
         sequence: Positions.
         padding: Whether to add an attention mask, with rows padded left, right and not at all.

@@ -127,7 +127,7 @@ def _check_names(module: str, inputs: object, outputs: object) -> None:
             raise InputError(f"{module}.{what} is {names!r}, a tuple of names is needed")
         for name in names:
             if not isinstance(name, str) or not name:
-                raise InputError(f"{module}.{what} holds {name!r}, which is no name")
+                raise InputError(f"{module}.{what} holds {name!r}, which is not a name")
             if name in RESERVED:
                 raise InputError(
                     f"{module}.{what} holds {name}, which the graph needs itself",
@@ -155,7 +155,7 @@ def _noise(module: str, source: nn.Module, example: Mapping[str, Tensor]) -> dic
         raise InputError(f"{module}.random_inputs is {given!r}, a dict of deviations is needed")
     for name, deviation in given.items():
         if name not in example:
-            raise InputError(f"{module}.random_inputs names {name}, which is no input")
+            raise InputError(f"{module}.random_inputs names {name}, which is not an input")
         real = isinstance(deviation, int | float) and math.isfinite(deviation)
         if not real or not example[name].is_floating_point():
             raise InputError(

@@ -49,7 +49,7 @@ def build_module(source: str) -> nn.Module:
     if isinstance(found, nn.Module):
         return found.eval()
     if not callable(found):
-        raise InputError(f"{source} is no function: {type(found).__name__}")
+        raise InputError(f"{source} is not a function: {type(found).__name__}")
     try:
         built = found()
     except (Exception, SystemExit) as error:  # user code may raise anything
@@ -101,7 +101,9 @@ def _read(source: Path) -> Mapping[str, Tensor]:
         try:
             return load_file(source)
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{source} is no safetensors file or is damaged: {error}") from error
+            raise InputError(
+                f"{source} is not a safetensors file or is damaged: {error}"
+            ) from error
     values = read_saved(
         source,
         needed="a file of tensors",

@@ -35,7 +35,7 @@ def open_module(model: str | Path | nn.Module, options: ExportOptions) -> Export
             module's own inputs, ``weights`` are for a factory or a module.
 
     Raises:
-        InputError: It cannot be found, read or built, or is no looped module.
+        InputError: It cannot be found, read or built, or is not a looped module.
     """
     if isinstance(model, nn.Module):
         if options.weights is not None:
@@ -67,7 +67,7 @@ def open_module(model: str | Path | nn.Module, options: ExportOptions) -> Export
 
 
 def default_target(model: str | Path, format: str = "onnx") -> Path:
-    """Return where an export goes when nobody says: beside its source, inside a folder."""
+    """Return where an export goes without a given target: beside its source, inside a folder."""
     if is_factory(str(model)):
         module = str(model).rpartition(":")[0]
         return Path(f"{module.rpartition('.')[2]}.{format}")

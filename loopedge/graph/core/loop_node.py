@@ -146,8 +146,8 @@ def _own_outputs(
 def _start_rows(name: str, state: ir.Value) -> tuple[list[ir.Node], list[ir.Value]]:
     """Make what a Loop with an early exit starts from: no row is done, none has run."""
     shape = make_node("Shape", [state], f"{name}/rows", {"start": 0, "end": 1})
-    nobody = make_node(
-        "ConstantOfShape", [shape.outputs[0]], f"{name}/nobody", {"value": ir.tensor([False])}
+    none_done = make_node(
+        "ConstantOfShape", [shape.outputs[0]], f"{name}/none_done", {"value": ir.tensor([False])}
     )
     zeros = make_node(
         "ConstantOfShape",
@@ -156,9 +156,9 @@ def _start_rows(name: str, state: ir.Value) -> tuple[list[ir.Node], list[ir.Valu
         {"value": ir.tensor(np.zeros(1, np.int64))},
     )
     _as(shape.outputs[0], INT64, [1])
-    _as(nobody.outputs[0], BOOL, ["batch"])
+    _as(none_done.outputs[0], BOOL, ["batch"])
     _as(zeros.outputs[0], INT64, ["batch"])
-    return [shape, nobody, zeros], [nobody.outputs[0], zeros.outputs[0]]
+    return [shape, none_done, zeros], [none_done.outputs[0], zeros.outputs[0]]
 
 
 def _keep_done(

@@ -69,11 +69,11 @@ def _run_to_the_end(core: LoopCore) -> None:
     body.append(go_on)
     core.loop.replace_next_condition(go_on.outputs[0])
     never = add_initializer(core.model.graph, "loopedge.false", np.array(False))
-    nobody = make_node("And", [done, never], f"{CORE_NAME}/never_done")
-    nobody.outputs[0].type, nobody.outputs[0].shape = done.type, done.shape
-    ir.convenience.replace_all_uses_with(done, nobody.outputs[0])
-    nobody.replace_input_with(0, done)
-    body.insert_before(body[0], nobody)
+    never_done = make_node("And", [done, never], f"{CORE_NAME}/never_done")
+    never_done.outputs[0].type, never_done.outputs[0].shape = done.type, done.shape
+    ir.convenience.replace_all_uses_with(done, never_done.outputs[0])
+    never_done.replace_input_with(0, done)
+    body.insert_before(body[0], never_done)
 
 
 def activation_of(node: ir.Node) -> ir.Value | None:

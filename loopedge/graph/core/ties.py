@@ -42,7 +42,7 @@ def _nodes_with_runs(
 ) -> Iterator[tuple[ir.Node, int]]:
     """Yield each node with how often it runs in one inference.
 
-    ``trips`` is the trip count of the Loops of ``graph``; None: each tells its own.
+    ``trips`` is the trip count of the Loops of ``graph``; None: each holds its own.
     """
     for node in graph:
         yield node, runs

@@ -157,7 +157,7 @@ class _Copies:
         """Return the copy of a weight for iteration, or reader, ``t``."""
         if (value, t) not in self._made:
             if value.const_value is None:
-                raise ValueError(f"{value.name} is no stored weight")
+                raise ValueError(f"{value.name} is not a stored weight")
             copy = add_initializer(self.graph, f"{value.name}.{t}", _distinct(value.const_value, t))
             self._made[value, t] = copy
         return self._made[value, t]

@@ -58,7 +58,7 @@ def fold_constants(model: ir.Model) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Fold without a word: what an operator of a constant warns of, or cannot fold, is no news."""
+    """Fold in silence: what the folder warns of or cannot fold does not matter to the user."""
     logger = logging.getLogger("onnxscript.optimizer._constant_folding")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -112,7 +112,7 @@ def narrow_last_iteration(model: ir.Model) -> LastIterationOutcome:
 
 
 def selection_of(kept: LastPositions) -> PositionSelection:
-    """Return the positions that the metadata of an artifact tells of."""
+    """Return the positions that the metadata of an artifact names."""
     indices = None if kept.indices is None else tuple(kept.indices)
     return PositionSelection(indices=indices, start=kept.start, end=kept.end)
 
@@ -168,7 +168,7 @@ def _why_not(core: CoreView) -> str | None:
     if metadata.last_rows is not None:
         return "the last iteration stands behind the Loop already"
     if metadata.exit is not None or not core.loop.runs_on:
-        return "with an early exit nobody knows which iteration is the last"
+        return "with an early exit the last iteration is not known beforehand"
     if core.loop.stacked:
         return "the Loop stacks outputs"
     return None

@@ -138,7 +138,7 @@ def _match(model: ir.Model, down: ir.Node, weight: ir.Value) -> _Mlp | None:
 def _sources(
     model: ir.Model, mlp: _Mlp, node: ir.Node, blocks: int
 ) -> list[tuple[ir.Value | None, int]] | None:
-    """Return what a node of an MLP reads of it, with the blocks that it holds; None: it is no MLP."""
+    """Return what a node of an MLP reads of it, with the blocks that it holds; None: it is not an MLP."""
     if same_graph_linear(model, node, mlp.down.graph):
         first, width = stored_matrix(model, node), blocks * mlp.hidden
         if first is None or first.shape is None or first.shape[1] != width:

@@ -172,7 +172,7 @@ def adapt(
         model: A `TinyRecursiveModel`.
         max_deep_refinement_steps: Adapt ``predict`` with this bound; default: adapt ``forward``.
         halt_prob_thres: Where ``predict`` is adapted: the probability from which on a row is done.
-        length: The sequence length, where the network takes one only and is no MLPMixer1D.
+        length: The sequence length, where the network takes one only and is not an MLPMixer1D.
 
     Raises:
         InputError: The object is none, or the bound is below 1.

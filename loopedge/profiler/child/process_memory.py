@@ -74,7 +74,7 @@ def parse_status(text: str, *, uss_bytes: int) -> Memory:
     """Parse /proc/<pid>/status, which holds all figures but one.
 
     Raises:
-        ValueError: A line is missing: the kernel is no Linux of the last ten years.
+        ValueError: A line is missing: the kernel is not a Linux of the last ten years.
     """
     found = {}
     for line in text.splitlines():
@@ -134,7 +134,7 @@ def read_resident(model_files: Collection[str]) -> Resident:
     """Return the resident pages of this process by kind of mapping.
 
     Raises:
-        OSError: The system has no /proc/<pid>/smaps; nothing else tells mappings apart.
+        OSError: The system has no /proc/<pid>/smaps; nothing else distinguishes mappings.
     """
     return parse_smaps(SMAPS.read_text(encoding="utf-8", errors="replace"), model_files)
 

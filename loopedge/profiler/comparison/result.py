@@ -13,7 +13,7 @@ COMPARISON_VERSION = 1
 class Change:
     """One figure of a run, before and after.
 
-    ``ratio`` is after over before, None where that is no number; ``beyond_noise`` whether the ranges
+    ``ratio`` is after over before, None where that is not a number; ``beyond_noise`` whether the ranges
     over the processes do not meet, None where one process measured it; ``judged`` whether the figure
     counts against an allowed regression, ``past`` whether it is past that.
     """
@@ -29,7 +29,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedRun:
-    """A run that both profiles hold, named as in the second; ``label`` tells it from its namesakes."""
+    """A run that both profiles hold, named as in the second; ``label`` distinguishes it from its namesakes."""
 
     label: str
     name: str

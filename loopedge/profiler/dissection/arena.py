@@ -40,12 +40,12 @@ def arena_use(events: Iterable[Mapping[str, Any]]) -> ArenaUse | None:
         events: Of the trace, warm-up included: the first run is where the arena grows.
 
     Returns:
-        None where the trace tells nothing of memory: the session has no arena.
+        None where the trace holds nothing about memory: the session has no arena.
     """
     nodes = [event for event in events if IN_USE in event.get("args", {})]
     if not nodes:
         return None
-    # A Loop's event tells the highest use too, and ends after the node that made it.
+    # A Loop's event holds the highest use too, and ends after the node that made it.
     nodes.sort(key=lambda event: (int(event["ts"]) + int(event["dur"]), int(event["dur"])))
     first = min(nodes, key=lambda event: int(event["ts"]) + int(event["dur"]))["args"]
     loaded = int(first[IN_USE]) - int(first[DELTA])

@@ -60,7 +60,7 @@ def measure_gpu(setup: ProcessSetup, weight_bytes: int) -> tuple[GpuMemory, list
         source, driver = (meter.source, meter.driver) if meter else (None, None)
         if source == "device":
             notes.append(
-                "the driver tells no memory per process here: GPU memory is the growth of what is used of "
+                "the driver reports no memory per process here: GPU memory is the growth of what is used of "
                 f"the device, {'idle before' if meter and meter.alone else 'which others share'}"
             )
     placement = read_placement(events)

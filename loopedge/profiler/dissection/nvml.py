@@ -1,4 +1,4 @@
-"""Memory of a process on the GPU, as the NVIDIA driver tells it (NVML, the extra ``gpu``)."""
+"""Memory of a process on the GPU, as the NVIDIA driver reports it (NVML, the extra ``gpu``)."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ class Meter:
 
     The driver counts by process, but names processes by their numbers on the host: in a container the
     one that was started meanwhile is taken for ours. One that was there before never is, though it may
-    have our number there. Where the driver tells no figure per process at all, the growth of the device's
+    have our number there. Where the driver reports no figure per process at all, the growth of the device's
     used memory is taken, which other programs change. What the first figure is, all later ones are: the
     difference of two kinds would mean nothing.
 
@@ -49,7 +49,7 @@ class Meter:
 
     @property
     def alone(self) -> bool:
-        """Whether no other process was on the device when this was created, as far as NVML tells."""
+        """Whether no other process was on the device when this was created, as far as NVML reports."""
         return not self._before
 
     def used_bytes(self, pid: int) -> int | None:
@@ -119,7 +119,7 @@ def open_meter() -> Meter:
         raise NoMeterError(f"NVML: {error}") from None
     if not meter.name:
         meter.close()
-        raise NoMeterError("NVML tells of no device")
+        raise NoMeterError("NVML reports no device")
     return meter
 
 

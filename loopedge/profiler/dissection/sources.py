@@ -95,7 +95,7 @@ def memory_sources(
         loading = _loading(process, highest, mapped, loaded)
         running = _running(process, mapped, loaded, arena)
         cache = _cache_bytes(process, outputs)
-    if arena is None:  # nothing tells its peak; what the runs left behind is the least it was
+    if arena is None:  # its peak is not known; what the runs left behind is the least it was
         left = running.anon_bytes - running.retained_bytes - loaded.anon_bytes
         arena = ArenaUse(activations_bytes=max(left, 0))
     return (

@@ -49,7 +49,7 @@ class Kernel:
     def own_us(self) -> float:
         """Return the duration without nested kernels and without what tracing each of them took.
 
-        Writing an event takes about 3 us. Between the nodes of a main graph nobody is charged for
+        Writing an event takes about 3 us. Between the nodes of a main graph no node is charged for
         it; between those of a body it would be charged to the Loop, and dwarf the Loop's own work.
         """
         own: float = self.end - self.start - sum(one.end - one.start for one in self.nested)

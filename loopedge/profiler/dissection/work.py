@@ -154,8 +154,8 @@ def _matmul(
     left = inputs[0]
     inner = _inner_axis(left.shape, output.shape)
     columns = output.shape[-1]
-    both_told = len(inputs) > 1 and len(inputs[1].shape) > 1 and kernel.op in FLOAT_PRODUCTS
-    if both_told:
+    both_shapes_known = len(inputs) > 1 and len(inputs[1].shape) > 1 and kernel.op in FLOAT_PRODUCTS
+    if both_shapes_known:
         return 2.0 * output.size * inner, 0
     if kernel.op in BLOCK_PRODUCTS:
         bits = node.attributes.get_int("bits", 4) if node is not None else 4
@@ -207,8 +207,8 @@ def _convolution(
     if weight is None:
         return 0, 0
     # weight [out, in / groups, *kernel]
-    told_bytes = 0 if len(inputs) > 1 else prod(weight) * SIZES.get(inputs[0].dtype, 1)
-    return 2.0 * output.size * prod(weight[1:]), told_bytes
+    weight_bytes = 0 if len(inputs) > 1 else prod(weight) * SIZES.get(inputs[0].dtype, 1)
+    return 2.0 * output.size * prod(weight[1:]), weight_bytes
 
 
 def _einsum(node: ir.Node, inputs: Sequence[_Tensor]) -> float:

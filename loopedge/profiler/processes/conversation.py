@@ -51,7 +51,7 @@ class Conversation(ABC):
 
     @abstractmethod
     def _refusal(self, answer: Mapping[str, Any]) -> Exception:
-        """Return the error that an answer with the key ``error`` tells."""
+        """Return the error that an answer with the key ``error`` holds."""
 
     def ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Send a command and return the answer."""

@@ -13,7 +13,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 class HighestMoment:
-    """Read /proc/<pid>/statm again and again; the peak itself the kernel tells, not its parts.
+    """Read /proc/<pid>/statm again and again; the kernel reports the peak itself, not its parts.
 
     ``rss_bytes`` and ``mapped_bytes`` (pages of files among them) are those of the highest reading.
     """

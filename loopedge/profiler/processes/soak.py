@@ -22,7 +22,7 @@ MOST_POINTS = 1000
 
 LEAST_GROWTH_BYTES = 64 * 1024
 EVEN_SHARE = 0.2
-"""Of the growth that each half must have: a single step, malloc's next block, is no leak."""
+"""Of the growth that each half must have: a single step, malloc's next block, is not a leak."""
 
 Floats = npt.NDArray[np.float64]
 

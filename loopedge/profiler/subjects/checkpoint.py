@@ -11,7 +11,7 @@ def checkpoint_loops(path: Path) -> tuple[int, int]:
     """Return the loop count of a ``model.pt``, and the bytes of its parameters, each once.
 
     Raises:
-        InputError: The file is no checkpoint.
+        InputError: The file is not a checkpoint.
         MissingExtraError: PyTorch is not installed.
     """
     try:

@@ -97,7 +97,7 @@ def _take_over(product: ir.Node, gate: ir.Node) -> None:
 
 
 def _drop_unread(graph: ir.Graph) -> None:
-    """Drop the gate tables and the scales that nobody reads any more."""
+    """Drop the gate tables and the scales that no node reads any more."""
     for name, value in list(graph.initializers.items()):
         if not value.uses() and (name.startswith(TABLE_PREFIX) or name.endswith(".scale")):
             del graph.initializers[name]

@@ -110,7 +110,7 @@ def read_ranges(path: str | Path) -> RangeTable:
     """Read a table.
 
     Raises:
-        InputError: The file is missing, is no range table, or a range is invalid.
+        InputError: The file is missing, is not a range table, or a range is invalid.
     """
     hint = "loopedge quantize --data DATA --save-ranges ranges.json"
     content = read_json(path, needed="a table of ranges", hint=hint)

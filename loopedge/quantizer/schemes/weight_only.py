@@ -115,7 +115,7 @@ class BlockWeights:
         """Pack the rows of a table that is both embedding and head; return the head."""
         weight, graph = table.weight, table.weight.graph
         if graph is None or weight.const_value is None:
-            raise ValueError(f"{weight.name} is no stored table")
+            raise ValueError(f"{weight.name} is not a stored table")
         self._store(weight, weight.const_value.numpy())
         for gather in table.gathers:
             self._replace_gather(gather, weight, graph)

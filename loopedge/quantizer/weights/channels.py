@@ -56,7 +56,7 @@ def store_int8(weight: ir.Value, limit: int = INT8_LIMIT) -> ir.Value:
     """
     graph, name, tensor = weight.graph, weight.name or "", weight.const_value
     if graph is None or tensor is None:
-        raise ValueError(f"{name} is no stored weight")
+        raise ValueError(f"{name} is not a stored weight")
     values, scales = quantize_weight(tensor.numpy(), limit=limit)
     weight.const_value = ir.tensor(values, name=name)
     weight.type = ir.TensorType(ir.DataType.INT8)

@@ -1,7 +1,7 @@
 """Embedding tables as int8 rows: what is gathered by ids is stored in eight bits, whatever the scheme.
 
 A row is one word's and has one scale: Gather of the row, Cast, Mul with the gathered scale. A table that
-is also the head is no case for this module: the head's scheme stores it (`loopedge.quantizer.weights.tied_table`).
+is also the head is not stored by this module: the head's scheme stores it (`loopedge.quantizer.weights.tied_table`).
 """
 
 from collections.abc import Mapping
@@ -76,7 +76,7 @@ def quantize_embeddings(
 def _store_rows(table: EmbeddingTable) -> None:
     weight, graph = table.weight, table.weight.graph
     if graph is None or weight.const_value is None:
-        raise ValueError(f"{weight.name} is no stored table")
+        raise ValueError(f"{weight.name} is not a stored table")
     values, scales = quantize_weight(weight.const_value.numpy(), axis=0)
     weight.const_value = ir.tensor(values, name=weight.name)
     weight.type = ir.TensorType(ir.DataType.INT8)

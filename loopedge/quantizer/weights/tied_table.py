@@ -42,7 +42,7 @@ class TiedTable:
         """
         graph, name = self.weight.graph, self.weight.name or ""
         if graph is None or self.weight.const_value is None:
-            raise ValueError(f"{name} is no stored table")
+            raise ValueError(f"{name} is not a stored table")
         values, scales = quantize_weight(self.weight.const_value.numpy(), axis=0, limit=limit)
         turned = np.ascontiguousarray(values.T)
         self.weight.const_value = ir.tensor(turned, name=name)

@@ -57,9 +57,9 @@ def _identity(run: Run) -> tuple[object, ...]:
 def _answer(tied: Run, untied: Run) -> str:
     """Answer for one model: what tying does to memory, file and time, each against the noise."""
     main = memory_figure((tied, untied))
-    telling = (main, "rss_peak_bytes" if main in GPU_FIGURES else "anon_bytes")
-    saved = [figure for figure in telling if _direction(tied, untied, figure) < 0]
-    grown = [figure for figure in telling if _direction(tied, untied, figure) > 0]
+    figures = (main, "rss_peak_bytes" if main in GPU_FIGURES else "anon_bytes")
+    saved = [figure for figure in figures if _direction(tied, untied, figure) < 0]
+    grown = [figure for figure in figures if _direction(tied, untied, figure) > 0]
     if saved and not grown:
         answer = "saves memory on this device"
     elif grown and not saved:
@@ -70,7 +70,7 @@ def _answer(tied: Run, untied: Run) -> str:
         answer = "makes no difference of memory beyond the noise on this device"
     plural = "" if tied.loops == 1 else "s"
     what = f"tying {tied.loops} iteration{plural}" if tied.loops else "tying its weights"
-    first, second = (_memory_clause(tied, untied, figure) for figure in telling)
+    first, second = (_memory_clause(tied, untied, figure) for figure in figures)
     file = f"the file is {_change(tied, untied, 'file_bytes')}"
     return (
         f"{tied.name}: {what} {answer}{_time_clause(tied, untied)}; "

@@ -135,8 +135,8 @@ def check_steps(answer: Array, reference: Array, limit: int) -> Array:
     The given numbers are the operands of the reference that are not results of its steps.
 
     Args:
-        answer: int64 (batch, steps, 4): operand, operation, operand, result; 0 is no number, -1 no
-            operation.
+        answer: int64 (batch, steps, 4): operand, operation, operand, result; 0 is not a number, -1 is
+            not an operation.
         reference: The same, a solution.
         limit: The largest number.
 

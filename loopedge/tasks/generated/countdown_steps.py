@@ -44,7 +44,7 @@ def results_of(values: Array, limit: int) -> Array:
 
     Returns:
         int (ways, ...), ways = 4 n (n - 1) / 2, the operations of a pair together; 0 where there
-        is no whole result from 1 to ``limit``.
+        is not a whole result from 1 to ``limit``.
     """
     found = []
     for i, j in pairs_of(len(values)):
