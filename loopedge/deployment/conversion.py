@@ -32,7 +32,7 @@ from loopedge.graph.agreement import TOLERANCE
 from loopedge.graph.integer_linears import count_integer_linears
 from loopedge.graph.metadata import Metadata
 from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
-from loopedge.options import option_name
+from loopedge.options import option, option_name
 from loopedge.runtime.graph_file import write_graph
 from loopedge.runtime.memory_profiles import refuse_prepared
 from loopedge.runtime.session_options import session_options
@@ -243,7 +243,7 @@ def check_ort_target(target: Path, *, force: bool) -> None:
     if not is_ort_format(target):
         raise InputError(
             f"{target} does not end in {ORT_SUFFIX}, by which ONNX Runtime knows the format",
-            hint=f"-o {target.with_suffix(ORT_SUFFIX)}",
+            hint=option("path", str(target.with_suffix(ORT_SUFFIX))),
         )
     check_target(target, force=force)
 
