@@ -22,6 +22,9 @@ __all__ = ["MASK", "AcceptedInputs", "ModelInputs"]
 Array = npt.NDArray[Any]
 
 MASK = "attention_mask"
+UNNAMED = "arr_0"
+"""What ``numpy.savez`` calls an array without a name."""
+
 MISSING_HINT = "fill missing values first, or loopedge train series ... --missing indicator"
 TOKENS = frozenset({"text", "pairs"})
 """Tasks whose first input holds ids of a vocabulary."""
@@ -102,7 +105,7 @@ class ModelInputs:
 
         Args:
             source: As `loopedge.files.arrays.read_array_file`. A CSV's columns are taken by the names of those that the
-                model was trained on; the one array of an ``.npz`` may have any name where the model needs one.
+                model was trained on; an array that was saved without a name is the one input that the model needs.
             seed: As `accept`.
 
         Raises:
@@ -128,8 +131,8 @@ class ModelInputs:
         return replace(feeds, notes=(*notes, *feeds.notes))
 
     def name_alone(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """Give the one array of a file the name of the one input, where it has a name that no input has."""
-        if len(arrays) == len(self.needed) == 1 and not self.specs.keys() & arrays.keys():
+        """Give the one array of a file the name of the one input, where it was saved without a name."""
+        if len(self.needed) == 1 and arrays.keys() == {UNNAMED} and UNNAMED not in self.specs:
             return {self.needed[0]: next(iter(arrays.values()))}
         return dict(arrays)
 

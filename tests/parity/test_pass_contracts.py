@@ -17,7 +17,7 @@ from torch.nn import functional
 
 import loopedge
 from loopedge.errors import InputError
-from loopedge.exporter import pipeline
+from loopedge.exporter import assembled as station
 from loopedge.exporter.rounding import round_weights
 from loopedge.graph.core.probe import probe
 from loopedge.graph.core.unrolling import unroll
@@ -140,7 +140,7 @@ def assembled(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple
         raise _AssembledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "optimise", stop)
+        patched.setattr(station, "optimise", stop)
         with pytest.raises(_AssembledError):
             loopedge.export(
                 round_weights(model).module,

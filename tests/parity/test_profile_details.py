@@ -44,6 +44,6 @@ def test_a_soak_that_is_too_short_is_reported(monkeypatch: pytest.MonkeyPatch) -
     (run,) = result.runs
     assert run.soak is None
     assert result.notes == [
-        "tiny.onnx: 3 turns of a process tell no leak, 12 are needed: --seconds 4"
+        "tiny.onnx: 3 turns of a process tell no leak, 12 are needed: seconds=4"
     ]
     assert (run.roofline, run.memory_sources, result.limits) == (None, None, [])
