@@ -26,10 +26,10 @@ Look at it and run it
 Each name is loaded on first use; help(loopedge.export) explains it. Pages: docs/.
 """
 
-import importlib
-import typing
+import importlib as _importlib
+import typing as _typing
 
-if typing.TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from loopedge.artifact.inspection import Inspection, inspect
     from loopedge.deployment.conversion import ConvertResult, convert
     from loopedge.deployment.preparation import PrepareResult, prepare
@@ -122,12 +122,12 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> typing.Any:
+def __getattr__(name: str) -> _typing.Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'loopedge' has no attribute {name!r}")
     try:
-        value = getattr(importlib.import_module(home), name)
+        value = getattr(_importlib.import_module(home), name)
     except ModuleNotFoundError as error:
         if error.name not in {"torch", "onnxscript", "scipy"}:
             raise

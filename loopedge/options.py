@@ -30,13 +30,15 @@ def with_keywords(
         keywords: Fields by name; they win over the object's.
 
     Raises:
-        TypeError: A keyword is not a field.
+        TypeError: A keyword is not a field, or the object is of another class.
         InputError: A value is refused, as the class says.
     """
     known = {field.name for field in fields(kind)}
     for name in keywords:
         if name not in known:
             raise TypeError(f"{verb}() got an unexpected keyword argument {name!r}")
+    if options is not None and not isinstance(options, kind):
+        raise TypeError(f"{verb}() takes options of {kind.__name__}, not {type(options).__name__}")
     return kind(**keywords) if options is None else replace(options, **keywords)
 
 

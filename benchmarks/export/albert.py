@@ -29,7 +29,7 @@ import torch
 from transformers import AlbertConfig, AlbertModel
 
 import loopedge
-from loopedge.artifact.artifact import artifact_files
+from loopedge.artifact.artifact import Artifact
 
 if TYPE_CHECKING:
     from loopedge.profiler.pipeline import Run
@@ -135,7 +135,7 @@ def main() -> int:
         runs: dict[str, Run] = dict(zip(paths, result.runs, strict=True))
         errors = {who: error_against(model, path) for who, path in paths.items()}
         files = {
-            who: sum(file.stat().st_size for file in artifact_files(path))
+            who: sum(file.stat().st_size for file in Artifact.open(path).files)
             for who, path in paths.items()
         }
     loop = runs["loopedge, loop"]

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 import loopedge
-from loopedge.artifact.artifact import open_in_float32
+from loopedge.artifact.artifact import Artifact
 from loopedge.files.arrays import write_arrays
 from loopedge.graph.inputs import generate_inputs
 from loopedge.profiler.machine import describe_machine
@@ -108,12 +108,12 @@ def make_files(subject: Subject, folder: Path) -> tuple[dict[str, Path], Path]:
         source, target = folder / f"{name}.onnx", folder / f"{name}.int8.onnx"
         loopedge.export(model, source, logits=logits, last_rows=wish)
         if not data.exists():
-            opened = open_in_float32(source)
+            opened = Artifact.open(source).float32_graph()
             write_arrays(data, generate_inputs(opened, batch=8, sequence=subject.length, seed=1))
         calibrate_and_quantize(source, target, data=data, method="minmax")
         files |= {f"float32, {name}": source, f"int8, {name}": target}
     inputs = folder / "inputs.npz"
-    opened = open_in_float32(files["float32, all positions"])
+    opened = Artifact.open(files["float32, all positions"]).float32_graph()
     write_arrays(inputs, generate_inputs(opened, batch=1, sequence=subject.length))
     return files, inputs
 
@@ -183,7 +183,9 @@ def sizes_table(runs: int) -> list[str]:
             loopedge.export(model, every, logits="last", last_rows=False)
             loopedge.export(model, last, logits="last")
             for length in (1, 128):
-                feeds = generate_inputs(open_in_float32(every), batch=1, sequence=length)
+                feeds = generate_inputs(
+                    Artifact.open(every).float32_graph(), batch=1, sequence=length
+                )
                 runners = [
                     session_runner(loopedge.Session(file, threads=1), feeds)
                     for file in (every, last, every)

@@ -29,7 +29,7 @@ from subjects import Subject, subjects
 
 import loopedge
 import loopedge_calibration
-from loopedge.artifact.artifact import artifact_files
+from loopedge.artifact.artifact import Artifact
 from loopedge.graph.agreement import NoiseRatio
 from loopedge.profiler.processes.measured_process import MeasuredProcess
 from loopedge.profiler.processes.setup import ProcessSetup
@@ -107,7 +107,7 @@ class Bench:
             name,
             ratio.db,
             metric,
-            sum(file.stat().st_size for file in artifact_files(path)),
+            sum(file.stat().st_size for file in Artifact.open(path).files),
             integer,
             floating,
             self.time_ratio(path) if timed else None,

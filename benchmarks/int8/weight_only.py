@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 import loopedge
-from loopedge.artifact.artifact import artifact_files, open_artifact, write_artifact
+from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.graph.agreement import NoiseRatio
 from loopedge.graph.weights import linears
 from loopedge.profiler.processes.measured_process import MeasuredProcess
@@ -123,7 +123,7 @@ def measure(source: Path, variant: Variant, folder: Path) -> Row:
                 for _ in range(ROUNDS)
             )
             peaks[length] = two.memory()["peak_bytes"] / one.memory()["peak_bytes"]
-    size = sum(file.stat().st_size for file in artifact_files(path))
+    size = sum(file.stat().st_size for file in Artifact.open(path).files)
     return Row(variant, size, ratio_db, times, peaks)
 
 
@@ -157,7 +157,7 @@ class Sorting:
         for variant in variants():
             if variant.level == 4:
                 path, _ = make(self.source, variant, self.folder)
-                size = sum(file.stat().st_size for file in artifact_files(path)) / 1024
+                size = sum(file.stat().st_size for file in Artifact.open(path).files) / 1024
                 lines.append(
                     f"| {variant.bits} | {variant.block_size} | {size:.1f} | {self.judge(path)} |"
                 )
@@ -256,7 +256,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = make_float(folder)
-        whole = sum(file.stat().st_size for file in artifact_files(source))
+        whole = sum(file.stat().st_size for file in Artifact.open(source).files)
         for variant in variants():
             row = measure(source, variant, folder)
             results.append(asdict(row))

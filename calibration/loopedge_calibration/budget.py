@@ -146,7 +146,7 @@ def _check_budget(source: FloatSource, loss: Loss, max_drop: float, threads: int
         raise InputError(f"{loss.name} of the float model is not finite: it cannot be held")
     if max_drop < floor:
         raise InputError(
-            f"max-drop is {max_drop:.3g}, but rounding in float32 alone moves {loss.name} by "
+            f"{option_name('max_drop')} is {max_drop:.3g}, but rounding in float32 alone moves {loss.name} by "
             f"{floor:.3g}",
             hint=option("max_drop", float(f"{10 * floor:.1g}")),
         )

@@ -28,6 +28,7 @@ from loopedge.quantizer.activations.ranges import (
 from loopedge.quantizer.activations.smoothing import apply_smoothing, best_factors, smoothable
 from loopedge.quantizer.recipe import check_one_loop
 from loopedge.quantizer.source import FloatSource
+from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session
 from loopedge_calibration.histogram import RowHistograms
 from loopedge_calibration.observers import expected_noise, find_ranges
@@ -269,7 +270,7 @@ class _Probes:
         """Run a batch; yield what each linear read, float32 (rows, ..., channels)."""
         if not self._sessions:
             self._open(feeds)
-        mask = feeds.get("attention_mask")
+        mask = feeds.get(MASK)
         for names, session in self._sessions:
             given = session.run(feeds, loops=self._options.loops)
             rows = stack_probed(given, [f"{name}.input" for name in names])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypedDict, get_args
 
 from loopedge.errors import InputError
-from loopedge.options import by_face, option
+from loopedge.options import by_face, option, option_name
 from loopedge.quantizer.activations.ranges import Granularity
 from loopedge.quantizer.options import QuantizeKeywords, QuantizeOptions
 from loopedge_calibration.losses import METRICS
@@ -138,7 +138,8 @@ class CalibrationOptions(QuantizeOptions):
             )
         if self.max_drop is not None and (not math.isfinite(self.max_drop) or self.max_drop < 0):
             raise InputError(
-                f"max-drop is {self.max_drop}, allowed is 0 or more", hint=option("max_drop", 0.01)
+                f"{option_name('max_drop')} is {self.max_drop}, allowed is 0 or more",
+                hint=option("max_drop", 0.01),
             )
 
 

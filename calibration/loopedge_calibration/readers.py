@@ -189,7 +189,7 @@ def checked(batches: Iterable[Feeds], model: ir.Model, seen: "SamplesSeen") -> I
             feeds, seed=None, first_sample=seen.samples, always_finite=True
         ).arrays
         fitting = {name: np.ascontiguousarray(array) for name, array in accepted.items()}
-        seen.note(fitting, next(iter(expected.specs)))
+        seen.note(fitting, next(iter(fitting)))
         yield fitting
 
 

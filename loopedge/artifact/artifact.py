@@ -34,10 +34,8 @@ from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX, TABLE_PREFIX
 __all__ = [
     "EXTERNAL_THRESHOLD_BYTES",
     "Artifact",
-    "artifact_files",
     "files_beside",
     "open_artifact",
-    "open_in_float32",
     "write_artifact",
     "write_scratch",
 ]
@@ -157,15 +155,6 @@ def open_artifact(path: str | Path) -> ir.Model:
         InputError: As `Artifact.open`.
     """
     return Artifact.open(path).graph
-
-
-def open_in_float32(path: str | Path) -> ir.Model:
-    """Return the graph of a file as `Artifact.float32_graph`.
-
-    Raises:
-        InputError: As there, and as `Artifact.open`.
-    """
-    return Artifact.open(path).float32_graph()
 
 
 def _open(path: str | Path) -> Artifact:
@@ -289,15 +278,6 @@ def files_beside(path: Path) -> set[str]:
         return set()
     data = {file.name for file in artifact.data if file.parent == path.parent}
     return data | {companion.file for companion in artifact.metadata.companions.values()}
-
-
-def artifact_files(path: str | Path) -> list[Path]:
-    """List an ONNX file and the external data files it names, each once.
-
-    Raises:
-        InputError: As `Artifact.open`.
-    """
-    return Artifact.open(path).files
 
 
 def _initializers(model: ir.Model) -> list[ir.Value]:

@@ -14,6 +14,7 @@ from loopedge.errors import InputError
 from loopedge.files.paths import CONTENT_NAMED
 from loopedge.files.staging import CONTENT_DIGITS, content_name
 from loopedge.graph.metadata import FILE_NAME, Companion, Metadata
+from loopedge.options import option_name
 
 __all__ = [
     "check_companion_targets",
@@ -151,11 +152,15 @@ def check_companion_targets(folder: Path, contents: Mapping[str, bytes]) -> None
     for name, content in contents.items():
         file = folder / name
         if file.is_dir():
-            raise InputError(f"{file} is a folder, a file must stand there", hint="-o elsewhere")
+            raise InputError(
+                f"{file} is a folder, a file must stand there",
+                hint=f"{option_name('path')} in another folder",
+            )
         digits = hashlib.sha256(content).hexdigest()[:CONTENT_DIGITS]
         if f".{digits}." in name or not file.exists():
             continue
         if file.read_bytes() != content:
             raise InputError(
-                f"{file} exists already and is another one", hint="-o in another folder"
+                f"{file} exists already and is another one",
+                hint=f"{option_name('path')} in another folder",
             )

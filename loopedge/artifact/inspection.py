@@ -150,7 +150,7 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
         last_rows=str(selection_of(metadata.last_rows)) if metadata.last_rows else None,
         memory=None if metadata.foreign else metadata.memory,
         prepared=metadata.prepared.model_dump() if metadata.prepared else None,
-        files=[FileSize(path=str(file), bytes=file.stat().st_size) for file in artifact.files],
+        files=[FileSize.of(file) for file in artifact.files],
         verified=verify,
         companions=companions,
         metadata=dict(model.metadata_props)

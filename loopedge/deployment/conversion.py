@@ -27,12 +27,12 @@ from loopedge.files.staging import (
     scratch_folder,
     staged_folder,
 )
-from loopedge.files.targets import check_target
+from loopedge.files.targets import FileSize, check_target
 from loopedge.graph.agreement import TOLERANCE
 from loopedge.graph.integer_linears import count_integer_linears
 from loopedge.graph.metadata import Metadata
 from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
-from loopedge.options import option_name
+from loopedge.options import option, option_name
 from loopedge.runtime.graph_file import write_graph
 from loopedge.runtime.memory_profiles import refuse_prepared
 from loopedge.runtime.session_options import session_options
@@ -77,7 +77,7 @@ class ConvertResult:
     opset: int | None
     optimization: str
     operators: list[str]
-    files: list[dict[str, Any]]
+    files: list[FileSize]
     weight_bytes: int
     source_weight_bytes: int
     max_rel_error: float
@@ -203,7 +203,7 @@ def write_converted(
         source = scratch / target.with_suffix(".onnx").name
         write_artifact(graph, source, sources=sources, verify=verify, companions=companions)
         result = convert(source, target, force=force)
-    return [Path(file["path"]) for file in result.files]
+    return [Path(file.path) for file in result.files]
 
 
 def convert_file(source: Path, target: Path, metadata: Metadata) -> Path:
@@ -243,7 +243,7 @@ def check_ort_target(target: Path, *, force: bool) -> None:
     if not is_ort_format(target):
         raise InputError(
             f"{target} does not end in {ORT_SUFFIX}, by which ONNX Runtime knows the format",
-            hint=f"-o {target.with_suffix(ORT_SUFFIX)}",
+            hint=option("path", str(target.with_suffix(ORT_SUFFIX))),
         )
     check_target(target, force=force)
 

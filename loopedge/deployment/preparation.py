@@ -18,7 +18,7 @@ from loopedge.deployment.verification import Tolerance, compare_with_source, des
 from loopedge.errors import InputError
 from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.staging import again_if_replaced, staged_folder
-from loopedge.files.targets import check_artifact_target
+from loopedge.files.targets import FileSize, check_artifact_target
 from loopedge.graph.metadata import Prepared
 from loopedge.graph.operators import WEIGHT_PLACES
 from loopedge.options import option_name
@@ -71,7 +71,7 @@ class PrepareResult:
     verified: bool
     cases: int
     source_bytes: int
-    files: list[dict[str, Any]]
+    files: list[FileSize]
     notes: list[str]
     seconds: dict[str, float]
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from loopedge.artifact.artifact import Artifact
 from loopedge.errors import VerificationError
+from loopedge.files.targets import FileSize
 from loopedge.graph.agreement import largest_error, worst
 from loopedge.graph.inputs import default_sequence, inputs_to_check
 from loopedge.runtime.session import Session
@@ -93,14 +94,14 @@ def compare_with_source(
     )
 
 
-def described_files(staged: Iterable[Path], folder: Path) -> list[dict[str, Any]]:
+def described_files(staged: Iterable[Path], folder: Path) -> list[FileSize]:
     """Return path and bytes of files that come into place at the end, as results tell of them.
 
     Args:
         staged: The files as they stand now.
         folder: Where they come to stand.
     """
-    return [{"path": str(folder / file.name), "bytes": file.stat().st_size} for file in staged]
+    return [FileSize(path=str(folder / file.name), bytes=file.stat().st_size) for file in staged]
 
 
 def _outputs(

@@ -13,6 +13,7 @@ from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.rounding import storage_notes
 from loopedge.exporter.targets import Settings
 from loopedge.exporter.verification.check import FileCheck
+from loopedge.files.targets import FileSize
 from loopedge.graph.core.ties import TiedWeight, tied_weights
 from loopedge.graph.positions.last_iteration import LastIterationOutcome
 from loopedge.graph.weights import weight_bytes
@@ -39,7 +40,7 @@ class ExportResult:
     rounding_error: float | None
     logits: str
     last_rows: LastIterationOutcome
-    files: list[dict[str, Any]]
+    files: list[FileSize]
     weight_bytes: int
     tied_weights: list[TiedWeight]
     split_weights: dict[str, int]
@@ -90,7 +91,7 @@ def make_result(
         rounding_error=check.rounding_error,
         logits=options.logits,
         last_rows=assembled.rows,
-        files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
+        files=[FileSize.of(file) for file in files],
         weight_bytes=weight_bytes(graph),
         tied_weights=tied_weights(graph),
         split_weights=assembled.split,

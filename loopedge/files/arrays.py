@@ -15,14 +15,13 @@ from loopedge.files.input_files import check_file
 from loopedge.files.npy_format import most_bytes, open_archive, read_npy
 from loopedge.files.staging import staged_folder
 from loopedge.files.targets import check_target
-from loopedge.options import option_name
+from loopedge.options import option, option_name
 
 __all__ = [
     "Array",
     "ArrayFile",
     "check_arrays_target",
     "read_array_file",
-    "read_arrays",
     "write_arrays",
 ]
 
@@ -37,13 +36,6 @@ class ArrayFile:
 
     arrays: dict[str, Array]
     dropped: tuple[str, ...] = ()
-
-
-def read_arrays(
-    path: str | Path, ranks: Mapping[str, int], *, missing: bool = False
-) -> dict[str, Array]:
-    """Read the inputs of a model; as `read_array_file`, with all columns of a CSV in its order."""
-    return read_array_file(path, ranks, missing=missing).arrays
 
 
 def read_array_file(
@@ -125,12 +117,12 @@ def check_arrays_target(target: Path, count: int, *, force: bool) -> None:
     if target.suffix not in {".npz", ".npy"}:
         raise InputError(
             f"{target} has an unknown kind, .npz or .npy is needed",
-            hint=f"-o {target.with_suffix('.npz')}",
+            hint=option("path", str(target.with_suffix(".npz"))),
         )
     if target.suffix == ".npy" and count != 1:
         raise InputError(
             f"{target} can hold one array, the model gives {count}",
-            hint=f"-o {target.with_suffix('.npz')}",
+            hint=option("path", str(target.with_suffix(".npz"))),
         )
     check_target(target, force=force)
 

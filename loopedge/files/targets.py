@@ -26,6 +26,11 @@ class FileSize:
     path: str
     bytes: int
 
+    @classmethod
+    def of(cls, file: Path) -> "FileSize":
+        """Return what a file takes now."""
+        return cls(path=str(file), bytes=file.stat().st_size)
+
 
 def check_target(target: Path, *, force: bool) -> None:
     """Refuse a target that exists (without ``force``) or cannot be written.

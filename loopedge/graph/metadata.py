@@ -100,7 +100,7 @@ class LastPositions(BaseModel):
         if not self.axes or set(self.axes) & set(self.whole):
             raise ValueError("a state is there twice, or none is")
         if self.indices is None and self.start >= self.end >= 0 and self.start >= 0:
-            raise ValueError(f"rows {self.start} to {self.end} are none")
+            raise ValueError(f"positions {self.start} to {self.end} are none")
         return self
 
 

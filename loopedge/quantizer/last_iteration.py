@@ -74,7 +74,7 @@ def compare_whole_and_written(
             f"SQNR against all positions, at least {SAME_DB:g} are needed",
             measured=same,
             allowed=SAME_DB,
-            hint="loopedge export --no-last-rows",
+            hint="loopedge export model.pt --no-last-rows",
         )
     own = outputs_db(reference, written, folder, inputs=inputs, threads=threads)
     return replace(agreement, sqnr_db=own)

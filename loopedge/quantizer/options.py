@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from loopedge.errors import InputError
-from loopedge.options import option
+from loopedge.options import option, option_name
 from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.recipe import SCHEMES, Recipe
 from loopedge.quantizer.schemes.static import OPERATORS
@@ -66,9 +66,13 @@ class QuantizeOptions:
         if self.block_size is not None:
             BlockWeights(8, self.block_size)  # refuses an unknown size
         if not 0 <= self.min_coverage <= 1:
-            raise InputError(f"min-coverage is {self.min_coverage}, allowed is 0 to 1")
+            raise InputError(
+                f"{option_name('min_coverage')} is {self.min_coverage}, allowed is 0 to 1"
+            )
         if self.min_sqnr_db is not None and math.isnan(self.min_sqnr_db):
-            raise InputError("min-sqnr-db is not a number", hint=option("min_sqnr_db", 15))
+            raise InputError(
+                f"{option_name('min_sqnr_db')} is not a number", hint=option("min_sqnr_db", 15)
+            )
         if self.memory is not None:
             check_profile(self.memory)
 

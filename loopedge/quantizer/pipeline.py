@@ -135,7 +135,7 @@ def quantize_source(
         shrink_head(quantized, metadata.memory, metadata.trained_length)
     check_coverage(rewritten.coverage, rewritten.kept, options, source.path)
     computes_fewer = source.artifact.metadata.last_rows is not None
-    rows = narrow_last_iteration(quantized) if computes_fewer else None
+    last = narrow_last_iteration(quantized) if computes_fewer else None
     rewrite_ended = time.perf_counter()
     check = SourceCheck(
         source=source,
@@ -160,7 +160,7 @@ def quantize_source(
         "write": time.perf_counter() - rewrite_ended - check.seconds,
         "verify": check.seconds,
     }
-    return make_result(check, rows, files, changed, seconds)
+    return make_result(check, last, files, changed, seconds)
 
 
 def _with_memory(source: FloatSource, memory: str | None) -> Metadata:

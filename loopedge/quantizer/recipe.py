@@ -197,12 +197,12 @@ def check_one_loop(model: ir.Model, source: str | Path) -> None:
     if found:
         raise InputError(
             f"{source} holds the inner Loop {found[0].name}, whose linears cannot be calibrated",
-            hint="loopedge export --inner unrolled",
+            hint="loopedge export model.pt --inner unrolled",
         )
 
 
 def _check_ranges(table: RangeTable, model: ir.Model, source: str | Path) -> None:
-    hint = "calibrate again: loopedge quantize --data samples.npz"
+    hint = "calibrate again: loopedge quantize model.onnx --data samples.npz"
     if table.weights_sha256 != weights_sha256(model):
         raise InputError(f"the ranges belong to another model than {source}", hint=hint)
     core = view_core(model)

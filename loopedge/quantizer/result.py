@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from loopedge.files.targets import FileSize
 from loopedge.graph.positions.last_iteration import LastIterationOutcome
 from loopedge.graph.weights import weight_bytes
 from loopedge.options import option
@@ -44,7 +45,7 @@ class QuantizeResult:
     time_ratio: float
     weight_bytes: int
     source_weight_bytes: int
-    files: list[dict[str, Any]]
+    files: list[FileSize]
     notes: list[str]
     seconds: dict[str, float]
 
@@ -55,7 +56,7 @@ class QuantizeResult:
 
 def make_result(
     check: SourceCheck,
-    rows: LastIterationOutcome | None,
+    last: LastIterationOutcome | None,
     files: Sequence[Path],
     changed: Sequence[str],
     seconds: dict[str, float],
@@ -64,7 +65,7 @@ def make_result(
 
     Args:
         check: The comparison with the source, which was made.
-        rows: What became of the last iteration; None where the source computes all rows, too.
+        last: What became of the last iteration; None where the source computes all positions, too.
         files: What was written, the artifact first.
         changed: Notes on a source that another program has written anew.
         seconds: Time of each station.
@@ -86,12 +87,12 @@ def make_result(
         sqnr_db_linears=agreement.linears_db,
         min_sqnr_db=check.floors.outputs_db,
         verified=True,
-        last_rows=rows,
+        last_rows=last,
         time_ratio=check.time_ratio.median,
         weight_bytes=weight_bytes(check.graph),
         source_weight_bytes=weight_bytes(check.source.graph),
-        files=[{"path": str(file), "bytes": file.stat().st_size} for file in files],
-        notes=[*changed, *_notes(check), *unchanged_note(rows), *check.exit_note],
+        files=[FileSize.of(file) for file in files],
+        notes=[*changed, *_notes(check), *unchanged_note(last), *check.exit_note],
         seconds=seconds,
     )
 

@@ -244,7 +244,7 @@ class ModelInputs:
         ]
         if padded:
             notes.append(
-                f"{length} rows are padded on the left to the context of {padded + length} rows"
+                f"{length} positions are padded on the left to the context of {padded + length} positions"
             )
         return notes
 

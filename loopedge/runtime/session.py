@@ -110,7 +110,7 @@ class Session:
             raise refusal()
         if device == "cuda":
             assigned = assigned_operators(self.session)
-            check_products(assigned, provider, source, hint="loopedge run --device cpu")
+            check_products(assigned, provider, source, hint=option("device", "cpu"))
             elsewhere = products_elsewhere(assigned, provider)
             self.notes += [] if elsewhere is None else [elsewhere]
         self.path = source

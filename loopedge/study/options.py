@@ -70,7 +70,7 @@ class PilotOptions:
         arms = list(self.arms)
         for arm in arms:
             if arm not in ARMS:
-                raise InputError(f"arm {arm!r} is not known", hint=option("arms", ARMS))
+                raise InputError(f"arm {arm!r} is not known", hint=option("arms", tuple(ARMS)))
         if arms and not set(arms) - {"untied"}:
             raise InputError(
                 "arms untied: there is no looped model to compare with",

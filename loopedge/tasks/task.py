@@ -78,7 +78,7 @@ class Batch:
             if mask is not None:
                 raise InputError(
                     "the samples are padded and the model takes no attention_mask",
-                    hint="loopedge export --padding",
+                    hint="loopedge export model.pt --padding",
                 )
             return {first: self.inputs}
         if mask is None:

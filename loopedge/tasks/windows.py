@@ -169,6 +169,6 @@ def check_sizes(sizes: dict[str, int | None], *, context: int, min_context: int 
             raise InputError(f"{option_name(name)} is {value}, at least 1 is needed")
     if min_context is not None and min_context > context:
         raise InputError(
-            f"{option_name('min_context')} is {min_context}, at most the context of {context} rows is allowed",
+            f"{option_name('min_context')} is {min_context}, at most the context of {context} table rows is allowed",
             hint=option("min_context", context),
         )

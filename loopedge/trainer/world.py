@@ -219,7 +219,7 @@ def _device(name: str, local_rank: int) -> torch.device:
     if found <= local_rank:
         raise ProviderError(
             f"CUDA device {local_rank} was asked for, PyTorch finds {found}",
-            hint="loopedge train ... --device cpu",
+            hint=option("device", "cpu"),
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loopedge.artifact.artifact import open_artifact, open_in_float32
+from loopedge.artifact.artifact import Artifact, open_artifact
 from loopedge.data.tokenizer import train_tokenizer
 from loopedge.deployment.conversion import convert
 from loopedge.graph.core.names import loop_name
@@ -76,7 +76,7 @@ def make_seeds(folder: Path) -> None:
 
 def _ranges(model: Path) -> str:
     """Return ranges of the right names; what they hold is not calibrated."""
-    graph = open_in_float32(model)
+    graph = Artifact.open(model).float32_graph()
     rows = {
         loop_name(item.node): {"low": [-3.0] * 3, "high": [3.0] * 3}
         if "core" in loop_name(item.node)

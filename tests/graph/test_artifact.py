@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from loopedge.artifact.artifact import artifact_files, open_artifact, write_artifact
+from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.runtime.session import Session
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
@@ -24,7 +24,7 @@ def test_a_model_that_was_read_from_external_data_stands_alone(
     files = write_artifact(open_artifact(source), copy, external_threshold_bytes=threshold)
     data = sorted(tmp_path.glob("copy.onnx.*.data"))
     assert len(data) == (1 if threshold == 0 else 0)
-    assert files == [copy, *data] == artifact_files(copy)
+    assert files == [copy, *data] == Artifact.open(copy).files
     (tmp_path / "source.onnx.data").unlink()
     expected = Session(TINY).run(IDS)["logits"]
     np.testing.assert_allclose(Session(copy).run(IDS)["logits"], expected, rtol=1e-5, atol=1e-5)
@@ -57,6 +57,6 @@ def test_a_constant_of_another_files_data_is_written_into_the_new_file(tmp_path:
     copy = tmp_path / "copy.onnx"
     assert write_artifact(open_artifact(tmp_path / "m.onnx"), copy) == [copy]
     (tmp_path / "w.data").unlink()
-    assert artifact_files(copy) == [copy]
+    assert Artifact.open(copy).files == [copy]
     x = np.ones(4096, np.float32)
     assert np.array_equal(Session(copy).run({"x": x})["y"], shift + 1)

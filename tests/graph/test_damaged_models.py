@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from loopedge.artifact.artifact import artifact_files, open_artifact
+from loopedge.artifact.artifact import Artifact, open_artifact
 from loopedge.artifact.reading import onnx_check, onnx_file, ort_format
 from loopedge.errors import InputError
 from loopedge.graph.core.untied import untie
@@ -266,7 +266,7 @@ def test_the_cache_of_a_hub_links_model_and_data_into_one_folder(tmp_path: Path)
     weight = model.graph.initializers["w"].const_value
     assert weight is not None
     np.testing.assert_array_equal(weight.numpy(), np.eye(4))
-    assert artifact_files(snapshot / "m.onnx") == [snapshot / "m.onnx", snapshot / "w.data"]
+    assert Artifact.open(snapshot / "m.onnx").files == [snapshot / "m.onnx", snapshot / "w.data"]
 
 
 @pytest.mark.parametrize(

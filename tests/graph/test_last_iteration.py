@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 import loopedge
-from loopedge.artifact.artifact import open_artifact, open_in_float32, write_artifact
+from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.errors import InputError
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.untied import untie
@@ -169,7 +169,7 @@ def test_what_works_on_weights_sees_all_iterations(tmp_path: Path) -> None:
     model = reading([-1])
     narrow_last_iteration(model)
     write_artifact(model, tmp_path / "last.onnx")
-    opened = open_in_float32(tmp_path / "last.onnx")
+    opened = Artifact.open(tmp_path / "last.onnx").float32_graph()
     core = view_core(opened)
     assert isinstance(core, LoopCore)
     assert core.loop.trip_count == loopedge.inspect(TINY).loops

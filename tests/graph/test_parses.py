@@ -12,7 +12,7 @@ from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.artifact.reading import onnx_file, ort_format
 from loopedge.inference.run import run_file
 from loopedge.profiler.options import ProfileOptions
-from loopedge.profiler.subjects.building import build_models
+from loopedge.profiler.subjects.building import build_models, open_models
 from loopedge.profiler.subjects.variants import add_variants
 
 ROOT = Path(__file__).parents[2]
@@ -140,7 +140,7 @@ def test_a_profile_parses_each_file_once_before_it_measures(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     options = ProfileOptions(unrolled=True, untied=True, sequence=8, threads=[1, 2])
-    models, _ = build_models([source], options, scratch)
+    models, _ = build_models([source], open_models([source]), options, scratch)
     assert parses == {"m.onnx": 1, "unrolled0.onnx": 2, "untied1.onnx": 2}  # of two configurations
     parses.clear()
     add_variants(models[:1], scratch, float16=True, cuda_graphs=True)

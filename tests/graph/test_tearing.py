@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 
 import loopedge
-from loopedge.artifact.artifact import artifact_files, files_beside, open_artifact, write_artifact
+from loopedge.artifact.artifact import Artifact, files_beside, open_artifact, write_artifact
 from loopedge.artifact.companions import companion_contents, describe_companions, read_companions
 from loopedge.errors import InputError, VerificationError
 from loopedge.files import staging
@@ -175,7 +175,7 @@ def test_names_are_of_the_content_and_plain(tmp_path: Path) -> None:
 
 
 def data_of(path: Path) -> Path:
-    (data,) = artifact_files(path)[1:]
+    (data,) = Artifact.open(path).files[1:]
     return data
 
 

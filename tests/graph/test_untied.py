@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from loopedge.artifact.artifact import artifact_files, write_artifact
+from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.errors import InputError
 from loopedge.graph.core.ties import untied_bytes
 from loopedge.graph.core.unrolling import unroll
@@ -73,7 +73,7 @@ def test_the_file_grows_by_the_copies(tmp_path: Path) -> None:
     write_artifact(model, tmp_path / "tied.onnx")
     write_artifact(untie(model), tmp_path / "untied.onnx")
     sizes = [
-        sum(file.stat().st_size for file in artifact_files(tmp_path / f"{name}.onnx"))
+        sum(file.stat().st_size for file in Artifact.open(tmp_path / f"{name}.onnx").files)
         for name in ("tied", "untied")
     ]
     assert sizes[1] - sizes[0] == pytest.approx(47 * 64 * 64 * 4, rel=0.05)

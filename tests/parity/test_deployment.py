@@ -9,6 +9,7 @@ import pytest
 from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.deployment.verification import Tolerance, compare_with_source, described_files
 from loopedge.errors import InputError, LoopedgeError, VerificationError
+from loopedge.files.targets import FileSize
 from loopedge.runtime.graph_file import data_entries, write_graph
 from loopedge.runtime.session_options import session_options
 
@@ -91,7 +92,7 @@ def test_a_runtime_that_writes_nothing_is_noticed(
         write_graph(TINY, tmp_path / "m.onnx", session_options(1), {}, purpose="prepared")
 
 
-def test_files_are_described_where_they_come_to_stand(tmp_path: Path) -> None:
+def test_files_are_named_where_they_come_to_stand(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"four")
-    described = described_files([tmp_path / "a"], Path("there"))
-    assert described == [{"path": str(Path("there") / "a"), "bytes": 4}]
+    files = described_files([tmp_path / "a"], Path("there"))
+    assert files == [FileSize(path=str(Path("there") / "a"), bytes=4)]

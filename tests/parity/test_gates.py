@@ -9,7 +9,7 @@ import pytest
 
 import loopedge
 import loopedge_calibration
-from loopedge.artifact.artifact import open_artifact, open_in_float32
+from loopedge.artifact.artifact import Artifact, open_artifact
 from loopedge.quantizer.activations.gates import fold_gates
 from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.schemes.static import quantize_static
@@ -67,7 +67,7 @@ def test_biased_and_standard_products_keep_their_gates(
 ) -> None:
     source = exported(kind)
     table = loopedge_calibration.collect(source, [make_inputs(make_model(kind), Sizes(8, 12))[1]])
-    model = open_in_float32(source)
+    model = Artifact.open(source).float32_graph()
     quantize_static(model, table, ops=ops)
     assert fold_gates(model) == {}
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import loopedge
 from examples.models import hrm_like, huginn_like
-from loopedge.artifact.artifact import open_in_float32
+from loopedge.artifact.artifact import Artifact
 from loopedge.errors import InputError, VerificationError
 from loopedge.files.arrays import write_arrays
 from loopedge.graph.positions import selection
@@ -173,7 +173,7 @@ def test_a_coda_that_attends_computes_the_last_queries(tmp_path: Path) -> None:
     assert result.last_rows.reason.startswith("the coda reads all positions: ")
     attention = [
         node
-        for node in open_in_float32(tmp_path / "m.onnx").graph
+        for node in Artifact.open(tmp_path / "m.onnx").float32_graph().graph
         if node.op_type == "Attention" and (node.name or "").startswith("coda/")
     ]
     assert [node.attributes["is_causal"].as_int() for node in attention] == [0]

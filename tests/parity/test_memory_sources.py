@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import loopedge
-from loopedge.artifact.artifact import Artifact, artifact_files, open_artifact, write_artifact
+from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.errors import LoopedgeError
 from loopedge.profiler.dissection import limits, sources
 from loopedge.profiler.dissection.limits import CPU, measure_limits
@@ -65,7 +65,7 @@ def take_apart(
     with MeasuredProcess(model, trace=folder / "trace") as process:
         process.run(3)
         events = read_trace(process.end_trace())
-    found = memory_sources(model, events, artifact_files(folder / name), outputs=outputs)
+    found = memory_sources(model, events, Artifact.open(folder / name).files, outputs=outputs)
     for at in found:
         parts = {
             key: value

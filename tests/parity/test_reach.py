@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import loopedge
-from loopedge.artifact.artifact import open_artifact, open_in_float32, write_artifact
+from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.artifact.opsets import IR_VERSIONS, check_versions
 from loopedge.artifact.seal import config_path
 from loopedge.errors import InputError, VerificationError
@@ -73,7 +73,7 @@ def test_ort_format_agrees_and_holds_each_weight_once(form: str, tmp_path: Path)
     path = tmp_path / "model.ort"
     result = loopedge.export(model, path, form=form, format="ort")  # type: ignore[arg-type]
     assert set(tmp_path.iterdir()) == {path, config_path(path)}
-    assert [file["path"] for file in result.files] == [str(path), str(config_path(path))]
+    assert [file.path for file in result.files] == [str(path), str(config_path(path))]
     assert agreement(path, model) < 1e-5
     stored = open_artifact(path)
     assert body_bytes(stored) < 64
@@ -247,7 +247,7 @@ def test_float16_storage_quantizes_like_float32(tmp_path: Path, exported: Export
     result = loopedge.quantize(path, small)
     assert result.matmuls["quantized"] == result.matmuls["total"] > 0
     assert "storage" not in loopedge.inspect(small).metadata
-    wide = open_in_float32(path)
+    wide = Artifact.open(path).float32_graph()
     assert not [node for node in wide.graph.all_nodes() if node.op_type == "Cast"]
     assert {value.dtype for value in wide.graph.initializers.values()} == {
         ir.DataType.FLOAT,

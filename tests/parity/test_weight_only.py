@@ -11,7 +11,7 @@ import pytest
 
 import loopedge
 import loopedge_calibration
-from loopedge.artifact.artifact import artifact_files
+from loopedge.artifact.artifact import Artifact
 from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.graph.weights import linears, weight_bytes
 from loopedge.quantizer.schemes import weight_only
@@ -190,7 +190,7 @@ def test_bytes_of_the_file(tmp_path: Path) -> None:
         scales = 4 * whole // weight_only.DEFAULT_BLOCK[bits]
         assert result.weight_bytes == exact - 4 * whole + whole * bits // 8 + scales
         stored, whole_file = (
-            sum(file.stat().st_size for file in artifact_files(path))
+            sum(file.stat().st_size for file in Artifact.open(path).files)
             for path in (tmp_path / f"{scheme}.onnx", source)
         )
         assert stored < (0.30 if bits == 8 else 0.20) * whole_file

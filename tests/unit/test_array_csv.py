@@ -9,7 +9,7 @@ from loopedge.data.chunks import Selection
 from loopedge.data.csv_file import csv_chunks
 from loopedge.errors import InputError
 from loopedge.files.array_csv import read_number_table
-from loopedge.files.arrays import read_arrays
+from loopedge.files.arrays import read_array_file
 from loopedge.files.cells import MISSING
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ def test_missing_values_are_refused_where_the_model_takes_none(tmp_path: Path) -
 def test_an_empty_line_between_steps_of_one_column_is_refused(tmp_path: Path, text: str) -> None:
     line = text.splitlines().index("3")
     with pytest.raises(InputError, match=rf"row 2 \(line {line}\), .*: the value is missing"):
-        read_arrays(write(tmp_path, text), {"inputs": 3})
+        read_array_file(write(tmp_path, text), {"inputs": 3})
 
 
 def test_empty_lines_that_shift_no_time_are_left_out(tmp_path: Path) -> None:
     for text, rank in [("1\n3\n\n \n", 3), ("1\n\n3\n", 2)]:
-        [values] = read_arrays(write(tmp_path, text), {"x": rank}).values()
+        [values] = read_array_file(write(tmp_path, text), {"x": rank}).arrays.values()
         np.testing.assert_array_equal(values.ravel(), [1, 3])
 
 

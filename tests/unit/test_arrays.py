@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from loopedge.errors import InputError
-from loopedge.files.arrays import read_arrays, write_arrays
+from loopedge.files.arrays import read_array_file, write_arrays
 
 TABLES = arrays.arrays(
     np.float64,
@@ -27,8 +27,8 @@ def test_a_csv_of_numbers_comes_back(table: np.ndarray, header: bool) -> None:
         if header:
             lines.insert(0, ",".join(f"column {i}" for i in range(table.shape[1])))
         path.write_text("\n".join(lines), encoding="utf-8")
-        [(name, positions)] = read_arrays(path, {"inputs": 3}).items()
-        [(_, rows)] = read_arrays(path, {"input_ids": 2}).items()
+        [(name, positions)] = read_array_file(path, {"inputs": 3}).arrays.items()
+        [(_, rows)] = read_array_file(path, {"input_ids": 2}).arrays.items()
     assert name == "inputs"
     np.testing.assert_array_equal(positions, table[np.newaxis])
     np.testing.assert_array_equal(rows, table)
@@ -39,7 +39,7 @@ def test_whole_numbers_of_a_csv_are_integers(table: np.ndarray) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.csv"
         np.savetxt(path, table, fmt="%d", delimiter=",")
-        [rows] = read_arrays(path, {"input_ids": 2}).values()
+        [rows] = read_array_file(path, {"input_ids": 2}).arrays.values()
     assert rows.dtype == np.int64
     np.testing.assert_array_equal(rows, table)
 
@@ -49,7 +49,7 @@ def test_written_arrays_come_back(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"y{suffix}"
     written = {"outputs": np.arange(6, dtype=np.float32).reshape(2, 3)}
     write_arrays(path, written)
-    read = read_arrays(path, {"outputs": 2})
+    read = read_array_file(path, {"outputs": 2}).arrays
     assert set(read) == {"outputs"}
     np.testing.assert_array_equal(read["outputs"], written["outputs"])
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
@@ -66,7 +66,7 @@ def test_targets_that_cannot_hold_the_arrays(tmp_path: Path) -> None:
 
 def test_an_array_that_is_named_like_an_argument(tmp_path: Path) -> None:
     write_arrays(tmp_path / "y.npz", {"file": np.ones(2), "outputs": np.zeros(1)})
-    assert set(read_arrays(tmp_path / "y.npz", {"file": 1})) == {"file", "outputs"}
+    assert set(read_array_file(tmp_path / "y.npz", {"file": 1}).arrays) == {"file", "outputs"}
 
 
 def test_an_empty_cell_is_a_missing_value_where_it_may_be(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_an_empty_cell_is_a_missing_value_where_it_may_be(tmp_path: Path) -> Non
         (",\n3,4\n", [[np.nan, np.nan], [3, 4]]),
     ]:
         source.write_text(text)
-        table = read_arrays(source, {"inputs": 3}, missing=True)["inputs"]
+        table = read_array_file(source, {"inputs": 3}, missing=True).arrays["inputs"]
         np.testing.assert_array_equal(table, [expected])
     source.write_text("1,2\n3,\n")
     with pytest.raises(InputError, match=r"row 2 \(line 2\), column 2: the value is missing"):
-        read_arrays(source, {"inputs": 3})
+        read_array_file(source, {"inputs": 3})

@@ -14,16 +14,16 @@ from loopedge.data.tables import Selection, read_table
 from loopedge.data.text_files import find_texts
 from loopedge.data.tokenizer import read_tokenizer
 from loopedge.errors import InputError
-from loopedge.files.arrays import read_arrays
+from loopedge.files.arrays import read_array_file
 from loopedge.model.checkpoint import load
 from loopedge.profiler.result_file import read_profile
 from loopedge.quantizer.activations.ranges import read_ranges
 from loopedge.runtime.session import Session
 
 READERS: dict[str, Callable[[Path], Any]] = {
-    "x.npz": lambda path: read_arrays(path, {"x": 2}),
-    "x.npy": lambda path: read_arrays(path, {"x": 2}),
-    "x.csv": lambda path: read_arrays(path, {"x": 2}),
+    "x.npz": lambda path: read_array_file(path, {"x": 2}).arrays,
+    "x.npy": lambda path: read_array_file(path, {"x": 2}).arrays,
+    "x.csv": lambda path: read_array_file(path, {"x": 2}).arrays,
     "table.csv": lambda path: read_table(path, Selection(numbers=("y",))),
     "table.parquet": lambda path: read_table(path, Selection(numbers=("y",))),
     "pairs.jsonl": lambda path: list(scan(path, PairFormat(source="a", target="b"))),

@@ -9,7 +9,7 @@ import pytest
 
 from loopedge.errors import InputError
 from loopedge.files import npy_format
-from loopedge.files.arrays import read_arrays
+from loopedge.files.arrays import read_array_file
 from loopedge_calibration.readers import read_samples
 
 FINE = "{'descr': '<i8', 'fortran_order': False, 'shape': (2,), }"
@@ -30,14 +30,14 @@ def npz(path: Path, content: bytes, compression: int = zipfile.ZIP_STORED) -> Pa
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_all_versions_of_the_format(version: int, tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_bytes(npy(FINE, version=version))
-    assert read_arrays(tmp_path / "x.npy", {"x": 1})["x"].tolist() == [0, 0]
+    assert read_array_file(tmp_path / "x.npy", {"x": 1}).arrays["x"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_both_orders_come_back(order: str, tmp_path: Path) -> None:
     array = np.arange(6).reshape(2, 3, order=order)  # type: ignore[call-overload]
     np.savez(tmp_path / "x.npz", x=array)
-    np.testing.assert_array_equal(read_arrays(tmp_path / "x.npz", {"x": 2})["x"], array)
+    np.testing.assert_array_equal(read_array_file(tmp_path / "x.npz", {"x": 2}).arrays["x"], array)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,11 @@ def test_a_damaged_header(content: bytes, words: str, tmp_path: Path) -> None:
     (tmp_path / "x.npy").write_bytes(content)
     npz(tmp_path / "x.npz", content)
     with pytest.raises(InputError, match=words):
-        read_arrays(tmp_path / "x.npy", {"x": 1})
-    for read in (lambda path: read_arrays(path, {"x": 1}), lambda path: list(read_samples(path))):
+        read_array_file(tmp_path / "x.npy", {"x": 1})
+    for read in (
+        lambda path: read_array_file(path, {"x": 1}).arrays,
+        lambda path: list(read_samples(path)),
+    ):
         with pytest.raises(InputError, match=words):
             read(tmp_path / "x.npz")
 
@@ -85,7 +88,7 @@ def test_a_member_that_inflates_to_gigabytes(tmp_path: Path) -> None:
         for _ in range(8 * size >> 22):
             member.write(bytes(1 << 22))
     with pytest.raises(InputError, match=r"536,870,912 bytes, at most 268,435,456 are read"):
-        read_arrays(tmp_path / "x.npz", {"x": 1})
+        read_array_file(tmp_path / "x.npz", {"x": 1})
     assert len(next(iter(read_samples(tmp_path / "x.npz")))["x"]) == 8  # in pieces
 
 
@@ -98,7 +101,7 @@ def test_what_a_member_declares_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_member_that_is_compressed_oddly(compression: int, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="compressed in a way that numpy does not write"):
-        read_arrays(npz(tmp_path / "x.npz", npy(FINE), compression), {"x": 1})
+        read_array_file(npz(tmp_path / "x.npz", npy(FINE), compression), {"x": 1})
 
 
 def test_a_member_that_is_encrypted(tmp_path: Path) -> None:
@@ -108,7 +111,7 @@ def test_a_member_that_is_encrypted(tmp_path: Path) -> None:
         content[content.index(mark) + place] |= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match="is encrypted"):
-        read_arrays(path, {"x": 1})
+        read_array_file(path, {"x": 1})
 
 
 def test_a_flipped_bit_of_the_values(tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ def test_a_flipped_bit_of_the_values(tmp_path: Path) -> None:
     content[content.index(b"(2,)") + 20] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match="Bad CRC-32"):
-        read_arrays(path, {"x": 1})
+        read_array_file(path, {"x": 1})
 
 
 def test_a_defect_of_the_reader_itself_is_not_called_bad_input(
@@ -128,4 +131,4 @@ def test_a_defect_of_the_reader_itself_is_not_called_bad_input(
 
     monkeypatch.setattr(npy_format, "_parse", defect)
     with pytest.raises(ValueError, match="planted"):
-        read_arrays(npz(tmp_path / "x.npz", npy(FINE)), {"x": 1})
+        read_array_file(npz(tmp_path / "x.npz", npy(FINE)), {"x": 1})

@@ -23,7 +23,7 @@ from loopedge.profiler.processes.soak import judge_soak
 from loopedge.profiler.result import SoakPoint
 from loopedge.profiler.runs import failure_of
 from loopedge.profiler.subjects import measured_inputs
-from loopedge.profiler.subjects.building import build_models
+from loopedge.profiler.subjects.building import build_models, open_models
 from loopedge.profiler.subjects.measured_inputs import profile_feeds
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
 
 
 def built(folder: Path, untied: Any) -> list[ProfiledModel]:
-    return build_models([TINY], ProfileOptions(untied=untied), folder)[0]
+    return build_models([TINY], open_models([TINY]), ProfileOptions(untied=untied), folder)[0]
 
 
 @pytest.mark.parametrize("name", [[str(TINY)], [TINY], str(TINY)])

@@ -19,7 +19,7 @@ from loopedge.profiler.labels import run_labels
 from loopedge.profiler.options import ProfileOptions
 from loopedge.profiler.result import GpuMemory
 from loopedge.profiler.subjects import building
-from loopedge.profiler.subjects.building import build_models
+from loopedge.profiler.subjects.building import build_models, open_models
 from loopedge.profiler.subjects.variants import CAPTURE_NOTE, add_variants, looped_models
 from loopedge.report.profile.cautions import cautions
 from loopedge.runtime.memory_profiles import this_device
@@ -32,7 +32,7 @@ QUICK: dict[str, Any] = {"runs": 3, "processes": 1, "sequence": 8}
 
 def built(folder: Path, *paths: Path, unrolled: bool = True) -> list[Any]:
     options = ProfileOptions(device="cuda", unrolled=unrolled, sequence=8)
-    return build_models(paths, options, folder)[0]
+    return build_models(paths, open_models(paths), options, folder)[0]
 
 
 @pytest.mark.parametrize("path", [TINY, DYNAMIC])
@@ -111,7 +111,7 @@ def test_a_cuda_graph_is_taken_of_what_holds_no_loop(tmp_path: Path) -> None:
     ]
     assert dict(captured[0].setup.dimensions) == {"batch": 1, "sequence": 8}
     assert captured[0].setup.model == models[1].setup.model
-    assert looped_models([TINY, models[1].setup.model, tmp_path / "m.pt"]) == [TINY]
+    assert looped_models(open_models([TINY, models[1].setup.model])) == [TINY]
 
 
 def test_a_float16_variant_is_optimized_though_its_source_is_not(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from benchmarks.peers.convert import Job, Made
 from benchmarks.peers.converters.counting import count_run_products
 from benchmarks.peers.products import LAST
 from benchmarks.peers.whole import calibration
-from loopedge.artifact.artifact import artifact_files, open_artifact
+from loopedge.artifact.artifact import Artifact, open_artifact
 from loopedge.graph.metadata import read_metadata
 from loopedge.runtime.memory_profiles import choose_profile
 
@@ -37,7 +37,7 @@ def convert(job: Job) -> Made:
     chosen = choose_profile(None, read_metadata(open_artifact(path).metadata_props), path)
     return Made(
         path=path,
-        files=tuple(artifact_files(path)),
+        files=tuple(Artifact.open(path).files),
         quantized=quantized,
         products=products,
         options={"optimize": chosen.optimize},

@@ -166,7 +166,12 @@ def _check_page(html: Path | None, models: list[Path], input: Path | None, *, fo
 
     if html is None:
         return
-    files = {"MODEL": [file for model in models for file in files_of_model(model)]}
+    # A page that does not exist yet is none of the files that are read.
+    files = (
+        {"MODEL": [file for model in models for file in files_of_model(model)]}
+        if html.exists()
+        else {}
+    )
     check_paths(inputs={**files, "--input": input}, outputs={"--html": html})
     check_target(html, force=force)
 

@@ -13,13 +13,13 @@ from loopedge.errors import InputError
 from loopedge.exporter.options import MOST_LOOPS
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.model.contract import LoopedProtocol
+from loopedge.runtime.inputs import MASK
 
 __all__ = ["MASK", "ExampleMaker", "ExportedModule", "check_weights", "describe"]
 
 ExampleMaker = Callable[[int, int, int], tuple[Tensor, ...]]
 """(batch, sequence, seed) -> inputs."""
 
-MASK = "attention_mask"
 """An integer input of this name, (batch, sequence), says by 1 which positions are kept."""
 
 RESERVED = (LOOPS_INPUT, TOLERANCE_INPUT, ITERATIONS_OUTPUT)

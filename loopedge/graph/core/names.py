@@ -6,8 +6,8 @@
 | iteration ``t`` of the unrolled form | ``core.<t>/x`` |
 | last iteration, where it stands behind the Loop | ``core.last/x`` |
 
-These names are written into files: an artifact of an earlier version has the same ones. Nodes of another tool
-that are called so have been renamed before (`loopedge.graph.naming.rename_foreign_steps`).
+These names are written into files: an artifact of an earlier version has the same ones. Another tool
+may have called nodes so: before weights are worked on they are renamed (`loopedge.graph.naming.rename_foreign_steps`).
 """
 
 import re
@@ -18,6 +18,7 @@ __all__ = [
     "CORE_NAME",
     "LAST_PREFIX",
     "in_last_iteration",
+    "in_last_name",
     "is_core_name",
     "iteration_in_name",
     "iteration_of",
@@ -53,9 +54,14 @@ def iteration_of(node: ir.Node) -> int | None:
     return iteration_in_name(node.name or "")
 
 
+def in_last_name(name: str | None) -> bool:
+    """Tell whether a name is that of a node or value of a last iteration that stands behind the Loop."""
+    return (name or "").startswith(LAST_PREFIX)
+
+
 def in_last_iteration(node: ir.Node) -> bool:
     """Tell whether a node of the loop form is of the last iteration, where that stands behind the Loop."""
-    return (node.name or "").startswith(LAST_PREFIX)
+    return in_last_name(node.name)
 
 
 def last_state_name(state: int) -> str:

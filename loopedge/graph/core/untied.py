@@ -18,7 +18,7 @@ from loopedge.graph.core.names import iteration_of
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.view import LoopCore, view_core
 from loopedge.graph.editing import add_initializer, make_node
-from loopedge.graph.metadata import read_metadata, write_metadata
+from loopedge.graph.metadata import write_metadata
 from loopedge.graph.weights import (
     CAST_SUFFIX,
     linears,
@@ -81,8 +81,8 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
                 graph.remove(cast, safe=True)
         if not graph.initializers[name].uses():
             del graph.initializers[name]
-    metadata = read_metadata(twin.metadata_props)
-    write_metadata(metadata.model_copy(update={"twin": "untied"}), twin.metadata_props)
+    metadata = view_core(twin).metadata.model_copy(update={"twin": "untied"})
+    write_metadata(metadata, twin.metadata_props)
     return twin
 
 

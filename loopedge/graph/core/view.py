@@ -348,8 +348,8 @@ class NoCore(CoreView):
 def view_core(model: ir.Model) -> CoreView:
     """Return the core of a graph.
 
-    It is the Loop that is called ``core``; where iterations are written out, these; in a graph that loopedge
-    did not write, the only Loop of the main graph.
+    It is the Loop that is called ``core``; where iterations are written out, these. In a graph that loopedge
+    did not write, it is the only Loop of the main graph, whatever other nodes are called.
 
     Args:
         model: Any graph. Not modified.
@@ -362,10 +362,13 @@ def view_core(model: ir.Model) -> CoreView:
     for loop in loops:
         if loop.node.name == CORE_NAME:
             return LoopCore(model, metadata, loop)
+    alone = loops[0] if len(loops) == 1 else None
+    if alone is not None and metadata.foreign and iteration_of(alone.node) is None:
+        return LoopCore(model, metadata, alone)
     if any(iteration_of(node) is not None for node in model.graph):
         return UnrolledCore(model, metadata)
-    if len(loops) == 1:
-        return LoopCore(model, metadata, loops[0])
+    if alone is not None:
+        return LoopCore(model, metadata, alone)
     return NoCore(model, metadata)
 
 

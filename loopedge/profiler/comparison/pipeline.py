@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loopedge.errors import BudgetError, InputError
-from loopedge.options import option
+from loopedge.options import option, option_name
 from loopedge.profiler.comparison.judging import change_of, comparable_figures
 from loopedge.profiler.comparison.matching import SETTINGS, cautions_of, pairs_of, same_machine
 from loopedge.profiler.comparison.result import (
@@ -118,7 +118,7 @@ def _labels(runs: Sequence[Run]) -> dict[int, str]:
 def _check_allowed(max_regression: float | None) -> None:
     if max_regression is not None and not 0 <= max_regression < math.inf:
         raise InputError(
-            f"max-regression is {max_regression}, 0 or more is needed",
+            f"{option_name('max_regression')} is {max_regression}, 0 or more is needed",
             hint=option("max_regression", 0.05),
         )
 

@@ -20,7 +20,6 @@ __all__ = ["GpuReadings", "device_arena_use", "measure_gpu", "split_memory"]
 
 RUNS = 5
 """The first allocates, a CUDA graph is captured in the second; the others are as all later ones."""
-MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

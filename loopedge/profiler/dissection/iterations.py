@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from loopedge.graph.core.names import CORE_NAME, LAST_PREFIX, iteration_in_name
+from loopedge.graph.core.names import CORE_NAME, in_last_name, iteration_in_name
 from loopedge.graph.operators import Fact, having
 from loopedge.profiler.dissection.trace import (
     MICROSECONDS_PER_MS,
@@ -100,7 +100,7 @@ def _numbered_by_loops(loops: Iterable[Kernel]) -> Iterable[tuple[int, Kernel]]:
 
 def _behind_the_loop(kernels: Iterable[Kernel]) -> Iterable[Kernel]:
     for kernel in kernels:
-        if kernel.parent is None and kernel.node.startswith(LAST_PREFIX):
+        if kernel.parent is None and in_last_name(kernel.node):
             yield from _with_nested(kernel)
 
 

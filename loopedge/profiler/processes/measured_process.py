@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from loopedge.errors import InputError, LoopedgeError, ProviderError
+from loopedge.options import option
 from loopedge.profiler.processes.conversation import Conversation
 from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.runtime.cuda import cuda_failure, ran_out_of_memory
@@ -16,7 +17,6 @@ from loopedge.runtime.session import PROVIDERS
 
 __all__ = ["MeasuredProcess"]
 
-CPU_HINT = "loopedge profile --device cpu"
 OUT_OF_MEMORY = ("memoryerror", "bad_alloc", "failed to allocate", "can't allocate memory")
 """What Python, C++, ONNX Runtime's arena and PyTorch say, in lower case."""
 
@@ -121,10 +121,12 @@ class MeasuredProcess(Conversation):
         if self.loaded["provider"] != provider:
             raise ProviderError(
                 f"{provider} was asked for, {self.loaded['provider']} would run {self._model}",
-                hint=CPU_HINT,
+                hint=option("device", "cpu"),
             )
         if self.loaded.get("assigned"):
-            check_products(self.loaded["assigned"], provider, self._model, hint=CPU_HINT)
+            check_products(
+                self.loaded["assigned"], provider, self._model, hint=option("device", "cpu")
+            )
 
     def _death(self, cause: str) -> LoopedgeError:
         return LoopedgeError(f"the process that measured {self._model} {cause}")

@@ -32,7 +32,7 @@ from loopedge.profiler.sweep import Configuration
 from loopedge.runtime.memory_profiles import choose_profile, refuse_prepared
 from loopedge.runtime.session import PROVIDERS
 
-__all__ = ["CHECKPOINT", "TWINS", "build_models"]
+__all__ = ["CHECKPOINT", "TWINS", "build_models", "open_models"]
 
 TWINS = ("unrolled", "untied")
 CHECKPOINT = ".pt"
@@ -40,15 +40,35 @@ CHECKPOINT = ".pt"
 Array = npt.NDArray[Any]
 
 
+def open_models(paths: Sequence[str | Path]) -> dict[str | Path, Artifact]:
+    """Open the exported models among ``.onnx``, ``.ort`` and ``model.pt`` files, each once.
+
+    Raises:
+        InputError: A file cannot be used, or all are checkpoints.
+    """
+    for path in filter(_is_checkpoint, paths):
+        if not Path(path).is_file():
+            raise InputError(f"{path} does not exist", hint="loopedge train --help")
+    artifacts = {path: Artifact.open(path) for path in paths if not _is_checkpoint(path)}
+    if not artifacts:
+        raise InputError(
+            f"{paths[0]} is a checkpoint: an exported model has to stand beside it",
+            hint=f"loopedge export {paths[0]}",
+        )
+    return artifacts
+
+
 def build_models(
     paths: Sequence[str | Path],
+    artifacts: Mapping[str | Path, Artifact],
     options: ProfileOptions,
     scratch: Path,
 ) -> tuple[list[ProfiledModel], list[Failure]]:
-    """Open the models, generate their inputs, and write their twins.
+    """Generate the inputs of the models, and write their twins.
 
     Args:
         paths: ``.onnx`` and ``.ort`` files, and ``model.pt`` for PyTorch.
+        artifacts: The exported ones, as `open_models` opened them.
         options: What is asked of all, the configurations, and which models get twins; in each
             configuration twins come after all models.
         scratch: Folder for inputs and twins.
@@ -61,15 +81,6 @@ def build_models(
     """
     twins = {twin: getattr(options, twin) for twin in TWINS}
     _check_twins(paths, twins)
-    for path in filter(_is_checkpoint, paths):
-        if not Path(path).is_file():
-            raise InputError(f"{path} does not exist", hint="loopedge train --help")
-    artifacts = {path: Artifact.open(path) for path in paths if not _is_checkpoint(path)}
-    if not artifacts:
-        raise InputError(
-            f"{paths[0]} is a checkpoint: an exported model has to stand beside it",
-            hint=f"loopedge export {paths[0]}",
-        )
     found: list[ProfiledModel] = []
     failures: list[Failure] = []
     errors: list[InputError] = []

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.graph.inputs import generate_inputs, generated_bytes, input_specs
-from loopedge.graph.metadata import LOOPS_INPUT, read_metadata
+from loopedge.graph.metadata import LOOPS_INPUT, Metadata, read_metadata
 from loopedge.options import option, option_name
 from loopedge.profiler.machine import free_bytes
 from loopedge.runtime.inputs import ModelInputs
@@ -49,7 +49,7 @@ def profile_feeds(
     metadata = read_metadata(graph.metadata_props)
     specs = input_specs(graph)
     counts = any(spec.chooses_loops for spec in specs)
-    _check_loops(graph, path, loops, selectable=counts)
+    _check_loops(metadata, path, loops, selectable=counts)
     if input is None:
         _check_size(graph, path, batch=batch, sequence=sequence)
         return generate_inputs(
@@ -60,15 +60,16 @@ def profile_feeds(
     if counts:
         if loops is None and LOOPS_INPUT in feeds:
             loops = int(feeds[LOOPS_INPUT])
-            _check_loops(graph, path, loops, selectable=True)
+            _check_loops(metadata, path, loops, selectable=True)
         feeds[LOOPS_INPUT] = np.array(loops or metadata.loops or 1, np.int64)
     return feeds
 
 
-def _check_loops(graph: ir.Model, path: str | Path, loops: int | None, *, selectable: bool) -> None:
+def _check_loops(
+    metadata: Metadata, path: str | Path, loops: int | None, *, selectable: bool
+) -> None:
     if loops is None:
         return
-    metadata = read_metadata(graph.metadata_props)
     if selectable:
         # Past it the graph ends earlier, and its figures would stand under a count that never ran.
         most = metadata.max_loops or int(np.iinfo(np.int64).max)

@@ -10,13 +10,13 @@ import numpy.typing as npt
 from loopedge.graph.agreement import NoiseRatio, at_kept
 from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
+from loopedge.runtime.inputs import MASK
 
 __all__ = ["output_errors"]
 
 MOST_BYTES = 2**28
 """Larger outputs are not compared: this process would hold two of them."""
 
-MASK = "attention_mask"
 
 Array = npt.NDArray[Any]
 

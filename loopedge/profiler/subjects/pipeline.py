@@ -6,7 +6,7 @@ from pathlib import Path
 
 from loopedge.profiler.options import ProfileOptions
 from loopedge.profiler.result import Failure
-from loopedge.profiler.subjects.building import build_models
+from loopedge.profiler.subjects.building import build_models, open_models
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
 from loopedge.profiler.subjects.variants import CAPTURE_NOTE, add_variants, looped_models
 
@@ -35,12 +35,13 @@ def gather_subjects(
     Raises:
         InputError: A file cannot be used, or none of the twins or variants can be made.
     """
-    looped = looped_models(paths) if options.cuda_graphs else []
+    artifacts = open_models(paths)
+    looped = looped_models(artifacts) if options.cuda_graphs else []
     if looped and options.unrolled is not True:  # a Loop is captured as its unrolled twin
         named = options.unrolled or []
         listed = [named] if isinstance(named, str) else named
         options = replace(options, unrolled=[*listed, *looped])
-    built, failures = build_models(paths, options, scratch)
+    built, failures = build_models(paths, artifacts, options, scratch)
     models, lacking = add_variants(
         built, scratch, float16=options.float16, cuda_graphs=options.cuda_graphs
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
+from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.errors import InputError
 from loopedge.graph.core.view import view_core
 from loopedge.graph.passes.half import compute_in_float16
@@ -25,12 +25,10 @@ CAPTURE_NOTE = (
 )
 
 
-def looped_models(paths: Sequence[str | Path]) -> list[str | Path]:
+def looped_models(artifacts: Mapping[str | Path, Artifact]) -> list[str | Path]:
     """Return the models that hold a Loop, which only their unrolled twins can be captured of."""
     return [
-        path
-        for path in paths
-        if Path(path).suffix in {".onnx", ".ort"} and view_core(open_artifact(path)).form == "loop"
+        path for path, artifact in artifacts.items() if view_core(artifact.graph).form == "loop"
     ]
 
 

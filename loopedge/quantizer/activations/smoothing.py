@@ -131,7 +131,7 @@ def apply_smoothing(model: ir.Model, factors: Mapping[str, Array]) -> None:
         if group is None or any(len(_array(weight)) != len(scale) for weight in group.weights):
             raise InputError(
                 f"the ranges smooth what {name} reads, this graph cannot",
-                hint="calibrate this file: loopedge quantize --data samples.npz",
+                hint="calibrate this file: loopedge quantize model.onnx --data samples.npz",
             )
         for value, axis in group.divided:
             shape = [1] * len(_array(value).shape)
