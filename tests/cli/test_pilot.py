@@ -166,7 +166,7 @@ def test_a_report_that_stands_elsewhere_is_not_written_over(cli: Cli, tmp_path: 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--loops", "1,x"), "'--loops': '1,x' is not a count"),
+        (("--loops", "1,x"), "'--loops': '1,x' is neither a count nor counts"),
         (("--arms", "looped,best"), "arm 'best' is not known"),
         (("--d-model", 30), "not a multiple of heads"),
         (("--seeds", 0), "seeds is 0"),

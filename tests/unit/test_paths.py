@@ -115,7 +115,7 @@ def test_names_that_no_command_can_use(name: str, words: str, group: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("a\nb", "control character"), ("a\udcffb", "no text in this locale")]
+    ("name", "words"), [("a\nb", "control character"), ("a\udcffb", "not text in this locale")]
 )
 def test_names_that_an_output_alone_may_not_have(tmp_path: Path, name: str, words: str) -> None:
     check_paths(inputs={"--data": tmp_path / name})  # a folder of texts may hold such a file
