@@ -20,7 +20,7 @@ import loopedge_calibration
 from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.graph.core.untied import untie
 from loopedge.profiler.dissection.limits import CPU
-from loopedge.profiler.dissection.sources import memory_sources
+from loopedge.profiler.dissection.memory_sources import memory_sources
 from loopedge.profiler.dissection.trace import read_trace
 from loopedge.profiler.machine import describe_machine
 from loopedge.profiler.processes.measured_process import MeasuredProcess

@@ -13,7 +13,7 @@ from loopedge.graph.agreement import noise_ratio
 from loopedge.graph.inputs import chooses_loops, generate_inputs, sample_count
 from loopedge.graph.offsets import output_offsets
 from loopedge.options import option
-from loopedge.quantizer.compare import longest_generated
+from loopedge.quantizer.noise import longest_generated
 from loopedge.quantizer.source import FloatSource
 from loopedge.runtime.session import Session
 from loopedge.tasks.metrics import total

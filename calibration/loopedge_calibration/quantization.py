@@ -12,7 +12,7 @@ from loopedge.files.paths import ArtifactTarget, Files, check_paths
 from loopedge.files.targets import check_artifact_target, check_target
 from loopedge.options import option_name, with_keywords
 from loopedge.quantizer.activations.ranges import RangeTable, read_ranges
-from loopedge.quantizer.compare import Feeds
+from loopedge.quantizer.noise import Feeds
 from loopedge.quantizer.pipeline import QuantizeResult, quantize_source
 from loopedge.quantizer.source import FloatSource, with_source
 from loopedge_calibration.budget import BudgetedResult, meet_budget

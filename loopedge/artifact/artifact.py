@@ -25,7 +25,7 @@ from loopedge.files.staging import (
 from loopedge.files.targets import check_artifact_target
 from loopedge.graph.metadata import FOREIGN, Metadata, read_metadata
 from loopedge.graph.naming import keep_names_apart, rename_foreign_steps, rename_foreign_weights
-from loopedge.graph.passes.external_data import read_attribute_data, read_initializer_data
+from loopedge.graph.passes.loaded_data import read_attribute_data, read_initializer_data
 from loopedge.graph.passes.storage import restore_float32
 from loopedge.graph.passes.table_head import turn_scores
 from loopedge.graph.positions.last_iteration import restore_last_iteration

@@ -22,7 +22,7 @@ from loopedge.graph.metadata import Metadata
 from loopedge.graph.positions.last_iteration import selection_of
 from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 
-__all__ = ["CompanionFile", "Inspection", "Port", "Table", "inspect"]
+__all__ = ["CompanionFile", "Inspection", "Port", "TimestepTable", "inspect"]
 
 NUMPY_NAMES = {ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64"}
 
@@ -37,7 +37,7 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class TimestepTable:
     """A timestep table: row t is what iteration t receives."""
 
     name: str
@@ -79,7 +79,7 @@ class Inspection:
     weight_bytes: int
     untied_bytes: int
     tied_weights: list[TiedWeight]
-    tables: list[Table]
+    tables: list[TimestepTable]
     int8: IntegerLinears
     last_rows: str | None
     memory: str | None
@@ -142,7 +142,7 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
         untied_bytes=_untied_bytes(model, metadata, tied),
         tied_weights=tied,
         tables=[
-            Table(name=name, shape=list(value.const_value.shape.numpy()))
+            TimestepTable(name=name, shape=list(value.const_value.shape.numpy()))
             for name, value in model.graph.initializers.items()
             if name.startswith(TABLE_PREFIX) and value.const_value is not None
         ],

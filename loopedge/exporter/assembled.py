@@ -9,7 +9,6 @@ import loopedge
 from loopedge.artifact.companions import describe_companions
 from loopedge.exporter.assembly import assemble_loop
 from loopedge.exporter.capture.captured import Captured
-from loopedge.exporter.last_iteration import take_out_last
 from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.passes import optimise
 from loopedge.exporter.targets import Settings
@@ -20,7 +19,7 @@ from loopedge.graph.passes.last_position import keep_last_position
 from loopedge.graph.passes.simplify import tidy
 from loopedge.graph.passes.storage import store_float16
 from loopedge.graph.passes.table_head import MICROSOFT
-from loopedge.graph.positions.last_iteration import LastIterationOutcome
+from loopedge.graph.positions.last_iteration import LastIterationOutcome, narrow_last_iteration
 from loopedge.graph.split.activations import shrink_head, split_layers
 from loopedge.graph.weights import TABLE_PREFIX
 
@@ -32,7 +31,7 @@ class Assembled:
     """A graph as it is written.
 
     ``last_outputs`` are the outputs for the last position alone, ``split`` the initializers that were
-    split with the number of their parts, ``rows`` what became of the last iteration, ``domains`` the
+    split with the number of their parts, ``last_iteration`` what became of the last iteration, ``domains`` the
     versions of operators that are not ONNX's own.
     """
 
@@ -40,7 +39,7 @@ class Assembled:
     metadata: Metadata
     last_outputs: list[str]
     split: dict[str, int]
-    rows: LastIterationOutcome
+    last_iteration: LastIterationOutcome
     domains: dict[str, int]
 
 
@@ -69,14 +68,14 @@ def assemble(
         store_float16(graph)
     written = _metadata(captured, graph, options, settings, target)
     write_metadata(written, graph.metadata_props)
-    rows = take_out_last(graph, options.last_rows)
+    last = _take_out_last(graph, options.last_rows)
     fused = small and shrink_head(graph, settings.memory, captured.length)
     return Assembled(
         graph=graph,
         metadata=read_metadata(graph.metadata_props),
         last_outputs=last_outputs,
         split=split,
-        rows=rows,
+        last_iteration=last,
         domains={MICROSOFT: 1} if fused else {},
     )
 
@@ -111,3 +110,10 @@ def _metadata(
         logits="last" if options.logits == "last" else None,
         companions=describe_companions(module.companions, target),
     )
+
+
+def _take_out_last(graph: ir.Model, wanted: bool | None) -> LastIterationOutcome:
+    """Apply `narrow_last_iteration`, unless it is not wanted; None: where it is possible."""
+    if wanted is False:
+        return LastIterationOutcome(applied=False, reason="it was switched off")
+    return narrow_last_iteration(graph)

@@ -11,8 +11,8 @@ from loopedge.artifact.opsets import IR_VERSIONS
 from loopedge.errors import InputError
 from loopedge.exporter.capture.axes import Axes, AxisNames, InnerAxes
 from loopedge.exporter.capture.capture import InnerPart, Parts
+from loopedge.exporter.capture.captured_pieces import Weights, name_dims, take_apart
 from loopedge.exporter.capture.nested import CALL, MARKER, MARKER_DOMAIN, STATES
-from loopedge.exporter.capture.pieces import Weights, name_dims, take_apart
 from loopedge.graph.core.loop_node import EarlyExit, loop_node
 from loopedge.graph.core.names import CORE_NAME
 from loopedge.graph.core.pieces import Piece, connect, copy_shape

@@ -8,9 +8,8 @@ from typing import Any
 from loopedge.artifact.opsets import IR_VERSIONS
 from loopedge.exporter.assembled import Assembled
 from loopedge.exporter.capture.captured import Captured
-from loopedge.exporter.last_iteration import last_iteration_notes
+from loopedge.exporter.float16_weights import storage_notes
 from loopedge.exporter.options import ExportOptions
-from loopedge.exporter.rounding import storage_notes
 from loopedge.exporter.targets import Settings
 from loopedge.exporter.verification.check import FileCheck
 from loopedge.files.targets import FileSize
@@ -90,7 +89,7 @@ def make_result(
         kept_float32=captured.kept,
         rounding_error=check.rounding_error,
         logits=options.logits,
-        last_rows=assembled.rows,
+        last_rows=assembled.last_iteration,
         files=[FileSize.of(file) for file in files],
         weight_bytes=weight_bytes(graph),
         tied_weights=tied_weights(graph),
@@ -101,7 +100,7 @@ def make_result(
         cases=errors.cases,
         notes=[
             *_notes(options, settings, captured),
-            *last_iteration_notes(assembled.rows, options.last_rows),
+            *_last_iteration_notes(assembled.last_iteration, options.last_rows),
             *storage_notes(graph, options.format, captured.kept, check.rounding_error),
         ],
         seconds=seconds,
@@ -134,3 +133,10 @@ def _fixed_axis(captured: Captured) -> str:
         return "the sequence length"
     name, axis = module.input_names[place[0]], place[1]
     return f"axis {axis} of {name} (positions or channels)"
+
+
+def _last_iteration_notes(outcome: LastIterationOutcome, wanted: bool | None) -> list[str]:
+    """Say why nothing was done, where it was asked for."""
+    if outcome.applied or not wanted:
+        return []
+    return [f"the last iteration computes all positions: {outcome.reason}"]

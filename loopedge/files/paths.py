@@ -74,7 +74,7 @@ def check_paths(
 
     Args:
         inputs: What is read, by the option that names it: of an artifact its data files and companions
-            too (`loopedge.artifact.sources.files_of_model`), of a folder the files that are read.
+            too (`loopedge.artifact.needed_files.files_of_model`), of a folder the files that are read.
         outputs: What is written, by the option that names it: also the files that stand beside a target.
         emptied: Folders whose content is removed: no input and no other output may lie within.
 

@@ -13,13 +13,13 @@ from loopedge.deployment.optimizers import nothing_to_optimize
 from loopedge.graph.inputs import generate_inputs
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, Metadata, read_metadata
 from loopedge.quantizer.activations.smoothing import rescaled_products
-from loopedge.quantizer.compare import Agreement, Feeds, longest_generated
 from loopedge.quantizer.floors import Floors
-from loopedge.quantizer.last_iteration import compare_whole_and_written
+from loopedge.quantizer.noise import Feeds, QuantizationNoise, longest_generated
 from loopedge.quantizer.recipe import Recipe, Rewritten
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights
 from loopedge.quantizer.source import FloatSource
 from loopedge.quantizer.timing import TimeRatio, time_against
+from loopedge.quantizer.whole_and_written import compare_whole_and_written
 from loopedge.runtime.session import Session
 
 __all__ = ["SourceCheck"]
@@ -54,10 +54,10 @@ class SourceCheck:
     threads: int | None
     exit_note: list[str] = field(default_factory=list, init=False)
     seconds: float = field(default=0.0, init=False)
-    _measured: tuple[Agreement, TimeRatio] | None = field(default=None, init=False)
+    _measured: tuple[QuantizationNoise, TimeRatio] | None = field(default=None, init=False)
 
     @property
-    def agreement(self) -> Agreement:
+    def noise(self) -> QuantizationNoise:
         """The SQNR, once the file was compared."""
         assert self._measured is not None  # writing calls the check
         return self._measured[0]
@@ -72,7 +72,7 @@ class SourceCheck:
         begun = time.perf_counter()
         source = self.source
         factors = self.recipe.table.factors() if self.recipe.table else {}
-        agreement = compare_whole_and_written(
+        noise = compare_whole_and_written(
             source.graph,
             open_artifact(staged),
             staged.parent,
@@ -82,23 +82,23 @@ class SourceCheck:
             moved=self.rewritten.moved,
             threads=self.threads,
         )
-        self.floors.check(agreement)
+        self.floors.check(noise)
         feeds = self.inputs[0] if self.inputs else _generated(source.graph)
         ratio = time_against(source.path, staged, feeds, threads=self.threads)
         if self.metadata.exit is not None:
             self.exit_note = [_exit_note(source.path, staged, feeds, self.threads)]
         source.artifact.check_unchanged()
-        self._measured = agreement, ratio
+        self._measured = noise, ratio
         self.seconds = time.perf_counter() - begun
-        return None if self.metadata.foreign else self._describe(staged, agreement)
+        return None if self.metadata.foreign else self._describe(staged, noise)
 
-    def _describe(self, staged: Path, agreement: Agreement) -> Metadata:
+    def _describe(self, staged: Path, noise: QuantizationNoise) -> Metadata:
         """Return what the file says of itself, with what was measured."""
         held = self.graph.graph.initializers
         idle = self.metadata.memory == "low" and nothing_to_optimize(staged)
         return read_metadata(self.graph.metadata_props).model_copy(
             update={
-                "quantization": _quantization(self.recipe, self.rewritten, agreement),
+                "quantization": _quantization(self.recipe, self.rewritten, noise),
                 "tables": [name for name in self.metadata.tables if name in held],
                 "optimized": idle,
             }
@@ -120,13 +120,13 @@ def _exit_note(source: Path, quantized: Path, feeds: Mapping[str, Any], threads:
     )
 
 
-def _quantization(recipe: Recipe, rewritten: Rewritten, agreement: Agreement) -> dict[str, Any]:
+def _quantization(recipe: Recipe, rewritten: Rewritten, noise: QuantizationNoise) -> dict[str, Any]:
     """Return what the artifact says of its quantization."""
     fields: dict[str, Any] = {
         "scheme": recipe.scheme,
         "quantized": len(rewritten.coverage.quantized),
         "total": rewritten.coverage.total,
-        "sqnr_db": agreement.sqnr_db,
+        "sqnr_db": noise.sqnr_db,
     }
     table = recipe.table
     if table is not None and recipe.scheme == "static":

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from loopedge.errors import BudgetError, VerificationError
 from loopedge.options import by_face, option
-from loopedge.quantizer.compare import Agreement
 from loopedge.quantizer.coverage import Coverage
+from loopedge.quantizer.noise import QuantizationNoise
 from loopedge.quantizer.options import QuantizeOptions
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
@@ -46,21 +46,21 @@ class Floors:
     random_rows_db: float
     hint: str | None
 
-    def check(self, agreement: Agreement) -> None:
+    def check(self, noise: QuantizationNoise) -> None:
         """Hold the floors.
 
         Raises:
             VerificationError: One is missed.
         """
         for name, value, floor in (
-            ("outputs", agreement.sqnr_db, self.outputs_db),
-            ("outputs with random timestep rows", agreement.random_rows_db, self.random_rows_db),
+            ("outputs", noise.sqnr_db, self.outputs_db),
+            ("outputs with random timestep rows", noise.random_rows_db, self.random_rows_db),
         ):
             if value is not None and not value >= floor:
                 raise _missed(f"the {name}", value, floor, self.hint or _allow_less())
         for where, found, floor in (
-            ("in the first iteration", agreement.linears_db, MIN_LINEAR_DB),
-            ("in its worst iteration", agreement.worst_linears_db, MIN_WORST_LINEAR_DB),
+            ("in the first iteration", noise.linears_db, MIN_LINEAR_DB),
+            ("in its worst iteration", noise.worst_linears_db, MIN_WORST_LINEAR_DB),
         ):
             for name, value in found.items():
                 if not value >= floor:

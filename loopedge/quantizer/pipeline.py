@@ -20,8 +20,8 @@ from loopedge.graph.split.activations import shrink_head
 from loopedge.options import option, option_name, with_keywords
 from loopedge.quantizer.activations.ranges import RangeTable, read_ranges
 from loopedge.quantizer.check import SourceCheck
-from loopedge.quantizer.compare import Feeds
 from loopedge.quantizer.floors import check_coverage, floors_of
+from loopedge.quantizer.noise import Feeds
 from loopedge.quantizer.options import QuantizeKeywords, QuantizeOptions
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.result import QuantizeResult, make_result

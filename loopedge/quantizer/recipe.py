@@ -17,11 +17,11 @@ from loopedge.options import by_face, option
 from loopedge.quantizer.activations.gates import fold_gates
 from loopedge.quantizer.activations.ranges import RangeTable, weights_sha256
 from loopedge.quantizer.coverage import Coverage
+from loopedge.quantizer.named_linears import kept_in_float, weight_only_nodes
 from loopedge.quantizer.schemes.dynamic import quantize_dynamic
 from loopedge.quantizer.schemes.rewriting import rewrite_linears
 from loopedge.quantizer.schemes.static import quantize_static
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights, check_weight_options
-from loopedge.quantizer.selection import kept_in_float, weight_only_nodes
 from loopedge.quantizer.weights.blocks import best_block_size, quantize_blocks
 from loopedge.quantizer.weights.channels import INT8_LIMIT, REDUCED_LIMIT, quantize_weight
 from loopedge.quantizer.weights.embedding import find_embeddings, quantize_embeddings

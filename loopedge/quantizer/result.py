@@ -11,9 +11,9 @@ from loopedge.graph.weights import weight_bytes
 from loopedge.options import option
 from loopedge.quantizer.check import SourceCheck
 from loopedge.quantizer.floors import may_overflow
-from loopedge.quantizer.last_iteration import unchanged_note
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.quantizer.timing import BUSY, TimeRatio
+from loopedge.quantizer.whole_and_written import unchanged_note
 from loopedge.runtime.memory_profiles import WISH_NOTE
 from loopedge.runtime.processor import FAST_INT8, this_processor
 
@@ -70,7 +70,7 @@ def make_result(
         changed: Notes on a source that another program has written anew.
         seconds: Time of each station.
     """
-    recipe, rewritten, agreement = check.recipe, check.rewritten, check.agreement
+    recipe, rewritten, noise = check.recipe, check.rewritten, check.noise
     table = recipe.table if recipe.scheme == "static" else None
     return QuantizeResult(
         path=str(files[0]),
@@ -81,10 +81,10 @@ def make_result(
         matmuls=rewritten.coverage.to_json(),
         embeddings=rewritten.embeddings.to_json(),
         weight_only=rewritten.weight_only,
-        sqnr_db=agreement.sqnr_db,
-        sqnr_db_per_iteration=agreement.per_iteration_db,
-        sqnr_db_random_rows=agreement.random_rows_db,
-        sqnr_db_linears=agreement.linears_db,
+        sqnr_db=noise.sqnr_db,
+        sqnr_db_per_iteration=noise.per_iteration_db,
+        sqnr_db_random_rows=noise.random_rows_db,
+        sqnr_db_linears=noise.linears_db,
         min_sqnr_db=check.floors.outputs_db,
         verified=True,
         last_rows=last,

@@ -28,7 +28,7 @@ from loopedge.tasks.likelihood import (
 from loopedge.tasks.metrics import IGNORED, Metrics, Tally, class_metrics, class_tally, total
 from loopedge.tasks.task import SPLITS, Array, Batch, Split, Task, generator_of
 
-__all__ = ["Lines", "PairsTask", "split_of"]
+__all__ = ["PairLines", "PairsTask", "split_of"]
 
 TENTHS: tuple[Split, ...] = ("train",) * 8 + ("validation", "test")
 """The split by the hash of the source, modulo ten."""
@@ -38,7 +38,7 @@ MOST_COUNTED = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lines:
+class PairLines:
     """Pairs of a split: a file, and the byte offsets of its lines, int64 (pairs,)."""
 
     path: Path
@@ -75,7 +75,7 @@ class PairsTask(Task):
 
     def __init__(
         self,
-        parts: Mapping[Split, Lines],
+        parts: Mapping[Split, PairLines],
         tokenizer: Tokenizer,
         form: PairFormat,
         *,
@@ -212,7 +212,7 @@ class PairsTask(Task):
                     continue
                 offsets[split_of(pair.source) if len(named) == 1 else file].append(pair.offset)
         parts = {
-            split: Lines(
+            split: PairLines(
                 path=named.get(split, named["train"]),
                 offsets=np.array(offsets[split], np.int64),
             )

@@ -20,7 +20,7 @@ from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.evaluation import evaluate
 from loopedge.trainer.logs import RunLog, metrics_path
 from loopedge.trainer.loop import TrainingLoop
-from loopedge.trainer.progress import Lines, Progress, bar_on_terminal
+from loopedge.trainer.progress import Progress, ProgressLines, bar_on_terminal
 from loopedge.trainer.stability import Stability
 from loopedge.trainer.state import (
     check_run,
@@ -287,4 +287,4 @@ def _progress(
 ) -> Iterator[Progress | None]:
     with contextlib.ExitStack() as stack:
         drawn = stack.enter_context(bar_on_terminal(steps, metric, done=done)) if bar else None
-        yield drawn or (Lines(steps, note) if note is not None else None)
+        yield drawn or (ProgressLines(steps, note) if note is not None else None)

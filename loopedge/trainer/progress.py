@@ -7,7 +7,7 @@ from typing import Protocol
 
 from loopedge.tasks.metrics import Metrics
 
-__all__ = ["Bar", "Lines", "Progress", "bar_on_terminal", "duration_text"]
+__all__ = ["Bar", "Progress", "ProgressLines", "bar_on_terminal", "duration_text"]
 
 
 class Progress(Protocol):
@@ -24,7 +24,7 @@ class Progress(Protocol):
         ...
 
 
-class Lines:
+class ProgressLines:
     """Hands one line per evaluation to ``write``.
 
     Args:

@@ -13,10 +13,11 @@ import torch
 import loopedge
 from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.errors import LoopedgeError
-from loopedge.profiler.dissection import limits, sources
+from loopedge.profiler.dissection import limits
+from loopedge.profiler.dissection import memory_sources as sources
 from loopedge.profiler.dissection.limits import CPU, measure_limits
+from loopedge.profiler.dissection.memory_sources import memory_sources, with_peak
 from loopedge.profiler.dissection.pipeline import dissect
-from loopedge.profiler.dissection.sources import memory_sources, with_peak
 from loopedge.profiler.dissection.trace import read_trace
 from loopedge.profiler.processes.measured_process import MeasuredProcess
 from loopedge.profiler.processes.setup import ProcessSetup

@@ -18,7 +18,7 @@ from torch.nn import functional
 import loopedge
 from loopedge.errors import InputError
 from loopedge.exporter import assembled as station
-from loopedge.exporter.rounding import round_weights
+from loopedge.exporter.float16_weights import round_weights
 from loopedge.graph.core.probe import probe
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.untied import untie

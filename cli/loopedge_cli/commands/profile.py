@@ -160,7 +160,7 @@ def _check_page(html: Path | None, models: list[Path], input: Path | None, *, fo
     Raises:
         InputError: It is one of the inputs, exists, or has no folder.
     """
-    from loopedge.artifact.sources import files_of_model
+    from loopedge.artifact.needed_files import files_of_model
     from loopedge.files.paths import check_paths
     from loopedge.files.targets import check_target
 

@@ -9,10 +9,10 @@ from loopedge.exporter.capture.axes import Axes, find_axes
 from loopedge.exporter.capture.capture import Parts, capture_parts
 from loopedge.exporter.capture.halt import Halt, capture_halt_part
 from loopedge.exporter.exits import choose_exit
+from loopedge.exporter.float16_weights import RoundedModule, round_weights
 from loopedge.exporter.module.exported_module import ExportedModule
 from loopedge.exporter.module.timestep_tables import compute_tables
 from loopedge.exporter.options import ExportOptions
-from loopedge.exporter.rounding import RoundedModule, round_weights
 from loopedge.exporter.targets import Settings
 
 __all__ = ["Captured", "capture_module"]

@@ -14,7 +14,7 @@ from loopedge.exporter.assembled import Assembled
 from loopedge.exporter.capture.captured import Captured
 from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.verification.cases import Case, cases_of
-from loopedge.exporter.verification.inputs import resized_examples
+from loopedge.exporter.verification.resized_examples import resized_examples
 from loopedge.exporter.verification.torch_side import TorchSide
 from loopedge.exporter.verification.verify import ExportErrors, verify_artifact
 from loopedge.graph.agreement import TOLERANCE

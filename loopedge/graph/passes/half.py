@@ -5,7 +5,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.integer_linears import count_integer_linears
 from loopedge.graph.metadata import PREFIX
-from loopedge.graph.passes.external_data import read_initializer_data
+from loopedge.graph.passes.loaded_data import read_initializer_data
 
 __all__ = ["compute_in_float16"]
 

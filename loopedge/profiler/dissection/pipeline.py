@@ -7,8 +7,8 @@ from loopedge.artifact.artifact import Artifact
 from loopedge.errors import LoopedgeError
 from loopedge.profiler.dissection.iterations import iteration_times
 from loopedge.profiler.dissection.limits import CPU
+from loopedge.profiler.dissection.memory_sources import memory_sources, with_peak
 from loopedge.profiler.dissection.roofline import compare_with_limits
-from loopedge.profiler.dissection.sources import memory_sources, with_peak
 from loopedge.profiler.dissection.trace import (
     nodes_by_provider,
     operator_times,

@@ -15,7 +15,7 @@ from loopedge.graph.positions.last_iteration import (
     LastIterationOutcome,
     restore_last_iteration,
 )
-from loopedge.quantizer.compare import Agreement, Feeds, compare, outputs_db
+from loopedge.quantizer.noise import Feeds, QuantizationNoise, measure_noise, outputs_db
 
 __all__ = ["compare_whole_and_written", "unchanged_note"]
 
@@ -34,13 +34,13 @@ def compare_whole_and_written(
     rescaled: Collection[str],
     moved: Mapping[str, str],
     threads: int | None,
-) -> Agreement:
-    """Compare as `compare`, which needs all iterations in the Loop, and the outputs of the file itself.
+) -> QuantizationNoise:
+    """Compare as `measure_noise`, which needs all iterations in the Loop, and the outputs of the file itself.
 
     Args:
         reference: The float model, all iterations in its Loop.
         written: The quantized file.
-        folder: As in `compare`, like the rest.
+        folder: As in `measure_noise`, like the rest.
         inputs: Batches.
         random_rows: Also with random timestep tables.
         rescaled: Values in another scale.
@@ -55,7 +55,7 @@ def compare_whole_and_written(
     """
     whole = written.clone()
     restored = restore_last_iteration(whole)
-    agreement = compare(
+    noise = measure_noise(
         reference,
         whole,
         folder,
@@ -66,7 +66,7 @@ def compare_whole_and_written(
         threads=threads,
     )
     if not restored:
-        return agreement
+        return noise
     same = outputs_db(whole, written, folder, inputs=inputs, threads=threads)
     if not same >= SAME_DB:
         raise VerificationError(
@@ -77,7 +77,7 @@ def compare_whole_and_written(
             hint="loopedge export model.pt --no-last-rows",
         )
     own = outputs_db(reference, written, folder, inputs=inputs, threads=threads)
-    return replace(agreement, sqnr_db=own)
+    return replace(noise, sqnr_db=own)
 
 
 def unchanged_note(outcome: LastIterationOutcome | None) -> list[str]:

@@ -24,7 +24,7 @@ from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.options import option
 from loopedge.runtime.session import Session
 
-__all__ = ["Agreement", "compare", "longest_generated", "outputs_db"]
+__all__ = ["QuantizationNoise", "longest_generated", "measure_noise", "outputs_db"]
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -35,7 +35,7 @@ LONGEST = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
+class QuantizationNoise:
     """Signal-to-quantization-noise ratios in dB, over all compared inputs.
 
     What the graph adds to its outputs last, the mean of a series, is not a signal.
@@ -54,7 +54,7 @@ class Agreement:
     worst_linears_db: dict[str, float]
 
 
-def compare(
+def measure_noise(
     reference: ir.Model,
     quantized: ir.Model,
     folder: Path,
@@ -64,7 +64,7 @@ def compare(
     rescaled: Collection[str] = (),
     moved: Mapping[str, str] | None = None,
     threads: int | None = None,
-) -> Agreement:
+) -> QuantizationNoise:
     """Run both models on the same inputs.
 
     Args:
@@ -105,7 +105,7 @@ def compare(
             models = _with_tables(reference, rows_of), _with_tables(quantized, rows_of)
             random_db = _ratios(*models, [], batches, place, threads)[0].db
     iterations = [ratio.db for name in states[:1] for ratio in rows[name]]
-    return Agreement(
+    return QuantizationNoise(
         sqnr_db=outputs.db,
         per_iteration_db=iterations,
         random_rows_db=random_db,
@@ -130,7 +130,7 @@ def outputs_db(
         reference: The model to judge by.
         given: The model to judge; the same inputs and outputs.
         folder: Where temporary copies may be written.
-        inputs: As in `compare`, like the rest.
+        inputs: As in `measure_noise`, like the rest.
         threads: Threads of ONNX Runtime.
 
     Raises:
