@@ -12,6 +12,7 @@ __all__ = [
     "MissingExtraError",
     "ProviderError",
     "VerificationError",
+    "install_hint",
 ]
 
 
@@ -37,13 +38,16 @@ class DiskFullError(InputError):
     """The disk has no room for what was to be written; nothing of it is left."""
 
 
+def install_hint(extra: str) -> str:
+    """Return how an extra is installed: loopedge is on no index yet."""
+    return f"in a clone of loopedge: pip install -c constraints.txt -e '.[{extra}]'"
+
+
 class MissingExtraError(InputError):
     """A command needs packages that the base install leaves out."""
 
     def __init__(self, needs: str, *, extra: str) -> None:
-        super().__init__(
-            f"{needs} needs the extra '{extra}'", hint=f"pip install 'loopedge[{extra}]'"
-        )
+        super().__init__(f"{needs} needs the extra '{extra}'", hint=install_hint(extra))
         self.extra = extra
 
 

@@ -142,7 +142,7 @@ def quantize_view(result: "Result") -> "RenderableType":
             f"{size_text(fields['source_weight_bytes'])} -> {size_text(fields['weight_bytes'])}",
         ),
         *_last_rows(fields["last_rows"]),
-        ("time", f"{fields['time_ratio']:.2f} of the float model's, one sample"),
+        ("time", _time_text(fields["time_ratio"])),
         ("seconds", seconds_text(fields["seconds"])),
         *_file_rows(fields["files"]),
     ]
@@ -264,6 +264,14 @@ def _weight_only_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
     if tables["total"]:
         rows.append(("embeddings", f"{tables['quantized']} of {tables['total']} tables"))
     return rows
+
+
+def _time_text(ratio: float | None) -> str:
+    return (
+        "not known, see the note"
+        if ratio is None
+        else f"{ratio:.2f} of the float model's, one sample"
+    )
 
 
 def _scheme_text(fields: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,12 @@ class Chunk:
             )
 
 
+def _like(name: str, header: Sequence[str]) -> str:
+    """Return the column that a name may stand for, to be said behind a hint."""
+    close = get_close_matches(name, header, n=1)
+    return f", perhaps {close[0]!r}" if close else ""
+
+
 def find_column(source: Path, header: Sequence[str], name: str) -> int:
     """Return the place of a column.
 
@@ -109,6 +116,6 @@ def find_column(source: Path, header: Sequence[str], name: str) -> int:
     if name not in header:
         raise InputError(
             f"{source.name}: no column {name!r}; the columns are {', '.join(header)}",
-            hint=f"name one of them, for example {header[-1]!r}",
+            hint=f"name one of them{_like(name, header)}",
         )
     return list(header).index(name)

@@ -94,7 +94,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         shown = written if type(written) is int else type(written).__name__
         raise InputError(
             f"{source} has checkpoint format {shown}, this version reads {FORMAT}",
-            hint="pip install --upgrade loopedge",
+            hint="take a newer loopedge: git pull in its clone, then install again",
         )
     missing = [key for key in ("config", "state_dict") if not isinstance(checkpoint.get(key), dict)]
     if missing:

@@ -65,6 +65,7 @@ def profile(
         LoopedgeError: No model could be measured to the end.
     """
     chosen = with_keywords("profile", ProfileOptions, options, keywords)
+    models = [models] if isinstance(models, str | Path) else models
     _check(models, chosen)
     report_progress = report_progress or _report_nothing
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:

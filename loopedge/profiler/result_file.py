@@ -38,7 +38,7 @@ def read_profile(path: str | Path) -> ProfileResult:
     """
     fields = read_json(path, needed="a profile", hint=HINT)
     if not isinstance(fields, dict) or "schema_version" not in fields or "runs" not in fields:
-        raise InputError(f"{path} is not a profile: it has no schema_version and runs", hint=HINT)
+        raise InputError(f"{path} is not a profile: it lacks schema_version or runs", hint=HINT)
     version = fields["schema_version"]
     if version != SCHEMA_VERSION:
         raise InputError(

@@ -42,7 +42,7 @@ class QuantizeResult:
     min_sqnr_db: float
     verified: bool
     last_rows: LastIterationOutcome | None
-    time_ratio: float
+    time_ratio: float | None
     weight_bytes: int
     source_weight_bytes: int
     files: list[FileSize]
@@ -88,7 +88,7 @@ def make_result(
         min_sqnr_db=check.floors.outputs_db,
         verified=True,
         last_rows=last,
-        time_ratio=check.time_ratio.median,
+        time_ratio=check.time_ratio.median if check.time_ratio.steady else None,
         weight_bytes=weight_bytes(check.graph),
         source_weight_bytes=weight_bytes(check.source.graph),
         files=[FileSize.of(file) for file in files],
@@ -121,10 +121,10 @@ def _notes(check: SourceCheck) -> list[str]:
 
 def time_note(ratio: TimeRatio) -> list[str]:
     """Say that the file saves no time, where that was measured; where other programs disturbed it, say that."""
-    if ratio.median < SLOWER:
-        return []
     spread = f"{ratio.low:.2f} to {ratio.high:.2f}"
     if ratio.steady:
+        if ratio.median < SLOWER:
+            return []
         return [
             f"one inference takes {ratio.median:.2f} times as long as the float model's on this "
             f"processor (half of the rounds: {spread}): it saves bytes here, no time"

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from loopedge.errors import ProviderError
+from loopedge.errors import ProviderError, install_hint
 from loopedge.runtime.session_options import CUDA_PROVIDER
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "unavailable",
 ]
 
-INSTALL_HINT = "pip install 'loopedge[gpu]' (docs/profiling.md, CUDA)"
+INSTALL_HINT = f"{install_hint('gpu')} (docs/profiling.md, CUDA)"
 REINSTALL_HINT = (
     "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'"
 )

@@ -39,7 +39,9 @@ def unbeaten_note(
     base = known[best]
     if (reached > base) if task.higher_is_better else (reached < base):
         return None
-    if not math.isfinite(reached):
+    if reached == base:
+        by = "the same"
+    elif not math.isfinite(reached):
         by = "no number"
     elif task.higher_is_better:
         by = f"{base - reached:.2g} less"

@@ -183,7 +183,7 @@ def test_a_missing_extra_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch, 
     assert outcome.code == 2
     assert outcome.err.splitlines() == [
         "error: this command needs the extra 'train'",
-        "hint: pip install 'loopedge[train]'",
+        "hint: in a clone of loopedge: pip install -c constraints.txt -e '.[train]'",
     ]
 
 

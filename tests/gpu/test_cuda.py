@@ -29,7 +29,7 @@ SIZES = {"batch": 1, "sequence": 8}
 def no_cuda() -> str | None:
     """Return why nothing of this file can run here, by onnxruntime alone: a fault of ours is not a reason."""
     if CUDA not in ort.get_available_providers():
-        return "this onnxruntime has no CUDAExecutionProvider (pip install 'loopedge[gpu]')"
+        return "this onnxruntime has no CUDAExecutionProvider (the extra 'gpu' has one)"
     preload_libraries()
     try:
         session = ort.InferenceSession(str(TINY), providers=[CUDA], enable_fallback=0)

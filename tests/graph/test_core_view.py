@@ -227,3 +227,17 @@ def test_of_several_loops_of_another_tool_none_is_the_core() -> None:
     assert isinstance(core, NoCore)
     assert (core.form, core.iterations, core.states, core.weights) == (None, None, [], {})
     assert not any(core.contains(node) for node in core.model.graph.all_nodes())
+
+
+def test_the_only_loop_of_another_tool_is_its_core_whatever_other_nodes_are_called() -> None:
+    model = built()
+    model.metadata_props.clear()
+    graph = model.graph
+    next(node for node in graph if node.op_type == "Loop").name = "repeat"
+    beside = make_node("Exp", [graph.inputs[0]], "core.0/beside")
+    graph.append(beside)
+    graph.outputs.append(beside.outputs[0])
+    core = view_core(model)
+    assert isinstance(core, LoopCore)
+    assert core.loop.node.name == "repeat"
+    assert core.iterations == LOOPS

@@ -125,7 +125,7 @@ def test_a_command_that_needs_torch_says_so(base: Path, room: Path, words: tuple
     ended = run(base / "loopedge", *words, cwd=room, code=2)
     first, second = ended.stderr.splitlines()
     assert "needs the extra 'train'" in first
-    assert second == "hint: pip install 'loopedge[train]'"
+    assert second == "hint: in a clone of loopedge: pip install -c constraints.txt -e '.[train]'"
     assert not list(room.glob("m.*"))
 
 
@@ -139,5 +139,6 @@ def test_a_verb_that_needs_torch_says_so(base: Path) -> None:
     )
     said = run(base / "python", "-c", program).stdout
     assert (
-        said == "loopedge.LoopedTransformer needs the extra 'train' pip install 'loopedge[train]'\n"
+        said
+        == "loopedge.LoopedTransformer needs the extra 'train' in a clone of loopedge: pip install -c constraints.txt -e '.[train]'\n"
     )

@@ -223,6 +223,21 @@ def test_data_called_loops_is_run_and_measured_as_data(tmp_path: Path) -> None:
         loopedge.Session(source).run(feeds, loops=3)
 
 
+def test_a_weight_that_is_listed_as_an_input_first_is_calibrated(tmp_path: Path) -> None:
+    """Files of IR version 3 list each initializer among the inputs."""
+    text = f"""other (float[{D}, {D}] w, float[batch, sequence, {D}] x) => (float[batch, sequence, {D}] y) {{
+        [one] y = MatMul (x, w)
+    }}"""
+    model = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["": 21]>\n{text}')
+    listed = model.graph.inputs[0]
+    listed.const_value = ir.tensor(weight(0), name="w")
+    model.graph.register_initializer(listed)
+    ir.save(model, tmp_path / "m.onnx")
+    samples = [{"x": drawn(2, 7, D)} for _ in range(2)]
+    ranges = loopedge_calibration.collect(tmp_path / "m.onnx", samples)
+    assert ranges.samples == 4
+
+
 TIED = f"""
 other (float[batch, sequence, {D}] x, float[{D}, {D}] w, float[{D}, {D}] w__0) => (float[batch, sequence, {D}] y) {{
     [one] p = MatMul (x, w)

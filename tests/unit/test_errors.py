@@ -16,4 +16,4 @@ def test_fields_and_text() -> None:
 def test_a_missing_extra_names_its_install_command() -> None:
     error = errors.MissingExtraError("loopedge.export", extra="train")
     assert str(error) == "loopedge.export needs the extra 'train'"
-    assert error.hint == "pip install 'loopedge[train]'"
+    assert error.hint == "in a clone of loopedge: pip install -c constraints.txt -e '.[train]'"

@@ -57,3 +57,12 @@ def test_a_command_that_fails_leaves_python_as_it_was() -> None:
         fail_as_a_command()
     assert option_name("weight_only") == "weight_only"
     assert by_face("shell", "python") == "python"
+
+
+def test_options_of_another_verb_are_refused() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Other:
+        width: int = 1
+
+    with pytest.raises(TypeError, match=r"verb\(\) takes options of Sizes, not Other"):
+        with_keywords("verb", Sizes, Other(), {})

@@ -57,10 +57,10 @@ def broken(**changed: object) -> str:
     ("text", "said"),
     [
         ("no json", "is not a profile: it is not JSON"),
-        ("[1, 2]", "is not a profile: it has no schema_version and runs"),
+        ("[1, 2]", "is not a profile: it lacks schema_version or runs"),
         (
             '{"path": "model.onnx", "runs": []}',
-            "is not a profile: it has no schema_version and runs",
+            "is not a profile: it lacks schema_version or runs",
         ),
         (broken(schema_version=1), "has schema version 1, 2 is read here"),
         (broken(schema_version="2"), "has schema version '2', 2 is read here"),

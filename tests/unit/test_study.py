@@ -11,7 +11,7 @@ import pytest
 
 from loopedge.errors import InputError
 from loopedge.study.design import Cell, Design, make_design
-from loopedge.study.options import PilotKeywords, PilotOptions
+from loopedge.study.options import ARMS, PilotKeywords, PilotOptions
 from loopedge.study.statistics import interval_of, over_seeds, student_quantile
 from loopedge.study.summary import Summary, baseline_values, summarise
 from loopedge.study.verdict import judge
@@ -351,9 +351,18 @@ sys.exit(run())
 def test_without_scipy_a_pilot_names_the_extra(tmp_path: Path) -> None:
     words = [sys.executable, "-c", WITHOUT_SCIPY]
     found = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert found.stdout == "loopedge.pilot needs the extra 'train'; pip install 'loopedge[train]'\n"
+    assert (
+        found.stdout
+        == "loopedge.pilot needs the extra 'train'; in a clone of loopedge: pip install -c constraints.txt -e '.[train]'\n"
+    )
     assert found.returncode == 2
     assert found.stderr == (
-        "error: this command needs the extra 'train'\nhint: pip install 'loopedge[train]'\n"
+        "error: this command needs the extra 'train'\nhint: in a clone of loopedge: pip install -c constraints.txt -e '.[train]'\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_hint_of_an_unknown_arm_lists_the_arms() -> None:
+    with pytest.raises(InputError) as caught:
+        PilotOptions(arms=["magic"])
+    assert caught.value.hint == f"arms={tuple(ARMS)}"

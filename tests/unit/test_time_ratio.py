@@ -62,3 +62,8 @@ def test_an_unsteady_measurement_is_taken_again(
     monkeypatch.setattr(timing, "ratio_of", ratio)
     assert timing.steadiest([], []).high == taken
     assert len(tries) == tried
+
+
+def test_a_faster_model_of_unsteady_rounds_is_not_known_either() -> None:
+    (note,) = time_note(ratio_of(rounds(1.0, 1.0, 1.0), rounds(0.1, 0.9, 0.5)))
+    assert "is not known" in note

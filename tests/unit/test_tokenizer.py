@@ -127,7 +127,9 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     assert choose_tokenizer(None, None, []).name == "bytes"
     with pytest.raises(MissingExtraError, match="extra 'text'") as caught:
         choose_tokenizer(None, 300, [TEXT])
-    assert caught.value.hint == "pip install 'loopedge[text]'"
+    assert (
+        caught.value.hint == "in a clone of loopedge: pip install -c constraints.txt -e '.[text]'"
+    )
     with pytest.raises(MissingExtraError):
         JsonTokenizer(json.dumps({}))
 

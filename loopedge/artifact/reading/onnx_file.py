@@ -63,7 +63,8 @@ def _parse(path: Path) -> onnx.ModelProto:
             read_bytes(path, needed="an ONNX file", hint="loopedge export model.pt")
         )
     except DecodeError as error:
-        raise InputError(f"{path} is not an ONNX file: it cannot be parsed") from error
+        hint = f"loopedge export {path}" if path.suffix == ".pt" else None
+        raise InputError(f"{path} is not an ONNX file: it cannot be parsed", hint=hint) from error
     return proto
 
 
