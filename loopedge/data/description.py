@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from loopedge.files.validation import validation_problem
+
 __all__ = ["DESCRIBED", "TABLES", "description_problem"]
 
 TABLES = frozenset({"series", "series-labels"})
@@ -90,8 +92,7 @@ def description_problem(task: Mapping[str, Any], *, complete: bool = True) -> st
     try:
         _Description.model_validate(dict(task))
     except ValidationError as error:
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return validation_problem(error)
     missing = [key for key in ("covariates", "mean", "context") if task.get(key) is None]
     if complete and name in TABLES and missing:
         return f"{missing[0]} is missing"

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from loopedge.data.description import description_problem
 from loopedge.errors import InputError
 from loopedge.files.json_text import parse_json
+from loopedge.files.validation import validation_problem
 
 __all__ = [
     "FOREIGN",
@@ -213,10 +214,8 @@ def read_metadata(properties: Mapping[str, str]) -> Metadata:
     try:
         return ArtifactMetadata.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
         raise InputError(
-            f"the loopedge metadata of the model is damaged: "
-            f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            f"the loopedge metadata of the model is damaged: {validation_problem(error)}"
         ) from error
 
 

@@ -12,6 +12,7 @@ from loopedge.errors import InputError
 from loopedge.files.json_text import plain_problem
 from loopedge.files.staging import staged_folder
 from loopedge.files.targets import check_target
+from loopedge.files.validation import validation_problem
 from loopedge.model.config import LoopedConfig
 from loopedge.model.tensor_file import check_tensors, read_saved
 from loopedge.model.transformer import LoopedTransformer
@@ -129,9 +130,8 @@ def model_from(checkpoint: Checkpoint, source: str | Path = "checkpoint") -> Loo
     try:
         config = LoopedConfig.model_validate(checkpoint["config"])
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "config"
-        raise InputError(f"{source}: configuration: {where}: {first['msg']}") from error
+        problem = validation_problem(error)
+        raise InputError(f"{source}: configuration: {problem}") from error
     # Without memory first: a configuration is a few bytes, and may ask for any number of them.
     given = checkpoint["state_dict"]
     _check_layers(config, given, source)

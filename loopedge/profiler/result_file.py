@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from loopedge.errors import InputError
 from loopedge.files.json_text import read_json
+from loopedge.files.validation import validation_problem
 from loopedge.profiler.result import SCHEMA_VERSION, ProfileResult
 
 __all__ = ["profile_schema", "read_profile", "schema_text"]
@@ -48,9 +49,9 @@ def read_profile(path: str | Path) -> ProfileResult:
     try:
         return _RESULT.validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path} is not a profile: {where}: {first['msg']}", hint=HINT) from error
+        raise InputError(
+            f"{path} is not a profile: {validation_problem(error)}", hint=HINT
+        ) from error
 
 
 def profile_schema() -> dict[str, Any]:

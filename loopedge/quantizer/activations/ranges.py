@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from loopedge.errors import InputError
 from loopedge.files.json_text import read_json
 from loopedge.files.targets import write_text_atomic
+from loopedge.files.validation import validation_problem
 from loopedge.graph.weights import is_weight
 
 __all__ = ["Granularity", "RangeTable", "TensorRange", "read_ranges", "weights_sha256"]
@@ -118,13 +119,8 @@ def read_ranges(path: str | Path) -> RangeTable:
         return RangeTable.model_validate(content)
     except ValidationError as error:
         raise InputError(
-            f"{path} is not a table of ranges: {_first_reason(error)}", hint=hint
+            f"{path} is not a table of ranges: {validation_problem(error)}", hint=hint
         ) from error
-
-
-def _first_reason(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def weights_sha256(model: ir.Model) -> str:
