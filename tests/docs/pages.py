@@ -21,6 +21,7 @@ __all__ = [
     "Block",
     "Runner",
     "blocks_of",
+    "commands_of",
     "name_of",
     "write_program",
 ]
@@ -36,6 +37,7 @@ REASONS = {
     "processes": "not run by the tests: it needs several processes or machines",
     "gpu": "not run by the tests: it needs a GPU",
     "hour": "not run by the tests: it takes an hour",
+    "hours": "not run by the tests: it takes hours",
     "download": "not run by the tests: it needs data from elsewhere",
     "signature": "not run by the tests: a signature, not a program",
 }

@@ -73,7 +73,10 @@ Loops = Annotated[
 ]
 Input = Annotated[
     Path | None,
-    typer.Option("--input", help="Inputs to run on (.npz); default: seeded random ones."),
+    typer.Option(
+        "--input",
+        help="Inputs to run on, arrays or a table, as for run; default: seeded random ones.",
+    ),
 ]
 Runs = Annotated[
     int | None, typer.Option(min=1, help="Timed runs; default: as many as --seconds holds.")
