@@ -7,6 +7,7 @@ import re
 import shlex
 from collections import defaultdict
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,11 +29,7 @@ def targets_of_shell(block: Block) -> Iterator[str]:
         words = shlex.split(command, comments=True)
         if "--force" in words or "benchmarks/" in command:
             continue
-        yield from (
-            target
-            for option, target in zip(words, words[1:], strict=False)
-            if option in TARGET_OPTIONS
-        )
+        yield from (target for option, target in pairwise(words) if option in TARGET_OPTIONS)
 
 
 def targets_of_python(block: Block) -> Iterator[str]:
