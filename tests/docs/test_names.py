@@ -7,6 +7,7 @@ import re
 import shlex
 from collections import defaultdict
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,11 +29,7 @@ def targets_of_shell(block: Block) -> Iterator[str]:
         words = shlex.split(command, comments=True)
         if "--force" in words or "benchmarks/" in command:
             continue
-        yield from (
-            target
-            for option, target in zip(words, words[1:], strict=False)
-            if option in TARGET_OPTIONS
-        )
+        yield from (target for option, target in pairwise(words) if option in TARGET_OPTIONS)
 
 
 def targets_of_python(block: Block) -> Iterator[str]:
@@ -113,3 +110,25 @@ def test_every_pass_of_the_table_exists() -> None:
     named = re.findall(r"^\| `([\w/]+\.py)` \|", text, re.M)
     assert len(named) == 8
     assert [path for path in named if not (ROOT / "loopedge/graph" / path).is_file()] == []
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    text = page.read_text(encoding="utf-8")
+    for block in blocks_of(page):
+        text = text.replace(block.text, "")
+    return {
+        re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", text, re.M)
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    lost = []
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (anchor and anchor not in anchors_of(target)):
+            lost.append(link)
+    assert lost == []
