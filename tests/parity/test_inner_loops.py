@@ -141,7 +141,7 @@ def test_inner_loops_are_written_out_to_be_quantized(tmp_path: Path) -> None:
     nested = loopedge.export(model, tmp_path / "nested.onnx", inner="loop")
     with pytest.raises(InputError, match=r"inner Loop core/inner.0") as caught:
         loopedge.quantize(nested.path, tmp_path / "nested.int8.onnx")
-    assert caught.value.hint == "loopedge export --inner unrolled"
+    assert caught.value.hint == "loopedge export model.pt --inner unrolled"
     flat = loopedge.export(model, tmp_path / "flat.onnx")
     result = loopedge.quantize(flat.path, tmp_path / "flat.int8.onnx", scheme="dynamic")
     assert result.matmuls["quantized"] == INNER + 1

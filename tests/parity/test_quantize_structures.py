@@ -219,7 +219,7 @@ def test_files_and_data_that_cannot_be_used(exported: Exporter, tmp_path: Path) 
     before = source.read_bytes()
     cases: list[tuple[dict[str, Any], str]] = [
         ({"data": data, "save_ranges": source, "force": True}, "is also a file of MODEL"),
-        ({"data": data, "save_ranges": target}, "is also a file of --output"),
+        ({"data": data, "save_ranges": target}, "is also a file of path"),
         ({"scheme": "weight-int8", "data": tmp_path / "none.npz"}, "no sample"),
         ({"scheme": "dynamic", "data": tmp_path / "missing.npz"}, "does not exist"),
         ({"scheme": "dynamic", "save_ranges": tmp_path / "r.json"}, "takes and gives no ranges"),
