@@ -19,8 +19,6 @@ QUICK = {
     "docs/artifact.md",
     "docs/bring_your_own.md",
     "docs/model.md",
-    "docs/on_your_board.md",
-    "docs/which_quantization.md",
 }
 """Pages that make test runs; the blocks of the others take minutes together, make test-slow runs them."""
 

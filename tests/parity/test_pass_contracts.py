@@ -42,7 +42,7 @@ from loopedge.model.contract import Tensors
 from tests.parity.models import ROUNDING, Sizes, make_inputs, make_model
 from tests.parity.test_inner_loops import Refiner
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 Feeds = dict[str, NDArray[Any]]
 Pass = Callable[[ir.Model], object]

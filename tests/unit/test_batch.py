@@ -27,4 +27,4 @@ def test_a_graph_that_takes_a_mask_gets_one_that_keeps_all() -> None:
 def test_padding_that_the_graph_would_read_as_data_is_refused() -> None:
     with pytest.raises(InputError, match="takes no attention_mask") as caught:
         PADDED.feeds(["input_ids"])
-    assert caught.value.hint == "loopedge export --padding"
+    assert caught.value.hint == "loopedge export model.pt --padding"

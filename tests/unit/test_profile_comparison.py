@@ -174,7 +174,7 @@ def test_a_model_that_fails_afterwards_is_a_regression() -> None:
 
 @pytest.mark.parametrize("allowed", [-0.1, float("nan"), float("inf")])
 def test_an_allowed_regression_that_is_none_is_refused(allowed: float) -> None:
-    with pytest.raises(InputError, match="max-regression is"):
+    with pytest.raises(InputError, match="max_regression is"):
         compare(BEFORE, BEFORE, max_regression=allowed)
 
 

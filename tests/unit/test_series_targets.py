@@ -235,7 +235,7 @@ def test_a_description_of_an_older_version_is_understood(tmp_path: Path) -> None
     ("sizes", "options", "words"),
     [
         ([9, 8], {}, "the longest of 2 series has 9 rows; context 4 and horizon 2 need 11"),
-        ([90], {"min_context": 5}, "min_context is 5, at most the context of 4 rows"),
+        ([90], {"min_context": 5}, "min_context is 5, at most the context of 4 table rows"),
         ([90], {"min_context": 0}, "min_context is 0, at least 1"),
         ([90], {"horizon": 200}, "context 4 and horizon 200 need"),
     ],

@@ -33,7 +33,7 @@ BASELINES = {"last": {"rmse": 4.0}, "seasonal": {"rmse": 2.0}, "oracle": {"rmse"
     [
         (10.0, BASELINES, "baseline seasonal on the test split: rmse 10 against 2, 5 times as much"),
         (3.0, BASELINES, "rmse 3 against 2, 1.5 times as much"),
-        (2.0, BASELINES, "rmse 2 against 2, 1 times as much"),
+        (2.0, BASELINES, "rmse 2 against 2, the same"),
         (math.nan, BASELINES, "rmse nan against 2, no number"),
         (0.5, {"last": {"rmse": 0.0}}, "rmse 0.5 against 0, 0.5 more"),
         (3.0, {"last": {"rmse": math.nan}, "seasonal": {"rmse": 2.5}}, "against 2.5, 1.2 times as much"),
