@@ -42,7 +42,8 @@ def inspection_view(result: "Result") -> "RenderableType":
     weights = f"{size_text(fields['weight_bytes'])} stored once"
     if ratio > 1:
         untied = size_text(fields["untied_bytes"])
-        weights += f"; untied iterations would take {untied}, [bold]{ratio:.3g} x[/bold]"
+        up_to = "up to " if fields["exit"] else ""
+        weights += f"; untied iterations would take {up_to}{untied}, [bold]{ratio:.3g} x[/bold]"
     rows = [
         ("form", _form_text(fields)),
         ("opset", f"{fields['opset']}, IR {fields['ir_version']}, {fields['nodes']} nodes"),
@@ -399,8 +400,7 @@ def _form_text(fields: dict[str, Any]) -> str:
     loops = fields["loops"]
     if fields["form"] is None:
         producer = plain(fields["producer"] or "another tool")
-        found = "" if loops is None else f"; a Loop of {count_text(loops, 'iteration')}"
-        return f"not written by loopedge but by {producer}{found}"
+        return f"not written by loopedge but by {producer}{_foreign_loop_text(fields)}"
     parts = [f"[bold]{fields['form']}[/bold]", count_text(loops, "loop")]
     if fields["dynamic_loops"]:
         parts.append("selectable when it runs")
@@ -409,6 +409,17 @@ def _form_text(fields: dict[str, Any]) -> str:
     if fields["exit"] is not None:
         parts.append(f"or until {plain(fields['exit'])}")
     return ", ".join(parts)
+
+
+def _foreign_loop_text(fields: dict[str, Any]) -> str:
+    loops = fields["loops"]
+    if fields["dynamic_loops"] is None:
+        return ""
+    if loops is None:
+        chosen = ", whose count is an input" if fields["dynamic_loops"] else ""
+        return f"; a Loop{chosen or (' that its condition ends' if fields['exit'] else '')}"
+    at_most = "at most " if fields["exit"] else ""
+    return f"; a Loop of {at_most}{count_text(loops, 'iteration')}"
 
 
 def _port_text(port: dict[str, Any]) -> str:

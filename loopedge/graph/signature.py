@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loopedge.graph.metadata import LOOPS_INPUT
 
@@ -28,6 +29,7 @@ class InputSpec:
         shape: Of the array; None where not even the number of axes is known.
         has_default: Whether the graph stores a value for it, so that it may be left out.
         ids: How many rows the table has that its elements select from, where it is known.
+        ends_loop: Whether the graph takes it as the trip count of a Loop, whatever it is called.
     """
 
     name: str
@@ -35,11 +37,18 @@ class InputSpec:
     shape: tuple[Axis, ...] | None
     has_default: bool = False
     ids: int | None = None
+    ends_loop: bool = False
 
     @property
     def chooses_loops(self) -> bool:
-        """Whether it is the loop count: int64 () of that name; any other ``loops`` is data."""
-        return self.name == LOOPS_INPUT and self.dtype == np.int64 and self.shape == ()
+        """Whether it is the loop count: int64 () called ``loops``, or what ends a Loop; any other ``loops`` is data."""
+        return self.ends_loop or (
+            self.name == LOOPS_INPUT and self.dtype == np.int64 and self.shape == ()
+        )
+
+    def loop_count(self, loops: int) -> NDArray[Any]:
+        """Return a loop count as the array that the input takes, () or (1,)."""
+        return np.full(self.shape or (), loops, self.dtype or np.int64)
 
 
 def shape_text(shape: tuple[Axis, ...] | None) -> str:
