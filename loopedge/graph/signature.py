@@ -48,7 +48,8 @@ class InputSpec:
 
     def loop_count(self, loops: int) -> NDArray[Any]:
         """Return a loop count as the array that the input takes, () or (1,)."""
-        return np.full(self.shape or (), loops, self.dtype or np.int64)
+        counts: NDArray[Any] = np.array(loops, self.dtype or np.dtype(np.int64))
+        return counts.reshape((1,) if self.shape else ())
 
 
 def shape_text(shape: tuple[Axis, ...] | None) -> str:

@@ -23,7 +23,7 @@ RNG = np.random.default_rng(0)
 W = (RNG.normal(size=(D, D)) / np.sqrt(D)).astype(np.float32)
 B = (RNG.normal(size=D) / 10).astype(np.float32)
 X = np.random.default_rng(1).normal(size=(8, 6, D)).astype(np.float32)
-STATE = ["batch", "sequence", D]
+STATE: list[str | int | None] = ["batch", "sequence", D]
 
 
 def expected(loops: int) -> Array:
@@ -56,9 +56,9 @@ def looped(
     weight, bias = names
     condition = [helper.make_node("Identity", ["c"], ["d"])]
     if ends_at is not None:
-        stored = numpy_helper.from_array(np.array(ends_at - 1, np.int64))
+        before_last = numpy_helper.from_array(np.array(ends_at - 1, np.int64))
         condition = [
-            helper.make_node("Constant", [], ["last"], value=stored),
+            helper.make_node("Constant", [], ["last"], value=before_last),
             helper.make_node("Less", ["i", "last"], ["d"]),
         ]
     body = helper.make_graph(
