@@ -9,7 +9,7 @@ from loopedge.errors import InputError
 from loopedge.options import option, option_name
 from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.recipe import SCHEMES, Recipe
-from loopedge.quantizer.schemes.static import OPERATORS
+from loopedge.quantizer.schemes.operators import OPERATORS
 from loopedge.quantizer.schemes.weight_only import BlockWeights
 from loopedge.runtime.memory_profiles import check_profile
 

@@ -143,7 +143,9 @@ class Recipe:
             weights = BlockWeights(WEIGHT_BITS[self.scheme], self.block_size)
             coverage = rewrite_linears(model, weights, keep=kept, others=others)
         else:
-            coverage = quantize_dynamic(model, keep=kept, others=others, limit=self._limit)
+            coverage = quantize_dynamic(
+                model, ops=self.ops, keep=kept, others=others, limit=self._limit
+            )
         embeddings = quantize_embeddings(tables, keep=kept)
         return Rewritten(
             coverage=coverage,

@@ -8,13 +8,11 @@ import onnx_ir as ir
 from loopedge.graph.operators import LINEARS
 from loopedge.graph.weights import Linear, linears, other_products
 from loopedge.quantizer.coverage import Coverage, Skipped
+from loopedge.quantizer.schemes.operators import MICROSOFT
 from loopedge.quantizer.weights.channels import INT8_LIMIT, store_int8
 from loopedge.quantizer.weights.tied_table import TiedTable, find_tied_table
 
-__all__ = ["MICROSOFT", "ChannelWeights", "Scheme", "rewrite_linears"]
-
-MICROSOFT = "com.microsoft"
-"""Domain of ONNX Runtime's integer products."""
+__all__ = ["ChannelWeights", "Scheme", "rewrite_linears"]
 
 
 class Scheme(Protocol):

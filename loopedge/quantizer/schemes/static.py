@@ -16,13 +16,11 @@ from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.activations.rounding import RoundedActivation, StaticRounding
 from loopedge.quantizer.activations.smoothing import apply_smoothing
 from loopedge.quantizer.coverage import Coverage
-from loopedge.quantizer.schemes.rewriting import MICROSOFT, ChannelWeights, Scheme, rewrite_linears
+from loopedge.quantizer.schemes.operators import MICROSOFT, integer_product
+from loopedge.quantizer.schemes.rewriting import ChannelWeights, Scheme, rewrite_linears
 from loopedge.quantizer.weights.channels import INT8_LIMIT
 
-__all__ = ["OPERATORS", "quantize_static"]
-
-OPERATORS = ("microsoft", "standard")
-"""``microsoft``: MatMulIntegerToFloat; ``standard``: operators of ONNX that are fused to it."""
+__all__ = ["quantize_static"]
 
 
 def quantize_static(
@@ -39,7 +37,7 @@ def quantize_static(
     Args:
         model: A float graph whose linears are MatMul with weights [in, out].
         table: Ranges by linear, named as in the loop form.
-        ops: One of `OPERATORS`.
+        ops: ``microsoft`` or ``standard``.
         keep: Linears to leave in float, by node name, with the reason.
         others: Linears that another scheme replaces, by node name.
         limit: Largest magnitude of a stored weight.
@@ -78,7 +76,7 @@ def _replace(item: Linear, rounded: RoundedActivation, weight_scale: ir.Value, o
         replace_node(node, [make_node("MatMulIntegerToFloat", inputs, name, domain=MICROSOFT)])
         return
     if not rounded.constant:
-        replace_node(node, _integer_product(name, rounded, weight, weight_scale))
+        replace_node(node, integer_product(item, rounded, weight_scale))
         return
     # With constant scales ONNX Runtime fuses this form, with gathered ones the other.
     values = make_node(
@@ -87,14 +85,3 @@ def _replace(item: Linear, rounded: RoundedActivation, weight_scale: ir.Value, o
     floats = make_node("DequantizeLinear", [weight, weight_scale], f"{name}.weight", {"axis": 1})
     product = make_node("MatMul", [values.outputs[0], floats.outputs[0]], name)
     replace_node(node, [values, floats, product])
-
-
-def _integer_product(
-    name: str, rounded: RoundedActivation, weight: ir.Value, weight_scale: ir.Value
-) -> list[ir.Node]:
-    product = make_node("MatMulInteger", [rounded.values, weight, rounded.zero_point], name)
-    product.outputs[0].type = ir.TensorType(ir.DataType.INT32)
-    floats = make_node("Cast", product.outputs, f"{name}.float", {"to": int(ir.DataType.FLOAT)})
-    scale = make_node("Mul", [rounded.scale, weight_scale], f"{name}.scales")
-    scaled = make_node("Mul", [floats.outputs[0], scale.outputs[0]], f"{name}.scaled")
-    return [product, floats, scale, scaled]
