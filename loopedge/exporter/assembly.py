@@ -16,7 +16,6 @@ from loopedge.exporter.capture.nested import CALL, MARKER, MARKER_DOMAIN, STATES
 from loopedge.graph.core.loop_node import EarlyExit, loop_node
 from loopedge.graph.core.names import CORE_NAME
 from loopedge.graph.core.pieces import Piece, connect, copy_shape
-from loopedge.graph.editing import initializer
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.graph.weights import TABLE_PREFIX
 
@@ -25,14 +24,10 @@ __all__ = ["AssemblyPlan", "HaltPart", "assemble_loop"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HaltPart:
-    """The captured halt; after the states it reads the graph inputs ``others``, by name.
-
-    ``tolerance`` is the default of the input of that name, where it is among them.
-    """
+    """The captured halt; after the states it reads the graph inputs ``others``, by name."""
 
     graph: ir.Model
     others: tuple[str, ...] = ()
-    tolerance: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +101,7 @@ def assemble_loop(parts: Parts, axes: Axes, plan: AssemblyPlan) -> ir.Model:
         [*graph_inputs, *tolerance],
         outputs,
         nodes=[*prelude.nodes, *count_nodes, *looped, *coda.nodes],
-        initializers=[*weights.values.values(), *tolerance],
+        initializers=list(weights.values.values()),
         opset_imports={"": plan.opset},
         name="loopedge",
     )
@@ -162,14 +157,19 @@ def _name_all_dims(parts: Parts, axes: Axes) -> None:
 def _early_exit(
     plan: AssemblyPlan, axes: Axes, inputs: Sequence[ir.Value], weights: Weights
 ) -> tuple[EarlyExit | None, list[ir.Value]]:
-    """Return what ends the Loop early, and the input that holds its tolerance, where there is one."""
+    """Return what ends the Loop early, and the input that holds its tolerance, where there is one.
+
+    That input has no default in the graph: sessions in JavaScript do not list inputs that have one, and drop what they
+    are fed for it.
+    """
     part = plan.halt
     if part is None:
         return None, []
     named: dict[str | None, ir.Value] = {value.name: value for value in inputs}
     tolerance = []
-    if part.tolerance is not None:
-        tolerance = [initializer(TOLERANCE_INPUT, np.array(part.tolerance, np.float32))]
+    if TOLERANCE_INPUT in part.others:
+        kind = ir.TensorType(ir.DataType.FLOAT)
+        tolerance = [ir.Value(name=TOLERANCE_INPUT, type=kind, shape=ir.Shape([]))]
         named[TOLERANCE_INPUT] = tolerance[0]
     others = tuple(named[name] for name in part.others)
     masks: tuple[AxisNames, ...] = tuple({0: "batch", 1: "sequence"} for _ in others)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.graph.metadata import LOOPS_INPUT
+from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT
 
 __all__ = ["NUMPY_KINDS", "TEXT", "Axis", "InputSpec", "shape_text"]
 
@@ -40,6 +40,11 @@ class InputSpec:
     def chooses_loops(self) -> bool:
         """Whether it is the loop count: int64 () of that name; any other ``loops`` is data."""
         return self.name == LOOPS_INPUT and self.dtype == np.int64 and self.shape == ()
+
+    @property
+    def ends_loop(self) -> bool:
+        """Whether it is, in an artifact whose loop a tolerance ends, that tolerance: float32 () of that name."""
+        return self.name == TOLERANCE_INPUT and self.dtype == np.float32 and self.shape == ()
 
 
 def shape_text(shape: tuple[Axis, ...] | None) -> str:

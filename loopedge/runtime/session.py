@@ -178,7 +178,7 @@ class Session:
             loops: Iterations, for a model exported with ``--dynamic-loops``; default: the count
                 it was exported with. Counts past the timestep table are clamped to it.
             tolerance: For a model exported with ``--exit tolerance=X``: the relative change of its
-                state below which a row is done, instead of X; 0 runs all iterations.
+                state below which a row is done; default: X; 0 runs all iterations.
             seed: Of the noise: ``numpy.random.default_rng(seed).standard_normal(shape)`` times the
                 standard deviation that the model was trained with, input after input.
 
@@ -227,8 +227,8 @@ class Session:
         )
 
     def _tolerance(self, tolerance: float) -> Array:
-        found = self.optional_inputs.get(TOLERANCE_INPUT)
-        if found is None or (found.type, found.shape) != ("tensor(float)", []):
+        found = self.expected.specs.get(TOLERANCE_INPUT)
+        if found is None or not found.ends_loop or self.metadata.exit is None:
             raise InputError(
                 f"{self.path} takes no tolerance",
                 hint="loopedge export model.pt --exit tolerance=1e-3",

@@ -147,5 +147,4 @@ def capture_halt_part(halt: Halt, module: ExportedModule, axes: Axes, opset: int
     return HaltPart(
         graph=capture_halt(halt, inputs, shapes, opset=opset),
         others=tuple(others),
-        tolerance=halt.rule.tolerance,
     )
