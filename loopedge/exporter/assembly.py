@@ -9,9 +9,10 @@ import onnx_ir as ir
 
 from loopedge.artifact.opsets import IR_VERSIONS
 from loopedge.errors import InputError
-from loopedge.exporter.capture.axes import Axes, AxisNames, InnerAxes
+from loopedge.exporter.capture.axes import Axes, InnerAxes
 from loopedge.exporter.capture.capture import InnerPart, Parts
 from loopedge.exporter.capture.captured_pieces import Weights, name_dims, take_apart
+from loopedge.exporter.capture.input_axes import AxisNames
 from loopedge.exporter.capture.nested import CALL, MARKER, MARKER_DOMAIN, STATES
 from loopedge.graph.core.loop_node import EarlyExit, loop_node
 from loopedge.graph.core.names import CORE_NAME
@@ -187,14 +188,13 @@ def _trip_count(
         return count, inputs, []
     loops = ir.Value(name=LOOPS_INPUT, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
     one = weights.constant("loopedge.min_loops", np.array(1, np.int64))
+    # Without timestep tables a count past the limit would not fail: it would compute something else, without end.
+    limit = weights.constant("loopedge.max_loops", np.array(plan.loops, np.int64))
     nodes = [ir.node("Max", [loops, one], name="loops/at_least_one")]
     nodes[0].outputs[0].name = "loops/positive"
-    if plan.tables:
-        rows = len(next(iter(plan.tables.values())))
-        limit = weights.constant("loopedge.max_loops", np.array(rows, np.int64))
-        nodes.append(ir.node("Min", [nodes[0].outputs[0], limit], name="loops/at_most_table"))
-        nodes[1].outputs[0].name = "loops/clamped"
-    return nodes[-1].outputs[0], [*inputs, loops], nodes
+    nodes.append(ir.node("Min", [nodes[0].outputs[0], limit], name="loops/at_most"))
+    nodes[1].outputs[0].name = "loops/clamped"
+    return nodes[1].outputs[0], [*inputs, loops], nodes
 
 
 def _named_outputs(coda: Piece, names: Sequence[str]) -> list[ir.Value]:

@@ -140,7 +140,7 @@ class Metadata(BaseModel):
         default=None, description="Least and most loops that it was trained with."
     )
     max_loops: Loops | None = Field(
-        default=None, description="Rows of the timestep tables; later counts are clamped to it."
+        default=None, description="Iterations that run at most; a higher count is clamped to it."
     )
     dynamic_loops: bool = False
     exit: Annotated[str, AfterValidator(_ended)] | None = Field(

@@ -176,7 +176,7 @@ class Session:
                 ``loops``, ``tolerance``, inputs that hold noise and ``attention_mask`` may be left out; a
                 window of fewer positions than the task's context is then padded as in training.
             loops: Iterations, for a model exported with ``--dynamic-loops``; default: the count
-                it was exported with. Counts past the timestep table are clamped to it.
+                it was exported with. Higher counts than the file runs are clamped to it.
             tolerance: For a model exported with ``--exit tolerance=X``: the relative change of its
                 state below which a row is done; default: X; 0 runs all iterations.
             seed: Of the noise: ``numpy.random.default_rng(seed).standard_normal(shape)`` times the
@@ -221,7 +221,7 @@ class Session:
         clamped = known.max_loops is not None and asked > known.max_loops
         warnings.warn(
             f"{asked} loops asked for, the model was trained with {trained}"
-            + (f"; its timestep table ends the loop after {known.max_loops}" if clamped else ""),
+            + (f"; the file ends the loop after {known.max_loops}" if clamped else ""),
             LoopCountWarning,
             stacklevel=3,
         )
