@@ -23,6 +23,7 @@ from loopedge.files.staging import (
     staged_folder,
 )
 from loopedge.files.targets import check_artifact_target
+from loopedge.graph.inputs import chooses_tolerance
 from loopedge.graph.metadata import FOREIGN, Metadata, read_metadata
 from loopedge.graph.naming import keep_names_apart, rename_foreign_steps, rename_foreign_weights
 from loopedge.graph.passes.loaded_data import read_attribute_data, read_initializer_data
@@ -169,6 +170,8 @@ def _open(path: str | Path) -> Artifact:
         raise InputError(f"{source}: {error.message}") from error
     if metadata.foreign and not rewritten:
         rename_foreign_weights(graph, (TABLE_PREFIX, RANGE_PREFIX, OWN_PREFIX))
+    if metadata.tolerance is not None:
+        _require_tolerance(graph)
     _name_nodes(graph)
     return Artifact(
         path=Path(path),
@@ -178,6 +181,17 @@ def _open(path: str | Path) -> Artifact:
         data_file=data_file,
         identity=identity,
     )
+
+
+def _require_tolerance(graph: ir.Model) -> None:
+    """Make the tolerance of an early exit a plain input, in place: in earlier files it has a stored default.
+
+    ONNX Runtime drops what a JavaScript session is fed for such an input, and warns whenever it loads the file.
+    """
+    for value in graph.graph.inputs:
+        if chooses_tolerance(value) and value.name in graph.graph.initializers:
+            del graph.graph.initializers[value.name]
+            value.const_value = None
 
 
 def _read(source: Path) -> tuple[ir.Model, list[Path], DataFile | None]:

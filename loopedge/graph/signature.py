@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loopedge.graph.metadata import LOOPS_INPUT
+from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT
 
 __all__ = ["NUMPY_KINDS", "TEXT", "Axis", "InputSpec", "shape_text"]
 
@@ -50,6 +50,11 @@ class InputSpec:
         """Return a loop count as the array that the input takes, () or (1,)."""
         counts: NDArray[Any] = np.array(loops, self.dtype or np.dtype(np.int64))
         return counts.reshape((1,) if self.shape else ())
+
+    @property
+    def ends_loop(self) -> bool:
+        """Whether it is, in an artifact whose loop a tolerance ends, that tolerance: float32 () of that name."""
+        return self.name == TOLERANCE_INPUT and self.dtype == np.float32 and self.shape == ()
 
 
 def shape_text(shape: tuple[Axis, ...] | None) -> str:
