@@ -65,6 +65,7 @@ def inspection_view(result: "Result") -> "RenderableType":
             ("shape",),
             [(t["name"], shape_text(t["shape"])) for t in fields["tables"]],
         ),
+        _treatments_list((fields["metadata"].get("quantization") or {}).get("treatments", [])),
     )
 
 
@@ -147,7 +148,10 @@ def quantize_view(result: "Result") -> "RenderableType":
         ("seconds", seconds_text(fields["seconds"])),
         *_file_rows(fields["files"]),
     ]
-    lists = [rows_list("left in float", ("reason",), skipped)]
+    lists = [
+        _treatments_list([item for item in fields["treatments"] if item["treatment"] != "float"]),
+        rows_list("left in float", ("reason",), skipped),
+    ]
     return page(Path(fields["path"]).name, rows, *lists, *(_budget_lists(budget) if budget else []))
 
 
@@ -265,6 +269,18 @@ def _weight_only_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
     if tables["total"]:
         rows.append(("embeddings", f"{tables['quantized']} of {tables['total']} tables"))
     return rows
+
+
+def _treatments_list(treatments: Sequence[dict[str, Any]]) -> Any:
+    """List the linears that are not treated as the core's."""
+    rows = [(item["name"], _treatment_text(item), item["reason"]) for item in treatments]
+    return rows_list("treated otherwise than the core", ("how", "reason"), rows)
+
+
+def _treatment_text(item: dict[str, Any]) -> str:
+    if item["treatment"] != "static":
+        return str(item["treatment"])
+    return f"static, {item['method']}, margin {item['margin']:g}"
 
 
 def _time_text(ratio: float | None) -> str:
