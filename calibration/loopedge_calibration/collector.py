@@ -1,7 +1,7 @@
 """Run a float model on samples and find the ranges of what its linears read."""
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -26,7 +26,9 @@ from loopedge.quantizer.activations.ranges import (
     weights_sha256,
 )
 from loopedge.quantizer.activations.smoothing import apply_smoothing, best_factors, smoothable
+from loopedge.quantizer.named_linears import core_like_nodes
 from loopedge.quantizer.recipe import check_one_loop
+from loopedge.quantizer.schemes.rule import Observing, observed_by
 from loopedge.quantizer.source import FloatSource
 from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session
@@ -45,6 +47,7 @@ from loopedge_calibration.readers import (
 __all__ = ["collect", "collect_ranges", "held_out_parts"]
 
 FEW_SAMPLES = 16
+LARGEST = float(np.finfo(np.float32).max)
 UNJUDGED = (
     "one sample, or one batch of a fixed size, leaves nothing to judge by: auto took a range per "
     "iteration for every tensor"
@@ -72,7 +75,9 @@ def collect(
     Keyword Args:
         granularity: ``per-iteration`` (default): one range per iteration of the core; ``shared``: one
             for all; ``auto``: per tensor whichever does better on a held-out quarter of the data.
-        method: ``mse`` (default), ``minmax``, ``percentile`` or ``entropy``.
+        method: ``mse`` (default), ``minmax``, ``percentile`` or ``entropy``, for the linears of the core; those of
+            prelude and coda have the smallest and largest value, and a margin.
+        as_core: Linears whose ranges are found as the core's, wherever they stand; ``all``: every one.
         smoothing: First move outlier channels into the weights, where that lessens the expected
             error; takes a second pass over the data. Default: wherever the data can be passed
             over twice, which an iterator cannot.
@@ -110,6 +115,8 @@ def collect_ranges(
         factors = _find_factors(graph, batches(SamplesSeen()), options)
         graph = graph.clone()
         apply_smoothing(graph, factors)
+    as_core = core_like_nodes(source.graph, options.as_core)
+    observing = observed_by(source.graph, options.method, as_core=as_core)
     seen = SamplesSeen()
     observed = _observe(graph, batches(seen), options)
     if seen.samples == 0:
@@ -118,7 +125,7 @@ def collect_ranges(
         name: item.model_copy(
             update={"smoothing": factors[name].tolist()} if name in factors else {}
         )
-        for name, item in observed.ranges(options).items()
+        for name, item in observed.ranges(options.granularity, observing).items()
     }
     table = RangeTable(
         weights_sha256=weights_sha256(source.graph),
@@ -153,10 +160,12 @@ class _Observed:
     any_judged: bool
     loops: int
 
-    def ranges(self, options: CollectOptions) -> dict[str, TensorRange]:
+    def ranges(
+        self, granularity: Granularity, observing: Mapping[str, Observing]
+    ) -> dict[str, TensorRange]:
         """Return the range of each linear."""
         return {
-            name: _range(self.fitted[name], self.judged[name], options.granularity, options.method)
+            name: _range(self.fitted[name], self.judged[name], granularity, observing[name])
             for name in self.fitted
         }
 
@@ -324,23 +333,29 @@ def _kept(
 
 
 def _range(
-    fitted: RowHistograms, judged: RowHistograms, granularity: Granularity, method: str
+    fitted: RowHistograms, judged: RowHistograms, granularity: Granularity, by: Observing
 ) -> TensorRange:
-    low, high = find_ranges(fitted, method)
+    own = _found(fitted, by, rows=fitted.rows)
     if granularity == "per-iteration" or (granularity == "auto" and fitted.rows == 1):
-        return TensorRange(low=low.tolist(), high=high.tolist())
-    shared_low, shared_high = find_ranges(fitted.pooled(), method)
-    rows = fitted.rows
-    shared = TensorRange(
-        low=np.repeat(shared_low, rows).tolist(),
-        high=np.repeat(shared_high, rows).tolist(),
-        shared=True,
-    )
+        return own
+    together = _found(fitted.pooled(), by, rows=fitted.rows)
+    shared = together.model_copy(update={"shared": True})
     if granularity == "shared":
         return shared
-    own = expected_noise(judged, low, high).sum()
-    together = expected_noise(judged, shared_low, shared_high).sum()
-    return shared if together < own else TensorRange(low=low.tolist(), high=high.tolist())
+    errors = [
+        expected_noise(judged, np.array(item.low), np.array(item.high)).sum()
+        for item in (own, together)
+    ]
+    return shared if errors[1] < errors[0] else own
+
+
+def _found(histograms: RowHistograms, by: Observing, *, rows: int) -> TensorRange:
+    """Return ranges, those of one row of histograms for all rows."""
+    low, high = (
+        np.broadcast_to((ends * by.margin).clip(-LARGEST, LARGEST), (rows,))
+        for ends in find_ranges(histograms, by.method)
+    )
+    return TensorRange(low=low.tolist(), high=high.tolist(), method=by.method, margin=by.margin)
 
 
 def _warnings(table: RangeTable, trained_length: int | None) -> list[str]:

@@ -6,7 +6,7 @@ shows what every rounding does to the outputs.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +39,7 @@ def emulate(
     loops: int,
     activations: RangeTable | Literal["dynamic", "float"],
     round_weight: RoundWeight,
+    others: Mapping[str, RoundWeight | None] | None = None,
 ) -> tuple[ir.Model, list[str]]:
     """Return a copy of a float graph that rounds on demand.
 
@@ -47,30 +48,39 @@ def emulate(
         loops: Iterations of the core.
         activations: Their ranges; ``dynamic``: found at run time; ``float``: never rounded.
         round_weight: How the scheme rounds weights.
+        others: Linears, by name, whose activations are not rounded, each with what rounds its weight; None: they stay
+            float.
 
     Returns:
         The graph, whose further input `ROUNDED_INPUT` is bool (linears, loops), and the linears'
         names in the order of its rows; a table that is both embedding and head is in the head's row,
         one that is an embedding alone has a row under its own name. What stands outside the core obeys
-        its first column. What reads no MatMul weight of float32 is not among them.
+        its first column. What reads no MatMul weight of float32, and what stays float, is not among them.
     """
-    copy = model.clone()
+    copy, exceptions = model.clone(), dict(others or {})
     if isinstance(activations, RangeTable):
         apply_smoothing(copy, activations.factors())
     found = [
         item
         for item in linears(copy)
         if item.node.op_type == "MatMul" and item.weight.dtype == ir.DataType.FLOAT
+        if exceptions.get(loop_name(item.node), round_weight) is not None
     ]
     heads = {item.weight: loop_name(item.node) for item in found}
-    tables = find_embeddings(copy)
+    read = {item.weight for item in linears(copy)}
+    tables = [
+        table
+        for table in find_embeddings(copy)
+        if table.weight in heads or table.weight not in read
+    ]
     names = list(dict.fromkeys(loop_name(item.node) for item in found))
     names += [table.weight.name or "" for table in tables if table.weight not in heads]
     index = IterationIndex(copy, loops)
     switches = _Switches(copy, names, index, loops)
     for table in tables:
         head = heads.get(table.weight)
-        rounded = _rounded(table.weight, 0, round_weight if head else _round_rows)
+        by = exceptions.get(head or "") or round_weight
+        rounded = _rounded(table.weight, 0, by if head else _round_rows)
         for gather in table.gathers:
             on = switches.of(head or table.weight.name or "", gather)
             _switch_gather(gather, on, rounded)
@@ -79,9 +89,10 @@ def emulate(
         name, reader = item.node.name or "", _reader(item)
         on = switches.of(loop_name(item.node), reader)
         source = activation_of(item.node)
-        if passing is not None and source is not None:
+        if passing is not None and source is not None and loop_name(item.node) not in exceptions:
             _switch(reader, 0, on, passing.passed(item.node, source, reader), f"{name}.activation")
-        rounded = _rounded(item.weight, item.index, round_weight)
+        by = exceptions.get(loop_name(item.node)) or round_weight
+        rounded = _rounded(item.weight, item.index, by)
         _switch(item.node, item.index, on, rounded, f"{name}.weight")
     return copy, names
 
