@@ -4,7 +4,7 @@ Timestep encoding ends each branch in a product with a row of the table: y = gat
 product is scaled per output channel; scale * gate is as exact, a table of the same size, and one operator
 less over the whole state (benchmarks/int8/choices.py).
 
-Such a product is written as MatMulInteger, Cast and Mul, whatever the operators of the others. ONNX Runtime fuses
+In the body of a Loop such a product is written as MatMulInteger, Cast and Mul, whatever the operators of the others. ONNX Runtime fuses
 them to the MatMulIntegerToFloat that would stand there otherwise. OpenVINO computes a MatMulIntegerToFloat whose
 weight scale changes in a Loop with the scale of another iteration, and says nothing (tests/clients). With the memory
 profile ``low``, whose sessions leave the optimizers out, the gate stays behind a MatMulIntegerToFloat: one percent of
@@ -29,7 +29,7 @@ from loopedge.quantizer.schemes.operators import integer_product
 __all__ = ["fold_gates"]
 
 Array = npt.NDArray[Any]
-FUSED = "MatMulIntegerToFloat"
+FUSED, WEIGHT_SCALE = "MatMulIntegerToFloat", 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,9 @@ def fold_gates(model: ir.Model) -> dict[str, str]:
     unfused = read_metadata(model.metadata_props).memory == "low"
     for node in list(model.graph.all_nodes()):
         found = _gated(node)
-        if found is None or (unfused and found.end.op_type == FUSED):
+        if found is None or (
+            unfused and found.end.op_type == FUSED and node.graph is not model.graph
+        ):
             continue
         before, after = (
             loop_value_name(found.end, v.name or "")
@@ -98,7 +100,7 @@ def _gated(node: ir.Node) -> _Gated | None:
 def _weight_scale(end: ir.Node) -> ir.Value | None:
     """Return the scales of the weight whose product a node gives: those of `integer_product`, or fused."""
     if end.op_type == FUSED:
-        return end.inputs[3]
+        return end.inputs[WEIGHT_SCALE]
     if end.op_type != "Mul" or end.domain:
         return None
     floats, scales = (None if value is None else value.producer() for value in end.inputs)
@@ -121,6 +123,9 @@ def _scale_by(graph: ir.Graph, found: _Gated) -> ir.Node:
         scales.replace_input_with(1, pick.outputs[0])
         return end
     insert_before(end, pick)
+    if end.graph is graph:  # unrolled: its row is a constant, for which ONNX Runtime would not fuse
+        end.replace_input_with(WEIGHT_SCALE, pick.outputs[0])
+        return end
     values, weight, scale, _, zero_point = end.inputs[:5]
     if values is None or weight is None or scale is None or zero_point is None:
         raise ValueError(f"{end.name} lacks an input")
