@@ -74,7 +74,9 @@ def answers(engine: str, python: Path, files: Sequence[Written]) -> tuple[str, l
             rest = files[len(found) :]
             version, lines, last = _run(engine, python, rest, Path(folder))
             found += [
-                Answer(refused=line["refused"]) if line["refused"] else _judge(file, Path(folder) / f"{i}.out.npz")
+                Answer(refused=line["refused"])
+                if line["refused"]
+                else _judge(file, Path(folder) / f"{i}.out.npz")
                 for i, (file, line) in enumerate(zip(rest, lines, strict=False))
             ]
             if len(lines) < len(rest):
@@ -111,7 +113,9 @@ def _judge(file: Written, outputs: Path) -> Answer:
             return Answer(refused=f"output {name} of shape {value.shape}")
     floats = [name for name, value in file.expected.items() if value.dtype.kind == "f"]
     if file.kind.quantize is None:
-        return Answer(error=max(_relative(given[name], file.expected[name]) for name in file.expected))
+        return Answer(
+            error=max(_relative(given[name], file.expected[name]) for name in file.expected)
+        )
     one, two = (
         min(_sqnr_db(outputs[name], file.exact[name]) for name in floats)
         for outputs in (given, file.expected)

@@ -23,7 +23,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param(kind, marks=[pytest.mark.slow] if kind.export else []) for kind in KINDS.values()],
+    [
+        pytest.param(kind, marks=[pytest.mark.slow] if kind.export else [])
+        for kind in KINDS.values()
+    ],
     ids=lambda kind: kind.name,
 )
 def test_the_reference_computes_what_onnxruntime_does(kind: Kind, folder: Path) -> None:
