@@ -175,7 +175,9 @@ class Recipe:
         if self.scheme == "static":
             found = treated_by_place(model, ops=self.ops, as_core=as_core)
             ruled = {
-                name: item for name, item in found.items() if name not in kept and name not in packed
+                name: item
+                for name, item in found.items()
+                if name not in kept and name not in packed
             }
         floats = {name: item.reason for name, item in ruled.items() if item.treatment == "float"}
         packs = {name: item.reason for name, item in ruled.items() if item.treatment != "float"}
