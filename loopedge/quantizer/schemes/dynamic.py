@@ -15,7 +15,7 @@ from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.schemes.rewriting import MICROSOFT, ChannelWeights, Scheme, rewrite_linears
 from loopedge.quantizer.weights.channels import INT8_LIMIT
 
-__all__ = ["quantize_dynamic"]
+__all__ = ["dynamic_scheme", "quantize_dynamic"]
 
 
 def quantize_dynamic(
@@ -26,7 +26,12 @@ def quantize_dynamic(
     limit: int = INT8_LIMIT,
 ) -> Coverage:
     """Replace the linears of a graph, in place; see `rewrite_linears`."""
-    return rewrite_linears(model, _Dynamic(limit), keep=keep, others=others)
+    return rewrite_linears(model, dynamic_scheme(limit), keep=keep, others=others)
+
+
+def dynamic_scheme(limit: int = INT8_LIMIT) -> Scheme:
+    """Return the scheme itself, for linears beside those of another one."""
+    return _Dynamic(limit)
 
 
 class _Dynamic(ChannelWeights):
