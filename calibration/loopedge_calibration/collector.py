@@ -14,7 +14,7 @@ import onnx_ir as ir
 from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError
 from loopedge.graph.core.names import loop_name
-from loopedge.graph.core.probe import activation_of, probe, stack_probed
+from loopedge.graph.core.probe import activation_of, can_probe, probe, stack_probed
 from loopedge.graph.core.view import view_core
 from loopedge.graph.inputs import axes_of
 from loopedge.graph.weights import Linear, linears
@@ -280,10 +280,12 @@ def _largest(
 
 
 def linears_by_name(model: ir.Model) -> dict[str, Linear]:
-    """Return every linear once, named as in the loop form: ``core.<t>/x`` is ``core/x``."""
+    """Return every linear whose activation can be seen once, named as in the loop form: ``core.<t>/x`` is ``core/x``."""
     found: dict[str, Linear] = {}
+    core = view_core(model)
     for item in linears(model):
-        found.setdefault(loop_name(item.node), item)
+        if can_probe(core, item.node):
+            found.setdefault(loop_name(item.node), item)
     return found
 
 
