@@ -14,7 +14,6 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from loopedge.graph.offsets import output_offsets
 from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.activations.smoothing import apply_smoothing
 from loopedge.quantizer.recipe import Recipe
+from loopedge.runtime.inputs import MASK
 from loopedge.runtime.processor import FAST_INT8, this_processor
 from loopedge.tasks.generated.edit_distance import EditDistanceTask
 from loopedge.tasks.series import SeriesTask
@@ -149,11 +149,6 @@ class HeldOut:
         size = sum(file.stat().st_size for file in Artifact.open(path).files)
         return Row(name, metric, worse / abs(self.metric), ratio.db, size)
 
-    def static(self, name: str, as_core: Sequence[str] = ()) -> tuple[Row, RangeTable]:
-        """Quantize with ranges of the training part, and judge."""
-        table = loopedge_calibration.collect(self.path, self.calibration, as_core=as_core)
-        return self.quantized(name, ranges=table, as_core=as_core), table
-
     def quantized(self, name: str, **options: Any) -> Row:
         """Quantize whatever the SQNR, and judge."""
         target = self.folder / "quantized.onnx"
@@ -177,15 +172,23 @@ class HeldOut:
         parts = [stack_probed(session.run(feeds), names) for feeds in self.judged]
         found = []
         for name, known in table.tensors.items():
-            outside = []
-            for part in parts:
-                rows = part[f"{name}.input"]
+            low, high = np.array(known.low)[:, None], np.array(known.high)[:, None]
+            outside, count = np.zeros(len(low)), 0
+            for feeds, part in zip(self.judged, parts, strict=True):
+                rows = read_positions(part[f"{name}.input"], feeds.get(MASK))
                 flat = rows.reshape(len(rows), -1)
-                low, high = np.array(known.low)[:, None], np.array(known.high)[:, None]
-                outside.append(((flat < low) | (flat > high)).mean(axis=1))
-            shares = np.mean(outside, axis=0)
-            found.append(Clipped(name, treated.get(name, "static"), shares.tolist()))
+                outside += ((flat < low) | (flat > high)).sum(axis=1)
+                count += flat.shape[1]
+            shares = (outside / count).tolist()
+            found.append(Clipped(name, treated.get(name, "static"), shares))
         return found
+
+
+def read_positions(rows: NDArray[Any], mask: NDArray[Any] | None) -> NDArray[Any]:
+    """Leave padded positions out of what a linear read, (iterations, batch, sequence, ...)."""
+    if mask is None or rows.shape[1:3] != mask.shape:
+        return rows
+    return rows[:, mask.astype(bool)]
 
 
 def measure(bench: HeldOut) -> tuple[list[Row], list[Clipped]]:
@@ -208,7 +211,8 @@ def missed(rows: list[Row]) -> list[str]:
     static, uniform = found["static"], found["static, uniform"]
     bounds = {
         f"metric within {METRIC_SHARE:.0%} of float's": static.share <= METRIC_SHARE,
-        f"SQNR within {SQNR_DB:g} dB of dynamic": static.sqnr_db >= found["dynamic"].sqnr_db - SQNR_DB,
+        f"SQNR within {SQNR_DB:g} dB of dynamic": static.sqnr_db
+        >= found["dynamic"].sqnr_db - SQNR_DB,
         "file no larger than uniform": static.file_bytes <= BYTES_SHARE * uniform.file_bytes,
     }
     return [name for name, held in bounds.items() if not held]
@@ -228,7 +232,10 @@ def tables(bench: HeldOut, rows: list[Row], clipped: list[Clipped]) -> list[str]
         lines.append(
             f"| {row.name} | {row.metric:.4f} | {row.share:+.2%} | {sqnr} | {row.file_bytes:,} |"
         )
-    lines += ["", "| linear | treatment | clipped of its held-out values, largest of the iterations |"]
+    lines += [
+        "",
+        "| linear | treatment | clipped of its held-out values, largest of the iterations |",
+    ]
     lines.append("|---|---|---|")
     for item in clipped:
         worst = int(np.argmax(item.shares))

@@ -75,7 +75,9 @@ def looped(form: str, *, tie: bool = False) -> ir.Model:
     else:
         for t in range(3):
             prefix = iteration_prefix(t)
-            state = drawn.op("Add", f"{prefix}added", state, drawn.mul(f"{prefix}step", state, weight))
+            state = drawn.op(
+                "Add", f"{prefix}added", state, drawn.mul(f"{prefix}step", state, weight)
+            )
     normed = drawn.op("RMSNormalization", "coda/norm", state, drawn.weight("norm", 1))
     hidden = drawn.mul("coda/first", normed)
     return drawn.model(drawn.op("Add", "coda/sum", drawn.mul("coda/last", hidden), mean))

@@ -76,9 +76,7 @@ def test_no_method_depends_on_the_order_of_batches(method: str) -> None:
     values[:, 7] *= 40
     loudness = np.abs(values).max(axis=(0, 2)).argsort()
     orders = [loudness, loudness[::-1], np.arange(64), GENERATOR.permutation(64)]
-    ranges = [
-        find_ranges(filled(values[:, order].reshape(2, -1), 64), method) for order in orders
-    ]
+    ranges = [find_ranges(filled(values[:, order].reshape(2, -1), 64), method) for order in orders]
     for low, high in ranges[1:]:
         assert np.array_equal(low, ranges[0][0])
         assert np.array_equal(high, ranges[0][1])
