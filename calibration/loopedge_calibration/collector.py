@@ -15,7 +15,7 @@ import onnx_ir as ir
 from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError
 from loopedge.graph.core.names import loop_name
-from loopedge.graph.core.probe import activation_of, probe, stack_probed
+from loopedge.graph.core.probe import activation_of, can_probe, probe, stack_probed
 from loopedge.graph.core.view import view_core
 from loopedge.graph.inputs import axes_of
 from loopedge.graph.weights import Linear, linears
@@ -157,21 +157,32 @@ def _smooths(data: str | Path | Iterable[Feeds], options: CollectOptions) -> boo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Observed:
-    """What the linears read, by their names: what ranges are fitted on, and what judges them."""
+    """What the linears read, by their names: what ranges are fitted on, and what judges them.
+
+    ``repeated`` are those that run once per iteration, of which there are ``loops``; a Loop that ends itself may have
+    run fewer on these samples.
+    """
 
     fitted: dict[str, RowHistograms]
     judged: dict[str, RowHistograms]
     any_judged: bool
+    repeated: set[str]
     loops: int
 
     def ranges(
         self, granularity: Granularity, observing: Mapping[str, Observing]
     ) -> dict[str, TensorRange]:
-        """Return the range of each linear."""
-        return {
-            name: _range(self.fitted[name], self.judged[name], granularity, observing[name])
-            for name in self.fitted
-        }
+        """Return the range of each linear; an iteration that no sample reached has that of the last one before it."""
+        found = {}
+        for name, fitted in self.fitted.items():
+            judged = self.judged[name].first(fitted.rows)
+            item = _range(fitted, judged, granularity, observing[name])
+            missing = self.loops - fitted.rows if name in self.repeated else 0
+            ends = {"low": item.low, "high": item.high}
+            found[name] = item.model_copy(
+                update={end: [*row, *row[-1:] * missing] for end, row in ends.items()}
+            )
+        return found
 
 
 def _observe(graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions) -> _Observed:
@@ -180,7 +191,7 @@ def _observe(graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions)
     any_fitted = any_judged = False
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
         probes = _Probes(graph, Path(folder), options)
-        fitted, judged = probes.histograms(loops), probes.histograms(loops)
+        fitted, judged = probes.histograms(), probes.histograms()
         parts = (
             held_out_parts(batches, fixed=_fixed_batch(graph))
             if options.granularity == "auto"
@@ -190,13 +201,21 @@ def _observe(graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions)
             any_fitted, any_judged = any_fitted or not held_out, any_judged or held_out
             for name, values in probes.run(feeds):
                 (judged if held_out else fitted)[name].update(values)
+        repeated = probes.repeated
     if not any_fitted:  # all samples are the same, and were all held out
         fitted, judged, any_judged = judged, fitted, False
-    return _Observed(fitted=fitted, judged=judged, any_judged=any_judged, loops=loops)
+    seen = [histograms.rows for name, histograms in fitted.items() if name in repeated]
+    return _Observed(
+        fitted=fitted,
+        judged=judged,
+        any_judged=any_judged,
+        repeated=repeated,
+        loops=loops or max(seen, default=1),
+    )
 
 
-def _loops(graph: ir.Model, options: CollectOptions) -> int:
-    return options.loops or view_core(graph).iterations or 1
+def _loops(graph: ir.Model, options: CollectOptions) -> int | None:
+    return options.loops or view_core(graph).iterations
 
 
 def held_out_parts(batches: Iterator[Feeds], *, fixed: bool) -> Iterator[tuple[Feeds, bool]]:
@@ -279,16 +298,28 @@ def _find_factors(
             for name, values in probes.run(feeds):
                 if name in groups:
                     rows = np.abs(values.reshape(len(values), -1, values.shape[-1])).max(axis=1)
-                    largest[name] = np.maximum(largest.get(name, rows), rows)
+                    largest[name] = _largest(largest.get(name, rows), rows)
     chosen = {name: best_factors(groups[name], rows) for name, rows in largest.items()}
     return {name: factors for name, factors in chosen.items() if (factors != 1).any()}
 
 
+def _largest(
+    known: npt.NDArray[np.float32], rows: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return the larger of two magnitudes, (iterations, channels); one of them may have run fewer iterations."""
+    longer, shorter = (known, rows) if len(known) >= len(rows) else (rows, known)
+    both = longer.copy()
+    both[: len(shorter)] = np.maximum(longer[: len(shorter)], shorter)
+    return both
+
+
 def linears_by_name(model: ir.Model) -> dict[str, Linear]:
-    """Return every linear once, named as in the loop form: ``core.<t>/x`` is ``core/x``."""
+    """Return every linear whose activation can be seen once, named as in the loop form: ``core.<t>/x`` is ``core/x``."""
     found: dict[str, Linear] = {}
+    core = view_core(model)
     for item in linears(model):
-        found.setdefault(loop_name(item.node), item)
+        if can_probe(core, item.node):
+            found.setdefault(loop_name(item.node), item)
     return found
 
 
@@ -301,13 +332,15 @@ class _Probes:
         self._twins = _same_activation(self._linears, model)
         self._sessions: list[tuple[list[str], Session]] = []
 
-    def histograms(self, loops: int) -> dict[str, RowHistograms]:
-        """Return an empty histogram per linear; those of the core have a row per iteration."""
+    @property
+    def repeated(self) -> set[str]:
+        """The linears that run once per iteration."""
         core = view_core(self._model)
-        return {
-            name: RowHistograms(loops if core.contains(item.node) else 1)
-            for name, item in self._linears.items()
-        }
+        return {name for name, item in self._linears.items() if core.contains(item.node)}
+
+    def histograms(self) -> dict[str, RowHistograms]:
+        """Return an empty histogram per linear; those of the core get a row per iteration."""
+        return {name: RowHistograms(1) for name in self._linears}
 
     def run(self, feeds: Feeds) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
         """Run a batch; yield what each linear read, float32 (rows, ..., channels)."""
@@ -325,7 +358,7 @@ class _Probes:
     def _open(self, feeds: Feeds) -> None:
         first = next(iter(feeds.values()))
         tokens = int(np.prod(first.shape[:2]))
-        loops = _loops(self._model, self._options)
+        loops = _loops(self._model, self._options) or 1
         chunk: list[str] = []
         chunks, size = [chunk], 0
         for name in self._twins:

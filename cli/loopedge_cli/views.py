@@ -448,7 +448,8 @@ def _coverage_text(coverage: dict[str, Any]) -> str:
     if total == 0:
         return "no linears"
     style = "green" if done == total else "yellow" if done else "dim"
-    return f"[{style}]{done} of {total}[/{style}] linears"
+    share = coverage["bytes"] / max(1, coverage["total_bytes"])
+    return f"[{style}]{done} of {total}[/{style}] linears, {share:.0%} of the bytes of their weights"
 
 
 def _tie_rows(ties: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:

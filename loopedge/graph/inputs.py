@@ -82,7 +82,7 @@ def _spec(value: ir.Value) -> InputSpec:
         shape=None if value.shape is None else tuple(_axes(value)),
         has_default=value.graph is not None and value.name in value.graph.initializers,
         ids=rows if dtype is not None and dtype.kind in "iu" else None,
-        ends_loop=dtype is not None and dtype.kind in "iu" and _ends_loop(value),
+        is_trip_count=dtype is not None and dtype.kind in "iu" and _is_trip_count(value),
     )
 
 
@@ -90,7 +90,7 @@ COUNTING = {"Cast", "Clip", "Identity", "Max", "Min", "Reshape", "Squeeze"}
 """What a loop count may pass through on its way to the Loop, and stay one."""
 
 
-def _ends_loop(value: ir.Value) -> bool:
+def _is_trip_count(value: ir.Value) -> bool:
     """Tell whether an input of one element, () or (1,), is the trip count of a Loop."""
     if value.shape is None or list(value.shape) not in ([], [1]):
         return False

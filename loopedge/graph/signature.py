@@ -29,7 +29,7 @@ class InputSpec:
         shape: Of the array; None where not even the number of axes is known.
         has_default: Whether the graph stores a value for it, so that it may be left out.
         ids: How many rows the table has that its elements select from, where it is known.
-        ends_loop: Whether the graph takes it as the trip count of a Loop, whatever it is called.
+        is_trip_count: Whether the graph takes it as the trip count of a Loop, whatever it is called.
     """
 
     name: str
@@ -37,12 +37,12 @@ class InputSpec:
     shape: tuple[Axis, ...] | None
     has_default: bool = False
     ids: int | None = None
-    ends_loop: bool = False
+    is_trip_count: bool = False
 
     @property
     def chooses_loops(self) -> bool:
         """Whether it is the loop count: int64 () called ``loops``, or what ends a Loop; any other ``loops`` is data."""
-        return self.ends_loop or (
+        return self.is_trip_count or (
             self.name == LOOPS_INPUT and self.dtype == np.int64 and self.shape == ()
         )
 
