@@ -42,6 +42,8 @@ TIMED_RUNS = 45
 """Of each model that is timed, in turns."""
 
 FLOAT, WEIGHT_INT8 = "float", "weight-int8"
+APART = (WEIGHT_INT8, "dynamic")
+"""What a linear may be for the place where it stands: the next better is float."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +316,9 @@ def _levels(model: ir.Model, recipe: Recipe) -> dict[str, list[str]]:
     rewritten = recipe.apply(model.clone())
     named = weight_only_nodes(model, recipe.weight_only, ())
     taken = set(rewritten.coverage.quantized) - named
+    by_place = {
+        item.name: item.treatment for item in rewritten.treatments if item.treatment in APART
+    }
     blocks = BlockWeights(8, recipe.block_size)
     levels: dict[str, list[str]] = {}
     first: dict[ir.Value, str] = {}
@@ -321,8 +326,8 @@ def _levels(model: ir.Model, recipe: Recipe) -> dict[str, list[str]]:
         if item.node.name not in taken or item.weight in first:
             continue
         name = first[item.weight] = loop_name(item.node)
-        if item.node.name in rewritten.weight_only:  # for the place where it stands
-            levels[name] = [WEIGHT_INT8, FLOAT]
+        if name in by_place:  # in the form that its place has
+            levels[name] = [by_place[name], FLOAT]
             continue
         packable = blocks.reason_for_float(item.weight, 1 - item.index) is None
         packed = recipe.ops == "microsoft" and recipe.scheme != WEIGHT_INT8 and packable

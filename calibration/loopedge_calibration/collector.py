@@ -1,11 +1,12 @@
 """Run a float model on samples and find the ranges of what its linears read."""
 
+import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,10 @@ UNJUDGED = (
     "iteration for every tensor"
 )
 HELD_OUT = 4
-"""With ``auto``, every fourth batch judges the ranges that the others gave, of fewer every fourth sample."""
+"""With ``auto``, a quarter of the samples judges the ranges that the others gave."""
+
+RANKED = 64
+"""Fewer samples are divided by rank, so that some judge; of more, some do by chance alone (all but one time in 10^8)."""
 
 
 def collect(
@@ -184,7 +188,7 @@ class _Observed:
 def _observe(graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions) -> _Observed:
     """Run the model on the data; with ``auto`` a part of it is held out."""
     loops = _loops(graph, options)
-    any_judged = False
+    any_fitted = any_judged = False
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
         probes = _Probes(graph, Path(folder), options)
         fitted, judged = probes.histograms(), probes.histograms()
@@ -194,10 +198,12 @@ def _observe(graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions)
             else ((feeds, False) for feeds in batches)
         )
         for feeds, held_out in parts:
-            any_judged |= held_out
+            any_fitted, any_judged = any_fitted or not held_out, any_judged or held_out
             for name, values in probes.run(feeds):
                 (judged if held_out else fitted)[name].update(values)
         repeated = probes.repeated
+    if not any_fitted:  # all samples are the same, and were all held out
+        fitted, judged, any_judged = judged, fitted, False
     seen = [histograms.rows for name, histograms in fitted.items() if name in repeated]
     return _Observed(
         fitted=fitted,
@@ -213,34 +219,62 @@ def _loops(graph: ir.Model, options: CollectOptions) -> int | None:
 
 
 def held_out_parts(batches: Iterator[Feeds], *, fixed: bool) -> Iterator[tuple[Feeds, bool]]:
-    """Yield batches, and whether each judges the ranges that the others give.
+    """Yield the samples in batches, and whether each batch judges the ranges that the others give.
 
-    Every fourth batch does. Of fewer batches every fourth sample does, of fewer samples the last. Batches that cannot
-    be cut are taken whole, the last judges; where there is one of all, nothing judges.
+    A quarter of the samples judges. Which do is told by what they hold, not by when they come: those whose hash is
+    divisible by four; where all data is fewer than `RANKED` samples, every fourth in the order of their hashes, of fewer than
+    four the last. Batches that cannot be cut are taken whole, as one sample is; where there is one of all, nothing
+    judges.
 
     Args:
         batches: Input name to array, first axis the samples.
         fixed: The model takes batches of one size alone.
     """
-    first = list(islice(batches, HELD_OUT))
-    if len(first) == HELD_OUT:
-        for step, feeds in enumerate(chain(first, batches)):
-            yield feeds, step % HELD_OUT == HELD_OUT - 1
-        return
-    sizes = [{(*array.shape, 0)[0] for array in feeds.values()} for feeds in first]
-    if fixed or any(len(found) != 1 for found in sizes):
-        for step, feeds in enumerate(first):
-            yield feeds, 0 < step == len(first) - 1
-        return
-    total, start = sum(map(max, sizes)), 0
-    for feeds, found in zip(first, sizes, strict=True):
-        places = np.arange(start, start + max(found))
-        start += max(found)
-        judging = places % HELD_OUT == HELD_OUT - 1 if total >= HELD_OUT else places == total - 1
-        for held_out in (False, True):
-            rows = judging & (total > 1) if held_out else ~judging | (total == 1)
+    first: list[_Hashed] = []
+    for hashed in (whole := (_hashed(feeds, fixed=fixed) for feeds in batches)):
+        first.append(hashed)
+        if sum(len(each.hashes) for each in first) >= RANKED:
+            for each in chain(first, whole):
+                yield from each.parts({number for number in each.hashes if number % HELD_OUT == 0})
+            return
+    ranked = sorted(number for each in first for number in each.hashes)
+    judging = ranked[HELD_OUT - 1 :: HELD_OUT] if len(ranked) >= HELD_OUT else ranked[1:][-1:]
+    for each in first:
+        yield from each.parts(set(judging))
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    """A batch, with a number for each of its samples; one number where it cannot be cut."""
+
+    feeds: Feeds
+    hashes: list[int]
+
+    def parts(self, judging: set[int]) -> Iterator[tuple[Feeds, bool]]:
+        """Yield the samples that do not judge, and those that do."""
+        held_out = np.array([number in judging for number in self.hashes])
+        if len(set(held_out.tolist())) == 1:
+            yield self.feeds, bool(held_out[0])
+            return
+        for judges in (False, True):
+            rows = held_out == judges
             if rows.any():
-                yield {name: array[rows] for name, array in feeds.items()}, held_out
+                yield {name: array[rows] for name, array in self.feeds.items()}, judges
+
+
+def _hashed(feeds: Feeds, *, fixed: bool) -> _Hashed:
+    sizes = {(*array.shape, 0)[0] for array in feeds.values()}
+    if fixed or len(sizes) != 1:
+        return _Hashed(feeds, [_hash(feeds.values())])
+    rows = range(max(sizes))
+    return _Hashed(feeds, [_hash(array[row] for array in feeds.values()) for row in rows])
+
+
+def _hash(arrays: Iterable[npt.NDArray[Any]]) -> int:
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return int.from_bytes(digest.digest(), "little")
 
 
 def _fixed_batch(model: ir.Model) -> bool:

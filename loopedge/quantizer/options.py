@@ -98,6 +98,7 @@ class QuantizeOptions:
             as_core=tuple(self.as_core),
             block_size=self.block_size,
             reduce_range=self.reduce_range,
+            memory=self.memory,
         )
         recipe.check_options(lifting=lifting)
         return recipe
