@@ -89,10 +89,13 @@ def measure_noise(
     if not batches:
         raise InputError("there is no sample to compare on", hint=option("data", "samples.npz"))
     states = view_core(reference).states
+    folded = _convolutions(
+        quantized
+    )  # what they give has another order of axes than their linear's
     products = {
         node: (moved or {}).get(value, value)
         for node, value in _core_products(reference).items()
-        if value not in rescaled
+        if value not in rescaled and node not in folded
     }
     tables = _tables(reference) if random_rows else {}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as scratch:
@@ -152,6 +155,11 @@ def _core_products(model: ir.Model) -> dict[str, str]:
         for item in core.linears
         if can_probe(core, item.node)
     }
+
+
+def _convolutions(model: ir.Model) -> set[str]:
+    """Return the convolutions that stayed in float, named as in the loop form."""
+    return {loop_name(node) for node in model.graph.all_nodes() if node.op_type == "Conv"}
 
 
 def _ratios(

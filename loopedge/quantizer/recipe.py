@@ -12,6 +12,7 @@ from loopedge.errors import InputError
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.view import view_core
 from loopedge.graph.metadata import read_metadata
+from loopedge.graph.passes.windows import fold_windows, round_before_windows
 from loopedge.graph.weights import linears
 from loopedge.options import by_face, option
 from loopedge.quantizer.activations.gates import fold_gates
@@ -158,6 +159,8 @@ class Recipe:
                 model, ops=self.ops, keep=keep, others=others, limit=self._limit
             )
         embeddings = quantize_embeddings(tables, keep=keep)
+        round_before_windows(model)
+        fold_windows(model)
         table = self.table if self.scheme == "static" else None
         return Rewritten(
             coverage=coverage,
