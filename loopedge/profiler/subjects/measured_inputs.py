@@ -16,7 +16,7 @@ from loopedge.profiler.machine import free_bytes
 from loopedge.runtime.inputs import ModelInputs
 from loopedge.units import size_text
 
-__all__ = ["profile_feeds"]
+__all__ = ["fewest_positions", "profile_feeds"]
 
 Array = npt.NDArray[Any]
 
@@ -63,6 +63,13 @@ def profile_feeds(
             _check_loops(metadata, path, loops, selectable=True)
         feeds[LOOPS_INPUT] = np.array(loops or metadata.loops or 1, np.int64)
     return feeds
+
+
+def fewest_positions(graph: ir.Model, feeds: Mapping[str, Array]) -> int | None:
+    """Return how many positions the sample with the fewest of them has; None where no input has positions."""
+    specs = input_specs(graph)
+    expected = ModelInputs.of("the model", specs, read_metadata(graph.metadata_props))
+    return expected.fewest_positions(feeds)
 
 
 def _check_loops(
