@@ -215,8 +215,9 @@ class Metadata(BaseModel):
         least, most = self.loop_range
         trained = str(most) if least == most else f"{least} to {most}"
         clamped = self.max_loops is not None and loops > self.max_loops
-        return f"{loops} loop{'s' if loops > 1 else ''} asked for, the model was trained with {trained}" + (
-            f"; the file ends the loop after {self.max_loops}" if clamped else ""
+        return (
+            f"{loops} loop{'s' if loops > 1 else ''} asked for, the model was trained with {trained}"
+            + (f"; the file ends the loop after {self.max_loops}" if clamped else "")
         )
 
     def length_note(self, positions: int) -> str | None:

@@ -28,7 +28,11 @@ def metadata(**fields: Any) -> Metadata:
         ((2, 8), 1, "1 loop asked for, the model was trained with 2 to 8"),
         ((2, 8), 5, None),
         ((1, 8), 1, None),  # drawn counts, and files of before
-        ((8, 8), 9, "9 loops asked for, the model was trained with 8; the file ends the loop after 8"),
+        (
+            (8, 8),
+            9,
+            "9 loops asked for, the model was trained with 8; the file ends the loop after 8",
+        ),
         (None, 99, None),
     ],
 )
