@@ -322,7 +322,7 @@ def test_what_is_outside_of_training_is_said_by_every_client(tmp_path: Path) -> 
         "model.onnx: 3 positions to see, the model was trained with at least 4",
     ]
     np.savez(tmp_path / "long.npz", inputs=np.concatenate([x, x], axis=1))
-    with pytest.raises(InputError, match="16 positions, .* takes at most 8"):
+    with pytest.raises(InputError, match=r"16 positions, .* takes at most 8"):
         run_file(path, tmp_path / "long.npz")
     fixed = loopedge.export(LoopedTransformer(config), tmp_path / "fixed.onnx", loops=1)
     assert fixed.notes == ["1 loop asked for, the model was trained with 3"]
