@@ -291,7 +291,7 @@ class ModelInputs:
         mask = None if self.metadata.foreign else arrays.get(MASK)
         if mask is not None and mask.ndim == 2 and mask.shape[1] == sizes[0]:
             return int(mask.astype(bool).sum(axis=1).min())
-        return sizes[0]
+        return int(sizes[0])
 
     def _check_lengths(self, arrays: Mapping[str, Array], where: str) -> None:
         longest = self.metadata.max_length
