@@ -14,8 +14,10 @@ from loopedge.files.validation import validation_problem
 
 __all__ = [
     "FOREIGN",
+    "FORM_KEY",
     "ITERATIONS_OUTPUT",
     "LOOPS_INPUT",
+    "MOST_LOOPS",
     "PREFIX",
     "TOLERANCE_EXIT",
     "TOLERANCE_INPUT",
@@ -31,6 +33,8 @@ __all__ = [
 ]
 
 PREFIX = "loopedge."
+FORM_KEY = f"{PREFIX}form"
+"""A file that loopedge exported holds it."""
 OF_THE_FILE = {f"{PREFIX}weights", f"{PREFIX}checksum"}
 """Properties of the file that a graph stands in, not of the graph: `loopedge.artifact.seal`."""
 
@@ -46,7 +50,7 @@ FILE_NAME = r"[^/\\\x00-\x1f]*[^/\\\x00-\x1f.]"
 """What a file beside the artifact may be called: a name without a folder, and not ``..``."""
 
 MOST_LOOPS = 65_536
-"""As many as `loopedge.export` writes."""
+"""Of one Loop, as many as `loopedge.export` writes."""
 
 Loops = Annotated[int, Field(ge=1, le=MOST_LOOPS)]
 Length = Annotated[int, Field(ge=1, le=2**31 - 1)]

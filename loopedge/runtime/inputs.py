@@ -92,7 +92,7 @@ class ModelInputs:
         )
 
     def _is_tolerance(self, spec: InputSpec) -> bool:
-        return spec.ends_loop and self.metadata.tolerance is not None
+        return spec.is_tolerance and self.metadata.tolerance is not None
 
     def name_array(self, array: Array) -> dict[str, Array]:
         """Return the array of a model of one input by its name.
