@@ -226,7 +226,7 @@ class Session:
 
     def _tolerance(self, tolerance: float) -> Array:
         found = self.expected.specs.get(TOLERANCE_INPUT)
-        if found is None or not found.is_tolerance or self.metadata.exit is None:
+        if found is None or not found.is_tolerance or self.metadata.tolerance is None:
             raise InputError(
                 f"{self.path} takes no tolerance",
                 hint="loopedge export model.pt --exit tolerance=1e-3",
