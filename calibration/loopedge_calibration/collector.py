@@ -1,7 +1,7 @@
 """Run a float model on samples and find the ranges of what its linears read."""
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from loopedge.graph.core.probe import activation_of, probe, stack_probed
 from loopedge.graph.core.view import view_core
 from loopedge.graph.inputs import axes_of
 from loopedge.graph.weights import Linear, linears
-from loopedge.options import option, with_keywords
+from loopedge.options import with_keywords
 from loopedge.quantizer.activations.ranges import (
     Granularity,
     RangeTable,
@@ -26,6 +26,7 @@ from loopedge.quantizer.activations.ranges import (
     weights_sha256,
 )
 from loopedge.quantizer.activations.smoothing import apply_smoothing, best_factors, smoothable
+from loopedge.quantizer.options import Data
 from loopedge.quantizer.recipe import check_one_loop
 from loopedge.quantizer.source import FloatSource
 from loopedge.runtime.inputs import MASK
@@ -33,14 +34,8 @@ from loopedge.runtime.session import Session
 from loopedge_calibration.histogram import RowHistograms
 from loopedge_calibration.observers import expected_noise, find_ranges
 from loopedge_calibration.options import CollectKeywords, CollectOptions
-from loopedge_calibration.readers import (
-    Feeds,
-    SamplesSeen,
-    checked,
-    limited,
-    read_samples,
-    sample_inputs,
-)
+from loopedge_calibration.readers import Feeds, SampleBatch
+from loopedge_calibration.samples import Part, all_samples, survey_of
 
 __all__ = ["collect", "collect_ranges", "held_out_parts"]
 
@@ -55,7 +50,7 @@ HELD_OUT = 4
 
 def collect(
     model: str | Path,
-    data: str | Path | Iterable[Feeds],
+    data: Data,
     *,
     options: CollectOptions | None = None,
     **keywords: Unpack[CollectKeywords],
@@ -64,8 +59,8 @@ def collect(
 
     Args:
         model: Float artifact, loop or unrolled.
-        data: ``.npz``, a folder of them, or an iterable of batches: input name to array, first axis
-            the samples.
+        data: As `loopedge.quantize` takes it: ``.npz``, a folder of them, ``.npy`` or a CSV; arrays by
+            input, the first axis the samples; or an iterable of such batches, which is read into memory.
         options: The keywords below as one object, `loopedge_calibration.options.CollectOptions`; a
             keyword wins over the object's field.
 
@@ -74,9 +69,8 @@ def collect(
             for all; ``auto``: per tensor whichever does better on a held-out quarter of the data.
         method: ``mse`` (default), ``minmax``, ``percentile`` or ``entropy``.
         smoothing: First move outlier channels into the weights, where that lessens the expected
-            error; takes a second pass over the data. Default: wherever the data can be passed
-            over twice, which an iterator cannot.
-        samples: At most as many samples are run; default: all.
+            error; takes a second pass over the data. Default: True.
+        samples: At most as many samples are run, evenly spread over the data; default: all.
         loops: Iterations, for a model with a selectable count; default: the exported one.
         threads: Threads of ONNX Runtime.
         chunk_bytes: Most bytes of probed activations at once; default: 256 MiB.
@@ -88,32 +82,29 @@ def collect(
         InputError: The model, an option or the data cannot be used.
     """
     chosen = with_keywords("collect", CollectOptions, options, keywords)
-    return collect_ranges(FloatSource.open(model), data, chosen)
+    source = FloatSource.open(model)
+    return collect_ranges(source, all_samples(data, source.graph, chosen.samples), chosen)
 
 
-def collect_ranges(
-    source: FloatSource, data: str | Path | Iterable[Feeds], options: CollectOptions
-) -> RangeTable:
-    """Find ranges as `collect`, of a model that is open."""
+def collect_ranges(source: FloatSource, part: Part, options: CollectOptions) -> RangeTable:
+    """Find ranges as `collect`, of a model that is open, on samples that were chosen.
+
+    Raises:
+        InputError: The model or a sample cannot be used, as `collect`.
+    """
     if source.metadata.quantization is not None:
         raise InputError(f"{source.path} is quantized already", hint="loopedge export model.pt")
     check_one_loop(source.graph, source.path)
-    smoothing = _smooths(data, options)
-
-    def batches(seen: SamplesSeen) -> Iterator[Feeds]:
-        expected = sample_inputs(source.graph)
-        given = read_samples(data, expected) if isinstance(data, str | Path) else iter(data)
-        return checked(limited(given, options.samples), source.graph, seen)
-
     graph, factors = source.graph, {}
-    if smoothing:
-        factors = _find_factors(graph, batches(SamplesSeen()), options)
+    seen = survey_of(source.graph)
+    for batch in part:
+        seen.note(batch)
+    warnings = seen.check()
+    if options.smoothing is not False:
+        factors = _find_factors(graph, iter(part), options)
         graph = graph.clone()
         apply_smoothing(graph, factors)
-    seen = SamplesSeen()
-    observed = _observe(graph, batches(seen), options)
-    if seen.samples == 0:
-        raise InputError("the data holds no sample", hint=option("data", "samples.npz"))
+    observed = _observe(graph, iter(part), options)
     tensors = {
         name: item.model_copy(
             update={"smoothing": factors[name].tolist()} if name in factors else {}
@@ -130,18 +121,10 @@ def collect_ranges(
         lengths=sorted(seen.lengths),
         tensors=tensors,
     )
-    warnings = _warnings(table, source.metadata.trained_length)
+    warnings += _warnings(table, source.metadata.trained_length)
     if options.granularity == "auto" and observed.loops > 1 and not observed.any_judged:
         warnings.append(UNJUDGED)
     return table.model_copy(update={"warnings": warnings})
-
-
-def _smooths(data: str | Path | Iterable[Feeds], options: CollectOptions) -> bool:
-    """Tell whether channels are smoothed: on request, else where the data can be passed over twice."""
-    once = not isinstance(data, str | Path) and iter(data) is data
-    if once and options.smoothing:
-        raise InputError("smoothing passes over the data twice, an iterator runs once: give a list")
-    return not once if options.smoothing is None else options.smoothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,21 +144,21 @@ class _Observed:
         }
 
 
-def _observe(graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions) -> _Observed:
+def _observe(graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOptions) -> _Observed:
     """Run the model on the data; with ``auto`` a part of it is held out."""
     loops = _loops(graph, options)
     any_judged = False
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
-        probes = _Probes(graph, Path(folder), options)
+        probes = Probes(graph, Path(folder), options)
         fitted, judged = probes.histograms(loops), probes.histograms(loops)
         parts = (
             held_out_parts(batches, fixed=_fixed_batch(graph))
             if options.granularity == "auto"
-            else ((feeds, False) for feeds in batches)
+            else ((batch, False) for batch in batches)
         )
-        for feeds, held_out in parts:
+        for batch, held_out in parts:
             any_judged |= held_out
-            for name, values in probes.run(feeds):
+            for name, values in probes.run(batch):
                 (judged if held_out else fitted)[name].update(values)
     return _Observed(fitted=fitted, judged=judged, any_judged=any_judged, loops=loops)
 
@@ -184,35 +167,37 @@ def _loops(graph: ir.Model, options: CollectOptions) -> int:
     return options.loops or view_core(graph).iterations or 1
 
 
-def held_out_parts(batches: Iterator[Feeds], *, fixed: bool) -> Iterator[tuple[Feeds, bool]]:
+def held_out_parts(
+    batches: Iterator[SampleBatch], *, fixed: bool
+) -> Iterator[tuple[SampleBatch, bool]]:
     """Yield batches, and whether each judges the ranges that the others give.
 
     Every fourth batch does. Of fewer batches every fourth sample does, of fewer samples the last. Batches that cannot
     be cut are taken whole, the last judges; where there is one of all, nothing judges.
 
     Args:
-        batches: Input name to array, first axis the samples.
+        batches: Samples that run together.
         fixed: The model takes batches of one size alone.
     """
     first = list(islice(batches, HELD_OUT))
     if len(first) == HELD_OUT:
-        for step, feeds in enumerate(chain(first, batches)):
-            yield feeds, step % HELD_OUT == HELD_OUT - 1
+        for step, batch in enumerate(chain(first, batches)):
+            yield batch, step % HELD_OUT == HELD_OUT - 1
         return
-    sizes = [{(*array.shape, 0)[0] for array in feeds.values()} for feeds in first]
+    sizes = [{(*array.shape, 0)[0] for array in batch.feeds.values()} for batch in first]
     if fixed or any(len(found) != 1 for found in sizes):
-        for step, feeds in enumerate(first):
-            yield feeds, 0 < step == len(first) - 1
+        for step, batch in enumerate(first):
+            yield batch, 0 < step == len(first) - 1
         return
     total, start = sum(map(max, sizes)), 0
-    for feeds, found in zip(first, sizes, strict=True):
+    for batch, found in zip(first, sizes, strict=True):
         places = np.arange(start, start + max(found))
         start += max(found)
         judging = places % HELD_OUT == HELD_OUT - 1 if total >= HELD_OUT else places == total - 1
         for held_out in (False, True):
             rows = judging & (total > 1) if held_out else ~judging | (total == 1)
             if rows.any():
-                yield {name: array[rows] for name, array in feeds.items()}, held_out
+                yield batch.rows(rows), held_out
 
 
 def _fixed_batch(model: ir.Model) -> bool:
@@ -225,15 +210,15 @@ def _fixed_batch(model: ir.Model) -> bool:
 
 
 def _find_factors(
-    graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions
+    graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOptions
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Pass over the data once for the largest magnitude of every channel; choose the factors."""
     groups = smoothable(graph)
     largest: dict[str, npt.NDArray[np.float32]] = {}
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
-        probes = _Probes(graph, Path(folder), options)
-        for feeds in batches:
-            for name, values in probes.run(feeds):
+        probes = Probes(graph, Path(folder), options)
+        for batch in batches:
+            for name, values in probes.run(batch):
                 if name in groups:
                     rows = np.abs(values.reshape(len(values), -1, values.shape[-1])).max(axis=1)
                     largest[name] = np.maximum(largest.get(name, rows), rows)
@@ -249,7 +234,7 @@ def linears_by_name(model: ir.Model) -> dict[str, Linear]:
     return found
 
 
-class _Probes:
+class Probes:
     """Sessions that give what the linears read, a chunk of them at a time."""
 
     def __init__(self, model: ir.Model, folder: Path, options: CollectOptions) -> None:
@@ -266,8 +251,13 @@ class _Probes:
             for name, item in self._linears.items()
         }
 
-    def run(self, feeds: Feeds) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-        """Run a batch; yield what each linear read, float32 (rows, ..., channels)."""
+    def run(self, batch: SampleBatch) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+        """Run a batch; yield what each linear read, float32 (rows, ..., channels).
+
+        Raises:
+            InputError: What a linear reads is not finite.
+        """
+        feeds = batch.feeds
         if not self._sessions:
             self._open(feeds)
         mask = feeds.get(MASK)
@@ -275,6 +265,7 @@ class _Probes:
             given = session.run(feeds, loops=self._options.loops)
             rows = stack_probed(given, [f"{name}.input" for name in names])
             for name in names:
+                _check_finite(rows[f"{name}.input"], mask, name, batch)
                 values = _kept(rows[f"{name}.input"], mask)
                 for twin in self._twins[name]:
                     yield twin, values
@@ -321,6 +312,26 @@ def _kept(
     if mask is None or rows.shape[1:3] != mask.shape:
         return rows
     return rows[:, mask.astype(bool)]
+
+
+def _check_finite(
+    rows: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.int64] | None,
+    name: str,
+    batch: SampleBatch,
+) -> None:
+    """Refuse a sample that makes what a linear reads infinite or not a number, where it is not padding."""
+    wrong = ~np.isfinite(rows)
+    if mask is not None and rows.shape[1:3] == mask.shape:
+        wrong &= mask.astype(bool).reshape(1, *mask.shape, *[1] * (rows.ndim - 3))
+    if not wrong.any():
+        return
+    place = tuple(int(at) for at in np.argwhere(wrong)[0])
+    iteration = f" in iteration {place[0]}" if len(rows) > 1 else ""
+    raise InputError(
+        f"{batch.where(place[1] if len(place) > 1 else 0)}: {name} reads {rows[place]}{iteration}, which no range holds",
+        hint="leave that sample out, or look at the model: its activations overflow float32 there",
+    )
 
 
 def _range(

@@ -27,6 +27,7 @@ __all__ = [
     "input_specs",
     "inputs_to_check",
     "sample_count",
+    "scaling_of",
     "takes_missing",
 ]
 
@@ -278,7 +279,7 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
         return generator.integers(0, ids, shape).astype(dtype.numpy())
     if dtype == ir.DataType.BOOL:
         return np.ones(shape, np.bool_)
-    mean, scale = (_scaling(value, name) for name in ("input_mean", "input_scale"))
+    mean, scale = (scaling_of(value, name) for name in ("input_mean", "input_scale"))
     drawn = generator.standard_normal(shape)
     if scale is not None and mean is not None:
         drawn = drawn * scale + mean
@@ -310,7 +311,8 @@ def _table_rows(value: ir.Value) -> int | None:
     return None
 
 
-def _scaling(value: ir.Value, name: str) -> Array | None:
+def scaling_of(value: ir.Value, name: str) -> Array | None:
+    """Return ``input_mean`` or ``input_scale`` of the training data, float (features,); None where it is not known."""
     stored = None if value.graph is None else value.graph.initializers.get(name)
     if stored is None or stored.const_value is None:
         return None

@@ -29,7 +29,7 @@ def compare_whole_and_written(
     written: ir.Model,
     folder: Path,
     *,
-    inputs: Sequence[Feeds] | None,
+    inputs: Sequence[Feeds],
     random_rows: bool,
     rescaled: Collection[str],
     moved: Mapping[str, str],

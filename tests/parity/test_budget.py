@@ -18,9 +18,7 @@ from loopedge.graph.weights import linears
 from loopedge.quantizer.source import FloatSource
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.metrics import total
-from loopedge_calibration.budget import BudgetedResult
 from loopedge_calibration.losses import RelativeError, choose_loss
-from loopedge_calibration.quantization import calibrate_and_quantize
 from tests.parity.models import FLIPS, Sizes, make_inputs, make_model, seven_bits
 
 pytestmark = pytest.mark.slow
@@ -55,11 +53,12 @@ def fragile_model(source: Path, target: Path) -> Path:
     return target
 
 
-def budgeted(source: Path, target: Path, data: Path | None, **options: Any) -> BudgetedResult:
+def budgeted(
+    source: Path, target: Path, data: Path | None, **options: Any
+) -> loopedge.QuantizeResult:
     settings = {"smoothing": False, "min_sqnr_db": 0.0, "threads": 1, **options}
     settings |= seven_bits(options.get("scheme", "static"))
-    result = calibrate_and_quantize(source, target, data=data, **settings)
-    assert isinstance(result, BudgetedResult)
+    result = loopedge.quantize(source, target, data=data, **settings)
     return result
 
 
@@ -172,7 +171,7 @@ def test_ranges_of_another_model_are_refused_before_the_trials(
             exported("plain"),
             tmp_path / "q.onnx",
             samples,
-            ranges_file=tmp_path / "ranges.json",
+            ranges=tmp_path / "ranges.json",
             max_drop=0.1,
         )
 

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from loopedge_calibration.collector import UNJUDGED, collect, held_out_parts
+from loopedge_calibration.readers import SampleBatch
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 
@@ -14,11 +15,17 @@ TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 def split(sizes: list[int], *, fixed: bool = False) -> tuple[list[int], list[int]]:
     """Number all samples; return those that are fitted and those that judge."""
     numbers = iter(range(sum(sizes)))
-    batches = [{"x": np.array([next(numbers) for _ in range(size)])} for size in sizes]
+    batches = [
+        SampleBatch(
+            feeds={"x": np.array([next(numbers) for _ in range(size)])},
+            numbers=tuple(range(1, size + 1)),
+        )
+        for size in sizes
+    ]
     fitted: list[int] = []
     judged: list[int] = []
-    for feeds, held_out in held_out_parts(iter(batches), fixed=fixed):
-        (judged if held_out else fitted).extend(feeds["x"].tolist())
+    for batch, held_out in held_out_parts(iter(batches), fixed=fixed):
+        (judged if held_out else fitted).extend(batch.feeds["x"].tolist())
     return fitted, judged
 
 

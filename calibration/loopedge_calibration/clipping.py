@@ -1,0 +1,62 @@
+"""How much of what linears read lies outside the ranges that static int8 rounds with."""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from loopedge.quantizer.activations.ranges import RangeTable, TensorRange
+from loopedge.quantizer.activations.smoothing import apply_smoothing
+from loopedge.quantizer.source import FloatSource
+from loopedge_calibration.collector import Probes
+from loopedge_calibration.options import CollectOptions
+from loopedge_calibration.readers import Feeds, SampleBatch
+
+__all__ = ["measure_clipping"]
+
+
+def measure_clipping(
+    source: FloatSource,
+    table: RangeTable,
+    batches: Iterable[Feeds],
+    options: CollectOptions,
+) -> dict[str, list[float]]:
+    """Run the float model; count the values that rounding would cut off by more than half a step.
+
+    Args:
+        source: The float model.
+        table: Its ranges.
+        batches: Samples, as the model takes them.
+        options: As they were collected.
+
+    Returns:
+        By linear, for each iteration the share of the values that it reads, 0 to 1; outside the core one share.
+    """
+    graph = source.graph
+    if factors := table.factors():
+        graph = graph.clone()
+        apply_smoothing(graph, factors)
+    outside: dict[str, npt.NDArray[np.int64]] = {}
+    total: dict[str, int] = {}
+    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
+        probes = Probes(graph, Path(folder), options)
+        for feeds in batches:
+            batch = SampleBatch(feeds=feeds, numbers=(1,))
+            for name, values in probes.run(batch):
+                if name in table.tensors:
+                    counted = _outside(values, table.tensors[name])
+                    outside[name] = outside.get(name, np.zeros_like(counted)) + counted
+                    total[name] = total.get(name, 0) + values[0].size
+    return {name: (counts / max(1, total[name])).tolist() for name, counts in outside.items()}
+
+
+def _outside(values: npt.NDArray[np.float32], found: TensorRange) -> npt.NDArray[np.int64]:
+    """Return for each row how many of its values lie outside what u8 stands for, int64 (rows,)."""
+    scale, zero_point = (ends.astype(np.float64) for ends in found.quantization())
+    low, high = -(zero_point + 0.5) * scale, (255.5 - zero_point) * scale
+    flat = values.reshape(len(values), -1)
+    last = np.minimum(np.arange(len(flat)), len(scale) - 1)
+    cut = (flat < low[last, None]) | (flat > high[last, None])
+    return np.asarray(cut.sum(axis=1), np.int64)
