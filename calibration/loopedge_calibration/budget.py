@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_artifact
 from loopedge.errors import BudgetError, InputError
+from loopedge.files.scratch import never_named
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.inputs import axes_of, first_samples, sample_count
 from loopedge.graph.weights import linears, weight_bytes
@@ -68,7 +69,10 @@ def meet_budget(
         BudgetError: The loss is larger, whatever is lifted.
     """
     _check_budget(source, loss, max_drop, threads)
-    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
+        never_named(Path(folder), source.path),
+    ):
         trials = _Trials(source.graph, recipe, loss, Path(folder), threads)
         whole = trials.measure({})
         plan: dict[str, int] = {}

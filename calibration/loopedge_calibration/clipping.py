@@ -1,18 +1,19 @@
 """How much of what linears read lies outside the ranges that static int8 rounds with."""
 
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from loopedge.files.scratch import never_named
 from loopedge.quantizer.activations.ranges import RangeTable, TensorRange
 from loopedge.quantizer.activations.smoothing import apply_smoothing
+from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.collector import Probes
 from loopedge_calibration.options import CollectOptions
-from loopedge_calibration.readers import Feeds, SampleBatch
+from loopedge_calibration.readers import SampleBatch
 
 __all__ = ["measure_clipping"]
 
@@ -20,7 +21,7 @@ __all__ = ["measure_clipping"]
 def measure_clipping(
     source: FloatSource,
     table: RangeTable,
-    batches: Iterable[Feeds],
+    held_out: HeldOut,
     options: CollectOptions,
 ) -> dict[str, list[float]]:
     """Run the float model; count the values that rounding would cut off by more than half a step.
@@ -28,7 +29,7 @@ def measure_clipping(
     Args:
         source: The float model.
         table: Its ranges.
-        batches: Samples, as the model takes them.
+        held_out: Samples; a part of them is run.
         options: As they were collected.
 
     Returns:
@@ -40,10 +41,16 @@ def measure_clipping(
         apply_smoothing(graph, factors)
     outside: dict[str, npt.NDArray[np.int64]] = {}
     total: dict[str, int] = {}
-    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
+        never_named(Path(folder), source.path),
+    ):
         probes = Probes(graph, Path(folder), options)
-        for feeds in batches:
-            batch = SampleBatch(feeds=feeds, numbers=(1,))
+        for number in held_out.few_numbers():
+            places = tuple(held_out.places[number])
+            batch = SampleBatch(
+                feeds=held_out.batches[number], numbers=tuple(range(len(places))), places=places
+            )
             for name, values in probes.run(batch):
                 if name in table.tensors:
                     counted = _outside(values, table.tensors[name])

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError
+from loopedge.files.scratch import never_named
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.probe import activation_of, probe, stack_probed
 from loopedge.graph.core.view import view_core
@@ -148,7 +149,10 @@ def _observe(graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOp
     """Run the model on the data; with ``auto`` a part of it is held out."""
     loops = _loops(graph, options)
     any_judged = False
-    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
+        never_named(Path(folder), "the model"),
+    ):
         probes = Probes(graph, Path(folder), options)
         fitted, judged = probes.histograms(loops), probes.histograms(loops)
         parts = (
@@ -215,7 +219,10 @@ def _find_factors(
     """Pass over the data once for the largest magnitude of every channel; choose the factors."""
     groups = smoothable(graph)
     largest: dict[str, npt.NDArray[np.float32]] = {}
-    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
+        never_named(Path(folder), "the model"),
+    ):
         probes = Probes(graph, Path(folder), options)
         for batch in batches:
             for name, values in probes.run(batch):
@@ -358,7 +365,7 @@ def _warnings(table: RangeTable, trained_length: int | None) -> list[str]:
     warnings = []
     if table.samples < FEW_SAMPLES:
         warnings.append(
-            f"{table.samples} samples are few for ranges per iteration, "
+            f"{table.samples} {'sample is' if table.samples == 1 else 'samples are'} few for ranges per iteration, "
             f"{FEW_SAMPLES} or more are advised"
         )
     if trained_length and table.lengths and max(table.lengths) < trained_length:

@@ -112,5 +112,5 @@ def _ranges(
 def _with_clipping(
     source: FloatSource, table: RangeTable, held_out: HeldOut, options: QuantizeOptions
 ) -> HeldOut:
-    clipped = measure_clipping(source, table, held_out.few(), CollectOptions.of(options))
+    clipped = measure_clipping(source, table, held_out, CollectOptions.of(options))
     return replace(held_out, clipped=clipped)

@@ -47,15 +47,19 @@ class SampleBatch:
         numbers: The number of each sample in its source, from 1.
         source: The file that they come from.
         targets: What the model's task asks of them.
+        places: What messages call each sample, where that is known already.
     """
 
     feeds: Feeds
     numbers: tuple[int, ...]
     source: str | None = None
     targets: Array | None = None
+    places: tuple[str, ...] = ()
 
     def where(self, row: int) -> str:
         """Return what messages call a sample of the batch: ``sample 3 of x.npz``."""
+        if self.places:
+            return self.places[min(row, len(self.places) - 1)]
         of = "" if self.source is None else f" of {self.source}"
         return f"sample {self.numbers[min(row, len(self.numbers) - 1)]}{of}"
 

@@ -41,6 +41,7 @@ TASK_SAMPLES = 512
 """Most samples of a task's validation part that a model is measured on."""
 HELD_OUT = 4
 """Every fourth sample of arrays judges and does not calibrate."""
+ONE_SAMPLE = "SQNR and metric are those of one sample, which says little of others"
 NOTHING_HELD_OUT = "nothing could be held out: SQNR and metric are those of the samples that calibrated, and flatter"
 
 
@@ -301,6 +302,8 @@ class Samples:
             for batch in batches:
                 survey.note(batch)
             notes += tuple(survey.check())
+        if sum(len(batch.numbers) for batch in batches) == 1:
+            notes += (ONE_SAMPLE,)
         return HeldOut(
             kind=kind,
             batches=[batch.feeds for batch in batches],

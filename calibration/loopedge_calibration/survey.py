@@ -20,6 +20,8 @@ Array = npt.NDArray[Any]
 
 QUIET = 0.1
 """Deviation of an input below this share of that of the training data: the ranges are those of a quiet part."""
+QUIET_UNKNOWN = 0.01
+"""Deviation of a float input below which it is quiet, where the model does not say that of the training data."""
 FEW_COLUMNS = 64
 """Columns of an input that are looked at one by one."""
 
@@ -191,6 +193,14 @@ class Survey:
         notes = []
         for name, found in self._spreads.items():
             scale = self.scales.get(name)
+            dtype = self.expected.specs[name].dtype
+            if scale is None and dtype is not None and dtype.kind == "f":
+                largest = float(found.deviation.max())
+                if 0 < largest < QUIET_UNKNOWN:
+                    notes.append(
+                        f"input {name} is quiet: its deviation is {largest:.3g}, and the model does not say that of "
+                        "its training data: larger values would leave the ranges"
+                    )
             if scale is None or np.shape(scale) != found.low.shape:
                 continue
             share = found.deviation / np.maximum(np.abs(scale), np.finfo(np.float32).tiny)

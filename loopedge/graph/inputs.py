@@ -290,6 +290,21 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
 
 FLAGS = 2
 """Values of an integer input that gathers nothing: 0 and 1."""
+SAME_VALUES = frozenset(
+    {
+        "Cast",
+        "Expand",
+        "Flatten",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+"""Operators whose output holds the values of their first input."""
 GATHERS = {"Gather": "axis", "GatherBlockQuantized": "gather_axis"}
 """Operators that read rows of a table, and their attribute for the axis."""
 
@@ -305,7 +320,8 @@ def _table_rows(value: ir.Value) -> int | None:
                 shape = table.const_value.shape.numpy()
                 axis = node.attributes.get_int(GATHERS[node.op_type], 0)
                 return int(shape[axis]) if -len(shape) <= axis < len(shape) else None
-            if node.op_type in {"Cast", "Identity", "Reshape"} and node.outputs[0] not in seen:
+            reads = bool(node.inputs) and node.inputs[0] is current
+            if reads and node.op_type in SAME_VALUES and node.outputs[0] not in seen:
                 seen.add(node.outputs[0])
                 waiting.append(node.outputs[0])
     return None

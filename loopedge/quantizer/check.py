@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import open_artifact
 from loopedge.deployment.optimizers import nothing_to_optimize
+from loopedge.files.scratch import never_named
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.inputs import axes_of, sample_count
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, Metadata, read_metadata
@@ -82,6 +83,10 @@ class SourceCheck:
         return self._measured[2]
 
     def __call__(self, staged: Path) -> Metadata | None:
+        with never_named(staged.parent, "the quantized file"):
+            return self._compare(staged)
+
+    def _compare(self, staged: Path) -> Metadata | None:
         begun = time.perf_counter()
         source = self.source
         factors = self.recipe.table.factors() if self.recipe.table else {}
@@ -193,7 +198,9 @@ def _quantization(recipe: Recipe, rewritten: Rewritten, measured: HeldOutResult)
             "metric": measured.metric,
             "float_score": measured.float_score,
             "score": measured.score,
+            "loss": measured.loss,
             "loss_error": measured.loss_error,
+            "moved": measured.moved,
         }
     table = recipe.table
     if table is not None and recipe.scheme == "static":

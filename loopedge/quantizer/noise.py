@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError, VerificationError
+from loopedge.files.scratch import never_named
 from loopedge.graph.agreement import NoiseRatio
 from loopedge.graph.core.names import loop_name, loop_value_name
 from loopedge.graph.core.probe import probe, stack_probed
@@ -101,7 +102,10 @@ def measure_noise(
         if value not in rescaled
     }
     tables = _tables(reference) if random_rows else {}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as scratch:
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as scratch,
+        never_named(Path(scratch), "the model"),
+    ):
         place = Path(scratch)
         names = list(dict.fromkeys([*states, *products.values()]))
         outputs, rows = _ratios(reference, quantized, names, batches, place, threads)
@@ -142,7 +146,10 @@ def outputs_db(
     Raises:
         VerificationError: An output has another shape or is not finite.
     """
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as scratch:
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as scratch,
+        never_named(Path(scratch), "the model"),
+    ):
         return _ratios(reference, given, [], inputs, Path(scratch), threads)[0].db
 
 

@@ -63,8 +63,9 @@ def budgeted(
 
 
 def relative_error(source: Path, given: Path, data: Path) -> float:
+    """Return the error on the samples that did not calibrate: every fourth."""
     with np.load(data) as arrays:
-        feeds = dict(arrays)
+        feeds = {name: array[3::4] for name, array in arrays.items()}
     exact, found = (loopedge.Session(path).run(feeds)["logits"] for path in (source, given))
     return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
 
@@ -75,7 +76,7 @@ def test_nothing_is_lifted_where_int8_is_good_enough(
     source = exported("tokens")
     result = budgeted(source, tmp_path / "q.onnx", samples, max_drop=0.1)
     budget = result.budget
-    assert (budget.metric, budget.samples, budget.lifted) == ("relative-error", 24, [])
+    assert (budget.metric, budget.samples, budget.lifted) == ("relative-error", 6, [])
     assert result.matmuls["skipped"] == []
     assert budget.loss == budget.loss_int8
     assert budget.loss == pytest.approx(

@@ -268,7 +268,7 @@ def test_options_that_weights_alone_cannot_take(exported: Exporter, tmp_path: Pa
     data = [make_inputs(make_model("tokens"), Sizes(4, 12), seed=seed)[1] for seed in range(2)]
     ranges = loopedge_calibration.collect(source, data)
     options: list[tuple[dict[str, Any], str]] = [
-        ({"scheme": "weight-int8", "ranges": ranges}, "takes no ranges"),
+        ({"scheme": "weight-int8", "ranges": ranges}, "takes and gives no ranges"),
         ({"scheme": "weight-int8", "reduce_range": True}, "seven bits"),
         ({"scheme": "weight-int4", "ops": "standard"}, "no standard form"),
         ({"scheme": "dynamic", "weight_only": ["core/linear"], "ops": "standard"}, "no standard"),

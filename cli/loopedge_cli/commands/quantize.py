@@ -63,5 +63,5 @@ def quantize(
         with output.status(f"quantizing {model}"):
             result = write_quantized(model, path or model.with_suffix(suffix), options=chosen)
         for note in result.notes:
-            output.note(f"note: {note}")
+            output.note(note if note == f"WARNING: {result.warning}" else f"note: {note}")
         output.result(result, quantize_view, written=result.path)

@@ -81,8 +81,11 @@ class HeldOut:
 
     def few(self) -> list[Feeds]:
         """Return at most `FEW_BATCHES` batches, evenly spread: what is measured within the model is so on these."""
-        batches = self.batches
-        if len(batches) <= FEW_BATCHES:
-            return list(batches)
-        places = np.linspace(0, len(batches) - 1, FEW_BATCHES).round().astype(int)
-        return [batches[place] for place in places]
+        return [self.batches[number] for number in self.few_numbers()]
+
+    def few_numbers(self) -> list[int]:
+        """Return which batches `few` returns."""
+        count = len(self.batches)
+        if count <= FEW_BATCHES:
+            return list(range(count))
+        return [int(at) for at in np.linspace(0, count - 1, FEW_BATCHES).round()]
