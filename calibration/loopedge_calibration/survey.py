@@ -229,7 +229,7 @@ def _value(spread: _Spread) -> str:
     values = np.unique(spread.low[np.isfinite(spread.low)])
     if not len(values):
         return "missing"
-    return f"{values[0]:g}" if len(values) == 1 else "constant by column"
+    return f"{values[0] + 0.0:g}" if len(values) == 1 else "constant by column"
 
 
 def _columns(columns: Array, names: Sequence[str], total: int) -> str:

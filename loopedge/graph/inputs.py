@@ -333,4 +333,5 @@ def scaling_of(value: ir.Value, name: str) -> Array | None:
     if stored is None or stored.const_value is None:
         return None
     array = stored.const_value.numpy()
-    return array if value.shape is not None and array.shape[-1:] == (value.shape[-1],) else None
+    sizes = _axes(value)
+    return array if sizes and array.shape[-1:] == (sizes[-1],) else None
