@@ -191,6 +191,7 @@ class Samples:
         self._expected = sample_inputs(model)
         self._names = [name for name, spec in self._expected.specs.items() if not spec.has_default]
         self.task: Task | None = None
+        self._judging: Part | None
         path = Path(data) if isinstance(data, str | Path) else None
         if path is not None and not path.exists():
             raise InputError(f"{path} does not exist", hint=option("data", "samples.npz"))
@@ -205,7 +206,8 @@ class Samples:
                     hint=option("data", "samples.npz"),
                 )
         if self.task is not None:
-            self.calibrating, self._judging = self._parts_of_task(self.task)
+            self.calibrating, judging = self._parts_of_task(self.task)
+            self._judging = judging
             return
         assert data is not None
         source = array_source(data, self._expected, fixed=fixed_batch(model))

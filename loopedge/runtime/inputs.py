@@ -16,6 +16,7 @@ from loopedge.errors import InputError
 from loopedge.files.arrays import read_array_file
 from loopedge.graph.metadata import Metadata
 from loopedge.graph.signature import TEXT, InputSpec, shape_text
+from loopedge.options import option
 
 __all__ = ["MASK", "AcceptedInputs", "ModelInputs", "is_mask"]
 
@@ -25,7 +26,6 @@ MASK = "attention_mask"
 UNNAMED = "arr_0"
 """What ``numpy.savez`` calls an array without a name."""
 
-MISSING_HINT = "fill missing values first, or loopedge train series ... --missing indicator"
 TOKENS = frozenset({"text", "pairs"})
 """Tasks whose first input holds ids of a vocabulary."""
 
@@ -229,7 +229,7 @@ class ModelInputs:
         raise InputError(
             f"{where}input {spec.name}: {_place(place, array, spec, self.columns, numbers)} is "
             f"{given[place]:g}, the model takes {allowed}",
-            hint=MISSING_HINT if np.isnan(array[place]) else None,
+            hint=_missing_hint() if np.isnan(array[place]) else None,
         )
 
     def _fill_mask(self, arrays: dict[str, Array], source: str | None) -> list[str]:
@@ -400,6 +400,11 @@ def is_mask(spec: InputSpec) -> bool:
 def _number(row: int, numbers: Sequence[int] | None) -> int:
     """Return what messages call a sample of a batch."""
     return row + 1 if numbers is None or row >= len(numbers) else numbers[row]
+
+
+def _missing_hint() -> str:
+    train = option("missing", "indicator", command="train series ...")
+    return f"fill missing values first, or {train}"
 
 
 def _first(wrong: Array) -> tuple[int, ...]:

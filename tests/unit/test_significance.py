@@ -25,7 +25,7 @@ def test_of_a_share_it_is_the_paired_error_of_a_mean() -> None:
     ]
     differences = exact.mean(axis=1) - given.mean(axis=1)
     expected = differences.std(ddof=1) / np.sqrt(BLOCKS)
-    found = loss_error(*tallies, lost("accuracy", class_metrics, -1))
+    found = loss_error(tallies[0], tallies[1], lost("accuracy", class_metrics, -1))
     assert found == pytest.approx(expected)
 
 

@@ -1,6 +1,6 @@
 """Run a quantized file and its float source on the same samples: the task's metric, SQNR, what clips."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ def _check(
     exact: Array,
     given: Array,
     feeds: Mapping[str, Array],
-    places: tuple[str, ...],
+    places: Sequence[str],
     source: Path,
 ) -> None:
     """Refuse outputs of another shape, and a sample on which an output is not finite."""
