@@ -1,5 +1,6 @@
 """What may be asked of a calibration, checked before any work."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -17,6 +18,7 @@ class CollectKeywords(TypedDict, total=False):
 
     granularity: Granularity
     method: str
+    as_core: Sequence[str]
     smoothing: bool | None
     samples: int | None
     loops: int | None
@@ -34,6 +36,7 @@ class CollectOptions:
 
     granularity: Granularity = "per-iteration"
     method: str = "mse"
+    as_core: Sequence[str] = ()
     smoothing: bool | None = None
     samples: int | None = None
     loops: int | None = None
@@ -51,6 +54,7 @@ class CollectOptions:
         return cls(
             granularity=options.granularity,
             method=options.method,
+            as_core=options.as_core,
             smoothing=options.smoothing,
             threads=options.threads,
         )

@@ -46,9 +46,9 @@ NOTHING_HELD_OUT = "nothing could be held out: SQNR and metric are those of the 
 
 
 def sample_inputs(model: ir.Model) -> ModelInputs:
-    """Return what samples of a model must hold: its inputs but for the loop count."""
-    specs = [spec for spec in input_specs(model) if not spec.chooses_loops]
-    return ModelInputs.of("the model", specs, read_metadata(model.metadata_props))
+    """Return what samples of a model must hold: its inputs but for those that choose how it runs."""
+    found = ModelInputs.of("the model", input_specs(model), read_metadata(model.metadata_props))
+    return replace(found, specs={name: found.specs[name] for name in found.sampled})
 
 
 def survey_of(model: ir.Model) -> Survey:
@@ -189,7 +189,7 @@ class Samples:
     ) -> None:
         self.samples, self._model, self._scores = samples, model, scores
         self._expected = sample_inputs(model)
-        self._names = [name for name, spec in self._expected.specs.items() if not spec.has_default]
+        self._names = self._expected.sampled
         self.task: Task | None = None
         self._judging: Part | None
         path = Path(data) if isinstance(data, str | Path) else None

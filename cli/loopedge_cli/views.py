@@ -46,7 +46,8 @@ def inspection_view(result: "Result") -> "RenderableType":
     weights = f"{size_text(fields['weight_bytes'])} stored once"
     if ratio > 1:
         untied = size_text(fields["untied_bytes"])
-        weights += f"; untied iterations would take {untied}, [bold]{ratio:.3g} x[/bold]"
+        up_to = "up to " if fields["exit"] else ""
+        weights += f"; untied iterations would take {up_to}{untied}, [bold]{ratio:.3g} x[/bold]"
     rows = [
         ("form", _form_text(fields)),
         ("opset", f"{fields['opset']}, IR {fields['ir_version']}, {fields['nodes']} nodes"),
@@ -69,6 +70,7 @@ def inspection_view(result: "Result") -> "RenderableType":
             ("shape",),
             [(t["name"], shape_text(t["shape"])) for t in fields["tables"]],
         ),
+        _treatments_list((fields["metadata"].get("quantization") or {}).get("treatments", [])),
     )
 
 
@@ -150,6 +152,7 @@ def quantize_view(result: "Result") -> "RenderableType":
         *_file_rows(fields["files"]),
     ]
     lists = [
+        _treatments_list([item for item in fields["treatments"] if item["treatment"] != "float"]),
         rows_list("left in float", ("reason",), skipped),
         rows_list("values outside their range", ("share", "iteration"), _clipped_rows(fields)),
     ]
@@ -327,6 +330,18 @@ def _weight_only_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _treatments_list(treatments: Sequence[dict[str, Any]]) -> Any:
+    """List the linears that are not treated as the core's."""
+    rows = [(item["name"], _treatment_text(item), item["reason"]) for item in treatments]
+    return rows_list("treated otherwise than the core", ("how", "reason"), rows)
+
+
+def _treatment_text(item: dict[str, Any]) -> str:
+    if item["treatment"] != "static":
+        return str(item["treatment"])
+    return f"static, {item['method']}, margin {item['margin']:g}"
+
+
 def _time_text(ratio: float | None) -> str:
     return (
         "not known, see the note"
@@ -463,8 +478,7 @@ def _form_text(fields: dict[str, Any]) -> str:
     loops = fields["loops"]
     if fields["form"] is None:
         producer = plain(fields["producer"] or "another tool")
-        found = "" if loops is None else f"; a Loop of {count_text(loops, 'iteration')}"
-        return f"not written by loopedge but by {producer}{found}"
+        return f"not written by loopedge but by {producer}{_foreign_loop_text(fields)}"
     parts = [f"[bold]{fields['form']}[/bold]", count_text(loops, "loop")]
     if fields["dynamic_loops"]:
         parts.append("selectable when it runs")
@@ -473,6 +487,17 @@ def _form_text(fields: dict[str, Any]) -> str:
     if fields["exit"] is not None:
         parts.append(f"or until {plain(fields['exit'])}")
     return ", ".join(parts)
+
+
+def _foreign_loop_text(fields: dict[str, Any]) -> str:
+    loops = fields["loops"]
+    if fields["dynamic_loops"] is None:
+        return ""
+    if loops is None:
+        chosen = ", whose count is an input" if fields["dynamic_loops"] else ""
+        return f"; a Loop{chosen or (' that its condition ends' if fields['exit'] else '')}"
+    at_most = "at most " if fields["exit"] else ""
+    return f"; a Loop of {at_most}{count_text(loops, 'iteration')}"
 
 
 def _port_text(port: dict[str, Any]) -> str:
@@ -485,7 +510,10 @@ def _coverage_text(coverage: dict[str, Any]) -> str:
     if total == 0:
         return "no linears"
     style = "green" if done == total else "yellow" if done else "dim"
-    return f"[{style}]{done} of {total}[/{style}] linears"
+    share = coverage["bytes"] / max(1, coverage["total_bytes"])
+    return (
+        f"[{style}]{done} of {total}[/{style}] linears, {share:.0%} of the bytes of their weights"
+    )
 
 
 def _tie_rows(ties: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:

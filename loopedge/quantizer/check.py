@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +192,7 @@ def _quantization(recipe: Recipe, rewritten: Rewritten, measured: HeldOutResult)
         "sqnr_db": measured.sqnr_db,
         "measured_on": measured.source,
         "measured_samples": measured.samples,
+        "treatments": [asdict(item) for item in rewritten.treatments],
     }
     if measured.metric is not None:
         fields |= {

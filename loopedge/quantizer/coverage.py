@@ -18,10 +18,15 @@ class Skipped:
 
 @dataclass(slots=True)
 class Coverage:
-    """The linears of a graph: quantized ones by node name, the others with their reason."""
+    """The linears of a graph: quantized ones by node name, the others with their reason.
+
+    ``bytes`` are those of their weights in integers, ``total_bytes`` those of all their weights, as stored.
+    """
 
     quantized: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    bytes: int = 0
+    total_bytes: int = 0
 
     @property
     def total(self) -> int:
@@ -42,9 +47,11 @@ class Coverage:
         return part if part.total else self
 
     def to_json(self) -> dict[str, Any]:
-        """Return the key ``matmuls`` of docs/cli.md."""
+        """Return the keys ``matmuls`` and ``embeddings`` of docs/cli.md."""
         return {
             "quantized": len(self.quantized),
             "total": self.total,
+            "bytes": self.bytes,
+            "total_bytes": self.total_bytes,
             "skipped": [{"name": item.name, "reason": item.reason} for item in self.skipped],
         }

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from loopedge.errors import BudgetError, VerificationError
-from loopedge.options import by_face, option
+from loopedge.errors import BudgetError, InputError, VerificationError
+from loopedge.options import by_face, option, option_name
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.noise import QuantizationNoise
@@ -124,11 +124,14 @@ def check_coverage(
         source: What the error calls the model.
 
     Raises:
+        InputError: Nothing became int8.
         BudgetError: Fewer became int8.
     """
     core = coverage.core()
     missed = [item for item in core.skipped if item.name not in kept]
-    if coverage.quantized and len(missed) <= (1 - options.min_coverage) * core.total:
+    if not coverage.quantized:
+        raise _nothing(coverage, kept, options, source)
+    if len(missed) <= (1 - options.min_coverage) * core.total:
         return
     first = missed[0] if missed else None
     raise BudgetError(
@@ -138,4 +141,20 @@ def check_coverage(
         measured=core.share,
         allowed=options.min_coverage,
         hint=option("min_coverage", 0, command="quantize"),
+    )
+
+
+def _nothing(
+    coverage: Coverage, kept: set[str], options: QuantizeOptions, source: Path
+) -> InputError:
+    """Say that nothing became int8, and what would where something can."""
+    forced = [item for item in coverage.skipped if item.name not in kept]
+    first = (forced or coverage.skipped)[0] if coverage.skipped else None
+    hint = f"leave out {option_name('keep')}" if len(forced) < coverage.total else None
+    if forced and options.scheme in WEIGHT_BITS:
+        hint = option("scheme", "dynamic", command="quantize")
+    return InputError(
+        f"none of the {coverage.total} linears of {source} became int8"
+        + (f"; first skipped: {first.name}: {first.reason}" if first else ""),
+        hint=hint,
     )

@@ -15,7 +15,7 @@ from loopedge.errors import InputError, VerificationError
 from loopedge.files.scratch import never_named
 from loopedge.graph.agreement import NoiseRatio
 from loopedge.graph.core.names import loop_name, loop_value_name
-from loopedge.graph.core.probe import probe, stack_probed
+from loopedge.graph.core.probe import can_probe, probe, stack_probed
 from loopedge.graph.core.view import view_core
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import read_metadata
@@ -154,10 +154,15 @@ def outputs_db(
 
 
 def _core_products(model: ir.Model) -> dict[str, str]:
-    """Return the linears of the core and the values that they give, named as in the loop form."""
+    """Return the linears of the core and the values that they give, named as in the loop form.
+
+    Those of branches and of a Scan are not among them.
+    """
+    core = view_core(model)
     return {
         loop_name(item.node): loop_value_name(item.node, item.node.outputs[0].name or "")
-        for item in view_core(model).linears
+        for item in core.linears
+        if can_probe(core, item.node)
     }
 
 
@@ -185,7 +190,8 @@ def _ratios(
         rows, given_rows = stack_probed(exact, names), stack_probed(given, names)
         for name, ratios in per_row.items():
             ratios += [NoiseRatio() for _ in range(len(rows[name]) - len(ratios))]
-            for ratio, row, given_row in zip(ratios, rows[name], given_rows[name], strict=True):
+            # A Loop that ends itself may run fewer iterations on one batch, or in one of the models.
+            for ratio, row, given_row in zip(ratios, rows[name], given_rows[name], strict=False):
                 ratio.add(row, given_row)
     return outputs, per_row
 

@@ -23,6 +23,7 @@ from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.options import QuantizeKeywords, QuantizeOptions
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.result import QuantizeResult, make_result
+from loopedge.quantizer.schemes.operators import check_operators
 from loopedge.quantizer.source import FloatSource, with_source
 from loopedge.runtime.memory_profiles import check_profile
 
@@ -59,16 +60,19 @@ def quantize(
             alone, in blocks. Default: static where there is data or ranges, else dynamic.
         granularity: ``per-iteration`` (default), ``shared`` or ``auto``: how many ranges a tensor of the
             core has.
-        method: ``mse`` (default), ``minmax``, ``percentile`` or ``entropy``: how a range is found.
+        method: ``mse`` (default), ``minmax``, ``percentile`` or ``entropy``: how a range of the core is found; those of
+            prelude and coda have the smallest and largest value, and a margin.
         smoothing: Move outlier channels into the weights first; default: True.
         samples: Most samples to calibrate on, evenly thinned, and most to measure on; default: 128.
         ranges: A table of `loopedge_calibration.collect`, or its file, instead of calibrating.
         save_ranges: Also write the ranges to this file.
-        ops: ``microsoft`` (MatMulIntegerToFloat, default), or ``standard``: operators of ONNX alone.
+        ops: ``microsoft`` (MatMulIntegerToFloat and DynamicQuantizeMatMul, default), or ``standard``: operators of
+            ONNX alone, for static and dynamic.
         keep: Linears to leave in float, by node name as in the loop form, and embedding tables, by
             their own name.
         weight_only: Linears whose weights alone are stored in eight bits, whatever the scheme, by
             node name; linears that share a weight go together.
+        as_core: Linears that static treats as the core's, wherever they stand, by node name; ``all``: every one.
         block_size: Most values that share a scale in a weight-only linear; default: 128 in eight
             bits, 32 in four.
         reduce_range: Store weights in seven bits: on processors without VNNI eight can overflow;
@@ -147,8 +151,9 @@ def quantize_source(
     quantized = source.graph.clone()
     write_metadata(metadata, quantized.metadata_props)  # it is verified as it will run
     rewritten = recipe.apply(quantized)
-    if not metadata.foreign:
+    if not metadata.foreign and recipe.ops == "microsoft":  # it writes an operator of ONNX Runtime
         shrink_head(quantized, metadata.memory, metadata.trained_length)
+    check_operators(quantized, recipe.ops, source.path)
     check_coverage(rewritten.coverage, rewritten.kept, options, source.path)
     computes_fewer = source.artifact.metadata.last_rows is not None
     last = narrow_last_iteration(quantized) if computes_fewer else None

@@ -6,15 +6,14 @@ from typing import Protocol
 import onnx_ir as ir
 
 from loopedge.graph.operators import LINEARS
-from loopedge.graph.weights import Linear, linears, other_products
+from loopedge.graph.weight_reads import WeightRead, integer_bytes, weight_reads
+from loopedge.graph.weights import Linear, linears
 from loopedge.quantizer.coverage import Coverage, Skipped
+from loopedge.quantizer.schemes.operators import MICROSOFT
 from loopedge.quantizer.weights.channels import INT8_LIMIT, store_int8
 from loopedge.quantizer.weights.tied_table import TiedTable, find_tied_table
 
-__all__ = ["MICROSOFT", "ChannelWeights", "Scheme", "rewrite_linears"]
-
-MICROSOFT = "com.microsoft"
-"""Domain of ONNX Runtime's integer products."""
+__all__ = ["ChannelWeights", "Scheme", "rewrite_linears"]
 
 
 class Scheme(Protocol):
@@ -87,7 +86,7 @@ def rewrite_linears(
     Ensures: a replaced weight has one copy in integers under its name and its scales under
     ``<name>.scale``, numbered where the graph has that name; its float values are gone.
     """
-    coverage, found, kept = Coverage(), linears(model), dict(keep or {})
+    found, kept = linears(model), dict(keep or {})
     readers: dict[ir.Value, list[Linear]] = {}
     for item in found:
         readers.setdefault(item.weight, []).append(item)
@@ -107,27 +106,42 @@ def rewrite_linears(
         if reason is None and find_tied_table(readers[weight][0]) is None:
             schemes[weight].store_weight(weight)
     for item in found:
-        reason, name = reasons[item.weight], item.node.name or item.weight.name or ""
-        if reason is not None:
-            coverage.skipped.append(Skipped(name=name, reason=reason))
-            continue
-        chosen, table = schemes[item.weight], find_tied_table(item)
-        chosen.replace_linear(item if table is None else chosen.store_table(table))
-        coverage.quantized.append(name)
-    coverage.skipped += [
-        Skipped(name=node.name or node.op_type, reason=_no_form(node, kept))
-        for node in other_products(model)
-    ]
+        if reasons[item.weight] is None:
+            chosen, table = schemes[item.weight], find_tied_table(item)
+            chosen.replace_linear(item if table is None else chosen.store_table(table))
     if any(node.domain == MICROSOFT for node in model.graph.all_nodes()):
         model.graph.opset_imports[MICROSOFT] = 1
+    return _coverage(model, {item.node: reasons[item.weight] for item in found}, kept)
+
+
+def _coverage(
+    model: ir.Model, reasons: Mapping[ir.Node, str | None], kept: Mapping[str, str]
+) -> Coverage:
+    """Count what a graph reads after it was rewritten.
+
+    Args:
+        model: The graph.
+        reasons: Why linears stayed as they are.
+        kept: As in `rewrite_linears`.
+    """
+    reads = weight_reads(model)
+    integers, total = integer_bytes(reads)
+    coverage = Coverage(bytes=integers, total_bytes=total)
+    for read in reads:
+        name = read.node.name or read.node.op_type
+        if read.in_integers:
+            coverage.quantized.append(name)
+        else:
+            reason = reasons.get(read.node) or kept.get(name) or _no_form(read)
+            coverage.skipped.append(Skipped(name=name, reason=reason))
     return coverage
 
 
-def _no_form(node: ir.Node, kept: Mapping[str, str]) -> str:
-    reason = kept.get(node.name or "")
-    if reason is None and node.op_type in LINEARS:
-        reason = "its weight is computed, or has more than two dimensions"
-    return reason or f"{node.op_type} has no int8 form"
+def _no_form(read: WeightRead) -> str:
+    """Say why a product that is no linear stays in float."""
+    if read.node.op_type not in LINEARS:
+        return f"{read.node.op_type} has no int8 form"
+    return "its weight is computed, or has more than two dimensions"
 
 
 def _reason_for_float(weight: ir.Value, items: list[Linear]) -> str | None:

@@ -10,19 +10,21 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from loopedge.errors import InputError
+from loopedge.graph.core.names import loop_name
+from loopedge.graph.core.probe import can_probe
+from loopedge.graph.core.view import view_core
 from loopedge.graph.editing import make_node, replace_node
-from loopedge.graph.weights import Linear
+from loopedge.graph.weights import Linear, linears
 from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.activations.rounding import RoundedActivation, StaticRounding
 from loopedge.quantizer.activations.smoothing import apply_smoothing
 from loopedge.quantizer.coverage import Coverage
-from loopedge.quantizer.schemes.rewriting import MICROSOFT, ChannelWeights, Scheme, rewrite_linears
+from loopedge.quantizer.schemes.dynamic import DynamicWeights
+from loopedge.quantizer.schemes.operators import MICROSOFT, integer_product
+from loopedge.quantizer.schemes.rewriting import ChannelWeights, Scheme, rewrite_linears
 from loopedge.quantizer.weights.channels import INT8_LIMIT
 
-__all__ = ["OPERATORS", "quantize_static"]
-
-OPERATORS = ("microsoft", "standard")
-"""``microsoft``: MatMulIntegerToFloat; ``standard``: operators of ONNX that are fused to it."""
+__all__ = ["quantize_static"]
 
 
 def quantize_static(
@@ -39,9 +41,10 @@ def quantize_static(
     Args:
         model: A float graph whose linears are MatMul with weights [in, out].
         table: Ranges by linear, named as in the loop form.
-        ops: One of `OPERATORS`.
+        ops: ``microsoft`` or ``standard``.
         keep: Linears to leave in float, by node name, with the reason.
-        others: Linears that another scheme replaces, by node name.
+        others: Linears that another scheme replaces, by node name. Those of branches and of a Scan, which have no
+            ranges, become dynamic.
         limit: Largest magnitude of a stored weight.
 
     Returns:
@@ -52,7 +55,18 @@ def quantize_static(
     """
     apply_smoothing(model, table.factors())
     scheme = _Static(model, table, ops, limit)
-    return rewrite_linears(model, scheme, keep=keep, others=others)
+    found_later = dict.fromkeys(_without_ranges(model, table), DynamicWeights(limit, ops=ops))
+    return rewrite_linears(model, scheme, keep=keep, others={**(others or {}), **found_later})
+
+
+def _without_ranges(model: ir.Model, table: RangeTable) -> list[str]:
+    """Name the linears that calibration does not see: of branches and of a Scan."""
+    core = view_core(model)
+    return [
+        item.node.name or ""
+        for item in linears(model)
+        if loop_name(item.node) not in table.tensors and not can_probe(core, item.node)
+    ]
 
 
 class _Static(ChannelWeights):
@@ -78,7 +92,7 @@ def _replace(item: Linear, rounded: RoundedActivation, weight_scale: ir.Value, o
         replace_node(node, [make_node("MatMulIntegerToFloat", inputs, name, domain=MICROSOFT)])
         return
     if not rounded.constant:
-        replace_node(node, _integer_product(name, rounded, weight, weight_scale))
+        replace_node(node, integer_product(item, rounded, weight_scale))
         return
     # With constant scales ONNX Runtime fuses this form, with gathered ones the other.
     values = make_node(
@@ -87,14 +101,3 @@ def _replace(item: Linear, rounded: RoundedActivation, weight_scale: ir.Value, o
     floats = make_node("DequantizeLinear", [weight, weight_scale], f"{name}.weight", {"axis": 1})
     product = make_node("MatMul", [values.outputs[0], floats.outputs[0]], name)
     replace_node(node, [values, floats, product])
-
-
-def _integer_product(
-    name: str, rounded: RoundedActivation, weight: ir.Value, weight_scale: ir.Value
-) -> list[ir.Node]:
-    product = make_node("MatMulInteger", [rounded.values, weight, rounded.zero_point], name)
-    product.outputs[0].type = ir.TensorType(ir.DataType.INT32)
-    floats = make_node("Cast", product.outputs, f"{name}.float", {"to": int(ir.DataType.FLOAT)})
-    scale = make_node("Mul", [rounded.scale, weight_scale], f"{name}.scales")
-    scaled = make_node("Mul", [floats.outputs[0], scale.outputs[0]], f"{name}.scaled")
-    return [product, floats, scale, scaled]
