@@ -39,8 +39,7 @@ def measure_clipping(
     if factors := table.factors():
         graph = graph.clone()
         apply_smoothing(graph, factors)
-    outside: dict[str, npt.NDArray[np.int64]] = {}
-    total: dict[str, int] = {}
+    counts: dict[str, _Counts] = {}
     with (
         tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
         never_named(Path(folder), source.path),
@@ -53,10 +52,32 @@ def measure_clipping(
             )
             for name, values in probes.run(batch):
                 if name in table.tensors:
-                    counted = _outside(values, table.tensors[name])
-                    outside[name] = outside.get(name, np.zeros_like(counted)) + counted
-                    total[name] = total.get(name, 0) + values[0].size
-    return {name: (counts / max(1, total[name])).tolist() for name, counts in outside.items()}
+                    known = counts.setdefault(name, _Counts())
+                    known.add(_outside(values, table.tensors[name]), values[0].size)
+    return {name: known.shares for name, known in counts.items()}
+
+
+class _Counts:
+    """Values outside and altogether, by iteration; a Loop that ends itself runs some less often than others."""
+
+    def __init__(self) -> None:
+        self._outside: list[int] = []
+        self._total: list[int] = []
+
+    def add(self, outside: npt.NDArray[np.int64], size: int) -> None:
+        """Count the rows of a batch, of so many values each."""
+        missing = [0] * (len(outside) - len(self._total))
+        self._outside += missing
+        self._total += missing
+        for row, count in enumerate(outside.tolist()):
+            self._outside[row] += count
+            self._total[row] += size
+
+    @property
+    def shares(self) -> list[float]:
+        return [
+            part / max(1, whole) for part, whole in zip(self._outside, self._total, strict=True)
+        ]
 
 
 def _outside(values: npt.NDArray[np.float32], found: TensorRange) -> npt.NDArray[np.int64]:

@@ -272,10 +272,22 @@ def test_a_model_of_a_fixed_batch_gets_whole_batches(tmp_path: Path) -> None:
 
 def test_what_clips_is_counted_by_tensor(tmp_path: Path) -> None:
     """Ranges of quiet samples: how many of the held-out values lie outside is counted here by hand."""
-    model = small_model(tmp_path / "m.onnx")
-    table = loopedge_calibration.collect(model, {"x": GOOD * 0.3}, method="minmax", smoothing=False)
+    model, whole = small_model(tmp_path / "m.onnx"), {"as_core": ["all"], "threads": 1}
+    table = loopedge_calibration.collect(
+        model,
+        {"x": GOOD * 0.3},
+        method="minmax",
+        smoothing=False,
+        **whole,  # type: ignore[arg-type]
+    )
     result = loopedge.quantize(
-        model, tmp_path / "q.onnx", data={"x": GOOD}, ranges=table, min_coverage=0, min_sqnr_db=-50
+        model,
+        tmp_path / "q.onnx",
+        data={"x": GOOD},
+        ranges=table,
+        min_coverage=0,
+        min_sqnr_db=-50,
+        **whole,  # type: ignore[arg-type]
     )
     found = table.tensors["first"]
     half = (found.high[0] - found.low[0]) / 255 / 2
