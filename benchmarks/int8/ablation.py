@@ -71,7 +71,7 @@ class Ablation:
             self.path,
             self.target,
             ranges=table,
-            inputs=self.fitted[:1],
+            data=self.fitted[:1],
             min_sqnr_db=0,
             force=True,
         )

@@ -281,7 +281,7 @@ def check_one_loop(model: ir.Model, source: str | Path) -> None:
 
 
 def _check_ranges(table: RangeTable, model: ir.Model, source: str | Path) -> None:
-    hint = "calibrate again: loopedge quantize model.onnx --data samples.npz"
+    hint = f"calibrate again: {option('data', 'samples.npz', command='quantize model.onnx')}"
     if table.weights_sha256 != weights_sha256(model):
         raise InputError(f"the ranges belong to another model than {source}", hint=hint)
     core = view_core(model)

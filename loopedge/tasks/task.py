@@ -162,6 +162,10 @@ class Task(abc.ABC):
             for first in range(0, len(drawn.inputs), size):
                 yield drawn.rows(slice(first, first + size))
 
+    def available(self, split: Split) -> int | None:
+        """Return how many different samples `evaluation` can yield of a split; None: as many as one likes."""
+        return None
+
     def tally(self, outputs: Array, targets: Array) -> Tally:
         """Return what a batch adds to the score: sums of outputs against targets."""
         return (class_tally if self.kind == "classes" else value_tally)(outputs, targets)
