@@ -15,7 +15,7 @@ from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.schemes.rewriting import MICROSOFT, ChannelWeights, Scheme, rewrite_linears
 from loopedge.quantizer.weights.channels import INT8_LIMIT
 
-__all__ = ["dynamic_scheme", "quantize_dynamic"]
+__all__ = ["dynamic_scheme", "quantize_dynamic", "replace_with_dynamic"]
 
 
 def quantize_dynamic(
@@ -29,6 +29,19 @@ def quantize_dynamic(
     return rewrite_linears(model, dynamic_scheme(limit), keep=keep, others=others)
 
 
+def replace_with_dynamic(node: ir.Node, weight: ir.Value, scale: ir.Value) -> None:
+    """Put a product that measures its activation in the place of another.
+
+    Args:
+        node: A MatMul.
+        weight: s8 [in, out].
+        scale: Its scales (out,).
+    """
+    name = node.name or "DynamicQuantizeMatMul"
+    inputs = [node.inputs[0], weight, scale]
+    replace_node(node, [make_node("DynamicQuantizeMatMul", inputs, name, domain=MICROSOFT)])
+
+
 def dynamic_scheme(limit: int = INT8_LIMIT) -> Scheme:
     """Return the scheme itself, for linears beside those of another one."""
     return _Dynamic(limit)
@@ -38,7 +51,8 @@ class _Dynamic(ChannelWeights):
     """Measures every activation where it is read."""
 
     def replace_linear(self, item: Linear) -> None:
-        node = item.node
-        inputs = [node.inputs[0], item.weight, self.scales[item.weight]]
-        name = node.name or "DynamicQuantizeMatMul"
-        replace_node(node, [make_node("DynamicQuantizeMatMul", inputs, name, domain=MICROSOFT)])
+        replace_with_dynamic(item.node, item.weight, self.scales[item.weight])
+
+    def replace_row_linear(self, node: ir.Node, row: ir.Value, scale: ir.Value) -> None:
+        """Multiply with the matrix of the iteration."""
+        replace_with_dynamic(node, row, scale)

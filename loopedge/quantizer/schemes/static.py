@@ -19,12 +19,13 @@ from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.activations.rounding import RoundedActivation, StaticRounding
 from loopedge.quantizer.activations.smoothing import apply_smoothing
 from loopedge.quantizer.coverage import Coverage
-from loopedge.quantizer.schemes.dynamic import dynamic_scheme
+from loopedge.quantizer.schemes.dynamic import dynamic_scheme, replace_with_dynamic
 from loopedge.quantizer.schemes.rewriting import MICROSOFT, ChannelWeights, Scheme, rewrite_linears
 from loopedge.quantizer.weights.channels import INT8_LIMIT
 
 __all__ = ["OPERATORS", "quantize_static"]
 
+STANDARD_ROWS = "rows that are matrices have no form of standard operators that ONNX Runtime fuses"
 UNSEEN = "it stands in a branch or in a Scan, where calibration does not see what it reads"
 
 OPERATORS = ("microsoft", "standard")
@@ -90,6 +91,21 @@ class _Static(ChannelWeights):
             raise InputError(f"linear {node.name} reads nothing")
         rounded = self._rounding.round(node, source, node)
         _replace(item, rounded, self.scales[item.weight], self._ops)
+
+    @property
+    def reason_for_float_rows(self) -> str | None:
+        """Rows that are matrices have no form of standard operators that is fused."""
+        return None if self._ops == "microsoft" else STANDARD_ROWS
+
+    def replace_row_linear(self, node: ir.Node, row: ir.Value, scale: ir.Value) -> None:
+        """Multiply what a linear beside it has rounded already, else what is rounded as it comes."""
+        rounded = self._rounding.rounded_for(node)
+        if rounded is None:
+            replace_with_dynamic(node, row, scale)
+            return
+        inputs = [rounded.values, row, rounded.scale, scale, rounded.zero_point]
+        name = node.name or "MatMul"
+        replace_node(node, [make_node("MatMulIntegerToFloat", inputs, name, domain=MICROSOFT)])
 
 
 def _replace(item: Linear, rounded: RoundedActivation, weight_scale: ir.Value, ops: str) -> None:
