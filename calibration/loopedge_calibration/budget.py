@@ -21,6 +21,7 @@ from loopedge.graph.core.names import loop_name
 from loopedge.graph.inputs import axes_of, first_samples, sample_count
 from loopedge.graph.weights import linears, weight_bytes
 from loopedge.options import option, option_name
+from loopedge.quantizer.named_linears import weight_only_nodes
 from loopedge.quantizer.pipeline import QuantizeResult
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.schemes.weight_only import BlockWeights
@@ -41,6 +42,8 @@ TIMED_RUNS = 45
 """Of each model that is timed, in turns."""
 
 FLOAT, WEIGHT_INT8 = "float", "weight-int8"
+APART = (WEIGHT_INT8, "dynamic")
+"""What a linear may be for the place where it stands: the next better is float."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +314,11 @@ def _levels(model: ir.Model, recipe: Recipe) -> dict[str, list[str]]:
     Linears that share a weight are lifted together, by the name of the first.
     """
     rewritten = recipe.apply(model.clone())
-    taken = set(rewritten.coverage.quantized) - set(rewritten.weight_only)
+    named = weight_only_nodes(model, recipe.weight_only, ())
+    taken = set(rewritten.coverage.quantized) - named
+    by_place = {
+        item.name: item.treatment for item in rewritten.treatments if item.treatment in APART
+    }
     blocks = BlockWeights(8, recipe.block_size)
     levels: dict[str, list[str]] = {}
     first: dict[ir.Value, str] = {}
@@ -319,6 +326,9 @@ def _levels(model: ir.Model, recipe: Recipe) -> dict[str, list[str]]:
         if item.node.name not in taken or item.weight in first:
             continue
         name = first[item.weight] = loop_name(item.node)
+        if name in by_place:  # in the form that its place has
+            levels[name] = [by_place[name], FLOAT]
+            continue
         packable = blocks.reason_for_float(item.weight, 1 - item.index) is None
         packed = recipe.ops == "microsoft" and recipe.scheme != WEIGHT_INT8 and packable
         levels[name] = [recipe.scheme, *([WEIGHT_INT8] if packed else []), FLOAT]

@@ -1,11 +1,12 @@
 """Run a float model on samples and find the ranges of what its linears read."""
 
+import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,9 @@ from loopedge.quantizer.activations.ranges import (
     weights_sha256,
 )
 from loopedge.quantizer.activations.smoothing import apply_smoothing, best_factors, smoothable
+from loopedge.quantizer.named_linears import core_like_nodes
 from loopedge.quantizer.recipe import check_one_loop
+from loopedge.quantizer.schemes.rule import Observing, observed_by
 from loopedge.quantizer.source import FloatSource
 from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session
@@ -45,12 +48,16 @@ from loopedge_calibration.readers import (
 __all__ = ["collect", "collect_ranges", "held_out_parts"]
 
 FEW_SAMPLES = 16
+LARGEST = float(np.finfo(np.float32).max)
 UNJUDGED = (
     "one sample, or one batch of a fixed size, leaves nothing to judge by: auto took a range per "
     "iteration for every tensor"
 )
 HELD_OUT = 4
-"""With ``auto``, every fourth batch judges the ranges that the others gave, of fewer every fourth sample."""
+"""With ``auto``, a quarter of the samples judges the ranges that the others gave."""
+
+RANKED = 64
+"""Fewer samples are divided by rank, so that some judge; of more, some do by chance alone (all but one time in 10^8)."""
 
 
 def collect(
@@ -72,7 +79,9 @@ def collect(
     Keyword Args:
         granularity: ``per-iteration`` (default): one range per iteration of the core; ``shared``: one
             for all; ``auto``: per tensor whichever does better on a held-out quarter of the data.
-        method: ``mse`` (default), ``minmax``, ``percentile`` or ``entropy``.
+        method: ``mse`` (default), ``minmax``, ``percentile`` or ``entropy``, for the linears of the core; those of
+            prelude and coda have the smallest and largest value, and a margin.
+        as_core: Linears whose ranges are found as the core's, wherever they stand; ``all``: every one.
         smoothing: First move outlier channels into the weights, where that lessens the expected
             error; takes a second pass over the data. Default: wherever the data can be passed
             over twice, which an iterator cannot.
@@ -110,6 +119,8 @@ def collect_ranges(
         factors = _find_factors(graph, batches(SamplesSeen()), options)
         graph = graph.clone()
         apply_smoothing(graph, factors)
+    as_core = core_like_nodes(source.graph, options.as_core)
+    observing = observed_by(source.graph, options.method, as_core=as_core)
     seen = SamplesSeen()
     observed = _observe(graph, batches(seen), options)
     if seen.samples == 0:
@@ -118,7 +129,7 @@ def collect_ranges(
         name: item.model_copy(
             update={"smoothing": factors[name].tolist()} if name in factors else {}
         )
-        for name, item in observed.ranges(options).items()
+        for name, item in observed.ranges(options.granularity, observing).items()
     }
     table = RangeTable(
         weights_sha256=weights_sha256(source.graph),
@@ -146,73 +157,124 @@ def _smooths(data: str | Path | Iterable[Feeds], options: CollectOptions) -> boo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Observed:
-    """What the linears read, by their names: what ranges are fitted on, and what judges them."""
+    """What the linears read, by their names: what ranges are fitted on, and what judges them.
+
+    ``repeated`` are those that run once per iteration, of which there are ``loops``; a Loop that ends itself may have
+    run fewer on these samples.
+    """
 
     fitted: dict[str, RowHistograms]
     judged: dict[str, RowHistograms]
     any_judged: bool
+    repeated: set[str]
     loops: int
 
-    def ranges(self, options: CollectOptions) -> dict[str, TensorRange]:
-        """Return the range of each linear."""
-        return {
-            name: _range(self.fitted[name], self.judged[name], options.granularity, options.method)
-            for name in self.fitted
-        }
+    def ranges(
+        self, granularity: Granularity, observing: Mapping[str, Observing]
+    ) -> dict[str, TensorRange]:
+        """Return the range of each linear; an iteration that no sample reached has that of the last one before it."""
+        found = {}
+        for name, fitted in self.fitted.items():
+            judged = self.judged[name].first(fitted.rows)
+            item = _range(fitted, judged, granularity, observing[name])
+            missing = self.loops - fitted.rows if name in self.repeated else 0
+            ends = {"low": item.low, "high": item.high}
+            found[name] = item.model_copy(
+                update={end: [*row, *row[-1:] * missing] for end, row in ends.items()}
+            )
+        return found
 
 
 def _observe(graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions) -> _Observed:
     """Run the model on the data; with ``auto`` a part of it is held out."""
     loops = _loops(graph, options)
-    any_judged = False
+    any_fitted = any_judged = False
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
         probes = _Probes(graph, Path(folder), options)
-        fitted, judged = probes.histograms(loops), probes.histograms(loops)
+        fitted, judged = probes.histograms(), probes.histograms()
         parts = (
             held_out_parts(batches, fixed=_fixed_batch(graph))
             if options.granularity == "auto"
             else ((feeds, False) for feeds in batches)
         )
         for feeds, held_out in parts:
-            any_judged |= held_out
+            any_fitted, any_judged = any_fitted or not held_out, any_judged or held_out
             for name, values in probes.run(feeds):
                 (judged if held_out else fitted)[name].update(values)
-    return _Observed(fitted=fitted, judged=judged, any_judged=any_judged, loops=loops)
+        repeated = probes.repeated
+    if not any_fitted:  # all samples are the same, and were all held out
+        fitted, judged, any_judged = judged, fitted, False
+    seen = [histograms.rows for name, histograms in fitted.items() if name in repeated]
+    return _Observed(
+        fitted=fitted,
+        judged=judged,
+        any_judged=any_judged,
+        repeated=repeated,
+        loops=loops or max(seen, default=1),
+    )
 
 
-def _loops(graph: ir.Model, options: CollectOptions) -> int:
-    return options.loops or view_core(graph).iterations or 1
+def _loops(graph: ir.Model, options: CollectOptions) -> int | None:
+    return options.loops or view_core(graph).iterations
 
 
 def held_out_parts(batches: Iterator[Feeds], *, fixed: bool) -> Iterator[tuple[Feeds, bool]]:
-    """Yield batches, and whether each judges the ranges that the others give.
+    """Yield the samples in batches, and whether each batch judges the ranges that the others give.
 
-    Every fourth batch does. Of fewer batches every fourth sample does, of fewer samples the last. Batches that cannot
-    be cut are taken whole, the last judges; where there is one of all, nothing judges.
+    A quarter of the samples judges. Which do is told by what they hold, not by when they come: those whose hash is
+    divisible by four; where all data is fewer than `RANKED` samples, every fourth in the order of their hashes, of fewer than
+    four the last. Batches that cannot be cut are taken whole, as one sample is; where there is one of all, nothing
+    judges.
 
     Args:
         batches: Input name to array, first axis the samples.
         fixed: The model takes batches of one size alone.
     """
-    first = list(islice(batches, HELD_OUT))
-    if len(first) == HELD_OUT:
-        for step, feeds in enumerate(chain(first, batches)):
-            yield feeds, step % HELD_OUT == HELD_OUT - 1
-        return
-    sizes = [{(*array.shape, 0)[0] for array in feeds.values()} for feeds in first]
-    if fixed or any(len(found) != 1 for found in sizes):
-        for step, feeds in enumerate(first):
-            yield feeds, 0 < step == len(first) - 1
-        return
-    total, start = sum(map(max, sizes)), 0
-    for feeds, found in zip(first, sizes, strict=True):
-        places = np.arange(start, start + max(found))
-        start += max(found)
-        judging = places % HELD_OUT == HELD_OUT - 1 if total >= HELD_OUT else places == total - 1
-        for held_out in (False, True):
-            rows = judging & (total > 1) if held_out else ~judging | (total == 1)
+    first: list[_Hashed] = []
+    for hashed in (whole := (_hashed(feeds, fixed=fixed) for feeds in batches)):
+        first.append(hashed)
+        if sum(len(each.hashes) for each in first) >= RANKED:
+            for each in chain(first, whole):
+                yield from each.parts({number for number in each.hashes if number % HELD_OUT == 0})
+            return
+    ranked = sorted(number for each in first for number in each.hashes)
+    judging = ranked[HELD_OUT - 1 :: HELD_OUT] if len(ranked) >= HELD_OUT else ranked[1:][-1:]
+    for each in first:
+        yield from each.parts(set(judging))
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    """A batch, with a number for each of its samples; one number where it cannot be cut."""
+
+    feeds: Feeds
+    hashes: list[int]
+
+    def parts(self, judging: set[int]) -> Iterator[tuple[Feeds, bool]]:
+        """Yield the samples that do not judge, and those that do."""
+        held_out = np.array([number in judging for number in self.hashes])
+        if len(set(held_out.tolist())) == 1:
+            yield self.feeds, bool(held_out[0])
+            return
+        for judges in (False, True):
+            rows = held_out == judges
             if rows.any():
-                yield {name: array[rows] for name, array in feeds.items()}, held_out
+                yield {name: array[rows] for name, array in self.feeds.items()}, judges
+
+
+def _hashed(feeds: Feeds, *, fixed: bool) -> _Hashed:
+    sizes = {(*array.shape, 0)[0] for array in feeds.values()}
+    if fixed or len(sizes) != 1:
+        return _Hashed(feeds, [_hash(feeds.values())])
+    rows = range(max(sizes))
+    return _Hashed(feeds, [_hash(array[row] for array in feeds.values()) for row in rows])
+
+
+def _hash(arrays: Iterable[npt.NDArray[Any]]) -> int:
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return int.from_bytes(digest.digest(), "little")
 
 
 def _fixed_batch(model: ir.Model) -> bool:
@@ -236,9 +298,19 @@ def _find_factors(
             for name, values in probes.run(feeds):
                 if name in groups:
                     rows = np.abs(values.reshape(len(values), -1, values.shape[-1])).max(axis=1)
-                    largest[name] = np.maximum(largest.get(name, rows), rows)
+                    largest[name] = _largest(largest.get(name, rows), rows)
     chosen = {name: best_factors(groups[name], rows) for name, rows in largest.items()}
     return {name: factors for name, factors in chosen.items() if (factors != 1).any()}
+
+
+def _largest(
+    known: npt.NDArray[np.float32], rows: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return the larger of two magnitudes, (iterations, channels); one of them may have run fewer iterations."""
+    longer, shorter = (known, rows) if len(known) >= len(rows) else (rows, known)
+    both = longer.copy()
+    both[: len(shorter)] = np.maximum(longer[: len(shorter)], shorter)
+    return both
 
 
 def linears_by_name(model: ir.Model) -> dict[str, Linear]:
@@ -260,13 +332,15 @@ class _Probes:
         self._twins = _same_activation(self._linears, model)
         self._sessions: list[tuple[list[str], Session]] = []
 
-    def histograms(self, loops: int) -> dict[str, RowHistograms]:
-        """Return an empty histogram per linear; those of the core have a row per iteration."""
+    @property
+    def repeated(self) -> set[str]:
+        """The linears that run once per iteration."""
         core = view_core(self._model)
-        return {
-            name: RowHistograms(loops if core.contains(item.node) else 1)
-            for name, item in self._linears.items()
-        }
+        return {name for name, item in self._linears.items() if core.contains(item.node)}
+
+    def histograms(self) -> dict[str, RowHistograms]:
+        """Return an empty histogram per linear; those of the core get a row per iteration."""
+        return {name: RowHistograms(1) for name in self._linears}
 
     def run(self, feeds: Feeds) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
         """Run a batch; yield what each linear read, float32 (rows, ..., channels)."""
@@ -284,7 +358,7 @@ class _Probes:
     def _open(self, feeds: Feeds) -> None:
         first = next(iter(feeds.values()))
         tokens = int(np.prod(first.shape[:2]))
-        loops = _loops(self._model, self._options)
+        loops = _loops(self._model, self._options) or 1
         chunk: list[str] = []
         chunks, size = [chunk], 0
         for name in self._twins:
@@ -326,23 +400,29 @@ def _kept(
 
 
 def _range(
-    fitted: RowHistograms, judged: RowHistograms, granularity: Granularity, method: str
+    fitted: RowHistograms, judged: RowHistograms, granularity: Granularity, by: Observing
 ) -> TensorRange:
-    low, high = find_ranges(fitted, method)
+    own = _found(fitted, by, rows=fitted.rows)
     if granularity == "per-iteration" or (granularity == "auto" and fitted.rows == 1):
-        return TensorRange(low=low.tolist(), high=high.tolist())
-    shared_low, shared_high = find_ranges(fitted.pooled(), method)
-    rows = fitted.rows
-    shared = TensorRange(
-        low=np.repeat(shared_low, rows).tolist(),
-        high=np.repeat(shared_high, rows).tolist(),
-        shared=True,
-    )
+        return own
+    together = _found(fitted.pooled(), by, rows=fitted.rows)
+    shared = together.model_copy(update={"shared": True})
     if granularity == "shared":
         return shared
-    own = expected_noise(judged, low, high).sum()
-    together = expected_noise(judged, shared_low, shared_high).sum()
-    return shared if together < own else TensorRange(low=low.tolist(), high=high.tolist())
+    errors = [
+        expected_noise(judged, np.array(item.low), np.array(item.high)).sum()
+        for item in (own, together)
+    ]
+    return shared if errors[1] < errors[0] else own
+
+
+def _found(histograms: RowHistograms, by: Observing, *, rows: int) -> TensorRange:
+    """Return ranges, those of one row of histograms for all rows."""
+    low, high = (
+        np.broadcast_to((ends * by.margin).clip(-LARGEST, LARGEST), (rows,))
+        for ends in find_ranges(histograms, by.method)
+    )
+    return TensorRange(low=low.tolist(), high=high.tolist(), method=by.method, margin=by.margin)
 
 
 def _warnings(table: RangeTable, trained_length: int | None) -> list[str]:

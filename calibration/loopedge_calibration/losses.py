@@ -81,7 +81,7 @@ class TaskDrop:
         self.name = task.metric
         self._task = task
         batches = list(task.evaluation("validation", BATCH * 8, TASK_SAMPLES))
-        names = [name for name in reference.inputs if name != "loops"]
+        names = reference.expected.sampled
         self.batches: list[Feeds] = [batch.feeds(names) for batch in batches]
         self._targets = [batch.targets for batch in batches]
         self.float_score: float | None = self._score(reference)

@@ -1,6 +1,7 @@
 """What may be asked of a calibration, checked before any work."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, get_args
@@ -32,6 +33,7 @@ class CollectKeywords(TypedDict, total=False):
 
     granularity: Granularity
     method: str
+    as_core: Sequence[str]
     smoothing: bool | None
     samples: int | None
     loops: int | None
@@ -49,6 +51,7 @@ class CollectOptions:
 
     granularity: Granularity = "per-iteration"
     method: str = "mse"
+    as_core: Sequence[str] = ()
     smoothing: bool | None = None
     samples: int | None = None
     loops: int | None = None
@@ -123,6 +126,7 @@ class CalibrationOptions(QuantizeOptions):
         return CollectOptions(
             granularity=self.granularity,
             method=self.method,
+            as_core=self.as_core,
             smoothing=self.smoothing,
             samples=self.samples,
             threads=self.threads,

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,9 @@ def holds_arrays(path: str | Path) -> bool:
 
 
 def sample_inputs(model: ir.Model) -> ModelInputs:
-    """Return what samples of a model must hold: its inputs but for the loop count."""
-    specs = [spec for spec in input_specs(model) if not spec.chooses_loops]
-    return ModelInputs.of("the model", specs, read_metadata(model.metadata_props))
+    """Return what samples of a model must hold: its inputs but for those that choose how it runs."""
+    found = ModelInputs.of("the model", input_specs(model), read_metadata(model.metadata_props))
+    return replace(found, specs={name: found.specs[name] for name in found.sampled})
 
 
 def data_files(path: str | Path | None) -> list[Path]:
@@ -245,7 +246,7 @@ class Samples:
         self.samples, self.split, self._model = samples, split, model
         self._path = Path(data) if data is not None else None
         self._expected = sample_inputs(model)
-        self._names = [name for name, spec in self._expected.specs.items() if not spec.has_default]
+        self._names = self._expected.sampled
         self._task: Task | None = None
         if self._path is not None and not self._path.exists():
             raise InputError(f"{self._path} does not exist", hint=option("data", "samples.npz"))

@@ -67,7 +67,11 @@ def measure_sensitivity(
     loops = core.iterations or 1
     repeated = {loop_name(item.node) for item in linears(model) if core.contains(item.node)}
     graph, names = emulate(
-        model, loops=loops, activations=recipe.activations, round_weight=recipe.round_weight
+        model,
+        loops=loops,
+        activations=recipe.activations,
+        round_weight=recipe.round_weight,
+        others=recipe.others(model),
     )
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
         path = Path(folder) / "emulated.onnx"

@@ -42,7 +42,8 @@ def inspection_view(result: "Result") -> "RenderableType":
     weights = f"{size_text(fields['weight_bytes'])} stored once"
     if ratio > 1:
         untied = size_text(fields["untied_bytes"])
-        weights += f"; untied iterations would take {untied}, [bold]{ratio:.3g} x[/bold]"
+        up_to = "up to " if fields["exit"] else ""
+        weights += f"; untied iterations would take {up_to}{untied}, [bold]{ratio:.3g} x[/bold]"
     rows = [
         ("form", _form_text(fields)),
         ("opset", f"{fields['opset']}, IR {fields['ir_version']}, {fields['nodes']} nodes"),
@@ -64,6 +65,7 @@ def inspection_view(result: "Result") -> "RenderableType":
             ("shape",),
             [(t["name"], shape_text(t["shape"])) for t in fields["tables"]],
         ),
+        _treatments_list((fields["metadata"].get("quantization") or {}).get("treatments", [])),
     )
 
 
@@ -146,7 +148,10 @@ def quantize_view(result: "Result") -> "RenderableType":
         ("seconds", seconds_text(fields["seconds"])),
         *_file_rows(fields["files"]),
     ]
-    lists = [rows_list("left in float", ("reason",), skipped)]
+    lists = [
+        _treatments_list([item for item in fields["treatments"] if item["treatment"] != "float"]),
+        rows_list("left in float", ("reason",), skipped),
+    ]
     return page(Path(fields["path"]).name, rows, *lists, *(_budget_lists(budget) if budget else []))
 
 
@@ -264,6 +269,18 @@ def _weight_only_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
     if tables["total"]:
         rows.append(("embeddings", f"{tables['quantized']} of {tables['total']} tables"))
     return rows
+
+
+def _treatments_list(treatments: Sequence[dict[str, Any]]) -> Any:
+    """List the linears that are not treated as the core's."""
+    rows = [(item["name"], _treatment_text(item), item["reason"]) for item in treatments]
+    return rows_list("treated otherwise than the core", ("how", "reason"), rows)
+
+
+def _treatment_text(item: dict[str, Any]) -> str:
+    if item["treatment"] != "static":
+        return str(item["treatment"])
+    return f"static, {item['method']}, margin {item['margin']:g}"
 
 
 def _time_text(ratio: float | None) -> str:
@@ -399,8 +416,7 @@ def _form_text(fields: dict[str, Any]) -> str:
     loops = fields["loops"]
     if fields["form"] is None:
         producer = plain(fields["producer"] or "another tool")
-        found = "" if loops is None else f"; a Loop of {count_text(loops, 'iteration')}"
-        return f"not written by loopedge but by {producer}{found}"
+        return f"not written by loopedge but by {producer}{_foreign_loop_text(fields)}"
     parts = [f"[bold]{fields['form']}[/bold]", count_text(loops, "loop")]
     if fields["dynamic_loops"]:
         parts.append("selectable when it runs")
@@ -409,6 +425,17 @@ def _form_text(fields: dict[str, Any]) -> str:
     if fields["exit"] is not None:
         parts.append(f"or until {plain(fields['exit'])}")
     return ", ".join(parts)
+
+
+def _foreign_loop_text(fields: dict[str, Any]) -> str:
+    loops = fields["loops"]
+    if fields["dynamic_loops"] is None:
+        return ""
+    if loops is None:
+        chosen = ", whose count is an input" if fields["dynamic_loops"] else ""
+        return f"; a Loop{chosen or (' that its condition ends' if fields['exit'] else '')}"
+    at_most = "at most " if fields["exit"] else ""
+    return f"; a Loop of {at_most}{count_text(loops, 'iteration')}"
 
 
 def _port_text(port: dict[str, Any]) -> str:
@@ -422,7 +449,9 @@ def _coverage_text(coverage: dict[str, Any]) -> str:
         return "no linears"
     style = "green" if done == total else "yellow" if done else "dim"
     share = coverage["bytes"] / max(1, coverage["total_bytes"])
-    return f"[{style}]{done} of {total}[/{style}] linears, {share:.0%} of the bytes of their weights"
+    return (
+        f"[{style}]{done} of {total}[/{style}] linears, {share:.0%} of the bytes of their weights"
+    )
 
 
 def _tie_rows(ties: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from loopedge.artifact.companions import check_companion_targets
 from loopedge.artifact.reading.onnx_file import SMALL_BYTES, read_onnx
 from loopedge.artifact.reading.ort_format import is_ort_format, read_ort
-from loopedge.artifact.seal import config_path, drop_seal, name_data, write_sealed
+from loopedge.artifact.seal import config_path, drop_seal, is_sealed, name_data, write_sealed
 from loopedge.artifact.sizes import DataFile, check_sizes, described_data
 from loopedge.errors import InputError
 from loopedge.files.input_files import check_file
@@ -23,6 +23,7 @@ from loopedge.files.staging import (
     staged_folder,
 )
 from loopedge.files.targets import check_artifact_target
+from loopedge.graph.inputs import chooses_tolerance
 from loopedge.graph.metadata import FOREIGN, Metadata, read_metadata
 from loopedge.graph.naming import keep_names_apart, rename_foreign_steps, rename_foreign_weights
 from loopedge.graph.passes.foreign_weights import normalise_weights
@@ -79,7 +80,7 @@ class Artifact:
         """Open an ONNX or ORT format file; a file that is replaced meanwhile is opened once more.
 
         Nodes without a name, or with that of another one, get one of their own: passes and users name nodes. In a
-        graph of another tool, weights whose names loopedge gives to what is not a weight get ``model.`` before them.
+        graph of another tool, initializers whose names loopedge gives to what is not a weight get ``model.`` before them.
 
         Raises:
             InputError: The file is missing, is not a model or is damaged, or its external data is missing, outside
@@ -168,13 +169,16 @@ def _open(path: str | Path) -> Artifact:
     source = check_file(path, needed="an ONNX file", hint="loopedge export model.pt")
     identity = identity_of(source)
     graph, data, data_file = _read(source)
+    rewritten = is_sealed(graph.metadata_props)
     drop_seal(graph.metadata_props)
     try:
         metadata = read_metadata(graph.metadata_props)
     except InputError as error:
         raise InputError(f"{source}: {error.message}") from error
-    if metadata.foreign:
-        rename_foreign_weights(graph, TABLE_PREFIX, (RANGE_PREFIX, OWN_PREFIX))
+    if metadata.foreign and not rewritten:
+        rename_foreign_weights(graph, (TABLE_PREFIX, RANGE_PREFIX, OWN_PREFIX))
+    if metadata.tolerance is not None:
+        _require_tolerance(graph)
     _name_nodes(graph)
     return Artifact(
         path=Path(path),
@@ -184,6 +188,17 @@ def _open(path: str | Path) -> Artifact:
         data_file=data_file,
         identity=identity,
     )
+
+
+def _require_tolerance(graph: ir.Model) -> None:
+    """Make the tolerance of an early exit a plain input, in place: in earlier files it has a stored default.
+
+    ONNX Runtime drops what a JavaScript session is fed for such an input, and warns whenever it loads the file.
+    """
+    for value in graph.graph.inputs:
+        if chooses_tolerance(value) and value.name in graph.graph.initializers:
+            del graph.graph.initializers[value.name]
+            value.const_value = None
 
 
 def _read(source: Path) -> tuple[ir.Model, list[Path], DataFile | None]:

@@ -16,7 +16,8 @@ from loopedge.errors import VerificationError
 from loopedge.files.staging import again_if_replaced
 from loopedge.files.targets import FileSize
 from loopedge.graph.core.ties import TiedWeight, tied_weights, untied_bytes
-from loopedge.graph.core.view import view_core
+from loopedge.graph.core.view import CoreView, LoopCore, view_core
+from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.integer_linears import IntegerLinears, count_integer_linears
 from loopedge.graph.metadata import Metadata
 from loopedge.graph.positions.last_iteration import selection_of
@@ -58,8 +59,9 @@ class CompanionFile:
 class Inspection:
     """What an ONNX file holds.
 
-    ``form``, ``trained_loops`` and ``dynamic_loops`` are None for a file that loopedge did not
-    write, like ``memory``; ``loops`` is then the constant trip count of its Loop, if it has one.
+    ``form`` and ``trained_loops`` are None for a file that loopedge did not write, like ``memory``. Of such a file
+    ``loops`` is the constant trip count of its Loop, if it has one, and ``exit`` is set where a condition can end
+    that Loop earlier; ``dynamic_loops`` is None where it has no Loop.
     ``verified`` is whether the content of all files was compared with their checksums.
     ``last_rows`` are the positions that the last iteration computes, None where it computes all.
     """
@@ -124,14 +126,14 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
         # Other exporters keep weights in Constant nodes too; ours never do.
         model = artifact.fresh_graph()
         common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
-    tied = tied_weights(model)
+    tied, core = tied_weights(model), view_core(model)
     return Inspection(
         path=str(path),
         form=metadata.form,
-        loops=view_core(model).iterations,
+        loops=core.iterations,
         trained_loops=metadata.trained_loops,
-        dynamic_loops=None if metadata.foreign else metadata.dynamic_loops,
-        exit=metadata.exit,
+        dynamic_loops=_dynamic_loops(core),
+        exit=_exit(core),
         opset=model.opset_imports.get(""),
         ir_version=model.ir_version,
         producer=model.producer_name or None,
@@ -157,6 +159,22 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
         if metadata.foreign
         else metadata.model_dump(mode="json", exclude_none=True),
     )
+
+
+def _dynamic_loops(core: CoreView) -> bool | None:
+    """Tell whether the loop count is an input; None where another tool wrote the file, and it has no Loop."""
+    if not core.metadata.foreign:
+        return core.metadata.dynamic_loops
+    if not isinstance(core, LoopCore):
+        return None
+    return any(chooses_loops(value) for value in core.model.graph.inputs)
+
+
+def _exit(core: CoreView) -> str | None:
+    """Return what may end the core before its last iteration."""
+    if core.metadata.foreign and isinstance(core, LoopCore) and not core.loop.runs_on:
+        return "its condition"
+    return core.metadata.exit
 
 
 def _verify(path: Path, companions: list[CompanionFile]) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import mmap
 import re
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,6 +32,7 @@ __all__ = [
     "drop_seal",
     "examine",
     "examine_ort",
+    "is_sealed",
     "name_data",
     "write_sealed",
 ]
@@ -109,6 +110,11 @@ def write_sealed(
     content[size : size + 15] = f"{len(content):015d}".encode()
     content[start : start + len(BLANK)] = hashlib.sha256(content).hexdigest().encode()
     path.write_bytes(content)
+
+
+def is_sealed(properties: Mapping[str, str]) -> bool:
+    """Tell whether loopedge wrote the file, its graph its own or that of another tool."""
+    return CHECKSUM_KEY in properties
 
 
 def drop_seal(properties: MutableMapping[str, str]) -> None:

@@ -94,7 +94,7 @@ def _metadata(
         loops=plan.loops,
         trained_loops=module.looped.loops,
         loop_range=module.loop_range,
-        max_loops=plan.loops if plan.tables or not plan.dynamic_loops else None,
+        max_loops=plan.loops,
         dynamic_loops=plan.dynamic_loops,
         exit=captured.exit,
         trained_length=captured.length,

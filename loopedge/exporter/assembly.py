@@ -9,14 +9,14 @@ import onnx_ir as ir
 
 from loopedge.artifact.opsets import IR_VERSIONS
 from loopedge.errors import InputError
-from loopedge.exporter.capture.axes import Axes, AxisNames, InnerAxes
+from loopedge.exporter.capture.axes import Axes, InnerAxes
 from loopedge.exporter.capture.capture import InnerPart, Parts
 from loopedge.exporter.capture.captured_pieces import Weights, name_dims, take_apart
+from loopedge.exporter.capture.input_axes import AxisNames
 from loopedge.exporter.capture.nested import CALL, MARKER, MARKER_DOMAIN, STATES
 from loopedge.graph.core.loop_node import EarlyExit, loop_node
 from loopedge.graph.core.names import CORE_NAME
 from loopedge.graph.core.pieces import Piece, connect, copy_shape
-from loopedge.graph.editing import initializer
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.graph.weights import TABLE_PREFIX
 
@@ -25,14 +25,10 @@ __all__ = ["AssemblyPlan", "HaltPart", "assemble_loop"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HaltPart:
-    """The captured halt; after the states it reads the graph inputs ``others``, by name.
-
-    ``tolerance`` is the default of the input of that name, where it is among them.
-    """
+    """The captured halt; after the states it reads the graph inputs ``others``, by name."""
 
     graph: ir.Model
     others: tuple[str, ...] = ()
-    tolerance: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +102,7 @@ def assemble_loop(parts: Parts, axes: Axes, plan: AssemblyPlan) -> ir.Model:
         [*graph_inputs, *tolerance],
         outputs,
         nodes=[*prelude.nodes, *count_nodes, *looped, *coda.nodes],
-        initializers=[*weights.values.values(), *tolerance],
+        initializers=list(weights.values.values()),
         opset_imports={"": plan.opset},
         name="loopedge",
     )
@@ -162,14 +158,19 @@ def _name_all_dims(parts: Parts, axes: Axes) -> None:
 def _early_exit(
     plan: AssemblyPlan, axes: Axes, inputs: Sequence[ir.Value], weights: Weights
 ) -> tuple[EarlyExit | None, list[ir.Value]]:
-    """Return what ends the Loop early, and the input that holds its tolerance, where there is one."""
+    """Return what ends the Loop early, and the input that holds its tolerance, where there is one.
+
+    That input has no default in the graph: sessions in JavaScript do not list inputs that have one, and drop what they
+    are fed for it.
+    """
     part = plan.halt
     if part is None:
         return None, []
     named: dict[str | None, ir.Value] = {value.name: value for value in inputs}
     tolerance = []
-    if part.tolerance is not None:
-        tolerance = [initializer(TOLERANCE_INPUT, np.array(part.tolerance, np.float32))]
+    if TOLERANCE_INPUT in part.others:
+        kind = ir.TensorType(ir.DataType.FLOAT)
+        tolerance = [ir.Value(name=TOLERANCE_INPUT, type=kind, shape=ir.Shape([]))]
         named[TOLERANCE_INPUT] = tolerance[0]
     others = tuple(named[name] for name in part.others)
     masks: tuple[AxisNames, ...] = tuple({0: "batch", 1: "sequence"} for _ in others)
@@ -187,14 +188,13 @@ def _trip_count(
         return count, inputs, []
     loops = ir.Value(name=LOOPS_INPUT, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
     one = weights.constant("loopedge.min_loops", np.array(1, np.int64))
+    # Without timestep tables a count past the limit would not fail: it would compute something else, without end.
+    limit = weights.constant("loopedge.max_loops", np.array(plan.loops, np.int64))
     nodes = [ir.node("Max", [loops, one], name="loops/at_least_one")]
     nodes[0].outputs[0].name = "loops/positive"
-    if plan.tables:
-        rows = len(next(iter(plan.tables.values())))
-        limit = weights.constant("loopedge.max_loops", np.array(rows, np.int64))
-        nodes.append(ir.node("Min", [nodes[0].outputs[0], limit], name="loops/at_most_table"))
-        nodes[1].outputs[0].name = "loops/clamped"
-    return nodes[-1].outputs[0], [*inputs, loops], nodes
+    nodes.append(ir.node("Min", [nodes[0].outputs[0], limit], name="loops/at_most"))
+    nodes[1].outputs[0].name = "loops/clamped"
+    return nodes[1].outputs[0], [*inputs, loops], nodes
 
 
 def _named_outputs(coda: Piece, names: Sequence[str]) -> list[ir.Value]:

@@ -4,13 +4,13 @@ import math
 from dataclasses import dataclass
 
 from loopedge.errors import InputError
+from loopedge.graph.metadata import TOLERANCE_EXIT
 from loopedge.options import option
 
 __all__ = ["Exit", "choose_exit", "read_exit"]
 
-TOLERANCE = "tolerance="
 HALT, NONE = "halt", "none"
-EXAMPLE = f"{TOLERANCE}1e-3"
+EXAMPLE = f"{TOLERANCE_EXIT}1e-3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Exit:
     tolerance: float | None = None
 
     def __str__(self) -> str:
-        return HALT if self.tolerance is None else f"{TOLERANCE}{self.tolerance!r}"
+        return HALT if self.tolerance is None else f"{TOLERANCE_EXIT}{self.tolerance!r}"
 
 
 def read_exit(text: str | None) -> Exit | None:
@@ -38,10 +38,10 @@ def read_exit(text: str | None) -> Exit | None:
     if text == HALT:
         return Exit()
     hint = f"{option('exit', EXAMPLE)}, {option('exit', HALT)} or {option('exit', NONE)}"
-    if not str(text).startswith(TOLERANCE):
+    if not str(text).startswith(TOLERANCE_EXIT):
         raise InputError(f"exit {text!r} is not known", hint=hint)
     try:
-        tolerance = float(text.removeprefix(TOLERANCE))
+        tolerance = float(text.removeprefix(TOLERANCE_EXIT))
     except ValueError:
         raise InputError(f"exit {text!r}: the tolerance is not a number", hint=hint) from None
     if not (math.isfinite(tolerance) and tolerance >= 0):

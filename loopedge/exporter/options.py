@@ -56,7 +56,7 @@ class ExportKeywords(TypedDict, total=False):
     padding: bool | None
     weights: str | Path | None
     example: "tuple[Tensor, ...] | None"
-    dynamic_shapes: tuple[dict[int, str], ...] | None
+    dynamic_shapes: tuple[dict[int, str], ...] | dict[str, dict[int, str]] | None
     memory: str | None
     logits: Logits
     last_rows: bool | None
@@ -84,7 +84,7 @@ class ExportOptions:
     padding: bool | None = None
     weights: str | Path | None = None
     example: "tuple[Tensor, ...] | None" = None
-    dynamic_shapes: tuple[dict[int, str], ...] | None = None
+    dynamic_shapes: tuple[dict[int, str], ...] | dict[str, dict[int, str]] | None = None
     memory: str | None = None
     logits: Logits = "all"
     last_rows: bool | None = None

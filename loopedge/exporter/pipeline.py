@@ -62,7 +62,9 @@ def export(
         weights: File of the weights of ``package.module:factory``.
         example: Example inputs, for modules that are not ours; axis 0 batch, axis 1 sequence;
             default: what the module's ``example_inputs()`` gives.
-        dynamic_shapes: Says otherwise, per input: axis number to ``"batch"`` or ``"sequence"``.
+        dynamic_shapes: Names the free axes, per input in order or by its name: axis number to ``"batch"``,
+            ``"sequence"``, or a name of a length of its own; axes without a name are fixed. Default: the
+            module's own ``dynamic_shapes``, else what running it at several sizes shows.
         memory: How sessions keep the weights, where they name nothing: ``balanced``, ``low`` or
             ``mapped`` (docs/memory.md); default: the target's.
         logits: Give the outputs of ``all`` positions (default), or of the ``last`` one: (batch, 1,

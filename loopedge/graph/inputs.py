@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT, read_metadata
+from loopedge.graph.metadata import TOLERANCE_INPUT, read_metadata
 from loopedge.graph.signature import NUMPY_KINDS, TEXT, InputSpec
 from loopedge.options import option
 
@@ -51,14 +51,13 @@ def takes_missing(value: ir.Value) -> bool:
 
 
 def chooses_loops(value: ir.Value) -> bool:
-    """Tell whether an input is the loop count: int64 () of that name; any other ``loops`` is data."""
-    return value.name == LOOPS_INPUT and _is_scalar(value, ir.DataType.INT64)
+    """Tell whether an input is the loop count, as `InputSpec.chooses_loops`."""
+    return _spec(value).chooses_loops
 
 
 def chooses_tolerance(value: ir.Value) -> bool:
-    """Tell whether an input is the tolerance of an early exit: float32 () of that name, with a default."""
-    stored = value.graph is not None and value.name in value.graph.initializers
-    return value.name == TOLERANCE_INPUT and stored and _is_scalar(value, ir.DataType.FLOAT)
+    """Tell whether an input of an artifact that a tolerance ends is that tolerance: float32 () of that name."""
+    return value.name == TOLERANCE_INPUT and _is_scalar(value, ir.DataType.FLOAT)
 
 
 def _is_scalar(value: ir.Value, dtype: ir.DataType) -> bool:
@@ -83,7 +82,26 @@ def _spec(value: ir.Value) -> InputSpec:
         shape=None if value.shape is None else tuple(_axes(value)),
         has_default=value.graph is not None and value.name in value.graph.initializers,
         ids=rows if dtype is not None and dtype.kind in "iu" else None,
+        is_trip_count=dtype is not None and dtype.kind in "iu" and _is_trip_count(value),
     )
+
+
+COUNTING = {"Cast", "Clip", "Identity", "Max", "Min", "Reshape", "Squeeze"}
+"""What a loop count may pass through on its way to the Loop, and stay one."""
+
+
+def _is_trip_count(value: ir.Value) -> bool:
+    """Tell whether an input of one element, () or (1,), is the trip count of a Loop."""
+    if value.shape is None or list(value.shape) not in ([], [1]):
+        return False
+    waiting = [value]
+    for current in waiting:
+        for node, place in current.uses():
+            if node.op_type == "Loop" and place == 0 and not node.domain:
+                return True
+            if node.op_type in COUNTING and not node.domain:
+                waiting.append(node.outputs[0])
+    return False
 
 
 def _axes(value: ir.Value) -> list[int | str | None]:
@@ -136,9 +154,10 @@ def default_sequence(model: ir.Model) -> int:
 def generated_bytes(model: ir.Model, *, batch: int = 1, sequence: int | None = None) -> int:
     """Return the memory that `generate_inputs` takes at most at once for its largest input, in bytes."""
     sequence = sequence or default_sequence(model)
+    foreign = read_metadata(model.metadata_props).foreign
     return max(
         (
-            DRAWN_BYTES * math.prod(_sizes(value, batch, sequence))
+            DRAWN_BYTES * math.prod(_sizes(value, batch, sequence, foreign=foreign))
             for value in model.graph.inputs
             if value.name not in model.graph.initializers
         ),
@@ -196,9 +215,13 @@ def generate_inputs(
         if name in model.graph.initializers:
             continue
         if chooses_loops(value):
-            made[name] = np.array(loops or metadata.loops or 1, np.int64)
+            made[name] = _spec(value).loop_count(loops or metadata.loops or 1)
             continue
-        made[name] = _input(value, _sizes(value, batch, sequence), generator)
+        if metadata.tolerance is not None and chooses_tolerance(value):
+            made[name] = np.array(metadata.tolerance, np.float32)
+            continue
+        shape = _sizes(value, batch, sequence, foreign=metadata.foreign)
+        made[name] = _input(value, shape, generator)
         if name in metadata.random_inputs:
             made[name] *= made[name].dtype.type(metadata.random_inputs[name])
     return made
@@ -223,14 +246,14 @@ def inputs_to_check(model: ir.Model, longest: int) -> list[GeneratedInputs]:
         InputError: As `generate_inputs`.
     """
     checks = []
-    counts = any(chooses_loops(value) for value in model.graph.inputs)
-    stops = any(chooses_tolerance(value) for value in model.graph.inputs)
+    counts = [spec for spec in input_specs(model) if spec.chooses_loops]
+    stops = read_metadata(model.metadata_props).tolerance is not None
     for seed, (batch, sequence) in enumerate(((1, 1), (1, longest), (3, 1), (3, longest))):
         feeds = generate_inputs(model, batch=batch, sequence=sequence, seed=seed)
         name = f"batch {batch}, sequence {sequence}"
         checks.append(GeneratedInputs(name, feeds))
         if counts:
-            once = {**feeds, LOOPS_INPUT: np.array(1, np.int64)}
+            once = {**feeds, **{spec.name: spec.loop_count(1) for spec in counts}}
             checks.append(GeneratedInputs(f"{name}, loops 1", once))
         if stops:
             never = {**feeds, TOLERANCE_INPUT: np.array(0, np.float32)}
@@ -238,7 +261,8 @@ def inputs_to_check(model: ir.Model, longest: int) -> list[GeneratedInputs]:
     return checks
 
 
-def _sizes(value: ir.Value, batch: int, sequence: int) -> tuple[int, ...]:
+def _sizes(value: ir.Value, batch: int, sequence: int, *, foreign: bool = True) -> tuple[int, ...]:
+    """Return the shape of a generated input; the lengths that an artifact names otherwise are like the sequence's."""
     if value.shape is None:
         raise InputError(
             f"input {value.name} has an unknown rank", hint=option("input", "data.npz")
@@ -251,7 +275,11 @@ def _sizes(value: ir.Value, batch: int, sequence: int) -> tuple[int, ...]:
             if axis == 0:
                 next(free)  # a fixed batch: the next free axis is still the sequence
         else:
-            sizes.append({"batch": batch, "sequence": sequence}.get(str(dim)) or next(free, 1))
+            known = {"batch": batch, "sequence": sequence}
+            own = None if foreign else sequence
+            parts = [known.get(part, own) for part in str(dim.value).split(" + ")]
+            whole = [part for part in parts if part is not None]
+            sizes.append(sum(whole) if len(whole) == len(parts) else next(free, 1))
     return tuple(sizes)
 
 

@@ -1,6 +1,7 @@
 """What an artifact says of itself in ``metadata_props`` under ``loopedge.*``."""
 
 import json
+import math
 from collections.abc import Mapping, MutableMapping
 from typing import Annotated, Any, Literal, Self
 
@@ -13,9 +14,12 @@ from loopedge.files.validation import validation_problem
 
 __all__ = [
     "FOREIGN",
+    "FORM_KEY",
     "ITERATIONS_OUTPUT",
     "LOOPS_INPUT",
+    "MOST_LOOPS",
     "PREFIX",
+    "TOLERANCE_EXIT",
     "TOLERANCE_INPUT",
     "ArtifactMetadata",
     "Companion",
@@ -29,17 +33,24 @@ __all__ = [
 ]
 
 PREFIX = "loopedge."
+FORM_KEY = f"{PREFIX}form"
+"""A file that loopedge exported holds it."""
 OF_THE_FILE = {f"{PREFIX}weights", f"{PREFIX}checksum"}
 """Properties of the file that a graph stands in, not of the graph: `loopedge.artifact.seal`."""
 
 LOOPS_INPUT, TOLERANCE_INPUT, ITERATIONS_OUTPUT = "loops", "tolerance", "iterations"
 """What an artifact may take and give beside the model's own inputs and outputs."""
 
+TOLERANCE_EXIT = f"{TOLERANCE_INPUT}="
+"""How `exit` begins where a tolerance ends the loop; the exported one follows."""
+
+LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
+
 FILE_NAME = r"[^/\\\x00-\x1f]*[^/\\\x00-\x1f.]"
 """What a file beside the artifact may be called: a name without a folder, and not ``..``."""
 
 MOST_LOOPS = 65_536
-"""As many as `loopedge.export` writes."""
+"""Of one Loop, as many as `loopedge.export` writes."""
 
 Loops = Annotated[int, Field(ge=1, le=MOST_LOOPS)]
 Length = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -56,6 +67,14 @@ def _described(task: dict[str, Any]) -> dict[str, Any]:
     if problem is not None:
         raise ValueError(problem)
     return task
+
+
+def _ended(exit: str) -> str:
+    if exit.startswith(TOLERANCE_EXIT):
+        tolerance = float(exit.removeprefix(TOLERANCE_EXIT))
+        if not 0 <= tolerance < math.inf:
+            raise ValueError("the tolerance must be finite and at least 0")
+    return exit
 
 
 class Prepared(BaseModel):
@@ -125,10 +144,12 @@ class Metadata(BaseModel):
         default=None, description="Least and most loops that it was trained with."
     )
     max_loops: Loops | None = Field(
-        default=None, description="Rows of the timestep tables; later counts are clamped to it."
+        default=None, description="Iterations that run at most; a higher count is clamped to it."
     )
     dynamic_loops: bool = False
-    exit: str | None = Field(default=None, description="What ends the loop early.")
+    exit: Annotated[str, AfterValidator(_ended)] | None = Field(
+        default=None, description="What ends the loop early: halt, or tolerance=X."
+    )
     trained_length: Length | None = Field(default=None, description="Positions it was trained for.")
     max_length: Length | None = Field(default=None, description="Positions it can take at most.")
     random_inputs: dict[str, Deviation] = Field(
@@ -175,6 +196,13 @@ class Metadata(BaseModel):
     def foreign(self) -> bool:
         """Whether loopedge did not write the file."""
         return self.form is None
+
+    @property
+    def tolerance(self) -> float | None:
+        """The tolerance that the model was exported with; None where no tolerance ends its loop."""
+        if self.exit is None or not self.exit.startswith(TOLERANCE_EXIT):
+            return None
+        return min(float(self.exit.removeprefix(TOLERANCE_EXIT)), LARGEST_FLOAT32)
 
 
 class ArtifactMetadata(Metadata):

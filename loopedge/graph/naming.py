@@ -123,27 +123,20 @@ def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
             yield from attribute.as_graphs()
 
 
-def rename_foreign_weights(model: ir.Model, tables: str, others: tuple[str, ...]) -> None:
-    """Rename weights of another tool's graph that are called as what loopedge does not take for weights, in place.
+def rename_foreign_weights(model: ir.Model, prefixes: tuple[str, ...]) -> None:
+    """Rename initializers of another tool's graph that are called as what loopedge does not take for weights, in place.
 
     Inputs and outputs of the graph keep their names.
 
     Args:
-        model: A graph that loopedge did not write, or quantized after another tool wrote it: scales and counts under
-            ``others`` are then its own.
-        tables: Prefix of timestep tables.
-        others: Prefixes of scales, counts and flags.
+        model: A graph that loopedge has not written: what it adds to one stands under these prefixes.
+        prefixes: Of the names that mean something: timestep tables, scales, counts.
     """
     ends = {*model.graph.inputs, *model.graph.outputs}
     taken = {value.name for value in _values(model.graph, deep=True)}
     for graph in (model.graph, *model.graph.subgraphs()):
         for name, value in list(graph.initializers.items()):
-            if value in ends or value.const_value is None:
-                continue
-            matrix = (
-                value.const_value.dtype.is_floating_point() and len(value.const_value.shape) > 1
-            )
-            if name.startswith(tables) or (matrix and name.startswith(others)):
+            if name.startswith(prefixes) and value not in ends:
                 value.name = free_name(FOREIGN_PREFIX + name, taken)
                 taken.add(value.name)
 

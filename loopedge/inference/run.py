@@ -15,7 +15,7 @@ from loopedge.files.arrays import check_arrays_target, write_arrays
 from loopedge.files.paths import check_paths
 from loopedge.graph.inputs import input_specs
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT
-from loopedge.options import option_name
+from loopedge.options import option, option_name
 from loopedge.runtime.inputs import ModelInputs
 from loopedge.runtime.session import Session
 
@@ -106,6 +106,15 @@ def run_file(
             f"{model} takes no noise: a seed has no use", hint=f"leave out {option_name('seed')}"
         )
     feeds = expected.read(input, seed=seed or 0)
+    count = next((spec for spec in specs if spec.chooses_loops), None)
+    if count is not None and not session.takes_loops:  # the graph says so, its name does not
+        if loops is not None:
+            feeds.arrays[count.name] = count.loop_count(loops)
+        elif count.name not in feeds.arrays:
+            raise InputError(
+                f"{model} takes a loop count, its input {count.name}", hint=option("loops", "N")
+            )
+        loops = None
     outputs, summary = run_arrays(session, feeds.arrays, loops=loops, tolerance=tolerance)
     if path is not None:
         write_arrays(path, outputs, force=force)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,7 @@ def _quantization(recipe: Recipe, rewritten: Rewritten, noise: QuantizationNoise
         "quantized": len(rewritten.coverage.quantized),
         "total": rewritten.coverage.total,
         "sqnr_db": noise.sqnr_db,
+        "treatments": [asdict(item) for item in rewritten.treatments],
     }
     table = recipe.table
     if table is not None and recipe.scheme == "static":

@@ -10,7 +10,10 @@ from loopedge.graph.weight_reads import weight_reads
 from loopedge.graph.weights import linears
 from loopedge.quantizer.weights.embedding import find_embeddings
 
-__all__ = ["kept_in_float", "weight_only_nodes"]
+__all__ = ["EVERY", "core_like_nodes", "kept_in_float", "weight_only_nodes"]
+
+EVERY = "all"
+"""Stands for every linear, where linears are named that are treated as the core's."""
 
 
 def kept_in_float(model: ir.Model, keep: Sequence[str]) -> dict[str, str]:
@@ -35,6 +38,28 @@ def weight_only_nodes(model: ir.Model, names: Sequence[str], kept: Collection[st
     both = sorted(found & set(kept))
     if both:
         raise InputError(f"{both[0]} is to be kept in float and to be weight-only: choose one")
+    return found
+
+
+def core_like_nodes(
+    model: ir.Model, names: Sequence[str], otherwise: Collection[str] = ()
+) -> set[str]:
+    """Return the nodes that are to be treated as the core's, and those that share a weight with them.
+
+    Args:
+        model: The float graph.
+        names: Linears; `EVERY`: all of them.
+        otherwise: Nodes that are kept in float or weight-only by their names.
+
+    Raises:
+        InputError: There is no such linear, or it is named for something else, too.
+    """
+    if EVERY in names:
+        return {item.node.name or "" for item in linears(model)}
+    found = _sharing(model, _named(model, names, "treat as the core's"))
+    both = sorted(found & set(otherwise))
+    if both:
+        raise InputError(f"{both[0]} is to be treated as the core's and otherwise: choose one")
     return found
 
 

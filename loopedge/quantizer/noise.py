@@ -179,7 +179,8 @@ def _ratios(
         rows, given_rows = stack_probed(exact, names), stack_probed(given, names)
         for name, ratios in per_row.items():
             ratios += [NoiseRatio() for _ in range(len(rows[name]) - len(ratios))]
-            for ratio, row, given_row in zip(ratios, rows[name], given_rows[name], strict=True):
+            # A Loop that ends itself may run fewer iterations on one batch, or in one of the models.
+            for ratio, row, given_row in zip(ratios, rows[name], given_rows[name], strict=False):
                 ratio.add(row, given_row)
     return outputs, per_row
 

@@ -9,7 +9,7 @@ from loopedge.errors import InputError
 from loopedge.options import option, option_name
 from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.recipe import SCHEMES, Recipe
-from loopedge.quantizer.schemes.static import OPERATORS
+from loopedge.quantizer.schemes.operators import OPERATORS
 from loopedge.quantizer.schemes.weight_only import BlockWeights
 from loopedge.runtime.memory_profiles import check_profile
 
@@ -23,6 +23,7 @@ class QuantizeKeywords(TypedDict, total=False):
     ops: str
     keep: Sequence[str]
     weight_only: Sequence[str]
+    as_core: Sequence[str]
     block_size: int | None
     reduce_range: bool
     min_coverage: float
@@ -44,6 +45,7 @@ class QuantizeOptions:
     ops: str = "microsoft"
     keep: Sequence[str] = ()
     weight_only: Sequence[str] = ()
+    as_core: Sequence[str] = ()
     block_size: int | None = None
     reduce_range: bool = False
     min_coverage: float = 1.0
@@ -60,7 +62,8 @@ class QuantizeOptions:
             )
         if self.ops not in OPERATORS:
             raise InputError(f"ops {self.ops!r} is not known, known are {', '.join(OPERATORS)}")
-        for name, names in (("keep", self.keep), ("weight_only", self.weight_only)):
+        named = {"keep": self.keep, "weight_only": self.weight_only, "as_core": self.as_core}
+        for name, names in named.items():
             if isinstance(names, str):
                 raise InputError(f"{name} is the text {names!r}, a list of names is needed")
         if self.block_size is not None:
@@ -92,8 +95,10 @@ class QuantizeOptions:
             ops=self.ops,
             keep=tuple(self.keep),
             weight_only=tuple(self.weight_only),
+            as_core=tuple(self.as_core),
             block_size=self.block_size,
             reduce_range=self.reduce_range,
+            memory=self.memory,
         )
         recipe.check_options(lifting=lifting)
         return recipe

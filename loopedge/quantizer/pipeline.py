@@ -25,6 +25,7 @@ from loopedge.quantizer.noise import Feeds
 from loopedge.quantizer.options import QuantizeKeywords, QuantizeOptions
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.result import QuantizeResult, make_result
+from loopedge.quantizer.schemes.operators import check_operators
 from loopedge.quantizer.source import FloatSource, with_source
 from loopedge.runtime.memory_profiles import check_profile
 
@@ -54,7 +55,8 @@ def quantize(
         scheme: ``static``: activations are rounded with calibrated ranges; ``dynamic``: they are
             measured at run time, no data is needed; ``weight-int8`` and ``weight-int4``: weights
             alone, in blocks. Default: static where ranges are given, else dynamic.
-        ops: ``microsoft`` (MatMulIntegerToFloat, default), or ``standard``: operators of ONNX alone.
+        ops: ``microsoft`` (MatMulIntegerToFloat and DynamicQuantizeMatMul, default), or ``standard``: operators of
+            ONNX alone, for static and dynamic.
         keep: Linears to leave in float, by node name as in the loop form, and embedding tables, by
             their own name.
         weight_only: Linears whose weights alone are stored in eight bits, whatever the scheme, by
@@ -131,8 +133,9 @@ def quantize_source(
     quantized = source.graph.clone()
     write_metadata(metadata, quantized.metadata_props)  # it is verified as it will run
     rewritten = recipe.apply(quantized)
-    if not metadata.foreign:
+    if not metadata.foreign and recipe.ops == "microsoft":  # it writes an operator of ONNX Runtime
         shrink_head(quantized, metadata.memory, metadata.trained_length)
+    check_operators(quantized, recipe.ops, source.path)
     check_coverage(rewritten.coverage, rewritten.kept, options, source.path)
     computes_fewer = source.artifact.metadata.last_rows is not None
     last = narrow_last_iteration(quantized) if computes_fewer else None

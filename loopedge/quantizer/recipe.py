@@ -17,9 +17,11 @@ from loopedge.options import by_face, option
 from loopedge.quantizer.activations.gates import fold_gates
 from loopedge.quantizer.activations.ranges import RangeTable, weights_sha256
 from loopedge.quantizer.coverage import Coverage
-from loopedge.quantizer.named_linears import kept_in_float, weight_only_nodes
-from loopedge.quantizer.schemes.dynamic import quantize_dynamic
-from loopedge.quantizer.schemes.rewriting import rewrite_linears
+from loopedge.quantizer.emulation import OtherRounding
+from loopedge.quantizer.named_linears import core_like_nodes, kept_in_float, weight_only_nodes
+from loopedge.quantizer.schemes.dynamic import DynamicWeights, quantize_dynamic
+from loopedge.quantizer.schemes.rewriting import Scheme, rewrite_linears
+from loopedge.quantizer.schemes.rule import ByPlace, Treated, treated, treated_by_place
 from loopedge.quantizer.schemes.static import quantize_static
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights, check_weight_options
 from loopedge.quantizer.weights.blocks import best_block_size, quantize_blocks
@@ -36,15 +38,17 @@ SCHEMES = ("static", "dynamic", *WEIGHT_BITS)
 class Rewritten:
     """What a recipe made of a graph.
 
-    ``kept`` are the nodes and tables that the recipe's names mean, ``weight_only`` the nodes that became
-    so beside another scheme; ``moved`` what linears gave before their gates were folded, and the value
-    that they give now.
+    ``kept`` are the nodes and tables that stay in float because the recipe's names or its rule say so,
+    ``weight_only`` the nodes that became so beside another scheme, ``treatments`` all linears that are not treated
+    as the scheme treats the core's; ``moved`` what linears gave before their gates were folded, and
+    the value that they give now.
     """
 
     coverage: Coverage
     embeddings: Coverage
     kept: set[str]
     weight_only: list[str]
+    treatments: list[Treated]
     moved: dict[str, str]
 
 
@@ -58,8 +62,10 @@ class Recipe:
         ops: ``microsoft`` or ``standard``.
         keep: Linears and tables that stay in float.
         weight_only: Linears whose weights alone are stored in eight bits.
+        as_core: Linears that static int8 treats as the core's, wherever they stand; ``all``: every one.
         block_size: Most values that share a scale in a weight-only linear; default: by the bits.
         reduce_range: Weights in seven bits.
+        memory: The memory profile that the file will name; default: the source's.
     """
 
     scheme: str
@@ -67,8 +73,10 @@ class Recipe:
     ops: str = "microsoft"
     keep: tuple[str, ...] = ()
     weight_only: tuple[str, ...] = ()
+    as_core: tuple[str, ...] = ()
     block_size: int | None = None
     reduce_range: bool = False
+    memory: str | None = None
 
     def check_options(self, *, lifting: bool = False) -> None:
         """Refuse what does not go together.
@@ -90,7 +98,8 @@ class Recipe:
                 hint=option("scheme", "static"),
             )
         blocks = self.block_size is not None
-        if self.scheme in WEIGHT_BITS or self.weight_only or (blocks and not lifting):
+        by_place = self.scheme == "static" and self.ops == "microsoft"
+        if self.scheme in WEIGHT_BITS or self.weight_only or (blocks and not (lifting or by_place)):
             check_weight_options(
                 self.scheme,
                 self.weight_only,
@@ -129,28 +138,57 @@ class Recipe:
         Raises:
             InputError: A name means no linear, or the table lacks one.
         """
-        kept = kept_in_float(model, self.keep)
-        packed = weight_only_nodes(model, self.weight_only, kept)
-        others = dict.fromkeys(packed, BlockWeights(8, self.block_size))
+        names = {node.name or "": loop_name(node) for node in model.graph.all_nodes()}
+        plan = self._plan(model)
+        keep, blocks = plan.kept, BlockWeights(8, self.block_size)
+        others: dict[str, Scheme] = dict.fromkeys(plan.packed, blocks)
+        others |= dict.fromkeys(plan.dynamic, DynamicWeights(self._limit, ops=self.ops))
         moved: dict[str, str] = {}
         tables = find_embeddings(model)  # before a head's scheme replaces their nodes
         if self.scheme == "static" and self.table is not None:
             coverage = quantize_static(
-                model, self.table, ops=self.ops, keep=kept, others=others, limit=self._limit
+                model, self.table, ops=self.ops, keep=keep, others=others, limit=self._limit
             )
             moved = fold_gates(model)
         elif self.scheme in WEIGHT_BITS:
             weights = BlockWeights(WEIGHT_BITS[self.scheme], self.block_size)
-            coverage = rewrite_linears(model, weights, keep=kept, others=others)
+            coverage = rewrite_linears(model, weights, keep=keep, others=others)
         else:
-            coverage = quantize_dynamic(model, keep=kept, others=others, limit=self._limit)
-        embeddings = quantize_embeddings(tables, keep=kept)
+            coverage = quantize_dynamic(
+                model, ops=self.ops, keep=keep, others=others, limit=self._limit
+            )
+        embeddings = quantize_embeddings(tables, keep=keep)
+        table = self.table if self.scheme == "static" else None
         return Rewritten(
             coverage=coverage,
             embeddings=embeddings,
-            kept=set(kept),
-            weight_only=[name for name in coverage.quantized if name in packed],
+            kept={*keep, *plan.by_place},
+            weight_only=[name for name in coverage.quantized if name in plan.packed],
+            treatments=treated(coverage, plan.packed, plan.dynamic, table, names),
             moved=moved,
+        )
+
+    def _plan(self, model: ir.Model) -> "_Plan":
+        """Return what the names of the recipe and its rule mean in a float graph; names go first."""
+        kept = kept_in_float(model, self.keep)
+        packed = weight_only_nodes(model, self.weight_only, kept)
+        reasons = dict.fromkeys(sorted(packed), "stored by its weight alone on request")
+        as_core = core_like_nodes(model, self.as_core, {*kept, *packed})
+        ruled: dict[str, ByPlace] = {}
+        if self.scheme == "static":
+            # Blocks have no standard form, and without packing they are made floats at each run.
+            memory = self.memory or read_metadata(model.metadata_props).memory
+            blocks = self.ops == "microsoft" and memory != "low"
+            ruled = treated_by_place(model, blocks=blocks, as_core=as_core)
+        by_place: dict[str, dict[str, str]] = {"float": {}, "weight-int8": {}, "dynamic": {}}
+        for name, item in ruled.items():
+            if name not in kept and name not in packed:
+                by_place[item.treatment][name] = item.reason
+        return _Plan(
+            kept=kept | by_place["float"],
+            packed=reasons | by_place["weight-int8"],
+            dynamic=by_place["dynamic"],
+            by_place=set().union(*by_place.values()),
         )
 
     @property
@@ -159,6 +197,26 @@ class Recipe:
         if self.scheme in WEIGHT_BITS:
             return "float"
         return self.table if self.scheme == "static" and self.table is not None else "dynamic"
+
+    def others(self, model: ir.Model) -> dict[str, OtherRounding | None]:
+        """Return the linears that stand otherwise than the scheme has them, for `emulate`.
+
+        Args:
+            model: The float graph.
+
+        Returns:
+            By name in the loop form; None for a linear that stays float.
+        """
+        known: dict[str, OtherRounding | None] = {
+            "float": None,
+            "weight-int8": OtherRounding(weight=self._round_blocks, activations="float"),
+            "dynamic": OtherRounding(weight=self.round_weight, activations="dynamic"),
+        }
+        after = self.apply(model.clone()).treatments
+        return {item.name: known[item.treatment] for item in after if item.treatment in known}
+
+    def _round_blocks(self, weight: Array, axis: int) -> Array:
+        return _in_blocks(weight, axis, bits=8, block_size=self.block_size)
 
     def round_weight(self, weight: Array, axis: int) -> Array:
         """Return the weight that the stored one stands for.
@@ -170,21 +228,39 @@ class Recipe:
         Returns:
             float32 of the same shape.
         """
-        rows = weight if axis == 0 else weight.T  # (outputs, inputs)
         if self.scheme in WEIGHT_BITS:
             bits = WEIGHT_BITS[self.scheme]
-            size = best_block_size(
-                rows.shape[1], bits=bits, largest=BlockWeights(bits, self.block_size).block_size
-            )
-            rounded = quantize_blocks(rows, bits=bits, block_size=size).floats()
-        else:
-            values, scales = quantize_weight(rows, axis=0, limit=self._limit)
-            rounded = values * scales[:, None]
+            return _in_blocks(weight, axis, bits=bits, block_size=self.block_size)
+        rows = weight if axis == 0 else weight.T  # (outputs, inputs)
+        values, scales = quantize_weight(rows, axis=0, limit=self._limit)
+        rounded = values * scales[:, None]
         return np.ascontiguousarray(rounded if axis == 0 else rounded.T, np.float32)
 
     @property
     def _limit(self) -> int:
         return REDUCED_LIMIT if self.reduce_range else INT8_LIMIT
+
+
+def _in_blocks(weight: Array, axis: int, *, bits: int, block_size: int | None) -> Array:
+    """Return the weight that one stored in blocks stands for; ``axis`` is its axis of outputs."""
+    rows = weight if axis == 0 else weight.T  # (outputs, inputs)
+    largest = BlockWeights(bits, block_size).block_size
+    size = best_block_size(rows.shape[1], bits=bits, largest=largest)
+    rounded = quantize_blocks(rows, bits=bits, block_size=size).floats()
+    return np.ascontiguousarray(rounded if axis == 0 else rounded.T, np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What stays float, what is stored by its weight alone, and what finds its range while it runs.
+
+    Each by node name, with the reason; ``by_place``: the nodes among them that the rule chose.
+    """
+
+    kept: dict[str, str]
+    packed: dict[str, str]
+    dynamic: dict[str, str]
+    by_place: set[str]
 
 
 def check_one_loop(model: ir.Model, source: str | Path) -> None:

@@ -11,6 +11,7 @@ from loopedge.graph.weights import weight_bytes
 from loopedge.options import option
 from loopedge.quantizer.check import SourceCheck
 from loopedge.quantizer.floors import may_overflow
+from loopedge.quantizer.schemes.rule import Treated
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.quantizer.timing import BUSY, TimeRatio
 from loopedge.quantizer.whole_and_written import unchanged_note
@@ -35,6 +36,7 @@ class QuantizeResult:
     matmuls: dict[str, Any]
     embeddings: dict[str, Any]
     weight_only: list[str]
+    treatments: list[Treated]
     sqnr_db: float
     sqnr_db_per_iteration: list[float]
     sqnr_db_random_rows: float | None
@@ -81,6 +83,7 @@ def make_result(
         matmuls=rewritten.coverage.to_json(),
         embeddings=rewritten.embeddings.to_json(),
         weight_only=rewritten.weight_only,
+        treatments=rewritten.treatments,
         sqnr_db=noise.sqnr_db,
         sqnr_db_per_iteration=noise.per_iteration_db,
         sqnr_db_random_rows=noise.random_rows_db,

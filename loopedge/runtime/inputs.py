@@ -76,16 +76,23 @@ class ModelInputs:
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """The inputs that are never filled in: no loop count, no noise, no mask, none with a default."""
+        """The inputs that are never filled in: no loop count, no tolerance, no noise, no mask, none with a default."""
         filled: set[str] = set()
         if not self.metadata.foreign:
             filled = {MASK, *self.metadata.random_inputs}
-        names = [
+        return tuple(name for name in self.sampled if name not in filled)
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """The inputs that hold samples: none that has a default or chooses how the model runs."""
+        return tuple(
             name
             for name, spec in self.specs.items()
-            if not (spec.has_default or spec.chooses_loops or name in filled)
-        ]
-        return tuple(names)
+            if not (spec.has_default or spec.chooses_loops or self._is_tolerance(spec))
+        )
+
+    def _is_tolerance(self, spec: InputSpec) -> bool:
+        return spec.is_tolerance and self.metadata.tolerance is not None
 
     def name_array(self, array: Array) -> dict[str, Array]:
         """Return the array of a model of one input by its name.
@@ -145,7 +152,7 @@ class ModelInputs:
         first_sample: int = 0,
         always_finite: bool = False,
     ) -> AcceptedInputs:
-        """Check arrays, and fill in what is missing: the mask, padding, noise.
+        """Check arrays, and fill in what is missing: the mask, padding, noise, the exported tolerance.
 
         A window of fewer positions than the task's context is padded on the left and masked there, as
         in training: a learned position is that of a position before the last one.
@@ -176,6 +183,7 @@ class ModelInputs:
                 self._check_finite(arrays[name], array, spec, where, first_sample)
             _check_ids(arrays[name], spec, where, first_sample)
         notes = self._fill_mask(arrays, source)
+        self._fill_tolerance(arrays)
         if seed is not None:
             self._fill_noise(arrays, seed)
         missing = next((name for name in self._demanded(seed) if name not in arrays), None)
@@ -188,11 +196,7 @@ class ModelInputs:
 
     def _demanded(self, seed: int | None) -> list[str]:
         noise = () if seed is not None else self.metadata.random_inputs
-        return [
-            name
-            for name, spec in self.specs.items()
-            if not (spec.has_default or spec.chooses_loops or name in noise)
-        ]
+        return [name for name in self.sampled if name not in noise]
 
     def _check_names(self, given: Mapping[str, Array], where: str, source: str | None) -> None:
         unknown = next((name for name in given if name not in self.specs), None)
@@ -250,6 +254,11 @@ class ModelInputs:
                 f"{length} positions are padded on the left to the context of {padded + length} positions"
             )
         return notes
+
+    def _fill_tolerance(self, arrays: dict[str, Array]) -> None:
+        for name, spec in self.specs.items():
+            if self._is_tolerance(spec) and not spec.has_default and name not in arrays:
+                arrays[name] = np.array(self.metadata.tolerance, np.float32)
 
     def _fill_noise(self, arrays: dict[str, Array], seed: int) -> None:
         """Draw the inputs that hold noise and were left out, in the sizes of those that are there."""

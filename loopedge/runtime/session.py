@@ -176,9 +176,9 @@ class Session:
                 ``loops``, ``tolerance``, inputs that hold noise and ``attention_mask`` may be left out; a
                 window of fewer positions than the task's context is then padded as in training.
             loops: Iterations, for a model exported with ``--dynamic-loops``; default: the count
-                it was exported with. Counts past the timestep table are clamped to it.
+                it was exported with. Higher counts than the file runs are clamped to it.
             tolerance: For a model exported with ``--exit tolerance=X``: the relative change of its
-                state below which a row is done, instead of X; 0 runs all iterations.
+                state below which a row is done; default: X; 0 runs all iterations.
             seed: Of the noise: ``numpy.random.default_rng(seed).standard_normal(shape)`` times the
                 standard deviation that the model was trained with, input after input.
 
@@ -221,14 +221,14 @@ class Session:
         clamped = known.max_loops is not None and asked > known.max_loops
         warnings.warn(
             f"{asked} loops asked for, the model was trained with {trained}"
-            + (f"; its timestep table ends the loop after {known.max_loops}" if clamped else ""),
+            + (f"; the file ends the loop after {known.max_loops}" if clamped else ""),
             LoopCountWarning,
             stacklevel=3,
         )
 
     def _tolerance(self, tolerance: float) -> Array:
-        found = self.optional_inputs.get(TOLERANCE_INPUT)
-        if found is None or (found.type, found.shape) != ("tensor(float)", []):
+        found = self.expected.specs.get(TOLERANCE_INPUT)
+        if found is None or not found.is_tolerance or self.metadata.exit is None:
             raise InputError(
                 f"{self.path} takes no tolerance",
                 hint="loopedge export model.pt --exit tolerance=1e-3",

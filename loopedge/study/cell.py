@@ -144,7 +144,7 @@ def _deployed(task: Task, model: Path, setup: RunSetup) -> dict[str, Any]:
     exported, lower = model.with_name("model.onnx"), model.with_name("model.int8.onnx")
     export(model, exported, force=True)
     session = Session(exported, threads=1)
-    names = list(session.inputs)
+    names = session.expected.sampled
     samples = model.with_name("calibration.npz")
     np.savez(samples, **task.batch("train", CALIBRATED, 0).feeds(names))  # type: ignore[arg-type]
     try:
@@ -159,7 +159,7 @@ def _deployed(task: Task, model: Path, setup: RunSetup) -> dict[str, Any]:
 
 def _judge(task: Task, path: Path, samples: int) -> Metrics:
     session = Session(path, threads=1)
-    names, output = list(session.inputs), session.output_names[0]
+    names, output = session.expected.sampled, session.output_names[0]
     return task.metrics(
         total(
             task.tally(session.run(batch.feeds(names))[output], batch.targets)

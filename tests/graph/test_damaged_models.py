@@ -108,8 +108,8 @@ def _undo(field: Any, *, keep: int = 0) -> None:
             lambda m: m.metadata_props.add(key="loopedge.form", value='"spiral"'),
             "version: Field required",
         ),
-        (lambda m: set_trips(m, 10**9), "trip count 1000000000, at most 65,536"),
-        (lambda m: set_trips(m, 10**18), "trip count 1000000000000000000, at most 65,536"),
+        (lambda m: set_trips(m, 10**9), "trip count 1,000,000,000, allowed is 1 to 65,536"),
+        (lambda m: set_trips(m, 10**18), "trip count 1,000,000,000,000,000,000, allowed"),
     ],
     ids=range(28),
 )

@@ -128,7 +128,7 @@ def test_blocks_of_eight_bits_come_before_float(
     assert {item.level for item in result.budget.lifted} == {"weight-int8"}
     assert 0 < len(lifted) < 7
     nodes = [node for node in ir.load(target).graph.all_nodes() if node.op_type == "MatMulNBits"]
-    assert {loop_name(node) for node in nodes} == set(lifted)
+    assert {loop_name(node) for node in nodes} == {*lifted, "coda/linear"}  # by its place
     assert relative_error(source, target, samples) <= 0.9 * whole * (1 + CLOSE)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -132,6 +133,17 @@ def test_a_tolerance_stops_where_the_state_changes_by_less(tolerant: Path) -> No
     assert session.run(feeds)["iterations"].tolist() == (
         session.run(feeds, tolerance=0.3)["iterations"].tolist()
     )
+
+
+def test_the_tolerance_is_an_input_that_every_client_feeds(tolerant: Path) -> None:
+    """As an initializer that may be overwritten it was dropped in JavaScript, and ONNX Runtime warned of it."""
+    session = ort.InferenceSession(str(tolerant), providers=["CPUExecutionProvider"])
+    assert [node.name for node in session.get_inputs()][-1] == "tolerance"
+    assert session.get_overridable_initializers() == []
+    _, feeds = make_inputs(make_model("padded"), Sizes(2, 5))
+    for tolerance, ran in ((0.0, LOOPS), (100.0, 1)):
+        fed = {**feeds, "tolerance": np.array(tolerance, np.float32)}
+        assert session.run(["iterations"], fed)[0].tolist() == [ran] * 2
 
 
 def test_what_is_padded_does_not_count_as_change(tolerant: Path) -> None:

@@ -65,7 +65,8 @@ def test_every_kind_of_model_is_quantized_and_close(
         **SEVEN_BITS,
     )
     assert result.scheme == "static"
-    assert result.matmuls["skipped"] == []
+    skipped = {item["name"] for item in result.matmuls["skipped"]}
+    assert skipped == ({"prelude/MatMul_2"} if kind == "series" else set())  # reads raw inputs
     assert result.sqnr_db > 25
     assert min(result.sqnr_db_linears.values()) > 25
     session = loopedge.Session(tmp_path / "q.onnx")
@@ -147,7 +148,8 @@ def test_onnxruntime_runs_integer_products_in_the_core(
     domains = {node.domain for node in written.graph.all_nodes()}
     assert domains == ({"", "com.microsoft"} if ops == "microsoft" else {""})
     kinds = optimized(tmp_path / "q.onnx", tmp_path)
-    assert kinds.count("MatMulIntegerToFloat") == core + 1
+    assert kinds.count("MatMulIntegerToFloat") == core
+    assert kinds.count("MatMulNBits" if ops == "microsoft" else "DynamicQuantizeMatMul") == 1
     assert "MatMul" not in kinds
     tables = [name for name in written.graph.initializers if name.startswith("range.core")]
     gated = 2 if ops == "microsoft" else 0

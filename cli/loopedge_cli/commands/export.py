@@ -22,6 +22,7 @@ def export(
     storage: options.Storage = "float32",
     padding: options.Padding = None,
     weights: options.Weights = None,
+    dynamic_shapes: options.DynamicShapes = None,
     memory: options.Memory = None,
     logits: options.Logits = "all",
     last_rows: options.LastRows = None,
@@ -34,6 +35,7 @@ def export(
     """Write a trained model as ONNX, verified against PyTorch."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
         import loopedge
+        from loopedge.exporter.capture.input_axes import read_dynamic_shapes
         from loopedge.exporter.module.opening import default_target
         from loopedge.exporter.options import ExportOptions
 
@@ -49,6 +51,7 @@ def export(
             storage=storage,
             padding=padding,
             weights=weights,
+            dynamic_shapes=read_dynamic_shapes(dynamic_shapes or ()),
             memory=memory,
             logits=logits,
             last_rows=last_rows,

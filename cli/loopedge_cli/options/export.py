@@ -8,6 +8,7 @@ import typer
 __all__ = [
     "Activations",
     "DynamicLoops",
+    "DynamicShapes",
     "Exit",
     "Form",
     "Format",
@@ -82,6 +83,15 @@ Padding = Annotated[
 Weights = Annotated[
     Path | None,
     typer.Option(help="Weights of package.module:factory (.safetensors, .pt of tensors)."),
+]
+DynamicShapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dynamic-shapes",
+        metavar="NAME=AXIS,...",
+        help="Names of an input's axes: batch, sequence, one of your own, or - for a fixed one; for "
+        "several inputs several times. Default: found by running the module.",
+    ),
 ]
 Memory = Annotated[
     Literal["balanced", "low", "mapped"] | None,

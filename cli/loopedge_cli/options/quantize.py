@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 __all__ = [
+    "AsCore",
     "BlockSize",
     "Data",
     "Keep",
@@ -93,6 +94,14 @@ WeightOnly = Annotated[
         "--weight-only",
         metavar="LINEAR",
         help="Store the weight of this linear alone in eight bits; may be repeated.",
+    ),
+]
+AsCore = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--as-core",
+        metavar="LINEAR",
+        help="Static int8: treat this linear of prelude or coda as the core's; all: every one; may be repeated.",
     ),
 ]
 BlockSize = Annotated[

@@ -18,6 +18,7 @@ import onnx
 import onnx_ir as ir
 
 from loopedge.artifact.reading.flat_table import DamagedError, FlatTable, Reading
+from loopedge.artifact.reading.loop_check import check_loops
 from loopedge.artifact.reading.onnx_check import body_fits, operator_problem
 from loopedge.artifact.reading.tensor_check import LARGEST_AXIS, MOST_AXES
 from loopedge.errors import InputError
@@ -50,12 +51,14 @@ def read_ort(path: Path) -> ir.Model:
     """Return the graph of an ORT format file; its weights stay on disk until they are read.
 
     Raises:
-        InputError: The file is damaged, or not in ORT format.
+        InputError: The file is damaged, or not in ORT format, or a Loop runs past what is allowed.
     """
     try:
-        return _model(_open(path))
+        model = _model(_open(path))
     except DamagedError as error:
         raise InputError(f"{path} is not an ORT format file, or damaged: {error}") from error
+    check_loops(model, path)
+    return model
 
 
 def read_ort_properties(path: Path) -> dict[str, str]:

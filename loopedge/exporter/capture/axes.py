@@ -4,18 +4,26 @@ The prelude and one step of the core are run in eager PyTorch on example inputs 
 with the batch or the sequence is dynamic, the others are fixed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from loopedge.errors import InputError
+from loopedge.exporter.capture.input_axes import (
+    AxisNames,
+    InputAxes,
+    as_asked,
+    names_of_sizes,
+    resize,
+    tell_apart,
+)
 from loopedge.exporter.capture.nested import InnerCall, record
 from loopedge.exporter.module.user_methods import run_user_code
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied, timestep_table_of
 
-__all__ = ["LONGEST_CHECKED", "Axes", "InnerAxes", "find_axes", "resize"]
+__all__ = ["LONGEST_CHECKED", "Axes", "InnerAxes", "find_axes", "resized"]
 
 TRACED_BATCH, TRACED_SEQUENCE = 2, 7
 """Sizes of the traced example: not 0 or 1, which torch.export would specialise."""
@@ -25,8 +33,6 @@ REPEATS = 8
 HINT = "see docs/bring_your_own.md"
 LONGEST_CHECKED = 29
 """The longest sequence that a written file is compared at."""
-
-AxisNames = dict[int, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +46,7 @@ class InnerAxes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
-    """Names of the dynamic axes, per tensor: axis number to ``batch``, ``sequence`` or ``dim_k``.
+    """Names of the dynamic axes, per tensor: axis number to ``batch``, ``sequence``, a length of an input or ``dim_k``.
 
     ``traced_sequence`` is the length to trace at, ``fixed_sequence`` the only one that runs,
     ``longest`` the greatest that does, where there is one; ``fixed_place`` the input and its axis whose
@@ -48,7 +54,7 @@ class Axes:
     calls them.
     """
 
-    inputs: tuple[AxisNames, ...]
+    inputs: InputAxes
     state: tuple[AxisNames, ...]
     context: tuple[AxisNames, ...]
     inner: tuple[InnerAxes, ...] = ()
@@ -58,29 +64,23 @@ class Axes:
     fixed_place: tuple[int, int] | None = None
 
 
-def resize(tensor: Tensor, batch: int, sequence: int, names: AxisNames) -> Tensor:
-    """Repeat or cut the axes of ``tensor`` named ``batch`` and ``sequence`` to the given sizes."""
-    for axis, name in names.items():
-        size = {"batch": batch, "sequence": sequence}.get(name)
-        if size is not None:
-            index = torch.arange(size, device=tensor.device) % tensor.shape[axis]
-            tensor = tensor.index_select(axis, index)
-    return tensor
-
-
 def find_axes(
     model: LoopedProtocol,
     example: tuple[Tensor, ...],
-    input_axes: tuple[AxisNames, ...] | None = None,
+    names: Sequence[str],
     *,
+    asked: object = None,
+    tied: frozenset[int] = frozenset(),
     longest: int | None = None,
 ) -> Axes:
     """Find the dynamic axes of a model by running its prelude and core on several sizes.
 
     Args:
         model: A module under the contract.
-        example: Example inputs; axis 0 is the batch and axis 1 the sequence.
-        input_axes: Says otherwise, per input.
+        example: Example inputs; axis 0 is the batch and axis 1 the sequence, unless `tell_apart` finds otherwise.
+        names: Of the inputs.
+        asked: Says otherwise, as `as_asked` reads it.
+        tied: As for `tell_apart`.
         longest: The greatest sequence length that the model takes, where it is known.
 
     Returns:
@@ -91,23 +91,18 @@ def find_axes(
         InputError: The model does not run on its own example, or its core changes the state's
             shape or type, or gives another result each time that it is called.
     """
-    if input_axes is not None:
-        _check_input_axes(input_axes, example)
-    inputs = input_axes or tuple(
-        {axis: name for axis, name in ((0, "batch"), (1, "sequence")) if axis < tensor.dim()}
-        for tensor in example
-    )
+    _run(model, example)
+    _check_repeats(model, example)
+    inputs = _input_axes(model, example, names, asked, tied)
     place = next(
         (
             (i, axis)
-            for i, names in enumerate(inputs)
-            for axis, name in names.items()
+            for i, found in enumerate(inputs)
+            for axis, name in found.items()
             if name == "sequence"
         ),
         None,
     )
-    _run(model, example)
-    _check_repeats(model, example)
     if place is None:
         return _probe(model, example, inputs, ((2, 1), (3, 1), (5, 1)))
     length = example[place[0]].shape[place[1]]
@@ -116,7 +111,8 @@ def find_axes(
         axes = _probe(model, example, inputs, _probed_sizes(reach))
         return replace(axes, longest=reach)
     fixed = tuple(
-        {axis: name for axis, name in names.items() if name != "sequence"} for names in inputs
+        {axis: name for axis, name in found.items() if "sequence" not in name.split(" + ")}
+        for found in inputs
     )
     axes = _probe(model, example, fixed, ((2, length), (3, length), (5, length)))
     return replace(
@@ -128,24 +124,26 @@ def find_axes(
     )
 
 
-def _check_input_axes(input_axes: object, example: tuple[Tensor, ...]) -> None:
-    """Refuse ``dynamic_shapes`` that do not say, per input, which axis is the batch or the sequence."""
-    fine = (
-        isinstance(input_axes, tuple | list)
-        and len(input_axes) == len(example)
-        and all(
-            isinstance(names, dict)
-            and all(isinstance(axis, int) and 0 <= axis < tensor.dim() for axis in names)
-            and set(names.values()) <= {"batch", "sequence"}
-            for names, tensor in zip(input_axes, example, strict=True)
-        )
-    )
-    if not fine:
-        raise InputError(
-            f"dynamic_shapes is {input_axes!r}; per input a dict from axis to 'batch' or 'sequence' is "
-            "needed",
-            hint='dynamic_shapes=({0: "batch", 1: "sequence"},)',
-        )
+def _input_axes(
+    model: LoopedProtocol,
+    example: tuple[Tensor, ...],
+    names: Sequence[str],
+    asked: object,
+    tied: frozenset[int],
+) -> InputAxes:
+    """Return the names of the axes of the inputs: as they are asked for, else as they are found."""
+    if isinstance(asked, tuple | list) and len(asked) == len(example):
+        return as_asked(asked, example, names, ({},) * len(example))
+    found = tell_apart(example, names, lambda inputs: _runs(model, inputs), tied)
+    return found if asked is None else as_asked(asked, example, names, found)
+
+
+def _runs(model: LoopedProtocol, inputs: tuple[Tensor, ...]) -> bool:
+    try:
+        _run(model, inputs)
+    except Exception:  # user code: any failure means that it does not take these sizes
+        return False
+    return True
 
 
 def _reach(
@@ -158,11 +156,7 @@ def _reach(
     """Return the greatest length that runs, None without a limit, 1 when only ``length`` runs."""
 
     def runs(sequence: int) -> bool:
-        try:
-            _run(model, _resized(example, inputs, 2, sequence))
-        except Exception:  # user code: any failure means that it does not take this length
-            return False
-        return True
+        return _runs(model, resized(example, inputs, 2, sequence))
 
     limit = LONGEST_CHECKED if longest is None else min(longest, LONGEST_CHECKED)
     other = TRACED_SEQUENCE if length != TRACED_SEQUENCE else TRACED_SEQUENCE - 1
@@ -185,12 +179,13 @@ def _probed_sizes(longest: int | None) -> tuple[tuple[int, int], ...]:
     return ((TRACED_BATCH, traced), (3, traced), (2, middle), (5, longest))
 
 
-def _resized(
-    example: tuple[Tensor, ...], inputs: tuple[AxisNames, ...], batch: int, sequence: int
+def resized(
+    example: tuple[Tensor, ...], inputs: InputAxes, batch: int, sequence: int
 ) -> tuple[Tensor, ...]:
+    """Return example inputs for another batch and sequence; other lengths are those of `names_of_sizes`."""
+    sizes = names_of_sizes(inputs, batch, sequence)
     return tuple(
-        resize(tensor, batch, sequence, names)
-        for tensor, names in zip(example, inputs, strict=True)
+        resize(tensor, sizes, names) for tensor, names in zip(example, inputs, strict=True)
     )
 
 
@@ -293,18 +288,19 @@ def _probe(
     inputs: tuple[AxisNames, ...],
     sizes: tuple[tuple[int, int], ...],
 ) -> Axes:
-    runs = [_run(model, _resized(example, inputs, *size)) for size in sizes]
+    runs = [_run(model, resized(example, inputs, *size)) for size in sizes]
+    named = [names_of_sizes(inputs, *size) for size in sizes]
     return Axes(
         inputs=inputs,
-        state=_dynamic_axes([run.state for run in runs], sizes),
-        context=_dynamic_axes([run.context for run in runs], sizes),
-        inner=_inner_axes([run.calls for run in runs], sizes),
+        state=_dynamic_axes([run.state for run in runs], named),
+        context=_dynamic_axes([run.context for run in runs], named),
+        inner=_inner_axes([run.calls for run in runs], named),
         traced_sequence=sizes[0][1],
     )
 
 
 def _inner_axes(
-    runs: Sequence[list[InnerCall]], sizes: tuple[tuple[int, int], ...]
+    runs: Sequence[list[InnerCall]], sizes: Sequence[Mapping[str, int]]
 ) -> tuple[InnerAxes, ...]:
     if len({len(calls) for calls in runs}) > 1:
         raise InputError(
@@ -334,7 +330,7 @@ def _check_state(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> None:
 
 
 def _dynamic_axes(
-    runs: list[tuple[Tensor, ...]], sizes: tuple[tuple[int, int], ...]
+    runs: list[tuple[Tensor, ...]], sizes: Sequence[Mapping[str, int]]
 ) -> tuple[AxisNames, ...]:
     named: list[AxisNames] = []
     for i in range(len(runs[0])):
@@ -344,11 +340,7 @@ def _dynamic_axes(
             if len(set(lengths)) == 1:
                 continue
             names[axis] = next(
-                (
-                    name
-                    for place, name in enumerate(("batch", "sequence"))
-                    if lengths == [size[place] for size in sizes]
-                ),
+                (name for name in sizes[0] if lengths == [size[name] for size in sizes]),
                 f"dim_{i}_{axis}",
             )
         named.append(names)

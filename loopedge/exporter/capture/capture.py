@@ -19,8 +19,9 @@ from torch.export import Dim
 from torch.fx.experimental import _config as symbolic_sizes
 
 from loopedge.errors import InputError
-from loopedge.exporter.capture.axes import TRACED_BATCH, Axes, AxisNames, InnerAxes, resize
+from loopedge.exporter.capture.axes import TRACED_BATCH, Axes, InnerAxes, resized
 from loopedge.exporter.capture.capture_error import capture_error
+from loopedge.exporter.capture.input_axes import AxisNames
 from loopedge.exporter.capture.nested import InnerCall, mark, record
 from loopedge.exporter.capture.registry import shared_registry
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied, timestep_table_of
@@ -259,10 +260,7 @@ def capture_halt(
 
 def traced_inputs(example: tuple[Tensor, ...], axes: Axes) -> tuple[Tensor, ...]:
     """Return example inputs in the sizes that are traced."""
-    return tuple(
-        resize(tensor, TRACED_BATCH, axes.traced_sequence, names)
-        for tensor, names in zip(example, axes.inputs, strict=True)
-    )
+    return resized(example, axes.inputs, TRACED_BATCH, axes.traced_sequence)
 
 
 def _dynamic(names: AxisNames) -> dict[int, Any]:

@@ -54,7 +54,12 @@ def capture_module(module: ExportedModule, options: ExportOptions, settings: Set
     rule = choose_exit(options.exit, module.module, settings.form)
     loops = module.looped.loops if options.loops is None else int(options.loops)
     axes = find_axes(
-        module.looped, module.example, options.dynamic_shapes, longest=module.max_length
+        module.looped,
+        module.example,
+        module.input_names,
+        asked=options.dynamic_shapes or module.dynamic_shapes,
+        tied=module.tied,
+        longest=module.max_length,
     )
     tables = compute_tables(module, loops)
     original = module.module

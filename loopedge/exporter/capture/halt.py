@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from loopedge.errors import InputError
 from loopedge.exporter.assembly import HaltPart
-from loopedge.exporter.capture.axes import Axes, AxisNames
+from loopedge.exporter.capture.axes import Axes
 from loopedge.exporter.capture.capture import capture_halt, traced_inputs
+from loopedge.exporter.capture.input_axes import AxisNames
 from loopedge.exporter.exits import Exit
 from loopedge.exporter.module.exported_module import ExportedModule
 from loopedge.exporter.module.user_methods import run_user_code
@@ -147,5 +148,4 @@ def capture_halt_part(halt: Halt, module: ExportedModule, axes: Axes, opset: int
     return HaltPart(
         graph=capture_halt(halt, inputs, shapes, opset=opset),
         others=tuple(others),
-        tolerance=halt.rule.tolerance,
     )

@@ -31,8 +31,8 @@ class ExportedModule:
     """A module to export.
 
     ``loop_range`` are the least and the most loops that it was trained with, ``random_inputs`` the
-    inputs that hold noise with their standard deviations, ``companions`` the texts of the files that
-    the artifact needs beside it.
+    inputs that hold noise with their standard deviations, ``dynamic_shapes`` what the module names the axes
+    of its inputs, ``companions`` the texts of the files that the artifact needs beside it.
     """
 
     module: nn.Module
@@ -44,6 +44,7 @@ class ExportedModule:
     random_inputs: Mapping[str, float]
     trained_length: int | None = None
     max_length: int | None = None
+    dynamic_shapes: object = None
     sha256: str | None = None
     task: dict[str, Any]
     companions: Mapping[str, str] = field(default_factory=dict)
@@ -55,6 +56,12 @@ class ExportedModule:
         mask = named.get(MASK)
         kept = mask is not None and mask.dim() == 2 and not mask.is_floating_point()
         return MASK if kept else None
+
+    @property
+    def tied(self) -> frozenset[int]:
+        """The inputs whose axes follow the first input's where they are as long: the mask, and noise."""
+        tied = {self.mask, *self.random_inputs}
+        return frozenset(i for i, name in enumerate(self.input_names) if name in tied)
 
     @property
     def looped(self) -> LoopedProtocol:
@@ -103,6 +110,7 @@ def describe(module: nn.Module, example: object) -> ExportedModule:
         random_inputs=_noise(name, module, dict(zip(names, given, strict=True))),
         trained_length=longest,
         max_length=longest,
+        dynamic_shapes=getattr(module, "dynamic_shapes", None),
         task={},
     )
 

@@ -15,7 +15,7 @@ from loopedge.files.targets import file_sha256
 from loopedge.model.adapters import adapt, load_pretrained
 from loopedge.model.checkpoint import load_checkpoint, model_from
 from loopedge.model.transformer import LoopedTransformer
-from loopedge.options import by_face
+from loopedge.options import by_face, option_name
 
 __all__ = ["default_target", "open_module", "source_files"]
 
@@ -116,6 +116,11 @@ def _from_module(model: nn.Module, options: ExportOptions) -> ExportedModule:
         if options.example is not None:
             raise InputError(
                 "a LoopedTransformer makes its own example inputs", hint="leave out example="
+            )
+        if options.dynamic_shapes is not None:
+            raise InputError(
+                "the axes of a LoopedTransformer are known: batch and sequence",
+                hint=f"leave out {option_name('dynamic_shapes')}",
             )
         return _own(module, padding=options.padding)
     if options.padding is not None:

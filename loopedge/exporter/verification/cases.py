@@ -3,18 +3,21 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 from loopedge.exporter.assembly import AssemblyPlan
 from loopedge.exporter.capture.axes import LONGEST_CHECKED, Axes
 from loopedge.exporter.exits import Exit
 
-__all__ = ["Case", "cases_of"]
+__all__ = ["Case", "cases_of", "example_case"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One comparison: sizes, loop count, and whether the timestep rows are random.
 
-    ``stop`` sets a tolerance under which no row stops early, or some do.
+    ``stop`` sets a tolerance under which no row stops early, or some do. ``example``: on the user's own
+    example inputs, whose axes may be longer or shorter than the sizes say.
     """
 
     batch: int
@@ -22,12 +25,21 @@ class Case:
     loops: int | None
     random_rows: bool = False
     stop: Literal["never", "some"] | None = None
+    example: bool = False
 
     def __str__(self) -> str:
         loops = "" if self.loops is None else f", loops {self.loops}"
         rows = ", random timestep rows" if self.random_rows else ""
         stop = f", {self.stop} row{'s' if self.stop == 'some' else ''} stop" if self.stop else ""
+        if self.example:
+            return "the example inputs"
         return f"batch {self.batch}, sequence {self.sequence}{loops}{rows}{stop}"
+
+
+def example_case(example: tuple[Tensor, ...]) -> Case:
+    """Return the case of a user's own example inputs, as they are."""
+    first = example[0].shape
+    return Case(batch=(*first, 1)[0], sequence=(*first[1:], 1)[0], loops=None, example=True)
 
 
 def cases_of(

@@ -13,7 +13,7 @@ from loopedge.deployment.optimizers import nothing_to_optimize
 from loopedge.exporter.assembled import Assembled
 from loopedge.exporter.capture.captured import Captured
 from loopedge.exporter.options import ExportOptions
-from loopedge.exporter.verification.cases import Case, cases_of
+from loopedge.exporter.verification.cases import Case, cases_of, example_case
 from loopedge.exporter.verification.resized_examples import resized_examples
 from loopedge.exporter.verification.torch_side import TorchSide
 from loopedge.exporter.verification.verify import ExportErrors, verify_artifact
@@ -50,7 +50,10 @@ class FileCheck:
         check_versions(written.graph, self.options.opset, self.assembled.domains)
         captured = self.captured
         rule = None if captured.halt is None else captured.halt.rule
-        cases = cases_of(captured.axes, captured.plan, rule, max_length=captured.module.max_length)
+        module = captured.module
+        cases = cases_of(captured.axes, captured.plan, rule, max_length=module.max_length)
+        if module.make_inputs is None:
+            cases.append(example_case(module.example))
         stored = self._torch_side()
         errors = self._errors = self._compare(written, stored, cases, TOLERANCE)
         if self.options.storage == "float16":
@@ -70,6 +73,7 @@ class FileCheck:
         return TorchSide(
             module=module.module,
             make_inputs=module.make_inputs or resized_examples(module.example, self.captured.axes),
+            example=module.example,
             input_names=plan.input_names,
             output_names=plan.output_names,
             tables=plan.tables,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from loopedge.exporter.capture.axes import Axes, resize
+from loopedge.exporter.capture.axes import Axes, resized
 from loopedge.exporter.module.exported_module import ExampleMaker
 
 __all__ = ["resized_examples"]
@@ -18,12 +18,12 @@ def resized_examples(example: tuple[Tensor, ...], axes: Axes) -> ExampleMaker:
     def make(batch: int, sequence: int, seed: int) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(seed)
         made = []
-        for tensor, names in zip(example, axes.inputs, strict=True):
-            sized = resize(tensor, batch, sequence, names)
+        sizes = resized(example, axes.inputs, batch, sequence)
+        for tensor, sized, names in zip(example, sizes, axes.inputs, strict=True):
             if names.get(0) == "batch" and names.get(1) == "sequence" and not _is_mask(tensor):
                 order = torch.rand(sized.shape[:2], generator=generator).argsort(dim=1)
                 rows = torch.arange(sized.shape[0])[:, None]
-                sized = sized[rows, order]
+                sized = sized[rows, order]  # noqa: PLW2901
             made.append(sized)
         return tuple(made)
 

@@ -19,7 +19,6 @@ __all__ = ["Named", "Tables", "TorchSide"]
 Named = Mapping[str, Tensor]
 Tables = Mapping[str, npt.NDArray[Any]]
 
-MOST_ROWS = 2**31
 SEED = 20410_01405 % 2**32
 
 
@@ -30,10 +29,11 @@ class TorchSide:
     Args:
         module: The module that the file was made from.
         make_inputs: Gives inputs for (batch, sequence, seed).
+        example: The user's own inputs.
         input_names: Names of the inputs, in the order of the prelude.
         output_names: Names of the outputs, in the order of the coda.
         tables: Timestep tables as exported, without the prefix.
-        loops: Iterations that run where a case names no count.
+        loops: Iterations that run at most, and where a case names no count.
         mask: The input that says by 1 which positions are kept: outputs are compared there.
         last_outputs: Outputs that the file gives for the last position alone.
         halt: What ends the loop early, where something does.
@@ -41,6 +41,7 @@ class TorchSide:
 
     module: nn.Module
     make_inputs: ExampleMaker
+    example: tuple[Tensor, ...]
     input_names: Sequence[str]
     output_names: Sequence[str]
     tables: Tables
@@ -51,14 +52,14 @@ class TorchSide:
 
     def prepare(self, case: Case, seed: int, tables: Tables) -> tuple[Named, Reference]:
         """Return the inputs of a case, and the module on them with these timestep tables."""
-        inputs = self.make_inputs(case.batch, case.sequence, seed)
+        inputs = self.example if case.example else self.make_inputs(case.batch, case.sequence, seed)
         named = dict(zip(self.input_names, inputs, strict=True))
         mask = None if self.mask is None else named[self.mask]
         return named, Reference(self.module, inputs, tables, mask, self.halt)
 
     def iterations(self, case: Case) -> int:
         """Return how many iterations a case runs at most."""
-        return min(case.loops or self.loops, *map(len, self.tables.values()), MOST_ROWS)
+        return min(case.loops or self.loops, self.loops)
 
     def other_tables(self, case: Case) -> Tables:
         """Return tables unlike the module's own, random where it takes any values."""

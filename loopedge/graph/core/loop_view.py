@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from loopedge.graph.metadata import MOST_LOOPS
+
 __all__ = ["LoopView", "loops_among"]
 
 
@@ -84,6 +86,12 @@ class LoopView:
         if tensor is None or tensor.size != 1 or not tensor.dtype.is_integer():
             return None
         return int(tensor.numpy().item())
+
+    @property
+    def most_iterations(self) -> int | None:
+        """How often it runs at most, as far as the graph says; a count past `MOST_LOOPS` leaves that to the condition."""
+        count = self.trip_count
+        return count if count is not None and 0 < count <= MOST_LOOPS else None
 
     @property
     def runs_on(self) -> bool:

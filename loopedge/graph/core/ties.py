@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from loopedge.graph.core.loop_view import LoopView
-from loopedge.graph.core.view import UNBOUNDED, LoopCore, view_core
+from loopedge.graph.core.view import CoreView, LoopCore, view_core
 from loopedge.graph.weights import all_initializers, stored_bytes, weight_bytes, weights_read
 
 __all__ = ["TiedWeight", "tied_weights", "untied_bytes"]
@@ -24,9 +24,7 @@ class TiedWeight:
 def tied_weights(model: ir.Model) -> list[TiedWeight]:
     """List the weights that are stored once and read more than once, largest first."""
     reads: dict[ir.Value, int] = {}
-    core = view_core(model)
-    trips = core.trips if isinstance(core, LoopCore) else None
-    for node, runs in _nodes_with_runs(model.graph, 1, trips):
+    for node, runs in _nodes_with_runs(model.graph, 1, view_core(model)):
         for value in weights_read(node):
             reads[value] = reads.get(value, 0) + runs
     tied = [
@@ -37,24 +35,21 @@ def tied_weights(model: ir.Model) -> list[TiedWeight]:
     return sorted(tied, key=lambda weight: (-weight.bytes, weight.name))
 
 
-def _nodes_with_runs(
-    graph: ir.Graph, runs: int, trips: int | None
-) -> Iterator[tuple[ir.Node, int]]:
-    """Yield each node with how often it runs in one inference.
-
-    ``trips`` is the trip count of the Loops of ``graph``; None: each holds its own.
-    """
+def _nodes_with_runs(graph: ir.Graph, runs: int, core: CoreView) -> Iterator[tuple[ir.Node, int]]:
+    """Yield each node with how often it runs in one inference, as far as it is known."""
     for node in graph:
         yield node, runs
         for attribute in node.attributes.values():
             if attribute.type == ir.AttributeType.GRAPH:
-                inside = runs * (_constant_trips(node) if trips is None else trips)
-                yield from _nodes_with_runs(attribute.as_graph(), inside, None)
+                inside = runs * _trips(node, core)
+                yield from _nodes_with_runs(attribute.as_graph(), inside, core)
 
 
-def _constant_trips(node: ir.Node) -> int:
-    count = LoopView(node).trip_count if node.op_type == "Loop" else None
-    return count if count is not None and 0 < count < UNBOUNDED else 1
+def _trips(node: ir.Node, core: CoreView) -> int:
+    """Return how often the body of a node runs; 1 where it is no Loop, or nothing says."""
+    if isinstance(core, LoopCore) and node is core.loop.node:
+        return core.trips
+    return (LoopView(node).most_iterations or 1) if node.op_type == "Loop" else 1
 
 
 def untied_bytes(model: ir.Model) -> int:

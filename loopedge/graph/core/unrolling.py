@@ -44,9 +44,15 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
     if not isinstance(core, LoopCore):
         raise InputError("the graph holds no Loop that could be unrolled")
     loop, metadata = core.loop, core.metadata
+    counts = [value for value in unrolled.graph.inputs if chooses_loops(value)]
     loops = metadata.loops if loops is None else loops
+    if loops is None and counts:
+        raise InputError(
+            f"the loop count is an input of the graph, {counts[0].name}",
+            hint=f"name it with {option('loops', 'N')}",
+        )
     if loops is None:
-        raise InputError("the loop count is unknown", hint=f"name it with {option('loops', 'N')}")
+        raise InputError("the loop count is known only when the graph runs: it cannot be unrolled")
     _check_size(loop.body, loops)
     states = loop.initial
     if loop.stacked:
@@ -70,7 +76,9 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
         write_metadata(metadata.model_copy(update=update), unrolled.metadata_props)
     common.IdentityEliminationPass()(unrolled)
     common.RemoveUnusedNodesPass()(unrolled)
-    _drop_loops_input(unrolled.graph)
+    for value in counts:
+        if not value.uses():
+            unrolled.graph.inputs.remove(value)
     return unrolled
 
 
@@ -191,10 +199,3 @@ def _finish(graph: ir.Graph, loop: LoopView, states: list[ir.Value | None]) -> N
                 body = attribute.as_graph()
                 body.outputs.clear()
                 body.remove(list(body), safe=True)
-
-
-def _drop_loops_input(graph: ir.Graph) -> None:
-    """Drop the input that named the loop count, once nothing reads it."""
-    for value in list(graph.inputs):
-        if chooses_loops(value) and not value.uses():
-            graph.inputs.remove(value)

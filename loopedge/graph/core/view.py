@@ -34,8 +34,6 @@ __all__ = [
     "view_core",
 ]
 
-UNBOUNDED = 2**31  # such a trip count says: until the condition ends it
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitView:
@@ -171,11 +169,8 @@ class LoopCore(CoreView):
 
     @property
     def iterations(self) -> int | None:
-        """The count of the metadata, or the constant trip count."""
-        if self.metadata.loops is not None:
-            return self.metadata.loops
-        count = self.loop.trip_count
-        return count if count is not None and 0 < count < UNBOUNDED else None
+        """The count of the metadata, or the constant trip count, at which a condition may end it earlier."""
+        return self.metadata.loops or self.loop.most_iterations
 
     @property
     def trips(self) -> int:

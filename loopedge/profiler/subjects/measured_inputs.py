@@ -9,9 +9,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
+from loopedge.graph.core.view import view_core
 from loopedge.graph.inputs import generate_inputs, generated_bytes, input_specs
-from loopedge.graph.metadata import LOOPS_INPUT, Metadata, read_metadata
-from loopedge.options import option, option_name
+from loopedge.graph.metadata import read_metadata
+from loopedge.options import by_face, option, option_name
 from loopedge.profiler.machine import free_bytes
 from loopedge.runtime.inputs import ModelInputs
 from loopedge.units import size_text
@@ -48,8 +49,10 @@ def profile_feeds(
     """
     metadata = read_metadata(graph.metadata_props)
     specs = input_specs(graph)
-    counts = any(spec.chooses_loops for spec in specs)
-    _check_loops(metadata, path, loops, selectable=counts)
+    count = next((spec for spec in specs if spec.chooses_loops), None)
+    if loops is not None:
+        most = metadata.max_loops if count is not None else view_core(graph).iterations
+        _check_loops(path, loops, most, selectable=count is not None)
     if input is None:
         _check_size(graph, path, batch=batch, sequence=sequence)
         return generate_inputs(
@@ -57,33 +60,33 @@ def profile_feeds(
         )
     feeds = ModelInputs.of(path, specs, metadata).read(input, seed=seed).arrays
     _check_axes(feeds, input, batch=batch, sequence=sequence)
-    if counts:
-        if loops is None and LOOPS_INPUT in feeds:
-            loops = int(feeds[LOOPS_INPUT])
-            _check_loops(metadata, path, loops, selectable=True)
-        feeds[LOOPS_INPUT] = np.array(loops or metadata.loops or 1, np.int64)
+    if count is not None:
+        if loops is None and count.name in feeds:
+            loops = int(feeds[count.name].item())
+            _check_loops(path, loops, metadata.max_loops, selectable=True)
+        feeds[count.name] = count.loop_count(loops or metadata.loops or 1)
     return feeds
 
 
-def _check_loops(
-    metadata: Metadata, path: str | Path, loops: int | None, *, selectable: bool
-) -> None:
-    if loops is None:
-        return
-    if selectable:
-        # Past it the graph ends earlier, and its figures would stand under a count that never ran.
-        most = metadata.max_loops or int(np.iinfo(np.int64).max)
-        if loops > most:
-            raise InputError(
-                f"{path} runs at most {most} loops, {loops} were asked for",
-                hint=option("loops", most),
-            )
-        return
-    fixed = metadata.loops
-    if loops != fixed:
+def _check_loops(path: str | Path, loops: int, most: int | None, *, selectable: bool) -> None:
+    """Refuse a count that the graph would not run: its figures would stand under one that never ran.
+
+    Args:
+        path: The file, for messages.
+        loops: The count.
+        most: The largest that the file runs, or where it cannot be chosen the one; None: not known.
+        selectable: Whether an input of the graph takes it.
+    """
+    if selectable and most is not None and loops > most:
         raise InputError(
-            f"{path} runs {fixed or 'a fixed number of'} loops, {loops} were asked for",
-            hint="loopedge export model.pt --dynamic-loops",
+            f"{path} runs at most {most} loops, {loops} were asked for", hint=option("loops", most)
+        )
+    if not selectable and loops != most:
+        raise InputError(
+            f"{path} runs {most or 'a number of'} loops{'' if most else ' that no input chooses'}, {loops} were "
+            "asked for",
+            hint=f"leave out {option_name('loops')}, or export the model with "
+            + by_face("--dynamic-loops", "dynamic_loops=True"),
         )
 
 

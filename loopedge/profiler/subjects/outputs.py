@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.graph.agreement import NoiseRatio, at_kept
+from loopedge.graph.inputs import input_specs
 from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
 from loopedge.runtime.inputs import MASK
@@ -64,10 +65,12 @@ def _inputs(model: ProfiledModel) -> dict[str, Array]:
     """Return the inputs but for those that choose how a model runs."""
     with np.load(model.setup.inputs, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
+    specs = [] if model.artifact is None else input_specs(model.artifact.graph)
+    counts = {spec.name for spec in specs if spec.chooses_loops}
     return {
         name: array
         for name, array in arrays.items()
-        if name not in {LOOPS_INPUT, TOLERANCE_INPUT} or array.ndim
+        if name not in counts and (name not in {LOOPS_INPUT, TOLERANCE_INPUT} or array.ndim)
     }
 
 

@@ -20,6 +20,10 @@ __all__ = ["Granularity", "RangeTable", "TensorRange", "read_ranges", "weights_s
 Granularity = Literal["per-iteration", "shared", "auto"]
 U8_STEPS = 255
 LARGEST = float(np.finfo(np.float32).max)
+NO_MARGIN = (
+    "was written by an earlier version: linears of prelude and coda have no margin, calibrate again "
+    "to give them one"
+)
 FACTOR = 1e12
 """Most that an activation is divided or multiplied by."""
 
@@ -28,7 +32,8 @@ class TensorRange(BaseModel):
     """The range of one activation.
 
     ``low`` and ``high`` hold one value per iteration for an activation of the core (all equal where
-    the range is shared), one value else.
+    the range is shared), one value else. They are as ``method`` found them and ``margin`` widened them; without
+    a method it is the table's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +41,8 @@ class TensorRange(BaseModel):
     low: list[float] = Field(min_length=1)
     high: list[float] = Field(min_length=1)
     shared: bool = False
+    method: str | None = None
+    margin: float = Field(default=1.0, ge=1.0, le=FACTOR)
     smoothing: list[float] | None = Field(
         default=None, description="Factors that the activation's channels are divided by first."
     )
@@ -72,7 +79,7 @@ class RangeTable(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     weights_sha256: str
     loops: int = Field(ge=1)
     granularity: Granularity
@@ -116,11 +123,14 @@ def read_ranges(path: str | Path) -> RangeTable:
     hint = "loopedge quantize --data DATA --save-ranges ranges.json"
     content = read_json(path, needed="a table of ranges", hint=hint)
     try:
-        return RangeTable.model_validate(content)
+        table = RangeTable.model_validate(content)
     except ValidationError as error:
         raise InputError(
             f"{path} is not a table of ranges: {validation_problem(error)}", hint=hint
         ) from error
+    if table.version == 1:  # every range by one method, without a margin
+        return table.model_copy(update={"warnings": [*table.warnings, f"{path} {NO_MARGIN}"]})
+    return table
 
 
 def weights_sha256(model: ir.Model) -> str:

@@ -1,4 +1,7 @@
-"""Round what linears read to u8: each activation once, in each iteration by its own scale."""
+"""Round what linears read to u8: each activation once, in each iteration by its own scale.
+
+The scale is calibrated (`StaticRounding`) or found when the model runs (`DynamicRounding`).
+"""
 
 from dataclasses import dataclass
 
@@ -9,11 +12,12 @@ from loopedge.errors import InputError
 from loopedge.graph.core.names import CORE_NAME, loop_name
 from loopedge.graph.core.view import LoopCore, view_core
 from loopedge.graph.editing import add_initializer, insert_before, make_node
+from loopedge.graph.naming import mark_made_up
 from loopedge.graph.weights import RANGE_PREFIX
 from loopedge.options import option_name
 from loopedge.quantizer.activations.ranges import RangeTable
 
-__all__ = ["IterationIndex", "RoundedActivation", "StaticRounding"]
+__all__ = ["DynamicRounding", "IterationIndex", "RoundedActivation", "StaticRounding"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +132,32 @@ class StaticRounding:
         insert_before(before, rounded)
         constant = not self._index.in_body(before)
         return RoundedActivation(rounded.outputs[0], scale, zero_point, constant)
+
+
+class DynamicRounding:
+    """Rounds by the range that an activation has when the model runs: operators of ONNX alone."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[ir.Value, object], RoundedActivation] = {}
+
+    def round(self, source: ir.Value, *, before: ir.Node) -> RoundedActivation:
+        """Return ``source`` as u8; linears of one graph share one DynamicQuantizeLinear.
+
+        Args:
+            source: The activation.
+            before: The linear that reads it: where the rounding stands, if it is new.
+        """
+        key = (source, before.graph)
+        if key not in self._made:
+            name = f"{before.name or source.name}.rounded"
+            made = ir.node("DynamicQuantizeLinear", [source], num_outputs=3, name=name)
+            types = (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8)
+            shapes = (source.shape, ir.Shape([]), ir.Shape([]))
+            kinds = ("output", "scale", "zero_point")
+            for value, kind, dtype, shape in zip(made.outputs, kinds, types, shapes, strict=True):
+                value.name, value.type, value.shape = f"{name}.{kind}", ir.TensorType(dtype), shape
+                mark_made_up(value)
+            mark_made_up(made)
+            insert_before(before, made)
+            self._made[key] = RoundedActivation(*made.outputs, constant=False)
+        return self._made[key]

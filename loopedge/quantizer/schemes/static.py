@@ -19,17 +19,12 @@ from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.activations.rounding import RoundedActivation, StaticRounding
 from loopedge.quantizer.activations.smoothing import apply_smoothing
 from loopedge.quantizer.coverage import Coverage
-from loopedge.quantizer.schemes.dynamic import dynamic_scheme, replace_with_dynamic
-from loopedge.quantizer.schemes.rewriting import MICROSOFT, ChannelWeights, Scheme, rewrite_linears
+from loopedge.quantizer.schemes.dynamic import DynamicWeights
+from loopedge.quantizer.schemes.operators import MICROSOFT, integer_product
+from loopedge.quantizer.schemes.rewriting import ChannelWeights, Scheme, rewrite_linears
 from loopedge.quantizer.weights.channels import INT8_LIMIT
 
-__all__ = ["OPERATORS", "quantize_static"]
-
-STANDARD_ROWS = "rows that are matrices have no form of standard operators that ONNX Runtime fuses"
-UNSEEN = "it stands in a branch or in a Scan, where calibration does not see what it reads"
-
-OPERATORS = ("microsoft", "standard")
-"""``microsoft``: MatMulIntegerToFloat; ``standard``: operators of ONNX that are fused to it."""
+__all__ = ["quantize_static"]
 
 
 def quantize_static(
@@ -46,7 +41,7 @@ def quantize_static(
     Args:
         model: A float graph whose linears are MatMul with weights [in, out].
         table: Ranges by linear, named as in the loop form.
-        ops: One of `OPERATORS`.
+        ops: ``microsoft`` or ``standard``.
         keep: Linears to leave in float, by node name, with the reason.
         others: Linears that another scheme replaces, by node name. Those of branches and of a Scan, which have no
             ranges, become dynamic.
@@ -60,12 +55,8 @@ def quantize_static(
     """
     apply_smoothing(model, table.factors())
     scheme = _Static(model, table, ops, limit)
-    unseen, kept = _without_ranges(model, table), dict(keep or {})
-    if ops == "microsoft":
-        others = {**(others or {}), **dict.fromkeys(unseen, dynamic_scheme(limit))}
-    else:
-        kept = {**dict.fromkeys(unseen, UNSEEN), **kept}
-    return rewrite_linears(model, scheme, keep=kept, others=others)
+    found_later = dict.fromkeys(_without_ranges(model, table), DynamicWeights(limit, ops=ops))
+    return rewrite_linears(model, scheme, keep=keep, others={**(others or {}), **found_later})
 
 
 def _without_ranges(model: ir.Model, table: RangeTable) -> list[str]:
@@ -84,6 +75,7 @@ class _Static(ChannelWeights):
     def __init__(self, model: ir.Model, table: RangeTable, ops: str, limit: int) -> None:
         super().__init__(limit)
         self._rounding, self._ops = StaticRounding(model, table), ops
+        self._later = DynamicWeights(limit, ops=ops)
 
     def replace_linear(self, item: Linear) -> None:
         node, source = item.node, item.node.inputs[0]
@@ -92,20 +84,15 @@ class _Static(ChannelWeights):
         rounded = self._rounding.round(node, source, node)
         _replace(item, rounded, self.scales[item.weight], self._ops)
 
-    @property
-    def reason_for_float_rows(self) -> str | None:
-        """Rows that are matrices have no form of standard operators that is fused."""
-        return None if self._ops == "microsoft" else STANDARD_ROWS
-
     def replace_row_linear(self, node: ir.Node, row: ir.Value, scale: ir.Value) -> None:
         """Multiply what a linear beside it has rounded already, else what is rounded as it comes."""
         rounded = self._rounding.rounded_for(node)
         if rounded is None:
-            replace_with_dynamic(node, row, scale)
-            return
-        inputs = [rounded.values, row, rounded.scale, scale, rounded.zero_point]
-        name = node.name or "MatMul"
-        replace_node(node, [make_node("MatMulIntegerToFloat", inputs, name, domain=MICROSOFT)])
+            self._later.replace_row_linear(node, row, scale)
+        elif self._ops == "standard":
+            replace_node(node, integer_product(Linear(node, row, 1), rounded, scale))
+        else:
+            _replace(Linear(node, row, 1), rounded, scale, self._ops)
 
 
 def _replace(item: Linear, rounded: RoundedActivation, weight_scale: ir.Value, ops: str) -> None:
@@ -116,7 +103,7 @@ def _replace(item: Linear, rounded: RoundedActivation, weight_scale: ir.Value, o
         replace_node(node, [make_node("MatMulIntegerToFloat", inputs, name, domain=MICROSOFT)])
         return
     if not rounded.constant:
-        replace_node(node, _integer_product(name, rounded, weight, weight_scale))
+        replace_node(node, integer_product(item, rounded, weight_scale))
         return
     # With constant scales ONNX Runtime fuses this form, with gathered ones the other.
     values = make_node(
@@ -125,14 +112,3 @@ def _replace(item: Linear, rounded: RoundedActivation, weight_scale: ir.Value, o
     floats = make_node("DequantizeLinear", [weight, weight_scale], f"{name}.weight", {"axis": 1})
     product = make_node("MatMul", [values.outputs[0], floats.outputs[0]], name)
     replace_node(node, [values, floats, product])
-
-
-def _integer_product(
-    name: str, rounded: RoundedActivation, weight: ir.Value, weight_scale: ir.Value
-) -> list[ir.Node]:
-    product = make_node("MatMulInteger", [rounded.values, weight, rounded.zero_point], name)
-    product.outputs[0].type = ir.TensorType(ir.DataType.INT32)
-    floats = make_node("Cast", product.outputs, f"{name}.float", {"to": int(ir.DataType.FLOAT)})
-    scale = make_node("Mul", [rounded.scale, weight_scale], f"{name}.scales")
-    scaled = make_node("Mul", [floats.outputs[0], scale.outputs[0]], f"{name}.scaled")
-    return [product, floats, scale, scaled]

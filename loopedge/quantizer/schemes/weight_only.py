@@ -14,7 +14,7 @@ from loopedge.errors import InputError
 from loopedge.graph.editing import add_initializer, make_node, replace_node
 from loopedge.graph.weights import Linear
 from loopedge.options import option, option_name
-from loopedge.quantizer.schemes.rewriting import MICROSOFT
+from loopedge.quantizer.schemes.operators import MICROSOFT
 from loopedge.quantizer.weights.blocks import BLOCK_SIZES, best_block_size, quantize_blocks
 from loopedge.quantizer.weights.tied_table import TiedTable
 
