@@ -23,6 +23,7 @@ from loopedge.graph.offsets import output_offsets
 from loopedge.graph.timestep_rows import random_rows, shuffled_rows
 from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.options import option
+from loopedge.quantizer.weights.matrix_rows import stored_rows
 from loopedge.runtime.session import Session
 
 __all__ = [
@@ -267,5 +268,12 @@ def _other_rows(
 def _with_tables(model: ir.Model, tables: Mapping[str, Array]) -> ir.Model:
     changed = model.clone()
     for name, table in tables.items():
-        changed.graph.initializers[name].const_value = ir.tensor(table, name=name)
+        held = changed.graph.initializers[name]
+        if held.dtype == ir.DataType.INT8 and held.const_value is not None:
+            rows, scales = stored_rows(table, held.const_value.numpy())
+            held.const_value = ir.tensor(rows, name=name)
+            scale = changed.graph.initializers[f"{name}.scale"]
+            scale.const_value = ir.tensor(scales, name=scale.name)
+        else:
+            held.const_value = ir.tensor(table, name=name)
     return changed
