@@ -449,7 +449,9 @@ def _coverage_text(coverage: dict[str, Any]) -> str:
         return "no linears"
     style = "green" if done == total else "yellow" if done else "dim"
     share = coverage["bytes"] / max(1, coverage["total_bytes"])
-    return f"[{style}]{done} of {total}[/{style}] linears, {share:.0%} of the bytes of their weights"
+    return (
+        f"[{style}]{done} of {total}[/{style}] linears, {share:.0%} of the bytes of their weights"
+    )
 
 
 def _tie_rows(ties: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
