@@ -75,7 +75,7 @@ def edit_distance() -> Subject:
 
 def sentences(folder: Path) -> Subject:
     """Return a language model of bytes, on sentences that a few rules make."""
-    generator, lines = np.random.default_rng(0), []
+    generator = np.random.default_rng(0)
     parts = (
         ("the", "every", "no", "one"),
         ("old", "green", "small", "quiet", "heavy"),
@@ -84,8 +84,9 @@ def sentences(folder: Path) -> Subject:
         ("a tree", "the water", "two wires", "its neighbour", "an error"),
         ("slowly", "at night", "again", "without a sound"),
     )
-    for _ in range(SENTENCES):
-        lines.append(" ".join(str(generator.choice(words)) for words in parts) + ".")
+    lines = [
+        " ".join(str(generator.choice(words)) for words in parts) + "." for _ in range(SENTENCES)
+    ]
     text = folder / "sentences.txt"
     text.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return Subject(
