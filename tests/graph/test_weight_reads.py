@@ -41,7 +41,11 @@ STRAIGHT = {
     "stored": ("y = MatMul (x, a)", ", float a", [("MatMul", ["a"])]),
     "first factor": ("y = MatMul (a, x)", ", float a", [("MatMul", ["a"])]),
     "two activations": ("y = MatMul (x, x)", "", []),
-    "turned": ("t = Transpose <perm=[1,0]> (a) y = MatMul (x, t)", ", float a", [("MatMul", ["a"])]),
+    "turned": (
+        "t = Transpose <perm=[1,0]> (a) y = MatMul (x, t)",
+        ", float a",
+        [("MatMul", ["a"])],
+    ),
     "scaled by a row": (
         "t = Mul (a, row) u = Identity (t) y = MatMul (x, u)",
         ", float a, float row",

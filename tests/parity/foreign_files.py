@@ -34,7 +34,11 @@ FOREIGN: dict[str, tuple[str, int, int]] = {
     "Gemm": ("f = Flatten <axis=2> (x) y = Gemm <transB=1, alpha=0.5, beta=2.0> (f, a, row)", 1, 1),
     "a turned weight": ("w = Transpose <perm=[1,0]> (a) y = MatMul (x, w)", 1, 1),
     "a weight and a copy": ("w = Identity (a) p = MatMul (x, w) y = MatMul (p, a)", 2, 2),
-    "a flat weight": (f"s = Constant <value_ints=[{D},{D}]> () w = Reshape (flat, s) y = MatMul (x, w)", 1, 1),
+    "a flat weight": (
+        f"s = Constant <value_ints=[{D},{D}]> () w = Reshape (flat, s) y = MatMul (x, w)",
+        1,
+        1,
+    ),
     "a scaled weight": ("w = Mul (a, row) y = MatMul (x, w)", 1, 1),
     "one weight for three": (
         "p, q1, r = Split <axis=1, num_outputs=3> (wide) "
@@ -42,7 +46,11 @@ FOREIGN: dict[str, tuple[str, int, int]] = {
         3,
         3,
     ),
-    "a first factor": ("t = Transpose <perm=[0,2,1]> (x) u = MatMul (a, t) y = Transpose <perm=[0,2,1]> (u)", 1, 1),
+    "a first factor": (
+        "t = Transpose <perm=[0,2,1]> (x) u = MatMul (a, t) y = Transpose <perm=[0,2,1]> (u)",
+        1,
+        1,
+    ),
     "a constant": ("CONSTANT y = MatMul (x, made)", 1, 1),
     "branches": (
         """p = MatMul (x, a) s = ReduceSum <keepdims=0> (p) zero = Constant <value = float {0}> ()
@@ -109,7 +117,9 @@ def write_foreign(name: str, path: Path) -> Path:
     """Write the file of a name; its input is x float32 (B, S, 32), its output y."""
     text, _, _ = FOREIGN[name]
     head = '<ir_version: 10, opset_import: ["": 21, "own": 1]>'
-    text = text.replace("CONSTANT", f"made = Constant <value = float[{D},{D}] {{{', '.join(['0.5'] * D * D)}}}> ()")
+    text = text.replace(
+        "CONSTANT", f"made = Constant <value = float[{D},{D}] {{{', '.join(['0.5'] * D * D)}}}> ()"
+    )
     found = weights()
     model = onnx.parser.parse_model(
         f"{head} other (float[B, S, {D}] x) => (float[B, S, {D}] y) {{ {text} }}"

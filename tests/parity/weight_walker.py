@@ -12,8 +12,12 @@ import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
 
 PLACES = {
-    **dict.fromkeys(("MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat"), (1, 0)),
-    **dict.fromkeys(("DynamicQuantizeMatMul", "MatMulNBits", "Conv", "ConvTranspose", "ConvInteger"), (1,)),
+    **dict.fromkeys(
+        ("MatMul", "Gemm", "FusedMatMul", "MatMulInteger", "MatMulIntegerToFloat"), (1, 0)
+    ),
+    **dict.fromkeys(
+        ("DynamicQuantizeMatMul", "MatMulNBits", "Conv", "ConvTranspose", "ConvInteger"), (1,)
+    ),
     **dict.fromkeys(("GRU", "LSTM", "RNN"), (1, 2)),
     "QLinearMatMul": (3, 0),
     "QLinearConv": (3,),
@@ -21,7 +25,12 @@ PLACES = {
     "Einsum": (0, 1, 2),
 }
 MATRIX = {name for name in PLACES if "MatMul" in name or name == "Gemm"}
-FLOATS = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.DOUBLE: 8, TensorProto.BFLOAT16: 2}
+FLOATS = {
+    TensorProto.FLOAT: 4,
+    TensorProto.FLOAT16: 2,
+    TensorProto.DOUBLE: 8,
+    TensorProto.BFLOAT16: 2,
+}
 INTEGERS = {TensorProto.INT8, TensorProto.UINT8}
 
 Key = tuple[str, str]
@@ -188,8 +197,12 @@ class _Walker:
                 self.free.add((place, body.input[0].name))
                 self.inputs.add((place, body.input[1].name))
             elif node.op_type == "Scan":
-                states = len(node.input) - next(a.i for a in node.attribute if a.name == "num_scan_inputs")
-            taken = [value.name for value in body.input][-len(given) :] if node.op_type != "If" else []
+                states = len(node.input) - next(
+                    a.i for a in node.attribute if a.name == "num_scan_inputs"
+                )
+            taken = (
+                [value.name for value in body.input][-len(given) :] if node.op_type != "If" else []
+            )
             for name, source in zip(taken, given, strict=False):
                 self.edges[place, name] = [source]
             self._graph(body, place)
@@ -207,7 +220,9 @@ def _constant(node: NodeProto) -> TensorProto:
     kind = TensorProto.FLOAT if "float" in attribute.name else TensorProto.INT64
     value = onnx.helper.get_attribute_value(attribute)
     values = list(value) if isinstance(value, list) else [value]
-    return onnx.helper.make_tensor("constant", kind, [len(values)] if isinstance(value, list) else [], values)
+    return onnx.helper.make_tensor(
+        "constant", kind, [len(values)] if isinstance(value, list) else [], values
+    )
 
 
 def _is_weight(tensor: TensorProto) -> bool:

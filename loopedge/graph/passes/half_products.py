@@ -37,7 +37,9 @@ def widen_half_products(model: ir.Model) -> bool:
         products = [node for node, place in readers if _multiplies(node)]
         products += [user for node in turned for user in node.outputs[0].consumers()]
         lookups = [node for node, place in readers if node.op_type == "Gather" and place == 0]
-        if not products or len(readers) != len(set([*turned, *lookups, *products]) & {n for n, _ in readers}):
+        if not products or len(readers) != len(
+            set([*turned, *lookups, *products]) & {n for n, _ in readers}
+        ):
             continue
         wide = initializer(name, tensor.numpy().astype(np.float32))
         del model.graph.initializers[name]
@@ -81,7 +83,9 @@ def _widen(node: ir.Node) -> None:
 def _is_wide(value: ir.Value) -> bool:
     maker = value.producer()
     source = maker.inputs[0] if maker is not None and maker.op_type == "Transpose" else value
-    return source is not None and source.const_value is not None and value.dtype == ir.DataType.FLOAT
+    return (
+        source is not None and source.const_value is not None and value.dtype == ir.DataType.FLOAT
+    )
 
 
 def _narrow_behind(node: ir.Node) -> None:

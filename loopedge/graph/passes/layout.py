@@ -94,7 +94,9 @@ def _without_gemm(node: ir.Node, graph: ir.Graph) -> list[ir.Node]:
     """Return alpha A B + beta C as nodes of their own; factors of one and what does not turn leave none."""
     name, new = node.name or "Gemm", list[ir.Node]()
 
-    def then(op_type: str, inputs: list[ir.Value | None], part: str, **attributes: object) -> ir.Value:
+    def then(
+        op_type: str, inputs: list[ir.Value | None], part: str, **attributes: object
+    ) -> ir.Value:
         new.append(make_node(op_type, inputs, part, attributes))
         return new[-1].outputs[0]
 

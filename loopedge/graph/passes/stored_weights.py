@@ -25,7 +25,17 @@ FOLDED = (
     | having(Fact.VIEW)
     | having(Fact.REDUCTION)
     | having(Fact.SIZE)
-    | {"Concat", "Expand", "Gather", "Pad", "Slice", "Split", "Transpose", "ConstantOfShape", "Range"}
+    | {
+        "Concat",
+        "Expand",
+        "Gather",
+        "Pad",
+        "Slice",
+        "Split",
+        "Transpose",
+        "ConstantOfShape",
+        "Range",
+    }
 )
 GROWTH_BYTES = 1024
 """A fold may take so many bytes more than it frees: gains and scales that something else reads too."""

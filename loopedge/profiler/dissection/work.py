@@ -14,7 +14,9 @@ __all__ = ["Work", "count_work"]
 FLOAT_PRODUCTS = having(Fact.MATMUL | Fact.FLOAT)
 INT8_PRODUCTS = having(Fact.MATMUL | Fact.INT8)
 BLOCK_PRODUCTS = having(Fact.MATMUL | Fact.BLOCKS)
-UNCOUNTED = having(Fact.RECURRENT) | having(Fact.EXPERTS) | {"ConvTranspose", "DeformConv", "QAttention"}
+UNCOUNTED = (
+    having(Fact.RECURRENT) | having(Fact.EXPERTS) | {"ConvTranspose", "DeformConv", "QAttention"}
+)
 """Products that are not counted; they are named."""
 
 ATTENTIONS = having(Fact.ATTENTION) - UNCOUNTED
