@@ -34,6 +34,10 @@ BY_PLACE = {
 
 @pytest.fixture
 def drifting(tmp_path: Path) -> Path:
+    return forecaster(tmp_path, opset=23)
+
+
+def forecaster(folder: Path, *, opset: int) -> Path:
     """A forecaster of two features: normalised by stored numbers, embedded, a core behind norms, a head."""
     generator = np.random.default_rng(0)
     shapes = {
@@ -48,7 +52,7 @@ def drifting(tmp_path: Path) -> Path:
         for name, shape in shapes.items()
     }
     parameters = ", ".join(f"float[{a}, {b}] {name}" for name, (a, b) in shapes.items())
-    model = ir.from_onnx_text(f"""<ir_version: 10, opset_import: ["": 21]>
+    model = ir.from_onnx_text(f"""<ir_version: 11, opset_import: ["": {opset}]>
     series (float[B, S, {FEATURES}] x, {parameters}) => (float[B, S, 4] y)
     <int64 n = {{{STEPS}}}, bool go = {{1}}, float mean = {{5.0}}, float scale = {{2.0}}> {{
       a = Sub (x, mean)
@@ -75,8 +79,8 @@ def drifting(tmp_path: Path) -> Path:
         strict=True,
     ):
         node.name = f"{name}.product"
-    ir.save(model, tmp_path / "series.onnx")
-    return tmp_path / "series.onnx"
+    ir.save(model, folder / f"series.{opset}.onnx")
+    return folder / f"series.{opset}.onnx"
 
 
 def windows(level: float, batches: int = 4) -> list[dict[str, NDArray[np.float32]]]:
@@ -156,6 +160,18 @@ def test_every_treatment_is_listed(
     assert set(result.weight_only) == {
         name for name, how in expected.items() if how == "weight-int8"
     }
+
+
+def test_a_file_for_earlier_releases_holds_no_blocks(tmp_path: Path) -> None:
+    source = forecaster(tmp_path, opset=20)
+    ranges = loopedge_calibration.collect(source, windows(5.0))
+    result = loopedge.quantize(source, tmp_path / "q.onnx", ranges=ranges, **SEVEN_BITS)
+    assert treatments(result) == BY_PLACE | dict.fromkeys(
+        ("second.product", "last.product"), "dynamic"
+    )
+    kinds = {node.op_type for node in ir.load(tmp_path / "q.onnx").graph.all_nodes()}
+    assert "DynamicQuantizeMatMul" in kinds
+    assert "MatMulNBits" not in kinds
 
 
 def test_ranges_around_the_core_have_a_margin(drifting: Path) -> None:
