@@ -72,7 +72,8 @@ def quantize(
             their own name.
         weight_only: Linears whose weights alone are stored in eight bits, whatever the scheme, by
             node name; linears that share a weight go together.
-        as_core: Linears that static treats as the core's, wherever they stand, by node name; ``all``: every one.
+        as_core: Linears of prelude and coda that static int8 treats as the core's, whatever their place; ``all``:
+            every one. Their ranges must have been collected so.
         block_size: Most values that share a scale in a weight-only linear; default: 128 in eight
             bits, 32 in four.
         reduce_range: Store weights in seven bits: on processors without VNNI eight can overflow;

@@ -33,6 +33,8 @@ __all__ = ["SCHEMES", "Recipe", "Rewritten", "check_one_loop"]
 
 Array = npt.NDArray[Any]
 SCHEMES = ("static", "dynamic", *WEIGHT_BITS)
+BLOCKS_OPSET = 23
+"""Needs ONNX Runtime 1.23, the first release with all that reads blocks of eight bits: benchmarks/reach/versions.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,10 +181,7 @@ class Recipe:
         as_core = core_like_nodes(model, self.as_core, {*kept, *packed})
         ruled: dict[str, ByPlace] = {}
         if self.scheme == "static":
-            # Blocks have no standard form, and without packing they are made floats at each run.
-            memory = self.memory or read_metadata(model.metadata_props).memory
-            blocks = self.ops == "microsoft" and memory != "low"
-            ruled = treated_by_place(model, blocks=blocks, as_core=as_core)
+            ruled = treated_by_place(model, blocks=self._takes_blocks(model), as_core=as_core)
         by_place: dict[str, dict[str, str]] = {"float": {}, "weight-int8": {}, "dynamic": {}}
         for name, item in ruled.items():
             if name not in kept and name not in packed:
@@ -193,6 +192,16 @@ class Recipe:
             dynamic=by_place["dynamic"],
             by_place=set().union(*by_place.values()),
         )
+
+    def _takes_blocks(self, model: ir.Model) -> bool:
+        """Tell whether static int8 may store linears by their weight alone, for the place where they stand.
+
+        Blocks have no standard form; without packing they are made floats at each run; and a file of an earlier
+        opset is for releases of ONNX Runtime that have no product with blocks of eight bits.
+        """
+        memory = self.memory or read_metadata(model.metadata_props).memory
+        recent = (model.opset_imports.get("") or 0) >= BLOCKS_OPSET
+        return self.ops == "microsoft" and memory != "low" and recent
 
     @property
     def activations(self) -> RangeTable | Literal["dynamic", "float"]:
