@@ -1,11 +1,12 @@
 """Run a float model on samples and find the ranges of what its linears read."""
 
+import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,12 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError
+from loopedge.files.scratch import never_named
 from loopedge.graph.core.names import loop_name
-from loopedge.graph.core.probe import activation_of, probe, stack_probed
+from loopedge.graph.core.probe import activation_of, can_probe, probe, stack_probed
 from loopedge.graph.core.view import view_core
-from loopedge.graph.inputs import axes_of
 from loopedge.graph.weights import Linear, linears
-from loopedge.options import option, with_keywords
+from loopedge.options import with_keywords
 from loopedge.quantizer.activations.ranges import (
     Granularity,
     RangeTable,
@@ -27,6 +28,7 @@ from loopedge.quantizer.activations.ranges import (
 )
 from loopedge.quantizer.activations.smoothing import apply_smoothing, best_factors, smoothable
 from loopedge.quantizer.named_linears import core_like_nodes
+from loopedge.quantizer.options import Data
 from loopedge.quantizer.recipe import check_one_loop
 from loopedge.quantizer.schemes.rule import Observing, observed_by
 from loopedge.quantizer.source import FloatSource
@@ -35,14 +37,8 @@ from loopedge.runtime.session import Session
 from loopedge_calibration.histogram import RowHistograms
 from loopedge_calibration.observers import expected_noise, find_ranges
 from loopedge_calibration.options import CollectKeywords, CollectOptions
-from loopedge_calibration.readers import (
-    Feeds,
-    SamplesSeen,
-    checked,
-    limited,
-    read_samples,
-    sample_inputs,
-)
+from loopedge_calibration.readers import Feeds, SampleBatch
+from loopedge_calibration.samples import Part, all_samples, fixed_batch, survey_of
 
 __all__ = ["collect", "collect_ranges", "held_out_parts"]
 
@@ -53,12 +49,15 @@ UNJUDGED = (
     "iteration for every tensor"
 )
 HELD_OUT = 4
-"""With ``auto``, every fourth batch judges the ranges that the others gave, of fewer every fourth sample."""
+"""With ``auto``, a quarter of the samples judges the ranges that the others gave."""
+
+RANKED = 64
+"""Fewer samples are divided by rank, so that some judge; of more, some do by chance alone (all but one time in 10^8)."""
 
 
 def collect(
     model: str | Path,
-    data: str | Path | Iterable[Feeds],
+    data: Data,
     *,
     options: CollectOptions | None = None,
     **keywords: Unpack[CollectKeywords],
@@ -67,8 +66,8 @@ def collect(
 
     Args:
         model: Float artifact, loop or unrolled.
-        data: ``.npz``, a folder of them, or an iterable of batches: input name to array, first axis
-            the samples.
+        data: As `loopedge.quantize` takes it: ``.npz``, a folder of them, ``.npy`` or a CSV; arrays by
+            input, the first axis the samples; or an iterable of such batches, which is read into memory.
         options: The keywords below as one object, `loopedge_calibration.options.CollectOptions`; a
             keyword wins over the object's field.
 
@@ -79,9 +78,8 @@ def collect(
             prelude and coda have the smallest and largest value, and a margin.
         as_core: Linears whose ranges are found as the core's, wherever they stand; ``all``: every one.
         smoothing: First move outlier channels into the weights, where that lessens the expected
-            error; takes a second pass over the data. Default: wherever the data can be passed
-            over twice, which an iterator cannot.
-        samples: At most as many samples are run; default: all.
+            error; takes a second pass over the data. Default: True.
+        samples: At most as many samples are run, evenly spread over the data; default: all.
         loops: Iterations, for a model with a selectable count; default: the exported one.
         threads: Threads of ONNX Runtime.
         chunk_bytes: Most bytes of probed activations at once; default: 256 MiB.
@@ -93,34 +91,31 @@ def collect(
         InputError: The model, an option or the data cannot be used.
     """
     chosen = with_keywords("collect", CollectOptions, options, keywords)
-    return collect_ranges(FloatSource.open(model), data, chosen)
+    source = FloatSource.open(model)
+    return collect_ranges(source, all_samples(data, source.graph, chosen.samples), chosen)
 
 
-def collect_ranges(
-    source: FloatSource, data: str | Path | Iterable[Feeds], options: CollectOptions
-) -> RangeTable:
-    """Find ranges as `collect`, of a model that is open."""
+def collect_ranges(source: FloatSource, part: Part, options: CollectOptions) -> RangeTable:
+    """Find ranges as `collect`, of a model that is open, on samples that were chosen.
+
+    Raises:
+        InputError: The model or a sample cannot be used, as `collect`.
+    """
     if source.metadata.quantization is not None:
         raise InputError(f"{source.path} is quantized already", hint="loopedge export model.pt")
     check_one_loop(source.graph, source.path)
-    smoothing = _smooths(data, options)
-
-    def batches(seen: SamplesSeen) -> Iterator[Feeds]:
-        expected = sample_inputs(source.graph)
-        given = read_samples(data, expected) if isinstance(data, str | Path) else iter(data)
-        return checked(limited(given, options.samples), source.graph, seen)
-
+    seen = survey_of(source.graph)
+    for batch in part:
+        seen.note(batch)
+    warnings = seen.check()
     graph, factors = source.graph, {}
-    if smoothing:
-        factors = _find_factors(graph, batches(SamplesSeen()), options)
+    if options.smoothing is not False:
+        factors = _find_factors(graph, iter(part), options)
         graph = graph.clone()
         apply_smoothing(graph, factors)
     as_core = core_like_nodes(source.graph, options.as_core)
     observing = observed_by(source.graph, options.method, as_core=as_core)
-    seen = SamplesSeen()
-    observed = _observe(graph, batches(seen), options)
-    if seen.samples == 0:
-        raise InputError("the data holds no sample", hint=option("data", "samples.npz"))
+    observed = _observe(graph, iter(part), options)
     tensors = {
         name: item.model_copy(
             update={"smoothing": factors[name].tolist()} if name in factors else {}
@@ -137,128 +132,181 @@ def collect_ranges(
         lengths=sorted(seen.lengths),
         tensors=tensors,
     )
-    warnings = _warnings(table, source.metadata.trained_length)
+    warnings += _warnings(table, source.metadata.trained_length)
     if options.granularity == "auto" and observed.loops > 1 and not observed.any_judged:
         warnings.append(UNJUDGED)
     return table.model_copy(update={"warnings": warnings})
 
 
-def _smooths(data: str | Path | Iterable[Feeds], options: CollectOptions) -> bool:
-    """Tell whether channels are smoothed: on request, else where the data can be passed over twice."""
-    once = not isinstance(data, str | Path) and iter(data) is data
-    if once and options.smoothing:
-        raise InputError("smoothing passes over the data twice, an iterator runs once: give a list")
-    return not once if options.smoothing is None else options.smoothing
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Observed:
-    """What the linears read, by their names: what ranges are fitted on, and what judges them."""
+    """What the linears read, by their names: what ranges are fitted on, and what judges them.
+
+    ``repeated`` are those that run once per iteration, of which there are ``loops``; a Loop that ends itself may have
+    run fewer on these samples.
+    """
 
     fitted: dict[str, RowHistograms]
     judged: dict[str, RowHistograms]
     any_judged: bool
+    repeated: set[str]
     loops: int
 
     def ranges(
         self, granularity: Granularity, observing: Mapping[str, Observing]
     ) -> dict[str, TensorRange]:
-        """Return the range of each linear."""
-        return {
-            name: _range(self.fitted[name], self.judged[name], granularity, observing[name])
-            for name in self.fitted
-        }
+        """Return the range of each linear; an iteration that no sample reached has that of the last one before it."""
+        found = {}
+        for name, fitted in self.fitted.items():
+            judged = self.judged[name].first(fitted.rows)
+            item = _range(fitted, judged, granularity, observing[name])
+            missing = self.loops - fitted.rows if name in self.repeated else 0
+            ends = {"low": item.low, "high": item.high}
+            found[name] = item.model_copy(
+                update={end: [*row, *row[-1:] * missing] for end, row in ends.items()}
+            )
+        return found
 
 
-def _observe(graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions) -> _Observed:
+def _observe(graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOptions) -> _Observed:
     """Run the model on the data; with ``auto`` a part of it is held out."""
     loops = _loops(graph, options)
-    any_judged = False
-    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
-        probes = _Probes(graph, Path(folder), options)
-        fitted, judged = probes.histograms(loops), probes.histograms(loops)
+    any_fitted = any_judged = False
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
+        never_named(Path(folder), "the model"),
+    ):
+        probes = Probes(graph, Path(folder), options)
+        fitted, judged = probes.histograms(), probes.histograms()
         parts = (
-            held_out_parts(batches, fixed=_fixed_batch(graph))
+            held_out_parts(batches, fixed=fixed_batch(graph) is not None)
             if options.granularity == "auto"
-            else ((feeds, False) for feeds in batches)
+            else ((batch, False) for batch in batches)
         )
-        for feeds, held_out in parts:
-            any_judged |= held_out
-            for name, values in probes.run(feeds):
+        for batch, held_out in parts:
+            any_fitted, any_judged = any_fitted or not held_out, any_judged or held_out
+            for name, values in probes.run(batch):
                 (judged if held_out else fitted)[name].update(values)
-    return _Observed(fitted=fitted, judged=judged, any_judged=any_judged, loops=loops)
-
-
-def _loops(graph: ir.Model, options: CollectOptions) -> int:
-    return options.loops or view_core(graph).iterations or 1
-
-
-def held_out_parts(batches: Iterator[Feeds], *, fixed: bool) -> Iterator[tuple[Feeds, bool]]:
-    """Yield batches, and whether each judges the ranges that the others give.
-
-    Every fourth batch does. Of fewer batches every fourth sample does, of fewer samples the last. Batches that cannot
-    be cut are taken whole, the last judges; where there is one of all, nothing judges.
-
-    Args:
-        batches: Input name to array, first axis the samples.
-        fixed: The model takes batches of one size alone.
-    """
-    first = list(islice(batches, HELD_OUT))
-    if len(first) == HELD_OUT:
-        for step, feeds in enumerate(chain(first, batches)):
-            yield feeds, step % HELD_OUT == HELD_OUT - 1
-        return
-    sizes = [{(*array.shape, 0)[0] for array in feeds.values()} for feeds in first]
-    if fixed or any(len(found) != 1 for found in sizes):
-        for step, feeds in enumerate(first):
-            yield feeds, 0 < step == len(first) - 1
-        return
-    total, start = sum(map(max, sizes)), 0
-    for feeds, found in zip(first, sizes, strict=True):
-        places = np.arange(start, start + max(found))
-        start += max(found)
-        judging = places % HELD_OUT == HELD_OUT - 1 if total >= HELD_OUT else places == total - 1
-        for held_out in (False, True):
-            rows = judging & (total > 1) if held_out else ~judging | (total == 1)
-            if rows.any():
-                yield {name: array[rows] for name, array in feeds.items()}, held_out
-
-
-def _fixed_batch(model: ir.Model) -> bool:
-    """Tell whether a model fixes the first axis of an input."""
-    return any(
-        sizes and isinstance(sizes[0], int)
-        for name, sizes in axes_of(model).items()
-        if name not in model.graph.initializers
+        repeated = probes.repeated
+    if not any_fitted:  # all samples are the same, and were all held out
+        fitted, judged, any_judged = judged, fitted, False
+    seen = [histograms.rows for name, histograms in fitted.items() if name in repeated]
+    return _Observed(
+        fitted=fitted,
+        judged=judged,
+        any_judged=any_judged,
+        repeated=repeated,
+        loops=loops or max(seen, default=1),
     )
 
 
+def _loops(graph: ir.Model, options: CollectOptions) -> int | None:
+    return options.loops or view_core(graph).iterations
+
+
+def held_out_parts(
+    batches: Iterator[SampleBatch], *, fixed: bool
+) -> Iterator[tuple[SampleBatch, bool]]:
+    """Yield the samples in batches, and whether each batch judges the ranges that the others give.
+
+    A quarter of the samples judges. Which do is told by what they hold, not by when they come: those whose hash is
+    divisible by four; where all data is fewer than `RANKED` samples, every fourth in the order of their hashes, of fewer than
+    four the last. Batches that cannot be cut are taken whole, as one sample is; where there is one of all, nothing
+    judges.
+
+    Args:
+        batches: Samples that run together.
+        fixed: The model takes batches of one size alone.
+    """
+    first: list[_Hashed] = []
+    for hashed in (whole := (_hashed(batch, fixed=fixed) for batch in batches)):
+        first.append(hashed)
+        if sum(len(each.hashes) for each in first) >= RANKED:
+            for each in chain(first, whole):
+                yield from each.parts({number for number in each.hashes if number % HELD_OUT == 0})
+            return
+    ranked = sorted(number for each in first for number in each.hashes)
+    judging = ranked[HELD_OUT - 1 :: HELD_OUT] if len(ranked) >= HELD_OUT else ranked[1:][-1:]
+    for each in first:
+        yield from each.parts(set(judging))
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    """A batch, with a number for each of its samples; one number where it cannot be cut."""
+
+    batch: SampleBatch
+    hashes: list[int]
+
+    def parts(self, judging: set[int]) -> Iterator[tuple[SampleBatch, bool]]:
+        """Yield the samples that do not judge, and those that do."""
+        held_out = np.array([number in judging for number in self.hashes])
+        if len(set(held_out.tolist())) == 1:
+            yield self.batch, bool(held_out[0])
+            return
+        for judges in (False, True):
+            rows = held_out == judges
+            if rows.any():
+                yield self.batch.rows(rows), judges
+
+
+def _hashed(batch: SampleBatch, *, fixed: bool) -> _Hashed:
+    arrays = batch.feeds.values()
+    sizes = {(*array.shape, 0)[0] for array in arrays}
+    if fixed or len(sizes) != 1:
+        return _Hashed(batch, [_hash(arrays)])
+    rows = range(max(sizes))
+    return _Hashed(batch, [_hash(array[row] for array in arrays) for row in rows])
+
+
+def _hash(arrays: Iterable[npt.NDArray[Any]]) -> int:
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return int.from_bytes(digest.digest(), "little")
+
+
 def _find_factors(
-    graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions
+    graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOptions
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Pass over the data once for the largest magnitude of every channel; choose the factors."""
     groups = smoothable(graph)
     largest: dict[str, npt.NDArray[np.float32]] = {}
-    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
-        probes = _Probes(graph, Path(folder), options)
-        for feeds in batches:
-            for name, values in probes.run(feeds):
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
+        never_named(Path(folder), "the model"),
+    ):
+        probes = Probes(graph, Path(folder), options)
+        for batch in batches:
+            for name, values in probes.run(batch):
                 if name in groups:
                     rows = np.abs(values.reshape(len(values), -1, values.shape[-1])).max(axis=1)
-                    largest[name] = np.maximum(largest.get(name, rows), rows)
+                    largest[name] = _largest(largest.get(name, rows), rows)
     chosen = {name: best_factors(groups[name], rows) for name, rows in largest.items()}
     return {name: factors for name, factors in chosen.items() if (factors != 1).any()}
 
 
+def _largest(
+    known: npt.NDArray[np.float32], rows: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return the larger of two magnitudes, (iterations, channels); one of them may have run fewer iterations."""
+    longer, shorter = (known, rows) if len(known) >= len(rows) else (rows, known)
+    both = longer.copy()
+    both[: len(shorter)] = np.maximum(longer[: len(shorter)], shorter)
+    return both
+
+
 def linears_by_name(model: ir.Model) -> dict[str, Linear]:
-    """Return every linear once, named as in the loop form: ``core.<t>/x`` is ``core/x``."""
+    """Return every linear whose activation can be seen once, named as in the loop form: ``core.<t>/x`` is ``core/x``."""
     found: dict[str, Linear] = {}
+    core = view_core(model)
     for item in linears(model):
-        found.setdefault(loop_name(item.node), item)
+        if can_probe(core, item.node):
+            found.setdefault(loop_name(item.node), item)
     return found
 
 
-class _Probes:
+class Probes:
     """Sessions that give what the linears read, a chunk of them at a time."""
 
     def __init__(self, model: ir.Model, folder: Path, options: CollectOptions) -> None:
@@ -267,16 +315,23 @@ class _Probes:
         self._twins = _same_activation(self._linears, model)
         self._sessions: list[tuple[list[str], Session]] = []
 
-    def histograms(self, loops: int) -> dict[str, RowHistograms]:
-        """Return an empty histogram per linear; those of the core have a row per iteration."""
+    @property
+    def repeated(self) -> set[str]:
+        """The linears that run once per iteration."""
         core = view_core(self._model)
-        return {
-            name: RowHistograms(loops if core.contains(item.node) else 1)
-            for name, item in self._linears.items()
-        }
+        return {name for name, item in self._linears.items() if core.contains(item.node)}
 
-    def run(self, feeds: Feeds) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-        """Run a batch; yield what each linear read, float32 (rows, ..., channels)."""
+    def histograms(self) -> dict[str, RowHistograms]:
+        """Return an empty histogram per linear; those of the core get a row per iteration."""
+        return {name: RowHistograms(1) for name in self._linears}
+
+    def run(self, batch: SampleBatch) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+        """Run a batch; yield what each linear read, float32 (rows, ..., channels).
+
+        Raises:
+            InputError: What a linear reads is not finite.
+        """
+        feeds = batch.feeds
         if not self._sessions:
             self._open(feeds)
         mask = feeds.get(MASK)
@@ -284,6 +339,7 @@ class _Probes:
             given = session.run(feeds, loops=self._options.loops)
             rows = stack_probed(given, [f"{name}.input" for name in names])
             for name in names:
+                _check_finite(rows[f"{name}.input"], mask, name, batch)
                 values = _kept(rows[f"{name}.input"], mask)
                 for twin in self._twins[name]:
                     yield twin, values
@@ -291,7 +347,7 @@ class _Probes:
     def _open(self, feeds: Feeds) -> None:
         first = next(iter(feeds.values()))
         tokens = int(np.prod(first.shape[:2]))
-        loops = _loops(self._model, self._options)
+        loops = _loops(self._model, self._options) or 1
         chunk: list[str] = []
         chunks, size = [chunk], 0
         for name in self._twins:
@@ -332,6 +388,26 @@ def _kept(
     return rows[:, mask.astype(bool)]
 
 
+def _check_finite(
+    rows: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.int64] | None,
+    name: str,
+    batch: SampleBatch,
+) -> None:
+    """Refuse a sample that makes what a linear reads infinite or not a number, where it is not padding."""
+    wrong = ~np.isfinite(rows)
+    if mask is not None and rows.shape[1:3] == mask.shape:
+        wrong &= mask.astype(bool).reshape(1, *mask.shape, *[1] * (rows.ndim - 3))
+    if not wrong.any():
+        return
+    place = tuple(int(at) for at in np.argwhere(wrong)[0])
+    iteration = f" in iteration {place[0]}" if len(rows) > 1 else ""
+    raise InputError(
+        f"{batch.where(place[1] if len(place) > 1 else 0)}: {name} reads {rows[place]}{iteration}, which no range holds",
+        hint="leave that sample out, or look at the model: its activations overflow float32 there",
+    )
+
+
 def _range(
     fitted: RowHistograms, judged: RowHistograms, granularity: Granularity, by: Observing
 ) -> TensorRange:
@@ -362,7 +438,7 @@ def _warnings(table: RangeTable, trained_length: int | None) -> list[str]:
     warnings = []
     if table.samples < FEW_SAMPLES:
         warnings.append(
-            f"{table.samples} samples are few for ranges per iteration, "
+            f"{table.samples} {'sample is' if table.samples == 1 else 'samples are'} few for ranges per iteration, "
             f"{FEW_SAMPLES} or more are advised"
         )
     if trained_length and table.lengths and max(table.lengths) < trained_length:

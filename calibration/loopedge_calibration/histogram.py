@@ -21,7 +21,7 @@ class RowHistograms:
     another order give the same counts, bit by bit.
 
     Args:
-        rows: Iterations, or 1.
+        rows: Iterations, or 1. Where a batch ran more, there are more from then on.
 
     Unchecked: values are finite.
     """
@@ -38,11 +38,22 @@ class RowHistograms:
         return len(self.limit)
 
     def update(self, values: npt.NDArray[Any]) -> None:
-        """Add values, float (rows, ...)."""
-        flat = values.reshape(self.rows, -1)
-        self.low = np.minimum(self.low, flat.min(axis=1))
-        self.high = np.maximum(self.high, flat.max(axis=1))
-        for row in range(self.rows):
+        """Add values, float (iterations, ...); a Loop that ends itself may have run fewer than there are rows, or more."""
+        ran = len(values)
+        if ran > self.rows:
+            wider = self.first(ran)
+            self.counts, self.limit, self.low, self.high = (
+                wider.counts,
+                wider.limit,
+                wider.low,
+                wider.high,
+            )
+        if values.size == 0:
+            return
+        flat = values.reshape(ran, -1)
+        self.low[:ran] = np.minimum(self.low[:ran], flat.min(axis=1))
+        self.high[:ran] = np.maximum(self.high[:ran], flat.max(axis=1))
+        for row in range(ran):
             self._grow(row, _limit_above(float(np.abs(flat[row]).max())))
             if self.limit[row] == 0:
                 self.counts[row, BINS // 2] += flat.shape[1]
@@ -50,6 +61,13 @@ class RowHistograms:
             # In float64 the product with a power of two is exact, and floor is that of the value itself.
             steps = np.floor(flat[row].astype(np.float64) * (BINS / 2 / self.limit[row]))
             self.counts[row] += np.bincount(steps.astype(np.int64) + BINS // 2, minlength=BINS)
+
+    def first(self, rows: int) -> "RowHistograms":
+        """Return so many rows; those that are not there hold nothing."""
+        taken, kept = RowHistograms(rows), min(rows, self.rows)
+        for name in ("counts", "limit", "low", "high"):
+            getattr(taken, name)[:kept] = getattr(self, name)[:kept]
+        return taken
 
     def _grow(self, row: int, limit: float) -> None:
         """Span a larger limit; what was counted at a limit of 0 is zeros, in the middle bin of every grid."""

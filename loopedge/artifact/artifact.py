@@ -26,8 +26,10 @@ from loopedge.files.targets import check_artifact_target
 from loopedge.graph.inputs import chooses_tolerance
 from loopedge.graph.metadata import FOREIGN, Metadata, read_metadata
 from loopedge.graph.naming import keep_names_apart, rename_foreign_steps, rename_foreign_weights
+from loopedge.graph.passes.foreign_weights import normalise_weights
 from loopedge.graph.passes.loaded_data import read_attribute_data, read_initializer_data
 from loopedge.graph.passes.storage import restore_float32
+from loopedge.graph.passes.stored_weights import fold_weight_chains
 from loopedge.graph.passes.table_head import turn_scores
 from loopedge.graph.positions.last_iteration import restore_last_iteration
 from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX, TABLE_PREFIX
@@ -121,6 +123,8 @@ class Artifact:
     def float32_graph(self) -> ir.Model:
         """Return a graph to work on the weights: in float32, however they are stored, heads as linears.
 
+        That of another tool is normalised first (`loopedge.graph.passes.foreign_weights`).
+
         It is the caller's own. A last iteration that computes fewer rows is put back into the Loop;
         `loopedge.graph.positions.last_iteration.narrow_last_iteration` takes it out again at the end.
 
@@ -135,8 +139,11 @@ class Artifact:
         model = self.fresh_graph()
         if self.metadata.foreign:
             rename_foreign_steps(model)
+            normalise_weights(model)
+            _name_nodes(model)
         restore_float32(model)
         restore_last_iteration(model)
+        fold_weight_chains(model)
         turn_scores(model)
         return model
 

@@ -13,6 +13,7 @@ __all__ = [
     "CONTROL_FLOW",
     "ELEMENTWISE",
     "LINEARS",
+    "OPERANDS",
     "PRODUCTS",
     "WEIGHT_PLACES",
     "Fact",
@@ -61,6 +62,8 @@ class Fact(Flag):
     """Products with a window that moves."""
     RECURRENT = auto()
     """A layer that runs along the sequence."""
+    EXPERTS = auto()
+    """Linears of which each position takes a few."""
     EINSUM = auto()
     """A product that an equation describes."""
     FLOAT = auto()
@@ -111,6 +114,9 @@ _ALIKE = {
     "Conv FusedConv NhwcFusedConv ConvTranspose DeformConv": Fact.CONVOLUTION | Fact.FLOAT,
     "ConvInteger QLinearConv": Fact.CONVOLUTION | Fact.INT8,
     "GRU LSTM RNN": Fact.RECURRENT | Fact.FLOAT,
+    "DynamicQuantizeLSTM": Fact.RECURRENT | Fact.INT8,
+    "MoE": Fact.EXPERTS | Fact.FLOAT,
+    "QMoE": Fact.EXPERTS | Fact.BLOCKS,
 }
 
 _WITH_WEIGHTS = {
@@ -144,7 +150,7 @@ ELEMENTWISE = having(Fact.UNARY) | having(Fact.BROADCAST)
 LINEARS = having(Fact.LINEAR)
 
 PRODUCTS = frozenset().union(
-    *map(having, (Fact.MATMUL, Fact.ATTENTION, Fact.CONVOLUTION, Fact.EINSUM))
+    *map(having, (Fact.MATMUL, Fact.ATTENTION, Fact.CONVOLUTION, Fact.EINSUM, Fact.EXPERTS))
 )
 """They hold nearly all of a transformer's arithmetic."""
 
@@ -152,3 +158,16 @@ CONTROL_FLOW = having(Fact.REPEAT) | having(Fact.BRANCH)
 
 WEIGHT_PLACES = {name: operator.weights for name, operator in _TABLE.items() if operator.weights}
 """By operator: the inputs that may hold a stored weight, the usual one first."""
+
+OPERANDS: dict[str, tuple[int, ...]] = {
+    **WEIGHT_PLACES,
+    **dict.fromkeys(having(Fact.ATTENTION), (0, 1, 2)),
+    "QAttention": (1,),
+    "Einsum": tuple(range(8)),
+    **dict.fromkeys(having(Fact.CONVOLUTION), (1,)),
+    "QLinearConv": (3,),
+    **dict.fromkeys(having(Fact.RECURRENT), (1, 2)),
+    "MoE": (2, 4, 6),
+    "QMoE": (2, 5, 8),
+}
+"""By operator: the inputs that are multiplied and may be weights; of a product of matrices the usual one first."""

@@ -52,7 +52,7 @@ class InputSpec:
         return counts.reshape((1,) if self.shape else ())
 
     @property
-    def ends_loop(self) -> bool:
+    def is_tolerance(self) -> bool:
         """Whether it is, in an artifact whose loop a tolerance ends, that tolerance: float32 () of that name."""
         return self.name == TOLERANCE_INPUT and self.dtype == np.float32 and self.shape == ()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from loopedge.graph.operators import LINEARS, PRODUCTS, WEIGHT_PLACES, Fact, having
+from loopedge.graph.operators import LINEARS, WEIGHT_PLACES
 
 __all__ = [
     "CAST_SUFFIX",
@@ -16,7 +16,6 @@ __all__ = [
     "all_initializers",
     "is_weight",
     "linears",
-    "other_products",
     "stored_bytes",
     "stored_weight",
     "weight_bytes",
@@ -35,7 +34,6 @@ CAST_SUFFIX = ".float32"
 OWN_PREFIX = "loopedge."
 """Initializers under this prefix are loop counts, flags and ones that the exporter adds."""
 
-FLOAT_PRODUCTS = (PRODUCTS | having(Fact.RECURRENT)) & having(Fact.FLOAT) - having(Fact.ATTENTION)
 NO_WEIGHT = (TABLE_PREFIX, RANGE_PREFIX, OWN_PREFIX)
 
 
@@ -104,57 +102,6 @@ def linears(model: ir.Model) -> list[Linear]:
                 found.append(Linear(node, value, index))
                 break
     return found
-
-
-def other_products(model: ir.Model) -> list[ir.Node]:
-    """List the products with a stored float weight that are not linears: int8 has no form of them.
-
-    The weight may be stored with more than two dimensions, or computed from stored ones (gated,
-    normalised, sliced).
-    """
-    known = {item.node for item in linears(model)}
-    found: dict[ir.Value, bool | None] = {}
-    return [
-        node
-        for node in model.graph.all_nodes()
-        if node.op_type in FLOAT_PRODUCTS and node not in known
-        if any(value is not None and _weight_made(value, found) for value in node.inputs)
-    ]
-
-
-def _weight_made(value: ir.Value, found: dict[ir.Value, bool | None]) -> bool | None:
-    """Tell whether a value is made of constants, a float weight among them; None: it needs inputs."""
-    waiting, begun = [value], set[ir.Value]()
-    while waiting:  # no recursion: a graph may be deep
-        current = waiting[-1]
-        parts = [] if current.const_value is not None else _parts(current)
-        missing = [part for part in parts if part not in found]
-        if current in found:
-            waiting.pop()
-        elif missing and current not in begun:
-            begun.add(current)
-            waiting += missing
-        else:
-            found[current] = _weight_among(current, [found.get(part) for part in parts])
-            waiting.pop()
-    return found[value]
-
-
-def _parts(value: ir.Value) -> list[ir.Value]:
-    """Return what a value is made of; nothing where its node holds a body, or there is none."""
-    maker = value.producer()
-    if maker is None or any(
-        attribute.type == ir.AttributeType.GRAPH for attribute in maker.attributes.values()
-    ):
-        return []
-    return [part for part in maker.inputs if part is not None]
-
-
-def _weight_among(value: ir.Value, parts: list[bool | None]) -> bool | None:
-    if value.const_value is not None:
-        floats = value.const_value.dtype.is_floating_point()
-        return floats and len(value.const_value.shape) >= 2 and is_weight(value)
-    return None if None in parts or not parts else any(parts)
 
 
 def all_initializers(model: ir.Model) -> Iterator[ir.Value]:

@@ -7,6 +7,7 @@ shows what every rounding does to the outputs.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from loopedge.quantizer.activations.smoothing import apply_smoothing
 from loopedge.quantizer.weights.channels import quantize_weight
 from loopedge.quantizer.weights.embedding import find_embeddings
 
-__all__ = ["ROUNDED_INPUT", "RoundWeight", "emulate"]
+__all__ = ["ROUNDED_INPUT", "OtherRounding", "RoundWeight", "emulate"]
 
 Array = npt.NDArray[Any]
 RoundWeight = Callable[[Array, int], Array]
@@ -33,13 +34,21 @@ RoundWeight = Callable[[Array, int], Array]
 ROUNDED_INPUT = "loopedge.rounded"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherRounding:
+    """How one linear is rounded that stands otherwise than the scheme: its weight, and what it reads."""
+
+    weight: RoundWeight
+    activations: Literal["dynamic", "float"]
+
+
 def emulate(
     model: ir.Model,
     *,
     loops: int,
     activations: RangeTable | Literal["dynamic", "float"],
     round_weight: RoundWeight,
-    others: Mapping[str, RoundWeight | None] | None = None,
+    others: "Mapping[str, OtherRounding | None] | None" = None,
 ) -> tuple[ir.Model, list[str]]:
     """Return a copy of a float graph that rounds on demand.
 
@@ -48,8 +57,7 @@ def emulate(
         loops: Iterations of the core.
         activations: Their ranges; ``dynamic``: found at run time; ``float``: never rounded.
         round_weight: How the scheme rounds weights.
-        others: Linears, by name, whose activations are not rounded, each with what rounds its weight; None: they stay
-            float.
+        others: How single linears are rounded instead, by name; None: they stay float.
 
     Returns:
         The graph, whose further input `ROUNDED_INPUT` is bool (linears, loops), and the linears'
@@ -57,14 +65,16 @@ def emulate(
         one that is an embedding alone has a row under its own name. What stands outside the core obeys
         its first column. What reads no MatMul weight of float32, and what stays float, is not among them.
     """
-    copy, exceptions = model.clone(), dict(others or {})
+    copy = model.clone()
+    apart = {name: other for name, other in (others or {}).items() if other is not None}
+    floats = set(others or {}) - set(apart)
     if isinstance(activations, RangeTable):
         apply_smoothing(copy, activations.factors())
     found = [
         item
         for item in linears(copy)
         if item.node.op_type == "MatMul" and item.weight.dtype == ir.DataType.FLOAT
-        if exceptions.get(loop_name(item.node), round_weight) is not None
+        if loop_name(item.node) not in floats
     ]
     heads = {item.weight: loop_name(item.node) for item in found}
     read = {item.weight for item in linears(copy)}
@@ -79,20 +89,21 @@ def emulate(
     switches = _Switches(copy, names, index, loops)
     for table in tables:
         head = heads.get(table.weight)
-        by = exceptions.get(head or "") or round_weight
+        by = apart[head].weight if head in apart else round_weight
         rounded = _rounded(table.weight, 0, by if head else _round_rows)
         for gather in table.gathers:
             on = switches.of(head or table.weight.name or "", gather)
             _switch_gather(gather, on, rounded)
-    passing = _passing(copy, activations, index)
+    passing, ranged = _passing(copy, activations, index), _Dynamic()
     for item in found:
-        name, reader = item.node.name or "", _reader(item)
+        name, reader, other = item.node.name or "", _reader(item), apart.get(loop_name(item.node))
         on = switches.of(loop_name(item.node), reader)
-        source = activation_of(item.node)
-        if passing is not None and source is not None and loop_name(item.node) not in exceptions:
-            _switch(reader, 0, on, passing.passed(item.node, source, reader), f"{name}.activation")
-        by = exceptions.get(loop_name(item.node)) or round_weight
-        rounded = _rounded(item.weight, item.index, by)
+        source, passes = activation_of(item.node), passing
+        if other is not None:
+            passes = ranged if other.activations == "dynamic" else None
+        if passes is not None and source is not None:
+            _switch(reader, 0, on, passes.passed(item.node, source, reader), f"{name}.activation")
+        rounded = _rounded(item.weight, item.index, round_weight if other is None else other.weight)
         _switch(item.node, item.index, on, rounded, f"{name}.weight")
     return copy, names
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from loopedge.errors import BudgetError, VerificationError
-from loopedge.options import by_face, option
+from loopedge.errors import BudgetError, InputError, VerificationError
+from loopedge.options import by_face, option, option_name
 from loopedge.quantizer.coverage import Coverage
+from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.noise import QuantizationNoise
 from loopedge.quantizer.options import QuantizeOptions
 from loopedge.quantizer.recipe import Recipe
@@ -46,18 +47,22 @@ class Floors:
     random_rows_db: float
     hint: str | None
 
-    def check(self, noise: QuantizationNoise) -> None:
+    def check(self, noise: QuantizationNoise, measured: HeldOutResult) -> None:
         """Hold the floors.
+
+        Args:
+            noise: What was found.
+            measured: Says on which samples.
 
         Raises:
             VerificationError: One is missed.
         """
         for name, value, floor in (
-            ("outputs", noise.sqnr_db, self.outputs_db),
+            (f"outputs on {measured.where}", noise.sqnr_db, self.outputs_db),
             ("outputs with random timestep rows", noise.random_rows_db, self.random_rows_db),
         ):
             if value is not None and not value >= floor:
-                raise _missed(f"the {name}", value, floor, self.hint or _allow_less())
+                raise _missed(f"the {name}", value, floor, self.hint or _allow_less(measured))
         for where, found, floor in (
             ("in the first iteration", noise.linears_db, MIN_LINEAR_DB),
             ("in its worst iteration", noise.worst_linears_db, MIN_WORST_LINEAR_DB),
@@ -78,8 +83,11 @@ def _missed(what: str, value: float, floor: float, hint: str) -> VerificationErr
     )
 
 
-def _allow_less() -> str:
-    return by_face("loopedge quantize --min-sqnr-db to allow less", "min_sqnr_db= to allow less")
+def _allow_less(measured: HeldOutResult) -> str:
+    less = by_face("loopedge quantize --min-sqnr-db to allow less", "min_sqnr_db= to allow less")
+    if measured.source == "generated":
+        return f"{less}, or {option('data', 'samples.npz')}: generated inputs may be unlike yours"
+    return less
 
 
 def floors_of(recipe: Recipe, min_sqnr_db: float | None) -> Floors:
@@ -116,11 +124,15 @@ def check_coverage(
         source: What the error calls the model.
 
     Raises:
+        InputError: Nothing became int8.
         BudgetError: Fewer became int8.
     """
     core = coverage.core()
-    missed = [item for item in core.skipped if item.name not in kept]
-    if coverage.quantized and len(missed) <= (1 - options.min_coverage) * core.total:
+    by_choice = {*kept, *coverage.not_worth}
+    missed = [item for item in core.skipped if item.name not in by_choice]
+    if not coverage.quantized:
+        raise _nothing(coverage, kept, options, source)
+    if len(missed) <= (1 - options.min_coverage) * core.total:
         return
     first = missed[0] if missed else None
     raise BudgetError(
@@ -130,4 +142,20 @@ def check_coverage(
         measured=core.share,
         allowed=options.min_coverage,
         hint=option("min_coverage", 0, command="quantize"),
+    )
+
+
+def _nothing(
+    coverage: Coverage, kept: set[str], options: QuantizeOptions, source: Path
+) -> InputError:
+    """Say that nothing became int8, and what would where something can."""
+    forced = [item for item in coverage.skipped if item.name not in kept]
+    first = (forced or coverage.skipped)[0] if coverage.skipped else None
+    hint = f"leave out {option_name('keep')}" if len(forced) < coverage.total else None
+    if forced and options.scheme in WEIGHT_BITS:
+        hint = option("scheme", "dynamic", command="quantize")
+    return InputError(
+        f"none of the {coverage.total} linears of {source} became int8"
+        + (f"; first skipped: {first.name}: {first.reason}" if first else ""),
+        hint=hint,
     )

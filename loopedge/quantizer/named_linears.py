@@ -6,7 +6,8 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.graph.core.names import loop_name
-from loopedge.graph.weights import linears, other_products
+from loopedge.graph.weight_reads import weight_reads
+from loopedge.graph.weights import linears
 from loopedge.quantizer.weights.embedding import find_embeddings
 
 __all__ = ["EVERY", "core_like_nodes", "kept_in_float", "weight_only_nodes"]
@@ -21,7 +22,9 @@ def kept_in_float(model: ir.Model, keep: Sequence[str]) -> dict[str, str]:
     A linear that reads the weight of a named one is among them: the weight is stored once.
     """
     tables = [item.weight.name or "" for item in find_embeddings(model)]
-    tables += [node.name or "" for node in other_products(model)]  # float in any case
+    linear_nodes = {item.node for item in linears(model)}
+    products = [read.node for read in weight_reads(model) if read.node not in linear_nodes]
+    tables += [node.name or "" for node in products]
     named = _named(model, keep, "keep", tables)
     kept_tables = {name for name in keep if name in tables}
     return dict.fromkeys(

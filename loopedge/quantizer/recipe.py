@@ -12,15 +12,16 @@ from loopedge.errors import InputError
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.view import view_core
 from loopedge.graph.metadata import read_metadata
+from loopedge.graph.passes.windows import fold_windows, round_before_windows
 from loopedge.graph.weights import linears
 from loopedge.options import by_face, option
 from loopedge.quantizer.activations.gates import fold_gates
 from loopedge.quantizer.activations.ranges import RangeTable, weights_sha256
 from loopedge.quantizer.coverage import Coverage
-from loopedge.quantizer.emulation import RoundWeight
+from loopedge.quantizer.emulation import OtherRounding
 from loopedge.quantizer.named_linears import core_like_nodes, kept_in_float, weight_only_nodes
-from loopedge.quantizer.schemes.dynamic import quantize_dynamic
-from loopedge.quantizer.schemes.rewriting import rewrite_linears
+from loopedge.quantizer.schemes.dynamic import DynamicWeights, quantize_dynamic
+from loopedge.quantizer.schemes.rewriting import Scheme, rewrite_linears
 from loopedge.quantizer.schemes.rule import ByPlace, Treated, treated, treated_by_place
 from loopedge.quantizer.schemes.static import quantize_static
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights, check_weight_options
@@ -32,6 +33,8 @@ __all__ = ["SCHEMES", "Recipe", "Rewritten", "check_one_loop"]
 
 Array = npt.NDArray[Any]
 SCHEMES = ("static", "dynamic", *WEIGHT_BITS)
+BLOCKS_OPSET = 23
+"""Needs ONNX Runtime 1.23, the first release with all that reads blocks of eight bits: benchmarks/reach/versions.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,7 @@ class Recipe:
         as_core: Linears that static int8 treats as the core's, wherever they stand; ``all``: every one.
         block_size: Most values that share a scale in a weight-only linear; default: by the bits.
         reduce_range: Weights in seven bits.
+        memory: The memory profile that the file will name; default: the source's.
     """
 
     scheme: str
@@ -75,6 +79,7 @@ class Recipe:
     as_core: tuple[str, ...] = ()
     block_size: int | None = None
     reduce_range: bool = False
+    memory: str | None = None
 
     def check_options(self, *, lifting: bool = False) -> None:
         """Refuse what does not go together.
@@ -139,7 +144,8 @@ class Recipe:
         names = {node.name or "": loop_name(node) for node in model.graph.all_nodes()}
         plan = self._plan(model)
         keep, blocks = plan.kept, BlockWeights(8, self.block_size)
-        others = dict.fromkeys(plan.packed, blocks)
+        others: dict[str, Scheme] = dict.fromkeys(plan.packed, blocks)
+        others |= dict.fromkeys(plan.dynamic, DynamicWeights(self._limit, ops=self.ops))
         moved: dict[str, str] = {}
         tables = find_embeddings(model)  # before a head's scheme replaces their nodes
         if self.scheme == "static" and self.table is not None:
@@ -155,13 +161,15 @@ class Recipe:
                 model, ops=self.ops, keep=keep, others=others, limit=self._limit
             )
         embeddings = quantize_embeddings(tables, keep=keep)
+        round_before_windows(model)
+        fold_windows(model)
         table = self.table if self.scheme == "static" else None
         return Rewritten(
             coverage=coverage,
             embeddings=embeddings,
             kept={*keep, *plan.by_place},
-            weight_only=[name for name in coverage.quantized if name in others],
-            treatments=treated(coverage, plan.packed, table, names),
+            weight_only=[name for name in coverage.quantized if name in plan.packed],
+            treatments=treated(coverage, plan.packed, plan.dynamic, table, names),
             moved=moved,
         )
 
@@ -173,15 +181,27 @@ class Recipe:
         as_core = core_like_nodes(model, self.as_core, {*kept, *packed})
         ruled: dict[str, ByPlace] = {}
         if self.scheme == "static":
-            found = treated_by_place(model, ops=self.ops, as_core=as_core)
-            ruled = {
-                name: item
-                for name, item in found.items()
-                if name not in kept and name not in packed
-            }
-        floats = {name: item.reason for name, item in ruled.items() if item.treatment == "float"}
-        packs = {name: item.reason for name, item in ruled.items() if item.treatment != "float"}
-        return _Plan(kept=kept | floats, packed=reasons | packs, by_place=set(ruled))
+            ruled = treated_by_place(model, blocks=self._takes_blocks(model), as_core=as_core)
+        by_place: dict[str, dict[str, str]] = {"float": {}, "weight-int8": {}, "dynamic": {}}
+        for name, item in ruled.items():
+            if name not in kept and name not in packed:
+                by_place[item.treatment][name] = item.reason
+        return _Plan(
+            kept=kept | by_place["float"],
+            packed=reasons | by_place["weight-int8"],
+            dynamic=by_place["dynamic"],
+            by_place=set().union(*by_place.values()),
+        )
+
+    def _takes_blocks(self, model: ir.Model) -> bool:
+        """Tell whether static int8 may store linears by their weight alone, for the place where they stand.
+
+        Blocks have no standard form; without packing they are made floats at each run; and a file of an earlier
+        opset is for releases of ONNX Runtime that have no product with blocks of eight bits.
+        """
+        memory = self.memory or read_metadata(model.metadata_props).memory
+        recent = (model.opset_imports.get("") or 0) >= BLOCKS_OPSET
+        return self.ops == "microsoft" and memory != "low" and recent
 
     @property
     def activations(self) -> RangeTable | Literal["dynamic", "float"]:
@@ -190,22 +210,22 @@ class Recipe:
             return "float"
         return self.table if self.scheme == "static" and self.table is not None else "dynamic"
 
-    def others(self, model: ir.Model) -> dict[str, RoundWeight | None]:
+    def others(self, model: ir.Model) -> dict[str, OtherRounding | None]:
         """Return the linears that stand otherwise than the scheme has them, for `emulate`.
 
         Args:
             model: The float graph.
 
         Returns:
-            By name in the loop form: what rounds the weight of one that is stored by its weight alone, None for one that
-            stays float.
+            By name in the loop form; None for a linear that stays float.
         """
-        after = self.apply(model.clone()).treatments
-        return {
-            item.name: self._round_blocks if item.treatment == "weight-int8" else None
-            for item in after
-            if item.treatment != "static"
+        known: dict[str, OtherRounding | None] = {
+            "float": None,
+            "weight-int8": OtherRounding(weight=self._round_blocks, activations="float"),
+            "dynamic": OtherRounding(weight=self.round_weight, activations="dynamic"),
         }
+        after = self.apply(model.clone()).treatments
+        return {item.name: known[item.treatment] for item in after if item.treatment in known}
 
     def _round_blocks(self, weight: Array, axis: int) -> Array:
         return _in_blocks(weight, axis, bits=8, block_size=self.block_size)
@@ -244,13 +264,14 @@ def _in_blocks(weight: Array, axis: int, *, bits: int, block_size: int | None) -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """What stays float, and what is stored by its weight alone, by node name, with the reason.
+    """What stays float, what is stored by its weight alone, and what finds its range while it runs.
 
-    ``by_place``: the nodes among both that the rule chose.
+    Each by node name, with the reason; ``by_place``: the nodes among them that the rule chose.
     """
 
     kept: dict[str, str]
     packed: dict[str, str]
+    dynamic: dict[str, str]
     by_place: set[str]
 
 
@@ -269,7 +290,7 @@ def check_one_loop(model: ir.Model, source: str | Path) -> None:
 
 
 def _check_ranges(table: RangeTable, model: ir.Model, source: str | Path) -> None:
-    hint = "calibrate again: loopedge quantize model.onnx --data samples.npz"
+    hint = f"calibrate again: {option('data', 'samples.npz', command='quantize model.onnx')}"
     if table.weights_sha256 != weights_sha256(model):
         raise InputError(f"the ranges belong to another model than {source}", hint=hint)
     core = view_core(model)

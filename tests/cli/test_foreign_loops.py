@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import loopedge
+import loopedge_calibration
 from loopedge.artifact.artifact import Artifact
 from loopedge.deployment.conversion import convert
 from loopedge.errors import InputError
 from loopedge.graph.core.untied import untie
+from loopedge.quantizer.activations.ranges import RangeTable
 from tests.cli.conftest import Cli
 
 Array = NDArray[Any]
@@ -265,3 +267,26 @@ def test_an_untied_twin_of_the_named_count(tmp_path: Path) -> None:
     twin = untie(graph, 3)
     assert [value.name for value in twin.graph.inputs] == ["x"]
     assert {f"w.{t}" for t in range(3)} <= set(twin.graph.initializers)
+
+
+def rounded(source: Path, **options: Any) -> tuple[Array, RangeTable]:
+    """Return what static int8 with ranges of the samples gives, and the ranges."""
+    table = loopedge_calibration.collect(source, [{"x": X}], smoothing=False, **options)
+    target = source.with_suffix(".int8.onnx")
+    loopedge.quantize(source, target, ranges=table, reduce_range=True, data=[{"x": X}])
+    return loopedge.Session(target).run({"x": X})["y"], table
+
+
+@pytest.mark.parametrize(("trips", "rows"), [(8, 8), (1000, 1000), (2**31 - 1, 3)])
+def test_ranges_of_a_loop_that_its_condition_ends(trips: int, rows: int, tmp_path: Path) -> None:
+    source = looped(tmp_path / "m.onnx", trips, ends_at=3)
+    given, table = rounded(source)
+    states = [expected(iteration) for iteration in range(3)]
+    (item,) = table.tensors.values()
+    assert (table.loops, len(item.low)) == (rows, rows)
+    for iteration, state in enumerate(states):
+        assert state.min() * 1.01 <= item.low[iteration] <= state.min() * 0.5
+        assert state.max() * 0.5 <= item.high[iteration] <= state.max() * 1.01
+    assert set(item.low[3:]) <= {item.low[2]}
+    exact = expected(3)
+    assert np.linalg.norm(given - exact) < 0.1 * np.linalg.norm(exact)

@@ -40,7 +40,8 @@ def test_json_holds_the_documented_keys(cli: Cli, tiny: Path) -> None:
     assert (found["form"], found["loops"], found["trained_loops"]) == ("loop", 3, 3)
     assert (found["opset"], found["ir_version"], found["dynamic_loops"]) == (23, 11, False)
     assert {tuple(table["shape"]) for table in found["tables"]} == {(3, 32)}
-    assert found["int8"] == {"quantized": 0, "total": 7}
+    assert (found["int8"]["quantized"], found["int8"]["total"]) == (0, 7)
+    assert 0 == found["int8"]["bytes"] < found["int8"]["total_bytes"] < found["weight_bytes"]
     assert found["files"] == [{"path": str(tiny), "bytes": tiny.stat().st_size}]
     assert found["metadata"]["form"] == "loop"
 
@@ -108,7 +109,7 @@ def test_a_foreign_file_is_counted(cli: Cli, foreign: Path) -> None:
     assert found["weight_bytes"] == 2 * 64
     assert found["untied_bytes"] == 3 * 64
     assert found["tied_weights"] == [{"name": "w[0]", "uses": 2, "bytes": 64}]
-    assert found["int8"] == {"quantized": 0, "total": 3}
+    assert found["int8"] == {"quantized": 0, "total": 3, "bytes": 0, "total_bytes": 2 * 64}
     outcome = cli("inspect", foreign)
     assert "not written by loopedge but by else" in outcome.out
     assert "w[0]" in outcome.out  # square brackets are not markup

@@ -28,7 +28,13 @@ def test_an_untied_embedding_becomes_int8_rows(
     data = [make_inputs(make_model("plain"), Sizes(4, 12), seed=seed)[1] for seed in range(4)]
     ranges = loopedge_calibration.collect(source, data) if scheme == "static" else None
     result = loopedge.quantize(source, path, scheme=scheme, ranges=ranges)
-    assert result.embeddings == {"quantized": 1, "total": 1, "skipped": []}
+    assert result.embeddings == {
+        "quantized": 1,
+        "total": 1,
+        "bytes": 50 * 32,
+        "total_bytes": 50 * 32,
+        "skipped": [],
+    }
     graph = ir.load(path).graph
     table, scale = (
         graph.initializers[f"embedding.weight{end}"].const_value for end in ("", ".scale")
@@ -48,6 +54,8 @@ def test_an_untied_embedding_becomes_int8_rows(
     assert kept.embeddings == {
         "quantized": 0,
         "total": 1,
+        "bytes": 0,
+        "total_bytes": 4 * 50 * 32,
         "skipped": [{"name": "embedding.weight", "reason": "kept in float on request"}],
     }
     assert kept.weight_bytes - result.weight_bytes == 3 * 50 * 32 - 4 * 50

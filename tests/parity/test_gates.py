@@ -126,7 +126,7 @@ def test_what_the_gated_products_give_is_checked(exported: Exporter, tmp_path: P
     source, target = exported("tokens"), tmp_path / "q.onnx"
     feeds = make_inputs(make_model("tokens"), Sizes(8, 12))[1]
     table = loopedge_calibration.collect(source, [feeds])
-    result = loopedge.quantize(source, target, ranges=table, inputs=[feeds], **SEVEN_BITS)
+    result = loopedge.quantize(source, target, ranges=table, data=[feeds], **SEVEN_BITS)
     assert set(GATED) <= set(result.sqnr_db_linears)
     assert min(result.sqnr_db_linears.values()) > 30
     tables = loopedge.inspect(target).metadata["tables"]

@@ -103,7 +103,7 @@ def test_what_is_made_of_it_is_looked_at_again(low: Path, tmp_path: Path) -> Non
     ranges = loopedge_calibration.collect(low, samples, threads=1)
     for memory, marked in (("low", True), ("balanced", False)):
         target = tmp_path / f"{memory}.onnx"
-        loopedge.quantize(low, target, ranges=ranges, inputs=samples, threads=1, memory=memory)
+        loopedge.quantize(low, target, ranges=ranges, data=samples, threads=1, memory=memory)
         assert is_marked(target) == marked
 
 

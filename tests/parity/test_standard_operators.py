@@ -63,13 +63,14 @@ def test_no_scheme_leaves_an_operator_of_onnxruntime(
         scheme=scheme,
         ops="standard",
         ranges=ranges,
-        inputs=[feeds],
+        data=[feeds],
         **options,
         **SEVEN_BITS,
     )
-    assert result.matmuls["quantized"] == result.matmuls["total"] > 0
+    raw = 1 if (kind, scheme) == ("series", "static") else 0  # what reads raw inputs stays float
+    assert result.matmuls["quantized"] == result.matmuls["total"] - raw > 0
     assert domains(written) == {""}
-    assert linears(ir.load(written)) == []
+    assert len(linears(ir.load(written))) == raw
 
 
 @pytest.mark.parametrize("form", ["loop", pytest.param("unrolled", marks=pytest.mark.slow)])

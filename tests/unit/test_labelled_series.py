@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loopedge.errors import InputError
@@ -94,7 +94,6 @@ def test_a_whole_series_is_one_sample_and_stays_in_one_split(tmp_path: Path) -> 
     assert scaling.input_mean[0] == pytest.approx(values.mean())
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.randoms())
 def test_the_split_of_series_depends_on_their_names_alone(classes: list[int], random: Any) -> None:
     names = [f"series {i}" for i in range(len(classes))]
@@ -118,7 +117,6 @@ def test_the_split_of_series_depends_on_their_names_alone(classes: list[int], ra
         assert {names[i] for i in split[part]} == {names[order[i]] for i in other[part]}
 
 
-@settings(deadline=None)
 @given(st.integers(2, 5), st.integers(1, 40), st.integers(0, 2**31))
 def test_scores_from_a_confusion_matrix(classes: int, rows: int, seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -19,7 +19,7 @@ from loopedge.tasks.likelihood import (
 from loopedge.tasks.metrics import IGNORED
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32),
     shape=st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(2, 30)),

@@ -1,5 +1,7 @@
 """Streaming histograms and the ranges found from them."""
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,13 +44,51 @@ def test_nothing_is_lost_when_the_range_grows(values: NDArray[np.float32]) -> No
     assert int(histograms.pooled().counts.sum()) == values.size
 
 
-def test_a_streamed_histogram_is_that_of_all_values_at_once() -> None:
-    values = GENERATOR.normal(size=(2, 8000)) * np.array([[1.0], [7.0]])
-    once, streamed = filled(values, 1), filled(values, 16)
-    mean = (once.counts * once.centres()).sum(axis=1) / values.shape[1]
-    again = (streamed.counts * streamed.centres()).sum(axis=1) / values.shape[1]
-    width = 2 * streamed.limit / BINS
-    assert (np.abs(mean - again) < 2 * width).all()
+@given(
+    arrays.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 3), st.integers(4, 50)),
+        elements=st.one_of(
+            st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0, -4.0, 1e-38, -1e-45, 3e38, -1e30]),
+            st.floats(-1e3, 1e3, width=32),
+        ),
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_the_order_of_values_and_batches_changes_nothing(
+    values: NDArray[np.float32], random: Random
+) -> None:
+    """Values on the edges of bins, zeros and denormals, the largest one first or last."""
+    places = list(range(values.shape[1]))
+    random.shuffle(places)
+    once = filled(values, 1)
+    for pieces in (1, 2, values.shape[1]):
+        other = filled(values[:, places], pieces)
+        assert np.array_equal(once.counts, other.counts)
+        assert np.array_equal(once.limit, other.limit)
+        assert np.array_equal(once.pooled().counts, other.pooled().counts)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_depends_on_the_order_of_batches(method: str) -> None:
+    """The first batch is the quietest, the loudest, or any."""
+    values = GENERATOR.normal(size=(2, 64, 100)) * np.exp(GENERATOR.normal(size=(1, 64, 1)))
+    values[:, 7] *= 40
+    loudness = np.abs(values).max(axis=(0, 2)).argsort()
+    orders = [loudness, loudness[::-1], np.arange(64), GENERATOR.permutation(64)]
+    ranges = [find_ranges(filled(values[:, order].reshape(2, -1), 64), method) for order in orders]
+    for low, high in ranges[1:]:
+        assert np.array_equal(low, ranges[0][0])
+        assert np.array_equal(high, ranges[0][1])
+
+
+def test_a_value_lies_in_the_bin_that_holds_it() -> None:
+    values = GENERATOR.normal(size=(1, 3000)) * np.exp(5 * GENERATOR.normal(size=(1, 3000)))
+    histograms = filled(values, 30)
+    width = 2 * histograms.limit[0] / BINS
+    edges = (np.arange(BINS + 1) - BINS // 2) * width
+    assert np.array_equal(histograms.counts[0], np.histogram(values, edges)[0])
+    assert np.abs(values).max() * 2 >= histograms.limit[0] > np.abs(values).max()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loopedge.data.columns import Columns
@@ -33,7 +33,6 @@ def batches(task: SeriesTask, split: Any) -> list[Batch]:
     return list(task.evaluation(split, 16, 100_000))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=5), st.integers(1, 8), st.integers(1, 3))
 def test_windows_stay_in_their_series_and_split(
     sizes: list[int], context: int, horizon: int
@@ -133,7 +132,6 @@ def test_a_missing_value_reaches_the_model_and_is_never_a_target() -> None:
     assert np.isfinite(scores["rmse"])
 
 
-@settings(deadline=None)
 @given(st.integers(2, 6), st.integers(60, 300))
 def test_origins_follow_each_other_at_the_end(count: int, rows: int) -> None:
     bounds = [split_bounds(rows, Origin(number=i, count=count)) for i in range(count)]

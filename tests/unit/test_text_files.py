@@ -29,7 +29,7 @@ def write(folder: Path, texts: list[str]) -> list[Path]:
     return paths
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(texts=TEXTS, size=st.integers(4, 50))
 def test_parts_and_pieces_give_the_text_again(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], size: int
@@ -44,7 +44,7 @@ def test_parts_and_pieces_give_the_text_again(
     assert 0 <= len((read["train"] + read["validation"]).encode()) - total * 95 // 100 <= 3
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(texts=TEXTS, data=st.data())
 def test_windows_run_across_files(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], data: st.DataObject

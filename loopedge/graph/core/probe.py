@@ -9,10 +9,10 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.graph.core.names import CORE_NAME, iteration_prefix, name_in_iteration
-from loopedge.graph.core.view import LoopCore, UnrolledCore, view_core
+from loopedge.graph.core.view import CoreView, LoopCore, UnrolledCore, view_core
 from loopedge.graph.editing import add_initializer, make_node
 
-__all__ = ["activation_of", "probe", "stack_probed"]
+__all__ = ["activation_of", "can_probe", "probe", "stack_probed"]
 
 PREFIX = "probe/"
 STACKED = "probes/"
@@ -74,6 +74,15 @@ def _run_to_the_end(core: LoopCore) -> None:
     ir.convenience.replace_all_uses_with(done, never_done.outputs[0])
     never_done.replace_input_with(0, done)
     body.insert_before(body[0], never_done)
+
+
+def can_probe(core: CoreView, node: ir.Node) -> bool:
+    """Tell whether `probe` sees what a node reads: it stands in the main graph, or in the body of the core's Loop.
+
+    What stands in a branch of an If runs in some inferences alone, what stands in a Scan once per position.
+    """
+    bodies = [core.loop.body] if isinstance(core, LoopCore) else []
+    return node.graph in [core.model.graph, *bodies]
 
 
 def activation_of(node: ir.Node) -> ir.Value | None:

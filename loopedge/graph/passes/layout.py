@@ -10,9 +10,9 @@ over the channels, and is stored and computed as one.
 import numpy as np
 import onnx_ir as ir
 
-from loopedge.graph.editing import make_node, replace_node
+from loopedge.graph.editing import add_initializer, make_node, replace_node
 
-__all__ = ["fold_weight_layouts"]
+__all__ = ["fold_weight_layouts", "turn_first_factors"]
 
 LAST_TWO_SWAPPED = (1, 0)
 
@@ -41,8 +41,41 @@ def fold_weight_layouts(model: ir.Model) -> bool:
     return changed
 
 
+def turn_first_factors(model: ir.Model) -> bool:
+    """Write W x as (x^T W^T)^T where nothing reads W otherwise, in place: then W is stored as [in, out] too.
+
+    Requires: the weights are initializers of the main graph; a product whose activation has no known rank is left
+    alone.
+
+    Ensures: no weight stands in two layouts; the head of a tied table stays as `fold_weight_layouts` leaves it.
+
+    Returns:
+        Whether anything changed.
+    """
+    changed = False
+    for value in list(model.graph.initializers.values()):
+        tensor, readers = value.const_value, value.uses()
+        if tensor is None or len(tensor.shape) != 2 or not readers or value.is_graph_output():
+            continue
+        if not all(index == 0 and _reads_turned(node) for node, index in readers):
+            continue
+        array = np.ascontiguousarray(tensor.numpy().T)
+        value.const_value, value.shape = ir.tensor(array, name=value.name), ir.Shape(array.shape)
+        for node, _ in list(readers):
+            x = node.inputs[1]
+            rank = len(x.shape) if x is not None and x.shape is not None else 2
+            _swap_sides(node, value, x, rank, first=False)
+        changed = True
+    return changed
+
+
+def _reads_turned(node: ir.Node) -> bool:
+    x = node.inputs[1] if node.op_type == "MatMul" and not node.domain else None
+    return x is not None and x.const_value is None and x.shape is not None and len(x.shape) > 1
+
+
 def _split_gemms(model: ir.Model) -> bool:
-    """Write each plain Gemm with a stored weight as Transpose (where it has transB), MatMul, Add.
+    """Write each Gemm with a stored weight as MatMul and Add, with what turns and scales them.
 
     A linear on two-dimensional inputs is captured as a Gemm, one on three as a MatMul; afterwards
     every linear is a MatMul.
@@ -51,25 +84,44 @@ def _split_gemms(model: ir.Model) -> bool:
     for node in list(model.graph.all_nodes()):
         if node.op_type != "Gemm" or node.domain or node.graph is None:
             continue
-        x, weight, *bias = node.inputs
-        attributes = {name: node.attributes.get(name) for name in ("alpha", "beta", "transA")}
-        scaled = any(
-            attribute is not None and attribute.value != (0 if name == "transA" else 1)
-            for name, attribute in attributes.items()
-        )
-        if weight is None or weight.const_value is None or scaled:
-            continue
-        new: list[ir.Node] = []
-        turned = node.attributes.get("transB")
-        if turned is not None and turned.as_int():
-            new.append(make_node("Transpose", [weight], f"{node.name}.weight", {"perm": [1, 0]}))
-            weight = new[-1].outputs[0]
-        new.append(make_node("MatMul", [x, weight], node.name or "Gemm"))
-        if bias and bias[0] is not None:
-            new.append(make_node("Add", [new[-1].outputs[0], bias[0]], f"{node.name}.bias"))
-        replace_node(node, new)
-        changed = True
+        if any(value is not None and _is_stored(value) for value in node.inputs[:2]):
+            replace_node(node, _without_gemm(node, model.graph))
+            changed = True
     return changed
+
+
+def _without_gemm(node: ir.Node, graph: ir.Graph) -> list[ir.Node]:
+    """Return alpha A B + beta C as nodes of their own; factors of one and what does not turn leave none."""
+    name, new = node.name or "Gemm", list[ir.Node]()
+
+    def then(
+        op_type: str, inputs: list[ir.Value | None], part: str, **attributes: object
+    ) -> ir.Value:
+        new.append(make_node(op_type, inputs, part, attributes))
+        return new[-1].outputs[0]
+
+    def scaled(value: ir.Value | None, factor: str, part: str) -> ir.Value | None:
+        by = node.attributes.get_float(factor, 1.0)
+        if value is None or by == 1:
+            return value
+        weight = next(each for each in node.inputs[:2] if each is not None and each.dtype)
+        number = np.array(by, weight.dtype.numpy() if weight.dtype else np.float32)
+        return then("Mul", [value, add_initializer(graph, f"{name}.{factor}", number)], part)
+
+    factors: list[ir.Value | None] = []
+    for value, side in zip(node.inputs[:2], ("A", "B"), strict=True):
+        turned = bool(node.attributes.get_int(f"trans{side}", 0))
+        part = f"{name}.weight" if value is not None and _is_stored(value) else f"{name}.turn"
+        factors.append(then("Transpose", [value], part, perm=[1, 0]) if turned else value)
+    product = scaled(then("MatMul", factors, name), "alpha", f"{name}.scaled")
+    bias = scaled(node.inputs[2] if len(node.inputs) > 2 else None, "beta", f"{name}.scaled_bias")
+    if bias is not None:
+        then("Add", [product, bias], f"{name}.bias")
+    return new
+
+
+def _is_stored(value: ir.Value) -> bool:
+    return value.const_value is not None
 
 
 def _write_as_linears(model: ir.Model) -> bool:
@@ -159,23 +211,26 @@ def _adapt_readers(transposes: list[ir.Node]) -> bool:
             rank = None if x is None or x.shape is None else len(x.shape)
             if matmul.op_type != "MatMul" or index != 1 or rank is None or rank < 2:
                 continue
-            _swap_sides(matmul, weight, x, rank)
+            _swap_sides(matmul, weight, x, rank, first=True)
             changed = True
         if not transpose.outputs[0].uses():
             _remove(transpose)
     return changed
 
 
-def _swap_sides(matmul: ir.Node, weight: ir.Value | None, x: ir.Value | None, rank: int) -> None:
-    """Rewrite MatMul(x, W^T) as Transpose(MatMul(W, Transpose(x))).
+def _swap_sides(
+    matmul: ir.Node, weight: ir.Value | None, x: ir.Value | None, rank: int, *, first: bool
+) -> None:
+    """Rewrite a product as the turned product of its turned factors: of W and the turned x, in one order or the other.
 
-    A constant left operand is neither packed nor folded by ONNX Runtime, so the weight stays the
-    only copy.
+    MatMul(x, W^T) becomes Transpose(MatMul(W, Transpose(x))). A constant left operand is neither packed nor folded
+    by ONNX Runtime, so the weight stays the only copy. MatMul(W^T, x) becomes Transpose(MatMul(Transpose(x), W)).
     """
     perm = [*range(rank - 2), rank - 1, rank - 2]
     name = matmul.name or "MatMul"
     turned = make_node("Transpose", [x], f"{name}.turn", {"perm": perm})
-    product = make_node("MatMul", [weight, turned.outputs[0]], name)
+    factors = [weight, turned.outputs[0]] if first else [turned.outputs[0], weight]
+    product = make_node("MatMul", factors, name)
     back = make_node("Transpose", [product.outputs[0]], f"{name}.back", {"perm": perm})
     replace_node(matmul, [turned, product, back])
 

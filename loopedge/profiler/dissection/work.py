@@ -13,8 +13,10 @@ __all__ = ["Work", "count_work"]
 
 FLOAT_PRODUCTS = having(Fact.MATMUL | Fact.FLOAT)
 INT8_PRODUCTS = having(Fact.MATMUL | Fact.INT8)
-BLOCK_PRODUCTS = having(Fact.BLOCKS)
-UNCOUNTED = having(Fact.RECURRENT) | {"ConvTranspose", "DeformConv", "QAttention"}
+BLOCK_PRODUCTS = having(Fact.MATMUL | Fact.BLOCKS)
+UNCOUNTED = (
+    having(Fact.RECURRENT) | having(Fact.EXPERTS) | {"ConvTranspose", "DeformConv", "QAttention"}
+)
 """Products that are not counted; they are named."""
 
 ATTENTIONS = having(Fact.ATTENTION) - UNCOUNTED

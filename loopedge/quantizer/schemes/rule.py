@@ -4,7 +4,8 @@
 |---|---|
 | core | static, a range per iteration by the method that was asked for |
 | reads raw inputs | float where it is small, else its weight alone in eight bits |
-| gives the outputs | its weight alone in eight bits |
+| reads what other linears of the prelude made of raw inputs, without a norm | as the last one |
+| gives the outputs | its weight alone in eight bits; where blocks have no form, a range found at run time |
 | others of prelude and coda | static, the smallest and largest value that were seen, and a margin |
 
 Norms hold what the core reads, so ranges that were found on data hold there, and a margin would only coarsen
@@ -32,6 +33,7 @@ SMALL_SHARE = 1 / 32
 """Of the bytes of all linears: a linear of raw inputs that takes no more stays float."""
 
 READS_INPUTS = "it reads raw inputs, which may leave any range"
+FOLLOWS_INPUTS = "it reads what other linears made of raw inputs, which may leave any range"
 GIVES_OUTPUTS = "its error is that of the outputs"
 OUTSIDE = "no iteration runs it: one range, with a margin"
 
@@ -40,7 +42,7 @@ OUTSIDE = "no iteration runs it: one range, with a margin"
 class ByPlace:
     """A treatment that differs from the scheme's own, and why."""
 
-    treatment: Literal["float", "weight-int8"]
+    treatment: Literal["float", "weight-int8", "dynamic"]
     reason: str
 
 
@@ -56,45 +58,48 @@ class Observing:
 class Treated:
     """A linear, by its name in the loop form, that is not treated as the scheme treats the core's.
 
-    ``treatment``: ``float``, ``weight-int8``, or ``static``; then ``method`` and ``margin`` say how its range was found.
+    ``treatment``: ``float``, ``weight-int8``, ``dynamic``, or ``static``; then ``method`` and ``margin`` say how its range was found.
     """
 
     name: str
-    treatment: Literal["float", "weight-int8", "static"]
+    treatment: Literal["float", "weight-int8", "dynamic", "static"]
     reason: str
     method: str | None = None
     margin: float | None = None
 
 
 def treated_by_place(
-    model: ir.Model, *, ops: str = "microsoft", as_core: Collection[str] = ()
+    model: ir.Model, *, blocks: bool = True, as_core: Collection[str] = ()
 ) -> dict[str, ByPlace]:
     """Return the linears that static int8 neither rounds nor leaves by one rule for all, by node name.
 
     Args:
         model: The float graph.
-        ops: With ``standard``, weights alone have no form: what reads raw inputs stays float, what gives the outputs is
-            static with a margin.
+        blocks: Weights alone may be stored in blocks; else the range of what such a linear reads is found while it
+            runs, over all that is in the batch.
         as_core: Nodes that are treated as the core's, wherever they stand.
     """
     items = linears(model)
     whole = sum(stored_bytes(weight) for weight in {item.weight for item in items})
     places, found = places_of(model), dict[str, ByPlace]()
+    large: Literal["weight-int8", "dynamic"] = "weight-int8" if blocks else "dynamic"
     for item in items:
         name = item.node.name or ""
         place: Place = "core" if name in as_core else places[name]
+        small = stored_bytes(item.weight) <= SMALL_SHARE * whole
         if place == "inputs":
-            small = ops == "standard" or stored_bytes(item.weight) <= SMALL_SHARE * whole
-            treatment: Literal["float", "weight-int8"] = "float" if small else "weight-int8"
-            found[name] = ByPlace(treatment=treatment, reason=READS_INPUTS)
-        elif place == "outputs" and ops == "microsoft":
-            found[name] = ByPlace(treatment="weight-int8", reason=GIVES_OUTPUTS)
+            found[name] = ByPlace(treatment="float" if small else large, reason=READS_INPUTS)
+        elif place == "unbounded":
+            found[name] = ByPlace(treatment=large, reason=FOLLOWS_INPUTS)
+        elif place == "outputs":
+            found[name] = ByPlace(treatment=large, reason=GIVES_OUTPUTS)
     return found
 
 
 def treated(
     coverage: Coverage,
     packed: Mapping[str, str],
+    dynamic: Mapping[str, str],
     table: RangeTable | None,
     names: Mapping[str, str],
 ) -> list[Treated]:
@@ -103,6 +108,7 @@ def treated(
     Args:
         coverage: What was replaced and what was not.
         packed: Nodes whose weights alone were to be stored, with the reason.
+        dynamic: Nodes whose ranges are found while they run, with the reason.
         table: The ranges of static int8.
         names: Of all nodes, their names in the loop form.
     """
@@ -112,6 +118,8 @@ def treated(
         known = None if table is None else table.tensors.get(general)
         if name in packed:
             found[general] = Treated(name=general, treatment="weight-int8", reason=packed[name])
+        elif name in dynamic:
+            found[general] = Treated(name=general, treatment="dynamic", reason=dynamic[name])
         elif known is not None and known.margin != 1:
             found[general] = Treated(
                 name=general,

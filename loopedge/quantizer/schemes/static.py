@@ -10,12 +10,16 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from loopedge.errors import InputError
+from loopedge.graph.core.names import loop_name
+from loopedge.graph.core.probe import can_probe
+from loopedge.graph.core.view import view_core
 from loopedge.graph.editing import make_node, replace_node
-from loopedge.graph.weights import Linear
+from loopedge.graph.weights import Linear, linears
 from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.activations.rounding import RoundedActivation, StaticRounding
 from loopedge.quantizer.activations.smoothing import apply_smoothing
 from loopedge.quantizer.coverage import Coverage
+from loopedge.quantizer.schemes.dynamic import DynamicWeights
 from loopedge.quantizer.schemes.operators import MICROSOFT, integer_product
 from loopedge.quantizer.schemes.rewriting import ChannelWeights, Scheme, rewrite_linears
 from loopedge.quantizer.weights.channels import INT8_LIMIT
@@ -39,7 +43,8 @@ def quantize_static(
         table: Ranges by linear, named as in the loop form.
         ops: ``microsoft`` or ``standard``.
         keep: Linears to leave in float, by node name, with the reason.
-        others: Linears that another scheme replaces, by node name.
+        others: Linears that another scheme replaces, by node name. Those of branches and of a Scan, which have no
+            ranges, become dynamic.
         limit: Largest magnitude of a stored weight.
 
     Returns:
@@ -50,7 +55,18 @@ def quantize_static(
     """
     apply_smoothing(model, table.factors())
     scheme = _Static(model, table, ops, limit)
-    return rewrite_linears(model, scheme, keep=keep, others=others)
+    found_later = dict.fromkeys(_without_ranges(model, table), DynamicWeights(limit, ops=ops))
+    return rewrite_linears(model, scheme, keep=keep, others={**(others or {}), **found_later})
+
+
+def _without_ranges(model: ir.Model, table: RangeTable) -> list[str]:
+    """Name the linears that calibration does not see: of branches and of a Scan."""
+    core = view_core(model)
+    return [
+        item.node.name or ""
+        for item in linears(model)
+        if loop_name(item.node) not in table.tensors and not can_probe(core, item.node)
+    ]
 
 
 class _Static(ChannelWeights):
@@ -59,6 +75,7 @@ class _Static(ChannelWeights):
     def __init__(self, model: ir.Model, table: RangeTable, ops: str, limit: int) -> None:
         super().__init__(limit)
         self._rounding, self._ops = StaticRounding(model, table), ops
+        self._later = DynamicWeights(limit, ops=ops)
 
     def replace_linear(self, item: Linear) -> None:
         node, source = item.node, item.node.inputs[0]
@@ -66,6 +83,16 @@ class _Static(ChannelWeights):
             raise InputError(f"linear {node.name} reads nothing")
         rounded = self._rounding.round(node, source, node)
         _replace(item, rounded, self.scales[item.weight], self._ops)
+
+    def replace_row_linear(self, node: ir.Node, row: ir.Value, scale: ir.Value) -> None:
+        """Multiply what a linear beside it has rounded already, else what is rounded as it comes."""
+        rounded = self._rounding.rounded_for(node)
+        if rounded is None:
+            self._later.replace_row_linear(node, row, scale)
+        elif self._ops == "standard":
+            replace_node(node, integer_product(Linear(node, row, 1), rounded, scale))
+        else:
+            _replace(Linear(node, row, 1), rounded, scale, self._ops)
 
 
 def _replace(item: Linear, rounded: RoundedActivation, weight_scale: ir.Value, ops: str) -> None:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, make_node, replace_node
 from loopedge.graph.operators import Fact, having
-from loopedge.graph.weights import is_weight
+from loopedge.graph.weights import is_weight, stored_bytes
 from loopedge.quantizer.coverage import Coverage, Skipped
 from loopedge.quantizer.weights.channels import quantize_weight
 
@@ -70,6 +70,8 @@ def quantize_embeddings(
         if not _is_stored(table.weight):
             _store_rows(table)
         coverage.quantized.append(name)
+        coverage.bytes += stored_bytes(table.weight)
+    coverage.total_bytes = sum(stored_bytes(table.weight) for table in tables)
     return coverage
 
 
