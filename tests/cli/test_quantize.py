@@ -154,3 +154,44 @@ def test_weights_alone_refuse_what_has_no_meaning(
     assert outcome.code == 2
     assert reason in outcome.err.splitlines()[0]
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]
+
+
+def test_python_does_what_the_command_does(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    """The same data as a file and in memory: the same ranges, and the same file byte for byte."""
+    import numpy as np
+
+    import loopedge
+
+    ids = np.random.default_rng(0).integers(0, 48, (40, 9))
+    np.savez(tmp_path / "x.npz", input_ids=ids)
+    words = ("--data", tmp_path / "x.npz", "--samples", 16, "--method", "minmax", "--threads", 1)
+    told = cli(
+        "quantize", tiny, *words, "--save-ranges", tmp_path / "r.json", "-o", tmp_path / "c.onnx", "--json"
+    ).json()  # fmt: skip
+    result = loopedge.quantize(
+        tiny,
+        tmp_path / "p.onnx",
+        data={"input_ids": ids},
+        samples=16,
+        method="minmax",
+        threads=1,
+        save_ranges=tmp_path / "p.json",
+    )
+    assert (tmp_path / "c.onnx").read_bytes() == (tmp_path / "p.onnx").read_bytes()
+    assert (tmp_path / "r.json").read_text() == (tmp_path / "p.json").read_text()
+    assert told["held_out"] == result.to_json()["held_out"]
+    assert (result.samples, result.samples_of, result.held_out.samples) == (16, 30, 10)
+    assert set(told) == set(result.to_json())
+
+
+def test_the_view_says_what_was_measured_where(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    np.savez(tmp_path / "x.npz", input_ids=np.random.default_rng(0).integers(0, 48, (40, 9)))
+    shown = cli("quantize", tiny, "--data", tmp_path / "x.npz", "--samples", 8, "--force").out
+    assert "8 of 30 samples, evenly thinned" in shown
+    assert "8 samples held out of the data" in shown
+    inspected = cli("inspect", tiny.with_suffix(".int8.onnx")).out
+    assert "8 samples held out of the data" in inspected
+    shown = cli("quantize", tiny, "--scheme", "dynamic", "--force").out
+    assert "8 samples that were generated" in shown
