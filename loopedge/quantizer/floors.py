@@ -128,7 +128,8 @@ def check_coverage(
         BudgetError: Fewer became int8.
     """
     core = coverage.core()
-    missed = [item for item in core.skipped if item.name not in kept]
+    by_choice = {*kept, *coverage.not_worth}
+    missed = [item for item in core.skipped if item.name not in by_choice]
     if not coverage.quantized:
         raise _nothing(coverage, kept, options, source)
     if len(missed) <= (1 - options.min_coverage) * core.total:

@@ -23,6 +23,7 @@ from loopedge.graph.offsets import output_offsets
 from loopedge.graph.timestep_rows import random_rows, shuffled_rows
 from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.options import option
+from loopedge.quantizer.weights.matrix_rows import stored_rows
 from loopedge.runtime.session import Session
 
 __all__ = [
@@ -96,10 +97,13 @@ def measure_noise(
     if not batches:
         raise InputError("there is no sample to compare on", hint=option("data", "samples.npz"))
     states = view_core(reference).states
+    folded = _convolutions(
+        quantized
+    )  # what they give has another order of axes than their linear's
     products = {
         node: (moved or {}).get(value, value)
         for node, value in _core_products(reference).items()
-        if value not in rescaled
+        if value not in rescaled and node not in folded
     }
     tables = _tables(reference) if random_rows else {}
     with (
@@ -164,6 +168,11 @@ def _core_products(model: ir.Model) -> dict[str, str]:
         for item in core.linears
         if can_probe(core, item.node)
     }
+
+
+def _convolutions(model: ir.Model) -> set[str]:
+    """Return the convolutions that stayed in float, named as in the loop form."""
+    return {loop_name(node) for node in model.graph.all_nodes() if node.op_type == "Conv"}
 
 
 def _ratios(
@@ -259,5 +268,12 @@ def _other_rows(
 def _with_tables(model: ir.Model, tables: Mapping[str, Array]) -> ir.Model:
     changed = model.clone()
     for name, table in tables.items():
-        changed.graph.initializers[name].const_value = ir.tensor(table, name=name)
+        held = changed.graph.initializers[name]
+        if held.dtype == ir.DataType.INT8 and held.const_value is not None:
+            rows, scales = stored_rows(table, held.const_value.numpy())
+            held.const_value = ir.tensor(rows, name=name)
+            scale = changed.graph.initializers[f"{name}.scale"]
+            scale.const_value = ir.tensor(scales, name=scale.name)
+        else:
+            held.const_value = ir.tensor(table, name=name)
     return changed

@@ -64,6 +64,8 @@ def quantize(
             prelude and coda have the smallest and largest value, and a margin.
         smoothing: Move outlier channels into the weights first; default: True.
         samples: Most samples to calibrate on, evenly thinned, and most to measure on; default: 128.
+        loops: Iterations to calibrate and measure with, for a model whose loop count is an input; default: as
+            exported, or as each batch of the data says.
         ranges: A table of `loopedge_calibration.collect`, or its file, instead of calibrating.
         save_ranges: Also write the ranges to this file.
         ops: ``microsoft`` (MatMulIntegerToFloat and DynamicQuantizeMatMul, default), or ``standard``: operators of
@@ -72,7 +74,8 @@ def quantize(
             their own name.
         weight_only: Linears whose weights alone are stored in eight bits, whatever the scheme, by
             node name; linears that share a weight go together.
-        as_core: Linears that static treats as the core's, wherever they stand, by node name; ``all``: every one.
+        as_core: Linears of prelude and coda that static int8 treats as the core's, whatever their place; ``all``:
+            every one. Their ranges must have been collected so.
         block_size: Most values that share a scale in a weight-only linear; default: 128 in eight
             bits, 32 in four.
         reduce_range: Store weights in seven bits: on processors without VNNI eight can overflow;

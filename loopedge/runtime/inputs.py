@@ -283,6 +283,24 @@ class ModelInputs:
             drawn = generator.standard_normal(shape) * deviation  # type: ignore[arg-type]
             arrays[name] = drawn.astype(spec.dtype or np.float32)
 
+    def fewest_positions(self, arrays: Mapping[str, Array]) -> int | None:
+        """Return how many positions the sample with the fewest of them has, those that are masked left out.
+
+        None where no input has positions.
+        """
+        sizes = [
+            size
+            for name, array in arrays.items()
+            for size, axis in zip(array.shape, self.specs[name].shape or (), strict=False)
+            if axis == "sequence"
+        ]
+        if not sizes:
+            return None
+        mask = None if self.metadata.foreign else arrays.get(MASK)
+        if mask is not None and mask.ndim == 2 and mask.shape[1] == sizes[0]:
+            return int(mask.astype(bool).sum(axis=1).min())
+        return int(sizes[0])
+
     def _check_lengths(self, arrays: Mapping[str, Array], where: str) -> None:
         longest = self.metadata.max_length
         for name, array in arrays.items():

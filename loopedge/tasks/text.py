@@ -256,6 +256,7 @@ class TextTask(Task):
             "causal": True,
             "read": "all",
             "max_length": self.context,
+            "min_length": 1,  # the first position of a window sees itself alone
         }
 
     def companions(self) -> dict[str, str]:

@@ -131,6 +131,7 @@ class WindowTask(Task):
             "read": "last",
             "causal": True,
             "max_length": self.context,
+            "min_length": self.min_context,
             "padding": self.min_context < self.context,
             "missing": self.missing == "indicator",
         }
