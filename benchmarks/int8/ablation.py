@@ -73,7 +73,7 @@ class Ablation:
             self.target,
             ranges=table,
             as_core=["all"],  # what is compared are ranges: every linear has one
-            inputs=self.fitted[:1],
+            data=self.fitted[:1],
             min_sqnr_db=0,
             force=True,
         )

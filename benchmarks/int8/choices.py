@@ -43,7 +43,7 @@ def make_models(folder: Path) -> dict[str, Path]:
     data = [{"input_ids": generator.integers(0, 4096, (4, 128))} for _ in range(4)]
     ranges = loopedge_calibration.collect(paths["float"], data, as_core=["all"])
     loopedge.quantize(
-        paths["float"], paths["folded"], ranges=ranges, as_core=["all"], inputs=data[:1]
+        paths["float"], paths["folded"], ranges=ranges, as_core=["all"], data=data[:1]
     )
     graph = open_artifact(paths["float"]).clone()
     quantize_static(graph, ranges)

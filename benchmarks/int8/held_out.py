@@ -154,7 +154,7 @@ class HeldOut:
         """Quantize whatever the SQNR, and judge."""
         target = self.folder / "quantized.onnx"
         loopedge.quantize(
-            self.path, target, inputs=self.judged[:1], min_sqnr_db=0, force=True, **options
+            self.path, target, data=self.judged[:1], min_sqnr_db=0, force=True, **options
         )
         return self.row(name, target)
 

@@ -12,6 +12,7 @@ from loopedge.errors import InputError
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.view import view_core
 from loopedge.graph.metadata import read_metadata
+from loopedge.graph.passes.windows import fold_windows, round_before_windows
 from loopedge.graph.weights import linears
 from loopedge.options import by_face, option
 from loopedge.quantizer.activations.gates import fold_gates
@@ -160,6 +161,8 @@ class Recipe:
                 model, ops=self.ops, keep=keep, others=others, limit=self._limit
             )
         embeddings = quantize_embeddings(tables, keep=keep)
+        round_before_windows(model)
+        fold_windows(model)
         table = self.table if self.scheme == "static" else None
         return Rewritten(
             coverage=coverage,
@@ -287,7 +290,7 @@ def check_one_loop(model: ir.Model, source: str | Path) -> None:
 
 
 def _check_ranges(table: RangeTable, model: ir.Model, source: str | Path) -> None:
-    hint = "calibrate again: loopedge quantize model.onnx --data samples.npz"
+    hint = f"calibrate again: {option('data', 'samples.npz', command='quantize model.onnx')}"
     if table.weights_sha256 != weights_sha256(model):
         raise InputError(f"the ranges belong to another model than {source}", hint=hint)
     core = view_core(model)

@@ -273,7 +273,7 @@ def rounded(source: Path, **options: Any) -> tuple[Array, RangeTable]:
     """Return what static int8 with ranges of the samples gives, and the ranges."""
     table = loopedge_calibration.collect(source, [{"x": X}], smoothing=False, **options)
     target = source.with_suffix(".int8.onnx")
-    loopedge.quantize(source, target, ranges=table, reduce_range=True, inputs=[{"x": X}])
+    loopedge.quantize(source, target, ranges=table, reduce_range=True, data=[{"x": X}])
     return loopedge.Session(target).run({"x": X})["y"], table
 
 

@@ -1,6 +1,6 @@
-"""Options of ``loopedge quantize``; `loopedge_calibration.options.CalibrationOptions` has the same names.
+"""Options of ``loopedge quantize``; `loopedge.QuantizeOptions` has the same names.
 
-``--ranges`` is its ``granularity``.
+``--ranges`` is its ``granularity``, ``--ranges-file`` its ``ranges``.
 """
 
 from pathlib import Path
