@@ -17,6 +17,7 @@ from loopedge.quantizer.held_out.samples import HeldOut, Judge, Kind
 from loopedge.quantizer.options import Data
 from loopedge.runtime.inputs import ModelInputs
 from loopedge.tasks.task import Task, task_from_dict
+from loopedge_calibration.loop_counts import LoopCounts
 from loopedge_calibration.readers import (
     BATCH,
     Indices,
@@ -86,6 +87,7 @@ class Part:
 
     Args:
         expected: The inputs of the model.
+        counts: Those that count its iterations.
         read: Yields the samples as they stand in the data.
         left_out: Hashes of samples that are not to come.
         total: Samples that there are in the data for this part; None: as many as one likes.
@@ -93,6 +95,7 @@ class Part:
     """
 
     expected: ModelInputs
+    counts: LoopCounts
     read: Callable[[], Iterator[SampleBatch]]
     left_out: frozenset[bytes] = frozenset()
     total: int | None = None
@@ -106,7 +109,7 @@ class Part:
         """
         for batch in self.read():
             accepted = self.expected.accept(
-                batch.feeds,
+                self.counts.taken_out(batch.feeds),
                 source=batch.source,
                 seed=None,
                 numbers=None if self.alone else batch.numbers,
@@ -120,7 +123,7 @@ class Part:
                     continue
                 if len(kept) > 1 and not kept.all():
                     checked = checked.rows(kept)
-            yield checked
+            yield replace(checked, feeds={**checked.feeds, **self.counts.fed(batch.feeds)})
 
 
 def fixed_batch(model: ir.Model) -> int | None:
@@ -131,7 +134,9 @@ def fixed_batch(model: ir.Model) -> int | None:
     return None
 
 
-def all_samples(data: Data, model: ir.Model, samples: int | None) -> Part:
+def all_samples(
+    data: Data, model: ir.Model, samples: int | None, *, loops: int | None = None
+) -> Part:
     """Return the samples of data, evenly thinned to so many; an iterator is read into memory.
 
     Raises:
@@ -142,6 +147,7 @@ def all_samples(data: Data, model: ir.Model, samples: int | None) -> Part:
     chosen = _thinned(np.arange(source.total), samples)
     return Part(
         expected=expected,
+        counts=LoopCounts.of(model, loops),
         read=lambda: source.read(chosen),
         total=source.total,
         alone=source.total == 1,
@@ -166,6 +172,7 @@ class Samples:
         model: The artifact's graph.
         samples: Most samples that calibrate, and most of arrays that judge.
         artifact: The model's file.
+        loops: Iterations to run where an input counts them; None: as exported, or as the data says.
         metric: As `loopedge.quantize` says: ``task`` judges on the task, whatever calibrates.
         scores: Whether the model's outputs answer the task.
 
@@ -184,9 +191,11 @@ class Samples:
         *,
         samples: int,
         artifact: str | Path | None = None,
+        loops: int | None = None,
         metric: str | None = None,
         scores: bool = True,
     ) -> None:
+        self._counts = LoopCounts.of(model, loops)
         self.samples, self._model, self._scores = samples, model, scores
         self._expected = sample_inputs(model)
         self._names = self._expected.sampled
@@ -229,6 +238,7 @@ class Samples:
         chosen = _thinned(places, self.samples)
         return Part(
             expected=self._expected,
+            counts=self._counts,
             read=lambda: source.read(chosen),
             total=len(places),
             alone=source.total == 1,
@@ -273,7 +283,9 @@ class Samples:
                 if kept.any():
                     yield found.rows(kept)
 
-        return Part(expected=self._expected, read=read, total=task.available(split))
+        return Part(
+            expected=self._expected, counts=self._counts, read=read, total=task.available(split)
+        )
 
     def held_out(self, *, calibrates: bool) -> HeldOut:
         """Return the samples that judge.

@@ -155,7 +155,7 @@ def test_ranges_are_applied_before_windows_are_cut(
 def test_what_is_kept_stays_a_convolution(
     exported: tuple[Path, nn.Module, tuple[int, ...]], tmp_path: Path
 ) -> None:
-    source, _, shape = exported
+    source, _, _shape = exported
     kept = "core/" + next(
         (node.name or "").removeprefix("core/")
         for node in open_artifact(source).graph.all_nodes()

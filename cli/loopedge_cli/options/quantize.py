@@ -13,6 +13,7 @@ __all__ = [
     "BlockSize",
     "Data",
     "Keep",
+    "Loops",
     "MaxDrop",
     "Memory",
     "Method",
@@ -74,6 +75,12 @@ Smoothing = Annotated[
     ),
 ]
 Samples = Annotated[int, typer.Option(min=1, help="Most samples to run.")]
+Loops = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Iterations to run where the loop count is an input; default: as exported."
+    ),
+]
 RangesFile = Annotated[
     Path | None,
     typer.Option("--ranges-file", help="Take these ranges instead of calibrating."),
