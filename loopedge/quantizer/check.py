@@ -143,10 +143,12 @@ class SourceCheck:
                 clipped={},
             )
         done = {*self.rewritten.coverage.quantized} - {*self.rewritten.weight_only}
+        ranged = {i.name for i in self.rewritten.treatments if i.treatment == "dynamic"}
+        clipped = {name: shares for name, shares in held_out.clipped.items() if name not in ranged}
         measured = measure_held_out(
             source.path,
             staged,
-            replace(held_out, clipped=_of_linears(source.graph, held_out.clipped, done)),
+            replace(held_out, clipped=_of_linears(source.graph, clipped, done)),
             offsets=output_offsets(source.graph),
             threads=self.threads,
         )
