@@ -29,6 +29,7 @@ from loopedge.graph.naming import keep_names_apart, rename_foreign_steps, rename
 from loopedge.graph.passes.foreign_weights import normalise_weights
 from loopedge.graph.passes.loaded_data import read_attribute_data, read_initializer_data
 from loopedge.graph.passes.storage import restore_float32
+from loopedge.graph.passes.stored_weights import fold_weight_chains
 from loopedge.graph.passes.table_head import turn_scores
 from loopedge.graph.positions.last_iteration import restore_last_iteration
 from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX, TABLE_PREFIX
@@ -142,6 +143,7 @@ class Artifact:
             _name_nodes(model)
         restore_float32(model)
         restore_last_iteration(model)
+        fold_weight_chains(model)
         turn_scores(model)
         return model
 

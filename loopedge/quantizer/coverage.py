@@ -20,11 +20,13 @@ class Skipped:
 class Coverage:
     """The linears of a graph: quantized ones by node name, the others with their reason.
 
+    ``not_worth`` are those that stay in float although they need not: too small to gain by it.
     ``bytes`` are those of their weights in integers, ``total_bytes`` those of all their weights, as stored.
     """
 
     quantized: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    not_worth: list[str] = field(default_factory=list)
     bytes: int = 0
     total_bytes: int = 0
 
@@ -43,6 +45,7 @@ class Coverage:
         part = Coverage(
             quantized=[name for name in self.quantized if is_core_name(name)],
             skipped=[item for item in self.skipped if is_core_name(item.name)],
+            not_worth=[name for name in self.not_worth if is_core_name(name)],
         )
         return part if part.total else self
 

@@ -261,6 +261,10 @@ class PairsTask(Task):
             mask[row, : last + 1] = 1
         return Batch(inputs=inputs, targets=targets, attention_mask=mask)
 
+    def available(self, split: Split) -> int:
+        """Return how many pairs a split has."""
+        return len(self.parts[split])
+
     def batch(self, split: Split, size: int, step: int) -> Batch:
         """Draw ``size`` pairs, with replacement."""
         generator = generator_of(self.seed, split, step)

@@ -122,6 +122,7 @@ class Task(abc.ABC):
         seed: Of the batches.
         notes: What a person should know of the data, a line each.
         input_files: Files that the samples are made from: no output may be one of them.
+        named_parts: Whether each split is a file of its own: rebuilt from one file, all splits are that one.
         upper_bounds: Baselines that no model is expected to beat, such as the best estimate there is.
     """
 
@@ -134,6 +135,7 @@ class Task(abc.ABC):
     notes: tuple[str, ...] = ()
     input_files: tuple[Path, ...] = ()
     upper_bounds: tuple[str, ...] = ()
+    named_parts: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Take the metric and its direction from a kind that is changed, where they are not given."""
@@ -161,6 +163,10 @@ class Task(abc.ABC):
             drawn = self.batch(split, min(DRAWN, samples - start), step)
             for first in range(0, len(drawn.inputs), size):
                 yield drawn.rows(slice(first, first + size))
+
+    def available(self, split: Split) -> int | None:
+        """Return how many different samples `evaluation` can yield of a split; None: as many as one likes."""
+        return None
 
     def tally(self, outputs: Array, targets: Array) -> Tally:
         """Return what a batch adds to the score: sums of outputs against targets."""

@@ -101,7 +101,7 @@ class WindowTask(Task):
         inputs = np.where(kept[:, :, None], inputs, self._scaling.input_mean)
         return inputs, kept.astype(np.int64)
 
-    def windows(self, split: Split) -> int:
+    def available(self, split: Split) -> int:
         """Return how many windows a split has."""
         return len(self.stops[split])
 

@@ -15,7 +15,7 @@ from loopedge.graph.editing import initializer
 from loopedge.graph.naming import free_name
 from loopedge.graph.operators import LINEARS, WEIGHT_PLACES, Fact, having
 from loopedge.graph.weight_reads import is_stored_integer
-from loopedge.graph.weights import stored_bytes
+from loopedge.graph.weights import TABLE_PREFIX, stored_bytes
 
 __all__ = ["drop_constant_states", "fold_weight_chains"]
 
@@ -204,7 +204,8 @@ def _chain_of(value: ir.Value, order: Mapping[ir.Node, int]) -> _Chain | None:
     while waiting:
         current = waiting.pop()
         if current.const_value is not None:
-            if current.is_graph_input() or is_stored_integer(current):
+            table = (current.name or "").startswith(TABLE_PREFIX)
+            if table or current.is_graph_input() or is_stored_integer(current):
                 return None
             continue
         maker = current.producer()

@@ -107,6 +107,11 @@ class StaticRounding:
             self._made[key] = self._round(linear, source, before)
         return self._made[key]
 
+    def rounded_for(self, reader: ir.Node) -> RoundedActivation | None:
+        """Return what a node reads first as u8 where a linear of its graph reads the same; None elsewhere."""
+        source = reader.inputs[0]
+        return None if source is None else self._made.get((source, reader.graph))
+
     def _round(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> RoundedActivation:
         name = loop_name(linear)
         if name not in self._table.tensors:

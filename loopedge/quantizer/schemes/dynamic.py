@@ -59,7 +59,14 @@ class DynamicWeights(ChannelWeights):
 
     def replace_linear(self, item: Linear) -> None:
         """Put the product of integers in the place of a linear whose weight is stored."""
-        node, source, scale = item.node, item.node.inputs[0], self.scales[item.weight]
+        self._multiply(item, self.scales[item.weight])
+
+    def replace_row_linear(self, node: ir.Node, row: ir.Value, scale: ir.Value) -> None:
+        """Put it in the place of a product with a matrix that is picked by the iteration."""
+        self._multiply(Linear(node, row, 1), scale)
+
+    def _multiply(self, item: Linear, scale: ir.Value) -> None:
+        node, source = item.node, item.node.inputs[0]
         if self._rounding is None:
             name = node.name or "DynamicQuantizeMatMul"
             inputs = [source, item.weight, scale]

@@ -1,6 +1,6 @@
 """What all int8 schemes share: which linears become int8, their weights stored once, coverage."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import onnx_ir as ir
@@ -11,6 +11,7 @@ from loopedge.graph.weights import Linear, linears
 from loopedge.quantizer.coverage import Coverage, Skipped
 from loopedge.quantizer.schemes.operators import MICROSOFT
 from loopedge.quantizer.weights.channels import INT8_LIMIT, store_int8
+from loopedge.quantizer.weights.matrix_rows import find_matrix_rows, reasons_for_rows
 from loopedge.quantizer.weights.tied_table import TiedTable, find_tied_table
 
 __all__ = ["ChannelWeights", "Scheme", "rewrite_linears"]
@@ -35,6 +36,20 @@ class Scheme(Protocol):
         """Replace a linear whose weight is stored."""
         ...
 
+    @property
+    def reason_for_float_rows(self) -> str | None:
+        """Say why rows that are matrices stay in float; None if they need not."""
+        ...
+
+    @property
+    def limit(self) -> int:
+        """Largest magnitude of a stored weight."""
+        ...
+
+    def replace_row_linear(self, node: ir.Node, row: ir.Value, scale: ir.Value) -> None:
+        """Replace a product with a matrix that is picked by the iteration: s8 [in, out], scales (out,)."""
+        ...
+
 
 class ChannelWeights:
     """Stores weights as s8 with one scale per output channel: what static and dynamic share.
@@ -47,8 +62,18 @@ class ChannelWeights:
     """
 
     def __init__(self, limit: int = INT8_LIMIT) -> None:
-        self.limit = limit
+        self._limit = limit
         self.scales: dict[ir.Value, ir.Value] = {}
+
+    @property
+    def limit(self) -> int:
+        """Largest magnitude of a stored weight."""
+        return self._limit
+
+    @property
+    def reason_for_float_rows(self) -> str | None:
+        """Take every table."""
+        return None
 
     def reason_for_float(self, weight: ir.Value, inputs_axis: int) -> str | None:
         """Take every weight."""
@@ -109,13 +134,36 @@ def rewrite_linears(
         if reasons[item.weight] is None:
             chosen, table = schemes[item.weight], find_tied_table(item)
             chosen.replace_linear(item if table is None else chosen.store_table(table))
+    node_reasons = {item.node: reasons[item.weight] for item in found}
+    small = _rewrite_rows(model, scheme, kept)
     if any(node.domain == MICROSOFT for node in model.graph.all_nodes()):
         model.graph.opset_imports[MICROSOFT] = 1
-    return _coverage(model, {item.node: reasons[item.weight] for item in found}, kept)
+    return _coverage(model, {**node_reasons, **small}, kept, not_worth=small)
+
+
+def _rewrite_rows(model: ir.Model, scheme: Scheme, kept: Mapping[str, str]) -> dict[ir.Node, str]:
+    """Replace the products with rows that are matrices; return those that stay in float, with the reason."""
+    tables = find_matrix_rows(model)
+    reasons = reasons_for_rows(tables, kept, scheme.reason_for_float_rows)
+    for rows in tables:
+        if rows.table not in reasons:
+            for node, (row, scale) in rows.store(scheme.limit).items():
+                scheme.replace_row_linear(node, row, scale)
+    if len(tables) > len(reasons):
+        model.graph.sort()  # what a row's product reads may be rounded further down
+    return {
+        item.node: reasons[rows.table]
+        for rows in tables
+        if rows.table in reasons
+        for item in rows.linears
+    }
 
 
 def _coverage(
-    model: ir.Model, reasons: Mapping[ir.Node, str | None], kept: Mapping[str, str]
+    model: ir.Model,
+    reasons: Mapping[ir.Node, str | None],
+    kept: Mapping[str, str],
+    not_worth: Collection[ir.Node],
 ) -> Coverage:
     """Count what a graph reads after it was rewritten.
 
@@ -123,6 +171,7 @@ def _coverage(
         model: The graph.
         reasons: Why linears stayed as they are.
         kept: As in `rewrite_linears`.
+        not_worth: What stays in float by choice.
     """
     reads = weight_reads(model)
     integers, total = integer_bytes(reads)
@@ -134,6 +183,8 @@ def _coverage(
         else:
             reason = reasons.get(read.node) or kept.get(name) or _no_form(read)
             coverage.skipped.append(Skipped(name=name, reason=reason))
+            if read.node in not_worth:
+                coverage.not_worth.append(name)
     return coverage
 
 
@@ -141,7 +192,10 @@ def _no_form(read: WeightRead) -> str:
     """Say why a product that is no linear stays in float."""
     if read.node.op_type not in LINEARS:
         return f"{read.node.op_type} has no int8 form"
-    return "its weight is computed, or has more than two dimensions"
+    names = [value.name or "a constant" for value in read.weights]
+    if len(names) == 1:
+        return f"{names[0]} has more than two dimensions, or is read in another form too"
+    return f"its weight is computed from {', '.join(names)}"
 
 
 def _reason_for_float(weight: ir.Value, items: list[Linear]) -> str | None:

@@ -75,6 +75,7 @@ class _Static(ChannelWeights):
     def __init__(self, model: ir.Model, table: RangeTable, ops: str, limit: int) -> None:
         super().__init__(limit)
         self._rounding, self._ops = StaticRounding(model, table), ops
+        self._later = DynamicWeights(limit, ops=ops)
 
     def replace_linear(self, item: Linear) -> None:
         node, source = item.node, item.node.inputs[0]
@@ -82,6 +83,16 @@ class _Static(ChannelWeights):
             raise InputError(f"linear {node.name} reads nothing")
         rounded = self._rounding.round(node, source, node)
         _replace(item, rounded, self.scales[item.weight], self._ops)
+
+    def replace_row_linear(self, node: ir.Node, row: ir.Value, scale: ir.Value) -> None:
+        """Multiply what a linear beside it has rounded already, else what is rounded as it comes."""
+        rounded = self._rounding.rounded_for(node)
+        if rounded is None:
+            self._later.replace_row_linear(node, row, scale)
+        elif self._ops == "standard":
+            replace_node(node, integer_product(Linear(node, row, 1), rounded, scale))
+        else:
+            _replace(Linear(node, row, 1), rounded, scale, self._ops)
 
 
 def _replace(item: Linear, rounded: RoundedActivation, weight_scale: ir.Value, ops: str) -> None:

@@ -66,7 +66,7 @@ def check_weight_options(
     if ranges:
         raise InputError(
             f"{scheme} rounds no activations: it takes no ranges",
-            hint=f"leave out {option_name('ranges_file')}",
+            hint=f"leave out {option_name('ranges')}",
         )
     if reduce_range:
         raise InputError(
@@ -94,6 +94,20 @@ class BlockWeights:
             )
         self._inputs: dict[ir.Value, int] = {}
         self._scales: dict[ir.Value, ir.Value] = {}
+
+    @property
+    def reason_for_float_rows(self) -> str | None:
+        """Leave rows that are matrices: the kernel would unpack each into floats before it multiplies."""
+        return "rows that are matrices have no packed form"
+
+    @property
+    def limit(self) -> int:
+        """Largest magnitude of a stored weight."""
+        return (1 << (self.bits - 1)) - 1
+
+    def replace_row_linear(self, node: ir.Node, row: ir.Value, scale: ir.Value) -> None:
+        """Refuse: `reason_for_float_rows`."""
+        raise ValueError(f"{node.name} has no packed form")
 
     def reason_for_float(self, weight: ir.Value, inputs_axis: int) -> str | None:
         """Refuse a weight of so few inputs that the filled blocks would take more than its floats."""
