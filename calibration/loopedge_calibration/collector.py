@@ -92,7 +92,8 @@ def collect(
     """
     chosen = with_keywords("collect", CollectOptions, options, keywords)
     source = FloatSource.open(model)
-    return collect_ranges(source, all_samples(data, source.graph, chosen.samples), chosen)
+    part = all_samples(data, source.graph, chosen.samples, loops=chosen.loops)
+    return collect_ranges(source, part, chosen)
 
 
 def collect_ranges(source: FloatSource, part: Part, options: CollectOptions) -> RangeTable:
@@ -336,7 +337,7 @@ class Probes:
             self._open(feeds)
         mask = feeds.get(MASK)
         for names, session in self._sessions:
-            given = session.run(feeds, loops=self._options.loops)
+            given = session.run(feeds)
             rows = stack_probed(given, [f"{name}.input" for name in names])
             for name in names:
                 _check_finite(rows[f"{name}.input"], mask, name, batch)

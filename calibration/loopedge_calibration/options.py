@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from loopedge.quantizer.activations.ranges import Granularity
-from loopedge.quantizer.options import QuantizeOptions, check_ranges, check_samples
+from loopedge.quantizer.options import QuantizeOptions, check_loops, check_ranges, check_samples
 
 __all__ = ["CHUNK_BYTES", "CollectKeywords", "CollectOptions"]
 
@@ -47,6 +47,7 @@ class CollectOptions:
         check_ranges(self.granularity, self.method)
         if self.samples is not None:
             check_samples(self.samples)
+        check_loops(self.loops)
 
     @classmethod
     def of(cls, options: QuantizeOptions) -> "CollectOptions":
@@ -56,5 +57,6 @@ class CollectOptions:
             method=options.method,
             as_core=options.as_core,
             smoothing=options.smoothing,
+            loops=options.loops,
             threads=options.threads,
         )

@@ -89,6 +89,7 @@ def _samples(source: FloatSource, options: QuantizeOptions) -> Samples | None:
             source.graph,
             samples=options.samples,
             artifact=source.path,
+            loops=options.loops,
             metric=options.metric,
             scores=source.metadata.logits != "last",
         )

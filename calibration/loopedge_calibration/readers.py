@@ -64,10 +64,13 @@ class SampleBatch:
         return f"sample {self.numbers[min(row, len(self.numbers) - 1)]}{of}"
 
     def rows(self, kept: npt.NDArray[np.bool_]) -> "SampleBatch":
-        """Return some of the samples."""
+        """Return some of the samples; what is one number for all of them, as a loop count, stays."""
         return replace(
             self,
-            feeds={name: array[kept] for name, array in self.feeds.items()},
+            feeds={
+                name: array[kept] if array.shape[:1] == kept.shape else array
+                for name, array in self.feeds.items()
+            },
             numbers=tuple(np.array(self.numbers)[kept].tolist()),
             targets=None if self.targets is None else self.targets[kept],
         )
@@ -263,7 +266,7 @@ class ArchiveSource:
                 raise InputError(f"{path} holds no .npz file")
         hint = option("data", "samples.npz")
         self._counts = [
-            _count_rows(check_file(file, needed="an .npz file", hint=hint), self._size)
+            self._count_rows(check_file(file, needed="an .npz file", hint=hint))
             for file in self._files
         ]
 
@@ -292,7 +295,10 @@ class ArchiveSource:
 
     def _read_file(self, file: Path, rows: Indices) -> Iterator[SampleBatch]:
         with open_archive(file) as members:
-            takes = {member.name: _taker(member) for member in members}
+            takes = {
+                member.name: _whole(member) if self._is_setting(member) else _taker(member)
+                for member in members
+            }
             for first in range(0, len(rows), self._size):
                 part = rows[first : first + self._size]
                 feeds: Feeds = {name: take(part) for name, take in takes.items()}
@@ -302,26 +308,32 @@ class ArchiveSource:
                     source=str(file),
                 )
 
+    def _count_rows(self, path: Path) -> int:
+        """Return the samples of an archive, as its headers say."""
+        with open_archive(path) as archive:
+            members = [member for member in archive if not self._is_setting(member)]
+            if not members:
+                raise InputError(f"{path} holds no array of samples")
+            for member in members:
+                if not member.header.shape:
+                    raise InputError(f"{member.where} has no axis of samples")
+            counts = {member.name: member.header.shape[0] for member in members}
+            if len(set(counts.values())) > 1:
+                raise InputError(f"{path}: the arrays differ in samples: {counts}")
+            total = members[0].header.shape[0]
+            rows = min(self._size, total)
+            needed = sum(_bytes_at_once(member, rows) for member in members)
+            if needed > (allowed := most_bytes(path)):
+                raise InputError(
+                    f"{path}: {rows} samples take {needed:,} bytes, at most {allowed:,} are "
+                    "read at once from a file of its size"
+                )
+            return total
 
-def _count_rows(path: Path, size: int) -> int:
-    """Return the samples of an archive, as its headers say."""
-    with open_archive(path) as members:
-        if not members:
-            raise InputError(f"{path} holds no array")
-        for member in members:
-            if not member.header.shape:
-                raise InputError(f"{member.where} has no axis of samples")
-        counts = {member.name: member.header.shape[0] for member in members}
-        if len(set(counts.values())) > 1:
-            raise InputError(f"{path}: the arrays differ in samples: {counts}")
-        total = members[0].header.shape[0]
-        needed = sum(_bytes_at_once(member, min(size, total)) for member in members)
-        if needed > (allowed := most_bytes(path)):
-            raise InputError(
-                f"{path}: {min(size, total)} samples take {needed:,} bytes, at most {allowed:,} are "
-                "read at once from a file of its size"
-            )
-        return total
+    def _is_setting(self, member: ArchiveMember) -> bool:
+        """Tell one number that says how the model runs: no input of samples is called so."""
+        known = self._expected is not None and member.name not in self._expected.specs
+        return known and math.prod(member.header.shape) == 1
 
 
 def _is_turned(member: ArchiveMember) -> bool:
@@ -335,6 +347,12 @@ def _bytes_at_once(member: ArchiveMember, rows: int) -> int:
 
 def _sample_bytes(member: ArchiveMember) -> int:
     return math.prod(member.header.shape[1:]) * member.header.dtype.itemsize
+
+
+def _whole(member: ArchiveMember) -> Callable[[Indices], Array]:
+    """Return what gives all of an array for any samples."""
+    array = member.array()
+    return lambda _: array
 
 
 def _taker(member: ArchiveMember) -> Callable[[Indices], Array]:

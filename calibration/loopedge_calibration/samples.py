@@ -17,6 +17,7 @@ from loopedge.quantizer.held_out.samples import HeldOut, Judge, Kind
 from loopedge.quantizer.options import Data
 from loopedge.runtime.inputs import ModelInputs
 from loopedge.tasks.task import Task, task_from_dict
+from loopedge_calibration.loop_counts import LoopCounts
 from loopedge_calibration.readers import (
     BATCH,
     Indices,
@@ -86,6 +87,7 @@ class Part:
 
     Args:
         expected: The inputs of the model.
+        counts: Those that count its iterations.
         read: Yields the samples as they stand in the data.
         left_out: Hashes of samples that are not to come.
         total: Samples that there are in the data for this part; None: as many as one likes.
@@ -93,6 +95,7 @@ class Part:
     """
 
     expected: ModelInputs
+    counts: LoopCounts
     read: Callable[[], Iterator[SampleBatch]]
     left_out: frozenset[bytes] = frozenset()
     total: int | None = None
@@ -106,7 +109,7 @@ class Part:
         """
         for batch in self.read():
             accepted = self.expected.accept(
-                batch.feeds,
+                self.counts.taken_out(batch.feeds),
                 source=batch.source,
                 seed=None,
                 numbers=None if self.alone else batch.numbers,
@@ -120,7 +123,7 @@ class Part:
                     continue
                 if len(kept) > 1 and not kept.all():
                     checked = checked.rows(kept)
-            yield checked
+            yield replace(checked, feeds={**checked.feeds, **self.counts.fed(batch.feeds)})
 
 
 def fixed_batch(model: ir.Model) -> int | None:
@@ -131,7 +134,9 @@ def fixed_batch(model: ir.Model) -> int | None:
     return None
 
 
-def all_samples(data: Data, model: ir.Model, samples: int | None) -> Part:
+def all_samples(
+    data: Data, model: ir.Model, samples: int | None, *, loops: int | None = None
+) -> Part:
     """Return the samples of data, evenly thinned to so many; an iterator is read into memory.
 
     Raises:
@@ -142,6 +147,7 @@ def all_samples(data: Data, model: ir.Model, samples: int | None) -> Part:
     chosen = _thinned(np.arange(source.total), samples)
     return Part(
         expected=expected,
+        counts=LoopCounts.of(model, loops),
         read=lambda: source.read(chosen),
         total=source.total,
         alone=source.total == 1,
@@ -166,6 +172,7 @@ class Samples:
         model: The artifact's graph.
         samples: Most samples that calibrate, and most of arrays that judge.
         artifact: The model's file.
+        loops: Iterations to run where an input counts them; None: as exported, or as the data says.
         metric: As `loopedge.quantize` says: ``task`` judges on the task, whatever calibrates.
         scores: Whether the model's outputs answer the task.
 
@@ -184,9 +191,11 @@ class Samples:
         *,
         samples: int,
         artifact: str | Path | None = None,
+        loops: int | None = None,
         metric: str | None = None,
         scores: bool = True,
     ) -> None:
+        self._counts = LoopCounts.of(model, loops)
         self.samples, self._model, self._scores = samples, model, scores
         self._expected = sample_inputs(model)
         self._names = self._expected.sampled
@@ -229,13 +238,14 @@ class Samples:
         chosen = _thinned(places, self.samples)
         return Part(
             expected=self._expected,
+            counts=self._counts,
             read=lambda: source.read(chosen),
             total=len(places),
             alone=source.total == 1,
         )
 
     def _parts_of_task(self, task: Task) -> tuple[Part, Part]:
-        if getattr(task, "named_parts", False):  # the data is one of the parts: it is all there is
+        if task.named_parts:  # the data is one of the parts: it is all there is
             there = task.available("validation") or 0
             most = min(there, max(2, self.samples * HELD_OUT // (HELD_OUT - 1)))
             return (
@@ -273,28 +283,30 @@ class Samples:
                 if kept.any():
                     yield found.rows(kept)
 
-        return Part(expected=self._expected, read=read, total=task.available(split))
+        return Part(
+            expected=self._expected, counts=self._counts, read=read, total=task.available(split)
+        )
 
     def held_out(self, *, calibrates: bool) -> HeldOut:
         """Return the samples that judge.
 
         Args:
-            calibrates: Ranges are found on the others: what equals one of those does not judge.
+            calibrates: Ranges are found on the others. What equals one of those judges under no scheme.
 
         Raises:
             InputError: The data cannot be used, as `Survey.check` says.
         """
-        survey = survey_of(self._model)
-        if calibrates:
-            for batch in self.calibrating:
-                survey.note(batch)
-            survey.check()  # the collector tells its notes
-        count = survey.samples if calibrates else None
+        others, judged = survey_of(self._model), survey_of(self._model)
         judging = self._judging
-        if judging is not None and self.task is None:
-            judging = replace(judging, left_out=frozenset(survey.digests))
+        of_data = self.task is None or self.task.named_parts  # else the task keeps its parts apart
+        if calibrates or (of_data and judging is not None):
+            for batch in self.calibrating:
+                others.note(batch)
+            others.check()  # its notes are the collector's
+        if judging is not None and of_data:
+            judging = replace(judging, left_out=frozenset(others.digests))
         batches = [] if judging is None else list(judging)
-        kind: Kind = "data" if self.task is None else "validation"
+        kind: Kind = "data" if of_data else "validation"
         notes: tuple[str, ...] = ()
         if not batches:
             batches = list(self.calibrating)
@@ -302,8 +314,8 @@ class Samples:
                 kind, notes = "calibrating", (NOTHING_HELD_OUT,)
         if not calibrates:
             for batch in batches:
-                survey.note(batch)
-            notes += tuple(survey.check())
+                judged.note(batch)
+            notes += tuple(judged.check())
         if sum(len(batch.numbers) for batch in batches) == 1:
             notes += (ONE_SAMPLE,)
         return HeldOut(
@@ -311,7 +323,7 @@ class Samples:
             batches=[batch.feeds for batch in batches],
             places=[tuple(map(batch.where, range(len(batch.numbers)))) for batch in batches],
             judge=self._judge(batches),
-            calibrating=count,
+            calibrating=others.samples if calibrates else None,
             calibrating_of=self.calibrating.total if calibrates else None,
             notes=notes,
         )

@@ -216,7 +216,7 @@ def generate_inputs(
         if name in model.graph.initializers:
             continue
         if chooses_loops(value):
-            made[name] = _spec(value).loop_count(loops or metadata.loops or 1)
+            made[name] = _spec(value).loop_count(loops or metadata.loops or UNKNOWN_LOOPS)
             continue
         if metadata.tolerance is not None and chooses_tolerance(value):
             made[name] = np.array(metadata.tolerance, np.float32)
@@ -316,6 +316,8 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
     return drawn.astype(dtype.numpy())
 
 
+UNKNOWN_LOOPS = 3
+"""Iterations of a model whose loop count is an input, and stands nowhere."""
 FLAGS = 2
 """Values of an integer input that gathers nothing: 0 and 1."""
 SAME_VALUES = frozenset(

@@ -23,6 +23,7 @@ __all__ = [
     "Data",
     "QuantizeKeywords",
     "QuantizeOptions",
+    "check_loops",
     "check_ranges",
     "check_samples",
 ]
@@ -47,6 +48,7 @@ class QuantizeKeywords(TypedDict, total=False):
     method: str
     smoothing: bool
     samples: int
+    loops: int | None
     ranges: RangeTable | str | Path | None
     save_ranges: str | Path | None
     ops: str
@@ -78,6 +80,7 @@ class QuantizeOptions:
     method: str = "mse"
     smoothing: bool = True
     samples: int = DEFAULT_SAMPLES
+    loops: int | None = None
     ranges: RangeTable | str | Path | None = None
     save_ranges: str | Path | None = None
     ops: str = "microsoft"
@@ -120,6 +123,7 @@ class QuantizeOptions:
             check_profile(self.memory)
         check_ranges(self.granularity, self.method)
         check_samples(self.samples)
+        check_loops(self.loops)
         self._check_budget()
         if self.chosen_scheme != "static" and (
             self.ranges is not None or self.save_ranges is not None
@@ -196,6 +200,16 @@ def check_ranges(granularity: str, method: str) -> None:
             f"method {method!r} is not known, known are {', '.join(METHODS)}",
             hint=option("method", "mse"),
         )
+
+
+def check_loops(loops: int | None) -> None:
+    """Refuse fewer iterations than one.
+
+    Raises:
+        InputError: There are fewer.
+    """
+    if loops is not None and loops < 1:
+        raise InputError(f"loops is {loops}, at least 1 is needed", hint=option("loops", 1))
 
 
 def check_samples(samples: int) -> None:

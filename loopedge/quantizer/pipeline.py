@@ -64,6 +64,8 @@ def quantize(
             prelude and coda have the smallest and largest value, and a margin.
         smoothing: Move outlier channels into the weights first; default: True.
         samples: Most samples to calibrate on, evenly thinned, and most to measure on; default: 128.
+        loops: Iterations to calibrate and measure with, for a model whose loop count is an input; default: as
+            exported, or as each batch of the data says.
         ranges: A table of `loopedge_calibration.collect`, or its file, instead of calibrating.
         save_ranges: Also write the ranges to this file.
         ops: ``microsoft`` (MatMulIntegerToFloat and DynamicQuantizeMatMul, default), or ``standard``: operators of

@@ -14,6 +14,7 @@ def quantize(
     method: options.Method = "mse",
     smoothing: options.Smoothing = True,
     samples: options.Samples = 128,
+    loops: options.Loops = None,
     ranges_file: options.RangesFile = None,
     save_ranges: options.SaveRanges = None,
     ops: options.Ops = "microsoft",
@@ -45,6 +46,7 @@ def quantize(
             method=method,
             smoothing=smoothing,
             samples=samples,
+            loops=loops,
             ranges=ranges_file,
             save_ranges=save_ranges,
             ops=ops,
@@ -65,5 +67,7 @@ def quantize(
         with output.status(f"quantizing {model}"):
             result = write_quantized(model, path or model.with_suffix(suffix), options=chosen)
         for note in result.notes:
-            output.note(note if note == f"WARNING: {result.warning}" else f"note: {note}")
+            warns = note == f"WARNING: {result.warning}"
+            if json or not warns:  # else it is the first line of the view
+                output.note(note if warns else f"note: {note}")
         output.result(result, quantize_view, written=result.path)
