@@ -195,7 +195,7 @@ def test_the_file_says_how_its_linears_are_treated(tmp_path: Path) -> None:
     for memory, treatment in (("balanced", "weight-int8"), ("low", "dynamic")):
         path = tmp_path / f"{memory}.onnx"
         result = loopedge.quantize(
-            TINY, path, ranges=ranges, inputs=data, memory=memory, **SEVEN_BITS
+            TINY, path, ranges=ranges, data=data, memory=memory, **SEVEN_BITS
         )
         assert treatments(result)["coda/linear"] == treatment
         described = loopedge.inspect(path).metadata["quantization"]["treatments"]
