@@ -51,7 +51,9 @@ FORMS = {
 def model_of(form: str, table: np.ndarray, x: np.ndarray) -> ir.Model:
     """Return a Loop that multiplies the same input by the row of each iteration and stacks what it gives."""
     loops, inputs, outputs = table.shape
-    limit = INT8_LIMIT if form == "dequantized" else REDUCED_LIMIT  # no product saturates without VNNI
+    limit = (
+        INT8_LIMIT if form == "dequantized" else REDUCED_LIMIT
+    )  # no product saturates without VNNI
     parts = [quantize_weight(row, limit=limit) for row in table]
     stored = {
         "table": table,
@@ -63,7 +65,9 @@ def model_of(form: str, table: np.ndarray, x: np.ndarray) -> ir.Model:
     used = [name for name in stored if re.search(rf"\b{name}\b", FORMS[form])]
     kinds = {"s8": "int8", "middle": "uint8"}
     given = "".join(
-        f", {kinds.get(name, 'float')}[{','.join(map(str, stored[name].shape))}] {name}".replace("[]", "")
+        f", {kinds.get(name, 'float')}[{','.join(map(str, stored[name].shape))}] {name}".replace(
+            "[]", ""
+        )
         for name in used
     )
     model = ir.from_onnx_text(
@@ -82,7 +86,9 @@ def model_of(form: str, table: np.ndarray, x: np.ndarray) -> ir.Model:
     return model
 
 
-def measure(sessions: dict[str, ort.InferenceSession], feeds: dict[str, np.ndarray]) -> dict[str, list[float]]:
+def measure(
+    sessions: dict[str, ort.InferenceSession], feeds: dict[str, np.ndarray]
+) -> dict[str, list[float]]:
     """Return the milliseconds of each form in turns."""
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for session in sessions.values():
@@ -103,17 +109,25 @@ def main() -> int:
     """Measure and print a Markdown table."""
     generator = np.random.default_rng(0)
     features = this_processor().features
-    print(f"Instructions: {', '.join(sorted(features)) or 'unknown'}; onnxruntime {ort.__version__}.\n")
-    print("| rows | positions | form | KiB | time against float | SQNR, dB |\n|---|---|---|---|---|---|")
+    print(
+        f"Instructions: {', '.join(sorted(features)) or 'unknown'}; onnxruntime {ort.__version__}.\n"
+    )
+    print(
+        "| rows | positions | form | KiB | time against float | SQNR, dB |\n|---|---|---|---|---|---|"
+    )
     for name, (inputs, outputs) in SIZES.items():
-        table = (generator.normal(size=(LOOPS, inputs, outputs)) / np.sqrt(inputs)).astype(np.float32)
+        table = (generator.normal(size=(LOOPS, inputs, outputs)) / np.sqrt(inputs)).astype(
+            np.float32
+        )
         for positions in POSITIONS:
             x = generator.normal(size=(1, positions, inputs)).astype(np.float32)
             feeds = {"x": x, "z": np.zeros((1, positions, outputs), np.float32)}
             exact = (x.astype(np.float64) @ table.astype(np.float64)).sum(axis=0)
             models = {form: model_of(form, table, x) for form in FORMS}
             sessions = {
-                form: ort.InferenceSession(ir.to_proto(model).SerializeToString(), session_options(1))
+                form: ort.InferenceSession(
+                    ir.to_proto(model).SerializeToString(), session_options(1)
+                )
                 for form, model in models.items()
             }
             times = measure(sessions, feeds)

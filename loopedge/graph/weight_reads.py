@@ -5,7 +5,7 @@ the number of the iteration, turned, cut, scaled or made float again on its way.
 model's inputs is a weight there, whatever was done to it; what is looked up by ids is an activation.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx_ir as ir

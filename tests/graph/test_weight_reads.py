@@ -84,10 +84,10 @@ STRAIGHT = {
         [("Attention", ["a"])],
     ),
     "a function": (
-        f"""y = own.twice (x, a) }}
+        """y = own.twice (x, a) }
         <opset_import: ["": 21], domain: "own">
-        twice (x, w) => (y) {{
-          c = Constant <value = float[2, 2] {{1, 2, 3, 4}}> ()
+        twice (x, w) => (y) {
+          c = Constant <value = float[2, 2] {1, 2, 3, 4}> ()
           p = MatMul (x, w) q = MatMul (p, c) y = MatMul (q, w)""",
         ", float a",
         [("MatMul", ["a"]), ("MatMul", ["c"]), ("MatMul", ["a"])],

@@ -13,7 +13,7 @@ D = 32
 def weights() -> dict[str, NDArray[np.generic]]:
     draw = np.random.default_rng(0).normal
     shapes = {
-        **{name: (D, D) for name in "abc"},
+        **dict.fromkeys("abc", (D, D)),
         "row": (D,),
         "flat": (D * D,),
         "wide": (D, 3 * D),

@@ -13,7 +13,7 @@ import pytest
 import loopedge
 from examples.models import relaxed_recursive_like
 from loopedge_calibration.quantization import calibrate_and_quantize
-from tests.parity.foreign_files import D, FOREIGN, write_foreign
+from tests.parity.foreign_files import FOREIGN, D, write_foreign
 from tests.parity.models import make_model, seven_bits
 from tests.parity.weight_walker import walk
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import loopedge
+from loopedge.artifact.artifact import open_artifact
 from loopedge.errors import InputError
 from loopedge.exporter.capture.input_axes import read_dynamic_shapes, tell_apart
 from loopedge.graph.inputs import generate_inputs
-from loopedge.artifact.artifact import open_artifact
 from loopedge.model.contract import Tensors
 from tests.cli.in_process import run_words
 from tests.parity.models import relative_error

@@ -148,9 +148,9 @@ class _Walker:
                 cone.inputs = True
                 self._fed.add(key)
             waiting += sources
-        elif node.op_type in {"DequantizeLinear", "QuantizeLinear"}:
-            waiting += sources[:1]
-        elif node.op_type == "Gather" and len(self.stored.get(sources[0], TensorProto()).dims) > 2:
+        elif node.op_type in {"DequantizeLinear", "QuantizeLinear"} or (
+            node.op_type == "Gather" and len(self.stored.get(sources[0], TensorProto()).dims) > 2
+        ):
             waiting += sources[:1]
         else:
             waiting += sources

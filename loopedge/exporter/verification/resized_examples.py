@@ -23,7 +23,7 @@ def resized_examples(example: tuple[Tensor, ...], axes: Axes) -> ExampleMaker:
             if names.get(0) == "batch" and names.get(1) == "sequence" and not _is_mask(tensor):
                 order = torch.rand(sized.shape[:2], generator=generator).argsort(dim=1)
                 rows = torch.arange(sized.shape[0])[:, None]
-                sized = sized[rows, order]  # noqa: PLW2901
+                sized = sized[rows, order]
             made.append(sized)
         return tuple(made)
 

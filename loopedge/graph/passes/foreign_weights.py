@@ -4,8 +4,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from loopedge.graph.editing import structure
-from loopedge.graph.operators import LINEARS
 from loopedge.graph.naming import keep_names_apart
+from loopedge.graph.operators import LINEARS
 from loopedge.graph.passes.half_products import widen_half_products
 from loopedge.graph.passes.layout import fold_weight_layouts, turn_first_factors
 from loopedge.graph.passes.stored_weights import drop_constant_states, fold_weight_chains
