@@ -5,12 +5,14 @@ __all__ = [
     "DiskFullError",
     "DivergedError",
     "InputError",
+    "InputLengthWarning",
     "InterruptedRunError",
     "LoopCountWarning",
     "LoopedgeError",
     "LostWorkerError",
     "MissingExtraError",
     "ProviderError",
+    "UntrainedWarning",
     "VerificationError",
     "install_hint",
 ]
@@ -106,5 +108,13 @@ class LostWorkerError(LoopedgeError):
     """A training run over several processes has lost one of them."""
 
 
-class LoopCountWarning(UserWarning):
+class UntrainedWarning(UserWarning):
+    """A model runs in a way that it was not trained in."""
+
+
+class LoopCountWarning(UntrainedWarning):
     """A model runs another number of loops than it was trained with."""
+
+
+class InputLengthWarning(UntrainedWarning):
+    """A model sees fewer positions than it was trained on."""

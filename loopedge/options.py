@@ -12,7 +12,12 @@ __all__ = ["by_face", "naming_flags", "option", "option_name", "with_keywords"]
 
 Options = TypeVar("Options", bound="DataclassInstance")
 
-FLAGS = {"path": "--output", "granularity": "--ranges", "covariates": "--covariate"}
+FLAGS = {
+    "path": "--output",
+    "granularity": "--ranges",
+    "ranges": "--ranges-file",
+    "covariates": "--covariate",
+}
 """Options that the command line calls otherwise than Python does."""
 
 _names_flags = False

@@ -118,7 +118,7 @@ def make_models(folder: Path) -> tuple[dict[Key, Path], dict[Key, float]]:
             target = source.with_suffix(".int8.onnx")
             ranges = loopedge_calibration.collect(source, samples)
             key = ("static int8", profile, activations)
-            sqnr[key] = loopedge.quantize(source, target, ranges=ranges, inputs=samples).sqnr_db
+            sqnr[key] = loopedge.quantize(source, target, ranges=ranges, data=samples).sqnr_db
             files |= {("float32", profile, activations): source, key: target}
     return files, sqnr
 

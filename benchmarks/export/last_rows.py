@@ -28,7 +28,6 @@ from loopedge.graph.inputs import generate_inputs
 from loopedge.profiler.machine import describe_machine
 from loopedge.quantizer.timing import session_runner
 from loopedge.runtime.latency import time_in_turns, time_ratios
-from loopedge_calibration.quantization import calibrate_and_quantize
 
 MEGABYTE = 1e6
 WIDTHS, LOOPS = (64, 256, 768), (1, 4, 12)
@@ -110,7 +109,7 @@ def make_files(subject: Subject, folder: Path) -> tuple[dict[str, Path], Path]:
         if not data.exists():
             opened = Artifact.open(source).float32_graph()
             write_arrays(data, generate_inputs(opened, batch=8, sequence=subject.length, seed=1))
-        calibrate_and_quantize(source, target, data=data, method="minmax")
+        loopedge.quantize(source, target, data=data, method="minmax")
         files |= {f"float32, {name}": source, f"int8, {name}": target}
     inputs = folder / "inputs.npz"
     opened = Artifact.open(files["float32, all positions"]).float32_graph()

@@ -61,6 +61,7 @@ class Ablation:
             self.fitted,
             granularity=granularity,  # type: ignore[arg-type]
             method=method,
+            as_core=["all"],
             smoothing=smoothing,
             samples=samples,
         )
@@ -71,7 +72,8 @@ class Ablation:
             self.path,
             self.target,
             ranges=table,
-            inputs=self.fitted[:1],
+            as_core=["all"],  # what is compared are ranges: every linear has one
+            data=self.fitted[:1],
             min_sqnr_db=0,
             force=True,
         )

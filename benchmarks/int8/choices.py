@@ -41,8 +41,10 @@ def make_models(folder: Path) -> dict[str, Path]:
     loopedge.export(model, paths["float"])
     generator = np.random.default_rng(0)
     data = [{"input_ids": generator.integers(0, 4096, (4, 128))} for _ in range(4)]
-    ranges = loopedge_calibration.collect(paths["float"], data)
-    loopedge.quantize(paths["float"], paths["folded"], ranges=ranges, inputs=data[:1])
+    ranges = loopedge_calibration.collect(paths["float"], data, as_core=["all"])
+    loopedge.quantize(
+        paths["float"], paths["folded"], ranges=ranges, as_core=["all"], data=data[:1]
+    )
     graph = open_artifact(paths["float"]).clone()
     quantize_static(graph, ranges)
     write_artifact(graph, paths["unfolded"], force=False)

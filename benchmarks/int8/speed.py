@@ -45,7 +45,7 @@ def make_models(folder: Path, d_model: int = 768, heads: int = 12) -> dict[str, 
     generator = np.random.default_rng(0)
     data = [{"input_ids": generator.integers(0, vocab, (4, 128))} for _ in range(6)]
     ranges = loopedge_calibration.collect(paths["float"], data)
-    loopedge.quantize(paths["float"], paths["static"], ranges=ranges, inputs=data[:1])
+    loopedge.quantize(paths["float"], paths["static"], ranges=ranges, data=data[:1])
     loopedge.quantize(paths["float"], paths["dynamic"], scheme="dynamic")
     return paths
 

@@ -185,9 +185,15 @@ def peer_dynamic(bench: Bench, target: Path) -> None:
 
 
 def ours(
-    bench: Bench, form: str, granularity: str, method: str, *, smoothing: bool = False
+    bench: Bench,
+    form: str,
+    granularity: str,
+    method: str,
+    *,
+    smoothing: bool = False,
+    as_core: tuple[str, ...] = ("all",),
 ) -> Callable[[Path], None]:
-    """Return the making of a static model."""
+    """Return the making of a static model; every linear has a range where ``as_core`` says so."""
 
     def make(target: Path) -> None:
         table = loopedge_calibration.collect(
@@ -195,9 +201,11 @@ def ours(
             bench.calibration,
             granularity=granularity,  # type: ignore[arg-type]
             method=method,
+            as_core=as_core,
             smoothing=smoothing,
         )
-        unjudged(bench.paths[form], target, ranges=table, inputs=bench.calibration[:2])
+        options = {"ranges": table, "as_core": as_core, "data": bench.calibration[:2]}
+        unjudged(bench.paths[form], target, **options)
 
     return make
 
@@ -219,7 +227,7 @@ def budgeted(bench: Bench, target: Path) -> None:
         f"The budget, on the calibration data: relative error {whole.loss:.2e} -> {budget.loss:.2e}; {levels}."
     )
     options = {"keep": lifted.keep, "weight_only": lifted.weight_only}
-    unjudged(source, target, ranges=lifted.table, inputs=bench.calibration[:2], **options)
+    unjudged(source, target, ranges=lifted.table, data=bench.calibration[:2], **options)
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -238,7 +246,9 @@ def measure(bench: Bench) -> list[Row]:
         ("unrolled", "the same, unrolled"),
     ):
         makers[name] = (ours(bench, form, "per-iteration", "mse", smoothing=True), True)
-    makers["static, half its error as budget"] = (lambda path: budgeted(bench, path), True)
+    default = ours(bench, "loop", "per-iteration", "mse", smoothing=True, as_core=())
+    makers["by place, per-iteration mse smoothed (default)"] = (default, True)
+    makers["by place, half its error as budget"] = (lambda path: budgeted(bench, path), True)
     for name in ("dynamic", "weight-int8", "weight-int4"):
         makers[name] = (scheme(name), True)
     makers["onnxruntime static, unrolled"] = (lambda path: peer_static(bench, path), True)

@@ -31,7 +31,7 @@ from loopedge.graph.agreement import NoiseRatio
 from loopedge.graph.weights import linears
 from loopedge.profiler.processes.measured_process import MeasuredProcess
 from loopedge.profiler.processes.setup import ProcessSetup
-from loopedge.quantizer.noise import measure_noise
+from loopedge.quantizer.noise import generated_batches, measure_noise
 from loopedge.quantizer.schemes.weight_only import DEFAULT_BLOCK
 from loopedge.quantizer.weights.blocks import BLOCK_SIZES, quantize_blocks
 from loopedge.tasks.generated.sorting import SortingTask
@@ -100,8 +100,13 @@ def make(source: Path, variant: Variant, folder: Path) -> tuple[Path, float]:
             node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", variant.level)
     leveled = folder / "leveled.onnx"
     write_artifact(model, leveled, force=True, verify=lambda _: None)
+    exact = open_artifact(source)
     agreement = measure_noise(
-        open_artifact(source), open_artifact(leveled), folder, random_rows=False
+        exact,
+        open_artifact(leveled),
+        folder,
+        inputs=generated_batches(exact),
+        random_rows=False,
     )
     return leveled, agreement.sqnr_db
 

@@ -96,7 +96,7 @@ def quantize(path: Path, length: int) -> Path:
     samples = [{"input_ids": generator.integers(0, VOCABULARY, (4, length))} for _ in range(4)]
     target = path.with_suffix(".int8.onnx")
     ranges = loopedge_calibration.collect(path, samples)
-    loopedge.quantize(path, target, ranges=ranges, inputs=samples[:1])
+    loopedge.quantize(path, target, ranges=ranges, data=samples[:1])
     return target
 
 

@@ -8,21 +8,22 @@ be needed is put down again.
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_artifact
 from loopedge.errors import BudgetError, InputError
+from loopedge.files.scratch import never_named
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.inputs import axes_of, first_samples, sample_count
 from loopedge.graph.weights import linears, weight_bytes
 from loopedge.options import option, option_name
+from loopedge.quantizer.budget_result import BudgetResult, LiftedLinear, LinearSensitivity
 from loopedge.quantizer.named_linears import weight_only_nodes
-from loopedge.quantizer.pipeline import QuantizeResult
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.schemes.weight_only import BlockWeights
 from loopedge.quantizer.source import FloatSource
@@ -30,12 +31,12 @@ from loopedge.quantizer.timing import session_runner
 from loopedge.runtime.latency import time_in_turns
 from loopedge.runtime.session import Session
 from loopedge_calibration.losses import Loss
-from loopedge_calibration.sensitivity import LinearSensitivity, measure_sensitivity
+from loopedge_calibration.sensitivity import measure_sensitivity
 
 if TYPE_CHECKING:
     from loopedge_calibration.readers import Feeds
 
-__all__ = ["BudgetResult", "BudgetedResult", "LiftedLinear", "meet_budget"]
+__all__ = ["meet_budget"]
 
 SENSITIVITY_SAMPLES = 16
 TIMED_RUNS = 45
@@ -44,53 +45,6 @@ TIMED_RUNS = 45
 FLOAT, WEIGHT_INT8 = "float", "weight-int8"
 APART = (WEIGHT_INT8, "dynamic")
 """What a linear may be for the place where it stands: the next better is float."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiftedLinear:
-    """A linear or table that stands above its scheme, what that wins and what it costs.
-
-    ``level``: ``weight-int8`` or ``float``. ``won``: loss without it, the others lifted, less the loss
-    with it, in units of the metric. ``bytes`` and ``ms``: what the model with this one alone takes
-    more than the model with none.
-    """
-
-    name: str
-    level: str
-    won: float
-    bytes: int
-    ms: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetResult:
-    """How a budget was met.
-
-    ``float_score`` and ``score`` are the task's metric of the float and of the final model; None for
-    the relative error. ``loss_int8`` is the loss with every linear as the scheme has it, ``loss``
-    that of the final model, at most ``max_drop``. ``sensitivity`` is empty where nothing was lifted.
-    """
-
-    metric: str
-    max_drop: float
-    samples: int
-    float_score: float | None
-    score: float | None
-    loss_int8: float
-    loss: float
-    lifted: list[LiftedLinear]
-    sensitivity: list[LinearSensitivity]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values under the keys of docs/cli.md."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetedResult(QuantizeResult):
-    """The result of a quantization that a budget was set for."""
-
-    budget: BudgetResult
 
 
 def meet_budget(
@@ -118,7 +72,10 @@ def meet_budget(
         BudgetError: The loss is larger, whatever is lifted.
     """
     _check_budget(source, loss, max_drop, threads)
-    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
+        never_named(Path(folder), source.path),
+    ):
         trials = _Trials(source.graph, recipe, loss, Path(folder), threads)
         whole = trials.measure({})
         plan: dict[str, int] = {}

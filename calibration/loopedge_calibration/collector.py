@@ -14,12 +14,12 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError
+from loopedge.files.scratch import never_named
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.probe import activation_of, can_probe, probe, stack_probed
 from loopedge.graph.core.view import view_core
-from loopedge.graph.inputs import axes_of
 from loopedge.graph.weights import Linear, linears
-from loopedge.options import option, with_keywords
+from loopedge.options import with_keywords
 from loopedge.quantizer.activations.ranges import (
     Granularity,
     RangeTable,
@@ -28,6 +28,7 @@ from loopedge.quantizer.activations.ranges import (
 )
 from loopedge.quantizer.activations.smoothing import apply_smoothing, best_factors, smoothable
 from loopedge.quantizer.named_linears import core_like_nodes
+from loopedge.quantizer.options import Data
 from loopedge.quantizer.recipe import check_one_loop
 from loopedge.quantizer.schemes.rule import Observing, observed_by
 from loopedge.quantizer.source import FloatSource
@@ -36,14 +37,8 @@ from loopedge.runtime.session import Session
 from loopedge_calibration.histogram import RowHistograms
 from loopedge_calibration.observers import expected_noise, find_ranges
 from loopedge_calibration.options import CollectKeywords, CollectOptions
-from loopedge_calibration.readers import (
-    Feeds,
-    SamplesSeen,
-    checked,
-    limited,
-    read_samples,
-    sample_inputs,
-)
+from loopedge_calibration.readers import Feeds, SampleBatch
+from loopedge_calibration.samples import Part, all_samples, fixed_batch, survey_of
 
 __all__ = ["collect", "collect_ranges", "held_out_parts"]
 
@@ -62,7 +57,7 @@ RANKED = 64
 
 def collect(
     model: str | Path,
-    data: str | Path | Iterable[Feeds],
+    data: Data,
     *,
     options: CollectOptions | None = None,
     **keywords: Unpack[CollectKeywords],
@@ -71,8 +66,8 @@ def collect(
 
     Args:
         model: Float artifact, loop or unrolled.
-        data: ``.npz``, a folder of them, or an iterable of batches: input name to array, first axis
-            the samples.
+        data: As `loopedge.quantize` takes it: ``.npz``, a folder of them, ``.npy`` or a CSV; arrays by
+            input, the first axis the samples; or an iterable of such batches, which is read into memory.
         options: The keywords below as one object, `loopedge_calibration.options.CollectOptions`; a
             keyword wins over the object's field.
 
@@ -83,9 +78,8 @@ def collect(
             prelude and coda have the smallest and largest value, and a margin.
         as_core: Linears whose ranges are found as the core's, wherever they stand; ``all``: every one.
         smoothing: First move outlier channels into the weights, where that lessens the expected
-            error; takes a second pass over the data. Default: wherever the data can be passed
-            over twice, which an iterator cannot.
-        samples: At most as many samples are run; default: all.
+            error; takes a second pass over the data. Default: True.
+        samples: At most as many samples are run, evenly spread over the data; default: all.
         loops: Iterations, for a model with a selectable count; default: the exported one.
         threads: Threads of ONNX Runtime.
         chunk_bytes: Most bytes of probed activations at once; default: 256 MiB.
@@ -97,34 +91,32 @@ def collect(
         InputError: The model, an option or the data cannot be used.
     """
     chosen = with_keywords("collect", CollectOptions, options, keywords)
-    return collect_ranges(FloatSource.open(model), data, chosen)
+    source = FloatSource.open(model)
+    part = all_samples(data, source.graph, chosen.samples, loops=chosen.loops)
+    return collect_ranges(source, part, chosen)
 
 
-def collect_ranges(
-    source: FloatSource, data: str | Path | Iterable[Feeds], options: CollectOptions
-) -> RangeTable:
-    """Find ranges as `collect`, of a model that is open."""
+def collect_ranges(source: FloatSource, part: Part, options: CollectOptions) -> RangeTable:
+    """Find ranges as `collect`, of a model that is open, on samples that were chosen.
+
+    Raises:
+        InputError: The model or a sample cannot be used, as `collect`.
+    """
     if source.metadata.quantization is not None:
         raise InputError(f"{source.path} is quantized already", hint="loopedge export model.pt")
     check_one_loop(source.graph, source.path)
-    smoothing = _smooths(data, options)
-
-    def batches(seen: SamplesSeen) -> Iterator[Feeds]:
-        expected = sample_inputs(source.graph)
-        given = read_samples(data, expected) if isinstance(data, str | Path) else iter(data)
-        return checked(limited(given, options.samples), source.graph, seen)
-
+    seen = survey_of(source.graph)
+    for batch in part:
+        seen.note(batch)
+    warnings = seen.check()
     graph, factors = source.graph, {}
-    if smoothing:
-        factors = _find_factors(graph, batches(SamplesSeen()), options)
+    if options.smoothing is not False:
+        factors = _find_factors(graph, iter(part), options)
         graph = graph.clone()
         apply_smoothing(graph, factors)
     as_core = core_like_nodes(source.graph, options.as_core)
     observing = observed_by(source.graph, options.method, as_core=as_core)
-    seen = SamplesSeen()
-    observed = _observe(graph, batches(seen), options)
-    if seen.samples == 0:
-        raise InputError("the data holds no sample", hint=option("data", "samples.npz"))
+    observed = _observe(graph, iter(part), options)
     tensors = {
         name: item.model_copy(
             update={"smoothing": factors[name].tolist()} if name in factors else {}
@@ -141,18 +133,10 @@ def collect_ranges(
         lengths=sorted(seen.lengths),
         tensors=tensors,
     )
-    warnings = _warnings(table, source.metadata.trained_length)
+    warnings += _warnings(table, source.metadata.trained_length)
     if options.granularity == "auto" and observed.loops > 1 and not observed.any_judged:
         warnings.append(UNJUDGED)
     return table.model_copy(update={"warnings": warnings})
-
-
-def _smooths(data: str | Path | Iterable[Feeds], options: CollectOptions) -> bool:
-    """Tell whether channels are smoothed: on request, else where the data can be passed over twice."""
-    once = not isinstance(data, str | Path) and iter(data) is data
-    if once and options.smoothing:
-        raise InputError("smoothing passes over the data twice, an iterator runs once: give a list")
-    return not once if options.smoothing is None else options.smoothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,21 +169,24 @@ class _Observed:
         return found
 
 
-def _observe(graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions) -> _Observed:
+def _observe(graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOptions) -> _Observed:
     """Run the model on the data; with ``auto`` a part of it is held out."""
     loops = _loops(graph, options)
     any_fitted = any_judged = False
-    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
-        probes = _Probes(graph, Path(folder), options)
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
+        never_named(Path(folder), "the model"),
+    ):
+        probes = Probes(graph, Path(folder), options)
         fitted, judged = probes.histograms(), probes.histograms()
         parts = (
-            held_out_parts(batches, fixed=_fixed_batch(graph))
+            held_out_parts(batches, fixed=fixed_batch(graph) is not None)
             if options.granularity == "auto"
-            else ((feeds, False) for feeds in batches)
+            else ((batch, False) for batch in batches)
         )
-        for feeds, held_out in parts:
+        for batch, held_out in parts:
             any_fitted, any_judged = any_fitted or not held_out, any_judged or held_out
-            for name, values in probes.run(feeds):
+            for name, values in probes.run(batch):
                 (judged if held_out else fitted)[name].update(values)
         repeated = probes.repeated
     if not any_fitted:  # all samples are the same, and were all held out
@@ -218,7 +205,9 @@ def _loops(graph: ir.Model, options: CollectOptions) -> int | None:
     return options.loops or view_core(graph).iterations
 
 
-def held_out_parts(batches: Iterator[Feeds], *, fixed: bool) -> Iterator[tuple[Feeds, bool]]:
+def held_out_parts(
+    batches: Iterator[SampleBatch], *, fixed: bool
+) -> Iterator[tuple[SampleBatch, bool]]:
     """Yield the samples in batches, and whether each batch judges the ranges that the others give.
 
     A quarter of the samples judges. Which do is told by what they hold, not by when they come: those whose hash is
@@ -227,11 +216,11 @@ def held_out_parts(batches: Iterator[Feeds], *, fixed: bool) -> Iterator[tuple[F
     judges.
 
     Args:
-        batches: Input name to array, first axis the samples.
+        batches: Samples that run together.
         fixed: The model takes batches of one size alone.
     """
     first: list[_Hashed] = []
-    for hashed in (whole := (_hashed(feeds, fixed=fixed) for feeds in batches)):
+    for hashed in (whole := (_hashed(batch, fixed=fixed) for batch in batches)):
         first.append(hashed)
         if sum(len(each.hashes) for each in first) >= RANKED:
             for each in chain(first, whole):
@@ -247,27 +236,28 @@ def held_out_parts(batches: Iterator[Feeds], *, fixed: bool) -> Iterator[tuple[F
 class _Hashed:
     """A batch, with a number for each of its samples; one number where it cannot be cut."""
 
-    feeds: Feeds
+    batch: SampleBatch
     hashes: list[int]
 
-    def parts(self, judging: set[int]) -> Iterator[tuple[Feeds, bool]]:
+    def parts(self, judging: set[int]) -> Iterator[tuple[SampleBatch, bool]]:
         """Yield the samples that do not judge, and those that do."""
         held_out = np.array([number in judging for number in self.hashes])
         if len(set(held_out.tolist())) == 1:
-            yield self.feeds, bool(held_out[0])
+            yield self.batch, bool(held_out[0])
             return
         for judges in (False, True):
             rows = held_out == judges
             if rows.any():
-                yield {name: array[rows] for name, array in self.feeds.items()}, judges
+                yield self.batch.rows(rows), judges
 
 
-def _hashed(feeds: Feeds, *, fixed: bool) -> _Hashed:
-    sizes = {(*array.shape, 0)[0] for array in feeds.values()}
+def _hashed(batch: SampleBatch, *, fixed: bool) -> _Hashed:
+    arrays = batch.feeds.values()
+    sizes = {(*array.shape, 0)[0] for array in arrays}
     if fixed or len(sizes) != 1:
-        return _Hashed(feeds, [_hash(feeds.values())])
+        return _Hashed(batch, [_hash(arrays)])
     rows = range(max(sizes))
-    return _Hashed(feeds, [_hash(array[row] for array in feeds.values()) for row in rows])
+    return _Hashed(batch, [_hash(array[row] for array in arrays) for row in rows])
 
 
 def _hash(arrays: Iterable[npt.NDArray[Any]]) -> int:
@@ -277,25 +267,19 @@ def _hash(arrays: Iterable[npt.NDArray[Any]]) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def _fixed_batch(model: ir.Model) -> bool:
-    """Tell whether a model fixes the first axis of an input."""
-    return any(
-        sizes and isinstance(sizes[0], int)
-        for name, sizes in axes_of(model).items()
-        if name not in model.graph.initializers
-    )
-
-
 def _find_factors(
-    graph: ir.Model, batches: Iterator[Feeds], options: CollectOptions
+    graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOptions
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Pass over the data once for the largest magnitude of every channel; choose the factors."""
     groups = smoothable(graph)
     largest: dict[str, npt.NDArray[np.float32]] = {}
-    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
-        probes = _Probes(graph, Path(folder), options)
-        for feeds in batches:
-            for name, values in probes.run(feeds):
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
+        never_named(Path(folder), "the model"),
+    ):
+        probes = Probes(graph, Path(folder), options)
+        for batch in batches:
+            for name, values in probes.run(batch):
                 if name in groups:
                     rows = np.abs(values.reshape(len(values), -1, values.shape[-1])).max(axis=1)
                     largest[name] = _largest(largest.get(name, rows), rows)
@@ -323,7 +307,7 @@ def linears_by_name(model: ir.Model) -> dict[str, Linear]:
     return found
 
 
-class _Probes:
+class Probes:
     """Sessions that give what the linears read, a chunk of them at a time."""
 
     def __init__(self, model: ir.Model, folder: Path, options: CollectOptions) -> None:
@@ -342,15 +326,21 @@ class _Probes:
         """Return an empty histogram per linear; those of the core get a row per iteration."""
         return {name: RowHistograms(1) for name in self._linears}
 
-    def run(self, feeds: Feeds) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-        """Run a batch; yield what each linear read, float32 (rows, ..., channels)."""
+    def run(self, batch: SampleBatch) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+        """Run a batch; yield what each linear read, float32 (rows, ..., channels).
+
+        Raises:
+            InputError: What a linear reads is not finite.
+        """
+        feeds = batch.feeds
         if not self._sessions:
             self._open(feeds)
         mask = feeds.get(MASK)
         for names, session in self._sessions:
-            given = session.run(feeds, loops=self._options.loops)
+            given = session.run(feeds)
             rows = stack_probed(given, [f"{name}.input" for name in names])
             for name in names:
+                _check_finite(rows[f"{name}.input"], mask, name, batch)
                 values = _kept(rows[f"{name}.input"], mask)
                 for twin in self._twins[name]:
                     yield twin, values
@@ -399,6 +389,26 @@ def _kept(
     return rows[:, mask.astype(bool)]
 
 
+def _check_finite(
+    rows: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.int64] | None,
+    name: str,
+    batch: SampleBatch,
+) -> None:
+    """Refuse a sample that makes what a linear reads infinite or not a number, where it is not padding."""
+    wrong = ~np.isfinite(rows)
+    if mask is not None and rows.shape[1:3] == mask.shape:
+        wrong &= mask.astype(bool).reshape(1, *mask.shape, *[1] * (rows.ndim - 3))
+    if not wrong.any():
+        return
+    place = tuple(int(at) for at in np.argwhere(wrong)[0])
+    iteration = f" in iteration {place[0]}" if len(rows) > 1 else ""
+    raise InputError(
+        f"{batch.where(place[1] if len(place) > 1 else 0)}: {name} reads {rows[place]}{iteration}, which no range holds",
+        hint="leave that sample out, or look at the model: its activations overflow float32 there",
+    )
+
+
 def _range(
     fitted: RowHistograms, judged: RowHistograms, granularity: Granularity, by: Observing
 ) -> TensorRange:
@@ -429,7 +439,7 @@ def _warnings(table: RangeTable, trained_length: int | None) -> list[str]:
     warnings = []
     if table.samples < FEW_SAMPLES:
         warnings.append(
-            f"{table.samples} samples are few for ranges per iteration, "
+            f"{table.samples} {'sample is' if table.samples == 1 else 'samples are'} few for ranges per iteration, "
             f"{FEW_SAMPLES} or more are advised"
         )
     if trained_length and table.lengths and max(table.lengths) < trained_length:

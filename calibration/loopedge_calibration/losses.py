@@ -1,8 +1,7 @@
 """What int8 may lose: the task's own metric, or the error of the outputs."""
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +12,15 @@ from loopedge.graph.agreement import noise_ratio
 from loopedge.graph.inputs import chooses_loops, generate_inputs, sample_count
 from loopedge.graph.offsets import output_offsets
 from loopedge.options import option
+from loopedge.quantizer.held_out.samples import HeldOut, Judge
 from loopedge.quantizer.noise import longest_generated
 from loopedge.quantizer.source import FloatSource
 from loopedge.runtime.session import Session
-from loopedge.tasks.metrics import total
-from loopedge.tasks.task import Task
-from loopedge_calibration.readers import BATCH, Feeds, Samples, described_task
+from loopedge_calibration.readers import BATCH, Feeds
+from loopedge_calibration.samples import described_task
 
 __all__ = [
-    "METRICS",
     "Loss",
-    "Metric",
     "RelativeError",
     "TaskDrop",
     "choose_loss",
@@ -31,12 +28,6 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
-Metric = Literal["task", "relative-error"]
-METRICS: tuple[Metric, ...] = ("task", "relative-error")
-
-TASK_SAMPLES = 512
-"""Samples of the validation part that a task's metric is measured on."""
-
 GENERATED_BATCHES = 4
 
 
@@ -73,45 +64,37 @@ class TaskDrop:
     """By how much the task's own metric gets worse, in its units.
 
     Args:
-        task: Gives the samples of the validation part, and scores them.
+        held_out: The samples.
+        judge: Scores them.
         reference: The float model.
     """
 
-    def __init__(self, task: Task, reference: Session) -> None:
-        self.name = task.metric
-        self._task = task
-        batches = list(task.evaluation("validation", BATCH * 8, TASK_SAMPLES))
-        names = reference.expected.sampled
-        self.batches: list[Feeds] = [batch.feeds(names) for batch in batches]
-        self._targets = [batch.targets for batch in batches]
+    def __init__(self, held_out: HeldOut, judge: Judge, reference: Session) -> None:
+        self.name = judge.task.metric
+        self._judge = judge
+        self.batches: list[Feeds] = list(held_out.batches)
+        self.samples = held_out.samples
         self.float_score: float | None = self._score(reference)
-
-    @property
-    def samples(self) -> int:
-        """Samples that are scored."""
-        return sum(map(len, self._targets))
 
     def of(self, session: Session) -> tuple[float, float | None]:
         """Return the loss of a model and its score."""
         score = self._score(session)
-        drop = (self.float_score or 0.0) - score
-        drop = drop if self._task.higher_is_better else -drop
-        return (drop if np.isfinite(drop) else float("inf")), score
+        return self._judge.loss(self.float_score or 0.0, score), score
 
     def noise(self, session: Session) -> float:
         """Return the loss that rounding in float32 alone causes."""
-        measured = abs(self.of(session)[0])
-        if self._task.kind == "classes" and self._task.higher_is_better:  # a count
+        measured, task = abs(self.of(session)[0]), self._judge.task
+        if task.kind == "classes" and task.higher_is_better:  # a count
             return measured
         return max(measured, float(np.finfo(np.float32).eps) * abs(self.float_score or 0.0))
 
     def _score(self, session: Session) -> float:
-        name = session.output_names[0]
-        tallies = (
-            self._task.tally(session.run(feeds)[name], targets)
-            for feeds, targets in zip(self.batches, self._targets, strict=True)
+        return self._judge.score(
+            [
+                self._judge.tally(number, session.run(feeds))
+                for number, feeds in enumerate(self.batches)
+            ]
         )
-        return self._task.metrics(total(tallies))[self.name]
 
 
 class RelativeError:
@@ -156,9 +139,8 @@ class RelativeError:
 def choose_loss(
     source: FloatSource,
     metric: str | None,
+    held_out: HeldOut | None = None,
     *,
-    data: str | Path | None = None,
-    samples: int = 128,
     threads: int | None = None,
 ) -> Loss:
     """Return what a budget is measured in.
@@ -167,52 +149,35 @@ def choose_loss(
         source: The float model.
         metric: ``task``, ``relative-error``, or None: the task's where it is known and fits the
             data, else the relative error.
-        data: What `Samples` reads. Without it the relative error is measured on the task's
-            validation part, or on generated inputs.
-        samples: Most samples of the relative error.
+        held_out: Samples that did not calibrate. Without them the relative error is measured on generated
+            inputs.
         threads: Threads of ONNX Runtime.
 
     Raises:
         InputError: The metric is ``task`` and the model knows none, or gives too little for it.
     """
-    task = None
-    if source.metadata.logits == "last":
-        if metric == "task":
-            alone = option("metric", "relative-error")
-            raise InputError(
-                f"{source.path} gives the logits of the last position alone, the task's metric needs "
-                "all",
-                hint=f"{alone}, or {option('logits', 'all', command='export')}",
-            )
-        known = data is not None
-    else:
-        task = _known_task(source, metric, data)
-        known = data is not None or task is not None
+    judge = None if held_out is None else held_out.judge
+    if metric == "task" and judge is None:
+        _refuse_task(source)
     reference = Session(source.path, threads=threads)
-    if task is not None and metric != "relative-error":
-        return TaskDrop(task, reference)
+    if held_out is not None and judge is not None and metric != "relative-error":
+        return TaskDrop(held_out, judge, reference)
     batches: Iterable[Feeds] = map(_generated(source.graph), range(GENERATED_BATCHES))
-    if known:
-        batches = Samples(
-            data, source.graph, samples=samples, split="validation", artifact=source.path
-        )
-    return RelativeError(batches, reference, output_offsets(source.graph))
+    return RelativeError(
+        batches if held_out is None else held_out.batches, reference, output_offsets(source.graph)
+    )
 
 
-def _known_task(source: FloatSource, metric: str | None, data: str | Path | None) -> Task | None:
-    """Return the task that a model was trained on, where it is known and fits the data."""
-    try:
-        task = described_task(source.graph, data, source.path)
-    except InputError:  # without its file, or with other data than the task's
-        if metric == "task":
-            raise
-        return None
-    if metric == "task" and task is None:
+def _refuse_task(source: FloatSource) -> NoReturn:
+    alone = option("metric", "relative-error")
+    if source.metadata.logits == "last":
         raise InputError(
-            "the model does not say what it was trained on",
-            hint=option("metric", "relative-error"),
+            f"{source.path} gives the logits of the last position alone, the task's metric needs "
+            "all",
+            hint=f"{alone}, or {option('logits', 'all', command='export')}",
         )
-    return task
+    described_task(source.graph, None, source.path)  # says which data the task needs
+    raise InputError("the model does not say what it was trained on", hint=alone)
 
 
 def _generated(graph: ir.Model) -> Callable[[int], Feeds]:

@@ -1,104 +1,71 @@
-"""Calibrate and quantize in one go: what ``loopedge quantize`` does."""
+"""Read data, find ranges, quantize and measure: what `loopedge.quantize` does once it has found this package."""
 
-from collections.abc import Sequence
-from dataclasses import fields
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
 
 from loopedge.artifact.artifact import Artifact
 from loopedge.artifact.companions import companions_to_copy
+from loopedge.errors import InputError
 from loopedge.files.paths import ArtifactTarget, Files, check_paths
 from loopedge.files.targets import check_artifact_target, check_target
-from loopedge.options import option_name, with_keywords
+from loopedge.options import option_name
 from loopedge.quantizer.activations.ranges import RangeTable, read_ranges
-from loopedge.quantizer.noise import Feeds
-from loopedge.quantizer.pipeline import QuantizeResult, quantize_source
-from loopedge.quantizer.source import FloatSource, with_source
-from loopedge_calibration.budget import BudgetedResult, meet_budget
+from loopedge.quantizer.held_out.samples import HeldOut
+from loopedge.quantizer.options import QuantizeOptions
+from loopedge.quantizer.pipeline import quantize_source
+from loopedge.quantizer.result import QuantizeResult
+from loopedge.quantizer.source import FloatSource
+from loopedge_calibration.budget import meet_budget
+from loopedge_calibration.clipping import measure_clipping
 from loopedge_calibration.collector import collect_ranges
 from loopedge_calibration.losses import choose_loss
-from loopedge_calibration.options import CalibrationKeywords, CalibrationOptions
-from loopedge_calibration.readers import Samples, data_files
+from loopedge_calibration.options import CollectOptions
+from loopedge_calibration.readers import data_files
+from loopedge_calibration.samples import Samples
 
-__all__ = ["calibrate_and_quantize", "quantize_static"]
-
-VERIFIED_BATCHES = 4
+__all__ = ["quantize_artifact"]
 
 
-def calibrate_and_quantize(
-    model: str | Path,
-    path: str | Path,
-    *,
-    options: CalibrationOptions | None = None,
-    **keywords: Unpack[CalibrationKeywords],
-) -> QuantizeResult:
-    """Find ranges on data, quantize, and verify: on a task's validation part, else on the samples.
+def quantize_artifact(artifact: Artifact, target: Path, options: QuantizeOptions) -> QuantizeResult:
+    """Send a float model that was opened through the stations.
 
     Args:
-        model: Float artifact.
-        path: Target.
-        options: The keywords below as one object; a keyword wins over the object's field.
-
-    Keyword Args:
-        data: What `Samples` reads; None: the generated task that the model was trained on.
-        scheme: ``static``, ``dynamic``, ``weight-int8`` or ``weight-int4``; default: static where
-            there is data or a file of ranges, else dynamic. Weight-only schemes use the data to
-            verify on, and for nothing else.
-        granularity: As in `collect`, like ``method`` and ``smoothing``.
-        samples: Most samples to run; default: 128.
-        ranges_file: Take these ranges instead of calibrating.
-        save_ranges: Also write the ranges to this file.
-        max_drop: Largest loss of the metric; the linears that it takes are lifted, see `meet_budget`.
-        metric: As in `choose_loss`.
-        ops: As in `loopedge.quantize`, like all others.
-
-    Returns:
-        What became int8; a `BudgetedResult` where ``max_drop`` is given.
+        artifact: The model.
+        target: Path of the file.
+        options: As `loopedge.quantize` says.
 
     Raises:
-        InputError: A file or an option cannot be used.
-        BudgetError: Fewer linears became int8 than asked for, or ``max_drop`` cannot be met.
-        VerificationError: The outputs moved further than allowed; nothing is left.
+        InputError: As `loopedge.quantize`, like the rest.
+        BudgetError: As said.
+        VerificationError: As said.
     """
-    chosen = with_keywords("calibrate_and_quantize", CalibrationOptions, options, keywords)
-    return with_source(model, lambda artifact: _quantize(artifact, Path(path), chosen))
-
-
-def _quantize(artifact: Artifact, target: Path, options: CalibrationOptions) -> QuantizeResult:
-    """Send a model that was opened through the stations."""
     source = _check_files(artifact, target, options)
-    table = _ranges(source, options)
-    inputs = _inputs(source, options)
+    samples = _samples(source, options)
+    held_out = None if samples is None else samples.held_out(calibrates=options.calibrates)
+    table = _ranges(source, samples, options)
     recipe = options.recipe(table, lifting=options.max_drop is not None)
     budget = None
     if options.max_drop is not None:
         recipe.check_model(source.graph, source.path)
-        loss = choose_loss(
-            source,
-            options.metric,
-            data=options.data,
-            samples=options.samples,
-            threads=options.threads,
-        )
+        loss = choose_loss(source, options.metric, held_out, threads=options.threads)
         recipe, budget = meet_budget(
             source, recipe, loss, options.max_drop, threads=options.threads
         )
-    result = quantize_source(source, target, recipe, options=options, inputs=inputs)
+    if held_out is not None and table is not None:
+        recipe.check_model(source.graph, source.path)  # ranges of another model clip everything
+        held_out = _with_clipping(source, table, held_out, options)
+    result = quantize_source(source, target, recipe, options=options, held_out=held_out)
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
-    if budget is None:
-        return result
-    known = {field.name: getattr(result, field.name) for field in fields(result)}
-    return BudgetedResult(**known, budget=budget)
+    return replace(result, budget=budget)
 
 
-def _check_files(artifact: Artifact, target: Path, options: CalibrationOptions) -> FloatSource:
+def _check_files(artifact: Artifact, target: Path, options: QuantizeOptions) -> FloatSource:
     """Refuse files that are read and written, and targets that exist; return what is quantized."""
     read: dict[str, Files] = {
         "MODEL": artifact.needed_files(),
         option_name("data"): data_files(options.data),
-        option_name("ranges_file"): options.ranges_file,
+        option_name("ranges"): options.ranges if isinstance(options.ranges, str | Path) else None,
     }
     output, ranges = option_name("path"), option_name("save_ranges")
     check_paths(inputs=read, outputs={output: ArtifactTarget(target), ranges: options.save_ranges})
@@ -114,34 +81,37 @@ def _check_files(artifact: Artifact, target: Path, options: CalibrationOptions) 
     return source
 
 
-def _ranges(source: FloatSource, options: CalibrationOptions) -> RangeTable | None:
-    """Return the ranges of a static scheme: from a file, or found on data."""
-    if options.calibrates:
-        data = Samples(options.data, source.graph, samples=options.samples, artifact=source.path)
-        return collect_ranges(source, data, options.collecting())
-    return None if options.ranges_file is None else read_ranges(options.ranges_file)
-
-
-def _inputs(source: FloatSource, options: CalibrationOptions) -> Sequence[Feeds] | None:
-    """Return batches to verify on; None where there is no data."""
-    if options.data is None and not options.calibrates:
+def _samples(source: FloatSource, options: QuantizeOptions) -> Samples | None:
+    """Return the samples that calibrate and judge; None where there is no data and no task that draws some."""
+    try:
+        return Samples(
+            options.data,
+            source.graph,
+            samples=options.samples,
+            artifact=source.path,
+            loops=options.loops,
+            metric=options.metric,
+            scores=source.metadata.logits != "last",
+        )
+    except InputError:
+        if options.data is not None or options.calibrates:
+            raise
         return None
-    held_out = Samples(
-        options.data,
-        source.graph,
-        samples=options.samples,
-        split="validation",
-        artifact=source.path,
-    )
-    return list(islice(held_out, VERIFIED_BATCHES))
 
 
-def quantize_static(model: Path, path: Path, data: Path) -> None:
-    """Calibrate on all samples of a file and quantize, as `loopedge.study` asks for it.
+def _ranges(
+    source: FloatSource, samples: Samples | None, options: QuantizeOptions
+) -> RangeTable | None:
+    """Return the ranges of a static scheme: handed in, from a file, or found on data."""
+    if options.calibrates and samples is not None:
+        return collect_ranges(source, samples.calibrating, CollectOptions.of(options))
+    if isinstance(options.ranges, str | Path):
+        return read_ranges(options.ranges)
+    return options.ranges
 
-    Raises:
-        InputError: A file cannot be used.
-        BudgetError: Not all linears of the core became int8.
-        VerificationError: The outputs moved further than allowed; nothing is left.
-    """
-    calibrate_and_quantize(model, path, data=data, scheme="static", threads=1, force=True)
+
+def _with_clipping(
+    source: FloatSource, table: RangeTable, held_out: HeldOut, options: QuantizeOptions
+) -> HeldOut:
+    clipped = measure_clipping(source, table, held_out, CollectOptions.of(options))
+    return replace(held_out, clipped=clipped)

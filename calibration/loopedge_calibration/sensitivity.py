@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +10,21 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_scratch
+from loopedge.files.scratch import never_named
 from loopedge.graph.agreement import noise_ratio
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.view import view_core
 from loopedge.graph.weights import linears
+from loopedge.quantizer.budget_result import LinearSensitivity
 from loopedge.quantizer.emulation import ROUNDED_INPUT, emulate
 from loopedge.quantizer.recipe import Recipe
 from loopedge.runtime.session import Session
 from loopedge_calibration.readers import Feeds
 
-__all__ = ["LinearSensitivity", "measure_sensitivity"]
+__all__ = ["measure_sensitivity"]
 
 DETAILED = 12
 """Linears whose iterations are measured one by one: the most sensitive ones."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinearSensitivity:
-    """Relative error of the outputs when this linear alone is rounded.
-
-    ``error`` with all its iterations rounded; ``per_iteration`` with one of them, empty for a linear
-    outside the core and for those that matter least.
-    """
-
-    name: str
-    error: float
-    per_iteration: list[float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values under the keys of docs/cli.md."""
-        return asdict(self)
 
 
 def measure_sensitivity(
@@ -73,7 +57,10 @@ def measure_sensitivity(
         round_weight=recipe.round_weight,
         others=recipe.others(model),
     )
-    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
+        never_named(Path(folder), "the model"),
+    ):
         path = Path(folder) / "emulated.onnx"
         write_scratch(graph, path)
         trial = _Emulated(Session(path, threads=threads), batches, (len(names), loops))

@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 
+SHOWN_SHARE = 0.0005
+"""Share of values outside their range from which on a linear is listed."""
+
+
 def inspection_view(result: "Result") -> "RenderableType":
     """Show an `loopedge.artifact.inspection.Inspection`."""
     fields = result.to_json()
@@ -51,6 +55,7 @@ def inspection_view(result: "Result") -> "RenderableType":
         *(("output", _port_text(port)) for port in fields["outputs"]),
         ("weights", weights),
         ("int8", _coverage_text(fields["int8"])),
+        *_quality_rows(fields["metadata"]),
         *_inspected_rows(fields["last_rows"]),
         *_memory_rows(fields),
         *_file_rows(fields["files"]),
@@ -135,10 +140,7 @@ def quantize_view(result: "Result") -> "RenderableType":
         ),
         *_weight_only_rows(fields),
         *([("budget", _budget_text(budget))] if budget else []),
-        (
-            "verified",
-            f"[green]against the float model[/green], SQNR {decibels_text(fields['sqnr_db'])}",
-        ),
+        *_held_out_rows(fields["held_out"]),
         (
             "weights",
             f"{size_text(fields['source_weight_bytes'])} -> {size_text(fields['weight_bytes'])}",
@@ -151,8 +153,10 @@ def quantize_view(result: "Result") -> "RenderableType":
     lists = [
         _treatments_list([item for item in fields["treatments"] if item["treatment"] != "float"]),
         rows_list("left in float", ("reason",), skipped),
+        rows_list("values outside their range", ("share", "iteration"), _clipped_rows(fields)),
     ]
-    return page(Path(fields["path"]).name, rows, *lists, *(_budget_lists(budget) if budget else []))
+    budget_lists = _budget_lists(budget) if budget else []
+    return page(Path(fields["path"]).name, rows, *lists, *budget_lists, warning=fields["warning"])
 
 
 def prepare_view(result: "Result") -> "RenderableType":
@@ -179,6 +183,21 @@ def prepare_view(result: "Result") -> "RenderableType":
     ]
     lists = [rows_list("left as stored", ("weight", "bytes", "reason"), others)]
     return page(Path(fields["path"]).name, rows, *lists)
+
+
+def _quality_rows(metadata: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say what a quantized file was measured at when it was written, and on which samples."""
+    found = metadata.get("quantization") or {}
+    if not isinstance(found, dict) or "measured_on" not in found:
+        return []
+    measured = {
+        "sqnr_db": found["sqnr_db"],
+        "source": found["measured_on"],
+        "samples": found["measured_samples"],
+        "metric": found.get("metric"),
+    }
+    measured |= {key: found.get(key) for key in ("float_score", "score", "loss", "loss_error")}
+    return _held_out_rows({**measured, "moved": found.get("moved", False)})
 
 
 def _inspected_rows(positions: str | None) -> list[tuple[str, str]]:
@@ -262,6 +281,46 @@ def _worst(errors: list[float]) -> tuple[str, str]:
     return str(worst), f"{errors[worst]:.2e}"
 
 
+def _held_out_rows(held_out: dict[str, Any]) -> list[tuple[str, str]]:
+    """Show what was measured, and on which samples."""
+    where = {
+        "validation": "{} of the task's validation part",
+        "data": "{} held out of the data",
+        "calibrating": "[yellow]{} that also calibrated[/yellow]",
+        "generated": "[yellow]{} that were generated[/yellow]: name --data for a figure of yours",
+    }[held_out["source"]].format(count_text(held_out["samples"], "sample"))
+    rows = [
+        (
+            "verified",
+            f"[green]against the float model[/green], SQNR {decibels_text(held_out['sqnr_db'])} on {where}",
+        )
+    ]
+    if held_out["metric"] is None:
+        return rows
+    error = held_out["loss_error"]
+    noise = "" if error is None else f", standard error {number_text(error)}"
+    style = "red" if held_out["moved"] else "green"
+    scores = " -> ".join(number_text(held_out[key]) for key in ("float_score", "score"))
+    text = f"[{style}]{scores}[/{style}] on the same samples, loses {number_text(held_out['loss'])}{noise}"
+    return [*rows, (plain(held_out["metric"]), text)]
+
+
+def _clipped_rows(fields: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Show of each linear the iteration in which most of what it reads is cut off; none where hardly any is."""
+    worst = {name: _worst_share(shares) for name, shares in fields["held_out"]["clipped"].items()}
+    ranked = sorted(worst.items(), key=lambda item: -item[1][0])
+    return [
+        (name, f"{share:.2%}", "-" if place is None else place)
+        for name, (share, place) in ranked
+        if share >= SHOWN_SHARE
+    ]
+
+
+def _worst_share(shares: list[float]) -> tuple[float, int | None]:
+    largest = max(shares)
+    return largest, shares.index(largest) if len(shares) > 1 else None
+
+
 def _weight_only_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
     """Name the linears whose weights alone were asked for, and count the embedding tables."""
     rows = [("8-bit weight alone", plain(name)) for name in fields["weight_only"]]
@@ -296,6 +355,9 @@ def _scheme_text(fields: dict[str, Any]) -> str:
     if fields["ranges"] is None:
         return str(fields["scheme"])
     samples = count_text(fields["samples"], "sample")
+    total = fields["samples_of"]
+    if total is not None and total > fields["samples"]:
+        samples = f"{fields['samples']} of {total:,} samples, evenly thinned"
     return f"{fields['scheme']}, ranges {fields['ranges']}, {fields['method']}, {samples}"
 
 

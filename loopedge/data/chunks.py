@@ -26,12 +26,15 @@ class Selection:
         label: Column of labels, numbers or texts.
         group: Column of the name of the series that a table row belongs to.
         time: Column whose times must ascend within each series.
+        headerless: A CSV without a header will do where it holds ``numbers`` alone, in this order; its rows are not
+            checked by ``time`` then.
     """
 
     numbers: tuple[str, ...]
     label: str | None = None
     group: str | None = None
     time: str | None = None
+    headerless: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a column that is named for two purposes."""

@@ -1,13 +1,14 @@
 """Columns of a CSV file, a chunk at a time; whatever is wrong is said with its table row and column."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from loopedge.data.chunks import Chunk, Selection, find_column
 from loopedge.errors import InputError
+from loopedge.files.array_csv import is_header
 from loopedge.files.cells import number_hint, parse_numbers
 from loopedge.files.csv_rows import CsvTable, TableRow, open_csv
 
@@ -27,7 +28,7 @@ class WrongCells:
 
 
 def csv_chunks(source: Path, selection: Selection) -> Iterator[Chunk]:
-    """Yield the table rows of a CSV file with a header.
+    """Yield the table rows of a CSV file with a header, or of one without where the selection allows it.
 
     Args:
         source: The file, as `loopedge.files.csv_rows.open_csv` reads it.
@@ -36,8 +37,15 @@ def csv_chunks(source: Path, selection: Selection) -> Iterator[Chunk]:
     Raises:
         InputError: The file, a column or a value cannot be used.
     """
-    with open_csv(source) as table:
-        header = table.header or ()
+    with open_csv(source, is_header=lambda cells: _is_header(cells, selection)) as table:
+        if table.header is None:  # no column of times either: the rows' own order is taken
+            selection = replace(selection, time=None)
+        header = selection.all if table.header is None else table.header
+        if table.header is None and table.width != len(header):
+            raise InputError(
+                f"{source} has no header and {table.width} columns, without one {len(header)} are needed",
+                hint=f"let the first line name the columns: {','.join(header)}",
+            )
         if not any(header):
             raise InputError(
                 f"{source} names no column", hint="the first line must name the columns"
@@ -55,6 +63,11 @@ def csv_chunks(source: Path, selection: Selection) -> Iterator[Chunk]:
     for found in wrong.values():
         more = f" ({found.count} values of the column are not numbers)" if found.count > 1 else ""
         raise InputError(found.message + more, hint=found.hint)
+
+
+def _is_header(cells: Sequence[str], selection: Selection) -> bool:
+    alone = selection.headerless and selection.label is None and selection.group is None
+    return not alone or is_header(cells, selection.numbers)
 
 
 def _chunk(

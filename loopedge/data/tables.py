@@ -116,7 +116,7 @@ def _collect(source: Path, chunks: Iterator[Chunk], selection: Selection) -> Tab
             _check_labels(source, labels, selection.label)
         if chunk.groups is not None:
             _check_groups(chunk, groups.add(chunk.groups), selection)
-        if order is not None:
+        if order is not None and (chunk.times is not None or chunk.moments is not None):
             _check_times(chunk, order)
         if first_missing is None:
             first_missing = _first_missing(chunk, gone)

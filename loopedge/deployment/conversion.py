@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from loopedge.artifact.artifact import Artifact, files_beside, open_artifact, write_artifact
 from loopedge.artifact.companions import check_companion_targets, companions_to_copy
+from loopedge.artifact.reading.ort_defaults import leave_out_defaults
 from loopedge.artifact.reading.ort_format import ORT_SUFFIX, is_ort_format, required_operators
 from loopedge.artifact.seal import check_whole, config_path
 from loopedge.deployment.verification import (
@@ -231,6 +232,7 @@ def convert_file(source: Path, target: Path, metadata: Metadata) -> Path:
     }
     kept = ["ConstantFolding"] if metadata.storage == "float16" else []
     write_graph(source, target, options, entries, purpose="converted", disabled=kept)
+    leave_out_defaults(target)
     return target
 
 

@@ -11,8 +11,9 @@ from loopedge.runtime.session_options import session_options
 
 __all__ = ["nothing_to_optimize"]
 
-FOLDED = {("", "Gather")}
-"""Rows of tables at a constant place: the optimizers read them once, a run reads them in no time."""
+FOLDED = {("", "Gather"), ("", "Unsqueeze")}
+"""Rows of tables at a constant place, and scales under another shape: the optimizers compute them once, a run in no
+time."""
 
 
 def nothing_to_optimize(path: Path) -> bool:

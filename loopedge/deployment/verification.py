@@ -1,5 +1,6 @@
 """Verify a file that was made from an artifact: it computes what its source computes."""
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from loopedge.artifact.artifact import Artifact
-from loopedge.errors import VerificationError
+from loopedge.errors import UntrainedWarning, VerificationError
 from loopedge.files.targets import FileSize
 from loopedge.graph.agreement import largest_error, worst
 from loopedge.graph.inputs import default_sequence, inputs_to_check
@@ -108,4 +109,6 @@ def _outputs(
     path: Path, feeds: list[dict[str, Array]], memory: str | None, threads: int | None
 ) -> list[dict[str, Array]]:
     session = Session(path, threads=threads, memory=memory)
-    return [session.run(each) for each in feeds]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntrainedWarning)
+        return [session.run(each) for each in feeds]

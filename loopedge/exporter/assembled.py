@@ -98,6 +98,7 @@ def _metadata(
         dynamic_loops=plan.dynamic_loops,
         exit=captured.exit,
         trained_length=captured.length,
+        min_length=module.min_length,
         max_length=axes.fixed_sequence or module.max_length or axes.longest,
         random_inputs=dict(module.random_inputs),
         missing_values=any(takes_missing(value) for value in graph.graph.inputs),

@@ -12,7 +12,6 @@ from loopedge.errors import InputError
 from loopedge.exporter.capture.axes import Axes, InnerAxes
 from loopedge.exporter.capture.capture import InnerPart, Parts
 from loopedge.exporter.capture.captured_pieces import Weights, name_dims, take_apart
-from loopedge.exporter.capture.input_axes import AxisNames
 from loopedge.exporter.capture.nested import CALL, MARKER, MARKER_DOMAIN, STATES
 from loopedge.graph.core.loop_node import EarlyExit, loop_node
 from loopedge.graph.core.names import CORE_NAME
@@ -173,7 +172,7 @@ def _early_exit(
         tolerance = [ir.Value(name=TOLERANCE_INPUT, type=kind, shape=ir.Shape([]))]
         named[TOLERANCE_INPUT] = tolerance[0]
     others = tuple(named[name] for name in part.others)
-    masks: tuple[AxisNames, ...] = tuple({0: "batch", 1: "sequence"} for _ in others)
+    masks = tuple({0: "batch", 1: "sequence"} for _ in others)
     name_dims(part.graph.graph, axes.state + axes.state + masks[: len(others) - len(tolerance)])
     piece = take_apart(part.graph, f"{CORE_NAME}/halt", weights)
     batched = tuple(names.get(0) == "batch" for names in axes.state)

@@ -14,6 +14,7 @@ from loopedge.exporter.targets import Settings
 from loopedge.exporter.verification.check import FileCheck
 from loopedge.files.targets import FileSize
 from loopedge.graph.core.ties import TiedWeight, tied_weights
+from loopedge.graph.metadata import Metadata
 from loopedge.graph.positions.last_iteration import LastIterationOutcome
 from loopedge.graph.weights import weight_bytes
 from loopedge.options import option
@@ -99,7 +100,7 @@ def make_result(
         verified=True,
         cases=errors.cases,
         notes=[
-            *_notes(options, settings, captured),
+            *_notes(options, settings, captured, assembled.metadata),
             *_last_iteration_notes(assembled.last_iteration, options.last_rows),
             *storage_notes(graph, options.format, captured.kept, check.rounding_error),
         ],
@@ -107,7 +108,9 @@ def make_result(
     )
 
 
-def _notes(options: ExportOptions, settings: Settings, captured: Captured) -> list[str]:
+def _notes(
+    options: ExportOptions, settings: Settings, captured: Captured, metadata: Metadata
+) -> list[str]:
     module, axes, loops = captured.module, captured.axes, captured.plan.loops
     notes = [*settings.notes, *([WISH_NOTE] if settings.memory == "mapped" else [])]
     notes += getattr(module.module, "notes", ())
@@ -115,10 +118,8 @@ def _notes(options: ExportOptions, settings: Settings, captured: Captured) -> li
         notes.append(
             f"the core calls no loopedge.inner_loop: {option('inner', 'loop')} changes nothing"
         )
-    least, most = module.loop_range
-    if not least <= loops <= most:
-        trained = str(most) if least in {1, most} else f"{least} to {most}"
-        notes.append(f"{loops} loops asked for, the model was trained with {trained}")
+    counted = metadata.loops_note(loops)
+    notes += [] if counted is None else [counted]
     if axes.fixed_sequence is not None:
         notes.append(f"{_fixed_axis(captured)} is fixed to {axes.fixed_sequence} by the model")
     elif axes.longest is not None and module.max_length is None:

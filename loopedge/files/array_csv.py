@@ -14,7 +14,7 @@ from loopedge.files.cells import is_missing, number_hint, parse_numbers
 from loopedge.files.csv_rows import CsvTable, TableRow, open_csv
 from loopedge.options import option
 
-__all__ = ["NumberTable", "read_number_table"]
+__all__ = ["NumberTable", "is_header", "read_number_table"]
 
 LARGEST_WHOLE = 2.0**53  # beyond it a float64 stands for several integers
 
@@ -49,7 +49,7 @@ def read_number_table(
     """
     with open_csv(
         source,
-        is_header=lambda cells: _is_header(cells, columns),
+        is_header=lambda cells: is_header(cells, columns),
         keep_empty_lines=ordered,
     ) as table:
         names = table.header or tuple(str(place + 1) for place in range(table.width))
@@ -69,7 +69,7 @@ def read_number_table(
     )
 
 
-def _is_header(cells: Sequence[str], columns: Sequence[str]) -> bool:
+def is_header(cells: Sequence[str], columns: Sequence[str]) -> bool:
     """Tell names from values; names may be numbers, such as years, where they are known."""
     names = {cell.strip() for cell in cells}
     if columns and names.issuperset(columns):

@@ -27,6 +27,7 @@ __all__ = [
     "input_specs",
     "inputs_to_check",
     "sample_count",
+    "scaling_of",
     "takes_missing",
 ]
 
@@ -215,7 +216,7 @@ def generate_inputs(
         if name in model.graph.initializers:
             continue
         if chooses_loops(value):
-            made[name] = _spec(value).loop_count(loops or metadata.loops or 1)
+            made[name] = _spec(value).loop_count(loops or metadata.loops or UNKNOWN_LOOPS)
             continue
         if metadata.tolerance is not None and chooses_tolerance(value):
             made[name] = np.array(metadata.tolerance, np.float32)
@@ -306,7 +307,7 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
         return generator.integers(0, ids, shape).astype(dtype.numpy())
     if dtype == ir.DataType.BOOL:
         return np.ones(shape, np.bool_)
-    mean, scale = (_scaling(value, name) for name in ("input_mean", "input_scale"))
+    mean, scale = (scaling_of(value, name) for name in ("input_mean", "input_scale"))
     drawn = generator.standard_normal(shape)
     if scale is not None and mean is not None:
         drawn = drawn * scale + mean
@@ -315,8 +316,25 @@ def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generat
     return drawn.astype(dtype.numpy())
 
 
+UNKNOWN_LOOPS = 3
+"""Iterations of a model whose loop count is an input, and stands nowhere."""
 FLAGS = 2
 """Values of an integer input that gathers nothing: 0 and 1."""
+SAME_VALUES = frozenset(
+    {
+        "Cast",
+        "Expand",
+        "Flatten",
+        "Identity",
+        "Reshape",
+        "Slice",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+"""Operators whose output holds the values of their first input."""
 GATHERS = {"Gather": "axis", "GatherBlockQuantized": "gather_axis"}
 """Operators that read rows of a table, and their attribute for the axis."""
 
@@ -332,15 +350,18 @@ def _table_rows(value: ir.Value) -> int | None:
                 shape = table.const_value.shape.numpy()
                 axis = node.attributes.get_int(GATHERS[node.op_type], 0)
                 return int(shape[axis]) if -len(shape) <= axis < len(shape) else None
-            if node.op_type in {"Cast", "Identity", "Reshape"} and node.outputs[0] not in seen:
+            reads = bool(node.inputs) and node.inputs[0] is current
+            if reads and node.op_type in SAME_VALUES and node.outputs[0] not in seen:
                 seen.add(node.outputs[0])
                 waiting.append(node.outputs[0])
     return None
 
 
-def _scaling(value: ir.Value, name: str) -> Array | None:
+def scaling_of(value: ir.Value, name: str) -> Array | None:
+    """Return ``input_mean`` or ``input_scale`` of the training data, float (features,); None where it is not known."""
     stored = None if value.graph is None else value.graph.initializers.get(name)
     if stored is None or stored.const_value is None:
         return None
     array = stored.const_value.numpy()
-    return array if value.shape is not None and array.shape[-1:] == (value.shape[-1],) else None
+    sizes = _axes(value)
+    return array if sizes and array.shape[-1:] == (sizes[-1],) else None

@@ -152,6 +152,9 @@ class Metadata(BaseModel):
     )
     trained_length: Length | None = Field(default=None, description="Positions it was trained for.")
     max_length: Length | None = Field(default=None, description="Positions it can take at most.")
+    min_length: Length | None = Field(
+        default=None, description="Fewest positions that an output saw in training."
+    )
     random_inputs: dict[str, Deviation] = Field(
         default_factory=dict, description="Inputs that hold noise, with its standard deviation."
     )
@@ -203,6 +206,32 @@ class Metadata(BaseModel):
         if self.exit is None or not self.exit.startswith(TOLERANCE_EXIT):
             return None
         return min(float(self.exit.removeprefix(TOLERANCE_EXIT)), LARGEST_FLOAT32)
+
+    @property
+    def shortest(self) -> int | None:
+        """The fewest positions that it was trained on; None where that is not known, 1 where any number was."""
+        return self.min_length or self.task.get("min_context")
+
+    def loops_note(self, loops: int) -> str | None:
+        """Say that the model was not trained with so many loops; None where it was, or where it does not say."""
+        if self.loop_range is None or self.loop_range[0] <= loops <= self.loop_range[1]:
+            return None
+        least, most = self.loop_range
+        trained = str(most) if least == most else f"{least} to {most}"
+        clamped = self.max_loops is not None and loops > self.max_loops
+        return (
+            f"{loops} loop{'s' if loops > 1 else ''} asked for, the model was trained with {trained}"
+            + (f"; the file ends the loop after {self.max_loops}" if clamped else "")
+        )
+
+    def length_note(self, positions: int) -> str | None:
+        """Say that the model was not trained on so few positions; None as for `loops_note`."""
+        if self.shortest is None or positions >= self.shortest:
+            return None
+        return (
+            f"{positions} position{'s' if positions > 1 else ''} to see, the model was trained with at least "
+            f"{self.shortest}"
+        )
 
 
 class ArtifactMetadata(Metadata):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.artifact.artifact import Artifact
-from loopedge.errors import InputError, LoopCountWarning
+from loopedge.errors import InputError, UntrainedWarning
 from loopedge.files.arrays import check_arrays_target, write_arrays
 from loopedge.files.paths import check_paths
 from loopedge.graph.inputs import input_specs
@@ -144,7 +144,7 @@ def run_arrays(
     """
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", LoopCountWarning)
+        warnings.simplefilter("always", UntrainedWarning)
         outputs = session.run(arrays, loops=loops, tolerance=tolerance, seed=seed)
     run_ms = (time.perf_counter() - started) * 1e3
     return outputs, InferenceResult(

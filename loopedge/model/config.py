@@ -46,6 +46,9 @@ class LoopedConfig(BaseModel):
         default=True, description="Token models: the head shares the embedding's weight."
     )
     max_length: int = Field(default=128, ge=1, le=1_048_576)
+    min_length: int | None = Field(
+        default=None, ge=1, description="Fewest positions that it was trained on, where known."
+    )
     causal: bool = True
     padding: bool = Field(default=False, description="Takes attention_mask (batch, sequence).")
     positions: Literal["learned", "rotary", "none"] = "learned"

@@ -64,6 +64,8 @@ class LoopedModule(nn.Module):
     - ``example_inputs() -> tuple of tensors``: what is traced; axis 0 batch, axis 1 sequence.
     - ``input_names``, ``output_names``: tuples of str, names in the exported graph.
     - ``max_length``: int, positions that it takes at most.
+    - ``min_length``: int, fewest positions that it was trained on.
+    - ``dynamic_shapes``: per input a dict, axis to ``"batch"``, ``"sequence"`` or another name.
     - ``loop_range``: (least, most) loop counts it was trained with, where there are several.
     - ``notes``: tuple of str, what export says besides.
     - ``random_inputs``: dict, name of an input that holds noise to its standard deviation.

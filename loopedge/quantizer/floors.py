@@ -6,6 +6,7 @@ from pathlib import Path
 from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.options import by_face, option, option_name
 from loopedge.quantizer.coverage import Coverage
+from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.noise import QuantizationNoise
 from loopedge.quantizer.options import QuantizeOptions
 from loopedge.quantizer.recipe import Recipe
@@ -46,18 +47,22 @@ class Floors:
     random_rows_db: float
     hint: str | None
 
-    def check(self, noise: QuantizationNoise) -> None:
+    def check(self, noise: QuantizationNoise, measured: HeldOutResult) -> None:
         """Hold the floors.
+
+        Args:
+            noise: What was found.
+            measured: Says on which samples.
 
         Raises:
             VerificationError: One is missed.
         """
         for name, value, floor in (
-            ("outputs", noise.sqnr_db, self.outputs_db),
+            (f"outputs on {measured.where}", noise.sqnr_db, self.outputs_db),
             ("outputs with random timestep rows", noise.random_rows_db, self.random_rows_db),
         ):
             if value is not None and not value >= floor:
-                raise _missed(f"the {name}", value, floor, self.hint or _allow_less())
+                raise _missed(f"the {name}", value, floor, self.hint or _allow_less(measured))
         for where, found, floor in (
             ("in the first iteration", noise.linears_db, MIN_LINEAR_DB),
             ("in its worst iteration", noise.worst_linears_db, MIN_WORST_LINEAR_DB),
@@ -78,8 +83,11 @@ def _missed(what: str, value: float, floor: float, hint: str) -> VerificationErr
     )
 
 
-def _allow_less() -> str:
-    return by_face("loopedge quantize --min-sqnr-db to allow less", "min_sqnr_db= to allow less")
+def _allow_less(measured: HeldOutResult) -> str:
+    less = by_face("loopedge quantize --min-sqnr-db to allow less", "min_sqnr_db= to allow less")
+    if measured.source == "generated":
+        return f"{less}, or {option('data', 'samples.npz')}: generated inputs may be unlike yours"
+    return less
 
 
 def floors_of(recipe: Recipe, min_sqnr_db: float | None) -> Floors:

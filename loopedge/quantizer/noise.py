@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError, VerificationError
+from loopedge.files.scratch import never_named
 from loopedge.graph.agreement import NoiseRatio
 from loopedge.graph.core.names import loop_name, loop_value_name
 from loopedge.graph.core.probe import can_probe, probe, stack_probed
@@ -25,7 +26,13 @@ from loopedge.options import option
 from loopedge.quantizer.weights.matrix_rows import stored_rows
 from loopedge.runtime.session import Session
 
-__all__ = ["QuantizationNoise", "longest_generated", "measure_noise", "outputs_db"]
+__all__ = [
+    "QuantizationNoise",
+    "generated_batches",
+    "longest_generated",
+    "measure_noise",
+    "outputs_db",
+]
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -60,7 +67,7 @@ def measure_noise(
     quantized: ir.Model,
     folder: Path,
     *,
-    inputs: Sequence[Feeds] | None = None,
+    inputs: Sequence[Feeds],
     random_rows: bool = True,
     rescaled: Collection[str] = (),
     moved: Mapping[str, str] | None = None,
@@ -72,7 +79,7 @@ def measure_noise(
         reference: The float model.
         quantized: The model to judge; the same inputs, outputs and loop count.
         folder: Where temporary copies may be written.
-        inputs: Batches to run on; default: generated ones of several batch sizes and lengths.
+        inputs: Batches to run on.
         random_rows: Also compare with random timestep tables. Not for static ranges: they hold for
             the table that they were calibrated with.
         rescaled: Values of the core that the quantized model holds in another scale.
@@ -86,17 +93,23 @@ def measure_noise(
         InputError: There is no batch.
         VerificationError: An output has another shape or is not finite.
     """
-    batches = list(inputs) if inputs is not None else _generated(reference)
+    batches = list(inputs)
     if not batches:
         raise InputError("there is no sample to compare on", hint=option("data", "samples.npz"))
     states = view_core(reference).states
+    folded = _convolutions(
+        quantized
+    )  # what they give has another order of axes than their linear's
     products = {
         node: (moved or {}).get(value, value)
         for node, value in _core_products(reference).items()
-        if value not in rescaled
+        if value not in rescaled and node not in folded
     }
     tables = _tables(reference) if random_rows else {}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as scratch:
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as scratch,
+        never_named(Path(scratch), "the model"),
+    ):
         place = Path(scratch)
         names = list(dict.fromkeys([*states, *products.values()]))
         outputs, rows = _ratios(reference, quantized, names, batches, place, threads)
@@ -122,7 +135,7 @@ def outputs_db(
     given: ir.Model,
     folder: Path,
     *,
-    inputs: Sequence[Feeds] | None = None,
+    inputs: Sequence[Feeds],
     threads: int | None = None,
 ) -> float:
     """Return the SQNR of the outputs of a model against those of another, in dB.
@@ -137,9 +150,11 @@ def outputs_db(
     Raises:
         VerificationError: An output has another shape or is not finite.
     """
-    batches = list(inputs) if inputs is not None else _generated(reference)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as scratch:
-        return _ratios(reference, given, [], batches, Path(scratch), threads)[0].db
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".compare.") as scratch,
+        never_named(Path(scratch), "the model"),
+    ):
+        return _ratios(reference, given, [], inputs, Path(scratch), threads)[0].db
 
 
 def _core_products(model: ir.Model) -> dict[str, str]:
@@ -153,6 +168,11 @@ def _core_products(model: ir.Model) -> dict[str, str]:
         for item in core.linears
         if can_probe(core, item.node)
     }
+
+
+def _convolutions(model: ir.Model) -> set[str]:
+    """Return the convolutions that stayed in float, named as in the loop form."""
+    return {loop_name(node) for node in model.graph.all_nodes() if node.op_type == "Conv"}
 
 
 def _ratios(
@@ -185,10 +205,18 @@ def _ratios(
     return outputs, per_row
 
 
-def _generated(model: ir.Model) -> list[Feeds]:
+def generated_batches(model: ir.Model, lengths: Collection[int] = ()) -> list[Feeds]:
+    """Return generated inputs of several batch sizes and lengths.
+
+    Args:
+        model: The graph that takes them.
+        lengths: Sequence lengths that the model is for; default: 1 and that it was trained with.
+    """
+    ends = sorted({min(lengths), max(lengths)} if lengths else {1, longest_generated(model)})
+    sizes = [(batch, length) for batch in BATCHES for length in ends]
     return [
         generate_inputs(model, batch=batch, sequence=sequence, seed=seed)
-        for seed, (batch, sequence) in enumerate(_sizes(model))
+        for seed, (batch, sequence) in enumerate(sizes)
     ]
 
 
@@ -200,11 +228,6 @@ def _session(model: ir.Model, path: Path, threads: int | None) -> Session:
 def longest_generated(model: ir.Model) -> int:
     """Return the length of the longest generated sequence."""
     return min(default_sequence(model), LONGEST)
-
-
-def _sizes(model: ir.Model) -> list[tuple[int, int]]:
-    lengths = sorted({1, longest_generated(model)})
-    return [(batch, length) for batch in BATCHES for length in lengths]
 
 
 def _check(name: str, exact: Array, given: Array) -> None:

@@ -1,25 +1,56 @@
 """What may be asked of a quantization, checked before any work."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from pathlib import Path
+from typing import Any, TypedDict, get_args
+
+import numpy.typing as npt
 
 from loopedge.errors import InputError
-from loopedge.options import option, option_name
-from loopedge.quantizer.activations.ranges import RangeTable
+from loopedge.options import by_face, option, option_name
+from loopedge.quantizer.activations.ranges import Granularity, RangeTable
 from loopedge.quantizer.recipe import SCHEMES, Recipe
 from loopedge.quantizer.schemes.operators import OPERATORS
 from loopedge.quantizer.schemes.weight_only import BlockWeights
 from loopedge.runtime.memory_profiles import check_profile
 
-__all__ = ["QuantizeKeywords", "QuantizeOptions"]
+__all__ = [
+    "DEFAULT_SAMPLES",
+    "METHODS",
+    "METRICS",
+    "Data",
+    "QuantizeKeywords",
+    "QuantizeOptions",
+    "check_loops",
+    "check_ranges",
+    "check_samples",
+]
+
+Feeds = Mapping[str, npt.NDArray[Any]]
+Data = str | Path | Feeds | Iterable[Feeds]
+"""A file or folder, arrays by input, or batches of those; the first axis counts samples."""
+
+DEFAULT_SAMPLES = 128
+METHODS = ("minmax", "mse", "percentile", "entropy")
+"""How a range can be found from samples."""
+METRICS = ("task", "relative-error")
+"""What a budget can be measured in."""
 
 
 class QuantizeKeywords(TypedDict, total=False):
     """The fields of `QuantizeOptions` as keywords of `loopedge.quantize`."""
 
+    data: Data | None
     scheme: str | None
+    granularity: Granularity
+    method: str
+    smoothing: bool
+    samples: int
+    loops: int | None
+    ranges: RangeTable | str | Path | None
+    save_ranges: str | Path | None
     ops: str
     keep: Sequence[str]
     weight_only: Sequence[str]
@@ -28,6 +59,8 @@ class QuantizeKeywords(TypedDict, total=False):
     reduce_range: bool
     min_coverage: float
     min_sqnr_db: float | None
+    max_drop: float | None
+    metric: str | None
     memory: str | None
     threads: int | None
     force: bool
@@ -41,7 +74,15 @@ class QuantizeOptions:
         InputError: A value is unknown or outside its bounds.
     """
 
+    data: Data | None = None
     scheme: str | None = None
+    granularity: Granularity = "per-iteration"
+    method: str = "mse"
+    smoothing: bool = True
+    samples: int = DEFAULT_SAMPLES
+    loops: int | None = None
+    ranges: RangeTable | str | Path | None = None
+    save_ranges: str | Path | None = None
     ops: str = "microsoft"
     keep: Sequence[str] = ()
     weight_only: Sequence[str] = ()
@@ -50,6 +91,8 @@ class QuantizeOptions:
     reduce_range: bool = False
     min_coverage: float = 1.0
     min_sqnr_db: float | None = None
+    max_drop: float | None = None
+    metric: str | None = None
     memory: str | None = None
     threads: int | None = None
     force: bool = False
@@ -78,19 +121,42 @@ class QuantizeOptions:
             )
         if self.memory is not None:
             check_profile(self.memory)
+        check_ranges(self.granularity, self.method)
+        check_samples(self.samples)
+        check_loops(self.loops)
+        self._check_budget()
+        if self.chosen_scheme != "static" and (
+            self.ranges is not None or self.save_ranges is not None
+        ):
+            files = by_face("--ranges-file and --save-ranges", "ranges and save_ranges")
+            raise InputError(
+                f"{self.chosen_scheme} takes and gives no ranges",
+                hint=f"leave out {files}, or {option('scheme', 'static')}",
+            )
+
+    @property
+    def chosen_scheme(self) -> str:
+        """The scheme; where none is named, static with data or ranges, else dynamic."""
+        known = self.data is not None or self.ranges is not None
+        return self.scheme or ("static" if known else "dynamic")
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether ranges are found on data."""
+        return self.chosen_scheme == "static" and self.ranges is None
 
     def recipe(self, table: RangeTable | None, *, lifting: bool = False) -> Recipe:
         """Return the recipe that these options and a table of ranges make.
 
         Args:
-            table: Calibrated ranges; without a scheme they make it static.
+            table: Calibrated ranges.
             lifting: Linears may still become weight-only: a block size is for those.
 
         Raises:
             InputError: The options do not go together, or not with the ranges.
         """
         recipe = Recipe(
-            scheme=self.scheme or ("static" if table else "dynamic"),
+            scheme=self.chosen_scheme,
             table=table,
             ops=self.ops,
             keep=tuple(self.keep),
@@ -102,3 +168,55 @@ class QuantizeOptions:
         )
         recipe.check_options(lifting=lifting)
         return recipe
+
+    def _check_budget(self) -> None:
+        if self.metric is not None and self.max_drop is None:
+            raise InputError("a metric needs a budget", hint=option("max_drop", 0.01))
+        if self.metric is not None and self.metric not in METRICS:
+            raise InputError(
+                f"metric {self.metric!r} is not known, known are {', '.join(METRICS)}",
+                hint=option("metric", "task"),
+            )
+        if self.max_drop is not None and (not math.isfinite(self.max_drop) or self.max_drop < 0):
+            raise InputError(
+                f"{option_name('max_drop')} is {self.max_drop}, allowed is 0 or more",
+                hint=option("max_drop", 0.01),
+            )
+
+
+def check_ranges(granularity: str, method: str) -> None:
+    """Refuse an unknown granularity or method.
+
+    Raises:
+        InputError: One is unknown.
+    """
+    if granularity not in get_args(Granularity):
+        raise InputError(
+            f"granularity {granularity!r} is not known, known are {', '.join(get_args(Granularity))}",
+            hint=option("granularity", "per-iteration"),
+        )
+    if method not in METHODS:
+        raise InputError(
+            f"method {method!r} is not known, known are {', '.join(METHODS)}",
+            hint=option("method", "mse"),
+        )
+
+
+def check_loops(loops: int | None) -> None:
+    """Refuse fewer iterations than one.
+
+    Raises:
+        InputError: There are fewer.
+    """
+    if loops is not None and loops < 1:
+        raise InputError(f"loops is {loops}, at least 1 is needed", hint=option("loops", 1))
+
+
+def check_samples(samples: int) -> None:
+    """Refuse fewer samples than one.
+
+    Raises:
+        InputError: There are fewer.
+    """
+    if samples < 1:
+        raise InputError(f"samples is {samples}, at least 1 is needed", hint=option("samples", 64))

@@ -1,7 +1,8 @@
 """Quantize an exported model: rewrite, write, verify."""
 
+import importlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
@@ -9,19 +10,16 @@ from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.artifact.companions import check_companion_targets, companions_to_copy
 from loopedge.artifact.seal import check_whole
 from loopedge.errors import InputError
-from loopedge.files.paths import ArtifactTarget, check_paths
-from loopedge.files.targets import check_artifact_target
 from loopedge.graph.metadata import (
     Metadata,
     write_metadata,
 )
 from loopedge.graph.positions.last_iteration import narrow_last_iteration
 from loopedge.graph.split.activations import shrink_head
-from loopedge.options import option, option_name, with_keywords
-from loopedge.quantizer.activations.ranges import RangeTable, read_ranges
+from loopedge.options import option, with_keywords
 from loopedge.quantizer.check import SourceCheck
 from loopedge.quantizer.floors import check_coverage, floors_of
-from loopedge.quantizer.noise import Feeds
+from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.options import QuantizeKeywords, QuantizeOptions
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.result import QuantizeResult, make_result
@@ -31,36 +29,53 @@ from loopedge.runtime.memory_profiles import check_profile
 
 __all__ = ["QuantizeResult", "quantize", "quantize_source"]
 
+CALIBRATION = "loopedge_calibration.quantization"
+
 
 def quantize(
     model: str | Path,
     path: str | Path,
     *,
-    ranges: RangeTable | str | Path | None = None,
-    inputs: Sequence[Feeds] | None = None,
     options: QuantizeOptions | None = None,
     **keywords: Unpack[QuantizeKeywords],
 ) -> QuantizeResult:
-    """Quantize the linears and embeddings of an exported model and verify the file against its source.
+    """Quantize the linears and embeddings of a float model, and measure the file against its source.
+
+    What ``loopedge quantize`` does. Where there is data, the activation ranges of the static scheme are
+    found on a part of it, and the file is measured on another part, which did not calibrate.
 
     Args:
         model: An artifact of `loopedge.export`, loop or unrolled, or another float ONNX file.
         path: Target, usually ``model.int8.onnx``.
-        ranges: A table of `loopedge_calibration.collect`, or its file.
-        inputs: Batches to verify on; default: generated ones.
         options: The keywords below as one object, `loopedge.QuantizeOptions`; a keyword wins over the
             object's field.
 
     Keyword Args:
+        data: Samples. A path: ``.npz``, a folder of them, ``.npy``, or what the model was trained on: its
+            table, text or JSON lines. Or arrays in memory: one per input, ``{name: array}``, the first
+            axis the samples; or an iterable of such batches, which is read into memory where it can be
+            iterated once alone. Default: the generated task that the model was trained on.
         scheme: ``static``: activations are rounded with calibrated ranges; ``dynamic``: they are
             measured at run time, no data is needed; ``weight-int8`` and ``weight-int4``: weights
-            alone, in blocks. Default: static where ranges are given, else dynamic.
+            alone, in blocks. Default: static where there is data or ranges, else dynamic.
+        granularity: ``per-iteration`` (default), ``shared`` or ``auto``: how many ranges a tensor of the
+            core has.
+        method: ``mse`` (default), ``minmax``, ``percentile`` or ``entropy``: how a range of the core is found; those of
+            prelude and coda have the smallest and largest value, and a margin.
+        smoothing: Move outlier channels into the weights first; default: True.
+        samples: Most samples to calibrate on, evenly thinned, and most to measure on; default: 128.
+        loops: Iterations to calibrate and measure with, for a model whose loop count is an input; default: as
+            exported, or as each batch of the data says.
+        ranges: A table of `loopedge_calibration.collect`, or its file, instead of calibrating.
+        save_ranges: Also write the ranges to this file.
         ops: ``microsoft`` (MatMulIntegerToFloat and DynamicQuantizeMatMul, default), or ``standard``: operators of
             ONNX alone, for static and dynamic.
         keep: Linears to leave in float, by node name as in the loop form, and embedding tables, by
             their own name.
         weight_only: Linears whose weights alone are stored in eight bits, whatever the scheme, by
             node name; linears that share a weight go together.
+        as_core: Linears of prelude and coda that static int8 treats as the core's, whatever their place; ``all``:
+            every one. Their ranges must have been collected so.
         block_size: Most values that share a scale in a weight-only linear; default: 128 in eight
             bits, 32 in four.
         reduce_range: Store weights in seven bits: on processors without VNNI eight can overflow;
@@ -69,37 +84,43 @@ def quantize(
             request do not count as missed; default: 1.
         min_sqnr_db: Floor of the outputs' SQNR against the float model, in dB; default: 15, with
             four-bit weights 10.
+        max_drop: Most that the metric may lose; the few linears that this takes are lifted to 8-bit
+            weights or float.
+        metric: What ``max_drop`` is measured in: ``task`` (default where the model knows its task and
+            the data is the task's) or ``relative-error``.
         memory: How sessions keep the weights: ``balanced``, ``low`` or ``mapped`` (docs/memory.md);
             default: as the source says.
-        threads: Threads of ONNX Runtime during verification.
+        threads: Threads of ONNX Runtime.
         force: Replace an existing artifact; default: False.
 
     Returns:
-        Coverage, SQNR of the outputs and of every iteration's state, bytes, times, and the time of
-        one inference against the float model's.
+        Coverage, the metric and the SQNR on samples that did not calibrate, bytes, times, and the time of
+        one inference against the float model's; with ``max_drop`` what the budget took.
 
     Raises:
-        InputError: The file, an option or the target cannot be used.
-        BudgetError: Fewer linears became int8 than asked for.
+        InputError: The file, an option, the data or the target cannot be used.
+        BudgetError: Fewer linears became int8 than asked for, or ``max_drop`` cannot be met.
         VerificationError: The outputs moved further than allowed; nothing is left.
     """
     chosen = with_keywords("quantize", QuantizeOptions, options, keywords)
-    target = Path(path)
+    work = _calibrating_quantizer()
+    result: QuantizeResult = with_source(model, lambda found: work(found, Path(path), chosen))
+    return result
 
-    def work(artifact: Artifact) -> QuantizeResult:
-        read_from = ranges if isinstance(ranges, str | Path) else None
-        check_paths(
-            inputs={"MODEL": artifact.needed_files(), "the file of ranges": read_from},
-            outputs={option_name("path"): ArtifactTarget(target)},
-        )
-        table = read_ranges(ranges) if isinstance(ranges, str | Path) else ranges
-        recipe = chosen.recipe(table)
-        check_artifact_target(target, artifact.files, force=chosen.force)
-        return quantize_source(
-            FloatSource.of(artifact), target, recipe, options=chosen, inputs=inputs
-        )
 
-    return with_source(model, work)
+def _calibrating_quantizer() -> Callable[[Artifact, Path, QuantizeOptions], QuantizeResult]:
+    """Return what reads data and quantizes; it stands above this library and is found at run time."""
+    try:
+        module = importlib.import_module(CALIBRATION)
+    except ModuleNotFoundError as error:
+        if error.name != CALIBRATION.partition(".")[0]:
+            raise
+        raise InputError(
+            "loopedge.quantize needs the package loopedge_calibration, which is not installed here",
+            hint="install loopedge whole, or in a clone put calibration/ on the path",
+        ) from error
+    found: Callable[[Artifact, Path, QuantizeOptions], QuantizeResult] = module.quantize_artifact
+    return found
 
 
 def quantize_source(
@@ -108,7 +129,7 @@ def quantize_source(
     recipe: Recipe,
     *,
     options: QuantizeOptions,
-    inputs: Sequence[Feeds] | None = None,
+    held_out: HeldOut | None = None,
 ) -> QuantizeResult:
     """Quantize a model that is open by a recipe that was checked; the target may be written.
 
@@ -117,7 +138,7 @@ def quantize_source(
         target: Path of the file.
         recipe: How the graph is rewritten.
         options: What must be reached, how sessions keep the weights, and whether files are replaced.
-        inputs: Batches to verify on; None: generated ones.
+        held_out: Samples to measure on; None: generated ones.
 
     Raises:
         InputError: As `quantize`, like the rest.
@@ -147,7 +168,7 @@ def quantize_source(
         graph=quantized,
         metadata=metadata,
         floors=floors_of(recipe, options.min_sqnr_db),
-        inputs=inputs,
+        held_out=held_out,
         threads=options.threads,
     )
     files = write_artifact(

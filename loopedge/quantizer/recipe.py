@@ -12,6 +12,7 @@ from loopedge.errors import InputError
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.view import view_core
 from loopedge.graph.metadata import read_metadata
+from loopedge.graph.passes.windows import fold_windows, round_before_windows
 from loopedge.graph.weights import linears
 from loopedge.options import by_face, option
 from loopedge.quantizer.activations.gates import fold_gates
@@ -32,6 +33,8 @@ __all__ = ["SCHEMES", "Recipe", "Rewritten", "check_one_loop"]
 
 Array = npt.NDArray[Any]
 SCHEMES = ("static", "dynamic", *WEIGHT_BITS)
+BLOCKS_OPSET = 23
+"""Needs ONNX Runtime 1.23, the first release with all that reads blocks of eight bits: benchmarks/reach/versions.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +161,8 @@ class Recipe:
                 model, ops=self.ops, keep=keep, others=others, limit=self._limit
             )
         embeddings = quantize_embeddings(tables, keep=keep)
+        round_before_windows(model)
+        fold_windows(model)
         table = self.table if self.scheme == "static" else None
         return Rewritten(
             coverage=coverage,
@@ -176,10 +181,7 @@ class Recipe:
         as_core = core_like_nodes(model, self.as_core, {*kept, *packed})
         ruled: dict[str, ByPlace] = {}
         if self.scheme == "static":
-            # Blocks have no standard form, and without packing they are made floats at each run.
-            memory = self.memory or read_metadata(model.metadata_props).memory
-            blocks = self.ops == "microsoft" and memory != "low"
-            ruled = treated_by_place(model, blocks=blocks, as_core=as_core)
+            ruled = treated_by_place(model, blocks=self._takes_blocks(model), as_core=as_core)
         by_place: dict[str, dict[str, str]] = {"float": {}, "weight-int8": {}, "dynamic": {}}
         for name, item in ruled.items():
             if name not in kept and name not in packed:
@@ -190,6 +192,16 @@ class Recipe:
             dynamic=by_place["dynamic"],
             by_place=set().union(*by_place.values()),
         )
+
+    def _takes_blocks(self, model: ir.Model) -> bool:
+        """Tell whether static int8 may store linears by their weight alone, for the place where they stand.
+
+        Blocks have no standard form; without packing they are made floats at each run; and a file of an earlier
+        opset is for releases of ONNX Runtime that have no product with blocks of eight bits.
+        """
+        memory = self.memory or read_metadata(model.metadata_props).memory
+        recent = (model.opset_imports.get("") or 0) >= BLOCKS_OPSET
+        return self.ops == "microsoft" and memory != "low" and recent
 
     @property
     def activations(self) -> RangeTable | Literal["dynamic", "float"]:
@@ -278,7 +290,7 @@ def check_one_loop(model: ir.Model, source: str | Path) -> None:
 
 
 def _check_ranges(table: RangeTable, model: ir.Model, source: str | Path) -> None:
-    hint = "calibrate again: loopedge quantize model.onnx --data samples.npz"
+    hint = f"calibrate again: {option('data', 'samples.npz', command='quantize model.onnx')}"
     if table.weights_sha256 != weights_sha256(model):
         raise InputError(f"the ranges belong to another model than {source}", hint=hint)
     core = view_core(model)

@@ -9,8 +9,10 @@ from loopedge.files.targets import FileSize
 from loopedge.graph.positions.last_iteration import LastIterationOutcome
 from loopedge.graph.weights import weight_bytes
 from loopedge.options import option
+from loopedge.quantizer.budget_result import BudgetResult
 from loopedge.quantizer.check import SourceCheck
 from loopedge.quantizer.floors import may_overflow
+from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.schemes.rule import Treated
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.quantizer.timing import BUSY, TimeRatio
@@ -33,6 +35,7 @@ class QuantizeResult:
     ranges: str | None
     method: str | None
     samples: int | None
+    samples_of: int | None
     matmuls: dict[str, Any]
     embeddings: dict[str, Any]
     weight_only: list[str]
@@ -43,6 +46,8 @@ class QuantizeResult:
     sqnr_db_linears: dict[str, float]
     min_sqnr_db: float
     verified: bool
+    held_out: HeldOutResult
+    warning: str | None
     last_rows: LastIterationOutcome | None
     time_ratio: float | None
     weight_bytes: int
@@ -50,6 +55,7 @@ class QuantizeResult:
     files: list[FileSize]
     notes: list[str]
     seconds: dict[str, float]
+    budget: BudgetResult | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""
@@ -74,12 +80,15 @@ def make_result(
     """
     recipe, rewritten, noise = check.recipe, check.rewritten, check.noise
     table = recipe.table if recipe.scheme == "static" else None
+    held_out, warning = check.held_out, check.measured.warning
+    told = [] if warning is None else [f"WARNING: {warning}"]
     return QuantizeResult(
         path=str(files[0]),
         scheme=recipe.scheme,
         ranges=table.granularity if table else None,
         method=table.method if table else None,
         samples=table.samples if table else None,
+        samples_of=held_out.calibrating_of if held_out else None,
         matmuls=rewritten.coverage.to_json(),
         embeddings=rewritten.embeddings.to_json(),
         weight_only=rewritten.weight_only,
@@ -90,12 +99,14 @@ def make_result(
         sqnr_db_linears=noise.linears_db,
         min_sqnr_db=check.floors.outputs_db,
         verified=True,
+        held_out=check.measured,
+        warning=warning,
         last_rows=last,
         time_ratio=check.time_ratio.median if check.time_ratio.steady else None,
         weight_bytes=weight_bytes(check.graph),
         source_weight_bytes=weight_bytes(check.source.graph),
         files=[FileSize.of(file) for file in files],
-        notes=[*changed, *_notes(check), *unchanged_note(last), *check.exit_note],
+        notes=[*told, *changed, *_notes(check), *unchanged_note(last), *check.exit_note],
         seconds=seconds,
     )
 
@@ -104,6 +115,8 @@ def _notes(check: SourceCheck) -> list[str]:
     recipe, memory = check.recipe, check.metadata.memory
     table = recipe.table if recipe.scheme == "static" else None
     notes = [] if table is None else list(table.warnings)
+    if check.held_out is not None:
+        notes += [note for note in check.held_out.notes if note not in notes]
     if memory == "mapped":
         notes.append(WISH_NOTE)
     if memory == "low" and (recipe.scheme in WEIGHT_BITS or check.rewritten.weight_only):

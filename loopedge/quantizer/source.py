@@ -10,6 +10,7 @@ import onnx_ir as ir
 from loopedge.artifact.artifact import Artifact
 from loopedge.files.staging import again_if_replaced
 from loopedge.graph.metadata import Metadata, read_metadata
+from loopedge.graph.passes.windows import unfold_convolutions
 from loopedge.runtime.memory_profiles import refuse_prepared
 
 __all__ = ["FloatSource", "with_source"]
@@ -25,7 +26,8 @@ class FloatSource:
 
     Attributes:
         artifact: The file.
-        graph: As `Artifact.float32_graph`: all iterations in the Loop, weights in float32.
+        graph: As `Artifact.float32_graph`: all iterations in the Loop, weights in float32. Convolutions are linears
+            over windows.
         metadata: What that graph says of itself.
     """
 
@@ -41,6 +43,7 @@ class FloatSource:
             InputError: The file is in ORT format, or its weights are packed for one device.
         """
         graph = artifact.float32_graph()
+        unfold_convolutions(graph)
         metadata = read_metadata(graph.metadata_props)
         refuse_prepared(metadata, artifact.path, "quantize")
         return cls(artifact=artifact, graph=graph, metadata=metadata)

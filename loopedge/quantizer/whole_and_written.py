@@ -15,6 +15,7 @@ from loopedge.graph.positions.last_iteration import (
     LastIterationOutcome,
     restore_last_iteration,
 )
+from loopedge.options import option
 from loopedge.quantizer.noise import Feeds, QuantizationNoise, measure_noise, outputs_db
 
 __all__ = ["compare_whole_and_written", "unchanged_note"]
@@ -29,7 +30,7 @@ def compare_whole_and_written(
     written: ir.Model,
     folder: Path,
     *,
-    inputs: Sequence[Feeds] | None,
+    inputs: Sequence[Feeds],
     random_rows: bool,
     rescaled: Collection[str],
     moved: Mapping[str, str],
@@ -74,7 +75,7 @@ def compare_whole_and_written(
             f"SQNR against all positions, at least {SAME_DB:g} are needed",
             measured=same,
             allowed=SAME_DB,
-            hint="loopedge export model.pt --no-last-rows",
+            hint=option("last_rows", False, command="export model.pt"),
         )
     own = outputs_db(reference, written, folder, inputs=inputs, threads=threads)
     return replace(noise, sqnr_db=own)

@@ -16,8 +16,9 @@ from loopedge.errors import InputError
 from loopedge.files.arrays import read_array_file
 from loopedge.graph.metadata import Metadata
 from loopedge.graph.signature import TEXT, InputSpec, shape_text
+from loopedge.options import option
 
-__all__ = ["MASK", "AcceptedInputs", "ModelInputs"]
+__all__ = ["MASK", "AcceptedInputs", "ModelInputs", "is_mask"]
 
 Array = npt.NDArray[Any]
 
@@ -25,7 +26,6 @@ MASK = "attention_mask"
 UNNAMED = "arr_0"
 """What ``numpy.savez`` calls an array without a name."""
 
-MISSING_HINT = "fill missing values first, or loopedge train series ... --missing indicator"
 TOKENS = frozenset({"text", "pairs"})
 """Tasks whose first input holds ids of a vocabulary."""
 
@@ -149,8 +149,8 @@ class ModelInputs:
         *,
         source: str | None = None,
         seed: int | None = 0,
-        first_sample: int = 0,
-        always_finite: bool = False,
+        numbers: Sequence[int] | None = None,
+        calibrates: bool = False,
     ) -> AcceptedInputs:
         """Check arrays, and fill in what is missing: the mask, padding, noise, the exported tolerance.
 
@@ -162,8 +162,9 @@ class ModelInputs:
             source: File that they come from, for messages.
             seed: Of the noise that is drawn: ``default_rng(seed).standard_normal(shape)`` times the standard
                 deviation that the model was trained with, input after input; None leaves noise out.
-            first_sample: Samples that came before, for messages.
-            always_finite: Hold a model that loopedge did not write to finite numbers too.
+            numbers: What messages call each sample; default: from 1.
+            calibrates: The samples stand for all that the model will see: a model that loopedge did not write
+                is held to finite numbers too, and no sample is masked throughout or misses all its values.
 
         Returns:
             One array per input in the model's types, but for the loop count and defaults that were left out.
@@ -179,9 +180,9 @@ class ModelInputs:
             spec = self.specs[name]
             arrays[name] = _cast(array, spec, where)
             _check_shape(arrays[name], spec, where)
-            if always_finite or not self.metadata.foreign:
-                self._check_finite(arrays[name], array, spec, where, first_sample)
-            _check_ids(arrays[name], spec, where, first_sample)
+            if calibrates or not self.metadata.foreign:
+                self._check_finite(arrays[name], array, spec, where, numbers)
+            _check_ids(arrays[name], spec, where, numbers)
         notes = self._fill_mask(arrays, source)
         self._fill_tolerance(arrays)
         if seed is not None:
@@ -190,7 +191,9 @@ class ModelInputs:
         if missing is not None:
             raise InputError(f"{where}input {missing} is missing; {self._takes(given, source)}")
         self._check_lengths(arrays, where)
-        self._check_mask(arrays, where)
+        self._check_mask(arrays, where, numbers)
+        if calibrates:
+            self._check_something_is_read(arrays, where, numbers)
         ordered = {name: arrays[name] for name in self.specs if name in arrays}
         return AcceptedInputs(arrays=ordered, notes=tuple(notes))
 
@@ -211,7 +214,12 @@ class ModelInputs:
         return f"the model takes {', '.join(self.specs)}{held}"
 
     def _check_finite(
-        self, array: Array, given: Array, spec: InputSpec, where: str, first_sample: int
+        self,
+        array: Array,
+        given: Array,
+        spec: InputSpec,
+        where: str,
+        numbers: Sequence[int] | None,
     ) -> None:
         """Refuse numbers that a model turns into no answer; NaN passes where it means a missing value."""
         if array.dtype.kind != "f":
@@ -223,9 +231,9 @@ class ModelInputs:
         place = _first(wrong)
         allowed = f"finite numbers of {array.dtype}{' and missing values' if missing else ''}"
         raise InputError(
-            f"{where}input {spec.name}: {_place(place, array, spec, self.columns, first_sample)} is "
+            f"{where}input {spec.name}: {_place(place, array, spec, self.columns, numbers)} is "
             f"{given[place]:g}, the model takes {allowed}",
-            hint=MISSING_HINT if np.isnan(array[place]) else None,
+            hint=_missing_hint() if np.isnan(array[place]) else None,
         )
 
     def _fill_mask(self, arrays: dict[str, Array], source: str | None) -> list[str]:
@@ -275,6 +283,24 @@ class ModelInputs:
             drawn = generator.standard_normal(shape) * deviation  # type: ignore[arg-type]
             arrays[name] = drawn.astype(spec.dtype or np.float32)
 
+    def fewest_positions(self, arrays: Mapping[str, Array]) -> int | None:
+        """Return how many positions the sample with the fewest of them has, those that are masked left out.
+
+        None where no input has positions.
+        """
+        sizes = [
+            size
+            for name, array in arrays.items()
+            for size, axis in zip(array.shape, self.specs[name].shape or (), strict=False)
+            if axis == "sequence"
+        ]
+        if not sizes:
+            return None
+        mask = None if self.metadata.foreign else arrays.get(MASK)
+        if mask is not None and mask.ndim == 2 and mask.shape[1] == sizes[0]:
+            return int(mask.astype(bool).sum(axis=1).min())
+        return int(sizes[0])
+
     def _check_lengths(self, arrays: Mapping[str, Array], where: str) -> None:
         longest = self.metadata.max_length
         for name, array in arrays.items():
@@ -284,7 +310,32 @@ class ModelInputs:
                         f"{where}input {name} has {size} positions, {self.path} takes at most {longest}"
                     )
 
-    def _check_mask(self, arrays: Mapping[str, Array], where: str) -> None:
+    def _check_something_is_read(
+        self, arrays: Mapping[str, Array], where: str, numbers: Sequence[int] | None
+    ) -> None:
+        """Refuse a sample of which a mask keeps nothing, or whose values are all missing."""
+        for name, array in arrays.items():
+            spec = self.specs[name]
+            if array.ndim < 2:
+                continue
+            axes = tuple(range(1, array.ndim))
+            if is_mask(spec):
+                empty, problem = ~array.astype(bool).any(axis=axes), "keeps none of its positions"
+            elif array.dtype.kind == "f":
+                empty, problem = np.isnan(array).all(axis=axes), "is missing throughout"
+            else:
+                continue
+            if empty.any():
+                row = int(empty.argmax())
+                raise InputError(
+                    f"{where}input {name}: sample {_number(row, numbers)} {problem}: there is nothing to "
+                    "calibrate on",
+                    hint="leave such samples out",
+                )
+
+    def _check_mask(
+        self, arrays: Mapping[str, Array], where: str, numbers: Sequence[int] | None
+    ) -> None:
         """Hold a mask to 0 and 1, and to the sizes of what it masks."""
         mask = arrays.get(MASK)
         if self.metadata.foreign or mask is None or mask.ndim != 2 or mask.dtype.kind not in "biu":
@@ -292,7 +343,7 @@ class ModelInputs:
         if mask.dtype.kind != "b" and ((mask < 0) | (mask > 1)).any():
             place = _first((mask < 0) | (mask > 1))
             raise InputError(
-                f"{where}input {MASK}: sample {place[0] + 1}, position {place[1] + 1} is {mask[place]}, "
+                f"{where}input {MASK}: sample {_number(place[0], numbers)}, position {place[1] + 1} is {mask[place]}, "
                 "a mask holds 1 where a position is kept and 0 where it is not"
             )
         others = {name: array for name, array in arrays.items() if name != MASK}
@@ -355,16 +406,32 @@ def _check_shape(array: Array, spec: InputSpec, where: str) -> None:
         raise InputError(f"{where}input {spec.name} is empty: shape {array.shape}")
 
 
-def _check_ids(array: Array, spec: InputSpec, where: str, first_sample: int) -> None:
+def _check_ids(array: Array, spec: InputSpec, where: str, numbers: Sequence[int] | None) -> None:
     if spec.ids is None or array.dtype.kind not in "iu":
         return
     wrong = (array < 0) | (array >= spec.ids)
     if wrong.any():
         place = _first(wrong)
         raise InputError(
-            f"{where}input {spec.name}: {_place(place, array, spec, (), first_sample)} is "
+            f"{where}input {spec.name}: {_place(place, array, spec, (), numbers)} is "
             f"{array[place]}, the model takes ids from 0 to {spec.ids - 1}"
         )
+
+
+def is_mask(spec: InputSpec) -> bool:
+    """Tell whether an input is a mask over positions: by its name, of integers or booleans, and no table's ids."""
+    flags = spec.dtype is not None and spec.dtype.kind in "biu" and spec.ids is None
+    return flags and "mask" in spec.name
+
+
+def _number(row: int, numbers: Sequence[int] | None) -> int:
+    """Return what messages call a sample of a batch."""
+    return row + 1 if numbers is None or row >= len(numbers) else numbers[row]
+
+
+def _missing_hint() -> str:
+    train = option("missing", "indicator", command="train series ...")
+    return f"fill missing values first, or {train}"
 
 
 def _first(wrong: Array) -> tuple[int, ...]:
@@ -376,15 +443,15 @@ def _place(
     array: Array,
     spec: InputSpec,
     columns: Sequence[str],
-    first_sample: int,
+    numbers: Sequence[int] | None,
 ) -> str:
     """Return where an element stands, counted from 1 as in a table."""
     if not place:
         return "it"
-    sample = f"sample {first_sample + place[0] + 1}"
+    sample = f"sample {_number(place[0], numbers)}"
     if len(place) == 1:
         return sample
-    alone = array.shape[0] == 1 and not first_sample
+    alone = array.shape[0] == 1 and numbers is None
     before = "" if alone else f"{sample}, "
     if len(place) == 2:
         is_position = array.dtype.kind in "iu" or (spec.shape or ("", ""))[1:] == ("sequence",)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from loopedge.artifact.properties import read_properties
 from loopedge.artifact.sizes import check_sizes, described_data
-from loopedge.errors import InputError, LoopCountWarning, LoopedgeError
+from loopedge.errors import InputError, InputLengthWarning, LoopCountWarning, LoopedgeError
 from loopedge.files.input_files import check_file
 from loopedge.files.staging import again_if_replaced
 from loopedge.graph.metadata import (
@@ -123,6 +123,9 @@ class Session:
         self.expected = ModelInputs.of(source, specs, self.metadata)
         self.takes_loops = any(spec.chooses_loops and not spec.has_default for spec in specs)
         self.output_names = [node.name for node in self.session.get_outputs()]
+        if not self.takes_loops and self.metadata.loops is not None:
+            note = self.metadata.loops_note(self.metadata.loops)
+            self.notes += [] if note is None else [note]
 
     def __repr__(self) -> str:
         """Return what it runs in one line: file, form, loops, ports, provider, memory profile."""
@@ -192,16 +195,16 @@ class Session:
 
         Warns:
             LoopCountWarning: The model was not trained with so many loops.
+            InputLengthWarning: It was not trained on so few positions.
         """
         if not isinstance(inputs, Mapping):
             inputs = self.expected.name_array(np.asarray(inputs))
         feeds = {name: np.asarray(value) for name, value in inputs.items()}
         feeds.update(self._loops_feed(loops, given=LOOPS_INPUT in feeds))
-        if self.takes_loops and LOOPS_INPUT in feeds:
-            self._warn(feeds[LOOPS_INPUT])
         if tolerance is not None:
             feeds[TOLERANCE_INPUT] = self._tolerance(tolerance)
         feeds = self.expected.accept(feeds, seed=seed).arrays
+        self._warn(feeds)
         try:
             values = self.session.run(self.output_names, feeds)
         except Exception as error:  # onnxruntime raises a kind of its own per failure
@@ -210,25 +213,20 @@ class Session:
             raise InputError(f"{self.path} failed to run: {_reason(error)}") from error
         return dict(zip(self.output_names, values, strict=True))
 
-    def _warn(self, loops: Array) -> None:
+    def _warn(self, feeds: Mapping[str, Array]) -> None:
         known = self.metadata
-        if known.loop_range is None or loops.size != 1:
-            return
-        asked, (least, most) = int(loops.item()), known.loop_range
-        if least <= asked <= most:
-            return
-        trained = f"{least} to {most}" if least > 1 else f"{most}"
-        clamped = known.max_loops is not None and asked > known.max_loops
-        warnings.warn(
-            f"{asked} loops asked for, the model was trained with {trained}"
-            + (f"; the file ends the loop after {known.max_loops}" if clamped else ""),
-            LoopCountWarning,
-            stacklevel=3,
-        )
+        if self.takes_loops and LOOPS_INPUT in feeds:
+            loops = known.loops_note(int(feeds[LOOPS_INPUT]))
+            if loops is not None:
+                warnings.warn(loops, LoopCountWarning, stacklevel=3)
+        positions = self.expected.fewest_positions(feeds)
+        length = None if positions is None else known.length_note(positions)
+        if length is not None:
+            warnings.warn(length, InputLengthWarning, stacklevel=3)
 
     def _tolerance(self, tolerance: float) -> Array:
         found = self.expected.specs.get(TOLERANCE_INPUT)
-        if found is None or not found.is_tolerance or self.metadata.exit is None:
+        if found is None or not found.is_tolerance or self.metadata.tolerance is None:
             raise InputError(
                 f"{self.path} takes no tolerance",
                 hint="loopedge export model.pt --exit tolerance=1e-3",

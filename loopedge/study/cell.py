@@ -2,12 +2,9 @@
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from loopedge.errors import DivergedError, InputError, InterruptedRunError, LoopedgeError
 from loopedge.exporter.pipeline import export
@@ -15,6 +12,7 @@ from loopedge.files.json_text import read_json
 from loopedge.files.plain_json import dump_json, finite
 from loopedge.files.targets import write_text_atomic
 from loopedge.options import by_face, option
+from loopedge.quantizer.pipeline import quantize
 from loopedge.runtime.session import Session
 from loopedge.study.design import Cell, Design
 from loopedge.tasks.metrics import Metrics, total
@@ -23,12 +21,9 @@ from loopedge.trainer.logs import metrics_path
 from loopedge.trainer.pipeline import TrainResult, train
 from loopedge.trainer.state import state_path
 
-__all__ = ["Quantize", "RunSetup", "cell_path", "read_cell", "run_cell"]
+__all__ = ["RunSetup", "cell_path", "read_cell", "run_cell"]
 
-Quantize = Callable[[Path, Path, Path], None]
-"""Writes the int8 model: source, target, and an ``.npz`` of samples to calibrate on."""
-
-CALIBRATED, BATCH_SIZE = 128, 64
+CALIBRATED, BATCH_SIZE = 171, 64  # every fourth sample judges: 128 calibrate
 
 
 def cell_path(folder: Path, cell: Cell) -> Path:
@@ -61,13 +56,11 @@ class RunSetup:
     Args:
         design: Their options.
         folder: Of the pilot.
-        quantize: As `Quantize`.
         threads: Of a training; default: PyTorch's choice.
     """
 
     design: Design
     folder: Path
-    quantize: Quantize
     threads: int | None = None
 
 
@@ -145,14 +138,11 @@ def _deployed(task: Task, model: Path, setup: RunSetup) -> dict[str, Any]:
     export(model, exported, force=True)
     session = Session(exported, threads=1)
     names = session.expected.sampled
-    samples = model.with_name("calibration.npz")
-    np.savez(samples, **task.batch("train", CALIBRATED, 0).feeds(names))  # type: ignore[arg-type]
+    samples = task.batch("train", CALIBRATED, 0).feeds(names)
     try:
-        setup.quantize(exported, lower, samples)
+        quantize(exported, lower, data=samples, scheme="static", threads=1, force=True)
     except LoopedgeError as error:
         return {"int8": None, "int8_reason": error.message}
-    finally:
-        samples.unlink()
     most = int(setup.design.train.get("samples") or 1024)
     return {"int8": _judge(task, lower, most), "int8_reason": None}
 

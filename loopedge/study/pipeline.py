@@ -12,7 +12,7 @@ from loopedge.files.targets import write_text_atomic
 from loopedge.invocation import command_text
 from loopedge.options import option_name, with_keywords
 from loopedge.profiler.machine import describe_machine
-from loopedge.study.cell import Quantize, RunSetup
+from loopedge.study.cell import RunSetup
 from loopedge.study.cost import measure_cost
 from loopedge.study.design import Design, make_design
 from loopedge.study.folder import RESULT_FILE, open_folder, pilot_files
@@ -58,7 +58,6 @@ def pilot(
     make_task: Callable[[int], Task],
     output: str | Path,
     *,
-    quantize: Quantize,
     options: PilotOptions | None = None,
     note: Callable[[str], None] | None = None,
     command: str | None = None,
@@ -69,8 +68,6 @@ def pilot(
     Args:
         make_task: Returns the task with a seed.
         output: Folder: ``results.json``, and the models of each run under ``runs/``.
-        quantize: Writes an int8 model; `loopedge_calibration` stands above this library, so the
-            caller hands it in.
         options: What is compared; default: as `loopedge.PilotOptions` says.
         note: Takes a line per run.
         command: The command line for the report; default: that of this process, without folders.
@@ -90,7 +87,7 @@ def pilot(
     design = _begin(task, folder, chosen)
     for text in task.notes:
         add_note(f"note: {text}")
-    setup = RunSetup(design=design, folder=folder, quantize=quantize, threads=chosen.threads)
+    setup = RunSetup(design=design, folder=folder, threads=chosen.threads)
     cells = run_cells(make_task, setup, jobs=chosen.jobs, add_note=add_note)
     result = replace(
         _judged(task, setup, cells),

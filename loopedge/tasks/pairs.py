@@ -62,6 +62,7 @@ class PairsTask(Task):
         length: Most tokens of source, ``<sep>`` and target together.
         skip_long: Whether longer pairs were left out.
         skipped: How many were.
+        shortest_source: Tokens of the shortest source of the training part, with its separator; None: not known.
         named_parts: Whether each split is a file of its own.
         seed: Of the batches.
         source: What errors call the data.
@@ -83,6 +84,7 @@ class PairsTask(Task):
         skip_long: bool = False,
         skipped: int = 0,
         named_parts: bool = False,
+        shortest_source: int | None = None,
         seed: int = 0,
         source: str = "pairs",
     ) -> None:
@@ -103,6 +105,7 @@ class PairsTask(Task):
         self.skip_long = skip_long
         self.skipped = skipped
         self.named_parts = named_parts
+        self.shortest_source = shortest_source
         self.seed = seed
         self.separator = tokenizer.vocab_size
         self.end = tokenizer.vocab_size + 1
@@ -196,7 +199,7 @@ class PairsTask(Task):
         if length < 2:
             raise InputError(f"{option_name('length')} is {length}, at least 2 is needed")
         offsets = {split: array("q") for split in SPLITS}
-        skipped = 0
+        skipped, shortest = 0, length
         scanned: dict[Path, Split] = {}
         for file, path in named.items():
             if path in scanned:
@@ -204,13 +207,17 @@ class PairsTask(Task):
                 continue
             scanned[path] = file
             for pair in scan(path, form):
-                tokens = sum(len(tokenizer.encode(text)) for text in (pair.source, pair.target)) + 1
+                asked = len(tokenizer.encode(pair.source)) + 1
+                tokens = asked + len(tokenizer.encode(pair.target))
                 if tokens > length:
                     if not skip_long:
                         raise _too_long(path, pair, tokens, length)
                     skipped += 1
                     continue
-                offsets[split_of(pair.source) if len(named) == 1 else file].append(pair.offset)
+                split = split_of(pair.source) if len(named) == 1 else file
+                offsets[split].append(pair.offset)
+                if split == "train":
+                    shortest = min(shortest, asked)
         parts = {
             split: PairLines(
                 path=named.get(split, named["train"]),
@@ -226,6 +233,7 @@ class PairsTask(Task):
             skip_long=skip_long,
             skipped=skipped,
             named_parts=len(named) > 1,
+            shortest_source=shortest,
             seed=seed,
             source=named["train"].name,
         )
@@ -252,6 +260,10 @@ class PairsTask(Task):
             targets[row, last] = self.end
             mask[row, : last + 1] = 1
         return Batch(inputs=inputs, targets=targets, attention_mask=mask)
+
+    def available(self, split: Split) -> int:
+        """Return how many pairs a split has."""
+        return len(self.parts[split])
 
     def batch(self, split: Split, size: int, step: int) -> Batch:
         """Draw ``size`` pairs, with replacement."""
@@ -302,6 +314,7 @@ class PairsTask(Task):
             "read": "all",
             "padding": True,
             "max_length": self.length,
+            "min_length": self.shortest_source,
         }
 
     def companions(self) -> dict[str, str]:

@@ -96,6 +96,7 @@ class SeriesTask(WindowTask):
         covariates: Sequence[str] = (),
         season: int | None = None,
         origin: Origin | None = None,
+        headerless: bool = False,
         **window: Unpack[WindowOptions],
     ) -> "SeriesTask":
         """Read the task from a CSV file with a header, or a Parquet file, oldest row first.
@@ -107,6 +108,7 @@ class SeriesTask(WindowTask):
             covariates: Further columns that it sees.
             season: Period of the seasonal-naive baseline in table rows; default: found.
             origin: Which of several origins the splits follow; default: none.
+            headerless: Take a CSV without a header too, which holds these columns alone, in this order.
             window: What a forecast sees, as `WindowOptions`: ``context``, and ``min_context``, ``missing``,
                 ``time_column``, ``group``, ``seed``.
 
@@ -121,6 +123,7 @@ class SeriesTask(WindowTask):
                 numbers=(*targets, *covariates),
                 group=window.get("group"),
                 time=window.get("time_column"),
+                headerless=headerless,
             ),
         )
         task = cls(
@@ -162,6 +165,7 @@ class SeriesTask(WindowTask):
             time_column=description.get("time_column"),
             group=description.get("group"),
             origin=None if origin is None else Origin(number=origin[0], count=origin[1]),
+            headerless=True,
             seed=seed,
         )
         # No option of this table: its rows may be fewer than the season of those trained on.

@@ -16,6 +16,7 @@ from loopedge.errors import InputError
 from loopedge.files.arrays import Array
 from loopedge.options import option
 from loopedge.tasks.metrics import (
+    IGNORED,
     Metrics,
     Tally,
     class_metrics,
@@ -121,6 +122,7 @@ class Task(abc.ABC):
         seed: Of the batches.
         notes: What a person should know of the data, a line each.
         input_files: Files that the samples are made from: no output may be one of them.
+        named_parts: Whether each split is a file of its own: rebuilt from one file, all splits are that one.
         upper_bounds: Baselines that no model is expected to beat, such as the best estimate there is.
     """
 
@@ -133,6 +135,7 @@ class Task(abc.ABC):
     notes: tuple[str, ...] = ()
     input_files: tuple[Path, ...] = ()
     upper_bounds: tuple[str, ...] = ()
+    named_parts: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Take the metric and its direction from a kind that is changed, where they are not given."""
@@ -161,6 +164,10 @@ class Task(abc.ABC):
             for first in range(0, len(drawn.inputs), size):
                 yield drawn.rows(slice(first, first + size))
 
+    def available(self, split: Split) -> int | None:
+        """Return how many different samples `evaluation` can yield of a split; None: as many as one likes."""
+        return None
+
     def tally(self, outputs: Array, targets: Array) -> Tally:
         """Return what a batch adds to the score: sums of outputs against targets."""
         return (class_tally if self.kind == "classes" else value_tally)(outputs, targets)
@@ -176,6 +183,26 @@ class Task(abc.ABC):
     def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
         """Score what needs no training, on the samples of `evaluation`."""
         return {}
+
+    def shortest(self, *, each_position: bool) -> int:
+        """Return the fewest positions that an output saw in training, as far as some samples show.
+
+        Args:
+            each_position: The model is causal and answers at each position, which sees those before it alone.
+        """
+        batch = self.batch("train", FINGERPRINTED, 0)
+        if batch.inputs.ndim < 2:
+            return 1
+        mask = batch.attention_mask
+        kept = np.ones(batch.inputs.shape[:2], bool) if mask is None else mask > 0
+        seen = kept.sum(axis=1)
+        if each_position and batch.targets.shape[:2] == kept.shape:
+            targets = batch.targets.reshape(*kept.shape, -1)
+            asked = (targets != IGNORED).any(-1) & ~np.isnan(targets).all(-1) & kept
+            rows = asked.any(axis=1)
+            seen = (kept.cumsum(axis=1) * asked)[rows]
+            seen = np.where(seen > 0, seen, kept.shape[1])
+        return max(1, int(seen.min(initial=kept.shape[1])))
 
     def scaling(self) -> Scaling | None:
         """Return the scaling to store in the model; None: inputs and outputs are taken as they are."""

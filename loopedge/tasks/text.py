@@ -194,6 +194,10 @@ class TextTask(Task):
         windows = self.parts[split].windows(starts, self.context + 1)
         return Batch(inputs=windows[:, :-1].copy(), targets=windows[:, 1:].copy())
 
+    def available(self, split: Split) -> int:
+        """Return how many windows of a split do not overlap."""
+        return (len(self.parts[split]) - 1) // self.context
+
     def batch(self, split: Split, size: int, step: int) -> Batch:
         """Draw ``size`` windows, with replacement."""
         last = len(self.parts[split]) - self.context
@@ -252,6 +256,7 @@ class TextTask(Task):
             "causal": True,
             "read": "all",
             "max_length": self.context,
+            "min_length": 1,  # the first position of a window sees itself alone
         }
 
     def companions(self) -> dict[str, str]:

@@ -101,7 +101,7 @@ class WindowTask(Task):
         inputs = np.where(kept[:, :, None], inputs, self._scaling.input_mean)
         return inputs, kept.astype(np.int64)
 
-    def windows(self, split: Split) -> int:
+    def available(self, split: Split) -> int:
         """Return how many windows a split has."""
         return len(self.stops[split])
 
@@ -131,6 +131,7 @@ class WindowTask(Task):
             "read": "last",
             "causal": True,
             "max_length": self.context,
+            "min_length": self.min_context,
             "padding": self.min_context < self.context,
             "missing": self.missing == "indicator",
         }

@@ -102,7 +102,11 @@ def make_model_config(task: Task, **fields: Any) -> LoopedConfig:
     both = sorted(set(decided) & set(fields))
     if both:
         raise InputError(f"{both[0]}: the task {task.name} decides it")
-    return _checked(LoopedConfig, decided | fields)
+    config = _checked(LoopedConfig, decided | fields)
+    if config.min_length is not None:
+        return config
+    shortest = task.shortest(each_position=config.causal and config.read == "all")
+    return config.model_copy(update={"min_length": min(shortest, config.max_length)})
 
 
 def _checked(kind: type[Config], fields: dict[str, Any]) -> Config:

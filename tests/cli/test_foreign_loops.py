@@ -273,7 +273,7 @@ def rounded(source: Path, **options: Any) -> tuple[Array, RangeTable]:
     """Return what static int8 with ranges of the samples gives, and the ranges."""
     table = loopedge_calibration.collect(source, [{"x": X}], smoothing=False, **options)
     target = source.with_suffix(".int8.onnx")
-    loopedge.quantize(source, target, ranges=table, reduce_range=True, inputs=[{"x": X}])
+    loopedge.quantize(source, target, ranges=table, reduce_range=True, data=[{"x": X}])
     return loopedge.Session(target).run({"x": X})["y"], table
 
 
@@ -290,3 +290,50 @@ def test_ranges_of_a_loop_that_its_condition_ends(trips: int, rows: int, tmp_pat
     assert set(item.low[3:]) <= {item.low[2]}
     exact = expected(3)
     assert np.linalg.norm(given - exact) < 0.1 * np.linalg.norm(exact)
+
+
+def test_batches_that_run_other_numbers_of_iterations(tmp_path: Path) -> None:
+    """The count comes with the data: the second batch runs further than the first, and the third less."""
+    source = looped(tmp_path / "m.onnx", "trips")
+    batches = [{"x": X, "trips": np.array([trips])} for trips in (2, 4, 1)]
+    table = loopedge_calibration.collect(source, batches, smoothing=False, method="minmax")
+    (item,) = table.tensors.values()
+    np.testing.assert_allclose(item.high, [expected(t).max() for t in range(4)], rtol=1e-4)
+
+
+@pytest.mark.parametrize("named", ["option", "file"])
+@pytest.mark.parametrize("scheme", ["static", "dynamic"])
+def test_a_count_that_is_an_input_is_quantized(
+    named: str, scheme: str, cli: Cli, data: Path, tmp_path: Path
+) -> None:
+    source = looped(tmp_path / "m.onnx", "trips")
+    options = ["--loops", "3"]
+    if named == "file":
+        np.savez(data, x=X, trips=np.array([3]))
+        options = []
+    words = ("quantize", source, "--data", data, "--scheme", scheme, "-o", tmp_path / "q.onnx")
+    result = cli(*words, "--reduce-range", "--save-ranges", tmp_path / "r.json", *options, "--json")
+    if scheme == "dynamic":
+        result = cli(*words, "--reduce-range", *options, "--json")
+    assert result.code == 0, result.err
+    found = result.json()
+    assert (found["matmuls"]["quantized"], found["matmuls"]["total"]) == (1, 1)
+    for loops in (1, 3, 5):
+        given = loopedge.Session(tmp_path / "q.onnx").run({"x": X, "trips": np.array([loops])})["y"]
+        exact = expected(loops)
+        assert np.linalg.norm(given - exact) < 0.1 * np.linalg.norm(exact)
+
+
+def test_a_count_that_nothing_says_is_asked_for(cli: Cli, data: Path, tmp_path: Path) -> None:
+    source = looped(tmp_path / "m.onnx", "trips")
+    refused = cli("quantize", source, "--data", data)
+    assert refused.code == 2
+    assert "the model takes a loop count, its input trips" in refused.err
+    assert "--loops N" in refused.err
+
+
+def test_a_count_that_cannot_be_chosen_is_refused(cli: Cli, data: Path, tmp_path: Path) -> None:
+    source = looped(tmp_path / "m.onnx", 3)
+    refused = cli("quantize", source, "--data", data, "--loops", "5")
+    assert refused.code == 2
+    assert "the model runs 3 loops, 5 were asked for" in refused.err

@@ -6,9 +6,11 @@ import json
 import math
 import re
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+import loopedge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,19 +41,16 @@ KEYS = {
 }
 
 
-def seven_bits(model: Path, path: Path, data: Path) -> None:
-    """Quantize as the command does, to the same integers on every processor."""
-    from loopedge_calibration.quantization import calibrate_and_quantize
-
-    options = {"scheme": "static", "threads": 1, "force": True, "reduce_range": True}
-    calibrate_and_quantize(model, path, data=data, **options)  # type: ignore[arg-type]
+def seven_bits(model: Path, path: Path, **options: Any) -> loopedge.QuantizeResult:
+    """Quantize as the pilot does, to the same integers on every processor."""
+    return loopedge.quantize(model, path, **options, reduce_range=True)
 
 
 @pytest.mark.long
 def test_every_run_is_trained_exported_quantized_judged_and_reported(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loopedge_calibration.quantization.quantize_static", seven_bits)
+    monkeypatch.setattr("loopedge.study.cell.quantize", seven_bits)
     once = partial(profile, processes=1, runs=3)  # how it measures is tested elsewhere
     monkeypatch.setattr("loopedge.study.cost.profile", once)
     folder = tmp_path / "study"

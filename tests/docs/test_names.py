@@ -49,7 +49,7 @@ def targets_of_python(block: Block) -> Iterator[str]:
         elif called == f"loopedge.{verb}" and verb in SECOND_ARGUMENT:
             found = node.args[1:2]
         else:
-            found = node.args[1:2] if verb == "calibrate_and_quantize" else []
+            found = []
         yield from (
             word.value
             for word in found

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 from loopedge.graph.timestep_rows import random_rows, shuffled_rows
-from loopedge.quantizer.noise import measure_noise
+from loopedge.quantizer.noise import generated_batches, measure_noise
 from tests.graph.test_passes import parse
 
 LOOPS, D = 4, 8
@@ -69,8 +69,11 @@ def test_a_wrong_weight_that_an_integer_row_chooses_is_seen(tmp_path: Path) -> N
     weights = np.random.default_rng(0).normal(size=(LOOPS, D, D)).astype(np.float32)
     wrong = weights.copy()
     wrong[-1] *= -1
-    assert measure_noise(chosen(weights), chosen(weights), tmp_path).random_rows_db == 200
-    seen = measure_noise(chosen(weights), chosen(wrong), tmp_path)
+    source = chosen(weights)
+    inputs = generated_batches(source)
+    same = measure_noise(source, chosen(weights), tmp_path, inputs=inputs)
+    assert same.random_rows_db == 200
+    seen = measure_noise(source, chosen(wrong), tmp_path, inputs=inputs)
     assert seen.sqnr_db == 200  # the gates of zero hide it
     assert seen.random_rows_db is not None
     assert seen.random_rows_db < 10

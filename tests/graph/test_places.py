@@ -88,11 +88,22 @@ def test_places_of_a_looped_graph(form: str) -> None:
     core = {"core/step"} if form == "loop" else {f"core.{t}/step" for t in range(3)}
     assert places_of(looped(form)) == {
         "prelude/first": "inputs",
-        "prelude/second": "between",
+        "prelude/second": "unbounded",
         **dict.fromkeys(core, "core"),
         "coda/first": "between",
         "coda/last": "outputs",
     }
+
+
+@pytest.mark.parametrize("form", ["loop", "unrolled"])
+def test_what_follows_raw_inputs_is_unbounded_up_to_a_norm(form: str) -> None:
+    model = looped(form)
+    first = next(node for node in model.graph if node.name == "prelude/gelu")
+    normed = ir.node("LayerNormalization", [first.outputs[0]], name="prelude/norm")
+    second = next(node for node in model.graph if node.name == "prelude/second")
+    model.graph.insert_before(second, normed)
+    second.replace_input_with(0, normed.outputs[0])
+    assert places_of(model)["prelude/second"] == "between"
 
 
 @pytest.mark.parametrize("form", ["loop", "unrolled"])

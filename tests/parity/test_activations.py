@@ -60,7 +60,7 @@ def int8(path: str | Path, target: Path, **options: Any) -> Any:
     samples = [{"input_ids": generator.integers(0, VOCABULARY, (4, 32))} for _ in range(4)]
     ranges = loopedge_calibration.collect(path, samples, threads=1)
     return loopedge.quantize(
-        path, target, ranges=ranges, inputs=samples, threads=1, **options, **SEVEN_BITS
+        path, target, ranges=ranges, data=samples, threads=1, **options, **SEVEN_BITS
     )
 
 

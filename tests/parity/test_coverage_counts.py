@@ -12,7 +12,6 @@ import pytest
 
 import loopedge
 from examples.models import relaxed_recursive_like
-from loopedge_calibration.quantization import calibrate_and_quantize
 from tests.parity.foreign_files import FOREIGN, D, write_foreign
 from tests.parity.models import make_model, seven_bits
 from tests.parity.weight_walker import walk
@@ -39,7 +38,7 @@ def agreed(path: Path) -> dict[str, int]:
 def quantized(source: Path, target: Path, scheme: str, **options: Any) -> dict[str, int]:
     """Quantize, hold that the three counts are one, and return it."""
     before = walk(source)
-    result = calibrate_and_quantize(
+    result = loopedge.quantize(
         source, target, scheme=scheme, min_coverage=0, force=True, **seven_bits(scheme), **options
     )
     found = agreed(target)

@@ -194,6 +194,7 @@ def test_int8_keeps_the_exit_and_is_measured_without_it(
     assert session.run(data[0], tolerance=100.0)["iterations"].tolist() == [1] * 4
 
 
+@pytest.mark.filterwarnings("ignore::loopedge.errors.LoopCountWarning")
 @pytest.mark.slow
 def test_a_selectable_count_ends_the_loop_too(tmp_path: Path) -> None:
     result = loopedge.export(Counter(), tmp_path / "model.onnx", dynamic_loops=True)

@@ -1,5 +1,6 @@
 """The exported graph against PyTorch, over kinds of models, loop counts, lengths and batches."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,12 +9,18 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+import torch
 from onnx.reference import ReferenceEvaluator
 
 import loopedge
-from loopedge.errors import InputError, LoopCountWarning, VerificationError
+from loopedge.errors import InputError, InputLengthWarning, LoopCountWarning, VerificationError
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.view import LoopCore, view_core
+from loopedge.inference.run import run_file
+from loopedge.model.config import LoopedConfig
+from loopedge.model.transformer import LoopedTransformer
+from loopedge.profiler.options import ProfileOptions
+from loopedge.profiler.subjects.pipeline import gather_subjects
 from tests.parity.models import (
     KINDS,
     Sizes,
@@ -27,6 +34,7 @@ Exporter = Callable[..., Path]
 SIZES = [Sizes(1, 1), Sizes(1, 7), Sizes(3, 16), Sizes(5, 2)]
 
 
+@pytest.mark.filterwarnings("ignore::loopedge.errors.LoopCountWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_loop_form_agrees_for_every_length_batch_and_loop_count(
@@ -282,3 +290,48 @@ def test_bad_options_are_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists already"):
         loopedge.export(model, target)
     assert target.read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_what_is_outside_of_training_is_said_by_every_client(tmp_path: Path) -> None:
+    """A series model trained at 3 loops, on 4 to 8 positions."""
+    config = LoopedConfig(features=1, read="last", loops=3, max_length=8, min_length=4, d_model=32)
+    torch.manual_seed(0)
+    path = tmp_path / "model.onnx"
+    loopedge.export(LoopedTransformer(config), path, dynamic_loops=True)
+    stored = loopedge.inspect(path).metadata
+    assert (stored["loop_range"], stored["min_length"]) == ([3, 3], 4)
+    x = np.random.default_rng(0).standard_normal((1, 8, 1)).astype(np.float32)
+    session = loopedge.Session(path)
+    session.run(x)
+    session.run(x[:, :4], loops=3)
+    with pytest.warns(LoopCountWarning, match="1 loop asked for, the model was trained with 3"):
+        session.run(x, loops=1)
+    with pytest.warns(InputLengthWarning, match="3 positions .* at least 4"):
+        session.run(x[:, :3])
+    np.savez(tmp_path / "short.npz", inputs=x[:, :3])
+    assert run_file(path, tmp_path / "short.npz", loops=2).notes == [
+        "2 loops asked for, the model was trained with 3",
+        "3 positions to see, the model was trained with at least 4",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        options = ProfileOptions(input=tmp_path / "short.npz", loops=2)
+        notes = gather_subjects([path], options, Path(folder)).notes
+    assert notes == [
+        "model.onnx: 2 loops asked for, the model was trained with 3",
+        "model.onnx: 3 positions to see, the model was trained with at least 4",
+    ]
+    np.savez(tmp_path / "long.npz", inputs=np.concatenate([x, x], axis=1))
+    with pytest.raises(InputError, match=r"16 positions, .* takes at most 8"):
+        run_file(path, tmp_path / "long.npz")
+    fixed = loopedge.export(LoopedTransformer(config), tmp_path / "fixed.onnx", loops=1)
+    assert fixed.notes == ["1 loop asked for, the model was trained with 3"]
+    assert loopedge.Session(fixed.path).notes == fixed.notes
+
+
+@pytest.mark.slow
+def test_the_range_is_what_counts_were_drawn_from(tmp_path: Path) -> None:
+    config = LoopedConfig(features=1, loops=5, min_loops=2, max_length=8, d_model=32)
+    result = loopedge.export(LoopedTransformer(config), tmp_path / "model.onnx", loops=2)
+    assert result.notes == []
+    assert loopedge.inspect(result.path).metadata["loop_range"] == [2, 5]

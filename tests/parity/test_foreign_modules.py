@@ -62,7 +62,7 @@ class Positioned(Small):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("length", [9, 16, 28])
+@pytest.mark.parametrize("length", [9, 16, 28, 48])
 def test_a_short_table_of_positions_is_found(length: int, tmp_path: Path) -> None:
     model = Positioned(length)
     result = loopedge.export(model, tmp_path / "model.onnx")
@@ -70,6 +70,9 @@ def test_a_short_table_of_positions_is_found(length: int, tmp_path: Path) -> Non
     assert loopedge.inspect(result.path).to_json()["metadata"]["max_length"] == length
     check(model, result, length)
     check(model, result, 1)
+    longer = torch.randn(1, length + 1, WIDTH)
+    with pytest.raises(InputError, match=f"{length + 1} positions, .* at most {length}"):
+        loopedge.Session(result.path).run({"inputs": longer.numpy()})
 
 
 @pytest.mark.slow
@@ -116,7 +119,7 @@ def test_a_loop_range_and_noise_travel_in_the_file(tmp_path: Path) -> None:
     )
     assert result.notes == ["6 loops asked for, the model was trained with 2 to 5"]
     session = loopedge.Session(result.path)
-    with pytest.warns(LoopCountWarning, match="1 loops asked for, .* with 2 to 5"):
+    with pytest.warns(LoopCountWarning, match="1 loop asked for, .* with 2 to 5"):
         session.run({"inputs": x.numpy()}, loops=1)
     given = session.run({"inputs": x.numpy()}, loops=3, seed=7)["outputs"]
     noise = np.random.default_rng(7).standard_normal((2, 7, WIDTH)) * 0.5

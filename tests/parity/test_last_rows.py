@@ -18,7 +18,6 @@ from loopedge.graph.positions import selection
 from loopedge.model.contract import LoopedModule
 from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.losses import choose_loss
-from loopedge_calibration.quantization import calibrate_and_quantize
 from tests.parity.models import FLIPS_DB, ROUNDING, SEVEN_BITS, Sizes, make_inputs, make_model
 
 pytestmark = pytest.mark.long
@@ -94,7 +93,7 @@ def test_int8_loses_nothing_by_it(kind: str, tmp_path: Path) -> None:
     for name, wish in (("last", None), ("whole", False)):
         source = tmp_path / f"{name}.onnx"
         loopedge.export(model, source, logits=logits, last_rows=wish)
-        found[name] = calibrate_and_quantize(
+        found[name] = loopedge.quantize(
             source, tmp_path / f"{name}.int8.onnx", data=tmp_path / "data.npz", **SEVEN_BITS
         )
     last, whole = found["last"], found["whole"]

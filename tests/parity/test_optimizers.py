@@ -27,10 +27,14 @@ def low(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Export a model that is wide enough for its head to be read in place."""
     torch.manual_seed(0)
     config = loopedge.LoopedConfig(
-        d_model=512, heads=8, loops=2, vocab_size=1024, max_length=128, timestep="none"
+        d_model=512, heads=8, loops=2, vocab_size=1024, max_length=128, timestep="learned"
     )
+    model = loopedge.LoopedTransformer(config).eval()
+    for name, parameter in model.named_parameters():
+        if name.startswith("timestep."):
+            torch.nn.init.normal_(parameter, 0.3, 0.3)  # no gate is zero
     path = tmp_path_factory.mktemp("low") / "model.onnx"
-    loopedge.export(loopedge.LoopedTransformer(config).eval(), path, memory="low")
+    loopedge.export(model, path, memory="low")
     return path
 
 
@@ -99,7 +103,7 @@ def test_what_is_made_of_it_is_looked_at_again(low: Path, tmp_path: Path) -> Non
     ranges = loopedge_calibration.collect(low, samples, threads=1)
     for memory, marked in (("low", True), ("balanced", False)):
         target = tmp_path / f"{memory}.onnx"
-        loopedge.quantize(low, target, ranges=ranges, inputs=samples, threads=1, memory=memory)
+        loopedge.quantize(low, target, ranges=ranges, data=samples, threads=1, memory=memory)
         assert is_marked(target) == marked
 
 

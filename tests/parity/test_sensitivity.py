@@ -59,7 +59,7 @@ def test_switches(kind: str, scheme: str, form: str, exported: Exporter, tmp_pat
         tmp_path / "q.onnx",
         scheme=scheme,
         ranges=recipe.table,
-        inputs=[feeds],
+        data=[feeds],
         min_sqnr_db=0,
         reduce_range=recipe.reduce_range,
     )

@@ -63,7 +63,7 @@ def test_no_scheme_leaves_an_operator_of_onnxruntime(
         scheme=scheme,
         ops="standard",
         ranges=ranges,
-        inputs=[feeds],
+        data=[feeds],
         **options,
         **SEVEN_BITS,
     )

@@ -18,12 +18,9 @@ from loopedge.exporter.options import ExportKeywords, ExportOptions
 from loopedge.options import naming_flags
 from loopedge.quantizer.options import QuantizeKeywords, QuantizeOptions
 from loopedge_calibration.options import (
-    CalibrationKeywords,
-    CalibrationOptions,
     CollectKeywords,
     CollectOptions,
 )
-from loopedge_calibration.quantization import calibrate_and_quantize
 from tests.parity.models import make_model
 
 
@@ -47,7 +44,6 @@ def parses(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         (ExportKeywords, ExportOptions),
         (QuantizeKeywords, QuantizeOptions),
         (CollectKeywords, CollectOptions),
-        (CalibrationKeywords, CalibrationOptions),
     ],
 )
 def test_keywords_are_the_fields_of_the_options(keywords: type, options: Any) -> None:
@@ -77,14 +73,14 @@ def test_keywords_are_the_fields_of_the_options(keywords: type, options: Any) ->
         (QuantizeOptions, {"block_size": 48}, "block size 48 is not known"),
         (CollectOptions, {"granularity": "each"}, "granularity 'each' is not known"),
         (CollectOptions, {"method": "median"}, "method 'median' is not known"),
-        (CalibrationOptions, {"max_drop": -1.0}, "allowed is 0 or more"),
-        (CalibrationOptions, {"metric": "task"}, "needs a budget"),
+        (QuantizeOptions, {"max_drop": -1.0}, "allowed is 0 or more"),
+        (QuantizeOptions, {"metric": "task"}, "needs a budget"),
         (
-            CalibrationOptions,
+            QuantizeOptions,
             {"scheme": "dynamic", "save_ranges": "r"},
             "takes and gives no ranges",
         ),
-        (CalibrationOptions, {"reduce_range": True, "ops": "own"}, "ops 'own' is not known"),
+        (QuantizeOptions, {"reduce_range": True, "ops": "own"}, "ops 'own' is not known"),
     ],
 )
 def test_options_are_checked_when_they_are_made(options: Any, named: Any, message: str) -> None:
@@ -127,7 +123,7 @@ def test_a_budget_opens_its_source_once_and_what_it_wrote_once(
     loopedge.export(make_model("tokens"), source)
     np.savez(data, input_ids=np.random.default_rng(0).integers(0, 50, (16, 8)))
     parses.clear()
-    calibrate_and_quantize(
+    loopedge.quantize(
         source, tmp_path / "q.onnx", data=data, max_drop=0.5, reduce_range=True, threads=1
     )
     assert parses == {"m.onnx": 1, "q.onnx": 1}

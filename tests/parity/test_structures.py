@@ -251,6 +251,7 @@ def test_onnxruntime_keeps_one_copy_of_each_weight(
     assert matrix_bytes(optimised, tables=True) <= matrix_bytes(source, tables=True)
 
 
+@pytest.mark.filterwarnings("ignore::loopedge.errors.LoopCountWarning")
 @pytest.mark.long
 def test_the_loop_count_can_be_an_input(tmp_path: Path) -> None:
     model = made("parcae")

@@ -16,7 +16,6 @@ from loopedge.errors import BudgetError, InputError, VerificationError
 from loopedge.graph.weights import linears, weight_bytes
 from loopedge.quantizer.schemes import weight_only
 from loopedge.quantizer.weights.blocks import Blocks, quantize_blocks
-from loopedge_calibration.quantization import calibrate_and_quantize
 from tests.parity.models import (
     FLIPS,
     SEVEN_BITS,
@@ -213,7 +212,7 @@ def test_single_linears_by_their_weight_alone(
             source,
             tmp_path / "q.onnx",
             ranges=ranges,
-            inputs=data[:2],
+            data=data[:2],
             weight_only=names,
             force=True,
             **SEVEN_BITS,
@@ -271,7 +270,7 @@ def test_options_that_weights_alone_cannot_take(exported: Exporter, tmp_path: Pa
     data = [make_inputs(make_model("tokens"), Sizes(4, 12), seed=seed)[1] for seed in range(2)]
     ranges = loopedge_calibration.collect(source, data)
     options: list[tuple[dict[str, Any], str]] = [
-        ({"scheme": "weight-int8", "ranges": ranges}, "takes no ranges"),
+        ({"scheme": "weight-int8", "ranges": ranges}, "takes and gives no ranges"),
         ({"scheme": "weight-int8", "reduce_range": True}, "seven bits"),
         ({"scheme": "weight-int4", "ops": "standard"}, "no standard form"),
         ({"scheme": "dynamic", "weight_only": ["core/linear"], "ops": "standard"}, "no standard"),
@@ -287,9 +286,7 @@ def test_options_that_weights_alone_cannot_take(exported: Exporter, tmp_path: Pa
         with pytest.raises(InputError, match=words):
             loopedge.quantize(source, target, **given)
     with pytest.raises(InputError, match="takes and gives no ranges"):
-        calibrate_and_quantize(
-            source, target, scheme="weight-int8", save_ranges=tmp_path / "r.json"
-        )
+        loopedge.quantize(source, target, scheme="weight-int8", save_ranges=tmp_path / "r.json")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -297,7 +294,7 @@ def test_data_is_only_looked_at(exported: Exporter, tmp_path: Path) -> None:
     ids = np.random.default_rng(0).integers(0, 50, (8, 12))
     np.savez(tmp_path / "x.npz", input_ids=ids)
     results = [
-        calibrate_and_quantize(
+        loopedge.quantize(
             exported("tokens"), tmp_path / "q.onnx", scheme="weight-int8", data=data, force=True
         )
         for data in (None, tmp_path / "x.npz")

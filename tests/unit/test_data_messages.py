@@ -45,8 +45,9 @@ def test_a_parquet_column_that_is_no_text_is_named(tmp_path: Path, purpose: Any)
     parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "data.parquet"
     parquet.write_table(pa.table({"x": [1.0, 2.0], "kind": [b"a", b"\xff"]}), path)
+    named: Any = {purpose: "kind"}
     with pytest.raises(InputError, match="column 'kind' holds values that are not UTF"):
-        read_table(path, Selection(numbers=("x",), **{purpose: "kind"}))
+        read_table(path, Selection(numbers=("x",), **named))
 
 
 def test_the_hint_of_another_encoding_can_be_run_as_it_is(tmp_path: Path) -> None:

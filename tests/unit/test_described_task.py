@@ -14,7 +14,7 @@ from loopedge.files.utf8 import first_bad_byte
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.task import HOMES
-from loopedge_calibration.readers import described_task
+from loopedge_calibration.samples import described_task
 
 
 def test_arrays_are_not_for_the_task_and_other_data_is_reported(tmp_path: Path) -> None:

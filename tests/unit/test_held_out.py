@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from loopedge.errors import InputError
 from loopedge_calibration.collector import UNJUDGED, collect, held_out_parts
 from loopedge_calibration.observers import METHODS
+from loopedge_calibration.readers import SampleBatch
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 
@@ -15,11 +17,17 @@ TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 def split(sizes: list[int], *, fixed: bool = False) -> tuple[list[int], list[int]]:
     """Number all samples; return those that are fitted and those that judge."""
     numbers = iter(range(sum(sizes)))
-    batches = [{"x": np.array([next(numbers) for _ in range(size)])} for size in sizes]
+    batches = [
+        SampleBatch(
+            feeds={"x": np.array([next(numbers) for _ in range(size)])},
+            numbers=tuple(range(1, size + 1)),
+        )
+        for size in sizes
+    ]
     fitted: list[int] = []
     judged: list[int] = []
-    for feeds, held_out in held_out_parts(iter(batches), fixed=fixed):
-        (judged if held_out else fitted).extend(feeds["x"].tolist())
+    for batch, held_out in held_out_parts(iter(batches), fixed=fixed):
+        (judged if held_out else fitted).extend(batch.feeds["x"].tolist())
     return fitted, judged
 
 
@@ -97,13 +105,11 @@ def test_no_order_of_the_samples_changes_a_range(method: str) -> None:
     assert tables[0].tensors == tables[1].tensors
 
 
-def test_the_same_sample_throughout_leaves_nothing_to_judge_by() -> None:
-    """Whether its hash says that it judges or not."""
-    for value in range(3):
-        feeds = {"input_ids": np.full((70, 6), value)}
-        table = collect(TINY, [feeds], granularity="auto", threads=1, smoothing=False)
-        assert all(np.isfinite([*item.low, *item.high]).all() for item in table.tensors.values())
-        assert UNJUDGED in table.warnings
+def test_the_same_sample_throughout_is_refused() -> None:
+    row = np.arange(6)
+    for values in (np.zeros((70, 6), np.int64), np.tile(row, (70, 1))):
+        with pytest.raises(InputError, match=r"does not vary|are the same one"):
+            collect(TINY, [{"input_ids": values}], granularity="auto", threads=1)
 
 
 def test_auto_says_where_nothing_was_left_to_judge_by() -> None:

@@ -16,7 +16,7 @@ from loopedge.graph.signature import TEXT, InputSpec
 from loopedge.profiler.subjects.measured_inputs import profile_feeds
 from loopedge.runtime.inputs import ModelInputs
 from loopedge.runtime.session import Session
-from loopedge_calibration.readers import Samples
+from loopedge_calibration.samples import Samples
 from tests.cli.test_run_series import TASK, mirror
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def all_feeds(model: Path, source: Path) -> dict[str, dict[str, np.ndarray]]:
     return {
         "run": Session(model).expected.read(source).arrays,
         "profile": profile_feeds(graph, model, source, batch=1, sequence=None, loops=None, seed=0),
-        "calibration": dict(next(iter(Samples(source, graph, samples=8)))),
+        "calibration": dict(next(iter(Samples(source, graph, samples=8).calibrating)).feeds),
     }
 
 
@@ -97,7 +97,7 @@ def test_a_model_without_a_mask_is_fed_alike_everywhere(tmp_path: Path, kind: st
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "a rank": ({"inputs": np.ones((2, 2))}, "input inputs has shape (2, 2), the model takes (batch, sequence, 2)"),
+    "a rank": ({"inputs": np.ones((1, 2))}, "input inputs has shape (1, 2), the model takes (batch, sequence, 2)"),
     "a fixed axis": ({"inputs": np.ones((1, 3, 3))}, "input inputs has shape (1, 3, 3), the model"),
     "nothing": ({"inputs": np.ones((1, 0, 2))}, "input inputs is empty: shape (1, 0, 2)"),
     "a type": ({"inputs": np.ones((1, 3, 2), complex)}, "input inputs has type complex128, the model takes float32"),
@@ -131,7 +131,7 @@ def test_bad_inputs_are_one_line_and_the_same_everywhere(tmp_path: Path, kind: s
         "profile": lambda: profile_feeds(
             graph, model, source, batch=1, sequence=None, loops=None, seed=0
         ),
-        "calibration": lambda: list(Samples(source, graph, samples=8)),
+        "calibration": lambda: list(Samples(source, graph, samples=8).calibrating),
     }
     for reader, read in readers.items():
         with pytest.raises(InputError) as refused:

@@ -51,7 +51,7 @@ def test_no_target_of_one_split_is_seen_by_an_earlier_one(
             np.testing.assert_array_equal(batch.inputs[:, -1, 0] + 1, rows_of_targets[:, 0])
             if split == "train":
                 assert batch.inputs.max() <= 10 * bounds["train"].end
-        seen.add(task.windows(split))
+        seen.add(task.available(split))
     assert min(seen) >= 1
 
 

@@ -29,7 +29,7 @@ def convert(job: Job) -> Made:
         samples = [{"input_ids": sample.numpy()} for sample in calibration(job.subject)]
         ranges = loopedge_calibration.collect(path, samples, granularity="per-iteration")
         target = job.target / "int8.onnx"
-        loopedge.quantize(path, target, ranges=ranges, inputs=samples[:1])
+        loopedge.quantize(path, target, ranges=ranges, data=samples[:1])
         path = target
     quantized, products = count_run_products(path)
     if profile == "mapped":

@@ -90,7 +90,6 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
         from loopedge.report.pilot import pilot_table, write_pilot_html
         from loopedge.study.folder import REPORT_FILE, pilot_files
         from loopedge.study.pipeline import pilot as make_pilot
-        from loopedge_calibration.quantization import quantize_static
 
         folder = values["output"]
         if values["html"] is not None:
@@ -110,7 +109,6 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
         result = make_pilot(
             make_task,
             folder,
-            quantize=quantize_static,
             options=_options(values),
             note=output.note,
         )

@@ -14,6 +14,7 @@ def quantize(
     method: options.Method = "mse",
     smoothing: options.Smoothing = True,
     samples: options.Samples = 128,
+    loops: options.Loops = None,
     ranges_file: options.RangesFile = None,
     save_ranges: options.SaveRanges = None,
     ops: options.Ops = "microsoft",
@@ -35,17 +36,18 @@ def quantize(
 ) -> None:
     """Store and multiply the weights in int8, verified against the float model."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
-        from loopedge_calibration.options import CalibrationOptions
-        from loopedge_calibration.quantization import calibrate_and_quantize
+        from loopedge.quantizer.options import QuantizeOptions
+        from loopedge.quantizer.pipeline import quantize as write_quantized
 
-        chosen = CalibrationOptions(
+        chosen = QuantizeOptions(
             data=data,
             scheme=scheme,
             granularity=ranges,
             method=method,
             smoothing=smoothing,
             samples=samples,
-            ranges_file=ranges_file,
+            loops=loops,
+            ranges=ranges_file,
             save_ranges=save_ranges,
             ops=ops,
             keep=keep or (),
@@ -63,9 +65,9 @@ def quantize(
         )
         suffix = ".int4.onnx" if scheme == "weight-int4" else ".int8.onnx"
         with output.status(f"quantizing {model}"):
-            result = calibrate_and_quantize(
-                model, path or model.with_suffix(suffix), options=chosen
-            )
+            result = write_quantized(model, path or model.with_suffix(suffix), options=chosen)
         for note in result.notes:
-            output.note(f"note: {note}")
+            warns = note == f"WARNING: {result.warning}"
+            if json or not warns:  # else it is the first line of the view
+                output.note(note if warns else f"note: {note}")
         output.result(result, quantize_view, written=result.path)

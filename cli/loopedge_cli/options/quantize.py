@@ -1,6 +1,6 @@
-"""Options of ``loopedge quantize``; `loopedge_calibration.options.CalibrationOptions` has the same names.
+"""Options of ``loopedge quantize``; `loopedge.QuantizeOptions` has the same names.
 
-``--ranges`` is its ``granularity``.
+``--ranges`` is its ``granularity``, ``--ranges-file`` its ``ranges``.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ __all__ = [
     "BlockSize",
     "Data",
     "Keep",
+    "Loops",
     "MaxDrop",
     "Memory",
     "Method",
@@ -47,8 +48,8 @@ TargetFile = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Samples for static ranges: .npz, a folder of them, or what the model was trained "
-        "on: its table, text or JSON lines."
+        help="Samples, some to calibrate static ranges on and others to measure on: .npz, a folder of "
+        "them, or what the model was trained on: its table, text or JSON lines."
     ),
 ]
 Scheme = Annotated[
@@ -73,7 +74,13 @@ Smoothing = Annotated[
         "--smoothing/--no-smoothing", help="Move outlier channels into the weights first."
     ),
 ]
-Samples = Annotated[int, typer.Option(min=1, help="Most samples to run.")]
+Samples = Annotated[int, typer.Option(min=1, help="Most samples to calibrate on, evenly thinned.")]
+Loops = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Iterations to run where the loop count is an input; default: as exported."
+    ),
+]
 RangesFile = Annotated[
     Path | None,
     typer.Option("--ranges-file", help="Take these ranges instead of calibrating."),

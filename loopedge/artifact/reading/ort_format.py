@@ -23,7 +23,15 @@ from loopedge.artifact.reading.onnx_check import body_fits, operator_problem
 from loopedge.artifact.reading.tensor_check import LARGEST_AXIS, MOST_AXES
 from loopedge.errors import InputError
 
-__all__ = ["ORT_SUFFIX", "is_ort_format", "read_ort", "read_ort_properties", "required_operators"]
+__all__ = [
+    "GRAPH",
+    "ORT_SUFFIX",
+    "is_ort_format",
+    "read_ort",
+    "read_ort_properties",
+    "required_operators",
+    "stored_graph",
+]
 
 ORT_SUFFIX = ".ort"
 """By this ending ONNX Runtime knows the format of a file."""
@@ -135,6 +143,12 @@ def _open(path: Path) -> FlatTable:
     if buffer[4:8] != IDENTIFIER:
         raise DamagedError("no identifier")
     return FlatTable(session, Reading(size)).table("GetRootAs", buffer, 0).table("Model")
+
+
+def stored_graph(buffer: Any) -> Any:
+    """Return the main graph of a file that was written a moment ago, as ONNX Runtime's reader has it."""
+    session = _reader(f"{FLATBUFFERS}.fbs.InferenceSession").InferenceSession
+    return session.GetRootAs(buffer, 0).Model().Graph()
 
 
 def _model(stored: FlatTable) -> ir.Model:

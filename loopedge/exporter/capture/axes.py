@@ -33,6 +33,8 @@ REPEATS = 8
 HINT = "see docs/bring_your_own.md"
 LONGEST_CHECKED = 29
 """The longest sequence that a written file is compared at."""
+LONGER = (64, 128, 256, 512, 1024)
+"""Sequences that are tried after it, to see where a model ends that does not name its `max_length`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,15 +158,21 @@ def _reach(
     """Return the greatest length that runs, None without a limit, 1 when only ``length`` runs."""
 
     def runs(sequence: int) -> bool:
-        return _runs(model, resized(example, inputs, 2, sequence))
+        batch = 2 if sequence <= LONGEST_CHECKED else 1
+        return _runs(model, resized(example, inputs, batch, sequence))
 
     limit = LONGEST_CHECKED if longest is None else min(longest, LONGEST_CHECKED)
     other = TRACED_SEQUENCE if length != TRACED_SEQUENCE else TRACED_SEQUENCE - 1
     if not runs(min(other, limit)) or not runs(1):
         return 1
-    if runs(limit):
-        return longest
     known, failing = min(other, limit), limit
+    if runs(limit):
+        # The limit of a table of positions that the module does not name: longer inputs would fail in the file.
+        tried = () if longest is not None else LONGER
+        failing = next((size for size in tried if not runs(size)), 0)
+        if not failing:
+            return longest
+        known = max(size for size in (limit, *LONGER) if size < failing)
     while failing - known > 1:
         middle = (known + failing) // 2
         known, failing = (middle, failing) if runs(middle) else (known, middle)

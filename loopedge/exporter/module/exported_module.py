@@ -44,6 +44,7 @@ class ExportedModule:
     random_inputs: Mapping[str, float]
     trained_length: int | None = None
     max_length: int | None = None
+    min_length: int | None = None
     dynamic_shapes: object = None
     sha256: str | None = None
     task: dict[str, Any]
@@ -98,9 +99,7 @@ def describe(module: nn.Module, example: object) -> ExportedModule:
     _check_names(name, names, outputs)
     if len(names) != len(given):
         raise InputError(f"{name} names {len(names)} inputs, its example has {len(given)}")
-    longest = getattr(module, "max_length", None)
-    if longest is not None and not _is_count(longest):
-        raise InputError(f"{name}.max_length is {longest!r}, a number of positions is needed")
+    shortest, longest = (_positions(name, module, limit) for limit in ("min_length", "max_length"))
     return ExportedModule(
         module=module,
         example=given,
@@ -110,6 +109,7 @@ def describe(module: nn.Module, example: object) -> ExportedModule:
         random_inputs=_noise(name, module, dict(zip(names, given, strict=True))),
         trained_length=longest,
         max_length=longest,
+        min_length=shortest,
         dynamic_shapes=getattr(module, "dynamic_shapes", None),
         task={},
     )
@@ -149,12 +149,19 @@ def _check_names(module: str, inputs: object, outputs: object) -> None:
 
 def _loop_range(module: str, given: object, loops: int) -> tuple[int, int]:
     if given is None:
-        return (1, loops)
+        return (loops, loops)
     if isinstance(given, tuple | list) and len(given) == 2 and all(map(_is_count, given)):
         least, most = given
         if least <= most:
             return (least, most)
     raise InputError(f"{module}.loop_range is {given!r}, (least, most) loop counts are needed")
+
+
+def _positions(name: str, module: nn.Module, limit: str) -> int | None:
+    given = getattr(module, limit, None)
+    if given is not None and not _is_count(given):
+        raise InputError(f"{name}.{limit} is {given!r}, a number of positions is needed")
+    return cast("int | None", given)
 
 
 def _noise(module: str, source: nn.Module, example: Mapping[str, Tensor]) -> dict[str, float]:

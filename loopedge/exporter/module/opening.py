@@ -143,10 +143,11 @@ def _own(model: LoopedTransformer, *, padding: bool | None) -> ExportedModule:
         example=make(2, min(7, config.max_length), 0),
         input_names=(model.input_names[0], MASK)[: 1 + padded],
         output_names=model.output_names,
-        loop_range=(1, model.loops),
+        loop_range=(model.config.min_loops or model.loops, model.loops),
         make_inputs=make,
         random_inputs={},
         trained_length=config.max_length,
+        min_length=config.min_length,
         max_length=config.max_length if config.positions == "learned" else None,
         task={},
     )

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from torch import Tensor
 
 from loopedge.artifact.artifact import Artifact, write_scratch
-from loopedge.errors import InputError, LoopCountWarning, VerificationError
+from loopedge.errors import InputError, UntrainedWarning, VerificationError
 from loopedge.exporter.verification.cases import Case
 from loopedge.exporter.verification.reference import Reference
 from loopedge.exporter.verification.torch_side import Named, Tables, TorchSide
@@ -179,7 +179,7 @@ class _Comparison:
 
     def _run_file(self, named: Named, stop_below: float | None) -> Mapping[str, Array]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LoopCountWarning)
+            warnings.simplefilter("ignore", UntrainedWarning)
             try:
                 return self.session.run(
                     {name: value.numpy() for name, value in named.items()},

@@ -38,7 +38,7 @@ def widen_half_products(model: ir.Model) -> bool:
         products += [user for node in turned for user in node.outputs[0].consumers()]
         lookups = [node for node, place in readers if node.op_type == "Gather" and place == 0]
         if not products or len(readers) != len(
-            set([*turned, *lookups, *products]) & {n for n, _ in readers}
+            {*turned, *lookups, *products} & {n for n, _ in readers}
         ):
             continue
         wide = initializer(name, tensor.numpy().astype(np.float32))

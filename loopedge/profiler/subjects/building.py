@@ -26,7 +26,7 @@ from loopedge.profiler.labels import SETTINGS
 from loopedge.profiler.options import ProfileOptions
 from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.result import Failure
-from loopedge.profiler.subjects.measured_inputs import profile_feeds
+from loopedge.profiler.subjects.measured_inputs import fewest_positions, profile_feeds
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
 from loopedge.profiler.sweep import Configuration
 from loopedge.runtime.memory_profiles import choose_profile, refuse_prepared
@@ -209,6 +209,12 @@ class _Builder:
         chosen = choose_profile(self.options.memory, metadata, source, device=self.options.device)
         inputs = self.folder / f"{name}.npz"
         write_arrays(inputs, feeds)
+        loops, positions = self._loops(metadata), fewest_positions(artifact.graph, feeds)
+        notes = (
+            chosen.note,
+            None if loops is None else metadata.loops_note(loops),
+            None if positions is None else metadata.length_note(positions),
+        )
         profile = [chosen.profile] if chosen.profile != "balanced" else []
         return ProfiledModel(
             source=source,
@@ -228,7 +234,7 @@ class _Builder:
             loops=self._loops(metadata),
             **_shape(feeds),
             weight_bytes=weight_bytes(artifact.graph),
-            note=None if twin or not chosen.note else f"{source.name}: {chosen.note}",
+            notes=() if twin else tuple(f"{source.name}: {note}" for note in notes if note),
             artifact=artifact,
         )
 
@@ -266,7 +272,7 @@ class _Builder:
             loops=loops,
             **_shape(feeds),
             weight_bytes=stored_bytes,
-            note=_other_origin(path, beside, metadata),
+            notes=_other_origin(path, beside, metadata),
         )
 
     def _loops(self, metadata: Metadata) -> int | None:
@@ -277,12 +283,12 @@ class _Builder:
         return [SETTINGS[name][1](getattr(self.point, name)) for name in self.varying]
 
 
-def _other_origin(path: Path, beside: str | Path, metadata: Metadata) -> str | None:
+def _other_origin(path: Path, beside: str | Path, metadata: Metadata) -> tuple[str, ...]:
     """Say where a checkpoint is not the one that the model beside it was exported from."""
     exported = metadata.checkpoint_sha256
     if exported is None or exported == file_sha256(path):
-        return None
-    return f"{path.name} is not the checkpoint that {Path(beside).name} was exported from"
+        return ()
+    return (f"{path.name} is not the checkpoint that {Path(beside).name} was exported from",)
 
 
 def _shape(feeds: Mapping[str, Array]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from loopedge.profiler.machine import free_bytes
 from loopedge.runtime.inputs import ModelInputs
 from loopedge.units import size_text
 
-__all__ = ["profile_feeds"]
+__all__ = ["fewest_positions", "profile_feeds"]
 
 Array = npt.NDArray[Any]
 
@@ -66,6 +66,13 @@ def profile_feeds(
             _check_loops(path, loops, metadata.max_loops, selectable=True)
         feeds[count.name] = count.loop_count(loops or metadata.loops or 1)
     return feeds
+
+
+def fewest_positions(graph: ir.Model, feeds: Mapping[str, Array]) -> int | None:
+    """Return how many positions the sample with the fewest of them has; None where no input has positions."""
+    specs = input_specs(graph)
+    expected = ModelInputs.of("the model", specs, read_metadata(graph.metadata_props))
+    return expected.fewest_positions(feeds)
 
 
 def _check_loops(path: str | Path, loops: int, most: int | None, *, selectable: bool) -> None:

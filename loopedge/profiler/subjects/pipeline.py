@@ -49,7 +49,7 @@ def gather_subjects(
         models=models,
         failures=[*failures, *lacking],
         notes=[
-            *dict.fromkeys(model.note for model in models if model.note),
+            *dict.fromkeys(note for model in models for note in model.notes),
             *([CAPTURE_NOTE] if looped else []),
         ],
     )

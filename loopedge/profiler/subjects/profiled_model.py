@@ -26,7 +26,7 @@ class ProfiledModel:
     batch: int
     sequence: int | None
     weight_bytes: int
-    note: str | None = None
+    notes: tuple[str, ...] = ()
     compute: str = "float32"
     artifact: Artifact | None = None
 

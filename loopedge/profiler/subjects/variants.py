@@ -113,7 +113,7 @@ def _as_float16(model: ProfiledModel, artifact: Artifact) -> ProfiledModel:
         setup=setup,
         compute="float16",
         weight_bytes=weight_bytes(artifact.graph),
-        note=None,
+        notes=(),
         artifact=artifact,
     )
 
@@ -136,7 +136,7 @@ def _captured_variants(models: Sequence[ProfiledModel]) -> list[ProfiledModel]:
                 model,
                 traits=(*model.traits, "CUDA graph"),
                 setup=replace(model.setup, cuda_graphs=True, dimensions=sizes),
-                note=None,
+                notes=(),
             )
         )
     return found

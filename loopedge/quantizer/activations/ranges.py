@@ -14,6 +14,7 @@ from loopedge.files.json_text import read_json
 from loopedge.files.targets import write_text_atomic
 from loopedge.files.validation import validation_problem
 from loopedge.graph.weights import is_weight
+from loopedge.options import by_face
 
 __all__ = ["Granularity", "RangeTable", "TensorRange", "read_ranges", "weights_sha256"]
 
@@ -120,7 +121,10 @@ def read_ranges(path: str | Path) -> RangeTable:
     Raises:
         InputError: The file is missing, is not a range table, or a range is invalid.
     """
-    hint = "loopedge quantize --data DATA --save-ranges ranges.json"
+    hint = by_face(
+        "loopedge quantize --data DATA --save-ranges ranges.json",
+        'loopedge.quantize(..., data=DATA, save_ranges="ranges.json")',
+    )
     content = read_json(path, needed="a table of ranges", hint=hint)
     try:
         table = RangeTable.model_validate(content)

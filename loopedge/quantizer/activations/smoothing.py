@@ -17,6 +17,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.core.names import loop_name, loop_value_name
 from loopedge.graph.weights import Linear, linears
+from loopedge.options import option
 
 __all__ = [
     "SmoothingGroup",
@@ -131,7 +132,7 @@ def apply_smoothing(model: ir.Model, factors: Mapping[str, Array]) -> None:
         if group is None or any(len(_array(weight)) != len(scale) for weight in group.weights):
             raise InputError(
                 f"the ranges smooth what {name} reads, this graph cannot",
-                hint="calibrate this file: loopedge quantize model.onnx --data samples.npz",
+                hint=f"calibrate this file: {option('data', 'samples.npz', command='quantize model.onnx')}",
             )
         for value, axis in group.divided:
             shape = [1] * len(_array(value).shape)

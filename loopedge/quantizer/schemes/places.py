@@ -12,8 +12,8 @@ from loopedge.graph.weights import Linear, linears
 
 __all__ = ["Place", "places_of"]
 
-Place = Literal["core", "inputs", "outputs", "between"]
-PLACES: tuple[Place, ...] = ("core", "inputs", "outputs", "between")
+Place = Literal["core", "inputs", "outputs", "unbounded", "between"]
+PLACES: tuple[Place, ...] = ("core", "inputs", "outputs", "unbounded", "between")
 """Linears that share a weight stand together, at the first of their places."""
 
 BOUNDING = having(Fact.NORM) | having(Fact.SOFTMAX)
@@ -28,9 +28,10 @@ def places_of(model: ir.Model) -> dict[str, Place]:
 
     ``core``: it runs once per iteration. ``inputs``: it reads a float input of the graph through views, elementwise
     operators, concatenations and sums, so that no weight and no norm stands between. ``outputs``: what it gives
-    reaches an output of the graph without another product. ``between``: the others. One that is both at
+    reaches an output of the graph without another product. ``unbounded``: it reads what other products outside of the core
+    made of a float input, and no norm stands between. ``between``: the others. One that is both at
     the inputs and at the outputs counts as ``outputs``. Of a graph in which no core is known, the
-    linears between stand where a core's do: they count as ``core``.
+    linears between, unbounded ones too, stand where a core's do: they count as ``core``.
 
     Args:
         model: A float graph, in any form. Not modified.
@@ -64,11 +65,15 @@ class _Walk:
             return "core"
         if self._reaches_output(item.node):
             return "outputs"
-        if self._reads_input(activation_of(item.node)):
+        read = activation_of(item.node)
+        if self._reads_input(read):
             return "inputs"
-        return "core" if self._core.form is None else "between"
+        if self._core.form is None:
+            return "core"
+        return "unbounded" if self._reads_input(read, products=True) else "between"
 
-    def _reads_input(self, value: ir.Value | None) -> bool:
+    def _reads_input(self, value: ir.Value | None, *, products: bool = False) -> bool:
+        """Tell whether a value is made of a float input, with or without products on the way."""
         waiting, seen = [value], set[ir.Value]()
         while waiting:
             current = waiting.pop()
@@ -78,7 +83,9 @@ class _Walk:
             if current in self._inputs:
                 return True
             maker = current.producer()
-            if maker is None or self._ends(maker) or maker.op_type in BOUNDING | having(Fact.SIZE):
+            if maker is None or maker.op_type in BOUNDING | having(Fact.SIZE):
+                continue
+            if self._repeats(maker) if products else self._ends(maker):
                 continue
             waiting += maker.inputs
         return False
@@ -100,7 +107,10 @@ class _Walk:
         return False
 
     def _ends(self, node: ir.Node) -> bool:
-        return node.op_type in MIXING or self._core.contains(node)
+        return node.op_type in MIXING or self._repeats(node)
+
+    def _repeats(self, node: ir.Node) -> bool:
+        return node.op_type in CONTROL_FLOW or self._core.contains(node)
 
 
 def _is_float(value: ir.Value) -> bool:

@@ -4,6 +4,7 @@
 |---|---|
 | core | static, a range per iteration by the method that was asked for |
 | reads raw inputs | float where it is small, else its weight alone in eight bits |
+| reads what other linears of the prelude made of raw inputs, without a norm | as the last one |
 | gives the outputs | its weight alone in eight bits; where blocks have no form, a range found at run time |
 | others of prelude and coda | static, the smallest and largest value that were seen, and a margin |
 
@@ -32,6 +33,7 @@ SMALL_SHARE = 1 / 32
 """Of the bytes of all linears: a linear of raw inputs that takes no more stays float."""
 
 READS_INPUTS = "it reads raw inputs, which may leave any range"
+FOLLOWS_INPUTS = "it reads what other linears made of raw inputs, which may leave any range"
 GIVES_OUTPUTS = "its error is that of the outputs"
 OUTSIDE = "no iteration runs it: one range, with a margin"
 
@@ -87,6 +89,8 @@ def treated_by_place(
         small = stored_bytes(item.weight) <= SMALL_SHARE * whole
         if place == "inputs":
             found[name] = ByPlace(treatment="float" if small else large, reason=READS_INPUTS)
+        elif place == "unbounded":
+            found[name] = ByPlace(treatment=large, reason=FOLLOWS_INPUTS)
         elif place == "outputs":
             found[name] = ByPlace(treatment=large, reason=GIVES_OUTPUTS)
     return found

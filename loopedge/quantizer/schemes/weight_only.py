@@ -66,7 +66,7 @@ def check_weight_options(
     if ranges:
         raise InputError(
             f"{scheme} rounds no activations: it takes no ranges",
-            hint=f"leave out {option_name('ranges_file')}",
+            hint=f"leave out {option_name('ranges')}",
         )
     if reduce_range:
         raise InputError(

@@ -1,0 +1,1 @@
+"""Measure a quantized file on samples that did not calibrate it."""

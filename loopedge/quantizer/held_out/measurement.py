@@ -1,0 +1,174 @@
+"""Run a quantized file and its float source on the same samples: the task's metric, SQNR, what clips."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loopedge.errors import InputError, VerificationError
+from loopedge.graph.agreement import NoiseRatio, at_kept
+from loopedge.graph.metadata import ITERATIONS_OUTPUT
+from loopedge.quantizer.held_out.samples import KINDS, HeldOut, Kind
+from loopedge.quantizer.held_out.significance import loss_error, moved
+from loopedge.runtime.inputs import MASK
+from loopedge.runtime.session import Session
+from loopedge.tasks.metrics import Tally
+
+__all__ = ["CLIPPED", "HeldOutResult", "measure_held_out"]
+
+Array = npt.NDArray[Any]
+
+CLIPPED = 0.05
+"""Share of the values that a linear reads in an iteration, from which on their clipping is a warning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOutResult:
+    """What a quantized file does on samples that did not calibrate it.
+
+    ``source``: ``validation``, the task's validation part; ``data``, held out of the data; ``calibrating``,
+    nothing could be held out; ``generated``, there was no data. ``sqnr_db``: of the outputs on these samples.
+    ``metric``, ``float_score``, ``score``: the task's own, None where it is not known; ``loss``: by how much
+    it is worse, in its units; ``loss_error``: the standard error of that; ``moved``: whether it is worse by
+    more than its noise. ``clipped``: of a static scheme by linear, the share of the values that it reads
+    which lie outside the range of each iteration.
+    """
+
+    source: Kind
+    samples: int
+    sqnr_db: float
+    metric: str | None = None
+    float_score: float | None = None
+    score: float | None = None
+    loss: float | None = None
+    loss_error: float | None = None
+    moved: bool = False
+    clipped: dict[str, list[float]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self)
+
+    @property
+    def where(self) -> str:
+        """The samples, as people read it: ``512 samples of the task's validation part``."""
+        samples = "sample" if self.samples == 1 else "samples"
+        if self.source == "generated":
+            return f"{self.samples} generated {samples}"
+        return f"{self.samples} {samples} {KINDS[self.source]}"
+
+    @property
+    def warning(self) -> str | None:
+        """One line where the metric moved, or much of what a linear reads is cut off; else None."""
+        if self.moved and self.float_score is not None and self.score is not None:
+            error = "" if self.loss_error is None else f", standard error {self.loss_error:.2g}"
+            return (
+                f"{self.metric} moves from {self.float_score:.4g} to {self.score:.4g} on "
+                f"{self.where}{error}" + self._clipped_text()
+            )
+        return self._clipped_text().removeprefix("; ") or None
+
+    def _clipped_text(self) -> str:
+        worst = max(self.clipped.items(), key=lambda item: max(item[1]), default=None)
+        if worst is None or max(worst[1]) < CLIPPED:
+            return ""
+        name, shares = worst
+        iteration = "" if len(shares) == 1 else f" in iteration {int(np.argmax(shares))}"
+        return (
+            f"; {max(shares):.0%} of the values that {name} reads{iteration} lie outside its range"
+        )
+
+
+def measure_held_out(
+    source: Path,
+    written: Path,
+    held_out: HeldOut,
+    *,
+    offsets: Mapping[str, Array],
+    threads: int | None,
+) -> HeldOutResult:
+    """Run both files on all samples, as they are.
+
+    Args:
+        source: The float model.
+        written: The quantized file.
+        held_out: The samples.
+        offsets: What the float model adds to its outputs last: no part of the signal.
+        threads: Threads of ONNX Runtime.
+
+    Raises:
+        InputError: The float model's outputs are not finite on a sample.
+        VerificationError: Those of the quantized file are not, or have other shapes.
+    """
+    exact_session, given_session = (Session(path, threads=threads) for path in (source, written))
+    ratio, judge = NoiseRatio(), held_out.judge
+    exact_tallies: list[Tally] = []
+    given_tallies: list[Tally] = []
+    for number, feeds in enumerate(held_out.batches):
+        exact, given = exact_session.run(feeds), given_session.run(feeds)
+        for output, values in exact.items():
+            if output == ITERATIONS_OUTPUT:
+                continue
+            _check(output, values, given[output], feeds, held_out.places[number], source)
+            kept = feeds.get(MASK)
+            ratio.add(at_kept(values, kept), at_kept(given[output], kept), offsets.get(output))
+        if judge is not None:
+            exact_tallies.append(judge.tally(number, exact))
+            given_tallies.append(judge.tally(number, given))
+    result = HeldOutResult(
+        source=held_out.kind,
+        samples=held_out.samples,
+        sqnr_db=ratio.db,
+        clipped=held_out.clipped,
+    )
+    if judge is None:
+        return result
+
+    def loss(one: list[Tally], other: list[Tally]) -> float:
+        return judge.loss(judge.score(one), judge.score(other))
+
+    lost, error = loss(exact_tallies, given_tallies), loss_error(exact_tallies, given_tallies, loss)
+    float_score = judge.score(exact_tallies)
+    return HeldOutResult(
+        source=result.source,
+        samples=result.samples,
+        sqnr_db=result.sqnr_db,
+        metric=judge.task.metric,
+        float_score=float_score,
+        score=judge.score(given_tallies),
+        loss=lost,
+        loss_error=error,
+        moved=moved(lost, error, float_score),
+        clipped=result.clipped,
+    )
+
+
+def _check(
+    output: str,
+    exact: Array,
+    given: Array,
+    feeds: Mapping[str, Array],
+    places: Sequence[str],
+    source: Path,
+) -> None:
+    """Refuse outputs of another shape, and a sample on which an output is not finite."""
+    if exact.shape != given.shape:
+        raise VerificationError(
+            f"the quantized file gives {output} with shape {given.shape}, its source {exact.shape}"
+        )
+    if exact.dtype.kind != "f":
+        return
+    mask = feeds.get(MASK)
+    for values, whose, kind in (
+        (exact, f"{source}", InputError),
+        (given, "the quantized file", VerificationError),
+    ):
+        wrong = ~np.isfinite(values)
+        if mask is not None and wrong.shape[:2] == mask.shape:
+            wrong &= mask.astype(bool).reshape(*mask.shape, *[1] * (wrong.ndim - 2))
+        if wrong.any():
+            row = min(int(np.argwhere(wrong)[0][0]) if wrong.ndim else 0, len(places) - 1)
+            raise kind(f"{places[row]}: output {output} of {whose} is not finite")
