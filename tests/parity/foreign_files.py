@@ -79,7 +79,7 @@ FOREIGN: dict[str, tuple[str, int, int]] = {
         "t = Transpose <perm=[0,2,1]> (x) u = Conv <pads=[1,1]> (t, kernel) "
         "v = Transpose <perm=[0,2,1]> (u) y = MatMul (v, a)",
         2,
-        1,
+        2,
     ),
     "Einsum": ('p = Einsum <equation="bsd,de->bse"> (x, a) y = MatMul (p, b)', 2, 1),
     "GRU": (
