@@ -67,7 +67,7 @@ FOREIGN: dict[str, tuple[str, int, int]] = {
              d = Identity (k) v = Identity (w) m = Gather (three, i) p = MatMul (s, w) q1 = MatMul (p, m)
              t = Tanh (q1) }>""",
         2,
-        1,
+        2,
     ),
     "a Scan": (
         """y = Scan <num_scan_inputs=1, body = step (float[B,S,32] s, float[32,32] w) => (float[B,S,32] t) {
@@ -79,7 +79,7 @@ FOREIGN: dict[str, tuple[str, int, int]] = {
         "t = Transpose <perm=[0,2,1]> (x) u = Conv <pads=[1,1]> (t, kernel) "
         "v = Transpose <perm=[0,2,1]> (u) y = MatMul (v, a)",
         2,
-        1,
+        2,
     ),
     "Einsum": ('p = Einsum <equation="bsd,de->bse"> (x, a) y = MatMul (p, b)', 2, 1),
     "GRU": (
@@ -108,7 +108,7 @@ FOREIGN: dict[str, tuple[str, int, int]] = {
         "s = ReduceSum <keepdims=0> (x) k = Greater (s, s) i = Cast <to=7> (k) w = Gather (three, i) "
         "p = MatMul (x, w) y = MatMul (p, a)",
         2,
-        1,
+        2,
     ),
 }
 

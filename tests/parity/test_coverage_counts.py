@@ -24,7 +24,7 @@ OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "all positions": ("series", {"last_rows": False}),
     "float16": ("tokens", {"storage": "float16"}),
     "loops that are chosen": ("plain", {"dynamic_loops": True}),
-    "early exit": ("bidirectional", {"exit": "state"}),
+    "early exit": ("bidirectional", {"exit": "tolerance=0.3"}),
 }
 
 
@@ -60,7 +60,7 @@ def test_files_of_other_tools(name: str, tmp_path: Path) -> None:
     assert np.linalg.norm(given - exact) < 0.1 * np.linalg.norm(exact)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", OWN)
 def test_files_of_loopedge(name: str, exported: Exporter, tmp_path: Path) -> None:
     kind, options = OWN[name]
@@ -70,7 +70,7 @@ def test_files_of_loopedge(name: str, exported: Exporter, tmp_path: Path) -> Non
         quantized(source, tmp_path / "q.onnx", scheme, min_sqnr_db=3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("ops", ["microsoft", "standard"])
 def test_static_files(ops: str, exported: Exporter, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", input_ids=np.random.default_rng(0).integers(0, 50, (24, 12)))
@@ -79,15 +79,15 @@ def test_static_files(ops: str, exported: Exporter, tmp_path: Path) -> None:
     assert found["quantized"] == found["total"] == 7
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_file_with_chunks(tmp_path: Path) -> None:
-    model = make_model("plain", d_model=64, d_ff=1024, max_length=512)
+    model = make_model("plain", d_model=64, mlp_ratio=16, max_length=512)
     result = loopedge.export(model, tmp_path / "m.onnx", activations="small")
     assert agreed(result.path)["total"] > 7
     quantized(tmp_path / "m.onnx", tmp_path / "q.onnx", "dynamic")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rows_that_are_matrices(tmp_path: Path) -> None:
     source = tmp_path / "lora.onnx"
     loopedge.export(relaxed_recursive_like.make(), source)

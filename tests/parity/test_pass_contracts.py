@@ -27,6 +27,7 @@ from loopedge.graph.editing import structure
 from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 from loopedge.graph.passes.attention import expand_masks, merge_head_axes
 from loopedge.graph.passes.folding import fold_constants
+from loopedge.graph.passes.foreign_weights import normalise_weights
 from loopedge.graph.passes.half import compute_in_float16
 from loopedge.graph.passes.last_position import keep_last_position
 from loopedge.graph.passes.layout import fold_weight_layouts
@@ -39,6 +40,7 @@ from loopedge.graph.positions.last_iteration import narrow_last_iteration, resto
 from loopedge.graph.split.head_groups import split_heads
 from loopedge.graph.split.hidden_chunks import split_hidden
 from loopedge.model.contract import Tensors
+from tests.parity.foreign_files import FOREIGN, write_foreign
 from tests.parity.models import ROUNDING, Sizes, make_inputs, make_model
 from tests.parity.test_inner_loops import Refiner
 
@@ -216,4 +218,20 @@ def test_the_last_position_is_taken_once(tmp_path: Path, monkeypatch: pytest.Mon
     settled = structure(model)
     with pytest.raises(InputError, match="no output has a value per position"):
         keep_last_position(model)
+    assert structure(model) == settled
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_weights_of_other_tools_are_normalised_once(name: str, tmp_path: Path) -> None:
+    model = ir.load(write_foreign(name, tmp_path / "other.onnx"))
+    for place, node in enumerate(model.graph.all_nodes()):
+        node.name = f"{node.op_type}.{place}"  # as `Artifact.open` does
+    feeds = {"x": np.random.default_rng(0).normal(size=(2, 5, 32)).astype(np.float32)}
+    before, was = evaluate(model, feeds), structure(model)
+    assert normalise_weights(model) == (structure(model) != was)
+    close = 1e-2 if name == "float16" else ROUNDING
+    for given, expected in zip(evaluate(model, feeds), before, strict=True):
+        assert np.abs(given - expected).max() <= close * np.abs(expected).max()
+    settled = structure(model)
+    assert not normalise_weights(model)
     assert structure(model) == settled

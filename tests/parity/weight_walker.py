@@ -71,6 +71,7 @@ class _Walker:
         self.products: list[tuple[NodeProto, str]] = []
         self.parents: dict[str, str] = {}
         self._busy: set[Key] = set()
+        self._fed: set[Key] = set()  # what is known to hang on an input: each is asked once
         self._graph(model.graph, "")
         self.inputs |= {("", v.name) for v in model.graph.input} - set(self.stored)
 
@@ -106,11 +107,16 @@ class _Walker:
 
     def _cone(self, start: Key) -> Cone:
         cone, waiting, seen = Cone(), [start], set[Key]()
-        while waiting:
+        if start in self._fed:
+            return Cone(inputs=True)
+        while waiting and not cone.inputs:
             key = waiting.pop()
             if key in seen:
                 continue
             seen.add(key)
+            if key in self._fed:
+                cone.inputs = True
+                continue
             if key in self.free:
                 continue
             if key in self.inputs:
@@ -122,6 +128,8 @@ class _Walker:
                 self._through(key, cone, waiting)
             else:
                 waiting += self.edges.get(key, [])
+        if cone.inputs:
+            self._fed.add(start)
         return cone
 
     def _through(self, key: Key, cone: Cone, waiting: list[Key]) -> None:
@@ -136,7 +144,9 @@ class _Walker:
             self._busy.add(key)
             behind = [self._cone(source) for source in sources]
             self._busy.discard(key)
-            cone.inputs |= any(each.inputs or each.sizes for each in behind)
+            if any(each.inputs or each.sizes for each in behind):
+                cone.inputs = True
+                self._fed.add(key)
             waiting += sources
         elif node.op_type in {"DequantizeLinear", "QuantizeLinear"} or (
             node.op_type == "Gather" and len(self.stored.get(sources[0], TensorProto()).dims) > 2
@@ -147,13 +157,10 @@ class _Walker:
 
     def _key(self, scope: str, name: str) -> Key:
         """Find the scope that a name means: the innermost that holds it."""
-        while (scope, name) not in self._known and scope:
+        places = (self.stored, self.edges, self.makers, self.inputs, self.free)
+        while scope and not any((scope, name) in place for place in places):
             scope = self.parents[scope]
         return scope, name
-
-    @property
-    def _known(self) -> set[Key]:
-        return self.stored.keys() | self.edges.keys() | self.makers.keys() | self.inputs | self.free
 
     def _graph(self, graph: GraphProto, scope: str) -> None:
         for tensor in graph.initializer:

@@ -5,6 +5,7 @@ stored weights, so such a chain is folded into the weight, where the file does n
 """
 
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
@@ -138,12 +139,18 @@ def fold_weight_chains(model: ir.Model) -> bool:
             continue
         folded = {chain.value: chain.fold(model.opset_imports) for chain in group}
         widest = max((_value_bytes(source) for source in freed), default=8)
-        taken = sum(array.size * min(array.itemsize, widest) for array in folded.values())
+        distinct = {_identity(array): array for array in folded.values()}.values()
+        taken = sum(array.size * min(array.itemsize, widest) for array in distinct)
         if taken - sum(map(stored_bytes, freed)) > GROWTH_BYTES:
             continue
         _replace(model.graph, group, folded, freed)
         changed = True
     return changed
+
+
+def _identity(array: npt.NDArray[np.generic]) -> tuple[object, ...]:
+    """Return what two arrays have in common that are stored once."""
+    return str(array.dtype), array.shape, sha256(array.tobytes()).digest()
 
 
 def _value_bytes(value: ir.Value) -> int:
@@ -254,10 +261,10 @@ def _replace(
     freed: list[ir.Value],
 ) -> None:
     """Let linears read the folded weights, each under the name of the largest tensor that it was made of."""
-    stored: dict[tuple[str, bytes, tuple[int, ...]], ir.Value] = {}
+    stored: dict[tuple[object, ...], ir.Value] = {}
     for chain in group:
         array = folded[chain.value]
-        key = (str(array.dtype), array.tobytes(), array.shape)
+        key = _identity(array)
         if key not in stored:
             stored[key] = initializer(max(chain.sources, key=stored_bytes).name or "weight", array)
         ir.convenience.replace_all_uses_with(chain.value, stored[key])
