@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from loopedge.files.targets import FileSize
+from loopedge.graph.passes.foreign_weights import DEFAULTS_IR_VERSION
 from loopedge.graph.positions.last_iteration import LastIterationOutcome
 from loopedge.graph.weights import weight_bytes
 from loopedge.options import option
@@ -117,6 +118,7 @@ def _notes(check: SourceCheck) -> list[str]:
     notes = [] if table is None else list(table.warnings)
     if check.held_out is not None:
         notes += [note for note in check.held_out.notes if note not in notes]
+    notes += _fixed_note(check)
     if memory == "mapped":
         notes.append(WISH_NOTE)
     if memory == "low" and (recipe.scheme in WEIGHT_BITS or check.rewritten.weight_only):
@@ -133,6 +135,26 @@ def _notes(check: SourceCheck) -> list[str]:
             "but little time" + (overflow if may_overflow(recipe) else "")
         )
     return notes
+
+
+def _fixed_note(check: SourceCheck) -> list[str]:
+    """Name the weights that the source listed among its inputs, where the file has them in another form."""
+    source = check.source.artifact.graph
+    if source.ir_version < DEFAULTS_IR_VERSION:
+        return []
+    taken = {value.name for value in check.graph.graph.inputs}
+    names = [
+        value.name or ""
+        for value in source.graph.inputs
+        if value.const_value is not None and value.name not in taken
+    ]
+    if not names:
+        return []
+    weights, they = ("is a weight", "it") if len(names) == 1 else ("are weights", "they")
+    return [
+        f"{', '.join(names)} {weights} among the inputs of {check.source.path}: stored in another form, {they} "
+        "cannot be fed"
+    ]
 
 
 def time_note(ratio: TimeRatio) -> list[str]:

@@ -7,7 +7,7 @@ alone, and its float16 products on processors are float32 ones between Casts any
 import numpy as np
 import onnx_ir as ir
 
-from loopedge.graph.editing import initializer, make_node, replace_node
+from loopedge.graph.editing import initializer, insert_before, make_node
 
 __all__ = ["widen_half_products"]
 
@@ -56,9 +56,13 @@ def widen_half_products(model: ir.Model) -> bool:
 
 
 def _turns(node: ir.Node) -> bool:
-    if node.op_type != "Transpose" or node.domain or node.outputs[0].is_graph_output():
+    if not _is_transpose(node) or node.outputs[0].is_graph_output():
         return False
     return all(_multiplies(user) for user in node.outputs[0].consumers())
+
+
+def _is_transpose(node: ir.Node) -> bool:
+    return node.op_type == "Transpose" and not node.domain
 
 
 def _multiplies(node: ir.Node) -> bool:
@@ -66,18 +70,29 @@ def _multiplies(node: ir.Node) -> bool:
 
 
 def _widen(node: ir.Node) -> None:
-    """Put Casts around a product whose weight is float32."""
-    name, new, inputs = node.name or "MatMul", list[ir.Node](), list[ir.Value | None]()
-    for value in node.inputs:
-        if value is not None and not _is_wide(value):
-            new.append(_cast(value, f"{name}.wide", ir.DataType.FLOAT))
-            value = new[-1].outputs[0]
-        inputs.append(value)
-    product = make_node("MatMul", inputs, name)
-    product.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-    product.outputs[0].shape = node.outputs[0].shape
-    narrow = _cast(product.outputs[0], f"{name}.narrow", HALF)
-    replace_node(node, [*new, product, narrow])
+    """Put Casts around a product whose weight is float32; those that turn its factor and what it gives stand within."""
+    name = node.name or "MatMul"
+    for place, value in enumerate(node.inputs):
+        if value is None or _is_wide(value):
+            continue
+        turn = value.producer()
+        if turn is None or not _is_transpose(turn) or len(value.uses()) > 1:
+            turn = None
+        reader, at = (node, place) if turn is None else (turn, 0)
+        read = reader.inputs[at]
+        if read is None:
+            continue
+        wide = _cast(read, f"{name}.wide", ir.DataType.FLOAT)
+        insert_before(reader, wide)
+        reader.replace_input_with(at, wide.outputs[0])
+        if turn is not None:
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+    users = list(node.outputs[0].consumers())
+    ends = node.outputs[0].is_graph_output()
+    last = users[0] if len(users) == 1 and _is_transpose(users[0]) and not ends else node
+    for each in dict.fromkeys((node, last)):
+        each.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    _narrow_behind(last)
 
 
 def _is_wide(value: ir.Value) -> bool:

@@ -60,12 +60,27 @@ def drop_constant_states(model: ir.Model) -> bool:
             if first is not None
             and first.const_value is not None
             and _passed_on(after) is loop.before[place]
+            and _handed_on_once(loop, place)
             and not loop.final[place].is_graph_output()  # it keeps its name
         ]
         if idle:
             _without_states(loop, idle)
             changed = True
     return changed
+
+
+def _handed_on_once(loop: LoopView, place: int) -> bool:
+    """Tell whether a body gives a state at its own place alone: other states and what is stacked keep their sources."""
+    outputs, value = list(loop.body.outputs), loop.after[place]
+    while True:
+        if outputs.count(value) > (value is loop.after[place]):
+            return False
+        if value is loop.before[place]:
+            return True
+        copy = value.producer()
+        if copy is None or copy.inputs[0] is None:
+            return False
+        value = copy.inputs[0]
 
 
 def _passed_on(value: ir.Value) -> ir.Value:

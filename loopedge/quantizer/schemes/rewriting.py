@@ -202,6 +202,8 @@ def _reason_for_float(weight: ir.Value, items: list[Linear]) -> str | None:
     """Say why the linears that read a weight must stay in float; None when they need not."""
     if weight.dtype != ir.DataType.FLOAT:
         return f"{weight.name} is {weight.dtype}, not float32"
+    if weight.is_graph_output():
+        return f"{weight.name} is an output of the graph"
     if any(item.node.op_type != "MatMul" for item in items):
         return f"{items[0].node.op_type} has no int8 form"
     if any(item.index != 1 for item in items):

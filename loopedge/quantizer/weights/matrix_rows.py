@@ -64,7 +64,17 @@ class MatrixRows:
         table.type, table.shape = ir.TensorType(ir.DataType.INT8), ir.Shape(values.shape)
         scale = add_initializer(graph, f"{table.name}.scale", scales)
         picked = {gather: self._pick(gather, scale) for gather in self._gathers}
+        if self._turned:
+            self._read_as_stored()
         return {item.node: picked[item.gather] for item in self.linears}
+
+    def _read_as_stored(self) -> None:
+        """Let the products read the rows themselves, which are turned in the table now."""
+        for item in self.linears:
+            transpose = item.node.inputs[1].producer() if item.node.inputs[1] is not None else None
+            item.node.replace_input_with(1, item.gather.outputs[0])
+            if transpose is not None and not transpose.outputs[0].uses() and transpose.graph:
+                transpose.graph.remove(transpose, safe=True)
 
     @property
     def _turned(self) -> bool:
@@ -131,7 +141,7 @@ def _linears_of(gather: ir.Node, place: int) -> list[RowLinear]:
     found: list[RowLinear] = []
     row = gather.outputs[0]
     for node, at in row.uses():
-        turned = node.op_type == "Transpose" and not node.domain
+        turned = node.op_type == "Transpose" and not node.domain and _swaps(node)
         users = list(node.outputs[0].uses()) if turned else [(node, at)]
         for user, side in users:
             if user.op_type != "MatMul" or user.domain or side != 1:
@@ -141,6 +151,10 @@ def _linears_of(gather: ir.Node, place: int) -> list[RowLinear]:
             return []
     mixed = len({item.turned for item in found}) > 1
     return [] if mixed or row.is_graph_output() else found
+
+
+def _swaps(node: ir.Node) -> bool:
+    return list(node.attributes.get_ints("perm", [1, 0])) == [1, 0]
 
 
 def reasons_for_rows(
