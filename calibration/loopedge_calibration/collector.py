@@ -2,11 +2,11 @@
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -35,10 +35,12 @@ from loopedge.quantizer.source import FloatSource
 from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session
 from loopedge_calibration.histogram import RowHistograms
+from loopedge_calibration.loop_counts import LoopCounts
 from loopedge_calibration.observers import expected_noise, find_ranges
 from loopedge_calibration.options import CollectKeywords, CollectOptions
 from loopedge_calibration.readers import Feeds, SampleBatch
 from loopedge_calibration.samples import Part, all_samples, fixed_batch, survey_of
+from loopedge_calibration.survey import sample_digests
 
 __all__ = ["collect", "collect_ranges", "held_out_parts"]
 
@@ -180,7 +182,11 @@ def _observe(graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOp
         probes = Probes(graph, Path(folder), options)
         fitted, judged = probes.histograms(), probes.histograms()
         parts = (
-            held_out_parts(batches, fixed=fixed_batch(graph) is not None)
+            held_out_parts(
+                batches,
+                fixed=fixed_batch(graph) is not None,
+                counts=LoopCounts.of(graph, None).specs,
+            )
             if options.granularity == "auto"
             else ((batch, False) for batch in batches)
         )
@@ -206,7 +212,7 @@ def _loops(graph: ir.Model, options: CollectOptions) -> int | None:
 
 
 def held_out_parts(
-    batches: Iterator[SampleBatch], *, fixed: bool
+    batches: Iterator[SampleBatch], *, fixed: bool, counts: Collection[str] = ()
 ) -> Iterator[tuple[SampleBatch, bool]]:
     """Yield the samples in batches, and whether each batch judges the ranges that the others give.
 
@@ -218,9 +224,10 @@ def held_out_parts(
     Args:
         batches: Samples that run together.
         fixed: The model takes batches of one size alone.
+        counts: Inputs that count iterations: they are of no sample.
     """
     first: list[_Hashed] = []
-    for hashed in (whole := (_hashed(batch, fixed=fixed) for batch in batches)):
+    for hashed in (whole := (_hashed(batch, fixed, counts) for batch in batches)):
         first.append(hashed)
         if sum(len(each.hashes) for each in first) >= RANKED:
             for each in chain(first, whole):
@@ -251,20 +258,11 @@ class _Hashed:
                 yield self.batch.rows(rows), judges
 
 
-def _hashed(batch: SampleBatch, *, fixed: bool) -> _Hashed:
-    arrays = batch.feeds.values()
-    sizes = {(*array.shape, 0)[0] for array in arrays}
-    if fixed or len(sizes) != 1:
-        return _Hashed(batch, [_hash(arrays)])
-    rows = range(max(sizes))
-    return _Hashed(batch, [_hash(array[row] for array in arrays) for row in rows])
-
-
-def _hash(arrays: Iterable[npt.NDArray[Any]]) -> int:
-    digest = hashlib.blake2b(digest_size=8)
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return int.from_bytes(digest.digest(), "little")
+def _hashed(batch: SampleBatch, fixed: bool, counts: Collection[str]) -> _Hashed:
+    digests = sample_digests({n: array for n, array in batch.feeds.items() if n not in counts})
+    if fixed and len(digests) > 1:
+        digests = [hashlib.sha256(b"".join(digests)).digest()]
+    return _Hashed(batch, [int.from_bytes(digest[:8], "little") for digest in digests])
 
 
 def _find_factors(

@@ -216,7 +216,7 @@ class Session:
     def _warn(self, feeds: Mapping[str, Array]) -> None:
         known = self.metadata
         if self.takes_loops and LOOPS_INPUT in feeds:
-            loops = known.loops_note(int(feeds[LOOPS_INPUT]))
+            loops = known.loops_note(int(feeds[LOOPS_INPUT].item()))
             if loops is not None:
                 warnings.warn(loops, LoopCountWarning, stacklevel=3)
         positions = self.expected.fewest_positions(feeds)

@@ -65,6 +65,23 @@ def test_what_a_sample_holds_says_whether_it_judges(sizes: list[int]) -> None:
         assert [sorted(part) for part in split(other)] == [sorted(part) for part in once]
 
 
+def test_a_loop_count_is_of_no_sample() -> None:
+    """A count beside the samples, () or (1,), neither keeps a batch whole nor says which samples judge."""
+    values = np.arange(16.0)
+    for count in (np.array(4), np.array([4])):
+        parts = []
+        for sizes in ([16], [8, 8], [4] * 4, [1] * 16):
+            batches = [
+                SampleBatch(feeds={"x": rows, "loops": count}, numbers=tuple(range(len(rows))))
+                for rows in np.split(values, np.cumsum(sizes)[:-1])
+            ]
+            found = held_out_parts(iter(batches), fixed=False, counts={"loops"})
+            judged = [batch.feeds["x"].tolist() for batch, judges in found if judges]
+            parts.append(sorted(each for some in judged for each in some))
+        assert len(parts[0]) == 4
+        assert parts == parts[:1] * 4
+
+
 @pytest.mark.parametrize(("sizes", "judged"), [([4], 0), ([4, 4], 4), ([4] * 5, 4)])
 def test_batches_of_a_fixed_size_stay_whole(sizes: list[int], judged: int) -> None:
     assert len(split(sizes, fixed=True)[1]) == judged

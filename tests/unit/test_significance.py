@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from loopedge.quantizer.held_out.significance import BLOCKS, loss_error, moved
+from loopedge.quantizer.held_out.significance import BLOCKS, certain, loss_error, moved
 from loopedge.tasks.metrics import Tally, class_metrics, total, value_metrics
 
 
@@ -69,3 +69,15 @@ def test_fewer_than_two_batches_have_no_error() -> None:
 )
 def test_what_counts_as_moved(loss: float, error: float | None, expected: bool) -> None:
     assert moved(loss, error, 100.0) is expected
+
+
+@pytest.mark.parametrize("batches", [2, 3, 5, 11, 12, 32, 500])
+def test_chance_alone_warns_one_time_in_forty(batches: int) -> None:
+    """Means of few normal differences, as often against their own standard error as the table of Student says."""
+    blocks = min(BLOCKS, batches)
+    drawn = np.random.default_rng(0).standard_normal((100_000, blocks))
+    error = drawn.std(axis=1, ddof=1) / np.sqrt(blocks)
+    share = np.mean(drawn.mean(axis=1) > certain(batches) * error)
+    assert share == pytest.approx(1 / 40, abs=0.002)  # four standard deviations
+    assert not moved(2.0, 1.0, 1.0, batches=2)
+    assert moved(2.1, 1.0, 1.0, batches=32)

@@ -89,7 +89,10 @@ def _gated(node: ir.Node) -> _Gated | None:
         table = row.inputs[0]
         if table is None or table.const_value is None or scale.const_value is None:
             continue
-        if not (table.name or "").startswith(TABLE_PREFIX) or len(end.outputs[0].uses()) != 1:
+        given = end.outputs[0]
+        if not (table.name or "").startswith(TABLE_PREFIX) or given.is_graph_output():
+            continue
+        if len(given.uses()) != 1:
             continue
         rows, scales = table.const_value.numpy(), scale.const_value.numpy()
         if rows.ndim == 2 and rows.shape[1:] == scales.shape and rows.any(axis=1).all():

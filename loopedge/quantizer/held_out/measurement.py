@@ -141,7 +141,7 @@ def measure_held_out(
         score=judge.score(given_tallies),
         loss=lost,
         loss_error=error,
-        moved=moved(lost, error, float_score),
+        moved=moved(lost, error, float_score, batches=len(exact_tallies)),
         clipped=result.clipped,
     )
 

@@ -6,12 +6,12 @@ import numpy as np
 
 from loopedge.tasks.metrics import Tally
 
-__all__ = ["BLOCKS", "CERTAIN", "NEGLIGIBLE", "loss_error", "moved"]
+__all__ = ["BLOCKS", "NEGLIGIBLE", "certain", "loss_error", "moved"]
 
 BLOCKS = 32
 """Most blocks of neighbouring samples that are left out in turn."""
-CERTAIN = 2.0
-"""Standard errors from which on a loss is not chance: one in forty would be, were there none."""
+FEW_BLOCKS = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
+"""Of Student's distribution for 1 to 10 degrees of freedom, what one value in forty lies above."""
 NEGLIGIBLE = 0.005
 """Share of the float model's score up to which a loss is not worth a warning."""
 
@@ -49,12 +49,24 @@ def loss_error(
     return float(np.sqrt((count - 1) / count * np.square(spread - spread.mean()).sum()))
 
 
-def moved(loss: float, error: float | None, float_score: float) -> bool:
+def certain(batches: int) -> float:
+    """Return the standard errors from which on a loss is not chance: one in forty would be, were there none.
+
+    Args:
+        batches: That `loss_error` was computed of, 2 or more: an error of few blocks is itself uncertain.
+    """
+    freedom = min(BLOCKS, batches) - 1
+    return FEW_BLOCKS[freedom - 1] if freedom <= len(FEW_BLOCKS) else 1.96 + 2.7 / freedom
+
+
+def moved(loss: float, error: float | None, float_score: float, *, batches: int = BLOCKS) -> bool:
     """Tell whether a metric got worse by more than its noise.
 
     Args:
         loss: By how much it is worse.
         error: The standard error of that; None: not known.
         float_score: Of the float model.
+        batches: That the error was computed of.
     """
-    return loss > CERTAIN * (error or 0.0) and loss > NEGLIGIBLE * abs(float_score)
+    noise = 0.0 if error is None else certain(batches) * error
+    return loss > noise and loss > NEGLIGIBLE * abs(float_score)
