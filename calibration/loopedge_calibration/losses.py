@@ -8,13 +8,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.agreement import noise_ratio
+from loopedge.graph.agreement import at_kept, noise_ratio
 from loopedge.graph.inputs import chooses_loops, generate_inputs, sample_count
 from loopedge.graph.offsets import output_offsets
 from loopedge.options import option
 from loopedge.quantizer.held_out.samples import HeldOut, Judge
 from loopedge.quantizer.noise import longest_generated
 from loopedge.quantizer.source import FloatSource
+from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session
 from loopedge_calibration.readers import BATCH, Feeds
 from loopedge_calibration.samples import described_task
@@ -119,7 +120,7 @@ class RelativeError:
         self._offsets, self._axes = offsets or {}, reference.axes
         if not self.batches:
             raise InputError("the data holds no sample", hint=option("data", "samples.npz"))
-        self._exact = [reference.run(feeds) for feeds in self.batches]
+        self._exact = [self._judged(reference, feeds) for feeds in self.batches]
 
     @property
     def samples(self) -> int:
@@ -128,8 +129,13 @@ class RelativeError:
 
     def of(self, session: Session) -> tuple[float, float | None]:
         """Return the error of a model; there is no score."""
-        given = map(session.run, self.batches)
+        given = (self._judged(session, feeds) for feeds in self.batches)
         return noise_ratio(self._exact, given, self._offsets).share, None
+
+    def _judged(self, session: Session, feeds: Feeds) -> Outputs:
+        """Return the model's own outputs at the positions that a mask keeps."""
+        outputs = session.metadata.answers(session.run(feeds))
+        return {name: at_kept(array, feeds.get(MASK)) for name, array in outputs.items()}
 
     def noise(self, session: Session) -> float:
         """Return the error that rounding in float32 alone causes."""

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, MutableMapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -31,6 +31,8 @@ __all__ = [
     "read_metadata",
     "write_metadata",
 ]
+
+T = TypeVar("T")
 
 PREFIX = "loopedge."
 FORM_KEY = f"{PREFIX}form"
@@ -199,6 +201,14 @@ class Metadata(BaseModel):
     def foreign(self) -> bool:
         """Whether loopedge did not write the file."""
         return self.form is None
+
+    def answers(self, outputs: Mapping[str, T]) -> dict[str, T]:
+        """Return the outputs that the model itself gives, by name: not how many iterations an early exit ran."""
+        return {
+            name: output
+            for name, output in outputs.items()
+            if self.exit is None or name != ITERATIONS_OUTPUT
+        }
 
     @property
     def tolerance(self) -> float | None:

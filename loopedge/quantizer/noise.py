@@ -13,7 +13,7 @@ import onnx_ir as ir
 from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError, VerificationError
 from loopedge.files.scratch import never_named
-from loopedge.graph.agreement import NoiseRatio
+from loopedge.graph.agreement import NoiseRatio, at_kept
 from loopedge.graph.core.names import loop_name, loop_value_name
 from loopedge.graph.core.probe import can_probe, probe, stack_probed
 from loopedge.graph.core.view import view_core
@@ -24,6 +24,7 @@ from loopedge.graph.timestep_rows import random_rows, shuffled_rows
 from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.options import option
 from loopedge.quantizer.weights.matrix_rows import stored_rows
+from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session
 
 __all__ = [
@@ -189,13 +190,15 @@ def _ratios(
     ]
     outputs = NoiseRatio()
     per_row: dict[str, list[NoiseRatio]] = {name: [] for name in names}
-    plain = [value.name or "" for value in reference.graph.outputs]
+    known = read_metadata(reference.metadata_props)
+    plain = list(known.answers({value.name or "": value for value in reference.graph.outputs}))
     offsets = output_offsets(reference)
     for inputs in batches:
         exact, given = (session.run(inputs) for session in sessions)
         for name in plain:
             _check(name, exact[name], given[name])
-            outputs.add(exact[name], given[name], offsets.get(name))
+            kept = inputs.get(MASK)
+            outputs.add(at_kept(exact[name], kept), at_kept(given[name], kept), offsets.get(name))
         rows, given_rows = stack_probed(exact, names), stack_probed(given, names)
         for name, ratios in per_row.items():
             ratios += [NoiseRatio() for _ in range(len(rows[name]) - len(ratios))]

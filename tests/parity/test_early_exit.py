@@ -17,6 +17,7 @@ import loopedge_calibration
 from loopedge.errors import InputError, VerificationError
 from loopedge.inference.run import run_file
 from loopedge.model.contract import Tensors
+from loopedge_calibration.losses import RelativeError
 from tests.parity.models import SEVEN_BITS, Sizes, make_inputs, make_model, relative_error
 
 pytestmark = pytest.mark.slow
@@ -192,6 +193,35 @@ def test_int8_keeps_the_exit_and_is_measured_without_it(
     session = loopedge.Session(result.path)
     assert session.run(data[0], tolerance=0.0)["iterations"].tolist() == [LOOPS] * 4
     assert session.run(data[0], tolerance=100.0)["iterations"].tolist() == [1] * 4
+
+
+def test_what_rounding_costs_leaves_out_the_count_and_what_is_masked(
+    tolerant: Path, tmp_path: Path
+) -> None:
+    """Whole numbers without any noise beside the logits flattered an SQNR by 3 dB."""
+    mask = (np.arange(9) < np.array([[9], [2], [5], [4]])).astype(np.int64)
+    feeds = {
+        "input_ids": np.random.default_rng(0).integers(0, 50, (4, 9)),
+        "attention_mask": mask,
+    }
+    result = loopedge.quantize(
+        tolerant, tmp_path / "q.onnx", data=[feeds], scheme="dynamic", **SEVEN_BITS
+    )
+    last = {name: array[3:] for name, array in feeds.items()}  # every fourth sample judges
+    exact, given = (
+        loopedge.Session(path).run(last, tolerance=0.0)["logits"][last["attention_mask"] == 1]
+        for path in (tolerant, Path(result.path))
+    )
+    noise = np.square(given.astype(np.float64) - exact).sum()
+    expected = 10 * np.log10(np.square(exact.astype(np.float64)).sum() / noise)
+    assert result.sqnr_db == pytest.approx(expected, abs=0.1)
+    loss = RelativeError([last], loopedge.Session(tolerant))
+    exact, given = (
+        loopedge.Session(path).run(last)["logits"][last["attention_mask"] == 1]
+        for path in (tolerant, Path(result.path))
+    )
+    share = np.linalg.norm(given - exact) / np.linalg.norm(exact)
+    assert loss.of(loopedge.Session(result.path))[0] == pytest.approx(share, rel=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore::loopedge.errors.LoopCountWarning")

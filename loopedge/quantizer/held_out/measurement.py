@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from loopedge.errors import InputError, VerificationError
 from loopedge.graph.agreement import NoiseRatio, at_kept
-from loopedge.graph.metadata import ITERATIONS_OUTPUT
 from loopedge.quantizer.held_out.samples import KINDS, HeldOut, Kind
 from loopedge.quantizer.held_out.significance import loss_error, moved
 from loopedge.runtime.inputs import MASK
@@ -109,9 +108,7 @@ def measure_held_out(
     given_tallies: list[Tally] = []
     for number, feeds in enumerate(held_out.batches):
         exact, given = exact_session.run(feeds), given_session.run(feeds)
-        for output, values in exact.items():
-            if output == ITERATIONS_OUTPUT:
-                continue
+        for output, values in exact_session.metadata.answers(exact).items():
             _check(output, values, given[output], feeds, held_out.places[number], source)
             kept = feeds.get(MASK)
             ratio.add(at_kept(values, kept), at_kept(given[output], kept), offsets.get(output))
