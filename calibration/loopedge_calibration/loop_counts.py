@@ -26,11 +26,13 @@ class LoopCounts:
 
     Args:
         specs: These inputs by name; there are none where the count is fixed.
-        loops: The count; None: as each batch of the data says.
+        asked: The count that was asked for; None: as each batch of the data says.
+        exported: The count where neither says one; None: not known.
     """
 
     specs: Mapping[str, InputSpec]
-    loops: int | None
+    asked: int | None
+    exported: int | None
 
     @classmethod
     def of(cls, model: ir.Model, loops: int | None) -> "LoopCounts":
@@ -47,22 +49,22 @@ class LoopCounts:
                 "were asked for",
                 hint=f"leave out {option_name('loops')}",
             )
-        return cls(specs=specs, loops=loops or read_metadata(model.metadata_props).loops)
+        return cls(specs=specs, asked=loops, exported=read_metadata(model.metadata_props).loops)
 
     def taken_out(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return the inputs that hold samples."""
         return {name: array for name, array in feeds.items() if name not in self.specs}
 
     def fed(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the counts for a batch: those that it holds, else the one that was asked for.
+        """Return the counts for a batch: those that it holds, else the one that was asked for, else the exported one.
 
         Raises:
-            InputError: There is neither, or one is not a single number of at least 1.
+            InputError: There is neither, one is not a single number of at least 1, or they differ.
         """
-        counts = {}
+        counts, other = {}, self.asked or self.exported
         for name, spec in self.specs.items():
             held = np.asarray(feeds[name]) if name in feeds else None
-            if held is None and self.loops is None:
+            if held is None and other is None:
                 raise InputError(
                     f"the model takes a loop count, its input {name}", hint=option("loops", "N")
                 )
@@ -72,7 +74,11 @@ class LoopCounts:
                 raise InputError(
                     f"input {name} counts loops: one whole number of at least 1 is needed for a batch"
                 )
-            counts[name] = spec.loop_count(
-                int(held.item()) if held is not None else self.loops or 1
-            )
+            count = (other or 1) if held is None else int(held.item())
+            if self.asked not in {None, count}:
+                raise InputError(
+                    f"the data holds {count} for the loop count {name}, {self.asked} loops were asked for",
+                    hint=f"leave out {option_name('loops')}, or {name} in the data",
+                )
+            counts[name] = spec.loop_count(count)
         return counts
