@@ -14,6 +14,7 @@ __all__ = [
     "initializer",
     "insert_before",
     "make_node",
+    "remove_identities",
     "replace_node",
     "structure",
 ]
@@ -140,3 +141,43 @@ def replace_node(node: ir.Node, new: Sequence[ir.Node]) -> None:
     node.graph.remove(node, safe=True)
     take_name(last, name)
     take_name(new[-1], new[-1].name)
+
+
+def remove_identities(model: ir.Model) -> None:
+    """Let what reads an Identity read its source, in place.
+
+    An output of a graph keeps its name. Where it is no value of its own without the Identity, that stays: copies of inputs,
+    of initializers, of values of the graph around, and of another output. ONNX Runtime computes a Scan wrongly that gives
+    one value twice, and a model that does has lost the name of an output.
+    """
+    for node in list(model.graph.all_nodes()):
+        source = node.inputs[0] if node.op_type == "Identity" and not node.domain else None
+        if source is None:
+            continue
+        copy, maker = node.outputs[0], source.producer()
+        given = copy.is_graph_output()
+        apart = maker is None or maker.graph is not node.graph or source.is_graph_output()
+        if given and apart:
+            continue
+        if maker is not None:
+            _describe_as(source, copy)
+        ir.convenience.replace_all_uses_with(copy, source, replace_graph_outputs=True)
+        if given:
+            take_name(source, copy.name)
+        if node.graph is not None:
+            node.graph.remove(node, safe=True)
+
+
+def _describe_as(value: ir.Value, copy: ir.Value) -> None:
+    """Take over what is known of the type and the sizes of a copy alone."""
+    value.type = value.type or copy.type
+    if value.shape is None or copy.shape is None or len(value.shape) != len(copy.shape):
+        value.shape = value.shape or copy.shape
+        return
+    known = zip(value.shape, copy.shape, strict=True)
+    value.shape = ir.Shape(
+        [
+            other if isinstance(own, ir.SymbolicDim) and own.value is None else own
+            for own, other in known
+        ]
+    )

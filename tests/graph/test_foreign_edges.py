@@ -167,3 +167,42 @@ def test_a_tied_table_of_halves_is_stored_once_in_integers(tmp_path: Path) -> No
     assert (result.matmuls["quantized"], result.matmuls["total"]) == (2, 2)
     assert result.matmuls["bytes"] == 100 * D + D * D
     assert path.stat().st_size < source.stat().st_size
+
+
+def test_a_scan_that_stacks_its_state(tmp_path: Path) -> None:
+    """ONNX Runtime computes a Scan wrongly whose body gives one value twice: copies stay."""
+    text = (
+        f"{HEAD}, float[64, 64] w, float[64, 64] v) => (float[N, 64] y) "
+        "{ first = Constant <value_ints=[0]> () h = ReduceMean <keepdims=0> (x, first) "
+        "last, all = Scan <num_scan_inputs=1, body = b (float[64] s, float[64] row) => (float[64] t, float[64] o) "
+        "{ a = MatMul (s, w) z = Add (a, row) t = Tanh (z) o = Identity (t) }> (h, x) y = MatMul (all, v) }"
+    )
+    source = written(tmp_path / "m.onnx", text, {"w": (D, D), "v": (D, D)})
+    stored = {
+        each.name: onnx.numpy_helper.to_array(each) for each in onnx.load(source).graph.initializer
+    }
+    x = draw(9, D)
+    state, rows = x.mean(axis=0), []
+    for row in x:
+        state = np.tanh(state @ stored["w"] + row)
+        rows.append(state)
+    assert np.allclose(outputs(source, x)[0], np.stack(rows) @ stored["v"], atol=1e-4)
+    result, _ = quantized(source, x)
+    assert (result.matmuls["quantized"], result.matmuls["total"]) == (2, 2)
+
+
+def test_outputs_that_copy_outputs_inputs_and_weights_keep_their_names(tmp_path: Path) -> None:
+    text = (
+        f"{HEAD}, float[64, 64] w, float[64, 64] v) => (float[N, 64] y, float[N, 64] z, float[N, 64] same, "
+        "float[64, 64] shown) { a = MatMul (x, w) b = Identity (a) c = Relu (b) y = MatMul (c, v) "
+        "z = Identity (y) same = Identity (x) shown = Identity (v) }"
+    )
+    source = written(tmp_path / "m.onnx", text, {"w": (D, D), "v": (D, D)})
+    _, path = quantized(source, draw(3, D))
+    stored = onnx.load(path).graph
+    assert [value.name for value in stored.output] == ["y", "z", "same", "shown"]
+    assert [node.output[0] for node in stored.node if node.op_type == "Identity"] == [
+        "z",
+        "same",
+        "shown",
+    ]

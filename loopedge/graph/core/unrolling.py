@@ -10,7 +10,7 @@ from loopedge.errors import InputError
 from loopedge.graph.core.loop_view import LoopView
 from loopedge.graph.core.names import CORE_NAME, LAST_PREFIX, iteration_prefix
 from loopedge.graph.core.view import LoopCore, iteration_number, view_core
-from loopedge.graph.editing import add_initializer
+from loopedge.graph.editing import add_initializer, remove_identities
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import write_metadata
 from loopedge.options import option
@@ -74,7 +74,7 @@ def unroll(model: ir.Model, loops: int | None = None) -> ir.Model:
     if not metadata.foreign:
         update = {"form": "unrolled", "loops": loops, "dynamic_loops": False, "optimized": False}
         write_metadata(metadata.model_copy(update=update), unrolled.metadata_props)
-    common.IdentityEliminationPass()(unrolled)
+    remove_identities(unrolled)
     common.RemoveUnusedNodesPass()(unrolled)
     for value in counts:
         if not value.uses():

@@ -3,7 +3,7 @@
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from loopedge.graph.editing import structure
+from loopedge.graph.editing import remove_identities, structure
 from loopedge.graph.naming import keep_names_apart
 from loopedge.graph.operators import LINEARS
 from loopedge.graph.passes.half_products import widen_half_products
@@ -32,8 +32,8 @@ def normalise_weights(model: ir.Model) -> bool:
     before = structure(model)
     if model.functions:
         common.InlinePass()(model)
+    remove_identities(model)
     for one_pass in (
-        common.IdentityEliminationPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
     ):

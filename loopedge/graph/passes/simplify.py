@@ -5,7 +5,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from loopedge.graph.core.loop_view import loops_among
-from loopedge.graph.editing import add_initializer, structure
+from loopedge.graph.editing import add_initializer, remove_identities, structure
 from loopedge.graph.operators import Fact, having
 
 __all__ = ["hoist_invariants", "simplify_reshapes", "strip_metadata", "tidy"]
@@ -26,8 +26,8 @@ def tidy(model: ir.Model) -> bool:
         Whether anything changed.
     """
     before = structure(model)
+    remove_identities(model)
     for one_pass in (
-        common.IdentityEliminationPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
     ):
