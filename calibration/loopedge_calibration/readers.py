@@ -64,10 +64,13 @@ class SampleBatch:
         return f"sample {self.numbers[min(row, len(self.numbers) - 1)]}{of}"
 
     def rows(self, kept: npt.NDArray[np.bool_]) -> "SampleBatch":
-        """Return some of the samples."""
+        """Return some of the samples; what is one number for all of them, as a loop count, stays."""
         return replace(
             self,
-            feeds={name: array[kept] for name, array in self.feeds.items()},
+            feeds={
+                name: array[kept] if array.shape[:1] == kept.shape else array
+                for name, array in self.feeds.items()
+            },
             numbers=tuple(np.array(self.numbers)[kept].tolist()),
             targets=None if self.targets is None else self.targets[kept],
         )

@@ -245,7 +245,7 @@ class Samples:
         )
 
     def _parts_of_task(self, task: Task) -> tuple[Part, Part]:
-        if getattr(task, "named_parts", False):  # the data is one of the parts: it is all there is
+        if task.named_parts:  # the data is one of the parts: it is all there is
             there = task.available("validation") or 0
             most = min(there, max(2, self.samples * HELD_OUT // (HELD_OUT - 1)))
             return (
@@ -291,22 +291,22 @@ class Samples:
         """Return the samples that judge.
 
         Args:
-            calibrates: Ranges are found on the others: what equals one of those does not judge.
+            calibrates: Ranges are found on the others. What equals one of those judges under no scheme.
 
         Raises:
             InputError: The data cannot be used, as `Survey.check` says.
         """
-        survey = survey_of(self._model)
-        if calibrates:
-            for batch in self.calibrating:
-                survey.note(batch)
-            survey.check()  # the collector tells its notes
-        count = survey.samples if calibrates else None
+        others, judged = survey_of(self._model), survey_of(self._model)
         judging = self._judging
-        if judging is not None and self.task is None:
-            judging = replace(judging, left_out=frozenset(survey.digests))
+        of_data = self.task is None or self.task.named_parts  # else the task keeps its parts apart
+        if calibrates or (of_data and judging is not None):
+            for batch in self.calibrating:
+                others.note(batch)
+            others.check()  # its notes are the collector's
+        if judging is not None and of_data:
+            judging = replace(judging, left_out=frozenset(others.digests))
         batches = [] if judging is None else list(judging)
-        kind: Kind = "data" if self.task is None else "validation"
+        kind: Kind = "data" if of_data else "validation"
         notes: tuple[str, ...] = ()
         if not batches:
             batches = list(self.calibrating)
@@ -314,8 +314,8 @@ class Samples:
                 kind, notes = "calibrating", (NOTHING_HELD_OUT,)
         if not calibrates:
             for batch in batches:
-                survey.note(batch)
-            notes += tuple(survey.check())
+                judged.note(batch)
+            notes += tuple(judged.check())
         if sum(len(batch.numbers) for batch in batches) == 1:
             notes += (ONE_SAMPLE,)
         return HeldOut(
@@ -323,7 +323,7 @@ class Samples:
             batches=[batch.feeds for batch in batches],
             places=[tuple(map(batch.where, range(len(batch.numbers)))) for batch in batches],
             judge=self._judge(batches),
-            calibrating=count,
+            calibrating=others.samples if calibrates else None,
             calibrating_of=self.calibrating.total if calibrates else None,
             notes=notes,
         )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_scratch
+from loopedge.files.scratch import never_named
 from loopedge.graph.agreement import noise_ratio
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.view import view_core
@@ -56,7 +57,10 @@ def measure_sensitivity(
         round_weight=recipe.round_weight,
         others=recipe.others(model),
     )
-    with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
+        never_named(Path(folder), "the model"),
+    ):
         path = Path(folder) / "emulated.onnx"
         write_scratch(graph, path)
         trial = _Emulated(Session(path, threads=threads), batches, (len(names), loops))

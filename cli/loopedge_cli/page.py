@@ -23,8 +23,10 @@ LISTED = 24
 """Rows of a list that are shown; the JSON holds all."""
 
 
-def page(title: str, rows: Iterable[tuple[str, str]], *lists: "Table | None") -> "Group":
-    """Return a title, facts as pairs of a name and markup, and lists below them."""
+def page(
+    title: str, rows: Iterable[tuple[str, str]], *lists: "Table | None", warning: str | None = None
+) -> "Group":
+    """Return a title, facts as pairs of a name and markup, and lists below them; a warning stands above all."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -36,7 +38,8 @@ def page(title: str, rows: Iterable[tuple[str, str]], *lists: "Table | None") ->
     for name, text in rows:
         facts.add_row("" if name == previous else name, text)
         previous = name
-    shown: list[Any] = [Text(title, style="bold"), facts]
+    above = [] if warning is None else [Text(f"WARNING: {warning}", style="bold red")]
+    shown: list[Any] = [*above, Text(title, style="bold"), facts]
     for item in lists:
         if item is not None:
             shown += ["", item]

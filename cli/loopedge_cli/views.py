@@ -133,7 +133,6 @@ def quantize_view(result: "Result") -> "RenderableType":
         for item in fields[kind]["skipped"]
     ]
     rows = [
-        *([("WARNING", f"[bold red]{plain(fields['warning'])}[/]")] if fields["warning"] else []),
         ("scheme", _scheme_text(fields)),
         (
             "int4" if fields["scheme"] == "weight-int4" else "int8",
@@ -156,7 +155,8 @@ def quantize_view(result: "Result") -> "RenderableType":
         rows_list("left in float", ("reason",), skipped),
         rows_list("values outside their range", ("share", "iteration"), _clipped_rows(fields)),
     ]
-    return page(Path(fields["path"]).name, rows, *lists, *(_budget_lists(budget) if budget else []))
+    budget_lists = _budget_lists(budget) if budget else []
+    return page(Path(fields["path"]).name, rows, *lists, *budget_lists, warning=fields["warning"])
 
 
 def prepare_view(result: "Result") -> "RenderableType":

@@ -122,6 +122,7 @@ class Task(abc.ABC):
         seed: Of the batches.
         notes: What a person should know of the data, a line each.
         input_files: Files that the samples are made from: no output may be one of them.
+        named_parts: Whether each split is a file of its own: rebuilt from one file, all splits are that one.
         upper_bounds: Baselines that no model is expected to beat, such as the best estimate there is.
     """
 
@@ -134,6 +135,7 @@ class Task(abc.ABC):
     notes: tuple[str, ...] = ()
     input_files: tuple[Path, ...] = ()
     upper_bounds: tuple[str, ...] = ()
+    named_parts: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Take the metric and its direction from a kind that is changed, where they are not given."""

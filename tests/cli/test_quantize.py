@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+import loopedge
+from loopedge.quantizer.held_out import measurement
 from loopedge.runtime.processor import Processor
 from loopedge.runtime.session import Session
 
@@ -154,3 +157,50 @@ def test_weights_alone_refuse_what_has_no_meaning(
     assert outcome.code == 2
     assert reason in outcome.err.splitlines()[0]
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]
+
+
+def test_python_does_what_the_command_does(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    """The same data as a file and in memory: the same ranges, and the same file byte for byte."""
+    ids = np.random.default_rng(0).integers(0, 48, (40, 9))
+    np.savez(tmp_path / "x.npz", input_ids=ids)
+    words = ("--data", tmp_path / "x.npz", "--samples", 16, "--method", "minmax", "--threads", 1)
+    told = cli(
+        "quantize", tiny, *words, "--save-ranges", tmp_path / "r.json", "-o", tmp_path / "c.onnx", "--json"
+    ).json()  # fmt: skip
+    result = loopedge.quantize(
+        tiny,
+        tmp_path / "p.onnx",
+        data={"input_ids": ids},
+        samples=16,
+        method="minmax",
+        threads=1,
+        save_ranges=tmp_path / "p.json",
+    )
+    assert (tmp_path / "c.onnx").read_bytes() == (tmp_path / "p.onnx").read_bytes()
+    assert (tmp_path / "r.json").read_text() == (tmp_path / "p.json").read_text()
+    assert told["held_out"] == result.to_json()["held_out"]
+    assert (result.samples, result.samples_of, result.held_out.samples) == (16, 30, 10)
+    assert set(told) == set(result.to_json())
+
+
+def test_the_view_says_what_was_measured_where(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", input_ids=np.random.default_rng(0).integers(0, 48, (40, 9)))
+    shown = cli("quantize", tiny, "--data", tmp_path / "x.npz", "--samples", 8, "--force").out
+    assert "8 of 30 samples, evenly thinned" in shown
+    assert "8 samples held out of the data" in shown
+    inspected = cli("inspect", tiny.with_suffix(".int8.onnx")).out
+    assert "8 samples held out of the data" in inspected
+    shown = cli("quantize", tiny, "--scheme", "dynamic", "--force").out
+    assert "8 samples that were generated" in shown
+
+
+def test_a_warning_is_the_first_line(
+    cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "x.npz", input_ids=np.random.default_rng(0).integers(0, 48, (40, 9)))
+    monkeypatch.setattr(measurement, "CLIPPED", 0.0)
+    words = ("quantize", tiny, "--data", tmp_path / "x.npz", "--method", "percentile", "--force")
+    shown = cli(*words).out
+    assert re.match(r"WARNING: \d+% of the values that \S+ reads", shown), shown
+    told = cli(*words, "--json").json()
+    assert told["notes"][0] == f"WARNING: {told['warning']}"

@@ -67,5 +67,7 @@ def quantize(
         with output.status(f"quantizing {model}"):
             result = write_quantized(model, path or model.with_suffix(suffix), options=chosen)
         for note in result.notes:
-            output.note(note if note == f"WARNING: {result.warning}" else f"note: {note}")
+            warns = note == f"WARNING: {result.warning}"
+            if json or not warns:  # else it is the first line of the view
+                output.note(note if warns else f"note: {note}")
         output.result(result, quantize_view, written=result.path)

@@ -48,8 +48,8 @@ TargetFile = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Samples for static ranges: .npz, a folder of them, or what the model was trained "
-        "on: its table, text or JSON lines."
+        help="Samples, some to calibrate static ranges on and others to measure on: .npz, a folder of "
+        "them, or what the model was trained on: its table, text or JSON lines."
     ),
 ]
 Scheme = Annotated[
@@ -74,7 +74,7 @@ Smoothing = Annotated[
         "--smoothing/--no-smoothing", help="Move outlier channels into the weights first."
     ),
 ]
-Samples = Annotated[int, typer.Option(min=1, help="Most samples to run.")]
+Samples = Annotated[int, typer.Option(min=1, help="Most samples to calibrate on, evenly thinned.")]
 Loops = Annotated[
     int | None,
     typer.Option(
