@@ -105,7 +105,7 @@ def test_inputs_that_leave_every_range_cost_nothing(drifting: Path, tmp_path: Pa
     found = {}
     for as_core in ((), ("all",)):
         ranges = loopedge_calibration.collect(drifting, calibration, as_core=as_core)
-        options = {"inputs": calibration[:1], "min_sqnr_db": 0, "force": True, **SEVEN_BITS}
+        options = {"data": calibration[:1], "min_sqnr_db": 0, "force": True, **SEVEN_BITS}
         result = loopedge.quantize(
             drifting, tmp_path / "q.onnx", ranges=ranges, as_core=as_core, **options
         )
