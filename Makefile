@@ -3,6 +3,8 @@
 # make test-slow  the tests that take minutes;  both together are every test
 # make test-arithmetic  the tests that compute, under several instruction sets and numbers of threads: an hour,
 #                 PYTEST="-m 'not slow and not long'" a quarter; after changes of numerics, not part of CI
+# make test-clients  every kind of artifact in engines of other makers (OpenVINO, tract), in an environment of
+#                 their own, .venv-clients, from tests/clients/requirements.txt; two minutes
 # make fuzz       files damaged at random, ten minutes long; make fuzz FUZZ="--seconds 60 --seed 1", or
 #                 FUZZ="--replay 1.23" for one file again
 # make lint       ruff, mypy, import-linter, and how large rooms and functions are
@@ -17,8 +19,10 @@ WORKERS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CLIENTS := .venv-clients
+CLIENTS_STAMP := $(CLIENTS)/.installed
 
-.PHONY: demo test test-fast test-slow test-arithmetic fuzz lint bench bench-gpu bench-peers clean
+.PHONY: demo test test-fast test-slow test-arithmetic test-clients fuzz lint bench bench-gpu bench-peers clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -26,6 +30,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'pip>=25.1' # --group is new there
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train]' --group dev
+	@touch $@
+
+# Without wheels for this machine the installation fails, and says so: these tests are not skipped.
+$(CLIENTS_STAMP): tests/clients/requirements.txt
+	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/clients/requirements.txt
 	@touch $@
 
 demo: $(STAMP)
@@ -45,6 +55,9 @@ test-slow: $(STAMP)
 
 test-arithmetic: $(STAMP)
 	WORKERS=$(WORKERS) $(BIN)/python tests/arithmetic.py $(PYTEST)
+
+test-clients: $(STAMP) $(CLIENTS_STAMP)
+	CLIENTS_PYTHON=$(CLIENTS)/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet tests/clients
 
 # Failing files are kept in build/fuzz. FUZZ takes options.
 fuzz: $(STAMP)
@@ -70,5 +83,5 @@ bench-peers: $(STAMP)
 	PYTHONPATH=. $(BIN)/python -m benchmarks.peers.bench $(PEERS)
 
 clean:
-	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find loopedge cli calibration tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +

@@ -234,7 +234,7 @@ def tables(bench: HeldOut, rows: list[Row], clipped: list[Clipped]) -> list[str]
         )
     lines += [
         "",
-        "| linear | treatment | clipped of its held-out values, largest of the iterations |",
+        "| linear | treatment | held-out values outside of the range, worst iteration |",
     ]
     lines.append("|---|---|---|")
     for item in clipped:

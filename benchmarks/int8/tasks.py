@@ -204,7 +204,7 @@ def ours(
             as_core=as_core,
             smoothing=smoothing,
         )
-        options = {"ranges": table, "as_core": as_core, "inputs": bench.calibration[:2]}
+        options = {"ranges": table, "as_core": as_core, "data": bench.calibration[:2]}
         unjudged(bench.paths[form], target, **options)
 
     return make
@@ -227,7 +227,7 @@ def budgeted(bench: Bench, target: Path) -> None:
         f"The budget, on the calibration data: relative error {whole.loss:.2e} -> {budget.loss:.2e}; {levels}."
     )
     options = {"keep": lifted.keep, "weight_only": lifted.weight_only}
-    unjudged(source, target, ranges=lifted.table, inputs=bench.calibration[:2], **options)
+    unjudged(source, target, ranges=lifted.table, data=bench.calibration[:2], **options)
 
 
 def measure(bench: Bench) -> list[Row]:

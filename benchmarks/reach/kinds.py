@@ -153,7 +153,7 @@ def write_kind(kind: Kind, folder: Path) -> Written:
     exact = run(source, feeds)
     if kind.quantize is None:
         return Written(kind=kind, path=source, feeds=feeds, expected=exact, exact=exact)
-    options: dict[str, Any] = {"min_sqnr_db": 0.0, "inputs": [generated], **kind.quantize}
+    options: dict[str, Any] = {"min_sqnr_db": 0.0, **kind.quantize}
     if kind.ranges is not None:
         options["ranges"] = _ranges(source, **kind.ranges)
     path = folder / kind.file_name

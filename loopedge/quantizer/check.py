@@ -125,18 +125,30 @@ class SourceCheck:
         """Measure the file as it runs; what an early exit leaves out is no noise."""
         source, held_out = self.source, self.held_out
         if held_out is None:
-            axes = axes_of(source.graph)
+            axes, sqnr_db = axes_of(source.graph), noise.sqnr_db
+            if (
+                self.metadata.exit is None
+            ):  # against the file itself, not the graph that was made of it to work on
+                sqnr_db = outputs_db(
+                    source.artifact.graph,
+                    open_artifact(staged),
+                    staged.parent,
+                    inputs=batches,
+                    threads=self.threads,
+                )
             return HeldOutResult(
                 source="generated",
                 samples=sum(sample_count(feeds, axes) for feeds in batches),
-                sqnr_db=noise.sqnr_db,
+                sqnr_db=sqnr_db,
                 clipped={},
             )
         done = {*self.rewritten.coverage.quantized} - {*self.rewritten.weight_only}
+        ranged = {i.name for i in self.rewritten.treatments if i.treatment == "dynamic"}
+        clipped = {name: shares for name, shares in held_out.clipped.items() if name not in ranged}
         measured = measure_held_out(
             source.path,
             staged,
-            replace(held_out, clipped=_of_linears(source.graph, held_out.clipped, done)),
+            replace(held_out, clipped=_of_linears(source.graph, clipped, done)),
             offsets=output_offsets(source.graph),
             threads=self.threads,
         )

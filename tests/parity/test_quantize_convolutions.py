@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 import loopedge
 import loopedge_calibration
 from loopedge.artifact.artifact import open_artifact
+from loopedge.errors import VerificationError
+from loopedge.graph.passes.windows import unfold_convolutions
 from loopedge.model.contract import Tensors
+from loopedge.quantizer import source as source_module
 
 Array = NDArray[Any]
 CHANNELS, LOOPS = 32, 3
@@ -168,3 +172,24 @@ def test_what_is_kept_stays_a_convolution(
         if node.op_type == "Conv"
     }
     assert floats == {kept}
+
+
+def test_a_working_graph_that_computes_something_else_is_found(
+    exported: tuple[Path, nn.Module, tuple[int, ...]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The quantized file is held to the source's file, not to the graph that was made of it to work on."""
+
+    def unfold_wrongly(model: ir.Model) -> bool:
+        changed = unfold_convolutions(model)
+        for weight in model.graph.initializers.values():
+            if str(weight.name).endswith("weight") and weight.const_value is not None:
+                turned = np.ascontiguousarray(weight.const_value.numpy()[::-1])
+                weight.const_value = ir.tensor(turned, name=weight.name)
+        return changed
+
+    monkeypatch.setattr(source_module, "unfold_convolutions", unfold_wrongly)
+    with pytest.raises(VerificationError, match="SQNR of the outputs"):
+        loopedge.quantize(exported[0], tmp_path / "q.onnx", scheme="weight-int8")
+    assert not list(tmp_path.iterdir())

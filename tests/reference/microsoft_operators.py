@@ -21,7 +21,7 @@ class MatMulIntegerToFloat(OpRun):
 
     op_domain = DOMAIN
 
-    def _run(  # type: ignore[override]
+    def _run(
         self,
         a: Array,
         b: Array,
@@ -39,7 +39,7 @@ class DynamicQuantizeMatMul(OpRun):
 
     op_domain = DOMAIN
 
-    def _run(  # type: ignore[override]
+    def _run(
         self,
         a: Array,
         b: Array,
@@ -51,7 +51,7 @@ class DynamicQuantizeMatMul(OpRun):
         scale = np.float32((high - low) / np.float32(255)) or np.float32(1)
         zero = np.clip(np.rint(-low / scale), 0, 255).astype(np.uint8)
         values = np.clip(np.rint(a / scale) + zero, 0, 255).astype(np.uint8)
-        return (_integer_product(values, b, scale, b_scale, zero, b_zero, bias),)
+        return (_integer_product(values, b, np.asarray(scale), b_scale, zero, b_zero, bias),)
 
 
 class FusedMatMul(OpRun):
@@ -59,7 +59,7 @@ class FusedMatMul(OpRun):
 
     op_domain = DOMAIN
 
-    def _run(  # type: ignore[override]
+    def _run(
         self,
         a: Array,
         b: Array,
@@ -82,7 +82,7 @@ class MatMulNBits(OpRun):
 
     op_domain = DOMAIN
 
-    def _run(  # type: ignore[override]
+    def _run(
         self,
         a: Array,
         b: Array,
@@ -110,7 +110,7 @@ class GatherBlockQuantized(OpRun):
 
     op_domain = DOMAIN
 
-    def _run(  # type: ignore[override]
+    def _run(
         self,
         data: Array,
         indices: Array,
@@ -140,7 +140,7 @@ def _integer_product(
     left, right = a.astype(np.int32), b.astype(np.int32)
     left = left if a_zero is None else left - a_zero.astype(np.int32)
     right = right if b_zero is None else right - b_zero.astype(np.int32)
-    product = (left @ right).astype(np.float32) * (np.float32(a_scale) * b_scale)
+    product = (left @ right).astype(np.float32) * (a_scale.astype(np.float32) * b_scale)
     return (product if bias is None else product + bias).astype(np.float32)
 
 
@@ -157,7 +157,7 @@ def _rounded_blocks(a: Array, size: int) -> Array:
     filled = np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, -width % size)])
     blocks = filled.reshape(*a.shape[:-1], -1, size)
     step = np.abs(blocks).max(axis=-1, keepdims=True) / np.float32(127)
-    rounded = np.rint(blocks / np.where(step == 0, np.float32(1), step)) * step
+    rounded: Array = np.rint(blocks / np.where(step == 0, np.float32(1), step)) * step
     return rounded.reshape(filled.shape)[..., :width]
 
 
