@@ -48,7 +48,7 @@ def _places(node: Any) -> Iterator[tuple[int, int]]:
     operator = tuple((text or b"").decode() for text in (node.Domain(), node.OpType()))
     for index in range(node.AttributesLength()):
         attribute = node.Attributes(index)
-        default = NEW_DEFAULTS.get((*operator, attribute.Name().decode()))  # type: ignore[arg-type]
+        default = NEW_DEFAULTS.get((*operator, attribute.Name().decode()))
         if default is not None and attribute.I() == default:
             start = node._tab.Vector(node._tab.Offset(ATTRIBUTES))
             if node._tab.Indirect(start + 4 * index) != attribute._tab.Pos:

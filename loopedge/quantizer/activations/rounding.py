@@ -159,5 +159,6 @@ class DynamicRounding:
                 mark_made_up(value)
             mark_made_up(made)
             insert_before(before, made)
-            self._made[key] = RoundedActivation(*made.outputs, constant=False)
+            values, scale, zero_point = made.outputs
+            self._made[key] = RoundedActivation(values, scale, zero_point, constant=False)
         return self._made[key]
