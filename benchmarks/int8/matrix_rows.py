@@ -136,7 +136,9 @@ def main() -> int:
                 given = session.run(None, feeds)[0][0]
                 noise = np.square(given - exact).sum()
                 db = 10 * np.log10(np.square(exact).sum() / noise)
-                stored = sum(map(stored_bytes, models[form].graph.initializers.values()))
+                stored = sum(
+                    stored_bytes(value) for value in models[form].graph.initializers.values()
+                )
                 ratio = statistics.median(
                     a / b for a, b in zip(times[form], times["float"], strict=True)
                 )

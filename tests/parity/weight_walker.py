@@ -136,8 +136,8 @@ class _Walker:
         node, scope = self.makers[key]
         sources = [self._key(scope, name) for name in node.input if name]
         if node.op_type in {"Shape", "Size"}:
-            measured = self._cone(sources[0])
-            cone.sizes |= measured.inputs or measured.sizes
+            shaped = self._cone(sources[0])
+            cone.sizes |= shaped.inputs or shaped.sizes
         elif node.op_type in PLACES:
             if key in self._busy:
                 return
