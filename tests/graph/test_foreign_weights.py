@@ -117,8 +117,8 @@ def test_where_nothing_can_become_int8_no_hint_leads_back(tmp_path: Path) -> Non
         model_of("v = Mul (a, row) t = MatMul (x, v) y = MatMul (t, a)", "a row"),
         tmp_path / "m.onnx",
     )
-    for options in ({}, {"min_coverage": 0}):
+    for share in (1, 0):
         with pytest.raises(InputError, match=r"none of the 2 linears .* became int8") as caught:
-            loopedge.quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", **options)
+            loopedge.quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", min_coverage=share)
         assert caught.value.hint is None
     assert not (tmp_path / "q.onnx").exists()
