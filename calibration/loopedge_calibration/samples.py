@@ -201,6 +201,7 @@ class Samples:
         self._names = self._expected.sampled
         self.task: Task | None = None
         self._judging: Part | None
+        self._apart = False
         path = Path(data) if isinstance(data, str | Path) else None
         if path is not None and not path.exists():
             raise InputError(f"{path} does not exist", hint=option("data", "samples.npz"))
@@ -216,7 +217,7 @@ class Samples:
                 )
         if self.task is not None:
             self.calibrating, judging = self._parts_of_task(self.task)
-            self._judging = judging
+            self._judging, self._apart = judging, not self.task.named_parts
             return
         assert data is not None
         source = array_source(data, self._expected, fixed=fixed_batch(model))
@@ -298,12 +299,12 @@ class Samples:
         """
         others, judged = survey_of(self._model), survey_of(self._model)
         judging = self._judging
-        of_data = self.task is None or self.task.named_parts  # else the task keeps its parts apart
-        if calibrates or (of_data and judging is not None):
+        of_data = self.task is None or self.task.named_parts
+        if calibrates or (judging is not None and not self._apart):
             for batch in self.calibrating:
                 others.note(batch)
             others.check()  # its notes are the collector's
-        if judging is not None and of_data:
+        if judging is not None and not self._apart:  # else the task keeps its parts apart
             judging = replace(judging, left_out=frozenset(others.digests))
         batches = [] if judging is None else list(judging)
         kind: Kind = "data" if of_data else "validation"

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from loopedge.graph.metadata import read_metadata, write_metadata
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.series import SeriesTask
 from loopedge.tasks.task import Task
 from loopedge.tasks.text import TextTask
@@ -79,3 +80,23 @@ def test_windows_of_a_series_come_from_all_of_its_training_rows(tmp_path: Path) 
     assert samples.calibrating.total == task.available("train")
     assert (first[0], first[-1]) == (0, 700 - 8 - 2)
     assert np.ptp(np.diff(first)) <= 1
+
+
+def test_what_calibrates_as_arrays_does_not_judge_in_the_task() -> None:
+    """Samples of the task's own validation part, handed in as arrays."""
+    model = trained_on(SortingTask(length=4, vocab=6))
+    whole = Samples(None, model, samples=8)._judging
+    assert whole is not None
+    known = next(iter(whole)).feeds["input_ids"]
+    samples = Samples({"input_ids": known}, model, samples=8, metric="task")
+    calibrating = {
+        row.tobytes() for batch in samples.calibrating for row in batch.feeds["input_ids"]
+    }
+    held_out = samples.held_out(calibrates=True)
+    judged = [row.tobytes() for feeds in held_out.batches for row in feeds["input_ids"]]
+    assert held_out.kind == "validation"
+    assert calibrating
+    assert judged
+    assert not calibrating & set(judged)
+    assert held_out.judge is not None
+    assert sum(map(len, held_out.judge.targets)) == len(judged) == held_out.samples
