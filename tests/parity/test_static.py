@@ -446,7 +446,8 @@ def test_a_loop_count_is_held_to_what_the_file_runs(exported: Exporter, tmp_path
     assert clamped.tensors == whole.tensors
     assert few.loops == clamped.loops == whole.loops == 3
     for name, item in few.tensors.items():
-        assert set(item.low) == {whole.tensors[name].low[0]}, name
+        if name.startswith("core/"):  # what follows the loop reads another state
+            assert item.low == whole.tensors[name].low[:1] * 3, name
     assert [note for note in few.warnings if "the samples ran 1 of 3 iterations" in note]
     assert not [note for note in whole.warnings if "the samples ran" in note]
     result = loopedge.quantize(model, tmp_path / "q.onnx", data=data, loops=1, **SEVEN_BITS)
