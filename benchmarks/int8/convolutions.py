@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from loopedge.graph.agreement import noise_ratio
@@ -30,7 +30,7 @@ from loopedge.runtime.latency import time_in_turns, time_ratios
 from loopedge.runtime.processor import FAST_INT8, this_processor
 from loopedge.runtime.session_options import session_options
 
-Array = NDArray[Any]
+Array = npt.NDArray[Any]
 LOOPS, RUNS, KERNEL = 4, 60, 3
 LIMIT = 63
 """Largest magnitude of a stored weight: seven bits."""
@@ -86,10 +86,10 @@ class Body:
         )
         return name
 
-    def constant(self, name: str, value: Array) -> str:
+    def constant(self, name: str, value: npt.ArrayLike) -> str:
         """Add a constant; return its name."""
         if all(each.name != name for each in self.constants):
-            self.constants.append(numpy_helper.from_array(value, name))
+            self.constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
 

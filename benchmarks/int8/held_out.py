@@ -69,7 +69,7 @@ def edit_distance() -> Subject:
         "edit distance, prefixes",
         EditDistanceTask(length=4, letters=4, prefixes=True),
         {"d_model": 64, "heads": 4, "loops": 6, "positions": "rotary"},
-        {"steps": 800, "batch_size": 64, "lr": 2e-3},
+        {"steps": 4000, "batch_size": 64, "lr": 2e-3},
     )
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from loopedge.graph.weights import stored_bytes
 from loopedge.quantizer.weights.channels import INT8_LIMIT, REDUCED_LIMIT, quantize_weight
 from loopedge.runtime.processor import this_processor
 from loopedge.runtime.session_options import session_options
@@ -135,7 +136,9 @@ def main() -> int:
                 given = session.run(None, feeds)[0][0]
                 noise = np.square(given - exact).sum()
                 db = 10 * np.log10(np.square(exact).sum() / noise)
-                stored = sum(v.const_value.nbytes for v in models[form].graph.initializers.values())
+                stored = sum(
+                    stored_bytes(value) for value in models[form].graph.initializers.values()
+                )
                 ratio = statistics.median(
                     a / b for a, b in zip(times[form], times["float"], strict=True)
                 )

@@ -103,6 +103,7 @@ class Survey:
     samples: int = 0
     lengths: set[int] = field(default_factory=set)
     digests: set[bytes] = field(default_factory=set)
+    _hashed: int = 0
     _digest: Any = field(default_factory=hashlib.sha256)
     _spreads: dict[str, _Spread] = field(default_factory=dict)
     _negative: dict[str, str] = field(default_factory=dict)
@@ -118,7 +119,9 @@ class Survey:
             self._digest.update(name.encode())
             self._digest.update(np.ascontiguousarray(feeds[name]).tobytes())
         samples = {name: array for name, array in feeds.items() if name in self.expected.specs}
-        self.digests.update(sample_digests(samples))  # without a loop count
+        digests = sample_digests(samples)  # without a loop count
+        self._hashed += len(digests)
+        self.digests.update(digests)
         for name, spec in self._watched(feeds):
             found = _Spread.of(feeds[name])
             if name in self._spreads and len(found.low) == len(self._spreads[name].low):
@@ -169,7 +172,7 @@ class Survey:
                 "ranges nor an error can be found on it",
                 hint=f"{hint} with samples like those of the device",
             )
-        if self.samples > 1 and len(self.digests) == 1:
+        if self._hashed > 1 and len(self.digests) == 1:  # a batch that cannot be cut has one hash
             raise InputError(
                 f"all {self.samples} samples looked at are the same one; neither ranges nor an error can be found on "
                 "it",

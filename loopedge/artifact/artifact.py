@@ -24,7 +24,7 @@ from loopedge.files.staging import (
 )
 from loopedge.files.targets import check_artifact_target
 from loopedge.graph.inputs import chooses_tolerance
-from loopedge.graph.metadata import FOREIGN, Metadata, read_metadata
+from loopedge.graph.metadata import FOREIGN, TOLERANCE_INPUT, Metadata, read_metadata
 from loopedge.graph.naming import keep_names_apart, rename_foreign_steps, rename_foreign_weights
 from loopedge.graph.passes.foreign_weights import normalise_weights
 from loopedge.graph.passes.loaded_data import read_attribute_data, read_initializer_data
@@ -196,8 +196,8 @@ def _require_tolerance(graph: ir.Model) -> None:
     ONNX Runtime drops what a JavaScript session is fed for such an input, and warns whenever it loads the file.
     """
     for value in graph.graph.inputs:
-        if chooses_tolerance(value) and value.name in graph.graph.initializers:
-            del graph.graph.initializers[value.name]
+        if chooses_tolerance(value) and value.is_initializer():
+            del graph.graph.initializers[TOLERANCE_INPUT]
             value.const_value = None
 
 

@@ -119,6 +119,7 @@ def test_int8_coverage_of_a_quantized_model(cli: Cli, tiny: Path, tmp_path: Path
     target = tmp_path / "int8.onnx"
     made = cli("quantize", tiny, "-o", target, "--json").json()
     found = cli("inspect", target, "--json").json()
-    assert found["int8"] == {key: made["matmuls"][key] for key in ("quantized", "total")}
+    assert found["int8"] == {name: made["matmuls"][name] for name in found["int8"]}
+    assert set(found["int8"]) == {"quantized", "total", "bytes", "total_bytes"}
     assert found["int8"]["quantized"] == 7
     assert found["weight_bytes"] == made["weight_bytes"]

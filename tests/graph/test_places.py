@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -30,7 +32,7 @@ class Drawing:
         self.stored.append(value)
         return value
 
-    def op(self, kind: str, name: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
+    def op(self, kind: str, name: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         node = ir.node(kind, inputs, attributes, name=name)
         node.outputs[0].name, node.outputs[0].type = f"{name}.out", FLOAT
         self.nodes.append(node)

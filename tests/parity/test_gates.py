@@ -84,9 +84,7 @@ def test_a_product_of_the_loop_has_one_weight_scale_or_standard_operators(
     ranges = loopedge_calibration.collect(exported("tokens"), [feeds])
     for memory, fused in (("balanced", 4), ("low", 6)):
         path = tmp_path / f"{memory}.onnx"
-        loopedge.quantize(
-            exported("tokens"), path, ranges=ranges, data=[feeds], memory=memory, **SEVEN_BITS
-        )
+        loopedge.quantize(exported("tokens"), path, ranges=ranges, memory=memory, **SEVEN_BITS)
         core = [n for n in ir.load(path).graph.all_nodes() if (n.name or "").startswith("core/")]
         products = [node for node in core if node.op_type == "MatMulIntegerToFloat"]
         assert len(products) == fused

@@ -35,7 +35,7 @@ def test_every_linear_of_the_core_becomes_int8(
     result = loopedge.quantize(source, tmp_path / "int8.onnx")
     layers, loops, outer = 2, 3, 2  # input and head stand outside the core
     count = outer + 6 * layers * (loops if form == "unrolled" else 1)
-    found, stored = result.matmuls, 2 * (4 * 32 * 32 + 2 * 32 * 64)
+    found, stored = result.matmuls, 2 * (4 * 32 * 32 + 2 * 32 * 128)
     assert (found["quantized"], found["total"], found["skipped"]) == (count, count, [])
     assert stored < found["bytes"] == found["total_bytes"] < 1.1 * stored  # a byte a weight
     graph = ir.load(tmp_path / "int8.onnx")

@@ -42,7 +42,8 @@ class Transition(nn.Module):
 
     def core(self, state: Tensor, context: Tensors, row: dict[str, Tensor]) -> Tensor:
         hidden = self.up(self.norm(state).transpose(1, 2)).relu()
-        return state + self.down(hidden).transpose(1, 2)
+        moved: Tensor = self.down(hidden).transpose(1, 2)
+        return state + moved
 
     def coda(self, state: Tensor, context: Tensors) -> Tensor:
         out: Tensor = self.head(state)
@@ -70,7 +71,8 @@ class DeepThinking(nn.Module):
 
     def core(self, state: Tensor, context: Tensor, row: dict[str, Tensor]) -> Tensor:
         recalled = self.recall(torch.cat([state, context], 1)).relu()
-        return (recalled + self.first(recalled)).relu()
+        new: Tensor = (recalled + self.first(recalled)).relu()
+        return new
 
     def coda(self, state: Tensor, context: Tensor) -> Tensor:
         out: Tensor = self.head(state)
@@ -98,8 +100,8 @@ def exported(
     make, shape = SUBJECTS[request.param]
     module, folder = make().eval(), tmp_path_factory.mktemp(request.param)
     example = (torch.from_numpy(drawn(shape, 0, 2)),)
-    shapes = {"dynamic_shapes": ({0: "batch"},)} if request.param == "image" else {}
-    loopedge.export(module, folder / "m.onnx", example=example, **shapes)
+    shapes = ({0: "batch"},) if request.param == "image" else None
+    loopedge.export(module, folder / "m.onnx", example=example, dynamic_shapes=shapes)
     return folder / "m.onnx", module, shape
 
 

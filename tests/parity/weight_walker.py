@@ -25,7 +25,7 @@ PLACES = {
     "Einsum": (0, 1, 2),
 }
 MATRIX = {name for name in PLACES if "MatMul" in name or name == "Gemm"}
-FLOATS = {
+FLOATS: dict[int, int] = {
     TensorProto.FLOAT: 4,
     TensorProto.FLOAT16: 2,
     TensorProto.DOUBLE: 8,
@@ -136,8 +136,8 @@ class _Walker:
         node, scope = self.makers[key]
         sources = [self._key(scope, name) for name in node.input if name]
         if node.op_type in {"Shape", "Size"}:
-            behind = self._cone(sources[0])
-            cone.sizes |= behind.inputs or behind.sizes
+            shaped = self._cone(sources[0])
+            cone.sizes |= shaped.inputs or shaped.sizes
         elif node.op_type in PLACES:
             if key in self._busy:
                 return
@@ -223,7 +223,8 @@ class _Walker:
 def _constant(node: NodeProto) -> TensorProto:
     (attribute,) = node.attribute
     if attribute.name == "value":
-        return attribute.t
+        tensor: TensorProto = attribute.t
+        return tensor
     kind = TensorProto.FLOAT if "float" in attribute.name else TensorProto.INT64
     value = onnx.helper.get_attribute_value(attribute)
     values = list(value) if isinstance(value, list) else [value]

@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_reference_computes_what_onnxruntime_does(kind: Kind, folder: Path) -> None:
     written = write_kind(kind, folder)
     model = onnx.load(written.path)
-    evaluator = ReferenceEvaluator(model, new_ops=OPERATORS)  # type: ignore[list-item]
+    evaluator = ReferenceEvaluator(model, new_ops=OPERATORS)
     in_blocks = b"MatMulNBits" in model.SerializeToString()
     values = evaluator.run(None, written.feeds)
     outputs = dict(zip(evaluator.output_names, values, strict=True))

@@ -5,8 +5,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.exporter.capture.axes import AxisNames
 from loopedge.exporter.capture.capture import WRAPPER_PREFIX
+from loopedge.exporter.capture.input_axes import AxisNames
 from loopedge.graph.core.pieces import Piece
 from loopedge.graph.editing import initializer
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT

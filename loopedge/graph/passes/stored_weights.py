@@ -272,7 +272,7 @@ def _replace(
         if node.graph is not None and not any(value.uses() for value in node.outputs):
             node.graph.remove(node, safe=True)
     for source in freed:
-        if not source.uses() and source.name in graph.initializers:
+        if not source.uses() and source.name is not None and source.name in graph.initializers:
             del graph.initializers[source.name]
     for value in stored.values():
         inputs = {each.name for each in graph.inputs}
