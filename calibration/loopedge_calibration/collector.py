@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_scratch
-from loopedge.errors import InputError
+from loopedge.errors import InputError, UntrainedWarning
 from loopedge.files.scratch import never_named
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.probe import activation_of, can_probe, probe, stack_probed
@@ -95,7 +96,9 @@ def collect(
     chosen = with_keywords("collect", CollectOptions, options, keywords)
     source = FloatSource.open(model)
     part = all_samples(data, source.graph, chosen.samples, loops=chosen.loops)
-    return collect_ranges(source, part, chosen)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntrainedWarning)  # the table's warnings say it
+        return collect_ranges(source, part, chosen)
 
 
 def collect_ranges(source: FloatSource, part: Part, options: CollectOptions) -> RangeTable:
@@ -135,7 +138,7 @@ def collect_ranges(source: FloatSource, part: Part, options: CollectOptions) -> 
         lengths=sorted(seen.lengths),
         tensors=tensors,
     )
-    warnings += _warnings(table, source.metadata.trained_length)
+    warnings += [*_warnings(table, source.metadata.trained_length), *observed.unseen()]
     if options.granularity == "auto" and observed.loops > 1 and not observed.any_judged:
         warnings.append(UNJUDGED)
     return table.model_copy(update={"warnings": warnings})
@@ -154,6 +157,16 @@ class _Observed:
     any_judged: bool
     repeated: set[str]
     loops: int
+
+    def unseen(self) -> list[str]:
+        """Say that no sample reached the last iterations."""
+        rows = [found.rows for name, found in self.fitted.items() if name in self.repeated]
+        ran = max(rows, default=self.loops)
+        if ran >= self.loops:
+            return []
+        return [
+            f"the samples ran {ran} of {self.loops} iterations: the others have the ranges of the last that ran"
+        ]
 
     def ranges(
         self, granularity: Granularity, observing: Mapping[str, Observing]
@@ -208,7 +221,8 @@ def _observe(graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOp
 
 
 def _loops(graph: ir.Model, options: CollectOptions) -> int | None:
-    return options.loops or view_core(graph).iterations
+    """Return the rows of the ranges: what the file runs, where that is known, however few are measured with."""
+    return view_core(graph).iterations or options.loops
 
 
 def held_out_parts(

@@ -18,6 +18,7 @@ from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.budget import meet_budget
 from loopedge_calibration.clipping import measure_clipping
 from loopedge_calibration.collector import collect_ranges
+from loopedge_calibration.loop_counts import LoopCounts
 from loopedge_calibration.losses import choose_loss
 from loopedge_calibration.options import CollectOptions
 from loopedge_calibration.readers import data_files
@@ -83,6 +84,7 @@ def _check_files(artifact: Artifact, target: Path, options: QuantizeOptions) -> 
 
 def _samples(source: FloatSource, options: QuantizeOptions) -> Samples | None:
     """Return the samples that calibrate and judge; None where there is no data and no task that draws some."""
+    LoopCounts.of(source.graph, options.loops)  # refused without data too
     try:
         return Samples(
             options.data,

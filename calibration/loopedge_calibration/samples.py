@@ -24,6 +24,7 @@ from loopedge_calibration.readers import (
     SampleBatch,
     Source,
     array_source,
+    data_files,
     holds_arrays,
 )
 from loopedge_calibration.survey import Survey, sample_digests
@@ -205,6 +206,10 @@ class Samples:
         path = Path(data) if isinstance(data, str | Path) else None
         if path is not None and not path.exists():
             raise InputError(f"{path} does not exist", hint=option("data", "samples.npz"))
+        if path is not None and path.is_dir() and not data_files(path):
+            raise InputError(
+                f"the folder {path} holds no .npz and no text", hint=option("data", "samples.npz")
+            )
         self._name = None if path is None else path.name
         arrays = data is not None and (path is None or holds_arrays(path))
         if not arrays:
@@ -316,7 +321,7 @@ class Samples:
         if not calibrates:
             for batch in batches:
                 judged.note(batch)
-            notes += tuple(judged.check())
+            notes += (*judged.check(), *self._length_notes(judged))
         if sum(len(batch.numbers) for batch in batches) == 1:
             notes += (ONE_SAMPLE,)
         return HeldOut(
@@ -328,6 +333,13 @@ class Samples:
             calibrating_of=self.calibrating.total if calibrates else None,
             notes=notes,
         )
+
+    def _length_notes(self, judged: Survey) -> list[str]:
+        """Say that the longest of the samples is shorter than what the model was trained on."""
+        if not judged.lengths:
+            return []
+        note = read_metadata(self._model.metadata_props).length_note(max(judged.lengths))
+        return [] if note is None else [f"the longest sample: {note}"]
 
     def _judge(self, batches: list[SampleBatch]) -> Judge | None:
         targets = [batch.targets for batch in batches if batch.targets is not None]

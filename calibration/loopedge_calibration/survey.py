@@ -168,13 +168,14 @@ class Survey:
         if still and not varying:
             values = ", ".join(f"{name} is {_value(found)}" for name, found in still.items())
             raise InputError(
-                f"the data does not vary: {values} in all of {_count(self.samples)}; neither ranges nor an "
-                "error can be found on it",
+                f"the data does not vary: {values} in all of {_count(self.samples)} looked at; neither "
+                "ranges nor an error can be found on it",
                 hint=f"{hint} with samples like those of the device",
             )
         if self._hashed > 1 and len(self.digests) == 1:  # a batch that cannot be cut has one hash
             raise InputError(
-                f"all {self.samples} samples of the data are the same one",
+                f"all {self.samples} samples looked at are the same one; neither ranges nor an error can be found on "
+                "it",
                 hint=f"{hint} with samples like those of the device",
             )
         return [*self._still_notes(still), *self._quiet_notes(), *self._negative_notes()]

@@ -242,11 +242,17 @@ def _device_text(fields: dict[str, Any]) -> str:
     )
 
 
+def _loss_text(loss: float) -> str:
+    return f"gains {number_text(-loss)}" if loss < 0 else f"loses {number_text(loss)}"
+
+
 def _budget_text(budget: dict[str, Any]) -> str:
     name, allowed = budget["metric"], number_text(budget["max_drop"])
     if budget["score"] is not None:
         name += f" {number_text(budget['float_score'])} -> {number_text(budget['score'])}"
-    text = f"{name}, loses {number_text(budget['loss'])} of {allowed} allowed"
+    text = f"{name}, {_loss_text(budget['loss'])} of {allowed} allowed"
+    if budget["loss"] < 0:
+        text = f"{name}, {_loss_text(budget['loss'])} where {allowed} may be lost"
     return (
         f"{text}; {number_text(budget['loss_int8'])} with none lifted" if budget["lifted"] else text
     )
@@ -301,7 +307,7 @@ def _held_out_rows(held_out: dict[str, Any]) -> list[tuple[str, str]]:
     noise = "" if error is None else f", standard error {number_text(error)}"
     style = "red" if held_out["moved"] else "green"
     scores = " -> ".join(number_text(held_out[key]) for key in ("float_score", "score"))
-    text = f"[{style}]{scores}[/{style}] on the same samples, loses {number_text(held_out['loss'])}{noise}"
+    text = f"[{style}]{scores}[/{style}] on the same samples, {_loss_text(held_out['loss'])}{noise}"
     return [*rows, (plain(held_out["metric"]), text)]
 
 

@@ -42,8 +42,9 @@ def csv_chunks(source: Path, selection: Selection) -> Iterator[Chunk]:
             selection = replace(selection, time=None)
         header = selection.all if table.header is None else table.header
         if table.header is None and table.width != len(header):
+            needed = "1 column is" if len(header) == 1 else f"{len(header)} columns are"
             raise InputError(
-                f"{source} has no header and {table.width} columns, without one {len(header)} are needed",
+                f"{source} has no header and {table.width} columns, without a header {needed} needed",
                 hint=f"let the first line name the columns: {','.join(header)}",
             )
         if not any(header):

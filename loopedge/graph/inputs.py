@@ -156,9 +156,10 @@ def generated_bytes(model: ir.Model, *, batch: int = 1, sequence: int | None = N
     """Return the memory that `generate_inputs` takes at most at once for its largest input, in bytes."""
     sequence = sequence or default_sequence(model)
     foreign = read_metadata(model.metadata_props).foreign
+    named: dict[str, int] = {}
     return max(
         (
-            DRAWN_BYTES * math.prod(_sizes(value, batch, sequence, foreign=foreign))
+            DRAWN_BYTES * math.prod(_sizes(value, batch, sequence, named, foreign=foreign))
             for value in model.graph.inputs
             if value.name not in model.graph.initializers
         ),
@@ -211,6 +212,7 @@ def generate_inputs(
         )
     generator = np.random.default_rng(seed)
     made: dict[str, Array] = {}
+    named: dict[str, int] = {}
     for value in model.graph.inputs:
         name = value.name or ""
         if name in model.graph.initializers:
@@ -221,7 +223,7 @@ def generate_inputs(
         if metadata.tolerance is not None and chooses_tolerance(value):
             made[name] = np.array(metadata.tolerance, np.float32)
             continue
-        shape = _sizes(value, batch, sequence, foreign=metadata.foreign)
+        shape = _sizes(value, batch, sequence, named, foreign=metadata.foreign)
         made[name] = _input(value, shape, generator)
         if name in metadata.random_inputs:
             made[name] *= made[name].dtype.type(metadata.random_inputs[name])
@@ -262,8 +264,13 @@ def inputs_to_check(model: ir.Model, longest: int) -> list[GeneratedInputs]:
     return checks
 
 
-def _sizes(value: ir.Value, batch: int, sequence: int, *, foreign: bool = True) -> tuple[int, ...]:
-    """Return the shape of a generated input; the lengths that an artifact names otherwise are like the sequence's."""
+def _sizes(
+    value: ir.Value, batch: int, sequence: int, named: dict[str, int], *, foreign: bool = True
+) -> tuple[int, ...]:
+    """Return the shape of a generated input; the lengths that an artifact names otherwise are like the sequence's.
+
+    Axes of one name have one size in all inputs: ``named`` holds those that have one, and takes more.
+    """
     if value.shape is None:
         raise InputError(
             f"input {value.name} has an unknown rank", hint=option("input", "data.npz")
@@ -280,7 +287,11 @@ def _sizes(value: ir.Value, batch: int, sequence: int, *, foreign: bool = True) 
             own = None if foreign else sequence
             parts = [known.get(part, own) for part in str(dim.value).split(" + ")]
             whole = [part for part in parts if part is not None]
-            sizes.append(sum(whole) if len(whole) == len(parts) else next(free, 1))
+            if len(whole) == len(parts):
+                sizes.append(sum(whole))
+                continue
+            size = next(free, 1)
+            sizes.append(size if dim.value is None else named.setdefault(str(dim.value), size))
     return tuple(sizes)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
@@ -9,7 +10,7 @@ from typing import Unpack
 from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.artifact.companions import check_companion_targets, companions_to_copy
 from loopedge.artifact.seal import check_whole
-from loopedge.errors import InputError
+from loopedge.errors import InputError, UntrainedWarning
 from loopedge.graph.metadata import (
     Metadata,
     write_metadata,
@@ -104,7 +105,11 @@ def quantize(
     """
     chosen = with_keywords("quantize", QuantizeOptions, options, keywords)
     work = _calibrating_quantizer()
-    result: QuantizeResult = with_source(model, lambda found: work(found, Path(path), chosen))
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UntrainedWarning
+        )  # its own runs; of the data the notes say it
+        result: QuantizeResult = with_source(model, lambda found: work(found, Path(path), chosen))
     return result
 
 

@@ -105,7 +105,7 @@ def make_result(
         last_rows=last,
         time_ratio=check.time_ratio.median if check.time_ratio.steady else None,
         weight_bytes=weight_bytes(check.graph),
-        source_weight_bytes=weight_bytes(check.source.graph),
+        source_weight_bytes=weight_bytes(check.source.artifact.graph),
         files=[FileSize.of(file) for file in files],
         notes=[*told, *changed, *_notes(check), *unchanged_note(last), *check.exit_note],
         seconds=seconds,

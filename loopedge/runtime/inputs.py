@@ -307,7 +307,8 @@ class ModelInputs:
             for size, axis in zip(array.shape, self.specs[name].shape or (), strict=False):
                 if longest is not None and axis == "sequence" and size > longest:
                     raise InputError(
-                        f"{where}input {name} has {size} positions, {self.path} takes at most {longest}"
+                        f"{where}input {name} has {size} positions, {self.path} takes at most {longest}",
+                        hint=f"name {longest} positions at most: of a series, the newest table rows",
                     )
 
     def _check_something_is_read(

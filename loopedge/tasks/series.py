@@ -216,7 +216,7 @@ class SeriesTask(WindowTask):
             sizes += f" at {origins} origins"
         raise InputError(
             f"{found}; {sizes} need {needed} for training, validation and test",
-            hint="lower "
+            hint="name a longer table, or train with a lower "
             + (f"{option_name('origins')}, " if origins else "")
             + f"{option_name('context')} or {option_name('horizon')}",
         )

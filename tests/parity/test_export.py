@@ -1,6 +1,7 @@
 """The exported graph against PyTorch, over kinds of models, loop counts, lengths and batches."""
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -310,6 +311,14 @@ def test_what_is_outside_of_training_is_said_by_every_client(tmp_path: Path) -> 
     with pytest.warns(InputLengthWarning, match="3 positions .* at least 4"):
         session.run(x[:, :3])
     np.savez(tmp_path / "short.npz", inputs=x[:, :3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # quantize's own runs are no news of the user's
+        loopedge.quantize(path, tmp_path / "q.onnx", min_sqnr_db=0)
+        several = {"inputs": np.random.default_rng(1).standard_normal((8, 3, 1)).astype(np.float32)}
+        result = loopedge.quantize(
+            path, tmp_path / "short.onnx", data=several, scheme="dynamic", min_sqnr_db=0
+        )
+    assert [note for note in result.notes if "3 positions" in note and "at least 4" in note]
     assert run_file(path, tmp_path / "short.npz", loops=2).notes == [
         "2 loops asked for, the model was trained with 3",
         "3 positions to see, the model was trained with at least 4",

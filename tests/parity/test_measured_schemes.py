@@ -167,7 +167,9 @@ def test_a_task_s_table_needs_no_header_where_run_needs_none(tmp_path: Path) -> 
     np.testing.assert_array_equal(bare.inputs, named.inputs)
     np.testing.assert_array_equal(bare.targets, named.targets)
     (tmp_path / "three.csv").write_text("\n".join(f"{row},1" for row in rows) + "\n")
-    with pytest.raises(InputError, match="has no header and 3 columns, without one 2 are needed"):
+    with pytest.raises(
+        InputError, match="has no header and 3 columns, without a header 2 columns are needed"
+    ):
         SeriesTask.from_description(made, data=tmp_path / "three.csv", seed=0)
     with pytest.raises(InputError, match="no column 'a'"):
         SeriesTask.from_file(tmp_path / "bare.csv", targets=["a"], context=6, horizon=2)

@@ -434,3 +434,23 @@ def test_people_see_what_the_ranges_come_from(exported: Exporter, tmp_path: Path
     console = Console(width=160, file=io.StringIO(), record=True)
     console.print(quantize_view(result))
     assert "static, ranges per-iteration, mse, 24 samples" in console.export_text()
+
+
+def test_a_loop_count_is_held_to_what_the_file_runs(exported: Exporter, tmp_path: Path) -> None:
+    """Fewer loops leave rows that no sample reached, more are clamped; a fixed count is refused without data too."""
+    data, model = samples("tokens"), exported("tokens", dynamic_loops=True)
+    whole, clamped, few = (
+        loopedge_calibration.collect(model, data, loops=loops, smoothing=False)
+        for loops in (3, 9, 1)
+    )
+    assert clamped.tensors == whole.tensors
+    assert few.loops == clamped.loops == whole.loops == 3
+    for name, item in few.tensors.items():
+        if name.startswith("core/"):  # what follows the loop reads another state
+            assert item.low == whole.tensors[name].low[:1] * 3, name
+    assert [note for note in few.warnings if "the samples ran 1 of 3 iterations" in note]
+    assert not [note for note in whole.warnings if "the samples ran" in note]
+    result = loopedge.quantize(model, tmp_path / "q.onnx", data=data, loops=1, **SEVEN_BITS)
+    assert any("the samples ran 1 of 3 iterations" in note for note in result.notes)
+    with pytest.raises(InputError, match="the model runs 3 loops, 2 were asked for"):
+        loopedge.quantize(exported("tokens"), tmp_path / "r.onnx", scheme="dynamic", loops=2)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 import loopedge
 import loopedge_calibration
 from loopedge.errors import InputError, LoopedgeError
-from loopedge.graph.inputs import input_specs
+from loopedge.graph.inputs import generate_inputs, input_specs
 from loopedge_calibration.observers import METHODS
 from loopedge_calibration.readers import BATCH
 from loopedge_calibration.samples import HELD_OUT, Part, Samples, all_samples
@@ -80,7 +80,11 @@ REFUSED: dict[str, tuple[dict[str, bool], Any, str]] = {
     "all zeros": ({}, {"x": GOOD * 0}, "the data does not vary: x is 0 in all of 24 samples"),
     "constant": ({}, {"x": np.full_like(GOOD, 3)}, "x is 3 in all of 24 samples"),
     "one id": ({"ids": True}, {"ids": np.full((32, 6), 7)}, "ids is 7 in all of 24 samples"),
-    "one sample over and over": ({}, {"x": GOOD[[0] * 16]}, "all 12 samples of the data are the"),
+    "one sample over and over": (
+        {},
+        {"x": GOOD[[0] * 16]},
+        "all 12 samples looked at are the same one",
+    ),
     "no number at all": ({}, {"x": GOOD * np.nan}, "sample 1, position 1, column 1 is nan"),
     "one that is not finite": (
         {},
@@ -327,3 +331,31 @@ def test_no_error_names_a_temporary_file(tmp_path: Path, monkeypatch: pytest.Mon
             "the model failed to run: of a test",
             f"{model} failed to run: of a test",
         }
+
+
+def test_a_folder_without_samples_is_named_so(tmp_path: Path) -> None:
+    model, empty = small_model(tmp_path / "m.onnx"), tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match=r"empty holds no \.npz and no text"):
+        loopedge.quantize(model, tmp_path / "q.onnx", data=empty)
+
+
+def test_axes_of_one_name_get_one_size_in_all_generated_inputs() -> None:
+    """A scan's state (n, 4) and its steps (t, n, 4): `t` is the first free axis there, `n` what it is elsewhere."""
+    shapes = {"state": ["n", 4], "steps": ["t", "n", 4]}
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    ]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["state", "steps"], ["y"])], "g", inputs, [output]
+    )
+    model = ir.from_proto(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    )
+    made = generate_inputs(model, batch=3, sequence=7)
+    assert {name: array.shape for name, array in made.items()} == {
+        "state": (3, 4),
+        "steps": (3, 3, 4),
+    }

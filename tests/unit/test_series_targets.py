@@ -163,7 +163,10 @@ def test_a_task_at_origins_is_rebuilt_from_its_description(tmp_path: Path) -> No
         InputError, match=r"data.csv has 200 rows; context 6 and horizon 2 at 40 origins need 27\d"
     ) as caught:
         task.at_origins(40)
-    assert caught.value.hint == "lower origins, context or horizon"
+    assert (
+        caught.value.hint
+        == "name a longer table, or train with a lower origins, context or horizon"
+    )
 
 
 GROUPED = "shop,y,z,x\n" + "".join(

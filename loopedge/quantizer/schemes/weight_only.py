@@ -118,7 +118,8 @@ class BlockWeights:
         blocks = -(-inputs // size)
         if blocks * (size * self.bits // 8 + 4) < 4 * inputs:
             return None
-        return f"{weight.name} has {inputs} inputs, packed in blocks it would grow"
+        few = f"{inputs} input{'' if inputs == 1 else 's'}"
+        return f"{weight.name} has {few}, packed in blocks it would grow"
 
     def store_weight(self, weight: ir.Value) -> None:
         """Replace a stored weight [in, out] by its packed form, under its name."""
