@@ -80,7 +80,11 @@ REFUSED: dict[str, tuple[dict[str, bool], Any, str]] = {
     "all zeros": ({}, {"x": GOOD * 0}, "the data does not vary: x is 0 in all of 24 samples"),
     "constant": ({}, {"x": np.full_like(GOOD, 3)}, "x is 3 in all of 24 samples"),
     "one id": ({"ids": True}, {"ids": np.full((32, 6), 7)}, "ids is 7 in all of 24 samples"),
-    "one sample over and over": ({}, {"x": GOOD[[0] * 16]}, "all 12 samples looked at are the same one"),
+    "one sample over and over": (
+        {},
+        {"x": GOOD[[0] * 16]},
+        "all 12 samples looked at are the same one",
+    ),
     "no number at all": ({}, {"x": GOOD * np.nan}, "sample 1, position 1, column 1 is nan"),
     "one that is not finite": (
         {},
