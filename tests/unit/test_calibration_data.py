@@ -342,7 +342,7 @@ def test_a_folder_without_samples_is_named_so(tmp_path: Path) -> None:
 
 def test_axes_of_one_name_get_one_size_in_all_generated_inputs() -> None:
     """A scan's state (n, 4) and its steps (t, n, 4): `t` is the first free axis there, `n` what it is elsewhere."""
-    shapes = {"state": ["n", 4], "steps": ["t", "n", 4]}
+    shapes: dict[str, list[Any]] = {"state": ["n", 4], "steps": ["t", "n", 4]}
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         for name, shape in shapes.items()
