@@ -212,6 +212,7 @@ class _Trials:
         reached = {name: self.levels[name][at] for name, at in plan.items()}
         return replace(
             self._recipe,
+            lifted=tuple(reached),
             keep=(*self._recipe.keep, *(n for n, at in reached.items() if at == FLOAT)),
             weight_only=(
                 *self._recipe.weight_only,

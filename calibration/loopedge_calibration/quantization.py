@@ -56,6 +56,13 @@ def quantize_artifact(artifact: Artifact, target: Path, options: QuantizeOptions
         recipe.check_model(source.graph, source.path)  # ranges of another model clip everything
         held_out = _with_clipping(source, table, held_out, options)
     result = quantize_source(source, target, recipe, options=options, held_out=held_out)
+    if budget is not None and budget.metric == "relative-error" and options.metric is None:
+        result.notes.append(
+            f"{option_name('max_drop')} holds the relative error of the outputs: the data has no targets that the "
+            "task's own metric needs"
+            if source.metadata.task
+            else f"{option_name('max_drop')} holds the relative error of the outputs: the model names no task"
+        )
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
     return replace(result, budget=budget)

@@ -32,6 +32,7 @@ from loopedge.quantizer.weights.embedding import find_embeddings, quantize_embed
 __all__ = ["SCHEMES", "Recipe", "Rewritten", "check_one_loop"]
 
 Array = npt.NDArray[Any]
+LIFTED = "lifted for the accuracy budget"
 SCHEMES = ("static", "dynamic", *WEIGHT_BITS)
 BLOCKS_OPSET = 23
 """Needs ONNX Runtime 1.23, the first release with all that reads blocks of eight bits: benchmarks/reach/versions.py."""
@@ -66,6 +67,7 @@ class Recipe:
         keep: Linears and tables that stay in float.
         weight_only: Linears whose weights alone are stored in eight bits.
         as_core: Linears that static int8 treats as the core's, wherever they stand; ``all``: every one.
+        lifted: Those of ``keep`` and ``weight_only`` that an accuracy budget chose, for the reason that is shown.
         block_size: Most values that share a scale in a weight-only linear; default: by the bits.
         reduce_range: Weights in seven bits.
         memory: The memory profile that the file will name; default: the source's.
@@ -77,6 +79,7 @@ class Recipe:
     keep: tuple[str, ...] = ()
     weight_only: tuple[str, ...] = ()
     as_core: tuple[str, ...] = ()
+    lifted: tuple[str, ...] = ()
     block_size: int | None = None
     reduce_range: bool = False
     memory: str | None = None
@@ -178,6 +181,10 @@ class Recipe:
         kept = kept_in_float(model, self.keep)
         packed = weight_only_nodes(model, self.weight_only, kept)
         reasons = dict.fromkeys(sorted(packed), "stored by its weight alone on request")
+        for node in model.graph.all_nodes():
+            for found in (kept, reasons):
+                if node.name in found and loop_name(node) in self.lifted:
+                    found[node.name] = LIFTED
         as_core = core_like_nodes(model, self.as_core, {*kept, *packed})
         ruled: dict[str, ByPlace] = {}
         if self.scheme == "static":

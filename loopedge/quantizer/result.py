@@ -82,7 +82,11 @@ def make_result(
     recipe, rewritten, noise = check.recipe, check.rewritten, check.noise
     table = recipe.table if recipe.scheme == "static" else None
     held_out, warning = check.held_out, check.measured.warning
-    told = [] if warning is None else [f"WARNING: {warning}"]
+    if warning is not None and may_overflow(recipe):
+        warning += (
+            f"; products of eight bits may overflow on this processor: add {option('reduce_range')}"
+        )
+    first = [] if warning is None else [f"WARNING: {warning}"]
     return QuantizeResult(
         path=str(files[0]),
         scheme=recipe.scheme,
@@ -107,7 +111,7 @@ def make_result(
         weight_bytes=weight_bytes(check.graph),
         source_weight_bytes=weight_bytes(check.source.artifact.graph),
         files=[FileSize.of(file) for file in files],
-        notes=[*told, *changed, *_notes(check), *unchanged_note(last), *check.exit_note],
+        notes=[*first, *changed, *_notes(check), *unchanged_note(last), *check.exit_note],
         seconds=seconds,
     )
 
