@@ -8,13 +8,19 @@ from loopedge.units import size_text
 from loopedge_cli.page import (
     LISTED,
     count_text,
-    decibels_text,
     number_text,
     page,
     plain,
     rows_list,
     seconds_text,
     shape_text,
+)
+from loopedge_cli.view_rows import (
+    coverage_text,
+    file_rows,
+    held_out_rows,
+    last_rows,
+    treatments_list,
 )
 
 if TYPE_CHECKING:
@@ -30,13 +36,8 @@ __all__ = [
     "inspection_view",
     "prepare_view",
     "profile_view",
-    "quantize_view",
     "train_view",
 ]
-
-
-SHOWN_SHARE = 0.0005
-"""Share of values outside their range from which on a linear is listed."""
 
 
 def inspection_view(result: "Result") -> "RenderableType":
@@ -54,11 +55,11 @@ def inspection_view(result: "Result") -> "RenderableType":
         *(("input", _port_text(port)) for port in fields["inputs"]),
         *(("output", _port_text(port)) for port in fields["outputs"]),
         ("weights", weights),
-        ("int8", _coverage_text(fields["int8"])),
+        ("int8", coverage_text(fields["int8"])),
         *_quality_rows(fields["metadata"]),
         *_inspected_rows(fields["last_rows"]),
         *_memory_rows(fields),
-        *_file_rows(fields["files"]),
+        *file_rows(fields["files"]),
         *_companion_rows(fields["companions"]),
     ]
     return page(
@@ -70,7 +71,7 @@ def inspection_view(result: "Result") -> "RenderableType":
             ("shape",),
             [(t["name"], shape_text(t["shape"])) for t in fields["tables"]],
         ),
-        _treatments_list((fields["metadata"].get("quantization") or {}).get("treatments", [])),
+        treatments_list((fields["metadata"].get("quantization") or {}).get("treatments", [])),
     )
 
 
@@ -95,9 +96,9 @@ def export_view(result: "Result") -> "RenderableType":
             f"[green]against PyTorch[/green]{cases}, "
             f"largest relative error {fields['max_rel_error']:.1e}",
         ),
-        *_last_rows(fields["last_rows"]),
+        *last_rows(fields["last_rows"]),
         ("seconds", seconds_text(fields["seconds"])),
-        *_file_rows(fields["files"]),
+        *file_rows(fields["files"]),
     ]
     return page(Path(fields["path"]).name, rows)
 
@@ -118,45 +119,9 @@ def convert_view(result: "Result") -> "RenderableType":
             f"largest relative error {fields['max_rel_error']:.1e}",
         ),
         ("seconds", seconds_text(fields["seconds"])),
-        *_file_rows(fields["files"]),
+        *file_rows(fields["files"]),
     ]
     return page(Path(fields["path"]).name, rows)
-
-
-def quantize_view(result: "Result") -> "RenderableType":
-    """Show a `QuantizeResult`, or a `BudgetedResult` with what its budget took."""
-    fields = result.to_json()
-    budget = fields.get("budget")
-    skipped = [
-        (item["name"], item["reason"])
-        for kind in ("matmuls", "embeddings")
-        for item in fields[kind]["skipped"]
-    ]
-    rows = [
-        ("scheme", _scheme_text(fields)),
-        (
-            "int4" if fields["scheme"] == "weight-int4" else "int8",
-            _coverage_text(fields["matmuls"]),
-        ),
-        *_weight_only_rows(fields),
-        *([("budget", _budget_text(budget))] if budget else []),
-        *_held_out_rows(fields["held_out"]),
-        (
-            "weights",
-            f"{size_text(fields['source_weight_bytes'])} -> {size_text(fields['weight_bytes'])}",
-        ),
-        *_last_rows(fields["last_rows"]),
-        ("time", _time_text(fields["time_ratio"])),
-        ("seconds", seconds_text(fields["seconds"])),
-        *_file_rows(fields["files"]),
-    ]
-    lists = [
-        _treatments_list([item for item in fields["treatments"] if item["treatment"] != "float"]),
-        rows_list("left in float", ("reason",), skipped),
-        rows_list("values outside their range", ("share", "iteration"), _clipped_rows(fields)),
-    ]
-    budget_lists = _budget_lists(budget) if budget else []
-    return page(Path(fields["path"]).name, rows, *lists, *budget_lists, warning=fields["warning"])
 
 
 def prepare_view(result: "Result") -> "RenderableType":
@@ -175,7 +140,7 @@ def prepare_view(result: "Result") -> "RenderableType":
             f"largest error {fields['max_abs_error']:.1e}",
         ),
         ("seconds", seconds_text(fields["seconds"])),
-        *_file_rows(fields["files"]),
+        *file_rows(fields["files"]),
     ]
     others = [
         (item["name"], item["weight"], size_text(item["bytes"]), item["reason"])
@@ -197,21 +162,13 @@ def _quality_rows(metadata: dict[str, Any]) -> list[tuple[str, str]]:
         "metric": found.get("metric"),
     }
     measured |= {key: found.get(key) for key in ("float_score", "score", "loss", "loss_error")}
-    return _held_out_rows({**measured, "moved": found.get("moved", False)})
+    return held_out_rows({**measured, "moved": found.get("moved", False)})
 
 
 def _inspected_rows(positions: str | None) -> list[tuple[str, str]]:
     return (
         [] if positions is None else [("last iteration", f"computes positions {positions} alone")]
     )
-
-
-def _last_rows(fields: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """Say what the last iteration computes, where it is not everything."""
-    if fields is None or not fields["applied"]:
-        return []
-    products = f"{fields['narrowed']} of {fields['products']} products"
-    return [("last iteration", f"computes positions {fields['positions']} alone in {products}")]
 
 
 def _companion_rows(companions: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -240,131 +197,6 @@ def _device_text(fields: dict[str, Any]) -> str:
     return plain(
         f"{fields['processor']}, {fields['architecture']}, onnxruntime {fields['onnxruntime']}"
     )
-
-
-def _loss_text(loss: float) -> str:
-    return f"gains {number_text(-loss)}" if loss < 0 else f"loses {number_text(loss)}"
-
-
-def _budget_text(budget: dict[str, Any]) -> str:
-    name, allowed = budget["metric"], number_text(budget["max_drop"])
-    if budget["score"] is not None:
-        name += f" {number_text(budget['float_score'])} -> {number_text(budget['score'])}"
-    text = f"{name}, {_loss_text(budget['loss'])} of {allowed} allowed"
-    if budget["loss"] < 0:
-        text = f"{name}, {_loss_text(budget['loss'])} where {allowed} may be lost"
-    return (
-        f"{text}; {number_text(budget['loss_int8'])} with none lifted" if budget["lifted"] else text
-    )
-
-
-def _budget_lists(budget: dict[str, Any]) -> list[Any]:
-    """Show what was lifted, what that cost and won, and what the rounding of each linear does."""
-    lifted = [
-        (
-            item["name"],
-            item["level"],
-            number_text(item["won"]),
-            size_text(item["bytes"]),
-            f"{item['ms']:+.3f}",
-        )
-        for item in budget["lifted"]
-    ]
-    sensitivity = [
-        (item["name"], f"{item['error']:.2e}", *_worst(item["per_iteration"]))
-        for item in budget["sensitivity"]
-    ]
-    return [
-        rows_list("lifted for the budget", ("to", "won", "bytes more", "ms more"), lifted),
-        rows_list("error when rounded alone", ("relative", "worst iteration", "its"), sensitivity),
-    ]
-
-
-def _worst(errors: list[float]) -> tuple[str, str]:
-    if not errors:
-        return "-", "-"
-    worst = max(range(len(errors)), key=errors.__getitem__)
-    return str(worst), f"{errors[worst]:.2e}"
-
-
-def _held_out_rows(held_out: dict[str, Any]) -> list[tuple[str, str]]:
-    """Show what was measured, and on which samples."""
-    where = {
-        "validation": "{} of the task's validation part",
-        "data": "{} held out of the data",
-        "calibrating": "[yellow]{} that also calibrated[/yellow]",
-        "generated": "[yellow]{} that were generated[/yellow]: name --data for a figure of yours",
-    }[held_out["source"]].format(count_text(held_out["samples"], "sample"))
-    rows = [
-        (
-            "verified",
-            f"[green]against the float model[/green], SQNR {decibels_text(held_out['sqnr_db'])} on {where}",
-        )
-    ]
-    if held_out["metric"] is None:
-        return rows
-    error = held_out["loss_error"]
-    noise = "" if error is None else f", standard error {number_text(error)}"
-    style = "red" if held_out["moved"] else "green"
-    scores = " -> ".join(number_text(held_out[key]) for key in ("float_score", "score"))
-    text = f"[{style}]{scores}[/{style}] on the same samples, {_loss_text(held_out['loss'])}{noise}"
-    return [*rows, (plain(held_out["metric"]), text)]
-
-
-def _clipped_rows(fields: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """Show of each linear the iteration in which most of what it reads is cut off; none where hardly any is."""
-    worst = {name: _worst_share(shares) for name, shares in fields["held_out"]["clipped"].items()}
-    ranked = sorted(worst.items(), key=lambda item: -item[1][0])
-    return [
-        (name, f"{share:.2%}", "-" if place is None else place)
-        for name, (share, place) in ranked
-        if share >= SHOWN_SHARE
-    ]
-
-
-def _worst_share(shares: list[float]) -> tuple[float, int | None]:
-    largest = max(shares)
-    return largest, shares.index(largest) if len(shares) > 1 else None
-
-
-def _weight_only_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name the linears whose weights alone were asked for, and count the embedding tables."""
-    rows = [("8-bit weight alone", plain(name)) for name in fields["weight_only"]]
-    tables = fields["embeddings"]
-    if tables["total"]:
-        rows.append(("embeddings", f"{tables['quantized']} of {tables['total']} tables"))
-    return rows
-
-
-def _treatments_list(treatments: Sequence[dict[str, Any]]) -> Any:
-    """List the linears that are not treated as the core's."""
-    rows = [(item["name"], _treatment_text(item), item["reason"]) for item in treatments]
-    return rows_list("treated otherwise than the core", ("how", "reason"), rows)
-
-
-def _treatment_text(item: dict[str, Any]) -> str:
-    if item["treatment"] != "static":
-        return str(item["treatment"])
-    return f"static, {item['method']}, margin {item['margin']:g}"
-
-
-def _time_text(ratio: float | None) -> str:
-    return (
-        "not known, see the note"
-        if ratio is None
-        else f"{ratio:.2f} of the float model's, one sample"
-    )
-
-
-def _scheme_text(fields: dict[str, Any]) -> str:
-    """Say ``static, ranges per-iteration, mse, 128 samples``, or the scheme alone."""
-    if fields["ranges"] is None:
-        return str(fields["scheme"])
-    samples = count_text(fields["samples"], "sample")
-    total = fields["samples_of"]
-    if total is not None and total > fields["samples"]:
-        samples = f"{fields['samples']} of {total:,} samples, evenly thinned"
-    return f"{fields['scheme']}, ranges {fields['ranges']}, {fields['method']}, {samples}"
 
 
 def inference_view(result: "Result") -> "RenderableType":
@@ -511,22 +343,5 @@ def _port_text(port: dict[str, Any]) -> str:
     return f"{plain(port['name'])}  [dim]{port['dtype']}[/dim] {shape}"
 
 
-def _coverage_text(coverage: dict[str, Any]) -> str:
-    done, total = coverage["quantized"], coverage["total"]
-    if total == 0:
-        return "no linears"
-    style = "green" if done == total else "yellow" if done else "dim"
-    share = coverage["bytes"] / max(1, coverage["total_bytes"])
-    return (
-        f"[{style}]{done} of {total}[/{style}] linears, {share:.0%} of the bytes of their weights"
-    )
-
-
 def _tie_rows(ties: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return [(tie["name"], f"{tie['uses']}x", size_text(tie["bytes"])) for tie in ties]
-
-
-def _file_rows(files: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    return [
-        ("files", f"{plain(file['path'])}  [dim]{size_text(file['bytes'])}[/dim]") for file in files
-    ]

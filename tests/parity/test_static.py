@@ -424,7 +424,7 @@ def test_an_unknown_scheme_never_becomes_another(exported: Exporter, tmp_path: P
 def test_people_see_what_the_ranges_come_from(exported: Exporter, tmp_path: Path) -> None:
     from rich.console import Console
 
-    from loopedge_cli.views import quantize_view
+    from loopedge_cli.quantize_view import quantize_view
 
     data = samples("tokens")
     ranges = loopedge_calibration.collect(exported("tokens"), data)

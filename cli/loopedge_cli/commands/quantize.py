@@ -2,7 +2,7 @@
 
 from loopedge_cli.options import quantize as options
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
-from loopedge_cli.views import quantize_view
+from loopedge_cli.quantize_view import quantize_view
 
 
 def quantize(
