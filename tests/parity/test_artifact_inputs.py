@@ -113,7 +113,8 @@ def test_sessions_of_loopedge_fill_in_what_was_exported(written: dict[str, Path]
     feeds = feeds_of(written["both"])
     reference = ReferenceEvaluator(onnx.load(written["low"]))
     exported = {**feeds, "tolerance": np.array(0.3, np.float32)}
-    expected: Any = reference.run(["iterations"], exported)[0]
+    values: Any = reference.run(["iterations"], exported)
+    expected = values[0]
     assert expected.max() < LOOPS
     for kind in ("exit", "both", "low", "prepared", "ort"):
         session = loopedge.Session(written[kind])
