@@ -187,7 +187,7 @@ def test_an_embedding_table_is_lifted_where_it_takes_that(
     options |= SEVEN_BITS
     whole = loopedge.quantize(source, target, max_drop=1.0, **options)
     assert whole.budget is not None
-    result = loopedge.quantize(source, target, max_drop=0.2 * whole.budget.loss, **options)
+    result = loopedge.quantize(source, target, max_drop=0.1 * whole.budget.loss, **options)
     assert result.budget is not None
     assert ("embedding.weight", "float") in [(i.name, i.level) for i in result.budget.lifted]
     assert result.embeddings["quantized"] == 0
@@ -260,11 +260,14 @@ def test_a_budget_looks_at_as_many_samples_as_asked(exported: Exporter, tmp_path
         max_drop=0.5,
     )
     assert result.budget is not None
-    assert (result.budget.samples, result.samples) == (20, 20)
+    assert (result.budget.samples, result.samples) == (
+        15,
+        20,
+    )  # every fourth of 60 judges, 20 of 45 calibrate
 
 
 class Products(LoopedModule):
-    """Multiplies by weights in ways that are not linears; but for the convolution, which becomes one."""
+    """Multiplies by weights in ways that are not linears; the convolution and the gated weight become some."""
 
     loops = 2
     input_names = ("inputs",)
@@ -299,14 +302,14 @@ class Products(LoopedModule):
 def test_products_that_stay_in_float_are_reported(tmp_path: Path) -> None:
     source = loopedge.export(Products().eval(), tmp_path / "model.onnx").path
     with pytest.raises(
-        BudgetError, match=r"2 of 5 linears of the core .* first skipped: core/einsum"
+        BudgetError, match=r"3 of 5 linears of the core .* first skipped: core/einsum"
     ):
         loopedge.quantize(source, tmp_path / "int8.onnx", **SEVEN_BITS)
     result = loopedge.quantize(source, tmp_path / "int8.onnx", min_coverage=0, **SEVEN_BITS)
     reasons = {item["name"].partition("_")[0]: item["reason"] for item in result.matmuls["skipped"]}
-    assert (result.matmuls["quantized"], result.matmuls["total"]) == (2, 6)
+    assert (result.matmuls["quantized"], result.matmuls["total"]) == (3, 6)
     assert any("Einsum has no int8 form" in reason for reason in reasons.values())
     assert any("GRU has no int8 form" in reason for reason in reasons.values())
     assert any("more than two dimensions" in reason for reason in reasons.values())
     shown = loopedge.inspect(result.path).int8
-    assert (shown.quantized, shown.total) == (2, 6)
+    assert (shown.quantized, shown.total) == (3, 6)

@@ -265,7 +265,7 @@ def test_the_loop_count_can_be_an_input(tmp_path: Path) -> None:
     }
     for loops in (1, 3, 4, 9):
         with torch.no_grad():
-            (expected,) = as_tuple(model(*tensors, loops=loops))
+            (expected,) = as_tuple(model(*tensors, loops=min(loops, model.loops)))
         assert relative_error(session.run(feeds, loops=loops)["logits"], expected.numpy()) < 1e-4
 
 
