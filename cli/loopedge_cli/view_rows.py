@@ -22,10 +22,10 @@ def coverage_text(coverage: dict[str, Any]) -> str:
     if total == 0:
         return "no linears"
     style = "green" if done == total else "yellow" if done else "dim"
-    share = coverage["bytes"] / max(1, coverage["total_bytes"])
-    return (
-        f"[{style}]{done} of {total}[/{style}] linears, {share:.0%} of the bytes of their weights"
-    )
+    percent = (
+        100 * coverage["bytes"] // max(1, coverage["total_bytes"])
+    )  # 100 where all of them are
+    return f"[{style}]{done} of {total}[/{style}] linears, {percent}% of the bytes of their weights"
 
 
 def file_rows(files: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
