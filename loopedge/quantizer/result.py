@@ -82,7 +82,7 @@ def make_result(
     recipe, rewritten, noise = check.recipe, check.rewritten, check.noise
     table = recipe.table if recipe.scheme == "static" else None
     held_out, warning = check.held_out, check.measured.warning
-    if warning is not None and may_overflow(recipe):
+    if warning is not None and check.measured.moved and may_overflow(recipe):
         warning += (
             f"; products of eight bits may overflow on this processor: add {option('reduce_range')}"
         )
