@@ -83,6 +83,7 @@ def test_opsets_pass_the_checker_and_the_reference_evaluator(
         assert relative_error(session.run(feeds)["logits"], expected, kept) < 1e-5
 
 
+@pytest.mark.slow
 def test_opset_20_decomposes_and_23_fuses(exported: Exporter) -> None:
     fused = {node.op_type for node in ir.load(exported("padded", opset=23)).graph.all_nodes()}
     plain = {node.op_type for node in ir.load(exported("padded", opset=20)).graph.all_nodes()}
@@ -166,6 +167,7 @@ def test_onnxruntime_keeps_one_copy_of_each_weight(
     assert matrices(made) <= matrices(source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 def test_the_file_holds_no_paths(form: str, exported: Exporter) -> None:
     content = exported("tokens", form=form).read_bytes()
@@ -194,6 +196,7 @@ def test_fully_masked_rows_stay_finite(exported: Exporter) -> None:
         assert np.isfinite(session.run(feeds)["logits"]).all()
 
 
+@pytest.mark.slow
 def test_masks_and_causality_hold_in_the_artifact(exported: Exporter) -> None:
     session = loopedge.Session(exported("padded"))
     ids = np.arange(1, 9)[None]

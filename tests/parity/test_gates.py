@@ -38,6 +38,7 @@ def unfolded(source: Path) -> tuple[ir.Model, RangeTable]:
     return model, table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["loop", "unrolled"])
 def test_folding_changes_no_output(form: str, exported: Exporter, tmp_path: Path) -> None:
     model, _ = unfolded(exported("tokens", form=form))
@@ -76,6 +77,7 @@ def test_a_gate_that_hides_an_iteration_stays(exported: Exporter, tmp_path: Path
     assert "timestep.gate_mlp.0" in model.graph.initializers
 
 
+@pytest.mark.slow
 def test_a_product_of_the_loop_has_one_weight_scale_or_standard_operators(
     exported: Exporter, tmp_path: Path
 ) -> None:

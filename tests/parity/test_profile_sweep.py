@@ -98,6 +98,7 @@ def test_sizes_below_one_are_refused(sizes: dict[str, object], said: str) -> Non
         configurations(**asked)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_given_inputs_have_one_size(exported: Exporter, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", input_ids=np.ones((2, 5), np.int64))
     with pytest.raises(InputError, match="cannot be varied"):
@@ -144,6 +145,7 @@ def test_models_that_fit_are_loaded_together(monkeypatch: pytest.MonkeyPatch) ->
     assert groups_of([7], 2, monkeypatch) == [[0]]
 
 
+@pytest.mark.slow
 def test_a_csv_of_the_trained_columns_is_an_input(exported: Exporter, tmp_path: Path) -> None:
     rows = "\n".join(f"{i},{i / 2}" for i in range(6))
     (tmp_path / "x.csv").write_text(f"a,b\n{rows}\n", encoding="utf-8")

@@ -148,6 +148,7 @@ def test_budgets_and_bad_input(exported: Exporter, tmp_path: Path) -> None:
         loopedge.quantize(target, tmp_path / "again.onnx")
 
 
+@pytest.mark.slow
 def test_a_core_that_stays_in_float_is_fatal(exported: Exporter, tmp_path: Path) -> None:
     """A weight that something else reads too cannot become int8: say so, and fail."""
     model = ir.load(exported("plain"))

@@ -20,6 +20,8 @@ from loopedge.graph.passes.windows import unfold_convolutions
 from loopedge.model.contract import Tensors
 from loopedge.quantizer import source as source_module
 
+pytestmark = pytest.mark.slow
+
 Array = NDArray[Any]
 CHANNELS, LOOPS = 32, 3
 

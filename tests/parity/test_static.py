@@ -105,6 +105,7 @@ def test_both_forms_give_the_same_ranges_and_the_same_outputs(
     assert noise_share(given, outputs[0], exact) > FLIPS
 
 
+@pytest.mark.slow
 def test_ranges_are_those_of_each_iteration(exported: Exporter) -> None:
     """Against PyTorch: what the first linear reads is the normed state of each iteration."""
     import torch

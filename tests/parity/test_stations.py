@@ -88,6 +88,7 @@ def test_options_are_checked_when_they_are_made(options: Any, named: Any, messag
         options(**named)
 
 
+@pytest.mark.slow
 def test_a_keyword_wins_over_the_object(tmp_path: Path) -> None:
     options = ExportOptions(loops=2, dynamic_loops=True)
     result = loopedge.export(make_model("tokens"), tmp_path / "m.onnx", options=options, loops=4)
@@ -111,11 +112,13 @@ def test_a_hint_names_options_as_the_caller_writes_them() -> None:
     assert error.value.hint == "--form loop or --form unrolled"
 
 
+@pytest.mark.slow
 def test_an_export_parses_its_staged_file_once(tmp_path: Path, parses: Counter[str]) -> None:
     loopedge.export(make_model("tokens"), tmp_path / "m.onnx")
     assert parses == {"m.onnx": 1}
 
 
+@pytest.mark.slow
 def test_a_budget_opens_its_source_once_and_what_it_wrote_once(
     tmp_path: Path, parses: Counter[str]
 ) -> None:

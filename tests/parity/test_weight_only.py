@@ -334,6 +334,7 @@ def test_the_untied_twin_of_a_packed_model(exported: Exporter, tmp_path: Path) -
     assert weight_bytes(twin) > 2 * weight_bytes(ir.load(tmp_path / "q.onnx"))
 
 
+@pytest.mark.slow
 def test_a_linear_that_would_grow_is_not_reported_as_stored(
     exported: Exporter, tmp_path: Path
 ) -> None:
