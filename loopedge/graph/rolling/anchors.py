@@ -58,18 +58,18 @@ def tied_matrices(facts: NodeFacts) -> dict[ir.Value, list[ir.Node]]:
     readers: dict[ir.Value, dict[ir.Node, None]] = {}
     for node in facts.nodes:
         for value in node.inputs:
-            if value is not None and is_constant(value) and is_matrix(value):
+            if value is None or not is_matrix(facts.unfolded.get(value, value)):
+                continue
+            if (is_constant(value) or value in facts.unfolded) and node.outputs[
+                0
+            ] not in facts.unfolded:
                 readers.setdefault(value, {})[node] = None
     tied = {value: list(nodes) for value, nodes in readers.items() if len(nodes) > 1}
     depth = facts.depths(set(tied))
     for nodes in tied.values():
         nodes.sort(key=lambda node: (depth[node], facts.place[node]))
-    heaviest = sorted(tied, key=lambda value: -_bytes(value) * len(tied[value]))
+    heaviest = sorted(tied, key=lambda value: -facts.bytes(value) * len(tied[value]))
     return {value: tied[value] for value in heaviest}
-
-
-def _bytes(value: ir.Value) -> int:
-    return 0 if value.const_value is None else int(value.const_value.nbytes)
 
 
 def candidates(facts: NodeFacts, weight: ir.Value, uses: list[ir.Node]) -> list[Candidate]:

@@ -19,6 +19,9 @@ from loopedge.graph.weights import TABLE_PREFIX
 
 __all__ = ["RolledLoop", "build_loop"]
 
+AXES_OPSET = 13
+"""From which on Unsqueeze takes its axes as an input."""
+
 
 @dataclass(slots=True, kw_only=True)
 class RolledLoop:
@@ -176,14 +179,16 @@ class _Builder:
         new: dict[Orbit, ir.Node] = {}
         for orbit in schedule.alignment.orbits:
             members = [
-                node for t in range(1, schedule.iterations + 1) if (node := schedule.member(orbit, t))
+                node
+                for t in range(1, schedule.iterations + 1)
+                if (node := schedule.member(orbit, t))
             ]
             widest = max(members, key=lambda node: len(node.outputs))
             new[orbit] = node = ir.Node(
                 widest.domain,
                 widest.op_type,
                 [],
-                [attribute for attribute in widest.attributes.values()],
+                list(widest.attributes.values()),
                 overload=widest.overload,
                 num_outputs=len(widest.outputs),
                 version=widest.version,
@@ -231,15 +236,23 @@ class _Builder:
         tensors = [value.const_value for value in values]
         arrays = np.stack([tensor.numpy() for tensor in tensors if tensor is not None])
         assert tensors[0] is not None
-        name = f"{TABLE_PREFIX}{_table_name(self.name, values[0].name or '')}"
-        return add_initializer(self.main, name, ir.Tensor(arrays, dtype=tensors[0].dtype, name=name))
+        name = f"{TABLE_PREFIX}{(values[0].name or '').removeprefix(TABLE_PREFIX)}"
+        return add_initializer(
+            self.main, name, ir.Tensor(arrays, dtype=tensors[0].dtype, name=name)
+        )
 
     def _runtime_stack(self, values: Sequence[ir.Value]) -> ir.Value:
         name = f"{self.name}.stack.{len(self.rows)}"
         axes = add_initializer(self.main, "loopedge.axes.0", np.array([0], np.int64))
+        as_input = self.main.opset_imports.get("", AXES_OPSET) >= AXES_OPSET
         raised: dict[ir.Value, ir.Value] = {}
         for value in dict.fromkeys(values):
-            node = make_node("Unsqueeze", [value, axes], f"{name}.{len(raised)}")
+            raising = f"{name}.{len(raised)}"
+            node = (
+                make_node("Unsqueeze", [value, axes], raising)
+                if as_input
+                else make_node("Unsqueeze", [value], raising, {"axes": [0]})
+            )
             node.outputs[0].type = value.type
             self.stacking.append(node)
             raised[value] = node.outputs[0]
@@ -261,13 +274,13 @@ class _Builder:
         ]
         start = values[0]
         return ir.Value(
-            name=f"{self.name}/before", type=values[-1].type or start.type, shape=_common_shape(values)
+            name=f"{self.name}/before",
+            type=values[-1].type or start.type,
+            shape=_common_shape(values),
         )
 
     def _carried(self, state: State, age: int) -> ir.Value:
-        return next(
-            each.before for each in self.carried if each.state is state and each.age == age
-        )
+        return next(each.before for each in self.carried if each.state is state and each.age == age)
 
     # ---- what is read outside ----
 
@@ -307,7 +320,9 @@ class _Builder:
                 index = add_initializer(
                     self.main, f"loopedge.iteration.{t - 1}", np.array(t - 1, np.int64)
                 )
-                pick = make_node("Gather", [stack, index], f"{self.name}/stack.{k}.{t - 1}", {"axis": 0})
+                pick = make_node(
+                    "Gather", [stack, index], f"{self.name}/stack.{k}.{t - 1}", {"axis": 0}
+                )
                 pick.outputs[0].type, pick.outputs[0].shape = old.type, _copied(old.shape)
                 picks.append(pick)
                 _replace(old, pick.outputs[0])
@@ -375,7 +390,10 @@ def _common_shape(values: Sequence[ir.Value]) -> ir.Shape | None:
     if len(known) < len(shapes) or len({len(shape) for shape in known}) != 1:
         return None
     return ir.Shape(
-        [dims[0] if all(dim == dims[0] for dim in dims) else None for dims in zip(*known, strict=True)]
+        [
+            dims[0] if all(dim == dims[0] for dim in dims) else None
+            for dims in zip(*known, strict=True)
+        ]
     )
 
 
@@ -385,8 +403,3 @@ def _copied(shape: ir.Shape | None) -> ir.Shape | None:
 
 def _inside_name(loop: str, name: str) -> str:
     return f"{loop}/{name.removeprefix(f'{CORE_NAME}/')}"
-
-
-def _table_name(loop: str, name: str) -> str:
-    kept = name.removeprefix(TABLE_PREFIX)
-    return kept if loop == CORE_NAME else f"{loop}.{kept}"

@@ -83,7 +83,9 @@ def carried_states(schedule: Schedule) -> dict[tuple[Orbit, Slot], State]:
         read[orbit, slot] = state
     carried = sum(state.order for state in made)
     if carried > MOST_STATES:
-        raise Misaligned(f"{carried} values go from one iteration to the next, at most {MOST_STATES} do in a Loop")
+        raise Misaligned(
+            f"{carried} values go from one iteration to the next, at most {MOST_STATES} do in a Loop"
+        )
     return read
 
 
@@ -100,8 +102,10 @@ def check_order(schedule: Schedule, states: dict[tuple[Orbit, Slot], State]) -> 
     for value in _read_before(schedule, states):
         maker = facts.producer(value)
         if maker in inside:
-            t, node = inside[maker][1], f"{maker.op_type} {maker.name or ''}"
-            raise Misaligned(f"a cross link: iterations read what {node} computes in iteration {t}")
+            raise Misaligned(
+                f"a cross link: iterations read what {maker.op_type} {maker.name or ''} computes in iteration "
+                f"{inside[maker][1]}"
+            )
         if maker is not None:
             waiting.append(maker)
     while waiting:
@@ -119,9 +123,7 @@ def check_order(schedule: Schedule, states: dict[tuple[Orbit, Slot], State]) -> 
                 waiting.append(maker)
 
 
-def _read_before(
-    schedule: Schedule, states: dict[tuple[Orbit, Slot], State]
-) -> Iterator[ir.Value]:
+def _read_before(schedule: Schedule, states: dict[tuple[Orbit, Slot], State]) -> Iterator[ir.Value]:
     """Yield what must be there before the Loop starts."""
     for state in states.values():
         yield from state.starts.values()

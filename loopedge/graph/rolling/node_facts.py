@@ -6,7 +6,11 @@ from typing import Any
 
 import onnx_ir as ir
 
+from loopedge.graph.operators import Fact, having
+
 __all__ = ["COMMUTATIVE", "NodeFacts", "captured", "is_constant", "is_matrix", "signature"]
+
+RANDOM = having(Fact.RANDOM)
 
 COMMUTATIVE = {"Add", "And", "Equal", "Max", "Mean", "Min", "Mul", "Or", "Sum", "Xor"}
 """Operators whose inputs may be swapped, bit by bit."""
@@ -102,6 +106,32 @@ class NodeFacts:
         return node if node in self.place else None
 
     @cached_property
+    def unfolded(self) -> dict[ir.Value, ir.Value]:
+        """Values that depend on stored ones alone and stayed nodes, each with the largest it is made of.
+
+        What rounded weights stand for, and weights that are stored in half the bytes.
+        """
+        found: dict[ir.Value, ir.Value] = {}
+        for node in self.nodes:
+            inputs = [value for value in node.inputs if value is not None]
+            roots = [value if is_constant(value) else found.get(value) for value in inputs]
+            known = [root for root in roots if root is not None]
+            if (
+                not known
+                or len(known) < len(inputs)
+                or node.op_type in RANDOM
+                or any(captured(node))
+            ):
+                continue
+            largest = max(known, key=_bytes)
+            found.update((output, largest) for output in node.outputs)
+        return found
+
+    def bytes(self, value: ir.Value) -> int:
+        """Return the bytes of a stored value, or of what an unfolded one is made of."""
+        return _bytes(self.unfolded.get(value, value))
+
+    @cached_property
     def hashes(self) -> dict[ir.Node, int]:
         """A hash of each node and the `HASH_STEPS` behind it; stored values count by type and shape, matrices by themselves."""
         own = {node: hash(self.signature(node)) for node in self.nodes}
@@ -133,7 +163,11 @@ class NodeFacts:
         depth: dict[ir.Node, int] = {}
         for node in self.nodes:
             before = max(
-                (depth[maker] for maker in map(self.producer, self.reads[node]) if maker is not None),
+                (
+                    depth[maker]
+                    for maker in map(self.producer, self.reads[node])
+                    if maker is not None
+                ),
                 default=0,
             )
             depth[node] = before + any(value in tied for value in node.inputs)
@@ -145,8 +179,16 @@ class NodeFacts:
         level: dict[ir.Node, int] = {}
         for node in self.nodes:
             before = max(
-                (level[maker] for maker in map(self.producer, self.reads[node]) if maker is not None),
+                (
+                    level[maker]
+                    for maker in map(self.producer, self.reads[node])
+                    if maker is not None
+                ),
                 default=0,
             )
             level[node] = max(before, number.get(node, 0))
         return level
+
+
+def _bytes(value: ir.Value) -> int:
+    return 0 if value.const_value is None else int(value.const_value.nbytes)

@@ -98,7 +98,9 @@ class Alignment:
         self._aligned_before: dict[tuple[ir.Value | None, ...], bool] = {}
         for t, node in enumerate(anchors[1:], start=1):
             if max((self._level(value) for value in facts.reads[node]), default=0) != t:
-                raise Misaligned("the uses of a weight do not follow from each other: they are side by side")
+                raise Misaligned(
+                    "the uses of a weight do not follow from each other: they are side by side"
+                )
         self.anchor = self._new(dict(enumerate(anchors, start=1)))
         waiting = [self.anchor]
         for orbit in waiting:
@@ -136,7 +138,10 @@ class Alignment:
         if len(plain) == 2:
             turned = (1, 0)
             likeness = [
-                sum(self._alike(node.inputs[place], model.inputs[k]) for k, place in enumerate(order))
+                sum(
+                    self._alike(node.inputs[place], model.inputs[k])
+                    for k, place in enumerate(order)
+                )
                 for order in (plain, turned)
             ]
             return turned if likeness[1] > likeness[0] else plain
@@ -184,14 +189,18 @@ class Alignment:
         if all(value is None for value in found):
             return Slot("absent", values)
         if any(value is None for value in found):
-            raise Misaligned(self._differs(orbit, f"input {place} is there in some iterations alone"))
+            raise Misaligned(
+                self._differs(orbit, f"input {place} is there in some iterations alone")
+            )
         if all(value is found[0] for value in found) and (
             len(found) > 1 or self._level(found[0]) == 0 or is_constant(found[0])
         ):
             return Slot("outer", values)
         if all(is_constant(value) for value in found):
             if not all(_same_type(value, found[0]) for value in found):
-                raise Misaligned(self._differs(orbit, f"the constants of input {place} have several shapes"))
+                raise Misaligned(
+                    self._differs(orbit, f"the constants of input {place} have several shapes")
+                )
             return Slot("table", values)
         known = self._known_edge(orbit, place, values)
         if known is not None:
@@ -214,7 +223,9 @@ class Alignment:
         slot = Slot("edge", values, source, output, distance)
         for t in sorted(values):
             if not self._fits_edge(slot, t, values[t], []):
-                raise Misaligned(self._differs(orbit, f"input {place} of iteration {t} comes from elsewhere"))
+                raise Misaligned(
+                    self._differs(orbit, f"input {place} of iteration {t} comes from elsewhere")
+                )
         return slot
 
     def _fits_edge(
@@ -244,7 +255,9 @@ class Alignment:
             (self.facts.signature(maker), outputs[t]) for t, maker in makers.items() if maker
         )
         if not alike:
-            raise Misaligned(self._differs(orbit, f"input {place} is another input of the graph each time"))
+            raise Misaligned(
+                self._differs(orbit, f"input {place} is another input of the graph each time")
+            )
         last = max(values)
         ending = makers[last]
         chosen = (self.facts.signature(ending), outputs[last]) if ending else None
@@ -275,7 +288,9 @@ class Alignment:
             return False
         if len({self.facts.signature(node) for node in nodes}) > 1:
             return False
-        places = {node.outputs.index(value) for node, value in zip(nodes, values, strict=True) if value}
+        places = {
+            node.outputs.index(value) for node, value in zip(nodes, values, strict=True) if value
+        }
         if len(places) > 1 or len({len(node.inputs) for node in nodes}) > 1:
             return False
         orders = [self._order_like(node, nodes[-1]) for node in nodes]
@@ -387,7 +402,12 @@ class Alignment:
         return True
 
     def _fits(
-        self, orbit: Orbit, slot: Slot, t: int, value: ir.Value | None, undo: list[Callable[[], None]]
+        self,
+        orbit: Orbit,
+        slot: Slot,
+        t: int,
+        value: ir.Value | None,
+        undo: list[Callable[[], None]],
     ) -> bool:
         one = next(iter(slot.values.values()))
         fits = False

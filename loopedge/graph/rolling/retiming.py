@@ -48,7 +48,7 @@ class Schedule:
         assert slot.source is not None
         return slot.distance + self.moves[slot.source] - self.moves[orbit]
 
-    def values(self, orbit: Orbit, slot: Slot) -> list[ir.Value | None]:
+    def values(self, orbit: Orbit, slot: Slot) -> list[ir.Value]:
         """Return what the members of an orbit read in each iteration of the Loop, as far as there are members."""
         rows = (slot.values.get(t + self.moves[orbit]) for t in range(1, self.iterations + 1))
         return [value for value in rows if value is not None]

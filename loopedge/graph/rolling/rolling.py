@@ -85,7 +85,9 @@ def _roll_graph(
             if failed.get(weight) == len(uses) or tries.get(len(uses), 0) >= ALIKE:
                 continue
             tries[len(uses)] = tries.get(len(uses), 0) + 1
-            loop = _roll_weight(main, facts, weight, uses, set(tied), reasons, _numbered(name, len(loops)))
+            loop = _roll_weight(
+                main, facts, weight, uses, set(tied), reasons, _numbered(name, len(loops))
+            )
             if loop is not None:
                 loops.append(loop)
                 break
@@ -147,21 +149,23 @@ def _check_worth(schedule: Schedule) -> None:
     Raises:
         Misaligned: It would read matrices by iteration that weigh more than what is tied, or take more nodes.
     """
-    own, tied, nodes = 0, 0, 0
+    own, tied, nodes, facts = 0, 0, 0, schedule.alignment.facts
     for orbit in schedule.alignment.orbits:
         nodes += 1
         for slot in orbit.slots:
             values = schedule.values(orbit, slot)
             if slot.kind == "table" and is_matrix(values[0]):
-                own += sum(value.const_value.nbytes for value in values if value.const_value)
-            elif slot.kind == "outer" and is_matrix(values[0]) and values[0].const_value:
-                tied += values[0].const_value.nbytes
+                own += sum(map(facts.bytes, values))
+            elif slot.kind == "outer" and is_matrix(facts.unfolded.get(values[0], values[0])):
+                tied += facts.bytes(values[0])
     if own > tied:
         raise Misaligned(
             f"each iteration has weights of its own, {own:,} bytes, beside {tied:,} bytes that are tied"
         )
     if nodes + 3 >= len(schedule.inside()):
-        raise Misaligned(f"a Loop would take as many nodes as the {schedule.iterations} iterations do")
+        raise Misaligned(
+            f"a Loop would take as many nodes as the {schedule.iterations} iterations do"
+        )
 
 
 def _name_in_order(graph: ir.Graph, loops: list[RolledLoop]) -> None:
