@@ -4,7 +4,12 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from loopedge.graph.rolling.content import Contents, is_constant, sizes, turned_digest
+from loopedge.graph.rolling.canonical_passes.content import (
+    Contents,
+    is_constant,
+    sizes,
+    turned_digest,
+)
 from loopedge.graph.weights import all_initializers, is_weight
 
 __all__ = ["EqualCopies", "equal_copies"]
