@@ -5,7 +5,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from loopedge.graph.rolling.canonical_passes.content import sizes
+from loopedge.graph.rolling.canonical_passes.tensors import sizes
 
 __all__ = ["compute"]
 

@@ -1,19 +1,12 @@
-"""What stored tensors hold, told apart by hashes that are streamed: no two large ones are ever in memory."""
+"""Stored values of equal content: found by hashes, and stored once."""
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 
-import numpy as np
 import onnx_ir as ir
 
-__all__ = ["Contents", "is_constant", "merge_equal", "sizes", "turned_digest"]
+from loopedge.graph.rolling.canonical_passes.tensors import beginning, digest, sizes
 
-BLOCK_BYTES = 4 << 20
-
-
-def sizes(tensor: ir.TensorProtocol) -> list[int]:
-    """Return the shape of a stored tensor."""
-    return [int(size) for size in tensor.shape]  # type: ignore[arg-type]
+__all__ = ["Contents", "is_constant", "merge_equal"]
 
 
 def is_constant(value: ir.Value | None) -> bool:
@@ -23,83 +16,42 @@ def is_constant(value: ir.Value | None) -> bool:
     return value.is_initializer() and not value.is_graph_input()
 
 
-class _Sink:
-    """A file that keeps the hash of what is written to it alone."""
-
-    def __init__(self) -> None:
-        self.hash = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        """Take the next bytes."""
-        self.hash.update(data)
-        return len(data)
-
-
 class Contents:
-    """Hashes of tensors, each computed once; a tensor that was hashed is kept, for its identity is its key."""
+    """What tensors hold: each is hashed once; one that was is kept, for its identity is its key."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[ir.TensorProtocol, bytes]] = {}
+        self._digests: dict[int, tuple[ir.TensorProtocol, bytes]] = {}
+        self._beginnings: dict[int, tuple[ir.TensorProtocol, bytes]] = {}
 
     def digest(self, tensor: ir.TensorProtocol) -> bytes:
         """Return the hash of what a tensor holds."""
-        known = self._known.get(id(tensor))
+        known = self._digests.get(id(tensor))
         if known is None:
-            known = self._known[id(tensor)] = (tensor, _digest(tensor))
+            known = self._digests[id(tensor)] = (tensor, digest(tensor))
+        return known[1]
+
+    def beginning(self, tensor: ir.TensorProtocol) -> bytes:
+        """Return the first numbers of a tensor: where they differ, it need not be hashed."""
+        known = self._beginnings.get(id(tensor))
+        if known is None:
+            known = self._beginnings[id(tensor)] = (tensor, beginning(tensor))
         return known[1]
 
     def groups(self, values: Iterable[ir.Value]) -> list[list[ir.Value]]:
-        """Group stored values of equal type, shape and content, in the order of the first; single ones are left out."""
-        alike: dict[tuple[object, ...], list[ir.Value]] = {}
-        for value in values:
-            tensor = value.const_value
-            if tensor is not None:
-                alike.setdefault((tensor.dtype, tuple(tensor.shape)), []).append(value)
-        found: dict[tuple[object, ...], list[ir.Value]] = {}
-        for kind, members in alike.items():
-            if len(members) > 1:
+        """Group stored values of equal type, shape and content in their order; single ones are left out."""
+        found = [[value for value in values if value.const_value is not None]]
+        for key in (_kind, self.beginning, self.digest):
+            alike: dict[tuple[int, object], list[ir.Value]] = {}
+            for place, members in enumerate(found):
                 for value in members:
                     assert value.const_value is not None
-                    found.setdefault((kind, self.digest(value.const_value)), []).append(value)
-        return [members for members in found.values() if len(members) > 1]
+                    alike.setdefault((place, key(value.const_value)), []).append(value)
+            found = [members for members in alike.values() if len(members) > 1]
+        return found
 
 
-def _digest(tensor: ir.TensorProtocol) -> bytes:
-    if tensor.dtype == ir.DataType.STRING:
-        parts = [bytes(part) for part in tensor.string_data()]  # type: ignore[attr-defined]
-        return hashlib.sha256(repr(parts).encode()).digest()
-    sink = _Sink()
-    tensor.tofile(sink)  # type: ignore[attr-defined]
-    return sink.hash.digest()
-
-
-def turned_digest(tensor: ir.TensorProtocol, order: Sequence[int]) -> bytes:
-    """Return the hash of what a tensor holds when its axes are put in another order.
-
-    Args:
-        tensor: A stored tensor of numbers.
-        order: Of its axes, as Transpose takes it.
-    """
-    sink = _Sink()
-    for block in turned_blocks(tensor, order):
-        sink.write(block)
-    return sink.hash.digest()
-
-
-def turned_blocks(tensor: ir.TensorProtocol, order: Sequence[int]) -> Iterator[bytes]:
-    """Yield the bytes of a transposed tensor in their order, a few megabytes at a time."""
-    array = tensor.numpy().transpose(order)
-    if tensor.dtype.bitwidth < 8:
-        yield ir.tensor(np.ascontiguousarray(array), dtype=tensor.dtype).tobytes()
-    elif array.ndim == 0:
-        yield array.tobytes()
-    else:
-        rows = max(1, BLOCK_BYTES * len(array) // max(1, array.nbytes))
-        for start in range(0, len(array), rows):
-            yield np.ascontiguousarray(array[start : start + rows]).tobytes()
-    del array
-    if isinstance(tensor, ir.ExternalTensor):
-        tensor.release()
+def _kind(tensor: ir.TensorProtocol) -> tuple[object, ...]:
+    return (tensor.dtype, *sizes(tensor))
 
 
 def merge_equal(graph: ir.Graph, contents: Contents) -> bool:

@@ -1,85 +1,26 @@
 """Stored weights in another order or shape, moved when they are read: in memory there is none of them twice."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
 
 from loopedge.graph.editing import initializer, make_node
 from loopedge.graph.naming import take_name
-from loopedge.graph.rolling.canonical_passes.content import (
-    Contents,
-    is_constant,
+from loopedge.graph.rolling.canonical_passes.content import Contents, is_constant
+from loopedge.graph.rolling.canonical_passes.tensors import (
+    reshaped,
     sizes,
-    turned_blocks,
+    turned,
+    turned_beginning,
     turned_digest,
 )
 
-__all__ = ["SMALL_BYTES", "move_weights", "reshaped", "turned"]
+__all__ = ["SMALL_BYTES", "VIEWS", "move_weights"]
 
 SMALL_BYTES = 4096
 """Stored values up to this size are moved by computing them: no memory is worth saving there."""
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
-
-
-class _TurnedTensor(ir.LazyTensor):
-    """A tensor whose axes are put in another order whenever it is read; it is written a few megabytes at a time."""
-
-    __slots__ = ("_order", "_source")
-
-    def __init__(self, source: ir.TensorProtocol, order: Sequence[int]) -> None:
-        self._source, self._order = source, tuple(order)
-        lengths = sizes(source)
-        super().__init__(
-            self._turn,
-            source.dtype,
-            ir.Shape([lengths[axis] for axis in self._order]),
-            name=source.name,
-        )
-
-    def _turn(self) -> ir.TensorProtocol:
-        array = np.ascontiguousarray(self._source.numpy().transpose(self._order))
-        if isinstance(self._source, ir.ExternalTensor):
-            self._source.release()
-        return ir.tensor(array, dtype=self.dtype, name=self.name)
-
-    def tofile(self, file: object) -> None:
-        """Write the bytes to a file."""
-        for block in turned_blocks(self._source, self._order):
-            file.write(block)  # type: ignore[attr-defined]
-
-
-class _ReshapedTensor(ir.LazyTensor):
-    """The bytes of another tensor under a shape of its own."""
-
-    __slots__ = ("_source",)
-
-    def __init__(self, source: ir.TensorProtocol, shape: Sequence[int]) -> None:
-        self._source = source
-        super().__init__(self._reshape, source.dtype, ir.Shape(shape), name=source.name)
-
-    def _reshape(self) -> ir.TensorProtocol:
-        array = self._source.numpy().reshape(self.shape.numpy())
-        return ir.tensor(array, dtype=self.dtype, name=self.name)
-
-    def tofile(self, file: object) -> None:
-        """Write the bytes to a file."""
-        self._source.tofile(file)  # type: ignore[attr-defined]
-
-
-def turned(tensor: ir.TensorProtocol, order: Sequence[int]) -> ir.TensorProtocol:
-    """Return a stored tensor with its axes in another order; nothing is read until it is.
-
-    Args:
-        tensor: Of numbers.
-        order: Of its axes, as Transpose takes it.
-    """
-    return _TurnedTensor(tensor, order)
-
-
-def reshaped(tensor: ir.TensorProtocol, shape: Sequence[int]) -> ir.TensorProtocol:
-    """Return a stored tensor under another shape of as many elements; nothing is read until it is."""
-    return _ReshapedTensor(tensor, shape)
 
 
 def move_weights(model: ir.Model, contents: Contents) -> bool:
@@ -163,14 +104,17 @@ def _twin(
     contents: Contents,
 ) -> ir.Value | None:
     """Return the stored value that holds what a node makes of a weight."""
+    order = _order(node, len(tensor.shape)) if node.op_type == "Transpose" else None
+    begins = contents.beginning(tensor) if order is None else turned_beginning(tensor, order)
     candidates = [
         value
         for value in _alike(graph, moved)
-        if value.const_value is not None and value.const_value is not tensor
+        if value.const_value is not None
+        and value.const_value is not tensor
+        and contents.beginning(value.const_value) == begins
     ]
     if not candidates:
         return None
-    order = _order(node, len(tensor.shape)) if node.op_type == "Transpose" else None
     wanted = contents.digest(tensor) if order is None else turned_digest(tensor, order)
     for value in candidates:
         if value.const_value is not None and contents.digest(value.const_value) == wanted:
