@@ -117,7 +117,7 @@ def inspect(path: str | Path, *, verify: bool = False) -> Inspection:
 
 
 def _inspect(path: str | Path, *, verify: bool) -> Inspection:
-    artifact = Artifact.open(path)
+    artifact = Artifact.open(path, unloadable=True)
     model, metadata = artifact.graph, artifact.metadata
     companions = _companions(Path(path), metadata)
     if verify:
