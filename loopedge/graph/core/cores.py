@@ -60,6 +60,24 @@ class Cores:
         return {core.name: core.iterations for core in self._all}
 
     @property
+    def count(self) -> int | None:
+        """How often the only one runs, or all of them; None: not known, or not equally often."""
+        counts = set(self.iterations.values())
+        return next(iter(counts)) if len(counts) == 1 else None
+
+    @property
+    def count_text(self) -> str:
+        """How often they run where no input says it, in words: ``runs 5 loops``."""
+        if self.count is not None:
+            return f"runs {self.count} loops"
+        if len(self) < 2:
+            return "runs a number of loops that no input chooses"
+        return "runs " + ", ".join(
+            f"{name} {'a number of' if count is None else count} loops"
+            for name, count in self.iterations.items()
+        )
+
+    @property
     def weights(self) -> dict[str, int]:
         """The weights that cores read, by name, each with the number of iterations that read it, of all together."""
         found: dict[str, int] = {}
