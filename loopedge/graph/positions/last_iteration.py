@@ -163,6 +163,8 @@ def _trip_count(graph: ir.Graph, last: ir.Value, loops: int) -> ir.Value:
 def _why_not(core: CoreView) -> str | None:
     """Say why the last iteration of a core cannot stand behind its Loop."""
     metadata = core.metadata
+    if metadata.cores is not None:
+        return "the graph holds several cores"
     if not isinstance(core, LoopCore) or metadata.form != core.form:
         return "the graph is not in the loop form that loopedge writes"
     if metadata.last_rows is not None:
