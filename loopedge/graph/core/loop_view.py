@@ -40,6 +40,11 @@ class LoopView:
         return self.node.inputs[0]
 
     @property
+    def start(self) -> ir.Value | None:
+        """Whether it runs at all, bool (); None: it does."""
+        return self.node.inputs[1]
+
+    @property
     def initial(self) -> list[ir.Value | None]:
         """What the states start from."""
         return list(self.node.inputs[2:])

@@ -9,11 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.core.names import CORE_NAME, loop_name
-from loopedge.graph.core.view import LoopCore, view_core
+from loopedge.graph.core.cores import Cores
+from loopedge.graph.core.names import loop_name
+from loopedge.graph.core.view import LoopCore
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.naming import mark_made_up
-from loopedge.graph.weights import RANGE_PREFIX
+from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX
 from loopedge.options import option_name
 from loopedge.quantizer.activations.ranges import RangeTable
 
@@ -35,44 +36,43 @@ class IterationIndex:
 
     Args:
         model: The graph; loops may run past the tables, whose last row then holds.
-        rows: Rows of the tables.
     """
 
-    def __init__(self, model: ir.Model, rows: int) -> None:
-        self._graph, self._rows = model.graph, rows
-        self._core = view_core(model)
-        metadata = self._core.metadata
+    def __init__(self, model: ir.Model) -> None:
+        self._graph, self._cores = model.graph, Cores(model)
+        metadata = self._cores.metadata
         self._unbounded = metadata.foreign or (
             metadata.dynamic_loops and metadata.max_loops is None
         )
-        self._clamped: ir.Value | None = None
+        self._clamped: dict[tuple[ir.Graph, int], ir.Value] = {}
 
     def in_body(self, node: ir.Node) -> bool:
-        """Tell whether a node stands in the body of the core's Loop."""
-        return isinstance(self._core, LoopCore) and self._core.contains(node)
+        """Tell whether a node stands in the body of a core's Loop."""
+        return isinstance(self._cores.of(node), LoopCore)
 
     def pick(self, node: ir.Node, table: ir.Value, name: str) -> ir.Value:
-        """Gather, before a node, the table's row of its iteration; outside the core the first."""
-        gather = make_node("Gather", [table, self._of(node)], name, {"axis": 0})
+        """Gather, before a node, the table's row of its iteration; outside the cores the first."""
+        gather = make_node("Gather", [table, self._of(node, table)], name, {"axis": 0})
         gather.outputs[0].type = table.type
         gather.outputs[0].shape = None if table.shape is None else ir.Shape(table.shape[1:])
         insert_before(node, gather)
         return gather.outputs[0]
 
-    def _of(self, node: ir.Node) -> ir.Value:
-        number = self._core.number_at(node)
-        if not isinstance(self._core, LoopCore) or not self.in_body(node) or not self._unbounded:
+    def _of(self, node: ir.Node, table: ir.Value) -> ir.Value:
+        core, number = self._cores.of(node), self._cores.number_at(node)
+        rows = None if table.shape is None else table.shape[0]
+        if not isinstance(core, LoopCore) or not self._unbounded or not isinstance(rows, int):
             return number
-        if self._clamped is None:
+        body = core.loop.body
+        if (body, rows) not in self._clamped:
             last = add_initializer(
-                self._graph, "loopedge.last_row", np.array(self._rows - 1, np.int64)
+                self._graph, f"{OWN_PREFIX}row.{rows - 1}", np.array(rows - 1, np.int64)
             )
-            clamp = make_node("Min", [number, last], f"{CORE_NAME}/row")
+            clamp = make_node("Min", [number, last], f"{core.name}/row")
             clamp.outputs[0].type, clamp.outputs[0].shape = number.type, ir.Shape([])
-            body = self._core.loop.body
             body.insert_before(body[0], clamp)
-            self._clamped = clamp.outputs[0]
-        return self._clamped
+            self._clamped[body, rows] = clamp.outputs[0]
+        return self._clamped[body, rows]
 
 
 class StaticRounding:
@@ -88,7 +88,7 @@ class StaticRounding:
         self, model: ir.Model, table: RangeTable, index: IterationIndex | None = None
     ) -> None:
         self._graph, self._table = model.graph, table
-        self._index = index or IterationIndex(model, table.loops)
+        self._index = index or IterationIndex(model)
         self._made: dict[tuple[ir.Value, object], RoundedActivation] = {}
 
     def round(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> RoundedActivation:
