@@ -7,10 +7,11 @@ from onnx_ir.passes import common
 
 from loopedge.graph.core.loop_view import loops_among
 from loopedge.graph.core.names import CORE_NAME
+from loopedge.graph.naming import keep_names_apart
 from loopedge.graph.rolling.anchors import Candidate, candidates, tied_matrices
 from loopedge.graph.rolling.building import RolledLoop, build_loop
 from loopedge.graph.rolling.canonical import canonicalise
-from loopedge.graph.rolling.carried import carried_states, check_order, given_values
+from loopedge.graph.rolling.carried import carried_states, check_order, check_stacks, given_values
 from loopedge.graph.rolling.node_facts import NodeFacts, is_matrix
 from loopedge.graph.rolling.orbits import Alignment, Misaligned
 from loopedge.graph.rolling.retiming import Schedule, retime
@@ -69,6 +70,7 @@ def roll(model: ir.Model, *, inner: bool = False) -> Rolling:
             view.body.sort()
             _roll_graph(rolled.graph, view.body, loop.inner, rolling.reasons, f"{loop.name}/inner.")
             loop.nodes = sum(1 for _ in view.body.all_nodes())
+    keep_names_apart(rolled)
     return rolling
 
 
@@ -117,9 +119,11 @@ def _roll_weight(
         try:
             schedule = retime(Alignment(facts, candidate.anchors), tied)
             states = carried_states(schedule)
-            check_order(schedule, states)
+            check_order(schedule, states, tied)
+            given = given_values(schedule)
+            check_stacks(schedule, given)
             _check_worth(schedule)
-            loop = build_loop(main, schedule, states, given_values(schedule), name)
+            loop = build_loop(main, schedule, states, given, name)
         except Misaligned as reason:
             refused.append((candidate, str(reason)))
             continue
