@@ -36,9 +36,12 @@ def canonicalise(model: ir.Model) -> None:
     """
     _flatten(model)
     contents = Contents()
+    said = [(value.type, value.shape) for value in model.graph.outputs]
     for _ in range(MOST_ROUNDS):
         if not _simplify(model, contents):
             break
+    for value, (kind, shape) in zip(model.graph.outputs, said, strict=True):
+        value.type, value.shape = kind or value.type, shape or value.shape
     model.graph.sort()
     keep_names_apart(model)
 
