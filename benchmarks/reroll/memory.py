@@ -156,7 +156,7 @@ def run(kind: str, width: int) -> Run:
         source, target = Path(folder) / "source.onnx", Path(folder) / "target.onnx"
         unique_bytes = write_source(kind, source, width)
         source_bytes = sum(file.stat().st_size for file in Path(folder).iterdir())
-        command = [sys.executable, __file__, "--source", source, "--target", target]
+        command = [sys.executable, __file__, "--source", str(source), "--target", str(target)]
         answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         return Run(
             kind=kind, source_bytes=source_bytes, unique_bytes=unique_bytes, **json.loads(answer)

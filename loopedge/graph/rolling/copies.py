@@ -4,12 +4,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from loopedge.graph.rolling.canonical_passes.content import (
-    Contents,
-    is_constant,
-    sizes,
-    turned_digest,
-)
+from loopedge.graph.rolling.canonical_passes.content import Contents, is_constant
+from loopedge.graph.rolling.canonical_passes.tensors import sizes, turned_beginning, turned_digest
 from loopedge.graph.weights import all_initializers, is_weight
 
 __all__ = ["EqualCopies", "equal_copies"]

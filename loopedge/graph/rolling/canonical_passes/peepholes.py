@@ -135,6 +135,48 @@ def _reshape(node: ir.Node, model: ir.Model) -> ir.Value | None:
     return node.outputs[0]
 
 
+def _shape(node: ir.Node, model: ir.Model) -> ir.Value | None:
+    """Store the shape of what is of one size always."""
+    value = node.inputs[0]
+    if value is None or value.shape is None:
+        return None
+    lengths = list(value.shape)[_cut(node, len(value.shape))]
+    return _stored_sizes(node, model, lengths, scalar=False)
+
+
+def _cut(node: ir.Node, rank: int) -> slice:
+    end = node.attributes.get_int("end", rank)
+    return slice(node.attributes.get_int("start", 0), end)
+
+
+def _gather(node: ir.Node, model: ir.Model) -> ir.Value | None:
+    """Store a size that is always the same, of a shape that is not."""
+    source = node.inputs[0]
+    shape = None if source is None else source.producer()
+    if shape is None or shape.op_type != "Shape" or shape.domain or shape.inputs[0] is None:
+        return None
+    value, place = shape.inputs[0], node.inputs[1]
+    places = constant_ints(place) if is_constant(place) else None
+    if value.shape is None or places is None or place is None or place.const_value is None:
+        return None
+    lengths = list(value.shape)[_cut(shape, len(value.shape))]
+    if not all(-len(lengths) <= each < len(lengths) for each in places):
+        return None
+    scalar = not len(place.const_value.shape)
+    return _stored_sizes(node, model, [lengths[each] for each in places], scalar=scalar)
+
+
+def _stored_sizes(
+    node: ir.Node, model: ir.Model, lengths: list[int | ir.SymbolicDim], *, scalar: bool
+) -> ir.Value | None:
+    if not all(isinstance(length, int) for length in lengths):
+        return None
+    array = np.array(lengths, np.int64)
+    return add_initializer(
+        model.graph, f"{node.name}.sizes", array.reshape(()) if scalar else array
+    )
+
+
 def _sequence_item(node: ir.Node, model: ir.Model) -> ir.Value | None:
     """Take a part of what is split by a Split: a sequence of tensors cannot be stacked or carried."""
     source = node.inputs[0]
@@ -190,8 +232,10 @@ def _part_lengths(split: ir.Node, length: int | ir.SymbolicDim) -> list[int] | N
 RULES: dict[str, Callable[[ir.Node, ir.Model], ir.Value | None]] = {
     "Cast": _cast,
     "Dropout": _dropout,
+    "Gather": _gather,
     "Reshape": _reshape,
     "SequenceAt": _sequence_item,
+    "Shape": _shape,
     "Squeeze": _pair,
     "Transpose": _transpose,
     "Unsqueeze": _pair,
