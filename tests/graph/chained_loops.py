@@ -75,9 +75,9 @@ def chained(
             )
         )
     last = f"state{len(counts)}"
-    stored["ones"] = np.ones(WIDTH, np.float32)
+    stored |= {name: np.ones(WIDTH, np.float32) for name in ("ones", "final")}
     nodes += [
-        helper.make_node("LayerNormalization", [last, "ones"], ["normed"], "coda/norm"),
+        helper.make_node("LayerNormalization", [last, "final"], ["normed"], "coda/norm"),
         helper.make_node("MatMul", ["normed", "leave"], ["outputs"], "coda/leave"),
     ]
     inputs = [_tensor("inputs", TensorProto.FLOAT, ["batch", "sequence", FEATURES])]
