@@ -95,7 +95,9 @@ class _Builder:
             self.outputs.append(tensor(stacks[-1], TensorProto.INT64, [None]))
         if spec.reads is not None and spec.stacked:
             at = spec.reads % spec.iterations
-            index = self.store(f"{name}.at", np.array(at if spec.reads % 2 else at - spec.iterations))
+            index = self.store(
+                f"{name}.at", np.array(at if spec.reads % 2 else at - spec.iterations)
+            )
             self.nodes.append(
                 helper.make_node("Gather", [stacks[0], index], [f"{name}.read"], f"{name}.gather")
             )
@@ -128,7 +130,9 @@ class _Builder:
         nodes.append(helper.make_node("MatMul", [value, weight], ["product"], "product"))
         value = "product"
         for i in range(spec.tables):
-            table = self.store(f"{name}.table{i}", self.drawn(spec.iterations + spec.counted * 4, D))
+            table = self.store(
+                f"{name}.table{i}", self.drawn(spec.iterations + spec.counted * 4, D)
+            )
             nodes.append(helper.make_node("Gather", [table, "i"], [f"entry{i}"], f"gather{i}"))
             nodes.append(helper.make_node("Add", [value, f"entry{i}"], [f"sum{i}"], f"add{i}"))
             value = f"sum{i}"
@@ -158,7 +162,9 @@ class _Builder:
                 helper.make_node("Identity", ["on"], ["on.next"]),
                 helper.make_node("MatMul", ["u", weight], ["u.product"], "deep.product"),
                 helper.make_node("Add", ["j", "i"], ["both"], "deep.add"),
-                helper.make_node("Cast", ["both"], ["both.float"], "deep.cast", to=TensorProto.FLOAT),
+                helper.make_node(
+                    "Cast", ["both"], ["both.float"], "deep.cast", to=TensorProto.FLOAT
+                ),
                 helper.make_node("Add", ["u.product", "both.float"], ["u.sum"], "deep.sum"),
                 helper.make_node("Tanh", ["u.sum"], ["u.next"], "deep.tanh"),
             ],
