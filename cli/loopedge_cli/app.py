@@ -27,6 +27,7 @@ ORDER = (
     "train",
     "pilot",
     "export",
+    "unroll",
     "quantize",
     "convert",
     "prepare",

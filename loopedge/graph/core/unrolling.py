@@ -63,14 +63,14 @@ class Unrolling:
     """An unrolled graph and what was written out in it.
 
     ``inner`` counts the Loops inside iterations that were written out too, ``inner_left`` those that stay; ``fixed``
-    names the inputs that chose the loop count: the graph takes them no more.
+    holds, by name, the inputs that chose the loop count, which the graph takes no more.
     """
 
     model: ir.Model
     loops: list[UnrolledLoop]
     inner: int
     inner_left: int
-    fixed: list[str]
+    fixed: dict[str, int]
 
 
 def unroll(model: ir.Model, loops: int | None = None, *, inner: bool = False) -> ir.Model:
@@ -119,7 +119,10 @@ def unroll_loops(model: ir.Model, loops: int | None = None, *, inner: bool = Fal
         loops=written,
         inner=writer.inner,
         inner_left=len(left),
-        fixed=[value.name or "" for value in writer.counts.fixed],
+        fixed={
+            value.name or "": int(array.reshape(-1)[0])
+            for value, array in writer.counts.fixed.items()
+        },
     )
 
 
@@ -258,7 +261,7 @@ class _Writer:
         if self._nodes > MOST_NODES:
             raise InputError(
                 f"{count} loops written out have {self._nodes:,} nodes, at most {MOST_NODES:,} are written",
-                hint=f"{option('form', 'loop')}, or fewer loops",
+                hint="name fewer loops",
             )
 
     def _stack(self, loop: LoopView, output: ir.Value, entries: list[ir.Value], core: str) -> None:
