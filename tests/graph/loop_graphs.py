@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-__all__ = ["COUNT", "D", "LoopSpec", "as_ir", "evaluate", "feeds_of", "loop_model", "run", "tensor"]
+__all__ = [
+    "COUNT",
+    "Array",
+    "D",
+    "LoopSpec",
+    "as_ir",
+    "evaluate",
+    "feeds_of",
+    "loop_model",
+    "run",
+    "tensor",
+]
 
 Array = NDArray[Any]
 
@@ -113,7 +124,7 @@ class _Builder:
             true = numpy_helper.from_array(np.array(True))
             nodes.append(helper.make_node("Constant", [], ["go.next"], value=true))
         else:
-            cast = {"to": TensorProto.BOOL} if spec.condition == "cast" else {}
+            cast: dict[str, Any] = {"to": TensorProto.BOOL} if spec.condition == "cast" else {}
             operator = "Cast" if cast else "Identity"
             nodes.append(helper.make_node(operator, ["go"], ["go.next"], f"{name}.go", **cast))
         if spec.weights != "outside":
@@ -149,8 +160,10 @@ class _Builder:
             nodes.append(
                 helper.make_node("Tanh", [f"mixed{place}"], [f"{target}.next"], f"tanh{place}")
             )
-        for i in range(spec.stacked):
-            nodes.append(helper.make_node("Neg", [f"{states[0]}.next"], [f"row{i}"], f"neg{i}"))
+        nodes += [
+            helper.make_node("Neg", [f"{states[0]}.next"], [f"row{i}"], f"neg{i}")
+            for i in range(spec.stacked)
+        ]
         if spec.number:
             nodes.append(helper.make_node("Identity", ["i"], ["number"]))
         return nodes, inside
@@ -203,7 +216,9 @@ def loop_model(*specs: LoopSpec, seed: int = 0, opset: int = 21) -> onnx.ModelPr
 
 def as_ir(model: onnx.ModelProto) -> ir.Model:
     """Return a graph that shares nothing with the model: onnx_ir renames the tensors of what it was made from."""
-    return ir.from_proto(onnx.ModelProto.FromString(model.SerializeToString()))
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return ir.from_proto(copy)
 
 
 def feeds_of(model: onnx.ModelProto, count: int = 3) -> dict[str, Array]:
@@ -220,7 +235,8 @@ def run(model: onnx.ModelProto, feeds: dict[str, Array]) -> dict[str, Array]:
     options.log_severity_level = 3
     session = ort.InferenceSession(model.SerializeToString(), options)
     names = [output.name for output in session.get_outputs()]
-    taken = {value.name for value in session.get_inputs()}
+    inputs = [*session.get_inputs(), *session.get_overridable_initializers()]
+    taken = {value.name for value in inputs}
     given = {name: array for name, array in feeds.items() if name in taken}
     return dict(zip(names, session.run(names, given), strict=True))
 
