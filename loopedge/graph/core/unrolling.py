@@ -17,15 +17,15 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from loopedge.errors import InputError
-from loopedge.graph.core.counts import LoopCounts
-from loopedge.graph.core.entries import read_entries, stack_entries
-from loopedge.graph.core.iteration_copy import (
+from loopedge.graph.core.iterations.copying import (
     bodies_of,
     copy_iteration,
     dismantle,
     forget_sizes,
     share_constants,
 )
+from loopedge.graph.core.iterations.counts import LoopCounts
+from loopedge.graph.core.iterations.entries import read_entries, stack_entries
 from loopedge.graph.core.loop_view import LoopView, loops_among
 from loopedge.graph.core.names import LAST_PREFIX, core_name, is_core, iteration_prefix
 from loopedge.graph.core.view import CoreView, LoopCore, iteration_number, view_cores
