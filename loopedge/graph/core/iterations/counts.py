@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.core.iterations.known_values import Formula, formula_of
+from loopedge.graph.core.known_values import Formula, formula_of
 from loopedge.graph.core.loop_view import LoopView
 from loopedge.graph.core.names import CORE_NAME
 from loopedge.graph.inputs import chooses_loops

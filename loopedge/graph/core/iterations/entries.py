@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from loopedge.graph.core.iterations.known_values import constant_of
+from loopedge.graph.core.known_values import constant_of
 from loopedge.graph.editing import add_initializer, make_node
 
 __all__ = ["read_entries", "stack_entries"]
