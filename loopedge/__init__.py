@@ -12,8 +12,7 @@ Train it                (extra train)
     pilot               compare loop counts on your data (PilotOptions)  -> PilotResult
 
 Bring it to the device
-    reroll              give a tied ONNX file of any tool its loops back -> RerollResult
-    unroll              write the Loops of a file out, per iteration     -> UnrollResult
+    reroll, unroll      loops of any file: given back, written out       -> RerollResult, UnrollResult
     export              write ONNX, checked against PyTorch (ExportOptions; extra train) -> ExportResult
     quantize            round to int8, checked against the float model (QuantizeOptions) -> QuantizeResult
     convert             write ORT format for minimal builds              -> ConvertResult

@@ -63,6 +63,7 @@ def loopedge(room: Path, *words: str) -> subprocess.CompletedProcess[str]:
         ("quantize", "tiny.onnx", "-o", "q.onnx"),
         ("convert", "tiny.onnx"),
         ("prepare", "tiny.onnx"),
+        ("unroll", "tiny.onnx"),
         ("run", "tiny.onnx", "--input", "x.npz", "-o", "y.npz"),
         ("run", "text.onnx", "--text", "!#!#", "--new-tokens", "2"),  # it knows 48 bytes
         pytest.param(
