@@ -27,6 +27,7 @@ ORDER = (
     "train",
     "pilot",
     "export",
+    "reroll",
     "quantize",
     "convert",
     "prepare",
