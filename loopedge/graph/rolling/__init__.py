@@ -1,0 +1,1 @@
+"""Give a graph that repeats itself its loop back."""
