@@ -35,6 +35,7 @@ def reroll_view(result: "Result") -> "RenderableType":
             f"[green]against its source[/green] on {fields['cases']} cases, "
             f"largest relative error {fields['max_rel_error']:.1e}",
         ),
+        ("files before", size_text(fields["source_bytes"])),
         ("seconds", seconds_text(fields["seconds"])),
         *file_rows(fields["files"]),
     ]
@@ -71,13 +72,10 @@ def _with_inner(
 
 
 def _counts(loop: dict[str, Any]) -> list[int]:
-    return [loop[key] if isinstance(loop[key], int) else len(loop[key]) for key in HEADS]
+    return [loop[key] for key in HEADS]
 
 
 def _peeled_rows(loop: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Say which iterations stand outside of a loop, and how each differs from those inside."""
-    return [
-        (loop["name"], place, "; ".join(reasons))
-        for place, reasons in (("first", loop["peeled_first"]), ("last", loop["peeled_last"]))
-        if reasons
-    ]
+    """Say which iterations stand outside of a loop, and how they differ from those inside."""
+    places = (("first", loop["peeled_first"]), ("last", loop["peeled_last"]))
+    return [(loop["name"], place, reason) for place, reason in places if reason]

@@ -22,10 +22,6 @@ def reroll(
         Literal["unrolled", "loop"],
         typer.Option(help="What repeats inside an iteration: left as it is, or a Loop each."),
     ] = "unrolled",
-    dynamic_loops: Annotated[
-        bool,
-        typer.Option("--dynamic-loops", help="Make the count of iterations an input 'loops'."),
-    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the check.")] = None,
     force: Force = False,
     json: Json = False,
@@ -39,9 +35,8 @@ def reroll(
         with output.status(f"rolling {model}"):
             result = loopedge.reroll(
                 model,
-                path or model.with_suffix(".loop.onnx"),
+                path,
                 inner=inner,
-                dynamic_loops=dynamic_loops,
                 threads=threads,
                 force=force,
             )
