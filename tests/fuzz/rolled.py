@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
-from loopedge.graph.rolling.rolling import roll
 from numpy.typing import NDArray
 
 from loopedge.errors import InputError
 from loopedge.graph.agreement import largest_error
+from loopedge.graph.naming import keep_names_apart
+from loopedge.graph.rolling.rolling import roll
 from tests.fuzz.tied_graphs import SIZES, TiedGraph
 
 __all__ = ["Outcome", "judge_tied"]
@@ -81,8 +82,10 @@ def _in_memory(graph: TiedGraph, inner: bool) -> Found:
     model = ir.from_proto(onnx.ModelProto.FromString(graph.model.SerializeToString()))
     rolling = roll(model, inner=inner)
     counts = [loop.iterations for loop in rolling.loops]
-    written = ir.to_proto(rolling.model).SerializeToString() if counts else None
-    return Found(written, counts, rolling.reasons)
+    if not counts:
+        return Found(None, [], rolling.reasons)
+    keep_names_apart(rolling.model)  # as whatever writes a file does
+    return Found(ir.to_proto(rolling.model).SerializeToString(), counts, rolling.reasons)
 
 
 def _by_verb(graph: TiedGraph, folder: Path, inner: bool) -> Found:
