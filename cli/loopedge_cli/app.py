@@ -27,6 +27,7 @@ ORDER = (
     "train",
     "pilot",
     "export",
+    "reroll",
     "unroll",
     "quantize",
     "convert",

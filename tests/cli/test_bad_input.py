@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TORCH_FREE = {
     "inspect": (),
+    "reroll": ("-o", "out.onnx"),
     "quantize": ("-o", "out.onnx"),
     "convert": ("-o", "out.ort"),
     "prepare": ("-o", "out.onnx"),
