@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def compare_in_child(
     *,
     longest: int,
     threads: int | None,
+    fixed: Mapping[str, int] | None = None,
 ) -> Difference:
     """Compare as `compare_with_source`, in a process of its own; a graph that rounds runs without optimizers.
 
@@ -64,6 +66,7 @@ def compare_in_child(
         "tolerance": asdict(tolerance),
         "longest": longest,
         "threads": threads,
+        "fixed": dict(fixed or {}),
         "optimized": not rounds_inside(source.graph),
     }
     words = [sys.executable, "-P", "-m", __name__, json.dumps(request)]
@@ -118,6 +121,7 @@ def main() -> None:
             Tolerance(**request["tolerance"]),
             longest=request["longest"],
             threads=request["threads"],
+            fixed=request["fixed"],
             optimized=request["optimized"],
         )
         answer = {"difference": asdict(difference)}

@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-__all__ = ["COUNT", "D", "LoopSpec", "as_ir", "evaluate", "feeds_of", "loop_model", "run", "tensor"]
+__all__ = [
+    "COUNT",
+    "Array",
+    "D",
+    "LoopSpec",
+    "as_ir",
+    "evaluate",
+    "feeds_of",
+    "loop_model",
+    "run",
+    "tensor",
+]
 
 Array = NDArray[Any]
 
@@ -95,7 +106,9 @@ class _Builder:
             self.outputs.append(tensor(stacks[-1], TensorProto.INT64, [None]))
         if spec.reads is not None and spec.stacked:
             at = spec.reads % spec.iterations
-            index = self.store(f"{name}.at", np.array(at if spec.reads % 2 else at - spec.iterations))
+            index = self.store(
+                f"{name}.at", np.array(at if spec.reads % 2 else at - spec.iterations)
+            )
             self.nodes.append(
                 helper.make_node("Gather", [stacks[0], index], [f"{name}.read"], f"{name}.gather")
             )
@@ -111,7 +124,7 @@ class _Builder:
             true = numpy_helper.from_array(np.array(True))
             nodes.append(helper.make_node("Constant", [], ["go.next"], value=true))
         else:
-            cast = {"to": TensorProto.BOOL} if spec.condition == "cast" else {}
+            cast: dict[str, Any] = {"to": TensorProto.BOOL} if spec.condition == "cast" else {}
             operator = "Cast" if cast else "Identity"
             nodes.append(helper.make_node(operator, ["go"], ["go.next"], f"{name}.go", **cast))
         if spec.weights != "outside":
@@ -128,7 +141,9 @@ class _Builder:
         nodes.append(helper.make_node("MatMul", [value, weight], ["product"], "product"))
         value = "product"
         for i in range(spec.tables):
-            table = self.store(f"{name}.table{i}", self.drawn(spec.iterations + spec.counted * 4, D))
+            table = self.store(
+                f"{name}.table{i}", self.drawn(spec.iterations + spec.counted * 4, D)
+            )
             nodes.append(helper.make_node("Gather", [table, "i"], [f"entry{i}"], f"gather{i}"))
             nodes.append(helper.make_node("Add", [value, f"entry{i}"], [f"sum{i}"], f"add{i}"))
             value = f"sum{i}"
@@ -145,8 +160,10 @@ class _Builder:
             nodes.append(
                 helper.make_node("Tanh", [f"mixed{place}"], [f"{target}.next"], f"tanh{place}")
             )
-        for i in range(spec.stacked):
-            nodes.append(helper.make_node("Neg", [f"{states[0]}.next"], [f"row{i}"], f"neg{i}"))
+        nodes += [
+            helper.make_node("Neg", [f"{states[0]}.next"], [f"row{i}"], f"neg{i}")
+            for i in range(spec.stacked)
+        ]
         if spec.number:
             nodes.append(helper.make_node("Identity", ["i"], ["number"]))
         return nodes, inside
@@ -158,7 +175,9 @@ class _Builder:
                 helper.make_node("Identity", ["on"], ["on.next"]),
                 helper.make_node("MatMul", ["u", weight], ["u.product"], "deep.product"),
                 helper.make_node("Add", ["j", "i"], ["both"], "deep.add"),
-                helper.make_node("Cast", ["both"], ["both.float"], "deep.cast", to=TensorProto.FLOAT),
+                helper.make_node(
+                    "Cast", ["both"], ["both.float"], "deep.cast", to=TensorProto.FLOAT
+                ),
                 helper.make_node("Add", ["u.product", "both.float"], ["u.sum"], "deep.sum"),
                 helper.make_node("Tanh", ["u.sum"], ["u.next"], "deep.tanh"),
             ],
@@ -197,7 +216,9 @@ def loop_model(*specs: LoopSpec, seed: int = 0, opset: int = 21) -> onnx.ModelPr
 
 def as_ir(model: onnx.ModelProto) -> ir.Model:
     """Return a graph that shares nothing with the model: onnx_ir renames the tensors of what it was made from."""
-    return ir.from_proto(onnx.ModelProto.FromString(model.SerializeToString()))
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return ir.from_proto(copy)
 
 
 def feeds_of(model: onnx.ModelProto, count: int = 3) -> dict[str, Array]:
@@ -214,7 +235,8 @@ def run(model: onnx.ModelProto, feeds: dict[str, Array]) -> dict[str, Array]:
     options.log_severity_level = 3
     session = ort.InferenceSession(model.SerializeToString(), options)
     names = [output.name for output in session.get_outputs()]
-    taken = {value.name for value in session.get_inputs()}
+    inputs = [*session.get_inputs(), *session.get_overridable_initializers()]
+    taken = {value.name for value in inputs}
     given = {name: array for name, array in feeds.items() if name in taken}
     return dict(zip(names, session.run(names, given), strict=True))
 

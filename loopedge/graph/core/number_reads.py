@@ -1,6 +1,6 @@
 """What the body of a Loop reads by the number of the iteration: tables, whose rows say how far it can run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -10,7 +10,7 @@ from loopedge.graph.core.loop_view import LoopView
 from loopedge.graph.metadata import MOST_LOOPS
 from loopedge.graph.shapes import known_shape
 
-__all__ = ["NumberRead", "number_reads", "tables_read"]
+__all__ = ["NumberRead", "number_reads", "rows_read", "tables_read"]
 
 SAME_NUMBER = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 """Operators behind which a number is still that number."""
@@ -64,6 +64,21 @@ def tables_read(loop: LoopView) -> list[ir.Value]:
     """Return the stored tables of which iteration t takes row t, each once."""
     tables = (read.table for read in number_reads(loop) if read.table is not None)
     return [table for table in dict.fromkeys(tables) if constant_of(table) is not None]
+
+
+def rows_read(nodes: Iterable[ir.Node], t: int) -> list[ir.Value]:
+    """Return the stored tables of which nodes of iteration ``t``, written out, take row t, each once."""
+    found: dict[ir.Value, None] = {}
+    for node in nodes:
+        table, number = (*node.inputs, None, None)[:2]
+        rowwise = node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0
+        if table is None or number is None or not rowwise or node.domain:
+            continue
+        at = constant_of(number)
+        same = at is not None and not len(at.shape) and int(at.numpy().item()) == t
+        if same and constant_of(table) is not None:
+            found[table] = None
+    return list(found)
 
 
 def _read(

@@ -11,15 +11,12 @@ from loopedge.graph.core.loop_node import AddConstant
 from loopedge.graph.core.loop_view import LoopView
 from loopedge.graph.core.number_reads import number_reads
 from loopedge.graph.core.view import LoopCore
-from loopedge.graph.editing import add_initializer
+from loopedge.graph.editing import INTEGERS_SINCE, add_initializer
 from loopedge.graph.metadata import LOOPS_INPUT, MOST_LOOPS, write_metadata
 from loopedge.graph.weights import OWN_PREFIX
 from loopedge.options import option
 
 __all__ = ["make_count_selectable", "selected_count"]
-
-INTEGERS_SINCE = 12
-"""The opset from which Max and Min take int64."""
 
 ITERATIONS_AXIS = "iterations"
 

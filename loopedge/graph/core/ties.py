@@ -24,10 +24,13 @@ class TiedWeight:
 def tied_weights(model: ir.Model) -> list[TiedWeight]:
     """List the weights that are stored once and read more than once, largest first."""
     reads: dict[ir.Value, int] = {}
-    trips = {core.loop.node: core.trips for core in Cores(model).loops}
+    cores = Cores(model)
+    trips = {core.loop.node: core.trips for core in cores.loops}
+    tables = {value for core in cores for value in core.tables.values()}
     for node, runs in _nodes_with_runs(model.graph, 1, trips):
         for value in weights_read(node):
-            reads[value] = reads.get(value, 0) + runs
+            if value not in tables:
+                reads[value] = reads.get(value, 0) + runs
     tied = [
         TiedWeight(name=value.name or "", uses=uses, bytes=stored_bytes(value))
         for value, uses in reads.items()

@@ -17,22 +17,20 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from loopedge.errors import InputError
-from loopedge.graph.core.entries import read_entries, stack_entries
-from loopedge.graph.core.iteration_copy import (
+from loopedge.graph.core.iterations.copying import (
     bodies_of,
     copy_iteration,
     dismantle,
     forget_sizes,
     share_constants,
-    with_inner,
 )
-from loopedge.graph.core.known_values import Formula, formula_of
+from loopedge.graph.core.iterations.counts import LoopCounts
+from loopedge.graph.core.iterations.entries import read_entries, stack_entries
 from loopedge.graph.core.loop_view import LoopView, loops_among
 from loopedge.graph.core.names import LAST_PREFIX, core_name, is_core, iteration_prefix
-from loopedge.graph.core.view import LoopCore, UnrolledCore, iteration_number, view_core
+from loopedge.graph.core.view import CoreView, LoopCore, iteration_number, view_cores
 from loopedge.graph.editing import add_initializer, make_node, remove_identities
-from loopedge.graph.inputs import chooses_loops
-from loopedge.graph.metadata import MOST_LOOPS, Metadata, write_metadata
+from loopedge.graph.metadata import Metadata, read_metadata, write_metadata
 from loopedge.graph.naming import rename_foreign_steps
 from loopedge.options import option
 
@@ -65,14 +63,14 @@ class Unrolling:
     """An unrolled graph and what was written out in it.
 
     ``inner`` counts the Loops inside iterations that were written out too, ``inner_left`` those that stay; ``fixed``
-    names the inputs that chose the loop count: the graph takes them no more.
+    holds, by name, the inputs that chose the loop count, which the graph takes no more.
     """
 
     model: ir.Model
     loops: list[UnrolledLoop]
     inner: int
     inner_left: int
-    fixed: list[str]
+    fixed: dict[str, int]
 
 
 def unroll(model: ir.Model, loops: int | None = None, *, inner: bool = False) -> ir.Model:
@@ -102,50 +100,53 @@ def unroll_loops(model: ir.Model, loops: int | None = None, *, inner: bool = Fal
     unrolled = model.clone()
     if any(loops_among(function.graph.all_nodes()) for function in unrolled.functions.values()):
         common.InlinePass()(unrolled)
-    core = view_core(unrolled)
-    if core.metadata.foreign:
+    metadata = read_metadata(unrolled.metadata_props)
+    if metadata.foreign:
         rename_foreign_steps(unrolled)
-    writer = _Writer(unrolled, core.metadata, loops)
-    last = core if isinstance(core, LoopCore) and core.last_nodes else None
-    chosen = _chosen_loops(unrolled, core.metadata)
-    if isinstance(core, UnrolledCore) and not core.metadata.foreign:
-        if not (inner and core.inner_loops):
-            hint = option("inner", "unrolled") if core.inner_loops else None
-            raise InputError("the graph is unrolled already", hint=hint)
-    elif not chosen:
-        raise InputError("the graph holds no Loop that could be unrolled")
-    written = writer.write_main(chosen, last)
-    inner_loops = [loop for node in with_inner(unrolled.graph) for loop in loops_among([node])]
+    cores = view_cores(unrolled)
+    looped = [core for core in cores if isinstance(core, LoopCore)]
+    if not looped and not (inner and any(core.inner_loops for core in cores)):
+        raise _nothing_to_unroll(cores)
+    writer = _Writer(unrolled, metadata, loops)
+    written = writer.write_main(looped)
     if inner:
         writer.write_inner(list(unrolled.graph))
-        inner_loops = []
+    left = loops_among(unrolled.graph.all_nodes())
     writer.finish()
-    _describe(unrolled, core.metadata, written)
+    _describe(unrolled, metadata, written)
     return Unrolling(
         model=unrolled,
         loops=written,
         inner=writer.inner,
-        inner_left=len(inner_loops),
-        fixed=[value.name or "" for value in writer.fixed],
+        inner_left=len(left),
+        fixed={
+            value.name or "": int(array.reshape(-1)[0])
+            for value, array in writer.counts.fixed.items()
+        },
     )
 
 
-def _chosen_loops(model: ir.Model, metadata: Metadata) -> list[tuple[LoopView, str]]:
-    """Return the Loops of the main graph that are to be written out, and what their iterations are called."""
-    found = loops_among(model.graph)
-    cores = [(loop, loop.name) for loop in found if is_core(loop.node.name)]
-    if metadata.foreign or (not cores and len(found) == 1 and metadata.form != "unrolled"):
-        return [(loop, core_name(place)) for place, loop in enumerate(found)]
-    return cores
+def _nothing_to_unroll(cores: Sequence[CoreView]) -> InputError:
+    """Return what to say of a graph without a Loop of its own."""
+    if not cores:
+        return InputError("the graph holds no Loop that could be unrolled")
+    left = any(core.inner_loops for core in cores)
+    return InputError(
+        "the graph is unrolled already"
+        + (", apart from the Loops inside iterations" if left else ""),
+        hint=option("inner", "unrolled") if left else None,
+    )
 
 
 def _describe(model: ir.Model, metadata: Metadata, written: Sequence[UnrolledLoop]) -> None:
     """Let the metadata say what the graph is now."""
     if metadata.foreign:
         return
-    update = {"form": "unrolled", "dynamic_loops": False, "optimized": False}
+    update: dict[str, Any] = {"form": "unrolled", "dynamic_loops": False, "optimized": False}
     if written:
         update["loops"] = written[0].iterations
+    if metadata.cores is not None:
+        update["cores"] = metadata.cores | {loop.core: loop.iterations for loop in written}
     write_metadata(metadata.model_copy(update=update), model.metadata_props)
 
 
@@ -159,8 +160,8 @@ class _Writer:
     """
 
     def __init__(self, model: ir.Model, metadata: Metadata, loops: int | None) -> None:
-        self.model, self.graph, self.metadata, self.loops = model, model.graph, metadata, loops
-        self.fixed: dict[ir.Value, Array] = {}
+        self.model, self.graph, self.metadata = model, model.graph, metadata
+        self.counts = LoopCounts(model, metadata, loops)
         self.inner = 0
         self._nodes = 0
         values = [*model.graph.inputs, *(each for node in model.graph for each in node.outputs)]
@@ -168,27 +169,26 @@ class _Writer:
         axes = (axis for shape in shapes for axis in shape if not isinstance(axis, int))
         self._axes = {axis.value for axis in axes if axis.value is not None}
 
-    def write_main(
-        self, chosen: Sequence[tuple[LoopView, str]], last: LoopCore | None
-    ) -> list[UnrolledLoop]:
-        """Write out Loops of the main graph; of the core of ``last`` one iteration stands behind its Loop."""
-        behind = {loop: int(last is not None and loop.node is last.loop.node) for loop, _ in chosen}
-        counts = {loop: self._count(loop, behind[loop]) for loop, _ in chosen}
-        self._check_counts(counts)
-        if last is not None:
-            _name_last(last, counts[last.loop])
+    def write_main(self, cores: Sequence[LoopCore]) -> list[UnrolledLoop]:
+        """Write out Loops of the main graph; of a core one iteration may stand behind its Loop."""
+        behind = [int(bool(core.last_nodes)) for core in cores]
+        counts = self.counts.of_all([core.loop for core in cores], behind)
         written = []
-        for loop, core in chosen:
-            body_nodes = sum(1 for _ in loop.body.all_nodes())
+        for place, (core, count, last) in enumerate(zip(cores, counts, behind, strict=True)):
+            loop, name = core.loop, core_name(place)
+            if not self.metadata.foreign and is_core(core.name):
+                name = core.name
             found = UnrolledLoop(
                 name=loop.name,
-                core=core,
-                iterations=counts[loop],
-                nodes=body_nodes,
+                core=name,
+                iterations=count,
+                nodes=sum(1 for _ in loop.body.all_nodes()),
                 states=len(loop.initial),
                 stacked=len(loop.stacked),
             )
-            self._write(loop, core, counts[loop] - behind[loop])
+            if last:
+                _name_last(core, count)
+            self._write(loop, name, count - last)
             written.append(found)
         return written
 
@@ -197,7 +197,7 @@ class _Writer:
         for node in nodes:
             if found := loops_among([node]):
                 self.inner += 1
-                self.write_inner(self._write(found[0], found[0].name, self._count(found[0])))
+                self.write_inner(self._write(found[0], found[0].name, self.counts.of(found[0])))
                 continue
             for body in bodies_of(node):
                 self.write_inner(list(body))
@@ -208,7 +208,7 @@ class _Writer:
         read_entries(self.model)
         remove_identities(self.model)
         common.RemoveUnusedNodesPass()(self.model)
-        for value, array in self.fixed.items():
+        for value, array in self.counts.fixed.items():
             if value.uses():
                 constant = add_initializer(self.graph, f"loopedge.count.{value.name}", array)
                 ir.convenience.replace_all_uses_with(value, constant)
@@ -219,7 +219,8 @@ class _Writer:
 
     def _write(self, loop: LoopView, core: str, count: int) -> list[ir.Node]:
         """Write out a Loop, and return the nodes of its iterations."""
-        self._check(loop, count)
+        self.counts.check_condition(loop)
+        self._check_size(loop, count)
         graph, body, first = loop.node.graph, loop.body, len(loop.initial)
         if graph is None:
             raise ValueError(f"Loop {loop.name} stands in no graph")
@@ -250,6 +251,19 @@ class _Writer:
         dismantle(loop.node)
         return written
 
+    def _check_size(self, loop: LoopView, count: int) -> None:
+        """Refuse what would take minutes and gigabytes to write out.
+
+        Raises:
+            InputError: As said.
+        """
+        self._nodes += count * sum(1 for _ in loop.body.all_nodes())
+        if self._nodes > MOST_NODES:
+            raise InputError(
+                f"{count} loops written out have {self._nodes:,} nodes, at most {MOST_NODES:,} are written",
+                hint="name fewer loops",
+            )
+
     def _stack(self, loop: LoopView, output: ir.Value, entries: list[ir.Value], core: str) -> None:
         """Put the entries of all iterations together."""
         place, number = loop.node, loop.node.outputs.index(output)
@@ -261,100 +275,6 @@ class _Writer:
         stack.type, stack.shape = output.type, output.shape
         place.graph.insert_before(place, nodes)
         _replace(place, output, stack, core)
-
-    def _count(self, loop: LoopView, behind: int = 0) -> int:
-        """Return how often a Loop runs, with the iterations that stand behind it.
-
-        Raises:
-            InputError: Nothing says it.
-        """
-        unknown = (
-            f"the loop count is known only when the graph runs: Loop {loop.name} cannot be unrolled"
-        )
-        formula = None if loop.count is None else formula_of(loop.count)
-        counted = None if formula is None else self._evaluate(formula)
-        if counted is None or counted.size != 1:
-            if self.metadata.loops is None or not is_core(loop.node.name):
-                raise InputError(unknown)
-            return self.loops or self.metadata.loops
-        count = int(counted.item()) + behind
-        if count > MOST_LOOPS and not loop.runs_on:
-            raise InputError(unknown)
-        if not 1 <= count <= MOST_LOOPS:
-            raise InputError(
-                f"Loop {loop.name} runs {count:,} iterations, 1 to {MOST_LOOPS:,} can be written out"
-            )
-        return count
-
-    def _evaluate(self, formula: Formula) -> Array | None:
-        """Compute a count or a condition, with the inputs that choose the count at what is asked for.
-
-        Raises:
-            InputError: Nothing says what they hold.
-        """
-        known: dict[ir.Value, Array] = {}
-        for value in formula.open:
-            if not (value.graph is self.graph and value.is_graph_input() and chooses_loops(value)):
-                return None
-            loops = self.loops or self.metadata.loops
-            if loops is None and value.const_value is None:
-                raise InputError(
-                    f"the loop count is an input of the graph, {value.name}",
-                    hint=f"name it with {option('loops', 'N')}",
-                )
-            dtype = np.dtype(np.int64) if value.dtype is None else value.dtype.numpy()
-            known[value] = (
-                np.full([int(size) for size in value.shape or ()], loops, dtype)  # type: ignore[arg-type]
-                if loops is not None or value.const_value is None
-                else value.const_value.numpy()
-            )
-        self.fixed |= known
-        return formula.evaluate(known, self.model.opset_imports)
-
-    def _check_counts(self, counts: dict[LoopView, int]) -> None:
-        """Refuse a count that is asked for and that no Loop of the main graph runs.
-
-        Raises:
-            InputError: As said.
-        """
-        if self.loops is None or self.loops in counts.values():
-            return
-        runs = ", ".join(f"{loop.name} runs {count} iterations" for loop, count in counts.items())
-        raise InputError(f"Loop {runs}; {self.loops} were asked for")
-
-    def _check(self, loop: LoopView, count: int) -> None:
-        """Refuse a Loop that may end early, and what would take minutes and gigabytes to write out.
-
-        Raises:
-            InputError: As said.
-        """
-        started = loop.start
-        starts = None if started is None else formula_of(started)
-        if started is not None:
-            value = None if starts is None else self._evaluate(starts)
-            if value is None or not value.all():
-                when = "never" if value is not None else "known only when the graph runs whether it"
-                raise InputError(f"Loop {loop.name}: {when} runs, its condition says")
-        if not loop.runs_on and not self._always(loop):
-            own = not self.metadata.foreign
-            raise InputError(
-                f"a Loop that stops early has no unrolled form: a condition ends Loop {loop.name}",
-                hint="loopedge export model.pt --exit none" if own else None,
-            )
-        self._nodes += count * sum(1 for _ in loop.body.all_nodes())
-        if self._nodes > MOST_NODES:
-            raise InputError(
-                f"{count} loops written out have {self._nodes:,} nodes, at most {MOST_NODES:,} are written",
-                hint=f"{option('form', 'loop')}, or fewer loops",
-            )
-
-    def _always(self, loop: LoopView) -> bool:
-        """Tell whether the condition is computed of nothing but itself, and stays true."""
-        formula = formula_of(loop.next_condition)
-        if formula is None:
-            return False
-        value = formula.evaluate({loop.condition: np.array(True)}, self.model.opset_imports)
-        return value is not None and bool(value.all())
 
 
 def _replace(place: ir.Node, output: ir.Value, value: ir.Value, core: str) -> None:

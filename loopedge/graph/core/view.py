@@ -23,6 +23,7 @@ from loopedge.graph.core.names import (
     last_state_name,
     loop_value_name,
 )
+from loopedge.graph.core.number_reads import rows_read, tables_read
 from loopedge.graph.editing import add_initializer
 from loopedge.graph.metadata import Metadata, read_metadata
 from loopedge.graph.weights import TABLE_PREFIX, Linear, linears, stored_weight, weights_read
@@ -127,12 +128,9 @@ class CoreView(ABC):
     @property
     def tables(self) -> dict[str, ir.Value]:
         """The timestep tables that the core reads, (rows, ...), by name."""
-        read = (value for node in self.nodes for value in node.inputs if value is not None)
-        return {
-            value.name: value
-            for value in dict.fromkeys(read)
-            if value.name is not None and value.name.startswith(TABLE_PREFIX)
-        }
+        read = [value for node in self.nodes for value in node.inputs if value is not None]
+        named = [value for value in read if (value.name or "").startswith(TABLE_PREFIX)]
+        return {value.name or "": value for value in [*named, *self._numbered]}
 
     @property
     def outputs(self) -> list[ir.Value]:
@@ -154,6 +152,11 @@ class CoreView(ABC):
     def _steady(self) -> list[ir.Node]:
         """Nodes of an iteration that reads the states of another."""
         return self.nodes
+
+    @property
+    def _numbered(self) -> list[ir.Value]:
+        """Stored values of which iteration t reads row t, whatever they are called."""
+        return []
 
     @property
     def _made(self) -> Iterable[ir.Value]:
@@ -212,7 +215,7 @@ class LoopCore(CoreView):
     def weights(self) -> dict[str, int]:
         """The weights that the body reads."""
         names = {value.name or "" for node in self.nodes for value in weights_read(node)}
-        return dict.fromkeys(sorted(names), self.iterations or 1)
+        return dict.fromkeys(sorted(names - set(self.tables)), self.iterations or 1)
 
     @property
     def last_nodes(self) -> list[ir.Node]:
@@ -243,6 +246,10 @@ class LoopCore(CoreView):
         if in_last_iteration(node) and self.loop.count is not None:
             return self.loop.count  # the trip count without the last iteration is its number
         return iteration_number(self.model.graph, 0)
+
+    @property
+    def _numbered(self) -> list[ir.Value]:
+        return tables_read(self.loop)
 
     @property
     def _made(self) -> Iterable[ir.Value]:
@@ -288,7 +295,8 @@ class UnrolledCore(CoreView):
             if t is not None:
                 for value in weights_read(node):
                     iterations.setdefault(value.name or "", set()).add(t)
-        return {name: len(seen) for name, seen in sorted(iterations.items())}
+        tables = self.tables
+        return {name: len(t) for name, t in sorted(iterations.items()) if name not in tables}
 
     @property
     def inner_loops(self) -> list[LoopView]:
@@ -313,6 +321,10 @@ class UnrolledCore(CoreView):
     @property
     def _steady(self) -> list[ir.Node]:
         return list(self._of(1)) or self.nodes
+
+    @property
+    def _numbered(self) -> list[ir.Value]:
+        return rows_read(self.nodes, 0)
 
     @property
     def _made(self) -> Iterable[ir.Value]:

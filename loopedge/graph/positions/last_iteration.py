@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from loopedge.graph.core.iteration_copy import copy_iteration, share_constants
+from loopedge.graph.core.iterations.copying import copy_iteration, share_constants
 from loopedge.graph.core.loop_view import LoopView
 from loopedge.graph.core.names import LAST_PREFIX, last_state_name
 from loopedge.graph.core.view import CoreView, LoopCore, iteration_number, view_core

@@ -215,6 +215,10 @@ class Alignment:
         if known is not None:
             return known
         if all(self._level(value) == 0 for value in found) and not self._aligned(tuple(found)):
+            if not all(_can_stack(value, found[0]) for value in found):
+                raise Misaligned(
+                    self._differs(orbit, f"the values of input {place} have several shapes")
+                )
             return Slot("stack", values)
         return self._new_edge(orbit, place, values)
 
@@ -557,3 +561,15 @@ def _same_type(one: ir.Value | None, other: ir.Value | None) -> bool:
         return False
     a, b = one.const_value, other.const_value
     return a.dtype == b.dtype and tuple(a.shape.numpy()) == tuple(b.shape.numpy())
+
+
+def _can_stack(one: ir.Value | None, other: ir.Value | None) -> bool:
+    """Tell whether two values can be entries of one stack, as far as their types and shapes are known."""
+    if one is None or other is None or one.dtype != other.dtype:
+        return False
+    if one.shape is None or other.shape is None:
+        return one.shape is other.shape
+    return len(one.shape) == len(other.shape) and all(
+        a == b if isinstance(a, int) or isinstance(b, int) else True
+        for a, b in zip(one.shape, other.shape, strict=True)
+    )

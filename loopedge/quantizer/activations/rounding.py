@@ -12,13 +12,15 @@ from loopedge.errors import InputError
 from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.view import LoopCore
-from loopedge.graph.editing import add_initializer, insert_before, make_node
+from loopedge.graph.editing import INTEGERS_SINCE, add_initializer, insert_before, make_node
 from loopedge.graph.naming import mark_made_up
 from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX
 from loopedge.options import option_name
 from loopedge.quantizer.activations.ranges import RangeTable
 
 __all__ = ["DynamicRounding", "IterationIndex", "RoundedActivation", "StaticRounding"]
+
+BOOL = ir.DataType.BOOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class IterationIndex:
 
     def __init__(self, model: ir.Model) -> None:
         self._graph, self._cores = model.graph, Cores(model)
+        self._opset = model.opset_imports.get("", INTEGERS_SINCE)
         metadata = self._cores.metadata
         self._unbounded = metadata.foreign or (
             metadata.dynamic_loops and metadata.max_loops is None
@@ -63,16 +66,26 @@ class IterationIndex:
         rows = None if table.shape is None else table.shape[0]
         if not isinstance(core, LoopCore) or not self._unbounded or not isinstance(rows, int):
             return number
-        body = core.loop.body
+        body, most = core.loop.body, core.loop.most_iterations
+        if most is not None and most <= rows:
+            return number
         if (body, rows) not in self._clamped:
-            last = add_initializer(
-                self._graph, f"{OWN_PREFIX}row.{rows - 1}", np.array(rows - 1, np.int64)
-            )
-            clamp = make_node("Min", [number, last], f"{core.name}/row")
-            clamp.outputs[0].type, clamp.outputs[0].shape = number.type, ir.Shape([])
-            body.insert_before(body[0], clamp)
-            self._clamped[body, rows] = clamp.outputs[0]
+            self._clamped[body, rows] = self._clamp(number, rows - 1, body, f"{core.name}/row")
         return self._clamped[body, rows]
+
+    def _clamp(self, number: ir.Value, last: int, body: ir.Graph, name: str) -> ir.Value:
+        """Return the smaller of an iteration's number and the last, at the start of its body."""
+        limit = add_initializer(self._graph, f"{OWN_PREFIX}row.{last}", np.array(last, np.int64))
+        smaller = make_node("Min", [number, limit], name)
+        nodes = [smaller]
+        if self._opset < INTEGERS_SINCE:
+            less = make_node("Less", [number, limit], f"{name}.before_last")
+            less.outputs[0].type, less.outputs[0].shape = ir.TensorType(BOOL), ir.Shape([])
+            smaller = make_node("Where", [less.outputs[0], number, limit], name)
+            nodes = [less, smaller]
+        smaller.outputs[0].type, smaller.outputs[0].shape = number.type, ir.Shape([])
+        body.insert_before(body[0], nodes)
+        return smaller.outputs[0]
 
 
 class StaticRounding:
