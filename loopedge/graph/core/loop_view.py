@@ -37,12 +37,12 @@ class LoopView:
     @property
     def count(self) -> ir.Value | None:
         """The most iterations, int64 (); None: until the condition ends it."""
-        return self.node.inputs[0]
+        return self.node.inputs[0] if self.node.inputs else None
 
     @property
     def start(self) -> ir.Value | None:
         """Whether it runs at all, bool (); None: it does."""
-        return self.node.inputs[1]
+        return self.node.inputs[1] if len(self.node.inputs) > 1 else None
 
     @property
     def initial(self) -> list[ir.Value | None]:
