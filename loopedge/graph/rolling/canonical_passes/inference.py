@@ -6,8 +6,8 @@ import onnx
 import onnx_ir as ir
 
 from loopedge.graph.naming import keep_names_apart
-from loopedge.graph.rolling.content import sizes
-from loopedge.graph.rolling.stand_ins import stand_ins
+from loopedge.graph.rolling.canonical_passes.stand_ins import stand_ins
+from loopedge.graph.rolling.canonical_passes.tensors import sizes
 
 __all__ = ["infer"]
 
