@@ -4,7 +4,7 @@ Exporters shuffle nodes, so the order of the file says little. What counts is th
 products with weights on a way from the inputs to it, itself among them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -91,7 +91,7 @@ def ordered_reads(model: ir.Model, copies: Iterable[EqualCopies] = ()) -> Ordere
     return OrderedReads(graph=model.graph, reads=sorted(walk.reads, key=_order(walk.reads)))
 
 
-def _order(reads: Iterable[Read]) -> object:
+def _order(reads: Iterable[Read]) -> Callable[[Read], tuple[int, str, int, int]]:
     """Return the key that sorts products: side by side, those of one kind stand together, tied ones first."""
     uses: dict[Weight, int] = {}
     for read in reads:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from loopedge.graph.core.loop_view import loops_among
 from loopedge.graph.rolling.copies import EqualCopies, equal_copies
-from loopedge.graph.rolling.iterations import iterations_of
+from loopedge.graph.rolling.iterations import Iterations, iterations_of
 from loopedge.graph.rolling.ordered_reads import OrderedReads, ordered_reads
 from loopedge.graph.rolling.stacks import Stack, stack_of_blocks
 from loopedge.graph.rolling.tie_order import Repeat, TieGroup, TieOrder, tie_order
@@ -32,7 +32,7 @@ class Outlook:
     Attributes:
         rollable: Whether it reads weights again and again, one product after the other. Only the attempt shows whether it
             rolls: what is computed around the products is looked at no further than ``notes`` say.
-        iterations: How often the longest stretch is repeated; None where nothing is.
+        iterations: How often the longest stretch is repeated, the outer loop of a loop in a loop; None where nothing is.
         reason: Why it is not rollable, a sentence; None where it is.
         notes: What differs between iterations, and other things that rolling may stumble over, a sentence each.
     """
@@ -71,9 +71,14 @@ def outlook_of(ordered: OrderedReads, ties: TieOrder, copies: Iterable[EqualCopi
     if reason is not None:
         return Outlook(rollable=False, iterations=None, reason=reason, notes=[])
     longest = max(repeats, key=lambda repeat: repeat.times * len(repeat.labels))
-    return Outlook(
-        rollable=True, iterations=longest.times, reason=None, notes=_notes(ordered, ties, repeats)
-    )
+    seen = {repeat: _compared(ordered, ties, repeat) for repeat in repeats}
+    notes: list[str] = []
+    for repeat, found in seen.items():
+        where = f"{repeat.text}: " if len(repeats) > 1 else ""
+        notes += [f"{where}{sentence}" for sentence in _notes(found)]
+    found = seen[longest]
+    together = 1 if found is None else found.together
+    return Outlook(rollable=True, iterations=longest.times // together, reason=None, notes=notes)
 
 
 def _reason(
@@ -152,26 +157,19 @@ def _short_loops(ties: TieOrder, repeats: Sequence[Repeat], saved_bytes: int) ->
     )
 
 
-def _notes(ordered: OrderedReads, ties: TieOrder, repeats: Sequence[Repeat]) -> list[str]:
-    """Compare the iterations of each stretch that is long enough."""
-    groups = {group.label: group for group in ties.groups}
-    found: list[str] = []
-    for repeat in repeats:
-        alone = [
-            groups[label]
-            for label in repeat.labels
-            if groups[label].reads == repeat.times > SHORT_LOOP and groups[label].side_by_side == 1
-        ]
-        if not alone:
-            continue
-        seen = iterations_of(ordered, alone[0].weights[0])
-        where = f"{repeat.text}: " if len(repeats) > 1 else ""
-        if seen.together > 1:
-            found.append(
-                f"{where}every {seen.together} iterations repeat themselves together: a loop in a loop"
-            )
-        found += [f"{where}{sentence}" for sentence in (*seen.differences, *seen.links)]
-    return found
+def _compared(ordered: OrderedReads, ties: TieOrder, repeat: Repeat) -> Iterations | None:
+    """Lay the iterations of a stretch side by side; None where it is too short, or no weight tells them apart."""
+    for group in ties.groups:
+        if group.label in repeat.labels and group.reads == repeat.times > SHORT_LOOP:
+            return iterations_of(ordered, group.weights[0]) if group.side_by_side == 1 else None
+    return None
+
+
+def _notes(seen: Iterations | None) -> list[str]:
+    if seen is None:
+        return []
+    nested = f"every {seen.together} readings repeat themselves together: a loop in a loop"
+    return [*([nested] if seen.together > 1 else []), *seen.differences, *seen.links]
 
 
 def _names(names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from string import ascii_uppercase
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from loopedge.graph.rolling.ordered_reads import OrderedReads, Read, Weight
 
 __all__ = ["Repeat", "TieGroup", "TieOrder", "longest_repeat", "tie_order"]
+
+MOST_REPEATS = 50
+"""Repeated parts that are looked for in an order; behind them only neighbours are compared."""
 
 SHOWN_TERMS = 8
 """Parts of an order that are written out; behind them stands how many there are."""
@@ -132,10 +136,12 @@ def longest_repeat(tokens: Sequence[object]) -> tuple[int, int, int] | None:
     for period in range(1, len(coded) // 2 + 1):
         same = coded[:-period] == coded[period:]
         edges = np.flatnonzero(np.diff(np.concatenate(([False], same, [False])).astype(np.int8)))
-        for start, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            times = (end - start) // period + 1
-            if times > 1 and times * period > covered:
-                best, covered = (start, period, times), times * period
+        starts, times = edges[::2], (edges[1::2] - edges[::2]) // period + 1
+        covers = np.where(times > 1, times * period, 0)
+        if len(covers) and covers.max() > covered:
+            place = int(covers.argmax())
+            covered = int(covers[place])
+            best = int(starts[place]), period, int(times[place])
     return best
 
 
@@ -191,19 +197,21 @@ def _surroundings(read: Read) -> tuple[str, ...]:
 
 def _folded(labels: Sequence[str]) -> tuple[Repeat, ...]:
     """Write a sequence with what is repeated in it once."""
-    found = longest_repeat(labels)
-    if found is None:
-        return tuple(Repeat(times=1, parts=(label,)) for label in labels)
-    start, period, times = found
-    inside = _folded(labels[start : start + period])
-    parts = tuple(
-        part.parts[0] if part.times == 1 and len(part.parts) == 1 else part for part in inside
-    )
-    return (
-        *_folded(labels[:start]),
-        Repeat(times=times, parts=parts),
-        *_folded(labels[start + period * times :]),
-    )
+    done: list[Repeat] = []
+    rest = list(labels)
+    for _ in range(MOST_REPEATS):
+        found = longest_repeat(rest)
+        if found is None:
+            break
+        start, period, times = found
+        inside = _folded(rest[start : start + period])
+        parts = tuple(
+            part.parts[0] if part.times == 1 and len(part.parts) == 1 else part for part in inside
+        )
+        done += [*_folded(rest[:start]), Repeat(times=times, parts=parts)]
+        rest = rest[start + period * times :]
+    runs = ((label, len(list(run))) for label, run in groupby(rest))
+    return (*done, *(Repeat(times=times, parts=(label,)) for label, times in runs))
 
 
 def _label(number: int) -> str:
