@@ -115,10 +115,13 @@ class _Walk:
 
     def visit(self, node: ir.Node) -> None:
         """Note what a node computes, and what it reads."""
-        inputs = [value for value in (*node.inputs, *_captured(node)) if value is not None]
-        if self._is_stored(node, inputs):
+        bodies = list(bodies_of(node))
+        inputs = [value for value in node.inputs if value is not None]
+        alone = bool(bodies) or node.op_type in having(Fact.RANDOM)
+        inputs += _captured(node, bodies)
+        known = not alone and self._number_outputs(node, inputs)
+        if not alone and self._is_stored(node, inputs):
             return
-        known = self._number_outputs(node, inputs)
         depth = max((self._depth.get(value, 0) for value in inputs), default=0)
         above = 0
         for value in inputs:
@@ -135,8 +138,6 @@ class _Walk:
 
     def _is_stored(self, node: ir.Node, inputs: Sequence[ir.Value]) -> bool:
         """Tell whether a node computes of stored tensors alone, and note which one it is made of."""
-        if node.op_type in having(Fact.RANDOM) or any(bodies_of(node)):
-            return False
         roots = [self._root(value) for value in inputs]
         stored = [value in self._roots or value.const_value is not None for value in inputs]
         if not all(stored) or any(value.is_graph_input() for value in inputs):
@@ -174,18 +175,14 @@ class _Walk:
 
     def _number_outputs(self, node: ir.Node, inputs: Sequence[ir.Value]) -> bool:
         """Give what a node computes its number; tell whether an equal node computed it before."""
-        key: tuple[object, ...] = (id(node),)
-        if node.op_type not in having(Fact.RANDOM) and not any(bodies_of(node)):
-            names = [self._same.get(value.name or "", value.name) for value in inputs]
-            key = (
-                node.domain,
-                node.op_type,
-                tuple(sorted((name, _key(node, name)) for name in node.attributes)),
-                tuple(
-                    self._number.get(value, name) for value, name in zip(inputs, names, strict=True)
-                ),
-                tuple(value is None for value in node.inputs),
-            )
+        names = [self._same.get(value.name or "", value.name) for value in inputs]
+        key = (
+            node.domain,
+            node.op_type,
+            tuple(sorted((name, _key(node, name)) for name in node.attributes)),
+            tuple(self._number.get(value, name) for value, name in zip(inputs, names, strict=True)),
+            tuple(value is None for value in node.inputs),
+        )
         known = key in self._numbers
         number = self._numbers.setdefault(key, len(self._numbers) * MOST_OUTPUTS)
         for place, output in enumerate(node.outputs):
@@ -205,11 +202,11 @@ def _key(node: ir.Node, name: str) -> str:
     return repr(tensor.numpy().tolist()) if tensor.size <= 64 else str(id(tensor))
 
 
-def _captured(node: ir.Node) -> list[ir.Value]:
+def _captured(node: ir.Node, bodies: Iterable[ir.Graph]) -> list[ir.Value]:
     """Return what the bodies of a node read of the graph around them."""
     return [
         value
-        for body in bodies_of(node)
+        for body in bodies
         for inside in body.all_nodes()
         for value in inside.inputs
         if value is not None and value.graph is node.graph
