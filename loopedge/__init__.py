@@ -12,6 +12,7 @@ Train it                (extra train)
     pilot               compare loop counts on your data (PilotOptions)  -> PilotResult
 
 Bring it to the device
+    reroll              give a tied ONNX file of any tool its loops back -> RerollResult
     export              write ONNX, checked against PyTorch (ExportOptions; extra train) -> ExportResult
     quantize            round to int8, checked against the float model (QuantizeOptions) -> QuantizeResult
     convert             write ORT format for minimal builds              -> ConvertResult
@@ -33,6 +34,7 @@ if _typing.TYPE_CHECKING:
     from loopedge.artifact.inspection import Inspection, inspect
     from loopedge.deployment.conversion import ConvertResult, convert
     from loopedge.deployment.preparation import PrepareResult, prepare
+    from loopedge.deployment.rerolling import RerollResult, reroll
     from loopedge.exporter.options import ExportOptions
     from loopedge.exporter.pipeline import ExportResult, export
     from loopedge.model.checkpoint import load, save
@@ -69,6 +71,7 @@ if _typing.TYPE_CHECKING:
         "ProfileResult",
         "QuantizeOptions",
         "QuantizeResult",
+        "RerollResult",
         "Session",
         "Task",
         "TrainResult",
@@ -82,6 +85,7 @@ if _typing.TYPE_CHECKING:
         "prepare",
         "profile",
         "quantize",
+        "reroll",
         "save",
         "train",
     ]
@@ -104,6 +108,7 @@ _HOMES = {
     "ProfileResult": "loopedge.profiler.pipeline",
     "QuantizeOptions": "loopedge.quantizer.options",
     "QuantizeResult": "loopedge.quantizer.pipeline",
+    "RerollResult": "loopedge.deployment.rerolling",
     "Session": "loopedge.runtime.session",
     "Task": "loopedge.tasks.task",
     "TrainResult": "loopedge.trainer.pipeline",
@@ -117,6 +122,7 @@ _HOMES = {
     "prepare": "loopedge.deployment.preparation",
     "profile": "loopedge.profiler.pipeline",
     "quantize": "loopedge.quantizer.pipeline",
+    "reroll": "loopedge.deployment.rerolling",
     "save": "loopedge.model.checkpoint",
     "train": "loopedge.trainer.pipeline",
 }

@@ -131,7 +131,7 @@ class Artifact:
     def float32_graph(self) -> ir.Model:
         """Return a graph to work on the weights: in float32, however they are stored, heads as linears.
 
-        That of another tool is normalised first (`loopedge.graph.passes.foreign_weights`).
+        That of another tool, rerolled or not, is normalised first (`loopedge.graph.passes.foreign_weights`).
 
         It is the caller's own. A last iteration that computes fewer rows is put back into the Loop;
         `loopedge.graph.positions.last_iteration.narrow_last_iteration` takes it out again at the end.
@@ -147,6 +147,7 @@ class Artifact:
         model = self.fresh_graph()
         if self.metadata.foreign:
             rename_foreign_steps(model)
+        if self.metadata.foreign or self.metadata.source_sha256 is not None:
             normalise_weights(model)
             _name_nodes(model)
         restore_float32(model)

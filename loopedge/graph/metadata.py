@@ -166,6 +166,9 @@ class Metadata(BaseModel):
     tables: list[str] = Field(default_factory=list, description="Timestep table initializers.")
     twin: Literal["untied"] | None = None
     checkpoint_sha256: str | None = None
+    source_sha256: str | None = Field(
+        default=None, description="Of the file whose loops were given back: `loopedge.reroll`."
+    )
     max_rel_error: float | None = None
     task: Annotated[dict[str, Any], AfterValidator(_described)] = Field(default_factory=dict)
     companions: dict[str, Companion] = Field(

@@ -1,0 +1,196 @@
+"""Give a graph its loops back: canonicalised, candidates tried, each proven before it is built."""
+
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from loopedge.graph.core.loop_view import loops_among
+from loopedge.graph.core.names import CORE_NAME
+from loopedge.graph.rolling.anchors import Candidate, candidates, tied_matrices
+from loopedge.graph.rolling.building import RolledLoop, build_loop
+from loopedge.graph.rolling.canonical import canonicalise
+from loopedge.graph.rolling.carried import carried_states, check_order, given_values
+from loopedge.graph.rolling.node_facts import NodeFacts, is_matrix
+from loopedge.graph.rolling.orbits import Alignment, Misaligned
+from loopedge.graph.rolling.retiming import Schedule, retime
+
+__all__ = ["Rolling", "roll"]
+
+PAIRS = 4
+"""Loops of two iterations that are built at most: more of them cost time and save nothing."""
+
+ALIKE = 3
+"""Weights of equally many uses that are tried: what refuses one refuses the others of its iteration."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Rolling:
+    """A graph with its loops, and why what repeats in it was left as it is.
+
+    Args:
+        model: The new graph.
+        loops: In the order of the graph; empty where there are none.
+        reasons: Why candidates were refused, those first that would have saved most.
+    """
+
+    model: ir.Model
+    loops: list[RolledLoop] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+
+def roll(model: ir.Model, *, inner: bool = False) -> Rolling:
+    """Return the graph with Loops in the place of iterations that are written out.
+
+    Requires: a graph of any tool.
+
+    Ensures: what it computes is the same, up to rounding where constants were folded; inputs and outputs keep their
+    names and order; weights that are equal are stored once.
+
+    Args:
+        model: Not modified.
+        inner: Roll what repeats in the body of a Loop too.
+    """
+    rolled = model.clone()
+    canonicalise(rolled)
+    rolling = Rolling(model=rolled)
+    _roll_graph(rolled.graph, rolled.graph, rolling.loops, rolling.reasons, CORE_NAME)
+    common.RemoveUnusedNodesPass()(rolled)
+    if len(rolling.loops) > PAIRS and all(loop.iterations == 2 for loop in rolling.loops):
+        pairs = len(rolling.loops)
+        reason = (
+            f"{pairs} pairs of equal layers follow each other, each with weights of its own: {pairs} Loops of two "
+            "iterations would save no bytes"
+        )
+        return Rolling(model=rolled, reasons=[reason])
+    _name_in_order(rolled.graph, rolling.loops)
+    if inner:
+        for view, loop in zip(loops_among(rolled.graph), rolling.loops, strict=False):
+            view.body.sort()
+            _roll_graph(rolled.graph, view.body, loop.inner, rolling.reasons, f"{loop.name}/inner.")
+            loop.nodes = sum(1 for _ in view.body.all_nodes())
+    return rolling
+
+
+def _roll_graph(
+    main: ir.Graph, graph: ir.Graph, loops: list[RolledLoop], reasons: list[str], name: str
+) -> None:
+    """Roll one graph until nothing is left that repeats, in place."""
+    failed: dict[ir.Value, int] = {}
+    while True:
+        facts = NodeFacts(graph)
+        tied = tied_matrices(facts)
+        tries: dict[int, int] = {}
+        for weight, uses in tied.items():
+            if failed.get(weight) == len(uses) or tries.get(len(uses), 0) >= ALIKE:
+                continue
+            tries[len(uses)] = tries.get(len(uses), 0) + 1
+            loop = _roll_weight(
+                main, facts, weight, uses, set(tied), reasons, _numbered(name, len(loops))
+            )
+            if loop is not None:
+                loops.append(loop)
+                break
+            failed[weight] = len(uses)
+        else:
+            return
+
+
+def _numbered(name: str, known: int) -> str:
+    if name.endswith("."):
+        return f"{name}{known}"
+    return name if known == 0 else f"{name}{known + 1}"
+
+
+def _roll_weight(
+    main: ir.Graph,
+    facts: NodeFacts,
+    weight: ir.Value,
+    uses: list[ir.Node],
+    tied: set[ir.Value],
+    reasons: list[str],
+    name: str,
+) -> RolledLoop | None:
+    """Build the best loop around the uses of a weight; None: there is none, and ``reasons`` says why."""
+    refused: list[tuple[Candidate, str]] = []
+    for candidate in candidates(facts, weight, uses):
+        try:
+            schedule = retime(Alignment(facts, candidate.anchors), tied)
+            states = carried_states(schedule)
+            check_order(schedule, states)
+            _check_worth(schedule)
+            loop = build_loop(main, schedule, states, given_values(schedule), name)
+        except Misaligned as reason:
+            refused.append((candidate, str(reason)))
+            continue
+        loop.peeled_first = _peeled(candidate.skipped, refused, candidate, "first")
+        loop.peeled_last = _peeled(candidate.left, refused, candidate, "last")
+        return loop
+    if refused:
+        reasons.append(f"{weight.name}, read {len(uses)} times: {refused[0][1]}")
+    return None
+
+
+def _peeled(
+    count: int, refused: list[tuple[Candidate, str]], built: Candidate, which: str
+) -> str | None:
+    if not count:
+        return None
+    for candidate, reason in refused:
+        outside = candidate.skipped if which == "first" else candidate.left
+        if outside < count and candidate.stride == built.stride:
+            return reason
+    return f"the {which} {count} uses of {built.weight.name} differ from the others"
+
+
+def _check_worth(schedule: Schedule) -> None:
+    """Refuse a Loop that would not make the graph smaller.
+
+    Raises:
+        Misaligned: It would read matrices by iteration that weigh more than what is tied, or take more nodes.
+    """
+    own, tied, nodes, facts = 0, 0, 0, schedule.alignment.facts
+    for orbit in schedule.alignment.orbits:
+        nodes += 1
+        for slot in orbit.slots:
+            values = schedule.values(orbit, slot)
+            if slot.kind == "table" and is_matrix(values[0]):
+                own += sum(map(facts.bytes, values))
+            elif slot.kind == "outer" and is_matrix(facts.unfolded.get(values[0], values[0])):
+                tied += facts.bytes(values[0])
+    if own > tied:
+        raise Misaligned(
+            f"each iteration has weights of its own, {own:,} bytes, beside {tied:,} bytes that are tied"
+        )
+    if nodes + 3 >= len(schedule.inside()):
+        raise Misaligned(
+            f"a Loop would take as many nodes as the {schedule.iterations} iterations do"
+        )
+
+
+def _name_in_order(graph: ir.Graph, loops: list[RolledLoop]) -> None:
+    """Name Loops in the order of the graph, in place."""
+    views = loops_among(graph)
+    by_name = {loop.name: loop for loop in loops}
+    ordered = [(view, by_name[view.name]) for view in views if view.name in by_name]
+    for number, (view, loop) in enumerate(ordered):
+        new = _numbered(CORE_NAME, number)
+        old, loop.name = loop.name, new
+        if old != new:
+            _rename(view.node, old, f"{new}\0")
+    for view, _ in ordered:
+        _rename(view.node, None, "")
+    loops[:] = [loop for _, loop in ordered]
+
+
+def _rename(node: ir.Node, old: str | None, new: str) -> None:
+    body = node.attributes["body"].as_graph()
+    named: list[ir.Node | ir.Value] = [node, *node.outputs, *body.inputs]
+    for inner in body.all_nodes():
+        named += [inner, *inner.outputs]
+    for each in named:
+        name = each.name or ""
+        if old is None:
+            each.name = name.replace("\0", "")
+        elif name == old or name.startswith(f"{old}/"):
+            each.name = new + name.removeprefix(old)
