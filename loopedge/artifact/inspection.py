@@ -24,9 +24,9 @@ from loopedge.graph.integer_linears import IntegerLinears, count_integer_linears
 from loopedge.graph.metadata import Metadata
 from loopedge.graph.positions.last_iteration import selection_of
 from loopedge.graph.rolling.copies import EqualCopies, equal_copies
-from loopedge.graph.rolling.ordered_reads import ordered_reads
-from loopedge.graph.rolling.outlook import outlook_of
-from loopedge.graph.rolling.tie_order import TieOrder, tie_order
+from loopedge.graph.rolling.outlook.answer import outlook_of
+from loopedge.graph.rolling.outlook.ordered_reads import ordered_reads
+from loopedge.graph.rolling.outlook.tie_order import TieOrder, tie_order
 from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 
 __all__ = ["CompanionFile", "Inspection", "Port", "RollingAnswer", "TimestepTable", "inspect"]
@@ -63,7 +63,7 @@ class CompanionFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RollingAnswer:
-    """What is known of `loopedge.reroll` before it is tried (`loopedge.graph.rolling.outlook`).
+    """What is known of `loopedge.reroll` before it is tried (`loopedge.graph.rolling.outlook.answer`).
 
     ``command`` tries it; None where ``reason`` says why it would fail.
     """

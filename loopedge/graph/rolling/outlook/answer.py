@@ -4,22 +4,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from loopedge.graph.core.loop_view import loops_among
 from loopedge.graph.rolling.copies import EqualCopies, equal_copies
-from loopedge.graph.rolling.iterations import Iterations, iterations_of
-from loopedge.graph.rolling.ordered_reads import OrderedReads, ordered_reads
-from loopedge.graph.rolling.stacks import Stack, stack_of_blocks
-from loopedge.graph.rolling.tie_order import Repeat, TieGroup, TieOrder, tie_order
+from loopedge.graph.rolling.outlook.iterations import Iterations, iterations_of
+from loopedge.graph.rolling.outlook.ordered_reads import OrderedReads, ordered_reads
+from loopedge.graph.rolling.outlook.stacks import Stack, stack_of_blocks
+from loopedge.graph.rolling.outlook.tie_order import Repeat, TieGroup, TieOrder, tie_order
 from loopedge.units import size_text
 
-__all__ = ["Outlook", "outlook_of", "reason_against"]
+__all__ = ["MOST_PAIRS", "Outlook", "outlook_of", "reason_against"]
 
 SHORT_LOOP = 2
 """Iterations of a Loop that is short."""
 
-FEW_LOOPS = 3
-"""So many short Loops in a row, of equal blocks, are not worth Loops."""
+MOST_PAIRS = 2
+"""Loops of two iterations that are built at most, where there are no longer ones: more of them save nothing."""
 
 MOST_NAMES = 4
 """Weights that a sentence names."""
@@ -47,8 +48,10 @@ def reason_against(model: ir.Model) -> str | None:
     """Say why a graph cannot be rolled, as far as its weights tell; None where they do not.
 
     Args:
-        model: Any graph, constants as initializers. Not modified.
+        model: Any graph. Not modified.
     """
+    model = model.clone()
+    common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     copies = equal_copies(model)
     ordered = ordered_reads(model, copies)
     return outlook_of(ordered, tie_order(ordered), copies).reason
@@ -97,7 +100,13 @@ def _reason(
         return _side_by_side(ties.groups)
     if not repeats:
         return f"its tied weights are read in the order {ties.order}: nothing in it is repeated in a row"
-    if stack is not None and stack.shared and stack.own and stack.blocks > SHORT_LOOP:
+    if (
+        stack is not None
+        and stack.shared
+        and stack.own
+        and stack.blocks > SHORT_LOOP
+        and stack.own_bytes > stack.shared_bytes  # else its own are rows of a table
+    ):
         return _partly_shared(stack)
     return _short_loops(ties, repeats, sum(each.saved_bytes for each in copies))
 
@@ -142,7 +151,7 @@ def _partly_shared(stack: Stack) -> str:
 
 def _short_loops(ties: TieOrder, repeats: Sequence[Repeat], saved_bytes: int) -> str | None:
     """Name layers that are shared by neighbours alone, as those of MobileLLM: a Loop for each pair saves nothing."""
-    if len(repeats) < FEW_LOOPS or any(
+    if len(repeats) <= MOST_PAIRS or any(
         repeat.times > SHORT_LOOP or len(repeat.labels) > 1 for repeat in repeats
     ):
         return None

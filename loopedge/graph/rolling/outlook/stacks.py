@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from loopedge.graph.rolling.ordered_reads import OrderedReads, Weight
-from loopedge.graph.rolling.tie_order import longest_repeat
+from loopedge.graph.rolling.outlook.ordered_reads import OrderedReads, Weight
+from loopedge.graph.rolling.outlook.tie_order import longest_repeat
 
 __all__ = ["Stack", "stack_of_blocks"]
 

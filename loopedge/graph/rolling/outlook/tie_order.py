@@ -7,7 +7,7 @@ from string import ascii_uppercase
 
 import numpy as np
 
-from loopedge.graph.rolling.ordered_reads import OrderedReads, Read, Weight
+from loopedge.graph.rolling.outlook.ordered_reads import OrderedReads, Read, Weight
 
 __all__ = ["Repeat", "TieGroup", "TieOrder", "longest_repeat", "tie_order"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from loopedge.graph.rolling.ordered_reads import OrderedReads
+from loopedge.graph.rolling.outlook.ordered_reads import OrderedReads
 
 __all__ = ["Iterations", "iterations_of"]
 
