@@ -75,11 +75,13 @@ def outlook_of(ordered: OrderedReads, ties: TieOrder, copies: Iterable[EqualCopi
         return Outlook(rollable=False, iterations=None, reason=reason, notes=[])
     longest = max(repeats, key=lambda repeat: repeat.times * len(repeat.labels))
     seen = {repeat: _compared(ordered, ties, repeat) for repeat in repeats}
-    notes: list[str] = []
-    for repeat, found in seen.items():
-        where = f"{repeat.text}: " if len(repeats) > 1 else ""
-        notes += [f"{where}{sentence}" for sentence in _notes(found)]
     found = seen[longest]
+    if found is not None and found.crossed:
+        return Outlook(rollable=False, iterations=None, reason="; ".join(found.crossed), notes=[])
+    notes: list[str] = []
+    for repeat, each in seen.items():
+        where = f"{repeat.text}: " if len(repeats) > 1 else ""
+        notes += [f"{where}{sentence}" for sentence in _notes(each)]
     together = 1 if found is None else found.together
     return Outlook(rollable=True, iterations=longest.times // together, reason=None, notes=notes)
 
@@ -178,7 +180,7 @@ def _notes(seen: Iterations | None) -> list[str]:
     if seen is None:
         return []
     nested = f"every {seen.together} readings repeat themselves together: a loop in a loop"
-    return [*([nested] if seen.together > 1 else []), *seen.differences, *seen.links]
+    return [*([nested] if seen.together > 1 else []), *seen.differences, *seen.crossed, *seen.notes]
 
 
 def _names(names: Sequence[str]) -> str:

@@ -13,8 +13,8 @@ from loopedge.graph.rolling.outlook.ordered_reads import OrderedReads
 
 __all__ = ["Iterations", "iterations_of"]
 
-MOST_TO_BE_DENSE = 3
-"""Of so many iterations and fewer, one link is all that there can be."""
+FEWEST_TO_BE_DENSE = 4
+"""Of fewer iterations, one link is all that there can be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +25,15 @@ class Iterations:
         together: Iterations that repeat themselves together: 7 where every seventh differs from those between, as a loop
             in a loop has it.
         differences: What some iterations compute and others do not, a sentence each.
-        links: Readings of what an earlier iteration than the one before made, a sentence each; in units of ``together``.
+        crossed: Readings of what an earlier iteration than the one before made, where others read nothing of the kind, a
+            sentence each. In units of ``together``, like the next.
+        notes: What else is said of such readings.
     """
 
     together: int
     differences: list[str]
-    links: list[str]
+    crossed: list[str]
+    notes: list[str]
 
 
 def iterations_of(ordered: OrderedReads, weight: str) -> Iterations:
@@ -61,10 +64,12 @@ def iterations_of(ordered: OrderedReads, weight: str) -> Iterations:
         for maker in _makers(node)
         if 0 < unit[maker] < unit[node] - 1
     }
+    crossed, notes = _links(links, len(members) // together)
     return Iterations(
         together=together,
         differences=_differences(counts) if together == 1 else [],
-        links=_link_sentences(links, len(members) // together),
+        crossed=crossed,
+        notes=notes,
     )
 
 
@@ -119,13 +124,13 @@ def _together(kinds: Sequence[object]) -> int:
     return 1
 
 
-def _link_sentences(links: set[tuple[int, int]], last: int) -> list[str]:
-    """Say which readings are out of turn, (reading, read), and which show too little to know.
+def _links(links: set[tuple[int, int]], last: int) -> tuple[list[str], list[str]]:
+    """Say which readings, (reading, read), are out of turn, and what else they show.
 
     In turn are: each iteration reads the one that stands equally far back, or all later ones read the same one.
     """
-    if last > MOST_TO_BE_DENSE and len(links) == (last - 1) * (last - 2) // 2:
-        return [
+    if last >= FEWEST_TO_BE_DENSE and len(links) == (last - 1) * (last - 2) // 2:
+        return [], [
             f"each of {last} iterations reads what all earlier ones made: as many states would be carried"
         ]
     steady = {
@@ -138,13 +143,16 @@ def _link_sentences(links: set[tuple[int, int]], last: int) -> list[str]:
         for read in {read for _, read in links}
         if all((t, read) in links for t in range(read + 2, last + 1))
     }
-    found = []
+    crossed, notes = [], []
     for reading, read in sorted(links):
         back = reading - read
-        if back not in steady and read not in outer:
-            found.append(f"iteration {reading} reads what iteration {read} made, others do not")
-        elif back in steady and read in outer and back == last - 1:
-            found.append(
-                f"iteration {reading} reads what iteration {read} made, {back} back: more than the iterations show"
+        if (back in steady and last - back > 1) or (read in outer and last - read > 2):
+            continue
+        sentence = f"iteration {reading} reads what iteration {read} made"
+        if back in steady or read in outer:
+            notes.append(
+                f"{sentence}: a state of order {back}, which {last} iterations do not show"
             )
-    return found
+        else:
+            crossed.append(f"{sentence}, others do not read one so far back")
+    return crossed, notes

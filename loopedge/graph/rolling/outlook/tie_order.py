@@ -11,7 +11,7 @@ from loopedge.graph.rolling.outlook.ordered_reads import OrderedReads, Read, Wei
 
 __all__ = ["Repeat", "TieGroup", "TieOrder", "longest_repeat", "tie_order"]
 
-MOST_REPEATS = 50
+MOST_REPEATS = 20
 """Repeated parts that are looked for in an order; behind them only neighbours are compared."""
 
 SHOWN_TERMS = 8
@@ -160,8 +160,10 @@ def _readings(ordered: OrderedReads) -> list[tuple[Weight, Read]]:
 def _together(at: dict[Weight, list[int]]) -> list[list[Weight]]:
     """Group weights that are read in turn, equally often."""
     groups: list[list[Weight]] = []
+    open_groups: list[list[Weight]] = []
     for weight, places in at.items():
-        for group in groups:
+        open_groups = [group for group in open_groups if at[group[0]][1:2] > places[:1]]
+        for group in open_groups:
             first = at[group[0]]
             if len(first) == len(places) and all(
                 start < place and (number + 1 == len(first) or place < first[number + 1])
@@ -171,6 +173,7 @@ def _together(at: dict[Weight, list[int]]) -> list[list[Weight]]:
                 break
         else:
             groups.append([weight])
+            open_groups.append(groups[-1])
     return groups
 
 
