@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from loopedge.graph.operators import CONTROL_FLOW, Fact, having
+from loopedge.graph.operators import Fact, having
 
 __all__ = ["CapturedRounding", "bodies_of", "captured_roundings"]
 
@@ -89,7 +89,7 @@ class _Search:
         self._graphs = [model.graph, *model.graph.subgraphs()]
         opset = model.opset_imports.get("", 0)
         self._moved = MOVED_BEHIND - (set() if opset >= MAX_POOL_OPSET else {"MaxPool"})
-        self._constant: dict[ir.Value, bool] = {}
+        self._constants: set[ir.Value] | None = None
 
     def found(self) -> Iterator[CapturedRounding]:
         for graph in self._graphs:
@@ -135,17 +135,23 @@ class _Search:
 
     def _is_constant(self, value: ir.Value | None) -> bool:
         """Tell whether a value is stored, or computed of stored ones alone."""
-        if value is None:
-            return True
-        if value not in self._constant:
-            node, waiting = value.producer(), value.const_value is not None
-            if node is None:
-                self._constant[value] = waiting and not _is_input(value)
-            else:
-                varies = node.op_type in having(Fact.RANDOM) | CONTROL_FLOW
-                self._constant[value] = False  # no graph has cycles; a damaged one ends here
-                self._constant[value] = not varies and all(map(self._is_constant, node.inputs))
-        return self._constant[value]
+        if self._constants is None:
+            self._constants = set()
+            _add_constants(self._graphs[0], self._constants)
+        return value is None or value in self._constants
+
+
+def _add_constants(graph: ir.Graph, constants: set[ir.Value]) -> None:
+    """Add what is stored, or computed of it alone, in a graph and the bodies in it."""
+    constants.update(value for value in graph.initializers.values() if not value.is_graph_input())
+    for node in graph:
+        bodies = list(bodies_of(node))
+        for body in bodies:
+            _add_constants(body, constants)
+        if bodies or node.op_type in having(Fact.RANDOM):
+            continue
+        if all(value is None or value in constants for value in node.inputs):
+            constants.update(node.outputs)
 
 
 def _captured(node: ir.Node, graph: ir.Graph) -> dict[ir.Value, None]:
@@ -162,14 +168,13 @@ def _captured(node: ir.Node, graph: ir.Graph) -> dict[ir.Value, None]:
 
 def _maker(value: ir.Value) -> ir.Node:
     """Return the node that gives a value, past those that are removed."""
-    node = value.producer()
-    assert node is not None
-    through = _passed_through(node)
-    return node if through is None or through.producer() is None else _maker(through)
-
-
-def _is_input(value: ir.Value) -> bool:
-    return bool(value.is_graph_input())
+    while True:
+        node = value.producer()
+        assert node is not None
+        through = _passed_through(node)
+        if through is None or through.producer() is None:
+            return node
+        value = through
 
 
 def _is_single(value: ir.Value | None) -> bool:
@@ -182,14 +187,16 @@ def _is_single(value: ir.Value | None) -> bool:
 
 def _is_quantized(value: ir.Value) -> bool:
     """Tell whether a QuantizeLinear of the same graph reads a value: the optimizer stops there."""
-    maker = value.producer()
-    for user in value.consumers():
-        if maker is None or user.graph is not maker.graph:
-            continue
-        if user.op_type == "QuantizeLinear" and user.domain in DEQUANTIZE_DOMAINS:
-            return True
-        if _passed_through(user) is value and _is_quantized(user.outputs[0]):
-            return True
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        for user in value.consumers():
+            if user.graph is not value.graph:
+                continue
+            if user.op_type == "QuantizeLinear" and user.domain in DEQUANTIZE_DOMAINS:
+                return True
+            if _passed_through(user) is value:
+                waiting.append(user.outputs[0])
     return False
 
 

@@ -14,12 +14,10 @@ from loopedge.graph.rolling.canonical import canonicalise
 from loopedge.graph.rolling.carried import carried_states, check_order, check_stacks, given_values
 from loopedge.graph.rolling.node_facts import NodeFacts, is_matrix
 from loopedge.graph.rolling.orbits import Alignment, Misaligned
+from loopedge.graph.rolling.outlook.answer import MOST_PAIRS
 from loopedge.graph.rolling.retiming import Schedule, retime
 
 __all__ = ["Rolling", "roll"]
-
-PAIRS = 4
-"""Loops of two iterations that are built at most: more of them cost time and save nothing."""
 
 ALIKE = 3
 """Weights of equally many uses that are tried: what refuses one refuses the others of its iteration."""
@@ -57,7 +55,7 @@ def roll(model: ir.Model, *, inner: bool = False) -> Rolling:
     rolling = Rolling(model=rolled)
     _roll_graph(rolled.graph, rolled.graph, rolling.loops, rolling.reasons, CORE_NAME)
     common.RemoveUnusedNodesPass()(rolled)
-    if len(rolling.loops) > PAIRS and all(loop.iterations == 2 for loop in rolling.loops):
+    if len(rolling.loops) > MOST_PAIRS and all(loop.iterations == 2 for loop in rolling.loops):
         pairs = len(rolling.loops)
         reason = (
             f"{pairs} pairs of equal layers follow each other, each with weights of its own: {pairs} Loops of two "
