@@ -26,8 +26,8 @@ SIZES: tuple[dict[str, int], ...] = ({}, {"batch": 3, "sequence": 9, "height": 1
 
 AFTER = {
     "dynamo": (PLAIN, *OPTIMIZERS),
-    "dynamo unoptimized": (PLAIN, "onnxslim", "onnxsim", "ort extended"),
-    "torchscript": (PLAIN, *OPTIMIZERS),
+    "dynamo unoptimized": (PLAIN, "onnxsim"),
+    "torchscript": (PLAIN, "onnxslim", "ort basic", "ort extended", "float16", "dynamic int8"),
     "transformers": (PLAIN, "onnxslim", "ort extended"),
 }
 """What comes after which exporter."""

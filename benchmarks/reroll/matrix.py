@@ -7,6 +7,8 @@ sizes of inputs. What blocks (exit code 4): a wrong result, and a file that is r
 optimizers hangs on the processor: such rows advise. Twenty minutes, 3 GB of disk and a package index.
 
     python -m benchmarks.reroll.matrix [--output benchmarks/results/reroll] [--subject NAME]...
+
+With a choice of subjects, exporters or optimizers, the other rows of ``--output`` stay as they are.
 """
 
 import argparse
@@ -116,10 +118,8 @@ def lines_of(
     machine = describe_machine()
     counts = Counter(row.kind for row in rows.values())
     missing = sum(reason is not None for reason in files.values())
-    yield f"ONNX Runtime {machine['onnxruntime']}; {len(rows)} files: " + ", ".join(
-        f"{count} {kind}" for kind, count in counts.most_common()
-    )
-    yield f"; {missing} more could not be written by their tools."
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+    yield f"ONNX Runtime {machine['onnxruntime']}. {len(rows)} files: {kinds}. {missing} more their tools could not write."
     yield ""
     yield "Whole: the loops that the model is written with. Peeled: those, less a first or last iteration. Other: other"
     yield "loops, rightly computed. Unchanged: no loop, and there is none. Cells: iterations (`+1` peeled), nodes before -> after."
@@ -135,19 +135,12 @@ def lines_of(
         written = ", ".join(map(str, known[subject][0])) or "none"
         yield f"| {subject} | {written} | {exporter} | {' | '.join(cells)} |"
     yield ""
-    yield "| not rolled because | files |"
-    yield "|---|---|"
-    for reason, names in _reasons(rows).items():
-        yield f"| {reason} | {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''} |"
-    yield ""
-    yield "| not written because | files |"
-    yield "|---|---|"
-    failed: dict[str, list[str]] = {}
-    for name, why in files.items():
-        if why is not None:
-            failed.setdefault(why.replace("|", "/"), []).append(name)
-    for reason, names in failed.items():
-        yield f"| {reason} | {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''} |"
+    rolled = {name: row.reason for name, row in rows.items()}
+    for title, reasons in (("not rolled", rolled), ("not written", files)):
+        yield ""
+        yield f"| {title} because | files |"
+        yield "|---|---|"
+        yield from _by_reason(reasons)
 
 
 def _cell(name: str, rows: Rows, files: Mapping[str, str | None]) -> str:
@@ -167,14 +160,37 @@ def _cell(name: str, rows: Rows, files: Mapping[str, str | None]) -> str:
     return f"**{row.kind}** {text}" if row.kind == "wrong" else text
 
 
-def _reasons(rows: Rows) -> dict[str, list[str]]:
+def _by_reason(reasons: Mapping[str, str | None]) -> Iterator[str]:
+    """Yield a row for each reason, with the files that it holds for."""
     found: dict[str, list[str]] = {}
-    for name, row in rows.items():
-        if row.reason is not None:
-            found.setdefault(
-                row.reason.replace("|", "/").replace(f"{name}.onnx", "FILE"), []
-            ).append(name)
-    return found
+    for name, reason in reasons.items():
+        if reason is not None:
+            text = reason.replace("|", "/").replace(f"{name}.onnx cannot be rerolled: ", "")
+            found.setdefault(text, []).append(name)
+    for reason, names in found.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        yield f"| {reason} | {', '.join(names[:3])}{more} |"
+
+
+def read_committed(path: Path) -> dict[str, Any]:
+    """Return what a run wrote, or nothing where there was none."""
+    if not path.exists():
+        return {"files": {}, "not_written": {}}
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report
+
+
+def write_results(folder: Path, text: str, rows: Rows, files: Mapping[str, str | None]) -> None:
+    """Write the page and the figures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "matrix.md").write_text(text, encoding="utf-8")
+    report = {
+        "machine": describe_machine(),
+        "files": {name: row.to_json() for name, row in rows.items()},
+        "not_written": {name: reason for name, reason in files.items() if reason is not None},
+    }
+    text = json.dumps(report, indent=1) + "\n"
+    (folder / "matrix.json").write_text(text, encoding="utf-8")
 
 
 def main() -> int:
@@ -197,26 +213,24 @@ def main() -> int:
     folder = FOLDER / "files"
     files, known = write_files(arguments.python or environment(), folder, choices)
     print(f"{len(files)} files after {time.perf_counter() - begun:.0f} s", file=sys.stderr)
-    before = (
-        json.loads(COMMITTED.read_text(encoding="utf-8"))["files"] if COMMITTED.exists() else {}
-    )
+    before = read_committed(COMMITTED)
     rows = measure(files, known, folder)
+    found = list(changes(rows, before["files"]))
+    if arguments.output and choices:  # the rest stays as it was
+        rest = read_committed(arguments.output / COMMITTED.name)
+        rows = {name: Outcome(**row) for name, row in rest["files"].items()} | rows
+        everything = dict.fromkeys(rows) | rest["not_written"] | files
+        order = list(known)
+        files = dict(
+            sorted(everything.items(), key=lambda item: order.index(item[0].split(".")[0]))
+        )
     text = "\n".join(lines_of(rows, files, known)) + "\n"
     print(text)
-    found = list(changes(rows, before))
     for change, blocks in found:
         print(f"{'FAIL' if blocks else 'changed'}: {change}")
     print(f"{time.perf_counter() - begun:.0f} s, {len(found)} changes against {COMMITTED.name}")
     if arguments.output:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "matrix.md").write_text(text, encoding="utf-8")
-        report = {
-            "machine": describe_machine(),
-            "files": {name: row.to_json() for name, row in rows.items()},
-            "not_written": {name: reason for name, reason in files.items() if reason is not None},
-        }
-        text = json.dumps(report, indent=1) + "\n"
-        (arguments.output / "matrix.json").write_text(text, encoding="utf-8")
+        write_results(arguments.output, text, rows, files)
     return 4 if any(blocks for _, blocks in found) else 0
 
 

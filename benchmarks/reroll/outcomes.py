@@ -44,8 +44,11 @@ class Outcome:
     reason: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values without what is empty."""
-        return {name: value for name, value in asdict(self).items() if value not in ([], None)}
+        """Return plain values without what is empty, and without what no run repeats."""
+        kept = {name: value for name, value in asdict(self).items() if value not in ([], None)}
+        if self.error is not None:
+            kept["error"] = float(f"{self.error:.0e}")
+        return kept
 
 
 def reroll(

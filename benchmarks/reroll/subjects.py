@@ -258,8 +258,8 @@ _SUBJECTS = [
     _states(
         "dense-pairs",
         lambda: made.Dense(5, weighed=True),
-        (),
-        "a weight of its own for each pair of iterations",
+        (5,),
+        "a weight of its own for each pair of iterations: sums that grow are states",
     ),
     _states("crossed", lambda: made.Crossed(6), (), "each iteration reads the one that mirrors it"),
     _states(
