@@ -16,9 +16,7 @@ def order_nodes(graph: onnx.GraphProto) -> None:
     A graph that no order lets run stays as it is.
     """
     maker = {name: k for k, node in enumerate(graph.node) for name in node.output if name}
-    before = [
-        {maker[name] for name in _reads(node) if name in maker} for node in graph.node
-    ]
+    before = [{maker[name] for name in _reads(node) if name in maker} for node in graph.node]
     if all(k > max(makers, default=-1) for k, makers in enumerate(before)):
         return
     order = _sorted(before)

@@ -370,8 +370,10 @@ def _mark(loop: LoopView) -> None:
         *loop.body.inputs,
         *(output for node in (loop.node, *inside) for output in node.outputs),
     ]
-    for named in (*inside, *values):
-        mark_made_up(named)
+    for node in inside:
+        mark_made_up(node)
+    for value in values:
+        mark_made_up(value)
 
 
 def _replace(old: ir.Value, new: ir.Value) -> None:
