@@ -87,7 +87,7 @@ def candidates(facts: NodeFacts, weight: ir.Value, uses: list[ir.Node]) -> list[
 def _stretches(tokens: list[int], stride: int) -> Iterator[tuple[int, int]]:
     """Yield start and iterations of maximal stretches in which a use looks like the one ``stride`` before.
 
-    The first iteration may look different, for it starts from something else; the last one may end differently.
+    The first iterations may look different, for they start from something else; the last one may end differently.
     """
     most = len(tokens)
     equal = [tokens[k] == tokens[k + stride] for k in range(most - stride)]
@@ -99,10 +99,10 @@ def _stretches(tokens: list[int], stride: int) -> Iterator[tuple[int, int]]:
         elif not same and start is not None:
             runs.append((start, k + stride))
             start = None
-    if most == 2 * stride or not runs:
+    if most % stride == 0 or not runs:
         yield 0, most // stride
     for begin, end in runs:
-        for first in {begin, max(begin - stride, 0), begin % stride}:
+        for first in {begin, max(begin - stride, 0), max(begin - 2 * stride, 0), begin % stride}:
             count = (end - first) // stride
             for fewer in (count, count - 1):
                 if fewer >= 2:
