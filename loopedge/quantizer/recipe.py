@@ -288,12 +288,19 @@ def check_one_loop(model: ir.Model, source: str | Path) -> None:
     Raises:
         InputError: The graph holds one.
     """
-    found = Cores(model).inner_loops
-    if found:
-        raise InputError(
-            f"{source} holds the inner Loop {found[0].name}, whose linears cannot be calibrated",
-            hint="loopedge export model.pt --inner unrolled",
-        )
+    cores = Cores(model)
+    found, metadata = cores.inner_loops, cores.metadata
+    if not found:
+        return
+    command = "export model.pt"
+    if metadata.foreign:
+        command = f"unroll {source}"
+    elif metadata.source_sha256 is not None:
+        command = "reroll model.onnx"
+    raise InputError(
+        f"{source} holds the inner Loop {found[0].name}, whose linears cannot be calibrated",
+        hint=option("inner", "unrolled", command=command),
+    )
 
 
 def _check_ranges(table: RangeTable, model: ir.Model, source: str | Path) -> None:

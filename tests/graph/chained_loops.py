@@ -32,6 +32,8 @@ def chained(
     shared: bool = False,
     own: bool = True,
     count_input: bool = False,
+    one_table: bool = False,
+    outlier: float = 1.0,
     opset: int = 21,
 ) -> onnx.ModelProto:
     """Return a graph of Loops one behind the other.
@@ -41,6 +43,8 @@ def chained(
         shared: All read the weights of the first.
         own: It is an artifact, with metadata and names of loopedge.
         count_input: The first count is an input ``n``.
+        one_table: All read the table of the first.
+        outlier: Factor of one channel in all tables.
         opset: Of the graph.
     """
     random = np.random.default_rng(0)
@@ -58,9 +62,10 @@ def chained(
             shape = SHAPES.get(name, (WIDTH, WIDTH))
             drawn = random.normal(size=shape).astype(np.float32) / np.sqrt(shape[0])
             stored.setdefault(stored_name, drawn)
-        table = f"{'timestep.' if own else 'rows.'}scale{place}"
-        growth = np.linspace(0.5, 3 + place, count, dtype=np.float32)[:, None]
-        stored[table] = growth * random.uniform(0.5, 1.5, (count, WIDTH)).astype(np.float32)
+        table = f"{'timestep.' if own else 'rows.'}scale{0 if one_table else place}"
+        rows = np.linspace(0.5, 2, count)[:, None] * random.uniform(0.5, 1.5, (count, WIDTH))
+        rows[:, 3] *= outlier
+        stored.setdefault(table, rows.astype(np.float32))
         stored[f"count{place}"] = np.array(count)
         body = _body(f"{core}/" if own else "", weights, table)
         trips = "n" if count_input and not place else f"count{place}"
@@ -70,9 +75,9 @@ def chained(
             )
         )
     last = f"state{len(counts)}"
-    stored["ones"] = np.ones(WIDTH, np.float32)
+    stored |= {name: np.ones(WIDTH, np.float32) for name in ("ones", "final")}
     nodes += [
-        helper.make_node("LayerNormalization", [last, "ones"], ["normed"], "coda/norm"),
+        helper.make_node("LayerNormalization", [last, "final"], ["normed"], "coda/norm"),
         helper.make_node("MatMul", ["normed", "leave"], ["outputs"], "coda/leave"),
     ]
     inputs = [_tensor("inputs", TensorProto.FLOAT, ["batch", "sequence", FEATURES])]
@@ -113,7 +118,7 @@ def _properties(counts: Sequence[int], tables: list[str]) -> dict[str, str]:
 
 
 def _body(prefix: str, weights: Mapping[str, str], table: str) -> onnx.GraphProto:
-    """Return attention and an MLP behind norms, the first scaled by a row of the table."""
+    """Return attention and an MLP behind norms, of which the first is scaled by a row of the table."""
     made: list[onnx.NodeProto] = []
 
     def node(op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
@@ -123,14 +128,14 @@ def _body(prefix: str, weights: Mapping[str, str], table: str) -> onnx.GraphProt
     i, going, state = f"{prefix}i", f"{prefix}going", f"{prefix}state"
     go_on = node("Identity", [going], "on")
     row = node("Gather", [table, i], "row", axis=0)
-    normed = node("LayerNormalization", [state, row], "norm")
+    normed = node("Mul", [node("LayerNormalization", [state, "ones"], "norm"), row], "normed")
     q, k, v = (node("MatMul", [normed, weights[name]], name) for name in "qkv")
     turned = node("Transpose", [k], "turned", perm=[0, 2, 1])
     scores = node("MatMul", [q, turned], "scores")
     scaled = node("Mul", [scores, "root"], "scaled")
     read = node("MatMul", [node("Softmax", [scaled], "shares", axis=-1), v], "read")
     mixed = node("Add", [state, node("MatMul", [read, weights["o"]], "o")], "mixed")
-    again = node("LayerNormalization", [mixed, row], "again")
+    again = node("LayerNormalization", [mixed, "ones"], "again")
     up = node("Tanh", [node("MatMul", [again, weights["up"]], "up")], "active")
     following = node("Add", [mixed, node("MatMul", [up, weights["down"]], "down")], "next")
     return helper.make_graph(

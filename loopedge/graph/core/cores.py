@@ -72,10 +72,11 @@ class Cores:
             return f"runs {self.count} loops"
         if len(self) < 2:
             return "runs a number of loops that no input chooses"
-        return "runs " + ", ".join(
-            f"{name} {'a number of' if count is None else count} loops"
+        counts = (
+            f"{'a number of' if count is None else count} loops in {name}"
             for name, count in self.iterations.items()
         )
+        return f"runs {', '.join(counts)}"
 
     @property
     def weights(self) -> dict[str, int]:

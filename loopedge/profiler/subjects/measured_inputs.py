@@ -90,10 +90,11 @@ def _check_loops(path: str | Path, loops: int, graph: ir.Model, *, selectable: b
             f"{path} runs at most {most} loops, {loops} were asked for", hint=option("loops", most)
         )
     if not selectable and loops != cores.count:
+        dynamic = by_face("--dynamic-loops", "dynamic_loops=True")
+        alone = f", or export the model with {dynamic}"
         raise InputError(
             f"{path} {cores.count_text}, {loops} were asked for",
-            hint=f"leave out {option_name('loops')}, or export the model with "
-            + by_face("--dynamic-loops", "dynamic_loops=True"),
+            hint=f"leave out {option_name('loops')}" + (alone if len(cores) < 2 else ""),
         )
 
 
