@@ -16,10 +16,13 @@ from loopedge_cli.page import (
     shape_text,
 )
 from loopedge_cli.view_rows import (
+    copies_list,
+    copies_rows,
     coverage_text,
     file_rows,
     held_out_rows,
     last_rows,
+    rolling_rows,
     treatments_list,
 )
 
@@ -44,7 +47,7 @@ def inspection_view(result: "Result") -> "RenderableType":
     """Show an `loopedge.artifact.inspection.Inspection`."""
     fields = result.to_json()
     ratio = fields["untied_bytes"] / fields["weight_bytes"] if fields["weight_bytes"] else 1.0
-    weights = f"{size_text(fields['weight_bytes'])} stored once"
+    weights = f"{size_text(fields['weight_bytes'])} stored{'' if fields['copies'] else ' once'}"
     if ratio > 1:
         untied = size_text(fields["untied_bytes"])
         up_to = "up to " if fields["exit"] else ""
@@ -55,6 +58,8 @@ def inspection_view(result: "Result") -> "RenderableType":
         *(("input", _port_text(port)) for port in fields["inputs"]),
         *(("output", _port_text(port)) for port in fields["outputs"]),
         ("weights", weights),
+        *copies_rows(fields["copies"]),
+        *([] if fields["form"] == "loop" else rolling_rows(fields["ties"], fields["rolling"])),
         ("int8", coverage_text(fields["int8"])),
         *_quality_rows(fields["metadata"]),
         *_inspected_rows(fields["last_rows"]),
@@ -67,12 +72,14 @@ def inspection_view(result: "Result") -> "RenderableType":
         rows,
         rows_list("loops", ("iterations", "tables", "tied weights"), _core_rows(fields["cores"])),
         rows_list("tied weights", ("read", "bytes"), _tie_rows(fields["tied_weights"])),
+        copies_list(fields["copies"]),
         rows_list(
             "timestep tables",
             ("shape",),
             [(t["name"], shape_text(t["shape"])) for t in fields["tables"]],
         ),
         treatments_list((fields["metadata"].get("quantization") or {}).get("treatments", [])),
+        warning="; ".join(fields["unloadable"]) or None,
     )
 
 

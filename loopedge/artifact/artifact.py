@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from loopedge.artifact.companions import check_companion_targets
+from loopedge.artifact.reading.load_check import check_loads
 from loopedge.artifact.reading.onnx_file import SMALL_BYTES, read_onnx
 from loopedge.artifact.reading.ort_format import is_ort_format, read_ort
 from loopedge.artifact.seal import config_path, drop_seal, is_sealed, name_data, write_sealed
@@ -81,17 +82,24 @@ class Artifact:
     identity: Identity
 
     @classmethod
-    def open(cls, path: str | Path) -> "Artifact":
+    def open(cls, path: str | Path, *, unloadable: bool = False) -> "Artifact":
         """Open an ONNX or ORT format file; a file that is replaced meanwhile is opened once more.
 
         Nodes without a name, or with that of another one, get one of their own: passes and users name nodes. In a
         graph of another tool, initializers whose names loopedge gives to what is not a weight get ``model.`` before them.
 
+        Args:
+            path: The file.
+            unloadable: Open a file too that ONNX Runtime cannot load (`loopedge.artifact.reading.load_check`).
+
         Raises:
-            InputError: The file is missing, is not a model or is damaged, or its external data is missing, outside
-                its folder, or has another size than it was written with.
+            InputError: The file is missing, is not a model or is damaged, ONNX Runtime cannot load it, or its external
+                data is missing, outside its folder, or has another size than it was written with.
         """
-        return again_if_replaced(Path(path), lambda: _open(path))
+        artifact = again_if_replaced(Path(path), lambda: _open(path))
+        if not unloadable and not artifact.ort_format:
+            check_loads(artifact.graph, artifact.path)
+        return artifact
 
     @property
     def ort_format(self) -> bool:
@@ -302,7 +310,7 @@ def files_beside(path: Path) -> set[str]:
     There are none where ``path`` does not stand, or is not a model.
     """
     try:
-        artifact = Artifact.open(path)
+        artifact = Artifact.open(path, unloadable=True)
     except InputError:
         return set()
     data = {file.name for file in artifact.data if file.parent == path.parent}

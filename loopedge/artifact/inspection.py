@@ -1,5 +1,6 @@
 """Read what an ONNX file holds: form, loops, ties, bytes, timestep tables, int8 coverage."""
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from onnx_ir.passes import common
 from loopedge.artifact.artifact import Artifact
 from loopedge.artifact.companions import companion_state
 from loopedge.artifact.core_summaries import CoreSummary, summarise_cores
+from loopedge.artifact.reading.load_check import unloadable_reasons
 from loopedge.artifact.reading.ort_format import is_ort_format
 from loopedge.artifact.seal import examine, examine_ort
 from loopedge.artifact.sizes import AGAIN
@@ -20,9 +22,13 @@ from loopedge.graph.core.ties import TiedWeight, tied_weights, untied_bytes
 from loopedge.graph.integer_linears import IntegerLinears, count_integer_linears
 from loopedge.graph.metadata import Metadata
 from loopedge.graph.positions.last_iteration import selection_of
+from loopedge.graph.rolling.copies import EqualCopies, equal_copies
+from loopedge.graph.rolling.outlook.answer import outlook_of
+from loopedge.graph.rolling.outlook.ordered_reads import ordered_reads
+from loopedge.graph.rolling.outlook.tie_order import TieOrder, tie_order
 from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 
-__all__ = ["CompanionFile", "Inspection", "Port", "TimestepTable", "inspect"]
+__all__ = ["CompanionFile", "Inspection", "Port", "RollingAnswer", "TimestepTable", "inspect"]
 
 NUMPY_NAMES = {ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64"}
 
@@ -55,6 +61,20 @@ class CompanionFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RollingAnswer:
+    """What is known of `loopedge.reroll` before it is tried (`loopedge.graph.rolling.outlook.answer`).
+
+    ``command`` tries it; None where ``reason`` says why it would fail.
+    """
+
+    rollable: bool
+    iterations: int | None
+    reason: str | None
+    notes: list[str]
+    command: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
     """What an ONNX file holds.
 
@@ -64,6 +84,8 @@ class Inspection:
     there may be several; of several ``loops`` are those of the first of an artifact, and None in another file.
     ``verified`` is whether the content of all files was compared with their checksums.
     ``last_rows`` are the positions that the last iteration computes, None where it computes all.
+    ``copies`` are weights that are stored more than once, ``ties`` the order in which tied ones are read,
+    ``unloadable`` what keeps ONNX Runtime from loading the file: other verbs refuse it.
     """
 
     path: str
@@ -82,6 +104,10 @@ class Inspection:
     weight_bytes: int
     untied_bytes: int
     tied_weights: list[TiedWeight]
+    copies: list[EqualCopies]
+    ties: TieOrder
+    rolling: RollingAnswer
+    unloadable: list[str]
     tables: list[TimestepTable]
     int8: IntegerLinears
     last_rows: str | None
@@ -118,7 +144,7 @@ def inspect(path: str | Path, *, verify: bool = False) -> Inspection:
 
 
 def _inspect(path: str | Path, *, verify: bool) -> Inspection:
-    artifact = Artifact.open(path)
+    artifact = Artifact.open(path, unloadable=True)
     model, metadata = artifact.graph, artifact.metadata
     companions = _companions(Path(path), metadata)
     if verify:
@@ -127,7 +153,12 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
         # Other exporters keep weights in Constant nodes too; ours never do.
         model = artifact.fresh_graph()
         common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
-    tied, cores = tied_weights(model), summarise_cores(model)
+    tied, cores, copies = tied_weights(model), summarise_cores(model), equal_copies(model)
+    ordered = ordered_reads(model, copies)
+    ties = tie_order(ordered)
+    outlook = outlook_of(ordered, ties, copies)
+    unloadable = [] if artifact.ort_format else unloadable_reasons(artifact.graph)
+    tried = outlook.rollable and not unloadable and not artifact.ort_format
     return Inspection(
         path=str(path),
         form=metadata.form,
@@ -145,6 +176,16 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
         weight_bytes=weight_bytes(model),
         untied_bytes=_untied_bytes(model, metadata, cores, tied),
         tied_weights=tied,
+        copies=copies,
+        ties=ties,
+        rolling=RollingAnswer(
+            rollable=outlook.rollable,
+            iterations=outlook.iterations,
+            reason=outlook.reason,
+            notes=outlook.notes,
+            command=f"loopedge reroll {shlex.quote(str(path))}" if tried else None,
+        ),
+        unloadable=unloadable,
         tables=[
             TimestepTable(name=name, shape=list(value.const_value.shape.numpy()))
             for name, value in model.graph.initializers.items()

@@ -93,7 +93,7 @@ def _rename_hiding(
     for value in dict.fromkeys(_values(graph)):
         if value.meta.get(MADE_UP) or value in ends:
             continue
-        if value.name and value.name in own | outer:
+        if value.name and (value.name in own or value.name in outer):
             value.name = free_name(value.name, used)
             used.add(value.name)
             changed = True

@@ -449,6 +449,11 @@ def no_loop(model: onnx.ModelProto) -> None:
     graph.node.remove(loop)
 
 
+def no_state_in_the_body(model: onnx.ModelProto) -> None:
+    _, _, body = edited(model)
+    del body.output[1]
+
+
 REFUSED: list[tuple[Changer, str]] = [
     (computed_condition, "a condition can end Loop loop0"),
     (number_condition, "a condition can end Loop loop0"),
@@ -461,6 +466,10 @@ REFUSED: list[tuple[Changer, str]] = [
     (counting(65_537), "Loop loop0 runs 65,537 iterations, 1 to 65,536"),
     (counting(60_000), "60000 loops written out have 240,000 nodes, at most 100,000"),
     (no_state, "carries an optional state that is not given"),
+    (
+        no_state_in_the_body,
+        "Loop loop0 has 1 states and 1 outputs, its body 3 inputs and 1 outputs",
+    ),
     (no_loop, "the graph holds no Loop that could be unrolled"),
 ]
 
@@ -527,3 +536,54 @@ def test_any_graph_of_loops_computes_the_same(
     assert [loop.iterations for loop in found.loops] == [spec.iterations for spec in specs]
     left = sum(spec.iterations for spec in specs if spec.inner and not inner)
     assert operators(found.model).count("Loop") == found.inner_left == left
+
+
+def test_a_loop_without_states_and_without_a_condition() -> None:
+    """It gives the stack of its numbers."""
+    model = loop_model(LoopSpec(number=True))
+    _, loop, body = edited(model)
+    loop.input[1] = ""
+    del loop.input[2:], loop.output[0], model.graph.output[0]
+    del body.input[2], body.output[1]
+    del body.node[1:-1]
+    written_out(model)
+
+
+def test_notes_of_an_exporter_are_not_copied() -> None:
+    model = loop_model(LoopSpec())
+    _, _, body = edited(model)
+    for node in body.node:
+        node.doc_string = "File model.py, line 1"
+        entry = node.metadata_props.add()
+        entry.key, entry.value = "stack_trace", "File model.py, line 1"
+    found = written_out(model)
+    assert "model.py" not in str(ir.to_proto(found.model))
+
+
+def test_a_state_that_is_a_sequence() -> None:
+    """A list that each iteration appends to, put together behind the Loop."""
+    listed = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)
+    after = helper.make_tensor_sequence_value_info("s.next", TensorProto.FLOAT, None)
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["on"]),
+            helper.make_node("Cast", ["i"], ["number"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["x", "number"], ["sum"]),
+            helper.make_node("SequenceInsert", ["s", "sum"], ["s.next"]),
+        ],
+        "body",
+        [tensor("i", TensorProto.INT64, []), tensor("go", TensorProto.BOOL, []), listed],
+        [tensor("on", TensorProto.BOOL, []), after],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("SequenceEmpty", [], ["none"]),
+            helper.make_node("Loop", ["n", "", "none"], ["all"], "loop", body=body),
+            helper.make_node("ConcatFromSequence", ["all"], ["y"], axis=1),
+        ],
+        "other",
+        [tensor("x", TensorProto.FLOAT, SHAPE)],
+        [tensor("y", TensorProto.FLOAT, ["batch", None, D])],
+        [numpy_helper.from_array(np.array(3), "n")],
+    )
+    written_out(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=8))

@@ -28,6 +28,7 @@ from loopedge.graph.core.iterations.counts import LoopCounts
 from loopedge.graph.core.iterations.entries import read_entries, stack_entries
 from loopedge.graph.core.loop_view import LoopView, loops_among
 from loopedge.graph.core.names import LAST_PREFIX, core_name, is_core, iteration_prefix
+from loopedge.graph.core.pieces import copy_shape
 from loopedge.graph.core.view import CoreView, LoopCore, iteration_number, view_cores
 from loopedge.graph.editing import add_initializer, make_node, remove_identities
 from loopedge.graph.metadata import Metadata, read_metadata, write_metadata
@@ -219,6 +220,7 @@ class _Writer:
 
     def _write(self, loop: LoopView, core: str, count: int) -> list[ir.Node]:
         """Write out a Loop, and return the nodes of its iterations."""
+        _check_body(loop)
         self.counts.check_condition(loop)
         self._check_size(loop, count)
         graph, body, first = loop.node.graph, loop.body, len(loop.initial)
@@ -272,9 +274,23 @@ class _Writer:
         opset = self.model.opset_imports.get("", 21)
         nodes = stack_entries(entries, f"{core}/stack.{number}", self.graph, opset)
         stack = nodes[-1].outputs[0]
-        stack.type, stack.shape = output.type, output.shape
+        stack.type, stack.shape = output.type, copy_shape(output.shape)
         place.graph.insert_before(place, nodes)
         _replace(place, output, stack, core)
+
+
+def _check_body(loop: LoopView) -> None:
+    """Refuse a body that does not take or give the states of its Loop.
+
+    Raises:
+        InputError: As said.
+    """
+    states, taken, after = len(loop.initial), len(loop.body.inputs), len(loop.body.outputs)
+    if taken != states + 2 or after < max(states + 1, len(loop.node.outputs) + 1):
+        raise InputError(
+            f"Loop {loop.name} has {states} states and {len(loop.node.outputs)} outputs, its body {taken} inputs and "
+            f"{after} outputs"
+        )
 
 
 def _replace(place: ir.Node, output: ir.Value, value: ir.Value, core: str) -> None:

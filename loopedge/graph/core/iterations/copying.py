@@ -37,7 +37,7 @@ def copy_iteration(
         names: Of the Loop: with a slash they are dropped in front of the names of what the body holds.
 
     Returns:
-        The nodes, in no graph yet, and behind the condition the outputs of the body: the states after the iteration,
+        The nodes, in no graph yet and without notes of an exporter, and behind the condition the outputs of the body: the states after the iteration,
         then one entry of each stack.
 
     Raises:
@@ -55,6 +55,8 @@ def copy_iteration(
     nodes = list(step)
     step.remove(nodes)
     for node in with_inner(nodes):
+        node.metadata_props.clear()  # exporters note there where the code stands: once per iteration
+        node.doc_string = None
         node.name = _named(node.name or node.op_type, prefix, names)
         for output in node.outputs:
             if output.name != "":  # an output that is left out

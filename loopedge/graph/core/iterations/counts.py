@@ -138,7 +138,7 @@ class LoopCounts:
             if loops is not None:
                 dtype = np.dtype(np.int64) if value.dtype is None else value.dtype.numpy()
                 sizes = [size for size in value.shape or () if isinstance(size, int)]
-                known[value] = np.full(sizes, loops, dtype)
+                known[value] = np.full(sizes, loops).astype(dtype)
             elif value.const_value is not None:  # a default that a caller may overwrite
                 known[value] = value.const_value.numpy()
             else:
