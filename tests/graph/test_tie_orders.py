@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +26,7 @@ class Writer:
         self.stored: dict[str, np.ndarray] = {}
         self._random = np.random.default_rng(seed)
 
-    def node(self, operator: str, *inputs: str, **attributes: object) -> str:
+    def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
         output = f"v{len(self.nodes)}"
         self.nodes.append(
             helper.make_node(

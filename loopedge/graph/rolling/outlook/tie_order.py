@@ -183,10 +183,7 @@ def _layers(
     at: dict[Weight, list[int]],
 ) -> list[list[Weight]]:
     """Split a group whose products repeat themselves into its layers."""
-    kinds = [
-        (readings[at[weight][-1]][1].kind, _surroundings(readings[at[weight][0]][1]))
-        for weight in group
-    ]
+    kinds = [(weight.shape, _surroundings(readings[at[weight][0]][1])) for weight in group]
     for period in range(1, len(group) // 2 + 1):
         if len(group) % period == 0 and kinds[:-period] == kinds[period:]:
             return [group[start : start + period] for start in range(0, len(group), period)]
