@@ -162,7 +162,9 @@ def _together(at: dict[Weight, list[int]]) -> list[list[Weight]]:
     groups: list[list[Weight]] = []
     open_groups: list[list[Weight]] = []
     for weight, places in at.items():
-        open_groups = [group for group in open_groups if at[group[0]][1:2] > places[:1]]
+        open_groups = [
+            group for group in open_groups if len(at[group[0]]) == 1 or at[group[0]][1] > places[0]
+        ]
         for group in open_groups:
             first = at[group[0]]
             if len(first) == len(places) and all(
