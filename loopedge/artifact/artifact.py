@@ -26,7 +26,12 @@ from loopedge.files.staging import (
 from loopedge.files.targets import check_artifact_target
 from loopedge.graph.inputs import chooses_tolerance
 from loopedge.graph.metadata import FOREIGN, TOLERANCE_INPUT, Metadata, read_metadata
-from loopedge.graph.naming import keep_names_apart, rename_foreign_steps, rename_foreign_weights
+from loopedge.graph.naming import (
+    keep_names_apart,
+    rename_foreign_steps,
+    rename_foreign_weights,
+    rename_repeated_values,
+)
 from loopedge.graph.passes.foreign_weights import normalise_weights
 from loopedge.graph.passes.loaded_data import read_attribute_data, read_initializer_data
 from loopedge.graph.passes.storage import restore_float32
@@ -149,6 +154,7 @@ class Artifact:
             rename_foreign_steps(model)
         if self.metadata.foreign or self.metadata.source_sha256 is not None:
             normalise_weights(model)
+            rename_repeated_values(model)
             _name_nodes(model)
         restore_float32(model)
         restore_last_iteration(model)

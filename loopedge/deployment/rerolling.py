@@ -190,6 +190,9 @@ def _described(artifact: Artifact, rolling: Rolling) -> Metadata:
         "form": "loop",
         "loops": first.iterations,
         "trained_loops": artifact.metadata.trained_loops or first.iterations,
+        "cores": {loop.name: loop.iterations for loop in rolling.loops}
+        if len(rolling.loops) > 1
+        else None,
         "max_loops": first.iterations if first.tables else None,
         "dynamic_loops": False,
         "optimized": False,

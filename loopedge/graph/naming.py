@@ -16,6 +16,7 @@ __all__ = [
     "mark_made_up",
     "rename_foreign_steps",
     "rename_foreign_weights",
+    "rename_repeated_values",
     "take_name",
 ]
 
@@ -139,6 +140,18 @@ def rename_foreign_weights(model: ir.Model, prefixes: tuple[str, ...]) -> None:
             if name.startswith(prefixes) and value not in ends:
                 value.name = free_name(FOREIGN_PREFIX + name, taken)
                 taken.add(value.name)
+
+
+def rename_repeated_values(model: ir.Model) -> None:
+    """Rename values of bodies that have the name of another value, in place: what is looked into is known by its name."""
+    ends = {*model.graph.inputs, *model.graph.outputs}
+    values = list(dict.fromkeys([*_values(model.graph), *_values(model.graph, deep=True)]))
+    taken, seen = {value.name for value in values}, set[str | None]()
+    for value in values:
+        if value.name and value.name in seen and value not in ends:
+            value.name = free_name(value.name, taken)
+            taken.add(value.name)
+        seen.add(value.name)
 
 
 def rename_foreign_steps(model: ir.Model) -> None:

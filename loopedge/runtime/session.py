@@ -137,6 +137,8 @@ class Session:
         loops = ""
         if self.takes_loops:
             loops = ", any loops" if known.foreign else f", loops={known.loops} (selectable)"
+        elif known.cores is not None:
+            loops = f", loops={known.cores}"
         elif not known.foreign:
             loops = f", loops={known.loops}"
         inputs = ", ".join(
@@ -250,7 +252,7 @@ class Session:
             if loops is None and default is None:
                 raise InputError("the model takes a loop count", hint=option("loops", "N"))
             return {LOOPS_INPUT: np.array(min(int(loops or default or 1), MOST_LOOPS), np.int64)}
-        fixed = self.metadata.loops
+        fixed = self.metadata.loops if self.metadata.cores is None else None
         if loops is not None and loops != fixed:
             raise InputError(
                 f"{self.path} runs {fixed if fixed else 'a fixed number of'} loops, "

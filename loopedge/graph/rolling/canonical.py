@@ -21,7 +21,7 @@ __all__ = ["canonicalise"]
 
 log = logging.getLogger(__name__)
 
-MOST_ROUNDS = 8
+MOST_ROUNDS = 12
 
 
 def canonicalise(model: ir.Model) -> None:
@@ -36,9 +36,13 @@ def canonicalise(model: ir.Model) -> None:
     """
     _flatten(model)
     contents = Contents()
+    said = [(value.type, value.shape) for value in model.graph.outputs]
     for _ in range(MOST_ROUNDS):
-        if not _simplify(model, contents):
+        # Once the sizes that are always the same are known: the others are then few.
+        if not _simplify(model, contents) and not simplify_reshapes(model):
             break
+    for value, (kind, shape) in zip(model.graph.outputs, said, strict=True):
+        value.type, value.shape = kind or value.type, shape or value.shape
     model.graph.sort()
     keep_names_apart(model)
 
@@ -49,7 +53,6 @@ def _simplify(model: ir.Model, contents: Contents) -> bool:
     changed |= merge_common_nodes(model.graph)
     common.RemoveUnusedNodesPass()(model)
     infer(model)
-    changed |= simplify_reshapes(model)
     changed |= pass_over(model)
     changed |= move_weights(model, contents)
     changed |= fold_constants(model)

@@ -150,7 +150,7 @@ def _before_widening(node: ir.Node) -> tuple[ir.Node, bool]:
     if order is None or value.is_graph_output() or len(weight.uses()) != 1:
         return node, False
     turn = make_node("Transpose", [weight], f"{node.name}.stored", {"perm": list(order)})
-    sides = _turned_scales(node.graph, wide, weight.const_value, order)
+    sides = _scales(wide, weight.const_value, order)
     if sides is None:
         return node, False
     attributes = [each for each in wide.attributes.values() if each.name != "axis"]
@@ -172,10 +172,10 @@ def _before_widening(node: ir.Node) -> tuple[ir.Node, bool]:
     return turn, True
 
 
-def _turned_scales(
-    graph: ir.Graph, wide: ir.Node, weight: ir.TensorProtocol, order: tuple[int, ...]
+def _scales(
+    wide: ir.Node, weight: ir.TensorProtocol, order: tuple[int, ...]
 ) -> tuple[list[ir.Value | None], int | None] | None:
-    """Return the scales and zero points of a turned weight, and their axis; None where they do not fit."""
+    """Return the scales and zero points of a turned weight, and their axis; None where it cannot be turned."""
     sides = list(wide.inputs[1:])
     if wide.op_type == "Cast":
         return sides, None
@@ -188,23 +188,5 @@ def _turned_scales(
         return sides, None
     if not -rank <= axis < rank:
         return None
-    place = order.index(axis % rank)
-    if scale_rank == 1:
-        return sides, place
-    if scale_rank != rank or any(
-        side is not None and not is_constant(side) for side in sides
-    ):  # blocks: scales are matrices as well
-        return None
-    made: list[ir.Value | None] = []
-    for side in sides:
-        if side is None or side.const_value is None:
-            made.append(side)
-            continue
-        value = initializer(f"{side.name}.turned", turned(side.const_value, order))
-        number = 0
-        while value.name in graph.initializers:
-            number += 1
-            value.name = f"{side.name}.turned.{number}"
-        graph.register_initializer(value)
-        made.append(value)
-    return made, place
+    # Blocks stay: ONNX Runtime computes products with turned ones in eight bits.
+    return (sides, order.index(axis % rank)) if scale_rank == 1 else None
