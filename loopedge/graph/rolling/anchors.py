@@ -53,7 +53,7 @@ class Candidate:
 def tied_matrices(facts: NodeFacts) -> dict[ir.Value, list[ir.Node]]:
     """Return the stored matrices that several nodes of a graph read, with their readers in order, those that weigh most first.
 
-    Readers are ordered by how many readers of such weights stand before them, not as they stand in the file.
+    Readers are ordered by how many readers of such weights stand before them, not as they stand in the file; those beside each other by what they look like.
     """
     readers: dict[ir.Value, dict[ir.Node, None]] = {}
     for node in facts.nodes:
@@ -67,7 +67,7 @@ def tied_matrices(facts: NodeFacts) -> dict[ir.Value, list[ir.Node]]:
     tied = {value: list(nodes) for value, nodes in readers.items() if len(nodes) > 1}
     depth = facts.depths(set(tied))
     for nodes in tied.values():
-        nodes.sort(key=lambda node: (depth[node], facts.place[node]))
+        nodes.sort(key=lambda node: (depth[node], facts.hashes[node], facts.place[node]))
     heaviest = sorted(tied, key=lambda value: -facts.bytes(value) * len(tied[value]))
     return {value: tied[value] for value in heaviest}
 
