@@ -28,6 +28,7 @@ ORDER = (
     "pilot",
     "export",
     "reroll",
+    "unroll",
     "quantize",
     "convert",
     "prepare",

@@ -17,10 +17,10 @@ from loopedge.errors import InputError
 from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.staging import again_if_replaced
 from loopedge.files.targets import FileSize, check_artifact_target, file_sha256
-from loopedge.graph.core.loop_view import loops_among
 from loopedge.graph.metadata import ArtifactMetadata, Metadata, write_metadata
 from loopedge.graph.passes.simplify import strip_metadata
 from loopedge.graph.rolling.building import RolledLoop
+from loopedge.graph.rolling.outlook.answer import reason_against
 from loopedge.graph.rolling.rolling import Rolling, roll
 from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 from loopedge.options import option_name
@@ -169,13 +169,7 @@ def _open_source(source: Path) -> Artifact:
 
 def _nothing_rolled(artifact: Artifact, rolling: Rolling) -> InputError:
     """Say why a file has no loop that could be given back."""
-    loops = loops_among(artifact.graph.graph)
-    if rolling.reasons:
-        reason = rolling.reasons[0]
-    elif loops:
-        reason = f"it has its Loop already, {loops[0].name}, and nothing else in it is read twice"
-    else:
-        reason = "no weight of it is read by two nodes, and no two weights are equal"
+    reason = reason_against(artifact.graph) or next(iter(rolling.reasons), "nothing in it repeats")
     return InputError(
         f"{artifact.path} cannot be rerolled: {reason}", hint=f"loopedge inspect {artifact.path}"
     )
@@ -196,6 +190,9 @@ def _described(artifact: Artifact, rolling: Rolling) -> Metadata:
         "form": "loop",
         "loops": first.iterations,
         "trained_loops": artifact.metadata.trained_loops or first.iterations,
+        "cores": {loop.name: loop.iterations for loop in rolling.loops}
+        if len(rolling.loops) > 1
+        else None,
         "max_loops": first.iterations if first.tables else None,
         "dynamic_loops": False,
         "optimized": False,

@@ -66,6 +66,7 @@ WRITERS = {
     "convert": ("tiny.onnx", "-o", "out.ort"),
     "prepare": ("tiny.onnx", "-o", "out.onnx"),
     "run": ("tiny.onnx", "-i", "x.npz", "-o", "out.npz"),
+    "unroll": ("tiny.onnx", "-o", "out.onnx"),
 }
 
 

@@ -67,6 +67,7 @@ def loopedge(room: Path, *words: str) -> subprocess.CompletedProcess[str]:
         ("reroll", "tied.onnx"),
         ("convert", "tiny.onnx"),
         ("prepare", "tiny.onnx"),
+        ("unroll", "tiny.onnx"),
         ("run", "tiny.onnx", "--input", "x.npz", "-o", "y.npz"),
         ("run", "text.onnx", "--text", "!#!#", "--new-tokens", "2"),  # it knows 48 bytes
         pytest.param(

@@ -8,7 +8,15 @@ import onnx_ir as ir
 
 from loopedge.graph.operators import Fact, having
 
-__all__ = ["COMMUTATIVE", "NodeFacts", "captured", "is_constant", "is_matrix", "signature"]
+__all__ = [
+    "COMMUTATIVE",
+    "NodeFacts",
+    "captured",
+    "holds_body",
+    "is_constant",
+    "is_matrix",
+    "signature",
+]
 
 RANDOM = having(Fact.RANDOM)
 
@@ -30,6 +38,11 @@ def is_matrix(value: ir.Value) -> bool:
     """Tell whether a constant has at least two dimensions above one: equal content is no chance then."""
     tensor = value.const_value
     return tensor is not None and sum(int(size) > 1 for size in tensor.shape.numpy()) >= 2
+
+
+def holds_body(node: ir.Node) -> bool:
+    """Tell whether a node is control flow."""
+    return any(attribute.type in BODIES for attribute in node.attributes.values())
 
 
 def signature(node: ir.Node) -> tuple[Any, ...]:
