@@ -1,7 +1,9 @@
 """Give a graph its loops back: canonicalised, candidates tried, each proven before it is built."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -9,7 +11,7 @@ from onnx_ir.passes import common
 from loopedge.graph.core.captures import captured_roundings
 from loopedge.graph.core.loop_view import loops_among
 from loopedge.graph.core.names import CORE_NAME
-from loopedge.graph.naming import keep_names_apart
+from loopedge.graph.naming import is_made_up, keep_names_apart
 from loopedge.graph.rolling.anchors import Candidate, candidates, tied_matrices
 from loopedge.graph.rolling.building import RolledLoop, build_loop
 from loopedge.graph.rolling.canonical import canonicalise
@@ -26,6 +28,11 @@ from loopedge.graph.rolling.outlook.answer import MOST_PAIRS
 from loopedge.graph.rolling.retiming import Schedule, retime
 
 __all__ = ["Rolling", "roll"]
+
+ROLLED = "rolled"
+"""What Loops are called, with a number, until all are there."""
+
+OF_ROLLED = re.compile(rf"^({ROLLED}\d*)([/.].*)?$")
 
 ALIKE = 3
 """Weights of equally many uses that are tried: what refuses one refuses the others of its iteration."""
@@ -61,7 +68,8 @@ def roll(model: ir.Model, *, inner: bool = False) -> Rolling:
     rolled = model.clone()
     canonicalise(rolled)
     rolling = Rolling(model=rolled)
-    _roll_graph(rolled.graph, rolled.graph, rolling.loops, rolling.reasons, CORE_NAME)
+    known = {view.name for view in loops_among(rolled.graph)}
+    _roll_graph(rolled.graph, rolled.graph, rolling.loops, rolling.reasons, ROLLED)
     common.RemoveUnusedNodesPass()(rolled)
     if len(rolling.loops) > MOST_PAIRS and all(loop.iterations == 2 for loop in rolling.loops):
         pairs = len(rolling.loops)
@@ -70,7 +78,7 @@ def roll(model: ir.Model, *, inner: bool = False) -> Rolling:
             "iterations would save no bytes"
         )
         return Rolling(model=rolled, reasons=[reason])
-    _name_in_order(rolled.graph, rolling.loops)
+    _name_in_order(rolled.graph, rolling.loops, known)
     if inner:
         bodies = {view.name: view.body for view in loops_among(rolled.graph)}
         for loop in rolling.loops:
@@ -209,29 +217,16 @@ def _carry_roundings(model: ir.Model) -> None:
                 loop.carry(value)
 
 
-def _name_in_order(graph: ir.Graph, loops: list[RolledLoop]) -> None:
-    """Name Loops in the order of the graph, in place."""
-    views = loops_among(graph)
+def _name_in_order(graph: ir.Graph, loops: list[RolledLoop], known: set[str]) -> None:
+    """Name new Loops, and what belongs to them, in the order of the graph, in place; those that were there keep their names."""
     by_name = {loop.name: loop for loop in loops}
-    ordered = [(view, by_name[view.name]) for view in views if view.name in by_name]
-    for number, (view, loop) in enumerate(ordered):
-        new = _numbered(CORE_NAME, number)
-        old, loop.name = loop.name, new
-        if old != new:
-            _rename(view.node, old, f"{new}\0")
-    for view, _ in ordered:
-        _rename(view.node, None, "")
-    loops[:] = [loop for _, loop in ordered]
-
-
-def _rename(node: ir.Node, old: str | None, new: str) -> None:
-    body = node.attributes["body"].as_graph()
-    named: list[ir.Node | ir.Value] = [node, *node.outputs, *body.inputs]
-    for inner in body.all_nodes():
-        named += [inner, *inner.outputs]
-    for each in named:
-        name = each.name or ""
-        if old is None:
-            each.name = name.replace("\0", "")
-        elif name == old or name.startswith(f"{old}/"):
-            each.name = new + name.removeprefix(old)
+    loops[:] = [by_name[view.name] for view in loops_among(graph) if view.name in by_name]
+    free = (name for number in count() if (name := _numbered(CORE_NAME, number)) not in known)
+    names = {loop.name: name for loop, name in zip(loops, free, strict=False)}
+    for loop in loops:
+        loop.name = names[loop.name]
+    for each in (graph, *graph.subgraphs()):
+        for named in (*each.inputs, *each, *(output for node in each for output in node.outputs)):
+            found = OF_ROLLED.match(named.name or "")
+            if found and found[1] in names and is_made_up(named):
+                named.name = names[found[1]] + (found[2] or "")
