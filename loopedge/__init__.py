@@ -12,7 +12,7 @@ Train it                (extra train)
     pilot               compare loop counts on your data (PilotOptions)  -> PilotResult
 
 Bring it to the device
-    reroll              give a tied ONNX file of any tool its loops back -> RerollResult
+    reroll, unroll      loops of any file: given back, written out       -> RerollResult, UnrollResult
     export              write ONNX, checked against PyTorch (ExportOptions; extra train) -> ExportResult
     quantize            round to int8, checked against the float model (QuantizeOptions) -> QuantizeResult
     convert             write ORT format for minimal builds              -> ConvertResult
@@ -35,6 +35,7 @@ if _typing.TYPE_CHECKING:
     from loopedge.deployment.conversion import ConvertResult, convert
     from loopedge.deployment.preparation import PrepareResult, prepare
     from loopedge.deployment.rerolling import RerollResult, reroll
+    from loopedge.deployment.unrolling import UnrollResult, unroll
     from loopedge.exporter.options import ExportOptions
     from loopedge.exporter.pipeline import ExportResult, export
     from loopedge.model.checkpoint import load, save
@@ -75,6 +76,7 @@ if _typing.TYPE_CHECKING:
         "Session",
         "Task",
         "TrainResult",
+        "UnrollResult",
         "compare",
         "convert",
         "export",
@@ -88,6 +90,7 @@ if _typing.TYPE_CHECKING:
         "reroll",
         "save",
         "train",
+        "unroll",
     ]
 
 __version__ = "0.1.0"
@@ -112,6 +115,7 @@ _HOMES = {
     "Session": "loopedge.runtime.session",
     "Task": "loopedge.tasks.task",
     "TrainResult": "loopedge.trainer.pipeline",
+    "UnrollResult": "loopedge.deployment.unrolling",
     "compare": "loopedge.profiler.comparison.pipeline",
     "convert": "loopedge.deployment.conversion",
     "export": "loopedge.exporter.pipeline",
@@ -125,6 +129,7 @@ _HOMES = {
     "reroll": "loopedge.deployment.rerolling",
     "save": "loopedge.model.checkpoint",
     "train": "loopedge.trainer.pipeline",
+    "unroll": "loopedge.deployment.unrolling",
 }
 
 

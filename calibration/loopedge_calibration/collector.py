@@ -16,9 +16,9 @@ import onnx_ir as ir
 from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError, UntrainedWarning
 from loopedge.files.scratch import never_named
+from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.probe import activation_of, can_probe, probe, stack_probed
-from loopedge.graph.core.view import view_core
 from loopedge.graph.weights import Linear, linears
 from loopedge.options import with_keywords
 from loopedge.quantizer.activations.ranges import (
@@ -130,7 +130,8 @@ def collect_ranges(source: FloatSource, part: Part, options: CollectOptions) -> 
     }
     table = RangeTable(
         weights_sha256=weights_sha256(source.graph),
-        loops=observed.loops,
+        loops=next(iter(observed.cores.values()), 1),
+        cores=observed.cores if len(observed.cores) > 1 else {},
         granularity=options.granularity,
         method=options.method,
         samples=seen.samples,
@@ -139,7 +140,8 @@ def collect_ranges(source: FloatSource, part: Part, options: CollectOptions) -> 
         tensors=tensors,
     )
     warnings += [*_warnings(table, source.metadata.trained_length), *observed.unseen()]
-    if options.granularity == "auto" and observed.loops > 1 and not observed.any_judged:
+    repeats = any(count > 1 for count in observed.cores.values())
+    if options.granularity == "auto" and repeats and not observed.any_judged:
         warnings.append(UNJUDGED)
     return table.model_copy(update={"warnings": warnings})
 
@@ -148,25 +150,29 @@ def collect_ranges(source: FloatSource, part: Part, options: CollectOptions) -> 
 class _Observed:
     """What the linears read, by their names: what ranges are fitted on, and what judges them.
 
-    ``repeated`` are those that run once per iteration, of which there are ``loops``; a Loop that ends itself may have
-    run fewer on these samples.
+    ``repeated`` are those that run once per iteration, each with its core, and ``cores`` how often these run; a Loop
+    that ends itself may have run fewer on these samples.
     """
 
     fitted: dict[str, RowHistograms]
     judged: dict[str, RowHistograms]
     any_judged: bool
-    repeated: set[str]
-    loops: int
+    repeated: dict[str, str]
+    cores: dict[str, int]
 
     def unseen(self) -> list[str]:
         """Say that no sample reached the last iterations."""
-        rows = [found.rows for name, found in self.fitted.items() if name in self.repeated]
-        ran = max(rows, default=self.loops)
-        if ran >= self.loops:
-            return []
-        return [
-            f"the samples ran {ran} of {self.loops} iterations: the others have the ranges of the last that ran"
-        ]
+        notes = []
+        for core, count in self.cores.items():
+            own = (found for name, found in self.fitted.items() if self.repeated.get(name) == core)
+            ran = max((found.rows for found in own), default=count)
+            if ran < count:
+                place = f" of {core}" if len(self.cores) > 1 else ""
+                notes.append(
+                    f"the samples ran {ran} of {count} iterations{place}: the others have the ranges of the last "
+                    "that ran"
+                )
+        return notes
 
     def ranges(
         self, granularity: Granularity, observing: Mapping[str, Observing]
@@ -176,7 +182,8 @@ class _Observed:
         for name, fitted in self.fitted.items():
             judged = self.judged[name].first(fitted.rows)
             item = _range(fitted, judged, granularity, observing[name])
-            missing = self.loops - fitted.rows if name in self.repeated else 0
+            core = self.repeated.get(name)
+            missing = 0 if core is None else self.cores[core] - fitted.rows
             ends = {"low": item.low, "high": item.high}
             found[name] = item.model_copy(
                 update={end: [*row, *row[-1:] * missing] for end, row in ends.items()}
@@ -186,7 +193,6 @@ class _Observed:
 
 def _observe(graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOptions) -> _Observed:
     """Run the model on the data; with ``auto`` a part of it is held out."""
-    loops = _loops(graph, options)
     any_fitted = any_judged = False
     with (
         tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
@@ -210,19 +216,19 @@ def _observe(graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOp
         repeated = probes.repeated
     if not any_fitted:  # all samples are the same, and were all held out
         fitted, judged, any_judged = judged, fitted, False
-    seen = [histograms.rows for name, histograms in fitted.items() if name in repeated]
+    seen: dict[str, int] = {}
+    for name, core in repeated.items():
+        seen[core] = max(seen.get(core, 1), fitted[name].rows)
     return _Observed(
         fitted=fitted,
         judged=judged,
         any_judged=any_judged,
         repeated=repeated,
-        loops=loops or max(seen, default=1),
+        cores={
+            name: known or max(seen.get(name, 1), options.loops or 1)
+            for name, known in Cores(graph).iterations.items()
+        },
     )
-
-
-def _loops(graph: ir.Model, options: CollectOptions) -> int | None:
-    """Return the rows of the ranges: what the file runs, where that is known, however few are measured with."""
-    return view_core(graph).iterations or options.loops
 
 
 def held_out_parts(
@@ -312,9 +318,9 @@ def _largest(
 def linears_by_name(model: ir.Model) -> dict[str, Linear]:
     """Return every linear whose activation can be seen once, named as in the loop form: ``core.<t>/x`` is ``core/x``."""
     found: dict[str, Linear] = {}
-    core = view_core(model)
+    cores = Cores(model)
     for item in linears(model):
-        if can_probe(core, item.node):
+        if can_probe(cores, item.node):
             found.setdefault(loop_name(item.node), item)
     return found
 
@@ -323,19 +329,22 @@ class Probes:
     """Sessions that give what the linears read, a chunk of them at a time."""
 
     def __init__(self, model: ir.Model, folder: Path, options: CollectOptions) -> None:
-        self._linears = linears_by_name(model)
+        self._linears, self._cores = linears_by_name(model), Cores(model)
         self._model, self._folder, self._options = model, folder, options
         self._twins = _same_activation(self._linears, model)
         self._sessions: list[tuple[list[str], Session]] = []
 
     @property
-    def repeated(self) -> set[str]:
-        """The linears that run once per iteration."""
-        core = view_core(self._model)
-        return {name for name, item in self._linears.items() if core.contains(item.node)}
+    def repeated(self) -> dict[str, str]:
+        """The linears that run once per iteration, each with the name of its core."""
+        return {
+            name: core.name
+            for name, item in self._linears.items()
+            if (core := self._cores.of(item.node)) is not None
+        }
 
     def histograms(self) -> dict[str, RowHistograms]:
-        """Return an empty histogram per linear; those of the core get a row per iteration."""
+        """Return an empty histogram per linear; those of a core get a row per iteration."""
         return {name: RowHistograms(1) for name in self._linears}
 
     def run(self, batch: SampleBatch) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
@@ -360,11 +369,10 @@ class Probes:
     def _open(self, feeds: Feeds) -> None:
         first = next(iter(feeds.values()))
         tokens = int(np.prod(first.shape[:2]))
-        loops = _loops(self._model, self._options) or 1
         chunk: list[str] = []
         chunks, size = [chunk], 0
         for name in self._twins:
-            bytes_needed = 4 * tokens * self._width(name) * loops
+            bytes_needed = 4 * tokens * self._width(name) * self._iterations(name)
             if chunk and size + bytes_needed > self._options.chunk_bytes:
                 chunk, size = [], 0
                 chunks.append(chunk)
@@ -376,6 +384,11 @@ class Probes:
             write_scratch(probed, path)
             self._sessions.append((names, Session(path, threads=self._options.threads)))
 
+    def _iterations(self, name: str) -> int:
+        """Return how often a linear runs, as far as it is known."""
+        core = self._cores.of(self._linears[name].node)
+        return 1 if core is None else core.iterations or self._options.loops or 1
+
     def _width(self, name: str) -> int:
         item = self._linears[name]
         stored = item.weight.const_value
@@ -385,9 +398,9 @@ class Probes:
 def _same_activation(found: dict[str, Linear], model: ir.Model) -> dict[str, list[str]]:
     """Group linears that read the same value as often (query, key, value): the first stands for all."""
     groups: dict[object, list[str]] = {}
-    core = view_core(model)
+    cores = Cores(model)
     for name, item in found.items():
-        key = (activation_of(item.node), core.contains(item.node))
+        key = (activation_of(item.node), cores.of(item.node))
         groups.setdefault(key, []).append(name)
     return {group[0]: group for group in groups.values()}
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.core.view import view_core
+from loopedge.graph.core.cores import Cores
 from loopedge.graph.inputs import input_specs
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.signature import InputSpec
@@ -42,11 +42,10 @@ class LoopCounts:
             InputError: The graph runs another number of iterations, whatever it is fed.
         """
         specs = {spec.name: spec for spec in input_specs(model) if spec.chooses_loops}
-        fixed = view_core(model).iterations
-        if loops is not None and not specs and loops != fixed:
+        cores = Cores(model)
+        if loops is not None and not specs and loops != cores.count:
             raise InputError(
-                f"the model runs {fixed or 'a number of'} loops{'' if fixed else ' that no input chooses'}, {loops} "
-                "were asked for",
+                f"the model {cores.count_text}, {loops} were asked for",
                 hint=f"leave out {option_name('loops')}",
             )
         return cls(specs=specs, asked=loops, exported=read_metadata(model.metadata_props).loops)

@@ -12,9 +12,8 @@ import onnx_ir as ir
 from loopedge.artifact.artifact import write_scratch
 from loopedge.files.scratch import never_named
 from loopedge.graph.agreement import noise_ratio
+from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.names import loop_name
-from loopedge.graph.core.view import view_core
-from loopedge.graph.weights import linears
 from loopedge.quantizer.budget_result import LinearSensitivity
 from loopedge.quantizer.emulation import ROUNDED_INPUT, emulate
 from loopedge.quantizer.recipe import Recipe
@@ -47,9 +46,9 @@ def measure_sensitivity(
     Returns:
         All linears, the most sensitive first.
     """
-    core = view_core(model)
-    loops = core.iterations or 1
-    repeated = {loop_name(item.node) for item in linears(model) if core.contains(item.node)}
+    cores = Cores(model)
+    counts = {loop_name(item.node): core.iterations or 1 for core in cores for item in core.linears}
+    loops = max((core.iterations or 1 for core in cores), default=1)
     graph, names = emulate(
         model,
         loops=loops,
@@ -72,8 +71,7 @@ def measure_sensitivity(
                 error=errors[name],
                 per_iteration=[
                     trial.error(names.index(name), t)
-                    for t in range(loops)
-                    if place < detailed and name in repeated
+                    for t in range(counts.get(name, 0) if place < detailed else 0)
                 ],
             )
             for place, name in enumerate(ranked)

@@ -27,6 +27,8 @@ ORDER = (
     "train",
     "pilot",
     "export",
+    "reroll",
+    "unroll",
     "quantize",
     "convert",
     "prepare",

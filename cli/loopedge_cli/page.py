@@ -81,9 +81,9 @@ def plain(text: str) -> str:
     return escape(text)
 
 
-def count_text(number: int, noun: str) -> str:
-    """Return a number of things."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def count_text(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number of things; ``plural`` where it takes more than an s."""
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
 
 
 def number_text(value: float | None) -> str:

@@ -7,13 +7,65 @@ from loopedge.units import size_text
 from loopedge_cli.page import count_text, decibels_text, number_text, plain, rows_list
 
 __all__ = [
+    "copies_list",
+    "copies_rows",
     "coverage_text",
     "file_rows",
     "held_out_rows",
     "last_rows",
     "loss_text",
+    "rolling_rows",
     "treatments_list",
 ]
+
+
+GROUPS_SHOWN = 4
+"""Groups of tied weights that the view describes; the JSON holds all."""
+
+
+def copies_rows(copies: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Say how many weights are stored more than once, and what that takes."""
+    if not copies:
+        return []
+    number = sum(len(each["names"]) + len(each["transposed"]) - 1 for each in copies)
+    saved = sum(each["saved_bytes"] for each in copies)
+    text = f"[yellow]{count_text(number, 'equal copy', 'equal copies')}[/yellow] of {count_text(len(copies), 'weight')}"
+    return [("copies", f"{text}, {size_text(saved)} could be saved")]
+
+
+def copies_list(copies: Sequence[dict[str, Any]]) -> Any:
+    """List the weights that are stored more than once."""
+    rows = [
+        (
+            each["names"][0],
+            f"{len(each['names']) + len(each['transposed'])}x",
+            f"{len(each['transposed'])}x" if each["transposed"] else "",
+            size_text(each["saved_bytes"]),
+        )
+        for each in copies
+    ]
+    return rows_list("equal copies", ("stored", "transposed", "could be saved"), rows)
+
+
+def rolling_rows(ties: dict[str, Any], rolling: dict[str, Any]) -> list[tuple[str, str]]:
+    """Show the order of ties, and whether a Loop can be made of it."""
+    rows = [("ties", f"[bold]{ties['order']}[/bold]")] if ties["order"] else []
+    for group in ties["groups"][:GROUPS_SHOWN]:
+        times = f"{group['reads']} times one after the other" if group["reads"] > 1 else ""
+        beside = f"{group['side_by_side']} times side by side" if group["side_by_side"] > 1 else ""
+        read = ", ".join(text for text in (times, beside) if text)
+        what = f"{group['label']}: {count_text(len(group['weights']), 'weight')}, {size_text(group['bytes'])}"
+        rows.append(("ties", f"{what}, read {read}  [dim]{plain(group['weights'][0])}[/dim]"))
+    if len(ties["groups"]) > GROUPS_SHOWN:
+        rows.append(
+            ("ties", f"[dim]and {len(ties['groups']) - GROUPS_SHOWN} more, see --json[/dim]")
+        )
+    if rolling["command"]:
+        loop = f"to give it its Loop of {count_text(rolling['iterations'], 'iteration')}"
+        rows.append(("rolling", f"[bold]{plain(rolling['command'])}[/bold] {loop}"))
+    elif rolling["reason"]:
+        rows.append(("rolling", plain(rolling["reason"])))
+    return rows + [("rolling", plain(note)) for note in rolling["notes"]]
 
 
 def coverage_text(coverage: dict[str, Any]) -> str:

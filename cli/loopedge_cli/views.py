@@ -16,10 +16,13 @@ from loopedge_cli.page import (
     shape_text,
 )
 from loopedge_cli.view_rows import (
+    copies_list,
+    copies_rows,
     coverage_text,
     file_rows,
     held_out_rows,
     last_rows,
+    rolling_rows,
     treatments_list,
 )
 
@@ -44,7 +47,7 @@ def inspection_view(result: "Result") -> "RenderableType":
     """Show an `loopedge.artifact.inspection.Inspection`."""
     fields = result.to_json()
     ratio = fields["untied_bytes"] / fields["weight_bytes"] if fields["weight_bytes"] else 1.0
-    weights = f"{size_text(fields['weight_bytes'])} stored once"
+    weights = f"{size_text(fields['weight_bytes'])} stored{'' if fields['copies'] else ' once'}"
     if ratio > 1:
         untied = size_text(fields["untied_bytes"])
         up_to = "up to " if fields["exit"] else ""
@@ -55,6 +58,8 @@ def inspection_view(result: "Result") -> "RenderableType":
         *(("input", _port_text(port)) for port in fields["inputs"]),
         *(("output", _port_text(port)) for port in fields["outputs"]),
         ("weights", weights),
+        *copies_rows(fields["copies"]),
+        *([] if fields["form"] == "loop" else rolling_rows(fields["ties"], fields["rolling"])),
         ("int8", coverage_text(fields["int8"])),
         *_quality_rows(fields["metadata"]),
         *_inspected_rows(fields["last_rows"]),
@@ -65,13 +70,16 @@ def inspection_view(result: "Result") -> "RenderableType":
     return page(
         Path(fields["path"]).name,
         rows,
+        rows_list("loops", ("iterations", "tables", "tied weights"), _core_rows(fields["cores"])),
         rows_list("tied weights", ("read", "bytes"), _tie_rows(fields["tied_weights"])),
+        copies_list(fields["copies"]),
         rows_list(
             "timestep tables",
             ("shape",),
             [(t["name"], shape_text(t["shape"])) for t in fields["tables"]],
         ),
         treatments_list((fields["metadata"].get("quantization") or {}).get("treatments", [])),
+        warning="; ".join(fields["unloadable"]) or None,
     )
 
 
@@ -317,10 +325,14 @@ def _form_text(fields: dict[str, Any]) -> str:
     if fields["form"] is None:
         producer = plain(fields["producer"] or "another tool")
         return f"not written by loopedge but by {producer}{_foreign_loop_text(fields)}"
-    parts = [f"[bold]{fields['form']}[/bold]", count_text(loops, "loop")]
+    several = len(fields["cores"]) > 1
+    parts = [
+        f"[bold]{fields['form']}[/bold]",
+        _counts_text(fields["cores"], "loop") if several else count_text(loops, "loop"),
+    ]
     if fields["dynamic_loops"]:
         parts.append("selectable when it runs")
-    if fields["trained_loops"] != loops:
+    if fields["trained_loops"] != loops and not several:
         parts.append(f"trained with {fields['trained_loops']}")
     if fields["exit"] is not None:
         parts.append(f"or until {plain(fields['exit'])}")
@@ -328,14 +340,46 @@ def _form_text(fields: dict[str, Any]) -> str:
 
 
 def _foreign_loop_text(fields: dict[str, Any]) -> str:
-    loops = fields["loops"]
+    loops, cores = fields["loops"], fields["cores"]
     if fields["dynamic_loops"] is None:
         return ""
+    if len(cores) > 1:
+        return f"; {len(cores)} Loops of {_counts_text(cores, 'iteration')}"
     if loops is None:
         chosen = ", whose count is an input" if fields["dynamic_loops"] else ""
         return f"; a Loop{chosen or (' that its condition ends' if fields['exit'] else '')}"
     at_most = "at most " if fields["exit"] else ""
     return f"; a Loop of {at_most}{count_text(loops, 'iteration')}"
+
+
+def _counts_text(cores: Sequence[dict[str, Any]], noun: str) -> str:
+    """Say ``4 and 3 loops`` of several cores, ``?`` where only the run tells."""
+    *first, last = (
+        "?" if core["iterations"] is None else str(core["iterations"]) for core in cores
+    )
+    return f"{', '.join(first)} and {last} {noun}s"
+
+
+def _core_rows(cores: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Show each of several cores: what is alone stands in the other rows."""
+    if len(cores) < 2:
+        return []
+    return [
+        (
+            core["name"],
+            _iterations_text(core),
+            len(core["tables"]),
+            f"{core['weights']}, {size_text(core['weight_bytes'])}",
+        )
+        for core in cores
+    ]
+
+
+def _iterations_text(core: dict[str, Any]) -> str:
+    if core["iterations"] is None:
+        other = "until its condition ends it" if core["exit"] else "only the run tells"
+        return "an input says it" if core["dynamic_loops"] else other
+    return f"{'at most ' if core['exit'] else ''}{core['iterations']}"
 
 
 def _port_text(port: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from loopedge.artifact.companions import check_companion_targets
+from loopedge.artifact.reading.load_check import check_loads
 from loopedge.artifact.reading.onnx_file import SMALL_BYTES, read_onnx
 from loopedge.artifact.reading.ort_format import is_ort_format, read_ort
 from loopedge.artifact.seal import config_path, drop_seal, is_sealed, name_data, write_sealed
@@ -25,7 +26,12 @@ from loopedge.files.staging import (
 from loopedge.files.targets import check_artifact_target
 from loopedge.graph.inputs import chooses_tolerance
 from loopedge.graph.metadata import FOREIGN, TOLERANCE_INPUT, Metadata, read_metadata
-from loopedge.graph.naming import keep_names_apart, rename_foreign_steps, rename_foreign_weights
+from loopedge.graph.naming import (
+    keep_names_apart,
+    rename_foreign_steps,
+    rename_foreign_weights,
+    rename_repeated_values,
+)
 from loopedge.graph.passes.foreign_weights import normalise_weights
 from loopedge.graph.passes.loaded_data import read_attribute_data, read_initializer_data
 from loopedge.graph.passes.storage import restore_float32
@@ -76,17 +82,24 @@ class Artifact:
     identity: Identity
 
     @classmethod
-    def open(cls, path: str | Path) -> "Artifact":
+    def open(cls, path: str | Path, *, unloadable: bool = False) -> "Artifact":
         """Open an ONNX or ORT format file; a file that is replaced meanwhile is opened once more.
 
         Nodes without a name, or with that of another one, get one of their own: passes and users name nodes. In a
         graph of another tool, initializers whose names loopedge gives to what is not a weight get ``model.`` before them.
 
+        Args:
+            path: The file.
+            unloadable: Open a file too that ONNX Runtime cannot load (`loopedge.artifact.reading.load_check`).
+
         Raises:
-            InputError: The file is missing, is not a model or is damaged, or its external data is missing, outside
-                its folder, or has another size than it was written with.
+            InputError: The file is missing, is not a model or is damaged, ONNX Runtime cannot load it, or its external
+                data is missing, outside its folder, or has another size than it was written with.
         """
-        return again_if_replaced(Path(path), lambda: _open(path))
+        artifact = again_if_replaced(Path(path), lambda: _open(path))
+        if not unloadable and not artifact.ort_format:
+            check_loads(artifact.graph, artifact.path)
+        return artifact
 
     @property
     def ort_format(self) -> bool:
@@ -141,6 +154,7 @@ class Artifact:
             rename_foreign_steps(model)
         if self.metadata.foreign or self.metadata.source_sha256 is not None:
             normalise_weights(model)
+            rename_repeated_values(model)
             _name_nodes(model)
         restore_float32(model)
         restore_last_iteration(model)
@@ -296,7 +310,7 @@ def files_beside(path: Path) -> set[str]:
     There are none where ``path`` does not stand, or is not a model.
     """
     try:
-        artifact = Artifact.open(path)
+        artifact = Artifact.open(path, unloadable=True)
     except InputError:
         return set()
     data = {file.name for file in artifact.data if file.parent == path.parent}

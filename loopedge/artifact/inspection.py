@@ -1,5 +1,6 @@
 """Read what an ONNX file holds: form, loops, ties, bytes, timestep tables, int8 coverage."""
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from onnx_ir.passes import common
 
 from loopedge.artifact.artifact import Artifact
 from loopedge.artifact.companions import companion_state
+from loopedge.artifact.core_summaries import CoreSummary, summarise_cores
+from loopedge.artifact.reading.load_check import unloadable_reasons
 from loopedge.artifact.reading.ort_format import is_ort_format
 from loopedge.artifact.seal import examine, examine_ort
 from loopedge.artifact.sizes import AGAIN
@@ -16,14 +19,16 @@ from loopedge.errors import VerificationError
 from loopedge.files.staging import again_if_replaced
 from loopedge.files.targets import FileSize
 from loopedge.graph.core.ties import TiedWeight, tied_weights, untied_bytes
-from loopedge.graph.core.view import CoreView, LoopCore, view_core
-from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.integer_linears import IntegerLinears, count_integer_linears
 from loopedge.graph.metadata import Metadata
 from loopedge.graph.positions.last_iteration import selection_of
+from loopedge.graph.rolling.copies import EqualCopies, equal_copies
+from loopedge.graph.rolling.outlook.answer import outlook_of
+from loopedge.graph.rolling.outlook.ordered_reads import ordered_reads
+from loopedge.graph.rolling.outlook.tie_order import TieOrder, tie_order
 from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 
-__all__ = ["CompanionFile", "Inspection", "Port", "TimestepTable", "inspect"]
+__all__ = ["CompanionFile", "Inspection", "Port", "RollingAnswer", "TimestepTable", "inspect"]
 
 NUMPY_NAMES = {ir.DataType.FLOAT: "float32", ir.DataType.DOUBLE: "float64"}
 
@@ -56,14 +61,31 @@ class CompanionFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RollingAnswer:
+    """What is known of `loopedge.reroll` before it is tried (`loopedge.graph.rolling.outlook.answer`).
+
+    ``command`` tries it; None where ``reason`` says why it would fail.
+    """
+
+    rollable: bool
+    iterations: int | None
+    reason: str | None
+    notes: list[str]
+    command: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
     """What an ONNX file holds.
 
     ``form`` and ``trained_loops`` are None for a file that loopedge did not write, like ``memory``. Of such a file
     ``loops`` is the constant trip count of its Loop, if it has one, and ``exit`` is set where a condition can end
-    that Loop earlier; ``dynamic_loops`` is None where it has no Loop.
+    a Loop earlier; ``dynamic_loops`` is None where it has no Loop. ``cores`` says it of each Loop of the main graph, where
+    there may be several; of several ``loops`` are those of the first of an artifact, and None in another file.
     ``verified`` is whether the content of all files was compared with their checksums.
     ``last_rows`` are the positions that the last iteration computes, None where it computes all.
+    ``copies`` are weights that are stored more than once, ``ties`` the order in which tied ones are read,
+    ``unloadable`` what keeps ONNX Runtime from loading the file: other verbs refuse it.
     """
 
     path: str
@@ -72,6 +94,7 @@ class Inspection:
     trained_loops: int | None
     dynamic_loops: bool | None
     exit: str | None
+    cores: list[CoreSummary]
     opset: int | None
     ir_version: int
     producer: str | None
@@ -81,6 +104,10 @@ class Inspection:
     weight_bytes: int
     untied_bytes: int
     tied_weights: list[TiedWeight]
+    copies: list[EqualCopies]
+    ties: TieOrder
+    rolling: RollingAnswer
+    unloadable: list[str]
     tables: list[TimestepTable]
     int8: IntegerLinears
     last_rows: str | None
@@ -117,7 +144,7 @@ def inspect(path: str | Path, *, verify: bool = False) -> Inspection:
 
 
 def _inspect(path: str | Path, *, verify: bool) -> Inspection:
-    artifact = Artifact.open(path)
+    artifact = Artifact.open(path, unloadable=True)
     model, metadata = artifact.graph, artifact.metadata
     companions = _companions(Path(path), metadata)
     if verify:
@@ -126,14 +153,20 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
         # Other exporters keep weights in Constant nodes too; ours never do.
         model = artifact.fresh_graph()
         common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
-    tied, core = tied_weights(model), view_core(model)
+    tied, cores, copies = tied_weights(model), summarise_cores(model), equal_copies(model)
+    ordered = ordered_reads(model, copies)
+    ties = tie_order(ordered)
+    outlook = outlook_of(ordered, ties, copies)
+    unloadable = [] if artifact.ort_format else unloadable_reasons(artifact.graph)
+    tried = outlook.rollable and not unloadable and not artifact.ort_format
     return Inspection(
         path=str(path),
         form=metadata.form,
-        loops=core.iterations,
+        loops=_loops(metadata, cores),
         trained_loops=metadata.trained_loops,
-        dynamic_loops=_dynamic_loops(core),
-        exit=_exit(core),
+        dynamic_loops=_dynamic_loops(metadata, cores),
+        exit=metadata.exit or next((core.exit for core in cores if core.exit), None),
+        cores=cores,
         opset=model.opset_imports.get(""),
         ir_version=model.ir_version,
         producer=model.producer_name or None,
@@ -141,8 +174,18 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
         inputs=[_port(value) for value in model.graph.inputs],
         outputs=[_port(value) for value in model.graph.outputs],
         weight_bytes=weight_bytes(model),
-        untied_bytes=_untied_bytes(model, metadata, tied),
+        untied_bytes=_untied_bytes(model, metadata, cores, tied),
         tied_weights=tied,
+        copies=copies,
+        ties=ties,
+        rolling=RollingAnswer(
+            rollable=outlook.rollable,
+            iterations=outlook.iterations,
+            reason=outlook.reason,
+            notes=outlook.notes,
+            command=f"loopedge reroll {shlex.quote(str(path))}" if tried else None,
+        ),
+        unloadable=unloadable,
         tables=[
             TimestepTable(name=name, shape=list(value.const_value.shape.numpy()))
             for name, value in model.graph.initializers.items()
@@ -161,20 +204,17 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
     )
 
 
-def _dynamic_loops(core: CoreView) -> bool | None:
+def _loops(metadata: Metadata, cores: list[CoreSummary]) -> int | None:
+    """Return how often the core runs: of several the first, where the file says which that is."""
+    return metadata.loops or (cores[0].iterations if len(cores) == 1 else None)
+
+
+def _dynamic_loops(metadata: Metadata, cores: list[CoreSummary]) -> bool | None:
     """Tell whether the loop count is an input; None where another tool wrote the file, and it has no Loop."""
-    if not core.metadata.foreign:
-        return core.metadata.dynamic_loops
-    if not isinstance(core, LoopCore):
-        return None
-    return any(chooses_loops(value) for value in core.model.graph.inputs)
-
-
-def _exit(core: CoreView) -> str | None:
-    """Return what may end the core before its last iteration."""
-    if core.metadata.foreign and isinstance(core, LoopCore) and not core.loop.runs_on:
-        return "its condition"
-    return core.metadata.exit
+    if not metadata.foreign:
+        return metadata.dynamic_loops
+    loops = [core for core in cores if core.form == "loop"]
+    return any(core.dynamic_loops for core in loops) if loops else None
 
 
 def _verify(path: Path, companions: list[CompanionFile]) -> None:
@@ -199,8 +239,11 @@ def _companions(path: Path, metadata: Metadata) -> list[CompanionFile]:
     ]
 
 
-def _untied_bytes(model: ir.Model, metadata: Metadata, tied: list[TiedWeight]) -> int:
-    if not metadata.foreign or view_core(model).form == "loop":
+def _untied_bytes(
+    model: ir.Model, metadata: Metadata, cores: list[CoreSummary], tied: list[TiedWeight]
+) -> int:
+    """Return what the weights would take untied: of another tool's file without a Loop, a copy for every reader."""
+    if not metadata.foreign or any(core.form == "loop" for core in cores):
         return untied_bytes(model)
     return weight_bytes(model) + sum((weight.uses - 1) * weight.bytes for weight in tied)
 

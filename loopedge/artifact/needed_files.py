@@ -15,4 +15,4 @@ def files_of_model(path: str | Path) -> list[Path]:
     """
     if Path(path).suffix == ".pt":
         return [Path(path)]
-    return Artifact.open(path).needed_files()
+    return Artifact.open(path, unloadable=True).needed_files()

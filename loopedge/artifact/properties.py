@@ -5,11 +5,12 @@ weights inside the file included, and the measured process must not import onnx 
 level of the message is walked here, and the graph is skipped.
 """
 
+import mmap
 import os
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["read_properties"]
+__all__ = ["mentions", "read_properties"]
 
 METADATA_PROPS = 14  # ModelProto.metadata_props of onnx.proto; an entry has key = 1, value = 2
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
@@ -39,6 +40,15 @@ def read_properties(path: str | Path) -> dict[str, str]:
             else:
                 file.seek(length, os.SEEK_CUR)
     return found
+
+
+def mentions(path: str | Path, *words: bytes) -> bool:
+    """Tell whether each of some words stands anywhere in a file, operators of a graph among them; it is not parsed."""
+    with Path(path).open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return all(content.find(word) >= 0 for word in words)
 
 
 def _entry(file: BinaryIO, end: int) -> tuple[str, str]:

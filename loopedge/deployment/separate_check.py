@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,15 @@ ROUNDS = having(Fact.ROUNDING) | having(Fact.RANGED) | having(Fact.INT8) | havin
 
 def tolerated_error(graph: ir.Model) -> float:
     """Return how far two computations of a graph in another order may be apart."""
+    return FLOAT16_ERROR if _is_narrow(graph) else FLOAT32_ERROR
+
+
+def _is_narrow(graph: ir.Model) -> bool:
+    """Tell whether a graph computes or stores floats of two bytes."""
     narrow = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
     values = (output for node in graph.graph.all_nodes() for output in node.outputs)
     stored = graph.graph.initializers.values()
-    return (
-        FLOAT16_ERROR
-        if any(value.dtype in narrow for value in (*values, *stored))
-        else FLOAT32_ERROR
-    )
+    return any(value.dtype in narrow for value in (*values, *stored))
 
 
 def rounds_inside(graph: ir.Model) -> bool:
@@ -51,8 +53,12 @@ def compare_in_child(
     *,
     longest: int,
     threads: int | None,
+    fixed: Mapping[str, int] | None = None,
 ) -> Difference:
-    """Compare as `compare_with_source`, in a process of its own; a graph that rounds runs without optimizers.
+    """Compare as `compare_with_source`, in a process of its own.
+
+    A graph that rounds, to integers or to floats of two bytes, runs without optimizers: they fuse what is written out in
+    another way than what stands in a body, and then it is rounded elsewhere.
 
     Raises:
         InputError: The source cannot be loaded.
@@ -64,7 +70,8 @@ def compare_in_child(
         "tolerance": asdict(tolerance),
         "longest": longest,
         "threads": threads,
-        "optimized": not rounds_inside(source.graph),
+        "fixed": dict(fixed or {}),
+        "optimized": not (rounds_inside(source.graph) or _is_narrow(source.graph)),
     }
     words = [sys.executable, "-P", "-m", __name__, json.dumps(request)]
     try:
@@ -118,6 +125,7 @@ def main() -> None:
             Tolerance(**request["tolerance"]),
             longest=request["longest"],
             threads=request["threads"],
+            fixed=request["fixed"],
             optimized=request["optimized"],
         )
         answer = {"difference": asdict(difference)}

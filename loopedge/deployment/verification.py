@@ -1,7 +1,7 @@
 """Verify a file that was made from an artifact: it computes what its source computes."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from loopedge.artifact.artifact import Artifact
-from loopedge.errors import UntrainedWarning, VerificationError
+from loopedge.errors import InputError, UntrainedWarning, VerificationError
 from loopedge.files.targets import FileSize
 from loopedge.graph.agreement import largest_error, worst
 from loopedge.graph.inputs import default_sequence, inputs_to_check
@@ -58,6 +58,7 @@ def compare_with_source(
     memory: tuple[str | None, str | None] = (None, None),
     threads: int | None,
     optimized: bool = True,
+    fixed: Mapping[str, int] | None = None,
 ) -> Difference:
     """Compare the outputs of both files on generated inputs; their sessions live one after the other.
 
@@ -70,6 +71,7 @@ def compare_with_source(
         threads: Threads of ONNX Runtime.
         optimized: Let ONNX Runtime optimize both graphs. Without, both run the same kernels: integers that are rounded
             from floats, which optimizers compute a little differently, are equal then.
+        fixed: Inputs of the source that the file does not take, with the only value that it computes for.
 
     Raises:
         VerificationError: An output differs by more.
@@ -78,13 +80,26 @@ def compare_with_source(
     positions = (
         FOREIGN_SEQUENCE if source.metadata.foreign else min(default_sequence(graph), longest)
     )
-    checks = inputs_to_check(graph, positions)
+    checks = inputs_to_check(graph, positions, fixed=fixed)
     feeds = [check.feeds for check in checks]
-    if optimized:
-        expected = _outputs(source.path, feeds, memory[0], threads)
-        found = _outputs(written, feeds, memory[1], threads)
-    else:
-        expected, found = (_plain_outputs(path, feeds, threads) for path in (source.path, written))
+    taken = [
+        {name: array for name, array in each.items() if name not in (fixed or {})} for each in feeds
+    ]
+
+    def outputs(
+        path: Path, each: list[dict[str, Array]], profile: str | None
+    ) -> list[dict[str, Array]]:
+        if not optimized:
+            return _plain_outputs(path, each, threads)
+        return _outputs(path, each, profile, threads)
+
+    expected = outputs(source.path, feeds, memory[0])
+    try:
+        found = outputs(written, taken, memory[1])
+    except InputError as refusal:
+        raise VerificationError(
+            f"{tolerance.file} does not run: {refusal.message}", hint=tolerance.hint
+        ) from refusal
     errors = []
     for check, want, have in zip(checks, expected, found, strict=True):
         error = worst(largest_error(have[name], want[name]) for name in want)

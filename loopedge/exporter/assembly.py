@@ -16,7 +16,8 @@ from loopedge.exporter.capture.nested import CALL, MARKER, MARKER_DOMAIN, STATES
 from loopedge.graph.core.loop_node import EarlyExit, loop_node
 from loopedge.graph.core.names import CORE_NAME
 from loopedge.graph.core.pieces import Piece, connect, copy_shape
-from loopedge.graph.metadata import ITERATIONS_OUTPUT, LOOPS_INPUT, TOLERANCE_INPUT
+from loopedge.graph.core.selectable_count import selected_count
+from loopedge.graph.metadata import ITERATIONS_OUTPUT, TOLERANCE_INPUT
 from loopedge.graph.weights import TABLE_PREFIX
 
 __all__ = ["AssemblyPlan", "HaltPart", "assemble_loop"]
@@ -185,15 +186,8 @@ def _trip_count(
     if not plan.dynamic_loops:
         count = weights.constant("loopedge.loops", np.array(plan.loops, np.int64))
         return count, inputs, []
-    loops = ir.Value(name=LOOPS_INPUT, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
-    one = weights.constant("loopedge.min_loops", np.array(1, np.int64))
-    # Without timestep tables a count past the limit would not fail: it would compute something else, without end.
-    limit = weights.constant("loopedge.max_loops", np.array(plan.loops, np.int64))
-    nodes = [ir.node("Max", [loops, one], name="loops/at_least_one")]
-    nodes[0].outputs[0].name = "loops/positive"
-    nodes.append(ir.node("Min", [nodes[0].outputs[0], limit], name="loops/at_most"))
-    nodes[1].outputs[0].name = "loops/clamped"
-    return nodes[1].outputs[0], [*inputs, loops], nodes
+    loops, count, nodes = selected_count(plan.loops, weights.constant, opset=plan.opset)
+    return count, [*inputs, loops], nodes
 
 
 def _named_outputs(coda: Piece, names: Sequence[str]) -> list[ir.Value]:

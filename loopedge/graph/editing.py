@@ -10,6 +10,7 @@ import onnx_ir as ir
 from loopedge.graph.naming import free_name, mark_made_up, take_name
 
 __all__ = [
+    "INTEGERS_SINCE",
     "add_initializer",
     "initializer",
     "insert_before",
@@ -18,6 +19,9 @@ __all__ = [
     "replace_node",
     "structure",
 ]
+
+INTEGERS_SINCE = 12
+"""The opset from which Max and Min take integers."""
 
 
 def initializer(name: str, data: npt.NDArray[np.generic] | ir.TensorProtocol) -> ir.Value:

@@ -238,21 +238,27 @@ class GeneratedInputs:
     feeds: dict[str, Array]
 
 
-def inputs_to_check(model: ir.Model, longest: int) -> list[GeneratedInputs]:
+def inputs_to_check(
+    model: ir.Model, longest: int, *, fixed: Mapping[str, int] | None = None
+) -> list[GeneratedInputs]:
     """Generate inputs of several sizes, and where they can be chosen, of several loop counts and exits.
 
     Args:
         model: The graph.
         longest: Positions of the longest.
+        fixed: Loop counts that are not chosen, by input.
 
     Raises:
         InputError: As `generate_inputs`.
     """
     checks = []
-    counts = [spec for spec in input_specs(model) if spec.chooses_loops]
+    fixed = fixed or {}
+    specs = [spec for spec in input_specs(model) if spec.chooses_loops]
+    counts = [spec for spec in specs if spec.name not in fixed]
+    held = {spec.name: spec.loop_count(fixed[spec.name]) for spec in specs if spec.name in fixed}
     stops = read_metadata(model.metadata_props).tolerance is not None
     for seed, (batch, sequence) in enumerate(((1, 1), (1, longest), (3, 1), (3, longest))):
-        feeds = generate_inputs(model, batch=batch, sequence=sequence, seed=seed)
+        feeds = generate_inputs(model, batch=batch, sequence=sequence, seed=seed) | held
         name = f"batch {batch}, sequence {sequence}"
         checks.append(GeneratedInputs(name, feeds))
         if counts:

@@ -13,6 +13,7 @@ from loopedge.files.json_text import parse_json
 from loopedge.files.validation import validation_problem
 
 __all__ = [
+    "CORE_PATTERN",
     "FOREIGN",
     "FORM_KEY",
     "ITERATIONS_OUTPUT",
@@ -54,6 +55,10 @@ FILE_NAME = r"[^/\\\x00-\x1f]*[^/\\\x00-\x1f.]"
 MOST_LOOPS = 65_536
 """Of one Loop, as many as `loopedge.export` writes."""
 
+CORE_PATTERN = r"core(?:[2-9]|[1-9]\d+)?"
+"""What a core is called: `loopedge.graph.core.names`."""
+
+CoreName = Annotated[str, Field(pattern=rf"^{CORE_PATTERN}$")]
 Loops = Annotated[int, Field(ge=1, le=MOST_LOOPS)]
 Length = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Place = Annotated[int, Field(ge=0, le=1023)]
@@ -142,6 +147,11 @@ class Metadata(BaseModel):
         default=None, description="Iterations that run unless the input 'loops' says else."
     )
     trained_loops: Loops | None = None
+    cores: dict[CoreName, Loops] | None = Field(
+        default=None,
+        min_length=2,
+        description="Where the graph has several cores: the iterations of each, by its name.",
+    )
     loop_range: tuple[Loops, Loops] | None = Field(
         default=None, description="Least and most loops that it was trained with."
     )
@@ -199,6 +209,12 @@ class Metadata(BaseModel):
     prepared: Prepared | None = Field(
         default=None, description="Set where the file holds weights packed for one device."
     )
+
+    @model_validator(mode="after")
+    def _one_count(self) -> Self:
+        if self.cores is not None and self.cores.get("core") != self.loops:
+            raise ValueError(f"loops is {self.loops}, cores says {self.cores.get('core')}")
+        return self
 
     @property
     def foreign(self) -> bool:

@@ -12,10 +12,12 @@ from loopedge.graph.core.names import in_last_iteration, iteration_of
 
 __all__ = [
     "free_name",
+    "is_made_up",
     "keep_names_apart",
     "mark_made_up",
     "rename_foreign_steps",
     "rename_foreign_weights",
+    "rename_repeated_values",
     "take_name",
 ]
 
@@ -27,6 +29,11 @@ FOREIGN_PREFIX = "model."
 def mark_made_up(named: ir.Value | ir.Node) -> None:
     """Note that a pass made up the name of a value or node: it gets another one where the name is taken."""
     named.meta[MADE_UP] = True
+
+
+def is_made_up(named: ir.Value | ir.Node) -> bool:
+    """Tell whether a pass made up the name of a value or node."""
+    return bool(named.meta.get(MADE_UP))
 
 
 def take_name(named: ir.Value | ir.Node, name: str | None) -> None:
@@ -92,7 +99,7 @@ def _rename_hiding(
     for value in dict.fromkeys(_values(graph)):
         if value.meta.get(MADE_UP) or value in ends:
             continue
-        if value.name and value.name in own | outer:
+        if value.name and (value.name in own or value.name in outer):
             value.name = free_name(value.name, used)
             used.add(value.name)
             changed = True
@@ -139,6 +146,18 @@ def rename_foreign_weights(model: ir.Model, prefixes: tuple[str, ...]) -> None:
             if name.startswith(prefixes) and value not in ends:
                 value.name = free_name(FOREIGN_PREFIX + name, taken)
                 taken.add(value.name)
+
+
+def rename_repeated_values(model: ir.Model) -> None:
+    """Rename values of bodies that have the name of another value, in place: what is looked into is known by its name."""
+    ends = {*model.graph.inputs, *model.graph.outputs}
+    values = list(dict.fromkeys([*_values(model.graph), *_values(model.graph, deep=True)]))
+    taken, seen = {value.name for value in values}, set[str | None]()
+    for value in values:
+        if value.name and value.name in seen and value not in ends:
+            value.name = free_name(value.name, taken)
+            taken.add(value.name)
+        seen.add(value.name)
 
 
 def rename_foreign_steps(model: ir.Model) -> None:

@@ -54,7 +54,7 @@ def emulate(
 
     Args:
         model: The float graph. Not modified.
-        loops: Iterations of the core.
+        loops: Iterations of the core, of several that of the longest.
         activations: Their ranges; ``dynamic``: found at run time; ``float``: never rounded.
         round_weight: How the scheme rounds weights.
         others: How single linears are rounded instead, by name; None: they stay float.
@@ -85,7 +85,7 @@ def emulate(
     ]
     names = list(dict.fromkeys(loop_name(item.node) for item in found))
     names += [table.weight.name or "" for table in tables if table.weight not in heads]
-    index = IterationIndex(copy, loops)
+    index = IterationIndex(copy)
     switches = _Switches(copy, names, index, loops)
     for table in tables:
         head = heads.get(table.weight)
@@ -124,7 +124,7 @@ class _Switches:
 
     def of(self, name: str, before: ir.Node) -> ir.Value:
         place = self._names.index(name)
-        row = add_initializer(self._graph, f"loopedge.row.{place}", np.array(place, np.int64))
+        row = add_initializer(self._graph, f"loopedge.switch.{place}", np.array(place, np.int64))
         own = make_node("Gather", [self._switch, row], f"{before.name}.switches", {"axis": 0})
         own.outputs[0].type = self._switch.type
         own.outputs[0].shape = (

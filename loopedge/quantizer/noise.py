@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from loopedge.artifact.artifact import write_scratch
 from loopedge.errors import InputError, VerificationError
 from loopedge.files.scratch import never_named
 from loopedge.graph.agreement import NoiseRatio, at_kept
+from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.names import loop_name, loop_value_name
 from loopedge.graph.core.probe import can_probe, probe, stack_probed
-from loopedge.graph.core.view import view_core
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.offsets import output_offsets
@@ -51,8 +52,9 @@ class QuantizationNoise:
 
     ``random_rows_db`` is measured with the timestep tables replaced by seeded random rows, in both
     models: the gates of an untrained stack are zero and would hide a wrong core. Rows that are not floats, and all rows
-    of a model whose outputs are not finite with random ones, are its own in another order. ``linears_db`` is
-    what each linear of the core, by node name, gives in the first iteration, where no error has
+    of a model whose outputs are not finite with random ones, are its own in another order. ``per_iteration_db`` is of the
+    first state of the core; of several cores one follows the other. ``linears_db`` is
+    what each linear of a core, by node name, gives in the first iteration, where no error has
     accumulated yet; ``worst_linears_db`` the least of all its iterations.
     """
 
@@ -97,7 +99,7 @@ def measure_noise(
     batches = list(inputs)
     if not batches:
         raise InputError("there is no sample to compare on", hint=option("data", "samples.npz"))
-    states = view_core(reference).states
+    states = [core.states for core in Cores(reference)]
     folded = _convolutions(
         quantized
     )  # what they give has another order of axes than their linear's
@@ -112,14 +114,14 @@ def measure_noise(
         never_named(Path(scratch), "the model"),
     ):
         place = Path(scratch)
-        names = list(dict.fromkeys([*states, *products.values()]))
+        names = list(dict.fromkeys([*chain(*states), *products.values()]))
         outputs, rows = _ratios(reference, quantized, names, batches, place, threads)
         random_db = None
         if tables:
             rows_of = _other_rows(reference, tables, batches[0], place, threads)
             models = _with_tables(reference, rows_of), _with_tables(quantized, rows_of)
             random_db = _ratios(*models, [], batches, place, threads)[0].db
-    iterations = [ratio.db for name in states[:1] for ratio in rows[name]]
+    iterations = [ratio.db for own in states for name in own[:1] for ratio in rows[name]]
     return QuantizationNoise(
         sqnr_db=outputs.db,
         per_iteration_db=iterations,
@@ -159,15 +161,16 @@ def outputs_db(
 
 
 def _core_products(model: ir.Model) -> dict[str, str]:
-    """Return the linears of the core and the values that they give, named as in the loop form.
+    """Return the linears of the cores and the values that they give, named as in the loop form.
 
     Those of branches and of a Scan are not among them.
     """
-    core = view_core(model)
+    cores = Cores(model)
     return {
         loop_name(item.node): loop_value_name(item.node, item.node.outputs[0].name or "")
+        for core in cores
         for item in core.linears
-        if can_probe(core, item.node)
+        if can_probe(cores, item.node)
     }
 
 

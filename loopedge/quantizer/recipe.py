@@ -9,8 +9,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
+from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.names import loop_name
-from loopedge.graph.core.view import view_core
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.passes.windows import fold_windows, round_before_windows
 from loopedge.graph.weights import linears
@@ -288,29 +288,47 @@ def check_one_loop(model: ir.Model, source: str | Path) -> None:
     Raises:
         InputError: The graph holds one.
     """
-    found = view_core(model).inner_loops
-    if found:
-        raise InputError(
-            f"{source} holds the inner Loop {found[0].name}, whose linears cannot be calibrated",
-            hint="loopedge export model.pt --inner unrolled",
-        )
+    cores = Cores(model)
+    found, metadata = cores.inner_loops, cores.metadata
+    if not found:
+        return
+    command = "export model.pt"
+    if metadata.foreign:
+        command = f"unroll {source}"
+    elif metadata.source_sha256 is not None:
+        command = "reroll model.onnx"
+    raise InputError(
+        f"{source} holds the inner Loop {found[0].name}, whose linears cannot be calibrated",
+        hint=option("inner", "unrolled", command=command),
+    )
 
 
 def _check_ranges(table: RangeTable, model: ir.Model, source: str | Path) -> None:
     hint = f"calibrate again: {option('data', 'samples.npz', command='quantize model.onnx')}"
     if table.weights_sha256 != weights_sha256(model):
         raise InputError(f"the ranges belong to another model than {source}", hint=hint)
-    core = view_core(model)
-    count = core.iterations
-    if count is not None and table.loops != count:
-        raise InputError(
-            f"the ranges hold {table.loops} iterations, {source} runs {count}", hint=hint
-        )
-    for item in linears(model):
-        found = table.tensors.get(loop_name(item.node))
-        if found is not None and core.contains(item.node) and len(found.low) != table.loops:
+    cores = Cores(model)
+    for core in cores:
+        rows, count = table.rows_of(core.name), core.iterations
+        if len(cores) > 1 and core.name not in table.cores:
+            raise InputError(f"the ranges hold no core {core.name} of {source}", hint=hint)
+        if count is not None and rows != count:
             raise InputError(
-                f"the ranges of {loop_name(item.node)} have {len(found.low)} rows, {source} runs "
-                f"{table.loops} iterations",
+                f"the ranges hold {rows} iterations, {source} runs {count}{_in(core.name, cores)}",
                 hint=hint,
             )
+    for item in linears(model):
+        found, own = table.tensors.get(loop_name(item.node)), cores.of(item.node)
+        if found is None or own is None:
+            continue
+        rows = table.rows_of(own.name)
+        if len(found.low) != rows:
+            raise InputError(
+                f"the ranges of {loop_name(item.node)} have {len(found.low)} rows, {source} runs "
+                f"{rows} iterations{_in(own.name, cores)}",
+                hint=hint,
+            )
+
+
+def _in(core: str, cores: Cores) -> str:
+    return f" in {core}" if len(cores) > 1 else ""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loopedge.artifact.properties import read_properties
+from loopedge.artifact.properties import mentions, read_properties
 from loopedge.artifact.sizes import check_sizes, described_data
 from loopedge.errors import InputError, InputLengthWarning, LoopCountWarning, LoopedgeError
 from loopedge.files.input_files import check_file
@@ -48,6 +48,9 @@ Array = npt.NDArray[Any]
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Devices and the execution providers that serve them."""
+
+BODY_WORDS = (b"body", b"then_branch")
+"""Attributes that hold bodies, as they stand in a file."""
 
 MOST_LOOPS, MOST_THREADS = 2**62, 1024
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -134,6 +137,8 @@ class Session:
         loops = ""
         if self.takes_loops:
             loops = ", any loops" if known.foreign else f", loops={known.loops} (selectable)"
+        elif known.cores is not None:
+            loops = f", loops={known.cores}"
         elif not known.foreign:
             loops = f", loops={known.loops}"
         inputs = ", ".join(
@@ -152,6 +157,8 @@ class Session:
     def _open(self, source: Path, threads: int | None, device: str, memory: str | None) -> None:
         """Read what the file says of itself, and load it."""
         self.metadata = _read_metadata(source)
+        if self.metadata.foreign:
+            _check_loads(source)
         chosen = choose_profile(memory, self.metadata, source, device=device)
         self.memory: str = chosen.profile
         self.notes = [] if chosen.note is None else [chosen.note]
@@ -245,7 +252,7 @@ class Session:
             if loops is None and default is None:
                 raise InputError("the model takes a loop count", hint=option("loops", "N"))
             return {LOOPS_INPUT: np.array(min(int(loops or default or 1), MOST_LOOPS), np.int64)}
-        fixed = self.metadata.loops
+        fixed = self.metadata.loops if self.metadata.cores is None else None
         if loops is not None and loops != fixed:
             raise InputError(
                 f"{self.path} runs {fixed if fixed else 'a fixed number of'} loops, "
@@ -278,6 +285,16 @@ def _read_metadata(source: Path) -> Metadata:
     if source.suffix != ".ort":
         check_sizes(source, described_data(source, properties))
     return read_metadata(properties)
+
+
+def _check_loads(source: Path) -> None:
+    """Refuse a file that ONNX Runtime would end the process at. What loopedge writes is never such a file."""
+    if source.suffix == ".ort" or not mentions(source, b"DequantizeLinear"):
+        return
+    if any(mentions(source, word) for word in BODY_WORDS):
+        from loopedge.artifact.artifact import Artifact  # imports onnx
+
+        Artifact.open(source)
 
 
 def _provider(device: str) -> str:

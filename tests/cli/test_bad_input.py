@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 TORCH_FREE = {
     "inspect": (),
+    "reroll": ("-o", "out.onnx"),
     "quantize": ("-o", "out.onnx"),
     "convert": ("-o", "out.ort"),
     "prepare": ("-o", "out.onnx"),
     "profile": ("--runs=1", "--processes=1", "--html", "out.html"),
     "run": ("--input", "x.npz", "-o", "out.npz"),
+    "unroll": ("-o", "out.onnx"),
 }
-WRITERS = ["quantize", "convert", "prepare", "profile", "run"]
+WRITERS = ["quantize", "convert", "prepare", "profile", "run", "unroll"]
 
 
 def words_of(command: str, folder: Path, target: Path | None = None) -> list[str]:
@@ -127,7 +129,7 @@ def test_an_unwritable_folder(
     assert list(read_only.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["quantize", "convert", "prepare", "run"])
+@pytest.mark.parametrize("command", ["quantize", "convert", "prepare", "run", "unroll"])
 def test_a_full_disk(cli: Cli, tiny: Path, ids: Path, small_disk: Path, command: str) -> None:
     with contextlib.suppress(OSError):
         (small_disk / "taken").write_bytes(bytes(64 * 1024))
@@ -136,7 +138,7 @@ def test_a_full_disk(cli: Cli, tiny: Path, ids: Path, small_disk: Path, command:
     assert [path.name for path in small_disk.iterdir()] == ["taken"]
 
 
-@pytest.mark.parametrize("command", ["profile", "run"])
+@pytest.mark.parametrize("command", ["profile", "run", "unroll"])
 @pytest.mark.parametrize("loops", ["0", "-1", "two"])
 def test_a_loop_count_below_one(
     cli: Cli, tiny_dynamic: Path, ids: Path, command: str, loops: str
@@ -145,10 +147,10 @@ def test_a_loop_count_below_one(
     assert_refused(cli(command, tiny_dynamic, *words, "--loops", loops), "'--loops'")
 
 
-@pytest.mark.parametrize("command", ["profile", "run"])
+@pytest.mark.parametrize("command", ["profile", "run", "unroll"])
 def test_a_loop_count_that_is_fixed(cli: Cli, tiny: Path, ids: Path, command: str) -> None:
     outcome = cli(command, tiny, *words_of(command, tiny.parent), "--loops", "2")
-    assert_refused(outcome, "3 loops")
+    assert_refused(outcome, "3 iterations" if command == "unroll" else "3 loops")
 
 
 @pytest.mark.parametrize("command", ["profile", "run"])
@@ -170,6 +172,8 @@ def test_the_weights_of_a_source_are_never_written_over(cli: Cli, external: Path
         ("quantize", moved, "-o", data, "--force"),
         ("prepare", moved, "-o", external, "--force"),
         ("prepare", moved, "-o", data, "--force"),
+        ("unroll", moved, "-o", external, "--force"),
+        ("unroll", moved, "-o", data, "--force"),
     ):
         outcome = cli(*words)
         assert outcome.code == 2
@@ -178,7 +182,7 @@ def test_the_weights_of_a_source_are_never_written_over(cli: Cli, external: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["quantize", "prepare"])
+@pytest.mark.parametrize("command", ["quantize", "prepare", "unroll"])
 def test_a_data_file_of_others_stays(command: str, cli: Cli, tiny: Path) -> None:
     other = tiny.with_name("out.onnx.data")
     other.write_text("precious")

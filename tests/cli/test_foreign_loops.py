@@ -123,11 +123,60 @@ def test_a_trip_count_that_cannot_be_meant(
     assert not [path for path in tmp_path.iterdir() if path.name not in {"m.onnx", "x.npz"}]
 
 
-def test_a_body_input_that_is_stored_too_is_named(cli: Cli, tmp_path: Path) -> None:
-    source = looped(tmp_path / "m.onnx", 3, state_is_stored=True)
-    result = cli("inspect", str(source))
+UNLOADABLE = {
+    "stored": "Loop loop hands 's' to its body, where an initializer has that name",
+    "turned": "loop reads 'turned' from outside its body, which Transpose makes of what rounded dequantizes",
+}
+"""What ONNX Runtime refuses, and what it aborts the process at."""
+
+
+def unloadable(kind: str, path: Path) -> str:
+    if kind == "stored":
+        return str(looped(path, 3, state_is_stored=True))
+    proto = onnx.load(looped(path, 3))
+    loop = next(node for node in proto.graph.node if node.op_type == "Loop")
+    before = [
+        helper.make_node("QuantizeLinear", ["x", "step", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["d"], name="rounded"),
+        helper.make_node("Transpose", ["d"], ["turned"], perm=[0, 2, 1]),
+    ]
+    proto.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array(0.1, np.float32), "step"),
+            numpy_helper.from_array(np.array(0, np.uint8), "zero"),
+        ]
+    )
+    body = next(item for item in loop.attribute if item.name == "body").g
+    body.node.append(helper.make_node("Neg", ["turned"], ["unread"]))
+    nodes = [*before, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    onnx.save(proto, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", UNLOADABLE)
+@pytest.mark.parametrize("command", ["run", "quantize", "profile", "convert", "prepare"])
+def test_what_onnxruntime_cannot_load_is_refused(
+    command: str, kind: str, cli: Cli, data: Path, tmp_path: Path
+) -> None:
+    source = unloadable(kind, tmp_path / "m.onnx")
+    result = cli(command, source, *(["--input", str(data)] if command == "run" else []))
     assert result.code == 2
-    assert "Loop loop hands 's' to its body, where an initializer has that name" in result.err
+    assert f"m.onnx cannot be loaded: {UNLOADABLE[kind]}" in result.err
+    assert f"hint: loopedge inspect {source}" in result.err
+    assert not [path for path in tmp_path.iterdir() if path.name not in {"m.onnx", "x.npz"}]
+
+
+@pytest.mark.parametrize("kind", UNLOADABLE)
+def test_inspect_says_what_cannot_be_loaded(kind: str, cli: Cli, tmp_path: Path) -> None:
+    source = unloadable(kind, tmp_path / "m.onnx")
+    result = cli("inspect", source)
+    assert result.code == 0
+    assert f"WARNING: {UNLOADABLE[kind]}" in result.out
+    found = cli("inspect", source, "--json").json()
+    assert found["unloadable"][0].startswith(UNLOADABLE[kind])
+    assert found["rolling"]["command"] is None
 
 
 @pytest.mark.parametrize("trips", [2**31 - 1, 2**63 - 1, 65_537])

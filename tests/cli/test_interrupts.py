@@ -14,6 +14,7 @@ import pytest
 import loopedge
 from loopedge_cli import interrupts
 from loopedge_cli.main import main
+from tests.cli.tied_files import write_tied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,10 +61,12 @@ def sends(number: int, then: Callable[..., Any] = lambda *given: None) -> Callab
 
 
 WRITERS = {
+    "reroll": ("tied.onnx", "-o", "out.onnx"),
     "quantize": ("tiny.onnx", "-o", "out.onnx"),
     "convert": ("tiny.onnx", "-o", "out.ort"),
     "prepare": ("tiny.onnx", "-o", "out.onnx"),
     "run": ("tiny.onnx", "-i", "x.npz", "-o", "out.npz"),
+    "unroll": ("tiny.onnx", "-o", "out.onnx"),
 }
 
 
@@ -78,6 +81,7 @@ def test_a_command_that_writes_leaves_what_was_there(
     number: int,
 ) -> None:
     monkeypatch.chdir(tiny.parent)
+    write_tied(tiny.parent / "tied.onnx")
     (tiny.parent / WRITERS[command][-1]).write_text("before")
     before = {path.name: path.read_bytes() for path in tiny.parent.iterdir()}
     monkeypatch.setattr(os, "fsync", sends(number, os.fsync))  # what was staged is synced

@@ -23,6 +23,7 @@ INPUTS = [
     "quantize m.onnx --ranges-file {}",
     "convert {}",
     "prepare {}",
+    "unroll {}",
     "profile {}",
     "profile m.onnx --against {}",
     "profile m.onnx --input {}",
@@ -42,6 +43,7 @@ OUTPUTS = [
     "quantize m.onnx --data x.npz --save-ranges {}",
     "convert m.onnx -o {}",
     "prepare m.onnx -o {}",
+    "unroll m.onnx -o {}",
     "profile m.onnx --html {}",
     "run m.onnx -i x.npz -o {}",
     "export m.pt -o {}",
@@ -101,7 +103,7 @@ def test_a_word_with_a_nul_is_refused(cli: Cli, words: str) -> None:
 
 
 @pytest.mark.parametrize("name", [".", "/"])
-@pytest.mark.parametrize("command", ["quantize", "convert", "prepare"])
+@pytest.mark.parametrize("command", ["quantize", "convert", "prepare", "unroll"])
 def test_a_folder_without_a_name_is_no_target(
     cli: Cli, tiny: Path, command: str, name: str
 ) -> None:
@@ -134,6 +136,7 @@ def test_the_verbs_of_python_refuse_them_too(tiny: Path, ids: Path, name: str) -
         lambda: loopedge.quantize(tiny, name),
         lambda: loopedge.prepare(tiny, name),
         lambda: loopedge.convert(tiny, name),
+        lambda: loopedge.unroll(tiny, name),
         lambda: run_file(tiny, ids, f"{name}.npz" if name else ""),
     ):
         with pytest.raises(InputError):

@@ -69,9 +69,15 @@ TORCH_FREE = [
     "quantize tiny.onnx --ranges-file r.json -o q.onnx --save-ranges r.json",
     "quantize renamed.onnx --data x.npz -o q.onnx --save-ranges external.onnx.data",
     "convert renamed.onnx -o renamed.onnx",
+    "reroll tiny.onnx -o tiny.onnx",
+    "reroll renamed.onnx -o external.onnx",
+    "reroll renamed.onnx -o external.onnx.data",
     "prepare tiny.onnx -o tiny.onnx",
     "prepare renamed.onnx -o external.onnx",
     "prepare renamed.onnx -o external.onnx.data",
+    "unroll tiny.onnx -o tiny.onnx",
+    "unroll renamed.onnx -o external.onnx",
+    "unroll renamed.onnx -o external.onnx.data",
 ]
 
 
@@ -119,6 +125,7 @@ def test_the_verbs_of_python_check_the_same(here: Path) -> None:
         lambda: loopedge.quantize("tiny.onnx", "r.json", ranges="r.json", force=True),
         lambda: loopedge.convert("tiny.onnx", "tiny.onnx", force=True),
         lambda: loopedge.prepare("renamed.onnx", "external.onnx", force=True),
+        lambda: loopedge.unroll("renamed.onnx", "external.onnx", force=True),
     ):
         with pytest.raises(InputError, match="which it would replace"):
             call()

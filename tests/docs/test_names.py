@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TARGET_OPTIONS = {"-o", "--output", "--html", ">"}
-SECOND_ARGUMENT = {"export", "quantize", "save", "prepare", "convert", "pilot"}
+SECOND_ARGUMENT = {"export", "quantize", "save", "prepare", "convert", "pilot", "unroll"}
 """Functions whose second argument is the target."""
 
 

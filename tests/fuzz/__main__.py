@@ -1,4 +1,7 @@
-"""Damage files for as long as there is time: ``make fuzz``; what fails is kept, so that it can be replayed."""
+"""Roll random tied graphs, then damage files for as long as there is time: ``make fuzz``.
+
+What fails is kept, so that it can be replayed.
+"""
 
 import argparse
 import faulthandler
@@ -7,19 +10,37 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
+import onnx
+
 from tests.fuzz.outcomes import CASES, draw, judge
+from tests.fuzz.rolled import judge_tied
 from tests.fuzz.seeds import make_seeds
+from tests.fuzz.tied_graphs import draw_numbered
 
 HANGS_S = 60
+GRAPH = "graph."
+"""Begins the name of a tied graph."""
 
 
 def main() -> int:
-    """Run cases until the time is over; return how many ended as none may."""
+    """Run the graphs, and files until the time is over; return whether one ended as none may."""
     options = _options()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
-    say(f"seed {seed}, {options.seconds} seconds; failing files go to {options.output}")
+    say(
+        f"seed {seed}, {options.graphs} graphs, {options.seconds} seconds of files; "
+        f"failing ones go to {options.output}"
+    )
+    if options.replay is not None and options.replay.startswith(GRAPH):
+        return _roll(options.replay.removeprefix(GRAPH), options.output, Counter())
+    kinds: Counter[str] = Counter()
+    rolled_wrongly = sum(
+        _roll(f"{seed}.{number}", options.output, kinds) for number in range(options.graphs)
+    )
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    say(f"{options.graphs} tied graphs, {rolled_wrongly} failed: {counts}")
     with tempfile.TemporaryDirectory(prefix="loopedge.fuzz.") as name:
         seeds, work = Path(name) / "seeds", Path(name) / "work"
         seeds.mkdir()
@@ -32,16 +53,37 @@ def main() -> int:
             failed += _run(f"{seed}.{number}", seeds, work, options.output)
             number += 1
     say(f"{number} files damaged, {failed} failed")
-    return int(failed > 0)
+    return int(failed + rolled_wrongly > 0)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--graphs", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, help="Default: another one each time; it is printed.")
     parser.add_argument("--output", type=Path, default=Path("build/fuzz"))
-    parser.add_argument("--replay", metavar="SEED.NUMBER", help="Run one file again.")
+    parser.add_argument("--replay", metavar="SEED.NUMBER", help="Run one file or graph again.")
     return parser.parse_args()
+
+
+def _roll(name: str, output: Path, kinds: "Counter[str]") -> int:
+    """Draw a graph by its name, roll it, and return 1 where that failed."""
+    graph, how = draw_numbered(name)
+    kept = output / (GRAPH + name)
+    kept.mkdir(parents=True, exist_ok=True)
+    onnx.save(graph.model, kept / "tied.onnx")
+    faulthandler.dump_traceback_later(HANGS_S, exit=True)
+    with tempfile.TemporaryDirectory(prefix="loopedge.fuzz.") as folder:
+        outcome = judge_tied(graph, Path(folder), **how)
+    faulthandler.cancel_dump_traceback_later()
+    kinds[f"{'changed' if graph.change else 'as built'} {outcome.kind}"] += 1
+    if outcome.problem is None:
+        shutil.rmtree(kept)
+        return 0
+    text = f"{graph.change or 'as built'}, {outcome.problem}"
+    (kept / "problem.txt").write_text(f"{text}\n", encoding="utf-8")
+    say(f"{GRAPH}{name}: {text}")
+    return 1
 
 
 def _run(name: str, seeds: Path, work: Path, output: Path) -> int:

@@ -221,7 +221,7 @@ def test_the_only_loop_of_another_tool_is_its_core(count: int, iterations: int |
     assert core.exit is None
 
 
-def test_of_several_loops_of_another_tool_none_is_the_core() -> None:
+def test_of_several_loops_none_is_the_only_core() -> None:
     first = LOOP.format(name="first", count="count", start="x")
     core = view_core(foreign(first, LOOP.format(name="last", count="count", start="first")))
     assert isinstance(core, NoCore)

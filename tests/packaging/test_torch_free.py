@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.cli.tied_files import write_tied
+
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 BLOCKER = '''
 import sys
@@ -33,6 +35,7 @@ sys.meta_path.insert(0, Blocker())
 @pytest.fixture
 def room(tmp_path: Path) -> Path:
     shutil.copy(TINY, tmp_path / "tiny.onnx")
+    write_tied(tmp_path / "tied.onnx")
     model = onnx.load(TINY)
     properties = {item.key: item.value for item in model.metadata_props}
     properties["loopedge.task"] = json.dumps({"name": "text", "tokenizer": "bytes"})
@@ -61,8 +64,10 @@ def loopedge(room: Path, *words: str) -> subprocess.CompletedProcess[str]:
     [
         ("inspect", "tiny.onnx"),
         ("quantize", "tiny.onnx", "-o", "q.onnx"),
+        ("reroll", "tied.onnx"),
         ("convert", "tiny.onnx"),
         ("prepare", "tiny.onnx"),
+        ("unroll", "tiny.onnx"),
         ("run", "tiny.onnx", "--input", "x.npz", "-o", "y.npz"),
         ("run", "text.onnx", "--text", "!#!#", "--new-tokens", "2"),  # it knows 48 bytes
         pytest.param(

@@ -71,17 +71,30 @@ def test_nested_loops_and_branches_belong_to_the_outer_iteration() -> None:
         assert set(one.ops) == {"If", "Mul", "Loop", "MatMul"}
 
 
-def test_without_a_name_the_longest_loop_counts() -> None:
+@pytest.mark.parametrize("names", [("first", "second"), ("core", "core2")])
+def test_the_iterations_of_several_loops_follow_each_other(names: tuple[str, str]) -> None:
     events = [
-        kernel("Loop", 0, 10, "short"),
+        kernel("Loop", 0, 10, names[0]),
         kernel("Add", 1, 5),
-        kernel("Loop", 20, 100, "long", index=1),
+        kernel("Loop", 20, 100, names[1], index=1),
         *(kernel("MatMul", 21 + 30 * i, 20) for i in range(3)),
         run(0, 130),
     ]
     found = iteration_times(events)
-    assert len(found) == 3
-    assert all(set(one.ops) == {"MatMul"} for one in found)
+    assert [one.iteration for one in found] == [0, 1, 2, 3]
+    assert [set(one.ops) for one in found] == [{"Add"}, *[{"MatMul"}] * 3]
+
+
+def test_a_loop_beside_a_core_is_none() -> None:
+    events = [
+        kernel("Loop", 0, 10, "prelude/loop"),
+        kernel("Add", 1, 5),
+        kernel("Loop", 20, 100, "core", index=1),
+        kernel("MatMul", 21, 20),
+        run(0, 130),
+    ]
+    (only,) = iteration_times(events)
+    assert set(only.ops) == {"MatMul"}
 
 
 def test_an_iteration_behind_the_loop_is_the_last_one() -> None:
@@ -122,6 +135,12 @@ def test_an_unrolled_graph_is_read_by_its_names_and_another_gives_nothing() -> N
     assert (first.iteration, second.iteration) == (0, 1)
     assert first.ms == pytest.approx(0.020)
     assert second.ms == pytest.approx(0.040)
+    behind = [kernel("MatMul", 80, 7, "core2.0/linear"), run(0, 90)]
+    assert [one.ms for one in iteration_times([*events[:-1], *behind])] == [
+        pytest.approx(0.020),
+        pytest.approx(0.040),
+        pytest.approx(0.007),
+    ]
     assert iteration_times([kernel("MatMul", 0, 20, "linear"), run(0, 30)]) == []
     assert iteration_times([]) == []
 

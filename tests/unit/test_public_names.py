@@ -26,7 +26,7 @@ NAMES = {
     ),
     *("Task", "convert", "export", "inner_loop", "inspect", "load", "pilot", "prepare", "profile"),
     *("quantize", "save", "train", "Comparison", "PilotOptions", "ProfileOptions", "compare"),
-    *("ExportOptions", "QuantizeOptions"),
+    *("ExportOptions", "QuantizeOptions", "RerollResult", "reroll", "UnrollResult", "unroll"),
 }
 TWO_SCREENS = 66
 """Lines."""

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from loopedge.artifact.reading.fill_check import check_fills
 from loopedge.artifact.reading.loop_check import check_loops
+from loopedge.artifact.reading.node_order import order_nodes
 from loopedge.artifact.reading.onnx_check import check_proto
 from loopedge.errors import InputError
 from loopedge.files.input_files import read_bytes
@@ -35,6 +36,7 @@ def read_onnx(path: Path) -> tuple[ir.Model, list[Path]]:
     proto = parse_onnx(path)
     if not proto.graph.name and not proto.graph.node and not proto.graph.output:
         raise InputError(f"{path} is not an ONNX file: it holds no graph")
+    order_nodes(proto.graph)
     external = check_proto(proto, path)
     try:
         with _quiet():

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from loopedge.graph.metadata import MOST_LOOPS
+from loopedge.graph.naming import mark_made_up
 
 __all__ = ["LoopView", "loops_among"]
 
@@ -37,7 +38,12 @@ class LoopView:
     @property
     def count(self) -> ir.Value | None:
         """The most iterations, int64 (); None: until the condition ends it."""
-        return self.node.inputs[0]
+        return self.node.inputs[0] if self.node.inputs else None
+
+    @property
+    def start(self) -> ir.Value | None:
+        """Whether it runs at all, bool (); None: it does."""
+        return self.node.inputs[1] if len(self.node.inputs) > 1 else None
 
     @property
     def initial(self) -> list[ir.Value | None]:
@@ -140,6 +146,53 @@ class LoopView:
             new.name = name
         graph.remove(old)
         return list(wider.outputs[known:])
+
+    def carry(self, value: ir.Value) -> "LoopView":
+        """Hand a value of the graph around to the body as a state that no iteration changes, in place.
+
+        What the body reads of the graph around is captured otherwise. Another node takes the place of this one, which
+        stands in no graph afterwards.
+        """
+        old, body, graph = self.node, self.body, self.node.graph
+        if graph is None:
+            raise ValueError(f"Loop {self.name} stands in no graph")
+        states = len(self.initial)
+        inside = {body, *body.subgraphs()}
+        name = f"{self.name}/{value.name}"
+        before = ir.Value(name=name, type=value.type, shape=_copied(value.shape))
+        for node, place in list(value.uses()):
+            if node.graph in inside:
+                node.replace_input_with(place, before)
+        kept = ir.node("Identity", [before], name=f"{name}.kept")
+        kept.outputs[0].name = f"{name}.kept"
+        kept.outputs[0].type, kept.outputs[0].shape = value.type, _copied(value.shape)
+        body.inputs.append(before)
+        body.append(kept)
+        body.outputs.insert(1 + states, kept.outputs[0])
+        wider = ir.Node(
+            "",
+            "Loop",
+            [*old.inputs, value],
+            old.attributes.values(),
+            num_outputs=len(old.outputs) + 1,
+            name=old.name,
+        )
+        graph.insert_before(old, wider)
+        after = [*wider.outputs[:states], *wider.outputs[states + 1 :]]
+        for output, new in zip(old.outputs, after, strict=True):
+            known, new.type, new.shape = output.name, output.type, _copied(output.shape)
+            ir.convenience.replace_all_uses_with(output, new, replace_graph_outputs=True)
+            new.name = known
+        wider.outputs[states].name = f"{name}.unread"
+        wider.outputs[states].type = value.type
+        for named in (before, kept, kept.outputs[0], wider.outputs[states]):
+            mark_made_up(named)
+        graph.remove(old)
+        return LoopView(wider)
+
+
+def _copied(shape: ir.Shape | None) -> ir.Shape | None:
+    return None if shape is None else ir.Shape(list(shape))
 
 
 def loops_among(nodes: Iterable[ir.Node]) -> list[LoopView]:

@@ -1,10 +1,13 @@
-"""What the nodes and values of the core are called, by the place where they stand.
+"""What the nodes and values of the cores are called, by the place where they stand.
 
 | place | name |
 |---|---|
 | body of the core's Loop, which is itself called ``core`` | ``core/x`` |
 | iteration ``t`` of the unrolled form | ``core.<t>/x`` |
 | last iteration, where it stands behind the Loop | ``core.last/x`` |
+
+Where a graph has several cores they are called ``core``, ``core2``, ``core3`` and so on, in its order: ``core2/x``,
+``core2.<t>/x``. (``core.2/x`` is of iteration 2 of the first.)
 
 These names are written into files: an artifact of an earlier version has the same ones. Another tool
 may have called nodes so: before weights are worked on they are renamed (`loopedge.graph.naming.rename_foreign_steps`).
@@ -14,11 +17,16 @@ import re
 
 import onnx_ir as ir
 
+from loopedge.graph.metadata import CORE_PATTERN
+
 __all__ = [
     "CORE_NAME",
     "LAST_PREFIX",
+    "core_in_name",
+    "core_name",
     "in_last_iteration",
     "in_last_name",
+    "is_core",
     "is_core_name",
     "iteration_in_name",
     "iteration_of",
@@ -30,23 +38,40 @@ __all__ = [
 ]
 
 CORE_NAME = "core"
-"""Name of the Loop node; with a slash the prefix of what its body holds."""
+"""Name of the Loop node of the first core; with a slash the prefix of what its body holds."""
 
 LAST_PREFIX = f"{CORE_NAME}.last/"
 """Prefix of the nodes of a last iteration that stands behind the Loop."""
 
-ITERATION = re.compile(rf"^{CORE_NAME}\.(\d+)/")
+ITERATION = re.compile(rf"^({CORE_PATTERN})\.(\d+)/")
+IN_CORE = re.compile(rf"^({CORE_PATTERN})(?:\.[^/]*)?/")
 
 
-def iteration_prefix(t: int) -> str:
-    """Return the prefix of what belongs to iteration ``t`` of the unrolled form."""
-    return f"{CORE_NAME}.{t}/"
+def core_name(place: int) -> str:
+    """Return the name of the core at a place among those of a graph, from 0: ``core``, ``core2``, ``core3``."""
+    return f"{CORE_NAME}{place + 1}" if place else CORE_NAME
+
+
+def is_core(name: str | None) -> bool:
+    """Tell whether a node is called as a core itself is."""
+    return re.fullmatch(CORE_PATTERN, name or "") is not None
+
+
+def core_in_name(name: str) -> str | None:
+    """Return the core that a node of this name belongs to, in any form; None: to none."""
+    match = IN_CORE.match(name)
+    return match[1] if match else None
+
+
+def iteration_prefix(t: int, core: str = CORE_NAME) -> str:
+    """Return the prefix of what belongs to iteration ``t`` of a core in the unrolled form."""
+    return f"{core}.{t}/"
 
 
 def iteration_in_name(name: str) -> int | None:
     """Return the iteration of the unrolled form that a node of this name belongs to; None: to none."""
     match = ITERATION.match(name)
-    return int(match[1]) if match else None
+    return int(match[2]) if match else None
 
 
 def iteration_of(node: ir.Node) -> int | None:
@@ -70,8 +95,8 @@ def last_state_name(state: int) -> str:
 
 
 def is_core_name(name: str) -> bool:
-    """Tell the name of a node of the core, in any form; a node that left the Loop keeps such a name."""
-    return name.startswith((f"{CORE_NAME}/", f"{CORE_NAME}."))
+    """Tell the name of a node of a core, in any form; a node that left the Loop keeps such a name."""
+    return core_in_name(name) is not None
 
 
 def loop_name(node: ir.Node) -> str:
@@ -81,11 +106,11 @@ def loop_name(node: ir.Node) -> str:
 
 def loop_value_name(node: ir.Node, name: str) -> str:
     """Return the name that a value of a node, or the node, has in the loop form."""
-    t = iteration_of(node)
-    return name if t is None else name.replace(iteration_prefix(t), f"{CORE_NAME}/", 1)
+    match = ITERATION.match(node.name or "")
+    return name if match is None else name.replace(match[0], f"{match[1]}/", 1)
 
 
 def name_in_iteration(name: str, t: int) -> str | None:
     """Return the name that ``core/x`` has in iteration ``t`` of the unrolled form; None for other names."""
-    rest = name.removeprefix(f"{CORE_NAME}/")
-    return None if rest == name else iteration_prefix(t) + rest
+    core, slash, rest = name.partition("/")
+    return iteration_prefix(t, core) + rest if slash and is_core(core) else None

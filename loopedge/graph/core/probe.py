@@ -1,4 +1,4 @@
-"""Look inside the loop: make values of the core extra outputs, one row per iteration."""
+"""Look inside the loops: make values of the cores extra outputs, one row per iteration."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,8 +8,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.core.names import CORE_NAME, iteration_prefix, name_in_iteration
-from loopedge.graph.core.view import CoreView, LoopCore, UnrolledCore, view_core
+from loopedge.graph.core.cores import Cores
+from loopedge.graph.core.names import CORE_NAME, core_in_name, loop_name, name_in_iteration
+from loopedge.graph.core.view import CoreView, LoopCore, UnrolledCore
 from loopedge.graph.editing import add_initializer, make_node
 
 __all__ = ["activation_of", "can_probe", "probe", "stack_probed"]
@@ -22,39 +23,46 @@ INPUT = ".input"
 def probe(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """Return a copy of the model that also gives values of its inside.
 
-    Requires: the loop form or the unrolled form, of any tool.
+    Requires: the loop form or the unrolled form, of any tool; no two bodies hold a value or a node of one name that
+    is asked for.
 
     Ensures: the outputs of the model are as they were; a Loop with an early exit runs to its end, with all batch
     rows.
 
     Args:
-        model: Loop or unrolled form. Not modified.
-        names: Of values, those of the core as in the loop form, or ``<node>.input``: what a linear
-            reads (`activation_of`), in the core or outside.
+        model: Loop or unrolled form, of one core or several. Not modified.
+        names: Of values, those of a core as in the loop form, or ``<node>.input``: what a linear
+            reads (`activation_of`), in a core or outside.
 
     Returns:
-        A model with extra outputs, to be read with `stack_probed`: ``probe/<name>``, of the core
-        ``probes/<name>`` (loops, ...) in the loop form, ``probe/core.<t>/...`` in the unrolled one.
+        A model with extra outputs, to be read with `stack_probed`: ``probe/<name>``, of a core
+        ``probes/<name>`` (iterations, ...) in the loop form, ``probe/core.<t>/...`` in the unrolled one.
 
     Raises:
         InputError: There is no value or node of a name.
     """
     probed = model.clone()
-    core, main = view_core(probed), _Lookup(probed.graph)
-    inside: list[str] = []
-    if isinstance(core, LoopCore):
-        _run_to_the_end(core)
-        body = _Lookup(core.loop.body)
-        inside = [name for name in names if name in body]
-    elif isinstance(core, UnrolledCore):
-        inside = [name for name in names if (name_in_iteration(name, 0) or "") in main]
+    cores, main = Cores(probed), _Lookup(probed.graph)
+    inside: dict[str, CoreView] = {}
+    for core in cores:
+        found: list[str] = []
+        if isinstance(core, LoopCore):
+            _run_to_the_end(core)
+            body = _Lookup(core.loop.body)
+            found = [name for name in names if name in body]
+        elif isinstance(core, UnrolledCore):
+            own = (name for name in names if core_in_name(name) == core.name)
+            found = [name for name in own if (name_in_iteration(name, 0) or "") in main]
+        inside = {**dict.fromkeys(found, core), **inside}
     for name in names:
-        if name not in set(inside):
+        if name not in inside:
             _emit(probed.graph, main[name], f"{PREFIX}{name}")
-    if isinstance(core, LoopCore) and inside:
-        _probe_loop(core, inside)
-    elif isinstance(core, UnrolledCore) and inside:
-        _probe_unrolled(core, inside)
+    for probed_core in dict.fromkeys(inside.values()):
+        own_names = [name for name in names if inside.get(name) is probed_core]
+        if isinstance(probed_core, LoopCore):
+            _probe_loop(probed_core, own_names)
+        elif isinstance(probed_core, UnrolledCore):
+            _probe_unrolled(probed_core, own_names)
     return probed
 
 
@@ -76,13 +84,12 @@ def _run_to_the_end(core: LoopCore) -> None:
     body.insert_before(body[0], never_done)
 
 
-def can_probe(core: CoreView, node: ir.Node) -> bool:
-    """Tell whether `probe` sees what a node reads: it stands in the main graph, or in the body of the core's Loop.
+def can_probe(cores: Cores, node: ir.Node) -> bool:
+    """Tell whether `probe` sees what a node reads: it stands in the main graph, or in the body of a core's Loop.
 
     What stands in a branch of an If runs in some inferences alone, what stands in a Scan once per position.
     """
-    bodies = [core.loop.body] if isinstance(core, LoopCore) else []
-    return node.graph in [core.model.graph, *bodies]
+    return node.graph in [cores.model.graph, *(core.loop.body for core in cores.loops)]
 
 
 def activation_of(node: ir.Node) -> ir.Value | None:
@@ -97,7 +104,7 @@ def activation_of(node: ir.Node) -> ir.Value | None:
 def stack_probed(
     outputs: Mapping[str, npt.NDArray[Any]], names: Iterable[str]
 ) -> dict[str, npt.NDArray[Any]]:
-    """Collect what a probed model gave: per name one array, (loops, ...), outside the core (1, ...)."""
+    """Collect what a probed model gave: per name one array, (iterations, ...), outside the cores (1, ...)."""
     stacked = {}
     for name in names:
         if STACKED + name in outputs:
@@ -106,9 +113,8 @@ def stack_probed(
         if PREFIX + name in outputs:
             stacked[name] = outputs[PREFIX + name][None]
             continue
-        rest = name.removeprefix(f"{CORE_NAME}/")
         rows: list[npt.NDArray[Any]] = []
-        while (key := f"{PREFIX}{iteration_prefix(len(rows))}{rest}") in outputs:
+        while (key := f"{PREFIX}{name_in_iteration(name, len(rows))}") in outputs:
             rows.append(outputs[key])
         stacked[name] = np.stack(rows)
     return stacked
@@ -159,23 +165,21 @@ def _probe_loop(core: LoopCore, names: list[str]) -> None:
 def _probe_unrolled(core: UnrolledCore, names: list[str]) -> None:
     lookup = _Lookup(core.model.graph)
     for name in names:
-        rest = name.removeprefix(f"{CORE_NAME}/")
         for t in range(core.iterations or 1):
-            place = iteration_prefix(t) + rest
-            source = lookup[place] if name.endswith(INPUT) else _made_in(lookup, rest, t)
+            place = name_in_iteration(name, t) or name
+            source = lookup[place] if name.endswith(INPUT) else _made_in(lookup, name, t)
             _emit(core.model.graph, source, f"{PREFIX}{place}")
 
 
-def _made_in(lookup: _Lookup, rest: str, t: int) -> ir.Value:
-    """Find the value of iteration ``t`` that is called ``rest`` in iteration 0.
+def _made_in(lookup: _Lookup, name: str, t: int) -> ir.Value:
+    """Find the value of iteration ``t`` that has this name in the loop form.
 
     By its node: the last state may carry the name of a graph output.
     """
-    first = lookup[iteration_prefix(0) + rest]
+    first = lookup[name_in_iteration(name, 0) or name]
     maker = first.producer()
     if maker is not None:
-        suffix = (maker.name or "").removeprefix(iteration_prefix(0))
-        twin = lookup.nodes.get(iteration_prefix(t) + suffix)
+        twin = lookup.nodes.get(name_in_iteration(loop_name(maker), t))
         if twin is not None:
             return twin.outputs[maker.outputs.index(first)]
-    raise InputError(f"iteration {t} of the core makes no value {rest}")
+    raise InputError(f"iteration {t} of the core makes no value {name}")

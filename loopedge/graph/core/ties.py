@@ -1,12 +1,12 @@
 """What tying saves: weights that are stored once and read in every iteration."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.loop_view import LoopView
-from loopedge.graph.core.view import CoreView, LoopCore, view_core
 from loopedge.graph.weights import all_initializers, stored_bytes, weight_bytes, weights_read
 
 __all__ = ["TiedWeight", "tied_weights", "untied_bytes"]
@@ -24,9 +24,13 @@ class TiedWeight:
 def tied_weights(model: ir.Model) -> list[TiedWeight]:
     """List the weights that are stored once and read more than once, largest first."""
     reads: dict[ir.Value, int] = {}
-    for node, runs in _nodes_with_runs(model.graph, 1, view_core(model)):
+    cores = Cores(model)
+    trips = {core.loop.node: core.trips for core in cores.loops}
+    tables = {value for core in cores for value in core.tables.values()}
+    for node, runs in _nodes_with_runs(model.graph, 1, trips):
         for value in weights_read(node):
-            reads[value] = reads.get(value, 0) + runs
+            if value not in tables:
+                reads[value] = reads.get(value, 0) + runs
     tied = [
         TiedWeight(name=value.name or "", uses=uses, bytes=stored_bytes(value))
         for value, uses in reads.items()
@@ -35,29 +39,31 @@ def tied_weights(model: ir.Model) -> list[TiedWeight]:
     return sorted(tied, key=lambda weight: (-weight.bytes, weight.name))
 
 
-def _nodes_with_runs(graph: ir.Graph, runs: int, core: CoreView) -> Iterator[tuple[ir.Node, int]]:
+def _nodes_with_runs(
+    graph: ir.Graph, runs: int, trips: Mapping[ir.Node, int]
+) -> Iterator[tuple[ir.Node, int]]:
     """Yield each node with how often it runs in one inference, as far as it is known."""
     for node in graph:
         yield node, runs
         for attribute in node.attributes.values():
             if attribute.type == ir.AttributeType.GRAPH:
-                inside = runs * _trips(node, core)
-                yield from _nodes_with_runs(attribute.as_graph(), inside, core)
+                inside = runs * _trips(node, trips)
+                yield from _nodes_with_runs(attribute.as_graph(), inside, trips)
 
 
-def _trips(node: ir.Node, core: CoreView) -> int:
+def _trips(node: ir.Node, trips: Mapping[ir.Node, int]) -> int:
     """Return how often the body of a node runs; 1 where it is no Loop, or nothing says."""
-    if isinstance(core, LoopCore) and node is core.loop.node:
-        return core.trips
+    if node in trips:
+        return trips[node]
     return (LoopView(node).most_iterations or 1) if node.op_type == "Loop" else 1
 
 
 def untied_bytes(model: ir.Model) -> int:
-    """Return what the weights would take if every iteration held its own copy of the core's."""
+    """Return what the weights would take if every iteration held its own copy of those of its core."""
     stored = {value.name: value for value in all_initializers(model)}
     extra = sum(
         (iterations - 1) * stored_bytes(stored[name])
-        for name, iterations in view_core(model).weights.items()
+        for name, iterations in Cores(model).weights.items()
         if name in stored
     )
     return weight_bytes(model) + extra

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.core.names import iteration_of
+from loopedge.graph.core.cores import Cores
+from loopedge.graph.core.names import core_in_name, iteration_of
 from loopedge.graph.core.unrolling import unroll
-from loopedge.graph.core.view import LoopCore, view_core
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.metadata import write_metadata
 from loopedge.graph.weights import (
@@ -40,7 +40,7 @@ ULPS = 2
 
 
 def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
-    """Return the unrolled graph whose iterations share no weight of the core.
+    """Return the unrolled graph whose iterations share no weight of a core.
 
     Requires: as `unroll`, or a graph whose linears share weights.
 
@@ -53,21 +53,22 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
             count of a Loop that loopedge did not write. The unrolled form has its own.
 
     Returns:
-        A new model; the copy of weight ``w`` for iteration t is called ``w.<t>``. Weights outside
-        the core and the timestep tables stay as they are. In a graph without a Loop that loopedge
+        A new model; the copy of weight ``w`` for iteration t is called ``w.<t>``, where t counts on from core to core.
+        Weights outside the cores and the timestep tables stay as they are. In a graph without a Loop that loopedge
         did not write, every linear gets its own copy of a weight that it shares with others.
 
     Raises:
         InputError: The graph has no core that is known to be tied, or its loop count is unknown.
     """
-    core = view_core(model)
-    count = loops or core.iterations
-    _check_size(model, count or 1)
-    twin = unroll(model, count) if isinstance(core, LoopCore) else model.clone()
-    names, graph = list(view_core(twin).weights), twin.graph
+    cores = Cores(model)
+    counts = {name: loops or count for name, count in cores.iterations.items()}
+    _check_size(model, sum(count or 1 for count in counts.values()))
+    alone = next(iter(counts.values())) if len(counts) == 1 else loops
+    twin = unroll(model, alone) if cores.loops else model.clone()
+    names, graph, foreign = list(Cores(twin).weights), twin.graph, cores.metadata.foreign
     if names:
         _copy_per_iteration(graph, names)
-    elif core.metadata.foreign and (shared := _shared_weights(twin)):
+    elif foreign and (shared := _shared_weights(twin)):
         names = shared
         _copy_per_reader(graph, names)
     else:
@@ -81,7 +82,7 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
                 graph.remove(cast, safe=True)
         if not graph.initializers[name].uses():
             del graph.initializers[name]
-    metadata = view_core(twin).metadata.model_copy(update={"twin": "untied"})
+    metadata = Cores(twin).metadata.model_copy(update={"twin": "untied"})
     write_metadata(metadata, twin.metadata_props)
     return twin
 
@@ -103,11 +104,13 @@ def _check_size(model: ir.Model, count: int) -> None:
 
 
 def _copy_per_iteration(graph: ir.Graph, names: Collection[str]) -> None:
-    copies = _Copies(graph)
+    copies, numbers = _Copies(graph), dict[tuple[str | None, int], int]()
     for node in list(graph.all_nodes()):  # those of Loops inside the core too
-        t = iteration_of(node)
-        if t is None:
+        iteration = iteration_of(node)
+        if iteration is None:
             continue
+        place = core_in_name(node.name or ""), iteration
+        t = numbers.setdefault(place, len(numbers))
         for index, value in enumerate(node.inputs):
             if value is not None and value.name in names:
                 node.replace_input_with(index, copies.of(value, t))

@@ -1,27 +1,33 @@
-"""The core of a graph, whatever its form: what repeats, how often, and what it reads and gives.
+"""The cores of a graph, whatever their form: what repeats, how often, and what it reads and gives.
 
-`view_core` is what passes and checks ask; nothing outside of `loopedge.graph.core` knows how a form is laid
-out. A form is a subclass of `CoreView`: another one, as a Scan, is another subclass.
+`view_cores` is what passes and checks ask, and `view_core` where they work on graphs of one core; nothing outside of
+`loopedge.graph.core` knows how a form is laid out. A form is a subclass of `CoreView`: another one, as a Scan, is
+another subclass.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
 
+from loopedge.graph.core.known_values import formula_of
 from loopedge.graph.core.loop_view import LoopView, loops_among
 from loopedge.graph.core.names import (
     CORE_NAME,
+    core_in_name,
     in_last_iteration,
+    is_core,
     iteration_of,
     last_state_name,
     loop_value_name,
 )
+from loopedge.graph.core.number_reads import rows_read, tables_read
 from loopedge.graph.editing import add_initializer
-from loopedge.graph.metadata import Metadata, read_metadata
+from loopedge.graph.metadata import MOST_LOOPS, Metadata, read_metadata
 from loopedge.graph.weights import TABLE_PREFIX, Linear, linears, stored_weight, weights_read
 
 __all__ = [
@@ -32,6 +38,7 @@ __all__ = [
     "UnrolledCore",
     "iteration_number",
     "view_core",
+    "view_cores",
 ]
 
 
@@ -47,24 +54,29 @@ class ExitView:
 
 
 class CoreView(ABC):
-    """The core of a graph.
+    """A core of a graph.
 
-    Unchecked: after a pass that replaced the core's Loop, or renamed its nodes, ask `view_core` again.
+    Unchecked: after a pass that replaced the core's Loop, or renamed its nodes, ask `view_cores` again.
 
     Args:
         model: The graph. A view changes nothing, but `number_at` may add a constant.
         metadata: What the graph says of itself.
+        name: Of the core: ``core``, ``core2`` and so on, in a graph of another tool that of its Loop.
     """
 
     form: ClassVar[Literal["loop", "unrolled"] | None]
 
-    def __init__(self, model: ir.Model, metadata: Metadata) -> None:
-        self.model, self.metadata = model, metadata
+    def __init__(self, model: ir.Model, metadata: Metadata, name: str = CORE_NAME) -> None:
+        self.model, self.metadata, self.name = model, metadata, name
 
     @property
     def iterations(self) -> int | None:
         """How often the core runs in one inference, unless an input says else; None: not known."""
-        return self.metadata.loops
+        cores = self.metadata.cores
+        if cores is not None:
+            return cores.get(self.name)
+        further = is_core(self.name) and self.name != CORE_NAME
+        return None if further else self.metadata.loops
 
     @property
     @abstractmethod
@@ -118,12 +130,9 @@ class CoreView(ABC):
     @property
     def tables(self) -> dict[str, ir.Value]:
         """The timestep tables that the core reads, (rows, ...), by name."""
-        read = (value for node in self.nodes for value in node.inputs if value is not None)
-        return {
-            value.name: value
-            for value in dict.fromkeys(read)
-            if value.name is not None and value.name.startswith(TABLE_PREFIX)
-        }
+        read = [value for node in self.nodes for value in node.inputs if value is not None]
+        named = [value for value in read if (value.name or "").startswith(TABLE_PREFIX)]
+        return {value.name or "": value for value in [*named, *self._numbered]}
 
     @property
     def outputs(self) -> list[ir.Value]:
@@ -147,6 +156,11 @@ class CoreView(ABC):
         return self.nodes
 
     @property
+    def _numbered(self) -> list[ir.Value]:
+        """Stored values of which iteration t reads row t, whatever they are called."""
+        return []
+
+    @property
     def _made(self) -> Iterable[ir.Value]:
         """Values that iterations make, or that are handed to them."""
         return ()
@@ -163,14 +177,24 @@ class LoopCore(CoreView):
     form = "loop"
 
     def __init__(self, model: ir.Model, metadata: Metadata, loop: LoopView) -> None:
-        super().__init__(model, metadata)
+        super().__init__(model, metadata, loop.name)
         self.loop = loop
         self._graphs = {loop.body, *loop.body.subgraphs()}
 
     @property
     def iterations(self) -> int | None:
-        """The count of the metadata, or the constant trip count, at which a condition may end it earlier."""
-        return self.metadata.loops or self.loop.most_iterations
+        """The count of the metadata, or the trip count, at which a condition may end it earlier."""
+        return super().iterations or self.loop.most_iterations or self._computed_count
+
+    @cached_property
+    def _computed_count(self) -> int | None:
+        """The trip count that nodes compute of constants: a Cast of one, the smaller of two."""
+        formula = None if self.loop.count is None else formula_of(self.loop.count)
+        if formula is None or formula.open:
+            return None
+        found = formula.evaluate({}, self.model.opset_imports)
+        count = int(found.item()) if found is not None and found.size == 1 else 0
+        return count if 1 <= count <= MOST_LOOPS else None
 
     @property
     def trips(self) -> int:
@@ -203,12 +227,16 @@ class LoopCore(CoreView):
     def weights(self) -> dict[str, int]:
         """The weights that the body reads."""
         names = {value.name or "" for node in self.nodes for value in weights_read(node)}
-        return dict.fromkeys(sorted(names), self.iterations or 1)
+        return dict.fromkeys(sorted(names - set(self.tables)), self.iterations or 1)
 
     @property
     def last_nodes(self) -> list[ir.Node]:
         """The nodes of a last iteration that stands behind the Loop; there is none where they are none."""
-        return [node for node in self.model.graph.all_nodes() if in_last_iteration(node)]
+        return [
+            node
+            for node in self.model.graph.all_nodes()
+            if in_last_iteration(node) and core_in_name(node.name or "") == self.name
+        ]
 
     def last_state(self, state: int) -> ir.Value:
         """Return a state after the last iteration, where that stands behind the Loop.
@@ -230,6 +258,10 @@ class LoopCore(CoreView):
         if in_last_iteration(node) and self.loop.count is not None:
             return self.loop.count  # the trip count without the last iteration is its number
         return iteration_number(self.model.graph, 0)
+
+    @property
+    def _numbered(self) -> list[ir.Value]:
+        return tables_read(self.loop)
 
     @property
     def _made(self) -> Iterable[ir.Value]:
@@ -260,10 +292,10 @@ class UnrolledCore(CoreView):
         return [
             loop_value_name(node, output.name or "")
             for node in self.model.graph
-            if iteration_of(node) == 0
+            if self._iteration(node) == 0
             for output in node.outputs
             if output.dtype is None or output.dtype.is_floating_point()
-            if any(iteration_of(user) == 1 for user in output.consumers())
+            if any(self._iteration(user) == 1 for user in output.consumers())
         ]
 
     @property
@@ -271,11 +303,12 @@ class UnrolledCore(CoreView):
         """The weights that iterations read, each with how many do."""
         iterations: dict[str, set[int]] = {}
         for node in self.model.graph.all_nodes():
-            t = iteration_of(node)
+            t = self._iteration(node)
             if t is not None:
                 for value in weights_read(node):
                     iterations.setdefault(value.name or "", set()).add(t)
-        return {name: len(seen) for name, seen in sorted(iterations.items())}
+        tables = self.tables
+        return {name: len(t) for name, t in sorted(iterations.items()) if name not in tables}
 
     @property
     def inner_loops(self) -> list[LoopView]:
@@ -284,23 +317,31 @@ class UnrolledCore(CoreView):
 
     def contains(self, node: ir.Node) -> bool:
         """Tell whether a node is named for an iteration, or stands in the body of one that is."""
-        return iteration_of(node) is not None
+        return self._iteration(node) is not None
 
     def number_at(self, node: ir.Node) -> ir.Value:
         """Return a constant of the main graph."""
-        return iteration_number(self.model.graph, iteration_of(node) or 0)
+        return iteration_number(self.model.graph, self._iteration(node) or 0)
+
+    def _iteration(self, node: ir.Node) -> int | None:
+        """Return the iteration of this core that a node belongs to; None: to none."""
+        return iteration_of(node) if core_in_name(node.name or "") == self.name else None
 
     def _of(self, t: int) -> Iterator[ir.Node]:
-        return (node for node in self.model.graph.all_nodes() if iteration_of(node) == t)
+        return (node for node in self.model.graph.all_nodes() if self._iteration(node) == t)
 
     @property
     def _steady(self) -> list[ir.Node]:
         return list(self._of(1)) or self.nodes
 
     @property
+    def _numbered(self) -> list[ir.Value]:
+        return rows_read(self.nodes, 0)
+
+    @property
     def _made(self) -> Iterable[ir.Value]:
         for node in self.model.graph.all_nodes():
-            if iteration_of(node) is not None:
+            if self._iteration(node) is not None:
                 yield from node.outputs
                 for attribute in node.attributes.values():
                     if attribute.type == ir.AttributeType.GRAPH:
@@ -308,11 +349,11 @@ class UnrolledCore(CoreView):
 
     @property
     def _outer(self) -> list[ir.Node]:
-        return [node for node in self.model.graph if iteration_of(node) is not None]
+        return [node for node in self.model.graph if self._iteration(node) is not None]
 
 
 class NoCore(CoreView):
-    """A graph in which no core is known: of another tool, without a Loop or with several."""
+    """A graph in which no core is known, or several, none of which is the only one."""
 
     form = None
 
@@ -340,11 +381,11 @@ class NoCore(CoreView):
         return iteration_number(self.model.graph, 0)
 
 
-def view_core(model: ir.Model) -> CoreView:
-    """Return the core of a graph.
+def view_cores(model: ir.Model) -> list[CoreView]:
+    """Return the cores of a graph, in its order.
 
-    It is the Loop that is called ``core``; where iterations are written out, these. In a graph that loopedge
-    did not write, it is the only Loop of the main graph, whatever other nodes are called.
+    They are the Loops of the main graph that are called ``core``, ``core2`` and so on, and iterations that are written
+    out. In a graph that loopedge did not write they are all Loops of the main graph, whatever other nodes are called.
 
     Args:
         model: Any graph. Not modified.
@@ -354,17 +395,35 @@ def view_core(model: ir.Model) -> CoreView:
     """
     metadata = read_metadata(model.metadata_props)
     loops = loops_among(model.graph)
-    for loop in loops:
-        if loop.node.name == CORE_NAME:
-            return LoopCore(model, metadata, loop)
-    alone = loops[0] if len(loops) == 1 else None
-    if alone is not None and metadata.foreign and iteration_of(alone.node) is None:
-        return LoopCore(model, metadata, alone)
-    if any(iteration_of(node) is not None for node in model.graph):
-        return UnrolledCore(model, metadata)
-    if alone is not None:
-        return LoopCore(model, metadata, alone)
-    return NoCore(model, metadata)
+    named = [loop for loop in loops if is_core(loop.node.name)]
+    if metadata.foreign:
+        named = [loop for loop in loops if iteration_of(loop.node) is None]
+    looped = {loop.node: LoopCore(model, metadata, loop) for loop in named}
+    known = {core.name for core in looped.values()}
+    found: list[CoreView] = []
+    for node in model.graph:
+        core = core_in_name(node.name or "")
+        if node in looped:
+            found.append(looped[node])
+        elif core is None or core in known or iteration_of(node) is None:
+            continue
+        elif not looped or not metadata.foreign:
+            found.append(UnrolledCore(model, metadata, core))
+            known.add(core)
+    return found or [LoopCore(model, metadata, loop) for loop in loops if len(loops) == 1]
+
+
+def view_core(model: ir.Model) -> CoreView:
+    """Return the only core of a graph, for what works on one alone: a `NoCore` where there is none, or several.
+
+    Args:
+        model: Any graph. Not modified.
+
+    Raises:
+        InputError: Its metadata is damaged.
+    """
+    cores = view_cores(model)
+    return cores[0] if len(cores) == 1 else NoCore(model, read_metadata(model.metadata_props))
 
 
 def iteration_number(graph: ir.Graph, t: int) -> ir.Value:

@@ -116,7 +116,7 @@ def simplify_reshapes(model: ir.Model) -> bool:
             model.graph, f"{node.outputs[0].name}.shape", np.array(shape, np.int64)
         )
         node.replace_input_with(1, value)
-        node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
+        node.attributes.pop("allowzero", None)  # 0 by default; before opset 14 there is none
         changed = True
     return changed
 

@@ -15,9 +15,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from loopedge.graph.core.iterations.copying import copy_iteration, share_constants
 from loopedge.graph.core.loop_view import LoopView
 from loopedge.graph.core.names import LAST_PREFIX, last_state_name
-from loopedge.graph.core.unrolling import copy_iteration
 from loopedge.graph.core.view import CoreView, LoopCore, iteration_number, view_core
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.metadata import ArtifactMetadata, LastPositions, write_metadata
@@ -163,6 +163,8 @@ def _trip_count(graph: ir.Graph, last: ir.Value, loops: int) -> ir.Value:
 def _why_not(core: CoreView) -> str | None:
     """Say why the last iteration of a core cannot stand behind its Loop."""
     metadata = core.metadata
+    if metadata.cores is not None:
+        return "the graph holds several cores"
     if not isinstance(core, LoopCore) or metadata.form != core.form:
         return "the graph is not in the loop form that loopedge writes"
     if metadata.last_rows is not None:
@@ -209,9 +211,10 @@ def _write_last(
     last = _last_number(graph, loop)
     loop.replace_count(last)
     always = add_initializer(graph, "loopedge.true", np.array(True))
-    nodes, states = copy_iteration(graph, loop.body, LAST_PREFIX, [last, always, *loop.final])
+    share_constants(graph, loop.body)
+    nodes, states = copy_iteration(loop.body, LAST_PREFIX, [last, always, *loop.final])
     graph.insert_after(loop.node, nodes)
-    named = {i: state for i, state in enumerate(states) if state is not None}
+    named = dict(enumerate(states))
     demand = demand_positions(
         nodes,
         {named[i]: axis for i, axis in reading.axes.items()},

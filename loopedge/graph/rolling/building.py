@@ -11,6 +11,7 @@ from loopedge.graph.core.loop_view import LoopView
 from loopedge.graph.core.names import CORE_NAME
 from loopedge.graph.core.pieces import Piece
 from loopedge.graph.editing import add_initializer, make_node
+from loopedge.graph.naming import mark_made_up, take_name
 from loopedge.graph.rolling.carried import Given, State
 from loopedge.graph.rolling.node_facts import is_constant
 from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot
@@ -132,8 +133,6 @@ class _Builder:
                 nexts.append(value)
         placeholders = [each.before for each in self.carried]
         placeholders += [_like(value) for value in nexts[len(placeholders) :]]
-        if not starts:
-            raise Misaligned("nothing goes from one iteration to the next")
         rows = list(self.rows.values())
         core = Piece(inputs=[*placeholders, *rows], outputs=list(nexts), nodes=nodes)
         count = add_initializer(
@@ -154,12 +153,14 @@ class _Builder:
         first = min(inside, key=lambda node: self.schedule.alignment.facts.place[node])
         self.graph.insert_before(first, [*self.stacking, *made])
         loop = LoopView(made[-1])
+        _mark(loop)
         for given, place in finals.items():
             if place is not None:
                 (value,) = given.values.values()
                 _replace(value, loop.final[place])
         if stacked:
             loop = self._stack(loop, stacked)
+            _mark(loop)
         self.graph.remove(list(inside), safe=True)
         self.graph.sort()
         return RolledLoop(
@@ -313,6 +314,7 @@ class _Builder:
         for k, (given, stack) in enumerate(zip(stacked, added, strict=True)):
             value = self.made[given.orbit, given.output]
             stack.name, stack.type = f"{self.name}/stack.{k}", value.type
+            mark_made_up(stack)
             if value.shape is not None:
                 stack.shape = ir.Shape([self.schedule.iterations, *value.shape])
             picks = []
@@ -362,13 +364,26 @@ def _in_order(new: dict[Orbit, ir.Node], schedule: Schedule) -> list[ir.Node]:
     return ordered
 
 
+def _mark(loop: LoopView) -> None:
+    """Note that what a Loop holds has names that were made up."""
+    inside = list(loop.body.all_nodes())
+    values = [
+        *loop.body.inputs,
+        *(output for node in (loop.node, *inside) for output in node.outputs),
+    ]
+    for node in (loop.node, *inside):
+        mark_made_up(node)
+    for value in values:
+        mark_made_up(value)
+
+
 def _replace(old: ir.Value, new: ir.Value) -> None:
     """Let what reads one value read another, which takes over the name of an output."""
     name = old.name if old.is_graph_output() else None
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
     if name is not None:
         old.name = None
-        new.name = name
+        take_name(new, name)
         new.shape = new.shape if old.shape is None else _copied(old.shape)
 
 

@@ -1,6 +1,6 @@
 """What a scheduled loop carries, reads and gives: its states, and who outside reads which iteration."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -8,7 +8,10 @@ import onnx_ir as ir
 from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot
 from loopedge.graph.rolling.retiming import MOST_STATES, Schedule
 
-__all__ = ["Given", "State", "carried_states", "check_order", "given_values"]
+MOST_KEPT = 6
+"""Nodes of the first iteration that are computed outside as well."""
+
+__all__ = ["Given", "State", "carried_states", "check_order", "check_stacks", "given_values"]
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +84,10 @@ def carried_states(schedule: Schedule) -> dict[tuple[Orbit, Slot], State]:
             made.append(state)
         state.starts.update(starts)
         read[orbit, slot] = state
+    if not made:
+        raise Misaligned(
+            "the uses of a weight do not follow from each other: they are side by side"
+        )
     carried = sum(state.order for state in made)
     if carried > MOST_STATES:
         raise Misaligned(
@@ -89,8 +96,13 @@ def carried_states(schedule: Schedule) -> dict[tuple[Orbit, Slot], State]:
     return read
 
 
-def check_order(schedule: Schedule, states: dict[tuple[Orbit, Slot], State]) -> None:
+def check_order(
+    schedule: Schedule, states: dict[tuple[Orbit, Slot], State], tied: set[ir.Value]
+) -> None:
     """Refuse a Loop that would need what it computes itself, directly or by way of nodes outside.
+
+    What a state starts from may be a node of the first iteration: equal nodes are one, and two states may start from
+    the same. A few such nodes are computed twice.
 
     Raises:
         Misaligned: It does.
@@ -98,29 +110,28 @@ def check_order(schedule: Schedule, states: dict[tuple[Orbit, Slot], State]) -> 
     inside = schedule.inside()
     facts = schedule.alignment.facts
     seen: set[ir.Node] = set()
-    waiting: list[ir.Node] = []
-    for value in _read_before(schedule, states):
-        maker = facts.producer(value)
-        if maker in inside:
-            raise Misaligned(
-                f"a cross link: iterations read what {maker.op_type} {maker.name or ''} computes in iteration "
-                f"{inside[maker][1]}"
-            )
-        if maker is not None:
-            waiting.append(maker)
+    waiting = [facts.producer(value) for value in _read_before(schedule, states)]
     while waiting:
         node = waiting.pop()
-        if node in seen:
+        if node is None or node in seen:
             continue
         seen.add(node)
-        for value in facts.reads[node]:
-            maker = facts.producer(value)
-            if maker in inside:
-                raise Misaligned(
-                    f"a cross link: {node.op_type} {node.name or ''} stands between iterations and outside of them"
-                )
-            if maker is not None:
-                waiting.append(maker)
+        if node in inside:
+            _keep(schedule, node, inside[node][1], tied)
+        waiting += [facts.producer(value) for value in facts.reads[node]]
+
+
+def _keep(schedule: Schedule, node: ir.Node, t: int, tied: set[ir.Value]) -> None:
+    """Let a node of the first iteration stay in the graph around as well, where a state starts from it.
+
+    Raises:
+        Misaligned: It is of another iteration, there are many, or it is a product with a tied weight.
+    """
+    if t > 1 or len(schedule.kept) >= MOST_KEPT or tied.intersection(node.inputs):
+        raise Misaligned(
+            f"a cross link: another iteration reads what {node.op_type} {node.name or ''} computes in iteration {t}"
+        )
+    schedule.kept.add(node)
 
 
 def _read_before(schedule: Schedule, states: dict[tuple[Orbit, Slot], State]) -> Iterator[ir.Value]:
@@ -131,6 +142,32 @@ def _read_before(schedule: Schedule, states: dict[tuple[Orbit, Slot], State]) ->
         for slot in orbit.slots:
             if slot.kind in {"outer", "stack"}:
                 yield from schedule.values(orbit, slot)
+
+
+def check_stacks(schedule: Schedule, given: Sequence[Given]) -> None:
+    """Refuse to stack values of several shapes, before the Loop or behind it.
+
+    Raises:
+        Misaligned: There are some; sizes that are not known are left to whoever runs the graph.
+    """
+    for each in given:
+        if set(each.values) != {schedule.iterations}:
+            members = (schedule.member(each.orbit, t) for t in range(1, schedule.iterations + 1))
+            _check_sizes([node.outputs[each.output] for node in members if node is not None])
+    for orbit in schedule.alignment.orbits:
+        for slot in orbit.slots:
+            if slot.kind == "stack":
+                _check_sizes(schedule.values(orbit, slot))
+
+
+def _check_sizes(values: Sequence[ir.Value]) -> None:
+    shapes = {tuple(value.shape) for value in values if value.shape is not None}
+    known = [shape for shape in shapes if all(isinstance(dim, int) for dim in shape)]
+    ranks = {len(shape) for shape in shapes}
+    axes = zip(*shapes, strict=True) if len(ranks) == 1 else ()
+    sizes = [{dim for dim in axis if isinstance(dim, int)} for axis in axes]
+    if len(ranks) > 1 or len(known) > 1 or any(len(size) > 1 for size in sizes):
+        raise Misaligned(f"the sizes of {values[0].name} change from iteration to iteration")
 
 
 def given_values(schedule: Schedule) -> list[Given]:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from loopedge.graph.rolling.content import Contents, is_constant, sizes, turned_digest
+from loopedge.graph.rolling.canonical_passes.content import Contents, is_constant
+from loopedge.graph.rolling.canonical_passes.tensors import sizes, turned_beginning, turned_digest
 from loopedge.graph.weights import all_initializers, is_weight
 
 __all__ = ["EqualCopies", "equal_copies"]
@@ -65,34 +66,26 @@ def _with_transposes(
     groups: list[list[ir.Value]], contents: Contents
 ) -> list[tuple[list[ir.Value], list[ir.Value]]]:
     """Join groups of matrices that hold each other's transposes: the earlier one keeps its names."""
-    by_shape: dict[tuple[object, ...], list[int]] = {}
-    for place, members in enumerate(groups):
+    waiting: dict[tuple[object, ...], list[tuple[list[ir.Value], list[ir.Value]]]] = {}
+    found = []
+    for members in groups:
         tensor = members[0].const_value
-        if tensor is not None and len(tensor.shape) == 2:
-            by_shape.setdefault((tensor.dtype, *sizes(tensor)), []).append(place)
-    joined: dict[int, int] = {}
-    for place, members in enumerate(groups):
-        tensor = members[0].const_value
-        if tensor is None or len(tensor.shape) != 2 or place in joined:
+        if tensor is None:
             continue
-        dtype, rows, columns = tensor.dtype, *sizes(tensor)
-        later = [
-            other
-            for other in by_shape.get((dtype, columns, rows), [])
-            if other > place and other not in joined
-        ]
-        if not later:
+        first = None
+        if len(tensor.shape) == 2:
+            alike = (tensor.dtype, *reversed(sizes(tensor)))
+            begins = contents.beginning(tensor)
+            for group in waiting.get((*alike, begins), []):
+                source = group[0][0].const_value
+                if source is not None and turned_digest(source, (1, 0)) == contents.digest(tensor):
+                    first = group
+                    break
+        if first is not None:
+            first[1].extend(members)
             continue
-        wanted = turned_digest(tensor, (1, 0))
-        for other in later:
-            twin = groups[other][0].const_value
-            if twin is not None and contents.digest(twin) == wanted:
-                joined[other] = place
-    return [
-        (
-            members,
-            [value for other, first in joined.items() if first == place for value in groups[other]],
-        )
-        for place, members in enumerate(groups)
-        if place not in joined
-    ]
+        found.append((members, list[ir.Value]()))
+        if len(tensor.shape) == 2:
+            key = (tensor.dtype, *sizes(tensor), turned_beginning(tensor, (1, 0)))
+            waiting.setdefault(key, []).append(found[-1])
+    return found

@@ -1,5 +1,6 @@
 """What aligning iterations asks of the nodes of one graph: signatures, short hashes, who depends on whom."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -8,7 +9,15 @@ import onnx_ir as ir
 
 from loopedge.graph.operators import Fact, having
 
-__all__ = ["COMMUTATIVE", "NodeFacts", "captured", "is_constant", "is_matrix", "signature"]
+__all__ = [
+    "COMMUTATIVE",
+    "NodeFacts",
+    "captured",
+    "holds_body",
+    "is_constant",
+    "is_matrix",
+    "signature",
+]
 
 RANDOM = having(Fact.RANDOM)
 
@@ -30,6 +39,11 @@ def is_matrix(value: ir.Value) -> bool:
     """Tell whether a constant has at least two dimensions above one: equal content is no chance then."""
     tensor = value.const_value
     return tensor is not None and sum(int(size) > 1 for size in tensor.shape.numpy()) >= 2
+
+
+def holds_body(node: ir.Node) -> bool:
+    """Tell whether a node is control flow."""
+    return any(attribute.type in BODIES for attribute in node.attributes.values())
 
 
 def signature(node: ir.Node) -> tuple[Any, ...]:
@@ -134,7 +148,7 @@ class NodeFacts:
     @cached_property
     def hashes(self) -> dict[ir.Node, int]:
         """A hash of each node and the `HASH_STEPS` behind it; stored values count by type and shape, matrices by themselves."""
-        own = {node: hash(self.signature(node)) for node in self.nodes}
+        own = {node: self._number(node) for node in self.nodes}
         current = own
         for _ in range(HASH_STEPS):
             following = {}
@@ -146,6 +160,20 @@ class NodeFacts:
             current = following
         return current
 
+    def _number(self, node: ir.Node) -> int:
+        """Return a number for the signature of a node, the same in every run."""
+        if holds_body(node):
+            return self.place[node]
+        text = repr(self.signature(node)).encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
+
+    @cached_property
+    def _matrices(self) -> dict[ir.Value, int]:
+        read = (value for node in self.nodes for value in node.inputs)
+        return {
+            value: k for k, value in enumerate(dict.fromkeys(filter(is_constant, read))) if value
+        }
+
     def _input_hash(self, value: ir.Value | None, current: dict[ir.Node, int]) -> int:
         if value is None:
             return 1
@@ -153,7 +181,9 @@ class NodeFacts:
             tensor = value.const_value
             assert tensor is not None
             shape = tuple(int(size) for size in tensor.shape.numpy())
-            return hash((str(tensor.dtype), shape, id(value) if is_matrix(value) else 0))
+            return hash(
+                (int(tensor.dtype), shape, self._matrices[value] if is_matrix(value) else -1)
+            )
         node = value.producer()
         known = current.get(node) if node is not None else None
         return 2 if node is None or known is None else hash((known, node.outputs.index(value)))

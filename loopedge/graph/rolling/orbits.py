@@ -17,13 +17,19 @@ iteration on, because the first one starts from something else.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import onnx_ir as ir
 
-from loopedge.graph.rolling.node_facts import COMMUTATIVE, NodeFacts, is_constant, is_matrix
+from loopedge.graph.rolling.node_facts import (
+    COMMUTATIVE,
+    NodeFacts,
+    holds_body,
+    is_constant,
+    is_matrix,
+)
 
 __all__ = ["Alignment", "Misaligned", "Orbit", "Slot"]
 
@@ -82,7 +88,7 @@ class Alignment:
 
     Args:
         facts: Of the graph.
-        anchors: One node per iteration, in order, each depending on the one before.
+        anchors: One node per iteration, in order.
 
     Raises:
         Misaligned: The iterations are not copies of each other.
@@ -94,19 +100,15 @@ class Alignment:
         self.level = facts.levels(anchors)
         self.orbits: list[Orbit] = []
         self.where: dict[ir.Node, tuple[Orbit, int]] = {}
+        self._strict = False
         self._readers: dict[Orbit, list[tuple[Orbit, Slot]]] = {}
         self._aligned_before: dict[tuple[ir.Value | None, ...], bool] = {}
-        for t, node in enumerate(anchors[1:], start=1):
-            if max((self._level(value) for value in facts.reads[node]), default=0) != t:
-                raise Misaligned(
-                    "the uses of a weight do not follow from each other: they are side by side"
-                )
+        if len({facts.signature(node) for node in anchors}) > 1:
+            kinds = Counter(node.op_type for node in anchors)
+            found = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
+            raise Misaligned(f"the readers of a weight differ: {found}")
         self.anchor = self._new(dict(enumerate(anchors, start=1)))
-        waiting = [self.anchor]
-        for orbit in waiting:
-            known = len(self.orbits)
-            self._settle(orbit)
-            waiting += self.orbits[known:]
+        self._settle_from(0)
         self._extend()
 
     def _level(self, value: ir.Value | None) -> int:
@@ -116,6 +118,7 @@ class Alignment:
     # ---- orbits from members ----
 
     def _new(self, members: dict[int, ir.Node]) -> Orbit:
+        _refuse_bodies(members.values())
         orbit = Orbit(members=members)
         for t, node in members.items():
             self.where[node] = (orbit, t)
@@ -175,6 +178,12 @@ class Alignment:
 
     # ---- inputs of an orbit ----
 
+    def _settle_from(self, number: int) -> None:
+        """Say of the orbits from a number on what their inputs are, which makes further orbits."""
+        while number < len(self.orbits):
+            self._settle(self.orbits[number])
+            number += 1
+
     def _settle(self, orbit: Orbit) -> None:
         rows = {t: orbit.inputs(t) for t in orbit.members}
         for place in range(max(len(row) for row in rows.values())):
@@ -202,15 +211,22 @@ class Alignment:
                     self._differs(orbit, f"the constants of input {place} have several shapes")
                 )
             return Slot("table", values)
-        known = self._known_edge(orbit, place, values)
+        known = self._known_edge(values)
         if known is not None:
             return known
         if all(self._level(value) == 0 for value in found) and not self._aligned(tuple(found)):
+            if not all(_can_stack(value, found[0]) for value in found):
+                raise Misaligned(
+                    self._differs(orbit, f"the values of input {place} have several shapes")
+                )
             return Slot("stack", values)
         return self._new_edge(orbit, place, values)
 
-    def _known_edge(self, orbit: Orbit, place: int, values: Values) -> Slot | None:
-        """Return the edge to an orbit that makes one of the values already."""
+    def _known_edge(self, values: Values) -> Slot | None:
+        """Return the edge to an orbit that makes the values already.
+
+        None: there is none, or it does not make all of them: what two states start from may be one node of another orbit.
+        """
         votes: Counter[tuple[Orbit, int, int]] = Counter()
         for t, value in values.items():
             maker = self.facts.producer(value)
@@ -221,12 +237,12 @@ class Alignment:
             return None
         ((source, output, distance), _), *_ = votes.most_common()
         slot = Slot("edge", values, source, output, distance)
-        for t in sorted(values):
-            if not self._fits_edge(slot, t, values[t], []):
-                raise Misaligned(
-                    self._differs(orbit, f"input {place} of iteration {t} comes from elsewhere")
-                )
-        return slot
+        undo: list[Callable[[], None]] = []
+        if all(self._fits_edge(slot, t, values[t], undo) for t in sorted(values)):
+            return slot
+        for step in reversed(undo):
+            step()
+        return None
 
     def _fits_edge(
         self, slot: Slot, t: int, value: ir.Value | None, undo: list[Callable[[], None]]
@@ -248,6 +264,7 @@ class Alignment:
     def _new_edge(self, orbit: Orbit, place: int, values: Values) -> Slot:
         """Make an orbit of what makes the values; the first iterations may start from something else."""
         makers = {t: self.facts.producer(value) for t, value in values.items()}
+        _refuse_bodies(makers.values())
         outputs = {
             t: maker.outputs.index(values[t]) for t, maker in makers.items() if maker and values[t]
         }
@@ -259,12 +276,15 @@ class Alignment:
                 self._differs(orbit, f"input {place} is another input of the graph each time")
             )
         last = max(values)
-        ending = makers[last]
+        ending = makers[last] if makers[last] not in self.where else None
         chosen = (self.facts.signature(ending), outputs[last]) if ending else None
         first = last + 1
+        behind: set[ir.Node] = set()
         while first - 1 in values and (maker := makers[first - 1]) is not None:
-            if (self.facts.signature(maker), outputs[first - 1]) != chosen:
+            known = maker in self.where or maker in behind
+            if known or (self.facts.signature(maker), outputs[first - 1]) != chosen:
                 break
+            behind.add(maker)
             first -= 1
         members = {t: maker for t, maker in makers.items() if t >= first and maker is not None}
         if not members or len(set(members.values())) < len(members):
@@ -315,38 +335,46 @@ class Alignment:
 
     def _extend(self) -> None:
         """Find members behind the last iteration of the anchors: what follows the last of them."""
-        waiting = list(self.orbits)
-        queued = set(waiting)
+        waiting = dict.fromkeys(self.orbits)
         while waiting:
-            orbit = waiting.pop(0)
-            queued.discard(orbit)
+            orbit = next(iter(waiting))
+            del waiting[orbit]
             while orbit is not self.anchor and orbit.last < self._reach(orbit):
+                known = len(self.orbits)
                 if not self._extend_once(orbit):
                     break
-                for reader, _ in self._readers.get(orbit, ()):
-                    if reader not in queued:
-                        waiting.append(reader)
-                        queued.add(reader)
+                waiting.update(dict.fromkeys(self.orbits[known:]))
+                waiting.update(dict.fromkeys(reader for reader, _ in self._readers.get(orbit, ())))
 
     def _reach(self, orbit: Orbit) -> int:
         return self.count + max(1, orbit.first - 1)
 
     def _extend_once(self, orbit: Orbit) -> bool:
+        """Give an orbit the member of one more iteration: a reader of what it reads there, those with equal constants first."""
         t = orbit.last + 1
         for place, slot in enumerate(orbit.slots):
             source = slot.source
             member = source.members.get(t - slot.distance) if source is not None else None
             if member is None or slot.output >= len(member.outputs):
                 continue
-            for node, index in member.outputs[slot.output].uses():
-                commutes = node.op_type in COMMUTATIVE
-                if (index == place or commutes) and node in self.facts.place:
-                    undo: list[Callable[[], None]] = []
-                    if self._add(orbit, t, node, undo):
-                        return True
-                    for step in reversed(undo):
-                        step()
-            return False
+            readers = [
+                node
+                for node, index in member.outputs[slot.output].uses()
+                if node in self.facts.place and (index == place or node.op_type in COMMUTATIVE)
+            ]
+            return any(
+                self._try(orbit, t, node, strict) for strict in (True, False) for node in readers
+            )
+        return False
+
+    def _try(self, orbit: Orbit, t: int, node: ir.Node, strict: bool) -> bool:
+        """Add a member, or leave all as it was."""
+        undo: list[Callable[[], None]] = []
+        self._strict = strict
+        if self._add(orbit, t, node, undo):
+            return True
+        for step in reversed(undo):
+            step()
         return False
 
     def _add(self, orbit: Orbit, t: int, node: ir.Node, undo: list[Callable[[], None]]) -> bool:
@@ -429,13 +457,85 @@ class Alignment:
             fits = value is not None and self._level(value) == 0
         elif slot.kind == "edge":
             fits = value is not None and self._fits_edge(slot, t, value, undo)
+        if not fits and slot.source is None:
+            values = {**slot.values, t: value}
+            fits = self._becomes_edge(orbit, slot, values, undo) or self._becomes_orbit(
+                orbit, slot, values, undo
+            )
         if fits:
             slot.values[t] = value
         return fits
 
+    def _becomes_edge(
+        self, orbit: Orbit, slot: Slot, values: Values, undo: list[Callable[[], None]]
+    ) -> bool:
+        """Tell whether a later value shows that an input is a state, and what was read before it were its starts."""
+        *_, t = values
+        value = values[t]
+        maker = self.facts.producer(value)
+        if maker is None or value is None or maker not in self.where:
+            return False
+        source, e = self.where[maker]
+        distance = t - e
+        if distance < 1 or any(early - distance >= source.first for early in slot.values):
+            return False
+        self._read_from(orbit, slot, source, maker.outputs.index(value), distance, undo)
+        return True
+
+    def _becomes_orbit(
+        self, orbit: Orbit, slot: Slot, values: Values, undo: list[Callable[[], None]]
+    ) -> bool:
+        """Tell whether a later value shows that an input, which seemed to be there before the loop, is made in it."""
+        *earlier, t = values
+        if slot.kind not in {"outer", "stack"} or (len(earlier) > 1 and slot.kind == "outer"):
+            return False
+        makers = [self.facts.producer(values[k]) for k in (earlier[-1], t)]
+        if any(maker is None or maker in self.where for maker in makers):
+            return False
+        known = len(self.orbits)
+
+        def forget() -> None:
+            for each in self.orbits[known:]:
+                for node in each.members.values():
+                    self.where.pop(node, None)
+                for made in each.slots:
+                    if made.source is not None and (each, made) in self._readers[made.source]:
+                        self._readers[made.source].remove((each, made))
+            del self.orbits[known:]
+
+        undo.append(forget)
+        try:
+            made = self._new_edge(orbit, 0, values)
+            self._settle_from(known)
+        except Misaligned:
+            return False
+        assert made.source is not None
+        self._read_from(orbit, slot, made.source, made.output, 0, undo)
+        return True
+
+    def _read_from(
+        self,
+        orbit: Orbit,
+        slot: Slot,
+        source: Orbit,
+        output: int,
+        distance: int,
+        undo: list[Callable[[], None]],
+    ) -> None:
+        """Make an input an edge, until ``undo``."""
+        before = (slot.kind, slot.source, slot.output, slot.distance)
+
+        def forget() -> None:
+            slot.kind, slot.source, slot.output, slot.distance = before
+            self._readers[source].remove((orbit, slot))
+
+        slot.kind, slot.source, slot.output, slot.distance = "edge", source, output, distance
+        self._readers.setdefault(source, []).append((orbit, slot))
+        undo.append(forget)
+
     def _may_differ(self, orbit: Orbit, value: ir.Value | None) -> bool:
         """A constant may change with an iteration that is needed, but no matrix does."""
-        return orbit.first > 1 and value is not None and not is_matrix(value)
+        return not self._strict and orbit.first > 1 and value is not None and not is_matrix(value)
 
     # ---- what is said ----
 
@@ -455,6 +555,14 @@ class Alignment:
         return f"iterations differ in what {node.op_type} {node.name or ''} reads: {len(most[1])} x {most[0]}, {rest}"
 
 
+def _refuse_bodies(nodes: Iterable[ir.Node | None]) -> None:
+    for node in nodes:
+        if node is not None and holds_body(node):
+            raise Misaligned(
+                f"{node.op_type} {node.name or ''} stands in an iteration: control flow is not rolled"
+            )
+
+
 def _numbers(ts: list[int]) -> str:
     return ", ".join(map(str, ts[:4])) + (", ..." if len(ts) > 4 else "")
 
@@ -465,3 +573,15 @@ def _same_type(one: ir.Value | None, other: ir.Value | None) -> bool:
         return False
     a, b = one.const_value, other.const_value
     return a.dtype == b.dtype and tuple(a.shape.numpy()) == tuple(b.shape.numpy())
+
+
+def _can_stack(one: ir.Value | None, other: ir.Value | None) -> bool:
+    """Tell whether two values can be entries of one stack, as far as their types and shapes are known."""
+    if one is None or other is None or one.dtype != other.dtype:
+        return False
+    if one.shape is None or other.shape is None:
+        return one.shape is other.shape
+    return len(one.shape) == len(other.shape) and all(
+        a == b if isinstance(a, int) or isinstance(b, int) else True
+        for a, b in zip(one.shape, other.shape, strict=True)
+    )

@@ -1,24 +1,38 @@
 """Give a graph its loops back: canonicalised, candidates tried, each proven before it is built."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from loopedge.graph.core.captures import captured_roundings
 from loopedge.graph.core.loop_view import loops_among
 from loopedge.graph.core.names import CORE_NAME
+from loopedge.graph.naming import is_made_up, keep_names_apart
 from loopedge.graph.rolling.anchors import Candidate, candidates, tied_matrices
 from loopedge.graph.rolling.building import RolledLoop, build_loop
 from loopedge.graph.rolling.canonical import canonicalise
-from loopedge.graph.rolling.carried import carried_states, check_order, given_values
+from loopedge.graph.rolling.carried import (
+    Given,
+    carried_states,
+    check_order,
+    check_stacks,
+    given_values,
+)
 from loopedge.graph.rolling.node_facts import NodeFacts, is_matrix
 from loopedge.graph.rolling.orbits import Alignment, Misaligned
+from loopedge.graph.rolling.outlook.answer import MOST_PAIRS
 from loopedge.graph.rolling.retiming import Schedule, retime
 
 __all__ = ["Rolling", "roll"]
 
-PAIRS = 4
-"""Loops of two iterations that are built at most: more of them cost time and save nothing."""
+ROLLED = "rolled"
+"""What Loops are called, with a number, until all are there."""
+
+OF_ROLLED = re.compile(rf"^({ROLLED}\d*)([/.].*)?$")
 
 ALIKE = 3
 """Weights of equally many uses that are tried: what refuses one refuses the others of its iteration."""
@@ -54,21 +68,26 @@ def roll(model: ir.Model, *, inner: bool = False) -> Rolling:
     rolled = model.clone()
     canonicalise(rolled)
     rolling = Rolling(model=rolled)
-    _roll_graph(rolled.graph, rolled.graph, rolling.loops, rolling.reasons, CORE_NAME)
+    known = {view.name for view in loops_among(rolled.graph)}
+    _roll_graph(rolled.graph, rolled.graph, rolling.loops, rolling.reasons, ROLLED)
     common.RemoveUnusedNodesPass()(rolled)
-    if len(rolling.loops) > PAIRS and all(loop.iterations == 2 for loop in rolling.loops):
+    if len(rolling.loops) > MOST_PAIRS and all(loop.iterations == 2 for loop in rolling.loops):
         pairs = len(rolling.loops)
         reason = (
             f"{pairs} pairs of equal layers follow each other, each with weights of its own: {pairs} Loops of two "
             "iterations would save no bytes"
         )
         return Rolling(model=rolled, reasons=[reason])
-    _name_in_order(rolled.graph, rolling.loops)
+    _name_in_order(rolled.graph, rolling.loops, known)
     if inner:
-        for view, loop in zip(loops_among(rolled.graph), rolling.loops, strict=False):
-            view.body.sort()
-            _roll_graph(rolled.graph, view.body, loop.inner, rolling.reasons, f"{loop.name}/inner.")
-            loop.nodes = sum(1 for _ in view.body.all_nodes())
+        bodies = {view.name: view.body for view in loops_among(rolled.graph)}
+        for loop in rolling.loops:
+            body = bodies[loop.name]
+            body.sort()
+            _roll_graph(rolled.graph, body, loop.inner, rolling.reasons, f"{loop.name}/inner.")
+            loop.nodes = sum(1 for _ in body.all_nodes())
+    _carry_roundings(rolled)
+    keep_names_apart(rolled)
     return rolling
 
 
@@ -117,9 +136,11 @@ def _roll_weight(
         try:
             schedule = retime(Alignment(facts, candidate.anchors), tied)
             states = carried_states(schedule)
-            check_order(schedule, states)
-            _check_worth(schedule)
-            loop = build_loop(main, schedule, states, given_values(schedule), name)
+            check_order(schedule, states, tied)
+            given = given_values(schedule)
+            check_stacks(schedule, given)
+            _check_worth(schedule, given)
+            loop = build_loop(main, schedule, states, given, name)
         except Misaligned as reason:
             refused.append((candidate, str(reason)))
             continue
@@ -143,7 +164,7 @@ def _peeled(
     return f"the {which} {count} uses of {built.weight.name} differ from the others"
 
 
-def _check_worth(schedule: Schedule) -> None:
+def _check_worth(schedule: Schedule, given: Sequence[Given]) -> None:
     """Refuse a Loop that would not make the graph smaller.
 
     Raises:
@@ -162,35 +183,50 @@ def _check_worth(schedule: Schedule) -> None:
         raise Misaligned(
             f"each iteration has weights of its own, {own:,} bytes, beside {tied:,} bytes that are tied"
         )
-    if nodes + 3 >= len(schedule.inside()):
+    if nodes + _overhead(schedule, given) >= len(schedule.inside()):
         raise Misaligned(
             f"a Loop would take as many nodes as the {schedule.iterations} iterations do"
         )
 
 
-def _name_in_order(graph: ir.Graph, loops: list[RolledLoop]) -> None:
-    """Name Loops in the order of the graph, in place."""
-    views = loops_among(graph)
+def _overhead(schedule: Schedule, given: Sequence[Given]) -> int:
+    """Return the nodes that a Loop takes beside those of its body: itself, its condition, rows, stacks and picks."""
+    rows: set[tuple[ir.Value, ...]] = set()
+    stacks: set[tuple[ir.Value, ...]] = set()
+    for orbit in schedule.alignment.orbits:
+        for slot in orbit.slots:
+            values = tuple(schedule.values(orbit, slot))
+            if slot.kind in {"table", "stack"} and len(set(values)) > 1:
+                rows.add(values)
+                stacks.update([values] if slot.kind == "stack" else [])
+    stacked = [each for each in given if set(each.values) != {schedule.iterations}]
+    picks = sum(1 + len(each.values) for each in stacked)
+    return 2 + len(rows) + sum(1 + len(set(values)) for values in stacks) + picks
+
+
+def _carry_roundings(model: ir.Model) -> None:
+    """Hand to Loops, as states, what ONNX Runtime would abort at if their bodies captured it, in place."""
+    for found in captured_roundings(model):
+        for loop in [
+            each for graph in (model.graph, *model.graph.subgraphs()) for each in loops_among(graph)
+        ]:
+            graph = loop.node.graph
+            made = [] if graph is None else [output for node in graph for output in node.outputs]
+            value = next((each for each in made if each.name == found.value), None)
+            if loop.name == found.reader and value is not None:
+                loop.carry(value)
+
+
+def _name_in_order(graph: ir.Graph, loops: list[RolledLoop], known: set[str]) -> None:
+    """Name new Loops, and what belongs to them, in the order of the graph, in place; those that were there keep their names."""
     by_name = {loop.name: loop for loop in loops}
-    ordered = [(view, by_name[view.name]) for view in views if view.name in by_name]
-    for number, (view, loop) in enumerate(ordered):
-        new = _numbered(CORE_NAME, number)
-        old, loop.name = loop.name, new
-        if old != new:
-            _rename(view.node, old, f"{new}\0")
-    for view, _ in ordered:
-        _rename(view.node, None, "")
-    loops[:] = [loop for _, loop in ordered]
-
-
-def _rename(node: ir.Node, old: str | None, new: str) -> None:
-    body = node.attributes["body"].as_graph()
-    named: list[ir.Node | ir.Value] = [node, *node.outputs, *body.inputs]
-    for inner in body.all_nodes():
-        named += [inner, *inner.outputs]
-    for each in named:
-        name = each.name or ""
-        if old is None:
-            each.name = name.replace("\0", "")
-        elif name == old or name.startswith(f"{old}/"):
-            each.name = new + name.removeprefix(old)
+    loops[:] = [by_name[view.name] for view in loops_among(graph) if view.name in by_name]
+    free = (name for number in count() if (name := _numbered(CORE_NAME, number)) not in known)
+    names = {loop.name: name for loop, name in zip(loops, free, strict=False)}
+    for loop in loops:
+        loop.name = names[loop.name]
+    for each in (graph, *graph.subgraphs()):
+        for named in (*each.inputs, *each, *(output for node in each for output in node.outputs)):
+            found = OF_ROLLED.match(named.name or "")
+            if found and found[1] in names and is_made_up(named):
+                named.name = names[found[1]] + (found[2] or "")

@@ -1,9 +1,14 @@
-"""Operator times of each iteration of the loop, from ONNX Runtime's trace."""
+"""Operator times of each iteration of the loops, from ONNX Runtime's trace."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from loopedge.graph.core.names import CORE_NAME, in_last_name, iteration_in_name
+from loopedge.graph.core.names import (
+    core_in_name,
+    in_last_name,
+    is_core,
+    iteration_in_name,
+)
 from loopedge.graph.operators import Fact, having
 from loopedge.profiler.dissection.trace import (
     MICROSECONDS_PER_MS,
@@ -20,14 +25,15 @@ REPEATING = having(Fact.REPEAT)
 
 
 def iteration_times(events: Iterable[Event], *, skip_runs: int = 0) -> list[IterationTime]:
-    """Return the own time of every operator by iteration of the model's loop.
+    """Return the own time of every operator by iteration of the model's loops.
 
     The trace does not number iterations. The nodes of a body run in the same order each time, its first
     one always: when that returns, the next iteration has begun. What a nested Loop, Scan or If holds
     belongs to the iteration that it runs in. The Loop's own time is in no iteration. An iteration that
     stands behind the Loop (`loopedge.graph.positions.last_iteration`) is the last one.
 
-    An unrolled graph of loopedge names its nodes by the iteration, ``core.<t>/``.
+    An unrolled graph of loopedge names its nodes by the iteration, ``core.<t>/``. Of several loops one after the other
+    is numbered, as they run.
 
     Args:
         events: Of the trace.
@@ -41,10 +47,10 @@ def iteration_times(events: Iterable[Event], *, skip_runs: int = 0) -> list[Iter
     runs = counted_runs(listed, skip_runs=skip_runs)
     kernels = kernels_of(listed, runs)
     # Loops of an unrolled graph stand inside the core, and each belongs to one iteration.
-    numbered = list(_numbered_by_names(kernels))
+    numbered = _numbered_by_names(kernels)
     loops = [] if numbered else _loops(kernels)
-    numbered += _numbered_by_loops(loops)
     if loops:
+        numbered = _numbered_by_loops(loops)
         last = 1 + max((iteration for iteration, _ in numbered), default=-1)
         numbered += [(last, kernel) for kernel in _behind_the_loop(kernels)]
     own_us: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -63,18 +69,14 @@ def iteration_times(events: Iterable[Event], *, skip_runs: int = 0) -> list[Iter
     ]
 
 
-def _loops(kernels: Sequence[Kernel]) -> list[Kernel]:
-    """Return the executions of the model's loop: of the outer ones ``core``, else the longest."""
+def _loops(kernels: Sequence[Kernel]) -> list[list[Kernel]]:
+    """Return the executions of each of the model's loops: of the outer ones those of cores, else all."""
     outer: dict[tuple[str, object], list[Kernel]] = defaultdict(list)
     for kernel in kernels:
         if kernel.op in REPEATING and not _inside_loop(kernel):
             outer[kernel.node, kernel.args.get("node_index")].append(kernel)
-    if not outer:
-        return []
-    named = [loops for (node, _), loops in outer.items() if node == CORE_NAME]
-    if named:
-        return named[0]
-    return max(outer.values(), key=lambda loops: sum(loop.end - loop.start for loop in loops))
+    named = [loops for (node, _), loops in outer.items() if is_core(node)]
+    return named or list(outer.values())
 
 
 def _inside_loop(kernel: Kernel) -> bool:
@@ -86,16 +88,18 @@ def _inside_loop(kernel: Kernel) -> bool:
     return False
 
 
-def _numbered_by_loops(loops: Iterable[Kernel]) -> Iterable[tuple[int, Kernel]]:
-    for loop in loops:
-        iteration = -1
-        first = None
-        for kernel in loop.nested:
-            identity = (kernel.node, kernel.args.get("node_index"))
-            first = first or identity
-            iteration += identity == first
-            for inner in _with_nested(kernel):
-                yield iteration, inner
+def _numbered_by_loops(loops: Iterable[Iterable[Kernel]]) -> list[tuple[int, Kernel]]:
+    numbered: list[tuple[int, Kernel]] = []
+    for executions in loops:
+        before = 1 + max((iteration for iteration, _ in numbered), default=-1)
+        for loop in executions:
+            iteration, first = before - 1, None
+            for kernel in loop.nested:
+                identity = (kernel.node, kernel.args.get("node_index"))
+                first = first or identity
+                iteration += identity == first
+                numbered += [(iteration, inner) for inner in _with_nested(kernel)]
+    return numbered
 
 
 def _behind_the_loop(kernels: Iterable[Kernel]) -> Iterable[Kernel]:
@@ -110,8 +114,14 @@ def _with_nested(kernel: Kernel) -> Iterable[Kernel]:
         yield from _with_nested(inner)
 
 
-def _numbered_by_names(kernels: Iterable[Kernel]) -> Iterable[tuple[int, Kernel]]:
+def _numbered_by_names(kernels: Iterable[Kernel]) -> list[tuple[int, Kernel]]:
+    cores: dict[str | None, list[tuple[int, Kernel]]] = defaultdict(list)
     for kernel in kernels:
         iteration = iteration_in_name(kernel.node)
         if iteration is not None:
-            yield iteration, kernel
+            cores[core_in_name(kernel.node)].append((iteration, kernel))
+    numbered: list[tuple[int, Kernel]] = []
+    for own in cores.values():
+        before = 1 + max((iteration for iteration, _ in numbered), default=-1)
+        numbered += [(before + iteration, kernel) for iteration, kernel in own]
+    return numbered

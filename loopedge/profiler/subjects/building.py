@@ -12,9 +12,9 @@ from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.errors import InputError
 from loopedge.files.arrays import write_arrays
 from loopedge.files.targets import file_sha256
+from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.untied import untie
-from loopedge.graph.core.view import view_core
 from loopedge.graph.metadata import (
     LOOPS_INPUT,
     TOLERANCE_INPUT,
@@ -176,7 +176,7 @@ class _Builder:
         artifact = self.artifacts[path]
         graph = artifact.graph
         refuse_prepared(artifact.metadata, path, f"profile --{twin}")
-        if twin == "unrolled" and view_core(graph).form != "loop":
+        if twin == "unrolled" and not Cores(graph).loops:
             raise InputError(f"{path} holds no Loop: it is unrolled already")
         rewrite = untie if twin == "untied" else unroll
         rewritten = rewrite(graph, self.point.loops)

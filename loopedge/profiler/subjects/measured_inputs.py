@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.core.view import view_core
+from loopedge.graph.core.cores import Cores
 from loopedge.graph.inputs import generate_inputs, generated_bytes, input_specs
 from loopedge.graph.metadata import read_metadata
 from loopedge.options import by_face, option, option_name
@@ -51,8 +51,7 @@ def profile_feeds(
     specs = input_specs(graph)
     count = next((spec for spec in specs if spec.chooses_loops), None)
     if loops is not None:
-        most = metadata.max_loops if count is not None else view_core(graph).iterations
-        _check_loops(path, loops, most, selectable=count is not None)
+        _check_loops(path, loops, graph, selectable=count is not None)
     if input is None:
         _check_size(graph, path, batch=batch, sequence=sequence)
         return generate_inputs(
@@ -63,7 +62,7 @@ def profile_feeds(
     if count is not None:
         if loops is None and count.name in feeds:
             loops = int(feeds[count.name].item())
-            _check_loops(path, loops, metadata.max_loops, selectable=True)
+            _check_loops(path, loops, graph, selectable=True)
         feeds[count.name] = count.loop_count(loops or metadata.loops or 1)
     return feeds
 
@@ -75,25 +74,27 @@ def fewest_positions(graph: ir.Model, feeds: Mapping[str, Array]) -> int | None:
     return expected.fewest_positions(feeds)
 
 
-def _check_loops(path: str | Path, loops: int, most: int | None, *, selectable: bool) -> None:
+def _check_loops(path: str | Path, loops: int, graph: ir.Model, *, selectable: bool) -> None:
     """Refuse a count that the graph would not run: its figures would stand under one that never ran.
 
     Args:
         path: The file, for messages.
         loops: The count.
-        most: The largest that the file runs, or where it cannot be chosen the one; None: not known.
-        selectable: Whether an input of the graph takes it.
+        graph: What it holds.
+        selectable: Whether an input of the graph takes the count.
     """
+    cores = Cores(graph)
+    most = cores.metadata.max_loops
     if selectable and most is not None and loops > most:
         raise InputError(
             f"{path} runs at most {most} loops, {loops} were asked for", hint=option("loops", most)
         )
-    if not selectable and loops != most:
+    if not selectable and loops != cores.count:
+        dynamic = by_face("--dynamic-loops", "dynamic_loops=True")
+        alone = f", or export the model with {dynamic}"
         raise InputError(
-            f"{path} runs {most or 'a number of'} loops{'' if most else ' that no input chooses'}, {loops} were "
-            "asked for",
-            hint=f"leave out {option_name('loops')}, or export the model with "
-            + by_face("--dynamic-loops", "dynamic_loops=True"),
+            f"{path} {cores.count_text}, {loops} were asked for",
+            hint=f"leave out {option_name('loops')}" + (alone if len(cores) < 2 else ""),
         )
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.errors import InputError
-from loopedge.graph.core.view import view_core
+from loopedge.graph.core.cores import Cores
 from loopedge.graph.passes.half import compute_in_float16
 from loopedge.graph.weights import weight_bytes
 from loopedge.profiler.result import Failure
@@ -27,9 +27,7 @@ CAPTURE_NOTE = (
 
 def looped_models(artifacts: Mapping[str | Path, Artifact]) -> list[str | Path]:
     """Return the models that hold a Loop, which only their unrolled twins can be captured of."""
-    return [
-        path for path, artifact in artifacts.items() if view_core(artifact.graph).form == "loop"
-    ]
+    return [path for path, artifact in artifacts.items() if Cores(artifact.graph).loops]
 
 
 def add_variants(
@@ -126,7 +124,7 @@ def _captured_variants(models: Sequence[ProfiledModel]) -> list[ProfiledModel]:
     """
     found = []
     for model in models:
-        if model.artifact is None or view_core(model.artifact.graph).form == "loop":
+        if model.artifact is None or Cores(model.artifact.graph).loops:
             continue
         with np.load(model.setup.inputs, allow_pickle=False) as stored:
             shapes = {name: stored[name].shape for name in stored.files}

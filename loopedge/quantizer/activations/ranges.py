@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +74,7 @@ class RangeTable(BaseModel):
     """The ranges of a model, and the data that they come from.
 
     ``tensors`` maps the name of a linear (``core/...`` as in the loop form) to the range of what it
-    reads;
+    reads; ``loops`` are the iterations of the core, of several those of the first, and ``cores`` those of each by its name;
     ``weights_sha256`` identifies the float model; ``lengths`` are the sequence lengths seen.
     """
 
@@ -83,6 +83,7 @@ class RangeTable(BaseModel):
     version: Literal[1, 2] = 2
     weights_sha256: str
     loops: int = Field(ge=1)
+    cores: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     granularity: Granularity
     method: str
     samples: int = Field(ge=1)
@@ -93,10 +94,16 @@ class RangeTable(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        counts = sorted({self.loops, *self.cores.values()})
         for name, found in self.tensors.items():
-            if len(found.low) not in {1, self.loops}:
-                raise ValueError(f"{name} has {len(found.low)} rows for {self.loops} iterations")
+            if len(found.low) not in {1, *counts}:
+                allowed = " or ".join(map(str, counts))
+                raise ValueError(f"{name} has {len(found.low)} rows for {allowed} iterations")
         return self
+
+    def rows_of(self, core: str) -> int:
+        """Return the iterations of a core, by its name."""
+        return self.cores.get(core, self.loops)
 
     def factors(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return the smoothing factors, float32 (channels,), of the linears that have some."""
@@ -112,7 +119,11 @@ class RangeTable(BaseModel):
         Raises:
             InputError: The target exists or cannot be written.
         """
-        write_text_atomic(Path(path), self.model_dump_json(indent=1) + "\n", force=force)
+        absent = (
+            None if self.cores else {"cores"}
+        )  # of one core the file is as earlier versions read it
+        text = self.model_dump_json(indent=1, exclude=absent)
+        write_text_atomic(Path(path), text + "\n", force=force)
 
 
 def read_ranges(path: str | Path) -> RangeTable:

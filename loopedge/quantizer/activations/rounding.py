@@ -9,15 +9,18 @@ import numpy as np
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.core.names import CORE_NAME, loop_name
-from loopedge.graph.core.view import LoopCore, view_core
-from loopedge.graph.editing import add_initializer, insert_before, make_node
+from loopedge.graph.core.cores import Cores
+from loopedge.graph.core.names import loop_name
+from loopedge.graph.core.view import LoopCore
+from loopedge.graph.editing import INTEGERS_SINCE, add_initializer, insert_before, make_node
 from loopedge.graph.naming import mark_made_up
-from loopedge.graph.weights import RANGE_PREFIX
+from loopedge.graph.weights import OWN_PREFIX, RANGE_PREFIX
 from loopedge.options import option_name
 from loopedge.quantizer.activations.ranges import RangeTable
 
 __all__ = ["DynamicRounding", "IterationIndex", "RoundedActivation", "StaticRounding"]
+
+BOOL = ir.DataType.BOOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,44 +38,54 @@ class IterationIndex:
 
     Args:
         model: The graph; loops may run past the tables, whose last row then holds.
-        rows: Rows of the tables.
     """
 
-    def __init__(self, model: ir.Model, rows: int) -> None:
-        self._graph, self._rows = model.graph, rows
-        self._core = view_core(model)
-        metadata = self._core.metadata
+    def __init__(self, model: ir.Model) -> None:
+        self._graph, self._cores = model.graph, Cores(model)
+        self._opset = model.opset_imports.get("", INTEGERS_SINCE)
+        metadata = self._cores.metadata
         self._unbounded = metadata.foreign or (
             metadata.dynamic_loops and metadata.max_loops is None
         )
-        self._clamped: ir.Value | None = None
+        self._clamped: dict[tuple[ir.Graph, int], ir.Value] = {}
 
     def in_body(self, node: ir.Node) -> bool:
-        """Tell whether a node stands in the body of the core's Loop."""
-        return isinstance(self._core, LoopCore) and self._core.contains(node)
+        """Tell whether a node stands in the body of a core's Loop."""
+        return isinstance(self._cores.of(node), LoopCore)
 
     def pick(self, node: ir.Node, table: ir.Value, name: str) -> ir.Value:
-        """Gather, before a node, the table's row of its iteration; outside the core the first."""
-        gather = make_node("Gather", [table, self._of(node)], name, {"axis": 0})
+        """Gather, before a node, the table's row of its iteration; outside the cores the first."""
+        gather = make_node("Gather", [table, self._of(node, table)], name, {"axis": 0})
         gather.outputs[0].type = table.type
         gather.outputs[0].shape = None if table.shape is None else ir.Shape(table.shape[1:])
         insert_before(node, gather)
         return gather.outputs[0]
 
-    def _of(self, node: ir.Node) -> ir.Value:
-        number = self._core.number_at(node)
-        if not isinstance(self._core, LoopCore) or not self.in_body(node) or not self._unbounded:
+    def _of(self, node: ir.Node, table: ir.Value) -> ir.Value:
+        core, number = self._cores.of(node), self._cores.number_at(node)
+        rows = None if table.shape is None else table.shape[0]
+        if not isinstance(core, LoopCore) or not self._unbounded or not isinstance(rows, int):
             return number
-        if self._clamped is None:
-            last = add_initializer(
-                self._graph, "loopedge.last_row", np.array(self._rows - 1, np.int64)
-            )
-            clamp = make_node("Min", [number, last], f"{CORE_NAME}/row")
-            clamp.outputs[0].type, clamp.outputs[0].shape = number.type, ir.Shape([])
-            body = self._core.loop.body
-            body.insert_before(body[0], clamp)
-            self._clamped = clamp.outputs[0]
-        return self._clamped
+        body, most = core.loop.body, core.loop.most_iterations
+        if most is not None and most <= rows:
+            return number
+        if (body, rows) not in self._clamped:
+            self._clamped[body, rows] = self._clamp(number, rows - 1, body, f"{core.name}/row")
+        return self._clamped[body, rows]
+
+    def _clamp(self, number: ir.Value, last: int, body: ir.Graph, name: str) -> ir.Value:
+        """Return the smaller of an iteration's number and the last, at the start of its body."""
+        limit = add_initializer(self._graph, f"{OWN_PREFIX}row.{last}", np.array(last, np.int64))
+        smaller = make_node("Min", [number, limit], name)
+        nodes = [smaller]
+        if self._opset < INTEGERS_SINCE:
+            less = make_node("Less", [number, limit], f"{name}.before_last")
+            less.outputs[0].type, less.outputs[0].shape = ir.TensorType(BOOL), ir.Shape([])
+            smaller = make_node("Where", [less.outputs[0], number, limit], name)
+            nodes = [less, smaller]
+        smaller.outputs[0].type, smaller.outputs[0].shape = number.type, ir.Shape([])
+        body.insert_before(body[0], nodes)
+        return smaller.outputs[0]
 
 
 class StaticRounding:
@@ -88,7 +101,7 @@ class StaticRounding:
         self, model: ir.Model, table: RangeTable, index: IterationIndex | None = None
     ) -> None:
         self._graph, self._table = model.graph, table
-        self._index = index or IterationIndex(model, table.loops)
+        self._index = index or IterationIndex(model)
         self._made: dict[tuple[ir.Value, object], RoundedActivation] = {}
 
     def round(self, linear: ir.Node, source: ir.Value, before: ir.Node) -> RoundedActivation:

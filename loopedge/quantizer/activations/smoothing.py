@@ -174,9 +174,10 @@ def _table_of(source: ir.Value) -> list[tuple[ir.Value, int]]:
         table = gather.inputs[0]
         alone = len(value.consumers()) == 1
         if alone and table is not None and table.const_value is not None:
-            # In the unrolled form every iteration gathers its row of the same table.
-            gathers = [user.op_type for user in table.consumers()]
-            if set(gathers) == {"Gather"} and len(_array(table).shape) == 2:
+            # In the unrolled form every iteration gathers its row of the same table; what another core gathers of it
+            # would be divided too.
+            readers = {(user.op_type, loop_name(user)) for user in table.consumers()}
+            if readers == {("Gather", loop_name(gather))} and len(_array(table).shape) == 2:
                 return [(table, 1)]
     return []
 

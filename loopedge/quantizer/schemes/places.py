@@ -5,8 +5,8 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.probe import activation_of
-from loopedge.graph.core.view import CoreView, view_core
 from loopedge.graph.operators import CONTROL_FLOW, PRODUCTS, Fact, having
 from loopedge.graph.weights import Linear, linears
 
@@ -26,7 +26,7 @@ MIXING = PRODUCTS | having(Fact.RECURRENT) | CONTROL_FLOW
 def places_of(model: ir.Model) -> dict[str, Place]:
     """Return the place of every linear, by node name.
 
-    ``core``: it runs once per iteration. ``inputs``: it reads a float input of the graph through views, elementwise
+    ``core``: it runs once per iteration of a core. ``inputs``: it reads a float input of the graph through views, elementwise
     operators, concatenations and sums, so that no weight and no norm stands between. ``outputs``: what it gives
     reaches an output of the graph without another product. ``unbounded``: it reads what other products outside of the core
     made of a float input, and no norm stands between. ``between``: the others. One that is both at
@@ -36,9 +36,8 @@ def places_of(model: ir.Model) -> dict[str, Place]:
     Args:
         model: A float graph, in any form. Not modified.
     """
-    core = view_core(model)
     found = linears(model)
-    walk = _Walk(model, core)
+    walk = _Walk(model)
     together: dict[ir.Value, Place] = {}
     for item in found:
         place = walk.place(item)
@@ -48,10 +47,10 @@ def places_of(model: ir.Model) -> dict[str, Place]:
 
 
 class _Walk:
-    """Follows values of a graph from node to node, up to the core and to products."""
+    """Follows values of a graph from node to node, up to the cores and to products."""
 
-    def __init__(self, model: ir.Model, core: CoreView) -> None:
-        self._core = core
+    def __init__(self, model: ir.Model) -> None:
+        self._cores = Cores(model)
         stored = set(model.graph.initializers.values())
         self._inputs = {
             value for value in model.graph.inputs if _is_float(value) and value not in stored
@@ -61,14 +60,14 @@ class _Walk:
 
     def place(self, item: Linear) -> Place:
         """Return the place of one linear, whatever else reads its weight."""
-        if self._core.contains(item.node):
+        if self._cores.contains(item.node):
             return "core"
         if self._reaches_output(item.node):
             return "outputs"
         read = activation_of(item.node)
         if self._reads_input(read):
             return "inputs"
-        if self._core.form is None:
+        if not self._cores:
             return "core"
         return "unbounded" if self._reads_input(read, products=True) else "between"
 
@@ -110,7 +109,7 @@ class _Walk:
         return node.op_type in MIXING or self._repeats(node)
 
     def _repeats(self, node: ir.Node) -> bool:
-        return node.op_type in CONTROL_FLOW or self._core.contains(node)
+        return node.op_type in CONTROL_FLOW or self._cores.contains(node)
 
 
 def _is_float(value: ir.Value) -> bool:

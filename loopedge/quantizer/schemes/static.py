@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from loopedge.errors import InputError
+from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.probe import can_probe
-from loopedge.graph.core.view import view_core
 from loopedge.graph.editing import make_node, replace_node
 from loopedge.graph.weights import Linear, linears
 from loopedge.quantizer.activations.ranges import RangeTable
@@ -61,11 +61,11 @@ def quantize_static(
 
 def _without_ranges(model: ir.Model, table: RangeTable) -> list[str]:
     """Name the linears that calibration does not see: of branches and of a Scan."""
-    core = view_core(model)
+    cores = Cores(model)
     return [
         item.node.name or ""
         for item in linears(model)
-        if loop_name(item.node) not in table.tensors and not can_probe(core, item.node)
+        if loop_name(item.node) not in table.tensors and not can_probe(cores, item.node)
     ]
 
 

@@ -1,0 +1,1 @@
+"""The passes that `loopedge.graph.rolling.canonical` consists of, one to a file."""
