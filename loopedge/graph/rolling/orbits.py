@@ -89,18 +89,22 @@ class Alignment:
     Args:
         facts: Of the graph.
         anchors: One node per iteration, in order.
+        absorb: Look as well for what every iteration computes for the graph around, and no later one reads.
 
     Raises:
         Misaligned: The iterations are not copies of each other.
     """
 
-    def __init__(self, facts: NodeFacts, anchors: Sequence[ir.Node]) -> None:
+    def __init__(
+        self, facts: NodeFacts, anchors: Sequence[ir.Node], *, absorb: bool = True
+    ) -> None:
         self.facts = facts
         self.count = len(anchors)
         self.level = facts.levels(anchors)
         self.orbits: list[Orbit] = []
         self.where: dict[ir.Node, tuple[Orbit, int]] = {}
         self._strict = False
+        self._undo: list[Callable[[], None]] = []
         self._readers: dict[Orbit, list[tuple[Orbit, Slot]]] = {}
         self._aligned_before: dict[tuple[ir.Value | None, ...], bool] = {}
         if len({facts.signature(node) for node in anchors}) > 1:
@@ -109,7 +113,9 @@ class Alignment:
             raise Misaligned(f"the readers of a weight differ: {found}")
         self.anchor = self._new(dict(enumerate(anchors, start=1)))
         self._settle_from(0)
-        self._extend()
+        self._extend(self.orbits)
+        if absorb:
+            self._absorb()
 
     def _level(self, value: ir.Value | None) -> int:
         maker = self.facts.producer(value)
@@ -124,7 +130,23 @@ class Alignment:
             self.where[node] = (orbit, t)
         self._order_inputs(orbit)
         self.orbits.append(orbit)
+        self._undo.append(lambda: self._drop(orbit))
         return orbit
+
+    def _drop(self, orbit: Orbit) -> None:
+        """Forget the orbit that was made last."""
+        assert self.orbits[-1] is orbit
+        self.orbits.pop()
+        for node in orbit.members.values():
+            del self.where[node]
+        for slot in orbit.slots:
+            if slot.source is not None:
+                self._readers[slot.source].remove((orbit, slot))
+
+    def _take_back(self, mark: int) -> None:
+        """Undo what was done since there were so many steps to undo."""
+        while len(self._undo) > mark:
+            self._undo.pop()()
 
     def _order_inputs(self, orbit: Orbit) -> None:
         model = orbit.members[orbit.last]
@@ -237,16 +259,13 @@ class Alignment:
             return None
         ((source, output, distance), _), *_ = votes.most_common()
         slot = Slot("edge", values, source, output, distance)
-        undo: list[Callable[[], None]] = []
-        if all(self._fits_edge(slot, t, values[t], undo) for t in sorted(values)):
+        mark = len(self._undo)
+        if all(self._fits_edge(slot, t, values[t]) for t in sorted(values)):
             return slot
-        for step in reversed(undo):
-            step()
+        self._take_back(mark)
         return None
 
-    def _fits_edge(
-        self, slot: Slot, t: int, value: ir.Value | None, undo: list[Callable[[], None]]
-    ) -> bool:
+    def _fits_edge(self, slot: Slot, t: int, value: ir.Value | None) -> bool:
         """Tell whether a value is what an edge says, giving its source a further member where one is missing."""
         source = slot.source
         assert source is not None
@@ -259,7 +278,7 @@ class Alignment:
         maker = self.facts.producer(value)
         if maker is None or value is None or maker.outputs.index(value) != slot.output:
             return False
-        return self._add(source, e, maker, undo)
+        return self._add(source, e, maker)
 
     def _new_edge(self, orbit: Orbit, place: int, values: Values) -> Slot:
         """Make an orbit of what makes the values; the first iterations may start from something else."""
@@ -333,9 +352,9 @@ class Alignment:
 
     # ---- members of later iterations ----
 
-    def _extend(self) -> None:
+    def _extend(self, orbits: Sequence[Orbit]) -> None:
         """Find members behind the last iteration of the anchors: what follows the last of them."""
-        waiting = dict.fromkeys(self.orbits)
+        waiting = dict.fromkeys(orbits)
         while waiting:
             orbit = next(iter(waiting))
             del waiting[orbit]
@@ -348,6 +367,49 @@ class Alignment:
 
     def _reach(self, orbit: Orbit) -> int:
         return self.count + max(1, orbit.first - 1)
+
+    def _absorb(self) -> None:
+        """Find orbits that the anchors do not depend on: what every iteration computes for the graph around."""
+        waiting = list(self.orbits)
+        for orbit in waiting:
+            member = orbit.members[max(orbit.first, min(orbit.last, self.count))]
+            for output, value in enumerate(member.outputs):
+                for node, place in value.uses():
+                    if node not in self.facts.place or node in self.where or holds_body(node):
+                        continue
+                    known = len(self.orbits)
+                    self._absorb_reader(orbit, output, node, place)
+                    waiting += self.orbits[known:]
+
+    def _absorb_reader(self, orbit: Orbit, output: int, model: ir.Node, place: int) -> None:
+        """Make an orbit of a reader of an orbit and its copies in the other iterations, where they are copies."""
+        members: dict[int, ir.Node] = {}
+        for t, node in orbit.members.items():
+            readers = [
+                user
+                for user, index in (
+                    node.outputs[output].uses() if output < len(node.outputs) else ()
+                )
+                if user in self.facts.place and user not in self.where
+                if index == place or user.op_type in COMMUTATIVE
+                if self.facts.signature(user) == self.facts.signature(model)
+            ]
+            if readers:
+                near = self.facts.hashes[model]
+                members[t] = min(readers, key=lambda user: self.facts.hashes[user] != near)
+        last = max(members, default=0)
+        first = next((t for t in range(last, 0, -1) if t - 1 not in members), 0)
+        members = {t: node for t, node in members.items() if t >= first}
+        if len(members) < self.count or len(set(members.values())) < len(members):
+            return
+        mark, known = len(self._undo), len(self.orbits)
+        try:
+            self._new(members)
+            self._settle_from(known)
+        except Misaligned:
+            self._take_back(mark)
+            return
+        self._extend(self.orbits[known:])
 
     def _extend_once(self, orbit: Orbit) -> bool:
         """Give an orbit the member of one more iteration: a reader of what it reads there, those with equal constants first."""
@@ -369,16 +431,14 @@ class Alignment:
 
     def _try(self, orbit: Orbit, t: int, node: ir.Node, strict: bool) -> bool:
         """Add a member, or leave all as it was."""
-        undo: list[Callable[[], None]] = []
-        self._strict = strict
-        if self._add(orbit, t, node, undo):
+        mark, self._strict = len(self._undo), strict
+        if self._add(orbit, t, node):
             return True
-        for step in reversed(undo):
-            step()
+        self._take_back(mark)
         return False
 
-    def _add(self, orbit: Orbit, t: int, node: ir.Node, undo: list[Callable[[], None]]) -> bool:
-        """Give an orbit a further member, where that reads what the others do; ``undo`` takes back what was done."""
+    def _add(self, orbit: Orbit, t: int, node: ir.Node) -> bool:
+        """Give an orbit a further member, where that reads what the others do; what was done stays where it does not."""
         if node in self.where or orbit is self.anchor or not orbit.slots:
             return False
         if t > self._reach(orbit) or t - 1 not in orbit.members:
@@ -395,12 +455,12 @@ class Alignment:
             for slot in orbit.slots:
                 slot.values.pop(t, None)
 
-        undo.append(forget)
+        self._undo.append(forget)
         inputs = orbit.inputs(t)
         if len(inputs) < len(orbit.slots):
             inputs += [None] * (len(orbit.slots) - len(inputs))
         return len(inputs) == len(orbit.slots) and all(
-            self._fits(orbit, slot, t, value, undo)
+            self._fits(orbit, slot, t, value)
             for slot, value in zip(orbit.slots, inputs, strict=True)
         )
 
@@ -429,14 +489,7 @@ class Alignment:
                     return False
         return True
 
-    def _fits(
-        self,
-        orbit: Orbit,
-        slot: Slot,
-        t: int,
-        value: ir.Value | None,
-        undo: list[Callable[[], None]],
-    ) -> bool:
+    def _fits(self, orbit: Orbit, slot: Slot, t: int, value: ir.Value | None) -> bool:
         one = next(iter(slot.values.values()))
         fits = False
         if slot.kind == "absent":
@@ -452,23 +505,21 @@ class Alignment:
             )
             if fits and slot.kind == "outer":
                 slot.kind = "table"
-                undo.append(lambda: setattr(slot, "kind", "outer"))
+                self._undo.append(lambda: setattr(slot, "kind", "outer"))
         elif slot.kind == "stack":
             fits = value is not None and self._level(value) == 0
         elif slot.kind == "edge":
-            fits = value is not None and self._fits_edge(slot, t, value, undo)
+            fits = value is not None and self._fits_edge(slot, t, value)
         if not fits and slot.source is None:
             values = {**slot.values, t: value}
-            fits = self._becomes_edge(orbit, slot, values, undo) or self._becomes_orbit(
-                orbit, slot, values, undo
+            fits = self._becomes_edge(orbit, slot, values) or self._becomes_orbit(
+                orbit, slot, values
             )
         if fits:
             slot.values[t] = value
         return fits
 
-    def _becomes_edge(
-        self, orbit: Orbit, slot: Slot, values: Values, undo: list[Callable[[], None]]
-    ) -> bool:
+    def _becomes_edge(self, orbit: Orbit, slot: Slot, values: Values) -> bool:
         """Tell whether a later value shows that an input is a state, and what was read before it were its starts."""
         *_, t = values
         value = values[t]
@@ -479,12 +530,10 @@ class Alignment:
         distance = t - e
         if distance < 1 or any(early - distance >= source.first for early in slot.values):
             return False
-        self._read_from(orbit, slot, source, maker.outputs.index(value), distance, undo)
+        self._read_from(orbit, slot, source, maker.outputs.index(value), distance)
         return True
 
-    def _becomes_orbit(
-        self, orbit: Orbit, slot: Slot, values: Values, undo: list[Callable[[], None]]
-    ) -> bool:
+    def _becomes_orbit(self, orbit: Orbit, slot: Slot, values: Values) -> bool:
         """Tell whether a later value shows that an input, which seemed to be there before the loop, is made in it."""
         *earlier, t = values
         if slot.kind not in {"outer", "stack"} or (len(earlier) > 1 and slot.kind == "outer"):
@@ -492,37 +541,21 @@ class Alignment:
         makers = [self.facts.producer(values[k]) for k in (earlier[-1], t)]
         if any(maker is None or maker in self.where for maker in makers):
             return False
-        known = len(self.orbits)
-
-        def forget() -> None:
-            for each in self.orbits[known:]:
-                for node in each.members.values():
-                    self.where.pop(node, None)
-                for made in each.slots:
-                    if made.source is not None and (each, made) in self._readers[made.source]:
-                        self._readers[made.source].remove((each, made))
-            del self.orbits[known:]
-
-        undo.append(forget)
+        mark, known = len(self._undo), len(self.orbits)
         try:
             made = self._new_edge(orbit, 0, values)
             self._settle_from(known)
         except Misaligned:
+            self._take_back(mark)
             return False
         assert made.source is not None
-        self._read_from(orbit, slot, made.source, made.output, 0, undo)
+        self._read_from(orbit, slot, made.source, made.output, 0)
         return True
 
     def _read_from(
-        self,
-        orbit: Orbit,
-        slot: Slot,
-        source: Orbit,
-        output: int,
-        distance: int,
-        undo: list[Callable[[], None]],
+        self, orbit: Orbit, slot: Slot, source: Orbit, output: int, distance: int
     ) -> None:
-        """Make an input an edge, until ``undo``."""
+        """Make an input an edge."""
         before = (slot.kind, slot.source, slot.output, slot.distance)
 
         def forget() -> None:
@@ -531,7 +564,7 @@ class Alignment:
 
         slot.kind, slot.source, slot.output, slot.distance = "edge", source, output, distance
         self._readers.setdefault(source, []).append((orbit, slot))
-        undo.append(forget)
+        self._undo.append(forget)
 
     def _may_differ(self, orbit: Orbit, value: ir.Value | None) -> bool:
         """A constant may change with an iteration that is needed, but no matrix does."""
