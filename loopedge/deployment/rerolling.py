@@ -17,6 +17,8 @@ from loopedge.errors import InputError
 from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.staging import again_if_replaced
 from loopedge.files.targets import FileSize, check_artifact_target, file_sha256
+from loopedge.graph.core.loop_view import loops_among
+from loopedge.graph.core.names import CORE_NAME
 from loopedge.graph.metadata import ArtifactMetadata, Metadata, write_metadata
 from loopedge.graph.passes.simplify import strip_metadata
 from loopedge.graph.rolling.building import RolledLoop
@@ -170,6 +172,9 @@ def _open_source(source: Path) -> Artifact:
 def _nothing_rolled(artifact: Artifact, rolling: Rolling) -> InputError:
     """Say why a file has no loop that could be given back."""
     reason = reason_against(artifact.graph) or next(iter(rolling.reasons), "nothing in it repeats")
+    loops = loops_among(artifact.graph.graph)
+    if loops:
+        reason = f"it has its Loop already, {loops[0].name}; besides, {reason}"
     return InputError(
         f"{artifact.path} cannot be rerolled: {reason}", hint=f"loopedge inspect {artifact.path}"
     )
@@ -185,23 +190,26 @@ def _weight_bytes(artifact: Artifact) -> int:
 def _described(artifact: Artifact, rolling: Rolling) -> Metadata:
     """Return what the new file says of itself: what its source said, and its loops."""
     first = rolling.loops[0]
+    cores = {loop.name: loop.iterations for loop in rolling.loops}
     tables = [name for name in rolling.model.graph.initializers if name.startswith(TABLE_PREFIX)]
+    known = artifact.metadata
     update: dict[str, Any] = {
         "form": "loop",
-        "loops": first.iterations,
-        "trained_loops": artifact.metadata.trained_loops or first.iterations,
-        "cores": {loop.name: loop.iterations for loop in rolling.loops}
-        if len(rolling.loops) > 1
-        else None,
-        "max_loops": first.iterations if first.tables else None,
         "dynamic_loops": False,
         "optimized": False,
         "tables": tables,
         "source_sha256": file_sha256(artifact.path),
     }
-    if not artifact.metadata.foreign:
-        return artifact.metadata.model_copy(update=update)
-    return ArtifactMetadata(
-        version=loopedge.__version__,
-        **{key: value for key, value in update.items() if value is not None},
-    )
+    if known.form == "loop" and known.loops is not None:
+        cores = {**(known.cores or {CORE_NAME: known.loops}), **cores}
+        update["dynamic_loops"] = known.dynamic_loops
+    else:
+        update["loops"] = first.iterations
+        update["trained_loops"] = known.trained_loops or first.iterations
+        if first.tables:
+            update["max_loops"] = first.iterations
+    if len(cores) > 1:
+        update["cores"] = cores
+    if not known.foreign:
+        return known.model_copy(update=update)
+    return ArtifactMetadata(version=loopedge.__version__, **update)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 
 KEYS = {
+    "copies",
     "dynamic_loops",
     "files",
     "form",
@@ -23,9 +25,12 @@ KEYS = {
     "metadata",
     "opset",
     "path",
+    "rolling",
     "tables",
     "tied_weights",
+    "ties",
     "trained_loops",
+    "unloadable",
     "untied_bytes",
     "weight_bytes",
 }
@@ -113,6 +118,66 @@ def test_a_foreign_file_is_counted(cli: Cli, foreign: Path) -> None:
     outcome = cli("inspect", foreign)
     assert "not written by loopedge but by else" in outcome.out
     assert "w[0]" in outcome.out  # square brackets are not markup
+
+
+@pytest.fixture
+def written_out(tmp_path: Path) -> Path:
+    """Three iterations of two layers as an exporter writes them, its weights copied for each of them."""
+    nodes, stored, value = [], [], "x"
+    for t in range(3):
+        for layer in ("first", "second"):
+            array = np.random.default_rng(len(layer)).standard_normal((4, 4)).astype(np.float32)
+            name = f"{layer}.{t}"
+            turned = np.ascontiguousarray(array.T) if (t, layer) == (2, "first") else array
+            stored.append(numpy_helper.from_array(turned, name))
+            operator = "MatMul" if turned is array else "Gemm"
+            more: dict[str, Any] = {} if turned is array else {"transB": 1}
+            nodes.append(helper.make_node(operator, [value, name], [f"a.{name}"], **more))
+            nodes.append(helper.make_node("Tanh", [f"a.{name}"], [f"b.{name}"]))
+            value = f"b.{name}"
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (2, 4)) for name in ("x", value)
+    ]
+    path = tmp_path / "written out.onnx"
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), path)
+    return path
+
+
+def test_what_could_be_rolled_is_shown(cli: Cli, written_out: Path) -> None:
+    found = cli("inspect", written_out, "--json").json()
+    assert found["ties"]["order"] == "3 x (A B)"
+    assert found["ties"]["repeats"] == [{"times": 3, "parts": ["A", "B"]}]
+    assert [group["reads"] for group in found["ties"]["groups"]] == [3, 3]
+    assert {
+        copies["names"][0]: (len(copies["names"]), copies["transposed"], copies["saved_bytes"])
+        for copies in found["copies"]
+    } == {"first.0": (2, ["first.2"], 128), "second.0": (3, [], 128)}
+    command = f"loopedge reroll '{written_out}'"
+    assert found["rolling"] == {
+        "rollable": True,
+        "iterations": 3,
+        "reason": None,
+        "notes": [],
+        "command": command,
+    }
+    shown = " ".join(cli("inspect", written_out).out.split())
+    for words in (
+        "4 equal copies of 2 weights, 256 bytes could be saved",
+        "3 x (A B)",
+        "A: 1 weight, 64 bytes, read 3 times one after the other",
+        "to give it its Loop of 3 iterations",
+    ):
+        assert words in shown
+
+
+def test_why_nothing_can_be_rolled_is_shown(cli: Cli, foreign: Path, tiny: Path) -> None:
+    found = cli("inspect", tiny, "--json").json()
+    assert (found["copies"], found["ties"]["order"]) == ([], "")
+    assert found["rolling"]["reason"] == "it has its Loop already: core of 3 iterations"
+    assert found["rolling"]["command"] is None
+    assert "rolling" not in cli("inspect", tiny).out
+    assert "2 x A" in cli("inspect", foreign).out
 
 
 def test_int8_coverage_of_a_quantized_model(cli: Cli, tiny: Path, tmp_path: Path) -> None:

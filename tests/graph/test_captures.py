@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +26,7 @@ for path in sys.argv[1:]:
 """
 
 
-def node(operator: str, inputs: str, output: str, **attributes: object) -> NodeProto:
+def node(operator: str, inputs: str, output: str, **attributes: Any) -> NodeProto:
     return helper.make_node(operator, inputs.split(), [output], name=f"make_{output}", **attributes)
 
 
@@ -38,7 +39,7 @@ DEQUANTIZE = node("DequantizeLinear", "q s z", "d")
 TURN = node("Transpose", "d", "w", perm=[1, 0])
 PAIR = [QUANTIZE, DEQUANTIZE]
 ADD = [node("Add", "state w", "next")]
-STORED = {
+STORED: dict[str, np.ndarray] = {
     "s": np.array(0.1, np.float32),
     "z": np.array(0, np.uint8),
     "two": np.array([0.1, 0.2], np.float32),

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +26,7 @@ class Writer:
         self.stored: dict[str, np.ndarray] = {}
         self._random = np.random.default_rng(seed)
 
-    def node(self, operator: str, *inputs: str, **attributes: object) -> str:
+    def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
         output = f"v{len(self.nodes)}"
         self.nodes.append(
             helper.make_node(
@@ -165,7 +166,9 @@ def test_a_tied_embedding_is_no_loop() -> None:
 def test_two_towers_are_side_by_side() -> None:
     writer = Writer()
     towers = [writer.layers("AB", x) for x in ("x", "z")]
-    found = outlook(writer.model(writer.node("Sub", *towers), inputs=("x", "z")))
+    model = writer.model(writer.node("Sub", *towers), inputs=("x", "z"))
+    assert order_of(model).order == "A, B"
+    found = outlook(model)
     assert not found.rollable
     assert found.reason == (
         "A.up, A.down, B.up, B.down are read 2 times side by side: no reading depends on another one's result, "

@@ -160,6 +160,7 @@ class _Builder:
                 _replace(value, loop.final[place])
         if stacked:
             loop = self._stack(loop, stacked)
+            _mark(loop)
         self.graph.remove(list(inside), safe=True)
         self.graph.sort()
         return RolledLoop(
@@ -370,7 +371,7 @@ def _mark(loop: LoopView) -> None:
         *loop.body.inputs,
         *(output for node in (loop.node, *inside) for output in node.outputs),
     ]
-    for node in inside:
+    for node in (loop.node, *inside):
         mark_made_up(node)
     for value in values:
         mark_made_up(value)

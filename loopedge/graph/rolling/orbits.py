@@ -17,7 +17,7 @@ iteration on, because the first one starts from something else.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -103,6 +103,10 @@ class Alignment:
         self._strict = False
         self._readers: dict[Orbit, list[tuple[Orbit, Slot]]] = {}
         self._aligned_before: dict[tuple[ir.Value | None, ...], bool] = {}
+        if len({facts.signature(node) for node in anchors}) > 1:
+            kinds = Counter(node.op_type for node in anchors)
+            found = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
+            raise Misaligned(f"the readers of a weight differ: {found}")
         self.anchor = self._new(dict(enumerate(anchors, start=1)))
         self._settle_from(0)
         self._extend()
@@ -114,11 +118,7 @@ class Alignment:
     # ---- orbits from members ----
 
     def _new(self, members: dict[int, ir.Node]) -> Orbit:
-        for node in members.values():
-            if holds_body(node):
-                raise Misaligned(
-                    f"{node.op_type} {node.name or ''} stands in an iteration: control flow is not rolled"
-                )
+        _refuse_bodies(members.values())
         orbit = Orbit(members=members)
         for t, node in members.items():
             self.where[node] = (orbit, t)
@@ -264,6 +264,7 @@ class Alignment:
     def _new_edge(self, orbit: Orbit, place: int, values: Values) -> Slot:
         """Make an orbit of what makes the values; the first iterations may start from something else."""
         makers = {t: self.facts.producer(value) for t, value in values.items()}
+        _refuse_bodies([makers[max(values)]])
         outputs = {
             t: maker.outputs.index(values[t]) for t, maker in makers.items() if maker and values[t]
         }
@@ -278,9 +279,12 @@ class Alignment:
         ending = makers[last] if makers[last] not in self.where else None
         chosen = (self.facts.signature(ending), outputs[last]) if ending else None
         first = last + 1
+        behind: set[ir.Node] = set()
         while first - 1 in values and (maker := makers[first - 1]) is not None:
-            if maker in self.where or (self.facts.signature(maker), outputs[first - 1]) != chosen:
+            known = maker in self.where or maker in behind
+            if known or (self.facts.signature(maker), outputs[first - 1]) != chosen:
                 break
+            behind.add(maker)
             first -= 1
         members = {t: maker for t, maker in makers.items() if t >= first and maker is not None}
         if not members or len(set(members.values())) < len(members):
@@ -549,6 +553,14 @@ class Alignment:
         most, *others = sorted(kinds.items(), key=lambda item: -len(item[1]))
         rest = ", ".join(f"{len(ts)} x {kind} in iteration {_numbers(ts)}" for kind, ts in others)
         return f"iterations differ in what {node.op_type} {node.name or ''} reads: {len(most[1])} x {most[0]}, {rest}"
+
+
+def _refuse_bodies(nodes: Iterable[ir.Node | None]) -> None:
+    for node in nodes:
+        if node is not None and holds_body(node):
+            raise Misaligned(
+                f"{node.op_type} {node.name or ''} stands in an iteration: control flow is not rolled"
+            )
 
 
 def _numbers(ts: list[int]) -> str:

@@ -162,7 +162,9 @@ def _together(at: dict[Weight, list[int]]) -> list[list[Weight]]:
     groups: list[list[Weight]] = []
     open_groups: list[list[Weight]] = []
     for weight, places in at.items():
-        open_groups = [group for group in open_groups if at[group[0]][1:2] > places[:1]]
+        open_groups = [
+            group for group in open_groups if len(at[group[0]]) == 1 or at[group[0]][1] > places[0]
+        ]
         for group in open_groups:
             first = at[group[0]]
             if len(first) == len(places) and all(
@@ -183,10 +185,7 @@ def _layers(
     at: dict[Weight, list[int]],
 ) -> list[list[Weight]]:
     """Split a group whose products repeat themselves into its layers."""
-    kinds = [
-        (readings[at[weight][-1]][1].kind, _surroundings(readings[at[weight][0]][1]))
-        for weight in group
-    ]
+    kinds = [(weight.shape, _surroundings(readings[at[weight][0]][1])) for weight in group]
     for period in range(1, len(group) // 2 + 1):
         if len(group) % period == 0 and kinds[:-period] == kinds[period:]:
             return [group[start : start + period] for start in range(0, len(group), period)]
