@@ -264,7 +264,7 @@ class Alignment:
     def _new_edge(self, orbit: Orbit, place: int, values: Values) -> Slot:
         """Make an orbit of what makes the values; the first iterations may start from something else."""
         makers = {t: self.facts.producer(value) for t, value in values.items()}
-        _refuse_bodies(makers.values())
+        _refuse_bodies([makers[max(values)]])
         outputs = {
             t: maker.outputs.index(values[t]) for t, maker in makers.items() if maker and values[t]
         }

@@ -1,7 +1,7 @@
 """Give a graph its loops back: canonicalised, candidates tried, each proven before it is built."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -35,7 +35,7 @@ ROLLED = "rolled"
 OF_ROLLED = re.compile(rf"^({ROLLED}\d*)([/.].*)?$")
 
 ALIKE = 3
-"""Weights of equally many uses that are tried: what refuses one refuses the others of its iteration."""
+"""Weights of equally many uses that are tried: what refuses one refuses the others of its iteration, as a rule."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,24 +95,43 @@ def _roll_graph(
     main: ir.Graph, graph: ir.Graph, loops: list[RolledLoop], reasons: list[str], name: str
 ) -> None:
     """Roll one graph until nothing is left that repeats, in place."""
-    failed: dict[ir.Value, int] = {}
+    refused: dict[Candidate, str] = {}
     while True:
         facts = NodeFacts(graph)
         tied = tied_matrices(facts)
-        tries: dict[int, int] = {}
-        for weight, uses in tied.items():
-            if failed.get(weight) == len(uses) or tries.get(len(uses), 0) >= ALIKE:
+        ranked = _ranked(facts, tied)
+        for candidate in ranked:
+            if candidate in refused:
                 continue
-            tries[len(uses)] = tries.get(len(uses), 0) + 1
-            loop = _roll_weight(
-                main, facts, weight, uses, set(tied), reasons, _numbered(name, len(loops))
-            )
-            if loop is not None:
-                loops.append(loop)
-                break
-            failed[weight] = len(uses)
+            try:
+                loop = _rolled(main, facts, candidate, set(tied), _numbered(name, len(loops)))
+            except Misaligned as reason:
+                refused[candidate] = str(reason)
+                continue
+            loop.peeled_first = _peeled(candidate.skipped, refused, candidate, "first")
+            loop.peeled_last = _peeled(candidate.left, refused, candidate, "last")
+            loops.append(loop)
+            break
         else:
+            first = {candidate.weight: candidate for candidate in reversed(ranked)}
+            reasons += [
+                f"{weight.name}, read {len(candidate.uses)} times: {refused[candidate]}"
+                for weight, candidate in sorted(
+                    first.items(), key=lambda item: ranked.index(item[1])
+                )
+            ]
             return
+
+
+def _ranked(facts: NodeFacts, tied: Mapping[ir.Value, list[ir.Node]]) -> list[Candidate]:
+    """Return the candidates of a few weights of each number of uses, those first that leave the smallest share written out."""
+    found: list[Candidate] = []
+    tries: dict[int, int] = {}
+    for weight, uses in tied.items():
+        tries[len(uses)] = tries.get(len(uses), 0) + 1
+        if tries[len(uses)] <= ALIKE:
+            found += candidates(facts, weight, uses)
+    return sorted(found, key=lambda candidate: candidate.remaining / len(candidate.uses))
 
 
 def _numbered(name: str, known: int) -> str:
@@ -121,45 +140,32 @@ def _numbered(name: str, known: int) -> str:
     return name if known == 0 else f"{name}{known + 1}"
 
 
-def _roll_weight(
-    main: ir.Graph,
-    facts: NodeFacts,
-    weight: ir.Value,
-    uses: list[ir.Node],
-    tied: set[ir.Value],
-    reasons: list[str],
-    name: str,
-) -> RolledLoop | None:
-    """Build the best loop around the uses of a weight; None: there is none, and ``reasons`` says why."""
-    refused: list[tuple[Candidate, str]] = []
-    for candidate in candidates(facts, weight, uses):
-        try:
-            schedule = retime(Alignment(facts, candidate.anchors), tied)
-            states = carried_states(schedule)
-            check_order(schedule, states, tied)
-            given = given_values(schedule)
-            check_stacks(schedule, given)
-            _check_worth(schedule, given)
-            loop = build_loop(main, schedule, states, given, name)
-        except Misaligned as reason:
-            refused.append((candidate, str(reason)))
-            continue
-        loop.peeled_first = _peeled(candidate.skipped, refused, candidate, "first")
-        loop.peeled_last = _peeled(candidate.left, refused, candidate, "last")
-        return loop
-    if refused:
-        reasons.append(f"{weight.name}, read {len(uses)} times: {refused[0][1]}")
-    return None
+def _rolled(
+    main: ir.Graph, facts: NodeFacts, candidate: Candidate, tied: set[ir.Value], name: str
+) -> RolledLoop:
+    """Prove a candidate and build its Loop.
+
+    Raises:
+        Misaligned: It is no loop; nothing has changed.
+    """
+    schedule = retime(Alignment(facts, candidate.anchors), tied)
+    states = carried_states(schedule)
+    check_order(schedule, states, tied)
+    given = given_values(schedule)
+    check_stacks(schedule, given)
+    _check_worth(schedule, given)
+    return build_loop(main, schedule, states, given, name)
 
 
 def _peeled(
-    count: int, refused: list[tuple[Candidate, str]], built: Candidate, which: str
+    count: int, refused: Mapping[Candidate, str], built: Candidate, which: str
 ) -> str | None:
     if not count:
         return None
-    for candidate, reason in refused:
+    for candidate, reason in refused.items():
         outside = candidate.skipped if which == "first" else candidate.left
-        if outside < count and candidate.stride == built.stride:
+        alike = (candidate.weight, candidate.stride) == (built.weight, built.stride)
+        if alike and outside < count:
             return reason
     return f"the {which} {count} uses of {built.weight.name} differ from the others"
 
