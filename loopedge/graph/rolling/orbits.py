@@ -203,7 +203,8 @@ class Alignment:
     def _settle_from(self, number: int) -> None:
         """Say of the orbits from a number on what their inputs are, which makes further orbits."""
         while number < len(self.orbits):
-            self._settle(self.orbits[number])
+            if not self.orbits[number].slots:  # else on the way, where a later value showed an orbit
+                self._settle(self.orbits[number])
             number += 1
 
     def _settle(self, orbit: Orbit) -> None:
