@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from loopedge.graph.rolling.orbits import Alignment, Misaligned, Orbit, Slot
+from loopedge.graph.rolling.alignment import Alignment
+from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot
 
 __all__ = ["MOST_STATES", "Schedule", "retime"]
 
