@@ -14,7 +14,7 @@ from loopedge.graph.core.names import CORE_NAME
 from loopedge.graph.naming import is_made_up, keep_names_apart
 from loopedge.graph.rolling.alignment import Alignment
 from loopedge.graph.rolling.anchors import Candidate, candidates, tied_matrices
-from loopedge.graph.rolling.building import RolledLoop, build_loop
+from loopedge.graph.rolling.building import build_loop
 from loopedge.graph.rolling.canonical import canonicalise
 from loopedge.graph.rolling.carried import (
     Given,
@@ -28,6 +28,7 @@ from loopedge.graph.rolling.node_facts import NodeFacts, is_matrix
 from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot
 from loopedge.graph.rolling.outlook.answer import MOST_PAIRS
 from loopedge.graph.rolling.retiming import Schedule, retime
+from loopedge.graph.rolling.rolled_loop import RolledLoop
 
 __all__ = ["Rolling", "roll"]
 
