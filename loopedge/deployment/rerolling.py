@@ -22,8 +22,8 @@ from loopedge.graph.core.names import CORE_NAME
 from loopedge.graph.core.selectable_count import make_count_selectable
 from loopedge.graph.metadata import ArtifactMetadata, Metadata, read_metadata, write_metadata
 from loopedge.graph.passes.simplify import strip_metadata
-from loopedge.graph.rolling.building import RolledLoop
 from loopedge.graph.rolling.outlook.answer import reason_against
+from loopedge.graph.rolling.rolled_loop import RolledLoop
 from loopedge.graph.rolling.rolling import Rolling, roll
 from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 from loopedge.options import option_name

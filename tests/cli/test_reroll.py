@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from loopedge.deployment.rerolling import RerollResult
 from loopedge.files.targets import FileSize
-from loopedge.graph.rolling.building import RolledLoop
+from loopedge.graph.rolling.rolled_loop import RolledLoop
 from loopedge_cli.output import console
 from loopedge_cli.reroll_view import reroll_view
 from tests.cli.test_bad_input import assert_refused

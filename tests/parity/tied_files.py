@@ -35,17 +35,48 @@ class Tied:
 
 TIED = {
     "tmlt-1": Tied(exporter="dynamo", loops=[6], nodes=(0, 0), weight_bytes=0),
-    "tmlt-2": Tied(exporter="torchscript", tool="float16", loops=[4], nodes=(0, 0), weight_bytes=0, error=FLOAT16),
-    "albert-1": Tied(exporter="transformers", tool="ort extended", loops=[6], nodes=(0, 0), weight_bytes=0),
+    "tmlt-2": Tied(
+        exporter="torchscript",
+        tool="float16",
+        loops=[4],
+        nodes=(0, 0),
+        weight_bytes=0,
+        error=FLOAT16,
+    ),
+    "albert-1": Tied(
+        exporter="transformers", tool="ort extended", loops=[6], nodes=(0, 0), weight_bytes=0
+    ),
     "albert-2": Tied(exporter="torchscript", loops=[4, 4], nodes=(0, 0), weight_bytes=0),
-    "x-transformers": Tied(exporter="torchscript", tool="ort basic", loops=[6], nodes=(0, 0), weight_bytes=0),
-    "trm": Tied(exporter="torchscript", tool="ort extended", loops=[3], nodes=(0, 0), weight_bytes=0),
+    "x-transformers": Tied(
+        exporter="torchscript", tool="ort basic", loops=[6], nodes=(0, 0), weight_bytes=0
+    ),
+    "trm": Tied(
+        exporter="torchscript", tool="ort extended", loops=[3], nodes=(0, 0), weight_bytes=0
+    ),
     "universal": Tied(exporter="torchscript", loops=[6], nodes=(0, 0), weight_bytes=0),
     "convolution": Tied(exporter="dynamo", loops=[8], nodes=(0, 0), weight_bytes=0),
-    "tied-prelude": Tied(exporter="dynamo", tool="dynamic int8", loops=[6], nodes=(0, 0), weight_bytes=0, error=INT8),
-    "abab": Tied(exporter="torchscript", tool="ort extended", loops=[4], nodes=(0, 0), weight_bytes=0),
-    "aaabbb": Tied(exporter="torchscript", tool="float16", loops=[3, 3], nodes=(0, 0), weight_bytes=0, error=FLOAT16),
-    "two-loops": Tied(exporter="torchscript", tool="dynamic int8", loops=[3, 5], nodes=(0, 0), weight_bytes=0, error=INT8),
+    "tied-prelude": Tied(
+        exporter="dynamo", tool="dynamic int8", loops=[6], nodes=(0, 0), weight_bytes=0, error=INT8
+    ),
+    "abab": Tied(
+        exporter="torchscript", tool="ort extended", loops=[4], nodes=(0, 0), weight_bytes=0
+    ),
+    "aaabbb": Tied(
+        exporter="torchscript",
+        tool="float16",
+        loops=[3, 3],
+        nodes=(0, 0),
+        weight_bytes=0,
+        error=FLOAT16,
+    ),
+    "two-loops": Tied(
+        exporter="torchscript",
+        tool="dynamic int8",
+        loops=[3, 5],
+        nodes=(0, 0),
+        weight_bytes=0,
+        error=INT8,
+    ),
     "lstm": Tied(exporter="torchscript", loops=[10], nodes=(0, 0), weight_bytes=0),
     "second-order": Tied(exporter="dynamo unoptimized", loops=[6], nodes=(0, 0), weight_bytes=0),
     "every-output": Tied(exporter="torchscript", loops=[4], nodes=(0, 0), weight_bytes=0),

@@ -12,8 +12,9 @@ from loopedge.graph.core.captures import captured_roundings
 from loopedge.graph.core.loop_view import loops_among
 from loopedge.graph.core.names import CORE_NAME
 from loopedge.graph.naming import is_made_up, keep_names_apart
+from loopedge.graph.rolling.alignment import Alignment
 from loopedge.graph.rolling.anchors import Candidate, candidates, tied_matrices
-from loopedge.graph.rolling.building import RolledLoop, build_loop
+from loopedge.graph.rolling.building import build_loop
 from loopedge.graph.rolling.canonical import canonicalise
 from loopedge.graph.rolling.carried import (
     Given,
@@ -24,9 +25,10 @@ from loopedge.graph.rolling.carried import (
     given_values,
 )
 from loopedge.graph.rolling.node_facts import NodeFacts, is_matrix
-from loopedge.graph.rolling.orbits import Alignment, Misaligned, Orbit, Slot
+from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot
 from loopedge.graph.rolling.outlook.answer import MOST_PAIRS
 from loopedge.graph.rolling.retiming import Schedule, retime
+from loopedge.graph.rolling.rolled_loop import RolledLoop
 
 __all__ = ["Rolling", "roll"]
 
