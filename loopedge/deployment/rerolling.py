@@ -19,10 +19,11 @@ from loopedge.files.staging import again_if_replaced
 from loopedge.files.targets import FileSize, check_artifact_target, file_sha256
 from loopedge.graph.core.loop_view import loops_among
 from loopedge.graph.core.names import CORE_NAME
-from loopedge.graph.metadata import ArtifactMetadata, Metadata, write_metadata
+from loopedge.graph.core.selectable_count import make_count_selectable
+from loopedge.graph.metadata import ArtifactMetadata, Metadata, read_metadata, write_metadata
 from loopedge.graph.passes.simplify import strip_metadata
-from loopedge.graph.rolling.building import RolledLoop
 from loopedge.graph.rolling.outlook.answer import reason_against
+from loopedge.graph.rolling.rolled_loop import RolledLoop
 from loopedge.graph.rolling.rolling import Rolling, roll
 from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 from loopedge.options import option_name
@@ -70,6 +71,7 @@ def reroll(
     path: str | Path | None = None,
     *,
     inner: Literal["unrolled", "loop"] = "unrolled",
+    dynamic_loops: bool = False,
     threads: int | None = None,
     force: bool = False,
 ) -> RerollResult:
@@ -81,6 +83,8 @@ def reroll(
         model: An ONNX file of any tool.
         path: Target; default: ``NAME.loop.onnx`` beside the model.
         inner: What becomes of loops inside an iteration: written out, or Loops as well.
+        dynamic_loops: Make the count an input ``loops``, clamped to 1 .. the rows of the shortest table, without tables
+            65,536.
         threads: Threads of ONNX Runtime during verification.
         force: Replace an existing file.
 
@@ -88,7 +92,7 @@ def reroll(
         The loops, nodes and bytes before and after, and the largest error on generated inputs.
 
     Raises:
-        InputError: The model or the target cannot be used, or nothing in the model is a loop.
+        InputError: The model or the target cannot be used, nothing in the model is a loop, or its count cannot be chosen.
         VerificationError: The outputs differ from the source's, or ONNX Runtime ends on the new file; nothing is left.
     """
     source = Path(model)
@@ -96,12 +100,26 @@ def reroll(
     if inner not in {"unrolled", "loop"}:
         raise InputError(f"{option_name('inner')} is {inner!r}, not unrolled or loop")
     return again_if_replaced(
-        source, lambda: _reroll(source, target, inner=inner == "loop", threads=threads, force=force)
+        source,
+        lambda: _reroll(
+            source,
+            target,
+            inner=inner == "loop",
+            dynamic_loops=dynamic_loops,
+            threads=threads,
+            force=force,
+        ),
     )
 
 
 def _reroll(
-    source: Path, target: Path, *, inner: bool, threads: int | None, force: bool
+    source: Path,
+    target: Path,
+    *,
+    inner: bool,
+    dynamic_loops: bool,
+    threads: int | None,
+    force: bool,
 ) -> RerollResult:
     """Do as `reroll`; a source that is replaced meanwhile is an error."""
     artifact = _open_source(source)
@@ -119,8 +137,10 @@ def _reroll(
         raise _nothing_rolled(artifact, rolling)
     graph = rolling.model
     strip_metadata(graph)
-    metadata = _described(artifact, rolling)
-    write_metadata(metadata, graph.metadata_props)
+    write_metadata(_described(artifact, rolling), graph.metadata_props)
+    if dynamic_loops:
+        _choose_count(artifact, rolling)
+    metadata = read_metadata(graph.metadata_props)
     rolled = time.perf_counter()
     found: list[Difference] = []
 
@@ -177,6 +197,29 @@ def _nothing_rolled(artifact: Artifact, rolling: Rolling) -> InputError:
         reason = f"it has its Loop already, {loops[0].name}; besides, {reason}"
     return InputError(
         f"{artifact.path} cannot be rerolled: {reason}", hint=f"loopedge inspect {artifact.path}"
+    )
+
+
+def _choose_count(artifact: Artifact, rolling: Rolling) -> None:
+    """Let an input choose how often the only loop runs, in place.
+
+    Raises:
+        InputError: It cannot: there are several loops, iterations outside of it, or something else needs the count.
+    """
+    first = rolling.loops[0]
+    outside = first.peeled_first or first.peeled_last
+    if len(rolling.loops) == 1 and outside:
+        raise _not_selectable(artifact, f"an iteration stands outside of the Loop: {outside}")
+    try:
+        make_count_selectable(rolling.model)
+    except InputError as error:
+        raise _not_selectable(artifact, error.message) from error
+
+
+def _not_selectable(artifact: Artifact, reason: str) -> InputError:
+    return InputError(
+        f"the loop count of {artifact.path} cannot become an input: {reason}",
+        hint=f"leave out {option_name('dynamic_loops')}",
     )
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from loopedge.deployment.rerolling import RerollResult
 from loopedge.files.targets import FileSize
-from loopedge.graph.rolling.building import RolledLoop
+from loopedge.graph.rolling.rolled_loop import RolledLoop
 from loopedge_cli.output import console
 from loopedge_cli.reroll_view import reroll_view
 from tests.cli.test_bad_input import assert_refused
@@ -169,7 +169,7 @@ def test_a_graph_that_has_its_loop(cli: Cli, tiny: Path) -> None:
 
 def test_layers_with_weights_of_their_own(cli: Cli, tmp_path: Path) -> None:
     source = write_tied(tmp_path / "untied.onnx", weights=OTHERS)
-    refused(cli, source, "no weight of it is read by two nodes")
+    refused(cli, source, "4 blocks of equal")
 
 
 def test_iterations_that_differ(cli: Cli, tmp_path: Path) -> None:

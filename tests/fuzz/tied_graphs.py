@@ -189,26 +189,27 @@ class ChainWriter:
         return [state[-1] for state in history]
 
     def chain(self) -> Chain:
-        """Return what was written, as far as the outputs need it and no two iterations compute the same.
+        """Return what was written, as far as the outputs need it, no two iterations compute the same, and none is constant.
 
         A last iteration may need less than the others, and one that starts from the same as the one before merges with it.
         """
         live = self.nodes.live()
-        merged = self.nodes.merged(live)
+        merged, folded = self.nodes.merged(live), self.nodes.folded(live)
         needed: dict[int, dict[int, int]] = {iteration: {} for iteration in range(self.iterations)}
         for node in live:
             if node.mark is not None and node.mark[0] == self.number:
-                needed[node.mark[1]][node.mark[2]] = merged[node.writes[0]]
+                known = node.writes[0] in folded
+                needed[node.mark[1]][node.mark[2]] = -1 if known else merged[node.writes[0]]
         whole = set().union(*needed.values())
         same = {place: {row.get(place) for row in needed.values()} for place in whole}
         varying = {place for place, values in same.items() if len(values) > 1}
-        lacking, seen = 0, set()
+        lacking, seen = 0, {(place, -1) for place in varying}
         for row in needed.values():
-            known = {(place, row.get(place)) for place in varying}
-            lacking += set(row) != whole or bool(known & seen)
-            seen |= known
+            values = {(place, row.get(place)) for place in varying}
+            lacking += set(row) != whole or bool(values & seen)
+            seen |= values
         may_differ = min(self.iterations, self.may_differ + lacking)
-        return Chain(self.iterations, may_differ, len(whole), self.body.recurs_in(whole))
+        return Chain(self.iterations, may_differ, len(whole), self.body.recurs_in(varying))
 
     def _initial_states(self, before: Sequence[str]) -> list[list[str]]:
         """Return for each state its value before the first iteration, and the one before that."""

@@ -90,6 +90,18 @@ class Nodes:
                 kept.append(node)
         return kept[::-1]
 
+    def folded(self, nodes: Sequence[Node]) -> set[str]:
+        """Return the values that depend on stored ones alone, and on sizes that are fixed."""
+        fixed = {
+            name for name, shape in self.inputs.items() if all(isinstance(d, int) for d in shape)
+        }
+        found = set(self.stored)
+        for node in nodes:
+            reads = set(node.reads) - found
+            if not reads or (node.operator == "Shape" and reads <= fixed):
+                found.update(node.writes)
+        return found
+
     def merged(self, nodes: Sequence[Node]) -> dict[str, int]:
         """Return for each value a number, the same for values that are computed alike from the same."""
         keys: dict[Any, int] = {}

@@ -89,7 +89,7 @@ def model(
     return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
-def branches(reader: str) -> NodeProto:
+def branches(reader: str, condition: str) -> NodeProto:
     graphs = [
         helper.make_graph(
             [node(operator, read, f"{operator}.out")], operator, [], [floats(f"{operator}.out")]
@@ -97,7 +97,7 @@ def branches(reader: str) -> NodeProto:
         for operator, read in (("Relu", reader), ("Neg", "y"))
     ]
     return helper.make_node(
-        "If", ["go"], ["out"], name="out", then_branch=graphs[0], else_branch=graphs[1]
+        "If", [condition], ["out"], name="out", then_branch=graphs[0], else_branch=graphs[1]
     )
 
 
@@ -116,7 +116,7 @@ ABORTING = {
     "another reader": model([*PAIR, TURN, node("Relu", "w", "r")], also=["r"]),
     "another reader of the DequantizeLinear": model([*PAIR, TURN, node("Relu", "d", "r")], also=["r"]),
     "a scale that is computed": model([node("Mul", "s one", "s2"), QUANTIZE, node("DequantizeLinear", "q s2 z", "d"), TURN]),
-    "If": model([*PAIR, TURN], branches("w")),
+    "If": model([*PAIR, TURN], branches("w", "which"), inputs=[helper.make_tensor_value_info("which", TensorProto.BOOL, [])]),
     "Loop in a Loop": model([*PAIR, TURN], [INNER]),
     "inside a body": model([], [node("QuantizeLinear", "state s z", "q"), DEQUANTIZE, TURN, INNER]),
     "integers as input": model([DEQUANTIZE, TURN], inputs=[helper.make_tensor_value_info("q", TensorProto.UINT8, (2, 3))]),
@@ -134,6 +134,9 @@ LOADING = {
     "a scale that is an input": model([QUANTIZE, node("DequantizeLinear", "q given z", "d"), TURN], inputs=[floats("given", [])]),
     "quantized again": model([*PAIR, TURN, node("QuantizeLinear", "w s z", "q2"), node("DequantizeLinear", "q2 s z", "r")], also=["r"]),
     "quantized on the way": model([*PAIR, node("Transpose", "d", "t", perm=[1, 0]), node("Reshape", "t six", "w"), node("QuantizeLinear", "t s z", "q2"), node("DequantizeLinear", "q2 s z", "r")], also=["r"]),
+    "a constant If": model([*PAIR, TURN], branches("w", "go")),
+    "an Identity that is an output": model([*PAIR, node("Transpose", "d", "t", perm=[1, 0]), node("Relu", "t", "r"), node("Identity", "t", "w")], also=["r", "w"]),
+    "an Identity inside that nothing reads": model([*PAIR, TURN], [node("Identity", "w", "dead"), node("Relu", "state", "next")]),
     "a stored weight": model([node("DequantizeLinear", "table s z", "d"), TURN]),
     "Transpose inside": model(PAIR, [TURN, *ADD]),
     "Transpose inside, read further inside": model(PAIR, [TURN, INNER]),

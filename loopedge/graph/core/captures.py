@@ -93,7 +93,7 @@ class _Search:
 
     def found(self) -> Iterator[CapturedRounding]:
         for graph in self._graphs:
-            for node in graph:
+            for node in self._standing(graph):
                 for value in _captured(node, graph):
                     dequantizer = self._dequantizer(value)
                     if dequantizer is not None:
@@ -103,6 +103,15 @@ class _Search:
                             operator=_maker(value).op_type,
                             dequantizer=dequantizer.name or DEQUANTIZE,
                         )
+
+    def _standing(self, graph: ir.Graph) -> Iterator[ir.Node]:
+        """Yield the nodes of a graph; an If whose condition is constant gives its place to its branches."""
+        for node in graph:
+            if node.op_type == "If" and not node.domain and self._is_constant(node.inputs[0]):
+                for branch in bodies_of(node):
+                    yield from self._standing(branch)
+            else:
+                yield node
 
     def _dequantizer(self, value: ir.Value | None) -> ir.Node | None:
         """Return the DequantizeLinear that would be moved behind what makes a captured value."""
@@ -159,6 +168,8 @@ def _captured(node: ir.Node, graph: ir.Graph) -> dict[ir.Value, None]:
     found: dict[ir.Value, None] = {}
     for body in bodies_of(node):
         for inside in body.all_nodes():
+            if _passed_through(inside) is not None and not inside.outputs[0].consumers():
+                continue  # it is removed, and its reading with it
             for value in inside.inputs:
                 maker = None if value is None else value.producer()
                 if value is not None and maker is not None and maker.graph is graph:
@@ -202,7 +213,9 @@ def _is_quantized(value: ir.Value) -> bool:
 
 def _passed_through(node: ir.Node) -> ir.Value | None:
     """Return the input that a node gives unchanged, where ONNX Runtime removes such a node before; else None."""
-    if node.domain or not node.inputs or node.inputs[0] is None:
+    if node.domain or not node.outputs or not node.inputs or node.inputs[0] is None:
+        return None
+    if node.outputs[0].is_graph_output():  # its name has to stay
         return None
     first = node.inputs[0]
     if node.op_type in {"Identity", "Dropout"}:

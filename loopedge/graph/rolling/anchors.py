@@ -12,6 +12,9 @@ from loopedge.graph.rolling.node_facts import NodeFacts, is_constant, is_matrix
 
 __all__ = ["Candidate", "candidates", "tied_matrices"]
 
+FEW = 8
+"""Uses in an iteration up to which each of them may be the first."""
+
 MOST_TRIED = 48
 """Candidates of one weight."""
 
@@ -102,7 +105,10 @@ def _stretches(tokens: list[int], stride: int) -> Iterator[tuple[int, int]]:
     if most % stride == 0 or not runs:
         yield 0, most // stride
     for begin, end in runs:
-        for first in {begin, max(begin - stride, 0), max(begin - 2 * stride, 0), begin % stride}:
+        for first in {
+            *range(max(begin - 2 * stride, 0), begin + 1, 1 if stride < FEW else stride),
+            begin % stride,
+        }:
             count = (end - first) // stride
             for fewer in (count, count - 1):
                 if fewer >= 2:

@@ -47,7 +47,7 @@ def holds_body(node: ir.Node) -> bool:
 
 
 def signature(node: ir.Node) -> tuple[Any, ...]:
-    """Return what two nodes must share to be one node of a body: operator and attributes.
+    """Return what two nodes must share to be one node of a body: operator, attributes, and which inputs are there.
 
     A node that holds a body is like no other one.
     """
@@ -56,7 +56,10 @@ def signature(node: ir.Node) -> tuple[Any, ...]:
         if attribute.type in BODIES:
             return (node.op_type, id(node))
         attributes.append((name, str(attribute.type), _comparable(attribute)))
-    return (node.domain, node.op_type, node.overload, tuple(attributes))
+    there = [value is not None for value in node.inputs]
+    while there and not there[-1]:
+        there.pop()
+    return (node.domain, node.op_type, node.overload, tuple(there), tuple(attributes))
 
 
 def _comparable(attribute: ir.Attr) -> Any:

@@ -12,20 +12,23 @@ from loopedge.graph.core.captures import captured_roundings
 from loopedge.graph.core.loop_view import loops_among
 from loopedge.graph.core.names import CORE_NAME
 from loopedge.graph.naming import is_made_up, keep_names_apart
+from loopedge.graph.rolling.alignment import Alignment
 from loopedge.graph.rolling.anchors import Candidate, candidates, tied_matrices
-from loopedge.graph.rolling.building import RolledLoop, build_loop
+from loopedge.graph.rolling.building import build_loop
 from loopedge.graph.rolling.canonical import canonicalise
 from loopedge.graph.rolling.carried import (
     Given,
+    State,
     carried_states,
     check_order,
     check_stacks,
     given_values,
 )
 from loopedge.graph.rolling.node_facts import NodeFacts, is_matrix
-from loopedge.graph.rolling.orbits import Alignment, Misaligned
+from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot
 from loopedge.graph.rolling.outlook.answer import MOST_PAIRS
 from loopedge.graph.rolling.retiming import Schedule, retime
+from loopedge.graph.rolling.rolled_loop import RolledLoop
 
 __all__ = ["Rolling", "roll"]
 
@@ -148,13 +151,33 @@ def _rolled(
     Raises:
         Misaligned: It is no loop; nothing has changed.
     """
-    schedule = retime(Alignment(facts, candidate.anchors), tied)
+    try:
+        proof = _prove(facts, candidate, tied, absorb=True)
+    except Misaligned:
+        proof = _prove(facts, candidate, tied, absorb=False)
+    return build_loop(main, proof.schedule, proof.states, proof.given, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    schedule: Schedule
+    states: dict[tuple[Orbit, Slot], State]
+    given: list[Given]
+
+
+def _prove(facts: NodeFacts, candidate: Candidate, tied: set[ir.Value], *, absorb: bool) -> _Proof:
+    """Align the iterations of a candidate and say what its Loop carries and gives.
+
+    Raises:
+        Misaligned: They are not alike, or a Loop would not be worth it.
+    """
+    schedule = retime(Alignment(facts, candidate.anchors, absorb=absorb), tied)
     states = carried_states(schedule)
     check_order(schedule, states, tied)
     given = given_values(schedule)
     check_stacks(schedule, given)
     _check_worth(schedule, given)
-    return build_loop(main, schedule, states, given, name)
+    return _Proof(schedule, states, given)
 
 
 def _peeled(
