@@ -23,10 +23,9 @@ def export(exporter: str, subject: Subject, path: Path) -> Path:
     Raises:
         Exception: Whatever the exporter raises.
     """
-    model = subject.model()
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        EXPORTERS[exporter](model, subject, path)
+        warnings.simplefilter("ignore")  # packages warn as they are imported, too
+        EXPORTERS[exporter](subject.model(), subject, path)
     return path
 
 

@@ -377,7 +377,8 @@ def _core_rows(cores: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
 
 def _iterations_text(core: dict[str, Any]) -> str:
     if core["iterations"] is None:
-        return "by an input" if core["dynamic_loops"] else "until its condition ends it"
+        other = "until its condition ends it" if core["exit"] else "only the run tells"
+        return "an input says it" if core["dynamic_loops"] else other
     return f"{'at most ' if core['exit'] else ''}{core['iterations']}"
 
 

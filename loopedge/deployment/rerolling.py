@@ -17,10 +17,13 @@ from loopedge.errors import InputError
 from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.staging import again_if_replaced
 from loopedge.files.targets import FileSize, check_artifact_target, file_sha256
-from loopedge.graph.metadata import ArtifactMetadata, Metadata, write_metadata
+from loopedge.graph.core.loop_view import loops_among
+from loopedge.graph.core.names import CORE_NAME
+from loopedge.graph.core.selectable_count import make_count_selectable
+from loopedge.graph.metadata import ArtifactMetadata, Metadata, read_metadata, write_metadata
 from loopedge.graph.passes.simplify import strip_metadata
-from loopedge.graph.rolling.building import RolledLoop
 from loopedge.graph.rolling.outlook.answer import reason_against
+from loopedge.graph.rolling.rolled_loop import RolledLoop
 from loopedge.graph.rolling.rolling import Rolling, roll
 from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 from loopedge.options import option_name
@@ -68,6 +71,7 @@ def reroll(
     path: str | Path | None = None,
     *,
     inner: Literal["unrolled", "loop"] = "unrolled",
+    dynamic_loops: bool = False,
     threads: int | None = None,
     force: bool = False,
 ) -> RerollResult:
@@ -79,6 +83,8 @@ def reroll(
         model: An ONNX file of any tool.
         path: Target; default: ``NAME.loop.onnx`` beside the model.
         inner: What becomes of loops inside an iteration: written out, or Loops as well.
+        dynamic_loops: Make the count an input ``loops``, clamped to 1 .. the rows of the shortest table, without tables
+            65,536.
         threads: Threads of ONNX Runtime during verification.
         force: Replace an existing file.
 
@@ -86,7 +92,7 @@ def reroll(
         The loops, nodes and bytes before and after, and the largest error on generated inputs.
 
     Raises:
-        InputError: The model or the target cannot be used, or nothing in the model is a loop.
+        InputError: The model or the target cannot be used, nothing in the model is a loop, or its count cannot be chosen.
         VerificationError: The outputs differ from the source's, or ONNX Runtime ends on the new file; nothing is left.
     """
     source = Path(model)
@@ -94,12 +100,26 @@ def reroll(
     if inner not in {"unrolled", "loop"}:
         raise InputError(f"{option_name('inner')} is {inner!r}, not unrolled or loop")
     return again_if_replaced(
-        source, lambda: _reroll(source, target, inner=inner == "loop", threads=threads, force=force)
+        source,
+        lambda: _reroll(
+            source,
+            target,
+            inner=inner == "loop",
+            dynamic_loops=dynamic_loops,
+            threads=threads,
+            force=force,
+        ),
     )
 
 
 def _reroll(
-    source: Path, target: Path, *, inner: bool, threads: int | None, force: bool
+    source: Path,
+    target: Path,
+    *,
+    inner: bool,
+    dynamic_loops: bool,
+    threads: int | None,
+    force: bool,
 ) -> RerollResult:
     """Do as `reroll`; a source that is replaced meanwhile is an error."""
     artifact = _open_source(source)
@@ -117,8 +137,10 @@ def _reroll(
         raise _nothing_rolled(artifact, rolling)
     graph = rolling.model
     strip_metadata(graph)
-    metadata = _described(artifact, rolling)
-    write_metadata(metadata, graph.metadata_props)
+    write_metadata(_described(artifact, rolling), graph.metadata_props)
+    if dynamic_loops:
+        _choose_count(artifact, rolling)
+    metadata = read_metadata(graph.metadata_props)
     rolled = time.perf_counter()
     found: list[Difference] = []
 
@@ -170,8 +192,34 @@ def _open_source(source: Path) -> Artifact:
 def _nothing_rolled(artifact: Artifact, rolling: Rolling) -> InputError:
     """Say why a file has no loop that could be given back."""
     reason = reason_against(artifact.graph) or next(iter(rolling.reasons), "nothing in it repeats")
+    loops = loops_among(artifact.graph.graph)
+    if loops:
+        reason = f"it has its Loop already, {loops[0].name}; besides, {reason}"
     return InputError(
         f"{artifact.path} cannot be rerolled: {reason}", hint=f"loopedge inspect {artifact.path}"
+    )
+
+
+def _choose_count(artifact: Artifact, rolling: Rolling) -> None:
+    """Let an input choose how often the only loop runs, in place.
+
+    Raises:
+        InputError: It cannot: there are several loops, iterations outside of it, or something else needs the count.
+    """
+    first = rolling.loops[0]
+    outside = first.peeled_first or first.peeled_last
+    if len(rolling.loops) == 1 and outside:
+        raise _not_selectable(artifact, f"an iteration stands outside of the Loop: {outside}")
+    try:
+        make_count_selectable(rolling.model)
+    except InputError as error:
+        raise _not_selectable(artifact, error.message) from error
+
+
+def _not_selectable(artifact: Artifact, reason: str) -> InputError:
+    return InputError(
+        f"the loop count of {artifact.path} cannot become an input: {reason}",
+        hint=f"leave out {option_name('dynamic_loops')}",
     )
 
 
@@ -185,23 +233,26 @@ def _weight_bytes(artifact: Artifact) -> int:
 def _described(artifact: Artifact, rolling: Rolling) -> Metadata:
     """Return what the new file says of itself: what its source said, and its loops."""
     first = rolling.loops[0]
+    cores = {loop.name: loop.iterations for loop in rolling.loops}
     tables = [name for name in rolling.model.graph.initializers if name.startswith(TABLE_PREFIX)]
+    known = artifact.metadata
     update: dict[str, Any] = {
         "form": "loop",
-        "loops": first.iterations,
-        "trained_loops": artifact.metadata.trained_loops or first.iterations,
-        "cores": {loop.name: loop.iterations for loop in rolling.loops}
-        if len(rolling.loops) > 1
-        else None,
-        "max_loops": first.iterations if first.tables else None,
         "dynamic_loops": False,
         "optimized": False,
         "tables": tables,
         "source_sha256": file_sha256(artifact.path),
     }
-    if not artifact.metadata.foreign:
-        return artifact.metadata.model_copy(update=update)
-    return ArtifactMetadata(
-        version=loopedge.__version__,
-        **{key: value for key, value in update.items() if value is not None},
-    )
+    if known.form == "loop" and known.loops is not None:
+        cores = {**(known.cores or {CORE_NAME: known.loops}), **cores}
+        update["dynamic_loops"] = known.dynamic_loops
+    else:
+        update["loops"] = first.iterations
+        update["trained_loops"] = known.trained_loops or first.iterations
+        if first.tables:
+            update["max_loops"] = first.iterations
+    if len(cores) > 1:
+        update["cores"] = cores
+    if not known.foreign:
+        return known.model_copy(update=update)
+    return ArtifactMetadata(version=loopedge.__version__, **update)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from loopedge.artifact.artifact import Artifact
-from loopedge.errors import UntrainedWarning, VerificationError
+from loopedge.errors import InputError, UntrainedWarning, VerificationError
 from loopedge.files.targets import FileSize
 from loopedge.graph.agreement import largest_error, worst
 from loopedge.graph.inputs import default_sequence, inputs_to_check
@@ -85,12 +85,21 @@ def compare_with_source(
     taken = [
         {name: array for name, array in each.items() if name not in (fixed or {})} for each in feeds
     ]
-    if optimized:
-        expected = _outputs(source.path, feeds, memory[0], threads)
-        found = _outputs(written, taken, memory[1], threads)
-    else:
-        expected = _plain_outputs(source.path, feeds, threads)
-        found = _plain_outputs(written, taken, threads)
+
+    def outputs(
+        path: Path, each: list[dict[str, Array]], profile: str | None
+    ) -> list[dict[str, Array]]:
+        if not optimized:
+            return _plain_outputs(path, each, threads)
+        return _outputs(path, each, profile, threads)
+
+    expected = outputs(source.path, feeds, memory[0])
+    try:
+        found = outputs(written, taken, memory[1])
+    except InputError as refusal:
+        raise VerificationError(
+            f"{tolerance.file} does not run: {refusal.message}", hint=tolerance.hint
+        ) from refusal
     errors = []
     for check, want, have in zip(checks, expected, found, strict=True):
         error = worst(largest_error(have[name], want[name]) for name in want)

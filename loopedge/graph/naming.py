@@ -12,6 +12,7 @@ from loopedge.graph.core.names import in_last_iteration, iteration_of
 
 __all__ = [
     "free_name",
+    "is_made_up",
     "keep_names_apart",
     "mark_made_up",
     "rename_foreign_steps",
@@ -28,6 +29,11 @@ FOREIGN_PREFIX = "model."
 def mark_made_up(named: ir.Value | ir.Node) -> None:
     """Note that a pass made up the name of a value or node: it gets another one where the name is taken."""
     named.meta[MADE_UP] = True
+
+
+def is_made_up(named: ir.Value | ir.Node) -> bool:
+    """Tell whether a pass made up the name of a value or node."""
+    return bool(named.meta.get(MADE_UP))
 
 
 def take_name(named: ir.Value | ir.Node, name: str | None) -> None:

@@ -224,7 +224,8 @@ def _divide(draft: Draft, x: str, pool: list[str]) -> str:
 
 
 def _clip(draft: Draft, x: str, pool: list[str]) -> str:
-    return draft.add("Clip", x, draft.constant(-0.7), draft.constant(0.8))
+    least = "" if draft.rng.random() < 0.2 else draft.constant(-0.7)
+    return draft.add("Clip", x, least, draft.constant(0.8))
 
 
 def _row(draft: Draft, x: str, pool: list[str]) -> str:

@@ -25,6 +25,7 @@ SIZES: tuple[Mapping[str, int], ...] = ({"N": 1, "S": 3}, {"N": 3, "S": 5})
 """Two sets of sizes of the free axes."""
 SHAPES: tuple[Shape, ...] = (("N", 8), ("N", "S", 8), ("N", "S", 8), ("N", 4, 5, 5), (2, 3, 8))
 OPSETS = (18, 20, 21, 23)
+ITERATIONS = (2, 3, 3, 4, 4, 5, 6, 8, 12, 24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class TiedGraph:
         for value in self.model.graph.input:
             dims = value.type.tensor_type.shape.dim
             shape = [dim.dim_value or SIZES[number][dim.dim_param] for dim in dims]
-            made[value.name] = generator.normal(size=shape).astype(np.float32)
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            made[value.name] = generator.normal(size=shape).astype(dtype)
         return made
 
 
@@ -119,14 +121,21 @@ def draw_tied(name: str, *, changed: bool = False, most_steps: int = 25) -> Tied
     states: list[str] = []
     for number in range(rng.choice((1, 1, 1, 2))):
         body = draw_body(rng, shape, opset, most_steps)
-        writers.append(ChainWriter(builder, body, number, rng.choice((2, 3, 3, 4, 5, 6, 8))))
+        writers.append(ChainWriter(builder, body, number, rng.choice(ITERATIONS)))
         states = writers[-1].write(states)
     for state in states if rng.random() < 0.6 else rng.sample(states, 1):
         builder.nodes.output(builder.linear(state) if rng.random() < 0.5 else state, shape)
     chains = [writer.chain() for writer in writers]
     change = change_one_place(builder.nodes, rng, chains[0].iterations) if changed else None
-    model = write_graph(builder.nodes, rng, opset)
+    narrow = opset > 18 and rng.random() < 0.12 and not _rounds(builder.nodes)
+    if narrow:
+        builder.features.add("float16")
+    model = write_graph(builder.nodes, rng, opset, narrow=narrow)
     return TiedGraph(name, model, tuple(chains), change, frozenset(builder.features))
+
+
+def _rounds(nodes: Nodes) -> bool:
+    return any(node.operator == "DynamicQuantizeLinear" for node in nodes.all)
 
 
 def draw_numbered(name: str) -> tuple[TiedGraph, dict[str, bool]]:
@@ -167,6 +176,8 @@ class ChainWriter:
         body = self.body
         history = self._initial_states(before)
         self._prepare()
+        if self.rng.random() < 0.15:
+            history[0][-1] = self._read_before(history[0][-1])
         readers = self.rng.choice(("last", "last", "every", "middle"))
         for iteration in range(self.iterations):
             values = self._values(history, iteration)
@@ -178,31 +189,33 @@ class ChainWriter:
         return [state[-1] for state in history]
 
     def chain(self) -> Chain:
-        """Return what was written, as far as the outputs need it and no two iterations compute the same.
+        """Return what was written, as far as the outputs need it, no two iterations compute the same, and none is constant.
 
         A last iteration may need less than the others, and one that starts from the same as the one before merges with it.
         """
         live = self.nodes.live()
-        merged = self.nodes.merged(live)
+        merged, folded = self.nodes.merged(live), self.nodes.folded(live)
         needed: dict[int, dict[int, int]] = {iteration: {} for iteration in range(self.iterations)}
         for node in live:
             if node.mark is not None and node.mark[0] == self.number:
-                needed[node.mark[1]][node.mark[2]] = merged[node.writes[0]]
+                known = node.writes[0] in folded
+                needed[node.mark[1]][node.mark[2]] = -1 if known else merged[node.writes[0]]
         whole = set().union(*needed.values())
         same = {place: {row.get(place) for row in needed.values()} for place in whole}
         varying = {place for place, values in same.items() if len(values) > 1}
-        lacking, seen = 0, set()
+        lacking = 0
+        seen: set[tuple[int, int | None]] = {(place, -1) for place in varying}
         for row in needed.values():
-            known = {(place, row.get(place)) for place in varying}
-            lacking += set(row) != whole or bool(known & seen)
-            seen |= known
+            values = {(place, row.get(place)) for place in varying}
+            lacking += set(row) != whole or bool(values & seen)
+            seen |= values
         may_differ = min(self.iterations, self.may_differ + lacking)
-        return Chain(self.iterations, may_differ, len(whole), self.body.recurs_in(whole))
+        return Chain(self.iterations, may_differ, len(whole), self.body.recurs_in(varying))
 
     def _initial_states(self, before: Sequence[str]) -> list[list[str]]:
         """Return for each state its value before the first iteration, and the one before that."""
         rng, started = self.rng, list(before)
-        history = []
+        history: list[list[str]] = []
         for order in self.body.orders:
             way = rng.random()
             if started:
@@ -220,6 +233,19 @@ class ChainWriter:
                 self.builder.features.add("second order")
             history.append([older, first])
         return history
+
+    def _read_before(self, value: str) -> str:
+        """Let the graph in front of the loop read a weight of the loop too."""
+        shapes = {2: (int(self.body.shape[-1]),) * 2, 3: (int(self.body.shape[-1]),) * 2}
+        square = [
+            name
+            for name, array in self.body.weights.items()
+            if array.shape == shapes.get(len(self.body.shape))
+        ]
+        if not square or len(self.known[square[0]]) > 1:
+            return value
+        self.builder.features.add("read in front too")
+        return self.nodes.add("Softsign", self.nodes.add("MatMul", value, self.known[square[0]][0]))
 
     def _zeros(self) -> str:
         """Return zeros of the states' shape, computed from an input or, where it is fixed, stored."""
@@ -321,6 +347,7 @@ class ChainWriter:
     def _values(self, history: Sequence[Sequence[str]], iteration: int) -> dict[str, str]:
         """Return what the names of a body mean in an iteration."""
         values = {name: found[iteration % len(found)] for name, found in self.known.items()}
+        values[""] = ""  # an input that is left out
         for number, state in enumerate(history):
             values[f"state:{number}"] = state[-1]
             values[f"state:{number}@2"] = state[-2]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -89,6 +90,18 @@ class Nodes:
                 kept.append(node)
         return kept[::-1]
 
+    def folded(self, nodes: Sequence[Node]) -> set[str]:
+        """Return the values that depend on stored ones alone, and on sizes that are fixed."""
+        fixed = {
+            name for name, shape in self.inputs.items() if all(isinstance(d, int) for d in shape)
+        }
+        found = set(self.stored)
+        for node in nodes:
+            reads = set(node.reads) - found
+            if not reads or (node.operator == "Shape" and reads <= fixed):
+                found.update(node.writes)
+        return found
+
     def merged(self, nodes: Sequence[Node]) -> dict[str, int]:
         """Return for each value a number, the same for values that are computed alike from the same."""
         keys: dict[Any, int] = {}
@@ -106,8 +119,18 @@ class Nodes:
         return found
 
 
-def write_graph(nodes: Nodes, rng: random.Random, opset: int) -> onnx.ModelProto:
-    """Spell a graph: other names, another order, some Identities, some constants as nodes."""
+def write_graph(
+    nodes: Nodes, rng: random.Random, opset: int, *, narrow: bool = False
+) -> onnx.ModelProto:
+    """Spell a graph: other names, another order, some Identities, some constants as nodes, types noted or not.
+
+    Args:
+        nodes: The graph.
+        rng: Draws the spelling.
+        opset: Of its operators.
+        narrow: Compute in float16.
+    """
+    kind = TensorProto.FLOAT16 if narrow else TensorProto.FLOAT
     kept = nodes.live() if rng.random() < 0.7 else list(nodes.all)
     kept = _with_identities(nodes, kept, rng)
     used = {read for node in kept for read in node.reads} | set(nodes.outputs)
@@ -116,11 +139,14 @@ def write_graph(nodes: Nodes, rng: random.Random, opset: int) -> onnx.ModelProto
     protos = []
     for number, node in enumerate(_shuffled(kept, rng)):
         label = rng.choice(("", f"node_{number}", f"/layer.{number}/{node.operator}"))
-        protos.append(_node(node, names, label))
+        protos.append(_node(node, names, label, kind))
     stored = {name: array for name, array in nodes.stored.items() if name in used}
     constants, initializers = [], []
     for name, array in stored.items():
-        tensor = numpy_helper.from_array(array, names[name])
+        narrowed = narrow and array.dtype == np.float32
+        tensor = numpy_helper.from_array(
+            array.astype(np.float16) if narrowed else array, names[name]
+        )
         if array.size < 64 and rng.random() < 0.3:
             constants.append(helper.make_node("Constant", [], [names[name]], value=tensor))
         else:
@@ -128,23 +154,27 @@ def write_graph(nodes: Nodes, rng: random.Random, opset: int) -> onnx.ModelProto
     graph = helper.make_graph(
         [*constants, *protos],
         rng.choice(("main_graph", "core", "")) or "g",
-        [_port(names[name], shape) for name, shape in nodes.inputs.items() if name in used],
-        [_port(names[name], shape) for name, shape in nodes.outputs.items()],
+        [_port(names[name], shape, kind) for name, shape in nodes.inputs.items() if name in used],
+        [_port(names[name], shape, kind) for name, shape in nodes.outputs.items()],
         initializers,
     )
     imports = [helper.make_opsetid("", opset)]
-    return helper.make_model(
+    model = helper.make_model(
         graph, opset_imports=imports, ir_version=IR_VERSIONS[opset], producer_name="tied"
     )
+    return onnx.shape_inference.infer_shapes(model) if rng.random() < 0.4 else model
 
 
-def _port(name: str, shape: Shape) -> Any:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+def _port(name: str, shape: Shape, kind: int) -> Any:
+    return helper.make_tensor_value_info(name, kind, list(shape))
 
 
-def _node(node: Node, names: Mapping[str, str], label: str) -> Any:
+def _node(node: Node, names: Mapping[str, str], label: str, kind: int) -> Any:
     reads, writes = ([names[name] for name in part] for part in (node.reads, node.writes))
-    return helper.make_node(node.operator, reads, writes, name=label, **node.attributes)
+    attributes = dict(node.attributes)
+    if node.operator == "ConstantOfShape":
+        attributes["value"] = helper.make_tensor("", kind, [1], [0.0])
+    return helper.make_node(node.operator, reads, writes, name=label, **attributes)
 
 
 def _names(nodes: Nodes, kept: Sequence[Node], rng: random.Random) -> dict[str, str]:

@@ -157,6 +157,33 @@ def test_blocks_of_a_quantized_weight_stay_as_they_are(tmp_path: Path) -> None:
     assert operators(model) == ["DequantizeLinear", "Transpose", "MatMul"]
 
 
+def test_what_is_made_of_stored_integers_is_folded_and_they_stay(tmp_path: Path) -> None:
+    """A row that integers are multiplied for becomes a table; the weight of the state stays in integers."""
+    text = f"""<ir_version: 8, opset_import: ["": 17]>
+        g (float[N, {2 * D}] x, int8[{D}, {2 * D}] w, int8[{2 * D}, {2 * D}] v, float[1, {D}] t) =>
+        (float[N, {2 * D}] y) <float scale = {{0.01}}, int8 zero = {{0}}> {{
+          q = QuantizeLinear (t, scale, zero)  row = DequantizeLinear (q, scale, zero)
+          wide = DequantizeLinear (w, scale, zero)  shift = MatMul (row, wide)
+          q2 = QuantizeLinear (shift, scale, zero)  shifted = DequantizeLinear (q2, scale, zero)
+          weight = DequantizeLinear (v, scale, zero)  p = MatMul (x, weight)
+          y = Add (p, shifted)
+        }}"""
+    generator = np.random.default_rng(1)
+    source = parsed(
+        text,
+        {
+            "w": generator.integers(-128, 127, (D, 2 * D)).astype(np.int8),
+            "v": generator.integers(-128, 127, (2 * D, 2 * D)).astype(np.int8),
+            "t": draw(1, D),
+        },
+    )
+    model = canonical(tmp_path, source, {"x": draw(3, 2 * D)})
+    assert sorted(operators(model)) == ["Add", "DequantizeLinear", "DequantizeLinear", "MatMul"]
+    kinds = {value.dtype for value in model.graph.initializers.values()}
+    assert kinds == {ir.DataType.INT8, ir.DataType.FLOAT}
+    assert "w" not in model.graph.initializers
+
+
 def test_halves_stay_halves(tmp_path: Path) -> None:
     text = f"""<ir_version: 8, opset_import: ["": 17]>
         g (float[N, {D}] x, float16[{D}, {D}] w, float16[{D}] b) => (float[N, {D}] y) {{

@@ -43,6 +43,7 @@ def test_all_that_makes_a_loop_hard_to_find_is_drawn() -> None:
         *("second order", "stack", "starts constant", "read in every iteration"),
         *("read in the middle", "shared weights", "copies weights", "turned weights"),
         *("turned copies weights", "mixed weights", "integers weights"),
+        *("read in front too", "float16"),
     }
     changes = {draw_tied(f"1.{number}", changed=True).change for number in range(100)}
     assert len({change.split(" in ")[0] for change in changes if change}) >= 9

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import onnx_ir as ir
 import pytest
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 
 from loopedge.graph.core.unrolling import unroll
@@ -70,7 +70,8 @@ def test_a_graph_that_is_rolled_unrolled_and_rolled(specs: list[LoopSpec], seed:
     flat = nameless(unroll(as_ir(model), inner=True))
     assert "Loop" not in {node.op_type for node in flat.graph.all_nodes()}
     once = roll(flat, inner=inner)
-    assert once.loops, once.reasons
+    assert once.loops or once.reasons
+    assume(once.loops)  # a Loop that saves no node is not built
     twice = roll(nameless(unroll(once.model, inner=True)), inner=inner)
     for rolling in (once, twice):
         for name, array in computed(rolling.model, feeds).items():

@@ -317,3 +317,34 @@ def test_tables_are_those_that_the_number_picks_rows_of() -> None:
     assert [table.name for table in tables_read(core.loop)] == ["rows.scale0"]
     (read,) = number_reads(core.loop)
     assert (read.rows, read.limit, read.last) == (4, 4, None)
+
+
+@pytest.mark.parametrize(("counts", "chosen"), [((4,), True), (COUNTS, False)])
+def test_a_rerolled_file_may_take_its_count(
+    counts: tuple[int, ...], chosen: bool, tmp_path: Path
+) -> None:
+    flat = unroll(graph(counts=counts))
+    flat.metadata_props.clear()
+    for place, node in enumerate(flat.graph):
+        node.name = f"n{place}"
+    source, target = tmp_path / "flat.onnx", tmp_path / "m.onnx"
+    write_artifact(flat, source)
+    if not chosen:
+        with pytest.raises(InputError, match=r"cannot become an input: .* 2 Loops"):
+            loopedge.reroll(source, target, dynamic_loops=True)
+        assert not target.exists()
+        rolled = {loop.name: loop.iterations for loop in loopedge.reroll(source, target).loops}
+        found = loopedge.inspect(target)
+        assert list(rolled) == ["core", "core2"]
+        assert found.metadata["cores"] == rolled
+        assert {core.name: core.iterations for core in found.cores} == rolled
+        return
+    loopedge.reroll(source, target, dynamic_loops=True)
+    inspected = loopedge.inspect(target)
+    assert (inspected.loops, inspected.dynamic_loops) == (4, True)
+    session = loopedge.Session(target)
+    exact = loopedge.Session(source).run(FEW)["outputs"]
+    given = [session.run(FEW, loops=count)["outputs"] for count in (1, 4, 9)]
+    assert np.allclose(given[1], exact, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(given[1], given[2])
+    assert not np.allclose(given[0], exact, rtol=1e-2)

@@ -50,6 +50,7 @@ def core_coverage(path: Path) -> list[int]:
     return [sum(node.op_type in products for node in core.nodes) for core in cores]
 
 
+@pytest.mark.slow
 @EITHER
 def test_static_int8_gives_each_core_ranges_of_its_own(
     own: bool, shared: bool, tmp_path: Path
@@ -124,6 +125,7 @@ def test_the_other_schemes_reach_every_core(
     assert relative_error(given, exact) < 0.5
 
 
+@pytest.mark.slow
 def test_standard_operators_with_ranges(tmp_path: Path) -> None:
     source = write_chained(tmp_path / "m.onnx")
     for ops in ("microsoft", "standard"):

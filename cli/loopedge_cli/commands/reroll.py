@@ -22,6 +22,13 @@ def reroll(
         Literal["unrolled", "loop"],
         typer.Option(help="What repeats inside an iteration: left as it is, or a Loop each."),
     ] = "unrolled",
+    dynamic_loops: Annotated[
+        bool,
+        typer.Option(
+            "--dynamic-loops",
+            help="Make the loop count an input, clamped to 1 .. what tables hold.",
+        ),
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the check.")] = None,
     force: Force = False,
     json: Json = False,
@@ -37,6 +44,7 @@ def reroll(
                 model,
                 path,
                 inner=inner,
+                dynamic_loops=dynamic_loops,
                 threads=threads,
                 force=force,
             )

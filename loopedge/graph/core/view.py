@@ -8,11 +8,13 @@ another subclass.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
 
+from loopedge.graph.core.known_values import formula_of
 from loopedge.graph.core.loop_view import LoopView, loops_among
 from loopedge.graph.core.names import (
     CORE_NAME,
@@ -25,7 +27,7 @@ from loopedge.graph.core.names import (
 )
 from loopedge.graph.core.number_reads import rows_read, tables_read
 from loopedge.graph.editing import add_initializer
-from loopedge.graph.metadata import Metadata, read_metadata
+from loopedge.graph.metadata import MOST_LOOPS, Metadata, read_metadata
 from loopedge.graph.weights import TABLE_PREFIX, Linear, linears, stored_weight, weights_read
 
 __all__ = [
@@ -181,8 +183,18 @@ class LoopCore(CoreView):
 
     @property
     def iterations(self) -> int | None:
-        """The count of the metadata, or the constant trip count, at which a condition may end it earlier."""
-        return super().iterations or self.loop.most_iterations
+        """The count of the metadata, or the trip count, at which a condition may end it earlier."""
+        return super().iterations or self.loop.most_iterations or self._computed_count
+
+    @cached_property
+    def _computed_count(self) -> int | None:
+        """The trip count that nodes compute of constants: a Cast of one, the smaller of two."""
+        formula = None if self.loop.count is None else formula_of(self.loop.count)
+        if formula is None or formula.open:
+            return None
+        found = formula.evaluate({}, self.model.opset_imports)
+        count = int(found.item()) if found is not None and found.size == 1 else 0
+        return count if 1 <= count <= MOST_LOOPS else None
 
     @property
     def trips(self) -> int:

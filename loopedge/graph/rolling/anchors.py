@@ -12,6 +12,9 @@ from loopedge.graph.rolling.node_facts import NodeFacts, is_constant, is_matrix
 
 __all__ = ["Candidate", "candidates", "tied_matrices"]
 
+FEW = 8
+"""Uses in an iteration up to which each of them may be the first."""
+
 MOST_TRIED = 48
 """Candidates of one weight."""
 
@@ -53,7 +56,7 @@ class Candidate:
 def tied_matrices(facts: NodeFacts) -> dict[ir.Value, list[ir.Node]]:
     """Return the stored matrices that several nodes of a graph read, with their readers in order, those that weigh most first.
 
-    Readers are ordered by how many readers of such weights stand before them, not as they stand in the file.
+    Readers are ordered by how many readers of such weights stand before them, not as they stand in the file; those beside each other by what they look like.
     """
     readers: dict[ir.Value, dict[ir.Node, None]] = {}
     for node in facts.nodes:
@@ -67,7 +70,7 @@ def tied_matrices(facts: NodeFacts) -> dict[ir.Value, list[ir.Node]]:
     tied = {value: list(nodes) for value, nodes in readers.items() if len(nodes) > 1}
     depth = facts.depths(set(tied))
     for nodes in tied.values():
-        nodes.sort(key=lambda node: (depth[node], facts.place[node]))
+        nodes.sort(key=lambda node: (depth[node], facts.hashes[node], facts.place[node]))
     heaviest = sorted(tied, key=lambda value: -facts.bytes(value) * len(tied[value]))
     return {value: tied[value] for value in heaviest}
 
@@ -87,7 +90,7 @@ def candidates(facts: NodeFacts, weight: ir.Value, uses: list[ir.Node]) -> list[
 def _stretches(tokens: list[int], stride: int) -> Iterator[tuple[int, int]]:
     """Yield start and iterations of maximal stretches in which a use looks like the one ``stride`` before.
 
-    The first iteration may look different, for it starts from something else; the last one may end differently.
+    The first iterations may look different, for they start from something else; the last one may end differently.
     """
     most = len(tokens)
     equal = [tokens[k] == tokens[k + stride] for k in range(most - stride)]
@@ -99,10 +102,13 @@ def _stretches(tokens: list[int], stride: int) -> Iterator[tuple[int, int]]:
         elif not same and start is not None:
             runs.append((start, k + stride))
             start = None
-    if most == 2 * stride or not runs:
+    if most % stride == 0 or not runs:
         yield 0, most // stride
     for begin, end in runs:
-        for first in {begin, max(begin - stride, 0), begin % stride}:
+        for first in {
+            *range(max(begin - 2 * stride, 0), begin + 1, 1 if stride < FEW else stride),
+            begin % stride,
+        }:
             count = (end - first) // stride
             for fewer in (count, count - 1):
                 if fewer >= 2:

@@ -1,7 +1,7 @@
 """Put a Loop in the place of the nodes that were aligned and scheduled."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -16,41 +16,13 @@ from loopedge.graph.rolling.carried import Given, State
 from loopedge.graph.rolling.node_facts import is_constant
 from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot
 from loopedge.graph.rolling.retiming import Schedule
+from loopedge.graph.rolling.rolled_loop import RolledLoop
 from loopedge.graph.weights import TABLE_PREFIX
 
-__all__ = ["RolledLoop", "build_loop"]
+__all__ = ["build_loop"]
 
 AXES_OPSET = 13
 """From which on Unsqueeze takes its axes as an input."""
-
-
-@dataclass(slots=True, kw_only=True)
-class RolledLoop:
-    """A Loop that stands where its iterations were written out.
-
-    Args:
-        name: Of the Loop.
-        iterations: How often it runs.
-        nodes: Of its body.
-        states: Values that one iteration hands to the next.
-        tables: Timestep tables, and stacks of values that are computed before the Loop.
-        context: Values of the graph around that every iteration reads, without stored ones.
-        stacked: Outputs that hold a value of every iteration.
-        peeled_first: Why a first iteration stands in front of it; None: it does not.
-        peeled_last: Why a last iteration stands behind it.
-        inner: Loops inside its body.
-    """
-
-    name: str
-    iterations: int
-    nodes: int
-    states: int
-    tables: int
-    context: int
-    stacked: int
-    peeled_first: str | None = None
-    peeled_last: str | None = None
-    inner: list["RolledLoop"] = field(default_factory=list)
 
 
 def build_loop(
@@ -160,6 +132,7 @@ class _Builder:
                 _replace(value, loop.final[place])
         if stacked:
             loop = self._stack(loop, stacked)
+            _mark(loop)
         self.graph.remove(list(inside), safe=True)
         self.graph.sort()
         return RolledLoop(
@@ -370,7 +343,7 @@ def _mark(loop: LoopView) -> None:
         *loop.body.inputs,
         *(output for node in (loop.node, *inside) for output in node.outputs),
     ]
-    for node in inside:
+    for node in (loop.node, *inside):
         mark_made_up(node)
     for value in values:
         mark_made_up(value)

@@ -1,5 +1,6 @@
 """What aligning iterations asks of the nodes of one graph: signatures, short hashes, who depends on whom."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -46,7 +47,7 @@ def holds_body(node: ir.Node) -> bool:
 
 
 def signature(node: ir.Node) -> tuple[Any, ...]:
-    """Return what two nodes must share to be one node of a body: operator and attributes.
+    """Return what two nodes must share to be one node of a body: operator, attributes, and which inputs are there.
 
     A node that holds a body is like no other one.
     """
@@ -55,7 +56,10 @@ def signature(node: ir.Node) -> tuple[Any, ...]:
         if attribute.type in BODIES:
             return (node.op_type, id(node))
         attributes.append((name, str(attribute.type), _comparable(attribute)))
-    return (node.domain, node.op_type, node.overload, tuple(attributes))
+    there = [value is not None for value in node.inputs]
+    while there and not there[-1]:
+        there.pop()
+    return (node.domain, node.op_type, node.overload, tuple(there), tuple(attributes))
 
 
 def _comparable(attribute: ir.Attr) -> Any:
@@ -147,7 +151,7 @@ class NodeFacts:
     @cached_property
     def hashes(self) -> dict[ir.Node, int]:
         """A hash of each node and the `HASH_STEPS` behind it; stored values count by type and shape, matrices by themselves."""
-        own = {node: hash(self.signature(node)) for node in self.nodes}
+        own = {node: self._number(node) for node in self.nodes}
         current = own
         for _ in range(HASH_STEPS):
             following = {}
@@ -159,6 +163,20 @@ class NodeFacts:
             current = following
         return current
 
+    def _number(self, node: ir.Node) -> int:
+        """Return a number for the signature of a node, the same in every run."""
+        if holds_body(node):
+            return self.place[node]
+        text = repr(self.signature(node)).encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
+
+    @cached_property
+    def _matrices(self) -> dict[ir.Value, int]:
+        read = (value for node in self.nodes for value in node.inputs)
+        return {
+            value: k for k, value in enumerate(dict.fromkeys(filter(is_constant, read))) if value
+        }
+
     def _input_hash(self, value: ir.Value | None, current: dict[ir.Node, int]) -> int:
         if value is None:
             return 1
@@ -166,7 +184,9 @@ class NodeFacts:
             tensor = value.const_value
             assert tensor is not None
             shape = tuple(int(size) for size in tensor.shape.numpy())
-            return hash((str(tensor.dtype), shape, id(value) if is_matrix(value) else 0))
+            return hash(
+                (int(tensor.dtype), shape, self._matrices[value] if is_matrix(value) else -1)
+            )
         node = value.producer()
         known = current.get(node) if node is not None else None
         return 2 if node is None or known is None else hash((known, node.outputs.index(value)))

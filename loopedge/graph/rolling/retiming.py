@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from loopedge.graph.rolling.orbits import Alignment, Misaligned, Orbit, Slot
+from loopedge.graph.rolling.alignment import Alignment
+from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot
 
 __all__ = ["MOST_STATES", "Schedule", "retime"]
 
@@ -23,7 +24,7 @@ MOST_MOVES = 12
 HOLE, UNUSUAL = 0.3, 4.0
 """What a node costs that the last iteration computes in vain, and a state that is no float, in states."""
 
-IN_VAIN, PRODUCTS_IN_VAIN = 1 / 8, 1 / 16
+IN_VAIN, PRODUCTS_IN_VAIN = 1 / 5, 1 / 16
 """Share of all nodes, and of all products with a tied weight, that may be computed in vain."""
 
 TRIED = 400

@@ -1,7 +1,9 @@
 """Give a graph its loops back: canonicalised, candidates tried, each proven before it is built."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -9,26 +11,35 @@ from onnx_ir.passes import common
 from loopedge.graph.core.captures import captured_roundings
 from loopedge.graph.core.loop_view import loops_among
 from loopedge.graph.core.names import CORE_NAME
-from loopedge.graph.naming import keep_names_apart
+from loopedge.graph.naming import is_made_up, keep_names_apart
+from loopedge.graph.rolling.alignment import Alignment
 from loopedge.graph.rolling.anchors import Candidate, candidates, tied_matrices
-from loopedge.graph.rolling.building import RolledLoop, build_loop
+from loopedge.graph.rolling.building import build_loop
 from loopedge.graph.rolling.canonical import canonicalise
 from loopedge.graph.rolling.carried import (
     Given,
+    State,
     carried_states,
     check_order,
     check_stacks,
     given_values,
 )
 from loopedge.graph.rolling.node_facts import NodeFacts, is_matrix
-from loopedge.graph.rolling.orbits import Alignment, Misaligned
+from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot
 from loopedge.graph.rolling.outlook.answer import MOST_PAIRS
 from loopedge.graph.rolling.retiming import Schedule, retime
+from loopedge.graph.rolling.rolled_loop import RolledLoop
+from loopedge.graph.rolling.whole_stacks import take_stacks_whole
 
 __all__ = ["Rolling", "roll"]
 
+ROLLED = "rolled"
+"""What Loops are called, with a number, until all are there."""
+
+OF_ROLLED = re.compile(rf"^({ROLLED}\d*)([/.].*)?$")
+
 ALIKE = 3
-"""Weights of equally many uses that are tried: what refuses one refuses the others of its iteration."""
+"""Weights of equally many uses that are tried: what refuses one refuses the others of its iteration, as a rule."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,7 +72,9 @@ def roll(model: ir.Model, *, inner: bool = False) -> Rolling:
     rolled = model.clone()
     canonicalise(rolled)
     rolling = Rolling(model=rolled)
-    _roll_graph(rolled.graph, rolled.graph, rolling.loops, rolling.reasons, CORE_NAME)
+    known = {view.name for view in loops_among(rolled.graph)}
+    _roll_graph(rolled.graph, rolled.graph, rolling.loops, rolling.reasons, ROLLED)
+    take_stacks_whole(rolled)
     common.RemoveUnusedNodesPass()(rolled)
     if len(rolling.loops) > MOST_PAIRS and all(loop.iterations == 2 for loop in rolling.loops):
         pairs = len(rolling.loops)
@@ -70,7 +83,7 @@ def roll(model: ir.Model, *, inner: bool = False) -> Rolling:
             "iterations would save no bytes"
         )
         return Rolling(model=rolled, reasons=[reason])
-    _name_in_order(rolled.graph, rolling.loops)
+    _name_in_order(rolled.graph, rolling.loops, known)
     if inner:
         bodies = {view.name: view.body for view in loops_among(rolled.graph)}
         for loop in rolling.loops:
@@ -87,24 +100,43 @@ def _roll_graph(
     main: ir.Graph, graph: ir.Graph, loops: list[RolledLoop], reasons: list[str], name: str
 ) -> None:
     """Roll one graph until nothing is left that repeats, in place."""
-    failed: dict[ir.Value, int] = {}
+    refused: dict[Candidate, str] = {}
     while True:
         facts = NodeFacts(graph)
         tied = tied_matrices(facts)
-        tries: dict[int, int] = {}
-        for weight, uses in tied.items():
-            if failed.get(weight) == len(uses) or tries.get(len(uses), 0) >= ALIKE:
+        ranked = _ranked(facts, tied)
+        for candidate in ranked:
+            if candidate in refused:
                 continue
-            tries[len(uses)] = tries.get(len(uses), 0) + 1
-            loop = _roll_weight(
-                main, facts, weight, uses, set(tied), reasons, _numbered(name, len(loops))
-            )
-            if loop is not None:
-                loops.append(loop)
-                break
-            failed[weight] = len(uses)
+            try:
+                loop = _rolled(main, facts, candidate, set(tied), _numbered(name, len(loops)))
+            except Misaligned as reason:
+                refused[candidate] = str(reason)
+                continue
+            loop.peeled_first = _peeled(candidate.skipped, refused, candidate, "first")
+            loop.peeled_last = _peeled(candidate.left, refused, candidate, "last")
+            loops.append(loop)
+            break
         else:
+            first = {candidate.weight: candidate for candidate in reversed(ranked)}
+            reasons += [
+                f"{weight.name}, read {len(candidate.uses)} times: {refused[candidate]}"
+                for weight, candidate in sorted(
+                    first.items(), key=lambda item: ranked.index(item[1])
+                )
+            ]
             return
+
+
+def _ranked(facts: NodeFacts, tied: Mapping[ir.Value, list[ir.Node]]) -> list[Candidate]:
+    """Return the candidates of a few weights of each number of uses, those first that leave the smallest share written out."""
+    found: list[Candidate] = []
+    tries: dict[int, int] = {}
+    for weight, uses in tied.items():
+        tries[len(uses)] = tries.get(len(uses), 0) + 1
+        if tries[len(uses)] <= ALIKE:
+            found += candidates(facts, weight, uses)
+    return sorted(found, key=lambda candidate: candidate.remaining / len(candidate.uses))
 
 
 def _numbered(name: str, known: int) -> str:
@@ -113,45 +145,52 @@ def _numbered(name: str, known: int) -> str:
     return name if known == 0 else f"{name}{known + 1}"
 
 
-def _roll_weight(
-    main: ir.Graph,
-    facts: NodeFacts,
-    weight: ir.Value,
-    uses: list[ir.Node],
-    tied: set[ir.Value],
-    reasons: list[str],
-    name: str,
-) -> RolledLoop | None:
-    """Build the best loop around the uses of a weight; None: there is none, and ``reasons`` says why."""
-    refused: list[tuple[Candidate, str]] = []
-    for candidate in candidates(facts, weight, uses):
-        try:
-            schedule = retime(Alignment(facts, candidate.anchors), tied)
-            states = carried_states(schedule)
-            check_order(schedule, states, tied)
-            given = given_values(schedule)
-            check_stacks(schedule, given)
-            _check_worth(schedule, given)
-            loop = build_loop(main, schedule, states, given, name)
-        except Misaligned as reason:
-            refused.append((candidate, str(reason)))
-            continue
-        loop.peeled_first = _peeled(candidate.skipped, refused, candidate, "first")
-        loop.peeled_last = _peeled(candidate.left, refused, candidate, "last")
-        return loop
-    if refused:
-        reasons.append(f"{weight.name}, read {len(uses)} times: {refused[0][1]}")
-    return None
+def _rolled(
+    main: ir.Graph, facts: NodeFacts, candidate: Candidate, tied: set[ir.Value], name: str
+) -> RolledLoop:
+    """Prove a candidate and build its Loop.
+
+    Raises:
+        Misaligned: It is no loop; nothing has changed.
+    """
+    try:
+        proof = _prove(facts, candidate, tied, absorb=True)
+    except Misaligned:
+        proof = _prove(facts, candidate, tied, absorb=False)
+    return build_loop(main, proof.schedule, proof.states, proof.given, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    schedule: Schedule
+    states: dict[tuple[Orbit, Slot], State]
+    given: list[Given]
+
+
+def _prove(facts: NodeFacts, candidate: Candidate, tied: set[ir.Value], *, absorb: bool) -> _Proof:
+    """Align the iterations of a candidate and say what its Loop carries and gives.
+
+    Raises:
+        Misaligned: They are not alike, or a Loop would not be worth it.
+    """
+    schedule = retime(Alignment(facts, candidate.anchors, absorb=absorb), tied)
+    states = carried_states(schedule)
+    check_order(schedule, states, tied)
+    given = given_values(schedule)
+    check_stacks(schedule, given)
+    _check_worth(schedule, given)
+    return _Proof(schedule, states, given)
 
 
 def _peeled(
-    count: int, refused: list[tuple[Candidate, str]], built: Candidate, which: str
+    count: int, refused: Mapping[Candidate, str], built: Candidate, which: str
 ) -> str | None:
     if not count:
         return None
-    for candidate, reason in refused:
+    for candidate, reason in refused.items():
         outside = candidate.skipped if which == "first" else candidate.left
-        if outside < count and candidate.stride == built.stride:
+        alike = (candidate.weight, candidate.stride) == (built.weight, built.stride)
+        if alike and outside < count:
             return reason
     return f"the {which} {count} uses of {built.weight.name} differ from the others"
 
@@ -209,29 +248,16 @@ def _carry_roundings(model: ir.Model) -> None:
                 loop.carry(value)
 
 
-def _name_in_order(graph: ir.Graph, loops: list[RolledLoop]) -> None:
-    """Name Loops in the order of the graph, in place."""
-    views = loops_among(graph)
+def _name_in_order(graph: ir.Graph, loops: list[RolledLoop], known: set[str]) -> None:
+    """Name new Loops, and what belongs to them, in the order of the graph, in place; those that were there keep their names."""
     by_name = {loop.name: loop for loop in loops}
-    ordered = [(view, by_name[view.name]) for view in views if view.name in by_name]
-    for number, (view, loop) in enumerate(ordered):
-        new = _numbered(CORE_NAME, number)
-        old, loop.name = loop.name, new
-        if old != new:
-            _rename(view.node, old, f"{new}\0")
-    for view, _ in ordered:
-        _rename(view.node, None, "")
-    loops[:] = [loop for _, loop in ordered]
-
-
-def _rename(node: ir.Node, old: str | None, new: str) -> None:
-    body = node.attributes["body"].as_graph()
-    named: list[ir.Node | ir.Value] = [node, *node.outputs, *body.inputs]
-    for inner in body.all_nodes():
-        named += [inner, *inner.outputs]
-    for each in named:
-        name = each.name or ""
-        if old is None:
-            each.name = name.replace("\0", "")
-        elif name == old or name.startswith(f"{old}/"):
-            each.name = new + name.removeprefix(old)
+    loops[:] = [by_name[view.name] for view in loops_among(graph) if view.name in by_name]
+    free = (name for number in count() if (name := _numbered(CORE_NAME, number)) not in known)
+    names = {loop.name: name for loop, name in zip(loops, free, strict=False)}
+    for loop in loops:
+        loop.name = names[loop.name]
+    for each in (graph, *graph.subgraphs()):
+        for named in (*each.inputs, *each, *(output for node in each for output in node.outputs)):
+            found = OF_ROLLED.match(named.name or "")
+            if found and found[1] in names and is_made_up(named):
+                named.name = names[found[1]] + (found[2] or "")

@@ -25,6 +25,8 @@ BATCH_BYTES = 16 << 20
 """What reads more stored bytes than this is computed in a session of its own: others need not wait in memory."""
 MOST_SESSIONS = 40
 """Where ONNX Runtime refuses some constants, so many sessions look for those that it takes."""
+DEQUANTIZING = frozenset({"DequantizeLinear"})
+"""They are computed for what is folded, and stay for what is not: stored integers stay integers."""
 MOVES = VIEWS | {"Transpose"}
 NO_LARGER = (
     having(Fact.UNARY)
@@ -60,8 +62,9 @@ def fold_constants(model: ir.Model) -> bool:
 
     Requires: nodes stand in an order in which they can run; types and shapes are noted as far as they are known.
 
-    Ensures: what is random, dequantizes, holds a body or takes much more memory than it was made of stays; a stored
-    weight that is only moved or widened is left to `loopedge.graph.rolling.canonical_passes.moved_weights`.
+    Ensures: what is random, holds a body or takes much more memory than it was made of stays; what dequantizes stays where
+    something reads it that is not folded, and nothing that is made of it takes more memory; a stored weight that is only
+    moved or widened is left to `loopedge.graph.rolling.canonical_passes.moved_weights`.
 
     Returns:
         Whether anything changed.
@@ -81,12 +84,13 @@ class _Group:
 
     def __init__(self, nodes: list[ir.Node]) -> None:
         self.nodes = nodes
-        inside = set(nodes)
+        gone = set(nodes) - _stay(nodes)
         self.ends = [
             value
             for node in nodes
+            if node in gone
             for value in node.outputs
-            if any(user not in inside for user in value.consumers())
+            if any(user not in gone for user in value.consumers())
         ]
         self.stored = [
             value
@@ -97,18 +101,31 @@ class _Group:
         self._freed = sum(
             _bytes(value) or 0
             for value in self.stored
-            if not value.is_graph_output() and all(user in inside for user in value.consumers())
+            if not value.is_graph_output() and all(user in gone for user in value.consumers())
         )
+        quantized = any(node.op_type in DEQUANTIZING for node in nodes)
+        self._growth_bytes = SMALL_BYTES if quantized else GROWTH_BYTES
 
     def swollen(self) -> list[ir.Node]:
         """Return the nodes whose results are not worth their memory: none where the group is no larger than before."""
         taken = {value: _bytes(value) or 0 for value in self.ends}
-        if sum(taken.values()) - self._freed <= GROWTH_BYTES:
+        if sum(taken.values()) - self._freed <= self._growth_bytes:
             return []
         largest = max(taken.values())
         large = [value for value, size in taken.items() if size > max(SMALL_BYTES, largest // 2)]
         makers = (value.producer() for value in large)
         return [node for node in dict.fromkeys(makers) if node is not None]
+
+
+def _stay(nodes: list[ir.Node]) -> set[ir.Node]:
+    """Return the nodes that dequantize for something that is not folded."""
+    inside = set(nodes)
+    return {
+        node
+        for node in nodes
+        if node.op_type in DEQUANTIZING
+        and any(user not in inside for user in node.outputs[0].consumers())
+    }
 
 
 def _fold(model: ir.Model, groups: list[_Group]) -> bool:
@@ -157,7 +174,9 @@ def _constant_nodes(graph: ir.Graph, kept: set[ir.Node]) -> list[ir.Node]:
 
 def _may_fold(node: ir.Node, made: set[ir.Value]) -> bool:
     read = [value for value in node.inputs if value is not None]
-    if has_body(node) or is_random(node) or "Dequantize" in node.op_type or not read:
+    if has_body(node) or is_random(node) or not read:
+        return False
+    if "Dequantize" in node.op_type and node.op_type not in DEQUANTIZING:
         return False
     if any(value.is_graph_output() for value in node.outputs):
         return False
@@ -175,7 +194,8 @@ def _may_fold(node: ir.Node, made: set[ir.Value]) -> bool:
             return False
         if given is not None and given > taken:
             widened = node.op_type == "Cast" and given > SMALL_BYTES
-            if widened or given > GROWTH_BYTES:
+            large = given > GROWTH_BYTES and node.op_type not in DEQUANTIZING
+            if widened or large:
                 return False
     return True
 

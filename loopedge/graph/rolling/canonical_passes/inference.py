@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from loopedge.graph.naming import keep_names_apart
-from loopedge.graph.rolling.canonical_passes.stand_ins import stand_ins
+from loopedge.graph.rolling.canonical_passes.stand_ins import add_stand_ins
 from loopedge.graph.rolling.canonical_passes.tensors import sizes
 
 __all__ = ["infer"]
@@ -55,7 +55,7 @@ def _without_weights(model: ir.Model) -> onnx.ModelProto:
                 onnx.helper.make_tensor_value_info(name, int(tensor.dtype), sizes(tensor))
             )
     for node in model.graph:
-        graph.node.extend(stand_ins(node))
+        add_stand_ins(graph, node)
         if node.domain:  # what is not inferred is taken from what the graph says
             graph.value_info.extend(_said(node))
     graph.output.extend(onnx.ValueInfoProto(name=value.name) for value in model.graph.outputs)
