@@ -22,6 +22,12 @@ MAX_POOL_OPSET = 12
 DEQUANTIZE = "DequantizeLinear"
 DEQUANTIZE_DOMAINS = {"", "com.microsoft"}
 
+NOT_FOLDED = {"QuantizeLinear"}
+"""What rounds a constant is not always folded: where another one follows, it stays."""
+
+REMOVED_UNREAD = {"Identity", "Cast", "Dropout"}
+"""Nodes that are removed, with what they read, where nothing reads them; others stay."""
+
 NEUTRAL = {"Add": (0, (0, 1)), "Sub": (0, (1,)), "Mul": (1, (0, 1)), "Div": (1, (1,))}
 """By operator: the number that changes nothing, and the inputs where it may stand. Such nodes are removed first."""
 
@@ -157,7 +163,7 @@ def _add_constants(graph: ir.Graph, constants: set[ir.Value]) -> None:
         bodies = list(bodies_of(node))
         for body in bodies:
             _add_constants(body, constants)
-        if bodies or node.op_type in having(Fact.RANDOM):
+        if bodies or node.op_type in having(Fact.RANDOM) or node.op_type in NOT_FOLDED:
             continue
         if all(value is None or value in constants for value in node.inputs):
             constants.update(node.outputs)
@@ -168,8 +174,12 @@ def _captured(node: ir.Node, graph: ir.Graph) -> dict[ir.Value, None]:
     found: dict[ir.Value, None] = {}
     for body in bodies_of(node):
         for inside in body.all_nodes():
-            if _passed_through(inside) is not None and not inside.outputs[0].consumers():
-                continue  # it is removed, and its reading with it
+            if (
+                inside.op_type in REMOVED_UNREAD
+                and _passed_through(inside) is not None
+                and not inside.outputs[0].consumers()
+            ):
+                continue
             for value in inside.inputs:
                 maker = None if value is None else value.producer()
                 if value is not None and maker is not None and maker.graph is graph:
