@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from loopedge.graph.rolling.building import RolledLoop
 from loopedge.graph.rolling.node_facts import commutes
+from loopedge.graph.rolling.rolled_loop import RolledLoop
 from loopedge.graph.rolling.rolling import Rolling, roll
 from tests.graph.loop_graphs import as_ir, run
 
@@ -67,10 +67,7 @@ class Writer:
 
     def steps(self, state: str, weight: str, operators: Sequence[str]) -> list[str]:
         """Return the state after each step."""
-        states = []
-        for operator in operators:
-            states.append(state := self.step(state, weight, operator))
-        return states
+        return [state := self.step(state, weight, operator) for operator in operators]
 
     def model(self, *outputs: str) -> onnx.ModelProto:
         for value in outputs:
@@ -328,6 +325,18 @@ def test_control_flow_in_an_iteration_is_named() -> None:
     rolling = rolled(graph.model(state))
     assert rolling.loops == []
     assert "control flow is not rolled" in rolling.reasons[0]
+
+
+def test_reasons_name_no_loop_that_has_no_name_yet() -> None:
+    graph = Writer()
+    state, shared = graph.input("x"), graph.weight()
+    for operator in ("Tanh", "Sigmoid"):
+        state = graph.steps(state, graph.weight(), [operator] * 5)[-1]
+        state = graph.node("MatMul", state, shared)
+    rolling = rolled(graph.model(state))
+    assert [loop.iterations for loop in rolling.loops] == [5, 5]
+    (reason,) = rolling.reasons
+    assert "another Loop stands in an iteration: control flow is not rolled" in reason
 
 
 def test_an_old_file_that_lists_its_weights_among_its_inputs() -> None:
