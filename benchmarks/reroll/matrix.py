@@ -1,6 +1,6 @@
 """Does `loopedge reroll` give the files of other tools their loops back? Models x exporters x optimizers.
 
-Writes the files in an environment of its own (`requirements.txt`, `files.py`), which knows nothing of loopedge, and
+Writes the files in an environment of its own (`requirements.txt`, `processes/write_files.py`), which knows nothing of loopedge, and
 keeps them in ``build/reroll``. Each is re-rolled by the command in a process of its own, then both files are computed on two
 sizes of inputs. What blocks (exit code 4): a wrong result, and a file that is rolled less than
 `benchmarks/results/reroll/matrix.json` says: fewer or other loops, more nodes, more bytes. What ONNX Runtime writes with all its
@@ -35,6 +35,9 @@ BY_PROCESSOR = "ort-all"
 MORE_BYTES = 64
 """A file may be larger than the committed one by so much: names and versions in its metadata."""
 
+RANKS = {"whole": 3, "peeled": 2, "other": 1, "unchanged": 1}
+"""Kinds of outcome: a row that goes down is worse."""
+
 Rows = dict[str, Outcome]
 
 
@@ -58,7 +61,7 @@ def write_files(
     ask = "from benchmarks.reroll.subjects import SUBJECTS as s; import json; "
     ask += "print(json.dumps({n: [list(x.loops), x.known] for n, x in s.items()}))"
     known = json.loads(_ask(python, ["-c", ask])[-1])
-    lines = _ask(python, ["-m", "benchmarks.reroll.files", str(folder), *choices])
+    lines = _ask(python, ["-m", "benchmarks.reroll.processes.write_files", str(folder), *choices])
     rows = [json.loads(line) for line in lines if line.startswith("{")]
     return {row["file"]: row["reason"] for row in rows}, known
 
@@ -102,7 +105,7 @@ def changes(rows: Rows, before: Mapping[str, Mapping[str, Any]]) -> Iterator[tup
             continue
         if (row.kind, row.loops) != (old["kind"], old.get("loops", [])):
             was, now = (f"{one['kind']} {one.get('loops', '')}" for one in (old, row.to_json()))
-            worse = row.kind not in RIGHT and old["kind"] in (*RIGHT, "other")
+            worse = RANKS.get(row.kind, 0) < RANKS.get(old["kind"], 0)
             yield f"{name}: {was} -> {now}", blocks and worse
         elif row.loops and row.nodes[1] != old["nodes"][1]:
             more = row.nodes[1] > old["nodes"][1]

@@ -72,7 +72,7 @@ def reroll(
         if done.returncode or not target.exists():
             return _without_file(path, loops, done, seconds, references)
         result = json.loads(done.stdout)
-        compared = _run(["-m", "benchmarks.reroll.compute", path, target, *references])
+        compared = _run(["-m", "benchmarks.reroll.processes.compute", path, target, *references])
         if compared is None or compared.returncode:
             reason = "no answer" if compared is None else _last_line(compared)
             return Outcome(file=path.stem, kind="wrong", seconds=seconds, reason=reason)
@@ -126,7 +126,7 @@ def _without_file(
 ) -> Outcome:
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     reason = lines[0].removeprefix("error: ").replace(str(path), path.name) if lines else None
-    compared = _run(["-m", "benchmarks.reroll.compute", path, path, *references])
+    compared = _run(["-m", "benchmarks.reroll.processes.compute", path, path, *references])
     nodes = []
     if compared is not None and not compared.returncode:
         nodes = json.loads(compared.stdout)["nodes"][:1]

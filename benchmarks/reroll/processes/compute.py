@@ -1,6 +1,6 @@
 """Compute a file and what was made of it in ONNX Runtime, and print how far they are apart, as JSON.
 
-A process of its own, for ONNX Runtime may end it: ``python -m benchmarks.reroll.compute SOURCE TARGET FEEDS...``
+A process of its own, for ONNX Runtime may end it: ``python -m benchmarks.reroll.processes.compute SOURCE TARGET FEEDS...``
 """
 
 import json

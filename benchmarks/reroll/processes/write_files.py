@@ -4,7 +4,7 @@ Runs in the environment of `requirements.txt`, and prints a line of JSON for eac
 reason where there is none. Beside ``SUBJECT.EXPORTER.OPTIMIZER.onnx`` stand the inputs and PyTorch's outputs at two
 sizes, ``SUBJECT.0.npz`` and ``SUBJECT.1.npz``.
 
-    python -m benchmarks.reroll.files FOLDER [--subject NAME] [--exporter NAME] [--optimizer NAME]
+    python -m benchmarks.reroll.processes.write_files FOLDER [--subject NAME] [--exporter NAME] [--optimizer NAME]
 """
 
 import argparse
