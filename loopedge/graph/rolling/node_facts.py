@@ -162,26 +162,28 @@ class NodeFacts:
 
     @property
     def hashes(self) -> dict[ir.Node, int]:
-        """A hash of each node and the `HASH_STEPS` behind it; stored values count by type and shape, matrices by themselves."""
-        return self._hashes[HASH_STEPS]
+        """The hash of each node and the `HASH_STEPS` behind it, the last of `steps`."""
+        return self.steps[-1]
 
     @property
     def near_hashes(self) -> dict[ir.Node, int]:
-        """The same of the `NEAR_STEPS` behind it: a short loop with residuals looks like itself no further."""
-        return self._hashes[NEAR_STEPS]
+        """The same of the `NEAR_STEPS` behind it: iterations of a short loop with residuals are alike no further back."""
+        return self.steps[NEAR_STEPS - 1]
 
     @cached_property
-    def _hashes(self) -> list[dict[ir.Node, int]]:
+    def steps(self) -> list[dict[ir.Node, int]]:
+        """By node a hash of it and those 1, 2, ... behind it; stored values count by type and shape, matrices by themselves."""
         own = {node: self._number(node) for node in self.nodes}
-        found = [own]
+        current, found = own, list[dict[ir.Node, int]]()
         for _ in range(HASH_STEPS):
             following = {}
             for node in self.nodes:
-                parts = [self._input_hash(value, found[-1]) for value in node.inputs]
+                parts = [self._input_hash(value, current) for value in node.inputs]
                 if commutes(node):
                     parts.sort()
                 following[node] = hash((own[node], tuple(parts)))
-            found.append(following)
+            current = following
+            found.append(current)
         return found
 
     def _number(self, node: ir.Node) -> int:
