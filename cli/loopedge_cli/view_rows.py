@@ -61,7 +61,8 @@ def rolling_rows(ties: dict[str, Any], rolling: dict[str, Any]) -> list[tuple[st
             ("ties", f"[dim]and {len(ties['groups']) - GROUPS_SHOWN} more, see --json[/dim]")
         )
     if rolling["command"]:
-        loop = f"to give it its Loop of {count_text(rolling['iterations'], 'iteration')}"
+        up_to = "up to " if rolling["notes"] else ""
+        loop = f"to give it its Loop of {up_to}{count_text(rolling['iterations'], 'iteration')}"
         rows.append(("rolling", f"[bold]{plain(rolling['command'])}[/bold] {loop}"))
     elif rolling["reason"]:
         rows.append(("rolling", plain(rolling["reason"])))

@@ -8,12 +8,12 @@ import onnx
 import onnx_ir as ir
 
 from loopedge.artifact.companions import check_companion_targets
-from loopedge.artifact.reading.load_check import check_loads
+from loopedge.artifact.reading.load_check import check_loads, unloadable_reasons
 from loopedge.artifact.reading.onnx_file import SMALL_BYTES, read_onnx
 from loopedge.artifact.reading.ort_format import is_ort_format, read_ort
 from loopedge.artifact.seal import config_path, drop_seal, is_sealed, name_data, write_sealed
 from loopedge.artifact.sizes import DataFile, check_sizes, described_data
-from loopedge.errors import InputError
+from loopedge.errors import InputError, VerificationError
 from loopedge.files.input_files import check_file
 from loopedge.files.paths import check_text
 from loopedge.files.staging import (
@@ -259,10 +259,14 @@ def write_artifact(
 
     Raises:
         InputError: The target exists or cannot be written.
+        VerificationError: ONNX Runtime could not load what would be written (`loopedge.artifact.reading.load_check`).
     """
     beside = dict(companions or {})
     check_artifact_target(target, sources, force=force)
     check_companion_targets(target.parent, beside)
+    reasons = unloadable_reasons(model)
+    if reasons:  # it would end the process that verifies
+        raise VerificationError(f"{target} is not written: {reasons[0]}")
     keep_names_apart(model)
     total = sum(value.const_value.nbytes for value in _initializers(model) if value.const_value)
     with staged_folder(target, force=force, replaced=files_beside) as folder:

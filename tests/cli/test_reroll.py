@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING
+import subprocess
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -263,14 +264,12 @@ def test_a_file_that_computes_something_else_is_not_left(
 def test_a_process_that_onnxruntime_ends_leaves_no_file(
     cli: Cli, tied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from loopedge.deployment import separate_check
-
     killed = "import os, signal; os.kill(os.getpid(), signal.SIGABRT)"
-    started = separate_check.subprocess.run
+    started = subprocess.run
 
-    def run(words: list[str], **named: object) -> object:
-        return started([words[0], "-c", killed], **named)  # type: ignore[call-overload]
+    def run(words: list[str], **named: Any) -> Any:
+        return started([words[0], "-c", killed], **named)
 
-    monkeypatch.setattr(separate_check.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     assert_refused(cli("reroll", tied), "by SIGABRT", code=3)
     assert names(tied.parent) == {"tied.onnx"}

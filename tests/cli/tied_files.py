@@ -50,6 +50,6 @@ def write_tied(
     ]
     graph = helper.make_graph(nodes, "tied", ports[:1], ports[1:], stored)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    data = {"location": f"{path.name}.data", "size_threshold": 64} if external else {}
-    onnx.save(model, path, save_as_external_data=external, **data)
+    beside = f"{path.name}.data" if external else None
+    onnx.save(model, path, save_as_external_data=external, location=beside, size_threshold=64)
     return path

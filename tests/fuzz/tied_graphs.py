@@ -203,7 +203,8 @@ class ChainWriter:
         whole = set().union(*needed.values())
         same = {place: {row.get(place) for row in needed.values()} for place in whole}
         varying = {place for place, values in same.items() if len(values) > 1}
-        lacking, seen = 0, {(place, -1) for place in varying}
+        lacking = 0
+        seen: set[tuple[int, int | None]] = {(place, -1) for place in varying}
         for row in needed.values():
             values = {(place, row.get(place)) for place in varying}
             lacking += set(row) != whole or bool(values & seen)
@@ -214,7 +215,7 @@ class ChainWriter:
     def _initial_states(self, before: Sequence[str]) -> list[list[str]]:
         """Return for each state its value before the first iteration, and the one before that."""
         rng, started = self.rng, list(before)
-        history = []
+        history: list[list[str]] = []
         for order in self.body.orders:
             way = rng.random()
             if started:

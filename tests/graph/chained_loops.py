@@ -48,7 +48,7 @@ def chained(
         opset: Of the graph.
     """
     random = np.random.default_rng(0)
-    stored = {
+    stored: dict[str, Any] = {
         "enter": random.normal(size=(FEATURES, WIDTH)).astype(np.float32),
         "leave": random.normal(size=(WIDTH, WIDTH)).astype(np.float32) / 6,
         "go": np.array(True),

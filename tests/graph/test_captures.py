@@ -13,8 +13,8 @@ import pytest
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 import loopedge
-from loopedge.artifact.artifact import Artifact, open_artifact
-from loopedge.errors import InputError
+from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
+from loopedge.errors import InputError, VerificationError
 from loopedge.graph.core.captures import captured_roundings
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
@@ -191,6 +191,13 @@ def test_nothing_opens_such_a_file(tmp_path: Path) -> None:
             opening(path)
         assert caught.value.hint == f"loopedge inspect {path}"
     assert Artifact.open(path, unloadable=True).graph.graph.name == "g"
+
+
+def test_nothing_writes_such_a_file(tmp_path: Path) -> None:
+    source = ir.from_proto(ABORTING["Reshape"])
+    with pytest.raises(VerificationError, match="is not written: out reads 'w' from outside"):
+        write_artifact(source, tmp_path / "m.onnx", verify=loopedge.Session)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_own_files_dequantize_for_products_alone(tmp_path: Path) -> None:

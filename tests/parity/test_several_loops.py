@@ -84,10 +84,10 @@ def test_static_int8_gives_each_core_ranges_of_its_own(
     # The same ranges, read from the file, make the same file.
     again = loopedge.quantize(source, tmp_path / "again.onnx", ranges=table, reduce_range=True)
     assert again.matmuls["quantized"] == result.matmuls["quantized"]
-    outputs = [
+    first, second = (
         loopedge.Session(path).run(DATA)["outputs"] for path in (target, tmp_path / "again.onnx")
-    ]
-    assert np.array_equal(*outputs)
+    )
+    assert np.array_equal(first, second)
 
 
 @pytest.mark.slow
@@ -116,7 +116,7 @@ def test_the_other_schemes_reach_every_core(
 ) -> None:
     source = write_chained(tmp_path / "m.onnx", own=own, shared=True)
     bits = {} if scheme == "weight-int8" else SEVEN_BITS
-    options = {"scheme": scheme, "ops": ops, "data": DATA, "min_coverage": 0.9}
+    options: dict[str, Any] = {"scheme": scheme, "ops": ops, "data": DATA, "min_coverage": 0.9}
     loopedge.quantize(source, tmp_path / "q.onnx", **options, **bits)
     assert core_coverage(tmp_path / "q.onnx") == [6, 6]
     exact, given = (
@@ -205,8 +205,7 @@ def test_sensitivity_by_iteration_is_as_long_as_its_core(own: bool, tmp_path: Pa
         if core is not None:
             assert lengths[item.node.name or ""] == core.iterations
     assert sorted(set(lengths.values())) == [0, 3, 4]
-    for item in found:
-        assert all(error > 0 for error in item.per_iteration)
+    assert all(error > 0 for each in found for error in each.per_iteration)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -334,7 +333,7 @@ def test_loops_that_pytorch_exports(tmp_path: Path) -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             for count, linear in ((4, self.first), (3, self.second)):
-                _, x = torch.while_loop(
+                _, x = torch.while_loop(  # type: ignore[no-untyped-call]
                     lambda i, x, count=count: i < count,
                     lambda i, x, linear=linear: (i + 1, torch.tanh(linear(x))),
                     (torch.tensor(0), x),

@@ -59,8 +59,7 @@ class Likeness:
         if maker is None or twin is None:
             return 0
         score = 2 if self.facts.signature(maker) == self.facts.signature(twin) else 0
-        if self.facts.hashes[maker] == self.facts.hashes[twin]:
-            score += 3
+        score += sum(hashes[maker] == hashes[twin] for hashes in self.facts.steps)
         mine, others = self.where.get(maker), self.where.get(twin)
         if mine is not None and others is not None:
             score += 8 if mine[0] is others[0] else -4

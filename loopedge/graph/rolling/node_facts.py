@@ -150,9 +150,14 @@ class NodeFacts:
 
     @cached_property
     def hashes(self) -> dict[ir.Node, int]:
-        """A hash of each node and the `HASH_STEPS` behind it; stored values count by type and shape, matrices by themselves."""
+        """The hash of each node and the `HASH_STEPS` behind it, the last of `steps`."""
+        return self.steps[-1]
+
+    @cached_property
+    def steps(self) -> list[dict[ir.Node, int]]:
+        """By node a hash of it and those 1, 2, ... behind it; stored values count by type and shape, matrices by themselves."""
         own = {node: self._number(node) for node in self.nodes}
-        current = own
+        current, found = own, list[dict[ir.Node, int]]()
         for _ in range(HASH_STEPS):
             following = {}
             for node in self.nodes:
@@ -161,7 +166,8 @@ class NodeFacts:
                     parts.sort()
                 following[node] = hash((own[node], tuple(parts)))
             current = following
-        return current
+            found.append(current)
+        return found
 
     def _number(self, node: ir.Node) -> int:
         """Return a number for the signature of a node, the same in every run."""

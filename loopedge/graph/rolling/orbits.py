@@ -48,6 +48,8 @@ class Orbit:
 
     members: dict[int, ir.Node]
     slots: list[Slot] = field(default_factory=list)
+    settled: bool = False
+    """Whether all its inputs are in ``slots``."""
     order: dict[int, tuple[int, ...]] = field(default_factory=dict)
     """Of each member, which of its inputs stands where: operators that commute are written either way."""
 

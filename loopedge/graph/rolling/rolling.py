@@ -29,6 +29,7 @@ from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot
 from loopedge.graph.rolling.outlook.answer import MOST_PAIRS
 from loopedge.graph.rolling.retiming import Schedule, retime
 from loopedge.graph.rolling.rolled_loop import RolledLoop
+from loopedge.graph.rolling.whole_stacks import take_stacks_whole
 
 __all__ = ["Rolling", "roll"]
 
@@ -73,6 +74,7 @@ def roll(model: ir.Model, *, inner: bool = False) -> Rolling:
     rolling = Rolling(model=rolled)
     known = {view.name for view in loops_among(rolled.graph)}
     _roll_graph(rolled.graph, rolled.graph, rolling.loops, rolling.reasons, ROLLED)
+    take_stacks_whole(rolled)
     common.RemoveUnusedNodesPass()(rolled)
     if len(rolling.loops) > MOST_PAIRS and all(loop.iterations == 2 for loop in rolling.loops):
         pairs = len(rolling.loops)

@@ -121,6 +121,7 @@ class Walk:
             orbit.slots.append(slot)
             if slot.source is not None:
                 self._readers.setdefault(slot.source, []).append((orbit, slot))
+        orbit.settled = True
 
     def _slot(self, orbit: Orbit, place: int, values: Values) -> Slot:
         found = list(values.values())
@@ -238,7 +239,7 @@ class Walk:
 
     def _add(self, orbit: Orbit, t: int, node: ir.Node) -> bool:
         """Give an orbit a further member, where that reads what the others do; what was done stays where it does not."""
-        if node in self.where or orbit is self.anchor or not orbit.slots:
+        if node in self.where or orbit is self.anchor or not orbit.settled:
             return False
         if t > self._reach(orbit) or t - 1 not in orbit.members:
             return False
