@@ -2,7 +2,7 @@
 
 import onnx_ir as ir
 
-from loopedge.graph.rolling.node_facts import COMMUTATIVE, NodeFacts, is_constant, is_matrix
+from loopedge.graph.rolling.node_facts import NodeFacts, commutes, is_constant, is_matrix
 from loopedge.graph.rolling.orbits import Orbit, same_type
 
 __all__ = ["Likeness"]
@@ -26,7 +26,7 @@ class Likeness:
     def order_like(self, node: ir.Node, model: ir.Node) -> tuple[int, ...]:
         """Return in which order a node reads what a copy of it reads: by what the inputs look like."""
         plain = tuple(range(max(len(node.inputs), len(model.inputs))))
-        if node.op_type not in COMMUTATIVE or node.domain or len(node.inputs) != len(model.inputs):
+        if not commutes(node) or len(node.inputs) != len(model.inputs):
             return plain
         if len(plain) == 2:
             turned = (1, 0)
