@@ -283,6 +283,22 @@ def test_every_value_is_stacked() -> None:
     assert (loop.iterations, loop.stacked) == (5, 1)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_values_that_are_stacked_in_the_source_are_the_stack_of_the_loop(axis: int) -> None:
+    graph = Writer()
+    x, weight, axes = graph.input("x"), graph.weight(), graph.store(np.array([axis]))
+    states = graph.steps(x, weight, ["Tanh"] * 5)
+    raised = [graph.node("Unsqueeze", graph.node("Neg", state), axes) for state in states]
+    shape = ["batch", "sequence", D]
+    shape.insert(axis, 5)
+    graph.output(graph.node("Concat", *raised, axis=axis), shape)
+    rolling = rolled(graph.model())
+    assert only_loop(rolling).stacked == 1
+    operators = [node.op_type for node in rolling.model.graph.all_nodes()]
+    assert {"Unsqueeze", "Concat"}.isdisjoint(operators)
+    assert operators.count("Gather") == 0
+
+
 def test_a_value_may_be_an_output_twice_and_read_inside() -> None:
     graph = Writer()
     x, weight = graph.input("x"), graph.weight()

@@ -17,7 +17,6 @@ __all__ = [
     "holds_body",
     "is_constant",
     "is_matrix",
-    "shown",
     "signature",
 ]
 
@@ -46,11 +45,6 @@ def is_matrix(value: ir.Value) -> bool:
 def commutes(node: ir.Node) -> bool:
     """Tell whether the inputs of a node may be swapped."""
     return not node.domain and node.op_type in COMMUTATIVE
-
-
-def shown(node: ir.Node) -> str:
-    """Return what messages call a node: its operator, and its name where it has one."""
-    return f"{node.op_type} {node.name or ''}".rstrip()
 
 
 def holds_body(node: ir.Node) -> bool:
@@ -163,27 +157,26 @@ class NodeFacts:
     @property
     def hashes(self) -> dict[ir.Node, int]:
         """The hash of each node and the `HASH_STEPS` behind it, the last of `steps`."""
-        return self.steps[-1]
+        return self.steps[HASH_STEPS]
 
     @property
     def near_hashes(self) -> dict[ir.Node, int]:
-        """The same of the `NEAR_STEPS` behind it: iterations of a short loop with residuals are alike no further back."""
-        return self.steps[NEAR_STEPS - 1]
+        """The same of the `NEAR_STEPS` behind it: a short loop with residuals looks like itself no further."""
+        return self.steps[NEAR_STEPS]
 
     @cached_property
     def steps(self) -> list[dict[ir.Node, int]]:
-        """By node a hash of it and those 1, 2, ... behind it; stored values count by type and shape, matrices by themselves."""
+        """By node a hash of it and those 0, 1, ... behind it; stored values count by type and shape, matrices by themselves."""
         own = {node: self._number(node) for node in self.nodes}
-        current, found = own, list[dict[ir.Node, int]]()
+        found = [own]
         for _ in range(HASH_STEPS):
             following = {}
             for node in self.nodes:
-                parts = [self._input_hash(value, current) for value in node.inputs]
+                parts = [self._input_hash(value, found[-1]) for value in node.inputs]
                 if commutes(node):
                     parts.sort()
                 following[node] = hash((own[node], tuple(parts)))
-            current = following
-            found.append(current)
+            found.append(following)
         return found
 
     def _number(self, node: ir.Node) -> int:
