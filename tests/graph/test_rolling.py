@@ -289,7 +289,7 @@ def test_values_that_are_stacked_in_the_source_are_the_stack_of_the_loop(axis: i
     x, weight, axes = graph.input("x"), graph.weight(), graph.store(np.array([axis]))
     states = graph.steps(x, weight, ["Tanh"] * 5)
     raised = [graph.node("Unsqueeze", graph.node("Neg", state), axes) for state in states]
-    shape = ["batch", "sequence", D]
+    shape: list[str | int] = ["batch", "sequence", D]
     shape.insert(axis, 5)
     graph.output(graph.node("Concat", *raised, axis=axis), shape)
     rolling = rolled(graph.model())
