@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from loopedge.graph.rolling.building import RolledLoop
 from loopedge.graph.rolling.node_facts import commutes
+from loopedge.graph.rolling.rolled_loop import RolledLoop
 from loopedge.graph.rolling.rolling import Rolling, roll
 from tests.graph.loop_graphs import as_ir, run
 
