@@ -8,7 +8,6 @@ import onnx_ir as ir
 from loopedge.graph.editing import make_node
 from loopedge.graph.naming import take_name
 from loopedge.graph.operators import Fact, having
-from loopedge.graph.rolling.node_facts import commutes
 
 __all__ = ["has_body", "is_random", "merge_common_nodes"]
 
@@ -50,7 +49,7 @@ def merge_common_nodes(graph: ir.Graph) -> bool:
             continue
         key = (
             node.op_identifier(),
-            _reads(node),
+            tuple(map(id, node.inputs)),
             tuple(bool(output.name) for output in node.outputs),
             tuple(sorted(_attributes(node))),
         )
@@ -59,12 +58,6 @@ def merge_common_nodes(graph: ir.Graph) -> bool:
             _replace(graph, node, first)
             changed = True
     return changed
-
-
-def _reads(node: ir.Node) -> tuple[int, ...]:
-    """Return what a node reads, in one order where its operator commutes: tools write it either way."""
-    found = map(id, node.inputs)
-    return tuple(sorted(found)) if commutes(node) else tuple(found)
 
 
 def _attributes(node: ir.Node) -> Iterator[tuple[str, str]]:
