@@ -32,6 +32,7 @@ from loopedge.runtime.memory_profiles import refuse_prepared
 __all__ = ["RerollResult", "reroll"]
 
 LOOP_SUFFIX = ".loop.onnx"
+LOOPED = "it has its Loop already"
 
 LONGEST = 32
 """Positions of the longest inputs that the result is compared on, where the source says what it takes."""
@@ -193,8 +194,8 @@ def _nothing_rolled(artifact: Artifact, rolling: Rolling) -> InputError:
     """Say why a file has no loop that could be given back."""
     reason = reason_against(artifact.graph) or next(iter(rolling.reasons), "nothing in it repeats")
     loops = loops_among(artifact.graph.graph)
-    if loops:
-        reason = f"it has its Loop already, {loops[0].name}; besides, {reason}"
+    if loops and not reason.startswith(LOOPED):
+        reason = f"{LOOPED}, {loops[0].name}; besides, {reason}"
     return InputError(
         f"{artifact.path} cannot be rerolled: {reason}", hint=f"loopedge inspect {artifact.path}"
     )
