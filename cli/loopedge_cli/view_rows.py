@@ -61,7 +61,10 @@ def rolling_rows(ties: dict[str, Any], rolling: dict[str, Any]) -> list[tuple[st
             ("ties", f"[dim]and {len(ties['groups']) - GROUPS_SHOWN} more, see --json[/dim]")
         )
     if rolling["command"]:
+        counts = [str(each["times"]) for each in ties["repeats"]]
         loop = f"to give it its Loop of {count_text(rolling['iterations'], 'iteration')}"
+        if len(counts) > 1:
+            loop = f"to give it its Loops of {', '.join(counts[:-1])} and {counts[-1]} iterations"
         rows.append(("rolling", f"[bold]{plain(rolling['command'])}[/bold] {loop}"))
     elif rolling["reason"]:
         rows.append(("rolling", plain(rolling["reason"])))
