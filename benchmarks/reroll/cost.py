@@ -195,6 +195,7 @@ def main() -> int:
     for subject in SUBJECTS:
         with tempfile.TemporaryDirectory() as name:
             costs += measure(subject, Path(name))
+        print(f"{subject.name}: {costs[-2:]}", file=sys.stderr, flush=True)
     bounds, machine = judge(costs), describe_machine()
     text = page(costs, bounds, machine)
     print(text)

@@ -61,10 +61,12 @@ def rolling_rows(ties: dict[str, Any], rolling: dict[str, Any]) -> list[tuple[st
             ("ties", f"[dim]and {len(ties['groups']) - GROUPS_SHOWN} more, see --json[/dim]")
         )
     if rolling["command"]:
+        up_to = "up to " if rolling["notes"] else ""
         counts = [str(each["times"]) for each in ties["repeats"]]
-        loop = f"to give it its Loop of {count_text(rolling['iterations'], 'iteration')}"
+        loop = f"to give it its Loop of {up_to}{count_text(rolling['iterations'], 'iteration')}"
         if len(counts) > 1:
-            loop = f"to give it its Loops of {', '.join(counts[:-1])} and {counts[-1]} iterations"
+            several = f"{', '.join(counts[:-1])} and {counts[-1]}"
+            loop = f"to give it its Loops of {up_to}{several} iterations"
         rows.append(("rolling", f"[bold]{plain(rolling['command'])}[/bold] {loop}"))
     elif rolling["reason"]:
         rows.append(("rolling", plain(rolling["reason"])))

@@ -32,7 +32,6 @@ from loopedge.runtime.memory_profiles import refuse_prepared
 __all__ = ["RerollResult", "reroll"]
 
 LOOP_SUFFIX = ".loop.onnx"
-LOOPED = "it has its Loop already"
 
 LONGEST = 32
 """Positions of the longest inputs that the result is compared on, where the source says what it takes."""
@@ -192,10 +191,13 @@ def _open_source(source: Path) -> Artifact:
 
 def _nothing_rolled(artifact: Artifact, rolling: Rolling) -> InputError:
     """Say why a file has no loop that could be given back."""
-    reason = reason_against(artifact.graph) or next(iter(rolling.reasons), "nothing in it repeats")
+    tried = next(iter(rolling.reasons), None)
     loops = loops_among(artifact.graph.graph)
-    if loops and not reason.startswith(LOOPED):
-        reason = f"{LOOPED}, {loops[0].name}; besides, {reason}"
+    if loops:
+        besides = f"; besides, {tried}" if tried else ""
+        reason = f"it has its Loop already, {loops[0].name}{besides}"
+    else:
+        reason = reason_against(artifact.graph) or tried or "nothing in it repeats"
     return InputError(
         f"{artifact.path} cannot be rerolled: {reason}", hint=f"loopedge inspect {artifact.path}"
     )

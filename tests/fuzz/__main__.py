@@ -23,6 +23,9 @@ from tests.fuzz.tied_graphs import draw_numbered
 HANGS_S = 60
 GRAPH = "graph."
 """Begins the name of a tied graph."""
+AS_BUILT = "as built"
+LEAST_WHOLE = 0.9
+"""Of the graphs that were not changed: some recurrences of second order are cut short."""
 
 
 def main() -> int:
@@ -41,6 +44,11 @@ def main() -> int:
     )
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     say(f"{options.graphs} tied graphs, {rolled_wrongly} failed: {counts}")
+    built = sum(count for kind, count in kinds.items() if kind.startswith(AS_BUILT))
+    whole = kinds[f"{AS_BUILT} whole"]
+    if whole < LEAST_WHOLE * built:
+        say(f"{whole} of {built} loops were found whole, {LEAST_WHOLE:.0%} should be")
+        rolled_wrongly += 1
     with tempfile.TemporaryDirectory(prefix="loopedge.fuzz.") as name:
         seeds, work = Path(name) / "seeds", Path(name) / "work"
         seeds.mkdir()
@@ -76,11 +84,13 @@ def _roll(name: str, output: Path, kinds: "Counter[str]") -> int:
     with tempfile.TemporaryDirectory(prefix="loopedge.fuzz.") as folder:
         outcome = judge_tied(graph, Path(folder), **how)
     faulthandler.cancel_dump_traceback_later()
-    kinds[f"{'changed' if graph.change else 'as built'} {outcome.kind}"] += 1
+    kinds[f"{'changed' if graph.change else AS_BUILT} {outcome.kind}"] += 1
+    if outcome.missed is not None:
+        say(f"note: {GRAPH}{name}: {outcome.missed}")
     if outcome.problem is None:
         shutil.rmtree(kept)
         return 0
-    text = f"{graph.change or 'as built'}, {outcome.problem}"
+    text = f"{graph.change or AS_BUILT}, {outcome.problem}"
     (kept / "problem.txt").write_text(f"{text}\n", encoding="utf-8")
     say(f"{GRAPH}{name}: {text}")
     return 1

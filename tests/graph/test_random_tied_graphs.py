@@ -17,14 +17,16 @@ SEED = 18
 PARTS, GRAPHS = 4, 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_random_loop_is_rolled_and_computes_the_same(part: int, tmp_path: Path) -> None:
     problems = []
     for number in range(GRAPHS * part, GRAPHS * (part + 1)):
         graph, how = draw_numbered(f"{SEED}.{number}")
         outcome = judge_tied(graph, tmp_path, **how | {"command": False})
-        if outcome.problem is not None:
-            problems.append(f"--replay graph.{graph.name}: {graph.change}: {outcome.problem}")
+        problem = outcome.problem or outcome.missed
+        if problem is not None:
+            problems.append(f"--replay graph.{graph.name}: {graph.change}: {problem}")
     assert problems == []
 
 
@@ -37,6 +39,7 @@ def test_a_graph_is_drawn_again_by_its_name() -> None:
             np.testing.assert_array_equal(array, second.feeds(number)[name])
 
 
+@pytest.mark.slow
 def test_all_that_makes_a_loop_hard_to_find_is_drawn() -> None:
     features = set().union(*(draw_tied(f"1.{number}").features for number in range(100)))
     assert features == {

@@ -22,9 +22,6 @@ MAX_POOL_OPSET = 12
 DEQUANTIZE = "DequantizeLinear"
 DEQUANTIZE_DOMAINS = {"", "com.microsoft"}
 
-NOT_FOLDED = {"QuantizeLinear"}
-"""What rounds a constant is not always folded: where another one follows, it stays."""
-
 REMOVED_UNREAD = {"Identity", "Cast", "Dropout"}
 """Nodes that are removed, with what they read, where nothing reads them; others stay."""
 
@@ -95,7 +92,7 @@ class _Search:
         self._graphs = [model.graph, *model.graph.subgraphs()]
         opset = model.opset_imports.get("", 0)
         self._moved = MOVED_BEHIND - (set() if opset >= MAX_POOL_OPSET else {"MaxPool"})
-        self._constants: set[ir.Value] | None = None
+        self._constants: dict[ir.Value, bool] | None = None
 
     def found(self) -> Iterator[CapturedRounding]:
         for graph in self._graphs:
@@ -151,22 +148,30 @@ class _Search:
     def _is_constant(self, value: ir.Value | None) -> bool:
         """Tell whether a value is stored, or computed of stored ones alone."""
         if self._constants is None:
-            self._constants = set()
+            self._constants = {}
             _add_constants(self._graphs[0], self._constants)
         return value is None or value in self._constants
 
 
-def _add_constants(graph: ir.Graph, constants: set[ir.Value]) -> None:
-    """Add what is stored, or computed of it alone, in a graph and the bodies in it."""
-    constants.update(value for value in graph.initializers.values() if not value.is_graph_input())
+def _add_constants(graph: ir.Graph, constants: dict[ir.Value, bool]) -> None:
+    """Add what is folded in a graph and the bodies in it: what is stored, or computed of it alone.
+
+    Each with whether it was dequantized on the way: what such a value is quantized to again is not folded.
+    """
+    for value in graph.initializers.values():
+        if not value.is_graph_input():
+            constants[value] = False
     for node in graph:
         bodies = list(bodies_of(node))
         for body in bodies:
             _add_constants(body, constants)
-        if bodies or node.op_type in having(Fact.RANDOM) or node.op_type in NOT_FOLDED:
+        read = [value for value in node.inputs if value is not None]
+        if bodies or node.op_type in having(Fact.RANDOM) or any(v not in constants for v in read):
             continue
-        if all(value is None or value in constants for value in node.inputs):
-            constants.update(node.outputs)
+        rounded = any(constants[value] for value in read)
+        if not (rounded and node.op_type == "QuantizeLinear"):
+            rounded = rounded or node.op_type == DEQUANTIZE
+            constants.update(dict.fromkeys(node.outputs, rounded))
 
 
 def _captured(node: ir.Node, graph: ir.Graph) -> dict[ir.Value, None]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from loopedge.graph.rolling.node_facts import COMMUTATIVE, NodeFacts, holds_body
+from loopedge.graph.rolling.node_facts import NodeFacts, commutes, holds_body
 from loopedge.graph.rolling.orbits import Misaligned, Orbit
 from loopedge.graph.rolling.walk import Walk
 
@@ -77,7 +77,7 @@ class Alignment(Walk):
                     node.outputs[output].uses() if output < len(node.outputs) else ()
                 )
                 if user in self.facts.place and user not in self.where
-                if index == place or user.op_type in COMMUTATIVE
+                if index == place or commutes(user)
                 if self.facts.signature(user) == self.facts.signature(model)
             ]
             if readers:
@@ -108,7 +108,7 @@ class Alignment(Walk):
             readers = [
                 node
                 for node, index in member.outputs[slot.output].uses()
-                if node in self.facts.place and (index == place or node.op_type in COMMUTATIVE)
+                if node in self.facts.place and (index == place or commutes(node))
             ]
             return any(
                 self._try(orbit, t, node, strict) for strict in (True, False) for node in readers

@@ -77,9 +77,10 @@ def tied_matrices(facts: NodeFacts) -> dict[ir.Value, list[ir.Node]]:
 
 def candidates(facts: NodeFacts, weight: ir.Value, uses: list[ir.Node]) -> list[Candidate]:
     """Return what may be a loop around the uses of a weight: those that leave least written out first."""
-    tokens = [facts.hashes[node] for node in uses]
     found = {
         Candidate(weight, tuple(uses), start, stride, count)
+        for hashes in (facts.hashes, facts.near_hashes)
+        for tokens in [[hashes[node] for node in uses]]
         for stride in range(1, len(uses) // 2 + 1)
         for start, count in _stretches(tokens, stride)
     }

@@ -239,13 +239,8 @@ class _Builder:
     # ---- states ----
 
     def _before(self, state: State, age: int) -> ir.Value:
-        values = [state.starts[age]]
-        values += [
-            node.outputs[state.output]
-            for t in range(1, self.schedule.iterations + 1)
-            if (node := self.schedule.member(state.source, t)) is not None
-        ]
-        start = values[0]
+        start = state.starts[age]
+        values = [start, *self.schedule.made(state.source, state.output)]
         return ir.Value(
             name=f"{self.name}/before",
             type=values[-1].type or start.type,

@@ -74,6 +74,7 @@ def _flatten(model: ir.Model) -> None:
     if model.ir_version < DEFAULTS_IR_VERSION:
         for value in [each for each in model.graph.inputs if each.const_value is not None]:
             model.graph.inputs.remove(value)
+        model.ir_version = DEFAULTS_IR_VERSION
     lift_constants(model)
     remove_identities(model)
     model.graph.sort()

@@ -152,8 +152,7 @@ def check_stacks(schedule: Schedule, given: Sequence[Given]) -> None:
     """
     for each in given:
         if set(each.values) != {schedule.iterations}:
-            members = (schedule.member(each.orbit, t) for t in range(1, schedule.iterations + 1))
-            _check_sizes([node.outputs[each.output] for node in members if node is not None])
+            _check_sizes(schedule.made(each.orbit, each.output))
     for orbit in schedule.alignment.orbits:
         for slot in orbit.slots:
             if slot.kind == "stack":

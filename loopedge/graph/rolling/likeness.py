@@ -2,7 +2,7 @@
 
 import onnx_ir as ir
 
-from loopedge.graph.rolling.node_facts import COMMUTATIVE, NodeFacts, is_constant, is_matrix
+from loopedge.graph.rolling.node_facts import NodeFacts, commutes, is_constant, is_matrix
 from loopedge.graph.rolling.orbits import Orbit, same_type
 
 __all__ = ["Likeness"]
@@ -26,7 +26,7 @@ class Likeness:
     def order_like(self, node: ir.Node, model: ir.Node) -> tuple[int, ...]:
         """Return in which order a node reads what a copy of it reads: by what the inputs look like."""
         plain = tuple(range(max(len(node.inputs), len(model.inputs))))
-        if node.op_type not in COMMUTATIVE or node.domain or len(node.inputs) != len(model.inputs):
+        if not commutes(node) or len(node.inputs) != len(model.inputs):
             return plain
         if len(plain) == 2:
             turned = (1, 0)
@@ -59,8 +59,7 @@ class Likeness:
         if maker is None or twin is None:
             return 0
         score = 2 if self.facts.signature(maker) == self.facts.signature(twin) else 0
-        if self.facts.hashes[maker] == self.facts.hashes[twin]:
-            score += 3
+        score += sum(hashes[maker] == hashes[twin] for hashes in self.facts.steps)
         mine, others = self.where.get(maker), self.where.get(twin)
         if mine is not None and others is not None:
             score += 8 if mine[0] is others[0] else -4

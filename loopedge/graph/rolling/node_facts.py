@@ -13,6 +13,7 @@ __all__ = [
     "COMMUTATIVE",
     "NodeFacts",
     "captured",
+    "commutes",
     "holds_body",
     "is_constant",
     "is_matrix",
@@ -24,8 +25,8 @@ RANDOM = having(Fact.RANDOM)
 COMMUTATIVE = {"Add", "And", "Equal", "Max", "Mean", "Min", "Mul", "Or", "Sum", "Xor"}
 """Operators whose inputs may be swapped, bit by bit."""
 
-HASH_STEPS = 4
-"""Nodes behind a value that its hash looks at."""
+HASH_STEPS, NEAR_STEPS = 4, 2
+"""Nodes behind a node that its hash looks at, and its near hash."""
 
 BODIES = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
 
@@ -39,6 +40,11 @@ def is_matrix(value: ir.Value) -> bool:
     """Tell whether a constant has at least two dimensions above one: equal content is no chance then."""
     tensor = value.const_value
     return tensor is not None and sum(int(size) > 1 for size in tensor.shape.numpy()) >= 2
+
+
+def commutes(node: ir.Node) -> bool:
+    """Tell whether the inputs of a node may be swapped."""
+    return not node.domain and node.op_type in COMMUTATIVE
 
 
 def holds_body(node: ir.Node) -> bool:
@@ -148,20 +154,30 @@ class NodeFacts:
         """Return the bytes of a stored value, or of what an unfolded one is made of."""
         return _bytes(self.unfolded.get(value, value))
 
-    @cached_property
+    @property
     def hashes(self) -> dict[ir.Node, int]:
-        """A hash of each node and the `HASH_STEPS` behind it; stored values count by type and shape, matrices by themselves."""
+        """The hash of each node and the `HASH_STEPS` behind it, the last of `steps`."""
+        return self.steps[HASH_STEPS]
+
+    @property
+    def near_hashes(self) -> dict[ir.Node, int]:
+        """The same of the `NEAR_STEPS` behind it: a short loop with residuals looks like itself no further."""
+        return self.steps[NEAR_STEPS]
+
+    @cached_property
+    def steps(self) -> list[dict[ir.Node, int]]:
+        """By node a hash of it and those 0, 1, ... behind it; stored values count by type and shape, matrices by themselves."""
         own = {node: self._number(node) for node in self.nodes}
-        current = own
+        found = [own]
         for _ in range(HASH_STEPS):
             following = {}
             for node in self.nodes:
-                parts = [self._input_hash(value, current) for value in node.inputs]
-                if node.op_type in COMMUTATIVE:
+                parts = [self._input_hash(value, found[-1]) for value in node.inputs]
+                if commutes(node):
                     parts.sort()
                 following[node] = hash((own[node], tuple(parts)))
-            current = following
-        return current
+            found.append(following)
+        return found
 
     def _number(self, node: ir.Node) -> int:
         """Return a number for the signature of a node, the same in every run."""

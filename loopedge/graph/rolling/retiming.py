@@ -5,13 +5,13 @@ member is missing, and it may where a further member stands behind the last iter
 synchronous circuitry*, 1991). What crosses a border is a state.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from loopedge.graph.rolling.alignment import Alignment
-from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot
+from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot, differing
 
 __all__ = ["MOST_STATES", "Schedule", "retime"]
 
@@ -61,6 +61,12 @@ class Schedule:
         rows = (slot.values.get(t + self.moves[orbit]) for t in range(1, self.iterations + 1))
         return [value for value in rows if value is not None]
 
+    def made(self, orbit: Orbit, output: int) -> list[ir.Value]:
+        """Return an output of the members of an orbit in the iterations of the Loop, of those that have it."""
+        members = (self.member(orbit, t) for t in range(1, self.iterations + 1))
+        made = (() if member is None else member.outputs for member in members)
+        return [outputs[output] for outputs in made if output < len(outputs)]
+
     def edges(self) -> Iterator[tuple[Orbit, Slot]]:
         """Yield the inputs that are outputs of orbits."""
         for orbit in self.alignment.orbits:
@@ -71,6 +77,11 @@ class Schedule:
     def holes(self, orbit: Orbit) -> int:
         """Return how many of the last iterations have no member of an orbit."""
         return max(0, self.iterations + self.moves[orbit] - orbit.last)
+
+    def computed_in_vain(self) -> ir.Node | None:
+        """Return a node of which the last iterations have no copy in the source; None: there is none."""
+        orbits = (orbit for orbit in self.alignment.orbits if self.holes(orbit))
+        return next((orbit.members[orbit.last] for orbit in orbits), None)
 
     def inside(self) -> dict[ir.Node, tuple[Orbit, int]]:
         """Return the nodes that the Loop replaces, with orbit and iteration."""
@@ -124,11 +135,29 @@ def _check_holes(schedule: Schedule, tied: set[ir.Value]) -> None:
         in_vain = [orbit for orbit in group if schedule.holes(orbit)]
         missing = sum(map(schedule.holes, in_vain))
         if missing > share * len(group) * schedule.iterations:
-            node = in_vain[0].members[in_vain[0].last]
-            raise Misaligned(
-                f"iterations differ: {len(in_vain)} nodes, {node.op_type} {node.name or ''} among them, have no copy "
-                "in the last one"
+            raise Misaligned(_different_start(schedule) or _missing(in_vain))
+
+
+def _different_start(schedule: Schedule) -> str | None:
+    """Say where first iterations compute something else, which leaves the last ones without a copy."""
+    alignment = schedule.alignment
+    for orbit, slot in schedule.edges():
+        source = slot.source
+        assert source is not None
+        makers = {t: alignment.facts.producer(value) for t, value in slot.values.items()}
+        inside = {t: maker for t, maker in makers.items() if maker and alignment.level[maker]}
+        started = {maker.op_type for t, maker in inside.items() if t - slot.distance < source.first}
+        if started - {source.members[source.last].op_type}:
+            return differing(
+                orbit, "", {alignment.level[maker]: maker for maker in inside.values()}
             )
+    return None
+
+
+def _missing(orbits: Sequence[Orbit]) -> str:
+    node = orbits[0].members[orbits[0].last]
+    others = f" and {len(orbits) - 1} other nodes have" if len(orbits) > 1 else " has"
+    return f"iterations differ: {node.op_type} {node.name or ''}{others} no copy in the last one"
 
 
 def _move_border(schedule: Schedule) -> None:

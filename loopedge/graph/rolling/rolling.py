@@ -1,8 +1,8 @@
 """Give a graph its loops back: canonicalised, candidates tried, each proven before it is built."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import onnx_ir as ir
@@ -37,6 +37,8 @@ ROLLED = "rolled"
 """What Loops are called, with a number, until all are there."""
 
 OF_ROLLED = re.compile(rf"^({ROLLED}\d*)([/.].*)?$")
+
+FEWEST_ITERATIONS = 2
 
 ALIKE = 3
 """Weights of equally many uses that are tried: what refuses one refuses the others of its iteration, as a rule."""
@@ -101,6 +103,7 @@ def _roll_graph(
 ) -> None:
     """Roll one graph until nothing is left that repeats, in place."""
     refused: dict[Candidate, str] = {}
+    built: list[tuple[RolledLoop, Candidate]] = []
     while True:
         facts = NodeFacts(graph)
         tied = tied_matrices(facts)
@@ -109,15 +112,18 @@ def _roll_graph(
             if candidate in refused:
                 continue
             try:
-                loop = _rolled(main, facts, candidate, set(tied), _numbered(name, len(loops)))
+                found, proof = _proven(facts, candidate, set(tied), refused)
+                called = _numbered(name, len(loops))
+                loop = build_loop(main, proof.schedule, proof.states, proof.given, called)
             except Misaligned as reason:
                 refused[candidate] = str(reason)
                 continue
-            loop.peeled_first = _peeled(candidate.skipped, refused, candidate, "first")
-            loop.peeled_last = _peeled(candidate.left, refused, candidate, "last")
             loops.append(loop)
+            built.append((loop, found))
             break
         else:
+            for loop, found in built:
+                _say_peeled(graph, loop, found, refused)
             first = {candidate.weight: candidate for candidate in reversed(ranked)}
             reasons += [
                 f"{weight.name}, read {len(candidate.uses)} times: {refused[candidate]}"
@@ -145,19 +151,40 @@ def _numbered(name: str, known: int) -> str:
     return name if known == 0 else f"{name}{known + 1}"
 
 
-def _rolled(
-    main: ir.Graph, facts: NodeFacts, candidate: Candidate, tied: set[ir.Value], name: str
-) -> RolledLoop:
-    """Prove a candidate and build its Loop.
+def _proven(
+    facts: NodeFacts, candidate: Candidate, tied: set[ir.Value], refused: dict[Candidate, str]
+) -> tuple[Candidate, "_Proof"]:
+    """Prove a candidate, or the same without its last iteration where that needs fewer values.
 
     Raises:
         Misaligned: It is no loop; nothing has changed.
     """
+    proof = _prove_either(facts, candidate, tied)
+    vain = proof.schedule.computed_in_vain()
+    if vain is None or candidate.count == FEWEST_ITERATIONS:
+        return candidate, proof
+    shorter = replace(candidate, count=candidate.count - 1)
     try:
-        proof = _prove(facts, candidate, tied, absorb=True)
+        other = _prove_either(facts, shorter, tied)
+    except Misaligned as reason:
+        refused[shorter] = str(reason)
+        return candidate, proof
+    if other.values >= proof.values:
+        return candidate, proof
+    refused[candidate] = f"{vain.op_type} {vain.name or ''} has no copy in the last iteration"
+    return shorter, other
+
+
+def _prove_either(facts: NodeFacts, candidate: Candidate, tied: set[ir.Value]) -> "_Proof":
+    """Prove a candidate, with what every iteration computes for the graph around or without.
+
+    Raises:
+        Misaligned: It is no loop.
+    """
+    try:
+        return _prove(facts, candidate, tied, absorb=True)
     except Misaligned:
-        proof = _prove(facts, candidate, tied, absorb=False)
-    return build_loop(main, proof.schedule, proof.states, proof.given, name)
+        return _prove(facts, candidate, tied, absorb=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +192,12 @@ class _Proof:
     schedule: Schedule
     states: dict[tuple[Orbit, Slot], State]
     given: list[Given]
+
+    @property
+    def values(self) -> int:
+        """How many values go from one iteration to the next, or are kept of every iteration."""
+        stacked = [given for given in self.given if set(given.values) != {self.schedule.iterations}]
+        return sum(state.order for state in dict.fromkeys(self.states.values())) + len(stacked)
 
 
 def _prove(facts: NodeFacts, candidate: Candidate, tied: set[ir.Value], *, absorb: bool) -> _Proof:
@@ -182,17 +215,41 @@ def _prove(facts: NodeFacts, candidate: Candidate, tied: set[ir.Value], *, absor
     return _Proof(schedule, states, given)
 
 
-def _peeled(
-    count: int, refused: Mapping[Candidate, str], built: Candidate, which: str
-) -> str | None:
-    if not count:
-        return None
-    for candidate, reason in refused.items():
-        outside = candidate.skipped if which == "first" else candidate.left
-        alike = (candidate.weight, candidate.stride) == (built.weight, built.stride)
-        if alike and outside < count:
-            return reason
-    return f"the {which} {count} uses of {built.weight.name} differ from the others"
+def _say_peeled(
+    graph: ir.Graph, loop: RolledLoop, candidate: Candidate, refused: Mapping[Candidate, str]
+) -> None:
+    """Note why iterations stand outside of a Loop; those that are another Loop by now do not."""
+    uses = candidate.uses
+    in_front, behind = uses[: candidate.skipped], uses[len(uses) - candidate.left :]
+    if any(node.graph is graph for node in in_front):
+        loop.peeled_first = _reason_without(
+            lambda other: (other.skipped >= candidate.skipped, other.left != candidate.left),
+            candidate,
+            refused,
+        )
+    if any(node.graph is graph for node in behind):
+        loop.peeled_last = _reason_without(
+            lambda other: (other.left >= candidate.left, other.skipped != candidate.skipped),
+            candidate,
+            refused,
+        )
+
+
+def _reason_without(
+    rank: Callable[[Candidate], tuple[bool, bool]],
+    candidate: Candidate,
+    refused: Mapping[Candidate, str],
+) -> str:
+    """Return why a candidate with more iterations was refused: the first that ranks lowest."""
+    others = [
+        other
+        for other in refused
+        if (other.weight, other.stride) == (candidate.weight, candidate.stride)
+    ]
+    best = min(others, key=rank, default=None)
+    if best is None or rank(best)[0]:
+        return f"the other uses of {candidate.weight.name} differ from these"
+    return refused[best]
 
 
 def _check_worth(schedule: Schedule, given: Sequence[Given]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from loopedge.graph.rolling.likeness import Likeness
-from loopedge.graph.rolling.node_facts import COMMUTATIVE, NodeFacts, is_constant, is_matrix
+from loopedge.graph.rolling.node_facts import NodeFacts, commutes, is_constant, is_matrix
 from loopedge.graph.rolling.orbits import (
     Misaligned,
     Orbit,
@@ -267,7 +267,7 @@ class Walk:
     def _order_added(self, orbit: Orbit, t: int, node: ir.Node) -> tuple[int, ...]:
         """Return in which order a further member reads its inputs: what is known decides, else what they look like."""
         model = orbit.members[t - 1]
-        if node.op_type not in COMMUTATIVE or len(node.inputs) != len(model.inputs):
+        if not commutes(node) or len(node.inputs) != len(model.inputs):
             return tuple(range(max(len(orbit.slots), len(node.inputs))))
         likely = self.likeness.order_like(node, model)
         base = tuple(likely[k] for k in orbit.order[t - 1])

@@ -76,8 +76,6 @@ def outlook_of(ordered: OrderedReads, ties: TieOrder, copies: Iterable[EqualCopi
     longest = max(repeats, key=lambda repeat: repeat.times * len(repeat.labels))
     seen = {repeat: _compared(ordered, ties, repeat) for repeat in repeats}
     found = seen[longest]
-    if found is not None and found.crossed:
-        return Outlook(rollable=False, iterations=None, reason="; ".join(found.crossed), notes=[])
     notes: list[str] = []
     for repeat, each in seen.items():
         where = f"{repeat.text}: " if len(repeats) > 1 else ""
