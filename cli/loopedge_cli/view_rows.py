@@ -62,7 +62,11 @@ def rolling_rows(ties: dict[str, Any], rolling: dict[str, Any]) -> list[tuple[st
         )
     if rolling["command"]:
         up_to = "up to " if rolling["notes"] else ""
+        counts = [str(each["times"]) for each in ties["repeats"]]
         loop = f"to give it its Loop of {up_to}{count_text(rolling['iterations'], 'iteration')}"
+        if len(counts) > 1:
+            several = f"{', '.join(counts[:-1])} and {counts[-1]}"
+            loop = f"to give it its Loops of {up_to}{several} iterations"
         rows.append(("rolling", f"[bold]{plain(rolling['command'])}[/bold] {loop}"))
     elif rolling["reason"]:
         rows.append(("rolling", plain(rolling["reason"])))

@@ -78,7 +78,9 @@ def compare_with_source(
     """
     graph = source.graph
     positions = (
-        FOREIGN_SEQUENCE if source.metadata.foreign else min(default_sequence(graph), longest)
+        FOREIGN_SEQUENCE
+        if source.metadata.foreign_inputs
+        else min(default_sequence(graph), longest)
     )
     checks = inputs_to_check(graph, positions, fixed=fixed)
     feeds = [check.feeds for check in checks]

@@ -155,7 +155,7 @@ def default_sequence(model: ir.Model) -> int:
 def generated_bytes(model: ir.Model, *, batch: int = 1, sequence: int | None = None) -> int:
     """Return the memory that `generate_inputs` takes at most at once for its largest input, in bytes."""
     sequence = sequence or default_sequence(model)
-    foreign = read_metadata(model.metadata_props).foreign
+    foreign = read_metadata(model.metadata_props).foreign_inputs
     named: dict[str, int] = {}
     return max(
         (
@@ -223,7 +223,7 @@ def generate_inputs(
         if metadata.tolerance is not None and chooses_tolerance(value):
             made[name] = np.array(metadata.tolerance, np.float32)
             continue
-        shape = _sizes(value, batch, sequence, named, foreign=metadata.foreign)
+        shape = _sizes(value, batch, sequence, named, foreign=metadata.foreign_inputs)
         made[name] = _input(value, shape, generator)
         if name in metadata.random_inputs:
             made[name] *= made[name].dtype.type(metadata.random_inputs[name])

@@ -221,6 +221,15 @@ class Metadata(BaseModel):
         """Whether loopedge did not write the file."""
         return self.form is None
 
+    @property
+    def foreign_inputs(self) -> bool:
+        """Whether another tool named the axes of the inputs: its file, or one that was rerolled from it.
+
+        What loopedge exported says for how many positions it was trained, rerolled or not.
+        """
+        rerolled = self.source_sha256 is not None and self.trained_length is None
+        return self.foreign or rerolled
+
     def answers(self, outputs: Mapping[str, T]) -> dict[str, T]:
         """Return the outputs that the model itself gives, by name: not how many iterations an early exit ran."""
         return {

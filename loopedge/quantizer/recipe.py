@@ -293,10 +293,8 @@ def check_one_loop(model: ir.Model, source: str | Path) -> None:
     if not found:
         return
     command = "export model.pt"
-    if metadata.foreign:
+    if metadata.foreign or metadata.source_sha256 is not None:
         command = f"unroll {source}"
-    elif metadata.source_sha256 is not None:
-        command = "reroll model.onnx"
     raise InputError(
         f"{source} holds the inner Loop {found[0].name}, whose linears cannot be calibrated",
         hint=option("inner", "unrolled", command=command),

@@ -256,7 +256,7 @@ def test_a_file_that_computes_something_else_is_not_left(
 ) -> None:
     from loopedge.deployment import rerolling
 
-    monkeypatch.setattr(rerolling, "tolerated_error", lambda graph: -1.0)
+    monkeypatch.setattr(rerolling, "tolerated_error", lambda graph, iterations: -1.0)
     outcome = cli("reroll", tied)
     assert_refused(outcome, "differs from", code=3)
     assert names(tied.parent) == {"tied.onnx"}
@@ -274,3 +274,44 @@ def test_a_process_that_onnxruntime_ends_leaves_no_file(
     monkeypatch.setattr(subprocess, "run", run)
     assert_refused(cli("reroll", tied), "by SIGABRT", code=3)
     assert names(tied.parent) == {"tied.onnx"}
+
+
+def test_what_comes_out_is_measured_on_the_sizes_of_its_source(cli: Cli, tmp_path: Path) -> None:
+    source = write_tied(tmp_path / "tied.onnx", axes=("s77", "s27"))
+    assert cli("reroll", source).code == 0
+    rolled = tmp_path / "tied.loop.onnx"
+    found = cli(
+        "profile", source, rolled, "--processes", "1", "--seconds", "0.1", "--runs", "3", "--json"
+    ).json()
+    first, second = ((run["batch"], run["sequence"]) for run in found["runs"])
+    assert first == second
+
+
+def test_a_length_that_its_source_takes_is_enough(cli: Cli, tmp_path: Path) -> None:
+    source = write_tied(tmp_path / "tied.onnx", axes=("s77", "s27"))
+    model = onnx.load(source)  # positions from a table of 16 rows
+    rows = np.random.default_rng(5).normal(size=(16, D)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(rows, "positions"))
+    cut = [
+        helper.make_node("Shape", ["x"], ["length"], start=1, end=2),
+        helper.make_node("Slice", ["positions", "zero", "length"], ["read"]),
+        helper.make_node("Add", ["x", "read"], ["placed"]),
+    ]
+    zero = np.zeros(1, np.int64)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(zero, "zero"))
+    for node in model.graph.node:
+        node.input[:] = ["placed" if name == "x" else name for name in node.input]
+    nodes = [*cut, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, source)
+    assert cli("reroll", source).code == 0
+    rolled = tmp_path / "tied.loop.onnx"
+    for command in ("convert", "unroll"):
+        assert cli(command, rolled).code == 0
+
+
+def test_it_says_once_that_a_graph_has_its_loop(cli: Cli, tied: Path, tmp_path: Path) -> None:
+    assert cli("reroll", tied).code == 0
+    said = refused(cli, tied.with_suffix(".loop.onnx"), "it has its Loop already")
+    assert said.count("it has its Loop already") == 1

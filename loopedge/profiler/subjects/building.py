@@ -276,7 +276,8 @@ class _Builder:
         )
 
     def _loops(self, metadata: Metadata) -> int | None:
-        return self.point.loops or metadata.loops
+        """Return the iterations that run; None where several Loops run, each its own."""
+        return self.point.loops or (None if metadata.cores else metadata.loops)
 
     def _traits(self) -> list[str]:
         """Return what of the configuration sets this model apart."""
