@@ -146,7 +146,10 @@ def _reroll(
 
     def verify(staged: Path) -> Metadata:
         tolerance = Tolerance(
-            relative=tolerated_error(artifact.graph), file="the rerolled file", hint=None
+            relative=tolerated_error(
+                artifact.graph, sum(loop.iterations for loop in rolling.loops)
+            ),
+            file="the rerolled file",
         )
         found.append(
             compare_in_child(artifact, staged, tolerance, longest=LONGEST, threads=threads)

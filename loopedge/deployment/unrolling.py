@@ -132,7 +132,10 @@ def _unroll(source: Path, target: Path, wanted: _Wanted) -> UnrollResult:
 
     def verify(staged: Path) -> None:
         tolerance = Tolerance(
-            relative=tolerated_error(artifact.graph), file="the unrolled file", hint=None
+            relative=tolerated_error(
+                artifact.graph, sum(loop.iterations for loop in unrolling.loops)
+            ),
+            file="the unrolled file",
         )
         found.append(
             compare_in_child(

@@ -256,7 +256,7 @@ def test_a_file_that_computes_something_else_is_not_left(
 ) -> None:
     from loopedge.deployment import rerolling
 
-    monkeypatch.setattr(rerolling, "tolerated_error", lambda graph: -1.0)
+    monkeypatch.setattr(rerolling, "tolerated_error", lambda graph, iterations: -1.0)
     outcome = cli("reroll", tied)
     assert_refused(outcome, "differs from", code=3)
     assert names(tied.parent) == {"tied.onnx"}

@@ -63,9 +63,20 @@ class Alignment(Walk):
                 for node, place in value.uses():
                     if node not in self.facts.place or node in self.where or holds_body(node):
                         continue
+                    if self._raises_for_all(node):
+                        continue
                     known = len(self.orbits)
                     self._absorb_reader(orbit, output, node, place)
                     waiting += self.orbits[known:]
+
+    def _raises_for_all(self, node: ir.Node) -> bool:
+        """Tell whether a node only adds the axis along which the values of all iterations are put together: a Loop stacks them."""
+        if node.op_type != "Unsqueeze" or node.domain:
+            return False
+        readers = node.outputs[0].consumers()
+        return bool(readers) and all(
+            user.op_type == "Concat" and len(user.inputs) >= self.count for user in readers
+        )
 
     def _absorb_reader(self, orbit: Orbit, output: int, model: ir.Node, place: int) -> None:
         """Make an orbit of a reader of an orbit and its copies in the other iterations, where they are copies."""

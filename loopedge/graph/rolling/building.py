@@ -82,6 +82,7 @@ class _Builder:
         ]
 
     def build(self) -> RolledLoop:
+        """Return the Loop, which stands in the graph."""
         nodes = self._body_nodes()
         nexts = [
             self.made[each.state.source, each.state.output]
@@ -90,19 +91,7 @@ class _Builder:
             for each in self.carried
         ]
         starts = [each.state.starts[each.age] for each in self.carried]
-        last = [given for given in self.given if self._is_last(given)]
-        stacked = [given for given in self.given if not self._is_last(given)]
-        finals = {given: self._final_place(given) for given in last}
-        for given, place in finals.items():
-            if place is None:
-                start = self._start_like(given, starts)
-                if start is None:
-                    stacked.append(given)
-                    continue
-                value = self.made[given.orbit, given.output]
-                finals[given] = len(starts)
-                starts.append(start)
-                nexts.append(value)
+        finals, stacked = self._given_ways(starts, nexts)
         placeholders = [each.before for each in self.carried]
         placeholders += [_like(value) for value in nexts[len(placeholders) :]]
         rows = list(self.rows.values())
@@ -127,9 +116,8 @@ class _Builder:
         loop = LoopView(made[-1])
         _mark(loop)
         for given, place in finals.items():
-            if place is not None:
-                (value,) = given.values.values()
-                _replace(value, loop.final[place])
+            (value,) = given.values.values()
+            _replace(value, loop.final[place])
         if stacked:
             loop = self._stack(loop, stacked)
             _mark(loop)
@@ -251,6 +239,27 @@ class _Builder:
         return next(each.before for each in self.carried if each.state is state and each.age == age)
 
     # ---- what is read outside ----
+
+    def _given_ways(
+        self, starts: list[ir.Value], nexts: list[ir.Value]
+    ) -> tuple[dict[Given, int], list[Given]]:
+        """Return the place of the state whose last value the graph around reads, and what it reads stacked; may add states."""
+        finals: dict[Given, int] = {}
+        stacked = [given for given in self.given if not self._is_last(given)]
+        for given in self.given:
+            if not self._is_last(given):
+                continue
+            place = self._final_place(given)
+            start = self._start_like(given, starts) if place is None else None
+            if place is not None:
+                finals[given] = place
+            elif start is not None:
+                finals[given] = len(starts)
+                starts.append(start)
+                nexts.append(self.made[given.orbit, given.output])
+            else:
+                stacked.append(given)
+        return finals, stacked
 
     def _is_last(self, given: Given) -> bool:
         return set(given.values) == {self.schedule.iterations}

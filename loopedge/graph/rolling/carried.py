@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from loopedge.graph.rolling.node_facts import shown
 from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot
 from loopedge.graph.rolling.retiming import MOST_STATES, Schedule
 
@@ -129,7 +130,7 @@ def _keep(schedule: Schedule, node: ir.Node, t: int, tied: set[ir.Value]) -> Non
     """
     if t > 1 or len(schedule.kept) >= MOST_KEPT or tied.intersection(node.inputs):
         raise Misaligned(
-            f"a cross link: another iteration reads what {node.op_type} {node.name or ''} computes in iteration {t}"
+            f"a cross link: another iteration reads what {shown(node)} computes in iteration {t}"
         )
     schedule.kept.add(node)
 

@@ -17,6 +17,7 @@ __all__ = [
     "holds_body",
     "is_constant",
     "is_matrix",
+    "shown",
     "signature",
 ]
 
@@ -45,6 +46,11 @@ def is_matrix(value: ir.Value) -> bool:
 def commutes(node: ir.Node) -> bool:
     """Tell whether the inputs of a node may be swapped."""
     return not node.domain and node.op_type in COMMUTATIVE
+
+
+def shown(node: ir.Node) -> str:
+    """Return what messages call a node: its operator, and its name where it has one."""
+    return f"{node.op_type} {node.name or ''}".rstrip()
 
 
 def holds_body(node: ir.Node) -> bool:

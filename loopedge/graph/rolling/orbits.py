@@ -6,7 +6,8 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from loopedge.graph.rolling.node_facts import holds_body
+from loopedge.graph.naming import is_made_up
+from loopedge.graph.rolling.node_facts import holds_body, shown
 
 __all__ = [
     "Misaligned",
@@ -77,24 +78,24 @@ def refuse_bodies(nodes: Iterable[ir.Node | None]) -> None:
     """
     for node in nodes:
         if node is not None and holds_body(node):
-            raise Misaligned(
-                f"{node.op_type} {node.name or ''} stands in an iteration: control flow is not rolled"
-            )
+            # A Loop that rolling made has no name yet that anybody knows.
+            what = "another Loop" if is_made_up(node) else shown(node)
+            raise Misaligned(f"{what} stands in an iteration: control flow is not rolled")
 
 
 def differing(orbit: Orbit, what: str, makers: Mapping[int, ir.Node | None] | None = None) -> str:
     """Say where iterations differ: at an orbit, in ``what``, which several nodes make."""
     node = orbit.members[orbit.last]
     if makers is None:
-        return f"iterations differ at {node.op_type} {node.name or ''}: {what}"
+        return f"iterations differ at {shown(node)}: {what}"
     kinds: dict[str, list[int]] = {}
     for t, maker in sorted(makers.items()):
         kinds.setdefault(maker.op_type if maker else "an input", []).append(t)
     if len(kinds) == 1:
-        return f"iterations differ at {node.op_type} {node.name or ''}: {what} is shared by some of them alone"
+        return f"iterations differ at {shown(node)}: {what} is shared by some of them alone"
     most, *others = sorted(kinds.items(), key=lambda item: -len(item[1]))
     rest = ", ".join(f"{len(ts)} x {kind} in iteration {_numbers(ts)}" for kind, ts in others)
-    return f"iterations differ in what {node.op_type} {node.name or ''} reads: {len(most[1])} x {most[0]}, {rest}"
+    return f"iterations differ in what {shown(node)} reads: {len(most[1])} x {most[0]}, {rest}"
 
 
 def _numbers(ts: list[int]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from loopedge.graph.rolling.alignment import Alignment
+from loopedge.graph.rolling.node_facts import shown
 from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot, differing
 
 __all__ = ["MOST_STATES", "Schedule", "retime"]
@@ -157,7 +158,7 @@ def _different_start(schedule: Schedule) -> str | None:
 def _missing(orbits: Sequence[Orbit]) -> str:
     node = orbits[0].members[orbits[0].last]
     others = f" and {len(orbits) - 1} other nodes have" if len(orbits) > 1 else " has"
-    return f"iterations differ: {node.op_type} {node.name or ''}{others} no copy in the last one"
+    return f"iterations differ: {shown(node)}{others} no copy in the last one"
 
 
 def _move_border(schedule: Schedule) -> None:

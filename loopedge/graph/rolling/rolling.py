@@ -24,7 +24,7 @@ from loopedge.graph.rolling.carried import (
     check_stacks,
     given_values,
 )
-from loopedge.graph.rolling.node_facts import NodeFacts, is_matrix
+from loopedge.graph.rolling.node_facts import NodeFacts, is_matrix, shown
 from loopedge.graph.rolling.orbits import Misaligned, Orbit, Slot
 from loopedge.graph.rolling.outlook.answer import MOST_PAIRS
 from loopedge.graph.rolling.retiming import Schedule, retime
@@ -171,7 +171,7 @@ def _proven(
         return candidate, proof
     if other.values >= proof.values:
         return candidate, proof
-    refused[candidate] = f"{vain.op_type} {vain.name or ''} has no copy in the last iteration"
+    refused[candidate] = f"{shown(vain)} has no copy in the last iteration"
     return shorter, other
 
 
