@@ -3,7 +3,7 @@
 ALBERT and a tiny recursive model, each with the same weights by two ways: ``torch.onnx.export`` and `loopedge.reroll`, and
 `loopedge.export` with its adapter. Both are quantized on the same samples, and compared with the float model on others. All linears
 of the loops must be int8, and static ranges per iteration must be worth as many decibels on both ways, within one (exit code 4).
-Needs the environment of `requirements.txt`; two minutes.
+Needs the extra ``adapters``; four minutes.
 
     python -m benchmarks.reroll.int8 [--output benchmarks/results/reroll]
 """
