@@ -78,7 +78,7 @@ class ModelInputs:
     def needed(self) -> tuple[str, ...]:
         """The inputs that are never filled in: no loop count, no tolerance, no noise, no mask, none with a default."""
         filled: set[str] = set()
-        if not self.metadata.foreign:
+        if not self.metadata.foreign_inputs:
             filled = {MASK, *self.metadata.random_inputs}
         return tuple(name for name in self.sampled if name not in filled)
 
@@ -180,7 +180,7 @@ class ModelInputs:
             spec = self.specs[name]
             arrays[name] = _cast(array, spec, where)
             _check_shape(arrays[name], spec, where)
-            if calibrates or not self.metadata.foreign:
+            if calibrates or not self.metadata.foreign_inputs:
                 self._check_finite(arrays[name], array, spec, where, numbers)
             _check_ids(arrays[name], spec, where, numbers)
         notes = self._fill_mask(arrays, source)
@@ -238,7 +238,7 @@ class ModelInputs:
 
     def _fill_mask(self, arrays: dict[str, Array], source: str | None) -> list[str]:
         """Add the mask that a model takes and its inputs lack; return what a person should know of it."""
-        if self.metadata.foreign or MASK not in self.specs or MASK in arrays:
+        if self.metadata.foreign_inputs or MASK not in self.specs or MASK in arrays:
             return []
         name = next((name for name in self.specs if name in arrays), None)
         if name is None or arrays[name].ndim < 2:
@@ -296,7 +296,7 @@ class ModelInputs:
         ]
         if not sizes:
             return None
-        mask = None if self.metadata.foreign else arrays.get(MASK)
+        mask = None if self.metadata.foreign_inputs else arrays.get(MASK)
         if mask is not None and mask.ndim == 2 and mask.shape[1] == sizes[0]:
             return int(mask.astype(bool).sum(axis=1).min())
         return int(sizes[0])
@@ -339,7 +339,12 @@ class ModelInputs:
     ) -> None:
         """Hold a mask to 0 and 1, and to the sizes of what it masks."""
         mask = arrays.get(MASK)
-        if self.metadata.foreign or mask is None or mask.ndim != 2 or mask.dtype.kind not in "biu":
+        if (
+            self.metadata.foreign_inputs
+            or mask is None
+            or mask.ndim != 2
+            or mask.dtype.kind not in "biu"
+        ):
             return
         if mask.dtype.kind != "b" and ((mask < 0) | (mask > 1)).any():
             place = _first((mask < 0) | (mask > 1))
