@@ -53,7 +53,7 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_both_files_run_in_the_profile_that_is_asked(tmp_path: Path) -> None:
     source = Artifact.open(TINY)
-    with pytest.raises(InputError, match="mapped needs a prepared file"):
+    with pytest.raises(VerificationError, match=r"does not run: .*mapped needs a prepared file"):
         compare_with_source(
             source,
             scaled(tmp_path, 1.0),
