@@ -297,7 +297,7 @@ def check_one_loop(model: ir.Model, source: str | Path) -> None:
         command = f"unroll {source}"
     raise InputError(
         f"{source} holds the inner Loop {found[0].name}, whose linears cannot be calibrated",
-        hint=option("inner", "unrolled", command=command),
+        hint=f"loopedge {command} --inner unrolled",
     )
 
 

@@ -37,7 +37,8 @@ def test_an_early_exit_has_no_twin_and_the_file_is_named(tmp_path: Path) -> None
     loopedge.export(make_model("tokens"), path, exit="tolerance=0.1")
     with pytest.raises(InputError) as caught:
         loopedge.profile([path], untied=True)
-    assert caught.value.message == f"{path}: a Loop that stops early has no unrolled form"
+    reason = "a Loop that stops early has no unrolled form: a condition can end Loop core"
+    assert caught.value.message == f"{path}: {reason}"
     assert caught.value.hint == "loopedge export model.pt --exit none"
 
 
