@@ -22,7 +22,7 @@ Look at it and run it
     inspect             form, loops, ties and bytes of a file            -> Inspection
     profile             memory and time, tied or not (ProfileOptions)    -> ProfileResult
     compare             two profiles, before and after a change          -> Comparison
-    Session             run a model: numpy and onnxruntime alone
+    Session, Generator  run a model; generate text with a cache: numpy and onnxruntime alone
 
 Each name is loaded on first use; help(loopedge.export) explains it. Pages: docs/.
 """
@@ -48,6 +48,7 @@ if _typing.TYPE_CHECKING:
     from loopedge.profiler.pipeline import ProfileResult, profile
     from loopedge.quantizer.options import QuantizeOptions
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
+    from loopedge.runtime.generator import Generator
     from loopedge.runtime.session import Session
     from loopedge.study.options import PilotOptions
     from loopedge.study.pipeline import PilotResult, pilot
@@ -61,6 +62,7 @@ if _typing.TYPE_CHECKING:
         "ConvertResult",
         "ExportOptions",
         "ExportResult",
+        "Generator",
         "Inspection",
         "LoopedConfig",
         "LoopedModule",
@@ -100,6 +102,7 @@ _HOMES = {
     "ConvertResult": "loopedge.deployment.conversion",
     "ExportOptions": "loopedge.exporter.options",
     "ExportResult": "loopedge.exporter.pipeline",
+    "Generator": "loopedge.runtime.generator",
     "Inspection": "loopedge.artifact.inspection",
     "LoopedConfig": "loopedge.model.config",
     "LoopedModule": "loopedge.model.contract",

@@ -11,6 +11,7 @@ from loopedge.data.description import description_problem
 from loopedge.errors import InputError
 from loopedge.files.json_text import parse_json
 from loopedge.files.validation import validation_problem
+from loopedge.graph.generation import Generation
 
 __all__ = [
     "CORE_PATTERN",
@@ -65,7 +66,7 @@ Place = Annotated[int, Field(ge=0, le=1023)]
 Position = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 Deviation = Annotated[float, Field(ge=0, le=3e38)]
 
-Form = Literal["loop", "unrolled", "scan"]
+Form = Literal["loop", "unrolled", "scan", "tensorscatter"]
 MemoryProfile = Literal["balanced", "low", "mapped"]
 
 
@@ -208,6 +209,9 @@ class Metadata(BaseModel):
     )
     prepared: Prepared | None = Field(
         default=None, description="Set where the file holds weights packed for one device."
+    )
+    generate: Generation | None = Field(
+        default=None, description="Set where the file takes a cache of keys and values."
     )
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ NAMES = {
     *(
         "ConvertResult",
         "ExportResult",
+        "Generator",
         "Inspection",
         "PilotResult",
         "PrepareResult",
