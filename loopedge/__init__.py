@@ -15,8 +15,8 @@ Bring it to the device
     reroll, unroll      loops of any file: given back, written out       -> RerollResult, UnrollResult
     export              write ONNX, checked against PyTorch (ExportOptions; extra train) -> ExportResult
     quantize            round to int8, checked against the float model (QuantizeOptions) -> QuantizeResult
-    convert             write ORT format for minimal builds              -> ConvertResult
-    prepare             on the device: pack the weights into a file      -> PrepareResult
+    to_generate         a language model decodes with a cache            -> GenerateResult
+    convert, prepare    ORT format; weights packed on the device         -> ConvertResult, PrepareResult
 
 Look at it and run it
     inspect             form, loops, ties and bytes of a file            -> Inspection
@@ -33,6 +33,7 @@ import typing as _typing
 if _typing.TYPE_CHECKING:
     from loopedge.artifact.inspection import Inspection, inspect
     from loopedge.deployment.conversion import ConvertResult, convert
+    from loopedge.deployment.generating import GenerateResult, to_generate
     from loopedge.deployment.preparation import PrepareResult, prepare
     from loopedge.deployment.rerolling import RerollResult, reroll
     from loopedge.deployment.unrolling import UnrollResult, unroll
@@ -62,6 +63,7 @@ if _typing.TYPE_CHECKING:
         "ConvertResult",
         "ExportOptions",
         "ExportResult",
+        "GenerateResult",
         "Generator",
         "Inspection",
         "LoopedConfig",
@@ -91,6 +93,7 @@ if _typing.TYPE_CHECKING:
         "quantize",
         "reroll",
         "save",
+        "to_generate",
         "train",
         "unroll",
     ]
@@ -102,6 +105,7 @@ _HOMES = {
     "ConvertResult": "loopedge.deployment.conversion",
     "ExportOptions": "loopedge.exporter.options",
     "ExportResult": "loopedge.exporter.pipeline",
+    "GenerateResult": "loopedge.deployment.generating",
     "Generator": "loopedge.runtime.generator",
     "Inspection": "loopedge.artifact.inspection",
     "LoopedConfig": "loopedge.model.config",
@@ -131,6 +135,7 @@ _HOMES = {
     "quantize": "loopedge.quantizer.pipeline",
     "reroll": "loopedge.deployment.rerolling",
     "save": "loopedge.model.checkpoint",
+    "to_generate": "loopedge.deployment.generating",
     "train": "loopedge.trainer.pipeline",
     "unroll": "loopedge.deployment.unrolling",
 }

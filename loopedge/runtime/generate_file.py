@@ -8,8 +8,7 @@ import onnxruntime as ort
 from loopedge.artifact.properties import read_properties
 from loopedge.errors import InputError
 from loopedge.files.input_files import check_file
-from loopedge.graph.metadata import Generation
-from loopedge.graph.metadata import FOREIGN, Metadata, read_metadata
+from loopedge.graph.metadata import FOREIGN, Generation, Metadata, read_metadata
 from loopedge.options import option, option_name
 from loopedge.runtime.cache_buffers import CachePort, cache_ports
 from loopedge.runtime.session import DTYPES, Session

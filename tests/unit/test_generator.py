@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from loopedge.errors import InputError, LoopedgeError
-from loopedge.graph.generation import CacheSlot, Generation
-from loopedge.graph.metadata import Metadata
+from loopedge.graph.metadata import CacheSlot, Generation, Metadata
 from loopedge.runtime.generate_file import needed_runtime
 from loopedge.runtime.generator import Generator
 from tests.graph.generate_files import GenerateModel, write_generate_file
