@@ -15,15 +15,14 @@ Bring it to the device
     reroll, unroll      loops of any file: given back, written out       -> RerollResult, UnrollResult
     export              write ONNX, checked against PyTorch (ExportOptions; extra train) -> ExportResult
     quantize            round to int8, checked against the float model (QuantizeOptions) -> QuantizeResult
-    convert             write ORT format for minimal builds              -> ConvertResult
     to_generate         a language model decodes with a cache            -> GenerateResult
-    prepare             on the device: pack the weights into a file      -> PrepareResult
+    convert, prepare    ORT format; weights packed on the device         -> ConvertResult, PrepareResult
 
 Look at it and run it
     inspect             form, loops, ties and bytes of a file            -> Inspection
     profile             memory and time, tied or not (ProfileOptions)    -> ProfileResult
     compare             two profiles, before and after a change          -> Comparison
-    Session             run a model: numpy and onnxruntime alone
+    Session, Generator  run a model; generate text with a cache: numpy and onnxruntime alone
 
 Each name is loaded on first use; help(loopedge.export) explains it. Pages: docs/.
 """
@@ -50,6 +49,7 @@ if _typing.TYPE_CHECKING:
     from loopedge.profiler.pipeline import ProfileResult, profile
     from loopedge.quantizer.options import QuantizeOptions
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
+    from loopedge.runtime.generator import Generator
     from loopedge.runtime.session import Session
     from loopedge.study.options import PilotOptions
     from loopedge.study.pipeline import PilotResult, pilot
@@ -64,6 +64,7 @@ if _typing.TYPE_CHECKING:
         "ExportOptions",
         "ExportResult",
         "GenerateResult",
+        "Generator",
         "Inspection",
         "LoopedConfig",
         "LoopedModule",
@@ -105,6 +106,7 @@ _HOMES = {
     "ExportOptions": "loopedge.exporter.options",
     "ExportResult": "loopedge.exporter.pipeline",
     "GenerateResult": "loopedge.deployment.generating",
+    "Generator": "loopedge.runtime.generator",
     "Inspection": "loopedge.artifact.inspection",
     "LoopedConfig": "loopedge.model.config",
     "LoopedModule": "loopedge.model.contract",
