@@ -14,26 +14,30 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from loopedge.errors import InputError
 from loopedge.files.validation import validation_problem
 
-__all__ = ["HARMLESS", "Count", "PublishedConfig", "Width", "read_published_config"]
+__all__ = ["HARMLESS", "Count", "PublishedConfig", "Width"]
 
 HARMLESS = frozenset(
     {
         "_attn_implementation",
         "_name_or_path",
         "architectures",
+        "_attn_implementation_autoset",
         "attention_dropout",
         "auto_map",
         "bos_token_id",
+        "chunk_size_feed_forward",
         "dtype",
         "eos_token_id",
         "hidden_dropout",
         "id2label",
         "initializer_range",
+        "is_encoder_decoder",
         "label2id",
         "model_type",
         "output_attentions",
         "output_hidden_states",
         "pad_token_id",
+        "problem_type",
         "return_dict",
         "tokenizer_class",
         "torch_dtype",
@@ -53,63 +57,55 @@ Count = Field(ge=1, le=MOST_COUNT)
 
 
 class PublishedConfig(BaseModel):
-    """The keys that one model type reads.
+    """The keys that one model type reads; a key of one value alone is a ``Literal`` field, and refused with another.
 
-    A key of one value alone is a ``Literal`` field: it is refused with another value. ``ignored`` are further keys
-    of the type that change nothing.
+    ``harmless`` are further keys of the type that change nothing, ``tie_key`` is the key that says whether the head
+    is the embedding: None where it never is.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ignored: ClassVar[frozenset[str]] = frozenset()
+    harmless: ClassVar[frozenset[str]] = frozenset()
+    tie_key: ClassVar[str | None] = "tie_word_embeddings"
 
     @property
     def tied(self) -> bool:
         """Whether the head is the embedding, by the configuration."""
-        raise NotImplementedError
+        return self.tie_key is not None and bool(getattr(self, self.tie_key))
 
     def with_tied_head(self) -> Self:
-        """Return the same with a head that is the embedding: by their values they are one."""
-        raise NotImplementedError
+        """Return the same with the embedding for a head: by their values they are one."""
+        return self.model_copy(update={str(self.tie_key): True})
 
     def shrunk(self) -> Self:
         """Return the same architecture of small widths: as many layers and loops, the same kinds of everything."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.shrunk")
 
+    @classmethod
+    def read(cls, values: Mapping[str, Any], source: str | Path) -> Self:
+        """Check the content of a ``config.json``.
 
-def read_published_config(
-    kind: type[PublishedConfig], config: Mapping[str, Any], source: Path
-) -> PublishedConfig:
-    """Read the keys of a configuration.
+        Args:
+            values: Its keys.
+            source: The file, for messages.
 
-    Args:
-        kind: The class of the model type.
-        config: The content of ``config.json``.
-        source: The file, for messages.
-
-    Raises:
-        InputError: A key is unknown, is missing, or has a value that is not computed; one line that names it.
-    """
-    kept = {
-        key: value for key, value in config.items() if key not in HARMLESS and key not in kind.ignored
-    }
-    model_type = config.get("model_type")
-    unknown = [key for key in kept if key not in _keys(kind)]
-    if unknown:
-        raise InputError(
-            f"{source}: {', '.join(map(repr, unknown[:3]))} "
-            f"{'is a key' if len(unknown) == 1 else 'are keys'} that {model_type} has no reading of: "
-            "it could change what the model computes",
-            hint=f"docs/published_models.md lists the keys of {model_type}",
-        )
-    try:
-        return kind.model_validate(kept)
-    except ValidationError as error:
-        raise InputError(
-            f"{source}: {validation_problem(error)}",
-            hint=f"docs/published_models.md lists what is computed of {model_type}",
-        ) from error
-
-
-def _keys(kind: type[PublishedConfig]) -> set[str]:
-    return set(kind.model_fields)
+        Raises:
+            InputError: A key is unknown, is missing, or has a value that is not computed; one line that names it.
+        """
+        known, harmless = set(cls.model_fields), HARMLESS | cls.harmless
+        kept = {key: value for key, value in values.items() if key in known or key not in harmless}
+        model_type = values.get("model_type")
+        unknown = sorted(key for key in kept if key not in known)
+        if unknown:
+            names = ", ".join(unknown[:3]) + (", ..." if unknown[3:] else "")
+            raise InputError(
+                f"{source}: {model_type} is computed without a key {names}: what is not known could change the model",
+                hint="docs/published_models.md lists the keys that are read, and those that change nothing",
+            )
+        try:
+            return cls.model_validate(kept)
+        except ValidationError as error:
+            raise InputError(
+                f"{source}: {validation_problem(error)}",
+                hint="docs/published_models.md lists what is computed of each model",
+            ) from error

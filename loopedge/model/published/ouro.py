@@ -6,16 +6,16 @@ threshold of 1 the last step is always the one.
 Source: Ouro, arXiv 2510.25741; names of tensors and keys as in its ``config.json``.
 """
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from loopedge.model.contract import Tensors
+from loopedge.model.published.blocks import LanguageModel, head_logits, linear, rotary_tables
 from loopedge.model.published.configuration import Count, PublishedConfig, Width
-from loopedge.model.published.layers import Attention, GatedMLP, RMSNorm, rotary_tables
-from loopedge.model.published.module import PublishedModule
+from loopedge.model.published.llama import Attention, GatedMLP, RMSNorm
 
 __all__ = ["CONFIG", "MODULE", "Ouro", "OuroConfig"]
 
@@ -26,7 +26,7 @@ NEVER = 1.0
 class OuroConfig(PublishedConfig):
     """The keys of ``model_type`` ouro."""
 
-    ignored: ClassVar[frozenset[str]] = frozenset({"max_window_layers"})
+    harmless: ClassVar[frozenset[str]] = frozenset({"max_window_layers"})
     """Layers that would have a sliding window: none has one, since ``use_sliding_window`` must be false."""
 
     vocab_size: int = Width
@@ -35,7 +35,7 @@ class OuroConfig(PublishedConfig):
     num_hidden_layers: int = Count
     num_attention_heads: int = Count
     num_key_value_heads: int = Count
-    head_dim: int = Width
+    head_dim: int = Field(ge=2, le=65_536, multiple_of=2)
     rms_norm_eps: float = Field(default=1e-6, gt=0, lt=1)
     rope_theta: float = Field(default=1_000_000.0, ge=1)
     max_position_embeddings: int = Field(default=65_536, ge=1)
@@ -53,20 +53,10 @@ class OuroConfig(PublishedConfig):
     early_exit_step: None = None
     chunk_size: None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_json(cls, given: object) -> object:
-        """Take a list for the types of the layers, which JSON has no tuples for."""
-        if isinstance(given, dict) and isinstance(given.get("layer_types"), list):
-            return {**given, "layer_types": tuple(given["layer_types"])}
-        return given
-
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError("num_attention_heads is no multiple of num_key_value_heads")
-        if self.head_dim % 2:
-            raise ValueError("head_dim is odd, rotary positions turn pairs")
         if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
             raise ValueError("layer_types names another number of layers than num_hidden_layers")
         return self
@@ -75,15 +65,6 @@ class OuroConfig(PublishedConfig):
     def loops(self) -> int:
         """How often the layers run."""
         return self.total_ut_steps
-
-    @property
-    def tied(self) -> bool:
-        """Whether the head is the embedding."""
-        return self.tie_word_embeddings
-
-    def with_tied_head(self) -> Self:
-        """Return the same with the embedding as the head."""
-        return self.model_copy(update={"tie_word_embeddings": True})
 
     def shrunk(self) -> Self:
         """Return the same layers and steps, small."""
@@ -125,12 +106,15 @@ class Layer(nn.Module):
         return given
 
 
-class Ouro(PublishedModule):
+class Ouro(LanguageModel):
     """Without a threshold the state is the hidden float32 (batch, sequence, width).
 
     With one below 1 it is (hidden, chosen, staying, left): the state of the step at which a token leaves,
     the probability that it has not left, and that it has, each float32 (batch, sequence, width or 1).
     """
+
+    model: Any
+    lm_head: nn.Linear | None
 
     def __init__(self, config: OuroConfig) -> None:
         super().__init__()
@@ -140,19 +124,19 @@ class Ouro(PublishedModule):
         self.vocab_size, self.max_length = config.vocab_size, config.max_position_embeddings
         width = config.hidden_size
         self.model = nn.Module()
-        self.lm_head = nn.Linear(width, config.vocab_size, bias=False)
+        self.lm_head = None if config.tied else linear(width, config.vocab_size)
         self.model.embed_tokens = nn.Embedding(config.vocab_size, width)
         self.model.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.model.norm = RMSNorm(width, config.rms_norm_eps)
         self.model.early_exit_gate = nn.Linear(width, 1)
-        if config.tied:
-            self.lm_head.weight = self.model.embed_tokens.weight
 
     def prelude(self, *inputs: Tensor) -> tuple[Tensors, Tensors]:
         """Embed the tokens."""
         (ids,) = inputs
         x = self.model.embed_tokens(ids)
-        tables = rotary_tables(ids.shape[1], self.config.head_dim, self.config.rope_theta)
+        tables = rotary_tables(
+            ids.shape[1], self.config.head_dim, self.config.rope_theta, ids.device
+        )
         if not self.selects:
             return x, tables
         staying = torch.ones_like(x[..., :1])
@@ -177,8 +161,8 @@ class Ouro(PublishedModule):
 
     def coda(self, state: Tensors, context: Tensors) -> Tensors:
         """Return logits float32 (batch, sequence, vocabulary)."""
-        logits: Tensor = self.lm_head(state if isinstance(state, Tensor) else state[1])
-        return logits
+        chosen = state if isinstance(state, Tensor) else state[1]
+        return head_logits(chosen, self.lm_head, self.model.embed_tokens)
 
 
 CONFIG, MODULE = OuroConfig, Ouro

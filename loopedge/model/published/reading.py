@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +76,9 @@ class StoredTensor:
             while got < size:
                 count = file.readinto(view[got:])
                 if not count:
-                    raise InputError(f"{self.file} is damaged: it ends within the tensor {self.name}")
+                    raise InputError(
+                        f"{self.file} is damaged: it ends within the tensor {self.name}"
+                    )
                 got += count
         values = _float32(content, self.dtype)
         if not np.isfinite(values).all():
@@ -144,7 +146,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     for name, own in held.items():
         for tensor, place in own.items():
             if named.get(tensor) != name:
-                raise InputError(f"{folder / name} holds {tensor}, which {index.name} does not name there")
+                raise InputError(
+                    f"{folder / name} holds {tensor}, which {index.name} does not name there"
+                )
             tensors[tensor] = place
     return Checkpoint(files=tuple(folder / name for name in shards), tensors=tensors)
 
@@ -168,7 +172,9 @@ def _header(file: Path) -> tuple[dict[str, Any], int]:
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if not 2 <= length <= min(MOST_HEADER_BYTES, os.fstat(opened.fileno()).st_size - 8):
-            raise InputError(f"{file} is not a safetensors file or is damaged: its header has no length")
+            raise InputError(
+                f"{file} is not a safetensors file or is damaged: its header has no length"
+            )
         try:
             header = json.loads(opened.read(length))
         except ValueError as error:
@@ -186,8 +192,7 @@ def _tensor(file: Path, name: str, entry: object, start: int) -> StoredTensor:
         raise InputError(
             f"{file}: tensor {name} is stored as {dtype}, {', '.join(ITEM_BYTES)} are read"
         )
-    counts = (*(shape if isinstance(shape, list) else [None]), *(offsets or [None]))
-    if not all(type(count) is int and count >= 0 for count in counts) or len(offsets) != 2:
+    if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:
         raise InputError(f"{file} is damaged: its header does not describe {name}")
     tensor = StoredTensor(
         name=name, file=file, dtype=dtype, shape=tuple(shape), offset=start + offsets[0]
@@ -195,6 +200,10 @@ def _tensor(file: Path, name: str, entry: object, start: int) -> StoredTensor:
     if offsets[1] - offsets[0] != tensor.nbytes:
         raise InputError(f"{file} is damaged: {name} has other bytes than its shape says")
     return tensor
+
+
+def _are_counts(values: object) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
 def _float32(content: bytearray, dtype: str) -> Array:
