@@ -4,6 +4,7 @@ Make a model
     LoopedModule        base class for a module of your own; any nn.Module with its methods will do
     LoopedTransformer   the reference model;  LoopedConfig  its sizes and choices
     inner_loop          a loop inside the core
+    attention           windows, soft caps and grouped heads
     load, save          read and write a model.pt
 
 Train it                (extra train)
@@ -39,6 +40,7 @@ if _typing.TYPE_CHECKING:
     from loopedge.deployment.unrolling import UnrollResult, unroll
     from loopedge.exporter.options import ExportOptions
     from loopedge.exporter.pipeline import ExportResult, export
+    from loopedge.model.attention import attention
     from loopedge.model.checkpoint import load, save
     from loopedge.model.config import LoopedConfig
     from loopedge.model.contract import LoopedModule
@@ -81,6 +83,7 @@ if _typing.TYPE_CHECKING:
         "Task",
         "TrainResult",
         "UnrollResult",
+        "attention",
         "compare",
         "convert",
         "export",
@@ -123,6 +126,7 @@ _HOMES = {
     "Task": "loopedge.tasks.task",
     "TrainResult": "loopedge.trainer.pipeline",
     "UnrollResult": "loopedge.deployment.unrolling",
+    "attention": "loopedge.model.attention",
     "compare": "loopedge.profiler.comparison.pipeline",
     "convert": "loopedge.deployment.conversion",
     "export": "loopedge.exporter.pipeline",
