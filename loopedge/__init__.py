@@ -21,7 +21,7 @@ Bring it to the device
 Look at it and run it
     inspect             form, loops, ties and bytes of a file            -> Inspection
     profile             memory and time, tied or not (ProfileOptions)    -> ProfileResult
-    compare             two profiles, before and after a change          -> Comparison
+    compare, evaluate   two profiles; perplexity on a text -> Comparison, EvaluateResult
     Session             run a model: numpy and onnxruntime alone
 
 Each name is loaded on first use; help(loopedge.export) explains it. Pages: docs/.
@@ -38,6 +38,7 @@ if _typing.TYPE_CHECKING:
     from loopedge.deployment.unrolling import UnrollResult, unroll
     from loopedge.exporter.options import ExportOptions
     from loopedge.exporter.pipeline import ExportResult, export
+    from loopedge.inference.perplexity import EvaluateResult, evaluate
     from loopedge.model.checkpoint import load, save
     from loopedge.model.config import LoopedConfig
     from loopedge.model.contract import LoopedModule
@@ -59,6 +60,7 @@ if _typing.TYPE_CHECKING:
     __all__ = [
         "Comparison",
         "ConvertResult",
+        "EvaluateResult",
         "ExportOptions",
         "ExportResult",
         "Inspection",
@@ -79,6 +81,7 @@ if _typing.TYPE_CHECKING:
         "UnrollResult",
         "compare",
         "convert",
+        "evaluate",
         "export",
         "inner_loop",
         "inspect",
@@ -98,6 +101,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Comparison": "loopedge.profiler.comparison.pipeline",
     "ConvertResult": "loopedge.deployment.conversion",
+    "EvaluateResult": "loopedge.inference.perplexity",
     "ExportOptions": "loopedge.exporter.options",
     "ExportResult": "loopedge.exporter.pipeline",
     "Inspection": "loopedge.artifact.inspection",
@@ -118,6 +122,7 @@ _HOMES = {
     "UnrollResult": "loopedge.deployment.unrolling",
     "compare": "loopedge.profiler.comparison.pipeline",
     "convert": "loopedge.deployment.conversion",
+    "evaluate": "loopedge.inference.perplexity",
     "export": "loopedge.exporter.pipeline",
     "inner_loop": "loopedge.model.inner",
     "inspect": "loopedge.artifact.inspection",

@@ -35,6 +35,7 @@ ORDER = (
     "profile",
     "compare",
     "inspect",
+    "evaluate",
     "run",
 )
 """How ``--help`` lists the commands: along the chain; others follow by name."""

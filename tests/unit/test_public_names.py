@@ -27,6 +27,7 @@ NAMES = {
     *("Task", "convert", "export", "inner_loop", "inspect", "load", "pilot", "prepare", "profile"),
     *("quantize", "save", "train", "Comparison", "PilotOptions", "ProfileOptions", "compare"),
     *("ExportOptions", "QuantizeOptions", "RerollResult", "reroll", "UnrollResult", "unroll"),
+    *("EvaluateResult", "evaluate"),
 }
 TWO_SCREENS = 66
 """Lines."""
