@@ -22,7 +22,7 @@ Bring it to the device
 Look at it and run it
     inspect             form, loops, ties and bytes of a file            -> Inspection
     profile             memory and time, tied or not (ProfileOptions)    -> ProfileResult
-    compare             two profiles, before and after a change          -> Comparison
+    compare, evaluate   two profiles; perplexity on a text               -> Comparison, EvaluateResult
     Session, Generator  run a model; generate text with a cache: numpy and onnxruntime alone
 
 Each name is loaded on first use; help(loopedge.export) explains it. Pages: docs/.
@@ -40,6 +40,7 @@ if _typing.TYPE_CHECKING:
     from loopedge.deployment.unrolling import UnrollResult, unroll
     from loopedge.exporter.options import ExportOptions
     from loopedge.exporter.pipeline import ExportResult, export
+    from loopedge.inference.perplexity import EvaluateResult, evaluate
     from loopedge.model.attention import attention
     from loopedge.model.checkpoint import load, save
     from loopedge.model.config import LoopedConfig
@@ -63,6 +64,7 @@ if _typing.TYPE_CHECKING:
     __all__ = [
         "Comparison",
         "ConvertResult",
+        "EvaluateResult",
         "ExportOptions",
         "ExportResult",
         "GenerateResult",
@@ -86,6 +88,7 @@ if _typing.TYPE_CHECKING:
         "attention",
         "compare",
         "convert",
+        "evaluate",
         "export",
         "inner_loop",
         "inspect",
@@ -106,6 +109,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Comparison": "loopedge.profiler.comparison.pipeline",
     "ConvertResult": "loopedge.deployment.conversion",
+    "EvaluateResult": "loopedge.inference.perplexity",
     "ExportOptions": "loopedge.exporter.options",
     "ExportResult": "loopedge.exporter.pipeline",
     "GenerateResult": "loopedge.deployment.generating",
@@ -129,6 +133,7 @@ _HOMES = {
     "attention": "loopedge.model.attention",
     "compare": "loopedge.profiler.comparison.pipeline",
     "convert": "loopedge.deployment.conversion",
+    "evaluate": "loopedge.inference.perplexity",
     "export": "loopedge.exporter.pipeline",
     "inner_loop": "loopedge.model.inner",
     "inspect": "loopedge.artifact.inspection",

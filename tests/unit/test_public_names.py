@@ -29,6 +29,7 @@ NAMES = {
     *("quantize", "save", "train", "Comparison", "PilotOptions", "ProfileOptions", "compare"),
     *("ExportOptions", "QuantizeOptions", "RerollResult", "reroll", "UnrollResult", "unroll"),
     *("GenerateResult", "to_generate"),
+    *("EvaluateResult", "evaluate"),
 }
 TWO_SCREENS = 66
 """Lines."""
