@@ -151,7 +151,7 @@ class DoryConfig(PublishedConfig):
         sections = (self.n_input_layers, self._recurrent, self.n_output_layers)
         if sum(sections) != count or self._recurrent < 1:
             raise ValueError(
-                f"n_input, n_recurrent and n_output_layers are {sections}, not {count}"
+                f"num_hidden_layers is {count}, n_input, n_recurrent and n_output_layers are {sections}"
             )
         if self._paired and any(section % 2 for section in sections):
             raise ValueError(f"a section cuts a pair of attention and MLP: {sections}")
