@@ -12,6 +12,7 @@ __all__ = [
     "LanguageModel",
     "attend",
     "causal_window",
+    "head_logits",
     "interleaved_tables",
     "linear",
     "rotary_tables",
@@ -75,6 +76,11 @@ class LanguageModel(LoopedModule):
 def linear(inputs: int, outputs: int) -> nn.Linear:
     """Return a linear without bias."""
     return nn.Linear(inputs, outputs, bias=False)
+
+
+def head_logits(x: Tensor, head: nn.Linear | None, embedding: nn.Embedding) -> Tensor:
+    """Return logits float32 (batch, sequence, vocabulary) of x; without a head the embedding is it."""
+    return F.linear(x, embedding.weight if head is None else head.weight)
 
 
 def unit(x: Tensor, eps: float = 1e-6) -> Tensor:
