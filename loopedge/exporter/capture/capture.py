@@ -20,6 +20,7 @@ from torch.export import Dim
 from torch.fx.experimental import _config as symbolic_sizes
 
 from loopedge.errors import InputError
+from loopedge.exporter.capture.attention import lowered_attention
 from loopedge.exporter.capture.axes import TRACED_BATCH, Axes, InnerAxes, resized
 from loopedge.exporter.capture.capture_error import capture_error
 from loopedge.exporter.capture.input_axes import AxisNames
@@ -313,7 +314,11 @@ def _capture(
 ) -> ir.Model:
     # An empty tuple of context tensors has no dynamic shapes of its own.
     short = _has_free_size_below_two(kwargs, dynamic_shapes)
-    with _quiet(), symbolic_sizes.patch(backed_size_oblivious=short):  # type: ignore[attr-defined]
+    with (
+        _quiet(),
+        lowered_attention(opset),
+        symbolic_sizes.patch(backed_size_oblivious=short),  # type: ignore[attr-defined]
+    ):
         try:
             exported = torch.export.export(
                 module.eval(),
