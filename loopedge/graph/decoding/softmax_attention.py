@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from loopedge.graph.decoding.written_out.inferring import infer_more
 from loopedge.graph.decoding.written_out.numbers import Size, number_of, rank_of, size_of
 from loopedge.graph.decoding.written_out.operands import (
     STRAIGHT,
@@ -19,7 +20,6 @@ from loopedge.graph.decoding.written_out.opset import ATTENTION_OPSET, can_be_ra
 from loopedge.graph.decoding.written_out.scores import Mask, Scores, einsum_terms, read_scores
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.passes.attention import expand_masks
-from loopedge.graph.rolling.canonical_passes.inference import infer
 from loopedge.graph.shapes import known_shape
 
 __all__ = ["match_written_out"]
@@ -60,19 +60,24 @@ def match_written_out(model: ir.Model) -> int:
     if model.opset_imports.get("", 1) < ATTENTION_OPSET and not can_be_raised(model):
         return 0
     softmaxes = [
-        node
-        for node in model.graph.all_nodes()
-        if node.op_type == "Softmax" and not node.domain
+        node for node in model.graph.all_nodes() if node.op_type == "Softmax" and not node.domain
     ]
-    if any(known_shape(node.inputs[0]) is None for node in softmaxes):
-        infer(model)
     found = [each for node in softmaxes if (each := _find(node)) is not None]
+    if len(found) < len(softmaxes) or any(map(_unknown, found)):
+        infer_more(model)
+        found = [each for node in softmaxes if (each := _find(node)) is not None]
     for each in found:
         _replace(each, model)
     if found:
         raise_opset(model)
         expand_masks(model)
     return len(found)
+
+
+def _unknown(found: _Found) -> bool:
+    """Tell whether the graph says nothing of the shape of what an attention reads."""
+    parts = (found.scores.query, found.scores.key, found.value)
+    return any(known_shape(part.value) is None for part in parts)
 
 
 def _find(softmax: ir.Node) -> _Found | None:
