@@ -9,12 +9,13 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
 from torch.fx.experimental import _config as symbolic_sizes
 
@@ -133,6 +134,7 @@ def capture_parts(
     *,
     opset: int,
     inner_loops: bool = False,
+    weightless: bool = False,
 ) -> Parts:
     """Capture the three parts of a model, and the bodies of its inner loops.
 
@@ -142,6 +144,7 @@ def capture_parts(
         axes: What `find_axes` found.
         opset: ONNX opset of the result.
         inner_loops: Make a Loop of each inner loop instead of writing it out.
+        weightless: The model's weights are stand-ins: nothing is computed with them, shapes are enough.
 
     Returns:
         The captured graphs.
@@ -150,7 +153,8 @@ def capture_parts(
         InputError: torch.export cannot follow the user's code; the message names the line.
     """
     inputs = traced_inputs(example, axes)
-    state, context, row, calls = _first_step(cast("LoopedProtocol", model), inputs)
+    first = _shapes_of_first_step if weightless else _first_step
+    state, context, row, calls = first(cast("LoopedProtocol", model), inputs)
     state_shapes, context_shapes = _shapes(state, axes.state), _shapes(context, axes.context)
     prelude = _capture(
         "prelude",
@@ -200,6 +204,38 @@ def _first_step(
         with record() as calls:
             model.core(state, context, row)
     return state, context, row, calls
+
+
+def _shapes_of_first_step(
+    model: LoopedProtocol, inputs: tuple[Tensor, ...]
+) -> tuple[Tensors, Tensors, dict[str, Tensor], list[InnerCall]]:
+    """Return what `_first_step` returns as zeros of the same shapes: nothing is computed."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        state, context, row, calls = _first_step(model, inputs)
+    return (
+        _zeros(state),
+        _zeros(context),
+        {name: torch.zeros(value.shape, dtype=value.dtype) for name, value in row.items()},
+        [_zero_call(call) for call in calls],
+    )
+
+
+def _zero_call(call: InnerCall) -> InnerCall:
+    return replace(
+        call,
+        state=_zeros(call.state),
+        context=_zeros(call.context),
+        table={
+            name: torch.zeros(value.shape, dtype=value.dtype) for name, value in call.table.items()
+        },
+        children=[_zero_call(child) for child in call.children],
+    )
+
+
+def _zeros(tensors: Tensors) -> Tensors:
+    if isinstance(tensors, Tensor):
+        return torch.zeros(tensors.shape, dtype=tensors.dtype)
+    return tuple(torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in tensors)
 
 
 def _capture_inner(
