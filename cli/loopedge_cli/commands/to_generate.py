@@ -24,6 +24,17 @@ def to_generate(
         Literal["scan", "unrolled"],
         typer.Option(help="The core as one Scan, or written out once per iteration."),
     ] = "scan",
+    cache_type: Annotated[
+        Literal["float32", "int8", "int4"],
+        typer.Option(help="Of keys and values; integers need text to find their scales on."),
+    ] = "float32",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="With int8 and int4: text like that of the task, or ids in .npz."),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Texts of the data that find scales, at most.")
+    ] = 64,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the check.")] = None,
     force: Force = False,
     json: Json = False,
@@ -35,7 +46,16 @@ def to_generate(
         import loopedge
 
         with output.status(f"rewriting {model}"):
-            result = loopedge.to_generate(model, path, form=form, threads=threads, force=force)
+            result = loopedge.to_generate(
+                model,
+                path,
+                form=form,
+                cache_type=cache_type,
+                data=data,
+                samples=samples,
+                threads=threads,
+                force=force,
+            )
         for note in result.notes:
             output.note(f"note: {note}")
         output.result(result, generate_file_view, written=result.path)
