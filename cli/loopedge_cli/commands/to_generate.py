@@ -21,9 +21,15 @@ def to_generate(
         typer.Option("--output", "-o", help="Target; default: LM.generate.onnx beside the model."),
     ] = None,
     form: Annotated[
-        Literal["scan", "unrolled"],
-        typer.Option(help="The core as one Scan, or written out once per iteration."),
-    ] = "scan",
+        Literal["scan", "unrolled", "tensorscatter"] | None,
+        typer.Option(
+            help="The core as one Scan, written out once per iteration, or a Scan of standard operators; default: scan."
+        ),
+    ] = None,
+    cache: Annotated[
+        Literal["per-loop", "last-loop"],
+        typer.Option(help="Each iteration keeps its own keys and values, or the last one alone."),
+    ] = "per-loop",
     cache_type: Annotated[
         Literal["float32", "int8", "int4"],
         typer.Option(help="Of keys and values; integers need text to find their scales on."),
@@ -50,6 +56,7 @@ def to_generate(
                 model,
                 path,
                 form=form,
+                cache=cache,
                 cache_type=cache_type,
                 data=data,
                 samples=samples,
