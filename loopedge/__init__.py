@@ -16,6 +16,7 @@ Bring it to the device
     export              write ONNX, checked against PyTorch (ExportOptions; extra train) -> ExportResult
     quantize            round to int8, checked against the float model (QuantizeOptions) -> QuantizeResult
     convert             write ORT format for minimal builds              -> ConvertResult
+    to_generate         a language model decodes with a cache            -> GenerateResult
     prepare             on the device: pack the weights into a file      -> PrepareResult
 
 Look at it and run it
@@ -33,6 +34,7 @@ import typing as _typing
 if _typing.TYPE_CHECKING:
     from loopedge.artifact.inspection import Inspection, inspect
     from loopedge.deployment.conversion import ConvertResult, convert
+    from loopedge.deployment.generating import GenerateResult, to_generate
     from loopedge.deployment.preparation import PrepareResult, prepare
     from loopedge.deployment.rerolling import RerollResult, reroll
     from loopedge.deployment.unrolling import UnrollResult, unroll
@@ -61,6 +63,7 @@ if _typing.TYPE_CHECKING:
         "ConvertResult",
         "ExportOptions",
         "ExportResult",
+        "GenerateResult",
         "Inspection",
         "LoopedConfig",
         "LoopedModule",
@@ -89,6 +92,7 @@ if _typing.TYPE_CHECKING:
         "quantize",
         "reroll",
         "save",
+        "to_generate",
         "train",
         "unroll",
     ]
@@ -100,6 +104,7 @@ _HOMES = {
     "ConvertResult": "loopedge.deployment.conversion",
     "ExportOptions": "loopedge.exporter.options",
     "ExportResult": "loopedge.exporter.pipeline",
+    "GenerateResult": "loopedge.deployment.generating",
     "Inspection": "loopedge.artifact.inspection",
     "LoopedConfig": "loopedge.model.config",
     "LoopedModule": "loopedge.model.contract",
@@ -128,6 +133,7 @@ _HOMES = {
     "quantize": "loopedge.quantizer.pipeline",
     "reroll": "loopedge.deployment.rerolling",
     "save": "loopedge.model.checkpoint",
+    "to_generate": "loopedge.deployment.generating",
     "train": "loopedge.trainer.pipeline",
     "unroll": "loopedge.deployment.unrolling",
 }

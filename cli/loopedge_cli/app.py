@@ -30,12 +30,14 @@ ORDER = (
     "reroll",
     "unroll",
     "quantize",
+    "to-generate",
     "convert",
     "prepare",
     "profile",
     "compare",
     "inspect",
     "run",
+    "generate",
 )
 """How ``--help`` lists the commands: along the chain; others follow by name."""
 
@@ -96,10 +98,13 @@ def _root(
 
 
 def _register() -> None:
-    found = {module.name for module in pkgutil.iter_modules(commands.__path__)}
-    for name in [*(name for name in ORDER if name in found), *sorted(found.difference(ORDER))]:
-        module = importlib.import_module(f"{commands.__name__}.{name}")
-        command = getattr(module, name)
+    found = {
+        module.name.replace("_", "-"): module.name
+        for module in pkgutil.iter_modules(commands.__path__)
+    }
+    for name in [*(name for name in ORDER if name in found), *sorted(found.keys() - set(ORDER))]:
+        module = importlib.import_module(f"{commands.__name__}.{found[name]}")
+        command = getattr(module, found[name])
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:

@@ -23,8 +23,12 @@ __all__ = [
     "TOLERANCE_EXIT",
     "TOLERANCE_INPUT",
     "ArtifactMetadata",
+    "CacheKind",
+    "CacheSlot",
+    "CacheType",
     "Companion",
     "Form",
+    "Generation",
     "LastPositions",
     "MemoryProfile",
     "Metadata",
@@ -65,7 +69,10 @@ Place = Annotated[int, Field(ge=0, le=1023)]
 Position = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 Deviation = Annotated[float, Field(ge=0, le=3e38)]
 
-Form = Literal["loop", "unrolled", "scan"]
+Form = Literal["loop", "unrolled", "scan", "tensorscatter"]
+CacheKind = Literal["per-loop", "last-loop"]
+CacheType = Literal["float32", "float16", "int8", "int4"]
+CACHE_BITS = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
 MemoryProfile = Literal["balanced", "low", "mapped"]
 
 
@@ -129,6 +136,41 @@ class LastPositions(BaseModel):
         if self.indices is None and self.start >= self.end >= 0 and self.start >= 0:
             raise ValueError(f"positions {self.start} to {self.end} are none")
         return self
+
+
+class CacheSlot(BaseModel):
+    """Keys and values of one attention in the cache of a generate file: ``past.<name>.key`` and so on."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9]*(\.\d+){1,2}$")
+    loops: Loops | None = Field(
+        default=None, description="Iterations that keep their own, where a Scan repeats it."
+    )
+    kv_heads: Annotated[int, Field(ge=1, le=65_536)]
+    head_size: Annotated[int, Field(ge=1, le=65_536)]
+    window: Length | None = Field(default=None, description="Positions that are read; None: all.")
+
+
+class Generation(BaseModel):
+    """What a file that decodes with a cache says of it: docs/artifact.md."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    cache: CacheKind = "per-loop"
+    cache_type: CacheType = "float32"
+    context: Length | None = Field(default=None, description="Positions of a text, at most.")
+    vocab_size: Length | None = None
+    slots: list[CacheSlot] = Field(min_length=1)
+    end_ids: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] = Field(
+        default_factory=list, description="Tokens that end a text."
+    )
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of keys and values of one token of one row, all iterations."""
+        rows = sum((slot.loops or 1) * slot.kv_heads * slot.head_size for slot in self.slots)
+        return rows * 2 * CACHE_BITS[self.cache_type] // 8
 
 
 class Metadata(BaseModel):
@@ -205,6 +247,9 @@ class Metadata(BaseModel):
     )
     logits: Literal["last"] | None = Field(
         default=None, description="Set where outputs are of the last position alone."
+    )
+    generate: Generation | None = Field(
+        default=None, description="Set where the file decodes with a cache."
     )
     prepared: Prepared | None = Field(
         default=None, description="Set where the file holds weights packed for one device."

@@ -1,0 +1,51 @@
+"""What people see of a file that decodes with a cache."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loopedge.units import size_text
+from loopedge_cli.page import count_text, page, plain, rows_list, seconds_text
+from loopedge_cli.view_rows import file_rows
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from loopedge_cli.output import Result
+
+__all__ = ["generate_file_view"]
+
+COLUMNS = ("loops", "kv_heads", "head_size", "window")
+
+
+def generate_file_view(result: "Result") -> "RenderableType":
+    """Show a `GenerateResult`."""
+    fields = result.to_json()
+    context = fields["context"]
+    room = (
+        "" if context is None else f", {size_text(fields['cache_bytes_per_token'] * context)} full"
+    )
+    rows = [
+        ("source", plain(fields["source"])),
+        ("form", f"{fields['form']}, {count_text(fields['loops'], 'loop')}"),
+        (
+            "cache",
+            f"{fields['cache']}, {fields['cache_type']}, "
+            f"{size_text(fields['cache_bytes_per_token'])} per token{room}",
+        ),
+        ("context", "any length" if context is None else f"{context:,} positions"),
+        ("nodes", f"{fields['source_nodes']} -> {fields['nodes']}"),
+        ("weights", f"{size_text(fields['weight_bytes'])} stored once"),
+        (
+            "verified",
+            f"[green]decoded against whole texts[/green] in {fields['cases']} cases, "
+            f"{fields['tokens']} tokens, largest relative error {fields['max_rel_error']:.1e}, "
+            f"{fields['sqnr_db']:.0f} dB",
+        ),
+        ("seconds", seconds_text(fields["seconds"])),
+        *file_rows(fields["files"]),
+    ]
+    slots = [
+        (slot["name"], *("-" if slot[key] is None else slot[key] for key in COLUMNS))
+        for slot in fields["slots"]
+    ]
+    return page(Path(fields["path"]).name, rows, rows_list("slot", COLUMNS, slots))

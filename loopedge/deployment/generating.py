@@ -1,0 +1,332 @@
+"""Give a language model a cache: what ``loopedge to-generate`` does."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import onnx_ir as ir
+
+import loopedge
+from loopedge.artifact.artifact import Artifact, write_artifact, write_scratch
+from loopedge.artifact.companions import check_companion_targets, companions_to_copy
+from loopedge.artifact.seal import check_whole
+from loopedge.deployment.decode_check import DecodeDifference, LastLoop, compare_decoding, tolerated
+from loopedge.errors import InputError
+from loopedge.files.paths import ArtifactTarget, check_paths
+from loopedge.files.scratch import never_named
+from loopedge.files.staging import again_if_replaced
+from loopedge.files.targets import FileSize, check_artifact_target
+from loopedge.graph.core.unrolling import unroll_loops
+from loopedge.graph.decoding.decoding import Decoding, DecodingOptions, give_cache
+from loopedge.graph.metadata import (
+    ArtifactMetadata,
+    CacheKind,
+    CacheSlot,
+    CacheType,
+    Generation,
+    Metadata,
+    read_metadata,
+    write_metadata,
+)
+from loopedge.graph.passes.simplify import strip_metadata
+from loopedge.graph.timestep_rows import random_rows
+from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
+from loopedge.options import option, option_name
+from loopedge.runtime.memory_profiles import refuse_prepared
+
+__all__ = ["GENERATE_SUFFIX", "GenerateResult", "to_generate"]
+
+GENERATE_SUFFIX = ".generate.onnx"
+
+GenerateForm = Literal["scan", "unrolled", "tensorscatter"]
+CACHES: tuple[str, ...] = get_args(CacheKind)
+FORMS: tuple[str, ...] = get_args(GenerateForm)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateResult:
+    """A file that decodes with a cache, and how well it agrees with its source.
+
+    ``cache_bytes_per_token`` are those of one row at ``loops`` iterations; ``max_rel_error`` and ``sqnr_db`` of decoded
+    logits against those of whole texts, ``tokens`` of them in ``cases`` texts and rows.
+    """
+
+    path: str
+    source: str
+    form: str
+    cache: str
+    cache_type: str
+    loops: int
+    context: int | None
+    slots: list[CacheSlot]
+    cache_bytes_per_token: int
+    opset: int | None
+    nodes: int
+    source_nodes: int
+    weight_bytes: int
+    files: list[FileSize]
+    max_abs_error: float
+    max_rel_error: float
+    sqnr_db: float
+    verified: bool
+    cases: int
+    tokens: int
+    notes: list[str]
+    seconds: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self) | {"slots": [slot.model_dump() for slot in self.slots]}
+
+
+def to_generate(
+    model: str | Path,
+    path: str | Path | None = None,
+    *,
+    form: GenerateForm | None = None,
+    cache: CacheKind = "per-loop",
+    cache_type: CacheType = "float32",
+    threads: int | None = None,
+    force: bool = False,
+) -> GenerateResult:
+    """Write a file that decodes a language model with a cache, verified against its source.
+
+    The graph is rewritten, whatever made it and whether it is quantized or not: quantize first.
+
+    Args:
+        model: A causal language model, token ids (batch, sequence) to logits (batch, sequence, vocabulary).
+        path: Target; default: ``NAME.generate.onnx`` beside the model.
+        form: ``scan``: the weights of the core once, and a Scan. ``unrolled``: its iterations written out.
+            ``tensorscatter``: a Scan of standard operators, opset 24. Default: ``scan``, for ``last-loop`` ``unrolled``.
+        cache: ``per-loop``: each iteration keeps its own keys and values, as recomputation has them (default).
+            ``last-loop``: all iterations read those of the last one, and their own of the chunk; for models that are
+            trained so. What is computed depends on the chunks then.
+        cache_type: Of keys and values: ``float32``.
+        threads: Threads of ONNX Runtime during verification.
+        force: Replace an existing file.
+
+    Returns:
+        The slots of the cache, and the largest error of decoded logits.
+
+    Raises:
+        InputError: The model or the target cannot be used: it is not causal, or its attention is not recognised.
+        VerificationError: What is decoded differs from what the source computes; nothing is left.
+    """
+    source = Path(model)
+    target = Path(path) if path is not None else source.with_suffix(GENERATE_SUFFIX)
+    form = form or ("scan" if cache == "per-loop" else "unrolled")
+    for name, value, known in (("form", form, FORMS), ("cache", cache, CACHES)):
+        if value not in known:
+            raise InputError(
+                f"{option_name(name)} is {value!r}, not known",
+                hint=" or ".join(option(name, each) for each in known),
+            )
+    if cache == "last-loop" and form != "unrolled":
+        raise InputError(
+            f"{option('cache', cache)} shares one slot among all iterations: they are written out",
+            hint=f"{option('form', 'unrolled')} {option('cache', cache)}",
+        )
+    wanted = _Wanted(form=form, cache=cache, cache_type=cache_type, threads=threads, force=force)
+    return again_if_replaced(source, lambda: _to_generate(source, target, wanted))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What is asked for, as `to_generate` takes it."""
+
+    form: GenerateForm
+    cache: CacheKind
+    cache_type: CacheType
+    threads: int | None
+    force: bool
+
+
+def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
+    """Do as `to_generate`; a source that is replaced meanwhile is an error."""
+    artifact = _open_source(source)
+    check_paths(
+        inputs={"MODEL": artifact.needed_files()},
+        outputs={option_name("path"): ArtifactTarget(target)},
+    )
+    check_artifact_target(target, artifact.files, force=wanted.force)
+    notes = check_whole(source)
+    beside = companions_to_copy(source, artifact.metadata, target)
+    check_companion_targets(target.parent, beside)
+    started = time.perf_counter()
+    decoding = _rewritten(artifact, artifact.fresh_graph(), wanted)
+    graph, generation = decoding.model, _described(artifact, decoding, wanted)
+    metadata = read_metadata(graph.metadata_props)
+    rewritten = time.perf_counter()
+    found: list[DecodeDifference] = []
+
+    def verify(staged: Path) -> Metadata:
+        found.append(_compare(artifact, staged, generation, wanted))
+        _compare_other_rows(artifact, staged.parent, wanted)
+        artifact.check_unchanged()
+        error = found[0].max_rel_error
+        return metadata.model_copy(update={"max_rel_error": error})
+
+    files = write_artifact(
+        graph, target, sources=artifact.files, force=wanted.force, verify=verify, companions=beside
+    )
+    assert metadata.loops is not None
+    assert metadata.form is not None
+    return GenerateResult(
+        path=str(target),
+        source=str(source),
+        form=metadata.form,
+        cache=generation.cache,
+        cache_type=generation.cache_type,
+        loops=metadata.loops,
+        context=generation.context,
+        slots=generation.slots,
+        cache_bytes_per_token=generation.bytes_per_token,
+        opset=graph.opset_imports.get(""),
+        nodes=sum(1 for _ in graph.graph.all_nodes()),
+        source_nodes=sum(1 for _ in artifact.graph.graph.all_nodes()),
+        weight_bytes=weight_bytes(graph),
+        files=[FileSize.of(file) for file in files],
+        max_abs_error=found[0].max_abs_error,
+        max_rel_error=found[0].max_rel_error,
+        sqnr_db=found[0].sqnr_db,
+        verified=True,
+        cases=found[0].cases,
+        tokens=found[0].tokens,
+        notes=[*notes, *decoding.notes],
+        seconds={"rewrite": rewritten - started, "verify": time.perf_counter() - rewritten},
+    )
+
+
+def _open_source(source: Path) -> Artifact:
+    artifact = Artifact.open(source)
+    metadata = artifact.metadata
+    refuse_prepared(metadata, source, "to-generate")
+    if artifact.ort_format:
+        raise InputError(
+            f"{source} is in ORT format, the last step: start from the .onnx file",
+            hint=f"loopedge to-generate {source.with_suffix('.onnx')}",
+        )
+    if metadata.generate is not None:
+        raise InputError(
+            f"{source} decodes with a cache already",
+            hint=f"loopedge generate {source} --prompt ...",
+        )
+    for said, option_text in (
+        (metadata.exit is not None, "--exit none"),
+        (metadata.last_rows is not None, "--no-last-rows"),
+        (metadata.logits == "last", "--logits all"),
+    ):
+        if said:
+            raise InputError(
+                f"{source} was exported in a form that no cache can be given to",
+                hint=f"loopedge export model.pt --task generate, or loopedge export model.pt {option_text}",
+            )
+    return artifact
+
+
+def _rewritten(artifact: Artifact, graph: ir.Model, wanted: _Wanted) -> Decoding:
+    """Give a graph of the artifact a cache.
+
+    Raises:
+        InputError: As `give_cache`, with the name of the file.
+    """
+    try:
+        if wanted.form == "unrolled" and artifact.metadata.form != "unrolled":
+            graph = unroll_loops(graph, inner=True).model
+        options = DecodingOptions(
+            operators="standard" if wanted.form == "tensorscatter" else "grouped",
+            last_loop=wanted.cache == "last-loop",
+        )
+        decoding = give_cache(graph, options)
+    except InputError as error:
+        hint = error.hint or f"loopedge inspect {artifact.path}"
+        raise InputError(
+            f"{artifact.path} cannot be given a cache: {error.message}",
+            hint=hint.replace("MODEL", str(artifact.path)),
+        ) from error
+    strip_metadata(decoding.model)
+    write_metadata(_metadata(artifact, decoding, wanted), decoding.model.metadata_props)
+    return decoding
+
+
+def _described(artifact: Artifact, decoding: Decoding, wanted: _Wanted) -> Generation:
+    """Return what the new file says of its cache."""
+    return Generation(
+        cache=wanted.cache,
+        cache_type=wanted.cache_type,
+        context=artifact.metadata.max_length,
+        vocab_size=decoding.vocab_size,
+        slots=[CacheSlot(**asdict(slot)) for slot in decoding.slots],
+    )
+
+
+def _metadata(artifact: Artifact, decoding: Decoding, wanted: _Wanted) -> Metadata:
+    """Return what the new file says of itself."""
+    known = artifact.metadata
+    repeats = [slot.loops for slot in decoding.slots if slot.loops is not None]
+    loops = known.loops or next(iter(repeats), 1)
+    update: dict[str, Any] = {
+        "form": wanted.form if repeats else "unrolled",
+        "loops": loops,
+        "trained_loops": known.trained_loops or loops,
+        "dynamic_loops": False,
+        "optimized": False,
+        "generate": _described(artifact, decoding, wanted),
+    }
+    if not known.foreign:
+        return known.model_copy(update=update)
+    return ArtifactMetadata(version=loopedge.__version__, **update)
+
+
+def _compare(
+    source: Artifact, written: Path, generation: Generation, wanted: _Wanted
+) -> DecodeDifference:
+    """Compare decoded logits with those of whole texts, or of `LastLoop` where these depend on the chunks."""
+    allowed = tolerated(source.graph)
+    if wanted.cache == "per-loop":
+        return compare_decoding(source, written, generation, allowed, threads=wanted.threads)
+    own = replace(wanted, cache="per-loop")
+    decoding = _rewritten(source, source.fresh_graph(), own)
+    path = written.parent / "per-loop.onnx"
+    write_scratch(decoding.model, path)
+    own_generation = _described(source, decoding, own)
+    with never_named(written.parent, source.path):
+        compare_decoding(source, path, own_generation, allowed, threads=wanted.threads)
+        reference = LastLoop(path, own_generation, threads=wanted.threads)
+        found = compare_decoding(
+            source, written, generation, allowed, reference=reference, threads=wanted.threads
+        )
+    for file in written.parent.glob("per-loop.*"):
+        file.unlink()
+    return found
+
+
+def _compare_other_rows(artifact: Artifact, folder: Path, wanted: _Wanted) -> None:
+    """Compare once more with random timestep rows: an untrained stack hides its attention behind gates of zero."""
+    tables = {
+        name: value.const_value.numpy()
+        for name, value in artifact.graph.graph.initializers.items()
+        if name.startswith(TABLE_PREFIX) and value.const_value is not None
+    }
+    if not tables:
+        return
+    rows = random_rows(tables, np.random.default_rng(0))
+    source = folder / "rows.onnx"
+    write_scratch(_with_tables(artifact.fresh_graph(), rows), source)
+    other = Artifact.open(source)
+    decoding = _rewritten(other, other.fresh_graph(), wanted)
+    decoded = folder / "rows.generate.onnx"
+    write_scratch(decoding.model, decoded)
+    with never_named(folder, artifact.path):
+        _compare(other, decoded, _described(other, decoding, wanted), wanted)
+    for file in folder.glob("rows.*"):
+        file.unlink()
+
+
+def _with_tables(model: ir.Model, tables: Mapping[str, np.ndarray[Any, Any]]) -> ir.Model:
+    for name, table in tables.items():
+        model.graph.initializers[name].const_value = ir.tensor(table, name=name)
+    return model

@@ -1,0 +1,343 @@
+"""Positions of a whole text become those of a chunk: what was made of 0, 1, 2, ... is made of where each token stands.
+
+A graph makes tables of its positions, as rotary angles or rows of a learned table, of the length of its input. Their nodes are
+written a second time over the flat positions of the chunk, (batch x sequence,), in the place of ``Range(0, length)`` and
+``table[:length]``, and the result gets its batch axis back where it is read. Whatever nodes these are, the new ones are
+computed for a few positions and compared with the rows of the old ones. Where they differ, rows are stored instead.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from loopedge.errors import InputError
+from loopedge.graph.decoding.chunk import Chunk
+from loopedge.graph.decoding.length_values import LengthValues, Read, evaluate
+from loopedge.graph.editing import add_initializer, make_node
+from loopedge.graph.shapes import known_shape
+
+__all__ = ["PositionTables", "lengths_to_try"]
+
+Array = npt.NDArray[Any]
+
+BATCH = 2
+"""Batch rows of the sizes that are tried, so that a batch axis is not taken for that of the positions."""
+
+TRIED = (3, 5, 8, 13, 67, 259)
+"""Lengths that are tried, as far as the model takes so many positions."""
+
+RELATIVE, ABSOLUTE = 1e-4, 1e-5
+"""How far equal positions of two lengths may be apart: sines of large angles differ in their last bits."""
+
+MOST_STORED = 64 << 20
+"""Bytes of rows that are stored where the nodes cannot be computed for single positions."""
+
+ELEMENTWISE_READERS = frozenset(
+    ("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Where")
+)
+
+
+def lengths_to_try(context: int | None) -> list[int]:
+    """Return lengths at which values are compared: a few, and the longest that a model takes, where that is short."""
+    if context is None:
+        return list(TRIED)
+    tried = [length for length in TRIED if length < context]
+    return [*tried, min(context, 4 * TRIED[-1])]
+
+
+class PositionTables:
+    """Reads of what depends on positions, and what takes its place in a graph that decodes.
+
+    Args:
+        lengths: Of the graph; it is not changed before `replace`.
+        context: Positions that the model takes at most; None: not known.
+    """
+
+    def __init__(self, lengths: LengthValues, context: int | None) -> None:
+        self.lengths, self.context = lengths, context
+        self.sizes = lengths_to_try(context)
+        self._axis: dict[ir.Value, int] = {}
+        self._whole: dict[ir.Value, Array] = {}
+        self._flat: dict[ir.Value, ir.Value] = {}
+        self._clones: dict[ir.Value, ir.Value] = {}
+        self.nodes: list[ir.Node] = []
+
+    def to_replace(self, reads: Sequence[Read]) -> list[Read]:
+        """Return the reads whose value differs from position to position.
+
+        Raises:
+            InputError: A value depends on the length in a way that a part of a text does not tell.
+        """
+        values = list(dict.fromkeys(read.value for read in reads))
+        if not values:
+            return []
+        try:
+            found = self.lengths.evaluate(values, [(BATCH, size) for size in self.sizes])
+        except Exception as error:  # whatever ONNX Runtime says
+            raise InputError(
+                f"what {reads[0].node.name} reads of the length of its input cannot be computed: "
+                f"{(str(error).splitlines() or ['no reason'])[0][:200]}"
+            ) from error
+        for place, value in enumerate(values):
+            reader = next(read.node for read in reads if read.value is value)
+            arrays = [row[place] for row in found]
+            axis = _position_axis(arrays, self.sizes, value, reader)
+            if axis is not None:
+                self._axis[value], self._whole[value] = axis, arrays[-1]
+        return [read for read in reads if read.value in self._axis]
+
+    def replace(self, reads: Sequence[Read], chunk: Chunk, model: ir.Model) -> None:
+        """Let nodes read their values at the positions of the chunk, in place; new nodes are `nodes`.
+
+        Raises:
+            InputError: A reader is not known to treat positions alone.
+        """
+        made: dict[tuple[ir.Value, int], ir.Value] = {}
+        for read in reads:
+            rank = self._rank(read)
+            key = read.value, rank
+            if key not in made:
+                made[key] = self._with_batch(read, rank, chunk, model)
+            read.node.replace_input_with(read.place, made[key])
+
+    def _rank(self, read: Read) -> int:
+        node, value = read.node, read.value
+        shape = known_shape(node.outputs[0])
+        if node.op_type not in ELEMENTWISE_READERS or node.domain:
+            raise InputError(
+                f"{node.name} ({node.op_type}) reads positions, {value.name}, in a way that is not known"
+            )
+        if shape is None:
+            raise InputError(f"the shape of what {node.name} makes of positions is not known")
+        return len(shape)
+
+    def _with_batch(self, read: Read, rank: int, chunk: Chunk, model: ir.Model) -> ir.Value:
+        """Return (batch, 1, ..., sequence, ...) of ``rank`` axes."""
+        value = read.value
+        axis, whole = self._axis[value], self._whole[value]
+        behind = whole.shape[axis + 1 :]
+        ahead = rank - 2 - len(behind)
+        if ahead < 0 or any(size not in {1, BATCH} for size in whole.shape[:axis]):
+            raise InputError(
+                f"{read.node.name} reads positions of shape {whole.shape}, in which they do not lie along the sequence"
+            )
+        if value not in self._flat:
+            self._flat[value] = self._at_positions(value, axis, chunk, model)
+        prefix = f"chunk/{value.name}"
+        ones = add_initializer(model.graph, f"chunk/ones.{ahead}", np.ones(ahead, np.int64))
+        rest = add_initializer(
+            model.graph, f"chunk/rest.{'x'.join(map(str, behind))}", np.array(behind, np.int64)
+        )
+        sizes = make_node(
+            "Concat",
+            [chunk.batch, ones, chunk.sequence, rest],
+            f"{prefix}.sizes.{rank}",
+            {"axis": 0},
+        )
+        sizes.outputs[0].type = ir.TensorType(ir.DataType.INT64)
+        shaped = make_node("Reshape", [self._flat[value], sizes.outputs[0]], f"{prefix}.{rank}")
+        shaped.outputs[0].type = value.type
+        shaped.outputs[0].shape = ir.Shape(["batch", *[1] * ahead, "sequence", *behind])
+        self.nodes += [sizes, shaped]
+        return shaped.outputs[0]
+
+    def _at_positions(self, value: ir.Value, axis: int, chunk: Chunk, model: ir.Model) -> ir.Value:
+        """Return a value computed for the flat positions of the chunk, or gathered from rows that are stored."""
+        known = len(self.nodes)
+        try:
+            copy = self._clone(value, chunk, model)
+            if self._agrees(copy, axis, value, chunk):
+                return copy
+        except InputError:
+            raise
+        except Exception:
+            pass
+        del self.nodes[known:]
+        return self._stored_rows(value, axis, chunk, model)
+
+    def _stored_rows(self, value: ir.Value, axis: int, chunk: Chunk, model: ir.Model) -> ir.Value:
+        whole = self._whole[value]
+        row_bytes = (
+            whole.nbytes // whole.shape[axis] // (BATCH if BATCH in whole.shape[:axis] else 1)
+        )
+        if self.context is None or row_bytes * self.context > MOST_STORED:
+            raise InputError(
+                f"{value.name} cannot be computed for single positions, and its rows for "
+                f"{self.context or 'any number of'} positions are too large to be stored"
+            )
+        ((rows,),) = self.lengths.evaluate([value], [(1, self.context)])
+        stored = add_initializer(model.graph, f"chunk/{value.name}.rows", rows)
+        node = make_node("Gather", [stored, chunk.flat], f"chunk/{value.name}", {"axis": axis})
+        node.outputs[0].type = value.type
+        self.nodes.append(node)
+        return node.outputs[0]
+
+    def _clone(self, value: ir.Value, chunk: Chunk, model: ir.Model) -> ir.Value:
+        """Return the copy of a value that is computed for the positions of the chunk."""
+        for node in self.lengths.nodes_of([value]):
+            if node.outputs[0] in self._clones:
+                continue
+            if not any(output in self.lengths for output in node.outputs):
+                continue  # a constant
+            copies = self._clone_node(node, chunk, model)
+            self._clones.update(zip(node.outputs, copies, strict=True))
+        return self._clones[value]
+
+    def _clone_node(self, node: ir.Node, chunk: Chunk, model: ir.Model) -> Sequence[ir.Value]:
+        if self.lengths.asks_data(node):
+            return [self._size(node, chunk, model)]
+        if self._counts_positions(node):
+            return [self._typed_positions(node, chunk)]
+        table = self._first_rows(node)
+        if table is not None:
+            data, axis = table
+            copy = make_node("Gather", [data, chunk.flat], f"chunk/{node.name}", {"axis": axis})
+        else:
+            copy = ir.Node(
+                node.domain,
+                node.op_type,
+                [None if v is None else self._clones.get(v, v) for v in node.inputs],
+                node.attributes.values(),
+                num_outputs=len(node.outputs),
+                name=f"chunk/{node.name}",
+            )
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            new.name, new.type = f"chunk/{old.name}", old.type
+        self.nodes.append(copy)
+        return copy.outputs
+
+    def _size(self, node: ir.Node, chunk: Chunk, model: ir.Model) -> ir.Value:
+        """Return what a ``Shape`` gives for one row of all positions of the chunk."""
+        tokens = make_node("Shape", [chunk.flat], f"chunk/{node.name}.tokens")
+        parts: list[ir.Value | None] = []
+        for place, dim in enumerate(self.lengths.asked_shape(node)):
+            size = 1 if dim == "batch" else dim
+            parts.append(
+                tokens.outputs[0]
+                if dim == "sequence"
+                else add_initializer(
+                    model.graph, f"chunk/{node.name}.{place}", np.array([size], np.int64)
+                )
+            )
+        joined = make_node("Concat", parts, f"chunk/{node.name}", {"axis": 0})
+        for new in (tokens, joined):
+            new.outputs[0].type = ir.TensorType(ir.DataType.INT64)
+        self.nodes += [tokens, joined]
+        return joined.outputs[0]
+
+    def _counts_positions(self, node: ir.Node) -> bool:
+        """Tell whether a node is ``Range(0, length)``."""
+        if node.op_type != "Range" or node.domain:
+            return False
+        found = self.lengths.evaluate([node.outputs[0]], [(BATCH, size) for size in self.sizes[:3]])
+        return all(
+            np.array_equal(array, np.arange(size, dtype=array.dtype))
+            for (array,), size in zip(found, self.sizes, strict=False)
+        )
+
+    def _typed_positions(self, node: ir.Node, chunk: Chunk) -> ir.Value:
+        dtype = node.outputs[0].dtype
+        if dtype in {None, ir.DataType.INT64}:
+            return chunk.flat
+        cast = make_node("Cast", [chunk.flat], f"chunk/{node.name}", {"to": int(dtype)})
+        cast.outputs[0].type = node.outputs[0].type
+        self.nodes.append(cast)
+        return cast.outputs[0]
+
+    def _first_rows(self, node: ir.Node) -> tuple[ir.Value, int] | None:
+        """Return the stored table of which a node takes the first rows, as many as there are positions, and the axis."""
+        if node.op_type != "Slice" or node.domain:
+            return None
+        data, bounds = node.inputs[0], [value for value in node.inputs[1:] if value is not None]
+        if data is None or data in self.lengths:
+            return None
+        shape = known_shape(data)
+        found = self.lengths.evaluate(bounds, [(1, size) for size in self.sizes[:3]])
+        for size, given in zip(self.sizes, found, strict=False):
+            start, end, *rest = (array.reshape(-1).tolist() for array in given)
+            step = rest[1] if len(rest) > 1 else [1]
+            if start != [0] or end != [size] or step != [1]:
+                return None
+        axes = found[0][2].reshape(-1).tolist() if len(bounds) > 2 else [0]
+        return None if shape is None else (data, axes[0] % len(shape))
+
+    def _agrees(self, copy: ir.Value, axis: int, value: ir.Value, chunk: Chunk) -> bool:
+        """Tell whether the copy computes at single positions what the value holds there."""
+        whole = self._whole[value]
+        places = np.random.default_rng(0).permutation(whole.shape[axis])[:11].astype(np.int64)
+        ((found,),) = evaluate(
+            self.lengths.model,
+            _needed(copy, chunk.flat),
+            [copy],
+            [{chunk.flat: places}],
+        )
+        expected = np.take(whole, places, axis=axis)
+        if found.ndim != expected.ndim:
+            return False
+        for ahead in range(axis):  # one batch row is computed
+            expected = (
+                expected.take([0], axis=ahead) if expected.shape[ahead] == BATCH else expected
+            )
+        return found.shape == expected.shape and _close(found, expected)
+
+
+def _needed(end: ir.Value, start: ir.Value) -> list[ir.Node]:
+    """Return the nodes that compute ``end`` of ``start`` and of constants, in order."""
+    wanted: dict[ir.Node, None] = {}
+    waiting = [(end, False)]
+    while waiting:
+        value, entered = waiting.pop()
+        maker = value.producer()
+        if maker is None or maker in wanted or value is start or value.const_value is not None:
+            continue
+        if entered:
+            wanted[maker] = None
+            continue
+        waiting.append((value, True))
+        waiting += [(item, False) for item in maker.inputs if item is not None]
+    return list(wanted)
+
+
+def _position_axis(
+    arrays: Sequence[Array], sizes: Sequence[int], value: ir.Value, reader: ir.Node
+) -> int | None:
+    """Return the axis along which an array differs from position to position; None: it holds the same for each.
+
+    Raises:
+        InputError: It depends on the length in another way.
+    """
+    shapes = {array.ndim for array in arrays}
+    longest = arrays[-1]
+    axes = [
+        axis
+        for axis in range(longest.ndim)
+        if len(shapes) == 1
+        if any(array.shape[axis] != longest.shape[axis] for array in arrays)
+    ]
+    if not axes and all(np.array_equal(array, longest) for array in arrays):
+        return None
+    what = f"{value.name}, which {reader.name} ({reader.op_type}) reads, depends on the length of the whole text"
+    if not axes or len(shapes) > 1:
+        raise InputError(f"{what}: it cannot be computed for a part of it")
+    first = longest[
+        tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(longest.ndim))
+    ]
+    if all(np.array_equal(array, np.broadcast_to(first, array.shape)) for array in arrays):
+        return None
+    (axis, *others) = axes
+    if others:
+        raise InputError(f"{what} along two axes, and is no mask of attention")
+    for array, size in zip(arrays, sizes, strict=True):
+        if array.shape[axis] != size or not _close(array, np.take(longest, range(size), axis)):
+            raise InputError(f"{what}: equal positions of longer texts hold something else")
+    return axis
+
+
+def _close(found: Array, expected: Array) -> bool:
+    if not np.issubdtype(found.dtype, np.floating):
+        return np.array_equal(found, expected)
+    scale = float(np.abs(expected[np.isfinite(expected)]).max(initial=1.0))
+    return bool(np.allclose(found, expected, rtol=RELATIVE, atol=ABSOLUTE * scale, equal_nan=True))
