@@ -112,7 +112,9 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """Compute a whole sequence."""
         q, k, v = self.heads_of(x, rotary)
-        return self.after(x, F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True))
+        return self.after(
+            x, F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        )
 
     def heads_of(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, (batch, heads, sequence, head size), the first two turned."""
