@@ -19,7 +19,7 @@ import onnxruntime as ort
 from loopedge.artifact.artifact import Artifact
 from loopedge.errors import LoopedgeError, UntrainedWarning, VerificationError
 from loopedge.graph.agreement import NoiseRatio, largest_error
-from loopedge.graph.decoding.chunk import LENGTHS_INPUT
+from loopedge.graph.decoding.chunk import IDS_INPUT, LENGTHS_INPUT
 from loopedge.graph.metadata import LOOPS_INPUT, Generation
 from loopedge.graph.operators import Fact, having
 from loopedge.runtime.session import Session
@@ -269,7 +269,7 @@ class _WholeText:
     def draw(self, batch: int, length: int) -> dict[str, Array]:
         """Return token ids, and noise where the model takes some."""
         drawn = self._generator.integers(0, self.vocabulary, (batch, length))
-        found = {self.ids: drawn.astype(self.dtype or np.int64)}
+        found = {IDS_INPUT: drawn.astype(np.int64)}
         for name, deviation in self.metadata.random_inputs.items():
             sizes = [
                 size if isinstance(size, int) else 1 for size in self.session.inputs[name].shape
@@ -281,7 +281,7 @@ class _WholeText:
     def logits(self, inputs: Mapping[str, Array], loops: int | None) -> Array:
         """Return (batch, sequence, vocabulary)."""
         feeds = dict(inputs)
-        ids = feeds[self.ids]
+        ids = feeds[self.ids] = feeds.pop(IDS_INPUT).astype(self.dtype)
         for name in self.session.inputs:
             if name == "attention_mask":
                 feeds[name] = np.ones(ids.shape, self.session.expected.specs[name].dtype)

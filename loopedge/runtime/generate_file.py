@@ -12,6 +12,7 @@ from loopedge.graph.metadata import FOREIGN, Generation, Metadata, read_metadata
 from loopedge.options import option, option_name
 from loopedge.runtime.cache_buffers import CachePort, cache_ports
 from loopedge.runtime.session import DTYPES, Session
+from loopedge.runtime.token_noise import TokenNoise
 
 __all__ = ["GenerateFile", "needed_runtime"]
 
@@ -159,6 +160,21 @@ class GenerateFile:
             )
         return int(asked)
 
+    def noise(self, batch: int, seed: int) -> TokenNoise:
+        """Return what draws the noise that the model takes with its tokens.
+
+        Args:
+            batch: Texts side by side.
+            seed: Of the draws.
+        """
+        deviations = self.metadata.random_inputs
+        widths = {
+            name: tuple(size for size in node.shape[2:] if isinstance(size, int))
+            for name, node in self.session.inputs.items()
+            if name in deviations
+        }
+        return TokenNoise(widths, deviations, batch=batch, seed=seed)
+
     @property
     def _logits(self) -> ort.NodeArg:
         return next(node for node in self.session.session.get_outputs() if node.name == "logits")
@@ -166,7 +182,8 @@ class GenerateFile:
     def _check_ports(self) -> None:
         inputs, outputs = set(self.session.inputs), set(self.session.output_names)
         missing = {"input_ids", "lengths"} - inputs | {"logits"} - outputs
-        more = inputs - {"input_ids", "lengths"} - {port.past for port in self.ports}
+        known = {"input_ids", "lengths", *self.metadata.random_inputs}
+        more = inputs - known - {port.past for port in self.ports}
         if missing or more or not self.ports:
             wrong = (
                 f"no {min(missing)}" if missing else f"an input {min(more)}" if more else "no slot"

@@ -52,6 +52,7 @@ class Generator:
         threads: Threads inside an operator; default: onnxruntime's own choice.
         device: ``cpu`` or ``cuda``.
         memory: Memory profile, as `Session`.
+        seed: Of the noise that a model takes with its tokens.
 
     Attributes:
         file: What was opened.
@@ -76,12 +77,18 @@ class Generator:
         threads: int | None = None,
         device: str = "cpu",
         memory: str | None = None,
+        seed: int = 0,
     ) -> None:
         file = GenerateFile.open(path, threads=threads, device=device, memory=memory)
-        self._begin(file, device, context, loops, batch)
+        self._begin(file, device, context, loops, batch, seed)
 
     def another(
-        self, *, context: int | None = None, loops: int | None = None, batch: int = 1
+        self,
+        *,
+        context: int | None = None,
+        loops: int | None = None,
+        batch: int = 1,
+        seed: int = 0,
     ) -> "Generator":
         """Return a generator of the same file for another stream; the session is shared.
 
@@ -89,13 +96,20 @@ class Generator:
             context: As at the start, like the rest.
             loops: Iterations.
             batch: Texts side by side.
+            seed: Of the noise.
         """
         other = Generator.__new__(Generator)
-        other._begin(self.file, self._device, context, loops, batch)
+        other._begin(self.file, self._device, context, loops, batch, seed)
         return other
 
     def _begin(
-        self, file: GenerateFile, device: str, context: int | None, loops: int | None, batch: int
+        self,
+        file: GenerateFile,
+        device: str,
+        context: int | None,
+        loops: int | None,
+        batch: int,
+        seed: int,
     ) -> None:
         if not 1 <= batch <= MOST_BATCH:
             raise InputError(f"batch is {batch}, 1 to {MOST_BATCH} are allowed")
@@ -107,6 +121,7 @@ class Generator:
         self._whole_steps = context is None or file.metadata.form == "tensorscatter"
         note = None if self._loops is None else file.metadata.loops_note(self._loops)
         self.notes = list(dict.fromkeys([*file.session.notes, *([] if note is None else [note])]))
+        self._noise = file.noise(batch, seed)
         self._using = threading.Lock()
         self._texts: list[list[int]] = [[] for _ in range(batch)]
         self._filled = self._loops
@@ -280,6 +295,7 @@ class Generator:
             self._buffers = self._make_buffers(self._buffers.capacity)
             self._bind()
             self._texts = [[] for _ in held]
+            self._noise.reset()
             if held[0]:
                 self._fill([np.array(text, np.int64) for text in held])
             return bool(held[0])
@@ -344,6 +360,8 @@ class Generator:
         self._lengths[:] = [
             len(text) + len(new) for text, new in zip(self._texts, added, strict=True)
         ]
+        for name, noise in self._noise.draw([len(new) for new in added]).items():
+            self._binding.bind_cpu_input(name, noise)
         try:
             self.file.session.session.run_with_iobinding(self._binding)
         except Exception as error:  # onnxruntime raises a kind of its own per failure
@@ -374,6 +392,7 @@ class Generator:
             self._bind()
             self._spoiled = False
         self._texts = [[] for _ in self._texts]
+        self._noise.reset()
         self._filled = self._loops
         self._lengths[:] = 0
 
