@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import typer
 
@@ -155,9 +155,7 @@ def _read_prompt() -> str:
     Raises:
         InputError: It is closed, too long, or not UTF-8.
     """
-    if sys.stdin is None or sys.stdin.closed:
-        raise InputError("standard input is closed: there is no prompt to read")
-    content = sys.stdin.buffer.read(MOST_PROMPT_BYTES + 1)
+    content = _standard_input().read(MOST_PROMPT_BYTES + 1)
     if len(content) > MOST_PROMPT_BYTES:
         raise InputError(
             f"the prompt on standard input has more than {MOST_PROMPT_BYTES >> 20} MiB"
@@ -169,3 +167,9 @@ def _read_prompt() -> str:
             f"the prompt on standard input is not UTF-8: byte {error.start}"
         ) from error
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None or sys.stdin.closed:
+        raise InputError("standard input is closed: there is no prompt to read")
+    return sys.stdin.buffer
