@@ -3,7 +3,7 @@
 Make a model
     LoopedModule        base class for a module of your own; any nn.Module with its methods will do
     LoopedTransformer   the reference model;  LoopedConfig  its sizes and choices
-    inner_loop          a loop inside the core
+    inner_loop, attention   a loop inside the core; windows, soft caps, grouped heads
     load, save          read and write a model.pt
 
 Train it                (extra train)
@@ -21,7 +21,7 @@ Bring it to the device
 Look at it and run it
     inspect             form, loops, ties and bytes of a file            -> Inspection
     profile             memory and time, tied or not (ProfileOptions)    -> ProfileResult
-    compare             two profiles, before and after a change          -> Comparison
+    compare, evaluate   two profiles; perplexity on a text               -> Comparison, EvaluateResult
     Session, Generator  run a model; generate text with a cache: numpy and onnxruntime alone
 
 Each name is loaded on first use; help(loopedge.export) explains it. Pages: docs/.
@@ -39,6 +39,8 @@ if _typing.TYPE_CHECKING:
     from loopedge.deployment.unrolling import UnrollResult, unroll
     from loopedge.exporter.options import ExportOptions
     from loopedge.exporter.pipeline import ExportResult, export
+    from loopedge.inference.perplexity import EvaluateResult, evaluate
+    from loopedge.model.attention import attention
     from loopedge.model.checkpoint import load, save
     from loopedge.model.config import LoopedConfig
     from loopedge.model.contract import LoopedModule
@@ -61,6 +63,7 @@ if _typing.TYPE_CHECKING:
     __all__ = [
         "Comparison",
         "ConvertResult",
+        "EvaluateResult",
         "ExportOptions",
         "ExportResult",
         "GenerateResult",
@@ -81,8 +84,10 @@ if _typing.TYPE_CHECKING:
         "Task",
         "TrainResult",
         "UnrollResult",
+        "attention",
         "compare",
         "convert",
+        "evaluate",
         "export",
         "inner_loop",
         "inspect",
@@ -103,6 +108,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Comparison": "loopedge.profiler.comparison.pipeline",
     "ConvertResult": "loopedge.deployment.conversion",
+    "EvaluateResult": "loopedge.inference.perplexity",
     "ExportOptions": "loopedge.exporter.options",
     "ExportResult": "loopedge.exporter.pipeline",
     "GenerateResult": "loopedge.deployment.generating",
@@ -123,8 +129,10 @@ _HOMES = {
     "Task": "loopedge.tasks.task",
     "TrainResult": "loopedge.trainer.pipeline",
     "UnrollResult": "loopedge.deployment.unrolling",
+    "attention": "loopedge.model.attention",
     "compare": "loopedge.profiler.comparison.pipeline",
     "convert": "loopedge.deployment.conversion",
+    "evaluate": "loopedge.inference.perplexity",
     "export": "loopedge.exporter.pipeline",
     "inner_loop": "loopedge.model.inner",
     "inspect": "loopedge.artifact.inspection",

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,14 +13,21 @@ import loopedge
 from loopedge.artifact.artifact import Artifact, write_artifact, write_scratch
 from loopedge.artifact.companions import check_companion_targets, companions_to_copy
 from loopedge.artifact.seal import check_whole
-from loopedge.deployment.decode_check import DecodeDifference, compare_decoding, tolerated
+from loopedge.deployment.cache_check import CacheLoss
+from loopedge.deployment.cache_rounding import (
+    SAMPLES,
+    CacheRounding,
+    check_cache_type,
+    rounding,
+)
+from loopedge.deployment.decode_check import DecodeDifference, LastLoop, compare_decoding, tolerated
 from loopedge.errors import InputError
 from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.scratch import never_named
 from loopedge.files.staging import again_if_replaced
 from loopedge.files.targets import FileSize, check_artifact_target
 from loopedge.graph.core.unrolling import unroll_loops
-from loopedge.graph.decoding.decoding import Decoding, give_cache
+from loopedge.graph.decoding.decoding import Decoding, DecodingOptions, give_cache
 from loopedge.graph.metadata import (
     ArtifactMetadata,
     CacheKind,
@@ -41,7 +48,7 @@ __all__ = ["GENERATE_SUFFIX", "GenerateResult", "to_generate"]
 
 GENERATE_SUFFIX = ".generate.onnx"
 
-GenerateForm = Literal["scan", "unrolled"]
+GenerateForm = Literal["scan", "unrolled", "tensorscatter"]
 CACHES: tuple[str, ...] = get_args(CacheKind)
 FORMS: tuple[str, ...] = get_args(GenerateForm)
 
@@ -51,7 +58,8 @@ class GenerateResult:
     """A file that decodes with a cache, and how well it agrees with its source.
 
     ``cache_bytes_per_token`` are those of one row at ``loops`` iterations; ``max_rel_error`` and ``sqnr_db`` of decoded
-    logits against those of whole texts, ``tokens`` of them in ``cases`` texts and rows.
+    logits against those of whole texts, ``tokens`` of them in ``cases`` texts and rows. Where the cache holds integers, those
+    are of the same graph with one of floats, and ``cache_loss`` says what the integers cost.
     """
 
     path: str
@@ -71,6 +79,7 @@ class GenerateResult:
     max_abs_error: float
     max_rel_error: float
     sqnr_db: float
+    cache_loss: CacheLoss | None
     verified: bool
     cases: int
     tokens: int
@@ -86,9 +95,11 @@ def to_generate(
     model: str | Path,
     path: str | Path | None = None,
     *,
-    form: GenerateForm = "scan",
+    form: GenerateForm | None = None,
     cache: CacheKind = "per-loop",
     cache_type: CacheType = "float32",
+    data: Any = None,
+    samples: int = SAMPLES,
     threads: int | None = None,
     force: bool = False,
 ) -> GenerateResult:
@@ -99,9 +110,15 @@ def to_generate(
     Args:
         model: A causal language model, token ids (batch, sequence) to logits (batch, sequence, vocabulary).
         path: Target; default: ``NAME.generate.onnx`` beside the model.
-        form: ``scan``: the weights of the core once, and a Scan (default). ``unrolled``: its iterations written out.
+        form: ``scan``: the weights of the core once, and a Scan. ``unrolled``: its iterations written out.
+            ``tensorscatter``: a Scan of standard operators, opset 24. Default: ``scan``, for ``last-loop`` ``unrolled``.
         cache: ``per-loop``: each iteration keeps its own keys and values, as recomputation has them (default).
-        cache_type: Of keys and values: ``float32``.
+            ``last-loop``: all iterations read those of the last one, and their own of the chunk; for models that are
+            trained so. What is computed depends on the chunks then.
+        cache_type: Of keys and values: ``float32``; ``int8`` or ``int4``, with a scale for each channel of each
+            iteration, which is found on data (onnxruntime 1.27).
+        data: Text to find scales on, as `loopedge.quantize` takes data: the text of the task, or ids in ``.npz``.
+        samples: Texts that calibrate, at most.
         threads: Threads of ONNX Runtime during verification.
         force: Replace an existing file.
 
@@ -114,13 +131,28 @@ def to_generate(
     """
     source = Path(model)
     target = Path(path) if path is not None else source.with_suffix(GENERATE_SUFFIX)
+    form = form or ("scan" if cache == "per-loop" else "unrolled")
     for name, value, known in (("form", form, FORMS), ("cache", cache, CACHES)):
         if value not in known:
             raise InputError(
                 f"{option_name(name)} is {value!r}, not known",
                 hint=" or ".join(option(name, each) for each in known),
             )
-    wanted = _Wanted(form=form, cache=cache, cache_type=cache_type, threads=threads, force=force)
+    if cache == "last-loop" and form != "unrolled":
+        raise InputError(
+            f"{option('cache', cache)} shares one slot among all iterations: they are written out",
+            hint=f"{option('form', 'unrolled')} {option('cache', cache)}",
+        )
+    check_cache_type(cache_type, form=form, data=data)
+    wanted = _Wanted(
+        form=form,
+        cache=cache,
+        cache_type=cache_type,
+        data=data,
+        samples=samples,
+        threads=threads,
+        force=force,
+    )
     return again_if_replaced(source, lambda: _to_generate(source, target, wanted))
 
 
@@ -131,8 +163,15 @@ class _Wanted:
     form: GenerateForm
     cache: CacheKind
     cache_type: CacheType
+    data: Any
+    samples: int
     threads: int | None
     force: bool
+
+    @property
+    def exact(self) -> "_Wanted":
+        """The same with a cache of floats."""
+        return replace(self, cache_type="float32")
 
 
 def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
@@ -147,22 +186,41 @@ def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
     beside = companions_to_copy(source, artifact.metadata, target)
     check_companion_targets(target.parent, beside)
     started = time.perf_counter()
-    decoding = _rewritten(artifact, artifact.fresh_graph(), wanted)
+    decoding = _rewritten(artifact, artifact.fresh_graph(), wanted.exact)
     graph, generation = decoding.model, _described(artifact, decoding, wanted)
-    metadata = read_metadata(graph.metadata_props)
-    rewritten = time.perf_counter()
     found: list[DecodeDifference] = []
+    losses: list[CacheLoss] = []
+    with rounding(
+        artifact,
+        graph,
+        _described(artifact, decoding, wanted.exact),
+        wanted.cache_type,
+        wanted.data,
+        samples=wanted.samples,
+        threads=wanted.threads,
+    ) as rounded:
+        if rounded is not None:
+            rounded.apply(graph)
+            write_metadata(_metadata(artifact, decoding, wanted), graph.metadata_props)
+            notes += rounded.notes
+        metadata = read_metadata(graph.metadata_props)
+        rewritten = time.perf_counter()
 
-    def verify(staged: Path) -> Metadata:
-        found.append(_compare(artifact, staged, generation, wanted))
-        _compare_other_rows(artifact, staged.parent, wanted)
-        artifact.check_unchanged()
-        error = found[0].max_rel_error
-        return metadata.model_copy(update={"max_rel_error": error})
+        def verify(staged: Path) -> Metadata:
+            found.append(_compare_exact(artifact, staged, decoding, rounded, wanted))
+            if rounded is not None:
+                losses.append(rounded.measure(staged, generation, threads=wanted.threads))
+            artifact.check_unchanged()
+            return metadata.model_copy(update={"max_rel_error": found[0].max_rel_error})
 
-    files = write_artifact(
-        graph, target, sources=artifact.files, force=wanted.force, verify=verify, companions=beside
-    )
+        files = write_artifact(
+            graph,
+            target,
+            sources=artifact.files,
+            force=wanted.force,
+            verify=verify,
+            companions=beside,
+        )
     assert metadata.loops is not None
     assert metadata.form is not None
     return GenerateResult(
@@ -183,6 +241,7 @@ def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
         max_abs_error=found[0].max_abs_error,
         max_rel_error=found[0].max_rel_error,
         sqnr_db=found[0].sqnr_db,
+        cache_loss=losses[0] if losses else None,
         verified=True,
         cases=found[0].cases,
         tokens=found[0].tokens,
@@ -227,7 +286,11 @@ def _rewritten(artifact: Artifact, graph: ir.Model, wanted: _Wanted) -> Decoding
     try:
         if wanted.form == "unrolled" and artifact.metadata.form != "unrolled":
             graph = unroll_loops(graph, inner=True).model
-        decoding = give_cache(graph)
+        options = DecodingOptions(
+            operators="standard" if wanted.form == "tensorscatter" else "grouped",
+            last_loop=wanted.cache == "last-loop",
+        )
+        decoding = give_cache(graph, options)
     except InputError as error:
         hint = error.hint or f"loopedge inspect {artifact.path}"
         raise InputError(
@@ -256,7 +319,7 @@ def _metadata(artifact: Artifact, decoding: Decoding, wanted: _Wanted) -> Metada
     repeats = [slot.loops for slot in decoding.slots if slot.loops is not None]
     loops = known.loops or next(iter(repeats), 1)
     update: dict[str, Any] = {
-        "form": "scan" if repeats else "unrolled",
+        "form": wanted.form if repeats else "unrolled",
         "loops": loops,
         "trained_loops": known.trained_loops or loops,
         "dynamic_loops": False,
@@ -268,12 +331,42 @@ def _metadata(artifact: Artifact, decoding: Decoding, wanted: _Wanted) -> Metada
     return ArtifactMetadata(version=loopedge.__version__, **update)
 
 
+def _compare_exact(
+    source: Artifact,
+    written: Path,
+    decoding: Decoding,
+    rounded: CacheRounding | None,
+    wanted: _Wanted,
+) -> DecodeDifference:
+    """Compare the file, or where its cache holds integers the same graph with floats, with its source."""
+    exact = wanted.exact
+    file = written if rounded is None else rounded.exact
+    found = _compare(source, file, _described(source, decoding, exact), exact)
+    _compare_other_rows(source, written.parent, exact)
+    return found
+
+
 def _compare(
     source: Artifact, written: Path, generation: Generation, wanted: _Wanted
 ) -> DecodeDifference:
-    return compare_decoding(
-        source, written, generation, tolerated(source.graph), threads=wanted.threads
-    )
+    """Compare decoded logits with those of whole texts, or of `LastLoop` where these depend on the chunks."""
+    allowed = tolerated(source.graph)
+    if wanted.cache == "per-loop":
+        return compare_decoding(source, written, generation, allowed, threads=wanted.threads)
+    own = replace(wanted, cache="per-loop")
+    decoding = _rewritten(source, source.fresh_graph(), own)
+    path = written.parent / "per-loop.onnx"
+    write_scratch(decoding.model, path)
+    own_generation = _described(source, decoding, own)
+    with never_named(written.parent, source.path):
+        compare_decoding(source, path, own_generation, allowed, threads=wanted.threads)
+        reference = LastLoop(path, own_generation, threads=wanted.threads)
+        found = compare_decoding(
+            source, written, generation, allowed, reference=reference, threads=wanted.threads
+        )
+    for file in written.parent.glob("per-loop.*"):
+        file.unlink()
+    return found
 
 
 def _compare_other_rows(artifact: Artifact, folder: Path, wanted: _Wanted) -> None:

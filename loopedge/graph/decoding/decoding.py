@@ -1,32 +1,51 @@
 """Give a graph a cache: it computes the next tokens of a text, and keeps keys and values of those before."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from loopedge.errors import InputError
-from loopedge.graph.core.loop_view import LoopView, loops_among
-from loopedge.graph.core.names import core_name, is_core
-from loopedge.graph.decoding.attentions import HINT, SelfAttention, find_attentions
+from loopedge.graph.decoding.attentions import HINT, find_attentions
+from loopedge.graph.decoding.cached_attentions import (
+    CachedAttention,
+    share_last_loop,
+    with_caches,
+)
 from loopedge.graph.decoding.chunk import Chunk, add_chunk
-from loopedge.graph.decoding.grouped_query import group_queries, without_repeats
+from loopedge.graph.decoding.grouped_query import Parts, group_queries
 from loopedge.graph.decoding.last_valid import keep_last_valid
 from loopedge.graph.decoding.length_values import LengthValues
 from loopedge.graph.decoding.positions import PositionTables, lengths_to_try
-from loopedge.graph.decoding.scanning import scan_loop
-from loopedge.graph.decoding.slots import Slot, name_slots, past_name, present_name
+from loopedge.graph.decoding.scanning import repeat
+from loopedge.graph.decoding.scattered import ReadableKeys, raise_opset, scatter
+from loopedge.graph.decoding.slots import PARTS, Slot, present_name
+from loopedge.graph.decoding.softmax_attention import match_written_out
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.shapes import known_shape
 
-__all__ = ["Decoding", "give_cache"]
+__all__ = ["Decoding", "DecodingOptions", "give_cache"]
 
 FILLED_IN = {"attention_mask": 1, "token_type_ids": 0}
 """Inputs beside the token ids, int64 or float (batch, sequence), and what they hold in a text without padding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodingOptions:
+    """What a cache is made of.
+
+    Args:
+        operators: ``grouped``: GroupQueryAttention of ONNX Runtime; ``standard``: operators of opset 24.
+        last_loop: All iterations of a core that is written out share the slot of the last one.
+    """
+
+    operators: Literal["grouped", "standard"] = "grouped"
+    last_loop: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +58,7 @@ class Decoding:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Pasts:
-    """Keys and values before a call and after it, of the attentions of one graph or body."""
-
-    slots: list[Slot] = field(default_factory=list)
-    before: list[ir.Value] = field(default_factory=list)
-    after: list[ir.Value] = field(default_factory=list)
-
-
-def give_cache(model: ir.Model) -> Decoding:
+def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decoding:
     """Rewrite a causal language model into one that decodes, in place.
 
     Requires: the Loop form, or iterations that are written out; the weights may be quantized.
@@ -58,20 +68,19 @@ def give_cache(model: ir.Model) -> Decoding:
 
     Args:
         model: Inputs (batch, sequence), the first output (batch, sequence, vocabulary).
+        options: Of the cache; default: by GroupQueryAttention, each iteration its own.
 
     Raises:
         InputError: The graph computes a token by more than those before it, or by what is not recognised.
     """
+    chosen = options or DecodingOptions()
     ids = _token_ids(model)
     _fill_in(model, ids)
+    match_written_out(model)
     context = read_metadata(model.metadata_props).max_length
     lengths = LengthValues(model, ids)
     attentions = find_attentions(model, lengths, lengths_to_try(context))
-    loops = _loops_with(model, attentions)
-    names = name_slots(
-        [attention.node for attention in attentions],
-        {loop.body: name for loop, name in loops.items()},
-    )
+    cached = with_caches(model, attentions)
     tables = PositionTables(lengths, context)
     ours = {attention.node for attention in attentions}
     masked = [read for read in lengths.content_reads if not (read.node in ours and read.place == 3)]
@@ -81,12 +90,15 @@ def give_cache(model: ir.Model) -> Decoding:
     _insert_first(model.graph, [*nodes, *tables.nodes])
     logits = model.graph.outputs[0]
     del model.graph.outputs[1:]
-    pasts = _attend(model, attentions, names, loops, chunk)
-    slots = _repeat(model, pasts, loops)
+    if chosen.last_loop:
+        cached = share_last_loop(cached)
+    presents = repeat(model, cached, _attend(model, cached, chunk, chosen))
+    _declare(model, cached, presents)
     keep_last_valid(model, logits, chunk)
     _clean(model)
     shape = known_shape(model.graph.outputs[0])
     vocabulary = shape[2] if shape is not None and isinstance(shape[2], int) else None
+    slots = list(dict.fromkeys(item.slot for item in cached))
     return Decoding(model=model, slots=slots, vocab_size=vocabulary)
 
 
@@ -143,123 +155,42 @@ def _insert_first(graph: ir.Graph, nodes: list[ir.Node]) -> None:
         graph.insert_before(graph[0], nodes)
 
 
-def _loops_with(model: ir.Model, attentions: list[SelfAttention]) -> dict[LoopView, str]:
-    """Return the Loops of the main graph that hold attention, by what they are called.
-
-    Raises:
-        InputError: An attention stands in another body.
-    """
-    found: dict[LoopView, str] = {}
-    bodies: set[ir.Graph] = set()
-    holders = {attention.node.graph for attention in attentions}
-    for loop in loops_among(model.graph):
-        if loop.body in holders:
-            own = loop.node.name
-            found[loop] = own if own and is_core(own) else core_name(len(found))
-            bodies.add(loop.body)
-    for attention in attentions:
-        if attention.node.graph is not model.graph and attention.node.graph not in bodies:
-            raise InputError(
-                f"{attention.node.name} stands in a Loop inside another, or in a branch",
-                hint="export with the inner loops written out: --inner unrolled",
-            )
-    return found
-
-
 def _attend(
-    model: ir.Model,
-    attentions: list[SelfAttention],
-    names: Mapping[ir.Node, str],
-    loops: Mapping[LoopView, str],
-    chunk: Chunk,
-) -> dict[ir.Graph, _Pasts]:
-    """Let attentions read a cache and extend it; return its parts by the graph that they stand in."""
-    found: dict[ir.Graph, _Pasts] = {loop.body: _Pasts() for loop in loops}
-    found[model.graph] = _Pasts()
-    for attention in attentions:
-        graph = attention.node.graph
-        assert isinstance(graph, ir.Graph)
-        name = names[attention.node]
-        parts = without_repeats(attention)
-        shape = known_shape(parts[0])
-        kv_heads = shape[1] if attention.split and shape is not None else attention.kv_heads
-        assert isinstance(kv_heads, int)
-        slot = Slot(
-            name=name,
-            loops=None,
-            kv_heads=kv_heads,
-            head_size=attention.head_size,
-            window=attention.window,
-        )
-        inside = graph is not model.graph
-        past = [
-            ir.Value(
-                name=f"{past_name(name, part)}{'.slice' if inside else ''}",
-                type=attention.key.type,
-                shape=ir.Shape(["batch", kv_heads, "max_length", attention.head_size]),
-            )
-            for part in ("key", "value")
+    model: ir.Model, cached: Sequence[CachedAttention], chunk: Chunk, options: DecodingOptions
+) -> list[Parts]:
+    """Let attentions read a cache and extend it; return keys and values after each."""
+    if options.operators == "grouped":
+        return [
+            group_queries(item.attention, item.parts, item.past, chunk, model) for item in cached
         ]
-        after = group_queries(attention, parts, (past[0], past[1]), chunk, model)
-        pasts = found[graph]
-        pasts.slots.append(slot)
-        pasts.before += past
-        pasts.after += after
+    raise_opset(model)
+    keys = ReadableKeys(model, chunk, cached[0].cache[0])
+    found = [
+        scatter(
+            item.attention,
+            item.parts,
+            item.past,
+            chunk,
+            keys.mask(item.attention.window),
+            model,
+        )
+        for item in cached
+    ]
+    _insert_first(model.graph, keys.nodes)
     return found
 
 
-def _repeat(
-    model: ir.Model, pasts: Mapping[ir.Graph, _Pasts], loops: Mapping[LoopView, str]
-) -> list[Slot]:
-    """Make Scans of Loops, and the cache inputs and outputs of the graph; return the slots in the order of the inputs."""
-    slots: list[Slot] = []
-    outer = pasts[model.graph]
-    _declare(model.graph, outer.slots, outer.before, outer.after)
-    slots += outer.slots
-    for loop in loops:
-        own = pasts[loop.body]
-        iterations = loop.most_iterations or read_metadata(model.metadata_props).loops
-        after = scan_loop(loop, own.before, own.after, model)
-        scan = after[0].producer()
-        assert scan is not None
-        before = []
-        first = len(scan.inputs) - len(own.before)
-        for place, part in enumerate(own.before):
-            assert part.name is not None
-            whole = ir.Value(
-                name=part.name.removesuffix(".slice"),
-                type=part.type,
-                shape=ir.Shape(["loops", *(part.shape or ())]),
-            )
-            before.append(whole)
-            scan.replace_input_with(first + place, whole)
-        for place, value in enumerate(after):
-            value.type, value.shape = before[place].type, ir.Shape(list(before[place].shape or ()))
-        repeated = [
-            Slot(
-                name=slot.name,
-                loops=iterations,
-                kv_heads=slot.kv_heads,
-                head_size=slot.head_size,
-                window=slot.window,
-            )
-            for slot in own.slots
-        ]
-        _declare(model.graph, repeated, before, after)
-        slots += repeated
-        _count_rows(model, before[0])
-    return slots
-
-
-def _declare(
-    graph: ir.Graph, slots: list[Slot], before: list[ir.Value], after: list[ir.Value]
-) -> None:
-    """Make the cache an input and an output of the graph."""
-    names = [present_name(slot.name, part) for slot in slots for part in ("key", "value")]
-    for value, name in zip(after, names, strict=True):
-        value.name = name
-    graph.inputs.extend(before)
-    graph.outputs.extend(after)
+def _declare(model: ir.Model, cached: Sequence[CachedAttention], presents: Sequence[Parts]) -> None:
+    """Make the cache inputs and outputs of the graph; its rows are the loop count, where an input was."""
+    for item, parts in zip(cached, presents, strict=True):
+        for whole, value, part in zip(item.cache, parts, PARTS, strict=True):
+            if whole not in model.graph.inputs:
+                model.graph.inputs.append(whole)
+            value.name = present_name(item.written, part)
+            model.graph.outputs.append(value)
+    repeated = next((item for item in cached if item.loops), None)
+    if repeated is not None:
+        _count_rows(model, repeated.cache[0])
 
 
 def _count_rows(model: ir.Model, past: ir.Value) -> None:
