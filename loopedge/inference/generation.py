@@ -85,6 +85,7 @@ def generate_text(
     threads: int | None = None,
     device: str = "cpu",
     memory: str | None = None,
+    seed: int = 0,
     report_piece: Callable[[TextPiece], None] = lambda piece: None,
 ) -> GeneratedText:
     """Let a model go on with a text.
@@ -102,6 +103,7 @@ def generate_text(
         threads: Threads inside an operator.
         device: ``cpu`` or ``cuda``.
         memory: Memory profile.
+        seed: Of the noise that some models take beside each token.
         report_piece: Gets each token as it is found.
 
     Raises:
@@ -117,7 +119,13 @@ def generate_text(
     chosen = sampling or Sampling()
     stops = StopStrings(stop)
     generator = Generator(
-        model, context=context, loops=loops, threads=threads, device=device, memory=memory
+        model,
+        context=context,
+        loops=loops,
+        threads=threads,
+        device=device,
+        memory=memory,
+        seed=seed,
     )
     framing = read_framing(generator.file.path, generator.file.metadata)
     ids = _prompt_ids(framing, prompt, chat=chat, system=system)

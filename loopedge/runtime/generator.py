@@ -1,7 +1,7 @@
 """Generate text, token by token, with a cache of keys and values: numpy and onnxruntime, nothing else."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from loopedge.runtime.generate_file import GenerateFile
 from loopedge.runtime.sampling import Sampler, Sampling, probability_of
 from loopedge.runtime.session import failure_reason
 from loopedge.runtime.token_ids import Ids, check_ids, id_rows, next_ids
+from loopedge.runtime.token_noise import TokenNoise
 
 __all__ = ["GeneratedToken", "Generator"]
 
@@ -52,6 +53,7 @@ class Generator:
         threads: Threads inside an operator; default: onnxruntime's own choice.
         device: ``cpu`` or ``cuda``.
         memory: Memory profile, as `Session`.
+        seed: Of the noise that some models take beside each token: as `Session.run` draws it.
 
     Attributes:
         file: What was opened.
@@ -76,12 +78,18 @@ class Generator:
         threads: int | None = None,
         device: str = "cpu",
         memory: str | None = None,
+        seed: int = 0,
     ) -> None:
         file = GenerateFile.open(path, threads=threads, device=device, memory=memory)
-        self._begin(file, device, context, loops, batch)
+        self._begin(file, device, context, loops, batch, seed)
 
     def another(
-        self, *, context: int | None = None, loops: int | None = None, batch: int = 1
+        self,
+        *,
+        context: int | None = None,
+        loops: int | None = None,
+        batch: int = 1,
+        seed: int = 0,
     ) -> "Generator":
         """Return a generator of the same file for another stream; the session is shared.
 
@@ -89,16 +97,25 @@ class Generator:
             context: As at the start, like the rest.
             loops: Iterations.
             batch: Texts side by side.
+            seed: Of the noise.
         """
         other = Generator.__new__(Generator)
-        other._begin(self.file, self._device, context, loops, batch)
+        other._begin(self.file, self._device, context, loops, batch, seed)
         return other
 
     def _begin(
-        self, file: GenerateFile, device: str, context: int | None, loops: int | None, batch: int
+        self,
+        file: GenerateFile,
+        device: str,
+        context: int | None,
+        loops: int | None,
+        batch: int,
+        seed: int,
     ) -> None:
         if not 1 <= batch <= MOST_BATCH:
             raise InputError(f"batch is {batch}, 1 to {MOST_BATCH} are allowed")
+        if seed < 0:
+            raise InputError(f"seed is {seed}, at least 0 is needed")
         self.file = file
         self.context = file.context_of(context)
         self.ended: str | None = None
@@ -111,13 +128,16 @@ class Generator:
         self._texts: list[list[int]] = [[] for _ in range(batch)]
         self._filled = self._loops
         self._spoiled = False
-        self._ids = np.zeros((batch, 1), np.int64)
         self._lengths = np.zeros(batch, np.int32)
         self._logits = np.zeros((batch, 1, file.vocabulary), np.float32)
-        self._id_value, self._length_value, self._logits_value = (
-            _value(array) for array in (self._ids, self._lengths, self._logits)
-        )
+        self._noise = TokenNoise(file.noise, batch=batch, seed=seed)
+        self._one = {"input_ids": np.zeros((batch, 1), file.id_type)}
+        for each in file.noise:
+            self._one[each.name] = np.zeros((batch, 1, *each.features), each.dtype)
+        self._one_values = {name: _value(array) for name, array in self._one.items()}
         self._binding = file.session.session.io_binding()
+        # What a value points to must live as long: the arrays are attributes.
+        self._length_value, self._logits_value = _value(self._lengths), _value(self._logits)
         self._binding.bind_ortvalue_input("lengths", self._length_value)
         self._binding.bind_ortvalue_output("logits", self._logits_value)
         self._buffers = self._make_buffers(self._capacity(1))
@@ -324,20 +344,27 @@ class Generator:
 
     def _step(self, tokens: Array) -> Array:
         self._make_room(1)
-        self._ids[:, 0] = tokens
+        self._one["input_ids"][:, 0] = tokens
+        for name, values in self._noise_of([1] * self.batch).items():
+            self._one[name][:] = values
         return self._run([[int(token)] for token in tokens])
 
     def _run_chunk(self, rows: list[Array]) -> Array:
         longest = max(len(row) for row in rows)
         self._make_room(longest)
-        ids = np.zeros((self.batch, longest), np.int64)
+        ids = np.zeros((self.batch, longest), self.file.id_type)
         for place, row in enumerate(rows):
             ids[place, : len(row)] = row
-        self._binding.bind_ortvalue_input("input_ids", _value(ids))
+        chunk = {"input_ids": ids, **self._noise_of([len(row) for row in rows])}
+        for name, array in chunk.items():
+            self._binding.bind_ortvalue_input(name, _value(array))
         try:
             return self._run([row.tolist() for row in rows])
         finally:
-            self._binding.bind_ortvalue_input("input_ids", self._id_value)
+            self._bind_one()
+
+    def _noise_of(self, new: list[int]) -> Mapping[str, Array]:
+        return self._noise.draw([len(text) for text in self._texts], new)
 
     def _run(self, added: list[list[int]]) -> Array:
         """Run what is bound; the texts grow by what was added once that has succeeded."""
@@ -426,7 +453,11 @@ class Generator:
 
     def _bind(self) -> None:
         self._buffers.bind(self._binding, self.file.rows_of(self._loops))
-        self._binding.bind_ortvalue_input("input_ids", self._id_value)
+        self._bind_one()
+
+    def _bind_one(self) -> None:
+        for name, value in self._one_values.items():
+            self._binding.bind_ortvalue_input(name, value)
 
     @contextmanager
     def _use(self) -> Iterator[None]:
