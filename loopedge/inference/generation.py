@@ -10,8 +10,8 @@ from loopedge.errors import InputError
 from loopedge.inference.framing import Framing, empty_text, read_framing
 from loopedge.inference.stop_strings import StopStrings
 from loopedge.options import by_face, option, option_name
+from loopedge.runtime.decoding.sampling import Sampling
 from loopedge.runtime.generator import GeneratedToken, Generator
-from loopedge.runtime.sampling import Sampling
 
 __all__ = ["DEFAULT_NEW_TOKENS", "GeneratedText", "Rate", "TextPiece", "generate_text"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from loopedge.errors import InputError, LoopedgeError
 from loopedge.graph.metadata import CacheSlot, Generation, Metadata
-from loopedge.runtime.generate_file import needed_runtime
+from loopedge.runtime.decoding.generate_file import needed_runtime
 from loopedge.runtime.generator import Generator
 from tests.graph.generate_files import GenerateModel, write_generate_file
 
@@ -145,8 +145,8 @@ def test_a_batch_of_different_lengths(model: GenerateModel, file: Path) -> None:
 
 
 def test_buffers_grow_as_the_text_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loopedge.runtime.generator.STEP", 4)
-    monkeypatch.setattr("loopedge.runtime.generator.CHUNK", 7)
+    monkeypatch.setattr("loopedge.runtime.decoding.cached_texts.STEP", 4)
+    monkeypatch.setattr("loopedge.runtime.decoding.cached_texts.CHUNK", 7)
     model = GenerateModel(context=50, places=("prelude", "core"))
     file = write_generate_file(model, tmp_path / "m.onnx")
     growing, whole = Generator(file, threads=1), Generator(file, context=50, threads=1)
@@ -284,6 +284,21 @@ def test_a_stream_goes_on_where_the_text_ended(model: GenerateModel, file: Path)
     first = [token.id for token in generator.stream(PROMPT, new_tokens=6)]
     second = [token.id for token in generator.stream([first[-1], 40], new_tokens=6)]
     assert second == model.greedy([*PROMPT, *first, 40], 6)
+
+
+def test_a_text_that_is_changed_while_it_is_streamed_is_an_error(file: Path) -> None:
+    generator = Generator(file, threads=1)
+    for change in (lambda: generator.step(1), lambda: generator.prefill([1]), generator.reset):
+        tokens = generator.stream(PROMPT, new_tokens=5)
+        next(tokens)
+        change()
+        with pytest.raises(LoopedgeError, match="was changed while it was streamed"):
+            next(tokens)
+        generator.reset()
+    tokens = generator.stream(PROMPT, new_tokens=3)
+    next(tokens)
+    assert not generator.change_loops(2)  # from the next token on
+    assert len(list(tokens)) == 2
 
 
 def test_draws_repeat_with_a_seed_and_say_the_models_probability(

@@ -88,7 +88,7 @@ def generate(
     """Let a language model go on with a text, token by token, with a cache."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
         from loopedge.inference.generation import generate_text
-        from loopedge.runtime.sampling import Sampling
+        from loopedge.runtime.decoding.sampling import Sampling
 
         sampling = Sampling(
             temperature=temperature,

@@ -12,9 +12,9 @@ from loopedge.errors import InputError
 from loopedge.files.input_files import check_file
 from loopedge.graph.metadata import FOREIGN, Generation, Metadata, read_metadata
 from loopedge.options import option, option_name
-from loopedge.runtime.cache_buffers import CachePort, cache_ports
+from loopedge.runtime.decoding.cache_buffers import CachePort, cache_ports
+from loopedge.runtime.decoding.token_noise import NoiseInput
 from loopedge.runtime.session import DTYPES, Session
-from loopedge.runtime.token_noise import NoiseInput
 
 __all__ = ["GenerateFile", "needed_runtime"]
 
