@@ -83,7 +83,6 @@ def generate_text(
     loops: int | None = None,
     context: int | None = None,
     threads: int | None = None,
-    device: str = "cpu",
     memory: str | None = None,
     seed: int = 0,
     report_piece: Callable[[TextPiece], None] = lambda piece: None,
@@ -101,7 +100,6 @@ def generate_text(
         loops: As `Generator`, like the rest.
         context: Positions at most.
         threads: Threads inside an operator.
-        device: ``cpu`` or ``cuda``.
         memory: Memory profile.
         seed: Of the noise that some models take beside each token.
         report_piece: Gets each token as it is found.
@@ -123,7 +121,6 @@ def generate_text(
         context=context,
         loops=loops,
         threads=threads,
-        device=device,
         memory=memory,
         seed=seed,
     )

@@ -46,7 +46,7 @@ class Generator:
         loops: Iterations; default: as the file says.
         batch: Texts side by side.
         threads: Threads inside an operator; default: onnxruntime's own choice.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``; decoding on another one was never tried, and is refused.
         memory: Memory profile, as `Session`.
         seed: Of the noise that some models take beside each token: as `Session.run` draws it.
 
@@ -76,7 +76,7 @@ class Generator:
         seed: int = 0,
     ) -> None:
         file = GenerateFile.open(path, threads=threads, device=device, memory=memory)
-        self._begin(file, device, context, loops, batch, seed)
+        self._begin(file, context, loops, batch, seed)
 
     def another(
         self,
@@ -95,13 +95,12 @@ class Generator:
             seed: Of the noise.
         """
         other = Generator.__new__(Generator)
-        other._begin(self.file, self._device, context, loops, batch, seed)
+        other._begin(self.file, context, loops, batch, seed)
         return other
 
     def _begin(
         self,
         file: GenerateFile,
-        device: str,
         context: int | None,
         loops: int | None,
         batch: int,
@@ -114,7 +113,6 @@ class Generator:
         self.file = file
         self.context = file.context_of(context)
         self.ended: str | None = None
-        self._device = device
         chosen = file.loops_of(loops)
         note = None if chosen is None else file.metadata.loops_note(chosen)
         self.notes = list(dict.fromkeys([*file.session.notes, *([] if note is None else [note])]))
@@ -126,7 +124,6 @@ class Generator:
             context=self.context,
             reserved=context is not None and file.metadata.form != "tensorscatter",
             loops=chosen,
-            device=device,
             seed=seed,
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from loopedge.errors import InputError, LoopedgeError
+from loopedge.errors import InputError, LoopedgeError, ProviderError
 from loopedge.graph.metadata import CacheSlot, Generation, Metadata
 from loopedge.runtime.decoding.generate_file import needed_runtime
 from loopedge.runtime.generator import Generator
@@ -382,6 +382,11 @@ def test_steps_that_are_refused(file: Path) -> None:
 def test_options_that_are_refused(file: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Generator(file, **options)
+
+
+def test_a_gpu_is_refused(file: Path) -> None:
+    with pytest.raises(ProviderError, match="on a GPU it was never tried"):
+        Generator(file, device="cuda")
 
 
 def test_streams_that_are_refused(tmp_path: Path, file: Path) -> None:

@@ -56,7 +56,6 @@ Context = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads inside an operator; default: all cores.")
 ]
-Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the model runs.")]
 Memory = Annotated[
     Literal["balanced", "low", "mapped"] | None,
     typer.Option(help="How the weights are kept; default: as the file says."),
@@ -79,7 +78,6 @@ def generate(
     loops: Loops = None,
     context: Context = None,
     threads: Threads = None,
-    device: Device = "cpu",
     memory: Memory = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -111,7 +109,6 @@ def generate(
                 loops=loops,
                 context=context,
                 threads=threads,
-                device=device,
                 memory=memory,
                 report_piece=_print_line if json else lambda piece: text.add(piece.text),
             )

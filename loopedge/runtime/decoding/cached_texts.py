@@ -30,7 +30,6 @@ class CachedTexts:
         context: Positions at most; None: any number.
         reserved: Whether there is room for all of them at once; else the buffers grow.
         loops: Iterations.
-        device: ``cpu`` or ``cuda``.
         seed: Of the noise.
 
     Attributes:
@@ -52,12 +51,11 @@ class CachedTexts:
         context: int | None,
         reserved: bool,
         loops: int | None,
-        device: str,
         seed: int,
     ) -> None:
         self.file, self.batch, self.loops = file, batch, loops
         self.texts: list[list[int]] = [[] for _ in range(batch)]
-        self._context, self._reserved, self._device = context, reserved, device
+        self._context, self._reserved = context, reserved
         self._filled = loops
         self._spoiled = False
         self._noise = TokenNoise(file.noise, batch=batch, seed=seed)
@@ -88,7 +86,7 @@ class CachedTexts:
         """Run another number of iterations; return whether the texts were computed again."""
         kept = self._filled is not None and loops is not None and loops <= self._filled
         self.loops = loops
-        if kept and self.file.lowering_is_exact and self._device == "cpu":
+        if kept and self.file.lowering_is_exact:
             self._filled = self._filled if self.empty else loops
             self._bind()
             return False
@@ -209,9 +207,7 @@ class CachedTexts:
 
     def _make_buffers(self, capacity: int) -> CacheBuffers:
         rows = self.file.rows_of(self.loops)
-        return CacheBuffers(
-            self.file.ports, rows=rows, batch=self.batch, capacity=capacity, device=self._device
-        )
+        return CacheBuffers(self.file.ports, rows=rows, batch=self.batch, capacity=capacity)
 
     def _bind(self) -> None:
         self._buffers.bind(self._binding, self.file.rows_of(self.loops))

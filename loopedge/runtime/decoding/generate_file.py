@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from loopedge.artifact.properties import read_properties
-from loopedge.errors import InputError
+from loopedge.errors import InputError, ProviderError
 from loopedge.files.input_files import check_file
 from loopedge.graph.metadata import FOREIGN, Generation, Metadata, read_metadata
 from loopedge.options import option, option_name
@@ -52,9 +52,14 @@ class GenerateFile:
 
         Raises:
             InputError: It has no cache, its cache is damaged, onnxruntime is too old for it; or as `Session`.
-            ProviderError: As `Session`.
+            ProviderError: The device is not the CPU.
         """
         source = check_file(path, needed="an ONNX file", hint="loopedge export model.pt")
+        if device == "cuda":
+            raise ProviderError(
+                f"{source} decodes on the CPU: on a GPU it was never tried",
+                hint=option("device", "cpu"),
+            )
         _check_runtime(source, _stored(source), ort.__version__)
         session = Session(source, threads=threads, device=device, memory=memory)
         generation = session.metadata.generate
