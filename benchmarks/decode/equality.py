@@ -113,8 +113,11 @@ def compare(model: torch.nn.Module, folder: Path) -> tuple[Outcome, Outcome, str
     )
 
 
-def whole(model: torch.nn.Module, ids: Array, loops: int | None = None) -> Array:
-    """Return the logits of whole texts, (batch, sequence, vocabulary)."""
+def whole(
+    model: torch.nn.Module, ids: Array, loops: int | None = None, *, row: int = 0
+) -> Array:
+    """Return the logits of a whole text, (1, sequence, vocabulary), that is a row of a batch."""
+    inner: Any = model
     given: list[torch.Tensor] = [torch.tensor(ids)]
     names = getattr(model, "input_names", ("input_ids",))
     for name in names[1:]:
@@ -123,7 +126,11 @@ def whole(model: torch.nn.Module, ids: Array, loops: int | None = None) -> Array
         elif name == "token_type_ids":
             given.append(torch.zeros(ids.shape, dtype=torch.int64))
         else:
-            raise SystemExit(f"input {name} is not known")
+            deviation = inner.random_inputs[name]
+            width = inner.example_inputs()[names.index(name)].shape[2:]
+            noise = np.random.default_rng([0, 0, row] if row else 0)
+            drawn = noise.standard_normal((*ids.shape, *width)) * deviation
+            given.append(torch.tensor(drawn, dtype=torch.float32))
     with torch.no_grad():
         found = model(*given) if loops is None else model(*given, loops=loops)
     logits: Array = found.numpy()
@@ -145,7 +152,7 @@ def _one_row(model: torch.nn.Module, path: Path, ids: Array) -> Outcome:
 
 def _several_rows(model: torch.nn.Module, path: Path, rows: list[Array], added: Array) -> Outcome:
     texts = [np.concatenate([row, added]) for row in rows]
-    expected = [whole(model, text[None])[0] for text in texts]
+    expected = [whole(model, text[None], row=row)[0] for row, text in enumerate(texts)]
     generator = loopedge.Generator(path, batch=len(rows))
     logits = generator.prefill(rows)
     outcome = Outcome(0.0, 0, 0)
