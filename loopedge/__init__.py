@@ -3,7 +3,7 @@
 Make a model
     LoopedModule        base class for a module of your own; any nn.Module with its methods will do
     LoopedTransformer   the reference model;  LoopedConfig  its sizes and choices
-    inner_loop          a loop inside the core
+    inner_loop, attention   a loop inside the core; windows, soft caps, grouped heads
     load, save          read and write a model.pt
 
 Train it                (extra train)
@@ -15,15 +15,14 @@ Bring it to the device
     reroll, unroll      loops of any file: given back, written out       -> RerollResult, UnrollResult
     export              write ONNX, checked against PyTorch (ExportOptions; extra train) -> ExportResult
     quantize            round to int8, checked against the float model (QuantizeOptions) -> QuantizeResult
-    convert             write ORT format for minimal builds              -> ConvertResult
     to_generate         a language model decodes with a cache            -> GenerateResult
-    prepare             on the device: pack the weights into a file      -> PrepareResult
+    convert, prepare    ORT format; weights packed on the device         -> ConvertResult, PrepareResult
 
 Look at it and run it
     inspect             form, loops, ties and bytes of a file            -> Inspection
     profile             memory and time, tied or not (ProfileOptions)    -> ProfileResult
-    compare             two profiles, before and after a change          -> Comparison
-    Session             run a model: numpy and onnxruntime alone
+    compare, evaluate   two profiles; perplexity on a text               -> Comparison, EvaluateResult
+    Session, Generator  run a model; generate text with a cache: numpy and onnxruntime alone
 
 Each name is loaded on first use; help(loopedge.export) explains it. Pages: docs/.
 """
@@ -40,6 +39,8 @@ if _typing.TYPE_CHECKING:
     from loopedge.deployment.unrolling import UnrollResult, unroll
     from loopedge.exporter.options import ExportOptions
     from loopedge.exporter.pipeline import ExportResult, export
+    from loopedge.inference.perplexity import EvaluateResult, evaluate
+    from loopedge.model.attention import attention
     from loopedge.model.checkpoint import load, save
     from loopedge.model.config import LoopedConfig
     from loopedge.model.contract import LoopedModule
@@ -50,6 +51,7 @@ if _typing.TYPE_CHECKING:
     from loopedge.profiler.pipeline import ProfileResult, profile
     from loopedge.quantizer.options import QuantizeOptions
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
+    from loopedge.runtime.generator import Generator
     from loopedge.runtime.session import Session
     from loopedge.study.options import PilotOptions
     from loopedge.study.pipeline import PilotResult, pilot
@@ -61,9 +63,11 @@ if _typing.TYPE_CHECKING:
     __all__ = [
         "Comparison",
         "ConvertResult",
+        "EvaluateResult",
         "ExportOptions",
         "ExportResult",
         "GenerateResult",
+        "Generator",
         "Inspection",
         "LoopedConfig",
         "LoopedModule",
@@ -80,8 +84,10 @@ if _typing.TYPE_CHECKING:
         "Task",
         "TrainResult",
         "UnrollResult",
+        "attention",
         "compare",
         "convert",
+        "evaluate",
         "export",
         "inner_loop",
         "inspect",
@@ -102,9 +108,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "Comparison": "loopedge.profiler.comparison.pipeline",
     "ConvertResult": "loopedge.deployment.conversion",
+    "EvaluateResult": "loopedge.inference.perplexity",
     "ExportOptions": "loopedge.exporter.options",
     "ExportResult": "loopedge.exporter.pipeline",
     "GenerateResult": "loopedge.deployment.generating",
+    "Generator": "loopedge.runtime.generator",
     "Inspection": "loopedge.artifact.inspection",
     "LoopedConfig": "loopedge.model.config",
     "LoopedModule": "loopedge.model.contract",
@@ -121,8 +129,10 @@ _HOMES = {
     "Task": "loopedge.tasks.task",
     "TrainResult": "loopedge.trainer.pipeline",
     "UnrollResult": "loopedge.deployment.unrolling",
+    "attention": "loopedge.model.attention",
     "compare": "loopedge.profiler.comparison.pipeline",
     "convert": "loopedge.deployment.conversion",
+    "evaluate": "loopedge.inference.perplexity",
     "export": "loopedge.exporter.pipeline",
     "inner_loop": "loopedge.model.inner",
     "inspect": "loopedge.artifact.inspection",

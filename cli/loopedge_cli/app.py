@@ -36,6 +36,7 @@ ORDER = (
     "profile",
     "compare",
     "inspect",
+    "evaluate",
     "run",
     "generate",
 )

@@ -29,10 +29,10 @@ __all__ = ["DecodeDifference", "compare_decoding", "tolerated"]
 
 Array = npt.NDArray[Any]
 
-CHUNKS = (5, 1, 1, 7, 1, 1, 1, 3, 1)
+FIRST, CHUNKS = 5, (1, 1, 7, 1, 1, 1, 3, 1)
 """Tokens that are computed at once, one after the other, in a text of one row."""
 
-ROWS, RAGGED, STEPS = 3, (9, 4, 1), 4
+RAGGED, STEPS = (9, 4, 1), 4
 """Batch rows of different lengths that start together, and tokens that are added to each."""
 
 WIDEST = 4096
@@ -89,6 +89,7 @@ def compare_decoding(
     generation: Generation,
     allowed: Tolerated,
     *,
+    reference: "LastLoop | None" = None,
     threads: int | None,
 ) -> DecodeDifference:
     """Compare what a generate file computes in pieces with what its source computes of whole texts.
@@ -98,6 +99,7 @@ def compare_decoding(
         written: The file.
         generation: What it says of itself.
         allowed: What it may differ by.
+        reference: What it is compared with instead: chunk by chunk, where what is computed depends on the chunks.
         threads: Threads of ONNX Runtime.
 
     Raises:
@@ -107,11 +109,16 @@ def compare_decoding(
     found = _Found(source, allowed)
     try:
         decoder = _Decoder(written, generation, threads)
-        for loops in whole.loop_counts(generation):
-            for case, pieces in _cases(whole, decoder, generation, loops):
+        for loops in [None] if reference else whole.loop_counts(generation):
+            for text in _texts(whole, generation):
                 found.cases += 1
-                for piece in pieces:
-                    found.add(case, *piece)
+                case = text.name + ("" if loops is None else f", {loops} loops")
+                want = reference or Recomputation(whole, text, loops)
+                for each in (want, decoder):
+                    each.start(*text.shape, loops)
+                for inputs, lengths in text.chunks():
+                    expected = want.run(inputs, lengths)
+                    found.add(case, expected, decoder.run(inputs, lengths), int(lengths.max()))
     except LoopedgeError:
         raise
     except Exception as error:  # onnxruntime raises a kind of its own per failure
@@ -170,53 +177,65 @@ class _Found:
         )
 
 
-Pieces = Iterator[tuple[Array, Array, int]]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Text:
+    """Inputs by name, (batch, sequence, ...) each, that are computed in chunks of ``sizes``.
+
+    Rows begin with as many tokens as ``first`` says, padded to the longest; behind these they grow alike.
+    """
+
+    name: str
+    inputs: dict[str, Array]
+    first: Array
+    sizes: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and positions."""
+        batch, sequence = next(iter(self.inputs.values())).shape[:2]
+        return batch, sequence
+
+    def chunks(self) -> Iterator[tuple[dict[str, Array], Array]]:
+        """Yield the inputs of a chunk, and how long each row is after it."""
+        yield {name: self._padded(array) for name, array in self.inputs.items()}, self.first
+        now = self.first
+        for size in self.sizes:
+            places = now[:, None] + np.arange(size)
+            rows = np.arange(len(now))[:, None]
+            now = now + size
+            yield {name: array[rows, places] for name, array in self.inputs.items()}, now
+
+    def _padded(self, array: Array) -> Array:
+        """Return the first tokens of each row, zeros behind them."""
+        padded = array[:, : self.first.max()].copy()
+        for row, length in enumerate(self.first):
+            padded[row, length:] = 0
+        return padded
 
 
-def _cases(
-    whole: "_WholeText", decoder: "_Decoder", generation: Generation, loops: int | None
-) -> Iterator[tuple[str, Pieces]]:
-    """Yield what is compared, as text for people, and its pieces: expected, found, place of the last token."""
+def _texts(whole: "_WholeText", generation: Generation) -> Iterator[_Text]:
+    """Yield what is computed: one row in uneven chunks, and rows of different lengths token by token."""
     windows = [slot.window for slot in generation.slots if slot.window is not None]
-    longest = max([sum(CHUNKS), *(window + 8 for window in windows if window <= WIDEST)])
+    longest = max([FIRST + sum(CHUNKS), *(window + 8 for window in windows if window <= WIDEST)])
     length = min(longest, generation.context or longest)
-    ids = whole.draw(1, length)
-    count = "" if loops is None else f", {loops} loops"
-    yield f"in uneven chunks{count}", _in_chunks(whole, decoder, ids, loops)
-    lengths = [min(each, max(length - STEPS, 1)) for each in RAGGED]
-    rows = whole.draw(ROWS, max(lengths) + STEPS)
-    yield f"rows of different lengths{count}", _in_rows(whole, decoder, rows, lengths, loops)
-
-
-def _in_chunks(whole: "_WholeText", decoder: "_Decoder", ids: Array, loops: int | None) -> Pieces:
-    expected = whole.logits(ids, loops)
-    length = ids.shape[1]
-    decoder.start(1, length, loops)
-    first = max(length - sum(CHUNKS[1:]), 1)
-    done = 0
-    for size in (first, *CHUNKS[1:]):
-        piece = ids[:, done : done + size]
-        done += piece.shape[1]
-        if piece.shape[1]:
-            yield expected[:, done - 1], decoder.run(piece, np.array([done])), done
-
-
-def _in_rows(
-    whole: "_WholeText", decoder: "_Decoder", rows: Array, lengths: list[int], loops: int | None
-) -> Pieces:
-    expected = whole.logits(rows, loops)
-    now = np.array(lengths)
-    decoder.start(len(rows), rows.shape[1], loops)
-    padded = rows[:, : max(lengths)].copy()
-    for row, length in enumerate(lengths):
-        padded[row, length:] = 0
-    places = np.arange(len(rows))
-    found = decoder.run(padded, now)
-    yield expected[places, now - 1], found, max(lengths)
-    while now.max() < rows.shape[1]:
-        found = decoder.run(rows[places, now][:, None], now + 1)
-        now = now + 1
-        yield expected[places, now - 1], found, int(now.max())
+    sizes: list[int] = []
+    for size in CHUNKS:
+        if 1 + sum(sizes) + size <= length:
+            sizes.append(size)
+    yield _Text(
+        name="in uneven chunks",
+        inputs=whole.draw(1, length),
+        first=np.array([length - sum(sizes)]),
+        sizes=tuple(sizes),
+    )
+    steps = min(STEPS, length - 1)
+    first = np.minimum(RAGGED, length - steps)
+    yield _Text(
+        name="rows of different lengths",
+        inputs=whole.draw(len(first), int(first.max()) + steps),
+        first=first,
+        sizes=(1,) * steps,
+    )
 
 
 class _WholeText:
@@ -247,14 +266,22 @@ class _WholeText:
             return [None]
         return [1, trained] if trained > 1 else [1]
 
-    def draw(self, batch: int, length: int) -> Array:
-        """Return token ids."""
+    def draw(self, batch: int, length: int) -> dict[str, Array]:
+        """Return token ids, and noise where the model takes some."""
         drawn = self._generator.integers(0, self.vocabulary, (batch, length))
-        return drawn.astype(self.dtype or np.int64)
+        found = {self.ids: drawn.astype(self.dtype or np.int64)}
+        for name, deviation in self.metadata.random_inputs.items():
+            sizes = [
+                size if isinstance(size, int) else 1 for size in self.session.inputs[name].shape
+            ]
+            noise = self._generator.standard_normal((batch, length, *sizes[2:])) * deviation
+            found[name] = noise.astype(self.session.expected.specs[name].dtype or np.float32)
+        return found
 
-    def logits(self, ids: Array, loops: int | None) -> Array:
+    def logits(self, inputs: Mapping[str, Array], loops: int | None) -> Array:
         """Return (batch, sequence, vocabulary)."""
-        feeds: dict[str, Array] = {self.ids: ids}
+        feeds = dict(inputs)
+        ids = feeds[self.ids]
         for name in self.session.inputs:
             if name == "attention_mask":
                 feeds[name] = np.ones(ids.shape, self.session.expected.specs[name].dtype)
@@ -265,6 +292,21 @@ class _WholeText:
             warnings.simplefilter("ignore", UntrainedWarning)
             found = self.session.run(feeds, loops=self.metadata.loops if counted else loops)
         return found[self.session.output_names[0]]
+
+
+class Recomputation:
+    """A text as the source computes it, whole."""
+
+    def __init__(self, whole: _WholeText, text: _Text, loops: int | None) -> None:
+        self._logits = whole.logits(text.inputs, loops)
+
+    def start(self, batch: int, length: int, loops: int | None) -> None:
+        """Begin a text: it is computed already."""
+
+    def run(self, inputs: Mapping[str, Array], lengths: Array) -> Array:
+        """Return the logits of each row's last token, (batch, vocabulary)."""
+        found: Array = self._logits[np.arange(len(lengths)), lengths - 1]
+        return found
 
 
 def _vocabulary(source: Artifact) -> int | None:
@@ -286,12 +328,6 @@ class _Decoder:
             str(path), session_options(threads, model=path), providers=["CPUExecutionProvider"]
         )
         self.generation = generation
-        self.types = {node.name: node for node in self.session.get_inputs()}
-        ids = [
-            name for name in self.types if name != LENGTHS_INPUT and not name.startswith("past.")
-        ]
-        (self.ids,) = ids
-        self.dtype = np.int32 if self.types[self.ids].type == "tensor(int32)" else np.int64
         self.outputs = [node.name for node in self.session.get_outputs()]
         self.buffers: Mapping[str, ort.OrtValue] = {}
 
@@ -307,10 +343,11 @@ class _Decoder:
                 zeros = np.zeros((*rows, batch, slot.kv_heads, length, size), dtype)
                 self.buffers[f"{slot.name}.{part}"] = ort.OrtValue.ortvalue_from_numpy(zeros)
 
-    def run(self, ids: Array, lengths: Array) -> Array:
+    def run(self, inputs: Mapping[str, Array], lengths: Array) -> Array:
         """Compute the next tokens; return (batch, vocabulary)."""
         binding = self.session.io_binding()
-        binding.bind_cpu_input(self.ids, np.ascontiguousarray(ids, self.dtype))
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
         binding.bind_cpu_input(LENGTHS_INPUT, lengths.astype(np.int32))
         for name, buffer in self.buffers.items():
             binding.bind_ortvalue_input(f"past.{name}", buffer)
@@ -324,3 +361,46 @@ class _Decoder:
         self.session.run_with_iobinding(binding)
         logits: Array = binding.get_outputs()[-1].numpy()
         return logits[:, 0]
+
+
+class LastLoop:
+    """What decoding with the cache ``last-loop`` computes, by a file whose iterations keep their own.
+
+    Before each chunk every iteration is handed what the last one kept, in memory of its own. So nothing here stands on how
+    the slots of the file that is checked share their buffer.
+
+    Args:
+        path: A generate file of the form unrolled and the cache ``per-loop``.
+        generation: What it says of itself.
+        threads: Threads of ONNX Runtime.
+    """
+
+    def __init__(self, path: Path, generation: Generation, *, threads: int | None) -> None:
+        self._decoder = _Decoder(path, generation, threads)
+        last: dict[tuple[str, str], tuple[int, str]] = {}
+        for slot in generation.slots:
+            core, *places = slot.name.split(".")
+            if len(places) > 1:
+                last[core, places[1]] = max(
+                    last.get((core, places[1]), (-1, "")), (int(places[0]), slot.name)
+                )
+        self._last = last
+
+    def start(self, batch: int, length: int, loops: int | None) -> None:
+        """Begin a text."""
+        self._decoder.start(batch, length, loops)
+
+    def run(self, inputs: Mapping[str, Array], lengths: Array) -> Array:
+        """Compute the next tokens; return (batch, vocabulary)."""
+        found = self._decoder.run(inputs, lengths)
+        arrays = {name: buffer.numpy() for name, buffer in self._decoder.buffers.items()}
+        self._decoder.buffers = {
+            name: ort.OrtValue.ortvalue_from_numpy(arrays[self._kept(name)].copy())
+            for name in arrays
+        }
+        return found
+
+    def _kept(self, name: str) -> str:
+        """Return whose keys or values a part of the cache is handed: the last iteration's of the same attention."""
+        core, *places, part = name.split(".")
+        return name if len(places) < 2 else f"{self._last[core, places[1]][1]}.{part}"

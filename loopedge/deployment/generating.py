@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,14 +13,14 @@ import loopedge
 from loopedge.artifact.artifact import Artifact, write_artifact, write_scratch
 from loopedge.artifact.companions import check_companion_targets, companions_to_copy
 from loopedge.artifact.seal import check_whole
-from loopedge.deployment.decode_check import DecodeDifference, compare_decoding, tolerated
+from loopedge.deployment.decode_check import DecodeDifference, LastLoop, compare_decoding, tolerated
 from loopedge.errors import InputError
 from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.scratch import never_named
 from loopedge.files.staging import again_if_replaced
 from loopedge.files.targets import FileSize, check_artifact_target
 from loopedge.graph.core.unrolling import unroll_loops
-from loopedge.graph.decoding.decoding import Decoding, give_cache
+from loopedge.graph.decoding.decoding import Decoding, DecodingOptions, give_cache
 from loopedge.graph.metadata import (
     ArtifactMetadata,
     CacheKind,
@@ -41,7 +41,7 @@ __all__ = ["GENERATE_SUFFIX", "GenerateResult", "to_generate"]
 
 GENERATE_SUFFIX = ".generate.onnx"
 
-GenerateForm = Literal["scan", "unrolled"]
+GenerateForm = Literal["scan", "unrolled", "tensorscatter"]
 CACHES: tuple[str, ...] = get_args(CacheKind)
 FORMS: tuple[str, ...] = get_args(GenerateForm)
 
@@ -86,7 +86,7 @@ def to_generate(
     model: str | Path,
     path: str | Path | None = None,
     *,
-    form: GenerateForm = "scan",
+    form: GenerateForm | None = None,
     cache: CacheKind = "per-loop",
     cache_type: CacheType = "float32",
     threads: int | None = None,
@@ -99,8 +99,11 @@ def to_generate(
     Args:
         model: A causal language model, token ids (batch, sequence) to logits (batch, sequence, vocabulary).
         path: Target; default: ``NAME.generate.onnx`` beside the model.
-        form: ``scan``: the weights of the core once, and a Scan (default). ``unrolled``: its iterations written out.
+        form: ``scan``: the weights of the core once, and a Scan. ``unrolled``: its iterations written out.
+            ``tensorscatter``: a Scan of standard operators, opset 24. Default: ``scan``, for ``last-loop`` ``unrolled``.
         cache: ``per-loop``: each iteration keeps its own keys and values, as recomputation has them (default).
+            ``last-loop``: all iterations read those of the last one, and their own of the chunk; for models that are
+            trained so. What is computed depends on the chunks then.
         cache_type: Of keys and values: ``float32``.
         threads: Threads of ONNX Runtime during verification.
         force: Replace an existing file.
@@ -114,12 +117,18 @@ def to_generate(
     """
     source = Path(model)
     target = Path(path) if path is not None else source.with_suffix(GENERATE_SUFFIX)
+    form = form or ("scan" if cache == "per-loop" else "unrolled")
     for name, value, known in (("form", form, FORMS), ("cache", cache, CACHES)):
         if value not in known:
             raise InputError(
                 f"{option_name(name)} is {value!r}, not known",
                 hint=" or ".join(option(name, each) for each in known),
             )
+    if cache == "last-loop" and form != "unrolled":
+        raise InputError(
+            f"{option('cache', cache)} shares one slot among all iterations: they are written out",
+            hint=f"{option('form', 'unrolled')} {option('cache', cache)}",
+        )
     wanted = _Wanted(form=form, cache=cache, cache_type=cache_type, threads=threads, force=force)
     return again_if_replaced(source, lambda: _to_generate(source, target, wanted))
 
@@ -227,7 +236,11 @@ def _rewritten(artifact: Artifact, graph: ir.Model, wanted: _Wanted) -> Decoding
     try:
         if wanted.form == "unrolled" and artifact.metadata.form != "unrolled":
             graph = unroll_loops(graph, inner=True).model
-        decoding = give_cache(graph)
+        options = DecodingOptions(
+            operators="standard" if wanted.form == "tensorscatter" else "grouped",
+            last_loop=wanted.cache == "last-loop",
+        )
+        decoding = give_cache(graph, options)
     except InputError as error:
         hint = error.hint or f"loopedge inspect {artifact.path}"
         raise InputError(
@@ -256,7 +269,7 @@ def _metadata(artifact: Artifact, decoding: Decoding, wanted: _Wanted) -> Metada
     repeats = [slot.loops for slot in decoding.slots if slot.loops is not None]
     loops = known.loops or next(iter(repeats), 1)
     update: dict[str, Any] = {
-        "form": "scan" if repeats else "unrolled",
+        "form": wanted.form if repeats else "unrolled",
         "loops": loops,
         "trained_loops": known.trained_loops or loops,
         "dynamic_loops": False,
@@ -271,9 +284,24 @@ def _metadata(artifact: Artifact, decoding: Decoding, wanted: _Wanted) -> Metada
 def _compare(
     source: Artifact, written: Path, generation: Generation, wanted: _Wanted
 ) -> DecodeDifference:
-    return compare_decoding(
-        source, written, generation, tolerated(source.graph), threads=wanted.threads
-    )
+    """Compare decoded logits with those of whole texts, or of `LastLoop` where these depend on the chunks."""
+    allowed = tolerated(source.graph)
+    if wanted.cache == "per-loop":
+        return compare_decoding(source, written, generation, allowed, threads=wanted.threads)
+    own = replace(wanted, cache="per-loop")
+    decoding = _rewritten(source, source.fresh_graph(), own)
+    path = written.parent / "per-loop.onnx"
+    write_scratch(decoding.model, path)
+    own_generation = _described(source, decoding, own)
+    with never_named(written.parent, source.path):
+        compare_decoding(source, path, own_generation, allowed, threads=wanted.threads)
+        reference = LastLoop(path, own_generation, threads=wanted.threads)
+        found = compare_decoding(
+            source, written, generation, allowed, reference=reference, threads=wanted.threads
+        )
+    for file in written.parent.glob("per-loop.*"):
+        file.unlink()
+    return found
 
 
 def _compare_other_rows(artifact: Artifact, folder: Path, wanted: _Wanted) -> None:

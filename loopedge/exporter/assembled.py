@@ -55,6 +55,9 @@ def assemble(
         target: Path of the file; its companions are named after it.
     """
     graph = assemble_loop(captured.parts, captured.axes, captured.plan)
+    for name, tensor in captured.stored.items():
+        if name in graph.graph.initializers:
+            graph.graph.initializers[name].const_value = tensor
     last_outputs = (
         keep_last_position(graph, captured.axes.fixed_sequence) if options.logits == "last" else []
     )

@@ -39,6 +39,8 @@ Form = Literal["loop", "unrolled"]
 Format = Literal["onnx", "ort"]
 Storage = Literal["float32", "float16"]
 Logits = Literal["all", "last"]
+Task = Literal["generate"]
+WeightBits = Literal[8, 4]
 
 
 class ExportKeywords(TypedDict, total=False):
@@ -61,6 +63,8 @@ class ExportKeywords(TypedDict, total=False):
     logits: Logits
     last_rows: bool | None
     activations: str | None
+    task: Task | None
+    weight_bits: WeightBits | None
     force: bool
 
 
@@ -89,6 +93,8 @@ class ExportOptions:
     logits: Logits = "all"
     last_rows: bool | None = None
     activations: str | None = None
+    task: Task | None = None
+    weight_bits: WeightBits | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -123,6 +129,10 @@ class ExportOptions:
         _check_known("inner", self.inner, get_args(Form))
         _check_known("storage", self.storage, get_args(Storage))
         _check_known("logits", self.logits, get_args(Logits))
+        if self.task is not None:
+            _check_known("task", self.task, get_args(Task))
+        if self.weight_bits is not None:
+            _check_known("weight_bits", self.weight_bits, get_args(WeightBits))
         read_exit(self.exit)
         if self.opset not in OPSETS:
             raise InputError(
@@ -163,7 +173,7 @@ class ExportOptions:
             )
 
 
-def _check_known(name: str, value: object, known: tuple[str, ...]) -> None:
+def _check_known(name: str, value: object, known: tuple[object, ...]) -> None:
     if value not in known:
         raise InputError(
             f"{name} {value!r} is not known",

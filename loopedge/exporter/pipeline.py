@@ -17,6 +17,7 @@ from loopedge.exporter.capture.captured import Captured, capture_module
 from loopedge.exporter.module.exported_module import ExportedModule, check_weights
 from loopedge.exporter.module.opening import open_module, source_files
 from loopedge.exporter.options import ExportKeywords, ExportOptions, check_target
+from loopedge.exporter.published.pipeline import export_published, find_published
 from loopedge.exporter.result import ExportResult, make_result
 from loopedge.exporter.targets import choose_settings
 from loopedge.exporter.verification.check import FileCheck
@@ -85,6 +86,9 @@ def export(
     chosen = with_keywords("export", ExportOptions, options, keywords)
     target = Path(path)
     sources = _check_paths(model, target, chosen)
+    published = find_published(model, chosen)
+    if published is not None:
+        return export_published(published, target, sources, chosen)
     with _evaluating(model):
         return _export(open_module(model, chosen), target, sources, chosen)
 

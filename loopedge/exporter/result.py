@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from loopedge.artifact.opsets import IR_VERSIONS
 from loopedge.exporter.assembled import Assembled
@@ -11,7 +11,7 @@ from loopedge.exporter.capture.captured import Captured
 from loopedge.exporter.float16_weights import storage_notes
 from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.targets import Settings
-from loopedge.exporter.verification.check import FileCheck
+from loopedge.exporter.verification.verify import ExportErrors
 from loopedge.files.targets import FileSize
 from loopedge.graph.core.ties import TiedWeight, tied_weights
 from loopedge.graph.metadata import Metadata
@@ -21,6 +21,20 @@ from loopedge.options import option
 from loopedge.runtime.memory_profiles import WISH_NOTE
 
 __all__ = ["ExportResult", "make_result"]
+
+
+class Checked(Protocol):
+    """What compared a file with PyTorch found."""
+
+    @property
+    def errors(self) -> ExportErrors:
+        """The largest errors."""
+        ...
+
+    @property
+    def rounding_error(self) -> float | None:
+        """How far weights in float16 move the outputs, where that was measured."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +75,7 @@ def make_result(
     settings: Settings,
     captured: Captured,
     assembled: Assembled,
-    check: FileCheck,
+    check: Checked,
     files: Sequence[Path],
     seconds: dict[str, float],
 ) -> ExportResult:

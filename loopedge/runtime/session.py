@@ -42,7 +42,7 @@ from loopedge.runtime.placement import (
 )
 from loopedge.runtime.session_options import open_session, session_options
 
-__all__ = ["PROVIDERS", "Session"]
+__all__ = ["DTYPES", "PROVIDERS", "Session", "failure_reason"]
 
 Array = npt.NDArray[Any]
 
@@ -217,7 +217,7 @@ class Session:
         except Exception as error:  # onnxruntime raises a kind of its own per failure
             if self.provider == PROVIDERS["cuda"] and ran_out_of_memory(error):
                 raise _full(self.path, error) from error
-            raise InputError(f"{self.path} failed to run: {_reason(error)}") from error
+            raise InputError(f"{self.path} failed to run: {failure_reason(error)}") from error
         return dict(zip(self.output_names, values, strict=True))
 
     def _warn(self, feeds: Mapping[str, Array]) -> None:
@@ -316,17 +316,18 @@ def _refusal(source: Path, error: Exception, device: str) -> LoopedgeError:
     if device == "cuda" and cuda_failure(error) is not None:
         return refusal(error)
     return InputError(
-        f"{source} cannot be loaded: {_reason(error)}", hint=f"loopedge inspect {source}"
+        f"{source} cannot be loaded: {failure_reason(error)}", hint=f"loopedge inspect {source}"
     )
 
 
 def _full(path: Path, error: Exception) -> LoopedgeError:
     return LoopedgeError(
-        f"{path} ran out of GPU memory: {_reason(error)}", hint="a smaller batch or sequence"
+        f"{path} ran out of GPU memory: {failure_reason(error)}", hint="a smaller batch or sequence"
     )
 
 
-def _reason(error: Exception) -> str:
+def failure_reason(error: Exception) -> str:
+    """Return what ONNX Runtime says went wrong, in one line."""
     failure = cuda_failure(error)
     if failure is not None:
         return failure

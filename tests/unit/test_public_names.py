@@ -11,6 +11,7 @@ NAMES = {
     *(
         "ConvertResult",
         "ExportResult",
+        "Generator",
         "Inspection",
         "PilotResult",
         "PrepareResult",
@@ -27,6 +28,8 @@ NAMES = {
     *("Task", "convert", "export", "inner_loop", "inspect", "load", "pilot", "prepare", "profile"),
     *("quantize", "save", "train", "Comparison", "PilotOptions", "ProfileOptions", "compare"),
     *("ExportOptions", "QuantizeOptions", "RerollResult", "reroll", "UnrollResult", "unroll"),
+    *("GenerateResult", "attention", "to_generate"),
+    *("EvaluateResult", "evaluate"),
 }
 TWO_SCREENS = 66
 """Lines."""

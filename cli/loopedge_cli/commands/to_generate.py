@@ -21,9 +21,15 @@ def to_generate(
         typer.Option("--output", "-o", help="Target; default: LM.generate.onnx beside the model."),
     ] = None,
     form: Annotated[
-        Literal["scan", "unrolled"],
-        typer.Option(help="The core as one Scan, or written out once per iteration."),
-    ] = "scan",
+        Literal["scan", "unrolled", "tensorscatter"] | None,
+        typer.Option(
+            help="The core as one Scan, written out once per iteration, or a Scan of standard operators; default: scan."
+        ),
+    ] = None,
+    cache: Annotated[
+        Literal["per-loop", "last-loop"],
+        typer.Option(help="Each iteration keeps its own keys and values, or the last one alone."),
+    ] = "per-loop",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the check.")] = None,
     force: Force = False,
     json: Json = False,
@@ -35,7 +41,9 @@ def to_generate(
         import loopedge
 
         with output.status(f"rewriting {model}"):
-            result = loopedge.to_generate(model, path, form=form, threads=threads, force=force)
+            result = loopedge.to_generate(
+                model, path, form=form, cache=cache, threads=threads, force=force
+            )
         for note in result.notes:
             output.note(f"note: {note}")
         output.result(result, generate_file_view, written=result.path)

@@ -9,16 +9,18 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
 from torch.fx.experimental import _config as symbolic_sizes
 
 from loopedge.errors import InputError
+from loopedge.exporter.capture.attention import lowered_attention
 from loopedge.exporter.capture.axes import TRACED_BATCH, Axes, InnerAxes, resized
 from loopedge.exporter.capture.capture_error import capture_error
 from loopedge.exporter.capture.input_axes import AxisNames
@@ -132,6 +134,7 @@ def capture_parts(
     *,
     opset: int,
     inner_loops: bool = False,
+    weightless: bool = False,
 ) -> Parts:
     """Capture the three parts of a model, and the bodies of its inner loops.
 
@@ -141,6 +144,7 @@ def capture_parts(
         axes: What `find_axes` found.
         opset: ONNX opset of the result.
         inner_loops: Make a Loop of each inner loop instead of writing it out.
+        weightless: The model's weights are stand-ins: nothing is computed with them, shapes are enough.
 
     Returns:
         The captured graphs.
@@ -149,7 +153,8 @@ def capture_parts(
         InputError: torch.export cannot follow the user's code; the message names the line.
     """
     inputs = traced_inputs(example, axes)
-    state, context, row, calls = _first_step(cast("LoopedProtocol", model), inputs)
+    first = _shapes_of_first_step if weightless else _first_step
+    state, context, row, calls = first(cast("LoopedProtocol", model), inputs)
     state_shapes, context_shapes = _shapes(state, axes.state), _shapes(context, axes.context)
     prelude = _capture(
         "prelude",
@@ -199,6 +204,38 @@ def _first_step(
         with record() as calls:
             model.core(state, context, row)
     return state, context, row, calls
+
+
+def _shapes_of_first_step(
+    model: LoopedProtocol, inputs: tuple[Tensor, ...]
+) -> tuple[Tensors, Tensors, dict[str, Tensor], list[InnerCall]]:
+    """Return what `_first_step` returns as zeros of the same shapes: nothing is computed."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        state, context, row, calls = _first_step(model, inputs)
+    return (
+        _zeros(state),
+        _zeros(context),
+        {name: torch.zeros(value.shape, dtype=value.dtype) for name, value in row.items()},
+        [_zero_call(call) for call in calls],
+    )
+
+
+def _zero_call(call: InnerCall) -> InnerCall:
+    return replace(
+        call,
+        state=_zeros(call.state),
+        context=_zeros(call.context),
+        table={
+            name: torch.zeros(value.shape, dtype=value.dtype) for name, value in call.table.items()
+        },
+        children=[_zero_call(child) for child in call.children],
+    )
+
+
+def _zeros(tensors: Tensors) -> Tensors:
+    if isinstance(tensors, Tensor):
+        return torch.zeros(tensors.shape, dtype=tensors.dtype)
+    return tuple(torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in tensors)
 
 
 def _capture_inner(
@@ -277,7 +314,11 @@ def _capture(
 ) -> ir.Model:
     # An empty tuple of context tensors has no dynamic shapes of its own.
     short = _has_free_size_below_two(kwargs, dynamic_shapes)
-    with _quiet(), symbolic_sizes.patch(backed_size_oblivious=short):  # type: ignore[attr-defined]
+    with (
+        _quiet(),
+        lowered_attention(opset),
+        symbolic_sizes.patch(backed_size_oblivious=short),  # type: ignore[attr-defined]
+    ):
         try:
             exported = torch.export.export(
                 module.eval(),

@@ -1,7 +1,9 @@
 """The first station: a module captured, with all that the graph is assembled from."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+import onnx_ir as ir
 from torch import nn
 
 from loopedge.exporter.assembly import AssemblyPlan
@@ -24,6 +26,7 @@ class Captured:
 
     ``module`` holds the weights as the file stores them, ``original`` as they were trained; ``kept``
     are those that float16 cannot hold, with the reason. ``parts`` are moved when they are assembled.
+    ``stored`` are weights by name that take the place of the captured ones, which are stand-ins.
     """
 
     module: ExportedModule
@@ -33,6 +36,7 @@ class Captured:
     parts: Parts
     halt: Halt | None
     plan: AssemblyPlan
+    stored: Mapping[str, ir.TensorProtocol] = field(default_factory=dict)
 
     @property
     def exit(self) -> str | None:

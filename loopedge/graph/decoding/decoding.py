@@ -1,7 +1,8 @@
 """Give a graph a cache: it computes the next tokens of a text, and keeps keys and values of those before."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -12,21 +13,37 @@ from loopedge.graph.core.loop_view import LoopView, loops_among
 from loopedge.graph.core.names import core_name, is_core
 from loopedge.graph.decoding.attentions import HINT, SelfAttention, find_attentions
 from loopedge.graph.decoding.chunk import Chunk, add_chunk
-from loopedge.graph.decoding.grouped_query import group_queries, without_repeats
+from loopedge.graph.decoding.grouped_query import Parts, group_queries, without_repeats
 from loopedge.graph.decoding.last_valid import keep_last_valid
 from loopedge.graph.decoding.length_values import LengthValues
 from loopedge.graph.decoding.positions import PositionTables, lengths_to_try
 from loopedge.graph.decoding.scanning import scan_loop
+from loopedge.graph.decoding.scattered import ReadableKeys, raise_opset, scatter
 from loopedge.graph.decoding.slots import Slot, name_slots, past_name, present_name
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.shapes import known_shape
 
-__all__ = ["Decoding", "give_cache"]
+__all__ = ["Decoding", "DecodingOptions", "give_cache"]
+
+PARTS = ("key", "value")
 
 FILLED_IN = {"attention_mask": 1, "token_type_ids": 0}
 """Inputs beside the token ids, int64 or float (batch, sequence), and what they hold in a text without padding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodingOptions:
+    """What a cache is made of.
+
+    Args:
+        operators: ``grouped``: GroupQueryAttention of ONNX Runtime; ``standard``: operators of opset 24.
+        last_loop: All iterations of a core that is written out share the slot of the last one.
+    """
+
+    operators: Literal["grouped", "standard"] = "grouped"
+    last_loop: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +56,24 @@ class Decoding:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Pasts:
-    """Keys and values before a call and after it, of the attentions of one graph or body."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cached:
+    """An attention and its slot.
 
-    slots: list[Slot] = field(default_factory=list)
-    before: list[ir.Value] = field(default_factory=list)
-    after: list[ir.Value] = field(default_factory=list)
+    ``written`` is the slot's name in the outputs; ``cache``: keys and values as inputs of the graph; ``past``: those that the
+    attention reads, in a body a slice; ``body`` holds the attention.
+    """
+
+    attention: SelfAttention
+    body: ir.Graph
+    slot: Slot
+    written: str
+    parts: Parts
+    cache: Parts
+    past: Parts
 
 
-def give_cache(model: ir.Model) -> Decoding:
+def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decoding:
     """Rewrite a causal language model into one that decodes, in place.
 
     Requires: the Loop form, or iterations that are written out; the weights may be quantized.
@@ -58,10 +83,12 @@ def give_cache(model: ir.Model) -> Decoding:
 
     Args:
         model: Inputs (batch, sequence), the first output (batch, sequence, vocabulary).
+        options: Of the cache; default: by GroupQueryAttention, each iteration its own.
 
     Raises:
         InputError: The graph computes a token by more than those before it, or by what is not recognised.
     """
+    chosen = options or DecodingOptions()
     ids = _token_ids(model)
     _fill_in(model, ids)
     context = read_metadata(model.metadata_props).max_length
@@ -81,12 +108,18 @@ def give_cache(model: ir.Model) -> Decoding:
     _insert_first(model.graph, [*nodes, *tables.nodes])
     logits = model.graph.outputs[0]
     del model.graph.outputs[1:]
-    pasts = _attend(model, attentions, names, loops, chunk)
-    slots = _repeat(model, pasts, loops)
+    iterations = {loop: _iterations(loop, model) for loop in loops}
+    rows = {loop.body: count for loop, count in iterations.items()}
+    cached = [_cached(attention, names[attention.node], rows) for attention in attentions]
+    if chosen.last_loop:
+        cached = _share_last_loop(cached)
+    presents = _attend(model, cached, chunk, chosen)
+    _repeat(model, cached, presents, loops)
     keep_last_valid(model, logits, chunk)
     _clean(model)
     shape = known_shape(model.graph.outputs[0])
     vocabulary = shape[2] if shape is not None and isinstance(shape[2], int) else None
+    slots = list(dict.fromkeys(item.slot for item in cached))
     return Decoding(model=model, slots=slots, vocab_size=vocabulary)
 
 
@@ -166,100 +199,139 @@ def _loops_with(model: ir.Model, attentions: list[SelfAttention]) -> dict[LoopVi
     return found
 
 
-def _attend(
-    model: ir.Model,
-    attentions: list[SelfAttention],
-    names: Mapping[ir.Node, str],
-    loops: Mapping[LoopView, str],
-    chunk: Chunk,
-) -> dict[ir.Graph, _Pasts]:
-    """Let attentions read a cache and extend it; return its parts by the graph that they stand in."""
-    found: dict[ir.Graph, _Pasts] = {loop.body: _Pasts() for loop in loops}
-    found[model.graph] = _Pasts()
-    for attention in attentions:
-        graph = attention.node.graph
-        assert isinstance(graph, ir.Graph)
-        name = names[attention.node]
-        parts = without_repeats(attention)
-        shape = known_shape(parts[0])
-        kv_heads = shape[1] if attention.split and shape is not None else attention.kv_heads
-        assert isinstance(kv_heads, int)
-        slot = Slot(
-            name=name,
-            loops=None,
-            kv_heads=kv_heads,
-            head_size=attention.head_size,
-            window=attention.window,
+def _iterations(loop: LoopView, model: ir.Model) -> int | None:
+    return loop.most_iterations or read_metadata(model.metadata_props).loops
+
+
+def _cached(attention: SelfAttention, name: str, rows: Mapping[ir.Graph, int | None]) -> _Cached:
+    """Return an attention with values for its cache."""
+    graph = attention.node.graph
+    assert isinstance(graph, ir.Graph)
+    parts = without_repeats(attention)
+    shape = known_shape(parts[0])
+    kv_heads = shape[1] if attention.split and shape is not None else attention.kv_heads
+    assert isinstance(kv_heads, int)
+    looped = graph in rows
+    slot = Slot(
+        name=name,
+        loops=rows.get(graph),
+        kv_heads=kv_heads,
+        head_size=attention.head_size,
+        window=attention.window,
+    )
+    one: list[int | str] = ["batch", kv_heads, "max_length", attention.head_size]
+    key, value = (
+        ir.Value(
+            name=past_name(name, part),
+            type=attention.key.type,
+            shape=ir.Shape([*(["loops"] if looped else []), *one]),
         )
-        inside = graph is not model.graph
-        past = [
-            ir.Value(
-                name=f"{past_name(name, part)}{'.slice' if inside else ''}",
-                type=attention.key.type,
-                shape=ir.Shape(["batch", kv_heads, "max_length", attention.head_size]),
-            )
-            for part in ("key", "value")
+        for part in PARTS
+    )
+    past = key, value
+    if looped:
+        one_key, one_value = (
+            ir.Value(name=f"{whole.name}.slice", type=whole.type, shape=ir.Shape(one))
+            for whole in past
+        )
+        past = one_key, one_value
+    return _Cached(
+        attention=attention,
+        body=graph,
+        slot=slot,
+        written=name,
+        parts=parts,
+        cache=(key, value),
+        past=past,
+    )
+
+
+def _share_last_loop(cached: Sequence[_Cached]) -> list[_Cached]:
+    """Let all iterations of an attention read one cache, and each write it: the last one's stays.
+
+    Raises:
+        InputError: No core is written out.
+    """
+    first: dict[str, _Cached] = {}
+    found = []
+    for item in cached:
+        core, *rest = item.slot.name.split(".")
+        if len(rest) < 2:
+            found.append(item)
+            continue
+        name = f"{core}.{rest[1]}"
+        if name not in first:
+            shared = replace(item.slot, name=name)
+            for value, part in zip(item.cache, PARTS, strict=True):
+                value.name = past_name(name, part)
+            first[name] = replace(item, slot=shared)
+        one = first[name]
+        found.append(replace(item, slot=one.slot, cache=one.cache, past=one.cache))
+    if not first:
+        raise InputError(
+            "its core is not written out: one slot for all iterations needs the form unrolled",
+            hint="loopedge to-generate MODEL --form unrolled --cache last-loop",
+        )
+    return found
+
+
+def _attend(
+    model: ir.Model, cached: Sequence[_Cached], chunk: Chunk, options: DecodingOptions
+) -> list[Parts]:
+    """Let attentions read a cache and extend it; return keys and values after each."""
+    if options.operators == "grouped":
+        return [
+            group_queries(item.attention, item.parts, item.past, chunk, model) for item in cached
         ]
-        after = group_queries(attention, parts, (past[0], past[1]), chunk, model)
-        pasts = found[graph]
-        pasts.slots.append(slot)
-        pasts.before += past
-        pasts.after += after
+    raise_opset(model)
+    keys = ReadableKeys(model, chunk, cached[0].cache[0])
+    found = [
+        scatter(
+            item.attention,
+            item.parts,
+            item.past,
+            chunk,
+            keys.mask(item.attention.window),
+            model,
+        )
+        for item in cached
+    ]
+    _insert_first(model.graph, keys.nodes)
     return found
 
 
 def _repeat(
-    model: ir.Model, pasts: Mapping[ir.Graph, _Pasts], loops: Mapping[LoopView, str]
-) -> list[Slot]:
-    """Make Scans of Loops, and the cache inputs and outputs of the graph; return the slots in the order of the inputs."""
-    slots: list[Slot] = []
-    outer = pasts[model.graph]
-    _declare(model.graph, outer.slots, outer.before, outer.after)
-    slots += outer.slots
+    model: ir.Model,
+    cached: Sequence[_Cached],
+    presents: Sequence[Parts],
+    loops: Mapping[LoopView, str],
+) -> None:
+    """Make Scans of Loops, and the cache inputs and outputs of the graph."""
+    graph = model.graph
     for loop in loops:
-        own = pasts[loop.body]
-        iterations = loop.most_iterations or read_metadata(model.metadata_props).loops
-        after = scan_loop(loop, own.before, own.after, model)
+        own = [place for place, item in enumerate(cached) if item.body is loop.body]
+        pasts = [part for place in own for part in cached[place].past]
+        wholes = [part for place in own for part in cached[place].cache]
+        after = scan_loop(loop, pasts, [part for place in own for part in presents[place]], model)
         scan = after[0].producer()
         assert scan is not None
-        before = []
-        first = len(scan.inputs) - len(own.before)
-        for place, part in enumerate(own.before):
-            assert part.name is not None
-            whole = ir.Value(
-                name=part.name.removesuffix(".slice"),
-                type=part.type,
-                shape=ir.Shape(["loops", *(part.shape or ())]),
-            )
-            before.append(whole)
+        first = len(scan.inputs) - len(wholes)
+        for place, (whole, value) in enumerate(zip(wholes, after, strict=True)):
             scan.replace_input_with(first + place, whole)
-        for place, value in enumerate(after):
-            value.type, value.shape = before[place].type, ir.Shape(list(before[place].shape or ()))
-        repeated = [
-            Slot(
-                name=slot.name,
-                loops=iterations,
-                kv_heads=slot.kv_heads,
-                head_size=slot.head_size,
-                window=slot.window,
-            )
-            for slot in own.slots
+            value.type, value.shape = whole.type, ir.Shape(list(whole.shape or ()))
+        presents = [
+            (after[2 * own.index(place)], after[2 * own.index(place) + 1])
+            if place in own
+            else parts
+            for place, parts in enumerate(presents)
         ]
-        _declare(model.graph, repeated, before, after)
-        slots += repeated
-        _count_rows(model, before[0])
-    return slots
-
-
-def _declare(
-    graph: ir.Graph, slots: list[Slot], before: list[ir.Value], after: list[ir.Value]
-) -> None:
-    """Make the cache an input and an output of the graph."""
-    names = [present_name(slot.name, part) for slot in slots for part in ("key", "value")]
-    for value, name in zip(after, names, strict=True):
-        value.name = name
-    graph.inputs.extend(before)
-    graph.outputs.extend(after)
+        _count_rows(model, wholes[0])
+    for item, parts in zip(cached, presents, strict=True):
+        for whole, value, part in zip(item.cache, parts, PARTS, strict=True):
+            if whole not in graph.inputs:
+                graph.inputs.append(whole)
+            value.name = present_name(item.written, part)
+            graph.outputs.append(value)
 
 
 def _count_rows(model: ir.Model, past: ir.Value) -> None:

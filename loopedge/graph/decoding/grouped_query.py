@@ -11,7 +11,7 @@ from loopedge.graph.decoding.chunk import Chunk
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.shapes import constant_ints, known_shape
 
-__all__ = ["MICROSOFT", "Parts", "group_queries", "without_repeats"]
+__all__ = ["MICROSOFT", "TAKEN_OVER", "Parts", "group_queries", "with_heads", "without_repeats"]
 
 MICROSOFT = "com.microsoft"
 SWAP_HEADS = (0, 2, 1, 3)
@@ -107,6 +107,42 @@ def group_queries(
     _take_place(attention, result, model)
     model.opset_imports.setdefault(MICROSOFT, 1)
     return presents[0], presents[1]
+
+
+def with_heads(
+    node: ir.Node,
+    value: ir.Value,
+    attention: SelfAttention,
+    cache: ir.Value | None,
+    model: ir.Model,
+) -> ir.Value:
+    """Return (batch, heads, sequence, head size) of queries, keys or values.
+
+    Args:
+        node: Before which nodes are put.
+        value: As the attention reads it, heads not repeated.
+        attention: Whose it is.
+        cache: Of keys or values, (batch, kv heads, length, head size); None: queries.
+        model: Takes the constants.
+    """
+    if attention.split:
+        return value
+    shape = known_shape(cache)
+    heads = attention.heads if shape is None else shape[1]
+    assert isinstance(heads, int)
+    size = attention.head_size
+    sizes = add_initializer(
+        model.graph, f"chunk/split.{heads}x{size}", np.array([0, 0, heads, size], np.int64)
+    )
+    apart = make_node("Reshape", [value, sizes], f"{value.name}.apart")
+    apart.outputs[0].type = value.type
+    apart.outputs[0].shape = ir.Shape(["batch", "sequence", heads, size])
+    swap = make_node("Transpose", [apart.outputs[0]], f"{value.name}.split", {"perm": SWAP_HEADS})
+    swap.outputs[0].type = value.type
+    swap.outputs[0].shape = ir.Shape(["batch", heads, "sequence", size])
+    insert_before(node, apart)
+    insert_before(node, swap)
+    return swap.outputs[0]
 
 
 def _heads(attention: SelfAttention, part: ir.Value) -> int:

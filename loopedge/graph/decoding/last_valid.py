@@ -75,9 +75,21 @@ def _narrow(logits: ir.Value) -> tuple[dict[ir.Value, int], set[ir.Value]]:
             if value.is_graph_output()
             or any(output not in narrow for node in value.consumers() for output in node.outputs)
         }
-        if not whole:
-            return narrow, cuts & narrow.keys()
-        cuts |= whole
+        # A position is chosen along the second axis: what has its positions along another one is made whole, and so is
+        # what is made of it first.
+        turned = {
+            output
+            for value in cuts & narrow.keys()
+            if narrow[value] != SEQUENCE_AXIS
+            for node in value.consumers()
+            for output in node.outputs
+            if output in narrow and output not in cuts
+        }
+        if not whole and not turned:
+            return narrow, {
+                value for value in cuts & narrow.keys() if narrow[value] == SEQUENCE_AXIS
+            }
+        cuts |= whole | turned
 
 
 def _axes(node: ir.Node, axis: int) -> list[int | None] | None:

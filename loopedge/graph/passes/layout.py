@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, make_node, replace_node
+from loopedge.graph.lazy_weights import LazyWeight
 
 __all__ = ["fold_weight_layouts", "turn_first_factors"]
 
@@ -194,12 +195,17 @@ def _store_transposed(value: ir.Value, transposes: list[ir.Node]) -> None:
     tensor = value.const_value
     if tensor is None:
         return
-    array = np.ascontiguousarray(tensor.numpy().T)
-    value.const_value = ir.tensor(array, name=value.name)
-    value.shape = ir.Shape(array.shape)
+    value.const_value = turned = _transposed(tensor)
+    value.shape = ir.Shape([int(size) for size in turned.shape])  # type: ignore[arg-type]
     for node in transposes:
         ir.convenience.replace_all_uses_with(node.outputs[0], value)
         _remove(node)
+
+
+def _transposed(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    if isinstance(tensor, LazyWeight):
+        return tensor.turned()
+    return ir.tensor(np.ascontiguousarray(tensor.numpy().T), name=tensor.name)
 
 
 def _adapt_readers(transposes: list[ir.Node]) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from loopedge.graph.editing import initializer, make_node
+from loopedge.graph.lazy_weights import LazyWeight
 from loopedge.graph.metadata import PREFIX
 from loopedge.graph.weights import CAST_SUFFIX, TABLE_PREFIX
 
@@ -51,14 +52,22 @@ def store_float16(model: ir.Model) -> list[str]:
             or value.is_graph_output()
         ):
             continue
-        array = tensor.numpy()
-        with np.errstate(over="ignore", under="ignore"):
-            narrow = array.astype(np.float16)
-        if not np.array_equal(narrow.astype(np.float32), array):
+        narrow = _rounded(tensor)
+        if narrow is None:
             continue
-        _narrow(model.graph, value, ir.tensor(narrow, name=name))
+        _narrow(model.graph, value, narrow)
         stored.append(name)
     return stored
+
+
+def _rounded(tensor: ir.TensorProtocol) -> ir.TensorProtocol | None:
+    """Return a tensor in float16; None where that would change it, or where one that is not read yet shall not be."""
+    if isinstance(tensor, LazyWeight):
+        return tensor.rounded() if tensor.rounds else None
+    array = tensor.numpy()
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = array.astype(np.float16)
+    return ir.tensor(narrow, name=tensor.name) if np.array_equal(narrow, array) else None
 
 
 def is_float16_storable(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> str | None:

@@ -1,0 +1,62 @@
+"""Whether a graph is the one that was compared with PyTorch, but for its sizes."""
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from loopedge.errors import VerificationError
+
+__all__ = ["check_likeness"]
+
+SIZES = frozenset({"q_num_heads", "kv_num_heads", "num_heads", "scale", "K", "N", "block_size"})
+"""Attributes that follow from widths."""
+
+
+def check_likeness(graph: ir.Model, checked: ir.Model) -> None:
+    """Hold that two graphs are made of the same nodes, wired in the same way, with the same weights by name.
+
+    Args:
+        graph: Of the published sizes.
+        checked: Of small widths, which agreed with PyTorch.
+
+    Raises:
+        VerificationError: The first node that differs is named.
+    """
+    ours, theirs = list(_lines(graph.graph)), list(_lines(checked.graph))
+    for one, other in zip(ours, theirs, strict=False):
+        if one != other:
+            raise VerificationError(
+                f"the graph of the published sizes is another one than was compared with PyTorch: {one}, there {other}"
+            )
+    if len(ours) != len(theirs):
+        raise VerificationError(
+            f"the graph of the published sizes has {len(ours)} nodes, the one compared with PyTorch {len(theirs)}"
+        )
+
+
+def _lines(graph: ir.Graph) -> Iterator[str]:
+    """Yield a line for each node: its operator, what it reads, its attributes; bodies after their node."""
+    for node in graph:
+        bodies = []
+        said = []
+        for name, attribute in sorted(node.attributes.items()):
+            if attribute.type == ir.AttributeType.GRAPH:
+                bodies.append(attribute.as_graph())
+            elif attribute.type == ir.AttributeType.TENSOR or name in SIZES:
+                said.append(name)
+            else:
+                said.append(f"{name}={attribute.value}")
+        reads = ", ".join(map(_read, node.inputs))
+        made = ", ".join(output.name or "" for output in node.outputs)
+        yield f"{made} = {node.domain}:{node.op_type}({reads}) {' '.join(said)}"
+        for body in bodies:
+            yield from _lines(body)
+
+
+def _read(value: ir.Value | None) -> str:
+    """Return the name of a value; of constants that hold sizes, that they do."""
+    if value is None:
+        return "-"
+    if value.const_value is not None and value.const_value.dtype.is_integer():
+        return "sizes" if value.const_value.size > 1 else "a number"
+    return value.name or ""

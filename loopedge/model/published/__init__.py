@@ -1,0 +1,1 @@
+"""Published looped language models: one file per model type, which holds its ``CONFIG`` and its ``MODULE``."""
