@@ -86,7 +86,9 @@ def _by_command(
         if sorted(path.name for path in folder.iterdir()) != ["lm.onnx"]:
             return Decoded(kind, error.message, "a file was left")
         wrong = found is None and spec.fault is None
-        return Decoded(kind, error.message, f"refused for nothing: {error.message}" if wrong else None)
+        return Decoded(
+            kind, error.message, f"refused for nothing: {error.message}" if wrong else None
+        )
     if found is not None:
         return Decoded("decoded", problem=f"the check passed, but {found}")
     harmless = f"{spec.fault} changes nothing" if spec.fault else ""
@@ -146,7 +148,13 @@ class DecodingRunner:
         binding.bind_output("logits")
         self.session.run_with_iobinding(binding)
         names = [value.name for value in self.session.get_outputs()]
-        found = dict(zip([*[f"present.{n}" for n in self.arrays], "logits"], binding.get_outputs(), strict=True))
+        found = dict(
+            zip(
+                [*[f"present.{n}" for n in self.arrays], "logits"],
+                binding.get_outputs(),
+                strict=True,
+            )
+        )
         assert set(found) == set(names), f"outputs {names}"
         logits: Array = found["logits"].numpy().copy()
         assert logits.shape[:2] == (len(ids), 1), f"logits of shape {logits.shape}"
@@ -238,5 +246,3 @@ def _ragged(
         lengths = [length + 1 for length in lengths]
         found = runner.run(tokens, lengths)
         yield f"token {step + 1} behind rows of different lengths", found, wanted()
-
-

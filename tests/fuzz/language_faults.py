@@ -70,17 +70,16 @@ def _mixed(graph: Graph, text: Text, value: str, fault: str) -> str:
 
 def _sorted(graph: Graph, text: Text, value: str) -> str:
     count = graph.add("Shape", value, shape=[1], kind=INT64, start=1, end=2)
-    shape = graph.shape(value)
-    return graph.add_several("TopK", value, count, shapes=[shape, shape], axis=1)[0]
+    found = graph.add_several("TopK", value, count, shapes=[graph.shape(value)] * 2, axis=1)
+    graph.note(found[1], graph.shape(value), INT64)
+    return found[0]
 
 
 def _convolution(graph: Graph, text: Text, value: str, width: int) -> str:
     turned = graph.transpose(value, 0, 2, 1)
     kernel = text.generator.normal(size=(width, 1, 3)).astype(np.float32)
     shape = graph.shape(turned)
-    mixed = graph.add(
-        "Conv", turned, graph.store(kernel), shape=shape, group=width, pads=[2, 0]
-    )
+    mixed = graph.add("Conv", turned, graph.store(kernel), shape=shape, group=width, pads=[2, 0])
     return graph.transpose(mixed, 0, 2, 1)
 
 
@@ -157,7 +156,9 @@ def _per_head(text: Text, causal: str, distance: str, fault: str) -> str:
     wide = graph.unsqueeze(distance, 0)
     if fault == "alibi":
         slopes = graph.store((-np.arange(1, heads + 1, dtype=np.float32) / 4)[:, None, None])
-        added = graph.binary("Mul", graph.add("Cast", wide, shape=graph.shape(wide), to=FLOAT), slopes)
+        added = graph.binary(
+            "Mul", graph.add("Cast", wide, shape=graph.shape(wide), to=FLOAT), slopes
+        )
         low = graph.scalar(LOW)
         found = graph.add("Where", causal, added, low, shape=graph.shape(added))
         return graph.unsqueeze(found, 0)

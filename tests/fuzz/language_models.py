@@ -13,7 +13,13 @@ from tests.fuzz.language_specs import BLOCK_FAULTS, MASK_FAULTS, LanguageSpec
 __all__ = ["OPSET", "VOCABULARY", "write_language_model"]
 
 OPSET, VOCABULARY = 23, 23
-ATTENTION_FAULTS = {"memory keys", "memory only", "shifted keys", "shifted values", "query of the last"}
+ATTENTION_FAULTS = {
+    "memory keys",
+    "memory only",
+    "shifted keys",
+    "shifted values",
+    "query of the last",
+}
 
 
 def write_language_model(spec: LanguageSpec) -> onnx.ModelProto:
@@ -89,7 +95,9 @@ class _Writer:
 
     def _head(self, state: str, embedding: str) -> str:
         spec, graph = self.spec, self.graph
-        head = graph.transpose(embedding, 1, 0) if spec.tied else self._drawn(spec.width, VOCABULARY)
+        head = (
+            graph.transpose(embedding, 1, 0) if spec.tied else self._drawn(spec.width, VOCABULARY)
+        )
         logits = graph.product(state, head)
         if spec.logit_scale is not None:
             logits = graph.binary("Mul", logits, graph.scalar(spec.logit_scale))
@@ -139,7 +147,9 @@ class _Writer:
         if len(before) > 1:
             state = body.binary("Add", state, body.binary("Mul", before[1], body.scalar(0.5)))
         if spec.timestep:
-            table = self.graph.store(self.text.generator.normal(size=(8, spec.width)).astype(np.float32))
+            table = self.graph.store(
+                self.text.generator.normal(size=(8, spec.width)).astype(np.float32)
+            )
             row = body.add("Gather", table, iteration, shape=[spec.width], axis=0)
             state = body.binary("Mul", state, row)
         for layer in range(spec.layers):
@@ -159,11 +169,15 @@ class _Writer:
         state = graph.binary("Add", state, attended)
         wide = graph.product(self._norm(graph, state), self._drawn(spec.width, 2 * spec.width))
         wide = graph.binary("Mul", wide, graph.unary("Sigmoid", wide))
-        return graph.binary("Add", state, graph.product(wide, self._drawn(2 * spec.width, spec.width)))
+        return graph.binary(
+            "Add", state, graph.product(wide, self._drawn(2 * spec.width, spec.width))
+        )
 
     def _norm(self, graph: Graph, value: str, size: int | None = None) -> str:
         spec, width = self.spec, size or self.spec.width
-        weight = self.graph.store((1 + self.text.generator.normal(size=width) / 8).astype(np.float32))
+        weight = self.graph.store(
+            (1 + self.text.generator.normal(size=width) / 8).astype(np.float32)
+        )
         match spec.norm:
             case "none" if size is None:
                 return graph.binary("Mul", graph.unary("Tanh", value), weight)
@@ -177,9 +191,11 @@ class _Writer:
         root = graph.unary("Sqrt", graph.binary("Add", mean, graph.scalar(1e-5)))
         return graph.binary("Mul", graph.binary("Div", value, root), weight)
 
-    def _attention(self, graph: Graph, value: str, layer: int, place: str, fault: str | None) -> str:
+    def _attention(
+        self, graph: Graph, value: str, layer: int, place: str, fault: str | None
+    ) -> str:
         spec = self.spec
-        sources = {part: value for part in ("query", "key", "value")}
+        sources = dict.fromkeys(("query", "key", "value"), value)
         for part in ("key", "value"):
             if fault == f"shifted {part}s":
                 sources[part] = shifted(graph, value)
@@ -258,18 +274,25 @@ class _Writer:
         return graph.reshape(spread, shape, 0, spec.heads, -1, size)
 
     def _add_memory(self, graph: Graph, parts: dict[str, str], fault: str | None) -> None:
-        spec = self.spec
         for part in ("key", "value"):
             value = parts[part]
             shape = list(graph.shape(value))
             axis = 2 if len(shape) == 4 else 1
-            rows = [int(size) if place not in {0, axis} else 5 for place, size in enumerate(shape) if place]
+            rows = [
+                int(size) if place not in {0, axis} else 5
+                for place, size in enumerate(shape)
+                if place
+            ]
             memory = self._drawn(1, *rows)
             first = graph.add("Shape", value, shape=[1], kind=INT64, start=0, end=1)
             rest = graph.ints(*rows)
             sizes = graph.add("Concat", first, rest, shape=[len(shape)], kind=INT64, axis=0)
             wide = graph.add("Expand", memory, sizes, shape=["batch", *rows])
-            joined = wide if fault == "memory only" else graph.concat(wide, value, axis=axis, size="longer")
+            joined = (
+                wide
+                if fault == "memory only"
+                else graph.concat(wide, value, axis=axis, size="longer")
+            )
             parts[part] = joined
 
     def _attend(

@@ -69,9 +69,7 @@ class Text:
         if not expanded:
             return steps
         wide = graph.unsqueeze(steps, 0)
-        return graph.add(
-            "Expand", wide, self.sizes(), shape=["batch", "sequence"], kind=INT64
-        )
+        return graph.add("Expand", wide, self.sizes(), shape=["batch", "sequence"], kind=INT64)
 
 
 def position_rows(text: Text, width: int) -> str:
@@ -135,9 +133,7 @@ def _angles(text: Text, width: int, base: float) -> str:
         column = graph.store(rates[None, :, None])
         found = graph.add("MatMul", column, wide, shape=[1, len(rates), "sequence"])
         turned = graph.transpose(found, 0, 2, 1)
-        return graph.add(
-            "Squeeze", turned, graph.ints(0), shape=["sequence", len(rates)]
-        )
+        return graph.add("Squeeze", turned, graph.ints(0), shape=["sequence", len(rates)])
     return graph.binary("Mul", rows, graph.store(rates))
 
 
@@ -162,7 +158,9 @@ def _stored_table(text: Text, base: float, size: int, width: int, kind: np.ufunc
     graph = text.graph
     rates = base ** (-np.arange(0, size, 2) / size)
     angles = np.arange(text.spec.rows)[:, None] * rates
-    whole = kind(np.tile(angles, 2)[:, :width]).astype(np.float32) * np.float32(text.spec.rotary_scale)
+    whole = kind(np.tile(angles, 2)[:, :width]).astype(np.float32) * np.float32(
+        text.spec.rotary_scale
+    )
     end = graph.reshape(text.length(), [1], 1)
     reads = (graph.store(whole), graph.ints(0), end, graph.ints(0))
     return graph.add("Slice", *reads, shape=["sequence", width])
@@ -217,7 +215,10 @@ def add_mask(text: Text, window: int | None) -> str | None:
     if spec.mask == "attribute" and window is None:
         return None
     fault = spec.fault
-    if spec.mask in {"ranges", "where", "least", "padding", "additive padding", "attribute"} or fault:
+    if (
+        spec.mask in {"ranges", "where", "least", "padding", "additive padding", "attribute"}
+        or fault
+    ):
         seen = _by_distance(text, window)
     elif spec.mask == "table":
         seen = _by_table(text, window)
@@ -256,9 +257,7 @@ def _by_triangle(text: Text, window: int | None) -> str:
     """Write a mask by Trilu, which takes no bool in older runtimes: of ones, then compared."""
     graph = text.graph
     one = text.length()
-    sizes = graph.add(
-        "Concat", *[graph.reshape(one, [1], 1)] * 2, shape=[2], kind=INT64, axis=0
-    )
+    sizes = graph.add("Concat", *[graph.reshape(one, [1], 1)] * 2, shape=[2], kind=INT64, axis=0)
     both: list[Size] = ["sequence", "sequence"]
     ones = graph.add("Expand", graph.scalar(1.0), sizes, shape=both)
     lower = graph.add("Trilu", ones, shape=both, upper=0)

@@ -142,7 +142,12 @@ def spec_features(spec: LanguageSpec) -> set[str]:
 def _heads(rng: random.Random) -> dict[str, Any]:
     heads, kv_heads = rng.choice(((1, 1), (2, 2), (2, 1), (4, 2), (4, 1), (3, 3)))
     repeat = rng.choice(REPEATS) if heads != kv_heads else "native"
-    return {"heads": heads, "kv_heads": kv_heads, "repeat": repeat, "head_size": rng.choice((8, 16))}
+    return {
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "repeat": repeat,
+        "head_size": rng.choice((8, 16)),
+    }
 
 
 def _positions(rng: random.Random) -> dict[str, Any]:

@@ -16,10 +16,12 @@ from loopedge.graph.decoding.chunk import Chunk, add_chunk
 from loopedge.graph.decoding.grouped_query import Parts, group_queries, without_repeats
 from loopedge.graph.decoding.last_valid import keep_last_valid
 from loopedge.graph.decoding.length_values import LengthValues
-from loopedge.graph.decoding.positions import PositionTables, lengths_to_try
+from loopedge.graph.decoding.positions import PositionTables
 from loopedge.graph.decoding.scanning import scan_loop
 from loopedge.graph.decoding.scattered import ReadableKeys, raise_opset, scatter
 from loopedge.graph.decoding.slots import Slot, name_slots, past_name, present_name
+from loopedge.graph.decoding.text_inputs import fill_in, token_ids
+from loopedge.graph.decoding.tried_lengths import lengths_to_try, longest_text
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata
@@ -28,9 +30,6 @@ from loopedge.graph.shapes import known_shape
 __all__ = ["Decoding", "DecodingOptions", "give_cache"]
 
 PARTS = ("key", "value")
-
-FILLED_IN = {"attention_mask": 1, "token_type_ids": 0}
-"""Inputs beside the token ids, int64 or float (batch, sequence), and what they hold in a text without padding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +47,12 @@ class DecodingOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """A graph that decodes, and the slots of its cache."""
+    """A graph that decodes, the slots of its cache, and how many positions a text has at most, where that is known."""
 
     model: ir.Model
     slots: list[Slot]
     vocab_size: int | None
+    context: int | None
     notes: list[str] = field(default_factory=list)
 
 
@@ -89,10 +89,11 @@ def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decod
         InputError: The graph computes a token by more than those before it, or by what is not recognised.
     """
     chosen = options or DecodingOptions()
-    ids = _token_ids(model)
-    _fill_in(model, ids)
-    context = read_metadata(model.metadata_props).max_length
+    ids = token_ids(model)
+    _insert_first(model.graph, fill_in(model, ids))
     lengths = LengthValues(model, ids)
+    known = (read_metadata(model.metadata_props).max_length, longest_text(lengths))
+    context = min((limit for limit in known if limit is not None), default=None)
     attentions = find_attentions(model, lengths, lengths_to_try(context))
     loops = _loops_with(model, attentions)
     names = name_slots(
@@ -120,55 +121,7 @@ def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decod
     shape = known_shape(model.graph.outputs[0])
     vocabulary = shape[2] if shape is not None and isinstance(shape[2], int) else None
     slots = list(dict.fromkeys(item.slot for item in cached))
-    return Decoding(model=model, slots=slots, vocab_size=vocabulary)
-
-
-def _token_ids(model: ir.Model) -> ir.Value:
-    found = [
-        value
-        for value in model.graph.inputs
-        if value.dtype in {ir.DataType.INT64, ir.DataType.INT32}
-        and value.name not in FILLED_IN
-        and not chooses_loops(value)
-        and value.shape is not None
-        and len(value.shape) == 2
-    ]
-    if len(found) != 1:
-        inputs = ", ".join(str(value.name) for value in model.graph.inputs)
-        raise InputError(
-            f"token ids (batch, sequence) are needed, the inputs are {inputs}", hint=HINT
-        )
-    if any(isinstance(dim, int) for dim in found[0].shape or ()):
-        raise InputError(
-            f"input {found[0].name} has a fixed size, {found[0].shape}: a chunk of a text has another",
-            hint="export with free batch and sequence axes",
-        )
-    return found[0]
-
-
-def _fill_in(model: ir.Model, ids: ir.Value) -> None:
-    """Let inputs besides the token ids hold what they hold in a text without padding."""
-    nodes = []
-    noise = read_metadata(model.metadata_props).random_inputs
-    for value in [value for value in model.graph.inputs if value is not ids]:
-        along = (known_shape(value) or ())[:2] == known_shape(ids)
-        if chooses_loops(value) or (value.name in noise and along):
-            continue  # noise of a position goes with its token
-        held = FILLED_IN.get(value.name or "")
-        if held is None or value.dtype is None or known_shape(value) != known_shape(ids):
-            raise InputError(
-                f"input {value.name} is neither token ids nor a mask of padding", hint=HINT
-            )
-        name = f"prelude/{value.name}"
-        sizes = make_node("Shape", [ids], f"{name}.sizes")
-        number = np.array(held, value.dtype.numpy())
-        held_by = add_initializer(model.graph, f"{name}.held", number)
-        wide = make_node("Expand", [held_by, sizes.outputs[0]], name)
-        wide.outputs[0].type, wide.outputs[0].shape = value.type, value.shape
-        ir.convenience.replace_all_uses_with(value, wide.outputs[0])
-        model.graph.inputs.remove(value)
-        nodes += [sizes, wide]
-    _insert_first(model.graph, nodes)
+    return Decoding(model=model, slots=slots, vocab_size=vocabulary, context=context)
 
 
 def _insert_first(graph: ir.Graph, nodes: list[ir.Node]) -> None:
@@ -199,11 +152,22 @@ def _loops_with(model: ir.Model, attentions: list[SelfAttention]) -> dict[LoopVi
     return found
 
 
-def _iterations(loop: LoopView, model: ir.Model) -> int | None:
-    return loop.most_iterations or read_metadata(model.metadata_props).loops
+def _iterations(loop: LoopView, model: ir.Model) -> int:
+    """Return how often a Loop runs unless a caller says else.
+
+    Raises:
+        InputError: The file does not say.
+    """
+    iterations = loop.most_iterations or read_metadata(model.metadata_props).loops
+    if iterations is None:
+        raise InputError(
+            f"the file does not say how often {loop.name} runs: an input or the text does",
+            hint=HINT,
+        )
+    return iterations
 
 
-def _cached(attention: SelfAttention, name: str, rows: Mapping[ir.Graph, int | None]) -> _Cached:
+def _cached(attention: SelfAttention, name: str, rows: Mapping[ir.Graph, int]) -> _Cached:
     """Return an attention with values for its cache."""
     graph = attention.node.graph
     assert isinstance(graph, ir.Graph)

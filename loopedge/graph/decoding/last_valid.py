@@ -73,7 +73,11 @@ def _narrow(logits: ir.Value) -> tuple[dict[ir.Value, int], set[ir.Value]]:
             value
             for value in narrow.keys() - cuts - {logits}
             if value.is_graph_output()
-            or any(output not in narrow for node in value.consumers() for output in node.outputs)
+            or any(
+                output not in narrow or output in cuts  # that one is made whole, of the whole value
+                for node in value.consumers()
+                for output in node.outputs
+            )
         }
         # A position is chosen along the second axis: what has its positions along another one is made whole, and so is
         # what is made of it first.
