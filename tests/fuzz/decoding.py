@@ -116,11 +116,11 @@ class DecodingRunner:
 
     Args:
         model: The file, or its bytes.
-        slots: (name, loops, kv heads, head size) each.
+        slots: (name, rows, kv heads, head size) each; the rows are iterations, those of the outermost Loop first.
     """
 
     def __init__(
-        self, model: bytes | str, slots: Sequence[tuple[str, int | None, int, int]]
+        self, model: bytes | str, slots: Sequence[tuple[str, tuple[int, ...], int, int]]
     ) -> None:
         self.session, self.slots = session_of(model), slots
         self.names = {value.name for value in self.session.get_inputs()}
@@ -131,7 +131,7 @@ class DecodingRunner:
         """Begin texts with room for ``capacity`` tokens each."""
         self.arrays = {}
         for name, rows, heads, size in self.slots:
-            first = () if rows is None else (loops or rows,)
+            first = rows if loops is None or not rows else (loops, *rows[1:])
             for part in ("key", "value"):
                 shape = (*first, batch, heads, capacity, size)
                 self.arrays[f"{name}.{part}"] = np.full(shape, filler, np.float32)
@@ -178,12 +178,18 @@ def largest_difference(
 ) -> str | None:
     """Decode and compare with whole texts; say where it differs, or None."""
     source = session_of(proto.SerializeToString())
-    slots = [(s.name, s.loops, s.kv_heads, s.head_size) for s in decoding.slots]
-    if spec.counted:
-        slots = [(n, spec.loops if n.startswith("core") else r, h, d) for n, r, h, d in slots]
+    slots = [
+        (
+            slot.name,
+            () if slot.loops is None else (slot.loops, *slot.inner),
+            slot.kv_heads,
+            slot.head_size,
+        )
+        for slot in decoding.slots
+    ]
     runner = DecodingRunner(ir.to_proto(decoding.model).SerializeToString(), slots)
     generator = np.random.default_rng(spec.seed)
-    counts = [None] if not spec.counted else sorted({1, spec.loops})
+    counts: list[int | None] = [1, spec.loops] if spec.counted else [None]
     for loops in counts:
         for what, have, want in _pieces(source, runner, spec, generator, rng, loops):
             scale = max(float(np.abs(want).max()), 1e-6)

@@ -3,7 +3,8 @@
 `LanguageSpec` says how one is built, `write_language_model` builds it. `tests.fuzz.language_specs` draws specs.
 """
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,25 +154,57 @@ class Graph:
         joined = [size if place == axis else each for place, each in enumerate(shape)]
         return self.add("Concat", *values, shape=joined, kind=kind, axis=axis)
 
-    def proto(self, inputs: Sequence[str], outputs: Sequence[str], name: str) -> onnx.GraphProto:
-        """Return the graph, without initializers."""
+    def proto(
+        self, inputs: Sequence[str], outputs: Sequence[str], name: str, noted: float = 1.0
+    ) -> onnx.GraphProto:
+        """Return the graph, without initializers; types and shapes of a share of its values are noted."""
         given = set(inputs) | set(outputs)
-        graph = helper.make_graph(
+        rng = random.Random(name)
+        return helper.make_graph(
             self.nodes,
             name,
             [self._info(value) for value in inputs],
             [self._info(value) for value in outputs],
-            value_info=[self._info(value) for value in self.made if value not in given],
+            value_info=[
+                self._info(value)
+                for value in self.made
+                if value not in given and rng.random() < noted
+            ],
         )
-        return graph
+
+    def store_as_nodes(self, share: float) -> None:
+        """Let a share of the small constants that nodes read be nodes in front of them."""
+        rng = random.Random(share)
+        found: list[onnx.NodeProto] = []
+        made: dict[str, str] = {}
+        for node in self.nodes:
+            for place, read in enumerate(node.input):
+                array = self.known.stored.get(read)
+                if array is None or array.size > 8 or (read not in made and rng.random() >= share):
+                    continue
+                if read not in made:
+                    made[read] = self.name("constant")
+                    tensor = numpy_helper.from_array(array, made[read])
+                    found.append(helper.make_node("Constant", [], [made[read]], value=tensor))
+                node.input[place] = made[read]
+            found.append(node)
+        self.nodes = found
 
     def model(
-        self, inputs: Sequence[str], outputs: Sequence[str], opset: int, properties: dict[str, str]
+        self,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        opset: int,
+        properties: dict[str, str],
+        noted: float = 1.0,
     ) -> onnx.ModelProto:
         """Return the whole model."""
-        graph = self.proto(inputs, outputs, "language")
+        graph = self.proto(inputs, outputs, "language", noted)
+        read = set(_names_read(graph))
         graph.initializer.extend(
-            numpy_helper.from_array(array, name) for name, array in self.known.stored.items()
+            numpy_helper.from_array(array, name)
+            for name, array in self.known.stored.items()
+            if name in read
         )
         opsets = [helper.make_opsetid("", opset)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=11)
@@ -181,6 +214,13 @@ class Graph:
     def _info(self, value: str) -> onnx.ValueInfoProto:
         kind, shape = self.known.shapes[value]
         return helper.make_tensor_value_info(value, kind, list(shape))
+
+
+def _names_read(graph: onnx.GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from _names_read(attribute.g)
 
 
 def broadcast(one: Sequence[Size], two: Sequence[Size]) -> list[Size]:

@@ -1,10 +1,12 @@
 """Write small language models as graphs, as `tests.fuzz.language_specs` describes them."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import onnx
 
+from loopedge.graph.metadata import ArtifactMetadata, write_metadata
 from tests.fuzz.language_faults import fault_of_block, mask_with_fault, shifted
 from tests.fuzz.language_graphs import BOOL, INT64, Graph, Size
 from tests.fuzz.language_positions import Text, add_mask, position_rows, rotary_tables, rotate
@@ -25,6 +27,24 @@ ATTENTION_FAULTS = {
 def write_language_model(spec: LanguageSpec) -> onnx.ModelProto:
     """Return a model: ``input_ids`` int64 (batch, sequence) to ``logits`` (batch, sequence, vocabulary)."""
     return _Writer(spec).write()
+
+
+def _properties(spec: LanguageSpec) -> dict[str, str]:
+    """Return what a file of loopedge says of itself; a run-time loop count stands there alone."""
+    if not (spec.counted or spec.known):
+        return {}
+    form: Literal["loop"] = "loop"
+    metadata = ArtifactMetadata(
+        version="0",
+        form=form,
+        loops=spec.loops,
+        trained_loops=spec.loops,
+        dynamic_loops=spec.counted,
+        max_length=spec.rows,
+    )
+    properties: dict[str, str] = {}
+    write_metadata(metadata, properties)
+    return properties
 
 
 @dataclass(slots=True)
@@ -63,7 +83,7 @@ class _Writer:
             if spec.position_place == "start":
                 state = graph.binary("Add", state, self.context.rows)
         self.context.values = graph.binary("Mul", state, graph.scalar(0.3))
-        self._prepare()
+        self.context = self._prepared(graph)
         for _ in range(spec.prelude):
             state = self._layer(graph, state, 0, "prelude")
         stacks = []
@@ -79,19 +99,23 @@ class _Writer:
         logits = graph.add("Identity", logits, shape=graph.shape(logits))
         graph.nodes[-1].output[0] = graph.note("logits", graph.shape(logits))
         graph.made[-1] = "logits"
-        return graph.model(self.inputs, ["logits"], OPSET, {})
+        graph.store_as_nodes(spec.nodes)
+        return graph.model(self.inputs, ["logits"], OPSET, _properties(spec), spec.noted)
 
-    def _prepare(self) -> None:
-        """Make masks and tables, which stand outside of Loops."""
-        spec = self.spec
+    def _prepared(self, graph: Graph) -> _Context:
+        """Make masks and tables in a graph."""
+        spec, known = self.spec, self.context
+        text = Text(graph, spec, "input_ids", set(self.inputs), self.text.generator)
+        made = _Context(rows=known.rows, values=known.values)
         for window in {None, *spec.windows}:
             if spec.fault in MASK_FAULTS:
-                self.context.masks[window] = mask_with_fault(self.text, spec.fault)
+                made.masks[window] = mask_with_fault(text, spec.fault)
             else:
-                self.context.masks[window] = add_mask(self.text, window)
+                made.masks[window] = add_mask(text, window)
         if spec.rotary is not None:
             for base in spec.bases:
-                self.context.tables[base] = rotary_tables(self.text, base)
+                made.tables[base] = rotary_tables(text, base)
+        return made
 
     def _head(self, state: str, embedding: str) -> str:
         spec, graph = self.spec, self.graph
@@ -117,11 +141,16 @@ class _Writer:
         if spec.second_state is not None:
             initial.append(self._second_state(state))
         before = [body.note(body.name("state"), shape) for _ in initial]
+        outside = self.context
+        if spec.inside:
+            self.context = self._prepared(body)
         after = self._body(body, iteration, before)
+        self.context = outside
         passed = body.add("Identity", condition, shape=[], kind=BOOL)
         stacked = [body.unary("Tanh", after[0])] if spec.stacked else []
         outputs = [passed, *after, *stacked]
-        proto = body.proto([iteration, condition, *before], outputs, f"core{core}")
+        body.store_as_nodes(spec.nodes)
+        proto = body.proto([iteration, condition, *before], outputs, f"core{core}", spec.noted)
         count = "loops" if spec.counted else graph.scalar(spec.loops, np.int64)
         shapes = [shape] * len(initial) + [["loops", *shape]] * len(stacked)
         true = graph.store(np.array(True))

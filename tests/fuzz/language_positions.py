@@ -14,15 +14,23 @@ class Text:
     """The token ids of a graph, and what is computed of their sizes.
 
     Args:
-        graph: The main graph.
+        graph: In which it is computed.
         spec: Of the model.
         ids: int64 (batch, sequence).
-        inputs: Further inputs, by name.
+        inputs: Of the model.
+        generator: Draws weights.
     """
 
-    def __init__(self, graph: Graph, spec: LanguageSpec, ids: str, inputs: set[str]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        spec: LanguageSpec,
+        ids: str,
+        inputs: set[str],
+        generator: np.random.Generator | None = None,
+    ) -> None:
         self.graph, self.spec, self.ids, self.inputs = graph, spec, ids, inputs
-        self.generator = np.random.default_rng(spec.seed)
+        self.generator = generator or np.random.default_rng(spec.seed)
 
     def drawn(self, *shape: int) -> str:
         """Store a weight of its own."""

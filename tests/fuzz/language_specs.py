@@ -37,6 +37,8 @@ FAULTS = (*BLOCK_FAULTS, *MASK_FAULTS, *POSITION_FAULTS)
 class LanguageSpec:
     """How a language model is built; the values stand for what they are called.
 
+    ``known``: the file says of itself what one of loopedge does. ``nodes`` is the share of constants that are nodes, ``noted``
+    that of values whose shapes are noted. ``inside``: masks and rotary tables are made in the body.
     ``windows`` of the layers of one core, one after the other; ``fault`` and where it stands: ``fault_at``.
     """
 
@@ -50,6 +52,10 @@ class LanguageSpec:
     prelude: int = 0
     coda: int = 0
     counted: bool = False
+    known: bool = False
+    nodes: float = 0.0
+    noted: float = 1.0
+    inside: bool = False
     positions: str | None = "slice"
     position_place: str = "start"
     rows: int = 400
@@ -102,6 +108,10 @@ def draw_spec(name: str, *, fault: str | None = None) -> LanguageSpec:
         prelude=rng.choice((0, 0, 1)),
         coda=rng.choice((0, 0, 1, 2)),
         counted=rng.random() < 0.2,
+        known=rng.random() < 0.3,
+        nodes=rng.choice((0.0, 0.0, 0.3, 1.0)),
+        noted=rng.choice((1.0, 1.0, 1.0, 0.7, 0.0)),
+        inside=rng.random() < 0.25,
         split=rng.random() < 0.7,
         norm=rng.choice(("rms", "rms", "layer", "operator", "none")),
         query_norm=rng.random() < 0.2,
