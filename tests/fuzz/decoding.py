@@ -191,7 +191,7 @@ def largest_difference(
     generator = np.random.default_rng(spec.seed)
     counts: list[int | None] = [1, spec.loops] if spec.counted else [None]
     for loops in counts:
-        for what, have, want in _pieces(source, runner, spec, generator, rng, loops):
+        for what, have, want in _pieces(source, runner, decoding.context, generator, rng, loops):
             scale = max(float(np.abs(want).max()), 1e-6)
             error = float(np.abs(have - want).max()) / scale
             if not error <= MOST_ERROR:
@@ -205,13 +205,13 @@ Piece = tuple[str, Array, Array]
 def _pieces(
     source: Any,
     runner: DecodingRunner,
-    spec: LanguageSpec,
+    context: int | None,
     generator: np.random.Generator,
     rng: random.Random,
     loops: int | None,
 ) -> Iterator[Piece]:
     """Yield what is compared: its name, what is decoded, what the whole text gives."""
-    longest = min(LONGEST, spec.rows - 2 if spec.positions or spec.rotary_table else LONGEST)
+    longest = min(LONGEST, context or LONGEST)
     ids = generator.integers(0, VOCABULARY, (1, longest))
     expected = whole_logits(source, ids, loops)
     runner.start(1, longest, loops)
