@@ -22,6 +22,7 @@ from loopedge.graph.decoding.positions import PositionTables
 from loopedge.graph.decoding.scanning import repeat
 from loopedge.graph.decoding.scattered import ReadableKeys, raise_opset, scatter
 from loopedge.graph.decoding.slots import PARTS, Slot, present_name
+from loopedge.graph.decoding.softmax_attention import match_written_out
 from loopedge.graph.decoding.text_inputs import fill_in, token_ids
 from loopedge.graph.decoding.tried_lengths import lengths_to_try, longest_text
 from loopedge.graph.editing import add_initializer, make_node
@@ -74,6 +75,7 @@ def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decod
     chosen = options or DecodingOptions()
     ids = token_ids(model)
     _insert_first(model.graph, fill_in(model, ids))
+    match_written_out(model)
     lengths = LengthValues(model, ids)
     known = (read_metadata(model.metadata_props).max_length, longest_text(lengths))
     context = min((limit for limit in known if limit is not None), default=None)
