@@ -155,6 +155,8 @@ class _Writer:
         shapes = [shape] * len(initial) + [["loops", *shape]] * len(stacked)
         true = graph.store(np.array(True))
         found = graph.add_several("Loop", count, true, *initial, shapes=shapes, body=proto)
+        if spec.known or spec.counted:  # as loopedge calls them
+            graph.nodes[-1].name = "core" if core == 0 else f"core{core + 1}"
         return found[0], found[len(initial) :]
 
     def _second_state(self, state: str) -> str:

@@ -25,6 +25,7 @@ from loopedge.graph.decoding.slots import PARTS, Slot, present_name
 from loopedge.graph.decoding.softmax_attention import match_written_out
 from loopedge.graph.decoding.text_inputs import fill_in, token_ids
 from loopedge.graph.decoding.tried_lengths import lengths_to_try, longest_text
+from loopedge.graph.decoding.written_out.inferring import infer_more
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata
@@ -76,6 +77,8 @@ def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decod
     ids = token_ids(model)
     _insert_first(model.graph, fill_in(model, ids))
     match_written_out(model)
+    if any(value.shape is None for node in model.graph.all_nodes() for value in node.outputs):
+        infer_more(model)
     lengths = LengthValues(model, ids)
     known = (read_metadata(model.metadata_props).max_length, longest_text(lengths))
     context = min((limit for limit in known if limit is not None), default=None)

@@ -125,9 +125,9 @@ def _gather(model: ir.Model, value: ir.Value, axis: int, chunk: Chunk) -> ir.Val
     last = make_node(
         "GatherND", [value, places.outputs[0]], f"coda/last/{value.name}", {"batch_dims": 1}
     )
-    shape = known_shape(value) or ()
+    shape = known_shape(value)
     last.outputs[0].type = value.type or model.graph.outputs[0].type
-    last.outputs[0].shape = ir.Shape([shape[0], 1, *shape[2:]])
+    last.outputs[0].shape = None if shape is None else ir.Shape([shape[0], 1, *shape[2:]])
     maker = value.producer()
     for new in (places, last):
         if maker is None or maker.graph is None:
