@@ -29,7 +29,7 @@ class PlainDecoder:
         threads: Threads of ONNX Runtime.
 
     Attributes:
-        written: By output without ``present.``, what the last call left: ([loops,] batch, kv heads, capacity, head size).
+        written: By output without ``present.``, what the last call left: ([loops, inner loops,] batch, kv heads, capacity, head size).
     """
 
     def __init__(
@@ -54,7 +54,14 @@ class PlainDecoder:
         self._cache = {}
         for slot in self._generation.slots:
             rows = [] if slot.loops is None else [min(self._loops or slot.loops, slot.loops)]
-            sizes = (*rows, batch, slot.kv_heads, capacity, slot.head_size // (2 if bits4 else 1))
+            sizes = (
+                *rows,
+                *slot.inner,
+                batch,
+                slot.kv_heads,
+                capacity,
+                slot.head_size // (2 if bits4 else 1),
+            )
             for part in ("key", "value"):
                 zeros = np.zeros(sizes, DTYPES[self._generation.cache_type])
                 self._cache[f"{slot.name}.{part}"] = zeros
