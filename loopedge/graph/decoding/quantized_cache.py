@@ -20,7 +20,7 @@ from loopedge.graph.decoding.scanning import ITERATION_STATE
 from loopedge.graph.decoding.slots import PAST
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 
-__all__ = ["LARGEST", "SCALE_PREFIX", "round_cache", "scale_name"]
+__all__ = ["LARGEST", "SCALE_PREFIX", "dequantized", "round_cache", "scale_name"]
 
 Array = npt.NDArray[Any]
 
@@ -36,6 +36,23 @@ PAST_INPUTS, SCALE_INPUTS = (3, 4), (12, 13)
 def scale_name(part: str) -> str:
     """Return the initializer that holds the scales of ``core.0.key``: float32 ([loops,] kv heads, 1, head size)."""
     return f"{SCALE_PREFIX}{PAST}.{part}.scale"
+
+
+def dequantized(stored: Array, scale: Array, bits: int) -> Array:
+    """Return the floats that integers of a cache stand for.
+
+    Args:
+        stored: int8 (rows..., batch, kv heads, tokens, head size), or uint8 with half as many along the last axis.
+        scale: float32 (rows..., kv heads, head size).
+        bits: 8 or 4.
+    """
+    whole = stored
+    if bits == 4:
+        halves = np.stack([stored & 15, stored >> 4], axis=-1).astype(np.int8) - 8
+        whole = halves.reshape(*stored.shape[:-1], -1)
+    steps = np.expand_dims(scale, (-2, -4))  # (rows..., 1, kv heads, 1, head size)
+    floats: Array = whole.astype(np.float32) * steps
+    return floats
 
 
 def round_cache(model: ir.Model, scales: Mapping[str, Array], bits: int) -> None:
