@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.graph.decoding.length_values import LengthValues
-from loopedge.graph.decoding.masks import Causal, classify
+from loopedge.graph.decoding.masks import Causal, Refused, classify, lengths_for
+from loopedge.graph.metadata import read_metadata
 from loopedge.graph.shapes import known_shape
 
 __all__ = ["SelfAttention", "find_attentions"]
@@ -132,8 +133,12 @@ def _mask(node: ir.Node, lengths: LengthValues, tried: Sequence[int]) -> Causal:
             f"{node.name} has a mask, {mask.name}, that depends on more than the number of positions",
             hint=HINT,
         )
-    found = lengths.evaluate([mask], [(1, length) for length in tried])
-    masks = {length: array for length, (array,) in zip(tried, found, strict=True)}
+    context = read_metadata(lengths.model.metadata_props).max_length
+    looked_at = lengths_for(lengths.numbers_of(mask), tried, context)
+    if isinstance(looked_at, Refused):
+        raise InputError(f"the mask of {node.name}: {looked_at.reason}", hint=HINT)
+    found = lengths.evaluate([mask], [(1, length) for length in looked_at])
+    masks = {length: array for length, (array,) in zip(looked_at, found, strict=True)}
     if causal:
         masks = {length: _without_later(array, length) for length, array in masks.items()}
     answer = classify(masks)
