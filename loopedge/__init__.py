@@ -3,8 +3,7 @@
 Make a model
     LoopedModule        base class for a module of your own; any nn.Module with its methods will do
     LoopedTransformer   the reference model;  LoopedConfig  its sizes and choices
-    inner_loop          a loop inside the core
-    attention           windows, soft caps and grouped heads
+    inner_loop, attention   a loop inside the core; windows, soft caps, grouped heads
     load, save          read and write a model.pt
 
 Train it                (extra train)

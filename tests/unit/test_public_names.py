@@ -28,7 +28,7 @@ NAMES = {
     *("Task", "convert", "export", "inner_loop", "inspect", "load", "pilot", "prepare", "profile"),
     *("quantize", "save", "train", "Comparison", "PilotOptions", "ProfileOptions", "compare"),
     *("ExportOptions", "QuantizeOptions", "RerollResult", "reroll", "UnrollResult", "unroll"),
-    *("GenerateResult", "to_generate"),
+    *("GenerateResult", "attention", "to_generate"),
     *("EvaluateResult", "evaluate"),
 }
 TWO_SCREENS = 66
