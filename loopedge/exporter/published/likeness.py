@@ -1,15 +1,20 @@
 """Whether a graph is the one that was compared with PyTorch, but for its sizes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import onnx_ir as ir
 
 from loopedge.errors import VerificationError
+from loopedge.graph.passes.norms import UNIT_SCALE_PREFIX
 
 __all__ = ["check_likeness"]
 
 SIZES = frozenset({"q_num_heads", "kv_num_heads", "num_heads", "scale", "K", "N", "block_size"})
 """Attributes that follow from widths."""
+
+MOST_VALUES = 1 << 20
+"""Of a scale that is looked at."""
 
 
 def check_likeness(graph: ir.Model, checked: ir.Model) -> None:
@@ -34,8 +39,14 @@ def check_likeness(graph: ir.Model, checked: ir.Model) -> None:
         )
 
 
-def _lines(graph: ir.Graph) -> Iterator[str]:
-    """Yield a line for each node: its operator, what it reads, its attributes; bodies after their node."""
+def _lines(graph: ir.Graph, numbers: dict[ir.Value, int] | None = None) -> Iterator[str]:
+    """Yield a line for each node: its operator, what it reads, its attributes; bodies after their node.
+
+    What nodes make is numbered: the names that a capture gives hang on sizes that it computed meanwhile.
+    """
+    numbers = {} if numbers is None else numbers
+    for value in graph.inputs:
+        numbers[value] = len(numbers)
     for node in graph:
         bodies = []
         said = []
@@ -44,19 +55,47 @@ def _lines(graph: ir.Graph) -> Iterator[str]:
                 bodies.append(attribute.as_graph())
             elif attribute.type == ir.AttributeType.TENSOR or name in SIZES:
                 said.append(name)
+            elif name == "epsilon":
+                said.append(_epsilon(node, attribute.as_float()))
             else:
                 said.append(f"{name}={attribute.value}")
-        reads = ", ".join(map(_read, node.inputs))
-        made = ", ".join(output.name or "" for output in node.outputs)
+        reads = ", ".join(_read(value, numbers) for value in node.inputs)
+        for output in node.outputs:
+            numbers[output] = len(numbers)
+        made = ", ".join(f"%{numbers[output]}" for output in node.outputs)
         yield f"{made} = {node.domain}:{node.op_type}({reads}) {' '.join(said)}"
         for body in bodies:
-            yield from _lines(body)
+            yield from _lines(body, numbers)
+    yield f"return {', '.join(_read(value, numbers) for value in graph.outputs)}"
 
 
-def _read(value: ir.Value | None) -> str:
-    """Return the name of a value; of constants that hold sizes, that they do."""
+def _epsilon(node: ir.Node, epsilon: float) -> str:
+    """Return what is added to a mean of squares; where the norm is Euclidean, what is added to their sum.
+
+    A norm x / sqrt(sum x^2 + epsilon) stands in a graph as one by the mean, with the scale 1 / sqrt(width).
+    """
+    scale = node.inputs[1] if len(node.inputs) > 1 else None
+    constant = None if scale is None else scale.const_value
+    if constant is None or constant.size > MOST_VALUES:
+        return f"epsilon={epsilon:.6g}"
+    values = constant.numpy().ravel()
+    euclidean = values.size > 1 and np.allclose(values, values.size**-0.5, rtol=1e-6, atol=0)
+    return f"epsilon/width={epsilon * values.size:.6g}" if euclidean else f"epsilon={epsilon:.6g}"
+
+
+def _read(value: ir.Value | None, numbers: Mapping[ir.Value, int]) -> str:
+    """Return the number of what a node made, the name of a weight; of another constant what it is."""
     if value is None:
         return "-"
-    if value.const_value is not None and value.const_value.dtype.is_integer():
-        return "sizes" if value.const_value.size > 1 else "a number"
-    return value.name or ""
+    if value in numbers:
+        return f"%{numbers[value]}"
+    name, constant = value.name or "", value.const_value
+    if name.startswith(UNIT_SCALE_PREFIX):
+        return "ones"
+    if constant is not None and constant.dtype.is_integer():
+        return "sizes" if constant.size > 1 else "a number"
+    return (
+        f"a constant of {len(constant.shape)} axes"
+        if constant is not None and "/" in name
+        else name
+    )
