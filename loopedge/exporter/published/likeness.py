@@ -1,6 +1,6 @@
 """Whether a graph is the one that was compared with PyTorch, but for its sizes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -39,17 +39,16 @@ def check_likeness(graph: ir.Model, checked: ir.Model) -> None:
         )
 
 
-def _lines(graph: ir.Graph, numbers: dict[ir.Value, int] | None = None) -> Iterator[str]:
+def _lines(graph: ir.Graph, numbers: dict[ir.Value, str] | None = None) -> Iterator[str]:
     """Yield a line for each node: its operator, what it reads, its attributes; bodies after their node.
 
-    What nodes make is numbered: the names that a capture gives hang on sizes that it computed meanwhile.
+    Values are called by their place: PyTorch numbers them by what it folded on the way.
     """
     numbers = {} if numbers is None else numbers
     for value in graph.inputs:
-        numbers[value] = len(numbers)
+        numbers[value] = f"%{len(numbers)}"
     for node in graph:
-        bodies = []
-        said = []
+        bodies, said = [], []
         for name, attribute in sorted(node.attributes.items()):
             if attribute.type == ir.AttributeType.GRAPH:
                 bodies.append(attribute.as_graph())
@@ -60,13 +59,12 @@ def _lines(graph: ir.Graph, numbers: dict[ir.Value, int] | None = None) -> Itera
             else:
                 said.append(f"{name}={attribute.value}")
         reads = ", ".join(_read(value, numbers) for value in node.inputs)
-        for output in node.outputs:
-            numbers[output] = len(numbers)
-        made = ", ".join(f"%{numbers[output]}" for output in node.outputs)
-        yield f"{made} = {node.domain}:{node.op_type}({reads}) {' '.join(said)}"
+        yield f"{node.op_type}({reads}) {' '.join(said)}".strip()
         for body in bodies:
             yield from _lines(body, numbers)
-    yield f"return {', '.join(_read(value, numbers) for value in graph.outputs)}"
+            yield f"gives {', '.join(_read(value, numbers) for value in body.outputs)}"
+        for value in node.outputs:
+            numbers[value] = f"%{len(numbers)}"
 
 
 def _epsilon(node: ir.Node, epsilon: float) -> str:
@@ -83,19 +81,14 @@ def _epsilon(node: ir.Node, epsilon: float) -> str:
     return f"epsilon/width={epsilon * values.size:.6g}" if euclidean else f"epsilon={epsilon:.6g}"
 
 
-def _read(value: ir.Value | None, numbers: Mapping[ir.Value, int]) -> str:
-    """Return the number of what a node made, the name of a weight; of another constant what it is."""
+def _read(value: ir.Value | None, numbers: dict[ir.Value, str]) -> str:
+    """Return what a value is called; of constants that hold sizes or are named for their size, that they do."""
     if value is None:
         return "-"
     if value in numbers:
-        return f"%{numbers[value]}"
-    name, constant = value.name or "", value.const_value
-    if name.startswith(UNIT_SCALE_PREFIX):
+        return numbers[value]
+    if (value.name or "").startswith(UNIT_SCALE_PREFIX):
         return "ones"
-    if constant is not None and constant.dtype.is_integer():
-        return "sizes" if constant.size > 1 else "a number"
-    return (
-        f"a constant of {len(constant.shape)} axes"
-        if constant is not None and "/" in name
-        else name
-    )
+    if value.const_value is not None and value.const_value.dtype.is_integer():
+        return "sizes" if value.const_value.size > 1 else "a number"
+    return value.name or ""
