@@ -3,6 +3,7 @@
 import abc
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from loopedge.data.token_stream import ByteStream, JsonStream, TokenStream
 from loopedge.errors import InputError, MissingExtraError
 from loopedge.files.arrays import Array
 from loopedge.files.input_files import read_bytes
@@ -37,6 +39,9 @@ LEAST_VOCAB, MOST_VOCAB = 257, 1_000_000
 MOST_LEARNED_BYTES = 64 << 20
 """Text that a tokenizer is trained on at most."""
 
+MARKUP = re.compile(r"[<>\[\]{}|]")
+"""What tokens that steer a model are written with, where the JSON does not call them special."""
+
 ENCODED = 16  # pieces that are encoded at once, on as many threads as the library takes
 
 
@@ -63,9 +68,17 @@ class Tokenizer(abc.ABC):
     def show(self, token: int) -> str:
         """Return what one token looks like to a person."""
 
+    @abc.abstractmethod
+    def stream(self, prompt: Sequence[int] = ()) -> TokenStream:
+        """Return what turns ids back into text one at a time, behind those of a prompt."""
+
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Array]:
         """Yield the ids of each piece of a text."""
         return map(self.encode, pieces)
+
+    def control_tokens(self) -> dict[int, str]:
+        """Return the tokens that steer a model, by id: those that no text stands for."""
+        return {}
 
     def token_bytes(self) -> Array | None:
         """Return the bytes of text that each token stands for, int64 (vocabulary,).
@@ -102,6 +115,10 @@ class ByteTokenizer(Tokenizer):
     def show(self, token: int) -> str:
         """Return a character of ASCII as it is, any other byte as a number."""
         return chr(token) if 32 <= token < 127 else f"0x{token:02x}"
+
+    def stream(self, prompt: Sequence[int] = ()) -> ByteStream:
+        """Return a decoder; what comes before does not matter."""
+        return ByteStream()
 
     def token_bytes(self) -> Array:
         """Return a byte for each."""
@@ -143,10 +160,27 @@ class JsonTokenizer(Tokenizer):
             raise InputError(f"{source} holds no token")
         self.vocab_size = max(ids) + 1
 
-    def encode(self, text: str) -> Array:
-        """Return the ids; no special tokens are added."""
-        found = self._tokenizer.encode(text, add_special_tokens=False)
+    def encode(self, text: str, *, around: bool = False) -> Array:
+        """Return the ids; tokens that the JSON adds around a text are left out, unless ``around``."""
+        found = self._tokenizer.encode(text, add_special_tokens=around)
         return np.array(found.ids, np.int64)
+
+    def stream(self, prompt: Sequence[int] = ()) -> JsonStream:
+        """Return a decoder that knows the last tokens of the prompt."""
+        return JsonStream(_library(), self._tokenizer, self.vocab_size, prompt)
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token by its text."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def control_tokens(self) -> dict[int, str]:
+        """Return the added tokens that are special, or look like markup: ``<think>``."""
+        return {
+            place: added.content
+            for place, added in self._tokenizer.get_added_tokens_decoder().items()
+            if added.special or MARKUP.search(added.content)
+        }
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Array]:
         """Yield the ids of each piece; several are encoded at once."""

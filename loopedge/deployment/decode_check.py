@@ -340,7 +340,7 @@ class _Decoder:
             rows = [] if slot.loops is None else [min(loops or slot.loops, slot.loops)]
             size = slot.head_size // (2 if self.generation.cache_type == "int4" else 1)
             for part in ("key", "value"):
-                zeros = np.zeros((*rows, batch, slot.kv_heads, length, size), dtype)
+                zeros = np.zeros((*rows, *slot.inner, batch, slot.kv_heads, length, size), dtype)
                 self.buffers[f"{slot.name}.{part}"] = ort.OrtValue.ortvalue_from_numpy(zeros)
 
     def run(self, inputs: Mapping[str, Array], lengths: Array) -> Array:

@@ -149,6 +149,9 @@ class CacheSlot(BaseModel):
     loops: Loops | None = Field(
         default=None, description="Iterations that keep their own, where a Scan repeats it."
     )
+    inner: list[Loops] = Field(
+        default_factory=list, description="Those of Scans inside it, the outer one first."
+    )
     kv_heads: Annotated[int, Field(ge=1, le=65_536)]
     head_size: Annotated[int, Field(ge=1, le=65_536)]
     window: Length | None = Field(default=None, description="Positions that are read; None: all.")
@@ -171,7 +174,10 @@ class Generation(BaseModel):
     @property
     def bytes_per_token(self) -> int:
         """Bytes of keys and values of one token of one row, all iterations."""
-        rows = sum((slot.loops or 1) * slot.kv_heads * slot.head_size for slot in self.slots)
+        rows = sum(
+            math.prod([slot.loops or 1, *slot.inner, slot.kv_heads, slot.head_size])
+            for slot in self.slots
+        )
         return rows * 2 * CACHE_BITS[self.cache_type] // 8
 
 

@@ -1,19 +1,19 @@
 """Run a language model on text: what ``loopedge run --text`` does."""
 
-from collections.abc import Callable, Sequence
+import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from loopedge.artifact.artifact import open_artifact
-from loopedge.artifact.companions import read_companions
-from loopedge.data.tokenizer import Tokenizer, described_tokenizer
+from loopedge.artifact.artifact import Artifact
 from loopedge.errors import InputError
-from loopedge.inference.run import InferenceResult, run_arrays
+from loopedge.inference.framing import Framing, check_length, empty_text, read_framing
+from loopedge.inference.run import InferenceResult, run_arrays, summarize
 from loopedge.options import by_face, option_name
+from loopedge.runtime.generator import Generator
 from loopedge.runtime.session import Session
 
 __all__ = ["CompletionResult", "NextToken", "complete"]
@@ -48,31 +48,6 @@ class CompletionResult(InferenceResult):
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Framing:
-    """How a task turns a text into the ids that its model was trained on.
-
-    Args:
-        tokenizer: Of the text.
-        separator: Follows a source; None where the text stands alone.
-        end: Ends a target; None where nothing does.
-    """
-
-    tokenizer: Tokenizer
-    separator: int | None = None
-    end: int | None = None
-
-    def frame(self, text: str) -> list[int]:
-        """Return the ids of a text."""
-        ids: list[int] = self.tokenizer.encode(text).tolist()
-        return ids if self.separator is None else [*ids, self.separator]
-
-    def show(self, token: int) -> str:
-        """Return what a token looks like."""
-        named = {self.separator: "<sep>", self.end: "<end>"}
-        return named[token] if token in named else self.tokenizer.show(token)
-
-
 def complete(
     model: str | Path,
     text: str,
@@ -86,8 +61,8 @@ def complete(
 ) -> CompletionResult:
     """Run a language model on a text, and go on greedily for some tokens.
 
-    Each new token is found by running the whole sequence again: there is no cache of keys and
-    values, and the time grows with the square of the length.
+    Each new token is found by running the whole sequence again, and the time grows with the square of the length; a file
+    that has a cache (``loopedge to-generate``) computes each token once.
 
     Args:
         model: An artifact of the task ``text`` or ``pairs``; its tokenizer stands beside it.
@@ -110,32 +85,24 @@ def complete(
     """
     if new_tokens < 0:
         raise InputError(f"{option_name('new_tokens')} is {new_tokens}, at least 0 is needed")
-    open_artifact(model)  # as in `run_file`
-    session = Session(model, threads=threads, device=device, memory=memory)
-    framing = _framing(session)
-    try:
-        ids = framing.frame(text)
-    except UnicodeEncodeError as error:  # a terminal's bytes that were not UTF-8
-        raise InputError(f"the text is not UTF-8: character {error.start}") from error
+    artifact = Artifact.open(model)  # as in `run_file`
+    if artifact.metadata.generate is not None:
+        if tolerance is not None:
+            raise InputError(f"{model} takes no tolerance", hint="leave it out")
+        runner: _Runner = _Cached(
+            Path(model), loops=loops, threads=threads, device=device, memory=memory
+        )
+    else:
+        session = Session(model, threads=threads, device=device, memory=memory)
+        runner = _Whole(session, loops=loops, tolerance=tolerance)
+    framing = read_framing(Path(model), artifact.metadata)
+    ids = framing.frame(text)
     if not text or not ids:
-        raise InputError(
-            "the text is empty: there is nothing to run on",
-            hint=by_face('--text "..."', 'text="..."'),
-        )
-    longest = session.metadata.max_length
-    if longest is not None and len(ids) > longest:
-        raise InputError(
-            f"the text has {len(ids)} tokens, {model} takes at most {longest}",
-            hint="shorten the text",
-        )
-
-    def run(sequence: Sequence[int]) -> tuple[Array, InferenceResult]:
-        feeds = session.expected.name_array(np.array([sequence], np.int64))
-        outputs, result = run_arrays(session, feeds, loops=loops, tolerance=tolerance)
-        return _last_logits(session, outputs), result
-
-    logits, result = run(ids)
-    added, notes = _continue(run, ids, logits, new_tokens, longest, framing.end)
+        raise empty_text(by_face('--text "..."', 'text="..."'))
+    check_length(ids, runner.longest, model)
+    logits, result = runner.begin(ids)
+    ends = framing.end_ids | runner.end_ids
+    added, notes = _continue(runner, len(ids), logits, new_tokens, ends)
     plain = {field.name: getattr(result, field.name) for field in fields(result)}
     return CompletionResult(
         **plain | {"notes": [*result.notes, *notes]},
@@ -147,23 +114,84 @@ def complete(
     )
 
 
-def _framing(session: Session) -> Framing:
-    metadata = session.metadata
-    task = metadata.task
-    if task.get("name") not in {"text", "pairs"} or "tokenizer" not in task:
-        trained = (
-            f"on the task {task['name']!r}" if "name" in task else "on something it does not say"
+class _Runner(Protocol):
+    """Runs a text, and then one token after the other."""
+
+    longest: int | None
+    end_ids: frozenset[int]
+
+    def begin(self, ids: list[int]) -> tuple[Array, InferenceResult]:
+        """Return the logits after a text, float64 (vocabulary,), and a summary of the run."""
+        ...
+
+    def go_on(self, token: int) -> Array:
+        """Return the logits after one more token."""
+        ...
+
+
+class _Whole:
+    """Runs the whole text for each token."""
+
+    def __init__(self, session: Session, *, loops: int | None, tolerance: float | None) -> None:
+        self.longest = session.metadata.max_length
+        self.end_ids: frozenset[int] = frozenset()
+        self._session, self._loops, self._tolerance = session, loops, tolerance
+        self._ids: list[int] = []
+
+    def begin(self, ids: list[int]) -> tuple[Array, InferenceResult]:
+        self._ids = list(ids)
+        return self._run()
+
+    def go_on(self, token: int) -> Array:
+        self._ids.append(token)
+        return self._run()[0]
+
+    def _run(self) -> tuple[Array, InferenceResult]:
+        feeds = self._session.expected.name_array(np.array([self._ids], np.int64))
+        outputs, result = run_arrays(
+            self._session, feeds, loops=self._loops, tolerance=self._tolerance
         )
-        raise InputError(
-            f"{session.path} was trained {trained}: it takes no text",
-            hint=f"loopedge run {session.path} --input X.npz",
+        return _last_logits(self._session, outputs), result
+
+
+class _Cached:
+    """Runs each token once, with a cache. More loops than the file runs are clamped, as `Session.run` does."""
+
+    def __init__(
+        self, path: Path, *, loops: int | None, threads: int | None, device: str, memory: str | None
+    ) -> None:
+        self._generator = Generator(path, threads=threads, device=device, memory=memory)
+        file = self._generator.file
+        self._note = None
+        if loops is not None:
+            most = file.metadata.max_loops
+            self._note = file.metadata.loops_note(loops)
+            clamped = min(loops, most) if most is not None and file.takes_loops else loops
+            self._generator.change_loops(clamped)
+        self.longest = self._generator.context
+        self.end_ids = frozenset(file.generation.end_ids)
+
+    def begin(self, ids: list[int]) -> tuple[Array, InferenceResult]:
+        generator, session = self._generator, self._generator.file.session
+        started = time.perf_counter()
+        logits = generator.prefill(ids)
+        run_ms = (time.perf_counter() - started) * 1e3
+        notes = [*generator.notes, *([] if self._note is None else [self._note])]
+        return logits[0].astype(np.float64), InferenceResult(
+            model=str(session.path),
+            path=None,
+            loops=generator.loops,
+            provider=session.provider,
+            memory=session.memory,
+            run_ms=run_ms,
+            labels=None,
+            notes=list(dict.fromkeys(notes)),
+            outputs=[summarize("logits", logits[:, None])],
         )
-    companions = read_companions(session.path, metadata)
-    return Framing(
-        tokenizer=described_tokenizer(task | {"companions": companions}),
-        separator=task.get("separator"),
-        end=task.get("end"),
-    )
+
+    def go_on(self, token: int) -> Array:
+        logits: Array = self._generator.step(token)[0].astype(np.float64)
+        return logits
 
 
 def _last_logits(session: Session, outputs: dict[str, Array]) -> Array:
@@ -178,26 +206,21 @@ def _last_logits(session: Session, outputs: dict[str, Array]) -> Array:
 
 
 def _continue(
-    run: Callable[[Sequence[int]], tuple[Array, InferenceResult]],
-    ids: list[int],
-    logits: Array,
-    new_tokens: int,
-    longest: int | None,
-    end: int | None,
+    runner: _Runner, tokens: int, logits: Array, new_tokens: int, ends: frozenset[int]
 ) -> tuple[list[int], list[str]]:
     """Return the most likely tokens, one after the other, and why there are no more."""
     added: list[int] = []
     while len(added) < new_tokens:
         token = int(logits.argmax())
-        if token == end:
+        if token in ends:
             break
         added.append(token)
         if len(added) == new_tokens:
             break
-        if longest is not None and len(ids) + len(added) > longest:
+        if runner.longest is not None and tokens + len(added) > runner.longest:
             note = f"ended after {len(added)} of {new_tokens} new tokens: the model takes at most "
-            return added, [f"{note}{longest} positions"]
-        logits, _ = run([*ids, *added])
+            return added, [f"{note}{runner.longest} positions"]
+        logits = runner.go_on(token)
     return added, []
 
 

@@ -19,7 +19,7 @@ from loopedge.options import option, option_name
 from loopedge.runtime.inputs import ModelInputs
 from loopedge.runtime.session import Session
 
-__all__ = ["InferenceResult", "OutputSummary", "run_arrays", "run_file"]
+__all__ = ["InferenceResult", "OutputSummary", "run_arrays", "run_file", "summarize"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +156,7 @@ def run_arrays(
         run_ms=run_ms,
         labels=_labels(session, outputs),
         notes=[*session.notes, *(str(warning.message) for warning in caught)],
-        outputs=[_summary(name, array) for name, array in outputs.items()],
+        outputs=[summarize(name, array) for name, array in outputs.items()],
     )
 
 
@@ -187,7 +187,8 @@ def _loops_run(
     return min(max(count, 1), metadata.max_loops or count)
 
 
-def _summary(name: str, array: npt.NDArray[Any]) -> OutputSummary:
+def summarize(name: str, array: npt.NDArray[Any]) -> OutputSummary:
+    """Return an output at a glance."""
     finite = array[np.isfinite(array)] if np.issubdtype(array.dtype, np.number) else array[:0]
     low, mean, high = (
         (float(finite.min()), float(finite.mean(dtype=np.float64)), float(finite.max()))

@@ -22,6 +22,9 @@ PAST = re.compile(r"past\.((?P<place>[a-z][a-z0-9]*)(\.\d+){1,2}\.(key|value))")
 SHARED = re.compile(r"([a-z][a-z0-9]*)\.\d+(\.\d+\.(?:key|value))")
 """A present of the cache ``last-loop``: ``core.<t>.<i>.key``, whose past is ``core.<i>.key``."""
 
+ONE_SLOT = ("batch", "kv_heads", "max_length", "head_size")
+"""The axes of a slot outside of a Scan; ahead of them stand the iterations, and those of Scans inside."""
+
 POSITIONS = -2
 """The axis along which positions lie."""
 
@@ -75,7 +78,8 @@ class CachePort:
         Raises:
             InputError: The file fixes an axis at another size.
         """
-        sizes = [*([rows] if self.looped else []), batch, None, capacity, None]
+        inner = [None] * (len(self.axes) - len(ONE_SLOT) - 1)
+        sizes = [*([rows, *inner] if self.looped else []), batch, None, capacity, None]
         shape = []
         for axis, size in zip(self.axes, sizes, strict=True):
             if size is None or (isinstance(axis, int) and axis == size):
@@ -117,7 +121,7 @@ def cache_ports(
         found = PAST.fullmatch(node.name)
         assert found is not None
         dtype, axes = dtypes.get(node.type), tuple(node.shape)
-        if found[1] not in presents or dtype is None or len(axes) not in {4, 5}:
+        if found[1] not in presents or dtype is None or len(axes) < len(ONE_SLOT):
             raise InputError(f"input {node.name} of the file is no cache that goes on")
         ports.append(
             CachePort(
@@ -125,7 +129,7 @@ def cache_ports(
                 place=found["place"],
                 dtype=dtype,
                 axes=axes,
-                looped=len(axes) == 5,
+                looped=len(axes) > len(ONE_SLOT),
                 presents=tuple(presents[found[1]]),
             )
         )

@@ -1,7 +1,7 @@
 """Give a graph a cache: it computes the next tokens of a text, and keeps keys and values of those before."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -9,25 +9,27 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from loopedge.errors import InputError
-from loopedge.graph.core.loop_view import LoopView, loops_among
-from loopedge.graph.core.names import core_name, is_core
-from loopedge.graph.decoding.attentions import HINT, SelfAttention, find_attentions
+from loopedge.graph.decoding.attentions import HINT, find_attentions
+from loopedge.graph.decoding.cached_attentions import (
+    CachedAttention,
+    share_last_loop,
+    with_caches,
+)
 from loopedge.graph.decoding.chunk import Chunk, add_chunk
-from loopedge.graph.decoding.grouped_query import Parts, group_queries, without_repeats
+from loopedge.graph.decoding.grouped_query import Parts, group_queries
 from loopedge.graph.decoding.last_valid import keep_last_valid
 from loopedge.graph.decoding.length_values import LengthValues
 from loopedge.graph.decoding.positions import PositionTables, lengths_to_try
-from loopedge.graph.decoding.scanning import scan_loop
+from loopedge.graph.decoding.scanning import repeat
 from loopedge.graph.decoding.scattered import ReadableKeys, raise_opset, scatter
-from loopedge.graph.decoding.slots import Slot, name_slots, past_name, present_name
+from loopedge.graph.decoding.slots import PARTS, Slot, present_name
+from loopedge.graph.decoding.softmax_attention import match_written_out
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.shapes import known_shape
 
 __all__ = ["Decoding", "DecodingOptions", "give_cache"]
-
-PARTS = ("key", "value")
 
 FILLED_IN = {"attention_mask": 1, "token_type_ids": 0}
 """Inputs beside the token ids, int64 or float (batch, sequence), and what they hold in a text without padding."""
@@ -56,23 +58,6 @@ class Decoding:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cached:
-    """An attention and its slot.
-
-    ``written`` is the slot's name in the outputs; ``cache``: keys and values as inputs of the graph; ``past``: those that the
-    attention reads, in a body a slice; ``body`` holds the attention.
-    """
-
-    attention: SelfAttention
-    body: ir.Graph
-    slot: Slot
-    written: str
-    parts: Parts
-    cache: Parts
-    past: Parts
-
-
 def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decoding:
     """Rewrite a causal language model into one that decodes, in place.
 
@@ -91,14 +76,11 @@ def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decod
     chosen = options or DecodingOptions()
     ids = _token_ids(model)
     _fill_in(model, ids)
+    match_written_out(model)
     context = read_metadata(model.metadata_props).max_length
     lengths = LengthValues(model, ids)
     attentions = find_attentions(model, lengths, lengths_to_try(context))
-    loops = _loops_with(model, attentions)
-    names = name_slots(
-        [attention.node for attention in attentions],
-        {loop.body: name for loop, name in loops.items()},
-    )
+    cached = with_caches(model, attentions)
     tables = PositionTables(lengths, context)
     ours = {attention.node for attention in attentions}
     masked = [read for read in lengths.content_reads if not (read.node in ours and read.place == 3)]
@@ -108,13 +90,10 @@ def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decod
     _insert_first(model.graph, [*nodes, *tables.nodes])
     logits = model.graph.outputs[0]
     del model.graph.outputs[1:]
-    iterations = {loop: _iterations(loop, model) for loop in loops}
-    rows = {loop.body: count for loop, count in iterations.items()}
-    cached = [_cached(attention, names[attention.node], rows) for attention in attentions]
     if chosen.last_loop:
-        cached = _share_last_loop(cached)
-    presents = _attend(model, cached, chunk, chosen)
-    _repeat(model, cached, presents, loops)
+        cached = share_last_loop(cached)
+    presents = repeat(model, cached, _attend(model, cached, chunk, chosen))
+    _declare(model, cached, presents)
     keep_last_valid(model, logits, chunk)
     _clean(model)
     shape = known_shape(model.graph.outputs[0])
@@ -176,107 +155,8 @@ def _insert_first(graph: ir.Graph, nodes: list[ir.Node]) -> None:
         graph.insert_before(graph[0], nodes)
 
 
-def _loops_with(model: ir.Model, attentions: list[SelfAttention]) -> dict[LoopView, str]:
-    """Return the Loops of the main graph that hold attention, by what they are called.
-
-    Raises:
-        InputError: An attention stands in another body.
-    """
-    found: dict[LoopView, str] = {}
-    bodies: set[ir.Graph] = set()
-    holders = {attention.node.graph for attention in attentions}
-    for loop in loops_among(model.graph):
-        if loop.body in holders:
-            own = loop.node.name
-            found[loop] = own if own and is_core(own) else core_name(len(found))
-            bodies.add(loop.body)
-    for attention in attentions:
-        if attention.node.graph is not model.graph and attention.node.graph not in bodies:
-            raise InputError(
-                f"{attention.node.name} stands in a Loop inside another, or in a branch",
-                hint="export with the inner loops written out: --inner unrolled",
-            )
-    return found
-
-
-def _iterations(loop: LoopView, model: ir.Model) -> int | None:
-    return loop.most_iterations or read_metadata(model.metadata_props).loops
-
-
-def _cached(attention: SelfAttention, name: str, rows: Mapping[ir.Graph, int | None]) -> _Cached:
-    """Return an attention with values for its cache."""
-    graph = attention.node.graph
-    assert isinstance(graph, ir.Graph)
-    parts = without_repeats(attention)
-    shape = known_shape(parts[0])
-    kv_heads = shape[1] if attention.split and shape is not None else attention.kv_heads
-    assert isinstance(kv_heads, int)
-    looped = graph in rows
-    slot = Slot(
-        name=name,
-        loops=rows.get(graph),
-        kv_heads=kv_heads,
-        head_size=attention.head_size,
-        window=attention.window,
-    )
-    one: list[int | str] = ["batch", kv_heads, "max_length", attention.head_size]
-    key, value = (
-        ir.Value(
-            name=past_name(name, part),
-            type=attention.key.type,
-            shape=ir.Shape([*(["loops"] if looped else []), *one]),
-        )
-        for part in PARTS
-    )
-    past = key, value
-    if looped:
-        one_key, one_value = (
-            ir.Value(name=f"{whole.name}.slice", type=whole.type, shape=ir.Shape(one))
-            for whole in past
-        )
-        past = one_key, one_value
-    return _Cached(
-        attention=attention,
-        body=graph,
-        slot=slot,
-        written=name,
-        parts=parts,
-        cache=(key, value),
-        past=past,
-    )
-
-
-def _share_last_loop(cached: Sequence[_Cached]) -> list[_Cached]:
-    """Let all iterations of an attention read one cache, and each write it: the last one's stays.
-
-    Raises:
-        InputError: No core is written out.
-    """
-    first: dict[str, _Cached] = {}
-    found = []
-    for item in cached:
-        core, *rest = item.slot.name.split(".")
-        if len(rest) < 2:
-            found.append(item)
-            continue
-        name = f"{core}.{rest[1]}"
-        if name not in first:
-            shared = replace(item.slot, name=name)
-            for value, part in zip(item.cache, PARTS, strict=True):
-                value.name = past_name(name, part)
-            first[name] = replace(item, slot=shared)
-        one = first[name]
-        found.append(replace(item, slot=one.slot, cache=one.cache, past=one.cache))
-    if not first:
-        raise InputError(
-            "its core is not written out: one slot for all iterations needs the form unrolled",
-            hint="loopedge to-generate MODEL --form unrolled --cache last-loop",
-        )
-    return found
-
-
 def _attend(
-    model: ir.Model, cached: Sequence[_Cached], chunk: Chunk, options: DecodingOptions
+    model: ir.Model, cached: Sequence[CachedAttention], chunk: Chunk, options: DecodingOptions
 ) -> list[Parts]:
     """Let attentions read a cache and extend it; return keys and values after each."""
     if options.operators == "grouped":
@@ -300,38 +180,17 @@ def _attend(
     return found
 
 
-def _repeat(
-    model: ir.Model,
-    cached: Sequence[_Cached],
-    presents: Sequence[Parts],
-    loops: Mapping[LoopView, str],
-) -> None:
-    """Make Scans of Loops, and the cache inputs and outputs of the graph."""
-    graph = model.graph
-    for loop in loops:
-        own = [place for place, item in enumerate(cached) if item.body is loop.body]
-        pasts = [part for place in own for part in cached[place].past]
-        wholes = [part for place in own for part in cached[place].cache]
-        after = scan_loop(loop, pasts, [part for place in own for part in presents[place]], model)
-        scan = after[0].producer()
-        assert scan is not None
-        first = len(scan.inputs) - len(wholes)
-        for place, (whole, value) in enumerate(zip(wholes, after, strict=True)):
-            scan.replace_input_with(first + place, whole)
-            value.type, value.shape = whole.type, ir.Shape(list(whole.shape or ()))
-        presents = [
-            (after[2 * own.index(place)], after[2 * own.index(place) + 1])
-            if place in own
-            else parts
-            for place, parts in enumerate(presents)
-        ]
-        _count_rows(model, wholes[0])
+def _declare(model: ir.Model, cached: Sequence[CachedAttention], presents: Sequence[Parts]) -> None:
+    """Make the cache inputs and outputs of the graph; its rows are the loop count, where an input was."""
     for item, parts in zip(cached, presents, strict=True):
         for whole, value, part in zip(item.cache, parts, PARTS, strict=True):
-            if whole not in graph.inputs:
-                graph.inputs.append(whole)
+            if whole not in model.graph.inputs:
+                model.graph.inputs.append(whole)
             value.name = present_name(item.written, part)
-            graph.outputs.append(value)
+            model.graph.outputs.append(value)
+    repeated = next((item for item in cached if item.loops), None)
+    if repeated is not None:
+        _count_rows(model, repeated.cache[0])
 
 
 def _count_rows(model: ir.Model, past: ir.Value) -> None:

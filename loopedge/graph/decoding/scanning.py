@@ -11,12 +11,53 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.graph.core.loop_view import LoopView
+from loopedge.graph.decoding.cached_attentions import CachedAttention
+from loopedge.graph.decoding.grouped_query import Parts
 from loopedge.graph.editing import add_initializer, insert_before
 
-__all__ = ["ITERATION_STATE", "scan_loop"]
+__all__ = ["ITERATION_STATE", "repeat", "scan_loop"]
 
 ITERATION_STATE = "iteration"
 """The first state of the Scan: the number of the iteration, int64 (), from 0."""
+
+
+def repeat(
+    model: ir.Model, cached: Sequence[CachedAttention], presents: Sequence[Parts]
+) -> list[Parts]:
+    """Make Scans of the Loops around attentions, the inner ones first.
+
+    Args:
+        model: The main graph.
+        cached: Attentions with their caches.
+        presents: Keys and values after each, where it stands.
+
+    Returns:
+        Keys and values after each, in the main graph.
+
+    Raises:
+        InputError: As `scan_loop`.
+    """
+    found = list(presents)
+    depth = {
+        loop.node: len(item.loops) - at for item in cached for at, loop in enumerate(item.loops)
+    }
+    loops = {loop.node: loop for item in cached for loop in item.loops}
+    for loop in sorted(loops.values(), key=lambda loop: -depth[loop.node]):
+        own = [place for place, item in enumerate(cached) if loop in item.loops]
+        level = {place: cached[place].loops.index(loop) for place in own}
+        slices = [part for place in own for part in cached[place].levels[level[place]]]
+        wholes = [part for place in own for part in cached[place].levels[level[place] + 1]]
+        after = scan_loop(loop, slices, [part for place in own for part in found[place]], model)
+        scan = after[0].producer()
+        assert scan is not None
+        first = len(scan.inputs) - len(wholes)
+        for place, (whole, value) in enumerate(zip(wholes, after, strict=True)):
+            scan.replace_input_with(first + place, whole)
+            value.name = f"{whole.name}.after"
+            value.type, value.shape = whole.type, ir.Shape(list(whole.shape or ()))
+        for at, place in enumerate(own):
+            found[place] = after[2 * at], after[2 * at + 1]
+    return found
 
 
 def scan_loop(

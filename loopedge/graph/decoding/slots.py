@@ -3,31 +3,35 @@
 | place of the attention | slot | shape |
 |---|---|---|
 | core, which a Scan repeats | ``core.<i>``, ``core2.<i>`` | (loops, batch, kv heads, length, head size) |
+| a Scan inside the core | the same | (loops, inner loops, batch, kv heads, length, head size) |
 | iteration ``t`` of a core that is written out | ``core.<t>.<i>`` | (batch, kv heads, length, head size) |
 | before the core, behind it | ``prelude.<i>``, ``coda.<i>`` | the same |
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from loopedge.graph.core.names import core_in_name, iteration_of
 
-__all__ = ["PAST", "PRESENT", "Slot", "name_slots", "past_name", "present_name"]
+__all__ = ["PARTS", "PAST", "PRESENT", "Slot", "name_slots", "past_name", "present_name"]
 
 PAST, PRESENT = "past", "present"
+PARTS = ("key", "value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
     """Keys and values of one attention, or of all iterations of one.
 
-    ``loops``: iterations that keep their own, None outside of a Scan; ``window``: positions that are read, None: all.
+    ``loops``: iterations that keep their own, None outside of a Scan; ``inner``: those of Scans inside it, the outer one first;
+    ``window``: positions that are read, None: all.
     """
 
     name: str
     loops: int | None
+    inner: tuple[int, ...] = ()
     kv_heads: int
     head_size: int
     window: int | None
@@ -43,18 +47,17 @@ def present_name(slot: str, part: str) -> str:
     return f"{PRESENT}.{slot}.{part}"
 
 
-def name_slots(nodes: Iterable[ir.Node], loops: dict[ir.Graph, str]) -> dict[ir.Node, str]:
+def name_slots(nodes: Sequence[ir.Node], cores: Sequence[str | None]) -> list[str]:
     """Return the slot of each attention.
 
     Args:
         nodes: Attentions, in the order of the graph.
-        loops: The bodies of Loops, and what these are called.
+        cores: What the Loops are called that hold them; None: the main graph.
     """
     count: dict[str, int] = {}
-    found: dict[ir.Node, str] = {}
+    found = []
     behind = False
-    for node in nodes:
-        core = None if node.graph is None else loops.get(node.graph)
+    for node, core in zip(nodes, cores, strict=True):
         written_out = iteration_of(node)
         if core is not None:
             place, behind = core, True
@@ -62,6 +65,6 @@ def name_slots(nodes: Iterable[ir.Node], loops: dict[ir.Graph, str]) -> dict[ir.
             place, behind = f"{core_in_name(node.name or '')}.{written_out}", True
         else:
             place = "coda" if behind else "prelude"
-        found[node] = f"{place}.{count.get(place, 0)}"
+        found.append(f"{place}.{count.get(place, 0)}")
         count[place] = count.get(place, 0) + 1
     return found

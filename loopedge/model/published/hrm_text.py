@@ -12,6 +12,7 @@ from loopedge.model.inner import inner_loop
 from loopedge.model.published.blocks import (
     LanguageModel,
     attend,
+    head_logits,
     linear,
     rotary_tables,
     rotate,
@@ -225,8 +226,7 @@ class HrmText(LanguageModel):
 
     def coda(self, state: Tensors, context: Tensors) -> Tensor:
         """Read z_H."""
-        head = self.model.embed_tokens if self.lm_head is None else self.lm_head
-        return F.linear(state[0], head.weight)
+        return head_logits(state[0], self.lm_head, self.model.embed_tokens)
 
 
 def _norm(x: Tensor, eps: float) -> Tensor:

@@ -12,6 +12,7 @@ from loopedge.model.contract import Tensors
 from loopedge.model.published.blocks import (
     LanguageModel,
     attend,
+    head_logits,
     interleaved_tables,
     linear,
     rotate_interleaved,
@@ -241,8 +242,7 @@ class Huginn(LanguageModel):
         for block in self.transformer.coda:
             x = block(x, *rotary)
         x = self.transformer.ln_f(x)
-        head = self.transformer.wte if self.lm_head is None else self.lm_head
-        return F.linear(x, head.weight)
+        return head_logits(x, self.lm_head, self.transformer.wte)
 
 
 CONFIG, MODULE = HuginnConfig, Huginn

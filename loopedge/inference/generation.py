@@ -1,0 +1,194 @@
+"""Generate text with a cache: what ``loopedge generate`` does."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from loopedge.errors import InputError
+from loopedge.inference.framing import Framing, empty_text, read_framing
+from loopedge.inference.stop_strings import StopStrings
+from loopedge.options import by_face, option, option_name
+from loopedge.runtime.generator import GeneratedToken, Generator
+from loopedge.runtime.sampling import Sampling
+
+__all__ = ["DEFAULT_NEW_TOKENS", "GeneratedText", "Rate", "TextPiece", "generate_text"]
+
+DEFAULT_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece:
+    """A token, the text that it adds (what may still become a stop string is held back), and how likely it was."""
+
+    id: int
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """How fast tokens were computed; None where there was none."""
+
+    tokens: int
+    seconds: float
+    tokens_per_second: float | None
+
+    @classmethod
+    def of(cls, tokens: int, seconds: float) -> "Rate":
+        """Return the rate of some tokens."""
+        rate = tokens / seconds if tokens and seconds > 0 else None
+        return cls(tokens=tokens, seconds=seconds, tokens_per_second=rate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedText:
+    """What was generated.
+
+    ``ended`` says why: ``end`` (a token that ends a text), ``stop`` (a stop string, which ``stop`` is), ``new_tokens``,
+    ``context``. ``rest`` is what was held back until the end: the texts of the pieces and ``rest`` are ``text``.
+    """
+
+    model: str
+    loops: int | None
+    provider: str
+    memory: str
+    context: int | None
+    cache_bytes: int
+    prompt_tokens: int
+    new_tokens: int
+    text: str
+    rest: str
+    ended: str
+    stop: str | None
+    prefill: Rate
+    decode: Rate
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values under the keys of docs/cli.md."""
+        return asdict(self)
+
+
+def generate_text(
+    model: str | Path,
+    prompt: str,
+    *,
+    new_tokens: int = DEFAULT_NEW_TOKENS,
+    stop: Sequence[str] = (),
+    sampling: Sampling | None = None,
+    chat: bool = False,
+    system: str | None = None,
+    loops: int | None = None,
+    context: int | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    memory: str | None = None,
+    report_piece: Callable[[TextPiece], None] = lambda piece: None,
+) -> GeneratedText:
+    """Let a model go on with a text.
+
+    Args:
+        model: A file that ``loopedge to-generate`` wrote; its tokenizer stands beside it.
+        prompt: What the model goes on with; with ``chat`` a message to it.
+        new_tokens: Tokens to add at most.
+        stop: Texts that end it, not shown.
+        sampling: How tokens are chosen; None: the most likely one each time.
+        chat: Write the prompt as a conversation, by the chat template beside the model.
+        system: The system's message before it.
+        loops: As `Generator`, like the rest.
+        context: Positions at most.
+        threads: Threads inside an operator.
+        device: ``cpu`` or ``cuda``.
+        memory: Memory profile.
+        report_piece: Gets each token as it is found.
+
+    Raises:
+        InputError: The file has no cache, was not trained on text, or its tokenizer is missing or another one; the prompt
+            is empty or longer than the context; an option is out of bounds.
+        MissingExtraError: The model has a tokenizer, or a chat template, and its library is not installed.
+        LoopedgeError: The model gives NaN.
+    """
+    if new_tokens < 0:
+        raise InputError(f"{option_name('new_tokens')} is {new_tokens}, at least 0 is needed")
+    if system is not None and not chat:
+        raise InputError(f"{option_name('system')} goes with a conversation", hint=option("chat"))
+    chosen = sampling or Sampling()
+    stops = StopStrings(stop)
+    generator = Generator(
+        model, context=context, loops=loops, threads=threads, device=device, memory=memory
+    )
+    framing = read_framing(generator.file.path, generator.file.metadata)
+    ids = _prompt_ids(framing, prompt, chat=chat, system=system)
+    ends = framing.end_ids | set(generator.file.generation.end_ids)
+    run = _Run(generator.stream(ids, new_tokens=new_tokens, end_ids=tuple(ends), **asdict(chosen)))
+    shown: list[str] = []
+    decoder = framing.tokenizer.stream(ids)
+    for token in run:
+        piece = stops.add(decoder.add(token.id))
+        shown.append(piece)
+        report_piece(TextPiece(token.id, piece, token.probability))
+        if stops.found is not None:
+            break
+    rest = "" if stops.found is not None else stops.add(decoder.rest()) + stops.rest()
+    ended = "stop" if stops.found is not None else generator.ended or "new_tokens"
+    session = generator.file.session
+    return GeneratedText(
+        model=str(model),
+        loops=generator.loops,
+        provider=session.provider,
+        memory=session.memory,
+        context=generator.context,
+        cache_bytes=generator.cache_bytes,
+        prompt_tokens=len(ids),
+        new_tokens=run.tokens,
+        text="".join(shown) + rest,
+        rest=rest,
+        ended=ended,
+        stop=stops.found,
+        prefill=Rate.of(len(ids), run.prefill_seconds),
+        decode=Rate.of(run.steps, run.decode_seconds),
+        notes=[*generator.notes, *_context_note(ended, run.tokens, new_tokens, generator.context)],
+    )
+
+
+class _Run:
+    """Takes tokens from a stream, and how long each took: the first call computes the prompt, each other one a step."""
+
+    def __init__(self, stream: Iterator[GeneratedToken]) -> None:
+        self._stream = stream
+        self.tokens = self.steps = 0
+        self.prefill_seconds = self.decode_seconds = 0.0
+
+    def __iter__(self) -> Iterator[GeneratedToken]:
+        first = True
+        while True:
+            started = time.perf_counter()
+            token = next(self._stream, None)
+            seconds = time.perf_counter() - started
+            if first:
+                self.prefill_seconds = seconds
+            elif token is not None:
+                self.steps += 1
+                self.decode_seconds += seconds
+            first = False
+            if token is None:
+                return
+            self.tokens += 1
+            yield token
+
+
+def _prompt_ids(framing: Framing, prompt: str, *, chat: bool, system: str | None) -> list[int]:
+    if not prompt:
+        raise empty_text(by_face('--prompt "..."', 'prompt="..."'))
+    ids = framing.frame_chat(prompt, system) if chat else framing.frame(prompt)
+    if not ids:
+        raise empty_text(by_face('--prompt "..."', 'prompt="..."'))
+    return ids
+
+
+def _context_note(ended: str, tokens: int, wanted: int, context: int | None) -> list[str]:
+    if ended != "context":
+        return []
+    return [f"ended after {tokens} of {wanted} new tokens: the context is {context} positions"]
