@@ -168,7 +168,15 @@ def cached_graph(artifact: Artifact, form: GenerateForm) -> tuple[ir.Model, list
 
     Unchecked: that what the graph decodes is what the artifact computes.
     """
-    wanted = _Wanted(form=form, cache="per-loop", cache_type="float32", threads=None, force=False)
+    wanted = _Wanted(
+        form=form,
+        cache="per-loop",
+        cache_type="float32",
+        data=None,
+        samples=0,
+        threads=None,
+        force=False,
+    )
     decoding = _rewritten(artifact, artifact.fresh_graph(), wanted)
     return decoding.model, list(decoding.notes)
 

@@ -167,9 +167,7 @@ class Generation(BaseModel):
     context: Length | None = Field(default=None, description="Positions of a text, at most.")
     vocab_size: Length | None = None
     slots: list[CacheSlot] = Field(min_length=1)
-    end_ids: list[TokenId] = Field(
-        default_factory=list, description="Tokens that end a text."
-    )
+    end_ids: list[TokenId] = Field(default_factory=list, description="Tokens that end a text.")
 
     @property
     def bytes_per_token(self) -> int:

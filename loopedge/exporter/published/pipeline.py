@@ -15,6 +15,7 @@ from loopedge.exporter.assembled import Assembled, assemble
 from loopedge.exporter.assembly import AssemblyPlan
 from loopedge.exporter.capture.capture import capture_parts
 from loopedge.exporter.capture.captured import Captured
+from loopedge.exporter.generating import generate_form
 from loopedge.exporter.module.exported_module import describe
 from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.published.likeness import check_likeness
@@ -85,6 +86,8 @@ def export_published(
     companions = companion_contents(folder.companions, target)
     check_companion_targets(target.parent, companions)
     settings = replace(choose_settings(options), activations="whole")
+    if options.task == "generate":
+        settings = replace(settings, form="loop")
     started = time.perf_counter()
     shrunk = check_shrunk(folder, options, settings)
     shrunk_ended = time.perf_counter()
@@ -171,7 +174,7 @@ def _finish(
         source = Artifact(
             path=target, graph=graph, metadata=metadata, data=(), data_file=None, identity=None
         )
-        graph, notes = cached_graph(source, "unrolled" if options.form == "unrolled" else "scan")
+        graph, notes = cached_graph(source, generate_form(options))
         metadata = read_metadata(graph.metadata_props)
     return _Made(
         graph=graph,
