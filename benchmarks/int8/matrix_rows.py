@@ -23,8 +23,8 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from loopedge.graph.integer_weights.channels import INT8_LIMIT, REDUCED_LIMIT, quantize_weight
 from loopedge.graph.weights import stored_bytes
-from loopedge.quantizer.weights.channels import INT8_LIMIT, REDUCED_LIMIT, quantize_weight
 from loopedge.runtime.processor import this_processor
 from loopedge.runtime.session_options import session_options
 

@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 import loopedge
 from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.graph.agreement import NoiseRatio
+from loopedge.graph.integer_weights.block_weights import DEFAULT_BLOCK
+from loopedge.graph.integer_weights.blocks import BLOCK_SIZES, quantize_blocks
 from loopedge.graph.weights import linears
 from loopedge.profiler.processes.measured_process import MeasuredProcess
 from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.quantizer.noise import generated_batches, measure_noise
-from loopedge.quantizer.schemes.weight_only import DEFAULT_BLOCK
-from loopedge.quantizer.weights.blocks import BLOCK_SIZES, quantize_blocks
 from loopedge.tasks.generated.sorting import SortingTask
 
 LENGTHS = (128, 1)

@@ -20,12 +20,12 @@ from loopedge.errors import BudgetError, InputError
 from loopedge.files.scratch import never_named
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.inputs import axes_of, first_samples, sample_count
+from loopedge.graph.integer_weights.block_weights import BlockWeights
 from loopedge.graph.weights import linears, weight_bytes
 from loopedge.options import option, option_name
 from loopedge.quantizer.budget_result import BudgetResult, LiftedLinear, LinearSensitivity
 from loopedge.quantizer.named_linears import weight_only_nodes
 from loopedge.quantizer.recipe import Recipe
-from loopedge.quantizer.schemes.weight_only import BlockWeights
 from loopedge.quantizer.source import FloatSource
 from loopedge.quantizer.timing import session_runner
 from loopedge.runtime.latency import time_in_turns

@@ -1,10 +1,18 @@
 """What people see of a file that decodes with a cache."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loopedge.units import size_text
-from loopedge_cli.page import count_text, page, plain, rows_list, seconds_text
+from loopedge_cli.page import (
+    count_text,
+    decibels_text,
+    number_text,
+    page,
+    plain,
+    rows_list,
+    seconds_text,
+)
 from loopedge_cli.view_rows import file_rows
 
 if TYPE_CHECKING:
@@ -41,6 +49,7 @@ def generate_file_view(result: "Result") -> "RenderableType":
             f"{fields['tokens']} tokens, largest relative error {fields['max_rel_error']:.1e}, "
             f"{fields['sqnr_db']:.0f} dB",
         ),
+        *_loss_rows(fields["cache_loss"]),
         ("seconds", seconds_text(fields["seconds"])),
         *file_rows(fields["files"]),
     ]
@@ -49,3 +58,17 @@ def generate_file_view(result: "Result") -> "RenderableType":
         for slot in fields["slots"]
     ]
     return page(Path(fields["path"]).name, rows, rows_list("slot", COLUMNS, slots))
+
+
+def _loss_rows(loss: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say what a cache of integers costs."""
+    if loss is None:
+        return []
+    scores = f"{number_text(loss['float_perplexity'])} -> {number_text(loss['perplexity'])}"
+    where = f"{loss['tokens']} tokens that did not find its scales"
+    if loss["source"] == "calibrating":
+        where = f"[yellow]{loss['tokens']} tokens that also found its scales[/yellow]"
+    return [
+        ("rounded cache", f"{decibels_text(loss['sqnr_db'])} against one of floats on {where}"),
+        ("perplexity", f"{scores}, {loss['change']:+.2%}"),
+    ]

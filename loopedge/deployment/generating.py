@@ -13,6 +13,13 @@ import loopedge
 from loopedge.artifact.artifact import Artifact, write_artifact, write_scratch
 from loopedge.artifact.companions import check_companion_targets, companions_to_copy
 from loopedge.artifact.seal import check_whole
+from loopedge.deployment.cache_check import CacheLoss
+from loopedge.deployment.cache_rounding import (
+    SAMPLES,
+    CacheRounding,
+    check_cache_type,
+    rounding,
+)
 from loopedge.deployment.decode_check import DecodeDifference, LastLoop, compare_decoding, tolerated
 from loopedge.errors import InputError
 from loopedge.files.paths import ArtifactTarget, check_paths
@@ -51,7 +58,8 @@ class GenerateResult:
     """A file that decodes with a cache, and how well it agrees with its source.
 
     ``cache_bytes_per_token`` are those of one row at ``loops`` iterations; ``max_rel_error`` and ``sqnr_db`` of decoded
-    logits against those of whole texts, ``tokens`` of them in ``cases`` texts and rows.
+    logits against those of whole texts, ``tokens`` of them in ``cases`` texts and rows. Where the cache holds integers, those
+    are of the same graph with one of floats, and ``cache_loss`` says what the integers cost.
     """
 
     path: str
@@ -71,6 +79,7 @@ class GenerateResult:
     max_abs_error: float
     max_rel_error: float
     sqnr_db: float
+    cache_loss: CacheLoss | None
     verified: bool
     cases: int
     tokens: int
@@ -89,6 +98,8 @@ def to_generate(
     form: GenerateForm | None = None,
     cache: CacheKind = "per-loop",
     cache_type: CacheType = "float32",
+    data: Any = None,
+    samples: int = SAMPLES,
     threads: int | None = None,
     force: bool = False,
 ) -> GenerateResult:
@@ -104,7 +115,10 @@ def to_generate(
         cache: ``per-loop``: each iteration keeps its own keys and values, as recomputation has them (default).
             ``last-loop``: all iterations read those of the last one, and their own of the chunk; for models that are
             trained so. What is computed depends on the chunks then.
-        cache_type: Of keys and values: ``float32``.
+        cache_type: Of keys and values: ``float32``; ``int8`` or ``int4``, with a scale for each channel of each
+            iteration, which is found on data (onnxruntime 1.27).
+        data: Text to find scales on, as `loopedge.quantize` takes data: the text of the task, or ids in ``.npz``.
+        samples: Texts that calibrate, at most.
         threads: Threads of ONNX Runtime during verification.
         force: Replace an existing file.
 
@@ -129,7 +143,16 @@ def to_generate(
             f"{option('cache', cache)} shares one slot among all iterations: they are written out",
             hint=f"{option('form', 'unrolled')} {option('cache', cache)}",
         )
-    wanted = _Wanted(form=form, cache=cache, cache_type=cache_type, threads=threads, force=force)
+    check_cache_type(cache_type, form=form, data=data)
+    wanted = _Wanted(
+        form=form,
+        cache=cache,
+        cache_type=cache_type,
+        data=data,
+        samples=samples,
+        threads=threads,
+        force=force,
+    )
     return again_if_replaced(source, lambda: _to_generate(source, target, wanted))
 
 
@@ -140,8 +163,15 @@ class _Wanted:
     form: GenerateForm
     cache: CacheKind
     cache_type: CacheType
+    data: Any
+    samples: int
     threads: int | None
     force: bool
+
+    @property
+    def exact(self) -> "_Wanted":
+        """The same with a cache of floats."""
+        return replace(self, cache_type="float32")
 
 
 def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
@@ -156,22 +186,41 @@ def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
     beside = companions_to_copy(source, artifact.metadata, target)
     check_companion_targets(target.parent, beside)
     started = time.perf_counter()
-    decoding = _rewritten(artifact, artifact.fresh_graph(), wanted)
+    decoding = _rewritten(artifact, artifact.fresh_graph(), wanted.exact)
     graph, generation = decoding.model, _described(artifact, decoding, wanted)
-    metadata = read_metadata(graph.metadata_props)
-    rewritten = time.perf_counter()
     found: list[DecodeDifference] = []
+    losses: list[CacheLoss] = []
+    with rounding(
+        artifact,
+        graph,
+        _described(artifact, decoding, wanted.exact),
+        wanted.cache_type,
+        wanted.data,
+        samples=wanted.samples,
+        threads=wanted.threads,
+    ) as rounded:
+        if rounded is not None:
+            rounded.apply(graph)
+            write_metadata(_metadata(artifact, decoding, wanted), graph.metadata_props)
+            notes += rounded.notes
+        metadata = read_metadata(graph.metadata_props)
+        rewritten = time.perf_counter()
 
-    def verify(staged: Path) -> Metadata:
-        found.append(_compare(artifact, staged, generation, wanted))
-        _compare_other_rows(artifact, staged.parent, wanted)
-        artifact.check_unchanged()
-        error = found[0].max_rel_error
-        return metadata.model_copy(update={"max_rel_error": error})
+        def verify(staged: Path) -> Metadata:
+            found.append(_compare_exact(artifact, staged, decoding, rounded, wanted))
+            if rounded is not None:
+                losses.append(rounded.measure(staged, generation, threads=wanted.threads))
+            artifact.check_unchanged()
+            return metadata.model_copy(update={"max_rel_error": found[0].max_rel_error})
 
-    files = write_artifact(
-        graph, target, sources=artifact.files, force=wanted.force, verify=verify, companions=beside
-    )
+        files = write_artifact(
+            graph,
+            target,
+            sources=artifact.files,
+            force=wanted.force,
+            verify=verify,
+            companions=beside,
+        )
     assert metadata.loops is not None
     assert metadata.form is not None
     return GenerateResult(
@@ -192,6 +241,7 @@ def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
         max_abs_error=found[0].max_abs_error,
         max_rel_error=found[0].max_rel_error,
         sqnr_db=found[0].sqnr_db,
+        cache_loss=losses[0] if losses else None,
         verified=True,
         cases=found[0].cases,
         tokens=found[0].tokens,
@@ -279,6 +329,21 @@ def _metadata(artifact: Artifact, decoding: Decoding, wanted: _Wanted) -> Metada
     if not known.foreign:
         return known.model_copy(update=update)
     return ArtifactMetadata(version=loopedge.__version__, **update)
+
+
+def _compare_exact(
+    source: Artifact,
+    written: Path,
+    decoding: Decoding,
+    rounded: CacheRounding | None,
+    wanted: _Wanted,
+) -> DecodeDifference:
+    """Compare the file, or where its cache holds integers the same graph with floats, with its source."""
+    exact = wanted.exact
+    file = written if rounded is None else rounded.exact
+    found = _compare(source, file, _described(source, decoding, exact), exact)
+    _compare_other_rows(source, written.parent, exact)
+    return found
 
 
 def _compare(

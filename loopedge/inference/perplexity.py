@@ -20,6 +20,7 @@ from loopedge.files.input_files import check_file
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, Metadata, read_metadata
 from loopedge.inference.scored_text import ScoredText, tokenizer_of
 from loopedge.options import option, option_name
+from loopedge.runtime.generator import Generator
 from loopedge.runtime.session import Session
 from loopedge.tasks.likelihood import (
     bits_per_byte,
@@ -218,7 +219,7 @@ def _scores(
     threads: int | None,
 ) -> Iterator[tuple[int | None, _Scores]]:
     """Yield what a model gives with each loop count."""
-    if getattr(metadata, "generate", None) is not None:
+    if metadata.generate is not None:
         for count in counts:
             yield count, _through_cache(path, scored, count, tolerance, threads)
         return
@@ -268,7 +269,41 @@ def _through_cache(
     threads: int | None,
 ) -> _Scores:
     """Feed windows token by token, some side by side: each reads the cache that its own tokens have left."""
-    raise NotImplementedError
+    began = time.perf_counter()
+    if tolerance is not None:
+        raise InputError(f"{path} takes no tolerance", hint=f"leave out {option_name('tolerance')}")
+    generator = Generator(
+        path,
+        context=scored.context,
+        loops=loops,
+        batch=min(TOGETHER, len(scored.starts)),
+        threads=threads,
+    )
+    nats, right = [], 0
+    for windows in scored.windows(generator.batch):
+        rows = len(windows)
+        full = windows[
+            np.minimum(np.arange(generator.batch), rows - 1)
+        ]  # of the last few, one again
+        generator.reset()
+        own = np.zeros(rows)
+        for place in range(scored.context):
+            tokens = full[:, place]
+            logits = generator.step(tokens) if place else generator.prefill(tokens[:, None])
+            asked = windows[:, place + 1]
+            for row in range(rows):
+                own[row] += negative_log_likelihood(
+                    logits[row][None, None], asked[row : row + 1][None]
+                )
+            right += int((logits[:rows].argmax(axis=-1) == asked).sum())
+        nats.append(own)
+    return _Scores(
+        mode="cache",
+        nats=np.concatenate(nats),
+        right=right,
+        iterations=None,
+        seconds=time.perf_counter() - began,
+    )
 
 
 def _evaluation(

@@ -13,6 +13,7 @@ from loopedge.deployment.optimizers import nothing_to_optimize
 from loopedge.files.scratch import never_named
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.inputs import axes_of, sample_count
+from loopedge.graph.integer_weights.block_weights import BlockWeights
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, Metadata, read_metadata
 from loopedge.graph.offsets import output_offsets
 from loopedge.graph.weights import linears
@@ -22,7 +23,7 @@ from loopedge.quantizer.held_out.measurement import HeldOutResult, measure_held_
 from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.noise import Feeds, QuantizationNoise, generated_batches, outputs_db
 from loopedge.quantizer.recipe import Recipe, Rewritten
-from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights
+from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.quantizer.source import FloatSource
 from loopedge.quantizer.timing import TimeRatio, time_against
 from loopedge.quantizer.whole_and_written import compare_whole_and_written

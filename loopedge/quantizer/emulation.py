@@ -17,13 +17,13 @@ import onnx_ir as ir
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.probe import activation_of
 from loopedge.graph.editing import add_initializer, insert_before, make_node
+from loopedge.graph.integer_weights.channels import quantize_weight
+from loopedge.graph.integer_weights.embedding_rows import find_embeddings
 from loopedge.graph.naming import mark_made_up
 from loopedge.graph.weights import Linear, linears
 from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.activations.rounding import IterationIndex, StaticRounding
 from loopedge.quantizer.activations.smoothing import apply_smoothing
-from loopedge.quantizer.weights.channels import quantize_weight
-from loopedge.quantizer.weights.embedding import find_embeddings
 
 __all__ = ["ROUNDED_INPUT", "OtherRounding", "RoundWeight", "emulate"]
 

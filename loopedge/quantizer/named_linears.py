@@ -6,9 +6,9 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.graph.core.names import loop_name
+from loopedge.graph.integer_weights.embedding_rows import find_embeddings
 from loopedge.graph.weight_reads import weight_reads
 from loopedge.graph.weights import linears
-from loopedge.quantizer.weights.embedding import find_embeddings
 
 __all__ = ["EVERY", "core_like_nodes", "kept_in_float", "weight_only_nodes"]
 

@@ -9,11 +9,11 @@ from typing import Any, TypedDict, get_args
 import numpy.typing as npt
 
 from loopedge.errors import InputError
+from loopedge.graph.integer_weights.block_weights import BlockWeights
 from loopedge.options import by_face, option, option_name
 from loopedge.quantizer.activations.ranges import Granularity, RangeTable
 from loopedge.quantizer.recipe import SCHEMES, Recipe
 from loopedge.quantizer.schemes.operators import OPERATORS
-from loopedge.quantizer.schemes.weight_only import BlockWeights
 from loopedge.runtime.memory_profiles import check_profile
 
 __all__ = [

@@ -11,6 +11,10 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.names import loop_name
+from loopedge.graph.integer_weights.block_weights import BlockWeights
+from loopedge.graph.integer_weights.blocks import best_block_size, quantize_blocks
+from loopedge.graph.integer_weights.channels import INT8_LIMIT, REDUCED_LIMIT, quantize_weight
+from loopedge.graph.integer_weights.embedding_rows import find_embeddings
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.passes.windows import fold_windows, round_before_windows
 from loopedge.graph.weights import linears
@@ -24,10 +28,8 @@ from loopedge.quantizer.schemes.dynamic import DynamicWeights, quantize_dynamic
 from loopedge.quantizer.schemes.rewriting import Scheme, rewrite_linears
 from loopedge.quantizer.schemes.rule import ByPlace, Treated, treated, treated_by_place
 from loopedge.quantizer.schemes.static import quantize_static
-from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, BlockWeights, check_weight_options
-from loopedge.quantizer.weights.blocks import best_block_size, quantize_blocks
-from loopedge.quantizer.weights.channels import INT8_LIMIT, REDUCED_LIMIT, quantize_weight
-from loopedge.quantizer.weights.embedding import find_embeddings, quantize_embeddings
+from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, check_weight_options
+from loopedge.quantizer.weights.embedding import quantize_embeddings
 
 __all__ = ["SCHEMES", "Recipe", "Rewritten", "check_one_loop"]
 

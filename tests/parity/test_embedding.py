@@ -10,8 +10,8 @@ import pytest
 import loopedge
 import loopedge_calibration
 from loopedge.errors import InputError
+from loopedge.graph.integer_weights.embedding_rows import find_embeddings
 from loopedge.graph.weights import weight_bytes
-from loopedge.quantizer.weights.embedding import find_embeddings
 from tests.parity.models import Sizes, make_inputs, make_model
 
 Exporter = Callable[..., Path]

@@ -11,8 +11,8 @@ import pytest
 
 import loopedge
 from loopedge.errors import BudgetError, InputError, VerificationError
+from loopedge.graph.integer_weights.channels import quantize_weight
 from loopedge.graph.weights import linears
-from loopedge.quantizer.weights.channels import quantize_weight
 from tests.parity.models import (
     FLIPS,
     FLIPS_DB,
@@ -128,7 +128,7 @@ def test_a_wrong_weight_is_refused_and_leaves_nothing(
         values, scales = quantize_weight(weight, **options)
         return values[:, ::-1].copy(), scales
 
-    monkeypatch.setattr("loopedge.quantizer.weights.channels.quantize_weight", wrong)
+    monkeypatch.setattr("loopedge.graph.integer_weights.channels.quantize_weight", wrong)
     with pytest.raises(VerificationError, match="SQNR"):
         loopedge.quantize(exported("tokens"), tmp_path / "int8.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -13,9 +13,9 @@ import loopedge
 import loopedge_calibration
 from loopedge.artifact.artifact import Artifact
 from loopedge.errors import BudgetError, InputError, VerificationError
+from loopedge.graph.integer_weights import block_weights
+from loopedge.graph.integer_weights.blocks import Blocks, quantize_blocks
 from loopedge.graph.weights import linears, weight_bytes
-from loopedge.quantizer.schemes import weight_only
-from loopedge.quantizer.weights.blocks import Blocks, quantize_blocks
 from tests.parity.models import (
     FLIPS,
     SEVEN_BITS,
@@ -98,7 +98,7 @@ def test_one_packed_copy_that_all_products_read(
         assert scale is not None
         assert original is not None
         inputs, outputs = original.numpy().shape
-        size = min(weight_only.DEFAULT_BLOCK[bits], inputs)
+        size = min(block_weights.DEFAULT_BLOCK[bits], inputs)
         blocks = inputs // size
         assert stored.numpy().shape == (outputs, blocks, size * bits // 8)
         assert stored.nbytes == inputs * outputs * bits // 8
@@ -187,7 +187,7 @@ def test_bytes_of_the_file(tmp_path: Path) -> None:
     whole = 12 * 128 * 128 + 512 * 128  # values that are packed
     for scheme, bits in BITS.items():
         result = loopedge.quantize(source, tmp_path / f"{scheme}.onnx", scheme=scheme)
-        scales = 4 * whole // weight_only.DEFAULT_BLOCK[bits]
+        scales = 4 * whole // block_weights.DEFAULT_BLOCK[bits]
         assert result.weight_bytes == exact - 4 * whole + whole * bits // 8 + scales
         stored, whole_file = (
             sum(file.stat().st_size for file in Artifact.open(path).files)
@@ -260,7 +260,7 @@ def test_a_wrong_packing_is_refused(
             scales = np.roll(scales, 1, axis=0)
         return Blocks(values, scales, bits, right.inputs)
 
-    monkeypatch.setattr(weight_only, "quantize_blocks", packed)
+    monkeypatch.setattr(block_weights, "quantize_blocks", packed)
     with pytest.raises(VerificationError, match="SQNR"):
         loopedge.quantize(exported("series"), tmp_path / "q.onnx", scheme="weight-int4")
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from loopedge.quantizer.weights.blocks import BLOCK_SIZES, Blocks, best_block_size, quantize_blocks
+from loopedge.graph.integer_weights.blocks import (
+    BLOCK_SIZES,
+    Blocks,
+    best_block_size,
+    quantize_blocks,
+)
 
 ROWS = arrays.arrays(
     np.float32,

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 import loopedge
 from loopedge.errors import InputError
+from tests.graph.generate_files import GenerateModel, write_generate_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,3 +148,34 @@ def test_files_that_are_not_there_are_refused(tmp_path: Path, bigrams: Path, tex
         loopedge.evaluate(bigrams, tmp_path / "none.txt")
     with pytest.raises(InputError, match="no model is named"):
         loopedge.evaluate([], text)
+
+
+def uncached(model: GenerateModel, windows: int, context: int, loops: int | None = None) -> float:
+    """Return the perplexity of evenly spread windows of the text, each computed whole."""
+    ids = np.frombuffer(TEXT.encode(), np.uint8).astype(np.int64)
+    last = (len(ids) - 1) // context - 1
+    nats = []
+    for start in np.linspace(0, last, windows).round().astype(int) * context:
+        window = ids[start : start + context + 1]
+        rows = model.logits(window[:-1].tolist(), loops).astype(np.float64)
+        rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
+        nats.append(-rows[np.arange(context), window[1:]].mean())
+    return float(np.exp(np.mean(nats)))
+
+
+@pytest.mark.parametrize(("windows", "loops"), [(3, None), (3, 2), (11, None)])
+def test_a_cache_is_fed_token_by_token(
+    tmp_path: Path, text: Path, windows: int, loops: int | None
+) -> None:
+    model = GenerateModel(properties={"trained_length": 12})
+    path = write_generate_file(model, tmp_path / "m.generate.onnx")
+    found = loopedge.evaluate(path, text, samples=windows, loops=loops)
+    (each,) = found.evaluations
+    assert (each.mode, each.loops, found.tokens) == ("cache", loops, windows * 12)
+    assert each.perplexity == pytest.approx(uncached(model, windows, 12, loops), rel=1e-4)
+
+
+def test_a_cache_that_takes_no_tolerance_says_so(tmp_path: Path, text: Path) -> None:
+    path = write_generate_file(GenerateModel(), tmp_path / "m.generate.onnx")
+    with pytest.raises(InputError, match="takes no tolerance"):
+        loopedge.evaluate(path, text, context=8, samples=1, tolerance=0.1)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from loopedge.quantizer.weights.channels import quantize_weight
+from loopedge.graph.integer_weights.channels import quantize_weight
 
 MATRICES = arrays.arrays(
     np.float32,

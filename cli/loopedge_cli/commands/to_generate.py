@@ -30,6 +30,17 @@ def to_generate(
         Literal["per-loop", "last-loop"],
         typer.Option(help="Each iteration keeps its own keys and values, or the last one alone."),
     ] = "per-loop",
+    cache_type: Annotated[
+        Literal["float32", "int8", "int4"],
+        typer.Option(help="Of keys and values; integers need text to find their scales on."),
+    ] = "float32",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="With int8 and int4: text like that of the task, or ids in .npz."),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Texts of the data that find scales, at most.")
+    ] = 64,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the check.")] = None,
     force: Force = False,
     json: Json = False,
@@ -42,7 +53,15 @@ def to_generate(
 
         with output.status(f"rewriting {model}"):
             result = loopedge.to_generate(
-                model, path, form=form, cache=cache, threads=threads, force=force
+                model,
+                path,
+                form=form,
+                cache=cache,
+                cache_type=cache_type,
+                data=data,
+                samples=samples,
+                threads=threads,
+                force=force,
             )
         for note in result.notes:
             output.note(f"note: {note}")

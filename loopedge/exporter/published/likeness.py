@@ -34,11 +34,16 @@ def check_likeness(graph: ir.Model, checked: ir.Model) -> None:
         )
 
 
-def _lines(graph: ir.Graph) -> Iterator[str]:
-    """Yield a line for each node: its operator, what it reads, its attributes; bodies after their node."""
+def _lines(graph: ir.Graph, numbers: dict[ir.Value, str] | None = None) -> Iterator[str]:
+    """Yield a line for each node: its operator, what it reads, its attributes; bodies after their node.
+
+    Values are called by their place: PyTorch numbers them by what it folded on the way.
+    """
+    numbers = {} if numbers is None else numbers
+    for value in graph.inputs:
+        numbers[value] = f"%{len(numbers)}"
     for node in graph:
-        bodies = []
-        said = []
+        bodies, said = [], []
         for name, attribute in sorted(node.attributes.items()):
             if attribute.type == ir.AttributeType.GRAPH:
                 bodies.append(attribute.as_graph())
@@ -46,17 +51,21 @@ def _lines(graph: ir.Graph) -> Iterator[str]:
                 said.append(name)
             else:
                 said.append(f"{name}={attribute.value}")
-        reads = ", ".join(map(_read, node.inputs))
-        made = ", ".join(output.name or "" for output in node.outputs)
-        yield f"{made} = {node.domain}:{node.op_type}({reads}) {' '.join(said)}"
+        reads = ", ".join(_read(value, numbers) for value in node.inputs)
+        yield f"{node.op_type}({reads}) {' '.join(said)}".strip()
         for body in bodies:
-            yield from _lines(body)
+            yield from _lines(body, numbers)
+            yield f"gives {', '.join(_read(value, numbers) for value in body.outputs)}"
+        for value in node.outputs:
+            numbers[value] = f"%{len(numbers)}"
 
 
-def _read(value: ir.Value | None) -> str:
-    """Return the name of a value; of constants that hold sizes, that they do."""
+def _read(value: ir.Value | None, numbers: dict[ir.Value, str]) -> str:
+    """Return what a value is called; of constants that hold sizes, that they do."""
     if value is None:
         return "-"
+    if value in numbers:
+        return numbers[value]
     if value.const_value is not None and value.const_value.dtype.is_integer():
         return "sizes" if value.const_value.size > 1 else "a number"
     return value.name or ""

@@ -23,6 +23,7 @@ from loopedge.graph.decoding.positions import PositionTables, lengths_to_try
 from loopedge.graph.decoding.scanning import repeat
 from loopedge.graph.decoding.scattered import ReadableKeys, raise_opset, scatter
 from loopedge.graph.decoding.slots import PARTS, Slot, present_name
+from loopedge.graph.decoding.softmax_attention import match_written_out
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata
@@ -75,6 +76,7 @@ def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decod
     chosen = options or DecodingOptions()
     ids = _token_ids(model)
     _fill_in(model, ids)
+    match_written_out(model)
     context = read_metadata(model.metadata_props).max_length
     lengths = LengthValues(model, ids)
     attentions = find_attentions(model, lengths, lengths_to_try(context))

@@ -104,7 +104,9 @@ def _axes(node: ir.Node, axis: int) -> list[int | None] | None:
 
 def _one_position(value: ir.Value, axis: int) -> None:
     shape = known_shape(value)
-    if shape is not None:
+    if (
+        shape is not None and value.type is not None
+    ):  # onnx-ir writes no shape without a type, and warns
         value.shape = ir.Shape([1 if place == axis else dim for place, dim in enumerate(shape)])
 
 

@@ -1,1 +1,1 @@
-"""Published looped language models: one file per model type, which holds its ``CONFIG`` and its ``MODULE``."""
+"""Published looped language models, one file per model type, read from ``config.json`` and safetensors."""

@@ -52,6 +52,10 @@ class LanguageModel(LoopedModule):
         """Return under which name each parameter stands in the checkpoint, in the same shape."""
         return {name: name for name, _ in self.named_parameters()}
 
+    def release_name(self, stored: str) -> str:
+        """Return what the release calls a tensor that a folder calls ``stored``; tools that save it again rename some."""
+        return stored
+
     def fill_random(self, generator: torch.Generator) -> None:
         """Give the parameters random values of a size that a trained model has: how the architecture is checked."""
         with torch.no_grad():

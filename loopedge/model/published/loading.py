@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def open_folder(folder: Path) -> PublishedFolder:
     home = importlib.import_module(f"{__package__}.{PUBLISHED[model_type]}")
     config: PublishedConfig = home.CONFIG.read(values, folder / CONFIG)
     kind: type[LanguageModel] = home.MODULE
-    checkpoint = open_checkpoint(folder)
+    checkpoint = _as_released(open_checkpoint(folder), config, kind, folder)
     config, notes = _tied(config, kind, checkpoint, folder)
     with torch.device("meta"):
         module = kind(config)
@@ -137,6 +137,25 @@ def open_folder(folder: Path) -> PublishedFolder:
         end_ids=_end_ids(folder, values),
         notes=(*module.notes, *notes),
     )
+
+
+def _as_released(
+    checkpoint: Checkpoint, config: PublishedConfig, kind: type[LanguageModel], folder: Path
+) -> Checkpoint:
+    """Return the tensors under the names of the release, whatever tool stored them.
+
+    Raises:
+        InputError: Two of them are one tensor of the release.
+    """
+    with torch.device("meta"):
+        module = kind(config)
+    found: dict[str, StoredTensor] = {}
+    for name, tensor in checkpoint.tensors.items():
+        released = module.release_name(name)
+        if released in found:
+            raise InputError(f"{folder}: {found[released].name} and {name} are both {released}")
+        found[released] = tensor
+    return replace(checkpoint, tensors=found)
 
 
 def _tied(

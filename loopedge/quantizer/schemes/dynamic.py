@@ -11,12 +11,12 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.graph.editing import make_node, replace_node
+from loopedge.graph.integer_weights.channels import INT8_LIMIT
 from loopedge.graph.weights import Linear
 from loopedge.quantizer.activations.rounding import DynamicRounding
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.schemes.operators import MICROSOFT, integer_product
 from loopedge.quantizer.schemes.rewriting import ChannelWeights, Scheme, rewrite_linears
-from loopedge.quantizer.weights.channels import INT8_LIMIT
 
 __all__ = ["DynamicWeights", "quantize_dynamic"]
 

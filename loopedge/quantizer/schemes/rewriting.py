@@ -5,14 +5,14 @@ from typing import Protocol
 
 import onnx_ir as ir
 
+from loopedge.graph.integer_weights.channels import INT8_LIMIT, store_int8
+from loopedge.graph.integer_weights.tied_table import TiedTable, find_tied_table
 from loopedge.graph.operators import LINEARS
 from loopedge.graph.weight_reads import WeightRead, integer_bytes, weight_reads
 from loopedge.graph.weights import Linear, linears
 from loopedge.quantizer.coverage import Coverage, Skipped
 from loopedge.quantizer.schemes.operators import MICROSOFT
-from loopedge.quantizer.weights.channels import INT8_LIMIT, store_int8
 from loopedge.quantizer.weights.matrix_rows import find_matrix_rows, reasons_for_rows
-from loopedge.quantizer.weights.tied_table import TiedTable, find_tied_table
 
 __all__ = ["ChannelWeights", "Scheme", "rewrite_linears"]
 

@@ -14,6 +14,7 @@ from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.probe import can_probe
 from loopedge.graph.editing import make_node, replace_node
+from loopedge.graph.integer_weights.channels import INT8_LIMIT
 from loopedge.graph.weights import Linear, linears
 from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.activations.rounding import RoundedActivation, StaticRounding
@@ -22,7 +23,6 @@ from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.schemes.dynamic import DynamicWeights
 from loopedge.quantizer.schemes.operators import MICROSOFT, integer_product
 from loopedge.quantizer.schemes.rewriting import ChannelWeights, Scheme, rewrite_linears
-from loopedge.quantizer.weights.channels import INT8_LIMIT
 
 __all__ = ["quantize_static"]
 

@@ -1,38 +1,17 @@
-"""Weights alone in blocks of 8 or 4 bits: no calibration, and activations stay float in the graph.
-
-Each linear becomes one ``com.microsoft.MatMulNBits`` of accuracy level 4: its kernel rounds what it reads
-to eight bits by itself, block by block, and multiplies in integers. The packed weight stands once in the
-main graph under its name, uint8 (out, blocks, bytes per block), beside ``<name>.scale``.
-"""
+"""Weights alone in blocks of 8 or 4 bits (`loopedge.graph.integer_weights.block_weights`): no calibration."""
 
 from collections.abc import Sequence
 
-import numpy as np
-import onnx_ir as ir
-
 from loopedge.errors import InputError
-from loopedge.graph.editing import add_initializer, make_node, replace_node
-from loopedge.graph.weights import Linear
 from loopedge.options import option, option_name
-from loopedge.quantizer.schemes.operators import MICROSOFT
-from loopedge.quantizer.weights.blocks import BLOCK_SIZES, best_block_size, quantize_blocks
-from loopedge.quantizer.weights.tied_table import TiedTable
 
 __all__ = [
-    "DEFAULT_BLOCK",
     "WEIGHT_BITS",
-    "BlockWeights",
     "check_weight_options",
 ]
 
 WEIGHT_BITS = {"weight-int8": 8, "weight-int4": 4}
 """The schemes, and the bits of their weights."""
-
-DEFAULT_BLOCK = {8: 128, 4: 32}
-"""Block size by bits: benchmarks/int8/weight_only.py."""
-
-ACCURACY_LEVEL = 4
-"""Activations rounded to eight bits: float ones (level 1) take up to 140 times as long."""
 
 
 def check_weight_options(
@@ -73,127 +52,3 @@ def check_weight_options(
             f"seven bits are for the products of static and dynamic, {scheme} has others",
             hint=f"leave out {option('reduce_range')}",
         )
-
-
-class BlockWeights:
-    """Stores weights in blocks and multiplies with them.
-
-    Args:
-        bits: 8 or 4.
-        block_size: Most values that share a scale; a weight of fewer inputs takes smaller blocks.
-    """
-
-    def __init__(self, bits: int, block_size: int | None = None) -> None:
-        self.bits = bits
-        self.block_size = DEFAULT_BLOCK[bits] if block_size is None else block_size
-        if self.block_size not in BLOCK_SIZES:
-            raise InputError(
-                f"block size {self.block_size} is not known, "
-                f"known are {', '.join(map(str, BLOCK_SIZES))}",
-                hint=option("block_size", DEFAULT_BLOCK[bits]),
-            )
-        self._inputs: dict[ir.Value, int] = {}
-        self._scales: dict[ir.Value, ir.Value] = {}
-
-    @property
-    def reason_for_float_rows(self) -> str | None:
-        """Leave rows that are matrices: the kernel would unpack each into floats before it multiplies."""
-        return "rows that are matrices have no packed form"
-
-    @property
-    def limit(self) -> int:
-        """Largest magnitude of a stored weight."""
-        return (1 << (self.bits - 1)) - 1
-
-    def replace_row_linear(self, node: ir.Node, row: ir.Value, scale: ir.Value) -> None:
-        """Refuse: `reason_for_float_rows`."""
-        raise ValueError(f"{node.name} has no packed form")
-
-    def reason_for_float(self, weight: ir.Value, inputs_axis: int) -> str | None:
-        """Refuse a weight of so few inputs that the filled blocks would take more than its floats."""
-        if weight.shape is None:
-            return f"{weight.name} is of unknown shape"
-        inputs = weight.shape.numpy()[inputs_axis]
-        size = best_block_size(inputs, bits=self.bits, largest=self.block_size)
-        blocks = -(-inputs // size)
-        if blocks * (size * self.bits // 8 + 4) < 4 * inputs:
-            return None
-        few = f"{inputs} input{'' if inputs == 1 else 's'}"
-        return f"{weight.name} has {few}, packed in blocks it would grow"
-
-    def store_weight(self, weight: ir.Value) -> None:
-        """Replace a stored weight [in, out] by its packed form, under its name."""
-        if weight.const_value is not None:
-            self._store(weight, weight.const_value.numpy().T)
-
-    def store_table(self, table: TiedTable) -> Linear:
-        """Pack the rows of a table that is both embedding and head; return the head."""
-        weight, graph = table.weight, table.weight.graph
-        if graph is None or weight.const_value is None:
-            raise ValueError(f"{weight.name} is not a stored table")
-        self._store(weight, weight.const_value.numpy())
-        for gather in table.gathers:
-            self._replace_gather(gather, weight, graph)
-        return table.untransposed()
-
-    def replace_linear(self, item: Linear) -> None:
-        """Put MatMulNBits in the place of a linear whose weight is packed."""
-        node, weight = item.node, item.weight
-        if weight.shape is None:
-            return
-        outputs, _, blob = weight.shape.numpy()
-        attributes = {
-            "K": self._inputs[weight],
-            "N": outputs,
-            "bits": self.bits,
-            "block_size": blob * 8 // self.bits,
-            "accuracy_level": ACCURACY_LEVEL,
-        }
-        inputs = [node.inputs[0], weight, self._scales[weight]]
-        name = node.name or "MatMulNBits"
-        replace_node(node, [make_node("MatMulNBits", inputs, name, attributes, domain=MICROSOFT)])
-
-    def _store(self, weight: ir.Value, rows: np.ndarray) -> None:
-        graph, name = weight.graph, weight.name or ""
-        if graph is None:
-            return
-        size = best_block_size(rows.shape[1], bits=self.bits, largest=self.block_size)
-        packed = quantize_blocks(rows, bits=self.bits, block_size=size)
-        self._inputs[weight] = packed.inputs
-        weight.const_value = ir.tensor(packed.values, name=name)
-        weight.type = ir.TensorType(ir.DataType.UINT8)
-        weight.shape = ir.Shape(packed.values.shape)
-        self._scales[weight] = add_initializer(graph, f"{name}.scale", packed.scales)
-
-    def _replace_gather(self, gather: ir.Node, weight: ir.Value, graph: ir.Graph) -> None:
-        """Gather rows of the packed table: the head's blocks are rows too, one copy serves both."""
-        name, ids = gather.name or "embedding", gather.inputs[1]
-        if ids is None or ids.shape is None or weight.shape is None:
-            raise ValueError(f"{name} gathers by ids of unknown rank")
-        _, blocks, blob = weight.shape.numpy()
-        size, inputs = blob * 8 // self.bits, self._inputs[weight]
-        # GatherBlockQuantized wants a scale of its table's rank, MatMulNBits refuses one.
-        last = add_initializer(graph, "loopedge.last_axis", np.array([-1], np.int64))
-        scale = self._scales[weight]
-        lifted = make_node("Unsqueeze", [scale, last], f"{name}.scale")
-        lifted.outputs[0].type = scale.type
-        attributes = {"bits": self.bits, "block_size": size, "gather_axis": 0, "quantize_axis": 2}
-        rows = make_node(
-            "GatherBlockQuantized",
-            [weight, ids, lifted.outputs[0]],
-            f"{name}.rows",
-            attributes,
-            domain=MICROSOFT,
-        )
-        flat = add_initializer(
-            graph,
-            f"loopedge.{name}.shape",
-            np.array([0] * len(ids.shape) + [blocks * size], np.int64),
-        )
-        floats = make_node("Reshape", [rows.outputs[0], flat], f"{name}.flat")
-        made = [lifted, rows, floats]
-        if blocks * size != inputs:
-            start = add_initializer(graph, "loopedge.zero", np.array([0], np.int64))
-            end = add_initializer(graph, f"loopedge.{name}.width", np.array([inputs], np.int64))
-            made.append(make_node("Slice", [floats.outputs[0], start, end, last], f"{name}.cut"))
-        replace_node(gather, made)

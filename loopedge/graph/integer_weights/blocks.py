@@ -7,13 +7,14 @@ that the range has more on one side (-128 or -8). In four bits two neighbours sh
 the low half.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BITS", "BLOCK_SIZES", "Blocks", "best_block_size", "quantize_blocks"]
+__all__ = ["BITS", "BLOCK_SIZES", "Blocks", "best_block_size", "pack_rows", "quantize_blocks"]
 
 BITS = (8, 4)
 BLOCK_SIZES = (16, 32, 64, 128, 256)
@@ -73,20 +74,46 @@ def quantize_blocks(rows: npt.NDArray[np.floating[Any]], *, bits: int, block_siz
     Raises:
         ValueError: A value is not finite.
     """
-    if not np.isfinite(rows).all():
-        raise ValueError("a weight that is not finite cannot be quantized")
-    outputs, inputs = rows.shape
+    step = max(1, CHUNK // max(1, rows.shape[1]))
+    parts = ((start, rows[start : start + step]) for start in range(0, len(rows), step))
+    return pack_rows(parts, *rows.shape, bits=bits, block_size=block_size)
+
+
+def pack_rows(
+    parts: Iterable[tuple[int, npt.NDArray[np.floating[Any]]]],
+    outputs: int,
+    inputs: int,
+    *,
+    bits: int,
+    block_size: int,
+) -> Blocks:
+    """Do the same with a weight that is read in parts.
+
+    Args:
+        parts: Some rows each, with their first row.
+        outputs: Rows of all parts.
+        inputs: Values of a row.
+        bits: 8 or 4.
+        block_size: One of `BLOCK_SIZES`.
+
+    Raises:
+        ValueError: A value is not finite.
+    """
     count = -(-inputs // block_size)
     values = np.empty((outputs, count, block_size * bits // 8), np.uint8)
     scales = np.empty((outputs, count), np.float32)
     step = max(1, CHUNK // (count * block_size))
-    for start in range(0, outputs, step):
-        some = slice(start, start + step)
-        part = np.zeros((len(rows[some]), count * block_size), np.float32)
-        part[:, :inputs] = rows[some]
-        blocks = part.reshape(-1, count, block_size)
-        scales[some] = _scales(blocks, bits)
-        values[some] = _packed(_levels(blocks, scales[some], bits), bits)
+    for first, rows in parts:
+        if not np.isfinite(rows).all():
+            raise ValueError("a weight that is not finite cannot be quantized")
+        for start in range(0, len(rows), step):
+            taken = rows[start : start + step]
+            part = np.zeros((len(taken), count * block_size), np.float32)
+            part[:, :inputs] = taken
+            blocks = part.reshape(-1, count, block_size)
+            some = slice(first + start, first + start + len(taken))
+            scales[some] = _scales(blocks, bits)
+            values[some] = _packed(_levels(blocks, scales[some], bits), bits)
     return Blocks(values, scales, bits, inputs)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, make_node, replace_node
+from loopedge.graph.integer_weights.channels import quantize_weight
 from loopedge.graph.weights import Linear
-from loopedge.quantizer.weights.channels import quantize_weight
 
 __all__ = ["TiedTable", "find_tied_table"]
 

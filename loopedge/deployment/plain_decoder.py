@@ -1,0 +1,90 @@
+"""Run a generate file without buffers of its own: pasts go in, presents come out, and both can be looked at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from loopedge.graph.decoding.chunk import LENGTHS_INPUT
+from loopedge.graph.decoding.slots import PAST, PRESENT
+from loopedge.graph.metadata import Generation
+from loopedge.runtime.session_options import session_options
+
+__all__ = ["PlainDecoder"]
+
+Array = npt.NDArray[Any]
+DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "int4": np.uint8}
+
+
+class PlainDecoder:
+    """A generate file that is measured: on the CPU, and slower than in place, for it copies its cache.
+
+    Args:
+        path: The file.
+        generation: What it says of itself.
+        loops: Iterations; None: as many as each slot says.
+        threads: Threads of ONNX Runtime.
+
+    Attributes:
+        written: By output without ``present.``, what the last call left: ([loops,] batch, kv heads, capacity, head size).
+    """
+
+    def __init__(
+        self, path: Path, generation: Generation, *, loops: int | None, threads: int | None
+    ) -> None:
+        self._session = ort.InferenceSession(
+            str(path), session_options(threads, model=path), providers=["CPUExecutionProvider"]
+        )
+        self._generation, self._loops = generation, loops
+        inputs = {node.name: node.type for node in self._session.get_inputs()}
+        (self._ids,) = [
+            name for name in inputs if name != LENGTHS_INPUT and not name.startswith(f"{PAST}.")
+        ]
+        self._narrow = inputs[self._ids] == "tensor(int32)"
+        self._outputs = [node.name for node in self._session.get_outputs()]
+        self._cache: dict[str, Array] = {}
+        self.written: dict[str, Array] = {}
+
+    def start(self, batch: int, capacity: int) -> None:
+        """Begin texts of at most ``capacity`` tokens."""
+        bits4 = self._generation.cache_type == "int4"
+        self._cache = {}
+        for slot in self._generation.slots:
+            rows = [] if slot.loops is None else [min(self._loops or slot.loops, slot.loops)]
+            sizes = (*rows, batch, slot.kv_heads, capacity, slot.head_size // (2 if bits4 else 1))
+            for part in ("key", "value"):
+                zeros = np.zeros(sizes, DTYPES[self._generation.cache_type])
+                self._cache[f"{slot.name}.{part}"] = zeros
+
+    def run(self, ids: Array, lengths: Sequence[int]) -> Array:
+        """Compute the next tokens.
+
+        Args:
+            ids: int (batch, sequence).
+            lengths: Tokens of each row after the call.
+
+        Returns:
+            float32 (batch, vocabulary), of the last token of each row.
+        """
+        feeds = {f"{PAST}.{name}": array for name, array in self._cache.items()}
+        feeds[self._ids] = np.ascontiguousarray(ids, np.int32 if self._narrow else np.int64)
+        feeds[LENGTHS_INPUT] = np.array(lengths, np.int32)
+        logits, *presents = self._session.run(self._outputs, feeds)
+        names = [name.removeprefix(f"{PRESENT}.") for name in self._outputs[1:]]
+        self.written = dict(zip(names, presents, strict=True))
+        for name, array in self.written.items():
+            self._cache[self.past_of(name)] = (
+                array  # of iterations that share a slot, the last one's
+            )
+        found: Array = logits[:, 0]
+        return found
+
+    def past_of(self, name: str) -> str:
+        """Return what an output goes into: ``core.<t>.<i>.key`` into the one slot of all iterations, where they share it."""
+        if name in self._cache:
+            return name
+        place, _, *rest = name.split(".")
+        return ".".join((place, *rest))
