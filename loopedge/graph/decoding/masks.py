@@ -36,9 +36,7 @@ class Refused:
     reason: str
 
 
-def lengths_for(
-    numbers: Iterable[float], tried: Sequence[int], context: int | None
-) -> list[int]:
+def lengths_for(numbers: Iterable[float], tried: Sequence[int], context: int | None) -> list[int]:
     """Return the lengths at which a mask is looked at, so that windows show as far as a mask of so many positions can be made.
 
     A window is a number that the graph holds, or the size of a table that it holds. Each that is longer than what is tried
