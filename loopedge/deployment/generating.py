@@ -332,7 +332,7 @@ def _described(artifact: Artifact, decoding: Decoding, wanted: _Wanted) -> Gener
     return Generation(
         cache=wanted.cache,
         cache_type=wanted.cache_type,
-        context=artifact.metadata.max_length,
+        context=decoding.context,
         vocab_size=decoding.vocab_size,
         slots=[CacheSlot(**asdict(slot)) for slot in decoding.slots],
         end_ids=artifact.metadata.end_ids,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from loopedge.errors import InputError
-from loopedge.runtime.sampling import Sampler, Sampling, probability_of
+from loopedge.runtime.decoding.sampling import Sampler, Sampling, probability_of
 
 LOGITS = np.array([2.0, 1.0, -1.0, 0.5, -3.0, 1.5, -np.inf, 0.0], np.float32)
 
