@@ -106,9 +106,8 @@ def generate_text(
 
     Raises:
         InputError: The file has no cache, was not trained on text, or its tokenizer is missing or another one; the prompt
-            is empty or longer than the context; an option is out of bounds.
+            is empty or longer than the context; an option is out of bounds; the model gives NaN.
         MissingExtraError: The model has a tokenizer, or a chat template, and its library is not installed.
-        LoopedgeError: The model gives NaN.
     """
     if new_tokens < 0:
         raise InputError(f"{option_name('new_tokens')} is {new_tokens}, at least 0 is needed")

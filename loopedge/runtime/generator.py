@@ -178,8 +178,7 @@ class Generator:
 
         Raises:
             InputError: There are no ids, or some outside of the vocabulary; a text would be longer than the context;
-                texts of a batch go on by different lengths.
-            LoopedgeError: The model gives NaN.
+                texts of a batch go on by different lengths; the model gives NaN.
         """
         with self._use():
             rows = self._rows(ids)
@@ -198,7 +197,6 @@ class Generator:
 
         Raises:
             InputError: As `prefill`, or there is no text yet.
-            LoopedgeError: The model gives NaN.
         """
         with self._use():
             found = next_ids(tokens, batch=self.batch)
@@ -239,7 +237,7 @@ class Generator:
 
         Raises:
             InputError: As `prefill`; an option is out of bounds; the batch is not 1, or nothing would end the text.
-            LoopedgeError: The model gives NaN, or the text was changed meanwhile.
+            LoopedgeError: The text was changed meanwhile.
         """
         sampling = Sampling(
             temperature=temperature,

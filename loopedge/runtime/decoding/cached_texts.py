@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from loopedge.errors import InputError, LoopedgeError
+from loopedge.errors import InputError
 from loopedge.runtime.decoding.cache_buffers import STEP, CacheBuffers
 from loopedge.runtime.decoding.generate_file import GenerateFile
 from loopedge.runtime.decoding.token_noise import TokenNoise
@@ -106,7 +106,7 @@ class CachedTexts:
             rows: int64 (tokens,) for each text; of one length where the cache of several texts holds something.
 
         Raises:
-            LoopedgeError: The model gives NaN; the texts are forgotten.
+            InputError: The model gives NaN; the texts are forgotten.
         """
         longest = max(len(row) for row in rows)
         if self.batch > 1 and self.texts[0]:
@@ -126,7 +126,7 @@ class CachedTexts:
         """Put one token behind each text, int64 (batch,); return as `go_on`.
 
         Raises:
-            LoopedgeError: As `go_on`.
+            InputError: As `go_on`.
         """
         self._make_room(1)
         self._one["input_ids"][:, 0] = tokens
@@ -175,7 +175,7 @@ class CachedTexts:
         self._spoiled = True
         self.forget()
         which = f"text {row + 1}, " if self.batch > 1 else ""
-        raise LoopedgeError(
+        raise InputError(
             f"{self.file.path} gives NaN or infinite logits: {which}after token {place}; the texts are forgotten",
             hint=f"loopedge inspect {self.file.path} --verify",
         )
