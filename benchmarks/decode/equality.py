@@ -113,9 +113,7 @@ def compare(model: torch.nn.Module, folder: Path) -> tuple[Outcome, Outcome, str
     )
 
 
-def whole(
-    model: torch.nn.Module, ids: Array, loops: int | None = None, *, row: int = 0
-) -> Array:
+def whole(model: torch.nn.Module, ids: Array, loops: int | None = None, *, row: int = 0) -> Array:
     """Return the logits of a whole text, (1, sequence, vocabulary), that is a row of a batch."""
     inner: Any = model
     given: list[torch.Tensor] = [torch.tensor(ids)]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from loopedge.artifact.artifact import Artifact
 from loopedge.deployment.plain_decoder import PlainDecoder
 from loopedge.errors import InputError
-from loopedge.graph.decoding.quantized_cache import LARGEST
+from loopedge.graph.decoding.cache.quantized_cache import LARGEST
 from loopedge.graph.metadata import Generation
 from loopedge.options import option, option_name
 from loopedge.quantizer.held_out.samples import Kind

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from loopedge.deployment.plain_decoder import PlainDecoder
 from loopedge.errors import VerificationError
 from loopedge.graph.agreement import NoiseRatio
-from loopedge.graph.decoding.quantized_cache import dequantized
+from loopedge.graph.decoding.cache.quantized_cache import dequantized
 from loopedge.graph.metadata import CACHE_BITS, Generation
 from loopedge.options import option
 from loopedge.tasks.likelihood import negative_log_likelihood, perplexity
@@ -65,7 +65,7 @@ def measure_loss(
         exact: The file whose cache holds floats, and what it says of itself.
         rounded: The one whose cache holds integers.
         texts: Token ids, text by text.
-        scales: Of the integers, as `loopedge.graph.decoding.quantized_cache.round_cache`.
+        scales: Of the integers, as `loopedge.graph.decoding.cache.quantized_cache.round_cache`.
         source: Where they come from.
         noise: Inputs that hold noise, with its standard deviation.
         threads: Threads of ONNX Runtime.

@@ -17,7 +17,7 @@ from loopedge.artifact.artifact import Artifact, write_scratch
 from loopedge.deployment.cache_check import CacheLoss, measure_loss
 from loopedge.errors import InputError
 from loopedge.files.scratch import never_named
-from loopedge.graph.decoding.quantized_cache import round_cache
+from loopedge.graph.decoding.cache.quantized_cache import round_cache
 from loopedge.graph.metadata import CACHE_BITS, CacheType, Generation
 from loopedge.options import option, option_name
 
@@ -78,7 +78,7 @@ class CacheRounding:
         exact: The generate file whose cache holds floats; it goes with the context that gave this object.
         generation: What that file says of itself.
         bits: Of the integers.
-        scales: As `loopedge.graph.decoding.quantized_cache.round_cache`.
+        scales: As `loopedge.graph.decoding.cache.quantized_cache.round_cache`.
         judging: Texts that did not find the scales.
         kind: Where they come from.
         notes: What a person should know of the data.

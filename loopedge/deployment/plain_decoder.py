@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from loopedge.graph.decoding.cache.slots import PAST, PRESENT
 from loopedge.graph.decoding.chunk import LENGTHS_INPUT
-from loopedge.graph.decoding.slots import PAST, PRESENT
 from loopedge.graph.metadata import Generation
 from loopedge.runtime.session_options import session_options
 

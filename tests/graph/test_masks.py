@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from loopedge.graph.decoding.masks import Causal, Refused, classify, lengths_for
+from loopedge.graph.decoding.attention.masks import Causal, Refused, classify, lengths_for
 
 Array = NDArray[Any]
 LENGTHS = (1, 2, 3, 5, 8, 13)

@@ -15,7 +15,7 @@ from loopedge.artifact.artifact import Artifact
 from loopedge.deployment.cache_rounding import check_cache_type
 from loopedge.deployment.plain_decoder import PlainDecoder
 from loopedge.errors import InputError, VerificationError
-from loopedge.graph.decoding.quantized_cache import dequantized, scale_name
+from loopedge.graph.decoding.cache.quantized_cache import dequantized, scale_name
 from loopedge.runtime.generator import Generator
 from loopedge_calibration import cache_scales
 from loopedge_calibration.cache_scales import find_scales

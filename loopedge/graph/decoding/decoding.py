@@ -8,24 +8,24 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from loopedge.graph.decoding.attentions import find_attentions
-from loopedge.graph.decoding.cached_attentions import (
+from loopedge.graph.decoding.attention.attentions import find_attentions
+from loopedge.graph.decoding.attention.softmax_attention import match_written_out
+from loopedge.graph.decoding.attention.written_out.inferring import infer_more
+from loopedge.graph.decoding.cache.cached_attentions import (
     CachedAttention,
     share_last_loop,
     with_caches,
 )
+from loopedge.graph.decoding.cache.grouped_query import Parts, group_queries
+from loopedge.graph.decoding.cache.scanning import repeat
+from loopedge.graph.decoding.cache.scattered import ReadableKeys, raise_opset, scatter
+from loopedge.graph.decoding.cache.slots import PARTS, Slot, present_name
 from loopedge.graph.decoding.chunk import IDS_INPUT, LOGITS_OUTPUT, Chunk, add_chunk
-from loopedge.graph.decoding.grouped_query import Parts, group_queries
 from loopedge.graph.decoding.last_valid import keep_last_valid
 from loopedge.graph.decoding.length_values import LengthValues
 from loopedge.graph.decoding.positions import PositionTables
-from loopedge.graph.decoding.scanning import repeat
-from loopedge.graph.decoding.scattered import ReadableKeys, raise_opset, scatter
-from loopedge.graph.decoding.slots import PARTS, Slot, present_name
-from loopedge.graph.decoding.softmax_attention import match_written_out
 from loopedge.graph.decoding.text_inputs import fill_in, token_ids
 from loopedge.graph.decoding.tried_lengths import lengths_to_try, longest_text
-from loopedge.graph.decoding.written_out.inferring import infer_more
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from loopedge.graph.decoding.masks import HIDDEN
+from loopedge.graph.decoding.attention.masks import HIDDEN
 from loopedge.graph.operators import Fact, having
 from loopedge.graph.shapes import known_shape
 

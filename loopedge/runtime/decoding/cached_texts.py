@@ -17,7 +17,7 @@ __all__ = ["CachedTexts"]
 
 Array = npt.NDArray[Any]
 
-CHUNK = 512
+CHUNK = 256
 """Tokens of a prompt that are computed at once: activations grow with it, and nothing stops a call in the middle."""
 
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
+from loopedge.graph.decoding.attention.masks import Causal, Refused, classify, lengths_for
 from loopedge.graph.decoding.length_values import LengthValues
-from loopedge.graph.decoding.masks import Causal, Refused, classify, lengths_for
 from loopedge.graph.decoding.tried_lengths import TRIED, numbers_behind
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.shapes import known_shape

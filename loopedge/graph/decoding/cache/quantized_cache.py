@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge.graph.decoding.grouped_query import MICROSOFT
-from loopedge.graph.decoding.scanning import ITERATION_STATE
-from loopedge.graph.decoding.slots import PAST
+from loopedge.graph.decoding.cache.grouped_query import MICROSOFT
+from loopedge.graph.decoding.cache.scanning import ITERATION_STATE
+from loopedge.graph.decoding.cache.slots import PAST
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 
 __all__ = ["LARGEST", "SCALE_PREFIX", "dequantized", "round_cache", "scale_name"]
