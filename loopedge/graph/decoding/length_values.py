@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from loopedge.graph.decoding.attention.masks import HIDDEN
 from loopedge.graph.operators import Fact, having
 from loopedge.graph.shapes import known_shape
 
@@ -37,6 +38,10 @@ SIZE_INPUTS: Mapping[str, Sequence[int]] = {
     "Unsqueeze": (1,),
 }
 """Inputs that say how large something is, by operator; those of reductions say along which axes."""
+
+
+MOST_NUMBERS = 16
+"""Values of an array that is taken for single numbers; a larger one is a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,19 @@ class LengthValues:
     def __contains__(self, value: ir.Value | None) -> bool:
         """Tell whether a value depends on sizes, and on nothing else."""
         return value in self._by_length
+
+    def is_constant(self, value: ir.Value) -> bool:
+        """Tell whether a value depends on no input, not even on its sizes."""
+        return value not in self._by_length and value not in self._data
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        """Nodes that make values of sizes alone, in the order of the graph."""
+        return [
+            node
+            for node in self.model.graph.all_nodes()
+            if node.outputs and node.outputs[0] in self._by_length
+        ]
 
     def _visit(self, graph: ir.Graph) -> None:
         for node in graph:
@@ -118,6 +136,27 @@ class LengthValues:
                 waiting += [(item, False) for item in maker.inputs if item is not None]
         return list(found)
 
+    def numbers_of(self, value: ir.Value) -> set[float]:
+        """Return the numbers that are stored where a value is computed from, and the sizes of arrays there.
+
+        What a mask fills in or adds to hide a position is not among them.
+        """
+        found: set[float] = set()
+        for node in self.nodes_of([value]):
+            if self.asks_data(node):
+                continue
+            for read in node.inputs:
+                tensor = None if read is None else _stored(read)
+                if tensor is None:
+                    continue
+                found.update(map(float, tensor.shape.numpy()))
+                number = tensor.dtype.is_integer() or tensor.dtype.is_floating_point()
+                if number and tensor.size <= MOST_NUMBERS:
+                    array = tensor.numpy().reshape(-1)
+                    filled = tensor.dtype.is_floating_point() & (array <= HIDDEN)
+                    found.update(map(float, array[np.isfinite(array) & ~filled]))
+        return found
+
     def asks_data(self, node: ir.Node) -> bool:
         """Tell whether a node asks for the size of a value that holds data."""
         source = node.inputs[0] if node.inputs else None
@@ -148,9 +187,17 @@ class LengthValues:
         return shape[BATCH_AXIS], shape[SEQUENCE_AXIS]
 
     def evaluate(
-        self, values: Sequence[ir.Value], sizes: Sequence[tuple[int, int]]
+        self,
+        values: Sequence[ir.Value],
+        sizes: Sequence[tuple[int, int]],
+        instead: Mapping[ir.Value, Array] | None = None,
     ) -> list[list[Array]]:
         """Return what values hold, for each (batch, sequence).
+
+        Args:
+            values: That depend on sizes alone, or are constant.
+            sizes: Batch rows and positions.
+            instead: What constants shall hold instead of what they hold.
 
         Raises:
             ValueError: A size is asked for that is not known.
@@ -158,7 +205,10 @@ class LengthValues:
         """
         nodes = self.nodes_of(values)
         asked = {node.outputs[0]: self.asked_shape(node) for node in nodes if self.asks_data(node)}
-        kept = [node for node in nodes if not self.asks_data(node)]
+        others = instead or {}
+        kept = [
+            node for node in nodes if not self.asks_data(node) and node.outputs[0] not in others
+        ]
         feeds = []
         for batch, sequence in sizes:
             known = {"batch": batch, "sequence": sequence}
@@ -167,6 +217,7 @@ class LengthValues:
                     value: np.array([known.get(str(dim), dim) for dim in dims], np.int64)
                     for value, dims in asked.items()
                 }
+                | dict(others)
             )
         return evaluate(self.model, kept, values, feeds)
 
