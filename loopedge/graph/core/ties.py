@@ -26,6 +26,7 @@ def tied_weights(model: ir.Model) -> list[TiedWeight]:
     reads: dict[ir.Value, int] = {}
     cores = Cores(model)
     trips = {core.loop.node: core.trips for core in cores.loops}
+    trips |= {core.scan.node: core.iterations or 1 for core in cores.scans}
     tables = {value for core in cores for value in core.tables.values()}
     for node, runs in _nodes_with_runs(model.graph, 1, trips):
         for value in weights_read(node):
