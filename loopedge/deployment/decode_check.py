@@ -19,7 +19,8 @@ import onnxruntime as ort
 from loopedge.artifact.artifact import Artifact
 from loopedge.errors import LoopedgeError, UntrainedWarning, VerificationError
 from loopedge.graph.agreement import NoiseRatio, largest_error
-from loopedge.graph.decoding.chunk import LENGTHS_INPUT
+from loopedge.graph.decoding.chunk import IDS_INPUT, LENGTHS_INPUT
+from loopedge.graph.decoding.text_inputs import BESIDE_IDS, held_beside
 from loopedge.graph.metadata import LOOPS_INPUT, Generation
 from loopedge.graph.operators import Fact, having
 from loopedge.runtime.session import Session
@@ -252,7 +253,7 @@ class _WholeText:
             and np.issubdtype(spec.dtype, np.integer)
             and spec.shape is not None
             and len(spec.shape) == 2
-            and name not in {"attention_mask", "token_type_ids"}
+            and name not in BESIDE_IDS
         )
         self.dtype = specs[self.ids].dtype
         self.vocabulary = specs[self.ids].ids or _vocabulary(source) or 2
@@ -269,7 +270,7 @@ class _WholeText:
     def draw(self, batch: int, length: int) -> dict[str, Array]:
         """Return token ids, and noise where the model takes some."""
         drawn = self._generator.integers(0, self.vocabulary, (batch, length))
-        found = {self.ids: drawn.astype(self.dtype or np.int64)}
+        found = {IDS_INPUT: drawn.astype(np.int64)}
         for name, deviation in self.metadata.random_inputs.items():
             sizes = [
                 size if isinstance(size, int) else 1 for size in self.session.inputs[name].shape
@@ -281,12 +282,12 @@ class _WholeText:
     def logits(self, inputs: Mapping[str, Array], loops: int | None) -> Array:
         """Return (batch, sequence, vocabulary)."""
         feeds = dict(inputs)
-        ids = feeds[self.ids]
+        ids = feeds[self.ids] = feeds.pop(IDS_INPUT).astype(self.dtype)
         for name in self.session.inputs:
-            if name == "attention_mask":
-                feeds[name] = np.ones(ids.shape, self.session.expected.specs[name].dtype)
-            elif name == "token_type_ids":
-                feeds[name] = np.zeros(ids.shape, self.session.expected.specs[name].dtype)
+            dtype = self.session.expected.specs[name].dtype or np.int64
+            held = held_beside(name, ids.shape, dtype)
+            if held is not None:
+                feeds[name] = held
         counted = self.session.takes_loops and loops is None and LOOPS_INPUT not in feeds
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UntrainedWarning)

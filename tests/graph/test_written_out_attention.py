@@ -9,8 +9,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from loopedge.graph.decoding.softmax_attention import match_written_out
-from loopedge.graph.decoding.written_out.numbers import number_of, sizes_in
+from loopedge.graph.decoding.attention.softmax_attention import match_written_out
+from loopedge.graph.decoding.attention.written_out.numbers import number_of, sizes_in
 
 HEADS, SIZE = 2, 4
 AXES = f"float[batch,{HEADS},sequence,{SIZE}]"

@@ -1,6 +1,6 @@
 """Give a graph a cache: it computes the next tokens of a text, and keeps keys and values of those before."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -8,31 +8,30 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from loopedge.errors import InputError
-from loopedge.graph.decoding.attentions import HINT, find_attentions
-from loopedge.graph.decoding.cached_attentions import (
+from loopedge.graph.decoding.attention.attentions import find_attentions
+from loopedge.graph.decoding.attention.softmax_attention import match_written_out
+from loopedge.graph.decoding.attention.written_out.inferring import infer_more
+from loopedge.graph.decoding.cache.cached_attentions import (
     CachedAttention,
     share_last_loop,
     with_caches,
 )
-from loopedge.graph.decoding.chunk import Chunk, add_chunk
-from loopedge.graph.decoding.grouped_query import Parts, group_queries
+from loopedge.graph.decoding.cache.grouped_query import Parts, group_queries
+from loopedge.graph.decoding.cache.scanning import repeat
+from loopedge.graph.decoding.cache.scattered import ReadableKeys, raise_opset, scatter
+from loopedge.graph.decoding.cache.slots import PARTS, Slot, present_name
+from loopedge.graph.decoding.chunk import IDS_INPUT, LOGITS_OUTPUT, Chunk, add_chunk
 from loopedge.graph.decoding.last_valid import keep_last_valid
 from loopedge.graph.decoding.length_values import LengthValues
-from loopedge.graph.decoding.positions import PositionTables, lengths_to_try
-from loopedge.graph.decoding.scanning import repeat
-from loopedge.graph.decoding.scattered import ReadableKeys, raise_opset, scatter
-from loopedge.graph.decoding.slots import PARTS, Slot, present_name
-from loopedge.graph.decoding.softmax_attention import match_written_out
+from loopedge.graph.decoding.positions import PositionTables
+from loopedge.graph.decoding.text_inputs import fill_in, token_ids
+from loopedge.graph.decoding.tried_lengths import lengths_to_try, longest_text
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.shapes import known_shape
 
 __all__ = ["Decoding", "DecodingOptions", "give_cache"]
-
-FILLED_IN = {"attention_mask": 1, "token_type_ids": 0}
-"""Inputs beside the token ids, int64 or float (batch, sequence), and what they hold in a text without padding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +49,12 @@ class DecodingOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """A graph that decodes, and the slots of its cache."""
+    """A graph that decodes, the slots of its cache, and how many positions a text has at most, where that is known."""
 
     model: ir.Model
     slots: list[Slot]
     vocab_size: int | None
+    context: int | None
     notes: list[str] = field(default_factory=list)
 
 
@@ -74,11 +74,14 @@ def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decod
         InputError: The graph computes a token by more than those before it, or by what is not recognised.
     """
     chosen = options or DecodingOptions()
-    ids = _token_ids(model)
-    _fill_in(model, ids)
+    ids = token_ids(model)
+    _insert_first(model.graph, fill_in(model, ids))
     match_written_out(model)
-    context = read_metadata(model.metadata_props).max_length
+    if any(value.shape is None for node in model.graph.all_nodes() for value in node.outputs):
+        infer_more(model)
     lengths = LengthValues(model, ids)
+    known = (read_metadata(model.metadata_props).max_length, longest_text(lengths))
+    context = min((limit for limit in known if limit is not None), default=None)
     attentions = find_attentions(model, lengths, lengths_to_try(context))
     cached = with_caches(model, attentions)
     tables = PositionTables(lengths, context)
@@ -95,59 +98,38 @@ def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decod
     presents = repeat(model, cached, _attend(model, cached, chunk, chosen))
     _declare(model, cached, presents)
     keep_last_valid(model, logits, chunk)
+    _name_ends(model, ids)
     _clean(model)
     shape = known_shape(model.graph.outputs[0])
     vocabulary = shape[2] if shape is not None and isinstance(shape[2], int) else None
     slots = list(dict.fromkeys(item.slot for item in cached))
-    return Decoding(model=model, slots=slots, vocab_size=vocabulary)
+    return Decoding(model=model, slots=slots, vocab_size=vocabulary, context=context)
 
 
-def _token_ids(model: ir.Model) -> ir.Value:
-    found = [
-        value
-        for value in model.graph.inputs
-        if value.dtype in {ir.DataType.INT64, ir.DataType.INT32}
-        and value.name not in FILLED_IN
-        and not chooses_loops(value)
-        and value.shape is not None
-        and len(value.shape) == 2
-    ]
-    if len(found) != 1:
-        inputs = ", ".join(str(value.name) for value in model.graph.inputs)
-        raise InputError(
-            f"token ids (batch, sequence) are needed, the inputs are {inputs}", hint=HINT
-        )
-    if any(isinstance(dim, int) for dim in found[0].shape or ()):
-        raise InputError(
-            f"input {found[0].name} has a fixed size, {found[0].shape}: a chunk of a text has another",
-            hint="export with free batch and sequence axes",
-        )
-    return found[0]
+def _name_ends(model: ir.Model, ids: ir.Value) -> None:
+    """Call the token ids and the logits as every generate file does, and let the ids be int64."""
+    if ids.dtype == ir.DataType.INT32:
+        cast = make_node("Cast", [ids], "prelude/ids", {"to": int(ir.DataType.INT32)})
+        ir.convenience.replace_all_uses_with(ids, cast.outputs[0])
+        cast.replace_input_with(0, ids)
+        cast.outputs[0].type, cast.outputs[0].shape = ids.type, ids.shape
+        ids.type = ir.TensorType(ir.DataType.INT64)
+        _insert_first(model.graph, [cast])
+    logits = model.graph.outputs[0]
+    for value, name in ((ids, IDS_INPUT), (logits, LOGITS_OUTPUT)):
+        for other in _values(model):
+            if other.name == name and other is not value:
+                other.name = f"model.{name}"
+        value.name = name
 
 
-def _fill_in(model: ir.Model, ids: ir.Value) -> None:
-    """Let inputs besides the token ids hold what they hold in a text without padding."""
-    nodes = []
-    noise = read_metadata(model.metadata_props).random_inputs
-    for value in [value for value in model.graph.inputs if value is not ids]:
-        along = (known_shape(value) or ())[:2] == known_shape(ids)
-        if chooses_loops(value) or (value.name in noise and along):
-            continue  # noise of a position goes with its token
-        held = FILLED_IN.get(value.name or "")
-        if held is None or value.dtype is None or known_shape(value) != known_shape(ids):
-            raise InputError(
-                f"input {value.name} is neither token ids nor a mask of padding", hint=HINT
-            )
-        name = f"prelude/{value.name}"
-        sizes = make_node("Shape", [ids], f"{name}.sizes")
-        number = np.array(held, value.dtype.numpy())
-        held_by = add_initializer(model.graph, f"{name}.held", number)
-        wide = make_node("Expand", [held_by, sizes.outputs[0]], name)
-        wide.outputs[0].type, wide.outputs[0].shape = value.type, value.shape
-        ir.convenience.replace_all_uses_with(value, wide.outputs[0])
-        model.graph.inputs.remove(value)
-        nodes += [sizes, wide]
-    _insert_first(model.graph, nodes)
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    """Yield all values that have a name, inputs and weights too."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        yield from graph.inputs
+        yield from list(graph.initializers.values())
+        for node in graph:
+            yield from node.outputs
 
 
 def _insert_first(graph: ir.Graph, nodes: list[ir.Node]) -> None:

@@ -73,7 +73,11 @@ def _narrow(logits: ir.Value) -> tuple[dict[ir.Value, int], set[ir.Value]]:
             value
             for value in narrow.keys() - cuts - {logits}
             if value.is_graph_output()
-            or any(output not in narrow for node in value.consumers() for output in node.outputs)
+            or any(
+                output not in narrow or output in cuts  # that one is made whole, of the whole value
+                for node in value.consumers()
+                for output in node.outputs
+            )
         }
         # A position is chosen along the second axis: what has its positions along another one is made whole, and so is
         # what is made of it first.
@@ -121,9 +125,9 @@ def _gather(model: ir.Model, value: ir.Value, axis: int, chunk: Chunk) -> ir.Val
     last = make_node(
         "GatherND", [value, places.outputs[0]], f"coda/last/{value.name}", {"batch_dims": 1}
     )
-    shape = known_shape(value) or ()
+    shape = known_shape(value)
     last.outputs[0].type = value.type or model.graph.outputs[0].type
-    last.outputs[0].shape = ir.Shape([shape[0], 1, *shape[2:]])
+    last.outputs[0].shape = None if shape is None else ir.Shape([shape[0], 1, *shape[2:]])
     maker = value.producer()
     for new in (places, last):
         if maker is None or maker.graph is None:

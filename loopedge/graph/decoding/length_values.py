@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from loopedge.graph.decoding.masks import HIDDEN
+from loopedge.graph.decoding.attention.masks import HIDDEN
 from loopedge.graph.operators import Fact, having
 from loopedge.graph.shapes import known_shape
 
@@ -72,6 +72,19 @@ class LengthValues:
     def __contains__(self, value: ir.Value | None) -> bool:
         """Tell whether a value depends on sizes, and on nothing else."""
         return value in self._by_length
+
+    def is_constant(self, value: ir.Value) -> bool:
+        """Tell whether a value depends on no input, not even on its sizes."""
+        return value not in self._by_length and value not in self._data
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        """Nodes that make values of sizes alone, in the order of the graph."""
+        return [
+            node
+            for node in self.model.graph.all_nodes()
+            if node.outputs and node.outputs[0] in self._by_length
+        ]
 
     def _visit(self, graph: ir.Graph) -> None:
         for node in graph:
@@ -174,9 +187,17 @@ class LengthValues:
         return shape[BATCH_AXIS], shape[SEQUENCE_AXIS]
 
     def evaluate(
-        self, values: Sequence[ir.Value], sizes: Sequence[tuple[int, int]]
+        self,
+        values: Sequence[ir.Value],
+        sizes: Sequence[tuple[int, int]],
+        instead: Mapping[ir.Value, Array] | None = None,
     ) -> list[list[Array]]:
         """Return what values hold, for each (batch, sequence).
+
+        Args:
+            values: That depend on sizes alone, or are constant.
+            sizes: Batch rows and positions.
+            instead: What constants shall hold instead of what they hold.
 
         Raises:
             ValueError: A size is asked for that is not known.
@@ -184,7 +205,10 @@ class LengthValues:
         """
         nodes = self.nodes_of(values)
         asked = {node.outputs[0]: self.asked_shape(node) for node in nodes if self.asks_data(node)}
-        kept = [node for node in nodes if not self.asks_data(node)]
+        others = instead or {}
+        kept = [
+            node for node in nodes if not self.asks_data(node) and node.outputs[0] not in others
+        ]
         feeds = []
         for batch, sequence in sizes:
             known = {"batch": batch, "sequence": sequence}
@@ -193,6 +217,7 @@ class LengthValues:
                     value: np.array([known.get(str(dim), dim) for dim in dims], np.int64)
                     for value, dims in asked.items()
                 }
+                | dict(others)
             )
         return evaluate(self.model, kept, values, feeds)
 

@@ -16,18 +16,16 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.decoding.chunk import Chunk
 from loopedge.graph.decoding.length_values import LengthValues, Read, evaluate
+from loopedge.graph.decoding.tried_lengths import lengths_to_try, limits_among
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.shapes import known_shape
 
-__all__ = ["PositionTables", "lengths_to_try"]
+__all__ = ["PositionTables"]
 
 Array = npt.NDArray[Any]
 
 BATCH = 2
 """Batch rows of the sizes that are tried, so that a batch axis is not taken for that of the positions."""
-
-TRIED = (3, 5, 8, 13, 67, 259)
-"""Lengths that are tried, as far as the model takes so many positions."""
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
 """How far equal positions of two lengths may be apart: sines of large angles differ in their last bits."""
@@ -39,13 +37,8 @@ ELEMENTWISE_READERS = frozenset(
     ("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Where")
 )
 
-
-def lengths_to_try(context: int | None) -> list[int]:
-    """Return lengths at which values are compared: a few, and the longest that a model takes, where that is short."""
-    if context is None:
-        return list(TRIED)
-    tried = [length for length in TRIED if length < context]
-    return [*tried, min(context, 4 * TRIED[-1])]
+COUNTING = frozenset(("Add", "CumSum", "Expand", "Range", "Sub", "Where"))
+"""Operators that may give 0, 1, 2, ..."""
 
 
 class PositionTables:
@@ -74,6 +67,8 @@ class PositionTables:
         values = list(dict.fromkeys(read.value for read in reads))
         if not values:
             return []
+        limits = limits_among(self.lengths, values)
+        self.sizes = lengths_to_try(self.context, [abs(number) for number in limits.values()])
         try:
             found = self.lengths.evaluate(values, [(BATCH, size) for size in self.sizes])
         except Exception as error:  # whatever ONNX Runtime says
@@ -105,6 +100,9 @@ class PositionTables:
 
     def _rank(self, read: Read) -> int:
         node, value = read.node, read.value
+        whole = self._whole[value]
+        if self._axis[value] == 1 and whole.shape[0] == BATCH and _reads_whole(node, whole.ndim):
+            return whole.ndim
         shape = known_shape(node.outputs[0])
         if node.op_type not in ELEMENTWISE_READERS or node.domain:
             raise InputError(
@@ -180,7 +178,8 @@ class PositionTables:
         for node in self.lengths.nodes_of([value]):
             if node.outputs[0] in self._clones:
                 continue
-            if not any(output in self.lengths for output in node.outputs):
+            made_here = any(output in self.lengths for output in node.outputs)
+            if not made_here and node.graph is model.graph:
                 continue  # a constant
             copies = self._clone_node(node, chunk, model)
             self._clones.update(zip(node.outputs, copies, strict=True))
@@ -189,8 +188,9 @@ class PositionTables:
     def _clone_node(self, node: ir.Node, chunk: Chunk, model: ir.Model) -> Sequence[ir.Value]:
         if self.lengths.asks_data(node):
             return [self._size(node, chunk, model)]
-        if self._counts_positions(node):
-            return [self._typed_positions(node, chunk)]
+        counted = self._counted_from(node)
+        if counted is not None:
+            return [self._counted(node, counted, chunk, model)]
         table = self._first_rows(node)
         if table is not None:
             data, axis = table
@@ -199,7 +199,7 @@ class PositionTables:
             copy = ir.Node(
                 node.domain,
                 node.op_type,
-                [None if v is None else self._clones.get(v, v) for v in node.inputs],
+                [None if v is None else self._read_by_copy(v, model) for v in node.inputs],
                 node.attributes.values(),
                 num_outputs=len(node.outputs),
                 name=f"chunk/{node.name}",
@@ -208,6 +208,15 @@ class PositionTables:
             new.name, new.type = f"chunk/{old.name}", old.type
         self.nodes.append(copy)
         return copy.outputs
+
+    def _read_by_copy(self, value: ir.Value, model: ir.Model) -> ir.Value:
+        """Return what the copy of a node reads; copies stand in the main graph, where constants of a body are not."""
+        if value not in self._clones and value.graph is not model.graph:
+            tensor = ir.convenience.get_const_tensor(value)
+            if tensor is not None:
+                name = f"chunk/{value.name}.constant"
+                self._clones[value] = add_initializer(model.graph, name, tensor.numpy())
+        return self._clones.get(value, value)
 
     def _size(self, node: ir.Node, chunk: Chunk, model: ir.Model) -> ir.Value:
         """Return what a ``Shape`` gives for one row of all positions of the chunk."""
@@ -228,24 +237,61 @@ class PositionTables:
         self.nodes += [tokens, joined]
         return joined.outputs[0]
 
-    def _counts_positions(self, node: ir.Node) -> bool:
-        """Tell whether a node is ``Range(0, length)``."""
-        if node.op_type != "Range" or node.domain:
-            return False
-        found = self.lengths.evaluate([node.outputs[0]], [(BATCH, size) for size in self.sizes[:3]])
-        return all(
-            np.array_equal(array, np.arange(size, dtype=array.dtype))
-            for (array,), size in zip(found, self.sizes, strict=False)
-        )
+    def _counted_from(self, node: ir.Node) -> tuple[int, int, np.dtype[Any]] | None:
+        """Return where a node counts positions from: ``Range(0, length)``, or a running sum of ones.
 
-    def _typed_positions(self, node: ir.Node, chunk: Chunk) -> ir.Value:
-        dtype = node.outputs[0].dtype
-        if dtype in {None, ir.DataType.INT64}:
-            return chunk.flat
-        cast = make_node("Cast", [chunk.flat], f"chunk/{node.name}", {"to": int(dtype)})
-        cast.outputs[0].type = node.outputs[0].type
-        self.nodes.append(cast)
-        return cast.outputs[0]
+        Returns:
+            The first number, the rank and the type of what it makes; None: it holds something else.
+        """
+        if node.domain or node.op_type not in COUNTING or len(node.outputs) != 1:
+            return None
+        try:
+            found = self.lengths.evaluate([node.outputs[0]], [(BATCH, size) for size in self.sizes])
+        except Exception:  # a part of another size
+            return None
+        first = found[0][0].reshape(-1)[:1].astype(np.int64)
+        for (array,), size in zip(found, self.sizes, strict=True):
+            if array.ndim == 0 or not first.size or array.shape[-1] != size:
+                return None
+            if any(rows not in {1, BATCH} for rows in array.shape[:-1]):
+                return None
+            if (array != np.arange(size) + first).any():
+                return None
+        return int(first[0]), found[0][0].ndim, found[0][0].dtype
+
+    def _counted(
+        self, node: ir.Node, counted: tuple[int, int, np.dtype[Any]], chunk: Chunk, model: ir.Model
+    ) -> ir.Value:
+        """Return the positions of the chunk, counted as a node counts those of a text: (1, ..., tokens)."""
+        first, rank, dtype = counted
+        value = chunk.flat
+        if first:
+            start = add_initializer(model.graph, f"chunk/from.{first}", np.array(first, np.int64))
+            value = self._add(node, "Add", [value, start], "from")
+        if dtype != np.int64:
+            to = int(ir.DataType.from_numpy(dtype))
+            value = self._add(node, "Cast", [value], "typed", {"to": to})
+            value.type = ir.TensorType(ir.DataType(to))
+        if rank > 1:
+            sizes = np.array([*[1] * (rank - 1), -1], np.int64)
+            row = add_initializer(model.graph, f"chunk/row.{rank}", sizes)
+            typed = value.type
+            value = self._add(node, "Reshape", [value, row], "row")
+            value.type = typed
+        return value
+
+    def _add(
+        self,
+        node: ir.Node,
+        op_type: str,
+        inputs: list[ir.Value],
+        word: str,
+        attributes: dict[str, int] | None = None,
+    ) -> ir.Value:
+        made = make_node(op_type, inputs, f"chunk/{node.name}.{word}", attributes or {})
+        made.outputs[0].type = ir.TensorType(ir.DataType.INT64)
+        self.nodes.append(made)
+        return made.outputs[0]
 
     def _first_rows(self, node: ir.Node) -> tuple[ir.Value, int] | None:
         """Return the stored table of which a node takes the first rows, as many as there are positions, and the axis."""
@@ -282,6 +328,12 @@ class PositionTables:
                 expected.take([0], axis=ahead) if expected.shape[ahead] == BATCH else expected
             )
         return found.shape == expected.shape and _close(found, expected)
+
+
+def _reads_whole(node: ir.Node, rank: int) -> bool:
+    """Tell whether a node takes a value (batch, sequence, ...) as it is."""
+    joins = node.op_type == "Concat" and node.attributes.get_int("axis", 0) % rank > 1
+    return not node.domain and (node.op_type == "Loop" or joins)
 
 
 def _needed(end: ir.Value, start: ir.Value) -> list[ir.Node]:

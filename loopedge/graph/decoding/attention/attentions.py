@@ -1,6 +1,6 @@
 """Find the attentions of a graph that goes on from a cache, and what each reads and computes with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +9,17 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
+from loopedge.graph.decoding.attention.masks import Causal, Refused, classify, lengths_for
 from loopedge.graph.decoding.length_values import LengthValues
-from loopedge.graph.decoding.masks import Causal, Refused, classify, lengths_for
+from loopedge.graph.decoding.tried_lengths import TRIED, numbers_behind
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.shapes import known_shape
 
 __all__ = ["SelfAttention", "find_attentions"]
 
 MASK, PAST_KEY = 3, 4
+FEW = 29
+"""Positions of a window in the place of a long one."""
 HINT = "loopedge run MODEL --text ... computes the whole text for each token"
 
 
@@ -135,16 +138,62 @@ def _mask(node: ir.Node, lengths: LengthValues, tried: Sequence[int]) -> Causal:
         )
     context = read_metadata(lengths.model.metadata_props).max_length
     looked_at = lengths_for(lengths.numbers_of(mask), tried, context)
-    if isinstance(looked_at, Refused):
-        raise InputError(f"the mask of {node.name}: {looked_at.reason}", hint=HINT)
-    found = lengths.evaluate([mask], [(1, length) for length in looked_at])
-    masks = {length: array for length, (array,) in zip(looked_at, found, strict=True)}
-    if causal:
-        masks = {length: _without_later(array, length) for length, array in masks.items()}
-    answer = classify(masks)
+    answer = _classified(mask, lengths, looked_at, causal=causal)
     if not isinstance(answer, Causal):
         raise InputError(f"the mask of {node.name} is not causal: {answer.reason}", hint=HINT)
-    return answer
+    later = _later_window(mask, lengths, looked_at, answer, causal=causal)
+    if not isinstance(later, Causal):
+        raise InputError(f"the mask of {node.name} is not causal: {later.reason}", hint=HINT)
+    return later
+
+
+def _classified(
+    mask: ir.Value,
+    lengths: LengthValues,
+    tried: Sequence[int],
+    *,
+    causal: bool,
+    instead: Mapping[ir.Value, npt.NDArray[Any]] | None = None,
+) -> Causal | Refused:
+    found = lengths.evaluate([mask], [(1, length) for length in tried], instead)
+    masks = {length: array for length, (array,) in zip(tried, found, strict=True)}
+    if causal:
+        masks = {length: _without_later(array, length) for length, array in masks.items()}
+    return classify(masks)
+
+
+def _later_window(
+    mask: ir.Value, lengths: LengthValues, tried: Sequence[int], known: Causal, *, causal: bool
+) -> Causal | Refused:
+    """Return what a mask lets a query read, also where a number says so that is longer than all lengths that are tried.
+
+    A mask of so many rows and columns is large. So the number is made small, and the window is as much smaller.
+    """
+    groups = numbers_behind(lengths, mask, tried)
+    few = [length for length in tried if length <= TRIED[-2]]
+    plain = _classified(mask, lengths, few, causal=causal) if groups else known
+    for numbers in groups:
+        less = min(map(abs, numbers.values())) - FEW
+        instead = {value: _nearer_zero(value, less) for value in numbers}
+        try:
+            found = _classified(mask, lengths, few, causal=causal, instead=instead)
+        except Exception:  # whatever ONNX Runtime says: the number is a size, which is no window
+            continue
+        if found == plain:
+            continue
+        window = found.window if isinstance(found, Causal) else None
+        if window is None or known.window not in {None, window + less}:
+            return Refused(f"it is another one behind {less + FEW} positions")
+        known = Causal(window + less)
+    return known
+
+
+def _nearer_zero(value: ir.Value, less: int) -> npt.NDArray[Any]:
+    """Return what a constant holds, moved towards 0."""
+    tensor = ir.convenience.get_const_tensor(value)
+    assert tensor is not None
+    array = tensor.numpy()
+    return np.asarray(array - np.sign(array) * less, array.dtype)
 
 
 def _without_later(mask: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:

@@ -36,13 +36,11 @@ class Refused:
     reason: str
 
 
-def lengths_for(
-    numbers: Iterable[float], tried: Sequence[int], context: int | None
-) -> list[int] | Refused:
-    """Return the lengths at which a mask must be looked at, so that no window is longer than all of them.
+def lengths_for(numbers: Iterable[float], tried: Sequence[int], context: int | None) -> list[int]:
+    """Return the lengths at which a mask is looked at, so that windows show as far as a mask of so many positions can be made.
 
     A window is a number that the graph holds, or the size of a table that it holds. Each that is longer than what is tried
-    anyway is tried too.
+    anyway is tried too, up to `LONGEST_TRIED`.
 
     Args:
         numbers: That are stored where the mask is computed from, and sizes of what is stored there.
@@ -50,19 +48,15 @@ def lengths_for(
         context: Positions that the model takes at most; None: not known.
 
     Returns:
-        The lengths, in their order; or why they are too long.
+        The lengths, in their order.
     """
     end = context or NO_WINDOW
     longest = max(tried)
     windows = {
         int(abs(number)) for number in numbers if longest - 1 <= abs(number) < min(end, NO_WINDOW)
     }
-    lengths = sorted({*tried, *(int(min(window + BEYOND, end)) for window in windows)})
-    if lengths[-1] > LONGEST_TRIED:
-        return Refused(
-            f"it may have a window of {max(windows)} positions, and is looked at for {LONGEST_TRIED} at most"
-        )
-    return lengths
+    further = (int(min(window + BEYOND, end)) for window in windows)
+    return sorted({*tried, *(length for length in further if length <= LONGEST_TRIED)})
 
 
 def classify(masks: Mapping[int, Array]) -> Causal | Refused:

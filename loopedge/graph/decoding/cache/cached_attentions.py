@@ -8,10 +8,10 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.core.loop_view import LoopView
 from loopedge.graph.core.names import core_name, is_core
-from loopedge.graph.decoding.attentions import SelfAttention
-from loopedge.graph.decoding.grouped_query import Parts, without_repeats
+from loopedge.graph.decoding.attention.attentions import HINT, SelfAttention
+from loopedge.graph.decoding.cache.grouped_query import Parts, without_repeats
+from loopedge.graph.decoding.cache.slots import PARTS, Slot, name_slots, past_name
 from loopedge.graph.decoding.length_values import bodies_of
-from loopedge.graph.decoding.slots import PARTS, Slot, name_slots, past_name
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.shapes import known_shape
 
@@ -99,9 +99,15 @@ def _cached(
             f"{attention.node.name} stands in a Loop inside another that runs any number of times",
             hint="export with the inner loops written out: --inner unrolled",
         )
+    iterations = (loops[-1].most_iterations or known) if loops else None
+    if loops and iterations is None:
+        raise InputError(
+            f"the file does not say how often {loops[-1].name} runs: an input or the text does",
+            hint=HINT,
+        )
     slot = Slot(
         name=name,
-        loops=(loops[-1].most_iterations or known) if loops else None,
+        loops=iterations,
         inner=inner,
         kv_heads=kv_heads,
         head_size=attention.head_size,

@@ -1,0 +1,125 @@
+"""At how many positions a graph is looked at, and how many it takes at most.
+
+What depends on positions is judged by what it holds at several lengths. A window, or another table for long texts, begins at a
+number that stands in the graph: the lengths pass it, or it is made smaller. `longest_text` finds how many rows the tables have.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from loopedge.graph.decoding.length_values import LengthValues
+from loopedge.graph.shapes import known_shape
+
+__all__ = ["TRIED", "lengths_to_try", "limits_among", "longest_text", "numbers_behind"]
+
+TRIED = (3, 5, 8, 13, 67, 259)
+"""Lengths that are tried, as far as the model takes so many positions."""
+
+LONGEST = 4 * TRIED[-1]
+"""Positions at which a mask is looked at, at most; it has as many rows and columns."""
+
+LONGEST_TABLE = 40_000
+"""Positions at which a table is looked at, at most."""
+
+INTEGERS = {ir.DataType.INT64, ir.DataType.INT32}
+
+PAST = 3
+"""Positions behind a number at which something may begin."""
+
+
+def lengths_to_try(context: int | None, limits: Sequence[int] = ()) -> list[int]:
+    """Return lengths at which values are compared.
+
+    Args:
+        context: Positions that the model takes at most; None: not known.
+        limits: Numbers behind which a value may be another.
+    """
+    tried = [*TRIED, *(limit + PAST for limit in limits if TRIED[-1] < limit <= LONGEST_TABLE)]
+    if context is not None:
+        tried = [length for length in tried if length < context] + [min(context, LONGEST)]
+    return sorted(set(tried))
+
+
+def limits_among(lengths: LengthValues, values: Sequence[ir.Value]) -> dict[ir.Value, int]:
+    """Return the constants from which values are computed that may be a number of positions, longer than those tried."""
+    found = {}
+    for node in lengths.nodes_of(values):
+        for value in node.inputs:
+            tensor = None if value is None else ir.convenience.get_const_tensor(value)
+            if value is None or tensor is None or tensor.size != 1 or value in found:
+                continue
+            number = float(tensor.numpy().reshape(-1)[0])
+            if number.is_integer() and TRIED[-1] - PAST < abs(number) <= 2**24:
+                found[value] = int(number)
+    return found
+
+
+def numbers_behind(
+    lengths: LengthValues, mask: ir.Value, tried: Sequence[int]
+) -> list[dict[ir.Value, int]]:
+    """Return the integers from which a mask is computed that no length passes that is tried.
+
+    Returns:
+        Those that are close to each other together, and all of them.
+    """
+    numbers = [
+        (abs(number), value, number)
+        for value, number in limits_among(lengths, [mask]).items()
+        if abs(number) + PAST > tried[-1] and value.dtype in INTEGERS
+    ]
+    groups: list[dict[ir.Value, int]] = []
+    reached = -np.inf
+    for size, value, number in sorted(numbers, key=lambda item: item[0]):
+        if size > reached + PAST:
+            groups.append({})
+        groups[-1][value] = number
+        reached = size
+    return (
+        groups if len(groups) < 2 else [*groups, {v: n for one in groups for v, n in one.items()}]
+    )
+
+
+def longest_text(lengths: LengthValues) -> int | None:
+    """Return how many positions there are rows for, in the shortest table of positions; None: in all that are needed."""
+    limits = [limit for node in lengths.nodes for limit in _rows_left(node, lengths)]
+    return min(limits, default=None)
+
+
+def _rows_left(node: ir.Node, lengths: LengthValues) -> Iterator[int]:
+    """Yield how many positions a stored table serves, where a node takes rows of it by position."""
+    data = node.inputs[0] if node.inputs else None
+    shape = known_shape(data)
+    if node.op_type not in {"Gather", "Slice"} or node.domain or shape is None:
+        return
+    if data is None or not lengths.is_constant(data):
+        return
+    sizes = TRIED[:3]
+    bounds = [value for value in node.inputs[1:] if value is not None]
+    try:
+        found = lengths.evaluate(bounds, [(1, size) for size in sizes])
+    except (
+        Exception
+    ):  # whatever ONNX Runtime says: a table of few rows, or another kind of selection
+        return
+    if node.op_type == "Gather":
+        axis = node.attributes.get_int("axis", 0) % len(shape)
+        reached = {
+            int(np.max(array)) + 1 - size for size, (array,) in zip(sizes, found, strict=True)
+        }
+        yield from _limit(shape[axis], reached)
+        return
+    flat = [[array.reshape(-1).tolist() for array in arrays] for arrays in found]
+    axes = flat[0][2] if len(bounds) > 2 else list(range(len(flat[0][1])))
+    for place, axis in enumerate(axes):
+        reached = {ends[1][place] - size for size, ends in zip(sizes, flat, strict=True)}
+        yield from _limit(shape[axis % len(shape)], reached)
+
+
+def _limit(rows: int | str | None, reached: set[int]) -> Iterator[int]:
+    """Yield the length at which rows end, where what is reached is the length and a constant."""
+    if isinstance(rows, int) and len(reached) == 1:
+        (offset,) = reached
+        if offset >= 0 and rows > offset:
+            yield rows - offset
