@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 
 from loopedge.profiler.child.ort_runtime import OrtRuntime
-from loopedge.runtime.cache_buffers import CacheBuffers, cache_ports
+from loopedge.runtime.decoding.cache_buffers import CacheBuffers, cache_ports
 
 __all__ = ["DecodeRuntime"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from loopedge.artifact.artifact import Artifact
 from loopedge.errors import LoopedgeError
-from loopedge.graph.decoding.slots import PRESENT
+from loopedge.graph.decoding.cache.slots import PRESENT
 from loopedge.profiler.dissection.iterations import iteration_times
 from loopedge.profiler.dissection.limits import CPU
 from loopedge.profiler.dissection.memory_sources import memory_sources, with_peak

@@ -30,6 +30,7 @@ from loopedge.profiler.result import Failure
 from loopedge.profiler.subjects.decoding import cache_size, decoding_feeds, decoding_shape
 from loopedge.profiler.subjects.measured_inputs import fewest_positions, profile_feeds
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
+from loopedge.profiler.subjects.weight_reads import weight_reads
 from loopedge.profiler.sweep import Configuration
 from loopedge.runtime.memory_profiles import choose_profile, refuse_prepared
 from loopedge.runtime.session import PROVIDERS
@@ -244,6 +245,7 @@ class _Builder:
             weight_bytes=weight_bytes(artifact.graph),
             notes=() if twin else tuple(f"{source.name}: {note}" for note in notes if note),
             artifact=artifact,
+            weight_reads=weight_reads(artifact.graph, loops) if decodes else None,
         )
 
     def _checkpoint(self, index: int, path: Path) -> ProfiledModel:

@@ -1,5 +1,6 @@
 """Write the Scans of a graph that decodes out: each iteration with its own nodes and its own part of the cache."""
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -12,7 +13,7 @@ from loopedge.graph.core.iterations.copying import (
 )
 from loopedge.graph.core.names import iteration_prefix
 from loopedge.graph.core.scans.scan_view import ScanView, scans_among
-from loopedge.graph.editing import remove_identities
+from loopedge.graph.editing import add_initializer, remove_identities
 from loopedge.graph.metadata import CacheSlot, read_metadata, write_metadata
 
 __all__ = ["write_out_scans"]
@@ -59,7 +60,7 @@ def write_out_scans(model: ir.Model, loops: int | None = None) -> ir.Model:
     common.RemoveUnusedNodesPass()(written)
     written.graph.sort()
     update = {
-        "form": "unrolled",
+        "form": "unrolled" if metadata.form == "scan" else metadata.form,
         "loops": loops or metadata.loops,
         "generate": metadata.generate.model_copy(update={"slots": slots}),
     }
@@ -86,6 +87,8 @@ def _write_out(model: ir.Model, scan: ScanView, count: int) -> None:
         states = list(given[: len(scan.initial)])
         presents = given[len(given) - len(pasts) :]
         graph.inputs.extend(pasts)
+        if t == 0:
+            _read_sizes_of(wholes, pasts, node, count)
         for whole, present in zip(after, presents, strict=True):
             present.name = _part_name(whole.name or "", scan.name, t)
             graph.outputs.append(present)
@@ -99,6 +102,29 @@ def _write_out(model: ir.Model, scan: ScanView, count: int) -> None:
             graph.inputs.remove(past)
     graph.remove(node, safe=False)
     dismantle(node)
+
+
+def _read_sizes_of(
+    wholes: list[ir.Value | None], pasts: list[ir.Value], scan: ir.Node, count: int
+) -> None:
+    """Let what asks for the size of the whole cache ask for that of an iteration's, in place."""
+    for whole, past in zip(wholes, pasts, strict=True):
+        for node in [] if whole is None else list(whole.consumers()):
+            if node is scan:
+                continue
+            start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", -1)
+            if node.op_type == "Shape" and 0 < start < end and whole is not None:
+                node.replace_input_with(0, past)
+                node.attributes["start"] = ir.AttrInt64("start", start - 1)
+                node.attributes["end"] = ir.AttrInt64("end", end - 1)
+            elif node.op_type == "Shape" and (start, end) == (0, 1) and scan.graph is not None:
+                rows = add_initializer(
+                    scan.graph, f"loopedge.rows.{count}", np.array([count], np.int64)
+                )
+                ir.convenience.replace_all_uses_with(node.outputs[0], rows)
+                scan.graph.remove(node, safe=True)
+            else:
+                raise InputError(f"{node.name} reads the cache beside {scan.name}")
 
 
 def _part(whole: ir.Value | None, row: ir.Value, core: str, t: int) -> ir.Value:
