@@ -10,7 +10,8 @@
 #                 FUZZ="--replay graph.1.23" for one graph
 # make lint       ruff, mypy, import-linter, and how large rooms and functions are
 # make bench      the figures of docs/results.md;  make bench-gpu  those of a GPU, on a machine that has one;
-#                 make bench-peers  the same models through other toolchains
+#                 make bench-peers  the same models through other toolchains;  make bench-decode  decoding with a
+#                 cache, llama.cpp beside it
 # make clean      remove what the others made, .venv too
 #
 # Each sets up .venv first. It needs Python 3.11 or later and an index of Python packages, no more.
@@ -23,7 +24,7 @@ STAMP := $(VENV)/.installed
 CLIENTS := .venv-clients
 CLIENTS_STAMP := $(CLIENTS)/.installed
 
-.PHONY: demo test test-fast test-slow test-arithmetic test-clients fuzz lint bench bench-gpu bench-peers clean
+.PHONY: demo test test-fast test-slow test-arithmetic test-clients fuzz lint bench bench-gpu bench-peers bench-decode clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -72,7 +73,7 @@ lint: $(STAMP)
 	$(BIN)/python tests/house.py
 
 bench: $(STAMP)
-	@missed=0; for program in $$(grep -l __main__ $(filter-out benchmarks/gpu/% benchmarks/peers/%,$(wildcard benchmarks/*/*.py))); do \
+	@missed=0; for program in $$(grep -l __main__ $(filter-out benchmarks/gpu/% benchmarks/peers/% benchmarks/decode/%,$(wildcard benchmarks/*/*.py))); do \
 		echo "$$program"; PYTHONPATH=. $(BIN)/python "$$program" || missed=$$?; \
 	done; exit $$missed
 
@@ -82,6 +83,11 @@ bench-gpu: $(STAMP)
 # An hour and 15 GB of disk the first time. PEERS takes options: make bench-peers PEERS="--refresh loopedge"
 bench-peers: $(STAMP)
 	PYTHONPATH=. $(BIN)/python -m benchmarks.peers.bench $(PEERS)
+
+# A quarter of an hour; the first time ten minutes more, and a compiler: it builds llama.cpp. DECODE takes options.
+bench-decode: $(STAMP)
+	PYTHONPATH=. $(BIN)/python -m benchmarks.decode.chains --output benchmarks/results/decode
+	PYTHONPATH=. $(BIN)/python -m benchmarks.decode.bench --output benchmarks/results/decode $(DECODE)
 
 clean:
 	rm -rf $(VENV) $(CLIENTS) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

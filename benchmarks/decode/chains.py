@@ -116,7 +116,9 @@ def make_chain(weights: str, products: int, loops: int, *, tied: bool) -> tuple[
             for node in block:
                 for names in (node.input, node.output):
                     renamed = [
-                        {"state": read, "next": gives}.get(name, name if name.startswith("w") else f"{name}.{i}")
+                        {"state": read, "next": gives}.get(
+                            name, name if name.startswith("w") else f"{name}.{i}"
+                        )
                         for name in names
                     ]
                     del names[:]
@@ -164,7 +166,9 @@ def table(chains: list[Chain]) -> list[str]:
     ]
     for chain in chains:
         times = f"{chain.tied_us:.1f} | {chain.untied_us:.1f} | {chain.ratio:.2f}"
-        lines.append(f"| {chain.weights} | {chain.block_bytes / MB:.1f} | {chain.loops} | {times} |")
+        lines.append(
+            f"| {chain.weights} | {chain.block_bytes / MB:.1f} | {chain.loops} | {times} |"
+        )
     return lines
 
 

@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812  PyTorch's own name for it
 from torch import Tensor, nn
 
-import loopedge
-
 __all__ = ["SHAPES", "CachedDecoder", "NanbeigeShaped", "Shape", "make_model"]
 
 EPSILON = 1e-5
@@ -53,7 +51,7 @@ SHAPES = {
 """By name; ``tiny`` tries this program, ``large`` is the model of the tables."""
 
 
-class NanbeigeShaped(loopedge.LoopedModule):
+class NanbeigeShaped(nn.Module):
     """``input_ids`` int64 (batch, sequence) to ``logits`` float32 (batch, sequence, vocabulary).
 
     Args:
@@ -83,13 +81,26 @@ class NanbeigeShaped(loopedge.LoopedModule):
 
     def core(self, state: Tensor, context: tuple[Tensor, Tensor], row: dict[str, Tensor]) -> Tensor:
         """Apply every layer and the norm."""
-        for layer in self.layers:
-            state = layer(state, context)
-        return self.norm(state)
+        for layer in self.typed_layers():
+            state = layer.forward(state, context)
+        normed: Tensor = self.norm(state)
+        return normed
 
     def coda(self, state: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
         """Score every token of the vocabulary."""
-        return self.head(state)
+        logits: Tensor = self.head(state)
+        return logits
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Compute a whole text."""
+        state, context = self.prelude(input_ids)
+        for _ in range(self.loops):
+            state = self.core(state, context, {})
+        return self.coda(state, context)
+
+    def typed_layers(self) -> "list[Layer]":
+        """Return the layers."""
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
 
 
 class Layer(nn.Module):
@@ -112,7 +123,9 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         """Compute a whole sequence."""
         q, k, v = self.heads_of(x, rotary)
-        return self.after(x, F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True))
+        return self.after(
+            x, F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        )
 
     def heads_of(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, (batch, heads, sequence, head size), the first two turned."""
@@ -127,7 +140,8 @@ class Layer(nn.Module):
         """Return what the layer makes of its input and the attended values."""
         x = x + self.o(attended.transpose(1, 2).flatten(2))
         normed = self.mlp_norm(x)
-        return x + self.down(F.silu(self.gate(normed)) * self.up(normed))
+        more: Tensor = self.down(F.silu(self.gate(normed)) * self.up(normed))
+        return x + more
 
 
 def rotary_tables(positions: Tensor, head_size: int) -> tuple[Tensor, Tensor]:
@@ -164,10 +178,11 @@ class CachedDecoder:
         """Append ids int64 (1, sequence) and return the last position's logits (1, vocabulary)."""
         model, end = self.model, self.length + ids.shape[1]
         rotary = rotary_tables(torch.arange(self.length, end), model.shape.head_size)
-        x = model.embedding(ids)
+        layers = model.typed_layers()
+        x: Tensor = model.embedding(ids)
         for loop in range(model.loops):
-            for i, layer in enumerate(model.layers):
-                slot = loop * len(model.layers) + i
+            for i, layer in enumerate(layers):
+                slot = loop * len(layers) + i
                 q, k, v = layer.heads_of(x, rotary)
                 self.keys[slot, :, :, self.length : end] = k
                 self.values[slot, :, :, self.length : end] = v
@@ -175,7 +190,8 @@ class CachedDecoder:
                 x = layer.after(x, self._attend(q, keys, values))
             x = model.norm(x)
         self.length = end
-        return model.head(x[:, -1])
+        logits: Tensor = model.head(x[:, -1])
+        return logits
 
     def _attend(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         if q.shape[2] == 1:

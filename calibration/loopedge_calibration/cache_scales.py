@@ -1,6 +1,6 @@
 """Texts in, scales of a rounded cache out: how large keys and values are, by iteration, head and channel."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from loopedge.artifact.artifact import Artifact
 from loopedge.deployment.plain_decoder import PlainDecoder
 from loopedge.errors import InputError
-from loopedge.graph.decoding.quantized_cache import LARGEST
+from loopedge.graph.decoding.cache.quantized_cache import LARGEST
 from loopedge.graph.metadata import Generation
 from loopedge.options import option, option_name
 from loopedge.quantizer.held_out.samples import Kind
@@ -102,6 +102,7 @@ def find_scales(
     texts: Sequence[Array],
     bits: int,
     *,
+    noise: Mapping[str, float],
     threads: int | None,
 ) -> dict[str, Array]:
     """Return the scales of a cache, by ``slot.part``: float32 ([loops,] kv heads, head size).
@@ -114,9 +115,10 @@ def find_scales(
         generation: What it says of itself.
         texts: Token ids, text by text.
         bits: Of the integers.
+        noise: Inputs that hold noise, with its standard deviation.
         threads: Threads of ONNX Runtime.
     """
-    decoder = PlainDecoder(written, generation, loops=None, threads=threads)
+    decoder = PlainDecoder(written, generation, noise=noise, threads=threads)
     largest: dict[str, Array] = {}
     for part, values in _written(decoder, texts):
         most = np.abs(values).max(axis=-2)

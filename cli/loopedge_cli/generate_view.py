@@ -69,6 +69,9 @@ def _loss_rows(loss: dict[str, Any] | None) -> list[tuple[str, str]]:
     if loss["source"] == "calibrating":
         where = f"[yellow]{loss['tokens']} tokens that also found its scales[/yellow]"
     return [
-        ("rounded cache", f"{decibels_text(loss['sqnr_db'])} against one of floats on {where}"),
+        (
+            "rounded cache",
+            f"{decibels_text(loss['cache_sqnr_db'])}, logits {decibels_text(loss['sqnr_db'])}, on {where}",
+        ),
         ("perplexity", f"{scores}, {loss['change']:+.2%}"),
     ]

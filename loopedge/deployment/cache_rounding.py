@@ -17,7 +17,7 @@ from loopedge.artifact.artifact import Artifact, write_scratch
 from loopedge.deployment.cache_check import CacheLoss, measure_loss
 from loopedge.errors import InputError
 from loopedge.files.scratch import never_named
-from loopedge.graph.decoding.quantized_cache import round_cache
+from loopedge.graph.decoding.cache.quantized_cache import round_cache
 from loopedge.graph.metadata import CACHE_BITS, CacheType, Generation
 from loopedge.options import option, option_name
 
@@ -78,10 +78,11 @@ class CacheRounding:
         exact: The generate file whose cache holds floats; it goes with the context that gave this object.
         generation: What that file says of itself.
         bits: Of the integers.
-        scales: As `loopedge.graph.decoding.quantized_cache.round_cache`.
+        scales: As `loopedge.graph.decoding.cache.quantized_cache.round_cache`.
         judging: Texts that did not find the scales.
         kind: Where they come from.
         notes: What a person should know of the data.
+        noise: Inputs that hold noise, with its standard deviation.
     """
 
     exact: Path
@@ -91,6 +92,7 @@ class CacheRounding:
     judging: list[Array]
     kind: str
     notes: tuple[str, ...]
+    noise: dict[str, float]
 
     def apply(self, model: ir.Model) -> None:
         """Let the cache of a generate graph hold integers."""
@@ -106,7 +108,9 @@ class CacheRounding:
             (self.exact, self.generation),
             (written, generation),
             self.judging,
+            self.scales,
             source=self.kind,
+            noise=self.noise,
             threads=threads,
         )
 
@@ -147,7 +151,12 @@ def rounding(
             exact = Path(folder) / "exact.onnx"
             write_scratch(graph.clone(), exact)
             scales = calibration.find_scales(
-                exact, generation, texts.calibrating, bits, threads=threads
+                exact,
+                generation,
+                texts.calibrating,
+                bits,
+                noise=source.metadata.random_inputs,
+                threads=threads,
             )
         yield CacheRounding(
             exact=exact,
@@ -157,6 +166,7 @@ def rounding(
             judging=texts.judging,
             kind=texts.kind,
             notes=texts.notes,
+            noise=source.metadata.random_inputs,
         )
 
 

@@ -19,7 +19,7 @@ import onnxruntime as ort
 from loopedge.artifact.artifact import Artifact
 from loopedge.errors import LoopedgeError, UntrainedWarning, VerificationError
 from loopedge.graph.agreement import NoiseRatio, largest_error
-from loopedge.graph.decoding.chunk import LENGTHS_INPUT
+from loopedge.graph.decoding.chunk import IDS_INPUT, LENGTHS_INPUT
 from loopedge.graph.decoding.text_inputs import BESIDE_IDS, held_beside
 from loopedge.graph.metadata import LOOPS_INPUT, Generation
 from loopedge.graph.operators import Fact, having
@@ -270,7 +270,7 @@ class _WholeText:
     def draw(self, batch: int, length: int) -> dict[str, Array]:
         """Return token ids, and noise where the model takes some."""
         drawn = self._generator.integers(0, self.vocabulary, (batch, length))
-        found = {self.ids: drawn.astype(self.dtype or np.int64)}
+        found = {IDS_INPUT: drawn.astype(np.int64)}
         for name, deviation in self.metadata.random_inputs.items():
             sizes = [
                 size if isinstance(size, int) else 1 for size in self.session.inputs[name].shape
@@ -290,7 +290,7 @@ class _WholeText:
 
     def _one_row(self, inputs: Mapping[str, Array], loops: int | None) -> Array:
         feeds = dict(inputs)
-        ids = feeds[self.ids]
+        ids = feeds[self.ids] = feeds.pop(IDS_INPUT).astype(self.dtype)
         for name in self.session.inputs:
             dtype = self.session.expected.specs[name].dtype or np.int64
             held = held_beside(name, ids.shape, dtype)

@@ -44,7 +44,7 @@ from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 from loopedge.options import option, option_name
 from loopedge.runtime.memory_profiles import refuse_prepared
 
-__all__ = ["GENERATE_SUFFIX", "GenerateResult", "to_generate"]
+__all__ = ["GENERATE_SUFFIX", "GenerateResult", "cached_graph", "to_generate"]
 
 GENERATE_SUFFIX = ".generate.onnx"
 
@@ -154,6 +154,31 @@ def to_generate(
         force=force,
     )
     return again_if_replaced(source, lambda: _to_generate(source, target, wanted))
+
+
+def cached_graph(artifact: Artifact, form: GenerateForm) -> tuple[ir.Model, list[str]]:
+    """Return the graph that `to_generate` writes, with its metadata, and the notes; nothing is compared.
+
+    Args:
+        artifact: A model that need not be a file yet; its weights are not read.
+        form: As for `to_generate`.
+
+    Raises:
+        InputError: As `to_generate`.
+
+    Unchecked: that what the graph decodes is what the artifact computes.
+    """
+    wanted = _Wanted(
+        form=form,
+        cache="per-loop",
+        cache_type="float32",
+        data=None,
+        samples=0,
+        threads=None,
+        force=False,
+    )
+    decoding = _rewritten(artifact, artifact.fresh_graph(), wanted)
+    return decoding.model, list(decoding.notes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +335,7 @@ def _described(artifact: Artifact, decoding: Decoding, wanted: _Wanted) -> Gener
         context=decoding.context,
         vocab_size=decoding.vocab_size,
         slots=[CacheSlot(**asdict(slot)) for slot in decoding.slots],
+        end_ids=artifact.metadata.end_ids,
     )
 
 

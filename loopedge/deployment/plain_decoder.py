@@ -1,6 +1,6 @@
 """Run a generate file without buffers of its own: pasts go in, presents come out, and both can be looked at."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from loopedge.graph.decoding.cache.slots import PAST, PRESENT
 from loopedge.graph.decoding.chunk import LENGTHS_INPUT
-from loopedge.graph.decoding.slots import PAST, PRESENT
 from loopedge.graph.metadata import Generation
 from loopedge.runtime.session_options import session_options
 
@@ -25,25 +25,38 @@ class PlainDecoder:
     Args:
         path: The file.
         generation: What it says of itself.
-        loops: Iterations; None: as many as each slot says.
+        noise: Inputs that hold noise, with its standard deviation; it is drawn anew for each start, the same each time.
         threads: Threads of ONNX Runtime.
 
     Attributes:
-        written: By output without ``present.``, what the last call left: ([loops,] batch, kv heads, capacity, head size).
+        written: By output without ``present.``, what the last call left: ([loops, inner loops,] batch, kv heads, capacity, head size).
     """
 
     def __init__(
-        self, path: Path, generation: Generation, *, loops: int | None, threads: int | None
+        self,
+        path: Path,
+        generation: Generation,
+        *,
+        noise: Mapping[str, float],
+        threads: int | None,
     ) -> None:
         self._session = ort.InferenceSession(
             str(path), session_options(threads, model=path), providers=["CPUExecutionProvider"]
         )
-        self._generation, self._loops = generation, loops
-        inputs = {node.name: node.type for node in self._session.get_inputs()}
+        self._generation = generation
+        inputs = {node.name: node for node in self._session.get_inputs()}
         (self._ids,) = [
-            name for name in inputs if name != LENGTHS_INPUT and not name.startswith(f"{PAST}.")
+            name
+            for name in inputs
+            if name != LENGTHS_INPUT and name not in noise and not name.startswith(f"{PAST}.")
         ]
-        self._narrow = inputs[self._ids] == "tensor(int32)"
+        self._narrow = inputs[self._ids].type == "tensor(int32)"
+        self._noise = {
+            name: (deviation, [size if isinstance(size, int) else 1 for size in inputs[name].shape])
+            for name, deviation in noise.items()
+            if name in inputs
+        }
+        self._drawn: dict[str, Array] = {}
         self._outputs = [node.name for node in self._session.get_outputs()]
         self._cache: dict[str, Array] = {}
         self.written: dict[str, Array] = {}
@@ -53,11 +66,25 @@ class PlainDecoder:
         bits4 = self._generation.cache_type == "int4"
         self._cache = {}
         for slot in self._generation.slots:
-            rows = [] if slot.loops is None else [min(self._loops or slot.loops, slot.loops)]
-            sizes = (*rows, batch, slot.kv_heads, capacity, slot.head_size // (2 if bits4 else 1))
+            rows = [] if slot.loops is None else [slot.loops]
+            sizes = (
+                *rows,
+                *slot.inner,
+                batch,
+                slot.kv_heads,
+                capacity,
+                slot.head_size // (2 if bits4 else 1),
+            )
             for part in ("key", "value"):
                 zeros = np.zeros(sizes, DTYPES[self._generation.cache_type])
                 self._cache[f"{slot.name}.{part}"] = zeros
+        generator = np.random.default_rng(0)
+        self._drawn = {
+            name: (generator.standard_normal((batch, capacity, *sizes[2:])) * deviation).astype(
+                np.float32
+            )
+            for name, (deviation, sizes) in self._noise.items()
+        }
 
     def run(self, ids: Array, lengths: Sequence[int]) -> Array:
         """Compute the next tokens.
@@ -72,6 +99,9 @@ class PlainDecoder:
         feeds = {f"{PAST}.{name}": array for name, array in self._cache.items()}
         feeds[self._ids] = np.ascontiguousarray(ids, np.int32 if self._narrow else np.int64)
         feeds[LENGTHS_INPUT] = np.array(lengths, np.int32)
+        done = max(max(lengths) - ids.shape[1], 0)
+        for name, drawn in self._drawn.items():
+            feeds[name] = drawn[:, done : done + ids.shape[1]]
         logits, *presents = self._session.run(self._outputs, feeds)
         names = [name.removeprefix(f"{PRESENT}.") for name in self._outputs[1:]]
         self.written = dict(zip(names, presents, strict=True))

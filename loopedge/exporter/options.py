@@ -12,7 +12,7 @@ from loopedge.errors import InputError
 from loopedge.exporter.exits import read_exit
 from loopedge.files.targets import check_artifact_target
 from loopedge.graph.split.activations import check_activations
-from loopedge.options import option
+from loopedge.options import option, option_name
 from loopedge.runtime.memory_profiles import check_profile
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class ExportOptions:
         self._check_values()
         self._check_loops()
         self._check_format()
+        self._check_task()
 
     def _check_device(self) -> None:
         if self.target is not None:
@@ -171,6 +172,28 @@ class ExportOptions:
                 hint=f"{option('format', 'onnx')}, then loopedge prepare on the device; or "
                 f"{option('memory', 'low')}",
             )
+
+    def _check_task(self) -> None:
+        if self.weight_bits is not None and self.storage == "float16":
+            raise InputError(
+                f"weights in {self.weight_bits} bits are not stored in float16",
+                hint=f"leave out {option('storage', 'float16')}",
+            )
+        if self.task is None:
+            return
+        for name, value, meant in (
+            ("format", self.format, self.format == "onnx"),
+            ("logits", self.logits, self.logits == "all"),
+            ("exit", self.exit, self.exit in {None, "none"}),
+            ("dynamic_loops", self.dynamic_loops, not self.dynamic_loops),
+            ("last_rows", self.last_rows, not self.last_rows),
+        ):
+            if not meant:
+                raise InputError(
+                    f"{option('task', self.task)} and {option(name, value)} do not go together: a file with a cache "
+                    "gives logits of the last token, and runs as many loops as its caller asks for",
+                    hint=f"leave out {option_name(name)}",
+                )
 
 
 def _check_known(name: str, value: object, known: tuple[object, ...]) -> None:

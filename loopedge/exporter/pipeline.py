@@ -14,6 +14,7 @@ from loopedge.deployment.conversion import write_converted
 from loopedge.errors import InputError, VerificationError
 from loopedge.exporter.assembled import Assembled, assemble
 from loopedge.exporter.capture.captured import Captured, capture_module
+from loopedge.exporter.generating import export_generating
 from loopedge.exporter.module.exported_module import ExportedModule, check_weights
 from loopedge.exporter.module.opening import open_module, source_files
 from loopedge.exporter.options import ExportKeywords, ExportOptions, check_target
@@ -22,7 +23,7 @@ from loopedge.exporter.result import ExportResult, make_result
 from loopedge.exporter.targets import choose_settings
 from loopedge.exporter.verification.check import FileCheck
 from loopedge.files.paths import ArtifactTarget, check_paths
-from loopedge.options import option_name, with_keywords
+from loopedge.options import option, option_name, with_keywords
 
 __all__ = ["ExportResult", "export"]
 
@@ -74,6 +75,9 @@ def export(
             some (docs/export.md); default: where that is possible; True: and say where it is not.
         activations: ``small``: wide layers are computed in parts, where they are large enough for that
             to pay; ``whole``: as the model has them; default: the target's.
+        task: ``generate``: the file decodes with a cache, as `loopedge.to_generate` makes it of an exported one.
+        weight_bits: 8 or 4: the weights of a published model's folder are packed while they are read, as
+            ``weight-int8`` and ``weight-int4`` of `loopedge.quantize` have them.
         force: Replace an existing artifact; default: False.
 
     Returns:
@@ -89,8 +93,18 @@ def export(
     published = find_published(model, chosen)
     if published is not None:
         return export_published(published, target, sources, chosen)
+    if chosen.weight_bits is not None:
+        raise InputError(
+            f"{option('weight_bits', chosen.weight_bits)} is for folders of published models, whose weights are read once",
+            hint=f"loopedge quantize model.onnx --scheme weight-int{chosen.weight_bits}",
+        )
     with _evaluating(model):
-        return _export(open_module(model, chosen), target, sources, chosen)
+        module = open_module(model, chosen)
+        if chosen.task == "generate":
+            return export_generating(
+                lambda path, options: _export(module, path, sources, options), target, chosen
+            )
+        return _export(module, target, sources, chosen)
 
 
 def _check_paths(model: object, target: Path, options: ExportOptions) -> list[Path]:

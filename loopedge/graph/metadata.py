@@ -69,6 +69,8 @@ Place = Annotated[int, Field(ge=0, le=1023)]
 Position = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 Deviation = Annotated[float, Field(ge=0, le=3e38)]
 
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
 Form = Literal["loop", "unrolled", "scan", "tensorscatter"]
 CacheKind = Literal["per-loop", "last-loop"]
 CacheType = Literal["float32", "float16", "int8", "int4"]
@@ -165,9 +167,7 @@ class Generation(BaseModel):
     context: Length | None = Field(default=None, description="Positions of a text, at most.")
     vocab_size: Length | None = None
     slots: list[CacheSlot] = Field(min_length=1)
-    end_ids: list[Annotated[int, Field(ge=0, le=2**31 - 1)]] = Field(
-        default_factory=list, description="Tokens that end a text."
-    )
+    end_ids: list[TokenId] = Field(default_factory=list, description="Tokens that end a text.")
 
     @property
     def bytes_per_token(self) -> int:
@@ -231,6 +231,9 @@ class Metadata(BaseModel):
     task: Annotated[dict[str, Any], AfterValidator(_described)] = Field(default_factory=dict)
     companions: dict[str, Companion] = Field(
         default_factory=dict, description="Files beside it, by what they are: tokenizer.json."
+    )
+    end_ids: list[TokenId] = Field(
+        default_factory=list, description="Tokens that end a text, as the folder of the model says."
     )
     quantization: dict[str, Any] | None = None
     storage: Literal["float16"] | None = Field(

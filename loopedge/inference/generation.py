@@ -10,8 +10,8 @@ from loopedge.errors import InputError
 from loopedge.inference.framing import Framing, empty_text, read_framing
 from loopedge.inference.stop_strings import StopStrings
 from loopedge.options import by_face, option, option_name
+from loopedge.runtime.decoding.sampling import Sampling
 from loopedge.runtime.generator import GeneratedToken, Generator
-from loopedge.runtime.sampling import Sampling
 
 __all__ = ["DEFAULT_NEW_TOKENS", "GeneratedText", "Rate", "TextPiece", "generate_text"]
 
@@ -83,8 +83,8 @@ def generate_text(
     loops: int | None = None,
     context: int | None = None,
     threads: int | None = None,
-    device: str = "cpu",
     memory: str | None = None,
+    seed: int = 0,
     report_piece: Callable[[TextPiece], None] = lambda piece: None,
 ) -> GeneratedText:
     """Let a model go on with a text.
@@ -100,8 +100,8 @@ def generate_text(
         loops: As `Generator`, like the rest.
         context: Positions at most.
         threads: Threads inside an operator.
-        device: ``cpu`` or ``cuda``.
         memory: Memory profile.
+        seed: Of the noise that some models take beside each token.
         report_piece: Gets each token as it is found.
 
     Raises:
@@ -117,7 +117,12 @@ def generate_text(
     chosen = sampling or Sampling()
     stops = StopStrings(stop)
     generator = Generator(
-        model, context=context, loops=loops, threads=threads, device=device, memory=memory
+        model,
+        context=context,
+        loops=loops,
+        threads=threads,
+        memory=memory,
+        seed=seed,
     )
     framing = read_framing(generator.file.path, generator.file.metadata)
     ids = _prompt_ids(framing, prompt, chat=chat, system=system)

@@ -35,11 +35,14 @@ class StopStrings:
         if self.found is not None:
             return ""
         self._held += text
-        places = {stop: self._held.find(stop) for stop in self._stops}
-        first = min((place for place in places.values() if place >= 0), default=None)
-        if first is not None:
-            self.found = next(stop for stop, place in places.items() if place == first)
-            shown, self._held = self._held[:first], ""
+        ends = [
+            (place + len(stop), place, stop)
+            for stop in self._stops
+            if (place := self._held.find(stop)) >= 0
+        ]
+        if ends:  # the first one that is whole: wherever the borders of tokens are, it is the same
+            _, place, self.found = min(ends)
+            shown, self._held = self._held[:place], ""
             return shown
         kept = max((self._overlap(stop) for stop in self._stops), default=0)
         split = len(self._held) - kept

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 SECTIONS = {
     match[1]: match[2]
-    for match in re.finditer(r"^### `loopedge (\w+).*?`\n(.*?)(?=^### |\Z)", PAGE, re.M | re.S)
+    for match in re.finditer(r"^### `loopedge ([\w-]+).*?`\n(.*?)(?=^### |\Z)", PAGE, re.M | re.S)
 }
 EVERYWHERE = {"--json", "--quiet", "--debug", "--force", "--help"}
 COMMANDS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from loopedge.errors import InputError, LoopedgeError
+from loopedge.errors import InputError, LoopedgeError, ProviderError
 from loopedge.graph.metadata import CacheSlot, Generation, Metadata
-from loopedge.runtime.generate_file import needed_runtime
+from loopedge.runtime.decoding.generate_file import needed_runtime
 from loopedge.runtime.generator import Generator
 from tests.graph.generate_files import GenerateModel, write_generate_file
 
@@ -145,8 +145,8 @@ def test_a_batch_of_different_lengths(model: GenerateModel, file: Path) -> None:
 
 
 def test_buffers_grow_as_the_text_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loopedge.runtime.generator.STEP", 4)
-    monkeypatch.setattr("loopedge.runtime.generator.CHUNK", 7)
+    monkeypatch.setattr("loopedge.runtime.decoding.cached_texts.STEP", 4)
+    monkeypatch.setattr("loopedge.runtime.decoding.cached_texts.CHUNK", 7)
     model = GenerateModel(context=50, places=("prelude", "core"))
     file = write_generate_file(model, tmp_path / "m.onnx")
     growing, whole = Generator(file, threads=1), Generator(file, context=50, threads=1)
@@ -286,6 +286,21 @@ def test_a_stream_goes_on_where_the_text_ended(model: GenerateModel, file: Path)
     assert second == model.greedy([*PROMPT, *first, 40], 6)
 
 
+def test_a_text_that_is_changed_while_it_is_streamed_is_an_error(file: Path) -> None:
+    generator = Generator(file, threads=1)
+    for change in (lambda: generator.step(1), lambda: generator.prefill([1]), generator.reset):
+        tokens = generator.stream(PROMPT, new_tokens=5)
+        next(tokens)
+        change()
+        with pytest.raises(LoopedgeError, match="was changed while it was streamed"):
+            next(tokens)
+        generator.reset()
+    tokens = generator.stream(PROMPT, new_tokens=3)
+    next(tokens)
+    assert not generator.change_loops(2)  # from the next token on
+    assert len(list(tokens)) == 2
+
+
 def test_draws_repeat_with_a_seed_and_say_the_models_probability(
     model: GenerateModel, file: Path
 ) -> None:
@@ -367,6 +382,11 @@ def test_steps_that_are_refused(file: Path) -> None:
 def test_options_that_are_refused(file: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Generator(file, **options)
+
+
+def test_a_gpu_is_refused(file: Path) -> None:
+    with pytest.raises(ProviderError, match="on a GPU it was never tried"):
+        Generator(file, device="cuda")
 
 
 def test_streams_that_are_refused(tmp_path: Path, file: Path) -> None:

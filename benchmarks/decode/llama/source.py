@@ -13,7 +13,7 @@ import tarfile
 import venv
 from pathlib import Path
 
-__all__ = ["SOURCE", "LlamaMissing", "build_flags", "build_library"]
+__all__ = ["SOURCE", "LlamaMissingError", "build_flags", "build_library"]
 
 FOLDER = Path(__file__).parents[3] / "build" / "decode"
 REQUIREMENTS = Path(__file__).parent / "requirements"
@@ -51,7 +51,7 @@ OFF = (
 )
 
 
-class LlamaMissing(RuntimeError):
+class LlamaMissingError(RuntimeError):
     """The library cannot be had; the message says in one line why."""
 
 
@@ -75,7 +75,7 @@ def build_library(jobs: int = 1) -> Path:
         jobs: Compilers at a time.
 
     Raises:
-        LlamaMissing: The source or the tools cannot be installed, or the build failed.
+        LlamaMissingError: The source or the tools cannot be installed, or the build failed.
     """
     library, stamp = BUILD / "bin" / "libllama.so", BUILD / "flags.txt"
     flags = build_flags()
@@ -118,7 +118,7 @@ def _run(words: list[str]) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise LlamaMissing(f"{Path(words[0]).name}: {lines[-1]}")
+        raise LlamaMissingError(f"{Path(words[0]).name}: {lines[-1]}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ def export(
     logits: options.Logits = "all",
     last_rows: options.LastRows = None,
     activations: options.Activations = None,
+    task: options.Task = None,
+    weight_bits: options.WeightBits = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -56,11 +58,14 @@ def export(
             logits=logits,
             last_rows=last_rows,
             activations=activations,
+            task=task,
+            weight_bits=options.read_weight_bits(weight_bits),
             force=force,
         )
         # What a user's module prints is not part of the result.
         with output.status(f"exporting {model}"), contextlib.redirect_stdout(sys.stderr):
-            result = loopedge.export(model, path or default_target(model, format), options=chosen)
+            written = path or default_target(model, format, task)
+            result = loopedge.export(model, written, options=chosen)
         for note in result.notes:
             output.note(f"note: {note}")
         output.result(result, export_view, written=result.path)

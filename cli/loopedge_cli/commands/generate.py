@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import typer
 
@@ -56,7 +56,6 @@ Context = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads inside an operator; default: all cores.")
 ]
-Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the model runs.")]
 Memory = Annotated[
     Literal["balanced", "low", "mapped"] | None,
     typer.Option(help="How the weights are kept; default: as the file says."),
@@ -79,7 +78,6 @@ def generate(
     loops: Loops = None,
     context: Context = None,
     threads: Threads = None,
-    device: Device = "cpu",
     memory: Memory = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -88,7 +86,7 @@ def generate(
     """Let a language model go on with a text, token by token, with a cache."""
     with sink(json=json, quiet=quiet, debug=debug) as output:
         from loopedge.inference.generation import generate_text
-        from loopedge.runtime.sampling import Sampling
+        from loopedge.runtime.decoding.sampling import Sampling
 
         sampling = Sampling(
             temperature=temperature,
@@ -111,7 +109,6 @@ def generate(
                 loops=loops,
                 context=context,
                 threads=threads,
-                device=device,
                 memory=memory,
                 report_piece=_print_line if json else lambda piece: text.add(piece.text),
             )
@@ -155,9 +152,7 @@ def _read_prompt() -> str:
     Raises:
         InputError: It is closed, too long, or not UTF-8.
     """
-    if sys.stdin is None or sys.stdin.closed:
-        raise InputError("standard input is closed: there is no prompt to read")
-    content = sys.stdin.buffer.read(MOST_PROMPT_BYTES + 1)
+    content = _standard_input().read(MOST_PROMPT_BYTES + 1)
     if len(content) > MOST_PROMPT_BYTES:
         raise InputError(
             f"the prompt on standard input has more than {MOST_PROMPT_BYTES >> 20} MiB"
@@ -169,3 +164,9 @@ def _read_prompt() -> str:
             f"the prompt on standard input is not UTF-8: byte {error.start}"
         ) from error
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None or sys.stdin.closed:
+        raise InputError("standard input is closed: there is no prompt to read")
+    return sys.stdin.buffer

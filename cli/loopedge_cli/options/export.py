@@ -23,14 +23,17 @@ __all__ = [
     "Storage",
     "Target",
     "TargetFile",
+    "Task",
+    "WeightBits",
     "Weights",
+    "read_weight_bits",
 ]
 
 Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="model.pt, a folder that save_pretrained wrote, or package.module:factory.",
+        help="model.pt, a folder (save_pretrained, or a published model), or package.module:factory.",
     ),
 ]
 TargetFile = Annotated[
@@ -115,3 +118,19 @@ Activations = Annotated[
     Literal["small", "whole"] | None,
     typer.Option(help="Compute wide layers in parts, where that pays, or as the model has them."),
 ]
+Task = Annotated[
+    Literal["generate"] | None,
+    typer.Option(help="generate: a file that decodes text with a cache, as loopedge to-generate."),
+]
+WeightBits = Annotated[
+    Literal["8", "4"] | None,
+    typer.Option(
+        help="Folders of published models: pack the weights in 8 or 4 bits as they are read."
+    ),
+]
+
+
+def read_weight_bits(given: str | None) -> Literal[8, 4] | None:
+    """Return the bits as a number; typer's choices are texts."""
+    known: dict[str | None, Literal[8, 4]] = {"8": 8, "4": 4}
+    return known.get(given)

@@ -9,12 +9,8 @@ import sys
 from datetime import datetime
 from typing import Any
 
-__all__ = ["MOST_CHARACTERS", "MOST_MEMORY_BYTES", "MOST_SECONDS", "main"]
+__all__ = ["MOST_CHARACTERS", "main"]
 
-MOST_SECONDS = 5
-"""Of processor time."""
-
-MOST_MEMORY_BYTES = 512 << 20
 MOST_CHARACTERS = 4 << 20
 """Of the rendered text."""
 
@@ -24,13 +20,13 @@ class RefusedError(Exception):
 
 
 def main() -> None:
-    """Answer one request: ``text``, or ``error`` in one line."""
+    """Answer one request, ``template``, ``variables``, ``seconds`` and ``bytes``: ``text``, or ``error`` in one line."""
     request = json.load(sys.stdin)
-    _limit()
+    _limit(request["seconds"], request["bytes"])
     try:
         answer = {"text": _render(request["template"], request["variables"])}
     except MemoryError:
-        answer = {"error": f"needs more than {MOST_MEMORY_BYTES >> 20} MiB of memory"}
+        answer = {"error": f"needs more than {request['bytes'] >> 20} MiB of memory"}
     except RecursionError:
         answer = {"error": "is nested too deeply"}
     except RefusedError as error:
@@ -43,14 +39,14 @@ def main() -> None:
     sys.stdout.write(json.dumps(answer))
 
 
-def _limit() -> None:
+def _limit(seconds: int, memory_bytes: int) -> None:
     """Bound processor time and memory, where the system can; the parent bounds the time by the clock."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, MOST_SECONDS + 1))
-        resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
 def _render(template: str, variables: dict[str, Any]) -> str:

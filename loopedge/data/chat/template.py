@@ -20,6 +20,10 @@ TEMPLATE_FILE, CONFIG_FILE = "chat_template.jinja", "tokenizer_config.json"
 """What the companions are called."""
 
 MOST_TEMPLATE_CHARACTERS = 256 << 10
+MOST_SECONDS = 5
+"""Of processor time."""
+
+MOST_MEMORY_BYTES = 512 << 20
 MOST_WAIT_SECONDS = 15
 """For the process: its own limit is of processor time, and it may be started on a busy machine."""
 
@@ -91,8 +95,8 @@ class ChatTemplate:
             "documents": None,
             **self.special_tokens,
         }
-        request = json.dumps({"template": self.text, "variables": variables})
-        answer = self._answer(request)
+        limits = {"seconds": MOST_SECONDS, "bytes": MOST_MEMORY_BYTES}
+        answer = self._answer({"template": self.text, "variables": variables, **limits})
         if "error" in answer:
             raise InputError(f"{self.source} {answer['error']}")
         text: str = answer["text"]
@@ -112,12 +116,12 @@ class ChatTemplate:
         ]
         return encode_marked(self.render(broken), tokenizer, mark)
 
-    def _answer(self, request: str) -> dict[str, Any]:
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         words = [sys.executable, "-P", "-m", sandbox.__name__]
         try:
             done = subprocess.run(
                 words,
-                input=request,
+                input=json.dumps(request),
                 capture_output=True,
                 encoding="utf-8",
                 errors="replace",
@@ -135,7 +139,7 @@ class ChatTemplate:
         except ValueError:
             answer = {}
         if done.returncode or not isinstance(answer, dict) or not answer:
-            limits = f"{sandbox.MOST_SECONDS} s and {sandbox.MOST_MEMORY_BYTES >> 20} MiB"
+            limits = f"{MOST_SECONDS} s and {MOST_MEMORY_BYTES >> 20} MiB"
             return {"error": f"was ended: it takes more than {limits}, or is nested too deeply"}
         return answer
 

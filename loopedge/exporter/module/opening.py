@@ -19,7 +19,7 @@ from loopedge.options import by_face, option_name
 
 __all__ = ["default_target", "open_module", "source_files"]
 
-SAVED = (".json", ".safetensors", ".bin", ".model", ".txt")
+SAVED = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
 """Endings of the files that ``save_pretrained`` writes."""
 
 CONTRACT_HINT = "see docs/bring_your_own.md and examples/bring_your_own.py"
@@ -66,8 +66,9 @@ def open_module(model: str | Path | nn.Module, options: ExportOptions) -> Export
     )
 
 
-def default_target(model: str | Path, format: str = "onnx") -> Path:
+def default_target(model: str | Path, format: str = "onnx", task: str | None = None) -> Path:
     """Return where an export goes without a given target: beside its source, inside a folder."""
+    format = format if task is None else f"{task}.{format}"
     if is_factory(str(model)):
         module = str(model).rpartition(":")[0]
         return Path(f"{module.rpartition('.')[2]}.{format}")

@@ -2,14 +2,19 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx_ir as ir
 
 from loopedge.errors import VerificationError
+from loopedge.graph.passes.norms import UNIT_SCALE_PREFIX
 
 __all__ = ["check_likeness"]
 
 SIZES = frozenset({"q_num_heads", "kv_num_heads", "num_heads", "scale", "K", "N", "block_size"})
 """Attributes that follow from widths."""
+
+MOST_VALUES = 1 << 20
+"""Of a scale that is looked at."""
 
 
 def check_likeness(graph: ir.Model, checked: ir.Model) -> None:
@@ -49,6 +54,8 @@ def _lines(graph: ir.Graph, numbers: dict[ir.Value, str] | None = None) -> Itera
                 bodies.append(attribute.as_graph())
             elif attribute.type == ir.AttributeType.TENSOR or name in SIZES:
                 said.append(name)
+            elif name == "epsilon":
+                said.append(_epsilon(node, attribute.as_float()))
             else:
                 said.append(f"{name}={attribute.value}")
         reads = ", ".join(_read(value, numbers) for value in node.inputs)
@@ -60,12 +67,28 @@ def _lines(graph: ir.Graph, numbers: dict[ir.Value, str] | None = None) -> Itera
             numbers[value] = f"%{len(numbers)}"
 
 
+def _epsilon(node: ir.Node, epsilon: float) -> str:
+    """Return what is added to a mean of squares; where the norm is Euclidean, what is added to their sum.
+
+    A norm x / sqrt(sum x^2 + epsilon) stands in a graph as one by the mean, with the scale 1 / sqrt(width).
+    """
+    scale = node.inputs[1] if len(node.inputs) > 1 else None
+    constant = None if scale is None else scale.const_value
+    if constant is None or constant.size > MOST_VALUES:
+        return f"epsilon={epsilon:.6g}"
+    values = constant.numpy().ravel()
+    euclidean = values.size > 1 and np.allclose(values, values.size**-0.5, rtol=1e-6, atol=0)
+    return f"epsilon/width={epsilon * values.size:.6g}" if euclidean else f"epsilon={epsilon:.6g}"
+
+
 def _read(value: ir.Value | None, numbers: dict[ir.Value, str]) -> str:
-    """Return what a value is called; of constants that hold sizes, that they do."""
+    """Return what a value is called; of constants that hold sizes or are named for their size, that they do."""
     if value is None:
         return "-"
     if value in numbers:
         return numbers[value]
+    if (value.name or "").startswith(UNIT_SCALE_PREFIX):
+        return "ones"
     if value.const_value is not None and value.const_value.dtype.is_integer():
         return "sizes" if value.const_value.size > 1 else "a number"
     return value.name or ""

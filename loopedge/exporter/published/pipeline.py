@@ -2,25 +2,33 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from loopedge.artifact.artifact import write_artifact
+import onnx_ir as ir
+
+from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.artifact.companions import check_companion_targets, companion_contents
+from loopedge.deployment.generating import cached_graph
 from loopedge.errors import InputError
-from loopedge.exporter.assembled import assemble
+from loopedge.exporter.assembled import Assembled, assemble
 from loopedge.exporter.assembly import AssemblyPlan
 from loopedge.exporter.capture.capture import capture_parts
 from loopedge.exporter.capture.captured import Captured
+from loopedge.exporter.generating import generate_form
 from loopedge.exporter.module.exported_module import describe
 from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.published.likeness import check_likeness
+from loopedge.exporter.published.packing import pack_weights
 from loopedge.exporter.published.shrunk import ShrunkCheck, check_shrunk
 from loopedge.exporter.published.stand_ins import put_stand_ins
 from loopedge.exporter.published.stored_check import StoredCheck
 from loopedge.exporter.published.weights import graph_tensors, kept_in_float32
 from loopedge.exporter.result import ExportResult, make_result
 from loopedge.exporter.targets import choose_settings
+from loopedge.graph.lazy_weights import LazyWeight
+from loopedge.graph.metadata import Metadata, read_metadata, write_metadata
+from loopedge.graph.passes.table_head import MICROSOFT
 from loopedge.model.published.loading import PublishedFolder, open_folder, published_type
 from loopedge.options import option_name
 
@@ -78,6 +86,8 @@ def export_published(
     companions = companion_contents(folder.companions, target)
     check_companion_targets(target.parent, companions)
     settings = replace(choose_settings(options), activations="whole")
+    if options.task == "generate":
+        settings = replace(settings, form="loop")
     started = time.perf_counter()
     shrunk = check_shrunk(folder, options, settings)
     shrunk_ended = time.perf_counter()
@@ -86,17 +96,23 @@ def export_published(
     assembled = assemble(captured, options, settings, target)
     if options.storage == "float32":
         check_likeness(assembled.graph, shrunk.graph)
+    made = _finish(folder, assembled, options, target)
     assembly_ended = time.perf_counter()
     check = StoredCheck(
         folder=folder,
-        assembled=assembled,
+        graph=made.graph,
+        metadata=made.metadata,
+        domains=made.domains,
         opset=options.opset,
         loops=captured.plan.loops,
-        rounds=_rounded(captured, options),
+        turned=made.turned,
+        rounds=_rounded(captured, options) - made.packed,
+        packed=made.packed,
+        bits=options.weight_bits,
         errors=shrunk.errors,
     )
     files = write_artifact(
-        assembled.graph,
+        made.graph,
         target,
         sources=sources,
         force=options.force,
@@ -107,7 +123,7 @@ def export_published(
         options,
         settings,
         captured,
-        assembled,
+        replace(assembled, graph=made.graph, metadata=made.metadata),
         check,
         files,
         seconds={
@@ -117,7 +133,57 @@ def export_published(
             "verify": check.seconds + shrunk_ended - started,
         },
     )
-    return replace(result, notes=[*result.notes, *_notes(folder, check)])
+    return replace(
+        result,
+        form=made.metadata.form or result.form,
+        notes=[*result.notes, *made.notes, *_notes(folder, check)],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """What is written: a graph, what it says of itself, and how the parameters stand in it."""
+
+    graph: ir.Model
+    metadata: Metadata
+    domains: dict[str, int]
+    turned: frozenset[str]
+    packed: frozenset[str]
+    notes: list[str]
+
+
+def _finish(
+    folder: PublishedFolder, assembled: Assembled, options: ExportOptions, target: Path
+) -> _Made:
+    """Pack the weights of an assembled graph, and give it a cache, where that is asked for."""
+    graph, notes = assembled.graph, list[str]()
+    turned = frozenset(
+        name
+        for name, value in graph.graph.initializers.items()
+        if isinstance(value.const_value, LazyWeight) and value.const_value.is_turned
+    )
+    metadata = assembled.metadata.model_copy(update={"end_ids": list(folder.end_ids)})
+    packed = frozenset[str]()
+    if options.weight_bits is not None:
+        packed = frozenset(pack_weights(graph, options.weight_bits))
+        metadata = metadata.model_copy(
+            update={"quantization": {"scheme": f"weight-int{options.weight_bits}"}}
+        )
+    write_metadata(metadata, graph.metadata_props)
+    if options.task == "generate":
+        source = Artifact(
+            path=target, graph=graph, metadata=metadata, data=(), data_file=None, identity=None
+        )
+        graph, notes = cached_graph(source, generate_form(options))
+        metadata = read_metadata(graph.metadata_props)
+    return _Made(
+        graph=graph,
+        metadata=metadata,
+        domains={MICROSOFT: 1} if MICROSOFT in graph.opset_imports else {},
+        turned=turned,
+        packed=packed,
+        notes=notes,
+    )
 
 
 def _capture(folder: PublishedFolder, shrunk: ShrunkCheck, options: ExportOptions) -> Captured:
@@ -127,7 +193,6 @@ def _capture(folder: PublishedFolder, shrunk: ShrunkCheck, options: ExportOption
     module.notes = folder.notes
     described = replace(
         describe(module, module.example_inputs()),
-        task=_task(folder),
         companions=folder.companions,
     )
     parts = capture_parts(
@@ -171,14 +236,12 @@ def _rounded(captured: Captured, options: ExportOptions) -> frozenset[str]:
     )
 
 
-def _task(folder: PublishedFolder) -> dict[str, object]:
-    """Describe the task, where the folder holds a tokenizer: the text that the model continues."""
-    return {}
-
-
 def _notes(folder: PublishedFolder, check: StoredCheck) -> list[str]:
     stored = ", ".join(folder.checkpoint.dtypes)
+    outputs = f"relative error {check.outputs_error:.1e}"
+    if check.packed:
+        outputs = f"{check.outputs_db:.1f} dB in {check.bits} bits"
     return [
-        f"the architecture was compared with PyTorch at small widths; {check.weights} weights with those of the "
-        f"folder ({stored}); the outputs on them with PyTorch's, relative error {check.outputs_error:.1e}"
+        f"the architecture agrees with PyTorch at small widths; {check.weights} weights are those of the folder "
+        f"({stored}); the outputs on them are PyTorch's: {outputs}"
     ]

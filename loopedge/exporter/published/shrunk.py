@@ -10,9 +10,11 @@ from pathlib import Path
 import onnx_ir as ir
 
 from loopedge.artifact.artifact import write_artifact
+from loopedge.deployment.generating import to_generate
 from loopedge.exporter.assembled import assemble
 from loopedge.exporter.capture.axes import Axes
 from loopedge.exporter.capture.captured import capture_module
+from loopedge.exporter.generating import generate_form
 from loopedge.exporter.module.exported_module import describe
 from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.targets import Settings
@@ -57,12 +59,5 @@ def check_shrunk(
         )
         write_artifact(assembled.graph, target, verify=check)
         if options.task == "generate":
-            _check_generating(target)
+            to_generate(target, form=generate_form(options))
     return ShrunkCheck(axes=captured.axes, graph=assembled.graph, errors=check.errors)
-
-
-def _check_generating(source: Path) -> None:
-    """Hold that the small architecture decodes with a cache as it computes without."""
-    from loopedge.deployment.generating import to_generate
-
-    to_generate(source)

@@ -11,9 +11,11 @@ import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, make_node
 
-__all__ = ["LENGTHS_INPUT", "Chunk", "add_chunk"]
+__all__ = ["IDS_INPUT", "LENGTHS_INPUT", "LOGITS_OUTPUT", "Chunk", "add_chunk"]
 
-LENGTHS_INPUT = "lengths"
+IDS_INPUT, LENGTHS_INPUT, LOGITS_OUTPUT = "input_ids", "lengths", "logits"
+"""What every generate file takes and gives beside its cache."""
+
 PREFIX = "chunk/"
 
 

@@ -1,6 +1,6 @@
 """Give a graph a cache: it computes the next tokens of a text, and keeps keys and values of those before."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -8,24 +8,24 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from loopedge.graph.decoding.attentions import find_attentions
-from loopedge.graph.decoding.cached_attentions import (
+from loopedge.graph.decoding.attention.attentions import find_attentions
+from loopedge.graph.decoding.attention.softmax_attention import match_written_out
+from loopedge.graph.decoding.attention.written_out.inferring import infer_more
+from loopedge.graph.decoding.cache.cached_attentions import (
     CachedAttention,
     share_last_loop,
     with_caches,
 )
-from loopedge.graph.decoding.chunk import Chunk, add_chunk
-from loopedge.graph.decoding.grouped_query import Parts, group_queries
+from loopedge.graph.decoding.cache.grouped_query import Parts, group_queries
+from loopedge.graph.decoding.cache.scanning import repeat
+from loopedge.graph.decoding.cache.scattered import ReadableKeys, raise_opset, scatter
+from loopedge.graph.decoding.cache.slots import PARTS, Slot, present_name
+from loopedge.graph.decoding.chunk import IDS_INPUT, LOGITS_OUTPUT, Chunk, add_chunk
 from loopedge.graph.decoding.last_valid import keep_last_valid
 from loopedge.graph.decoding.length_values import LengthValues
 from loopedge.graph.decoding.positions import PositionTables
-from loopedge.graph.decoding.scanning import repeat
-from loopedge.graph.decoding.scattered import ReadableKeys, raise_opset, scatter
-from loopedge.graph.decoding.slots import PARTS, Slot, present_name
-from loopedge.graph.decoding.softmax_attention import match_written_out
 from loopedge.graph.decoding.text_inputs import fill_in, token_ids
 from loopedge.graph.decoding.tried_lengths import lengths_to_try, longest_text
-from loopedge.graph.decoding.written_out.inferring import infer_more
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata
@@ -98,11 +98,38 @@ def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decod
     presents = repeat(model, cached, _attend(model, cached, chunk, chosen))
     _declare(model, cached, presents)
     keep_last_valid(model, logits, chunk)
+    _name_ends(model, ids)
     _clean(model)
     shape = known_shape(model.graph.outputs[0])
     vocabulary = shape[2] if shape is not None and isinstance(shape[2], int) else None
     slots = list(dict.fromkeys(item.slot for item in cached))
     return Decoding(model=model, slots=slots, vocab_size=vocabulary, context=context)
+
+
+def _name_ends(model: ir.Model, ids: ir.Value) -> None:
+    """Call the token ids and the logits as every generate file does, and let the ids be int64."""
+    if ids.dtype == ir.DataType.INT32:
+        cast = make_node("Cast", [ids], "prelude/ids", {"to": int(ir.DataType.INT32)})
+        ir.convenience.replace_all_uses_with(ids, cast.outputs[0])
+        cast.replace_input_with(0, ids)
+        cast.outputs[0].type, cast.outputs[0].shape = ids.type, ids.shape
+        ids.type = ir.TensorType(ir.DataType.INT64)
+        _insert_first(model.graph, [cast])
+    logits = model.graph.outputs[0]
+    for value, name in ((ids, IDS_INPUT), (logits, LOGITS_OUTPUT)):
+        for other in _values(model):
+            if other.name == name and other is not value:
+                other.name = f"model.{name}"
+        value.name = name
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    """Yield all values that have a name, inputs and weights too."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        yield from graph.inputs
+        yield from list(graph.initializers.values())
+        for node in graph:
+            yield from node.outputs
 
 
 def _insert_first(graph: ir.Graph, nodes: list[ir.Node]) -> None:

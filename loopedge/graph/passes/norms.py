@@ -12,9 +12,11 @@ import onnx_ir as ir
 from loopedge.graph.editing import add_initializer, make_node, replace_node
 from loopedge.graph.operators import Fact, having
 
-__all__ = ["fold_unit_scales", "fuse_rms_norms"]
+__all__ = ["UNIT_SCALE_PREFIX", "fold_unit_scales", "fuse_rms_norms"]
 
 RMS_NORM_OPSET = 23
+UNIT_SCALE_PREFIX = "loopedge.ones."
+"""Names of the scales of norms without weights; behind it their shape and type."""
 
 
 def fuse_rms_norms(model: ir.Model) -> bool:
@@ -168,5 +170,5 @@ def _is_ones(value: ir.Value | None) -> bool:
 
 def _unit_scale(model: ir.Model, ones: npt.NDArray[np.generic]) -> ir.Value:
     """Return the one initializer that holds these ones."""
-    name = f"loopedge.ones.{'x'.join(map(str, ones.shape))}.{ones.dtype}"
+    name = f"{UNIT_SCALE_PREFIX}{'x'.join(map(str, ones.shape))}.{ones.dtype}"
     return add_initializer(model.graph, name, ones)

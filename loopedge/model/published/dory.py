@@ -116,7 +116,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float32 (batch, sequence, hidden_size) to logits."""
-        return F.linear(x, self.weight) * (self.logit_scale * self.scale)
+        return F.linear(x * self.scale, self.weight) * self.logit_scale
 
 
 class Dory(LanguageModel):

@@ -163,11 +163,13 @@ def _tied(
 ) -> tuple[PublishedConfig, tuple[str, ...]]:
     """Compare head and embedding: stored twice with the same values they are one; tied by the key they must be."""
     with torch.device("meta"):
-        names = kind(config).state_names()
-    embedding, head = names.get(kind.embedding, kind.embedding), names.get(kind.head, kind.head)
-    if embedding not in checkpoint.tensors or head not in checkpoint.tensors:
+        module = kind(config)
+    names, stored = module.state_names(), _released(module, checkpoint, folder)
+    head = names.get(kind.head, module.release_name(kind.head))
+    embedding = names[kind.embedding]
+    if embedding not in stored or head not in stored:
         return config, ()
-    same = checkpoint.same(embedding, head)
+    same = checkpoint.same(stored[embedding].name, stored[head].name)
     if config.tied and not same:
         raise InputError(
             f"{folder / CONFIG}: {config.tie_key} is true, and {head} holds other values than {embedding}",
@@ -187,11 +189,11 @@ def _places(
     Raises:
         InputError: Tensors are missing, misshapen, or read by nothing.
     """
-    names, stored = module.state_names(), checkpoint.tensors
+    names, stored = module.state_names(), _released(module, checkpoint, folder)
     missing = sorted(name for name in names.values() if name not in stored)
     if missing:
         raise InputError(f"{folder}: {_tensors(missing)} missing")
-    read = set(names.values()) | ({module.head} if config.tied else set())
+    read = set(names.values()) | ({module.release_name(module.head)} if config.tied else set())
     unused = [
         name
         for name in sorted(stored)
@@ -207,6 +209,19 @@ def _places(
                 f"{folder}: tensor {name} has shape {stored[name].shape}, the configuration asks for {wanted}"
             )
     return {own: stored[name] for own, name in names.items()}
+
+
+def _released(
+    module: LanguageModel, checkpoint: Checkpoint, folder: Path
+) -> dict[str, StoredTensor]:
+    """Return the stored tensors by the names of the release, whichever tool saved them."""
+    found: dict[str, StoredTensor] = {}
+    for name, tensor in checkpoint.tensors.items():
+        released = module.release_name(name)
+        if released in found:
+            raise InputError(f"{folder}: tensors {found[released].name} and {name} are one")
+        found[released] = tensor
+    return found
 
 
 def _tensors(names: list[str]) -> str:

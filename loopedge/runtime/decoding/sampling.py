@@ -4,7 +4,6 @@ The order is that of transformers: repetition penalty, temperature, top-k, top-p
 divides by the temperature last, so that its top-p and min-p do not see it.)
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,9 +104,10 @@ class Sampler:
         """
         found = self.sampling
         if found.repetition_penalty is not None:
-            penalty = np.float32(found.repetition_penalty)
-            punished = np.where(logits > 0, logits / penalty, logits * penalty)
-            logits = np.where(self._seen, punished, logits)
+            penalty, seen = np.float32(found.repetition_penalty), np.flatnonzero(self._seen)
+            held = logits[seen]
+            logits = logits.copy()
+            logits[seen] = np.where(held > 0, held / penalty, held * penalty)
         if found.temperature is None:
             return int(logits.argmax())
         ids, weights = self._kept(logits)
@@ -116,7 +116,7 @@ class Sampler:
         return int(ids[min(place, len(ids) - 1)])
 
     def _kept(self, logits: Array) -> tuple[Array, Array]:
-        """Return the ids that may be drawn, the most likely first, and their weights."""
+        """Return the ids that may be drawn, and their weights."""
         found = self.sampling
         assert found.temperature is not None
         scaled = (logits - logits.max()) / np.float32(found.temperature)
@@ -124,16 +124,14 @@ class Sampler:
             # As transformers: what is as likely as the last one stays too.
             least = np.partition(scaled, -found.top_k)[-found.top_k]
             ids = np.flatnonzero(scaled >= least)
+            weights = np.exp(scaled[ids])
         else:
-            ids = np.flatnonzero(scaled > -math.inf)
-        weights = np.exp(scaled[ids])
+            ids, weights = np.arange(len(scaled)), np.exp(scaled)
         if found.top_p is not None and found.top_p < 1:
             kept = _nucleus(weights, found.top_p)
-        else:
-            kept = np.argsort(-weights, kind="stable")
-        ids, weights = ids[kept], weights[kept]
+            ids, weights = ids[kept], weights[kept]
         if found.min_p is not None:
-            enough = weights >= np.float32(found.min_p) * weights[0]
+            enough = weights >= np.float32(found.min_p) * weights.max()
             ids, weights = ids[enough], weights[enough]
         return ids, weights
 
@@ -143,7 +141,7 @@ def _nucleus(weights: Array, share: float) -> Array:
     wanted = share * weights.sum(dtype=np.float64)
     count = min(FIRST_CANDIDATES, len(weights))
     while True:
-        places = np.argpartition(-weights, count - 1)[:count]
+        places = np.argpartition(weights, len(weights) - count)[-count:]
         places = places[np.argsort(-weights[places], kind="stable")]
         sums = np.cumsum(weights[places], dtype=np.float64)
         if sums[-1] >= wanted or count == len(weights):

@@ -93,6 +93,8 @@ def rank_of(value: ir.Value | None, depth: int = DEEPEST) -> int | None:
     if node.op_type in {"Expand", "ConstantOfShape"}:
         sizes = sizes_in(node.inputs[-1])
         return None if sizes is None else len(sizes)
+    if node.op_type in {"Range", "Shape"}:
+        return 1
     if node.op_type == "Einsum":
         return len(node.attributes.get_string("equation", "").partition("->")[2].strip()) or None
     ranks = [rank_of(read, depth - 1) for read in node.inputs if read is not None]

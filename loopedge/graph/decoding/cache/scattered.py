@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.decoding.attentions import SelfAttention
+from loopedge.graph.decoding.attention.attentions import SelfAttention
+from loopedge.graph.decoding.cache.grouped_query import TAKEN_OVER, Parts, with_heads
 from loopedge.graph.decoding.chunk import Chunk
-from loopedge.graph.decoding.grouped_query import TAKEN_OVER, Parts, with_heads
 from loopedge.graph.editing import add_initializer, insert_before, make_node, replace_node
 
 __all__ = ["OPSET", "ReadableKeys", "raise_opset", "scatter"]

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
+from loopedge.graph.decoding.attention.masks import Causal, Refused, classify, lengths_for
 from loopedge.graph.decoding.length_values import LengthValues
-from loopedge.graph.decoding.masks import Causal, Refused, classify
 from loopedge.graph.decoding.tried_lengths import TRIED, numbers_behind
+from loopedge.graph.metadata import read_metadata
 from loopedge.graph.shapes import known_shape
 
 __all__ = ["SelfAttention", "find_attentions"]
@@ -135,10 +136,12 @@ def _mask(node: ir.Node, lengths: LengthValues, tried: Sequence[int]) -> Causal:
             f"{node.name} has a mask, {mask.name}, that depends on more than the number of positions",
             hint=HINT,
         )
-    answer = _classified(mask, lengths, tried, causal=causal)
+    context = read_metadata(lengths.model.metadata_props).max_length
+    looked_at = lengths_for(lengths.numbers_of(mask), tried, context)
+    answer = _classified(mask, lengths, looked_at, causal=causal)
     if not isinstance(answer, Causal):
         raise InputError(f"the mask of {node.name} is not causal: {answer.reason}", hint=HINT)
-    later = _later_window(mask, lengths, tried, answer, causal=causal)
+    later = _later_window(mask, lengths, looked_at, answer, causal=causal)
     if not isinstance(later, Causal):
         raise InputError(f"the mask of {node.name} is not causal: {later.reason}", hint=HINT)
     return later

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from loopedge.graph.decoding.written_out.numbers import Size, number_of, rank_of, size_of
+from loopedge.graph.decoding.attention.written_out.numbers import Size, number_of, rank_of, size_of
 from loopedge.graph.editing import make_node
 
 __all__ = ["STRAIGHT", "SWAPPED", "Operand", "read_operand", "same_sizes", "turned"]

@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.graph.core.loop_view import LoopView
-from loopedge.graph.decoding.cached_attentions import CachedAttention
-from loopedge.graph.decoding.grouped_query import Parts
+from loopedge.graph.decoding.cache.cached_attentions import CachedAttention
+from loopedge.graph.decoding.cache.grouped_query import Parts
 from loopedge.graph.editing import add_initializer, insert_before
 
 __all__ = ["ITERATION_STATE", "repeat", "scan_loop"]

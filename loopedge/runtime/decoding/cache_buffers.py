@@ -31,8 +31,6 @@ POSITIONS = -2
 STEP = 256
 """Positions that a buffer grows by. Copying it then costs less than reading it once in each of so many steps."""
 
-CPU = "cpu"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePort:
@@ -144,7 +142,6 @@ class CacheBuffers:
         rows: Iterations by port, for those of a Scan.
         batch: Sequences side by side.
         capacity: Positions that there is room for; they are taken from the system when they are written first.
-        device: ``cpu`` or ``cuda``.
 
     Raises:
         InputError: The file fixes an axis at another size.
@@ -158,12 +155,10 @@ class CacheBuffers:
         rows: Mapping[str, int],
         batch: int,
         capacity: int,
-        device: str = CPU,
     ) -> None:
         self.ports = tuple(ports)
         self.batch = batch
         self.capacity = capacity
-        self.device = device
         self._rows = dict(rows)
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         self._values: dict[str, ort.OrtValue] = {}
@@ -188,7 +183,7 @@ class CacheBuffers:
         """
         for port in self.ports:
             larger = self._zeros(port, capacity)
-            old = self._arrays[port.name] if self.device == CPU else self._values[port.name].numpy()
+            old = self._arrays[port.name]
             larger[..., :used, :] = old[..., :used, :]
             self._set(port, larger)
         self.capacity = capacity
@@ -215,8 +210,6 @@ class CacheBuffers:
                 binding.bind_ortvalue_output(name, value)
 
     def _part(self, port: CachePort, rows: int) -> ort.OrtValue:
-        if self.device != CPU:
-            raise LoopedgeError("fewer loops than there are buffers for run on the CPU alone")
         return ort.OrtValue.ortvalue_from_numpy(self._arrays[port.name][:rows])
 
     def _zeros(self, port: CachePort, capacity: int) -> npt.NDArray[Any]:
@@ -231,8 +224,5 @@ class CacheBuffers:
             ) from error
 
     def _set(self, port: CachePort, array: npt.NDArray[Any]) -> None:
-        if self.device == CPU:
-            self._arrays[port.name] = array  # what the value below points to
-            self._values[port.name] = ort.OrtValue.ortvalue_from_numpy(array)
-        else:
-            self._values[port.name] = ort.OrtValue.ortvalue_from_numpy(array, self.device, 0)
+        self._arrays[port.name] = array  # what the value points to
+        self._values[port.name] = ort.OrtValue.ortvalue_from_numpy(array)

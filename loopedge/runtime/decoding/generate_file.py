@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 
 from loopedge.artifact.properties import read_properties
-from loopedge.errors import InputError
+from loopedge.errors import InputError, ProviderError
 from loopedge.files.input_files import check_file
 from loopedge.graph.metadata import FOREIGN, Generation, Metadata, read_metadata
 from loopedge.options import option, option_name
-from loopedge.runtime.cache_buffers import CachePort, cache_ports
+from loopedge.runtime.decoding.cache_buffers import CachePort, cache_ports
+from loopedge.runtime.decoding.token_noise import NoiseInput
 from loopedge.runtime.session import DTYPES, Session
 
 __all__ = ["GenerateFile", "needed_runtime"]
@@ -49,9 +52,14 @@ class GenerateFile:
 
         Raises:
             InputError: It has no cache, its cache is damaged, onnxruntime is too old for it; or as `Session`.
-            ProviderError: As `Session`.
+            ProviderError: The device is not the CPU.
         """
         source = check_file(path, needed="an ONNX file", hint="loopedge export model.pt")
+        if device == "cuda":
+            raise ProviderError(
+                f"{source} decodes on the CPU: on a GPU it was never tried",
+                hint=option("device", "cpu"),
+            )
         _check_runtime(source, _stored(source), ort.__version__)
         session = Session(source, threads=threads, device=device, memory=memory)
         generation = session.metadata.generate
@@ -87,6 +95,31 @@ class GenerateFile:
         fixed = [port.longest for port in self.ports]
         known = [self.generation.context, self.metadata.max_length, *fixed]
         return min((length for length in known if length is not None), default=None)
+
+    @property
+    def id_type(self) -> np.dtype[Any]:
+        """Type of the ids."""
+        return DTYPES.get(self.session.inputs["input_ids"].type, np.dtype(np.int64))
+
+    @property
+    def noise(self) -> tuple[NoiseInput, ...]:
+        """The inputs of noise beside the tokens.
+
+        Raises:
+            InputError: One does not go with the tokens.
+        """
+        found = []
+        for name, deviation in self.metadata.random_inputs.items():
+            node = self.session.inputs.get(name)
+            if node is None:
+                continue
+            features, dtype = tuple(node.shape[2:]), DTYPES.get(node.type)
+            if dtype is None or dtype.kind != "f" or not all(isinstance(n, int) for n in features):
+                raise InputError(
+                    f"{self.path}: input {name} is {node.shape}, noise of tokens is needed"
+                )
+            found.append(NoiseInput(name=name, deviation=deviation, features=features, dtype=dtype))
+        return tuple(found)
 
     @property
     def takes_loops(self) -> bool:
@@ -166,7 +199,8 @@ class GenerateFile:
     def _check_ports(self) -> None:
         inputs, outputs = set(self.session.inputs), set(self.session.output_names)
         missing = {"input_ids", "lengths"} - inputs | {"logits"} - outputs
-        more = inputs - {"input_ids", "lengths"} - {port.past for port in self.ports}
+        known = {"input_ids", "lengths", *self.metadata.random_inputs}
+        more = inputs - known - {port.past for port in self.ports}
         if missing or more or not self.ports:
             wrong = (
                 f"no {min(missing)}" if missing else f"an input {min(more)}" if more else "no slot"

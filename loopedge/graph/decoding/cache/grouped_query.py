@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from loopedge.graph.decoding.attentions import SelfAttention
+from loopedge.graph.decoding.attention.attentions import SelfAttention
 from loopedge.graph.decoding.chunk import Chunk
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.shapes import constant_ints, known_shape

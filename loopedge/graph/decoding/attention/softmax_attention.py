@@ -7,17 +7,26 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from loopedge.graph.decoding.written_out.inferring import infer_more
-from loopedge.graph.decoding.written_out.numbers import Size, number_of, rank_of, size_of
-from loopedge.graph.decoding.written_out.operands import (
+from loopedge.graph.decoding.attention.written_out.inferring import infer_more
+from loopedge.graph.decoding.attention.written_out.numbers import Size, number_of, rank_of, size_of
+from loopedge.graph.decoding.attention.written_out.operands import (
     STRAIGHT,
     Operand,
     read_operand,
     same_sizes,
     turned,
 )
-from loopedge.graph.decoding.written_out.opset import ATTENTION_OPSET, can_be_raised, raise_opset
-from loopedge.graph.decoding.written_out.scores import Mask, Scores, einsum_terms, read_scores
+from loopedge.graph.decoding.attention.written_out.opset import (
+    ATTENTION_OPSET,
+    can_be_raised,
+    raise_opset,
+)
+from loopedge.graph.decoding.attention.written_out.scores import (
+    Mask,
+    Scores,
+    einsum_terms,
+    read_scores,
+)
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.passes.attention import expand_masks
 from loopedge.graph.shapes import known_shape

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from loopedge.graph.decoding.written_out.numbers import number_of, rank_of, size_of
-from loopedge.graph.decoding.written_out.operands import (
+from loopedge.graph.decoding.attention.written_out.numbers import number_of, rank_of, size_of
+from loopedge.graph.decoding.attention.written_out.operands import (
     SWAPPED,
     Operand,
     read_operand,

@@ -21,6 +21,10 @@ def infer_more(model: ir.Model) -> None:
         for output in node.outputs
         if output.shape is not None
     }
+    for place, node in enumerate(model.graph.all_nodes()):
+        node.name = (
+            node.name or f"{node.op_type}_{place}"
+        )  # the inference knows bodies by their nodes
     infer(model)
     for value, before in said.items():
         if value.shape is None or len(value.shape) != len(before):

@@ -8,10 +8,10 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.core.loop_view import LoopView
 from loopedge.graph.core.names import core_name, is_core
-from loopedge.graph.decoding.attentions import HINT, SelfAttention
-from loopedge.graph.decoding.grouped_query import Parts, without_repeats
+from loopedge.graph.decoding.attention.attentions import HINT, SelfAttention
+from loopedge.graph.decoding.cache.grouped_query import Parts, without_repeats
+from loopedge.graph.decoding.cache.slots import PARTS, Slot, name_slots, past_name
 from loopedge.graph.decoding.length_values import bodies_of
-from loopedge.graph.decoding.slots import PARTS, Slot, name_slots, past_name
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.shapes import known_shape
 
