@@ -170,6 +170,31 @@ def test_buffers_grow_as_the_text_does(tmp_path: Path, monkeypatch: pytest.Monke
     assert growing.lengths.tolist() == [50]
 
 
+def test_without_memory_to_grow_the_text_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopedge.runtime.decoding.cached_texts.STEP", 4)
+    model = GenerateModel(places=("prelude", "core"))
+    generator = Generator(write_generate_file(model, tmp_path / "m.onnx"), threads=1)
+    generator.prefill([1, 2, 3, 4])
+    zeros, made = np.zeros, []
+
+    def scarce(shape: Any, *given: Any) -> Any:
+        made.append(shape)
+        if len(made) == 3:  # two buffers are larger by then
+            raise MemoryError
+        return zeros(shape, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("loopedge.runtime.decoding.cache_buffers.np.zeros", scarce)
+        with pytest.raises(LoopedgeError, match="there is no memory for a cache of 8 positions"):
+            generator.step(5)
+    assert generator.texts == [[1, 2, 3, 4]]
+    close(generator.step(5)[0], model.logits([1, 2, 3, 4, 5])[-1])
+    generator.reset()
+    close(generator.prefill([7, 8])[0], model.logits([7, 8])[-1])
+
+
 def test_up_to_the_limit_of_the_context(model: GenerateModel, file: Path) -> None:
     generator = Generator(file, context=12, threads=1)
     found = list(generator.stream(PROMPT))
