@@ -114,8 +114,8 @@ class Generator:
         self.context = file.context_of(context)
         self.ended: str | None = None
         chosen = file.loops_of(loops)
-        note = None if chosen is None else file.metadata.loops_note(chosen)
-        self.notes = list(dict.fromkeys([*file.session.notes, *([] if note is None else [note])]))
+        self.notes = list(file.session.notes)
+        self._note_loops(chosen)
         self._using = threading.Lock()
         self._changes = 0
         self._cached = CachedTexts(
@@ -272,7 +272,13 @@ class Generator:
         """
         with self._use():
             chosen = self.file.loops_of(loops)
+            self._note_loops(chosen)
             return chosen != self._cached.loops and self._cached.change_loops(chosen)
+
+    def _note_loops(self, loops: int | None) -> None:
+        note = None if loops is None else self.file.metadata.loops_note(loops)
+        if note is not None and note not in self.notes:
+            self.notes.append(note)
 
     def _stream(
         self, ids: Ids, new_tokens: int | None, sampler: Sampler, ends: frozenset[int]

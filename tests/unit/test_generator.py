@@ -433,9 +433,11 @@ def test_loops_that_were_not_trained_are_noted(tmp_path: Path) -> None:
     model = GenerateModel(properties={"loop_range": [2, 3]})
     file = write_generate_file(model, tmp_path / "m.onnx")
     assert Generator(file).notes == []
-    assert Generator(file, loops=4).notes == [
-        "4 loops asked for, the model was trained with 2 to 3"
-    ]
+    noted = ["4 loops asked for, the model was trained with 2 to 3"]
+    assert Generator(file, loops=4).notes == noted
+    generator = Generator(file)
+    generator.change_loops(4)
+    assert generator.notes == noted
 
 
 def test_a_file_without_a_cache_names_the_command() -> None:
