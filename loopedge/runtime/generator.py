@@ -114,7 +114,9 @@ class Generator:
         self.context = file.context_of(context)
         self.ended: str | None = None
         chosen = file.loops_of(loops)
-        self.notes = list(file.session.notes)
+        stored = file.metadata.loops
+        default = None if stored is None else file.metadata.loops_note(stored)
+        self.notes = [note for note in file.session.notes if note != default]
         self._note_loops(chosen)
         self._using = threading.Lock()
         self._changes = 0
