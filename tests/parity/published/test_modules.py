@@ -187,6 +187,25 @@ def test_the_shrunk_model_has_the_same_structure(kind: str) -> None:
         assert module(tokens(9), loops=2).isfinite().all()
 
 
+NOTES: list[tuple[str, dict[str, Any], str | None]] = [
+    ("dory", {}, None),
+    ("dory", {"recurrent_kv_cache_mode": "last_loop"}, "--cache last-loop"),
+    ("hrm_text", {}, "causally"),
+    ("hrm_text", {"prefix_lm": False}, None),
+    ("huginn", {}, "zeros"),
+    ("huginn", {"state_init": "zero"}, None),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "said"), NOTES)
+def test_what_differs_from_the_package_by_choice_is_said(
+    kind: str, changes: dict[str, Any], said: str | None
+) -> None:
+    notes = make_module(kind, **changes).notes
+    assert bool(notes) == (said is not None)
+    assert all(said in note for note in notes if said is not None)
+
+
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("dory", {"enable_depth_attention": True}, "enable_depth_attention"),
     ("dory", {"initial_state": "zero"}, "initial_state"),
