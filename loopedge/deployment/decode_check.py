@@ -280,7 +280,15 @@ class _WholeText:
         return found
 
     def logits(self, inputs: Mapping[str, Array], loops: int | None) -> Array:
-        """Return (batch, sequence, vocabulary)."""
+        """Return (batch, sequence, vocabulary), of each row alone: a row must not depend on those beside it."""
+        batch = len(inputs[self.ids])
+        alone = [
+            self._one_row({name: array[row : row + 1] for name, array in inputs.items()}, loops)
+            for row in range(batch)
+        ]
+        return np.concatenate(alone)
+
+    def _one_row(self, inputs: Mapping[str, Array], loops: int | None) -> Array:
         feeds = dict(inputs)
         ids = feeds[self.ids] = feeds.pop(IDS_INPUT).astype(self.dtype)
         for name in self.session.inputs:

@@ -85,7 +85,7 @@ def _by_command(
         kind = "refused by the check" if isinstance(error, VerificationError) else "refused"
         if sorted(path.name for path in folder.iterdir()) != ["lm.onnx"]:
             return Decoded(kind, error.message, "a file was left")
-        wrong = found is None and spec.fault is None
+        wrong = found is None and spec.fault is None and spec.noted == 1.0
         return Decoded(
             kind, error.message, f"refused for nothing: {error.message}" if wrong else None
         )

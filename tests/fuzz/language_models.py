@@ -52,7 +52,7 @@ class _Context:
     """What the layers read of the graph around them."""
 
     masks: dict[int | None, str | None] = field(default_factory=dict)
-    tables: dict[float, tuple[str, str]] = field(default_factory=dict)
+    tables: dict[float, tuple[str, ...]] = field(default_factory=dict)
     rows: str | None = None
     values: str | None = None
 

@@ -145,10 +145,12 @@ def _angles(text: Text, width: int, base: float) -> str:
     return graph.binary("Mul", rows, graph.store(rates))
 
 
-def rotary_tables(text: Text, base: float) -> tuple[str, str]:
-    """Return cosines and sines in the shape of the spec."""
+def rotary_tables(text: Text, base: float) -> tuple[str, ...]:
+    """Return cosines and sines in the shape of the spec; behind them positions, where the operator takes these."""
     graph, spec = text.graph, text.spec
     size = spec.rotary_part or spec.head_size
+    if spec.rotary_operator is not None:
+        return _for_operator(text, base, size)
     width = size // 2 if spec.interleaved else size
     if spec.rotary_table and spec.rotary != "b1sd" and not spec.position_ids:
         cos, sin = (_stored_table(text, base, size, width, kind) for kind in (np.cos, np.sin))
@@ -160,6 +162,20 @@ def rotary_tables(text: Text, base: float) -> tuple[str, str]:
         if spec.rotary_scale != 1.0:
             cos, sin = (graph.binary("Mul", v, graph.scalar(spec.rotary_scale)) for v in (cos, sin))
     return _laid_out(graph, cos, spec), _laid_out(graph, sin, spec)
+
+
+def _for_operator(text: Text, base: float, size: int) -> tuple[str, ...]:
+    """Return what RotaryEmbedding reads: angles (batch, sequence, half), or tables and positions (batch, sequence)."""
+    graph, spec = text.graph, text.spec
+    rates = base ** (-np.arange(0, size, 2) / size)
+    if spec.rotary_operator == "positions":
+        angles = np.arange(spec.rows)[:, None] * rates
+        stored = [graph.store(kind(angles).astype(np.float32)) for kind in (np.cos, np.sin)]
+        return (*stored, text.places(expanded=True))
+    places = text.places(expanded=True)
+    known = graph.add("Cast", places, shape=graph.shape(places), to=FLOAT)
+    found = graph.binary("Mul", graph.unsqueeze(known, 2), graph.store(rates.astype(np.float32)))
+    return graph.unary("Cos", found), graph.unary("Sin", found)
 
 
 def _stored_table(text: Text, base: float, size: int, width: int, kind: np.ufunc) -> str:
@@ -181,8 +197,15 @@ def _laid_out(graph: Graph, table: str, spec: LanguageSpec) -> str:
     return graph.unsqueeze(table, *axes) if axes else table
 
 
-def rotate(graph: Graph, spec: LanguageSpec, value: str, tables: tuple[str, str]) -> str:
+def rotate(graph: Graph, spec: LanguageSpec, value: str, tables: tuple[str, ...]) -> str:
     """Turn heads by their positions; shapes as `rotary_tables` with those of the heads."""
+    if spec.rotary_operator is not None:
+        attributes = {
+            "interleaved": int(spec.interleaved),
+            "rotary_embedding_dim": spec.rotary_part,
+        }
+        shape = graph.shape(value)
+        return graph.add("RotaryEmbedding", value, *tables, shape=shape, **attributes)
     size, part, last = spec.head_size, spec.rotary_part, 3
     kept = ""
     if part and part < size:
@@ -190,7 +213,7 @@ def rotate(graph: Graph, spec: LanguageSpec, value: str, tables: tuple[str, str]
         value = graph.part(value, last, 0, part, part)
     else:
         part = size
-    cos, sin = tables
+    cos, sin, *_ = tables
     turn = _interleaved if spec.interleaved else _halves
     turned = turn(graph, value, cos, sin, part)
     return graph.concat(turned, kept, axis=-1, size=size) if kept else turned

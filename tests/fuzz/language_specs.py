@@ -63,6 +63,7 @@ class LanguageSpec:
     interleaved: bool = False
     rotary_part: int = 0
     rotary_table: bool = False
+    rotary_operator: str | None = None
     rotary_scale: float = 1.0
     bases: tuple[float, ...] = (10_000.0,)
     mask: str = "attribute"
@@ -170,6 +171,7 @@ def _positions(rng: random.Random) -> dict[str, Any]:
         "interleaved": rng.random() < 0.3,
         "rotary_part": rng.choice((0, 0, 4)),
         "rotary_table": rng.random() < 0.3,
+        "rotary_operator": rng.choice((None, None, None, "angles", "positions")),
         "rotary_scale": rng.choice((1.0, 1.0, 1.2)),
         "bases": rng.choice(((10_000.0,), (10_000.0,), (10_000.0, 500.0))),
     }
@@ -182,6 +184,8 @@ def _masks(rng: random.Random) -> dict[str, Any]:
 def _consistent(spec: LanguageSpec) -> LanguageSpec:
     """Take back what does not go together."""
     changes: dict[str, Any] = {}
+    if spec.rotary_operator is not None:
+        changes |= {"rotary": "sd", "rotary_table": False}
     if spec.mask == "attribute" and any(spec.windows):
         changes["mask"] = "ranges"
     if spec.repeat != "native":

@@ -37,6 +37,9 @@ ELEMENTWISE_READERS = frozenset(
     ("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Where")
 )
 
+ROTARY_POSITIONS = 3
+"""Where RotaryEmbedding reads positions."""
+
 COUNTING = frozenset(("Add", "CumSum", "Expand", "Range", "Sub", "Where"))
 """Operators that may give 0, 1, 2, ..."""
 
@@ -57,6 +60,7 @@ class PositionTables:
         self._flat: dict[ir.Value, ir.Value] = {}
         self._clones: dict[ir.Value, ir.Value] = {}
         self.nodes: list[ir.Node] = []
+        self.replaced: dict[ir.Value, Array] = {}
 
     def to_replace(self, reads: Sequence[Read]) -> list[Read]:
         """Return the reads whose value differs from position to position.
@@ -96,12 +100,13 @@ class PositionTables:
             key = read.value, rank
             if key not in made:
                 made[key] = self._with_batch(read, rank, chunk, model)
+                self.replaced[made[key]] = self._whole[read.value]
             read.node.replace_input_with(read.place, made[key])
 
     def _rank(self, read: Read) -> int:
         node, value = read.node, read.value
         whole = self._whole[value]
-        if self._axis[value] == 1 and whole.shape[0] == BATCH and _reads_whole(node, whole.ndim):
+        if self._axis[value] == 1 and _reads_whole(read, whole):
             return whole.ndim
         shape = known_shape(node.outputs[0])
         if node.op_type not in ELEMENTWISE_READERS or node.domain:
@@ -330,10 +335,17 @@ class PositionTables:
         return found.shape == expected.shape and _close(found, expected)
 
 
-def _reads_whole(node: ir.Node, rank: int) -> bool:
+def _reads_whole(read: Read, whole: Array) -> bool:
     """Tell whether a node takes a value (batch, sequence, ...) as it is."""
-    joins = node.op_type == "Concat" and node.attributes.get_int("axis", 0) % rank > 1
-    return not node.domain and (node.op_type == "Loop" or joins)
+    node = read.node
+    if node.domain:
+        return False
+    if (
+        node.op_type == "RotaryEmbedding"
+    ):  # angles (batch, sequence, half), or rows of a table by positions
+        return whole.ndim == (2 if read.place == ROTARY_POSITIONS else 3)
+    joins = node.op_type == "Concat" and node.attributes.get_int("axis", 0) % whole.ndim > 1
+    return whole.shape[0] == BATCH and (node.op_type == "Loop" or joins)
 
 
 def _needed(end: ir.Value, start: ir.Value) -> list[ir.Node]:

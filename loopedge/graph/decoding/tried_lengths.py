@@ -83,27 +83,33 @@ def numbers_behind(
 
 def longest_text(lengths: LengthValues) -> int | None:
     """Return how many positions there are rows for, in the shortest table of positions; None: in all that are needed."""
-    limits = [limit for node in lengths.nodes for limit in _rows_left(node, lengths)]
+    rotary = (node for node in lengths.model.graph.all_nodes() if node.op_type == "RotaryEmbedding")
+    limits = [limit for node in (*lengths.nodes, *rotary) for limit in _rows_left(node, lengths)]
     return min(limits, default=None)
 
 
 def _rows_left(node: ir.Node, lengths: LengthValues) -> Iterator[int]:
     """Yield how many positions a stored table serves, where a node takes rows of it by position."""
-    data = node.inputs[0] if node.inputs else None
+    tables = {"Gather": 0, "Slice": 0, "RotaryEmbedding": 1}
+    place = tables.get(node.op_type, len(node.inputs))
+    data = node.inputs[place] if place < len(node.inputs) else None
     shape = known_shape(data)
-    if node.op_type not in {"Gather", "Slice"} or node.domain or shape is None:
+    if node.domain or shape is None:
         return
     if data is None or not lengths.is_constant(data):
         return
     sizes = TRIED[:3]
     bounds = [value for value in node.inputs[1:] if value is not None]
+    bounds = bounds[2:] if node.op_type == "RotaryEmbedding" else bounds
+    if not bounds or not all(value in lengths or lengths.is_constant(value) for value in bounds):
+        return
     try:
         found = lengths.evaluate(bounds, [(1, size) for size in sizes])
     except (
         Exception
     ):  # whatever ONNX Runtime says: a table of few rows, or another kind of selection
         return
-    if node.op_type == "Gather":
+    if node.op_type != "Slice":
         axis = node.attributes.get_int("axis", 0) % len(shape)
         reached = {
             int(np.max(array)) + 1 - size for size, (array,) in zip(sizes, found, strict=True)
