@@ -12,18 +12,23 @@ import onnx_ir as ir
 from loopedge.graph.decoding.length_values import LengthValues
 from loopedge.graph.shapes import known_shape
 
-__all__ = ["TRIED", "lengths_to_try", "limits_among", "longest_text", "numbers_behind"]
+__all__ = [
+    "TRIED",
+    "lengths_to_try",
+    "limits_among",
+    "longest_text",
+    "mask_lengths",
+    "numbers_behind",
+]
 
 TRIED = (3, 5, 8, 13, 67, 259)
 """Lengths that are tried, as far as the model takes so many positions."""
 
-LONGEST = 4 * TRIED[-1]
+LONGEST = 2048
 """Positions at which a mask is looked at, at most; it has as many rows and columns."""
 
 LONGEST_TABLE = 40_000
 """Positions at which a table is looked at, at most."""
-
-INTEGERS = {ir.DataType.INT64, ir.DataType.INT32}
 
 PAST = 3
 """Positions behind a number at which something may begin."""
@@ -56,6 +61,16 @@ def limits_among(lengths: LengthValues, values: Sequence[ir.Value]) -> dict[ir.V
     return found
 
 
+def mask_lengths(lengths: LengthValues, mask: ir.Value, context: int | None) -> list[int]:
+    """Return the lengths at which a mask is looked at: also behind the numbers from which it is computed, as far as `LONGEST`."""
+    numbers = (
+        abs(number)
+        for value, number in limits_among(lengths, [mask]).items()
+        if number > 0 or _is_integer(value)
+    )
+    return lengths_to_try(context, [number for number in numbers if number + PAST <= LONGEST])
+
+
 def numbers_behind(
     lengths: LengthValues, mask: ir.Value, tried: Sequence[int]
 ) -> list[dict[ir.Value, int]]:
@@ -67,7 +82,7 @@ def numbers_behind(
     numbers = [
         (abs(number), value, number)
         for value, number in limits_among(lengths, [mask]).items()
-        if abs(number) + PAST > tried[-1] and value.dtype in INTEGERS
+        if abs(number) + PAST > tried[-1] and (number > 0 or _is_integer(value))
     ]
     groups: list[dict[ir.Value, int]] = []
     reached = -np.inf
@@ -79,6 +94,11 @@ def numbers_behind(
     return (
         groups if len(groups) < 2 else [*groups, {v: n for one in groups for v, n in one.items()}]
     )
+
+
+def _is_integer(value: ir.Value) -> bool:
+    """Tell a number of positions from what is added to a score to hide a position."""
+    return value.dtype is None or value.dtype.is_integer()
 
 
 def longest_text(lengths: LengthValues) -> int | None:
@@ -98,11 +118,12 @@ def _rows_left(node: ir.Node, lengths: LengthValues) -> Iterator[int]:
         return
     if data is None or not lengths.is_constant(data):
         return
-    sizes = TRIED[:3]
     bounds = [value for value in node.inputs[1:] if value is not None]
     bounds = bounds[2:] if node.op_type == "RotaryEmbedding" else bounds
     if not bounds or not all(value in lengths or lengths.is_constant(value) for value in bounds):
         return
+    most = max((rows for rows in shape if isinstance(rows, int)), default=0)
+    sizes = (*TRIED[:3], most + PAST)  # an index may stop to grow
     try:
         found = lengths.evaluate(bounds, [(1, size) for size in sizes])
     except (
