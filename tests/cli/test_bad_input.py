@@ -21,11 +21,12 @@ TORCH_FREE = {
     "quantize": ("-o", "out.onnx"),
     "convert": ("-o", "out.ort"),
     "prepare": ("-o", "out.onnx"),
+    "to-generate": ("-o", "out.onnx"),
     "profile": ("--runs=1", "--processes=1", "--html", "out.html"),
     "run": ("--input", "x.npz", "-o", "out.npz"),
     "unroll": ("-o", "out.onnx"),
 }
-WRITERS = ["quantize", "convert", "prepare", "profile", "run", "unroll"]
+WRITERS = ["quantize", "convert", "prepare", "to-generate", "profile", "run", "unroll"]
 
 
 def words_of(command: str, folder: Path, target: Path | None = None) -> list[str]:
