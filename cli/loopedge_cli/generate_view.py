@@ -1,5 +1,6 @@
 """What people see of a file that decodes with a cache."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
     from loopedge_cli.output import Result
 
-__all__ = ["generate_file_view"]
+__all__ = ["cache_rows", "generate_file_view", "without_cache"]
 
 COLUMNS = ("loops", "kv_heads", "head_size", "window")
+MANY_POSITIONS = 1000
 
 
 def generate_file_view(result: "Result") -> "RenderableType":
@@ -75,3 +77,25 @@ def _loss_rows(loss: dict[str, Any] | None) -> list[tuple[str, str]]:
         ),
         ("perplexity", f"{scores}, {loss['change']:+.2%}"),
     ]
+
+
+def without_cache(ports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return inputs or outputs of a file but for those of its cache, which `cache_rows` tells."""
+    return [port for port in ports if not port["name"].startswith(("past.", "present."))]
+
+
+def cache_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say what the cache of an inspected file takes: nothing of a file without one."""
+    generate, token = fields["metadata"].get("generate"), fields["cache_bytes_per_token"]
+    if generate is None or token is None:
+        return []
+    slots, context = generate["slots"], generate.get("context")
+    windows = sorted({slot["window"] for slot in slots if slot.get("window")})
+    parts = [
+        f"{generate['cache']}, {generate['cache_type']}, {count_text(len(slots), 'slot')}",
+        f"{size_text(token)} a token, [bold]{size_text(MANY_POSITIONS * token)}[/bold] per {MANY_POSITIONS:,} positions",
+    ]
+    if windows:
+        parts.append(f"windows of {', '.join(map(str, windows))}")
+    longest = "any length" if context is None else f"{context:,} positions"
+    return [("cache", "; ".join(parts)), ("context", longest)]

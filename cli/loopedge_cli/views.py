@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopedge.units import size_text
+from loopedge_cli.generate_view import cache_rows, without_cache
 from loopedge_cli.page import (
     LISTED,
     count_text,
@@ -55,11 +56,16 @@ def inspection_view(result: "Result") -> "RenderableType":
     rows = [
         ("form", _form_text(fields)),
         ("opset", f"{fields['opset']}, IR {fields['ir_version']}, {fields['nodes']} nodes"),
-        *(("input", _port_text(port)) for port in fields["inputs"]),
-        *(("output", _port_text(port)) for port in fields["outputs"]),
+        *(("input", _port_text(port)) for port in without_cache(fields["inputs"])),
+        *(("output", _port_text(port)) for port in without_cache(fields["outputs"])),
+        *cache_rows(fields),
         ("weights", weights),
         *copies_rows(fields["copies"]),
-        *([] if fields["form"] == "loop" else rolling_rows(fields["ties"], fields["rolling"])),
+        *(
+            []
+            if fields["form"] == "loop" or fields["metadata"].get("generate")
+            else rolling_rows(fields["ties"], fields["rolling"])
+        ),
         ("int8", coverage_text(fields["int8"])),
         *_quality_rows(fields["metadata"]),
         *_inspected_rows(fields["last_rows"]),

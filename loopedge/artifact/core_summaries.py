@@ -1,10 +1,10 @@
 """What `inspect` says of each core of a graph: how often it runs, what it reads, what may end it."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import onnx_ir as ir
 
+from loopedge.graph.core.core_view import CoreForm
 from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.view import CoreView, LoopCore
 from loopedge.graph.inputs import chooses_loops
@@ -23,7 +23,7 @@ class CoreSummary:
     """
 
     name: str
-    form: Literal["loop", "unrolled"] | None
+    form: CoreForm | None
     iterations: int | None
     dynamic_loops: bool
     exit: str | None

@@ -84,6 +84,7 @@ class Inspection:
     there may be several; of several ``loops`` are those of the first of an artifact, and None in another file.
     ``verified`` is whether the content of all files was compared with their checksums.
     ``last_rows`` are the positions that the last iteration computes, None where it computes all.
+    ``cache_bytes_per_token`` are the keys and values of one token of one text, None where the file has no cache.
     ``copies`` are weights that are stored more than once, ``ties`` the order in which tied ones are read,
     ``unloadable`` what keeps ONNX Runtime from loading the file: other verbs refuse it.
     """
@@ -111,6 +112,7 @@ class Inspection:
     tables: list[TimestepTable]
     int8: IntegerLinears
     last_rows: str | None
+    cache_bytes_per_token: int | None
     memory: str | None
     prepared: dict[str, Any] | None
     files: list[FileSize]
@@ -158,7 +160,8 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
     ties = tie_order(ordered)
     outlook = outlook_of(ordered, ties, copies)
     unloadable = [] if artifact.ort_format else unloadable_reasons(artifact.graph)
-    tried = outlook.rollable and not unloadable and not artifact.ort_format
+    done = artifact.ort_format or metadata.generate is not None  # the last step of a model
+    tried = outlook.rollable and not unloadable and not done
     return Inspection(
         path=str(path),
         form=metadata.form,
@@ -193,6 +196,9 @@ def _inspect(path: str | Path, *, verify: bool) -> Inspection:
         ],
         int8=count_integer_linears(model),
         last_rows=str(selection_of(metadata.last_rows)) if metadata.last_rows else None,
+        cache_bytes_per_token=None
+        if metadata.generate is None
+        else metadata.generate.bytes_per_token,
         memory=None if metadata.foreign else metadata.memory,
         prepared=metadata.prepared.model_dump() if metadata.prepared else None,
         files=[FileSize.of(file) for file in artifact.files],

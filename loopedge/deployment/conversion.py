@@ -34,6 +34,7 @@ from loopedge.graph.integer_linears import count_integer_linears
 from loopedge.graph.metadata import Metadata
 from loopedge.graph.weights import RANGE_PREFIX, TABLE_PREFIX, weight_bytes
 from loopedge.options import option, option_name
+from loopedge.runtime.decoding.refusals import refuse_cache
 from loopedge.runtime.graph_file import write_graph
 from loopedge.runtime.memory_profiles import refuse_prepared
 from loopedge.runtime.session_options import session_options
@@ -128,6 +129,7 @@ def _convert(source: Path, target: Path, *, threads: int | None, force: bool) ->
     artifact = Artifact.open(source)
     metadata = artifact.metadata
     refuse_prepared(metadata, source, "convert")
+    refuse_cache(metadata, source, "convert")
     check_paths(
         inputs={"MODEL": artifact.needed_files()},
         outputs={option_name("path"): ArtifactTarget(target)},

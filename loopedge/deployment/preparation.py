@@ -22,6 +22,7 @@ from loopedge.files.targets import FileSize, check_artifact_target
 from loopedge.graph.metadata import Prepared
 from loopedge.graph.operators import WEIGHT_PLACES
 from loopedge.options import option_name
+from loopedge.runtime.decoding.refusals import refuse_cache
 from loopedge.runtime.graph_file import data_entries, write_graph
 from loopedge.runtime.memory_profiles import PREPARED_SUFFIX, refuse_prepared, this_device
 from loopedge.runtime.session_options import session_options
@@ -188,6 +189,7 @@ def _open_source(source: Path) -> Artifact:
             hint=f"loopedge inspect {source}",
         )
     refuse_prepared(artifact.metadata, source, "prepare")
+    refuse_cache(artifact.metadata, source, "prepare")
     if artifact.ort_format:
         raise InputError(
             f"{source} is in ORT format, which holds no packed weights",

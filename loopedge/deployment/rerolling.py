@@ -27,6 +27,7 @@ from loopedge.graph.rolling.rolled_loop import RolledLoop
 from loopedge.graph.rolling.rolling import Rolling, roll
 from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
 from loopedge.options import option_name
+from loopedge.runtime.decoding.refusals import refuse_cache
 from loopedge.runtime.memory_profiles import refuse_prepared
 
 __all__ = ["RerollResult", "reroll"]
@@ -184,6 +185,7 @@ def _reroll(
 def _open_source(source: Path) -> Artifact:
     artifact = Artifact.open(source)
     refuse_prepared(artifact.metadata, source, "reroll")
+    refuse_cache(artifact.metadata, source, "reroll")
     if artifact.ort_format:
         raise InputError(
             f"{source} is in ORT format, the last step: reroll the .onnx file",

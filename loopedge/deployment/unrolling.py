@@ -21,6 +21,7 @@ from loopedge.graph.core.unrolling import UnrolledLoop, Unrolling, unroll_loops
 from loopedge.graph.metadata import MOST_LOOPS
 from loopedge.graph.weights import weight_bytes
 from loopedge.options import option, option_name
+from loopedge.runtime.decoding.refusals import refuse_cache
 from loopedge.runtime.memory_profiles import refuse_prepared
 
 __all__ = ["UnrollResult", "unroll"]
@@ -179,6 +180,7 @@ def _unroll(source: Path, target: Path, wanted: _Wanted) -> UnrollResult:
 def _open_source(source: Path) -> Artifact:
     artifact = Artifact.open(source)
     refuse_prepared(artifact.metadata, source, "unroll")
+    refuse_cache(artifact.metadata, source, "unroll")
     if artifact.ort_format:
         raise InputError(
             f"{source} is in ORT format, the last step: unroll the .onnx file",

@@ -11,6 +11,7 @@ __all__ = [
     "FIGURE_NAMES",
     "GPU_FIGURES",
     "LATENCY",
+    "MS_PER_SECOND",
     "beyond_noise",
     "busy_ratio",
     "figure_of",

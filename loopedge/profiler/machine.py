@@ -11,6 +11,7 @@ import psutil
 import loopedge
 from loopedge.errors import InputError
 from loopedge.options import option
+from loopedge.profiler.caches import cache_levels
 from loopedge.profiler.child.process_memory import STATUS
 from loopedge.runtime.processor import this_processor
 
@@ -49,6 +50,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu": processor.name,
         "cpu_features": processor.features,
         "cores": _cores(),
+        "cache_bytes": cache_levels(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

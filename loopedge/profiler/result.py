@@ -7,6 +7,7 @@ from loopedge.runtime.latency import Latency
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Decoding",
     "Failure",
     "GpuMemory",
     "IterationTime",
@@ -176,6 +177,24 @@ class GpuMemory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """What a model reads to decode one token behind a text of ``sequence`` positions.
+
+    ``weight_bytes`` are those of all products, each time that one runs, ``distinct_bytes`` those of them that are stored: where
+    iterations share their weights, the later ones may find them in a cache of the processor. ``block_bytes`` are what one
+    iteration reads; ``fits`` is the smallest of these caches that holds them (``L2``), None where none does.
+    ``cache_bytes`` are the keys and values of the text, ``tokens_per_second`` of all rows by the median.
+    """
+
+    tokens_per_second: float
+    weight_bytes: int
+    distinct_bytes: int
+    block_bytes: int
+    cache_bytes: int
+    fits: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One profiled model; docs/profiling.md says how each figure is measured.
 
@@ -226,6 +245,7 @@ class Run:
     compute: str = "float32"
     cuda_graph: bool = False
     output_error: float | None = None
+    decoding: Decoding | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from loopedge.errors import LoopedgeError
 from loopedge.options import option
+from loopedge.profiler.caches import cache_levels, smallest_that_holds
 from loopedge.profiler.dissection.pipeline import Dissection
-from loopedge.profiler.figures import stopped_early
+from loopedge.profiler.figures import MS_PER_SECOND, stopped_early
 from loopedge.profiler.options import ProfileOptions
 from loopedge.profiler.processes.soak import MIN_TURNS, judge_soak
 from loopedge.profiler.processes.turns import Measurement
-from loopedge.profiler.result import Failure, GpuMemory, MachineLimits, Run
+from loopedge.profiler.result import Decoding, Failure, GpuMemory, MachineLimits, Run
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
 
 __all__ = ["Findings", "failure_of", "make_run", "named_as_people_do", "run_notes"]
@@ -77,6 +78,22 @@ def make_run(found: Findings, limits: Sequence[MachineLimits], options: ProfileO
         compute=model.compute,
         cuda_graph=setup.cuda_graphs,
         output_error=found.output_error,
+        decoding=_decoding(model, measured),
+    )
+
+
+def _decoding(model: ProfiledModel, measured: Measurement) -> Decoding | None:
+    """Return what a model that decodes reads for a token."""
+    reads, cache = model.weight_reads, model.setup.cache
+    if reads is None or cache is None:
+        return None
+    return Decoding(
+        tokens_per_second=MS_PER_SECOND * model.batch / measured.latency_ms.p50,
+        weight_bytes=reads.total,
+        distinct_bytes=reads.distinct,
+        block_bytes=reads.block,
+        cache_bytes=cache.nbytes,
+        fits=smallest_that_holds(reads.block, cache_levels()),
     )
 
 

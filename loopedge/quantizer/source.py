@@ -11,6 +11,7 @@ from loopedge.artifact.artifact import Artifact
 from loopedge.files.staging import again_if_replaced
 from loopedge.graph.metadata import Metadata, read_metadata
 from loopedge.graph.passes.windows import unfold_convolutions
+from loopedge.runtime.decoding.refusals import refuse_cache
 from loopedge.runtime.memory_profiles import refuse_prepared
 
 __all__ = ["FloatSource", "with_source"]
@@ -46,6 +47,7 @@ class FloatSource:
         unfold_convolutions(graph)
         metadata = read_metadata(graph.metadata_props)
         refuse_prepared(metadata, artifact.path, "quantize")
+        refuse_cache(metadata, artifact.path, "quantize")
         return cls(artifact=artifact, graph=graph, metadata=metadata)
 
     @classmethod

@@ -25,6 +25,8 @@ TORCH_FREE = {
     "profile": ("--runs=1", "--processes=1", "--html", "out.html"),
     "run": ("--input", "x.npz", "-o", "out.npz"),
     "unroll": ("-o", "out.onnx"),
+    "to-generate": ("-o", "out.onnx"),
+    "generate": ("--prompt=x",),
 }
 WRITERS = ["quantize", "convert", "prepare", "to-generate", "profile", "run", "unroll"]
 

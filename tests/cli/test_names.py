@@ -30,6 +30,7 @@ INPUTS = [
     "compare a.json {}",
     "run {} -i x.npz",
     "run m.onnx -i {}",
+    "generate {} -p x",
     "export {}",
     "export package:make --weights {}",
     "train text {}",
@@ -89,7 +90,9 @@ def test_the_current_folder_and_an_empty_text_are_no_empty_paths(
 
 
 @pytest.mark.parametrize("name", [NO_TEXT, f"{NO_TEXT}.onnx"])
-@pytest.mark.parametrize("words", [*INPUTS, *OUTPUTS, "run m.onnx --text {}"])
+@pytest.mark.parametrize(
+    "words", [*INPUTS, *OUTPUTS, "run m.onnx --text {}", "generate m.onnx -p {}"]
+)
 def test_a_word_that_is_no_text_is_refused(cli: Cli, words: str, name: str) -> None:
     outcome = cli(*spelled(words, name))
     assert_one_line(outcome)

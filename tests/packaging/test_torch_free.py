@@ -1,4 +1,4 @@
-"""The commands of the device work where torch, onnxscript and tokenizers cannot be imported."""
+"""The commands of the device work where torch, onnxscript, tokenizers and jinja2 cannot be imported."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from tests.cli.tied_files import write_tied
+from tests.graph.generate_files import GenerateModel, write_generate_file
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 BLOCKER = '''
@@ -23,7 +24,7 @@ class Blocker:
     """Refuses the packages of the extras `train` and `text`, in this process and in those it starts."""
 
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "onnxscript", "tokenizers"}:
+        if name.split(".")[0] in {"torch", "onnxscript", "tokenizers", "jinja2"}:
             with open(__file__ + ".log", "a") as log:
                 log.write(name + "\\n")
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
@@ -41,6 +42,7 @@ def room(tmp_path: Path) -> Path:
     properties["loopedge.task"] = json.dumps({"name": "text", "tokenizer": "bytes"})
     onnx.helper.set_model_props(model, properties)
     onnx.save(model, tmp_path / "text.onnx")
+    write_generate_file(GenerateModel(), tmp_path / "lm.onnx")
     np.savez(tmp_path / "x.npz", input_ids=np.arange(8).reshape(2, 4))
     (tmp_path / "blocker").mkdir()
     (tmp_path / "blocker" / "sitecustomize.py").write_text(BLOCKER)
@@ -70,6 +72,7 @@ def loopedge(room: Path, *words: str) -> subprocess.CompletedProcess[str]:
         ("unroll", "tiny.onnx"),
         ("run", "tiny.onnx", "--input", "x.npz", "-o", "y.npz"),
         ("run", "text.onnx", "--text", "!#!#", "--new-tokens", "2"),  # it knows 48 bytes
+        ("generate", "lm.onnx", "--prompt", "!#!#", "--new-tokens", "2"),
         pytest.param(
             (
                 "profile",

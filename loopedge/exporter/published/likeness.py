@@ -91,4 +91,7 @@ def _read(value: ir.Value | None, numbers: dict[ir.Value, str]) -> str:
         return "ones"
     if value.const_value is not None and value.const_value.dtype.is_integer():
         return "sizes" if value.const_value.size > 1 else "a number"
-    return value.name or ""
+    name = value.name or ""
+    if value.const_value is not None and "/" in name:  # a parameter is called without one
+        return f"a constant of {len(value.const_value.shape)} axes"
+    return name

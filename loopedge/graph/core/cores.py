@@ -5,7 +5,14 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from loopedge.graph.core.loop_view import LoopView
-from loopedge.graph.core.view import CoreView, LoopCore, NoCore, iteration_number, view_cores
+from loopedge.graph.core.view import (
+    CoreView,
+    LoopCore,
+    NoCore,
+    ScanCore,
+    iteration_number,
+    view_cores,
+)
 from loopedge.graph.metadata import read_metadata
 
 __all__ = ["Cores"]
@@ -38,6 +45,11 @@ class Cores:
     def loops(self) -> list[LoopCore]:
         """Those that are Loops."""
         return self._loops
+
+    @property
+    def scans(self) -> list[ScanCore]:
+        """Those that are Scans."""
+        return [core for core in self._all if isinstance(core, ScanCore)]
 
     def of(self, node: ir.Node) -> CoreView | None:
         """Return the core that runs a node once per iteration; None: none does."""

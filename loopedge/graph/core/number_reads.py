@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from loopedge.graph.core.known_values import constant_of
 from loopedge.graph.core.loop_view import LoopView
+from loopedge.graph.core.scans.scan_view import ScanView
 from loopedge.graph.metadata import MOST_LOOPS
 from loopedge.graph.shapes import known_shape
 
@@ -39,7 +40,7 @@ class NumberRead:
         return MOST_LOOPS if held else min(self.rows, MOST_LOOPS)
 
 
-def number_reads(loop: LoopView) -> list[NumberRead]:
+def number_reads(loop: LoopView | ScanView) -> list[NumberRead]:
     """Return the nodes that take the number of the iteration, behind those that only pass it on.
 
     What computes with it as a float is not among them: it serves any number.
@@ -60,7 +61,7 @@ def number_reads(loop: LoopView) -> list[NumberRead]:
     return found
 
 
-def tables_read(loop: LoopView) -> list[ir.Value]:
+def tables_read(loop: LoopView | ScanView) -> list[ir.Value]:
     """Return the stored tables of which iteration t takes row t, each once."""
     tables = (read.table for read in number_reads(loop) if read.table is not None)
     return [table for table in dict.fromkeys(tables) if constant_of(table) is not None]

@@ -9,7 +9,7 @@ from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.loop_view import LoopView
 from loopedge.graph.weights import all_initializers, stored_bytes, weight_bytes, weights_read
 
-__all__ = ["TiedWeight", "tied_weights", "untied_bytes"]
+__all__ = ["TiedWeight", "nodes_with_runs", "tied_weights", "untied_bytes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +24,8 @@ class TiedWeight:
 def tied_weights(model: ir.Model) -> list[TiedWeight]:
     """List the weights that are stored once and read more than once, largest first."""
     reads: dict[ir.Value, int] = {}
-    cores = Cores(model)
-    trips = {core.loop.node: core.trips for core in cores.loops}
-    tables = {value for core in cores for value in core.tables.values()}
-    for node, runs in _nodes_with_runs(model.graph, 1, trips):
+    tables = {value for core in Cores(model) for value in core.tables.values()}
+    for node, runs in nodes_with_runs(model):
         for value in weights_read(node):
             if value not in tables:
                 reads[value] = reads.get(value, 0) + runs
@@ -37,6 +35,19 @@ def tied_weights(model: ir.Model) -> list[TiedWeight]:
         if uses > 1
     ]
     return sorted(tied, key=lambda weight: (-weight.bytes, weight.name))
+
+
+def nodes_with_runs(model: ir.Model, loops: int | None = None) -> Iterator[tuple[ir.Node, int]]:
+    """Yield each node with how often it runs in one inference, as far as it is known.
+
+    Args:
+        model: The graph.
+        loops: Iterations of the cores, where others than its own run.
+    """
+    cores = Cores(model)
+    trips = {core.loop.node: loops or core.trips for core in cores.loops}
+    trips |= {core.scan.node: loops or core.iterations or 1 for core in cores.scans}
+    yield from _nodes_with_runs(model.graph, 1, trips)
 
 
 def _nodes_with_runs(

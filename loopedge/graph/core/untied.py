@@ -16,6 +16,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.names import core_in_name, iteration_of
+from loopedge.graph.core.scans.written_out import write_out_scans
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.metadata import write_metadata
@@ -64,7 +65,7 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
     counts = {name: loops or count for name, count in cores.iterations.items()}
     _check_size(model, sum(count or 1 for count in counts.values()))
     alone = next(iter(counts.values())) if len(counts) == 1 else loops
-    twin = unroll(model, alone) if cores.loops else model.clone()
+    twin = _with_iterations(model, cores, alone)
     names, graph, foreign = list(Cores(twin).weights), twin.graph, cores.metadata.foreign
     if names:
         _copy_per_iteration(graph, names)
@@ -85,6 +86,13 @@ def untie(model: ir.Model, loops: int | None = None) -> ir.Model:
     metadata = Cores(twin).metadata.model_copy(update={"twin": "untied"})
     write_metadata(metadata, twin.metadata_props)
     return twin
+
+
+def _with_iterations(model: ir.Model, cores: Cores, loops: int | None) -> ir.Model:
+    """Return a copy of the graph whose iterations are written out."""
+    if cores.loops:
+        return unroll(model, loops)
+    return write_out_scans(model, loops) if cores.scans else model.clone()
 
 
 def _check_size(model: ir.Model, count: int) -> None:

@@ -21,6 +21,8 @@ from loopedge.graph.decoding.cache.scanning import repeat
 from loopedge.graph.decoding.cache.scattered import ReadableKeys, raise_opset, scatter
 from loopedge.graph.decoding.cache.slots import PARTS, Slot, present_name
 from loopedge.graph.decoding.chunk import IDS_INPUT, LOGITS_OUTPUT, Chunk, add_chunk
+from loopedge.graph.decoding.fusing.products import fuse_products
+from loopedge.graph.decoding.fusing.rotary import fuse_rotary
 from loopedge.graph.decoding.last_valid import keep_last_valid
 from loopedge.graph.decoding.length_values import LengthValues
 from loopedge.graph.decoding.positions import PositionTables
@@ -41,10 +43,12 @@ class DecodingOptions:
     Args:
         operators: ``grouped``: GroupQueryAttention of ONNX Runtime; ``standard``: operators of opset 24.
         last_loop: All iterations of a core that is written out share the slot of the last one.
+        fused: Linears that read the same become one, rotations one node (`loopedge.graph.decoding.fusing`).
     """
 
     operators: Literal["grouped", "standard"] = "grouped"
     last_loop: bool = False
+    fused: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +102,9 @@ def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decod
     presents = repeat(model, cached, _attend(model, cached, chunk, chosen))
     _declare(model, cached, presents)
     keep_last_valid(model, logits, chunk)
+    if chosen.fused:
+        fuse_products(model)
+        fuse_rotary(model, tables.replaced)
     _name_ends(model, ids)
     _clean(model)
     shape = known_shape(model.graph.outputs[0])

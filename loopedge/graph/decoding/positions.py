@@ -60,6 +60,7 @@ class PositionTables:
         self._flat: dict[ir.Value, ir.Value] = {}
         self._clones: dict[ir.Value, ir.Value] = {}
         self.nodes: list[ir.Node] = []
+        self.replaced: dict[ir.Value, Array] = {}
 
     def to_replace(self, reads: Sequence[Read]) -> list[Read]:
         """Return the reads whose value differs from position to position.
@@ -99,6 +100,7 @@ class PositionTables:
             key = read.value, rank
             if key not in made:
                 made[key] = self._with_batch(read, rank, chunk, model)
+                self.replaced[made[key]] = self._whole[read.value]
             read.node.replace_input_with(read.place, made[key])
 
     def _rank(self, read: Read) -> int:

@@ -78,6 +78,10 @@ def _runtime(request: dict[str, Any]) -> Runtime:
         from loopedge.profiler.child.cuda_runtime import CudaRuntime
 
         return CudaRuntime(request)
+    if request.get("cache"):
+        from loopedge.profiler.child.decode_runtime import DecodeRuntime
+
+        return DecodeRuntime(request)
     from loopedge.profiler.child.ort_runtime import OrtRuntime
 
     return OrtRuntime(request)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from loopedge.artifact.artifact import Artifact
 from loopedge.errors import LoopedgeError
+from loopedge.graph.decoding.cache.slots import PRESENT
 from loopedge.profiler.dissection.iterations import iteration_times
 from loopedge.profiler.dissection.limits import CPU
 from loopedge.profiler.dissection.memory_sources import memory_sources, with_peak
@@ -96,6 +97,8 @@ def dissect(setup: ProcessSetup, artifact: Artifact | None) -> Dissection:
             notes.append(f"the roofline leaves out {', '.join(work.uncounted)}")
         try:
             outputs = [value.name or "" for value in graph.graph.outputs]
+            if setup.cache is not None:  # the cache is not made, it is written into
+                outputs = [name for name in outputs if not name.startswith(f"{PRESENT}.")]
             sources = memory_sources(setup, events, artifact.files, outputs=outputs)
         except LoopedgeError as error:
             notes.append(f"no memory by source: {error.message}")

@@ -6,13 +6,34 @@ from typing import Any
 
 from loopedge.runtime.session import PROVIDERS
 
-__all__ = ["ProcessSetup"]
+__all__ = ["CacheSize", "ProcessSetup"]
 
 RUNTIME_BYTES = {"onnxruntime": 80 * 2**20, "torch": 400 * 2**20}
 CUDA_BYTES = 1536 * 2**20
 """What the libraries and the context of CUDA add to it on the host, by a guess."""
 COPIES = 2.5
 """Memory of a model at most, in bytes of its file: as stored, packed, and some activations."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSize:
+    """The cache of a model that decodes.
+
+    Args:
+        rows: Iterations that keep their own keys and values, by port.
+        batch: Texts side by side.
+        capacity: Positions that there is room for.
+        nbytes: Of all keys and values.
+    """
+
+    rows: tuple[tuple[str, int], ...]
+    batch: int
+    capacity: int
+    nbytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the process makes buffers of, as plain values."""
+        return {"rows": dict(self.rows), "batch": self.batch, "capacity": self.capacity}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +53,7 @@ class ProcessSetup:
         options: Inputs that are none of the model's own, but choose how it runs.
         cuda_graphs: Capture the run as a CUDA graph and replay it.
         dimensions: Sizes of free axes by name, fixed when the model is loaded.
+        cache: Of a model that decodes: how large its cache is.
     """
 
     model: Path
@@ -46,12 +68,14 @@ class ProcessSetup:
     options: tuple[str, ...] = ()
     cuda_graphs: bool = False
     dimensions: tuple[tuple[str, int], ...] = ()
+    cache: CacheSize | None = None
 
     @property
     def expected_bytes(self) -> float:
         """Memory of the loaded process, by a generous guess."""
         cuda = CUDA_BYTES if self.provider == PROVIDERS["cuda"] else 0
-        return RUNTIME_BYTES[self.runtime] + cuda + COPIES * self.file_bytes
+        cache = 0 if self.cache is None else self.cache.nbytes
+        return RUNTIME_BYTES[self.runtime] + cuda + COPIES * self.file_bytes + cache
 
     def to_json(self) -> dict[str, Any]:
         """Return what the process is asked for, as plain values."""
@@ -67,4 +91,5 @@ class ProcessSetup:
             "options": list(self.options),
             "cuda_graphs": self.cuda_graphs,
             "dimensions": dict(self.dimensions),
+            "cache": None if self.cache is None else self.cache.to_json(),
         }

@@ -13,6 +13,7 @@ from loopedge.errors import InputError
 from loopedge.files.arrays import write_arrays
 from loopedge.files.targets import file_sha256
 from loopedge.graph.core.cores import Cores
+from loopedge.graph.core.scans.written_out import write_out_scans
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.core.untied import untie
 from loopedge.graph.metadata import (
@@ -26,8 +27,10 @@ from loopedge.profiler.labels import SETTINGS
 from loopedge.profiler.options import ProfileOptions
 from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.result import Failure
+from loopedge.profiler.subjects.decoding import cache_size, decoding_feeds, decoding_shape
 from loopedge.profiler.subjects.measured_inputs import fewest_positions, profile_feeds
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
+from loopedge.profiler.subjects.weight_reads import weight_reads
 from loopedge.profiler.sweep import Configuration
 from loopedge.runtime.memory_profiles import choose_profile, refuse_prepared
 from loopedge.runtime.session import PROVIDERS
@@ -176,10 +179,11 @@ class _Builder:
         artifact = self.artifacts[path]
         graph = artifact.graph
         refuse_prepared(artifact.metadata, path, f"profile --{twin}")
-        if twin == "unrolled" and not Cores(graph).loops:
+        cores = Cores(graph)
+        if twin == "unrolled" and not (cores.loops or cores.scans):
             raise InputError(f"{path} holds no Loop: it is unrolled already")
-        rewrite = untie if twin == "untied" else unroll
-        rewritten = rewrite(graph, self.point.loops)
+        written_out = write_out_scans if cores.scans else unroll
+        rewritten = (untie if twin == "untied" else written_out)(graph, self.point.loops)
         target = self.folder / f"{name}.onnx"
         write_artifact(rewritten, target)
         taken = {value.name for value in rewritten.graph.inputs}
@@ -187,6 +191,8 @@ class _Builder:
         return self._profiled(name, Path(path), Artifact.open(target), twin, feeds)
 
     def _feeds(self, path: str | Path) -> dict[str, Array]:
+        if self.artifacts[path].metadata.generate is not None:
+            return decoding_feeds(self.artifacts[path], self.point, self.options)
         return profile_feeds(
             self.artifacts[path].graph,
             path,
@@ -209,7 +215,9 @@ class _Builder:
         chosen = choose_profile(self.options.memory, metadata, source, device=self.options.device)
         inputs = self.folder / f"{name}.npz"
         write_arrays(inputs, feeds)
-        loops, positions = self._loops(metadata), fewest_positions(artifact.graph, feeds)
+        loops = self._loops(metadata)
+        decodes = metadata.generate is not None
+        positions = None if decodes else fewest_positions(artifact.graph, feeds)
         notes = (
             chosen.note,
             None if loops is None else metadata.loops_note(loops),
@@ -227,15 +235,17 @@ class _Builder:
                 threads=self.point.threads,
                 memory=chosen.profile,
                 optimize=chosen.optimize,
+                cache=cache_size(metadata, feeds, self.point.loops),
             ),
             twin=twin,
             form=metadata.form,
             quantization=(metadata.quantization or {}).get("scheme"),
             loops=self._loops(metadata),
-            **_shape(feeds),
+            **(_shape(feeds) if metadata.generate is None else decoding_shape(feeds)),
             weight_bytes=weight_bytes(artifact.graph),
             notes=() if twin else tuple(f"{source.name}: {note}" for note in notes if note),
             artifact=artifact,
+            weight_reads=weight_reads(artifact.graph, loops) if decodes else None,
         )
 
     def _checkpoint(self, index: int, path: Path) -> ProfiledModel:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from loopedge.artifact.artifact import Artifact
 from loopedge.profiler.processes.setup import ProcessSetup
+from loopedge.profiler.subjects.weight_reads import WeightReads
 
 __all__ = ["ProfiledModel"]
 
@@ -13,7 +14,8 @@ __all__ = ["ProfiledModel"]
 class ProfiledModel:
     """A model to measure, and what is known of it before.
 
-    ``traits`` set it apart from its namesakes; ``artifact`` is its file, opened, unless it is a checkpoint.
+    ``traits`` set it apart from its namesakes; ``artifact`` is its file, opened, unless it is a checkpoint; ``weight_reads``
+    are known of a model that decodes.
     """
 
     source: Path
@@ -29,6 +31,7 @@ class ProfiledModel:
     notes: tuple[str, ...] = ()
     compute: str = "float32"
     artifact: Artifact | None = None
+    weight_reads: WeightReads | None = None
 
     @property
     def name(self) -> str:

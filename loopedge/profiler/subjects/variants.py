@@ -14,6 +14,7 @@ from loopedge.graph.passes.half import compute_in_float16
 from loopedge.graph.weights import weight_bytes
 from loopedge.profiler.result import Failure
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
+from loopedge.runtime.decoding.refusals import refuse_cache
 from loopedge.runtime.memory_profiles import refuse_prepared
 
 __all__ = ["CAPTURE_NOTE", "add_variants", "looped_models"]
@@ -78,6 +79,7 @@ def _float16_variants(
             continue
         try:
             refuse_prepared(artifact.metadata, model.source, "profile --float16")
+            refuse_cache(artifact.metadata, model.source, "profile --float16")
             graph = compute_in_float16(artifact.graph)
         except InputError as error:
             errors.append(InputError(f"{model.name}: {error.message}", hint=error.hint))

@@ -48,6 +48,7 @@ def profile_table(result: ProfileResult) -> RenderableType:
     ]
     for table in (
         run_table(result),
+        decoding_table(runs),
         operator_table(result),
         _iteration_table(runs),
         _source_table(runs),
@@ -80,6 +81,25 @@ def run_table(result: ProfileResult) -> Table:
                 for _, key, text, least in FIGURES
             ),
         )
+    return table
+
+
+def decoding_table(runs: Sequence[Run]) -> Table:
+    """Return what each run that decodes reads for a token: of its weights, of them each once, of its cache."""
+    table = _table(
+        "decoding", "tokens/s", "weights read", "once each", "an iteration", "in", "keys, values"
+    )
+    for label, run in zip(run_labels(runs), runs, strict=True):
+        if (item := run.decoding) is not None:
+            table.add_row(
+                Text(label),
+                f"{item.tokens_per_second:,.4g}",
+                size_text(item.weight_bytes),
+                size_text(item.distinct_bytes),
+                size_text(item.block_bytes),
+                item.fits or "memory",
+                size_text(item.cache_bytes),
+            )
     return table
 
 
@@ -160,8 +180,10 @@ def _where(result: ProfileResult) -> list[str]:
     plural = "" if threads == [1] else "s"
     counted = f", {' and '.join(map(str, threads))} thread{plural}" if threads else ""
     version = machine.get("onnxruntime", "?")
+    levels = machine.get("cache_bytes") or {} if any(run.decoding for run in runs) else {}
+    caches = "".join(f", {name} {size_text(size)}" for name, size in levels.items())
     return [
-        f"{machine.get('cpu', '?')}{counted}, onnxruntime {version}; memory on top of the imported "
+        f"{machine.get('cpu', '?')}{counted}{caches}, onnxruntime {version}; memory on top of the imported "
         "runtime; ± half the range over the processes",
         *map(limits_text, result.limits),
     ]

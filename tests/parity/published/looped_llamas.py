@@ -24,7 +24,7 @@ NANBEIGE: dict[str, Any] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
-    "head_dim": 10,
+    "head_dim": 16,
     "hidden_act": "silu",
     "rms_norm_eps": 1e-5,
     "rope_theta": 70_000_000.0,

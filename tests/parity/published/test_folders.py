@@ -64,7 +64,7 @@ def worst(given: Tensor, expected: Tensor) -> float:
         ("nanbeige", {"skip_loop_final_norm": True, "loop_loss_weights": [], "num_loops": 3}, None),
         ("nanbeige", {"loop_loss_weights": [0.1, 0.2, 0.3]}, None),
         ("nanbeige", {"tie_word_embeddings": True}, None),
-        ("nanbeige", {"head_dim": None, "kv_channels": 10}, None),
+        ("nanbeige", {"head_dim": None, "kv_channels": 16}, None),
         ("ouro", {}, None),
         ("ouro", {"early_exit_threshold": 0.5}, None),
         ("ouro", {"early_exit_threshold": 0.2, "num_key_value_heads": 1}, 2),
