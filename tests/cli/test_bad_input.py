@@ -21,7 +21,6 @@ TORCH_FREE = {
     "quantize": ("-o", "out.onnx"),
     "convert": ("-o", "out.ort"),
     "prepare": ("-o", "out.onnx"),
-    "to-generate": ("-o", "out.onnx"),
     "profile": ("--runs=1", "--processes=1", "--html", "out.html"),
     "run": ("--input", "x.npz", "-o", "out.npz"),
     "unroll": ("-o", "out.onnx"),

@@ -105,7 +105,28 @@ def longest_text(lengths: LengthValues) -> int | None:
     """Return how many positions there are rows for, in the shortest table of positions; None: in all that are needed."""
     rotary = (node for node in lengths.model.graph.all_nodes() if node.op_type == "RotaryEmbedding")
     limits = [limit for node in (*lengths.nodes, *rotary) for limit in _rows_left(node, lengths)]
-    return min(limits, default=None)
+    known = min(limits, default=None)
+    return known if known is not None else _longest_computed(lengths)
+
+
+def _longest_computed(lengths: LengthValues) -> int | None:
+    """Return up to which length what depends on lengths can be computed; None: at all that are tried."""
+    values = list(dict.fromkeys(read.value for read in lengths.content_reads))
+
+    def computes(size: int) -> bool:
+        try:
+            lengths.evaluate(values, [(1, size)])
+        except Exception:  # whatever ONNX Runtime says
+            return False
+        return True
+
+    least, most = TRIED[0], TRIED[-1]
+    if not values or computes(most) or not computes(least):
+        return None
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (middle, most) if computes(middle) else (least, middle)
+    return least
 
 
 def _rows_left(node: ir.Node, lengths: LengthValues) -> Iterator[int]:
