@@ -158,6 +158,11 @@ class Generator:
         return [list(text) for text in self._cached.texts]
 
     @property
+    def iterations(self) -> Array | None:
+        """How many iterations the last call ran of each text, int64 (batch,), where the file exits early; a copy."""
+        return None if self.file.generation.exit is None else self._cached.iterations.copy()
+
+    @property
     def cache_bytes(self) -> int:
         """Bytes of the buffers, all room for more included."""
         return self._cached.nbytes

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from loopedge.errors import InputError
+from loopedge.graph.metadata import ITERATIONS_OUTPUT
 from loopedge.runtime.decoding.cache_buffers import STEP, CacheBuffers
 from loopedge.runtime.decoding.generate_file import GenerateFile
 from loopedge.runtime.decoding.token_noise import TokenNoise
@@ -35,6 +36,7 @@ class CachedTexts:
     Attributes:
         texts: The ids that the cache holds.
         loops: Iterations that run.
+        iterations: How many ran in the last call, int64 (batch,), where the file exits early.
 
     Raises:
         InputError: The file fixes the batch at another size.
@@ -69,6 +71,9 @@ class CachedTexts:
         self._binding = file.session.session.io_binding()
         self._binding.bind_ortvalue_input("lengths", _value(self._lengths))
         self._binding.bind_ortvalue_output("logits", _value(self._logits))
+        self.iterations = np.zeros(batch, np.int64)
+        if ITERATIONS_OUTPUT in file.session.output_names:
+            self._binding.bind_ortvalue_output(ITERATIONS_OUTPUT, _value(self.iterations))
         self._buffers = self._make_buffers(self._capacity(1), file.rows_of(loops))
         self._bind()
 
