@@ -108,6 +108,13 @@ class Generator:
     ) -> None:
         if not 1 <= batch <= MOST_BATCH:
             raise InputError(f"batch is {batch}, 1 to {MOST_BATCH} are allowed")
+        fixed = next((port.batch for port in file.ports if port.batch is not None), batch)
+        if batch != fixed:
+            raise InputError(
+                f"{file.path} takes {fixed} text{'s' if fixed > 1 else ''} at a time, "
+                f"a batch of {batch} was asked for",
+                hint=option("batch", fixed),
+            )
         if seed < 0:
             raise InputError(f"seed is {seed}, at least 0 is needed")
         self.file = file

@@ -407,6 +407,19 @@ def test_options_that_are_refused(file: Path, options: dict[str, Any], words: st
         Generator(file, **options)
 
 
+def test_a_fixed_batch_is_refused(file: Path, tmp_path: Path) -> None:
+    import onnx
+
+    proto = onnx.load(file)
+    for value in [*proto.graph.input, *proto.graph.output]:
+        if ".core.0." in value.name:
+            value.type.tensor_type.shape.dim[1].dim_value = 1
+    onnx.save(proto, tmp_path / "m.onnx")
+    assert Generator(tmp_path / "m.onnx").batch == 1
+    with pytest.raises(InputError, match="takes 1 text at a time, a batch of 2"):
+        Generator(tmp_path / "m.onnx", batch=2)
+
+
 def test_a_gpu_is_refused(file: Path) -> None:
     with pytest.raises(ProviderError, match="on a GPU it was never tried"):
         Generator(file, device="cuda")

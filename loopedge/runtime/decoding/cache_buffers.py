@@ -25,8 +25,8 @@ SHARED = re.compile(r"([a-z][a-z0-9]*)\.\d+(\.\d+\.(?:key|value))")
 ONE_SLOT = ("batch", "kv_heads", "max_length", "head_size")
 """The axes of a slot outside of a Scan; ahead of them stand the iterations, and those of Scans inside."""
 
-POSITIONS = -2
-"""The axis along which positions lie."""
+BATCH, POSITIONS = -4, -2
+"""The axes of the texts side by side, and of the positions."""
 
 STEP = 256
 """Positions that a buffer grows by. Copying it then costs less than reading it once in each of so many steps."""
@@ -63,6 +63,12 @@ class CachePort:
         """The iterations, where the file fixes them."""
         first = self.axes[0]
         return first if self.looped and isinstance(first, int) else None
+
+    @property
+    def batch(self) -> int | None:
+        """The texts side by side, where the file fixes them."""
+        size = self.axes[BATCH]
+        return size if isinstance(size, int) else None
 
     @property
     def longest(self) -> int | None:
