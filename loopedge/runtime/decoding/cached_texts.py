@@ -124,9 +124,12 @@ class CachedTexts:
             return logits
         if self.batch > 1:
             return self._run_chunk(rows)
-        pieces = [longest] if self.file.generation.cache == "last-loop" else [CHUNK]
-        for start in range(0, longest, pieces[0]):
-            logits = self._run_chunk([rows[0][start : start + pieces[0]]])
+        # Where what is computed depends on chunks, a prompt is one.
+        known = self.file.generation
+        whole = known.cache == "last-loop" or known.exit is not None
+        size = longest if whole else CHUNK
+        for start in range(0, longest, size):
+            logits = self._run_chunk([rows[0][start : start + size]])
         return logits
 
     def step(self, tokens: Array) -> Array:
