@@ -519,6 +519,10 @@ def test_what_needs_which_runtime() -> None:
 
     assert needed_runtime(Metadata()) is None
     assert need(slots=[slot]) is None
+    capped = slot.model_copy(update={"softcap": 2.0})
+    assert need(slots=[capped]) is None
+    assert need("tensorscatter", slots=[slot]) == (1, 25)
+    assert need("tensorscatter", slots=[slot, capped]) == (1, 27)
     assert need(slots=[slot, wide]) == (1, 24)
     assert need("tensorscatter", slots=[wide]) == (1, 25)
     assert need("tensorscatter", slots=[wide], cache_type="int4") == (1, 27)
