@@ -19,9 +19,9 @@ from loopedge.runtime.session import DTYPES, Session, failure_reason
 
 __all__ = ["GenerateFile", "needed_runtime"]
 
-WINDOWS, QUANTIZED, SCATTERED = (1, 24), (1, 27), (1, 25)
+WINDOWS, QUANTIZED, SCATTERED, CAPPED = (1, 24), (1, 27), (1, 25), (1, 27)
 """The first ONNX Runtime with right windows of attention (1.23 is silently wrong), with int8 and int4 caches, and with
-TensorScatter."""
+TensorScatter, and with an Attention that caps scores before the mask (1.26 does it behind it: silently wrong)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -265,6 +265,8 @@ def needed_runtime(metadata: Metadata) -> tuple[tuple[int, int], str] | None:
         needs.append((QUANTIZED, f"a cache of {generation.cache_type}"))
     if metadata.form == "tensorscatter":
         needs.append((SCATTERED, "the form tensorscatter"))
+    if metadata.form == "tensorscatter" and any(slot.softcap for slot in generation.slots):
+        needs.append((CAPPED, "a soft cap of attention in the form tensorscatter"))
     if any(slot.window is not None for slot in generation.slots):
         needs.append((WINDOWS, "attention with a window"))
     return max(needs, default=None)
