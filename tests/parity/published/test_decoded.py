@@ -80,6 +80,22 @@ def test_decoded_logits_are_those_of_whole_texts(
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
+def test_every_token_of_a_long_text_is_decoded_as_the_whole_text_is(
+    kind: str, generated: Generated
+) -> None:
+    """Up to the last position that the model takes."""
+    module, loops = make_module(kind), COUNTS[kind][-1]
+    ids = tokens(module.max_length, batch=1)
+    expected = whole_logits(module, ids, loops)
+    generator = loopedge.Generator(generated(kind, form="scan"), threads=1)
+    logits = generator.prefill(ids[0, :8].numpy())
+    for place in range(8, module.max_length):
+        assert relative_error(logits, expected[:, place - 1]) < TOLERANCE, place
+        logits = generator.step(int(ids[0, place]))
+    assert relative_error(logits, expected[:, -1]) < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
 def test_rows_of_different_lengths_are_decoded_side_by_side(
     kind: str, generated: Generated
 ) -> None:
