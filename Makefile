@@ -5,9 +5,10 @@
 #                 PYTEST="-m 'not slow and not long'" a quarter; after changes of numerics, not part of CI
 # make test-clients  every kind of artifact in engines of other makers (OpenVINO, tract), in an environment of
 #                 their own, .venv-clients, from tests/clients/requirements.txt; two minutes
-# make fuzz       1,000 tied graphs drawn at random and rolled, then files damaged at random, ten minutes long;
+# make fuzz       1,000 tied graphs drawn at random and rolled, 200 language models that decode with a cache, then files
+#                 damaged at random, ten minutes long;
 #                 make fuzz FUZZ="--graphs 0 --seconds 60 --seed 1", or FUZZ="--replay 1.23" for one file again,
-#                 FUZZ="--replay graph.1.23" for one graph
+#                 FUZZ="--replay graph.1.23" or FUZZ="--replay model.1.23" for one graph
 # make lint       ruff, mypy, import-linter, and how large rooms and functions are
 # make bench      the figures of docs/results.md;  make bench-gpu  those of a GPU, on a machine that has one;
 #                 make bench-peers  the same models through other toolchains;  make bench-decode  decoding with a

@@ -164,6 +164,10 @@ class Generation(BaseModel):
 
     cache: CacheKind = "per-loop"
     cache_type: CacheType = "float32"
+    exit: Literal["copy", "holes"] | None = Field(
+        default=None,
+        description="Where each token exits for itself: what skipped iterations keep of it.",
+    )
     context: Length | None = Field(default=None, description="Positions of a text, at most.")
     vocab_size: Length | None = None
     slots: list[CacheSlot] = Field(min_length=1)

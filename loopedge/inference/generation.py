@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def generate_text(
     context: int | None = None,
     threads: int | None = None,
     memory: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     report_piece: Callable[[TextPiece], None] = lambda piece: None,
 ) -> GeneratedText:
     """Let a model go on with a text.
@@ -101,14 +101,14 @@ def generate_text(
         context: Positions at most.
         threads: Threads inside an operator.
         memory: Memory profile.
-        seed: Of the noise that some models take beside each token.
+        seed: Of the draws, and of the noise that some models take beside each token; default: draws differ each time, and
+            the noise has 0.
         report_piece: Gets each token as it is found.
 
     Raises:
         InputError: The file has no cache, was not trained on text, or its tokenizer is missing or another one; the prompt
-            is empty or longer than the context; an option is out of bounds.
+            is empty or longer than the context; an option is out of bounds; the model gives NaN.
         MissingExtraError: The model has a tokenizer, or a chat template, and its library is not installed.
-        LoopedgeError: The model gives NaN.
     """
     if new_tokens < 0:
         raise InputError(f"{option_name('new_tokens')} is {new_tokens}, at least 0 is needed")
@@ -122,8 +122,10 @@ def generate_text(
         loops=loops,
         threads=threads,
         memory=memory,
-        seed=seed,
+        seed=seed or 0,
     )
+    if seed is not None and not (chosen.temperature is None and generator.file.noise):
+        chosen = replace(chosen, seed=seed)
     framing = read_framing(generator.file.path, generator.file.metadata)
     ids = _prompt_ids(framing, prompt, chat=chat, system=system)
     ends = framing.end_ids | set(generator.file.generation.end_ids)

@@ -27,7 +27,7 @@ TORCH_FREE = {
     "to-generate": ("-o", "out.onnx"),
     "generate": ("--prompt=x",),
 }
-WRITERS = ["quantize", "convert", "prepare", "profile", "run", "unroll"]
+WRITERS = ["quantize", "convert", "prepare", "to-generate", "profile", "run", "unroll"]
 
 
 def words_of(command: str, folder: Path, target: Path | None = None) -> list[str]:

@@ -21,9 +21,16 @@ from loopedge.graph.core.unrolling import unroll_loops
 from loopedge.graph.decoding.decoding import Decoding, give_cache
 from loopedge.graph.naming import keep_names_apart
 from tests.fuzz.language_models import VOCABULARY, write_language_model
-from tests.fuzz.language_specs import LanguageSpec
+from tests.fuzz.language_specs import FAULTS, LanguageSpec, draw_spec
 
-__all__ = ["Decoded", "DecodingRunner", "judge_decoding", "largest_difference", "whole_logits"]
+__all__ = [
+    "Decoded",
+    "DecodingRunner",
+    "draw_numbered_model",
+    "judge_decoding",
+    "largest_difference",
+    "whole_logits",
+]
 
 Array = NDArray[Any]
 
@@ -39,6 +46,13 @@ class Decoded:
     kind: str
     reason: str = ""
     problem: str | None = None
+
+
+def draw_numbered_model(name: str) -> tuple[LanguageSpec, bool]:
+    """Draw the model of ``SEED.NUMBER``, every second one with a fault, and choose whether the command judges it."""
+    number = int(name.rpartition(".")[2])
+    fault = FAULTS[number // 2 % len(FAULTS)] if number % 2 else None
+    return draw_spec(name, fault=fault), number % 20 == 0
 
 
 def judge_decoding(spec: LanguageSpec, folder: Path, *, command: bool = False) -> Decoded:

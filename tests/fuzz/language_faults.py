@@ -134,8 +134,8 @@ def mask_with_fault(text: Text, fault: str) -> str:
             rest = graph.binary("Mod", distance, number(2))
             return both(causal, graph.binary("Equal", rest, number(0), BOOL))
         case "local chunks":
-            parts = [graph.binary("Div", value, number(4)) for value in (queries, keys)]
-            return both(causal, graph.binary("Equal", *parts, BOOL))
+            one, two = (graph.binary("Div", value, number(4)) for value in (queries, keys))
+            return both(causal, graph.binary("Equal", one, two, BOOL))
         case "sinks":
             near = graph.binary("Less", distance, number(4), BOOL)
             early = graph.binary("Less", keys, number(2), BOOL)

@@ -1,7 +1,7 @@
 """Write small language models as graphs, as `tests.fuzz.language_specs` describes them."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -265,7 +265,7 @@ class _Writer:
         found = {}
         tables = list(self.context.tables.values())
         for part, value in parts.items():
-            shape = ["batch", "sequence", heads[part], spec.head_size]
+            shape: list[Size] = ["batch", "sequence", heads[part], spec.head_size]
             apart = graph.reshape(value, shape, 0, 0, heads[part], spec.head_size)
             if spec.query_norm and part != "value":
                 apart = self._norm(graph, apart, spec.head_size)
@@ -333,7 +333,7 @@ class _Writer:
         mask = self.context.masks.get(window)
         if fault in {"memory keys", "memory only"}:
             mask = None
-        attributes: dict[str, float | int] = {}
+        attributes: dict[str, Any] = {}
         if mask is None and fault != "memory only":
             attributes["is_causal"] = 1
         if spec.scale is not None:

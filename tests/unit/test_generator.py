@@ -170,6 +170,31 @@ def test_buffers_grow_as_the_text_does(tmp_path: Path, monkeypatch: pytest.Monke
     assert growing.lengths.tolist() == [50]
 
 
+def test_without_memory_to_grow_the_text_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopedge.runtime.decoding.cached_texts.STEP", 4)
+    model = GenerateModel(places=("prelude", "core"))
+    generator = Generator(write_generate_file(model, tmp_path / "m.onnx"), threads=1)
+    generator.prefill([1, 2, 3, 4])
+    zeros, made = np.zeros, []
+
+    def scarce(shape: Any, *given: Any) -> Any:
+        made.append(shape)
+        if len(made) == 3:  # two buffers are larger by then
+            raise MemoryError
+        return zeros(shape, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("loopedge.runtime.decoding.cache_buffers.np.zeros", scarce)
+        with pytest.raises(LoopedgeError, match="there is no memory for a cache of 8 positions"):
+            generator.step(5)
+    assert generator.texts == [[1, 2, 3, 4]]
+    close(generator.step(5)[0], model.logits([1, 2, 3, 4, 5])[-1])
+    generator.reset()
+    close(generator.prefill([7, 8])[0], model.logits([7, 8])[-1])
+
+
 def test_up_to_the_limit_of_the_context(model: GenerateModel, file: Path) -> None:
     generator = Generator(file, context=12, threads=1)
     found = list(generator.stream(PROMPT))
@@ -323,9 +348,7 @@ def test_nan_is_one_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
     model = GenerateModel(spoiled=66)
     generator = Generator(write_generate_file(model, tmp_path / "m.onnx"), threads=1)
     generator.prefill(PROMPT)
-    with pytest.raises(
-        LoopedgeError, match="gives NaN or infinite logits: after token 9"
-    ) as caught:
+    with pytest.raises(InputError, match="gives NaN or infinite logits: after token 9") as caught:
         generator.step(66)
     assert caught.value.hint is not None
     assert generator.lengths.tolist() == [0]
@@ -410,9 +433,11 @@ def test_loops_that_were_not_trained_are_noted(tmp_path: Path) -> None:
     model = GenerateModel(properties={"loop_range": [2, 3]})
     file = write_generate_file(model, tmp_path / "m.onnx")
     assert Generator(file).notes == []
-    assert Generator(file, loops=4).notes == [
-        "4 loops asked for, the model was trained with 2 to 3"
-    ]
+    noted = ["4 loops asked for, the model was trained with 2 to 3"]
+    assert Generator(file, loops=4).notes == noted
+    generator = Generator(file)
+    generator.change_loops(4)
+    assert generator.notes == noted
 
 
 def test_a_file_without_a_cache_names_the_command() -> None:

@@ -26,9 +26,11 @@ from loopedge.exporter.published.stored_check import StoredCheck
 from loopedge.exporter.published.weights import graph_tensors, kept_in_float32
 from loopedge.exporter.result import ExportResult, make_result
 from loopedge.exporter.targets import choose_settings
+from loopedge.graph.integer_weights.block_weights import DEFAULT_BLOCK
 from loopedge.graph.lazy_weights import LazyWeight
 from loopedge.graph.metadata import Metadata, read_metadata, write_metadata
 from loopedge.graph.passes.table_head import MICROSOFT
+from loopedge.graph.weights import linears
 from loopedge.model.published.loading import PublishedFolder, open_folder, published_type
 from loopedge.options import option_name
 
@@ -165,10 +167,17 @@ def _finish(
     metadata = assembled.metadata.model_copy(update={"end_ids": list(folder.end_ids)})
     packed = frozenset[str]()
     if options.weight_bits is not None:
+        total = len(linears(graph))
         packed = frozenset(pack_weights(graph, options.weight_bits))
-        metadata = metadata.model_copy(
-            update={"quantization": {"scheme": f"weight-int{options.weight_bits}"}}
-        )
+        quantization = {
+            "scheme": f"weight-int{options.weight_bits}",
+            "quantized": total - len(linears(graph)),
+            "total": total,
+            "treatments": [],
+            "weight_only": [],
+            "block_size": {str(options.weight_bits): DEFAULT_BLOCK[options.weight_bits]},
+        }
+        metadata = metadata.model_copy(update={"quantization": quantization})
     write_metadata(metadata, graph.metadata_props)
     if options.task == "generate":
         source = Artifact(

@@ -95,7 +95,12 @@ class StoredCheck:
         worst = max(self.errors.max_rel_error, 0 if self.packed else self.outputs_error)
         quantization = self.metadata.quantization
         if quantization is not None:
-            quantization = {**quantization, "sqnr_db": self.outputs_db, "measured_on": "generated"}
+            quantization = {
+                **quantization,
+                "sqnr_db": self.outputs_db,
+                "measured_on": "generated",
+                "measured_samples": 1,
+            }
         return self.metadata.model_copy(
             update={"max_rel_error": worst, "quantization": quantization}
         )

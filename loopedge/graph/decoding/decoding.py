@@ -27,7 +27,7 @@ from loopedge.graph.decoding.last_valid import keep_last_valid
 from loopedge.graph.decoding.length_values import LengthValues
 from loopedge.graph.decoding.positions import PositionTables
 from loopedge.graph.decoding.text_inputs import fill_in, token_ids
-from loopedge.graph.decoding.tried_lengths import lengths_to_try, longest_text
+from loopedge.graph.decoding.tried_lengths import longest_text
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import read_metadata
@@ -86,7 +86,7 @@ def give_cache(model: ir.Model, options: DecodingOptions | None = None) -> Decod
     lengths = LengthValues(model, ids)
     known = (read_metadata(model.metadata_props).max_length, longest_text(lengths))
     context = min((limit for limit in known if limit is not None), default=None)
-    attentions = find_attentions(model, lengths, lengths_to_try(context))
+    attentions = find_attentions(model, lengths, context)
     cached = with_caches(model, attentions)
     tables = PositionTables(lengths, context)
     ours = {attention.node for attention in attentions}

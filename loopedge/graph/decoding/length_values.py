@@ -14,7 +14,6 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from loopedge.graph.decoding.attention.masks import HIDDEN
 from loopedge.graph.operators import Fact, having
 from loopedge.graph.shapes import known_shape
 
@@ -135,27 +134,6 @@ class LengthValues:
             if not self.asks_data(maker):
                 waiting += [(item, False) for item in maker.inputs if item is not None]
         return list(found)
-
-    def numbers_of(self, value: ir.Value) -> set[float]:
-        """Return the numbers that are stored where a value is computed from, and the sizes of arrays there.
-
-        What a mask fills in or adds to hide a position is not among them.
-        """
-        found: set[float] = set()
-        for node in self.nodes_of([value]):
-            if self.asks_data(node):
-                continue
-            for read in node.inputs:
-                tensor = None if read is None else _stored(read)
-                if tensor is None:
-                    continue
-                found.update(map(float, tensor.shape.numpy()))
-                number = tensor.dtype.is_integer() or tensor.dtype.is_floating_point()
-                if number and tensor.size <= MOST_NUMBERS:
-                    array = tensor.numpy().reshape(-1)
-                    filled = tensor.dtype.is_floating_point() & (array <= HIDDEN)
-                    found.update(map(float, array[np.isfinite(array) & ~filled]))
-        return found
 
     def asks_data(self, node: ir.Node) -> bool:
         """Tell whether a node asks for the size of a value that holds data."""

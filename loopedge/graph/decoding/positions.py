@@ -16,6 +16,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.decoding.chunk import Chunk
 from loopedge.graph.decoding.length_values import LengthValues, Read, evaluate
+from loopedge.graph.decoding.position_axes import agrees, position_axis
 from loopedge.graph.decoding.tried_lengths import lengths_to_try, limits_among
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.shapes import known_shape
@@ -26,9 +27,6 @@ Array = npt.NDArray[Any]
 
 BATCH = 2
 """Batch rows of the sizes that are tried, so that a batch axis is not taken for that of the positions."""
-
-RELATIVE, ABSOLUTE = 1e-4, 1e-5
-"""How far equal positions of two lengths may be apart: sines of large angles differ in their last bits."""
 
 MOST_STORED = 64 << 20
 """Bytes of rows that are stored where the nodes cannot be computed for single positions."""
@@ -71,22 +69,29 @@ class PositionTables:
         values = list(dict.fromkeys(read.value for read in reads))
         if not values:
             return []
-        limits = limits_among(self.lengths, values)
-        self.sizes = lengths_to_try(self.context, [abs(number) for number in limits.values()])
-        try:
-            found = self.lengths.evaluate(values, [(BATCH, size) for size in self.sizes])
-        except Exception as error:  # whatever ONNX Runtime says
-            raise InputError(
-                f"what {reads[0].node.name} reads of the length of its input cannot be computed: "
-                f"{(str(error).splitlines() or ['no reason'])[0][:200]}"
-            ) from error
+        found = self._at_lengths(values, reads[0])
         for place, value in enumerate(values):
             reader = next(read.node for read in reads if read.value is value)
             arrays = [row[place] for row in found]
-            axis = _position_axis(arrays, self.sizes, value, reader)
+            axis = position_axis(arrays, self.sizes, value, reader)
             if axis is not None:
                 self._axis[value], self._whole[value] = axis, arrays[-1]
         return [read for read in reads if read.value in self._axis]
+
+    def _at_lengths(self, values: list[ir.Value], read: Read) -> list[list[Array]]:
+        """Return values at several lengths, also behind numbers that may be where something begins."""
+        limits = [abs(number) for number in limits_among(self.lengths, values).values()]
+        reason: Exception | None = None
+        for numbers in (limits, []):  # a number may be the end of a table
+            self.sizes = lengths_to_try(self.context, numbers)
+            try:
+                return self.lengths.evaluate(values, [(BATCH, size) for size in self.sizes])
+            except Exception as error:  # whatever ONNX Runtime says
+                reason = error
+        raise InputError(
+            f"what {read.node.name} reads of the length of its input cannot be computed: "
+            f"{(str(reason).splitlines() or ['no reason'])[0][:200]}"
+        ) from reason
 
     def replace(self, reads: Sequence[Read], chunk: Chunk, model: ir.Model) -> None:
         """Let nodes read their values at the positions of the chunk, in place; new nodes are `nodes`.
@@ -332,7 +337,7 @@ class PositionTables:
             expected = (
                 expected.take([0], axis=ahead) if expected.shape[ahead] == BATCH else expected
             )
-        return found.shape == expected.shape and _close(found, expected)
+        return found.shape == expected.shape and agrees(found, expected)
 
 
 def _reads_whole(read: Read, whole: Array) -> bool:
@@ -363,45 +368,3 @@ def _needed(end: ir.Value, start: ir.Value) -> list[ir.Node]:
         waiting.append((value, True))
         waiting += [(item, False) for item in maker.inputs if item is not None]
     return list(wanted)
-
-
-def _position_axis(
-    arrays: Sequence[Array], sizes: Sequence[int], value: ir.Value, reader: ir.Node
-) -> int | None:
-    """Return the axis along which an array differs from position to position; None: it holds the same for each.
-
-    Raises:
-        InputError: It depends on the length in another way.
-    """
-    shapes = {array.ndim for array in arrays}
-    longest = arrays[-1]
-    axes = [
-        axis
-        for axis in range(longest.ndim)
-        if len(shapes) == 1
-        if any(array.shape[axis] != longest.shape[axis] for array in arrays)
-    ]
-    if not axes and all(np.array_equal(array, longest) for array in arrays):
-        return None
-    what = f"{value.name}, which {reader.name} ({reader.op_type}) reads, depends on the length of the whole text"
-    if not axes or len(shapes) > 1:
-        raise InputError(f"{what}: it cannot be computed for a part of it")
-    first = longest[
-        tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(longest.ndim))
-    ]
-    if all(np.array_equal(array, np.broadcast_to(first, array.shape)) for array in arrays):
-        return None
-    (axis, *others) = axes
-    if others:
-        raise InputError(f"{what} along two axes, and is no mask of attention")
-    for array, size in zip(arrays, sizes, strict=True):
-        if array.shape[axis] != size or not _close(array, np.take(longest, range(size), axis)):
-            raise InputError(f"{what}: equal positions of longer texts hold something else")
-    return axis
-
-
-def _close(found: Array, expected: Array) -> bool:
-    if not np.issubdtype(found.dtype, np.floating):
-        return np.array_equal(found, expected)
-    scale = float(np.abs(expected[np.isfinite(expected)]).max(initial=1.0))
-    return bool(np.allclose(found, expected, rtol=RELATIVE, atol=ABSOLUTE * scale, equal_nan=True))

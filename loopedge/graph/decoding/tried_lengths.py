@@ -12,18 +12,23 @@ import onnx_ir as ir
 from loopedge.graph.decoding.length_values import LengthValues
 from loopedge.graph.shapes import known_shape
 
-__all__ = ["TRIED", "lengths_to_try", "limits_among", "longest_text", "numbers_behind"]
+__all__ = [
+    "TRIED",
+    "lengths_to_try",
+    "limits_among",
+    "longest_text",
+    "mask_lengths",
+    "numbers_behind",
+]
 
 TRIED = (3, 5, 8, 13, 67, 259)
 """Lengths that are tried, as far as the model takes so many positions."""
 
-LONGEST = 4 * TRIED[-1]
+LONGEST = 2048
 """Positions at which a mask is looked at, at most; it has as many rows and columns."""
 
 LONGEST_TABLE = 40_000
 """Positions at which a table is looked at, at most."""
-
-INTEGERS = {ir.DataType.INT64, ir.DataType.INT32}
 
 PAST = 3
 """Positions behind a number at which something may begin."""
@@ -56,6 +61,16 @@ def limits_among(lengths: LengthValues, values: Sequence[ir.Value]) -> dict[ir.V
     return found
 
 
+def mask_lengths(lengths: LengthValues, mask: ir.Value, context: int | None) -> list[int]:
+    """Return the lengths at which a mask is looked at: also behind the numbers from which it is computed, as far as `LONGEST`."""
+    numbers = (
+        abs(number)
+        for value, number in limits_among(lengths, [mask]).items()
+        if number > 0 or _is_integer(value)
+    )
+    return lengths_to_try(context, [number for number in numbers if number + PAST <= LONGEST])
+
+
 def numbers_behind(
     lengths: LengthValues, mask: ir.Value, tried: Sequence[int]
 ) -> list[dict[ir.Value, int]]:
@@ -67,7 +82,7 @@ def numbers_behind(
     numbers = [
         (abs(number), value, number)
         for value, number in limits_among(lengths, [mask]).items()
-        if abs(number) + PAST > tried[-1] and value.dtype in INTEGERS
+        if abs(number) + PAST > tried[-1] and (number > 0 or _is_integer(value))
     ]
     groups: list[dict[ir.Value, int]] = []
     reached = -np.inf
@@ -81,11 +96,37 @@ def numbers_behind(
     )
 
 
+def _is_integer(value: ir.Value) -> bool:
+    """Tell a number of positions from what is added to a score to hide a position."""
+    return value.dtype is None or value.dtype.is_integer()
+
+
 def longest_text(lengths: LengthValues) -> int | None:
     """Return how many positions there are rows for, in the shortest table of positions; None: in all that are needed."""
     rotary = (node for node in lengths.model.graph.all_nodes() if node.op_type == "RotaryEmbedding")
     limits = [limit for node in (*lengths.nodes, *rotary) for limit in _rows_left(node, lengths)]
-    return min(limits, default=None)
+    known = min(limits, default=None)
+    return known if known is not None else _longest_computed(lengths)
+
+
+def _longest_computed(lengths: LengthValues) -> int | None:
+    """Return up to which length what depends on lengths can be computed; None: at all that are tried."""
+    values = list(dict.fromkeys(read.value for read in lengths.content_reads))
+
+    def computes(size: int) -> bool:
+        try:
+            lengths.evaluate(values, [(1, size)])
+        except Exception:  # whatever ONNX Runtime says
+            return False
+        return True
+
+    least, most = TRIED[0], TRIED[-1]
+    if not values or computes(most) or not computes(least):
+        return None
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (middle, most) if computes(middle) else (least, middle)
+    return least
 
 
 def _rows_left(node: ir.Node, lengths: LengthValues) -> Iterator[int]:
@@ -98,11 +139,12 @@ def _rows_left(node: ir.Node, lengths: LengthValues) -> Iterator[int]:
         return
     if data is None or not lengths.is_constant(data):
         return
-    sizes = TRIED[:3]
     bounds = [value for value in node.inputs[1:] if value is not None]
     bounds = bounds[2:] if node.op_type == "RotaryEmbedding" else bounds
     if not bounds or not all(value in lengths or lengths.is_constant(value) for value in bounds):
         return
+    most = max((rows for rows in shape if isinstance(rows, int)), default=0)
+    sizes = (*TRIED[:3], most + PAST)  # an index may stop to grow
     try:
         found = lengths.evaluate(bounds, [(1, size) for size in sizes])
     except (

@@ -81,7 +81,7 @@ class GenerateFile:
     @property
     def vocabulary(self) -> int:
         """Tokens that the logits are of."""
-        size = self._logits.shape[2]
+        size = self._logits.shape[-1]
         return size if isinstance(size, int) else self.generation.vocab_size or 0
 
     @property
@@ -209,8 +209,20 @@ class GenerateFile:
                 f"{self.path} is damaged: it says that it has a cache, and has {wrong}",
                 hint="loopedge to-generate model.onnx",
             )
-        if self.vocabulary < 1 or len(self._logits.shape) != 3:
-            raise InputError(f"{self.path} is damaged: its logits are {self._logits.shape}")
+        shape = self._logits.shape
+        if self._logits.type != "tensor(float)" or len(shape) != 3 or self.vocabulary < 1:
+            raise InputError(
+                f"{self.path} is damaged: its logits are {self._logits.type} {shape}, "
+                "float32 (batch, 1, vocabulary) is needed"
+            )
+        lengths = self.session.inputs["lengths"].type
+        if (
+            self.id_type not in (np.dtype(np.int64), np.dtype(np.int32))
+            or lengths != "tensor(int32)"
+        ):
+            raise InputError(
+                f"{self.path} is damaged: its ids are {self.id_type} and its lengths {lengths}, integers are needed"
+            )
         if self.ids > self.vocabulary:
             raise InputError(
                 f"{self.path} is damaged: it says {self.ids} tokens, its logits are of {self.vocabulary}"

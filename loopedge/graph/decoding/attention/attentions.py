@@ -9,10 +9,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
-from loopedge.graph.decoding.attention.masks import Causal, Refused, classify, lengths_for
+from loopedge.graph.decoding.attention.masks import Causal, Refused, classify
 from loopedge.graph.decoding.length_values import LengthValues
-from loopedge.graph.decoding.tried_lengths import TRIED, numbers_behind
-from loopedge.graph.metadata import read_metadata
+from loopedge.graph.decoding.tried_lengths import TRIED, mask_lengths, numbers_behind
 from loopedge.graph.shapes import known_shape
 
 __all__ = ["SelfAttention", "find_attentions"]
@@ -43,14 +42,14 @@ class SelfAttention:
 
 
 def find_attentions(
-    model: ir.Model, lengths: LengthValues, tried: Sequence[int]
+    model: ir.Model, lengths: LengthValues, context: int | None
 ) -> list[SelfAttention]:
     """Return the attentions of a graph, in its order.
 
     Args:
         model: In which attention is the operator ``Attention``. Not modified.
         lengths: Of the graph.
-        tried: Lengths at which masks are looked at.
+        context: Positions that the model takes at most; None: not known.
 
     Raises:
         InputError: One is not causal, or reads something else than the text itself; or there is none.
@@ -60,10 +59,10 @@ def find_attentions(
         raise InputError(
             "it has no attention that is recognised: there is nothing to keep in a cache", hint=HINT
         )
-    return [_read(node, lengths, tried) for node in nodes]
+    return [_read(node, lengths, context) for node in nodes]
 
 
-def _read(node: ir.Node, lengths: LengthValues, tried: Sequence[int]) -> SelfAttention:
+def _read(node: ir.Node, lengths: LengthValues, context: int | None) -> SelfAttention:
     query, key, value = node.inputs[:3]
     if query is None or key is None or value is None:
         raise InputError(f"{node.name} has no queries, keys or values")
@@ -97,7 +96,7 @@ def _read(node: ir.Node, lengths: LengthValues, tried: Sequence[int]) -> SelfAtt
         heads=int(heads),  # type: ignore[arg-type]
         kv_heads=int(kv_heads),  # type: ignore[arg-type]
         head_size=int(sizes[0]),  # type: ignore[arg-type]
-        window=_mask(node, lengths, tried).window,
+        window=_mask(node, lengths, context).window,
     )
 
 
@@ -121,7 +120,7 @@ def _check_reads_itself(
         raise InputError(f"{node.name} reads keys that are not those of the text", hint=HINT)
 
 
-def _mask(node: ir.Node, lengths: LengthValues, tried: Sequence[int]) -> Causal:
+def _mask(node: ir.Node, lengths: LengthValues, context: int | None) -> Causal:
     mask = node.inputs[MASK] if len(node.inputs) > MASK else None
     causal = bool(node.attributes.get_int("is_causal", 0))
     if mask is None:
@@ -136,12 +135,11 @@ def _mask(node: ir.Node, lengths: LengthValues, tried: Sequence[int]) -> Causal:
             f"{node.name} has a mask, {mask.name}, that depends on more than the number of positions",
             hint=HINT,
         )
-    context = read_metadata(lengths.model.metadata_props).max_length
-    looked_at = lengths_for(lengths.numbers_of(mask), tried, context)
-    answer = _classified(mask, lengths, looked_at, causal=causal)
+    tried = mask_lengths(lengths, mask, context)
+    answer = _classified(mask, lengths, tried, causal=causal)
     if not isinstance(answer, Causal):
         raise InputError(f"the mask of {node.name} is not causal: {answer.reason}", hint=HINT)
-    later = _later_window(mask, lengths, looked_at, answer, causal=causal)
+    later = _later_window(mask, lengths, tried, answer, causal=causal)
     if not isinstance(later, Causal):
         raise InputError(f"the mask of {node.name} is not causal: {later.reason}", hint=HINT)
     return later

@@ -1,25 +1,18 @@
 """What a mask of attention lets a query read, found by its values at several lengths."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Causal", "Refused", "classify", "lengths_for"]
+__all__ = ["Causal", "Refused", "classify"]
 
 Array = npt.NDArray[Any]
 
 HIDDEN = -1e4
 """An additive mask hides a key by this or less: float16 has no larger numbers than 65504, transformers takes its least."""
-
-LONGEST_TRIED = 4096 + 3
-"""A mask of so many positions takes some hundred megabytes while it is computed."""
-NO_WINDOW = 1e8
-"""Larger numbers stand for the end of an axis, or for what is added to hide a position."""
-BEYOND = 3
-"""A mask whose window is c, or one more or less, shows it at c + 3 positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,29 +27,6 @@ class Refused:
     """The mask is another."""
 
     reason: str
-
-
-def lengths_for(numbers: Iterable[float], tried: Sequence[int], context: int | None) -> list[int]:
-    """Return the lengths at which a mask is looked at, so that windows show as far as a mask of so many positions can be made.
-
-    A window is a number that the graph holds, or the size of a table that it holds. Each that is longer than what is tried
-    anyway is tried too, up to `LONGEST_TRIED`.
-
-    Args:
-        numbers: That are stored where the mask is computed from, and sizes of what is stored there.
-        tried: Lengths that are tried anyway.
-        context: Positions that the model takes at most; None: not known.
-
-    Returns:
-        The lengths, in their order.
-    """
-    end = context or NO_WINDOW
-    longest = max(tried)
-    windows = {
-        int(abs(number)) for number in numbers if longest - 1 <= abs(number) < min(end, NO_WINDOW)
-    }
-    further = (int(min(window + BEYOND, end)) for window in windows)
-    return sorted({*tried, *(length for length in further if length <= LONGEST_TRIED)})
 
 
 def classify(masks: Mapping[int, Array]) -> Causal | Refused:
