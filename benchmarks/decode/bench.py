@@ -48,7 +48,7 @@ def main() -> int:
         return EXIT_BOUND
     effort = QUICK if arguments.quick else Effort()
     lines = [_head(arguments.shape), *([why, ""] if why else [])]
-    held = [_session_memory(arguments.shape)]
+    held = [] if arguments.quick else [_session_memory(arguments.shape)]
     found: list[Figures] = []
     for threads in arguments.threads:
         lines += [f"## {threads} thread{'s' if threads > 1 else ''}", ""]

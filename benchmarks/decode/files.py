@@ -58,7 +58,7 @@ def make_files(shape: str, *, with_llama: bool) -> Path:
         target = folder / f"{name}.cache-int8.onnx"
         if not target.exists():
             _say(f"{shape}: {name}, cache of 8 bits")
-            ids = np.random.default_rng(2).integers(0, SHAPES[shape].vocab_size, (8, 256))
+            ids = np.random.default_rng(2).integers(0, SHAPES[shape].vocab_size, (4, 64))
             source = folder / f"{name}.onnx"
             loopedge.to_generate(source, target, cache_type="int8", data={"input_ids": ids})
     if with_llama:
@@ -102,6 +102,7 @@ def main() -> int:
     parser.add_argument("--shape", choices=SHAPES, default="large")
     arguments = parser.parse_args()
     print(make_files(arguments.shape, with_llama=SOURCE.exists()))
+    print(make_many(arguments.shape))
     return 0
 
 
