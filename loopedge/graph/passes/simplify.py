@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from loopedge.graph.core.loop_view import loops_among
+from loopedge.graph.core.loop_view import LoopView, loops_among
 from loopedge.graph.editing import add_initializer, remove_identities, structure
 from loopedge.graph.operators import Fact, having
 
@@ -155,7 +155,7 @@ def hoist_invariants(model: ir.Model) -> bool:
 
     Inner Loops first: what depends on neither loop leaves both.
 
-    Requires: constants of bodies are initializers of the main graph, or nodes.
+    Requires: constants of bodies are initializers of the main graph, or nodes; states keep their shapes.
 
     Ensures: every node of a body reads something that the body makes, gives one of its outputs, holds a body
     of its own or draws at random.
@@ -166,11 +166,23 @@ def hoist_invariants(model: ir.Model) -> bool:
     return _hoist_from(model.graph)
 
 
+def _measure_outside(loop: LoopView) -> bool:
+    """Let nodes of a body that ask for the shape of a state ask for that of what it starts from, in place."""
+    changed = False
+    for state, start in zip(loop.before, loop.initial, strict=True):
+        for node, place in list(state.uses()) if start is not None else ():
+            if node.op_type == "Shape" and not node.domain:
+                node.replace_input_with(place, start)
+                changed = True
+    return changed
+
+
 def _hoist_from(graph: ir.Graph) -> bool:
     changed = False
     for loop in loops_among(graph):
         body = loop.body
         changed |= _hoist_from(body)
+        changed |= _measure_outside(loop)
         local = set(body.inputs)
         outputs = set(body.outputs)
         for node in list(body):
