@@ -22,8 +22,14 @@ CACHED = {
     "lm.small.onnx": "weights in 4 bits, cache of int8",
     "lm.last-loop.onnx": "float32, cache of the last loop",
 }
+EXITS = {
+    "lm.exit-copy.onnx": "float32, tokens exit, copies",
+    "lm.exit-holes.onnx": "float32, tokens exit, holes",
+}
+FEWER = 4
+"""Tokens that exit early come one at a time: a quarter of the windows judges them."""
 TOLERANCES = (0.2, 0.3, 0.4, 0.5, 0.7)
-"""Of the early exit: the relative change of the state below which a window is done."""
+"""Of the early exit of whole windows: the relative change of the state below which a window is done."""
 COLOURS = ("tied", "int8", "untied")
 STYLE = """
 svg { font-family: system-ui, sans-serif; background: #ffffff; }
@@ -39,11 +45,14 @@ polyline.tied, polyline.int8, polyline.untied { fill: none; }
 def judge(folder: Path, samples: int) -> dict[str, Any]:
     """Evaluate every file on the test text, the first of each list being what the others are compared with."""
     text = folder / "test.txt"
-    files = {name: folder / name for name in (*WHOLE, *CACHED, "lm.exit.onnx")}
+    files = {name: folder / name for name in (*WHOLE, *CACHED, *EXITS, "lm.exit.onnx")}
     whole = loopedge.evaluate([files[name] for name in WHOLE], text, loops=LOOPS, samples=samples)
     # The first is the file without a cache: what a cache changes is seen against it.
     cached = loopedge.evaluate(
         [files["lm.onnx"], *(files[name] for name in CACHED)], text, samples=samples
+    )
+    tokens = loopedge.evaluate(
+        [files["lm.onnx"], *(files[name] for name in EXITS)], text, samples=-(-samples // FEWER)
     )
     exits = [
         loopedge.evaluate(files["lm.exit.onnx"], text, samples=samples, tolerance=tolerance)
@@ -55,6 +64,7 @@ def judge(folder: Path, samples: int) -> dict[str, Any]:
         "context": whole.context,
         "whole": [each | {"name": WHOLE[name_of(each)]} for each in rows_of(whole)],
         "cached": [each | {"name": CACHED[name_of(each)]} for each in rows_of(cached)[1:]],
+        "tokens": [each | {"name": EXITS[name_of(each)]} for each in rows_of(tokens)[1:]],
         "exits": [
             rows_of(found)[-1] | {"tolerance": tolerance}
             for found, tolerance in zip(exits, TOLERANCES, strict=True)
@@ -93,7 +103,12 @@ def table(found: dict[str, Any]) -> list[str]:
             f"{change_text(row)} | {megabytes:.2f} |"
         )
     lines += [
-        f"| float32, exit at tolerance {row['tolerance']:g} | {row['iterations']:.2f} in the mean | "
+        f"| {row['name']} | {row['iterations']:.2f} in the mean | | | {change_text(row)} | "
+        f"{found['bytes'][name_of(row)] / 1e6:.2f} |"
+        for row in found["tokens"]
+    ]
+    lines += [
+        f"| float32, windows exit at tolerance {row['tolerance']:g} | {row['iterations']:.2f} in the mean | "
         f"{row['bits_per_byte']:.3f} | {row['perplexity']:.3f} | "
         f"{row['perplexity'] / full(found) - 1:+.2%} | {found['bytes']['lm.exit.onnx'] / 1e6:.2f} |"
         for row in found["exits"]
@@ -126,7 +141,7 @@ def figure(found: dict[str, Any]) -> str:
         Mark(x=row["iterations"], y=row["bits_per_byte"], title=f"tolerance {row['tolerance']:g}")
         for row in sorted(found["exits"], key=lambda row: float(row["iterations"]))
     ]
-    points[0] = Mark(x=points[0].x, y=points[0].y, label="early exit")
+    points[0] = Mark(x=points[0].x, y=points[0].y, label="windows that exit")
     series.append(Series(name="", colour="op3", marks=points, dashed=True))
     lines = chart(
         series,

@@ -25,11 +25,11 @@ loopedge train text "$out/train.txt" --validation "$out/validation.txt" --test "
 
 step "export: one Loop, whose count the device chooses; the same with an exit"
 loopedge export "$out/lm.pt" --dynamic-loops --output "$out/lm.onnx"
-loopedge export "$out/lm.pt" --exit tolerance=0.1 --output "$out/lm.exit.onnx"
+loopedge export "$out/lm.pt" --exit tolerance=0.3 --output "$out/lm.exit.onnx"
 
 step "quantize: int8, and weights in four bits; the validation text calibrates"
-loopedge quantize "$out/lm.onnx" --data "$out/validation.txt" --samples 64 --output "$out/lm.int8.onnx"
-loopedge quantize "$out/lm.onnx" --data "$out/validation.txt" --samples 64 --scheme weight-int4 --output "$out/lm.int4.onnx"
+loopedge quantize "$out/lm.onnx" --data "$out/validation.txt" --samples 32 --output "$out/lm.int8.onnx"
+loopedge quantize "$out/lm.onnx" --data "$out/validation.txt" --samples 32 --scheme weight-int4 --output "$out/lm.int4.onnx"
 
 step "a cache of keys and values: of floats, of integers, of the last loop alone"
 loopedge to-generate "$out/lm.onnx" --output "$out/lm.generate.onnx"
@@ -40,6 +40,11 @@ done
 loopedge to-generate "$out/lm.onnx" --cache last-loop --output "$out/lm.last-loop.onnx"
 loopedge to-generate "$out/lm.int4.onnx" --cache-type int8 --data "$out/validation.txt" --samples 32 \
     --output "$out/lm.small.onnx"
+
+step "tokens that exit early: what skipped iterations keep is a copy, or a hole"
+for policy in copy holes; do
+    loopedge to-generate "$out/lm.exit.onnx" --exit "$policy" --output "$out/lm.exit-$policy.onnx"
+done
 
 step "judge: all of them on the test text"
 python examples/language-model/judge.py "$out" --samples "${SAMPLES:-64}"
