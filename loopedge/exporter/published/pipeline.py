@@ -251,6 +251,6 @@ def _notes(folder: PublishedFolder, check: StoredCheck) -> list[str]:
     if check.packed:
         outputs = f"{check.outputs_db:.1f} dB in {check.bits} bits"
     return [
-        f"the architecture agrees with PyTorch at small widths; {check.weights} weights are those of the folder "
-        f"({stored}); the outputs on them are PyTorch's: {outputs}"
+        f"the architecture agrees with PyTorch at small widths; {check.weights} of {len(folder.tensors)} weights "
+        f"are compared with those of the folder ({stored}); the outputs on them are PyTorch's: {outputs}"
     ]

@@ -19,6 +19,7 @@ from loopedge.errors import VerificationError
 from loopedge.exporter.published.stand_ins import stream_weights
 from loopedge.exporter.verification.verify import ExportErrors
 from loopedge.graph.agreement import NoiseRatio, largest_error
+from loopedge.graph.decoding.fusing.products import names_joined
 from loopedge.graph.integer_weights.blocks import Blocks
 from loopedge.graph.metadata import Metadata
 from loopedge.model.contract import as_tuple, run_loops
@@ -113,34 +114,52 @@ class StoredCheck:
         """
         generator = np.random.default_rng(SEED)
         for name, value in graph.graph.initializers.items():
-            stored = self.folder.tensors.get(name)
-            if stored is None or value.const_value is None:
+            if value.const_value is None:
                 continue
-            vector = generator.standard_normal(stored.row_values)
-            product = _product(self._rows(graph, name, stored), vector)
-            wanted = _stored_product(stored, vector, rounds=name in self.rounds)
-            self._check_weight(name, product, wanted)
+            first = 0
+            for part in names_joined(name):
+                stored = self.folder.tensors.get(part)
+                if stored is None:
+                    continue
+                vector = generator.standard_normal(stored.row_values)
+                product = _product(self._rows(graph, name, stored, part, first), vector)
+                wanted = _stored_product(stored, vector, rounds=part in self.rounds)
+                self._check_weight(part, product, wanted)
+                first += (stored.shape or (1,))[0]
+                yield part
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value.release()
-            yield name
 
-    def _rows(self, graph: ir.Model, name: str, stored: StoredTensor) -> Iterator[Array]:
-        """Yield the rows of a weight of the file, a part of them at a time, as they are stored."""
+    def _rows(
+        self, graph: ir.Model, name: str, stored: StoredTensor, part: str, first: int
+    ) -> Iterator[Array]:
+        """Yield the rows of a weight of the file, some of them at a time, as they are stored.
+
+        Args:
+            graph: Of the file.
+            name: Of the weight.
+            stored: What it, or a part of it, was made from.
+            part: The name of that.
+            first: The row of the weight at which it begins.
+        """
         values = graph.graph.initializers
         tensor = values[name].const_value
         assert tensor is not None
         array = tensor.numpy()
         step = max(1, CHUNK_BYTES // (8 * max(1, stored.row_values)))
-        if name not in self.packed:
-            rows = array.T if name in self.turned else array
+        last = first + (stored.shape or (1,))[0]
+        if part not in self.packed:
+            rows = array.T if part in self.turned else array
             rows = rows.reshape(-1, stored.row_values)
-            yield from (rows[start : start + step] for start in range(0, len(rows), step))
+            last = len(rows) if part == name else last
+            for start in range(first, last, step):
+                yield rows[start : min(start + step, last)]
             return
         scale = values[f"{name}.scale"].const_value
         assert scale is not None
         scales = scale.numpy()
-        for start in range(0, len(array), step):
-            some = slice(start, start + step)
+        for start in range(first, len(array) if part == name else last, step):
+            some = slice(start, start + step if part == name else min(start + step, last))
             if array.dtype == np.int8:  # rows of an embedding
                 yield array[some] * scales[some]
             else:

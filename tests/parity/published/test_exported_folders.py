@@ -110,7 +110,7 @@ def test_a_file_says_what_came_with_the_folder(decoding: Exported) -> None:
     assert metadata.generate.vocab_size == 83
     names = set(artifact.graph.graph.initializers)
     assert "lm_head.weight" not in names  # stored once, as the embedding
-    assert {"model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight"} <= names
+    assert {"model.embed_tokens.weight", "model.layers.0.mlp.down_proj.weight"} <= names
     notes = " ".join(decoding.result.notes)
     assert "lm_head.weight holds the values of model.embed_tokens.weight" in notes
     assert "BF16" in notes
@@ -176,9 +176,18 @@ def stored_check(
     )
 
 
-@pytest.mark.parametrize("wrong", ["model.layers.0.mlp.down_proj.weight", "model.norm.weight"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "model.layers.0.mlp.down_proj.weight",
+        "model.norm.weight",
+        *(f"model.layers.0.self_attn.{name}_proj.weight" for name in "qkv"),
+    ],
+)
 def test_a_weight_of_other_values_is_found(wrong: str, decoding: Exported, tmp_path: Path) -> None:
-    stored_check(decoding, decoding.folder)(decoding.path)
+    check = stored_check(decoding, decoding.folder)
+    check(decoding.path)
+    assert check.weights == len(check.folder.tensors)
     other = dict(decoding.state)
     other[wrong] = other[wrong].clone()
     other[wrong].view(-1)[7] *= 1.02

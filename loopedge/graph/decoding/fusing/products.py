@@ -14,7 +14,7 @@ import onnx_ir as ir
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.shapes import known_shape
 
-__all__ = ["fuse_products"]
+__all__ = ["fuse_products", "names_joined"]
 
 MICROSOFT = "com.microsoft"
 SPLIT_SIZES_OPSET = 13
@@ -197,6 +197,18 @@ def _joined_name(names: Sequence[str]) -> str:
         if sum("+" in part for part in parts) == 1:
             return ".".join(parts)
     return "+".join(names)
+
+
+def names_joined(name: str) -> list[str]:
+    """Return the names of the weights that a weight was put together of, in their order; its own where it was not."""
+    parts = name.split(".")
+    places = [place for place, part in enumerate(parts) if "+" in part]
+    if len(places) != 1:
+        return name.split("+")
+    (place,) = places
+    return [
+        ".".join([*parts[:place], part, *parts[place + 1 :]]) for part in parts[place].split("+")
+    ]
 
 
 class _JoinedTensor(ir.LazyTensor):
