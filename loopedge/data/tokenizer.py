@@ -161,7 +161,12 @@ class JsonTokenizer(Tokenizer):
         self.vocab_size = max(ids) + 1
 
     def encode(self, text: str, *, around: bool = False) -> Array:
-        """Return the ids; tokens that the JSON adds around a text are left out, unless ``around``."""
+        """Return the ids; tokens that the JSON adds around a text are left out, unless ``around``.
+
+        Raises:
+            UnicodeEncodeError: The text holds half of a surrogate pair.
+        """
+        text.encode("utf-8")  # the library raises TypeError
         found = self._tokenizer.encode(text, add_special_tokens=around)
         return np.array(found.ids, np.int64)
 

@@ -5,6 +5,7 @@ keep is put into its cache by hand: keys and values of the last iteration that r
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -75,6 +76,7 @@ def compare_exits(
     written: tuple[Path, Generation],
     policy: ExitPolicy,
     *,
+    noise: Mapping[str, float],
     threads: int | None,
 ) -> float:
     """Compare a file whose tokens exit early with one whose tokens do not; return the mean of the iterations.
@@ -83,13 +85,14 @@ def compare_exits(
         plain: The file that is never done, and what it says of itself.
         written: The file with the exit.
         policy: What a skipped iteration keeps.
+        noise: Inputs that hold noise, with its standard deviation.
         threads: Threads of ONNX Runtime.
 
     Raises:
         VerificationError: A token differs.
     """
     reference, found = (
-        PlainDecoder(path, generation, noise={}, threads=threads)
+        PlainDecoder(path, generation, noise=noise, threads=threads)
         for path, generation in (plain, written)
     )
     drawn = np.random.default_rng(0)

@@ -2,7 +2,8 @@
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -419,11 +420,7 @@ def _compare_exits(
 ) -> DecodeDifference:
     """Compare a file that is never done with whole texts, and what the exits skip with that."""
     never = replace(wanted, exit=None)
-    with (
-        tempfile.TemporaryDirectory(prefix="loopedge.") as name,
-        never_named(Path(name), source.path),
-    ):
-        folder = Path(name)
+    with _scratch(written.parent, source.path) as folder:
         running = never_done(source, folder / "never.onnx")
         plain = _rewritten(running, running.fresh_graph(), never)
         file, generation = folder / "plain.onnx", _described(running, plain, never)
@@ -431,7 +428,13 @@ def _compare_exits(
         found = _compare(running, file, generation, never)
         _compare_other_rows(running, folder, never)
         own = (written, _described(source, decoding, wanted))
-        compare_exits((file, generation), own, wanted.exit or "copy", threads=wanted.threads)
+        compare_exits(
+            (file, generation),
+            own,
+            wanted.exit or "copy",
+            noise=source.metadata.random_inputs,
+            threads=wanted.threads,
+        )
     return found
 
 
@@ -444,21 +447,28 @@ def _compare(
         return compare_decoding(source, written, generation, allowed, threads=wanted.threads)
     own = replace(wanted, cache="per-loop")
     decoding = _rewritten(source, source.fresh_graph(), own)
-    path = written.parent / "per-loop.onnx"
-    write_scratch(decoding.model, path)
-    own_generation = _described(source, decoding, own)
-    with never_named(written.parent, source.path):
+    with _scratch(written.parent, source.path) as folder:
+        path = folder / "per-loop.onnx"
+        write_scratch(decoding.model, path)
+        own_generation = _described(source, decoding, own)
         compare_decoding(source, path, own_generation, allowed, threads=wanted.threads)
         reference = LastLoop(path, own_generation, threads=wanted.threads)
-        found = compare_decoding(
+        return compare_decoding(
             source, written, generation, allowed, reference=reference, threads=wanted.threads
         )
-    for file in written.parent.glob("per-loop.*"):
-        file.unlink()
-    return found
 
 
-def _compare_other_rows(artifact: Artifact, folder: Path, wanted: _Wanted) -> None:
+@contextmanager
+def _scratch(beside: Path, source: Path) -> Iterator[Path]:
+    """Yield a folder for copies of a model, on the disk of another file: their names are those of none that is written."""
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.", dir=beside) as name,
+        never_named(Path(name), source),
+    ):
+        yield Path(name)
+
+
+def _compare_other_rows(artifact: Artifact, beside: Path, wanted: _Wanted) -> None:
     """Compare once more with random timestep rows: an untrained stack hides its attention behind gates of zero."""
     tables = {
         name: value.const_value.numpy()
@@ -468,16 +478,13 @@ def _compare_other_rows(artifact: Artifact, folder: Path, wanted: _Wanted) -> No
     if not tables:
         return
     rows = random_rows(tables, np.random.default_rng(0))
-    source = folder / "rows.onnx"
-    write_scratch(_with_tables(artifact.fresh_graph(), rows), source)
-    other = Artifact.open(source)
-    decoding = _rewritten(other, other.fresh_graph(), wanted)
-    decoded = folder / "rows.generate.onnx"
-    write_scratch(decoding.model, decoded)
-    with never_named(folder, artifact.path):
+    with _scratch(beside, artifact.path) as folder:
+        source, decoded = folder / "rows.onnx", folder / "rows.generate.onnx"
+        write_scratch(_with_tables(artifact.fresh_graph(), rows), source)
+        other = Artifact.open(source)
+        decoding = _rewritten(other, other.fresh_graph(), wanted)
+        write_scratch(decoding.model, decoded)
         _compare(other, decoded, _described(other, decoding, wanted), wanted)
-    for file in folder.glob("rows.*"):
-        file.unlink()
 
 
 def _with_tables(model: ir.Model, tables: Mapping[str, np.ndarray[Any, Any]]) -> ir.Model:

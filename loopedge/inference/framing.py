@@ -1,6 +1,7 @@
 """How a text becomes the ids that a model was trained on, and its answer text again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,25 +48,24 @@ class Framing:
         Raises:
             InputError: The text is not Unicode.
         """
-        try:
+        with _is_unicode():
             if self.published and isinstance(self.tokenizer, JsonTokenizer):
                 ids: list[int] = self.tokenizer.encode(text, around=True).tolist()
             else:
                 ids = self.tokenizer.encode(text).tolist()
-        except UnicodeEncodeError as error:  # a terminal's bytes that were not UTF-8
-            raise InputError(f"the text is not UTF-8: character {error.start}") from error
         return ids if self.separator is None else [*ids, self.separator]
 
     def frame_chat(self, text: str, system: str | None) -> list[int]:
         """Return the ids of a conversation of one message, after that of the system where there is one.
 
         Raises:
-            InputError: The model has no chat template, or it fails.
+            InputError: The model has no chat template, or it fails; the text is not Unicode.
             MissingExtraError: jinja2 is not installed.
         """
         template = ChatTemplate.of(self.companions, self.model)
         messages = [] if system is None else [{"role": "system", "content": system}]
-        return template.encode([*messages, {"role": "user", "content": text}], self.tokenizer)
+        with _is_unicode():
+            return template.encode([*messages, {"role": "user", "content": text}], self.tokenizer)
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -77,6 +77,14 @@ class Framing:
         """Return what a token looks like."""
         named = {self.separator: "<sep>", self.end: "<end>"}
         return named[token] if token in named else self.tokenizer.show(token)
+
+
+@contextmanager
+def _is_unicode() -> Iterator[None]:
+    try:
+        yield
+    except UnicodeEncodeError as error:  # a terminal's bytes that were not UTF-8
+        raise InputError(f"the text is not UTF-8: character {error.start}") from error
 
 
 def read_framing(path: Path, metadata: Metadata) -> Framing:

@@ -253,6 +253,28 @@ def test_weights_beside_the_model_and_a_target_elsewhere(cli: Cli, tmp_path: Pat
     assert_refused(cli("to-generate", lm, "-o", tmp_path / "none" / "lm.onnx"), "none")
 
 
+@pytest.mark.parametrize("name", ["rows", "per-loop"])
+def test_a_target_of_the_name_of_a_copy_that_is_checked(
+    cli: Cli, tmp_path: Path, name: str
+) -> None:
+    wide = LanguageSpec(
+        known=True, rows=64, heads=8, kv_heads=8, head_size=32, timestep=True, loops=2
+    )
+    (tmp_path / "source").mkdir()
+    lm = tmp_path / "source" / "rows.onnx"
+    write_artifact(ir.from_proto(write_language_model(wide)), lm)
+    target = tmp_path / f"{name}.generate.onnx"
+    words = ["--cache", "last-loop"] if name == "per-loop" else []
+    if name == "per-loop":
+        target = tmp_path / "per-loop.onnx"
+    found = cli("to-generate", lm, "-o", target, "--threads", 1, "--json", *words).json()
+    assert {file["path"].rpartition("/")[2] for file in found["files"]} == {
+        path.name for path in tmp_path.iterdir() if path.is_file()
+    }
+    assert len(found["files"]) == 2
+    assert cli("inspect", target, "--verify").code == 0
+
+
 def test_a_tokenizer_goes_with_it(cli: Cli, tmp_path: Path) -> None:
     from loopedge.data.tokenizer import train_tokenizer
 

@@ -8,6 +8,8 @@ import onnx_ir as ir
 import pytest
 
 from loopedge.errors import InputError
+from loopedge.graph.decoding import tried_lengths
+from loopedge.graph.decoding.attention import attentions
 from loopedge.graph.decoding.attention.masks import Causal, Refused, classify
 from loopedge.graph.decoding.decoding import Decoding, give_cache
 from loopedge.graph.decoding.length_values import LengthValues
@@ -117,6 +119,19 @@ def test_random_models_decode_or_are_refused_in_one_line(number: int, tmp_path: 
 def test_a_window_is_found_however_long_it_is(window: int, mask: str) -> None:
     (slot,) = cache_of(windows=(window,), mask=mask, **ROTARY).slots
     assert slot.window == window
+
+
+def test_the_window_of_a_stored_mask_is_found_and_a_longer_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No number says where it ends: the array is looked at as a whole, or not at all."""
+    monkeypatch.setattr(tried_lengths, "LONGEST", 260)
+    spec = LanguageSpec(known=True, rows=400, mask="table", windows=(350,), heads=1, kv_heads=1)
+    decoding = give_cache(ir.from_proto(write_language_model(spec)))
+    assert [slot.window for slot in decoding.slots] == [350]
+    monkeypatch.setattr(attentions, "LONGEST_STORED", 300)
+    with pytest.raises(InputError, match="is stored for 400 positions, at most 300"):
+        give_cache(ir.from_proto(write_language_model(spec)))
 
 
 @pytest.mark.parametrize(

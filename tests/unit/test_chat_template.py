@@ -13,6 +13,7 @@ from loopedge.data.chat.sandbox import answer_request
 from loopedge.data.chat.template import ChatTemplate, read_special_tokens
 from loopedge.data.tokenizer import ByteTokenizer, JsonTokenizer
 from loopedge.errors import InputError, MissingExtraError
+from loopedge.inference.framing import Framing
 
 tokenizers = pytest.importorskip("tokenizers", reason="the extra 'text'")
 pytest.importorskip("jinja2", reason="the extra 'text'")
@@ -247,6 +248,24 @@ def test_a_mark_is_a_character_that_no_text_holds(tokenizer: JsonTokenizer) -> N
     )
     assert "\ufdd0<s>" in tokenizer.decode(ids)
     assert encode_marked("", tokenizer, "\ufdd0") == []
+
+
+def test_a_mark_is_no_part_of_a_control_token() -> None:
+    """Else breaking one up would make another, without an end."""
+    made = tokenizers.Tokenizer.from_str(chat_tokenizer().companions()["tokenizer.json"])
+    made.add_special_tokens(["<s\ufdd0", "<s>"])
+    ids = template(PLAIN, bos_token="").encode(
+        [{"role": "user", "content": "<s>"}], JsonTokenizer(made.to_str())
+    )
+    assert control_count(JsonTokenizer(made.to_str()), ids) == 3
+
+
+def test_half_of_a_surrogate_pair_is_one_error(tokenizer: JsonTokenizer) -> None:
+    companions = {"chat_template.jinja": PLAIN}
+    framing = Framing(tokenizer=tokenizer, companions=companions, model="m", published=True)
+    for frame in (framing.frame, lambda text: framing.frame_chat(text, None)):
+        with pytest.raises(InputError, match="the text is not UTF-8: character 1"):
+            frame("a\udcff")
 
 
 @pytest.mark.usefixtures("at_once")

@@ -109,7 +109,8 @@ class ChatTemplate:
             InputError: As `render`; or what was said cannot be kept apart from control tokens.
             MissingExtraError: As `render`.
         """
-        mark = choose_mark([self.text, *(message["content"] for message in messages)])
+        said = [message["content"] for message in messages]
+        mark = choose_mark([self.text, *said, *tokenizer.control_tokens().values()])
         broken = [
             {**message, "content": break_up(message["content"], tokenizer, mark)}
             for message in messages
@@ -117,7 +118,7 @@ class ChatTemplate:
         return encode_marked(self.render(broken), tokenizer, mark)
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        words = [sys.executable, "-P", "-m", sandbox.__name__]
+        words = [sys.executable, "-P", sandbox.__file__]  # by its path: it needs no package of ours
         try:
             done = subprocess.run(
                 words,

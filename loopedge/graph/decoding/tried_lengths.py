@@ -13,12 +13,14 @@ from loopedge.graph.decoding.length_values import LengthValues
 from loopedge.graph.shapes import known_shape
 
 __all__ = [
+    "LONGEST_STORED",
     "TRIED",
     "lengths_to_try",
     "limits_among",
     "longest_text",
     "mask_lengths",
     "numbers_behind",
+    "stored_positions",
 ]
 
 TRIED = (3, 5, 8, 13, 67, 259)
@@ -26,6 +28,9 @@ TRIED = (3, 5, 8, 13, 67, 259)
 
 LONGEST = 2048
 """Positions at which a mask is looked at, at most; it has as many rows and columns."""
+
+LONGEST_STORED = 8192
+"""The same of a mask that is stored: where its window ends is written in no number."""
 
 LONGEST_TABLE = 40_000
 """Positions at which a table is looked at, at most."""
@@ -62,13 +67,26 @@ def limits_among(lengths: LengthValues, values: Sequence[ir.Value]) -> dict[ir.V
 
 
 def mask_lengths(lengths: LengthValues, mask: ir.Value, context: int | None) -> list[int]:
-    """Return the lengths at which a mask is looked at: also behind the numbers from which it is computed, as far as `LONGEST`."""
+    """Return the lengths at which a mask is looked at: also behind the numbers from which it is computed, as far as `LONGEST`.
+
+    One that is cut out of a stored array is looked at as a whole, as far as `LONGEST_STORED`.
+    """
     numbers = (
         abs(number)
         for value, number in limits_among(lengths, [mask]).items()
         if number > 0 or _is_integer(value)
     )
-    return lengths_to_try(context, [number for number in numbers if number + PAST <= LONGEST])
+    tried = lengths_to_try(context, [number for number in numbers if number + PAST <= LONGEST])
+    whole = min(context or 0, stored_positions(lengths, mask), LONGEST_STORED)
+    return tried if whole <= tried[-1] else [*tried, whole]
+
+
+def stored_positions(lengths: LengthValues, mask: ir.Value) -> int:
+    """Return how long the largest axis is of the arrays that a mask is cut out of; 0: it is computed of numbers."""
+    nodes = lengths.nodes_of([mask])
+    values = [value for node in nodes for value in (*node.inputs, *node.outputs)]
+    tensors = [ir.convenience.get_const_tensor(value) for value in values if value is not None]
+    return max((max(tensor.shape.numpy(), default=0) for tensor in tensors if tensor), default=0)
 
 
 def numbers_behind(

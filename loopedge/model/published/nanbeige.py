@@ -28,7 +28,7 @@ class NanbeigeConfig(PublishedConfig):
     num_attention_heads: int = Count
     num_key_value_heads: int = Count
     head_dim: int | None = Field(default=None, ge=2, le=65_536, multiple_of=2)
-    kv_channels: int | None = None
+    kv_channels: int | None = Field(default=None, ge=2, le=65_536, multiple_of=2)
     rms_norm_eps: float = Field(default=1e-5, gt=0, lt=1)
     rope_theta: float = Field(default=70_000_000.0, ge=1)
     max_position_embeddings: int = Field(default=262_144, ge=1)

@@ -4,7 +4,6 @@ A file is a length, a JSON header with names, types, shapes and places, then the
 memory or mapped: what is mapped counts as memory of the process.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from loopedge.errors import InputError
 from loopedge.files.input_files import check_file
-from loopedge.files.json_text import read_json
+from loopedge.files.json_text import parse_json, read_json
 
 __all__ = ["CHUNK_BYTES", "Checkpoint", "StoredTensor", "open_checkpoint"]
 
@@ -176,7 +175,7 @@ def _header(file: Path) -> tuple[dict[str, Any], int]:
                 f"{file} is not a safetensors file or is damaged: its header has no length"
             )
         try:
-            header = json.loads(opened.read(length))
+            header = parse_json(opened.read(length).decode("utf-8"))
         except ValueError as error:
             raise InputError(f"{file} is not a safetensors file: its header is no JSON") from error
     if not isinstance(header, dict):

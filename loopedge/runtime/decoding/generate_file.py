@@ -66,6 +66,9 @@ class GenerateFile:
         generation = session.metadata.generate
         if generation is None:
             raise without_cache(source)
+        _check_runtime(
+            source, session.metadata, ort.__version__
+        )  # a file in ORT format says it now
         try:
             ports = cache_ports(session.session, DTYPES)
         except InputError as error:

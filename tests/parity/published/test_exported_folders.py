@@ -200,9 +200,18 @@ def stored_check(exported: Exported, folder: Path, *, turned: bool = True) -> St
     )
 
 
-@pytest.mark.parametrize("wrong", ["model.layers.0.mlp.down_proj.weight", "model.norm.weight"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "model.layers.0.mlp.down_proj.weight",
+        "model.norm.weight",
+        *(f"model.layers.0.self_attn.{name}_proj.weight" for name in "qkv"),
+    ],
+)
 def test_a_weight_of_other_values_is_found(wrong: str, decoding: Exported, tmp_path: Path) -> None:
-    stored_check(decoding, decoding.folder)(decoding.path)
+    check = stored_check(decoding, decoding.folder)
+    check(decoding.path)
+    assert len(check.pieces) == len(check.folder.tensors)
     other = dict(decoding.state)
     other[wrong] = other[wrong].clone()
     other[wrong].view(-1)[7] *= 1.02

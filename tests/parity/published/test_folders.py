@@ -248,6 +248,7 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (b"", "its header has no length"),
         (struct.pack("<Q", 2**60) + b"{}", "its header has no length"),
         (struct.pack("<Q", 2) + b"{]", "its header is no JSON"),
+        (struct.pack("<Q", 200_000) + b"[" * 200_000, "its header is no JSON"),
         (header({"a": {**ENTRY, "dtype": "F8_E4M3"}}) + bytes(8), "stored as F8_E4M3"),
         (header({"a": {**ENTRY, "shape": [3]}}) + bytes(8), "other bytes"),
         (header({"a": {**ENTRY, "shape": [-2]}}) + bytes(8), "does not describe a"),

@@ -11,7 +11,13 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.decoding.attention.masks import Causal, Refused, classify
 from loopedge.graph.decoding.length_values import LengthValues
-from loopedge.graph.decoding.tried_lengths import TRIED, mask_lengths, numbers_behind
+from loopedge.graph.decoding.tried_lengths import (
+    LONGEST_STORED,
+    TRIED,
+    mask_lengths,
+    numbers_behind,
+    stored_positions,
+)
 from loopedge.graph.shapes import known_shape
 
 __all__ = ["SelfAttention", "find_attentions"]
@@ -134,6 +140,11 @@ def _mask(node: ir.Node, lengths: LengthValues, context: int | None) -> Causal:
         raise InputError(
             f"{node.name} has a mask, {mask.name}, that depends on more than the number of positions",
             hint=HINT,
+        )
+    if min(context or 0, stored_positions(lengths, mask)) > LONGEST_STORED:
+        raise InputError(
+            f"the mask of {node.name} is stored for {context} positions, at most {LONGEST_STORED} are looked at",
+            hint="a mask that is computed of positions, or is_causal=True",
         )
     tried = mask_lengths(lengths, mask, context)
     answer = _classified(mask, lengths, tried, causal=causal)

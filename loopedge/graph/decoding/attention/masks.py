@@ -48,7 +48,9 @@ def classify(masks: Mapping[int, Array]) -> Causal | Refused:
         rows = np.broadcast_to(seen, (*seen.shape[:-2], length, length)).reshape(-1, length, length)
         if (rows != rows[0]).any():
             return Refused("it differs from head to head")
-        distance = np.arange(length)[:, None] - np.arange(length)[None, :]
+        distance = np.subtract.outer(
+            *[np.arange(length, dtype=np.int32)] * 2
+        )  # of a long mask it is the largest
         if (rows[0] & (distance < 0)).any():
             return Refused("queries read positions behind their own")
         widest = int(distance[rows[0]].max(initial=-1)) + 1
