@@ -138,6 +138,28 @@ def measure(name: str, folder: Path, target: Path) -> Way:
     )
 
 
+def write_report(ways: list[Way], stored: int, output: Path | None) -> None:
+    """Print the Markdown table, and write it and the figures where that is asked for."""
+    machine = describe_machine()
+    lines = [
+        f"{machine['cpu']}, ONNX Runtime {machine['onnxruntime']}, torch {torch.__version__}, loopedge "
+        f"{loopedge.__version__}; a folder with {stored / MIB:.0f} MiB of bfloat16 weights. MiB; `imported` is the "
+        "peak once the libraries are loaded, `allowed` 1.3 times the file and 1 GB.",
+        "",
+        "| weights | file | imported | peak | allowed | peak / allowed | |",
+        "|---|---|---|---|---|---|---|",
+        *(way.row() for way in ways),
+    ]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if output is None:
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "peak_memory.md").write_text(text, encoding="utf-8")
+    report = {"machine": machine, "stored_bytes": stored, "ways": [asdict(way) for way in ways]}
+    (output / "peak_memory.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     """Measure, print a Markdown table, and judge."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -151,29 +173,10 @@ def main() -> int:
             target = Path(name) / "out"
             target.mkdir()
             ways.append(measure(way, folder, target / "model.onnx"))
-            print(ways[-1].row(), flush=True)
             for file in target.iterdir():
                 file.unlink()
             target.rmdir()
-    machine = describe_machine()
-    lines = [
-        f"{machine['cpu']}, ONNX Runtime {machine['onnxruntime']}, torch {torch.__version__}, loopedge "
-        f"{loopedge.__version__}; a folder with {stored / MIB:.0f} MiB of bfloat16 weights. MiB; `imported` is the "
-        "peak once the libraries are loaded, `allowed` 1.3 times the file and 1 GB.",
-        "",
-        "| weights | file | imported | peak | allowed | peak / allowed | |",
-        "|---|---|---|---|---|---|---|",
-        *(way.row() for way in ways),
-    ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if arguments.output:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "peak_memory.md").write_text(text, encoding="utf-8")
-        report = {"machine": machine, "stored_bytes": stored, "ways": [asdict(way) for way in ways]}
-        (arguments.output / "peak_memory.json").write_text(
-            json.dumps(report, indent=2) + "\n", encoding="utf-8"
-        )
+    write_report(ways, stored, arguments.output)
     return 0 if all(way.passed for way in ways) else 4
 
 
