@@ -76,6 +76,10 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 ROOMS: dict[str, Any] = {"dory": dory, "hrm_text": hrm_text}
+LAYERS = {
+    "dory": "1, 4 and 1 layers, 4 loops, window 256",
+    "hrm_text": "stacks of 2 layers, 2 high and 3 low cycles",
+}
 CLASSES = {"dory": "DoryForCausalLM", "hrm_text": "HrmTextForCausalLM"}
 SCHEMES = ("weight-int8", "weight-int4")
 
@@ -115,23 +119,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--output", type=Path, help="folder for transformers.md and .json")
+    parser.add_argument("--output", type=Path, help="folder for transformers_MODEL.md and .json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    found: list[Figure] = []
     for model in arguments.models:
         products = make_products(model, arguments.threads)
         check_same(products)
-        found += measure(model, products, arguments.threads)
-    lines = [*head(arguments.threads), *table(found)]
-    print("\n".join(lines))
-    if arguments.output:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        text = "\n".join(lines) + "\n"
-        (arguments.output / "transformers.md").write_text(text, encoding="utf-8")
-        figures = {"machine": describe_machine(), "figures": [asdict(each) for each in found]}
-        text = json.dumps(figures, indent=1) + "\n"
-        (arguments.output / "transformers.json").write_text(text, encoding="utf-8")
+        found = measure(model, products, arguments.threads)
+        text = "\n".join([*head(model, arguments.threads), *table(found)]) + "\n"
+        print(text)
+        if arguments.output:
+            arguments.output.mkdir(parents=True, exist_ok=True)
+            to = arguments.output / f"transformers_{model}.md"
+            to.write_text(text, encoding="utf-8")
+            figures = {"machine": describe_machine(), "figures": [asdict(each) for each in found]}
+            content = json.dumps(figures, indent=1) + "\n"
+            to.with_suffix(".json").write_text(content, encoding="utf-8")
     return 0
 
 
@@ -258,17 +261,13 @@ def drawn_prompt(length: int) -> list[int]:
     return torch.randint(8192, (length,), generator=generator).tolist()
 
 
-def head(threads: int) -> list[str]:
+def head(model: str, threads: int) -> list[str]:
     """Return what stands above the table."""
-    machine = describe_machine()
+    machine, config = describe_machine(), MODELS[model]
     versions = f"ONNX Runtime {machine['onnxruntime']}, transformers {version('transformers')}, torch {torch.__version__}"
-    sizes = [
-        f"{model}: d={config['hidden_size']}, MLP {config['intermediate_size']}, vocabulary {config['vocab_size']}"
-        for model, config in MODELS.items()
-    ]
+    sizes = f"d={config['hidden_size']}, MLP {config['intermediate_size']}, vocabulary {config['vocab_size']}"
     return [
-        f"{machine['cpu']}, {versions}, {threads} thread{'s' if threads > 1 else ''}; {'; '.join(sizes)}; random weights.",
-        "Dory: 1, 4 and 1 layers, 4 loops, window 256. HRM-Text: stacks of 2 layers, 2 high and 3 low cycles.",
+        f"{machine['cpu']}, {versions}, {threads} thread{'s' if threads > 1 else ''}. {sizes}, {LAYERS[model]}; random weights.",
         "Milliseconds of processor time per token, the median of five rounds in turns, and against transformers.",
         "",
     ]
