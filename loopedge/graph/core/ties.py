@@ -1,5 +1,6 @@
 """What tying saves: weights that are stored once and read in every iteration."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -7,9 +8,16 @@ import onnx_ir as ir
 
 from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.loop_view import LoopView
+from loopedge.graph.core.scans.scan_core import ScanCore
+from loopedge.graph.core.scans.scan_view import scans_among
+from loopedge.graph.shapes import known_shape
 from loopedge.graph.weights import all_initializers, stored_bytes, weight_bytes, weights_read
 
 __all__ = ["TiedWeight", "nodes_with_runs", "tied_weights", "untied_bytes"]
+
+PAST = re.compile(r"past\.([a-z][a-z0-9]*\.\d+)\.")
+SLOT_RANK = 4
+"""Axes of keys or values of one iteration: (batch, kv heads, length, head size)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +54,25 @@ def nodes_with_runs(model: ir.Model, loops: int | None = None) -> Iterator[tuple
     """
     cores = Cores(model)
     trips = {core.loop.node: loops or core.trips for core in cores.loops}
-    trips |= {core.scan.node: loops or core.iterations or 1 for core in cores.scans}
+    for core in cores.scans:
+        trips |= _inner_scans(core)
+        trips[core.scan.node] = loops or core.iterations or 1
     yield from _nodes_with_runs(model.graph, 1, trips)
+
+
+def _inner_scans(core: ScanCore) -> dict[ir.Node, int]:
+    """Return how often the Scans inside a core run: as often as the rows of the cache that they read are many."""
+    generation = core.metadata.generate
+    slots = {} if generation is None else {slot.name: slot.inner for slot in generation.slots}
+    found = {}
+    for scan in scans_among(core.nodes):
+        past = next((value for value in scan.pasts if value is not None), None)
+        name = PAST.match("" if past is None else past.name or "")
+        rank = len(known_shape(past) or ())
+        inner = slots.get(name[1], []) if name else []
+        if SLOT_RANK < rank <= SLOT_RANK + len(inner):
+            found[scan.node] = inner[len(inner) - (rank - SLOT_RANK)]
+    return found
 
 
 def _nodes_with_runs(

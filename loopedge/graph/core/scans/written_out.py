@@ -39,7 +39,10 @@ def write_out_scans(model: ir.Model, loops: int | None = None) -> ir.Model:
     slots: list[CacheSlot] = []
     for scan in scans:
         if scans_among(scan.body.all_nodes()):
-            raise InputError(f"a Scan stands inside {scan.name}: it is not written out")
+            raise InputError(
+                f"a Scan stands inside {scan.name}: it is not written out",
+                hint="loopedge export model.pt --inner unrolled",
+            )
         count = loops or (metadata.cores or {}).get(scan.name) or metadata.loops
         if count is None or count * len(scan.body) > MOST_NODES:
             raise InputError(f"{scan.name} does not say how often it runs, or has too many nodes")
