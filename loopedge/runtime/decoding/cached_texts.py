@@ -91,7 +91,7 @@ class CachedTexts:
         """Run another number of iterations; return whether the texts were computed again."""
         kept = self._filled is not None and loops is not None and loops <= self._filled
         if kept and self.file.lowering_is_exact:
-            self.loops, self._filled = loops, self._filled if self.empty else loops
+            self.loops = self._filled = loops  # what follows is computed with so many
             self._bind()
             return False
         held = [np.array(text, np.int64) for text in self.texts]
