@@ -28,7 +28,7 @@ EXITS = {
 }
 FEWER = 4
 """Tokens that exit early come one at a time: a quarter of the windows judges them."""
-TOLERANCES = (0.2, 0.3, 0.4, 0.5, 0.7)
+TOLERANCES = (0.3, 0.5, 0.7)
 """Of the early exit of whole windows: the relative change of the state below which a window is done."""
 COLOURS = ("tied", "int8", "untied")
 STYLE = """
