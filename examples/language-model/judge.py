@@ -5,7 +5,6 @@ python examples/language-model/judge.py build/language-model
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,12 @@ EXITS = {
 }
 FEWER = 4
 """Tokens that exit early come one at a time: a quarter of the windows judges them."""
-TOLERANCES = (0.2, 0.3, 0.4, 0.5, 0.7)
+TOLERANCES = (0.3, 0.5, 0.7)
 """Of the early exit of whole windows: the relative change of the state below which a window is done."""
-COLOURS = ("tied", "int8", "untied")
+COLOURS = ("tied", "int8", "untied", "op3")
 STYLE = """
 svg { font-family: system-ui, sans-serif; background: #ffffff; }
-text { fill: #667080; font-size: 13px; } .name { fill: #1b1f24; font-weight: 600; paint-order: stroke; stroke: #ffffff; stroke-width: 4px; }
+text { fill: #667080; font-size: 13px; } .name { fill: #1b1f24; font-weight: 600; }
 .end { text-anchor: end; } .middle { text-anchor: middle; } .grid { stroke: #e2e6eb; }
 polyline { fill: none; stroke-width: 2.5; } .dashed { stroke: #8a4fb8; stroke-dasharray: 6 5; }
 .tied { stroke: #2563c9; fill: #2563c9; } .int8 { stroke: #0f8a6a; fill: #0f8a6a; }
@@ -134,33 +133,46 @@ def change_text(row: dict[str, Any]) -> str:
 def figure(found: dict[str, Any]) -> str:
     """Return an SVG: bits per byte against loops."""
     series = [
-        line(name, [row for row in found["whole"] if row["name"] == name], colour, place)
-        for place, (name, colour) in enumerate(zip(WHOLE.values(), COLOURS, strict=True))
+        Series(
+            name="",
+            colour=colour,
+            marks=[
+                Mark(x=row["loops"], y=row["bits_per_byte"], title=name)
+                for row in found["whole"]
+                if row["name"] == name
+            ],
+        )
+        for name, colour in zip(WHOLE.values(), COLOURS, strict=False)
     ]
     points = [
         Mark(x=row["iterations"], y=row["bits_per_byte"], title=f"tolerance {row['tolerance']:g}")
         for row in sorted(found["exits"], key=lambda row: float(row["iterations"]))
     ]
-    points[0] = Mark(x=points[0].x, y=points[0].y, label="windows that exit")
-    series.append(Series(name="", colour="op3", marks=points, dashed=True))
+    series.append(Series(name="", colour=COLOURS[-1], marks=points, dashed=True))
     lines = chart(
         series,
         across=Axis(name="loops (of an early exit, in the mean)", from_zero=False, ticks=LOOPS),
         upward=Axis(name="bits per byte", from_zero=False),
         wide=True,
     )
-    drawn = lines[: lines.index("</svg>") + 1]
+    drawn = lines[: lines.index("</svg>")]
     head = drawn[0].replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    return "\n".join([head, f"<style>{STYLE}</style>", *drawn[1:]]) + "\n"
-
-
-def line(name: str, rows: Sequence[dict[str, Any]], colour: str, named: int) -> Series:
-    """Return the line of a model, its name at one of the points: models may lie on each other."""
-    marks = [
-        Mark(x=row["loops"], y=row["bits_per_byte"], label=name if place == named else "")
-        for place, row in enumerate(rows)
+    names = [
+        line
+        for place, (name, colour) in enumerate(
+            zip((*WHOLE.values(), "windows that exit early"), COLOURS, strict=True)
+        )
+        for line in entry(name, colour, 40 + 20 * place)
     ]
-    return Series(name="", colour=colour, marks=marks)
+    return "\n".join([head, f"<style>{STYLE}</style>", *drawn[1:], *names, "</svg>"]) + "\n"
+
+
+def entry(name: str, colour: str, height: int) -> list[str]:
+    """Return what a colour stands for, where the curves leave room: they fall."""
+    return [
+        f'<circle class="{colour}" cx="480" cy="{height}" r="5"/>',
+        f'<text class="name" x="492" y="{height + 4}">{name}</text>',
+    ]
 
 
 def main() -> None:
