@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 import loopedge
 from benchmarks.decode.llama.gguf_file import TYPES, write_gguf
 from benchmarks.decode.llama.source import FOLDER, SOURCE
@@ -17,6 +19,9 @@ __all__ = ["MANY", "SCHEMES", "folder_of", "make_files", "make_many"]
 
 SCHEMES = {"int8": "weight-int8", "dynamic": "dynamic", "int4": "weight-int4"}
 """Schemes of `loopedge quantize` by what they are called here."""
+
+CACHED = ("int8", "dynamic", "int4")
+"""Which of them are written with a cache of eight bits, too."""
 
 MANY = 12
 """Loops of the file whose session is measured at several counts."""
@@ -30,7 +35,7 @@ def folder_of(shape: str) -> Path:
 def make_files(shape: str, *, with_llama: bool) -> Path:
     """Write what is missing and return the folder.
 
-    ``float32``, ``int8``, ``dynamic``, ``int4``: `.onnx`, `.scan.onnx` and `.unrolled.onnx` each; `many.scan.onnx`; `.gguf`.
+    ``float32``, ``int8``, ``dynamic``, ``int4``: `.onnx`, `.scan.onnx` and `.unrolled.onnx` each; some `.cache-int8.onnx`; `.gguf`.
     """
     folder = folder_of(shape)
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,6 +54,13 @@ def make_files(shape: str, *, with_llama: bool) -> Path:
             if not target.exists():
                 _say(f"{shape}: {name}, {form}")
                 loopedge.to_generate(folder / f"{name}.onnx", target, form=form)
+    for name in CACHED:
+        target = folder / f"{name}.cache-int8.onnx"
+        if not target.exists():
+            _say(f"{shape}: {name}, cache of 8 bits")
+            ids = np.random.default_rng(2).integers(0, SHAPES[shape].vocab_size, (8, 256))
+            source = folder / f"{name}.onnx"
+            loopedge.to_generate(source, target, cache_type="int8", data={"input_ids": ids})
     if with_llama:
         for width in TYPES:
             target = folder / f"{width}.gguf"

@@ -41,6 +41,12 @@ SHAPES = {
     "middle": Shape(
         d_model=512, heads=8, kv_heads=4, d_ff=1792, layers=2, loops=6, vocab_size=4096
     ),
+    "block-512": Shape(
+        d_model=512, heads=8, kv_heads=4, d_ff=1792, layers=1, loops=12, vocab_size=4096
+    ),
+    "block-1024": Shape(
+        d_model=1024, heads=16, kv_heads=4, d_ff=3584, layers=1, loops=12, vocab_size=4096
+    ),
     "large": Shape(
         d_model=1024, heads=16, kv_heads=4, d_ff=3584, layers=4, loops=4, vocab_size=8192
     ),
@@ -48,7 +54,7 @@ SHAPES = {
         d_model=1024, heads=16, kv_heads=4, d_ff=3584, layers=4, loops=4, vocab_size=32768
     ),
 }
-"""By name; ``tiny`` tries this program, ``large`` is the model of the tables."""
+"""By name; ``tiny`` tries this program, ``large`` is the model of the tables, of ``block-...`` one layer is the block."""
 
 
 class NanbeigeShaped(nn.Module):

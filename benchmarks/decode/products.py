@@ -41,8 +41,17 @@ def _llama(width: str, cache: str, flash: str) -> Product:
     )
 
 
-def _ours(label: str, width: str, file: str, cache: str = "float32") -> Product:
-    return Product(label=label, width=width, engine="generator", file=file, cache=cache)
+def _ours(
+    label: str, width: str, file: str, cache: str = "float32", memory: str | None = None
+) -> Product:
+    return Product(
+        label=label,
+        width=width,
+        engine="generator",
+        file=file,
+        cache=cache,
+        options={"memory": memory},
+    )
 
 
 CACHES = (("float16", "auto"), ("float32", "off"), ("int8", "on"))
@@ -50,6 +59,7 @@ CACHES = (("float16", "auto"), ("float32", "off"), ("int8", "on"))
 
 PRODUCTS = (
     _ours("loopedge float32", "float32", "float32.scan.onnx"),
+    _ours("loopedge float32, memory low", "float32", "float32.scan.onnx", memory="low"),
     _ours("unrolled float32", "float32", "float32.unrolled.onnx"),
     Product(label="PyTorch eager, cached", width="float32", engine="torch"),
     Product(
@@ -62,9 +72,12 @@ PRODUCTS = (
     *(_llama("float32", *cache) for cache in CACHES[:2]),
     _ours("loopedge weight-int8", "int8", "int8.scan.onnx"),
     _ours("loopedge dynamic int8", "int8", "dynamic.scan.onnx"),
+    _ours("loopedge weight-int8, cache int8", "int8", "int8.cache-int8.onnx", "int8"),
+    _ours("loopedge dynamic int8, cache int8", "int8", "dynamic.cache-int8.onnx", "int8"),
     _ours("unrolled weight-int8", "int8", "int8.unrolled.onnx"),
     *(_llama("int8", *cache) for cache in CACHES),
     _ours("loopedge weight-int4", "int4", "int4.scan.onnx"),
+    _ours("loopedge weight-int4, cache int8", "int4", "int4.cache-int8.onnx", "int8"),
     _ours("unrolled weight-int4", "int4", "int4.unrolled.onnx"),
     *(_llama("int4", *cache) for cache in CACHES),
 )

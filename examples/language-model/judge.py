@@ -27,7 +27,7 @@ TOLERANCES = (0.2, 0.3, 0.4, 0.5, 0.7)
 COLOURS = ("tied", "int8", "untied")
 STYLE = """
 svg { font-family: system-ui, sans-serif; background: #ffffff; }
-text { fill: #667080; font-size: 13px; } .name { fill: #1b1f24; font-weight: 600; }
+text { fill: #667080; font-size: 13px; } .name { fill: #1b1f24; font-weight: 600; paint-order: stroke; stroke: #ffffff; stroke-width: 4px; }
 .end { text-anchor: end; } .middle { text-anchor: middle; } .grid { stroke: #e2e6eb; }
 polyline { fill: none; stroke-width: 2.5; } .dashed { stroke: #8a4fb8; stroke-dasharray: 6 5; }
 .tied { stroke: #2563c9; fill: #2563c9; } .int8 { stroke: #0f8a6a; fill: #0f8a6a; }
@@ -119,8 +119,8 @@ def change_text(row: dict[str, Any]) -> str:
 def figure(found: dict[str, Any]) -> str:
     """Return an SVG: bits per byte against loops."""
     series = [
-        line(name, [row for row in found["whole"] if row["name"] == name], colour)
-        for name, colour in zip(WHOLE.values(), COLOURS, strict=True)
+        line(name, [row for row in found["whole"] if row["name"] == name], colour, place)
+        for place, (name, colour) in enumerate(zip(WHOLE.values(), COLOURS, strict=True))
     ]
     points = [
         Mark(x=row["iterations"], y=row["bits_per_byte"], title=f"tolerance {row['tolerance']:g}")
@@ -130,19 +130,19 @@ def figure(found: dict[str, Any]) -> str:
     series.append(Series(name="", colour="op3", marks=points, dashed=True))
     lines = chart(
         series,
-        across=Axis(name="loops (of an early exit, in the mean)"),
-        upward=Axis(name="bits per byte"),
+        across=Axis(name="loops (of an early exit, in the mean)", from_zero=False, ticks=LOOPS),
+        upward=Axis(name="bits per byte", from_zero=False),
         wide=True,
     )
-    drawn = [text for text in lines if not text.startswith(("<p", "<div", "</div", "<span"))]
+    drawn = lines[: lines.index("</svg>") + 1]
     head = drawn[0].replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     return "\n".join([head, f"<style>{STYLE}</style>", *drawn[1:]]) + "\n"
 
 
-def line(name: str, rows: Sequence[dict[str, Any]], colour: str) -> Series:
-    """Return the line of a model, its name at the first point."""
+def line(name: str, rows: Sequence[dict[str, Any]], colour: str, named: int) -> Series:
+    """Return the line of a model, its name at one of the points: models may lie on each other."""
     marks = [
-        Mark(x=row["loops"], y=row["bits_per_byte"], label="" if place else name)
+        Mark(x=row["loops"], y=row["bits_per_byte"], label=name if place == named else "")
         for place, row in enumerate(rows)
     ]
     return Series(name="", colour=colour, marks=marks)

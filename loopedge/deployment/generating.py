@@ -1,5 +1,6 @@
 """Give a language model a cache: what ``loopedge to-generate`` does."""
 
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,14 +22,17 @@ from loopedge.deployment.cache_rounding import (
     rounding,
 )
 from loopedge.deployment.decode_check import DecodeDifference, LastLoop, compare_decoding, tolerated
+from loopedge.deployment.exit_check import check_exit, compare_exits, never_done
 from loopedge.errors import InputError
 from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.scratch import never_named
 from loopedge.files.staging import again_if_replaced
 from loopedge.files.targets import FileSize, check_artifact_target
 from loopedge.graph.core.unrolling import unroll_loops
+from loopedge.graph.decoding.cache.skipping import ExitPolicy, run_on, skip_done
 from loopedge.graph.decoding.decoding import Decoding, DecodingOptions, give_cache
 from loopedge.graph.metadata import (
+    TOLERANCE_EXIT,
     ArtifactMetadata,
     CacheKind,
     CacheSlot,
@@ -67,6 +71,7 @@ class GenerateResult:
     form: str
     cache: str
     cache_type: str
+    exit: str | None
     loops: int
     context: int | None
     slots: list[CacheSlot]
@@ -100,6 +105,8 @@ def to_generate(
     cache_type: CacheType = "float32",
     data: Any = None,
     samples: int = SAMPLES,
+    exit: ExitPolicy | None = None,
+    tolerance: float | None = None,
     threads: int | None = None,
     force: bool = False,
 ) -> GenerateResult:
@@ -119,6 +126,9 @@ def to_generate(
             iteration, which is found on data (onnxruntime 1.27).
         data: Text to find scales on, as `loopedge.quantize` takes data: the text of the task, or ids in ``.npz``.
         samples: Texts that calibrate, at most.
+        exit: For a model with an early exit: each token ends for itself, one text at a time. What the iterations that
+            it skips keep for later tokens: ``copy``: keys and values of the last that ran; ``holes``: zeros.
+        tolerance: With ``exit``: another tolerance than the exported one.
         threads: Threads of ONNX Runtime during verification.
         force: Replace an existing file.
 
@@ -144,12 +154,15 @@ def to_generate(
             hint=f"{option('form', 'unrolled')} {option('cache', cache)}",
         )
     check_cache_type(cache_type, form=form, data=data)
+    check_exit(exit, tolerance, form=form, cache_type=cache_type)
     wanted = _Wanted(
         form=form,
         cache=cache,
         cache_type=cache_type,
         data=data,
         samples=samples,
+        exit=exit,
+        tolerance=tolerance,
         threads=threads,
         force=force,
     )
@@ -174,6 +187,8 @@ def cached_graph(artifact: Artifact, form: GenerateForm) -> tuple[ir.Model, list
         cache_type="float32",
         data=None,
         samples=0,
+        exit=None,
+        tolerance=None,
         threads=None,
         force=False,
     )
@@ -190,6 +205,8 @@ class _Wanted:
     cache_type: CacheType
     data: Any
     samples: int
+    exit: ExitPolicy | None
+    tolerance: float | None
     threads: int | None
     force: bool
 
@@ -201,7 +218,7 @@ class _Wanted:
 
 def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
     """Do as `to_generate`; a source that is replaced meanwhile is an error."""
-    artifact = _open_source(source)
+    artifact = _open_source(source, wanted.tolerance, exits=wanted.exit is not None)
     check_paths(
         inputs={"MODEL": artifact.needed_files()},
         outputs={option_name("path"): ArtifactTarget(target)},
@@ -254,6 +271,7 @@ def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
         form=metadata.form,
         cache=generation.cache,
         cache_type=generation.cache_type,
+        exit=generation.exit,
         loops=metadata.loops,
         context=generation.context,
         slots=generation.slots,
@@ -275,7 +293,7 @@ def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
     )
 
 
-def _open_source(source: Path) -> Artifact:
+def _open_source(source: Path, tolerance: float | None, *, exits: bool) -> Artifact:
     artifact = Artifact.open(source)
     metadata = artifact.metadata
     refuse_prepared(metadata, source, "to-generate")
@@ -289,8 +307,17 @@ def _open_source(source: Path) -> Artifact:
             f"{source} decodes with a cache already",
             hint=f"loopedge generate {source} --prompt ...",
         )
+    if exits and metadata.exit is None:
+        raise InputError(
+            f"{source} has no early exit", hint="loopedge export model.pt --exit tolerance=0.1"
+        )
+    if exits and tolerance is not None and metadata.tolerance is None:
+        raise InputError(
+            f"{source} ends by a halt of its own, it takes no tolerance",
+            hint=f"leave out {option_name('tolerance')}",
+        )
     for said, option_text in (
-        (metadata.exit is not None, "--exit none"),
+        (metadata.exit is not None and not exits, "--exit none"),
         (metadata.last_rows is not None, "--no-last-rows"),
         (metadata.logits == "last", "--logits all"),
     ):
@@ -315,7 +342,11 @@ def _rewritten(artifact: Artifact, graph: ir.Model, wanted: _Wanted) -> Decoding
             operators="standard" if wanted.form == "tensorscatter" else "grouped",
             last_loop=wanted.cache == "last-loop",
         )
+        if wanted.exit is not None:
+            run_on(graph, tolerance=_tolerance(artifact, wanted))
         decoding = give_cache(graph, options)
+        if wanted.exit is not None:
+            skip_done(decoding.model, wanted.exit)
     except InputError as error:
         hint = error.hint or f"loopedge inspect {artifact.path}"
         raise InputError(
@@ -327,11 +358,18 @@ def _rewritten(artifact: Artifact, graph: ir.Model, wanted: _Wanted) -> Decoding
     return decoding
 
 
+def _tolerance(artifact: Artifact, wanted: _Wanted) -> float | None:
+    """Return the tolerance of the exit: as asked for, or as exported; None: the model's own halt ends it."""
+    exported = artifact.metadata.tolerance
+    return exported if wanted.tolerance is None or exported is None else wanted.tolerance
+
+
 def _described(artifact: Artifact, decoding: Decoding, wanted: _Wanted) -> Generation:
     """Return what the new file says of its cache."""
     return Generation(
         cache=wanted.cache,
         cache_type=wanted.cache_type,
+        exit=wanted.exit,
         context=decoding.context,
         vocab_size=decoding.vocab_size,
         slots=[CacheSlot(**asdict(slot)) for slot in decoding.slots],
@@ -352,6 +390,8 @@ def _metadata(artifact: Artifact, decoding: Decoding, wanted: _Wanted) -> Metada
         "optimized": False,
         "generate": _described(artifact, decoding, wanted),
     }
+    if wanted.exit is not None and (tolerance := _tolerance(artifact, wanted)) is not None:
+        update["exit"] = f"{TOLERANCE_EXIT}{tolerance!r}"
     if not known.foreign:
         return known.model_copy(update=update)
     return ArtifactMetadata(version=loopedge.__version__, **update)
@@ -366,9 +406,32 @@ def _compare_exact(
 ) -> DecodeDifference:
     """Compare the file, or where its cache holds integers the same graph with floats, with its source."""
     exact = wanted.exact
+    if wanted.exit is not None:
+        return _compare_exits(source, written, decoding, wanted)
     file = written if rounded is None else rounded.exact
     found = _compare(source, file, _described(source, decoding, exact), exact)
     _compare_other_rows(source, written.parent, exact)
+    return found
+
+
+def _compare_exits(
+    source: Artifact, written: Path, decoding: Decoding, wanted: _Wanted
+) -> DecodeDifference:
+    """Compare a file that is never done with whole texts, and what the exits skip with that."""
+    never = replace(wanted, exit=None)
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.") as name,
+        never_named(Path(name), source.path),
+    ):
+        folder = Path(name)
+        running = never_done(source, folder / "never.onnx")
+        plain = _rewritten(running, running.fresh_graph(), never)
+        file, generation = folder / "plain.onnx", _described(running, plain, never)
+        write_scratch(plain.model, file)
+        found = _compare(running, file, generation, never)
+        _compare_other_rows(running, folder, never)
+        own = (written, _described(source, decoding, wanted))
+        compare_exits((file, generation), own, wanted.exit or "copy", threads=wanted.threads)
     return found
 
 

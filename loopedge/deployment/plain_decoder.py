@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from loopedge.graph.decoding.cache.slots import PAST, PRESENT
 from loopedge.graph.decoding.chunk import LENGTHS_INPUT
-from loopedge.graph.metadata import Generation
+from loopedge.graph.metadata import ITERATIONS_OUTPUT, Generation
 from loopedge.runtime.session_options import session_options
 
 __all__ = ["PlainDecoder"]
@@ -29,6 +29,7 @@ class PlainDecoder:
         threads: Threads of ONNX Runtime.
 
     Attributes:
+        iterations: How many ran in the last call, int64 (batch,); empty where the file does not say.
         written: By output without ``present.``, what the last call left: ([loops, inner loops,] batch, kv heads, capacity, head size).
     """
 
@@ -60,6 +61,7 @@ class PlainDecoder:
         self._outputs = [node.name for node in self._session.get_outputs()]
         self._cache: dict[str, Array] = {}
         self.written: dict[str, Array] = {}
+        self.iterations: Array = np.zeros(0, np.int64)
 
     def start(self, batch: int, capacity: int) -> None:
         """Begin texts of at most ``capacity`` tokens."""
@@ -86,31 +88,51 @@ class PlainDecoder:
             for name, (deviation, sizes) in self._noise.items()
         }
 
-    def run(self, ids: Array, lengths: Sequence[int]) -> Array:
+    def run(self, ids: Array, lengths: Sequence[int], *, loops: int | None = None) -> Array:
         """Compute the next tokens.
 
         Args:
             ids: int (batch, sequence).
             lengths: Tokens of each row after the call.
+            loops: Iterations that run, the first ones; None: all.
 
         Returns:
             float32 (batch, vocabulary), of the last token of each row.
         """
-        feeds = {f"{PAST}.{name}": array for name, array in self._cache.items()}
+        feeds = {f"{PAST}.{name}": self._first(name, loops) for name in self._cache}
         feeds[self._ids] = np.ascontiguousarray(ids, np.int32 if self._narrow else np.int64)
         feeds[LENGTHS_INPUT] = np.array(lengths, np.int32)
         done = max(max(lengths) - ids.shape[1], 0)
         for name, drawn in self._drawn.items():
             feeds[name] = drawn[:, done : done + ids.shape[1]]
-        logits, *presents = self._session.run(self._outputs, feeds)
-        names = [name.removeprefix(f"{PRESENT}.") for name in self._outputs[1:]]
-        self.written = dict(zip(names, presents, strict=True))
+        outputs = dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
+        self.iterations = outputs.get(ITERATIONS_OUTPUT, np.zeros(0, np.int64))
+        self.written = {
+            name.removeprefix(f"{PRESENT}."): array
+            for name, array in outputs.items()
+            if name.startswith(f"{PRESENT}.")
+        }
         for name, array in self.written.items():
-            self._cache[self.past_of(name)] = (
-                array  # of iterations that share a slot, the last one's
-            )
-        found: Array = logits[:, 0]
+            past = self.past_of(name)  # of iterations that share a slot, the last one's stays
+            rest = self._cache[past][loops:] if loops and self._repeated(past) else array[:0]
+            self._cache[past] = np.concatenate([array, rest])
+        found: Array = outputs[self._outputs[0]][:, 0]
         return found
+
+    def copy_rows(self, count: int, position: int) -> None:
+        """Let all iterations from ``count`` on keep what the one before them keeps at a position."""
+        for name, array in self._cache.items():
+            if self._repeated(name):
+                array[count:, ..., position, :] = array[count - 1, ..., position, :]
+
+    def _repeated(self, name: str) -> bool:
+        return any(
+            slot.loops and name.startswith(f"{slot.name}.") for slot in self._generation.slots
+        )
+
+    def _first(self, name: str, loops: int | None) -> Array:
+        array = self._cache[name]
+        return array[:loops] if loops and self._repeated(name) else array
 
     def past_of(self, name: str) -> str:
         """Return what an output goes into: ``core.<t>.<i>.key`` into the one slot of all iterations, where they share it."""

@@ -162,10 +162,9 @@ class _Cached:
     ) -> None:
         self._generator = Generator(path, threads=threads, device=device, memory=memory)
         file = self._generator.file
-        self._note = None
+        self._note = None if loops is None else file.metadata.loops_note(loops)
         if loops is not None:
             most = file.metadata.max_loops
-            self._note = file.metadata.loops_note(loops)
             clamped = min(loops, most) if most is not None and file.takes_loops else loops
             self._generator.change_loops(clamped)
         self.longest = self._generator.context

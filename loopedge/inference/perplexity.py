@@ -17,7 +17,7 @@ from loopedge.artifact.properties import read_properties
 from loopedge.errors import InputError, UntrainedWarning
 from loopedge.files.arrays import Array
 from loopedge.files.input_files import check_file
-from loopedge.graph.metadata import ITERATIONS_OUTPUT, Metadata, read_metadata
+from loopedge.graph.metadata import ITERATIONS_OUTPUT, Generation, Metadata, read_metadata
 from loopedge.inference.scored_text import ScoredText, tokenizer_of
 from loopedge.options import option, option_name
 from loopedge.runtime.generator import Generator
@@ -221,7 +221,7 @@ def _scores(
     """Yield what a model gives with each loop count."""
     if metadata.generate is not None:
         for count in counts:
-            yield count, _through_cache(path, scored, count, tolerance, threads)
+            yield count, _through_cache(path, metadata.generate, scored, count, tolerance, threads)
         return
     session = Session(path, threads=threads)
     for count in counts:
@@ -263,6 +263,7 @@ def _in_windows(
 
 def _through_cache(
     path: str | Path,
+    generation: Generation,
     scored: ScoredText,
     loops: int | None,
     tolerance: float | None,
@@ -272,14 +273,12 @@ def _through_cache(
     began = time.perf_counter()
     if tolerance is not None:
         raise InputError(f"{path} takes no tolerance", hint=f"leave out {option_name('tolerance')}")
+    exits = generation.exit is not None  # one text at a time
+    together = 1 if exits else min(TOGETHER, len(scored.starts))
     generator = Generator(
-        path,
-        context=scored.context,
-        loops=loops,
-        batch=min(TOGETHER, len(scored.starts)),
-        threads=threads,
+        path, context=scored.context, loops=loops, batch=together, threads=threads
     )
-    nats, right = [], 0
+    nats, right, iterations = [], 0, 0
     for windows in scored.windows(generator.batch):
         rows = len(windows)
         full = windows[
@@ -291,6 +290,7 @@ def _through_cache(
             tokens = full[:, place]
             logits = generator.step(tokens) if place else generator.prefill(tokens[:, None])
             asked = windows[:, place + 1]
+            iterations += 0 if generator.iterations is None else int(generator.iterations.sum())
             for row in range(rows):
                 own[row] += negative_log_likelihood(
                     logits[row][None, None], asked[row : row + 1][None]
@@ -301,7 +301,7 @@ def _through_cache(
         mode="cache",
         nats=np.concatenate(nats),
         right=right,
-        iterations=None,
+        iterations=iterations / scored.tokens if exits else None,
         seconds=time.perf_counter() - began,
     )
 

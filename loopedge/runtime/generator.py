@@ -114,8 +114,10 @@ class Generator:
         self.context = file.context_of(context)
         self.ended: str | None = None
         chosen = file.loops_of(loops)
-        note = None if chosen is None else file.metadata.loops_note(chosen)
-        self.notes = list(dict.fromkeys([*file.session.notes, *([] if note is None else [note])]))
+        stored = file.metadata.loops
+        default = None if stored is None else file.metadata.loops_note(stored)
+        self.notes = [note for note in file.session.notes if note != default]
+        self._note_loops(chosen)
         self._using = threading.Lock()
         self._changes = 0
         self._cached = CachedTexts(
@@ -156,6 +158,11 @@ class Generator:
         return [list(text) for text in self._cached.texts]
 
     @property
+    def iterations(self) -> Array | None:
+        """How many iterations the last call ran of each text, int64 (batch,), where the file exits early; a copy."""
+        return None if self.file.generation.exit is None else self._cached.iterations.copy()
+
+    @property
     def cache_bytes(self) -> int:
         """Bytes of the buffers, all room for more included."""
         return self._cached.nbytes
@@ -178,8 +185,7 @@ class Generator:
 
         Raises:
             InputError: There are no ids, or some outside of the vocabulary; a text would be longer than the context;
-                texts of a batch go on by different lengths.
-            LoopedgeError: The model gives NaN.
+                texts of a batch go on by different lengths; the model gives NaN.
         """
         with self._use():
             rows = self._rows(ids)
@@ -198,7 +204,6 @@ class Generator:
 
         Raises:
             InputError: As `prefill`, or there is no text yet.
-            LoopedgeError: The model gives NaN.
         """
         with self._use():
             found = next_ids(tokens, batch=self.batch)
@@ -239,7 +244,7 @@ class Generator:
 
         Raises:
             InputError: As `prefill`; an option is out of bounds; the batch is not 1, or nothing would end the text.
-            LoopedgeError: The model gives NaN, or the text was changed meanwhile.
+            LoopedgeError: The text was changed meanwhile.
         """
         sampling = Sampling(
             temperature=temperature,
@@ -274,7 +279,13 @@ class Generator:
         """
         with self._use():
             chosen = self.file.loops_of(loops)
+            self._note_loops(chosen)
             return chosen != self._cached.loops and self._cached.change_loops(chosen)
+
+    def _note_loops(self, loops: int | None) -> None:
+        note = None if loops is None else self.file.metadata.loops_note(loops)
+        if note is not None and note not in self.notes:
+            self.notes.append(note)
 
     def _stream(
         self, ids: Ids, new_tokens: int | None, sampler: Sampler, ends: frozenset[int]

@@ -48,8 +48,9 @@ def shorten(table: dict[str, Any]) -> None:
         (shorten, 2, "have 1 rows"),
         (lambda table: table.update(loops=10**30), 2, "too many digits"),
         (lambda table: table.update(lengths={}), 2, "lengths: Input should be a valid list"),
+        (lambda table: table.update(lengths=[-1]), 2, "lengths.0: Input should be greater than"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_ranges_that_do_not_fit(
     change: Callable[[dict[str, Any]], None],

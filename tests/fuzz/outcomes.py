@@ -72,6 +72,14 @@ def read_tokenizer(path: Path) -> None:
     tokenizer.decode(tokenizer.encode("abba").tolist())
 
 
+def read_chat_template(path: Path) -> None:
+    """Read a chat template, and render it."""
+    from loopedge.data.chat.template import CONFIG_FILE, ChatTemplate
+
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    ChatTemplate.of({CONFIG_FILE: text}, path.name).render([{"role": "user", "content": "a"}])
+
+
 def load_checkpoint(path: Path) -> None:
     """Read a checkpoint, and build its model."""
     from loopedge.model.checkpoint import load
@@ -81,6 +89,7 @@ def load_checkpoint(path: Path) -> None:
 
 RUN = ("run", "{file}", "--input", "x.npz", "-o", "{out}.npz", "--threads", "1")
 QUANTIZE = ("quantize", "{file}", "-o", "{out}.onnx", "--threads", "1", "--min-sqnr-db", "-100")
+GENERATE = ("generate", "{file}", "--prompt", "abba", "--new-tokens", "3", "--threads", "1", "-q")
 REFUSED = ("profile", "{file}", "--memory", "mapped", "--runs", "1", "--processes", "1", "--untied")
 MODELS = ("tiny.onnx", "tiny_dynamic.onnx", "external.onnx", "external.onnx.data", "foreign.onnx")
 
@@ -117,6 +126,8 @@ CASES = (
     Case(file="model.pt", reader=load_checkpoint, share=10),
     Case(file="pairs.jsonl", reader=read_pairs, share=6),
     Case(file="small.npz", reader=read_samples, share=6),
+    Case(file="lm.onnx", words=GENERATE, share=10),
+    Case(file="tokenizer_config.json", reader=read_chat_template, share=2),
 )
 
 

@@ -19,6 +19,7 @@ from loopedge.model.checkpoint import save
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.quantizer.activations.ranges import weights_sha256
+from tests.graph.generate_files import GenerateModel, write_generate_file
 
 __all__ = ["make_seeds"]
 
@@ -39,6 +40,9 @@ scaled (a, b) => (c) {
   c = Tanh (m)
 }"""
 """A model of others: a Loop with a constant trip count, and a local function."""
+
+
+CHAT_TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}[answer]"
 
 
 def make_seeds(folder: Path) -> None:
@@ -66,6 +70,12 @@ def make_seeds(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(
         train_tokenizer(["abab ba"], 257).companions()["tokenizer.json"]
     )
+    companions = {
+        "tokenizer.json": (folder / "tokenizer.json").read_text(),
+        "tokenizer_config.json": json.dumps({"eos_token": "a", "chat_template": CHAT_TEMPLATE}),
+    }
+    write_generate_file(GenerateModel(vocab=257), folder / "lm.onnx", companions)
+    (folder / "tokenizer_config.json").write_text(companions["tokenizer_config.json"])
     times = pa.array(range(20), pa.timestamp("s"))
     columns = {"time": times, "y": np.arange(20) / 2, "label": ["up", "down"] * 10}
     pq.write_table(pa.table(columns), folder / "table.parquet")

@@ -371,6 +371,7 @@ class _Graph:
                 "Scan",
                 ["start", state, *(port[0] for port in ports)],
                 ["t.end", "looped", *(port[1] for port in ports)],
+                name="core",
                 body=body,
                 num_scan_inputs=2,
             )

@@ -1,4 +1,4 @@
-"""Masks are told apart by what they hold, at lengths past every number that may be their window."""
+"""Masks are told apart by what they hold."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from loopedge.graph.decoding.attention.masks import Causal, Refused, classify, lengths_for
+from loopedge.graph.decoding.attention.masks import Causal, Refused, classify
 
 Array = NDArray[Any]
 LENGTHS = (1, 2, 3, 5, 8, 13)
@@ -85,12 +85,3 @@ def test_masks_that_it_cannot(name: str) -> None:
     answer = classify({length: mask(length) for length in LENGTHS})
     assert isinstance(answer, Refused)
     assert re.search(reason, answer.reason), answer.reason
-
-
-def test_a_window_that_is_longer_than_what_is_tried_is_tried_too() -> None:
-    assert lengths_for([1, 4, 300], LENGTHS, None) == [*LENGTHS, 303]
-    assert lengths_for([1, -299.0], LENGTHS, None) == [*LENGTHS, 302]
-    assert lengths_for([300], LENGTHS, 301) == [*LENGTHS, 301]
-    assert lengths_for([300, 1e9, 2**63 - 1], LENGTHS, 128) == list(LENGTHS)
-    assert lengths_for([13], LENGTHS, None) == [*LENGTHS, 16]
-    assert lengths_for([9000], LENGTHS, None) == list(LENGTHS)

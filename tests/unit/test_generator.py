@@ -170,6 +170,31 @@ def test_buffers_grow_as_the_text_does(tmp_path: Path, monkeypatch: pytest.Monke
     assert growing.lengths.tolist() == [50]
 
 
+def test_without_memory_to_grow_the_text_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopedge.runtime.decoding.cached_texts.STEP", 4)
+    model = GenerateModel(places=("prelude", "core"))
+    generator = Generator(write_generate_file(model, tmp_path / "m.onnx"), threads=1)
+    generator.prefill([1, 2, 3, 4])
+    zeros, made = np.zeros, []
+
+    def scarce(shape: Any, *given: Any) -> Any:
+        made.append(shape)
+        if len(made) == 3:  # two buffers are larger by then
+            raise MemoryError
+        return zeros(shape, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("loopedge.runtime.decoding.cache_buffers.np.zeros", scarce)
+        with pytest.raises(LoopedgeError, match="there is no memory for a cache of 8 positions"):
+            generator.step(5)
+    assert generator.texts == [[1, 2, 3, 4]]
+    close(generator.step(5)[0], model.logits([1, 2, 3, 4, 5])[-1])
+    generator.reset()
+    close(generator.prefill([7, 8])[0], model.logits([7, 8])[-1])
+
+
 def test_up_to_the_limit_of_the_context(model: GenerateModel, file: Path) -> None:
     generator = Generator(file, context=12, threads=1)
     found = list(generator.stream(PROMPT))
@@ -205,6 +230,20 @@ def test_fewer_loops_are_exact_at_once_and_more_compute_the_text_again(
     generator.reset()
     assert not generator.change_loops(4)
     close(generator.prefill(text)[0], model.logits(text, 4)[-1])
+
+
+def test_loops_lowered_before_a_text_are_those_it_was_computed_with(
+    model: GenerateModel, file: Path
+) -> None:
+    generator = Generator(file, threads=1)
+    assert not generator.change_loops(1)  # nothing is there to be computed again
+    generator.prefill(PROMPT)
+    assert generator.change_loops(3)
+    close(generator.step(3)[0], model.logits([*PROMPT, 3], 3)[-1])
+    generator.reset()
+    assert not generator.change_loops(2)
+    assert not generator.change_loops(3)
+    close(generator.prefill(PROMPT)[0], model.logits(PROMPT, 3)[-1])
 
 
 def test_with_a_layer_behind_the_core_every_change_computes_the_text_again(tmp_path: Path) -> None:
@@ -323,9 +362,7 @@ def test_nan_is_one_error_and_leaves_nothing_behind(tmp_path: Path) -> None:
     model = GenerateModel(spoiled=66)
     generator = Generator(write_generate_file(model, tmp_path / "m.onnx"), threads=1)
     generator.prefill(PROMPT)
-    with pytest.raises(
-        LoopedgeError, match="gives NaN or infinite logits: after token 9"
-    ) as caught:
+    with pytest.raises(InputError, match="gives NaN or infinite logits: after token 9") as caught:
         generator.step(66)
     assert caught.value.hint is not None
     assert generator.lengths.tolist() == [0]
@@ -410,9 +447,11 @@ def test_loops_that_were_not_trained_are_noted(tmp_path: Path) -> None:
     model = GenerateModel(properties={"loop_range": [2, 3]})
     file = write_generate_file(model, tmp_path / "m.onnx")
     assert Generator(file).notes == []
-    assert Generator(file, loops=4).notes == [
-        "4 loops asked for, the model was trained with 2 to 3"
-    ]
+    noted = ["4 loops asked for, the model was trained with 2 to 3"]
+    assert Generator(file, loops=4).notes == noted
+    generator = Generator(file)
+    generator.change_loops(4)
+    assert generator.notes == noted
 
 
 def test_a_file_without_a_cache_names_the_command() -> None:
@@ -457,6 +496,21 @@ def test_damaged_caches_are_refused(model: GenerateModel, file: Path, tmp_path: 
             Generator(damaged(change))
 
 
+def test_a_file_that_does_not_say_its_vocabulary_is_asked_with_a_token(
+    model: GenerateModel, file: Path, tmp_path: Path
+) -> None:
+    import onnx
+
+    proto = onnx.load(file)
+    proto.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "vocabulary"
+    entry = next(e for e in proto.metadata_props if e.key == "loopedge.generate")
+    entry.value = entry.value.replace('"vocab_size": 256', '"vocab_size": null')
+    onnx.save(proto, tmp_path / "m.onnx")
+    generator = Generator(tmp_path / "m.onnx", threads=1)
+    assert (generator.file.vocabulary, generator.file.ids) == (256, 256)
+    close(generator.prefill(PROMPT)[0], model.logits(PROMPT)[-1])
+
+
 def test_an_old_runtime_is_refused(
     file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -479,6 +533,10 @@ def test_what_needs_which_runtime() -> None:
 
     assert needed_runtime(Metadata()) is None
     assert need(slots=[slot]) is None
+    capped = slot.model_copy(update={"softcap": 2.0})
+    assert need(slots=[capped]) is None
+    assert need("tensorscatter", slots=[slot]) == (1, 25)
+    assert need("tensorscatter", slots=[slot, capped]) == (1, 27)
     assert need(slots=[slot, wide]) == (1, 24)
     assert need("tensorscatter", slots=[wide]) == (1, 25)
     assert need("tensorscatter", slots=[wide], cache_type="int4") == (1, 27)

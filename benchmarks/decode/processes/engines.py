@@ -41,6 +41,7 @@ class GeneratorEngine:
             context=request["context"],
             threads=request["threads"],
             loops=request.get("loops"),
+            memory=request.get("memory"),
         )
 
     def reset(self) -> None:

@@ -44,7 +44,10 @@ Penalty = Annotated[
     float | None,
     typer.Option(help="Above 1: makes tokens that stand in the text less likely."),
 ]
-Seed = Annotated[int | None, typer.Option(min=0, help="Of the draws; default: another each time.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, help="Of the draws, and of the noise that a model takes."),
+]
 Chat = Annotated[
     bool, typer.Option("--chat", help="The prompt is a message, by the model's chat template.")
 ]
@@ -94,7 +97,6 @@ def generate(
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
-            seed=seed,
         )
         text = StreamedText()
         try:
@@ -110,6 +112,7 @@ def generate(
                 context=context,
                 threads=threads,
                 memory=memory,
+                seed=seed,
                 report_piece=_print_line if json else lambda piece: text.add(piece.text),
             )
             if not json:

@@ -41,6 +41,15 @@ def to_generate(
     samples: Annotated[
         int, typer.Option(min=1, help="Texts of the data that find scales, at most.")
     ] = 64,
+    exit: Annotated[
+        Literal["copy", "holes"] | None,
+        typer.Option(
+            help="For a model with an early exit: each token ends for itself; what skipped iterations keep of it."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="With --exit: another tolerance than the exported one.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the check.")] = None,
     force: Force = False,
     json: Json = False,
@@ -60,6 +69,8 @@ def to_generate(
                 cache_type=cache_type,
                 data=data,
                 samples=samples,
+                exit=exit,
+                tolerance=tolerance,
                 threads=threads,
                 force=force,
             )

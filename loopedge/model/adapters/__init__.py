@@ -18,6 +18,7 @@ from torch import nn
 from loopedge.errors import InputError
 from loopedge.model.contract import LoopedModule
 from loopedge.model.folder import CONTRACT_HINT, read_config
+from loopedge.model.published.types import PUBLISHED
 
 __all__ = ["adapt", "load_pretrained", "supported", "unsupported"]
 
@@ -81,7 +82,8 @@ def supported() -> list[str]:
 def unsupported(what: str) -> InputError:
     """Return the error that says there is no adapter for ``what``, and what to do instead."""
     return InputError(
-        f"{what} has no adapter, there are: {', '.join(supported())}",
+        f"{what} has no adapter, there are: {', '.join(supported())}; "
+        f"folders of published models: {', '.join(PUBLISHED)}",
         hint=CONTRACT_HINT,
     )
 

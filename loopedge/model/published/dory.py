@@ -25,6 +25,11 @@ __all__ = ["CONFIG", "MODULE", "Dory", "DoryConfig"]
 PUBLISHED_LOOPS = 4
 """Loops that the release is evaluated with, at most."""
 
+LAST_LOOP = (
+    "recurrent_kv_cache_mode is last_loop, and every loop keeps its own keys and values unless the file is made by "
+    "loopedge to-generate MODEL --form unrolled --cache last-loop"
+)
+
 ALPHAS = {"lambda_1": "attn_alpha", "lambda_2": "mlp_alpha"}
 RELEASED = re.compile(r"layers\.(\d+)\.(self_attn|mlp|lambda_1|lambda_2)(?=\.|$)(.*)")
 ROOT = re.compile(r"^model\.")
@@ -139,6 +144,7 @@ class Dory(LanguageModel):
         self.loop_range = (1, max(PUBLISHED_LOOPS, self.loops))
         self.max_length = config.max_position_embeddings
         self.vocab_size = config.vocab_size
+        self.notes = (LAST_LOOP,) if config.recurrent_kv_cache_mode == "last_loop" else ()
         attending = config.layers
         self.turns = sorted({(layer.theta, layer.turned) for layer in attending})
         self.windows = sorted({layer.window for layer in attending if layer.window is not None})

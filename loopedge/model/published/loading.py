@@ -16,30 +16,9 @@ from loopedge.model.folder import CONFIG, read_config
 from loopedge.model.published.blocks import LanguageModel
 from loopedge.model.published.configuration import PublishedConfig
 from loopedge.model.published.reading import Checkpoint, StoredTensor, open_checkpoint
+from loopedge.model.published.types import ADAPTED, PUBLISHED, REFUSED, SAME_REASON
 
-__all__ = ["PUBLISHED", "REFUSED", "PublishedFolder", "open_folder", "published_type"]
-
-PUBLISHED = {
-    "dory": "dory",
-    "hrm_text": "hrm_text",
-    "huginn_raven": "huginn",
-    "nanbeige": "nanbeige",
-    "ouro": "ouro",
-}
-"""Model types, and the file of this room that holds the ``CONFIG`` and the ``MODULE`` of each."""
-
-ADAPTED = frozenset({"hrm_text"})
-"""Types that have an adapter too (`loopedge.model.adapters`): it takes their folders, unless text is generated."""
-
-REFUSED = {
-    "iquestloopcoder": "its second loop attends to the keys and values of its first one, beside a window of its own: "
-    "no single body is looped",
-    "inkling2_loop": "its later passes start again from the state before the loop, and read the block states of the "
-    "whole pass before: no single state is carried",
-}
-"""Model types of looped models that are not exported, and why."""
-
-SAME_REASON = {"iquest_loopcoder": "iquestloopcoder", "inkling2": "inkling2_loop"}
+__all__ = ["PublishedFolder", "open_folder", "published_type"]
 
 COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """Files of a folder that stand beside the artifact too."""

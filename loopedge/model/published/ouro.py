@@ -26,8 +26,8 @@ NEVER = 1.0
 class OuroConfig(PublishedConfig):
     """The keys of ``model_type`` ouro."""
 
-    harmless: ClassVar[frozenset[str]] = frozenset({"max_window_layers"})
-    """Layers that would have a sliding window: none has one, since ``use_sliding_window`` must be false."""
+    harmless: ClassVar[frozenset[str]] = frozenset({"max_window_layers", "sliding_window"})
+    """Of a window that no layer has, since ``use_sliding_window`` must be false."""
 
     vocab_size: int = Width
     hidden_size: int = Width
@@ -48,7 +48,6 @@ class OuroConfig(PublishedConfig):
     attention_bias: Literal[False] = False
     mlp_bias: Literal[False] = False
     rope_scaling: None = None
-    sliding_window: int | None = None
     use_sliding_window: Literal[False] = False
     early_exit_step: None = None
     chunk_size: None = None

@@ -88,7 +88,7 @@ class RangeTable(BaseModel):
     method: str
     samples: int = Field(ge=1)
     data_sha256: str
-    lengths: list[int]
+    lengths: list[Annotated[int, Field(ge=1, le=1_048_576)]]
     tensors: dict[str, TensorRange]
     warnings: list[str] = Field(default_factory=list)
 

@@ -188,10 +188,14 @@ class CacheBuffers:
             self._set(port, larger)
         self.capacity = capacity
 
-    def clear(self) -> None:
-        """Set all to zero."""
-        for port in self.ports:
-            self._set(port, self._zeros(port, self.capacity))
+    def clear(self, used: int) -> None:
+        """Set the first positions to zero, those that hold something."""
+        for array in self._arrays.values():
+            array[..., :used, :] = 0
+
+    def hold(self, rows: Mapping[str, int]) -> bool:
+        """Tell whether there are buffers for so many iterations of each port."""
+        return all(count <= self._rows[name] for name, count in rows.items())
 
     def bind(self, binding: Any, rows: Mapping[str, int]) -> None:
         """Bind each buffer as past and present.

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from loopedge.errors import InputError, LoopedgeError
+from loopedge.errors import InputError
+from loopedge.graph.metadata import ITERATIONS_OUTPUT
 from loopedge.runtime.decoding.cache_buffers import STEP, CacheBuffers
 from loopedge.runtime.decoding.generate_file import GenerateFile
 from loopedge.runtime.decoding.token_noise import TokenNoise
@@ -35,6 +36,7 @@ class CachedTexts:
     Attributes:
         texts: The ids that the cache holds.
         loops: Iterations that run.
+        iterations: How many ran in the last call, int64 (batch,), where the file exits early.
 
     Raises:
         InputError: The file fixes the batch at another size.
@@ -69,7 +71,10 @@ class CachedTexts:
         self._binding = file.session.session.io_binding()
         self._binding.bind_ortvalue_input("lengths", _value(self._lengths))
         self._binding.bind_ortvalue_output("logits", _value(self._logits))
-        self._buffers = self._make_buffers(self._capacity(1))
+        self.iterations = np.zeros(batch, np.int64)
+        if ITERATIONS_OUTPUT in file.session.output_names:
+            self._binding.bind_ortvalue_output(ITERATIONS_OUTPUT, _value(self.iterations))
+        self._buffers = self._make_buffers(self._capacity(1), file.rows_of(loops))
         self._bind()
 
     @property
@@ -85,14 +90,16 @@ class CachedTexts:
     def change_loops(self, loops: int | None) -> bool:
         """Run another number of iterations; return whether the texts were computed again."""
         kept = self._filled is not None and loops is not None and loops <= self._filled
-        self.loops = loops
         if kept and self.file.lowering_is_exact:
-            self._filled = self._filled if self.empty else loops
+            self.loops = self._filled = loops  # what follows is computed with so many
             self._bind()
             return False
         held = [np.array(text, np.int64) for text in self.texts]
         again = not self.empty
-        self._buffers = self._make_buffers(self._buffers.capacity)
+        rows = self.file.rows_of(loops)
+        if not self._buffers.hold(rows):
+            self._buffers = self._make_buffers(self._buffers.capacity, rows)
+        self.loops = loops
         self._bind()
         self.forget()
         if again:
@@ -106,7 +113,7 @@ class CachedTexts:
             rows: int64 (tokens,) for each text; of one length where the cache of several texts holds something.
 
         Raises:
-            LoopedgeError: The model gives NaN; the texts are forgotten.
+            InputError: The model gives NaN; the texts are forgotten.
         """
         longest = max(len(row) for row in rows)
         if self.batch > 1 and self.texts[0]:
@@ -126,7 +133,7 @@ class CachedTexts:
         """Put one token behind each text, int64 (batch,); return as `go_on`.
 
         Raises:
-            LoopedgeError: As `go_on`.
+            InputError: As `go_on`.
         """
         self._make_room(1)
         self._one["input_ids"][:, 0] = tokens
@@ -175,7 +182,7 @@ class CachedTexts:
         self._spoiled = True
         self.forget()
         which = f"text {row + 1}, " if self.batch > 1 else ""
-        raise LoopedgeError(
+        raise InputError(
             f"{self.file.path} gives NaN or infinite logits: {which}after token {place}; the texts are forgotten",
             hint=f"loopedge inspect {self.file.path} --verify",
         )
@@ -183,8 +190,7 @@ class CachedTexts:
     def forget(self) -> None:
         """Forget the texts; the buffers stay."""
         if self._spoiled:  # NaN times a weight of 0 is NaN
-            self._buffers.clear()
-            self._bind()
+            self._buffers.clear(int(self._lengths.max()))
             self._spoiled = False
         self.texts = [[] for _ in self.texts]
         self._filled = self.loops
@@ -193,8 +199,10 @@ class CachedTexts:
     def _make_room(self, added: int) -> None:
         used = max(len(text) for text in self.texts)
         if used + added > self._buffers.capacity:
-            self._buffers.grow(self._capacity(used + added), used)
-            self._bind()
+            try:
+                self._buffers.grow(self._capacity(used + added), used)
+            finally:  # what is bound must not be a buffer that was replaced
+                self._bind()
 
     def _capacity(self, needed: int) -> int:
         fixed = next((port.longest for port in self.file.ports if port.longest is not None), None)
@@ -205,8 +213,7 @@ class CachedTexts:
         steps = -(-needed // STEP) * STEP
         return steps if self._context is None else min(steps, self._context)
 
-    def _make_buffers(self, capacity: int) -> CacheBuffers:
-        rows = self.file.rows_of(self.loops)
+    def _make_buffers(self, capacity: int, rows: Mapping[str, int]) -> CacheBuffers:
         return CacheBuffers(self.file.ports, rows=rows, batch=self.batch, capacity=capacity)
 
     def _bind(self) -> None:

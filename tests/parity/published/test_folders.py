@@ -1,5 +1,6 @@
 """Folders of published models: keys, tensors and files are all read, or refused in one line that names them."""
 
+import importlib
 import json
 import struct
 from pathlib import Path
@@ -13,8 +14,10 @@ from torch import Tensor
 from loopedge.errors import InputError
 from loopedge.model.contract import run_loops
 from loopedge.model.published import nanbeige, ouro
+from loopedge.model.published.configuration import HARMLESS
 from loopedge.model.published.loading import PublishedFolder, open_folder, published_type
 from loopedge.model.published.reading import open_checkpoint
+from loopedge.model.published.types import PUBLISHED as PUBLISHED_TYPES
 from tests.parity.published.looped_llamas import (
     CONFIGS,
     NANBEIGE,
@@ -280,3 +283,14 @@ def test_values_that_are_not_finite_are_refused_when_they_are_read(tmp_path: Pat
     folder = open_folder(write_folder(tmp_path, OURO, state))
     with pytest.raises(InputError, match=r"model\.norm\.weight holds a value that is not finite"):
         folder.tensors["model.norm.weight"].read()
+
+
+def test_the_page_lists_every_key() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "published_models.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    keys = page.partition("## Keys")[2].partition("## Tensors")[0]
+    assert all(f"`{key}`" in keys for key in HARMLESS)
+    for model_type, home in PUBLISHED_TYPES.items():
+        kind = importlib.import_module(f"loopedge.model.published.{home}").CONFIG
+        for key in {*kind.model_fields, *kind.harmless}:
+            assert f"`{key}`" in rows[model_type], (model_type, key)

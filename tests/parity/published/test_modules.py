@@ -4,12 +4,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from loopedge.errors import InputError
 from loopedge.model.published.blocks import LanguageModel
+from loopedge.model.published.loading import open_folder
 from tests.parity.published.checkpoints import (
     CONFIGS,
     DORY,
@@ -122,19 +124,22 @@ def test_dory_is_read_in_each_spelling(spelling: str) -> None:
     assert (one.head_size, one.std, one.gate_scale) == (both.head_size, both.std, both.gate_scale)
 
 
-@pytest.mark.parametrize("saved", [True, False], ids=["on-disk", "in-memory"])
-def test_tensors_of_dory_that_transformers_renamed_are_found(tmp_path: Path, saved: bool) -> None:
-    """Its save_pretrained writes other names than the release, and a state dict others again."""
+def test_what_transformers_saved_of_dory_is_read(tmp_path: Path) -> None:
+    """Its config.json has one spelling alone, its tensors other names than the release."""
     model = package_model(tmp_path / "released", "dory")
-    if saved:
-        from safetensors.torch import load_file
+    model.save_pretrained(tmp_path / "saved")
+    folder = open_folder(tmp_path / "saved")
+    released = open_folder(tmp_path / "released")
+    assert set(folder.checkpoint.files) != set(released.checkpoint.files)
+    assert {t.name for t in folder.tensors.values()} != {t.name for t in released.tensors.values()}
+    for name, tensor in folder.tensors.items():
+        np.testing.assert_array_equal(tensor.read(), released.tensors[name].read())
 
-        model.save_pretrained(tmp_path / "saved")
-        tensors = load_file(tmp_path / "saved" / "model.safetensors")
-    else:
-        tensors = model.state_dict()
-    assert set(tensors) != set(random_tensors("dory", DORY))
-    module, ids = filled("dory", DORY, tensors), tokens(9)
+
+def test_tensors_of_a_state_dict_of_dory_are_found(tmp_path: Path) -> None:
+    """In memory transformers calls them otherwise than on disk."""
+    model = package_model(tmp_path, "dory")
+    module, ids = filled("dory", DORY, model.state_dict()), tokens(9)
     with torch.no_grad():
         expected = model(ids, use_cache=False).logits
     assert error(module, ids, expected) < TOLERANCE
@@ -180,6 +185,25 @@ def test_the_shrunk_model_has_the_same_structure(kind: str) -> None:
     module.fill_random(torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert module(tokens(9), loops=2).isfinite().all()
+
+
+NOTES: list[tuple[str, dict[str, Any], str | None]] = [
+    ("dory", {}, None),
+    ("dory", {"recurrent_kv_cache_mode": "last_loop"}, "--cache last-loop"),
+    ("hrm_text", {}, "causally"),
+    ("hrm_text", {"prefix_lm": False}, None),
+    ("huginn", {}, "zeros"),
+    ("huginn", {"state_init": "zero"}, None),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "said"), NOTES)
+def test_what_differs_from_the_package_by_choice_is_said(
+    kind: str, changes: dict[str, Any], said: str | None
+) -> None:
+    notes = make_module(kind, **changes).notes
+    assert bool(notes) == (said is not None)
+    assert all(said in note for note in notes if said is not None)
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [

@@ -107,10 +107,18 @@ def _readers(value: ir.Value, bodies: tuple[ir.Graph, ...], bits: int) -> list[_
             body = user.attributes["body"].as_graph()
             inside = _readers(body.inputs[place], (*bodies, body), bits)
             found += [replace(reader, past=name) for reader in inside]
-            for made, output in zip(body.outputs, user.outputs, strict=True):
-                if made.dtype == TYPES[bits]:
-                    _retype(output, bits)
+            for node in [each for each in body if each.op_type == "If"]:
+                for branch in ("then_branch", "else_branch"):
+                    _retype_after(node.attributes[branch].as_graph(), node, bits)
+            _retype_after(body, user, bits)
     return found
+
+
+def _retype_after(body: ir.Graph, node: ir.Node, bits: int) -> None:
+    """Retype what a node gives, where its body gives integers."""
+    for made, output in zip(body.outputs, node.outputs, strict=True):
+        if made.dtype == TYPES[bits]:
+            _retype(output, bits)
 
 
 def _retype(value: ir.Value, bits: int) -> None:
