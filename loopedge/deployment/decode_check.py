@@ -281,7 +281,7 @@ class _WholeText:
 
     def logits(self, inputs: Mapping[str, Array], loops: int | None) -> Array:
         """Return (batch, sequence, vocabulary), of each row alone: a row must not depend on those beside it."""
-        batch = len(inputs[self.ids])
+        batch = len(inputs[IDS_INPUT])
         alone = [
             self._one_row({name: array[row : row + 1] for name, array in inputs.items()}, loops)
             for row in range(batch)

@@ -29,6 +29,7 @@ from loopedge.files.paths import ArtifactTarget, check_paths
 from loopedge.files.scratch import never_named
 from loopedge.files.staging import again_if_replaced
 from loopedge.files.targets import FileSize, check_artifact_target
+from loopedge.graph.core.loop_view import loops_among
 from loopedge.graph.core.unrolling import unroll_loops
 from loopedge.graph.decoding.cache.skipping import ExitPolicy, run_on, skip_done
 from loopedge.graph.decoding.decoding import Decoding, DecodingOptions, give_cache
@@ -337,7 +338,7 @@ def _rewritten(artifact: Artifact, graph: ir.Model, wanted: _Wanted) -> Decoding
         InputError: As `give_cache`, with the name of the file.
     """
     try:
-        if wanted.form == "unrolled" and artifact.metadata.form != "unrolled":
+        if wanted.form == "unrolled" and loops_among(graph.graph.all_nodes()):
             graph = unroll_loops(graph, inner=True).model
         options = DecodingOptions(
             operators="standard" if wanted.form == "tensorscatter" else "grouped",

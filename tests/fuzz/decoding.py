@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from loopedge.errors import InputError, VerificationError
 from loopedge.graph.core.unrolling import unroll_loops
-from loopedge.graph.decoding.decoding import Decoding, give_cache
+from loopedge.graph.decoding.decoding import Decoding, DecodingOptions, give_cache
 from loopedge.graph.naming import keep_names_apart
 from tests.fuzz.language_models import VOCABULARY, write_language_model
 from tests.fuzz.language_specs import FAULTS, LanguageSpec, draw_spec
@@ -68,8 +68,11 @@ def judge_decoding(spec: LanguageSpec, folder: Path, *, command: bool = False) -
     rng = random.Random(spec.seed)
     try:
         if rng.random() < 0.3 and not spec.counted:
-            model = unroll_loops(model, inner=True).model
-        decoding = give_cache(model)
+            model = unroll_loops(model, inner=rng.random() < 0.7).model
+        standard = rng.random() < 0.25
+        decoding = give_cache(
+            model, DecodingOptions(operators="standard" if standard else "grouped")
+        )
     except InputError as error:
         lines = error.message.splitlines()
         return Decoded("refused", error.message, None if len(lines) == 1 else "of several lines")

@@ -183,12 +183,31 @@ class _Writer:
             )
             row = body.add("Gather", table, iteration, shape=[spec.width], axis=0)
             state = body.binary("Mul", state, row)
-        for layer in range(spec.layers):
-            state = self._layer(body, state, layer, "core")
+        state = self._inner(body, state) if spec.nested else self._layers(body, state)
         after = [state]
         if len(before) > 1:
             after.append(body.unary("Tanh", body.binary("Add", before[1], state)))
         return after
+
+    def _layers(self, graph: Graph, state: str) -> str:
+        for layer in range(self.spec.layers):
+            state = self._layer(graph, state, layer, "core")
+        return state
+
+    def _inner(self, graph: Graph, state: str) -> str:
+        """Repeat the layers in a Loop inside of an iteration."""
+        shape = graph.shape(state)
+        inner = Graph(graph.known, f"{graph.prefix}inner/")
+        iteration = inner.note(inner.name("iteration"), [], INT64)
+        condition = inner.note(inner.name("condition"), [], BOOL)
+        before = inner.note(inner.name("state"), shape)
+        after = inner.binary("Mul", self._layers(inner, before), inner.scalar(0.7))
+        passed = inner.add("Identity", condition, shape=[], kind=BOOL)
+        inner.store_as_nodes(self.spec.nodes)
+        outputs = [passed, after]
+        proto = inner.proto([iteration, condition, before], outputs, "inner", self.spec.noted)
+        reads = (graph.scalar(self.spec.nested, np.int64), graph.store(np.array(True)), state)
+        return graph.add("Loop", *reads, shape=shape, body=proto)
 
     def _layer(self, graph: Graph, state: str, layer: int, place: str) -> str:
         spec = self.spec

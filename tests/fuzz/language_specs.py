@@ -37,6 +37,7 @@ FAULTS = (*BLOCK_FAULTS, *MASK_FAULTS, *POSITION_FAULTS)
 class LanguageSpec:
     """How a language model is built; the values stand for what they are called.
 
+    ``nested``: how often a Loop inside of the core repeats its layers; 0: there is none.
     ``known``: the file says of itself what one of loopedge does. ``nodes`` is the share of constants that are nodes, ``noted``
     that of values whose shapes are noted. ``inside``: masks and rotary tables are made in the body.
     ``windows`` of the layers of one core, one after the other; ``fault`` and where it stands: ``fault_at``.
@@ -51,6 +52,7 @@ class LanguageSpec:
     cores: int = 1
     prelude: int = 0
     coda: int = 0
+    nested: int = 0
     counted: bool = False
     known: bool = False
     nodes: float = 0.0
@@ -108,6 +110,7 @@ def draw_spec(name: str, *, fault: str | None = None) -> LanguageSpec:
         cores=rng.choice((1, 1, 1, 2)),
         prelude=rng.choice((0, 0, 1)),
         coda=rng.choice((0, 0, 1, 2)),
+        nested=rng.choice((0, 0, 0, 0, 2, 3)),
         counted=rng.random() < 0.2,
         known=rng.random() < 0.3,
         nodes=rng.choice((0.0, 0.0, 0.3, 1.0)),
