@@ -88,6 +88,7 @@ bench-peers: $(STAMP)
 # A quarter of an hour; the first time ten minutes more, and a compiler: it builds llama.cpp. DECODE takes options.
 bench-decode: $(STAMP)
 	PYTHONPATH=. $(BIN)/python -m benchmarks.decode.chains --output benchmarks/results/decode
+	PYTHONPATH=. $(BIN)/python -m benchmarks.decode.twins --output benchmarks/results/decode
 	PYTHONPATH=. $(BIN)/python -m benchmarks.decode.bench --output benchmarks/results/decode $(DECODE)
 
 clean:

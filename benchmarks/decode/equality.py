@@ -14,6 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def architectures() -> Iterator[tuple[str, Callable[[], torch.nn.Module]]]:
         for layers in (1, 3):
             for timestep in ("none", "sinusoidal"):
                 name = f"LoopedTransformer, {positions}, {layers} layer{'s' if layers > 1 else ''}, {timestep}"
-                yield name, lambda p=positions, n=layers, t=timestep: own(p, n, t)
+                yield name, partial(own, positions, layers, timestep)
     for module in (
         hrm_like,
         huginn_like,
@@ -68,7 +69,7 @@ def architectures() -> Iterator[tuple[str, Callable[[], torch.nn.Module]]]:
     from tests.parity.published.checkpoints import CONFIGS, make_module
 
     for kind in CONFIGS:
-        yield f"published, {kind}", lambda kind=kind: make_module(kind)
+        yield f"published, {kind}", partial(make_module, kind)
 
 
 def own(positions: Any, layers: int, timestep: Any) -> torch.nn.Module:

@@ -153,7 +153,8 @@ def _take_turns(turns: list[_Turn], effort: Effort) -> None:
         line = ", ".join(f"{t.product.label} {t.figures.cpu_ms.get(context, 0):.1f}" for t in turns)
         print(f"  context {context}: ms {line}", file=sys.stderr, flush=True)
     for turn in turns:
-        _guarded(turn, _read_memory(turn.figures, whole=turn.product.whole))
+        positions = min(PREFILL, max(effort.contexts))
+        _guarded(turn, _read_memory(turn.figures, positions, whole=turn.product.whole))
 
 
 def _prefills(turns: list[_Turn], times: int) -> None:
@@ -171,12 +172,12 @@ def _prefills(turns: list[_Turn], times: int) -> None:
             turn.figures.prefill_wall_s = statistics.median(wall)
 
 
-def _read_memory(figures: Figures, *, whole: bool) -> Any:
+def _read_memory(figures: Figures, positions: int, *, whole: bool) -> Any:
     def read(process: DecodingProcess) -> None:
         figures.memory = process.memory()
         if not whole:
             process.reset()
-            process.prefill(PREFILL)
+            process.prefill(positions)
             process.decode(1)
             before = process.memory()["rss_bytes"]
             process.decode(GROWTH_TOKENS)

@@ -42,6 +42,7 @@ def generate_file_view(result: "Result") -> "RenderableType":
             f"{fields['cache']}, {fields['cache_type']}, "
             f"{size_text(fields['cache_bytes_per_token'])} per token{room}",
         ),
+        *([("exit", f"each token, {fields['exit']}")] if fields["exit"] else []),
         ("context", "any length" if context is None else f"{context:,} positions"),
         ("nodes", f"{fields['source_nodes']} -> {fields['nodes']}"),
         ("weights", f"{size_text(fields['weight_bytes'])} stored once"),

@@ -72,6 +72,7 @@ class GenerateResult:
     form: str
     cache: str
     cache_type: str
+    exit: str | None
     loops: int
     context: int | None
     slots: list[CacheSlot]
@@ -218,7 +219,7 @@ class _Wanted:
 
 def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
     """Do as `to_generate`; a source that is replaced meanwhile is an error."""
-    artifact = _open_source(source, exits=wanted.exit is not None)
+    artifact = _open_source(source, wanted.tolerance, exits=wanted.exit is not None)
     check_paths(
         inputs={"MODEL": artifact.needed_files()},
         outputs={option_name("path"): ArtifactTarget(target)},
@@ -271,6 +272,7 @@ def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
         form=metadata.form,
         cache=generation.cache,
         cache_type=generation.cache_type,
+        exit=generation.exit,
         loops=metadata.loops,
         context=generation.context,
         slots=generation.slots,
@@ -292,7 +294,7 @@ def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
     )
 
 
-def _open_source(source: Path, *, exits: bool) -> Artifact:
+def _open_source(source: Path, tolerance: float | None, *, exits: bool) -> Artifact:
     artifact = Artifact.open(source)
     metadata = artifact.metadata
     refuse_prepared(metadata, source, "to-generate")
@@ -309,6 +311,11 @@ def _open_source(source: Path, *, exits: bool) -> Artifact:
     if exits and metadata.exit is None:
         raise InputError(
             f"{source} has no early exit", hint="loopedge export model.pt --exit tolerance=0.1"
+        )
+    if exits and tolerance is not None and metadata.tolerance is None:
+        raise InputError(
+            f"{source} ends by a halt of its own, it takes no tolerance",
+            hint=f"leave out {option_name('tolerance')}",
         )
     for said, option_text in (
         (metadata.exit is not None and not exits, "--exit none"),

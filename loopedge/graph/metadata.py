@@ -155,6 +155,9 @@ class CacheSlot(BaseModel):
     kv_heads: Annotated[int, Field(ge=1, le=65_536)]
     head_size: Annotated[int, Field(ge=1, le=65_536)]
     window: Length | None = Field(default=None, description="Positions that are read; None: all.")
+    softcap: Annotated[float, Field(gt=0, le=3e38)] | None = Field(
+        default=None, description="Of the scores, where they have one."
+    )
 
 
 class Generation(BaseModel):

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from loopedge.data.token_stream import TokenStream
 from loopedge.errors import InputError
 from loopedge.inference.framing import Framing, empty_text, read_framing
 from loopedge.inference.stop_strings import StopStrings
@@ -129,16 +130,9 @@ def generate_text(
     framing = read_framing(generator.file.path, generator.file.metadata)
     ids = _prompt_ids(framing, prompt, chat=chat, system=system)
     ends = framing.end_ids | set(generator.file.generation.end_ids)
-    run = _Run(generator.stream(ids, new_tokens=new_tokens, end_ids=tuple(ends), **asdict(chosen)))
-    shown: list[str] = []
-    decoder = framing.tokenizer.stream(ids)
-    for token in run:
-        piece = stops.add(decoder.add(token.id))
-        shown.append(piece)
-        report_piece(TextPiece(token.id, piece, token.probability))
-        if stops.found is not None:
-            break
-    rest = "" if stops.found is not None else stops.add(decoder.rest()) + stops.rest()
+    stream = generator.stream(ids, new_tokens=new_tokens, end_ids=tuple(ends), **asdict(chosen))
+    run = _Run(stream, framing.tokenizer.stream(ids), stops)
+    run.follow(report_piece)
     ended = "stop" if stops.found is not None else generator.ended or "new_tokens"
     session = generator.file.session
     return GeneratedText(
@@ -150,8 +144,8 @@ def generate_text(
         cache_bytes=generator.cache_bytes,
         prompt_tokens=len(ids),
         new_tokens=run.tokens,
-        text="".join(shown) + rest,
-        rest=rest,
+        text=run.text + run.rest,
+        rest=run.rest,
         ended=ended,
         stop=stops.found,
         prefill=Rate.of(len(ids), run.prefill_seconds),
@@ -161,29 +155,38 @@ def generate_text(
 
 
 class _Run:
-    """Takes tokens from a stream, and how long each took: the first call computes the prompt, each other one a step."""
+    """Tokens from a stream, as text, and how long each took: the first one the prompt, each other one a step."""
 
-    def __init__(self, stream: Iterator[GeneratedToken]) -> None:
-        self._stream = stream
+    def __init__(
+        self, stream: Iterator[GeneratedToken], decoder: TokenStream, stops: StopStrings
+    ) -> None:
+        self._stream, self._decoder, self._stops = stream, decoder, stops
+        self.text = self.rest = ""
         self.tokens = self.steps = 0
         self.prefill_seconds = self.decode_seconds = 0.0
 
-    def __iter__(self) -> Iterator[GeneratedToken]:
-        first = True
-        while True:
-            started = time.perf_counter()
-            token = next(self._stream, None)
-            seconds = time.perf_counter() - started
-            if first:
-                self.prefill_seconds = seconds
-            elif token is not None:
-                self.steps += 1
-                self.decode_seconds += seconds
-            first = False
-            if token is None:
-                return
-            self.tokens += 1
-            yield token
+    def follow(self, report_piece: Callable[[TextPiece], None]) -> None:
+        """Take tokens until they end, or a stop string does."""
+        pieces = []
+        while self._stops.found is None and (token := self._next()) is not None:
+            piece = self._stops.add(self._decoder.add(token.id))
+            pieces.append(piece)
+            report_piece(TextPiece(token.id, piece, token.probability))
+        self.text = "".join(pieces)
+        if self._stops.found is None:
+            self.rest = self._stops.add(self._decoder.rest()) + self._stops.rest()
+
+    def _next(self) -> GeneratedToken | None:
+        started = time.perf_counter()
+        token = next(self._stream, None)
+        seconds = time.perf_counter() - started
+        if self.prefill_seconds == 0.0:
+            self.prefill_seconds = seconds
+        elif token is not None:
+            self.steps += 1
+            self.decode_seconds += seconds
+        self.tokens += token is not None
+        return token
 
 
 def _prompt_ids(framing: Framing, prompt: str, *, chat: bool, system: str | None) -> list[int]:

@@ -1,4 +1,4 @@
-"""Masks are told apart by what they hold, at lengths past every number that may be their window."""
+"""Masks are told apart by what they hold."""
 
 import re
 from collections.abc import Callable

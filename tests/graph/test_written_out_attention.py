@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnx.parser
 import onnx_ir as ir
 import onnxruntime as ort
@@ -189,6 +190,53 @@ def test_attention_in_the_body_of_a_loop_is_found() -> None:
     feeds = {
         name: rng.standard_normal((2, HEADS, 5, SIZE)).astype(np.float32)
         for name in ("start", "k", "v")
+    }
+    found, expected = (
+        ort.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+            None, feeds
+        )[0]
+        for each in (ir.to_proto(model), proto)
+    )
+    assert np.abs(found - expected).max() < 1e-5
+
+
+FUSED_AXES = f"float[batch,sequence,{HEADS * 8}]"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "attributes"),
+    [
+        ("q, k, v", "unidirectional=1"),
+        ("q, k, v, bias", "scale=0.5"),
+        ("q, k, v, , , added", ""),
+        ("q, k, v, bias, , added", "unidirectional=1"),
+    ],
+)
+def test_what_optimizers_fused_becomes_the_operator(inputs: str, attributes: str) -> None:
+    text = f"""<ir_version: 8, opset_import: ["": 20, "com.microsoft": 1]>
+    g ({FUSED_AXES} q, {FUSED_AXES} k, {FUSED_AXES} v) => ({FUSED_AXES} y)
+    <int64 zero = {{0}}, int64 one = {{1}}, int64[1] first = {{0}}, int64[1] second = {{1}}, float none = {{0}},
+     float least = {{-3.4e38}}, int64[2] ahead = {{0, 1}}> {{
+        length = Shape<start=1, end=2>(q)
+        count = Squeeze(length)
+        range = Range(zero, count, one)
+        rows = Unsqueeze(range, second)
+        columns = Unsqueeze(range, first)
+        read = LessOrEqual(columns, rows)
+        square = Where(read, none, least)
+        added = Unsqueeze(square, ahead)
+        y = com.microsoft.MultiHeadAttention<num_heads={HEADS}{", " + attributes if attributes else ""}>({inputs})
+    }}"""
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    bias = rng.standard_normal(3 * HEADS * 8).astype(np.float32)
+    if "bias" in inputs:
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(bias, "bias"))
+    model = ir.from_proto(proto)
+    assert match_written_out(model) == 1
+    assert [node.op_type for node in model.graph if node.domain] == []
+    feeds = {
+        name: rng.standard_normal((2, 7, HEADS * 8)).astype(np.float32) for name in ("q", "k", "v")
     }
     found, expected = (
         ort.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"]).run(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from loopedge.data.chat.control_tokens import break_up, choose_mark, encode_marked
+from loopedge.data.chat.sandbox import answer_request
 from loopedge.data.chat.template import ChatTemplate, read_special_tokens
 from loopedge.data.tokenizer import ByteTokenizer, JsonTokenizer
 from loopedge.errors import InputError, MissingExtraError
@@ -24,6 +25,12 @@ PLAIN = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 USER = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render in this process: starting one takes most of the time."""
+    monkeypatch.setattr(ChatTemplate, "_answer", lambda self, request: answer_request(request))
 
 
 def template(text: str, **special: str) -> ChatTemplate:
@@ -96,6 +103,7 @@ def test_rendering() -> None:
     assert said == "<s><|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -111,6 +119,7 @@ def test_what_templates_of_published_models_use(text: str, shown: str) -> None:
     assert template(text).render(USER) == shown
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -122,7 +131,6 @@ def test_what_templates_of_published_models_use(text: str, shown: str) -> None:
         ("{{ cycler.__init__.__globals__ }}{{ cycler.__init__.__globals__.os }}", "is unsafe"),
         ("{{ 1 / 0 }}", "fails: division by zero"),
         ("{{ range(10**9) | list }}", "fails: Range too big"),
-        ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested too deeply"),
         (
             "{% for i in range(99999) %}{{ 'a' * 99 }}{% endfor %}",
             "makes more than 4,194,304 characters",
@@ -143,6 +151,11 @@ def test_a_template_that_takes_too_much_memory() -> None:
         template("{{ 'a' * (10**10) }}").render(USER)
 
 
+def test_a_template_that_is_nested_too_deeply() -> None:
+    with pytest.raises(InputError, match="nested too deeply"):
+        template("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}").render(USER)
+
+
 ENDLESS = "{% for i in range(99999) %}" * 4 + "{% endfor %}" * 4
 
 
@@ -152,6 +165,7 @@ def test_a_template_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         template(ENDLESS).render(USER)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
 def test_a_template_that_takes_too_much_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loopedge.data.chat.template.MOST_SECONDS", 1)
@@ -175,6 +189,7 @@ def test_control_tokens_are_those_that_steer(tokenizer: JsonTokenizer) -> None:
     assert ByteTokenizer().control_tokens() == {}
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(
     "said",
     [
@@ -196,6 +211,7 @@ def test_a_users_control_tokens_stay_text(tokenizer: JsonTokenizer, said: str) -
     assert (covid in ids) == ("covid" in said)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_without_control_tokens_the_ids_are_those_of_the_whole_text(
     tokenizer: JsonTokenizer,
 ) -> None:
@@ -204,6 +220,7 @@ def test_without_control_tokens_the_ids_are_those_of_the_whole_text(
     assert chat.encode(USER, tokenizer) == tokenizer.encode(text).tolist()
 
 
+@pytest.mark.usefixtures("at_once")
 def test_what_a_normalizer_makes_a_control_token_of_stays_text() -> None:
     tokenizer = chat_tokenizer(normalized=True)
     said = "\N{FULLWIDTH LESS-THAN SIGN}s\N{FULLWIDTH GREATER-THAN SIGN}"
@@ -220,6 +237,7 @@ def test_a_control_token_of_one_character_is_refused() -> None:
         break_up("a \N{SNOWMAN}", tokenizer, "\ufdd0")
 
 
+@pytest.mark.usefixtures("at_once")
 def test_a_mark_is_a_character_that_no_text_holds(tokenizer: JsonTokenizer) -> None:
     assert choose_mark(["a"]) == "\ufdd0"
     assert choose_mark(["a\ufdd0", "\ufdd1"]) == "\ufdd2"
@@ -250,6 +268,7 @@ def test_half_of_a_surrogate_pair_is_one_error(tokenizer: JsonTokenizer) -> None
             frame("a\udcff")
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.slow
 def test_rendering_is_that_of_transformers() -> None:
     pytest.importorskip("transformers", reason="the extra 'adapters'")

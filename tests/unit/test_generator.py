@@ -496,6 +496,21 @@ def test_damaged_caches_are_refused(model: GenerateModel, file: Path, tmp_path: 
             Generator(damaged(change))
 
 
+def test_a_file_that_does_not_say_its_vocabulary_is_asked_with_a_token(
+    model: GenerateModel, file: Path, tmp_path: Path
+) -> None:
+    import onnx
+
+    proto = onnx.load(file)
+    proto.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "vocabulary"
+    entry = next(e for e in proto.metadata_props if e.key == "loopedge.generate")
+    entry.value = entry.value.replace('"vocab_size": 256', '"vocab_size": null')
+    onnx.save(proto, tmp_path / "m.onnx")
+    generator = Generator(tmp_path / "m.onnx", threads=1)
+    assert (generator.file.vocabulary, generator.file.ids) == (256, 256)
+    close(generator.prefill(PROMPT)[0], model.logits(PROMPT)[-1])
+
+
 def test_an_old_runtime_is_refused(
     file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -518,6 +533,10 @@ def test_what_needs_which_runtime() -> None:
 
     assert needed_runtime(Metadata()) is None
     assert need(slots=[slot]) is None
+    capped = slot.model_copy(update={"softcap": 2.0})
+    assert need(slots=[capped]) is None
+    assert need("tensorscatter", slots=[slot]) == (1, 25)
+    assert need("tensorscatter", slots=[slot, capped]) == (1, 27)
     assert need(slots=[slot, wide]) == (1, 24)
     assert need("tensorscatter", slots=[wide]) == (1, 25)
     assert need("tensorscatter", slots=[wide], cache_type="int4") == (1, 27)

@@ -9,7 +9,7 @@ import sys
 from datetime import datetime
 from typing import Any
 
-__all__ = ["MOST_CHARACTERS", "main"]
+__all__ = ["MOST_CHARACTERS", "answer_request", "main"]
 
 MOST_CHARACTERS = 4 << 20
 """Of the rendered text."""
@@ -20,23 +20,32 @@ class RefusedError(Exception):
 
 
 def main() -> None:
-    """Answer one request, ``template``, ``variables``, ``seconds`` and ``bytes``: ``text``, or ``error`` in one line."""
+    """Answer one request of `answer_request`, with its ``seconds`` and ``bytes`` as limits."""
     request = json.load(sys.stdin)
     _limit(request["seconds"], request["bytes"])
     try:
-        answer = {"text": _render(request["template"], request["variables"])}
+        answer = answer_request(request)
     except MemoryError:
         answer = {"error": f"needs more than {request['bytes'] >> 20} MiB of memory"}
-    except RecursionError:
-        answer = {"error": "is nested too deeply"}
-    except RefusedError as error:
-        answer = {"error": str(error)}
-    except (
-        Exception
-    ) as error:  # jinja2 raises kinds of its own, and what the template's expressions raise
-        reason = " ".join(str(error).split())[:300]
-        answer = {"error": f"fails: {reason or type(error).__name__}"}
     sys.stdout.write(json.dumps(answer))
+
+
+def answer_request(request: dict[str, Any]) -> dict[str, str]:
+    """Render ``template`` with ``variables``; return the ``text``, or an ``error`` in one line.
+
+    Unchecked: the process has limits.
+    """
+    try:
+        return {"text": _render(request["template"], request["variables"])}
+    except RecursionError:
+        return {"error": "is nested too deeply"}
+    except RefusedError as error:
+        return {"error": str(error)}
+    except MemoryError:
+        raise
+    except Exception as error:  # jinja2's own kinds, and what expressions raise
+        reason = " ".join(str(error).split())[:300]
+        return {"error": f"fails: {reason or type(error).__name__}"}
 
 
 def _limit(seconds: int, memory_bytes: int) -> None:

@@ -1,6 +1,7 @@
 """Whether a graph is the one that was compared with PyTorch, but for its sizes."""
 
 from collections.abc import Iterator
+from itertools import count
 
 import numpy as np
 import onnx_ir as ir
@@ -27,7 +28,7 @@ def check_likeness(graph: ir.Model, checked: ir.Model) -> None:
     Raises:
         VerificationError: The first node that differs is named.
     """
-    ours, theirs = list(_lines(graph.graph)), list(_lines(checked.graph))
+    ours, theirs = (list(_lines(each.graph, {}, count())) for each in (graph, checked))
     for one, other in zip(ours, theirs, strict=False):
         if one != other:
             raise VerificationError(
@@ -39,15 +40,18 @@ def check_likeness(graph: ir.Model, checked: ir.Model) -> None:
         )
 
 
-def _lines(graph: ir.Graph, numbers: dict[ir.Value, str] | None = None) -> Iterator[str]:
+def _lines(graph: ir.Graph, numbers: dict[ir.Value, str], counted: Iterator[int]) -> Iterator[str]:
     """Yield a line for each node: its operator, what it reads, its attributes; bodies after their node.
 
-    Values are called by their place: PyTorch numbers them by what it folded on the way.
+    Values are called by their place: PyTorch numbers them by what it folded on the way. A Cast that widens a stored weight,
+    or rows of it, is passed over: which weights float16 holds depends on their values.
     """
-    numbers = {} if numbers is None else numbers
     for value in graph.inputs:
-        numbers[value] = f"%{len(numbers)}"
+        numbers[value] = f"%{next(counted)}"
     for node in graph:
+        if _widens(node):
+            numbers[node.outputs[0]] = _read(node.inputs[0], numbers)
+            continue
         bodies, said = [], []
         for name, attribute in sorted(node.attributes.items()):
             if attribute.type == ir.AttributeType.GRAPH:
@@ -61,10 +65,22 @@ def _lines(graph: ir.Graph, numbers: dict[ir.Value, str] | None = None) -> Itera
         reads = ", ".join(_read(value, numbers) for value in node.inputs)
         yield f"{node.op_type}({reads}) {' '.join(said)}".strip()
         for body in bodies:
-            yield from _lines(body, numbers)
+            yield from _lines(body, numbers, counted)
             yield f"gives {', '.join(_read(value, numbers) for value in body.outputs)}"
         for value in node.outputs:
-            numbers[value] = f"%{len(numbers)}"
+            numbers[value] = f"%{next(counted)}"
+
+
+def _widens(node: ir.Node) -> bool:
+    source = node.inputs[0] if node.op_type == "Cast" else None
+    if source is None:
+        return False
+    gather = source.producer()
+    table = gather.inputs[0] if gather is not None and gather.op_type == "Gather" else None
+    return any(
+        value is not None and value.const_value is not None and value.dtype == ir.DataType.FLOAT16
+        for value in (source, table)
+    )
 
 
 def _epsilon(node: ir.Node, epsilon: float) -> str:

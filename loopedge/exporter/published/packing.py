@@ -11,16 +11,13 @@ from loopedge.graph.weights import linears
 __all__ = ["pack_weights"]
 
 
-def pack_weights(graph: ir.Model, bits: int) -> list[str]:
+def pack_weights(graph: ir.Model, bits: int) -> None:
     """Store the linears of a graph in blocks, and its embedding in int8 rows or with a tied head, in place.
 
     Requires: every linear is a MatMul with a weight [in, out] that no other node reads, or the head of a tied table.
 
     Ensures: as `loopedge.graph.integer_weights`; the file is that of ``loopedge.quantize`` with ``weight-int8`` or
     ``weight-int4``.
-
-    Returns:
-        The names of the weights that were stored so, those of tables that are gathered among them.
     """
     scheme, packed = BlockWeights(bits), dict[ir.Value, None]()
     embeddings = find_embeddings(graph)
@@ -40,4 +37,3 @@ def pack_weights(graph: ir.Model, bits: int) -> list[str]:
             store_rows(rows)
             packed[rows.weight] = None
     graph.graph.opset_imports[MICROSOFT] = 1
-    return [weight.name or "" for weight in packed]

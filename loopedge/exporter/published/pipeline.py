@@ -10,7 +10,7 @@ import onnx_ir as ir
 from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.artifact.companions import check_companion_targets, companion_contents
 from loopedge.deployment.generating import cached_graph
-from loopedge.errors import InputError
+from loopedge.errors import InputError, VerificationError
 from loopedge.exporter.assembled import Assembled, assemble
 from loopedge.exporter.assembly import AssemblyPlan
 from loopedge.exporter.capture.capture import capture_parts
@@ -20,6 +20,7 @@ from loopedge.exporter.module.exported_module import describe
 from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.published.likeness import check_likeness
 from loopedge.exporter.published.packing import pack_weights
+from loopedge.exporter.published.pieces import pieces_of
 from loopedge.exporter.published.shrunk import ShrunkCheck, check_shrunk
 from loopedge.exporter.published.stand_ins import put_stand_ins
 from loopedge.exporter.published.stored_check import StoredCheck
@@ -27,7 +28,6 @@ from loopedge.exporter.published.weights import graph_tensors, kept_in_float32
 from loopedge.exporter.result import ExportResult, make_result
 from loopedge.exporter.targets import choose_settings
 from loopedge.graph.integer_weights.block_weights import DEFAULT_BLOCK
-from loopedge.graph.lazy_weights import LazyWeight
 from loopedge.graph.metadata import Metadata, read_metadata, write_metadata
 from loopedge.graph.passes.table_head import MICROSOFT
 from loopedge.graph.weights import linears
@@ -96,9 +96,13 @@ def export_published(
     captured = _capture(folder, shrunk, options)
     capture_ended = time.perf_counter()
     assembled = assemble(captured, options, settings, target)
-    if options.storage == "float32":
-        check_likeness(assembled.graph, shrunk.graph)
+    check_likeness(assembled.graph, shrunk.graph)
+    held = {piece.name for piece in pieces_of(assembled.graph.graph, folder.tensors)}
     made = _finish(folder, assembled, options, target)
+    pieces = pieces_of(made.graph.graph, folder.tensors)
+    lost = sorted(held - {piece.name for piece in pieces})
+    if lost:
+        raise VerificationError(f"{lost[0]} is not known in the graph that would be written")
     assembly_ended = time.perf_counter()
     check = StoredCheck(
         folder=folder,
@@ -107,9 +111,8 @@ def export_published(
         domains=made.domains,
         opset=options.opset,
         loops=captured.plan.loops,
-        turned=made.turned,
-        rounds=_rounded(captured, options) - made.packed,
-        packed=made.packed,
+        pieces=pieces,
+        rounds=_rounded(captured, options),
         bits=options.weight_bits,
         errors=shrunk.errors,
     )
@@ -144,13 +147,11 @@ def export_published(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Made:
-    """What is written: a graph, what it says of itself, and how the parameters stand in it."""
+    """What is written: a graph, and what it says of itself."""
 
     graph: ir.Model
     metadata: Metadata
     domains: dict[str, int]
-    turned: frozenset[str]
-    packed: frozenset[str]
     notes: list[str]
 
 
@@ -159,16 +160,10 @@ def _finish(
 ) -> _Made:
     """Pack the weights of an assembled graph, and give it a cache, where that is asked for."""
     graph, notes = assembled.graph, list[str]()
-    turned = frozenset(
-        name
-        for name, value in graph.graph.initializers.items()
-        if isinstance(value.const_value, LazyWeight) and value.const_value.is_turned
-    )
     metadata = assembled.metadata.model_copy(update={"end_ids": list(folder.end_ids)})
-    packed = frozenset[str]()
     if options.weight_bits is not None:
         total = len(linears(graph))
-        packed = frozenset(pack_weights(graph, options.weight_bits))
+        pack_weights(graph, options.weight_bits)
         quantization = {
             "scheme": f"weight-int{options.weight_bits}",
             "quantized": total - len(linears(graph)),
@@ -189,8 +184,6 @@ def _finish(
         graph=graph,
         metadata=metadata,
         domains={MICROSOFT: 1} if MICROSOFT in graph.opset_imports else {},
-        turned=turned,
-        packed=packed,
         notes=notes,
     )
 
@@ -247,10 +240,13 @@ def _rounded(captured: Captured, options: ExportOptions) -> frozenset[str]:
 
 def _notes(folder: PublishedFolder, check: StoredCheck) -> list[str]:
     stored = ", ".join(folder.checkpoint.dtypes)
-    outputs = f"relative error {check.outputs_error:.1e}"
-    if check.packed:
-        outputs = f"{check.outputs_db:.1f} dB in {check.bits} bits"
+    outputs = "the file was not run: that would take more memory than an export may"
+    if check.outputs_error is not None:
+        found = f"relative error {check.outputs_error:.1e}"
+        if check.packed:
+            found = f"{check.outputs_db:.1f} dB in {check.bits} bits"
+        outputs = f"the outputs on them are PyTorch's: {found}"
     return [
-        f"the architecture agrees with PyTorch at small widths; {check.weights} of {len(folder.tensors)} weights "
-        f"are compared with those of the folder ({stored}); the outputs on them are PyTorch's: {outputs}"
+        f"the architecture agrees with PyTorch at small widths; {len(check.pieces)} weights are those of the folder "
+        f"({stored}); {outputs}"
     ]

@@ -1,6 +1,7 @@
 """A generate file that was opened: its session, its cache, and what it says that it can do."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,16 @@ from loopedge.graph.metadata import FOREIGN, Generation, Metadata, read_metadata
 from loopedge.options import option, option_name
 from loopedge.runtime.decoding.cache_buffers import CachePort, cache_ports
 from loopedge.runtime.decoding.token_noise import NoiseInput
-from loopedge.runtime.session import DTYPES, Session
+from loopedge.runtime.session import DTYPES, Session, failure_reason
 
 __all__ = ["GenerateFile", "needed_runtime"]
 
-WINDOWS, QUANTIZED, SCATTERED = (1, 24), (1, 27), (1, 25)
+WINDOWS, QUANTIZED, SCATTERED, CAPPED = (1, 24), (1, 27), (1, 25), (1, 27)
 """The first ONNX Runtime with right windows of attention (1.23 is silently wrong), with int8 and int4 caches, and with
-TensorScatter."""
+TensorScatter, and with an Attention that caps scores before the mask (1.26 does it behind it: silently wrong)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class GenerateFile:
     """A file with a cache.
 
@@ -81,11 +82,11 @@ class GenerateFile:
         """What the file says of itself."""
         return self.session.metadata
 
-    @property
+    @cached_property
     def vocabulary(self) -> int:
-        """Tokens that the logits are of."""
+        """Tokens that the logits are of; where the file does not say it, a first token does."""
         size = self._logits.shape[-1]
-        return size if isinstance(size, int) else self.generation.vocab_size or 0
+        return size if isinstance(size, int) else self._try_token()
 
     @property
     def ids(self) -> int:
@@ -199,6 +200,23 @@ class GenerateFile:
     def _logits(self) -> ort.NodeArg:
         return next(node for node in self.session.session.get_outputs() if node.name == "logits")
 
+    def _try_token(self) -> int:
+        rows = self.rows_of(self.loops_of(None))
+        feeds = {
+            port.past: np.zeros(
+                port.shape(rows.get(port.name, 0), 1, port.longest or 1), port.dtype
+            )
+            for port in self.ports
+        }
+        for noise in self.noise:
+            feeds[noise.name] = np.zeros((1, 1, *noise.features), noise.dtype)
+        feeds |= {"input_ids": np.zeros((1, 1), self.id_type), "lengths": np.ones(1, np.int32)}
+        try:
+            logits = self.session.session.run(["logits"], feeds)[0]
+        except Exception as error:  # onnxruntime raises a kind of its own per failure
+            raise InputError(f"{self.path} failed to run: {failure_reason(error)}") from error
+        return int(logits.shape[-1])
+
     def _check_ports(self) -> None:
         inputs, outputs = set(self.session.inputs), set(self.session.output_names)
         missing = {"input_ids", "lengths"} - inputs | {"logits"} - outputs
@@ -213,7 +231,7 @@ class GenerateFile:
                 hint="loopedge to-generate model.onnx",
             )
         shape = self._logits.shape
-        if self._logits.type != "tensor(float)" or len(shape) != 3 or self.vocabulary < 1:
+        if self._logits.type != "tensor(float)" or len(shape) != 3:
             raise InputError(
                 f"{self.path} is damaged: its logits are {self._logits.type} {shape}, "
                 "float32 (batch, 1, vocabulary) is needed"
@@ -250,6 +268,8 @@ def needed_runtime(metadata: Metadata) -> tuple[tuple[int, int], str] | None:
         needs.append((QUANTIZED, f"a cache of {generation.cache_type}"))
     if metadata.form == "tensorscatter":
         needs.append((SCATTERED, "the form tensorscatter"))
+    if metadata.form == "tensorscatter" and any(slot.softcap for slot in generation.slots):
+        needs.append((CAPPED, "a soft cap of attention in the form tensorscatter"))
     if any(slot.window is not None for slot in generation.slots):
         needs.append((WINDOWS, "attention with a window"))
     return max(needs, default=None)

@@ -133,7 +133,7 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         "model.embed_tokens.weight": (vocabulary, width),
         "model.norm.weight": (width,),
     }
-    norms = ("input_layernorm", "post_attention_layernorm")
+    norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
     if config["model_type"] == "ouro":
         norms = (*norms, "input_layernorm_2", "post_attention_layernorm_2")
         found |= {"model.early_exit_gate.weight": (1, width), "model.early_exit_gate.bias": (1,)}
@@ -281,7 +281,7 @@ def _attention(config: Mapping[str, Any], values: State, name: str, x: Tensor) -
     size, theta = config["head_dim"], config["rope_theta"]
     heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
     q, k, v = (
-        (x @ values[f"{name}.self_attn.{part}_proj.weight"].T).unflatten(-1, (-1, size))
+        torch.unflatten(x @ values[f"{name}.self_attn.{part}_proj.weight"].T, -1, (-1, size))
         for part in "qkv"
     )
     length = x.shape[1]

@@ -1,14 +1,16 @@
 """Files that are written from a folder: against an independent forward, against the folder, and what is in them."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import loopedge
@@ -16,8 +18,11 @@ from loopedge.artifact.artifact import Artifact
 from loopedge.errors import InputError, VerificationError
 from loopedge.exporter.pipeline import ExportResult
 from loopedge.exporter.published.likeness import check_likeness
+from loopedge.exporter.published.pieces import Piece, pieces_of
 from loopedge.exporter.published.stored_check import StoredCheck
 from loopedge.exporter.verification.verify import ExportErrors
+from loopedge.graph.decoding.fusing.products import JoinedTensor
+from loopedge.graph.lazy_weights import LazyWeight
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.passes.table_head import MICROSOFT
 from loopedge.model.published.loading import open_folder
@@ -86,6 +91,20 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return export(place, NANBEIGE_CONFIG, state, weight_bits=4, task="generate")
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows in memory, read at once."""
+
+    values: NDArray[np.float32]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def chunks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        yield 0, self.values
+
+
 def tokens(length: int, batch: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(length)
     return torch.randint(83, (batch, length), generator=generator)
@@ -112,6 +131,7 @@ def test_a_file_says_what_came_with_the_folder(decoding: Exported) -> None:
     assert "lm_head.weight" not in names  # stored once, as the embedding
     assert {"model.embed_tokens.weight", "model.layers.0.mlp.down_proj.weight"} <= names
     notes = " ".join(decoding.result.notes)
+    assert f"{len(decoding.state) - 1} weights are those of the folder" in notes  # the head is one
     assert "lm_head.weight holds the values of model.embed_tokens.weight" in notes
     assert "BF16" in notes
 
@@ -150,44 +170,39 @@ def test_four_bits_come_straight_from_the_folder(packed: Exported) -> None:
     assert np.corrcoef(given[0], expected[0])[0, 1] > 0.9
 
 
-def stored_check(
-    exported: Exported, folder: Path, turned: frozenset[str] | None = None
-) -> StoredCheck:
-    """Return the check of a file against a folder."""
-    artifact, opened = Artifact.open(exported.path), open_folder(folder)
-    graph = artifact.fresh_graph()
-    matrices = frozenset(
-        name
-        for name, stored in opened.tensors.items()
-        if len(stored.shape) == 2 and "layers" in name
-    )
+def stored_check(exported: Exported, folder: Path, *, turned: bool = True) -> StoredCheck:
+    """Return the check of a file against a folder: two of its weights and a norm."""
+    artifact = Artifact.open(exported.path)
+    layer = "model.layers.0"
+    pieces = [
+        Piece(
+            name=f"{layer}.{name}.weight",
+            weight=f"{layer}.{name}.weight",
+            start=0,
+            rows=48,
+            turned=turned,
+        )
+        for name in ("self_attn.o_proj", "mlp.down_proj")
+    ]
+    norm = "model.norm.weight"
+    pieces.append(Piece(name=norm, weight=norm, start=0, rows=48))
     return StoredCheck(
-        folder=opened,
-        graph=graph,
+        folder=open_folder(folder),
+        graph=artifact.fresh_graph(),
         metadata=artifact.metadata,
         domains={MICROSOFT: 1},
         opset=23,
         loops=2,
-        turned=matrices if turned is None else turned,
+        pieces=pieces,
         rounds=frozenset(),
-        packed=frozenset(),
         bits=None,
         errors=ExportErrors(max_abs_error=0.0, max_rel_error=0.0, cases=0),
     )
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        "model.layers.0.mlp.down_proj.weight",
-        "model.norm.weight",
-        *(f"model.layers.0.self_attn.{name}_proj.weight" for name in "qkv"),
-    ],
-)
+@pytest.mark.parametrize("wrong", ["model.layers.0.mlp.down_proj.weight", "model.norm.weight"])
 def test_a_weight_of_other_values_is_found(wrong: str, decoding: Exported, tmp_path: Path) -> None:
-    check = stored_check(decoding, decoding.folder)
-    check(decoding.path)
-    assert check.weights == len(check.folder.tensors)
+    stored_check(decoding, decoding.folder)(decoding.path)
     other = dict(decoding.state)
     other[wrong] = other[wrong].clone()
     other[wrong].view(-1)[7] *= 1.02
@@ -201,10 +216,20 @@ def test_a_weight_of_other_values_is_found(wrong: str, decoding: Exported, tmp_p
 
 
 def test_a_weight_that_lies_the_other_way_is_found(decoding: Exported) -> None:
-    """Square weights fit either way."""
-    name = "model.layers.0.self_attn.q_proj.weight"
     with pytest.raises((VerificationError, ValueError)):
-        stored_check(decoding, decoding.folder, frozenset({name}))(decoding.path)
+        stored_check(decoding, decoding.folder, turned=False)(decoding.path)
+
+
+def test_joined_weights_are_known_by_their_parts() -> None:
+    """Queries, keys and values stand in one initializer, one behind the other."""
+    rows = {name: np.ones((size, 3), np.float32) for name, size in (("q", 4), ("k", 2))}
+    parts = [LazyWeight(Rows(values), name=name, turned=True) for name, values in rows.items()]
+    value = ir.Value(name="q+k", const_value=JoinedTensor(parts, 1))
+    graph = ir.Graph([], [], nodes=[], initializers=[value], name="joined")
+    assert [(piece.name, piece.start, piece.rows) for piece in pieces_of(graph, rows)] == [
+        ("q", 0, 4),
+        ("k", 4, 2),
+    ]
 
 
 def test_a_graph_of_another_wiring_is_found(decoding: Exported) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from loopedge.graph.decoding.attention.fused_attention import read_fused, replace_fused
 from loopedge.graph.decoding.attention.written_out.inferring import infer_more
 from loopedge.graph.decoding.attention.written_out.numbers import Size, number_of, rank_of, size_of
 from loopedge.graph.decoding.attention.written_out.operands import (
@@ -55,7 +56,7 @@ def match_written_out(model: ir.Model) -> int:
     """Replace attention that is written out by ``Attention`` nodes, in place, also in bodies.
 
     Found are products of queries and keys with a softmax over the keys and a product with the values, whatever scales, caps
-    and masks stand between: docs/artifact.md.
+    and masks stand between; and what ONNX Runtime's optimizers make of them.
 
     Requires: nothing. Where the graph's opset is older than the operator, it is raised; where that cannot be done nothing
     changes.
@@ -77,10 +78,13 @@ def match_written_out(model: ir.Model) -> int:
         found = [each for node in softmaxes if (each := _find(node)) is not None]
     for each in found:
         _replace(each, model)
-    if found:
+    fused = read_fused(model)
+    for node in fused:
+        replace_fused(node, model)
+    if found or fused:
         raise_opset(model)
         expand_masks(model)
-    return len(found)
+    return len(found) + len(fused)
 
 
 def _unknown(found: _Found) -> bool:

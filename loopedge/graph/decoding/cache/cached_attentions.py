@@ -112,6 +112,7 @@ def _cached(
         kv_heads=kv_heads,
         head_size=attention.head_size,
         window=attention.window,
+        softcap=attention.node.attributes.get_float("softcap", 0.0) or None,
     )
     one: list[int | str] = ["batch", kv_heads, "max_length", attention.head_size]
     levels = []

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from loopedge.errors import InputError
 from loopedge.graph.decoding.attention.attentions import SelfAttention
 from loopedge.graph.decoding.chunk import Chunk
 from loopedge.graph.editing import add_initializer, insert_before, make_node
@@ -16,6 +17,7 @@ __all__ = ["MICROSOFT", "TAKEN_OVER", "Parts", "group_queries", "with_heads", "w
 MICROSOFT = "com.microsoft"
 SWAP_HEADS = (0, 2, 1, 3)
 TAKEN_OVER = ("scale", "softcap")
+HEAD_SIZE_STEP = 8
 
 Parts = tuple[ir.Value, ir.Value]
 """Keys and values."""
@@ -72,8 +74,16 @@ def group_queries(
         model: Takes the constants.
         attributes: Of a cache of integers.
         scales: Of keys and values, where the cache is rounded.
+
+    Raises:
+        InputError: The operator does not take heads of such a size.
     """
     node = attention.node
+    if attention.head_size % HEAD_SIZE_STEP:
+        raise InputError(
+            f"{node.name} has heads of {attention.head_size}: GroupQueryAttention takes multiples of {HEAD_SIZE_STEP}",
+            hint="loopedge to-generate MODEL --form tensorscatter",
+        )
     heads = [attention.heads, *(_heads(attention, part) for part in parts)]
     flat = [
         _joined(node, value, count, attention.head_size, model) if attention.split else value

@@ -26,7 +26,7 @@ class Slot:
     """Keys and values of one attention, or of all iterations of one.
 
     ``loops``: iterations that keep their own, None outside of a Scan; ``inner``: those of Scans inside it, the outer one first;
-    ``window``: positions that are read, None: all.
+    ``window``: positions that are read, None: all; ``softcap``: of the scores, None: none.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Slot:
     kv_heads: int
     head_size: int
     window: int | None
+    softcap: float | None = None
 
 
 def past_name(slot: str, part: str) -> str:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.shapes import known_shape
 
-__all__ = ["fuse_products", "names_joined"]
+__all__ = ["JoinedTensor", "fuse_products"]
 
 MICROSOFT = "com.microsoft"
 SPLIT_SIZES_OPSET = 13
@@ -142,7 +142,7 @@ def _fuse(
     inputs: list[ir.Value | None] = [first.inputs[0]]
     for values, axis in zip(_weights(group), kind.columns.values(), strict=True):
         if values not in joined:
-            tensor = _JoinedTensor([_stored(value) for value in values], axis)
+            tensor = JoinedTensor([_stored(value) for value in values], axis)
             name = _joined_name([str(value.name) for value in values])
             joined[values] = add_initializer(model.graph, name, tensor)
         inputs.append(joined[values])
@@ -199,19 +199,7 @@ def _joined_name(names: Sequence[str]) -> str:
     return "+".join(names)
 
 
-def names_joined(name: str) -> list[str]:
-    """Return the names of the weights that a weight was put together of, in their order; its own where it was not."""
-    parts = name.split(".")
-    places = [place for place, part in enumerate(parts) if "+" in part]
-    if len(places) != 1:
-        return name.split("+")
-    (place,) = places
-    return [
-        ".".join([*parts[:place], part, *parts[place + 1 :]]) for part in parts[place].split("+")
-    ]
-
-
-class _JoinedTensor(ir.LazyTensor):
+class JoinedTensor(ir.LazyTensor):
     """Tensors one behind the other along an axis, put together when they are read; none is kept."""
 
     def __init__(self, parts: Sequence[ir.TensorProtocol], axis: int) -> None:
