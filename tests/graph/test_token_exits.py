@@ -183,7 +183,7 @@ def test_what_skipped_iterations_keep_is_verified(tmp_path: Path, sources: dict[
     )
     for name, source, policy in kinds:
         path = tmp_path / f"{name}.onnx"
-        loopedge.to_generate(sources[source], path, exit=policy, noise={}, threads=1)
+        loopedge.to_generate(sources[source], path, exit=policy, threads=1)
         generation = Artifact.open(path).metadata.generate
         assert generation is not None
         files[name] = path, generation
