@@ -17,6 +17,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from loopedge.artifact.artifact import Artifact
+from loopedge.deployment.plain_decoder import DTYPES
 from loopedge.errors import LoopedgeError, UntrainedWarning, VerificationError
 from loopedge.graph.agreement import NoiseRatio, largest_error
 from loopedge.graph.decoding.chunk import IDS_INPUT, LENGTHS_INPUT
@@ -342,8 +343,7 @@ class _Decoder:
 
     def start(self, batch: int, length: int, loops: int | None) -> None:
         """Begin a text."""
-        dtypes = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "int4": np.uint8}
-        dtype = dtypes[self.generation.cache_type]
+        dtype = DTYPES[self.generation.cache_type]
         self.buffers = {}
         for slot in self.generation.slots:
             rows = [] if slot.loops is None else [min(loops or slot.loops, slot.loops)]

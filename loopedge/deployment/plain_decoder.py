@@ -13,10 +13,11 @@ from loopedge.graph.decoding.chunk import LENGTHS_INPUT
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, Generation
 from loopedge.runtime.session_options import session_options
 
-__all__ = ["PlainDecoder"]
+__all__ = ["DTYPES", "PlainDecoder"]
 
 Array = npt.NDArray[Any]
 DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "int4": np.uint8}
+"""In which a cache is stored, by its type; of int4 there are two to a byte."""
 
 
 class PlainDecoder:

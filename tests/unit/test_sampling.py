@@ -106,8 +106,9 @@ def test_the_probability_is_the_models_own() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"temperature": 0.0}, "temperature is 0.0, above 0"),
-        ({"temperature": -1.0}, "temperature is -1.0, above 0"),
+        ({"temperature": 0.0}, "temperature is 0.0, 0.000001 to 100"),
+        ({"temperature": -1.0}, "temperature is -1.0, 0.000001"),
+        ({"temperature": 1e-50}, "temperature is 1e-50"),  # 0 in float32
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"temperature": float("inf")}, "temperature is inf"),
         ({"temperature": 1.0, "top_k": 0}, "top_k is 0"),

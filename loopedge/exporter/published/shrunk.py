@@ -20,6 +20,7 @@ from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.targets import Settings
 from loopedge.exporter.verification.check import FileCheck
 from loopedge.exporter.verification.verify import ExportErrors
+from loopedge.files.scratch import never_named
 from loopedge.model.published.loading import PublishedFolder
 
 __all__ = ["ShrunkCheck", "check_shrunk"]
@@ -51,7 +52,10 @@ def check_shrunk(
     small = folder.build_shrunk()
     plain = replace(options, storage="float32", weight_bits=None, task=None, force=True)
     captured = capture_module(describe(small, small.example_inputs()), plain, settings)
-    with tempfile.TemporaryDirectory() as place:
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.") as place,
+        never_named(Path(place), folder.folder),
+    ):
         target = Path(place) / "shrunk.onnx"
         assembled = assemble(captured, plain, settings, target)
         check = FileCheck(

@@ -21,6 +21,8 @@ FIRST_CANDIDATES = 256
 """Tokens that top-p sorts first; of a peaked distribution these hold enough."""
 
 MOST = {"temperature": 100.0, "repetition_penalty": 100.0}
+LEAST = 1e-6
+"""Of both: float32 logits divided by much less are infinite, and their differences no numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,7 @@ class Sampling:
     """How a token is chosen. Without a temperature it is the most likely one.
 
     Args:
-        temperature: Divides the logits, above 0; None: the most likely token each time.
+        temperature: Divides the logits, at least `LEAST`; None: the most likely token each time.
         top_k: Keep so many tokens, the most likely ones.
         top_p: Keep the fewest most likely tokens whose probabilities add up to this.
         min_p: Keep tokens that are at least so likely as this part of the most likely one.
@@ -54,12 +56,12 @@ class Sampling:
         """Check the values."""
         for name, most in MOST.items():
             value = getattr(self, name)
-            if value is not None and not 0 < value <= most:
+            if value is not None and not LEAST <= value <= most:
                 greedy = (
                     f"leave out {option_name('temperature')} for the most likely token each time"
                 )
                 raise InputError(
-                    f"{option_name(name)} is {value}, above 0 to {most:g} are allowed",
+                    f"{option_name(name)} is {value}, {LEAST:f} to {most:g} are allowed",
                     hint=greedy if name == "temperature" else None,
                 )
         if self.top_k is not None and self.top_k < 1:

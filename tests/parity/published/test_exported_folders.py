@@ -200,14 +200,7 @@ def stored_check(exported: Exported, folder: Path, *, turned: bool = True) -> St
     )
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        "model.layers.0.mlp.down_proj.weight",
-        "model.norm.weight",
-        *(f"model.layers.0.self_attn.{name}_proj.weight" for name in "qkv"),
-    ],
-)
+@pytest.mark.parametrize("wrong", ["model.layers.0.mlp.down_proj.weight", "model.norm.weight"])
 def test_a_weight_of_other_values_is_found(wrong: str, decoding: Exported, tmp_path: Path) -> None:
     stored_check(decoding, decoding.folder)(decoding.path)
     other = dict(decoding.state)
