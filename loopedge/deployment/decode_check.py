@@ -47,6 +47,9 @@ ROUNDED_DB, RANGED_DB = 30.0, 20.0
 """Least SQNR where activations are rounded to integers: a last bit grows to a step. Where a chunk chooses its own range,
 what it computes depends on the chunk (36 dB measured); a mask or position that is wrong gives less than 10."""
 
+WORST_DB = 10.0
+"""Least SQNR of each token there: one that reads a wrong position among many that are right lowers all of them together little."""
+
 RANGED = having(Fact.RANGED)
 ROUNDS = having(Fact.ROUNDING) | having(Fact.INT8) | having(Fact.BLOCKS)
 
@@ -145,6 +148,11 @@ class _Found:
         self.noise.add(expected, found)
         self.absolute = max(self.absolute, error.absolute)
         self.relative = max(self.relative, error.relative)
+        if self.allowed.least_db is not None:
+            one = NoiseRatio()
+            one.add(expected, found)
+            if not one.db >= WORST_DB:
+                raise self._too_far(f" ({case}, token {place})", one.db, WORST_DB)
         most = self.allowed.relative
         if most is not None and not error.relative <= most:
             raise VerificationError(
@@ -156,6 +164,14 @@ class _Found:
                 f"loopedge run {self.source.path}",
             )
 
+    def _too_far(self, where: str, found_db: float, least_db: float) -> VerificationError:
+        return VerificationError(
+            f"the generate file differs from {self.source.path}{where}: SQNR {found_db:.1f} dB, at least "
+            f"{least_db:.0f} dB is asked",
+            measured=found_db,
+            allowed=least_db,
+        )
+
     def judged(self) -> DecodeDifference:
         """Return what was found.
 
@@ -164,12 +180,7 @@ class _Found:
         """
         least = self.allowed.least_db
         if least is not None and not self.noise.db >= least:
-            raise VerificationError(
-                f"the generate file differs from {self.source.path}: SQNR {self.noise.db:.1f} dB, at least "
-                f"{least:.0f} dB is asked",
-                measured=self.noise.db,
-                allowed=least,
-            )
+            raise self._too_far("", self.noise.db, least)
         return DecodeDifference(
             max_abs_error=self.absolute,
             max_rel_error=self.relative,

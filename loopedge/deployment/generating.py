@@ -32,6 +32,7 @@ from loopedge.files.targets import FileSize, check_artifact_target
 from loopedge.graph.core.loop_view import loops_among
 from loopedge.graph.core.unrolling import unroll_loops
 from loopedge.graph.decoding.cache.skipping import ExitPolicy, run_on, skip_done
+from loopedge.graph.decoding.cache.slots import PAST
 from loopedge.graph.decoding.decoding import Decoding, DecodingOptions, give_cache
 from loopedge.graph.metadata import (
     TOLERANCE_EXIT,
@@ -368,9 +369,13 @@ def _tolerance(artifact: Artifact, wanted: _Wanted) -> float | None:
 
 def _described(artifact: Artifact, decoding: Decoding, wanted: _Wanted) -> Generation:
     """Return what the new file says of its cache."""
+    narrow = any(
+        value.dtype == ir.DataType.FLOAT16 and (value.name or "").startswith(f"{PAST}.")
+        for value in decoding.model.graph.inputs
+    )
     return Generation(
         cache=wanted.cache,
-        cache_type=wanted.cache_type,
+        cache_type="float16" if narrow else wanted.cache_type,
         exit=wanted.exit,
         context=decoding.context,
         vocab_size=decoding.vocab_size,
