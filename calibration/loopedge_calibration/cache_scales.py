@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.artifact.artifact import Artifact
-from loopedge.deployment.plain_decoder import PlainDecoder
+from loopedge.deployment.decoding.plain_decoder import PlainDecoder
 from loopedge.errors import InputError
 from loopedge.graph.decoding.cache.quantized_cache import LARGEST
 from loopedge.graph.metadata import Generation
@@ -146,7 +146,10 @@ def _written(decoder: PlainDecoder, texts: Sequence[Array]) -> Iterator[tuple[st
         decoder.run(ids, lengths)
         for name, array in decoder.written.items():
             for row, length in enumerate(lengths):
-                yield decoder.past_of(name), np.take(array, row, axis=-4)[..., :length, :]
+                yield (
+                    decoder.generation.past_of(name),
+                    np.take(array, row, axis=-4)[..., :length, :],
+                )
 
 
 def _scale(largest: Array, share: float | Array, bits: int) -> Array:

@@ -1,61 +1,52 @@
 """Give a language model a cache: what ``loopedge to-generate`` does."""
 
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
-import onnx_ir as ir
-
-import loopedge
-from loopedge.artifact.artifact import Artifact, write_artifact, write_scratch
+from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.artifact.companions import check_companion_targets, companions_to_copy
 from loopedge.artifact.seal import check_whole
-from loopedge.deployment.cache_check import CacheLoss
-from loopedge.deployment.cache_rounding import (
+from loopedge.deployment.decoding.cache_check import CacheLoss
+from loopedge.deployment.decoding.cache_rounding import (
     SAMPLES,
-    CacheRounding,
     check_cache_type,
     rounding,
 )
-from loopedge.deployment.decode_check import DecodeDifference, LastLoop, compare_decoding, tolerated
-from loopedge.deployment.exit_check import check_exit, compare_exits, never_done
+from loopedge.deployment.decoding.exit_check import check_exit
+from loopedge.deployment.decoding.generate_check import compare_with_source
+from loopedge.deployment.decoding.generate_graph import (
+    GenerateForm,
+    GenerateRequest,
+    described,
+    file_metadata,
+    rewritten,
+)
 from loopedge.errors import InputError
 from loopedge.files.paths import ArtifactTarget, check_paths
-from loopedge.files.scratch import never_named
 from loopedge.files.staging import again_if_replaced
 from loopedge.files.targets import FileSize, check_artifact_target
-from loopedge.graph.core.loop_view import loops_among
-from loopedge.graph.core.unrolling import unroll_loops
-from loopedge.graph.decoding.cache.skipping import ExitPolicy, run_on, skip_done
-from loopedge.graph.decoding.cache.slots import PAST
-from loopedge.graph.decoding.decoding import Decoding, DecodingOptions, give_cache
+from loopedge.graph.decoding.cache.skipping import ExitPolicy
 from loopedge.graph.metadata import (
-    TOLERANCE_EXIT,
-    ArtifactMetadata,
     CacheKind,
     CacheSlot,
     CacheType,
-    Generation,
     Metadata,
     read_metadata,
     write_metadata,
 )
-from loopedge.graph.passes.simplify import strip_metadata
-from loopedge.graph.timestep_rows import random_rows
-from loopedge.graph.weights import TABLE_PREFIX, weight_bytes
+from loopedge.graph.weights import weight_bytes
 from loopedge.options import option, option_name
 from loopedge.runtime.memory_profiles import refuse_prepared
 
-__all__ = ["GENERATE_SUFFIX", "GenerateResult", "cached_graph", "to_generate"]
+if TYPE_CHECKING:
+    from loopedge.deployment.decoding.decode_check import DecodeDifference
+
+__all__ = ["GENERATE_SUFFIX", "GenerateResult", "to_generate"]
 
 GENERATE_SUFFIX = ".generate.onnx"
 
-GenerateForm = Literal["scan", "unrolled", "tensorscatter"]
 CACHES: tuple[str, ...] = get_args(CacheKind)
 FORMS: tuple[str, ...] = get_args(GenerateForm)
 
@@ -158,7 +149,7 @@ def to_generate(
         )
     check_cache_type(cache_type, form=form, data=data)
     check_exit(exit, tolerance, form=form, cache_type=cache_type)
-    wanted = _Wanted(
+    wanted = GenerateRequest(
         form=form,
         cache=cache,
         cache_type=cache_type,
@@ -172,54 +163,7 @@ def to_generate(
     return again_if_replaced(source, lambda: _to_generate(source, target, wanted))
 
 
-def cached_graph(artifact: Artifact, form: GenerateForm) -> tuple[ir.Model, list[str]]:
-    """Return the graph that `to_generate` writes, with its metadata, and the notes; nothing is compared.
-
-    Args:
-        artifact: A model that need not be a file yet; its weights are not read.
-        form: As for `to_generate`.
-
-    Raises:
-        InputError: As `to_generate`.
-
-    Unchecked: that what the graph decodes is what the artifact computes.
-    """
-    wanted = _Wanted(
-        form=form,
-        cache="per-loop",
-        cache_type="float32",
-        data=None,
-        samples=0,
-        exit=None,
-        tolerance=None,
-        threads=None,
-        force=False,
-    )
-    decoding = _rewritten(artifact, artifact.fresh_graph(), wanted)
-    return decoding.model, list(decoding.notes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
-    """What is asked for, as `to_generate` takes it."""
-
-    form: GenerateForm
-    cache: CacheKind
-    cache_type: CacheType
-    data: Any
-    samples: int
-    exit: ExitPolicy | None
-    tolerance: float | None
-    threads: int | None
-    force: bool
-
-    @property
-    def exact(self) -> "_Wanted":
-        """The same with a cache of floats."""
-        return replace(self, cache_type="float32")
-
-
-def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
+def _to_generate(source: Path, target: Path, wanted: GenerateRequest) -> GenerateResult:
     """Do as `to_generate`; a source that is replaced meanwhile is an error."""
     artifact = _open_source(source, wanted.tolerance, exits=wanted.exit is not None)
     check_paths(
@@ -231,14 +175,14 @@ def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
     beside = companions_to_copy(source, artifact.metadata, target)
     check_companion_targets(target.parent, beside)
     started = time.perf_counter()
-    decoding = _rewritten(artifact, artifact.fresh_graph(), wanted.exact)
-    graph, generation = decoding.model, _described(artifact, decoding, wanted)
+    decoding = rewritten(artifact, artifact.fresh_graph(), wanted.exact)
+    graph, generation = decoding.model, described(artifact, decoding, wanted)
     found: list[DecodeDifference] = []
     losses: list[CacheLoss] = []
     with rounding(
         artifact,
         graph,
-        _described(artifact, decoding, wanted.exact),
+        described(artifact, decoding, wanted.exact),
         wanted.cache_type,
         wanted.data,
         samples=wanted.samples,
@@ -246,13 +190,13 @@ def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
     ) as rounded:
         if rounded is not None:
             rounded.apply(graph)
-            write_metadata(_metadata(artifact, decoding, wanted), graph.metadata_props)
+            write_metadata(file_metadata(artifact, decoding, wanted), graph.metadata_props)
             notes += rounded.notes
         metadata = read_metadata(graph.metadata_props)
-        rewritten = time.perf_counter()
+        made = time.perf_counter()
 
         def verify(staged: Path) -> Metadata:
-            found.append(_compare_exact(artifact, staged, decoding, rounded, wanted))
+            found.append(compare_with_source(artifact, staged, decoding, rounded, wanted))
             if rounded is not None:
                 losses.append(rounded.measure(staged, generation, threads=wanted.threads))
             artifact.check_unchanged()
@@ -292,7 +236,7 @@ def _to_generate(source: Path, target: Path, wanted: _Wanted) -> GenerateResult:
         cases=found[0].cases,
         tokens=found[0].tokens,
         notes=[*notes, *decoding.notes],
-        seconds={"rewrite": rewritten - started, "verify": time.perf_counter() - rewritten},
+        seconds={"rewrite": made - started, "verify": time.perf_counter() - made},
     )
 
 
@@ -330,170 +274,3 @@ def _open_source(source: Path, tolerance: float | None, *, exits: bool) -> Artif
                 hint=f"loopedge export model.pt --task generate, or loopedge export model.pt {option_text}",
             )
     return artifact
-
-
-def _rewritten(artifact: Artifact, graph: ir.Model, wanted: _Wanted) -> Decoding:
-    """Give a graph of the artifact a cache.
-
-    Raises:
-        InputError: As `give_cache`, with the name of the file.
-    """
-    try:
-        if wanted.form == "unrolled" and loops_among(graph.graph.all_nodes()):
-            graph = unroll_loops(graph, inner=True).model
-        options = DecodingOptions(
-            operators="standard" if wanted.form == "tensorscatter" else "grouped",
-            last_loop=wanted.cache == "last-loop",
-        )
-        if wanted.exit is not None:
-            run_on(graph, tolerance=_tolerance(artifact, wanted))
-        decoding = give_cache(graph, options)
-        if wanted.exit is not None:
-            skip_done(decoding.model, wanted.exit)
-    except InputError as error:
-        hint = error.hint or f"loopedge inspect {artifact.path}"
-        raise InputError(
-            f"{artifact.path} cannot be given a cache: {error.message}",
-            hint=hint.replace("MODEL", str(artifact.path)),
-        ) from error
-    strip_metadata(decoding.model)
-    write_metadata(_metadata(artifact, decoding, wanted), decoding.model.metadata_props)
-    return decoding
-
-
-def _tolerance(artifact: Artifact, wanted: _Wanted) -> float | None:
-    """Return the tolerance of the exit: as asked for, or as exported; None: the model's own halt ends it."""
-    exported = artifact.metadata.tolerance
-    return exported if wanted.tolerance is None or exported is None else wanted.tolerance
-
-
-def _described(artifact: Artifact, decoding: Decoding, wanted: _Wanted) -> Generation:
-    """Return what the new file says of its cache."""
-    narrow = any(
-        value.dtype == ir.DataType.FLOAT16 and (value.name or "").startswith(f"{PAST}.")
-        for value in decoding.model.graph.inputs
-    )
-    return Generation(
-        cache=wanted.cache,
-        cache_type="float16" if narrow else wanted.cache_type,
-        exit=wanted.exit,
-        context=decoding.context,
-        vocab_size=decoding.vocab_size,
-        slots=[CacheSlot(**asdict(slot)) for slot in decoding.slots],
-        end_ids=artifact.metadata.end_ids,
-    )
-
-
-def _metadata(artifact: Artifact, decoding: Decoding, wanted: _Wanted) -> Metadata:
-    """Return what the new file says of itself."""
-    known = artifact.metadata
-    repeats = [slot.loops for slot in decoding.slots if slot.loops is not None]
-    loops = known.loops or next(iter(repeats), 1)
-    update: dict[str, Any] = {
-        "form": wanted.form if repeats else "unrolled",
-        "loops": loops,
-        "trained_loops": known.trained_loops or loops,
-        "dynamic_loops": False,
-        "optimized": False,
-        "generate": _described(artifact, decoding, wanted),
-    }
-    if wanted.exit is not None and (tolerance := _tolerance(artifact, wanted)) is not None:
-        update["exit"] = f"{TOLERANCE_EXIT}{tolerance!r}"
-    if not known.foreign:
-        return known.model_copy(update=update)
-    return ArtifactMetadata(version=loopedge.__version__, **update)
-
-
-def _compare_exact(
-    source: Artifact,
-    written: Path,
-    decoding: Decoding,
-    rounded: CacheRounding | None,
-    wanted: _Wanted,
-) -> DecodeDifference:
-    """Compare the file, or where its cache holds integers the same graph with floats, with its source."""
-    exact = wanted.exact
-    if wanted.exit is not None:
-        return _compare_exits(source, written, decoding, wanted)
-    file = written if rounded is None else rounded.exact
-    found = _compare(source, file, _described(source, decoding, exact), exact)
-    _compare_other_rows(source, written.parent, exact)
-    return found
-
-
-def _compare_exits(
-    source: Artifact, written: Path, decoding: Decoding, wanted: _Wanted
-) -> DecodeDifference:
-    """Compare a file that is never done with whole texts, and what the exits skip with that."""
-    never = replace(wanted, exit=None)
-    with _scratch(written.parent, source.path) as folder:
-        running = never_done(source, folder / "never.onnx")
-        plain = _rewritten(running, running.fresh_graph(), never)
-        file, generation = folder / "plain.onnx", _described(running, plain, never)
-        write_scratch(plain.model, file)
-        found = _compare(running, file, generation, never)
-        _compare_other_rows(running, folder, never)
-        own = (written, _described(source, decoding, wanted))
-        compare_exits(
-            (file, generation),
-            own,
-            wanted.exit or "copy",
-            noise=source.metadata.random_inputs,
-            threads=wanted.threads,
-        )
-    return found
-
-
-def _compare(
-    source: Artifact, written: Path, generation: Generation, wanted: _Wanted
-) -> DecodeDifference:
-    """Compare decoded logits with those of whole texts, or of `LastLoop` where these depend on the chunks."""
-    allowed = tolerated(source.graph)
-    if wanted.cache == "per-loop":
-        return compare_decoding(source, written, generation, allowed, threads=wanted.threads)
-    own = replace(wanted, cache="per-loop")
-    decoding = _rewritten(source, source.fresh_graph(), own)
-    with _scratch(written.parent, source.path) as folder:
-        path = folder / "per-loop.onnx"
-        write_scratch(decoding.model, path)
-        own_generation = _described(source, decoding, own)
-        compare_decoding(source, path, own_generation, allowed, threads=wanted.threads)
-        reference = LastLoop(path, own_generation, threads=wanted.threads)
-        return compare_decoding(
-            source, written, generation, allowed, reference=reference, threads=wanted.threads
-        )
-
-
-@contextmanager
-def _scratch(beside: Path, source: Path) -> Iterator[Path]:
-    """Yield a folder for copies of a model, on the disk of another file: their names are those of none that is written."""
-    with (
-        tempfile.TemporaryDirectory(prefix="loopedge.", dir=beside) as name,
-        never_named(Path(name), source),
-    ):
-        yield Path(name)
-
-
-def _compare_other_rows(artifact: Artifact, beside: Path, wanted: _Wanted) -> None:
-    """Compare once more with random timestep rows: an untrained stack hides its attention behind gates of zero."""
-    tables = {
-        name: value.const_value.numpy()
-        for name, value in artifact.graph.graph.initializers.items()
-        if name.startswith(TABLE_PREFIX) and value.const_value is not None
-    }
-    if not tables:
-        return
-    rows = random_rows(tables, np.random.default_rng(0))
-    with _scratch(beside, artifact.path) as folder:
-        source, decoded = folder / "rows.onnx", folder / "rows.generate.onnx"
-        write_scratch(_with_tables(artifact.fresh_graph(), rows), source)
-        other = Artifact.open(source)
-        decoding = _rewritten(other, other.fresh_graph(), wanted)
-        write_scratch(decoding.model, decoded)
-        _compare(other, decoded, _described(other, decoding, wanted), wanted)
-
-
-def _with_tables(model: ir.Model, tables: Mapping[str, np.ndarray[Any, Any]]) -> ir.Model:
-    for name, table in tables.items():
-        model.graph.initializers[name].const_value = ir.tensor(table, name=name)
-    return model

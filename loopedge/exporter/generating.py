@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from loopedge.deployment.generating import GenerateForm, to_generate
+from loopedge.deployment.decoding.generate_graph import GenerateForm
+from loopedge.deployment.generating import to_generate
 from loopedge.exporter.options import ExportOptions
 from loopedge.exporter.result import ExportResult
 from loopedge.files.scratch import never_named

@@ -176,6 +176,17 @@ class Generation(BaseModel):
     slots: list[CacheSlot] = Field(min_length=1)
     end_ids: list[TokenId] = Field(default_factory=list, description="Tokens that end a text.")
 
+    def past_of(self, present: str) -> str:
+        """Return the part of the cache that an output goes into, both without their prefix.
+
+        Where all iterations share a slot, ``core.<t>.<i>.key`` goes into ``core.<i>.key``.
+        """
+        place, *numbers, part = present.split(".")
+        own = {slot.name for slot in self.slots}
+        if len(numbers) > 1 and f"{place}.{'.'.join(numbers)}" not in own:
+            return f"{place}.{numbers[-1]}.{part}"
+        return present
+
     @property
     def bytes_per_token(self) -> int:
         """Bytes of keys and values of one token of one row, all iterations."""

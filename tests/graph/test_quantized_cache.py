@@ -12,8 +12,8 @@ import pytest
 
 import loopedge
 from loopedge.artifact.artifact import Artifact
-from loopedge.deployment.cache_rounding import check_cache_type
-from loopedge.deployment.plain_decoder import PlainDecoder
+from loopedge.deployment.decoding.cache_rounding import check_cache_type
+from loopedge.deployment.decoding.plain_decoder import PlainDecoder
 from loopedge.errors import InputError, VerificationError
 from loopedge.graph.decoding.cache.quantized_cache import dequantized, scale_name
 from loopedge.runtime.generator import Generator

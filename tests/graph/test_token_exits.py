@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import loopedge
 from loopedge.artifact.artifact import Artifact
-from loopedge.deployment.exit_check import compare_exits, never_done
+from loopedge.deployment.decoding.exit_check import compare_exits, never_done
 from loopedge.errors import InputError, LoopedgeError, VerificationError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.artifact.companions import check_companion_targets, companion_contents
-from loopedge.deployment.generating import cached_graph
+from loopedge.deployment.decoding.generate_graph import cached_graph
 from loopedge.errors import InputError, VerificationError
 from loopedge.exporter.assembled import Assembled, assemble
 from loopedge.exporter.assembly import AssemblyPlan

@@ -45,7 +45,7 @@ class PlainDecoder:
         self._session = ort.InferenceSession(
             str(path), session_options(threads, model=path), providers=["CPUExecutionProvider"]
         )
-        self._generation = generation
+        self.generation = generation
         inputs = {node.name: node for node in self._session.get_inputs()}
         (self._ids,) = [
             name
@@ -66,9 +66,9 @@ class PlainDecoder:
 
     def start(self, batch: int, capacity: int) -> None:
         """Begin texts of at most ``capacity`` tokens."""
-        bits4 = self._generation.cache_type == "int4"
+        bits4 = self.generation.cache_type == "int4"
         self._cache = {}
-        for slot in self._generation.slots:
+        for slot in self.generation.slots:
             rows = [] if slot.loops is None else [slot.loops]
             sizes = (
                 *rows,
@@ -79,7 +79,7 @@ class PlainDecoder:
                 slot.head_size // (2 if bits4 else 1),
             )
             for part in ("key", "value"):
-                zeros = np.zeros(sizes, DTYPES[self._generation.cache_type])
+                zeros = np.zeros(sizes, DTYPES[self.generation.cache_type])
                 self._cache[f"{slot.name}.{part}"] = zeros
         generator = np.random.default_rng(0)
         self._drawn = {
@@ -114,7 +114,9 @@ class PlainDecoder:
             if name.startswith(f"{PRESENT}.")
         }
         for name, array in self.written.items():
-            past = self.past_of(name)  # of iterations that share a slot, the last one's stays
+            past = self.generation.past_of(
+                name
+            )  # of iterations that share a slot, the last one's stays
             rest = self._cache[past][loops:] if loops and self._repeated(past) else array[:0]
             self._cache[past] = np.concatenate([array, rest])
         found: Array = outputs[self._outputs[0]][:, 0]
@@ -128,16 +130,9 @@ class PlainDecoder:
 
     def _repeated(self, name: str) -> bool:
         return any(
-            slot.loops and name.startswith(f"{slot.name}.") for slot in self._generation.slots
+            slot.loops and name.startswith(f"{slot.name}.") for slot in self.generation.slots
         )
 
     def _first(self, name: str, loops: int | None) -> Array:
         array = self._cache[name]
         return array[:loops] if loops and self._repeated(name) else array
-
-    def past_of(self, name: str) -> str:
-        """Return what an output goes into: ``core.<t>.<i>.key`` into the one slot of all iterations, where they share it."""
-        if name in self._cache:
-            return name
-        place, _, *rest = name.split(".")
-        return ".".join((place, *rest))

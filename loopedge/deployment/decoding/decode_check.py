@@ -17,7 +17,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from loopedge.artifact.artifact import Artifact
-from loopedge.deployment.plain_decoder import DTYPES
+from loopedge.deployment.decoding.plain_decoder import DTYPES
 from loopedge.errors import LoopedgeError, UntrainedWarning, VerificationError
 from loopedge.graph.agreement import NoiseRatio, largest_error
 from loopedge.graph.decoding.chunk import IDS_INPUT, LENGTHS_INPUT
@@ -342,7 +342,7 @@ def _vocabulary(source: Artifact) -> int | None:
 
 
 class _Decoder:
-    """The generate file, with its cache in one buffer per slot."""
+    """The generate file as it is used: with its cache in one buffer per slot, which `PlainDecoder` copies."""
 
     def __init__(self, path: Path, generation: Generation, threads: int | None) -> None:
         self.session = ort.InferenceSession(
@@ -372,10 +372,7 @@ class _Decoder:
         for name, buffer in self.buffers.items():
             binding.bind_ortvalue_input(f"past.{name}", buffer)
         for name in self.outputs[1:]:
-            part = name.removeprefix("present.")
-            if part not in self.buffers:  # core.<t>.<i> into the one slot of all iterations
-                place, _, *rest = part.split(".")
-                part = ".".join((place, *rest))
+            part = self.generation.past_of(name.removeprefix("present."))
             binding.bind_ortvalue_output(name, self.buffers[part])
         binding.bind_output(self.outputs[0])
         self.session.run_with_iobinding(binding)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loopedge.deployment.plain_decoder import PlainDecoder
+from loopedge.deployment.decoding.plain_decoder import PlainDecoder
 from loopedge.errors import VerificationError
 from loopedge.graph.agreement import NoiseRatio
 from loopedge.graph.decoding.cache.quantized_cache import dequantized
@@ -113,7 +113,7 @@ def _compare_caches(
     """
     ratio = NoiseRatio()
     for part, floats in exact.written.items():
-        given = dequantized(rounded.written[part], scales[exact.past_of(part)], bits)
+        given = dequantized(rounded.written[part], scales[exact.generation.past_of(part)], bits)
         filled = floats.any(axis=-1, keepdims=True)  # positions that no token stands at hold zeros
         ratio.add(floats, np.where(filled, given, 0))
     least = LEAST_DB[bits]

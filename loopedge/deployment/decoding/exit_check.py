@@ -12,7 +12,7 @@ from typing import get_args
 import numpy as np
 
 from loopedge.artifact.artifact import Artifact, write_scratch
-from loopedge.deployment.plain_decoder import PlainDecoder
+from loopedge.deployment.decoding.plain_decoder import PlainDecoder
 from loopedge.errors import InputError, VerificationError
 from loopedge.graph.agreement import largest_error
 from loopedge.graph.decoding.cache.skipping import ExitPolicy, run_on

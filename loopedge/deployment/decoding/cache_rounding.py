@@ -14,7 +14,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from loopedge.artifact.artifact import Artifact, write_scratch
-from loopedge.deployment.cache_check import CacheLoss, measure_loss
+from loopedge.deployment.decoding.cache_check import CacheLoss, measure_loss
 from loopedge.errors import InputError
 from loopedge.files.scratch import never_named
 from loopedge.graph.decoding.cache.quantized_cache import round_cache
