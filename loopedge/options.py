@@ -1,14 +1,17 @@
 """Options of the verbs: as one object or as keywords, and how an error names one to whoever called."""
 
+import numbers
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from loopedge.errors import InputError
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["by_face", "naming_flags", "option", "option_name", "with_keywords"]
+__all__ = ["by_face", "check_whole", "naming_flags", "option", "option_name", "with_keywords"]
 
 Options = TypeVar("Options", bound="DataclassInstance")
 
@@ -89,6 +92,18 @@ def option(name: str, value: object = True, *, command: str = "") -> str:
         quoted = isinstance(value, str) and not (value.isupper() or _is_number(value))
         words, python = f"{flag} {value}", f'{name}="{value}"' if quoted else f"{name}={value}"
     return by_face(f"loopedge {command} {words}" if command else words, python)
+
+
+def check_whole(**values: object) -> None:
+    """Refuse options that are no whole numbers; None is an option that was left out.
+
+    Raises:
+        InputError: One is not.
+    """
+    for name, value in values.items():
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if value is not None and not whole:
+            raise InputError(f"{option_name(name)} is {value!r}, a whole number is needed")
 
 
 def _is_number(text: str) -> bool:

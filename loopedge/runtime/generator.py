@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.errors import InputError, LoopedgeError
-from loopedge.options import option
+from loopedge.options import check_whole, option
 from loopedge.runtime.decoding.cached_texts import CachedTexts
 from loopedge.runtime.decoding.generate_file import GenerateFile
 from loopedge.runtime.decoding.sampling import Sampler, Sampling, probability_of
@@ -106,6 +106,7 @@ class Generator:
         batch: int,
         seed: int,
     ) -> None:
+        check_whole(context=context, loops=loops, batch=batch, seed=seed)
         if not 1 <= batch <= MOST_BATCH:
             raise InputError(f"batch is {batch}, 1 to {MOST_BATCH} are allowed")
         fixed = next((port.batch for port in file.ports if port.batch is not None), batch)
@@ -264,6 +265,7 @@ class Generator:
         ends = frozenset(self.file.generation.end_ids if end_ids is None else end_ids)
         if self.batch != 1:
             raise InputError(f"the batch is {self.batch}: a stream is of one text")
+        check_whole(new_tokens=new_tokens)
         if new_tokens is not None and new_tokens < 0:
             raise InputError(f"new_tokens is {new_tokens}, at least 0 is needed")
         if new_tokens is None and self.context is None and not ends:

@@ -400,7 +400,7 @@ def test_steps_that_are_refused(file: Path) -> None:
     generator.prefill([1])
     for tokens, words in [([1, 2], "2 tokens"), (999, "token 1 is 999"), (1.5, "float64")]:
         with pytest.raises(InputError, match=words):
-            generator.step(tokens)  # type: ignore[arg-type]
+            generator.step(tokens)
     assert generator.lengths.tolist() == [1]
 
 
@@ -559,3 +559,17 @@ def test_a_generator_says_what_it_is(file: Path) -> None:
     generator = Generator(file, threads=1)
     generator.prefill([1, 2])
     assert repr(generator) == f"<Generator {file}: loops=3, batch=1, context=48, lengths=[2]>"
+
+
+@pytest.mark.parametrize("name", ["context", "loops", "batch", "seed"])
+@pytest.mark.parametrize("value", [1.5, "8", float("nan"), True])
+def test_numbers_are_whole(file: Path, name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"{name} is .*, a whole number is needed"):
+        Generator(file, **{name: value})
+
+
+def test_tokens_are_counted_in_whole_numbers(file: Path) -> None:
+    generator = Generator(file)
+    for options in ({"new_tokens": 1.5}, {"temperature": 1.0, "top_k": 2.5}):
+        with pytest.raises(InputError, match="a whole number is needed"):
+            generator.stream([1, 2], **options)

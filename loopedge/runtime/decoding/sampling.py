@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.errors import InputError
-from loopedge.options import option, option_name
+from loopedge.options import check_whole, option, option_name
 
 __all__ = ["Sampler", "Sampling", "probability_of"]
 
@@ -54,6 +54,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_whole(top_k=self.top_k, seed=self.seed)
         for name, most in MOST.items():
             value = getattr(self, name)
             if value is not None and not LEAST <= value <= most:
