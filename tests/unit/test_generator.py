@@ -400,7 +400,7 @@ def test_steps_that_are_refused(file: Path) -> None:
     generator.prefill([1])
     for tokens, words in [([1, 2], "2 tokens"), (999, "token 1 is 999"), (1.5, "float64")]:
         with pytest.raises(InputError, match=words):
-            generator.step(tokens)
+            generator.step(tokens)  # type: ignore[arg-type]
     assert generator.lengths.tolist() == [1]
 
 
@@ -572,4 +572,4 @@ def test_tokens_are_counted_in_whole_numbers(file: Path) -> None:
     generator = Generator(file)
     for options in ({"new_tokens": 1.5}, {"temperature": 1.0, "top_k": 2.5}):
         with pytest.raises(InputError, match="a whole number is needed"):
-            generator.stream([1, 2], **options)
+            generator.stream([1, 2], **options)  # type: ignore[arg-type]
