@@ -11,6 +11,7 @@ import pytest
 
 from loopedge.errors import InputError, LoopedgeError, ProviderError
 from loopedge.graph.metadata import CacheSlot, Generation, Metadata
+from loopedge.runtime.decoding.cached_texts import CachedTexts
 from loopedge.runtime.decoding.generate_file import needed_runtime
 from loopedge.runtime.generator import Generator
 from tests.graph.generate_files import GenerateModel, write_generate_file
@@ -573,3 +574,27 @@ def test_tokens_are_counted_in_whole_numbers(file: Path) -> None:
     for options in ({"new_tokens": 1.5}, {"temperature": 1.0, "top_k": 2.5}):
         with pytest.raises(InputError, match="a whole number is needed"):
             generator.stream([1, 2], **options)  # type: ignore[arg-type]
+
+
+def test_a_prompt_that_fails_half_way_leaves_the_text_as_it_was(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = Generator(file)
+    generator.prefill([1, 2, 3])
+    monkeypatch.setattr("loopedge.runtime.decoding.cached_texts.CHUNK", 2)
+    run = CachedTexts._run_chunk
+    calls: list[int] = []
+
+    def fail_second(texts: CachedTexts, rows: list[Any]) -> Any:
+        calls.append(len(rows[0]))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return run(texts, rows)
+
+    monkeypatch.setattr(CachedTexts, "_run_chunk", fail_second)
+    with pytest.raises(KeyboardInterrupt):
+        generator.prefill([4, 5, 6, 7])
+    assert generator.texts == [[1, 2, 3]]
+    other = Generator(file)
+    other.prefill([1, 2, 3])
+    np.testing.assert_allclose(generator.step(4), other.step(4), rtol=1e-4, atol=1e-4)

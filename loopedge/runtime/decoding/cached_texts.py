@@ -109,12 +109,23 @@ class CachedTexts:
     def go_on(self, rows: list[Array]) -> Array:
         """Put tokens behind the texts; return float32 (batch, vocabulary) of what follows.
 
+        All of them or none: where one chunk of them fails, or is interrupted, the texts are as long as before.
+
         Args:
             rows: int64 (tokens,) for each text; of one length where the cache of several texts holds something.
 
         Raises:
             InputError: The model gives NaN; the texts are forgotten.
         """
+        held = [len(text) for text in self.texts]
+        try:
+            return self._go_on(rows)
+        except BaseException:
+            for text, length in zip(self.texts, held, strict=True):
+                del text[length:]  # what the cache holds behind a text is never read
+            raise
+
+    def _go_on(self, rows: list[Array]) -> Array:
         longest = max(len(row) for row in rows)
         if self.batch > 1 and self.texts[0]:
             # GroupQueryAttention takes one token a row where a cache of several rows holds something.
