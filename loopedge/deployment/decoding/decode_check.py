@@ -58,7 +58,8 @@ ROUNDS = having(Fact.ROUNDING) | having(Fact.INT8) | having(Fact.BLOCKS)
 class DecodeDifference:
     """How far decoded logits are from those of the whole text.
 
-    ``sqnr_db`` is of all of them together; ``cases`` counts texts and rows, ``tokens`` the logits that were compared.
+    ``sqnr_db`` is of all of them together; ``cases`` counts texts and rows, ``tokens`` the logits that were compared;
+    ``iterations`` are those that a token ran in the mean, where tokens exit early.
     """
 
     max_abs_error: float
@@ -66,6 +67,7 @@ class DecodeDifference:
     sqnr_db: float
     cases: int
     tokens: int
+    iterations: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

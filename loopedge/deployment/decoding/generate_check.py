@@ -59,14 +59,14 @@ def _compare_exits(
         found = _compare(running, file, generation, never)
         _compare_other_rows(running, folder, never)
         own = (written, described(source, decoding, wanted))
-        compare_exits(
+        iterations = compare_exits(
             (file, generation),
             own,
             wanted.exit or "copy",
             noise=source.metadata.random_inputs,
             threads=wanted.threads,
         )
-    return found
+    return replace(found, iterations=iterations)
 
 
 def _compare(
