@@ -130,6 +130,18 @@ def test_the_limit_of_the_context_is_a_note(cli: Cli, model: GenerateModel, lm: 
     assert "note: ended after 5 of 256 new tokens: the context is 12 positions" in outcome.err
 
 
+@pytest.mark.slow
+def test_decoding_is_measured_afterwards(cli: Cli, model: GenerateModel, lm: Path) -> None:
+    words = ("generate", lm, "--prompt", PROMPT, "--new-tokens", 4, "--profile")
+    outcome = cli(*words)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith(expected(model, 4))
+    assert "tokens/s" in outcome.out.partition("decoding")[2]
+    [*_, last] = cli(*words, "--json").out.splitlines()
+    runs = json.loads(last)["profile"]["runs"]
+    assert all(run["decoding"]["tokens_per_second"] > 0 for run in runs)
+
+
 def test_loops_are_chosen(cli: Cli, model: GenerateModel, lm: Path) -> None:
     for loops in (1, 4):
         outcome = cli("generate", lm, "-p", PROMPT, "--new-tokens", 9, "--loops", loops)

@@ -63,6 +63,13 @@ Memory = Annotated[
     Literal["balanced", "low", "mapped"] | None,
     typer.Option(help="How the weights are kept; default: as the file says."),
 ]
+Profile = Annotated[
+    bool,
+    typer.Option(
+        "--profile",
+        help="Then measure decoding behind a text of this length, tied and untied, as loopedge profile does.",
+    ),
+]
 
 
 def generate(
@@ -82,6 +89,7 @@ def generate(
     context: Context = None,
     threads: Threads = None,
     memory: Memory = None,
+    profile: Profile = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -121,6 +129,37 @@ def generate(
             if sys.exc_info()[0] is not BrokenPipeError:
                 text.end()
         _end(result, output)
+        if profile:
+            _measure(model, result, loops, threads, output)
+
+
+def _measure(
+    model: Path,
+    result: "GeneratedText",
+    loops: int | None,
+    threads: int | None,
+    output: Output,
+) -> None:
+    """Print what decoding takes behind a text as long as the one that was written, and what an untied twin takes."""
+    import loopedge
+    from loopedge_cli.views import profile_view
+
+    with output.status(f"measuring {model}"):
+        measured = loopedge.profile(
+            [model],
+            untied=True,
+            threads=threads or 1,
+            sequence=result.prompt_tokens + result.new_tokens,
+            loops=loops,
+        )
+    for note in measured.notes:
+        output.note(f"note: {note}")
+    if not output.json:
+        output.result(measured, profile_view)
+        return
+    with printing():
+        line = dump_json({"profile": measured.to_json()}, indent=None)
+        sys.stdout.write(f"{line}\n")
 
 
 def _print_line(piece: "TextPiece") -> None:
