@@ -158,7 +158,7 @@ def check_file(path: Path, options: dict[str, Any], export: dict[str, Any]) -> N
     assert nodes.count("Attention") == (0 if written_out else calls)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_files_compute_what_pytorch_does(case: str, tmp_path: Path) -> None:
     check_file(tmp_path / "model.onnx", *CASES[case])
@@ -168,9 +168,9 @@ def test_files_compute_what_pytorch_does(case: str, tmp_path: Path) -> None:
     ("options", "export"),
     [
         ({"window": 3}, {}),
-        pytest.param({"softcap": 2.0, "window": 4}, {}, marks=pytest.mark.slow),
-        pytest.param({"softcap": 2.0}, {"opset": 20}, marks=pytest.mark.slow),
-        pytest.param({"window": 3}, {"opset": 20, "form": "unrolled"}, marks=pytest.mark.slow),
+        pytest.param({"softcap": 2.0, "window": 4}, {}, marks=pytest.mark.long),
+        pytest.param({"softcap": 2.0}, {"opset": 20}, marks=pytest.mark.long),
+        pytest.param({"window": 3}, {"opset": 20, "form": "unrolled"}, marks=pytest.mark.long),
     ],
 )
 def test_files_and_caches_compute_what_pytorch_does(
@@ -185,7 +185,7 @@ def test_files_and_caches_compute_what_pytorch_does(
     assert result.max_rel_error < ROUNDING
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_mask_of_padding_is_not_for_a_cache(tmp_path: Path) -> None:
     source = tmp_path / "model.onnx"
     loopedge.export(Speaker(padding=True).eval(), source)
@@ -193,7 +193,7 @@ def test_a_mask_of_padding_is_not_for_a_cache(tmp_path: Path) -> None:
     assert [slot.window for slot in result.slots] == [None]  # a text without padding
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_is_quantized(tmp_path: Path) -> None:
     source = tmp_path / "model.onnx"
     model = Speaker(window=3).eval()

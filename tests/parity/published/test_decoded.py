@@ -16,7 +16,7 @@ from tests.parity.published.checkpoints import CONFIGS, make_module
 from tests.parity.published.test_modules import package_model, tokens
 from tests.parity.third_party import relative_error
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 TOLERANCE = 1e-4
 CHUNKS = (5, 1, 1, 17, 1, 2, 1)

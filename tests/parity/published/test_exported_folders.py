@@ -35,7 +35,7 @@ from tests.parity.published.looped_llamas import (
 )
 from tests.parity.third_party import relative_error
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SHALLOW = {"num_hidden_layers": 1}
 NANBEIGE_CONFIG = NANBEIGE | SHALLOW | {"loop_loss_weights": [0.5]}
@@ -152,7 +152,6 @@ def test_a_loop_of_stored_weights_computes_what_the_forward_does(looped: Exporte
     assert looped.result.weight_bytes < 2.1 * stored
 
 
-@pytest.mark.long
 def test_four_bits_come_straight_from_the_folder(packed: Exported) -> None:
     graph = Artifact.open(packed.path).graph
     operators = {node.op_type for node in graph.graph.all_nodes()}
