@@ -161,7 +161,7 @@ class PositionTables:
                 return copy
         except InputError:
             raise
-        except Exception:
+        except Exception:  # whatever ONNX Runtime says: the rows are stored then
             pass
         del self.nodes[known:]
         return self._stored_rows(value, axis, chunk, model)
