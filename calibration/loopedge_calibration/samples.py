@@ -1,4 +1,4 @@
-"""Which samples calibrate and which judge: never the same ones, both evenly spread over the data."""
+"""Which samples calibrate, which choose and which judge: never the same ones, all evenly spread over the data."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +27,15 @@ from loopedge_calibration.readers import (
     data_files,
     holds_arrays,
 )
+from loopedge_calibration.roles import (
+    HELD_OUT,
+    Taken,
+    chooses,
+    even_blocks,
+    judges,
+    left_to_calibrate,
+    odd_blocks,
+)
 from loopedge_calibration.survey import Survey, sample_digests
 
 __all__ = [
@@ -41,8 +50,6 @@ __all__ = [
 
 TASK_SAMPLES = 512
 """Most samples of a task's validation part that a model is measured on."""
-HELD_OUT = 4
-"""Every fourth sample of arrays judges and does not calibrate."""
 ONE_SAMPLE = "SQNR and metric are those of one sample, which says little of others"
 NOTHING_HELD_OUT = "nothing could be held out: SQNR and metric are those of the samples that calibrated, and flatter"
 
@@ -166,7 +173,8 @@ class Samples:
     """What a user names as data, split into samples that calibrate and samples that judge.
 
     A task has parts: the training part calibrates, the validation part judges. Of arrays every fourth sample
-    judges, of fewer the last. What judges does not depend on the scheme.
+    judges, of fewer the last. What judges does not depend on the scheme. Where something is chosen, a scheme or how
+    weights are rounded, samples of their own do that: blocks of the validation part in turns, of arrays a quarter.
 
     Args:
         data: As `loopedge.quantize` says; None: the generated task that the model was trained on.
@@ -176,10 +184,12 @@ class Samples:
         loops: Iterations to run where an input counts them; None: as exported, or as the data says.
         metric: As `loopedge.quantize` says: ``task`` judges on the task, whatever calibrates.
         scores: Whether the model's outputs answer the task.
+        chooses: Whether some samples choose.
 
     Attributes:
         task: What judges; None for arrays.
         calibrating: Samples that calibrate.
+        choosing: Samples that choose; None where none do.
 
     Raises:
         InputError: The data is missing, cannot be used, or the model does not say what it was trained on.
@@ -195,7 +205,10 @@ class Samples:
         loops: int | None = None,
         metric: str | None = None,
         scores: bool = True,
+        chooses: bool = False,
     ) -> None:
+        self.choosing: Part | None = None
+        self._chooses = chooses
         self._counts = LoopCounts.of(model, loops)
         self.samples, self._model, self._scores = samples, model, scores
         self._expected = sample_inputs(model)
@@ -234,10 +247,13 @@ class Samples:
 
     def _parts_of_arrays(self, source: Source) -> tuple[Part, Part | None]:
         places = np.arange(source.total)
-        judging = places % HELD_OUT == HELD_OUT - 1
-        if 1 < source.total < HELD_OUT:
-            judging = places == source.total - 1
-        calibrating = self._part(source, places[~judging])
+        total = source.total
+        judging = judges(places, total) if total > 1 else np.zeros(total, np.bool_)
+        if self._chooses and total >= HELD_OUT:
+            self.choosing = self._part(source, places[chooses(places, total)])
+        calibrating = self._part(
+            source, places[~judging & left_to_calibrate(self._chooses)(places, total)]
+        )
         return calibrating, self._part(source, places[judging]) if judging.any() else None
 
     def _part(self, source: Source, places: Indices) -> Part:
@@ -254,19 +270,22 @@ class Samples:
         if task.named_parts:  # the data is one of the parts: it is all there is
             there = task.available("validation") or 0
             most = min(there, max(2, self.samples * HELD_OUT // (HELD_OUT - 1)))
+            if self._chooses and most >= HELD_OUT:
+                self.choosing = self._task_part(task, "validation", most, chooses)
             return (
-                self._task_part(task, "validation", most, judging=False),
-                self._task_part(task, "validation", most, judging=True),
+                self._task_part(task, "validation", most, left_to_calibrate(self._chooses)),
+                self._task_part(task, "validation", most, judges),
             )
-        return (
-            self._task_part(task, "train", self.samples),
-            self._task_part(task, "validation", TASK_SAMPLES),
-        )
+        training = self._task_part(task, "train", self.samples)
+        most = 2 * TASK_SAMPLES
+        most = min(most, task.available("validation") or most)
+        if not self._chooses or most < 2:
+            return training, self._task_part(task, "validation", TASK_SAMPLES)
+        self.choosing = self._task_part(task, "validation", most, even_blocks)
+        return training, self._task_part(task, "validation", most, odd_blocks)
 
-    def _task_part(
-        self, task: Task, split: Split, most: int, *, judging: bool | None = None
-    ) -> Part:
-        """Return samples of a split; with ``judging`` of its every fourth, or of the others."""
+    def _task_part(self, task: Task, split: Split, most: int, taken: Taken | None = None) -> Part:
+        """Return samples of a split: so many at most, and of these the ones that are taken."""
 
         def read() -> Iterator[SampleBatch]:
             start = 0
@@ -279,13 +298,10 @@ class Samples:
                     source=f"the {split} part" + (f" of {self._name}" if self._name else ""),
                     targets=batch.targets,
                 )
-                if judging is None:
+                if taken is None:
                     yield found
                     continue
-                held_out = (
-                    places % HELD_OUT == HELD_OUT - 1 if most >= HELD_OUT else places == most - 1
-                )
-                kept = held_out if judging else ~held_out
+                kept = taken(places, most)
                 if kept.any():
                     yield found.rows(kept)
 
@@ -303,6 +319,7 @@ class Samples:
             InputError: The data cannot be used, as `Survey.check` says.
         """
         others, judged = survey_of(self._model), survey_of(self._model)
+        chose = survey_of(self._model)
         judging = self._judging
         of_data = self.task is None or self.task.named_parts
         if calibrates or (judging is not None and not self._apart):
@@ -310,7 +327,9 @@ class Samples:
                 others.note(batch)
             others.check()  # its notes are the collector's
         if judging is not None and not self._apart:  # else the task keeps its parts apart
-            judging = replace(judging, left_out=frozenset(others.digests))
+            for batch in self.choosing or ():
+                chose.note(batch)
+            judging = replace(judging, left_out=frozenset(others.digests | chose.digests))
         batches = [] if judging is None else list(judging)
         kind: Kind = "data" if of_data else "validation"
         notes: tuple[str, ...] = ()
@@ -332,6 +351,29 @@ class Samples:
             calibrating=others.samples if calibrates else None,
             calibrating_of=self.calibrating.total if calibrates else None,
             notes=notes,
+        )
+
+    def chooser(self) -> HeldOut:
+        """Return the samples that choose; where there are none of their own, those that calibrate.
+
+        Raises:
+            InputError: The data cannot be used.
+        """
+        choosing = self.choosing
+        if choosing is not None and not self._apart:
+            others = survey_of(self._model)
+            for batch in self.calibrating:
+                others.note(batch)
+            choosing = replace(choosing, left_out=frozenset(others.digests))
+        batches = list(choosing or ())
+        kind: Kind = "data" if self.task is None or self.task.named_parts else "validation"
+        if not batches:
+            batches, kind = list(self.calibrating), "calibrating"
+        return HeldOut(
+            kind=kind,
+            batches=[batch.feeds for batch in batches],
+            places=[tuple(map(batch.where, range(len(batch.numbers)))) for batch in batches],
+            judge=self._judge(batches),
         )
 
     def _length_notes(self, judged: Survey) -> list[str]:

@@ -1,6 +1,6 @@
 """How a graph is to be quantized: a scheme, its ranges, and the linears that are treated otherwise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from loopedge.graph.integer_weights.block_weights import BlockWeights
 from loopedge.graph.integer_weights.blocks import best_block_size, quantize_blocks
 from loopedge.graph.integer_weights.channels import INT8_LIMIT, REDUCED_LIMIT, quantize_weight
 from loopedge.graph.integer_weights.embedding_rows import find_embeddings
+from loopedge.graph.integer_weights.rounded_weights import RoundedWeights
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.passes.windows import fold_windows, round_before_windows
 from loopedge.graph.weights import linears
@@ -73,6 +74,7 @@ class Recipe:
         block_size: Most values that share a scale in a weight-only linear; default: by the bits.
         reduce_range: Weights in seven bits.
         memory: The memory profile that the file will name; default: the source's.
+        rounded: Weights whose integers were chosen already, by name; the others are rounded to nearest.
     """
 
     scheme: str
@@ -85,6 +87,7 @@ class Recipe:
     block_size: int | None = None
     reduce_range: bool = False
     memory: str | None = None
+    rounded: RoundedWeights = field(default_factory=dict)
 
     def check_options(self, *, lifting: bool = False) -> None:
         """Refuse what does not go together.
@@ -148,22 +151,35 @@ class Recipe:
         """
         names = {node.name or "": loop_name(node) for node in model.graph.all_nodes()}
         plan = self._plan(model)
-        keep, blocks = plan.kept, BlockWeights(8, self.block_size)
+        keep, blocks = plan.kept, BlockWeights(8, self.block_size, rounded=self.rounded)
         others: dict[str, Scheme] = dict.fromkeys(plan.packed, blocks)
-        others |= dict.fromkeys(plan.dynamic, DynamicWeights(self._limit, ops=self.ops))
+        found_later = DynamicWeights(self._limit, ops=self.ops, rounded=self.rounded)
+        others |= dict.fromkeys(plan.dynamic, found_later)
         moved: dict[str, str] = {}
         tables = find_embeddings(model)  # before a head's scheme replaces their nodes
         if self.scheme == "static" and self.table is not None:
             coverage = quantize_static(
-                model, self.table, ops=self.ops, keep=keep, others=others, limit=self._limit
+                model,
+                self.table,
+                ops=self.ops,
+                keep=keep,
+                others=others,
+                limit=self._limit,
+                rounded=self.rounded,
             )
             moved = fold_gates(model)
         elif self.scheme in WEIGHT_BITS:
-            weights = BlockWeights(WEIGHT_BITS[self.scheme], self.block_size)
+            bits = WEIGHT_BITS[self.scheme]
+            weights = BlockWeights(bits, self.block_size, rounded=self.rounded)
             coverage = rewrite_linears(model, weights, keep=keep, others=others)
         else:
             coverage = quantize_dynamic(
-                model, ops=self.ops, keep=keep, others=others, limit=self._limit
+                model,
+                ops=self.ops,
+                keep=keep,
+                others=others,
+                limit=self._limit,
+                rounded=self.rounded,
             )
         embeddings = quantize_embeddings(tables, keep=keep)
         round_before_windows(model)

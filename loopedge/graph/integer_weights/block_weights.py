@@ -17,6 +17,7 @@ from loopedge.graph.integer_weights.blocks import (
     pack_rows,
     quantize_blocks,
 )
+from loopedge.graph.integer_weights.rounded_weights import RoundedWeights
 from loopedge.graph.integer_weights.tied_table import TiedTable
 from loopedge.graph.lazy_weights import LazyWeight
 from loopedge.graph.passes.table_head import MICROSOFT
@@ -38,9 +39,16 @@ class BlockWeights:
     Args:
         bits: 8 or 4.
         block_size: Most values that share a scale; a weight of fewer inputs takes smaller blocks.
+        rounded: Weights whose blocks were chosen already; the others are rounded to nearest.
     """
 
-    def __init__(self, bits: int, block_size: int | None = None) -> None:
+    def __init__(
+        self,
+        bits: int,
+        block_size: int | None = None,
+        *,
+        rounded: RoundedWeights | None = None,
+    ) -> None:
         self.bits = bits
         self.block_size = DEFAULT_BLOCK[bits] if block_size is None else block_size
         if self.block_size not in BLOCK_SIZES:
@@ -49,6 +57,7 @@ class BlockWeights:
                 f"known are {', '.join(map(str, BLOCK_SIZES))}",
                 hint=option("block_size", DEFAULT_BLOCK[bits]),
             )
+        self._rounded = rounded or {}
         self._inputs: dict[ir.Value, int] = {}
         self._scales: dict[ir.Value, ir.Value] = {}
 
@@ -124,6 +133,10 @@ class BlockWeights:
         self._put(weight, pack_rows(chunks, outputs, inputs, bits=self.bits, block_size=size))
 
     def _store(self, weight: ir.Value, rows: np.ndarray) -> None:
+        chosen = self._rounded.get(weight.name or "")
+        if isinstance(chosen, Blocks) and chosen.bits == self.bits:
+            self._put(weight, chosen.of_shape(rows.shape))
+            return
         size = best_block_size(rows.shape[1], bits=self.bits, largest=self.block_size)
         self._put(weight, quantize_blocks(rows, bits=self.bits, block_size=size))
 

@@ -57,6 +57,16 @@ class Blocks:
         rows = (steps * self.scales[..., None]).reshape(len(steps), -1)
         return np.ascontiguousarray(rows[:, : self.inputs])
 
+    def of_shape(self, shape: tuple[int, ...]) -> "Blocks":
+        """Return it, where it is a weight of this shape, (outputs, inputs).
+
+        Raises:
+            ValueError: It is of another.
+        """
+        if (len(self.values), self.inputs) != shape:
+            raise ValueError(f"blocks of {len(self.values)} x {self.inputs} for a weight {shape}")
+        return self
+
 
 def quantize_blocks(rows: npt.NDArray[np.floating[Any]], *, bits: int, block_size: int) -> Blocks:
     """Round a weight in blocks.

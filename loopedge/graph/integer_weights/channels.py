@@ -7,6 +7,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer
+from loopedge.graph.integer_weights.rounded_weights import Channels, RoundedWeights
 
 __all__ = ["INT8_LIMIT", "REDUCED_LIMIT", "quantize_weight", "store_int8"]
 
@@ -48,8 +49,15 @@ def quantize_weight(
     return values.astype(np.int8), scales
 
 
-def store_int8(weight: ir.Value, limit: int = INT8_LIMIT) -> ir.Value:
+def store_int8(
+    weight: ir.Value, limit: int = INT8_LIMIT, rounded: RoundedWeights | None = None
+) -> ir.Value:
     """Replace a stored weight [in, out] by s8 values under its name.
+
+    Args:
+        weight: The weight.
+        limit: Largest magnitude of a stored value.
+        rounded: Weights whose values were chosen already; the others are rounded to nearest.
 
     Returns:
         Its scales, an initializer ``<name>.scale``, or of another name where that is taken.
@@ -57,7 +65,11 @@ def store_int8(weight: ir.Value, limit: int = INT8_LIMIT) -> ir.Value:
     graph, name, tensor = weight.graph, weight.name or "", weight.const_value
     if graph is None or tensor is None:
         raise ValueError(f"{name} is not a stored weight")
-    values, scales = quantize_weight(tensor.numpy(), limit=limit)
-    weight.const_value = ir.tensor(values, name=name)
+    chosen = (rounded or {}).get(name)
+    if isinstance(chosen, Channels):
+        values, scales = chosen.of_shape(tuple(tensor.shape.numpy()[::-1])).values.T, chosen.scales
+    else:
+        values, scales = quantize_weight(tensor.numpy(), limit=limit)
+    weight.const_value = ir.tensor(np.ascontiguousarray(values), name=name)
     weight.type = ir.TensorType(ir.DataType.INT8)
     return add_initializer(graph, f"{name}.scale", scales)

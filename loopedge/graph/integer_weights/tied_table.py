@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, make_node, replace_node
 from loopedge.graph.integer_weights.channels import quantize_weight
+from loopedge.graph.integer_weights.rounded_weights import Channels, RoundedWeights
 from loopedge.graph.weights import Linear
 
 __all__ = ["TiedTable", "find_tied_table"]
@@ -31,11 +32,14 @@ class TiedTable:
     head: ir.Node
     back: ir.Node
 
-    def store_turned(self, limit: int) -> tuple[Linear, ir.Value]:
+    def store_turned(
+        self, limit: int, rounded: RoundedWeights | None = None
+    ) -> tuple[Linear, ir.Value]:
         """Store the table as s8 [d, vocabulary] with scales, in place.
 
         Args:
             limit: Largest magnitude of a stored value.
+            rounded: Weights whose values were chosen already; the others are rounded to nearest.
 
         Returns:
             The head as a linear that reads it, and the scales.
@@ -43,7 +47,11 @@ class TiedTable:
         graph, name = self.weight.graph, self.weight.name or ""
         if graph is None or self.weight.const_value is None:
             raise ValueError(f"{name} is not a stored table")
-        values, scales = quantize_weight(self.weight.const_value.numpy(), axis=0, limit=limit)
+        rows, chosen = self.weight.const_value.numpy(), (rounded or {}).get(name)
+        if isinstance(chosen, Channels):
+            values, scales = chosen.of_shape(rows.shape).values, chosen.scales
+        else:
+            values, scales = quantize_weight(rows, axis=0, limit=limit)
         turned = np.ascontiguousarray(values.T)
         self.weight.const_value = ir.tensor(turned, name=name)
         self.weight.type, self.weight.shape = (

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.editing import make_node, replace_node
 from loopedge.graph.integer_weights.channels import INT8_LIMIT
+from loopedge.graph.integer_weights.rounded_weights import RoundedWeights
 from loopedge.graph.weights import Linear
 from loopedge.quantizer.activations.rounding import DynamicRounding
 from loopedge.quantizer.coverage import Coverage
@@ -28,6 +29,7 @@ def quantize_dynamic(
     keep: Mapping[str, str] | None = None,
     others: Mapping[str, Scheme] | None = None,
     limit: int = INT8_LIMIT,
+    rounded: RoundedWeights | None = None,
 ) -> Coverage:
     """Replace the linears of a graph, in place; see `rewrite_linears`.
 
@@ -37,11 +39,13 @@ def quantize_dynamic(
         keep: Linears to leave in float, by node name, with the reason.
         others: Linears that another scheme replaces, by node name.
         limit: Largest magnitude of a stored weight.
+        rounded: Weights whose values were chosen already.
 
     Returns:
         What was replaced and what was not.
     """
-    return rewrite_linears(model, DynamicWeights(limit, ops=ops), keep=keep, others=others)
+    scheme = DynamicWeights(limit, ops=ops, rounded=rounded)
+    return rewrite_linears(model, scheme, keep=keep, others=others)
 
 
 class DynamicWeights(ChannelWeights):
@@ -51,10 +55,17 @@ class DynamicWeights(ChannelWeights):
         limit: Largest magnitude of a stored weight.
         ops: ``microsoft``: one DynamicQuantizeMatMul. ``standard``: DynamicQuantizeLinear, one for all linears that
             read an activation, and MatMulInteger. Both give the same numbers; ONNX Runtime fuses the second.
+        rounded: Weights whose values were chosen already.
     """
 
-    def __init__(self, limit: int = INT8_LIMIT, *, ops: str = "microsoft") -> None:
-        super().__init__(limit)
+    def __init__(
+        self,
+        limit: int = INT8_LIMIT,
+        *,
+        ops: str = "microsoft",
+        rounded: RoundedWeights | None = None,
+    ) -> None:
+        super().__init__(limit, rounded)
         self._rounding = DynamicRounding() if ops == "standard" else None
 
     def replace_linear(self, item: Linear) -> None:

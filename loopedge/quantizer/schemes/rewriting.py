@@ -6,6 +6,7 @@ from typing import Protocol
 import onnx_ir as ir
 
 from loopedge.graph.integer_weights.channels import INT8_LIMIT, store_int8
+from loopedge.graph.integer_weights.rounded_weights import RoundedWeights
 from loopedge.graph.integer_weights.tied_table import TiedTable, find_tied_table
 from loopedge.graph.operators import LINEARS
 from loopedge.graph.weight_reads import WeightRead, integer_bytes, weight_reads
@@ -56,13 +57,14 @@ class ChannelWeights:
 
     Args:
         limit: Largest magnitude of a stored weight.
+        rounded: Weights whose values were chosen already; the others are rounded to nearest.
 
     Attributes:
         scales: Of the stored weights.
     """
 
-    def __init__(self, limit: int = INT8_LIMIT) -> None:
-        self._limit = limit
+    def __init__(self, limit: int = INT8_LIMIT, rounded: RoundedWeights | None = None) -> None:
+        self._limit, self._rounded = limit, rounded
         self.scales: dict[ir.Value, ir.Value] = {}
 
     @property
@@ -81,11 +83,11 @@ class ChannelWeights:
 
     def store_weight(self, weight: ir.Value) -> None:
         """Store s8 [in, out]."""
-        self.scales[weight] = store_int8(weight, self.limit)
+        self.scales[weight] = store_int8(weight, self.limit, self._rounded)
 
     def store_table(self, table: TiedTable) -> Linear:
         """Store s8 [d, vocabulary]."""
-        head, self.scales[table.weight] = table.store_turned(self.limit)
+        head, self.scales[table.weight] = table.store_turned(self.limit, self._rounded)
         return head
 
 

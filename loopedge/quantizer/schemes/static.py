@@ -15,6 +15,7 @@ from loopedge.graph.core.names import loop_name
 from loopedge.graph.core.probe import can_probe
 from loopedge.graph.editing import make_node, replace_node
 from loopedge.graph.integer_weights.channels import INT8_LIMIT
+from loopedge.graph.integer_weights.rounded_weights import RoundedWeights
 from loopedge.graph.weights import Linear, linears
 from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.activations.rounding import RoundedActivation, StaticRounding
@@ -35,6 +36,7 @@ def quantize_static(
     keep: Mapping[str, str] | None = None,
     others: Mapping[str, Scheme] | None = None,
     limit: int = INT8_LIMIT,
+    rounded: RoundedWeights | None = None,
 ) -> Coverage:
     """Replace the linears of a graph, in place; see `rewrite_linears`.
 
@@ -46,6 +48,7 @@ def quantize_static(
         others: Linears that another scheme replaces, by node name. Those of branches and of a Scan, which have no
             ranges, become dynamic.
         limit: Largest magnitude of a stored weight.
+        rounded: Weights whose values were chosen already; those of smoothed linears are the smoothed weights.
 
     Returns:
         What was replaced and what was not.
@@ -54,8 +57,9 @@ def quantize_static(
         InputError: The table lacks a linear or has too few rows.
     """
     apply_smoothing(model, table.factors())
-    scheme = _Static(model, table, ops, limit)
-    found_later = dict.fromkeys(_without_ranges(model, table), DynamicWeights(limit, ops=ops))
+    scheme = _Static(model, table, ops, limit, rounded)
+    later = DynamicWeights(limit, ops=ops, rounded=rounded)
+    found_later = dict.fromkeys(_without_ranges(model, table), later)
     return rewrite_linears(model, scheme, keep=keep, others={**(others or {}), **found_later})
 
 
@@ -72,8 +76,15 @@ def _without_ranges(model: ir.Model, table: RangeTable) -> list[str]:
 class _Static(ChannelWeights):
     """Multiplies what `StaticRounding` gives."""
 
-    def __init__(self, model: ir.Model, table: RangeTable, ops: str, limit: int) -> None:
-        super().__init__(limit)
+    def __init__(
+        self,
+        model: ir.Model,
+        table: RangeTable,
+        ops: str,
+        limit: int,
+        rounded: RoundedWeights | None,
+    ) -> None:
+        super().__init__(limit, rounded)
         self._rounding, self._ops = StaticRounding(model, table), ops
         self._later = DynamicWeights(limit, ops=ops)
 
