@@ -17,6 +17,7 @@ from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.schemes.rule import Treated
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.quantizer.timing import BUSY, TimeRatio
+from loopedge.quantizer.weights.rounding_result import RoundingResult
 from loopedge.quantizer.whole_and_written import unchanged_note
 from loopedge.runtime.memory_profiles import WISH_NOTE
 from loopedge.runtime.processor import FAST_INT8, this_processor
@@ -57,6 +58,7 @@ class QuantizeResult:
     notes: list[str]
     seconds: dict[str, float]
     budget: BudgetResult | None = None
+    rounding: RoundingResult | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""
@@ -113,6 +115,7 @@ def make_result(
         files=[FileSize.of(file) for file in files],
         notes=[*first, *changed, *_notes(check), *unchanged_note(last), *check.exit_note],
         seconds=seconds,
+        rounding=recipe.rounding,
     )
 
 
