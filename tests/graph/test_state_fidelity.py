@@ -87,8 +87,10 @@ def test_of_two_batches_of_a_mask_the_mean_and_the_worst_sample(form: str, tmp_p
     models = [looped(weight, mask=True) for weight in (WEIGHT, WRONG)]
     if form == "unrolled":
         models = [unroll(model) for model in models]
-    batches = [{"x": x, MASK: kept} for x, kept in zip(inputs, masks, strict=True)]
-    (found,) = measured(*models, tmp_path, *batches)
+    batches: list[dict[str, Array]] = [
+        {"x": x, MASK: kept} for x, kept in zip(inputs, masks, strict=True)
+    ]
+    (found,) = measured(models[0], models[1], tmp_path, *batches)
     expected = [
         [
             cosine(replayed(x, WEIGHT)[t][row, :length], replayed(x, WRONG)[t][row, :length])
