@@ -22,6 +22,7 @@ from loopedge_calibration.loop_counts import LoopCounts
 from loopedge_calibration.losses import choose_loss
 from loopedge_calibration.options import CollectOptions
 from loopedge_calibration.readers import data_files
+from loopedge_calibration.rounding.station import round_weights
 from loopedge_calibration.samples import Samples
 
 __all__ = ["quantize_artifact"]
@@ -42,9 +43,15 @@ def quantize_artifact(artifact: Artifact, target: Path, options: QuantizeOptions
     """
     source = _check_files(artifact, target, options)
     samples = _samples(source, options)
-    held_out = None if samples is None else samples.held_out(calibrates=options.calibrates)
+    calibrates = options.calibrates or options.rounds_by_data
+    held_out = None if samples is None else samples.held_out(calibrates=calibrates)
     table = _ranges(source, samples, options)
     recipe = options.recipe(table, lifting=options.max_drop is not None)
+    notes: list[str] = []
+    if options.rounds_by_data and samples is not None:
+        recipe.check_model(source.graph, source.path)
+        rounded = round_weights(source, recipe, samples, options)
+        recipe, notes = rounded.recipe, rounded.notes
     budget = None
     if options.max_drop is not None:
         recipe.check_model(source.graph, source.path)
@@ -63,6 +70,7 @@ def quantize_artifact(artifact: Artifact, target: Path, options: QuantizeOptions
             if source.metadata.task
             else f"{option_name('max_drop')} holds the relative error of the outputs: the model names no task"
         )
+    result.notes.extend(notes)
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
     return replace(result, budget=budget)
@@ -101,9 +109,10 @@ def _samples(source: FloatSource, options: QuantizeOptions) -> Samples | None:
             loops=options.loops,
             metric=options.metric,
             scores=source.metadata.logits != "last",
+            chooses=options.rounds_by_data,
         )
     except InputError:
-        if options.data is not None or options.calibrates:
+        if options.data is not None or options.calibrates or options.rounds_by_data:
             raise
         return None
 

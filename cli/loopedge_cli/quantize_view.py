@@ -38,9 +38,10 @@ def quantize_view(result: "Result") -> "RenderableType":
     rows = [
         ("scheme", _scheme_text(fields)),
         (
-            "int4" if fields["scheme"] == "weight-int4" else "int8",
+            {"weight-int4": "int4", "weight-int2": "int2"}.get(fields["scheme"], "int8"),
             coverage_text(fields["matmuls"]),
         ),
+        *_rounding_rows(fields["rounding"]),
         *_weight_only_rows(fields),
         *([("budget", _budget_text(budget))] if budget else []),
         *held_out_rows(fields["held_out"]),
@@ -127,6 +128,18 @@ def _weight_only_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
     if tables["total"]:
         rows.append(("embeddings", f"{tables['quantized']} of {tables['total']} tables"))
     return rows
+
+
+def _rounding_rows(rounding: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say how the weights were rounded by data, and what rounding to nearest would have given."""
+    if rounding is None:
+        return []
+    found = {item["name"]: item["sqnr_db"] for item in rounding["candidates"]}
+    chosen, samples = rounding["chosen"], count_text(rounding["choosing"], "sample")
+    text = f"{chosen}, {found[chosen]:.1f} dB on {samples} that chose"
+    if chosen != "nearest":
+        text += f"; to nearest {found['nearest']:.1f} dB"
+    return [("rounding", text)]
 
 
 def _time_text(ratio: float | None) -> str:

@@ -236,4 +236,6 @@ def _quantization(recipe: Recipe, rewritten: Rewritten, measured: HeldOutResult)
             str(each): BlockWeights(each, recipe.block_size).block_size for each in sorted(bits)
         }
         fields |= {"weight_only": rewritten.weight_only, "block_size": sizes}
+    if recipe.rounding is not None:
+        fields["rounding"] = recipe.rounding.summary
     return fields

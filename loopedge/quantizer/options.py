@@ -14,12 +14,14 @@ from loopedge.options import by_face, option, option_name
 from loopedge.quantizer.activations.ranges import Granularity, RangeTable
 from loopedge.quantizer.recipe import SCHEMES, Recipe
 from loopedge.quantizer.schemes.operators import OPERATORS
+from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.runtime.memory_profiles import check_profile
 
 __all__ = [
     "DEFAULT_SAMPLES",
     "METHODS",
     "METRICS",
+    "ROUNDINGS",
     "Data",
     "QuantizeKeywords",
     "QuantizeOptions",
@@ -35,6 +37,8 @@ Data = str | Path | Feeds | Iterable[Feeds]
 DEFAULT_SAMPLES = 128
 METHODS = ("minmax", "mse", "percentile", "entropy")
 """How a range can be found from samples."""
+ROUNDINGS = ("data", "nearest")
+"""How weights alone can be rounded."""
 METRICS = ("task", "relative-error")
 """What a budget can be measured in."""
 
@@ -56,6 +60,7 @@ class QuantizeKeywords(TypedDict, total=False):
     weight_only: Sequence[str]
     as_core: Sequence[str]
     block_size: int | None
+    rounding: str | None
     reduce_range: bool
     min_coverage: float
     min_sqnr_db: float | None
@@ -88,6 +93,7 @@ class QuantizeOptions:
     weight_only: Sequence[str] = ()
     as_core: Sequence[str] = ()
     block_size: int | None = None
+    rounding: str | None = None
     reduce_range: bool = False
     min_coverage: float = 1.0
     min_sqnr_db: float | None = None
@@ -109,8 +115,9 @@ class QuantizeOptions:
         for name, names in named.items():
             if isinstance(names, str):
                 raise InputError(f"{name} is the text {names!r}, a list of names is needed")
-        if self.block_size is not None:
-            BlockWeights(8, self.block_size)  # refuses an unknown size
+        if self.block_size is not None:  # refuses an unknown size
+            BlockWeights(WEIGHT_BITS.get(self.chosen_scheme, 8), self.block_size)
+        self._check_rounding()
         if not 0 <= self.min_coverage <= 1:
             raise InputError(
                 f"{option_name('min_coverage')} is {self.min_coverage}, allowed is 0 to 1"
@@ -145,6 +152,12 @@ class QuantizeOptions:
         """Whether ranges are found on data."""
         return self.chosen_scheme == "static" and self.ranges is None
 
+    @property
+    def rounds_by_data(self) -> bool:
+        """Whether data says how weights are rounded."""
+        known = self.rounding == "data" or (self.rounding is None and self.data is not None)
+        return known and self.chosen_scheme in WEIGHT_BITS
+
     def recipe(self, table: RangeTable | None, *, lifting: bool = False) -> Recipe:
         """Return the recipe that these options and a table of ranges make.
 
@@ -168,6 +181,20 @@ class QuantizeOptions:
         )
         recipe.check_options(lifting=lifting)
         return recipe
+
+    def _check_rounding(self) -> None:
+        if self.rounding is None:
+            return
+        if self.rounding not in ROUNDINGS:
+            raise InputError(
+                f"rounding {self.rounding!r} is not known, known are {', '.join(ROUNDINGS)}",
+                hint=option("rounding", "nearest"),
+            )
+        if self.rounding == "data" and self.chosen_scheme not in WEIGHT_BITS:
+            raise InputError(
+                f"{self.chosen_scheme} rounds weights to nearest, by data are rounded those of {', '.join(WEIGHT_BITS)}",
+                hint=f"{option('scheme', 'weight-int4')}, or leave out {option_name('rounding')}",
+            )
 
     def _check_budget(self) -> None:
         if self.metric is not None and self.max_drop is None:

@@ -57,8 +57,8 @@ def quantize(
             axis the samples; or an iterable of such batches, which is read into memory where it can be
             iterated once alone. Default: the generated task that the model was trained on.
         scheme: ``static``: activations are rounded with calibrated ranges; ``dynamic``: they are
-            measured at run time, no data is needed; ``weight-int8`` and ``weight-int4``: weights
-            alone, in blocks. Default: static where there is data or ranges, else dynamic.
+            measured at run time, no data is needed; ``weight-int8``, ``weight-int4`` and ``weight-int2``:
+            weights alone, in blocks. Default: static where there is data or ranges, else dynamic.
         granularity: ``per-iteration`` (default), ``shared`` or ``auto``: how many ranges a tensor of the
             core has.
         method: ``mse`` (default), ``minmax``, ``percentile`` or ``entropy``: how a range of the core is found; those of
@@ -78,7 +78,9 @@ def quantize(
         as_core: Linears of prelude and coda that static int8 treats as the core's, whatever their place; ``all``:
             every one. Their ranges must have been collected so.
         block_size: Most values that share a scale in a weight-only linear; default: 128 in eight
-            bits, 32 in four.
+            bits, 32 in four and two.
+        rounding: Of weights alone: ``data``: so that what the linears give changes least on samples (GPTQ), the best of
+            several ways by other samples; or ``nearest``. Default: ``data`` where ``data`` is named, else ``nearest``.
         reduce_range: Store weights in seven bits: on processors without VNNI eight can overflow;
             default: False.
         min_coverage: Share of the core's linears that must become int8, 0 to 1; linears kept on

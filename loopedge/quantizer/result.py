@@ -18,6 +18,7 @@ from loopedge.quantizer.held_out.state_fidelity import StateFidelity
 from loopedge.quantizer.schemes.rule import Treated
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.quantizer.timing import BUSY, TimeRatio
+from loopedge.quantizer.weights.rounding_result import RoundingResult
 from loopedge.quantizer.whole_and_written import unchanged_note
 from loopedge.runtime.memory_profiles import WISH_NOTE
 from loopedge.runtime.processor import FAST_INT8, this_processor
@@ -59,6 +60,7 @@ class QuantizeResult:
     notes: list[str]
     seconds: dict[str, float]
     budget: BudgetResult | None = None
+    rounding: RoundingResult | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""
@@ -116,6 +118,7 @@ def make_result(
         files=[FileSize.of(file) for file in files],
         notes=[*first, *changed, *_notes(check), *unchanged_note(last), *check.exit_note],
         seconds=seconds,
+        rounding=recipe.rounding,
     )
 
 

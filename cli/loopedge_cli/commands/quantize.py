@@ -22,6 +22,7 @@ def quantize(
     weight_only: options.WeightOnly = None,
     as_core: options.AsCore = None,
     block_size: options.BlockSize = None,
+    rounding: options.Rounding = None,
     reduce_range: options.ReduceRange = False,
     min_coverage: options.MinCoverage = 1.0,
     min_sqnr_db: options.MinSqnrDb = None,
@@ -54,6 +55,7 @@ def quantize(
             weight_only=weight_only or (),
             as_core=as_core or (),
             block_size=block_size,
+            rounding=rounding,
             reduce_range=reduce_range,
             min_coverage=min_coverage,
             min_sqnr_db=min_sqnr_db,
@@ -63,7 +65,9 @@ def quantize(
             threads=threads,
             force=force,
         )
-        suffix = ".int4.onnx" if scheme == "weight-int4" else ".int8.onnx"
+        suffix = {"weight-int4": ".int4.onnx", "weight-int2": ".int2.onnx"}.get(
+            scheme or "", ".int8.onnx"
+        )
         with output.status(f"quantizing {model}"):
             result = write_quantized(model, path or model.with_suffix(suffix), options=chosen)
         for note in result.notes:

@@ -25,6 +25,7 @@ __all__ = [
     "Ranges",
     "RangesFile",
     "ReduceRange",
+    "Rounding",
     "Samples",
     "SaveRanges",
     "Scheme",
@@ -42,7 +43,7 @@ TargetFile = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Target; default: MODEL.int8.onnx (weight-int4: .int4.onnx) beside the model.",
+        help="Target; default: MODEL.int8.onnx (weight-int4: .int4.onnx, weight-int2: .int2.onnx) beside the model.",
     ),
 ]
 Data = Annotated[
@@ -53,10 +54,10 @@ Data = Annotated[
     ),
 ]
 Scheme = Annotated[
-    Literal["static", "dynamic", "weight-int8", "weight-int4"] | None,
+    Literal["static", "dynamic", "weight-int8", "weight-int4", "weight-int2"] | None,
     typer.Option(
         help="static: activations rounded with calibrated ranges; dynamic: ranges found while "
-        "it runs; weight-int8, weight-int4: weights alone, in blocks. Default: static where "
+        "it runs; weight-int8, weight-int4, weight-int2: weights alone, in blocks. Default: static where "
         "there is data or a file of ranges."
     ),
 ]
@@ -116,6 +117,13 @@ BlockSize = Annotated[
     typer.Option(
         "--block-size",
         help="Values that share a scale where weights alone are stored: 16, 32, 64, 128, 256.",
+    ),
+]
+Rounding = Annotated[
+    Literal["data", "nearest"] | None,
+    typer.Option(
+        help="Of weights alone. data: so that what the linears give changes least on the samples; default where "
+        "--data is there. nearest: without them."
     ),
 ]
 ReduceRange = Annotated[
