@@ -1,6 +1,8 @@
 """Say numbers of bytes, times and ratios the way people read them."""
 
-__all__ = ["error_text", "percent_text", "ratio_text", "size_text", "time_text"]
+import math
+
+__all__ = ["cosine_text", "error_text", "percent_text", "ratio_text", "size_text", "time_text"]
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 STEP = 1024
@@ -36,3 +38,10 @@ def error_text(error: float | None) -> str:
 def percent_text(part: float) -> str:
     """Say a part as percent, with three digits at most: ``5%``, ``0.25%``."""
     return f"{100 * part:.3g}%"
+
+
+def cosine_text(cosine: float) -> str:
+    """Say a cosine with as many decimals as show two digits of what it lacks to 1, four to nine: ``0.8123``, ``0.999985``."""
+    lacks = 1 - cosine
+    decimals = 9 if lacks < 1e-8 else max(4, math.ceil(-math.log10(lacks)) + 1)
+    return "1" if lacks < 5e-10 else f"{cosine:.{decimals}f}"

@@ -11,6 +11,7 @@ from loopedge_cli.view_rows import (
     held_out_rows,
     last_rows,
     loss_text,
+    state_rows,
     treatments_list,
 )
 
@@ -43,6 +44,7 @@ def quantize_view(result: "Result") -> "RenderableType":
         *_weight_only_rows(fields),
         *([("budget", _budget_text(budget))] if budget else []),
         *held_out_rows(fields["held_out"]),
+        *state_rows(fields["state_cosines"]),
         (
             "weights",
             f"{size_text(fields['source_weight_bytes'])} -> {size_text(fields['weight_bytes'])}",

@@ -112,7 +112,7 @@ class SourceCheck:
         source.artifact.check_unchanged()
         self._measured = noise, ratio, measured
         self.seconds = time.perf_counter() - begun
-        return None if self.metadata.foreign else self._describe(staged, measured)
+        return None if self.metadata.foreign else self._describe(staged, noise, measured)
 
     def _generated(self) -> list[Feeds]:
         """Return generated inputs, of the lengths that static ranges were found on."""
@@ -164,13 +164,18 @@ class SourceCheck:
         )
         return replace(measured, sqnr_db=whole)
 
-    def _describe(self, staged: Path, measured: HeldOutResult) -> Metadata:
+    def _describe(
+        self, staged: Path, noise: QuantizationNoise, measured: HeldOutResult
+    ) -> Metadata:
         """Return what the file says of itself, with what was measured."""
         held = self.graph.graph.initializers
         idle = self.metadata.memory == "low" and nothing_to_optimize(staged)
+        quantization = _quantization(self.recipe, self.rewritten, measured)
+        if noise.states:
+            quantization["state_cosines"] = [state.to_metadata() for state in noise.states]
         return read_metadata(self.graph.metadata_props).model_copy(
             update={
-                "quantization": _quantization(self.recipe, self.rewritten, measured),
+                "quantization": quantization,
                 "tables": [name for name in self.metadata.tables if name in held],
                 "optimized": idle,
             }

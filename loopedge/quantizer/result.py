@@ -14,6 +14,7 @@ from loopedge.quantizer.budget_result import BudgetResult
 from loopedge.quantizer.check import SourceCheck
 from loopedge.quantizer.floors import may_overflow
 from loopedge.quantizer.held_out.measurement import HeldOutResult
+from loopedge.quantizer.held_out.state_fidelity import StateFidelity
 from loopedge.quantizer.schemes.rule import Treated
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.quantizer.timing import BUSY, TimeRatio
@@ -43,6 +44,7 @@ class QuantizeResult:
     treatments: list[Treated]
     sqnr_db: float
     sqnr_db_per_iteration: list[float]
+    state_cosines: list[StateFidelity]
     sqnr_db_random_rows: float | None
     sqnr_db_linears: dict[str, float]
     min_sqnr_db: float
@@ -100,6 +102,7 @@ def make_result(
         treatments=rewritten.treatments,
         sqnr_db=noise.sqnr_db,
         sqnr_db_per_iteration=noise.per_iteration_db,
+        state_cosines=noise.states,
         sqnr_db_random_rows=noise.random_rows_db,
         sqnr_db_linears=noise.linears_db,
         min_sqnr_db=check.floors.outputs_db,
