@@ -150,7 +150,7 @@ class Rows:
             name=name,
             metric_name=model.subject.task.metric,
             float_metric=model.metric,
-            failed=reason.strip().splitlines()[0][:200],
+            failed=" ".join(reason.split())[:300],
         )
         return self._keep(row)
 
