@@ -32,6 +32,9 @@ MIN_WORST_LINEAR_DB = 3.0
 """Floor of what each gives in any iteration, accumulated errors included: a wrong row of a range table
 shows here even where gates of zero hide it from the outputs."""
 
+MIN_CHOSEN_LINEAR_DB, MIN_CHOSEN_WORST_DB = 4.0, 0.0
+"""The same where weights were rounded for the outputs' sake, on data: single linears may be further from float for it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floors:
@@ -41,11 +44,15 @@ class Floors:
         outputs_db: Of the outputs.
         random_rows_db: Of the outputs with random timestep rows.
         hint: What is likely to mend a missed one; None: what to allow or to keep.
+        linear_db: Of each linear of the core in the first iteration.
+        worst_linear_db: Of each in any iteration.
     """
 
     outputs_db: float
     random_rows_db: float
     hint: str | None
+    linear_db: float = MIN_LINEAR_DB
+    worst_linear_db: float = MIN_WORST_LINEAR_DB
 
     def check(self, noise: QuantizationNoise, measured: HeldOutResult) -> None:
         """Hold the floors.
@@ -64,8 +71,8 @@ class Floors:
             if value is not None and not value >= floor:
                 raise _missed(f"the {name}", value, floor, self.hint or _allow_less(measured))
         for where, found, floor in (
-            ("in the first iteration", noise.linears_db, MIN_LINEAR_DB),
-            ("in its worst iteration", noise.worst_linears_db, MIN_WORST_LINEAR_DB),
+            ("in the first iteration", noise.linears_db, self.linear_db),
+            ("in its worst iteration", noise.worst_linears_db, self.worst_linear_db),
         ):
             for name, value in found.items():
                 if not value >= floor:
@@ -102,6 +109,8 @@ def floors_of(recipe: Recipe, min_sqnr_db: float | None) -> Floors:
         hint=f"{option('reduce_range', command='quantize')}: products of eight bits may overflow here"
         if may_overflow(recipe)
         else None,
+        linear_db=MIN_CHOSEN_LINEAR_DB if recipe.rounded else MIN_LINEAR_DB,
+        worst_linear_db=MIN_CHOSEN_WORST_DB if recipe.rounded else MIN_WORST_LINEAR_DB,
     )
 
 
