@@ -22,6 +22,7 @@ from loopedge_calibration.loop_counts import LoopCounts
 from loopedge_calibration.losses import choose_loss
 from loopedge_calibration.options import CollectOptions
 from loopedge_calibration.readers import data_files
+from loopedge_calibration.refining.refining import refine_weights
 from loopedge_calibration.rounding.station import round_weights
 from loopedge_calibration.samples import Samples
 
@@ -43,7 +44,7 @@ def quantize_artifact(artifact: Artifact, target: Path, options: QuantizeOptions
     """
     source = _check_files(artifact, target, options)
     samples = _samples(source, options)
-    calibrates = options.calibrates or options.rounds_by_data
+    calibrates = options.calibrates or options.rounds_by_data or options.refine is not None
     held_out = None if samples is None else samples.held_out(calibrates=calibrates)
     table = _ranges(source, samples, options)
     recipe = options.recipe(table, lifting=options.max_drop is not None)
@@ -52,7 +53,10 @@ def quantize_artifact(artifact: Artifact, target: Path, options: QuantizeOptions
         recipe.check_model(source.graph, source.path)
         rounded = round_weights(source, recipe, samples, options)
         recipe, notes = rounded.recipe, rounded.notes
-    budget = None
+    refined = budget = None
+    if options.refine is not None:
+        recipe.check_model(source.graph, source.path)
+        recipe, refined = refine_weights(source, recipe, samples, options)
     if options.max_drop is not None:
         recipe.check_model(source.graph, source.path)
         loss = choose_loss(source, options.metric, held_out, threads=options.threads)
@@ -73,7 +77,7 @@ def quantize_artifact(artifact: Artifact, target: Path, options: QuantizeOptions
     result.notes.extend(notes)
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
-    return replace(result, budget=budget)
+    return replace(result, budget=budget, refined=refined)
 
 
 def _check_files(artifact: Artifact, target: Path, options: QuantizeOptions) -> FloatSource:
@@ -109,10 +113,11 @@ def _samples(source: FloatSource, options: QuantizeOptions) -> Samples | None:
             loops=options.loops,
             metric=options.metric,
             scores=source.metadata.logits != "last",
-            chooses=options.rounds_by_data,
+            chooses=options.rounds_by_data or options.refine is not None,
         )
     except InputError:
-        if options.data is not None or options.calibrates or options.rounds_by_data:
+        asked = options.calibrates or options.rounds_by_data or options.refine is not None
+        if options.data is not None or asked:
             raise
         return None
 

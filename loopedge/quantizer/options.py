@@ -1,10 +1,11 @@
 """What may be asked of a quantization, checked before any work."""
 
 import math
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
 import numpy.typing as npt
 
@@ -16,6 +17,9 @@ from loopedge.quantizer.recipe import SCHEMES, Recipe
 from loopedge.quantizer.schemes.operators import OPERATORS
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.runtime.memory_profiles import check_profile
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 __all__ = [
     "DEFAULT_SAMPLES",
@@ -66,6 +70,8 @@ class QuantizeKeywords(TypedDict, total=False):
     min_sqnr_db: float | None
     max_drop: float | None
     metric: str | None
+    refine: int | None
+    module: "str | Path | Module | None"
     memory: str | None
     threads: int | None
     force: bool
@@ -99,6 +105,8 @@ class QuantizeOptions:
     min_sqnr_db: float | None = None
     max_drop: float | None = None
     metric: str | None = None
+    refine: int | None = None
+    module: "str | Path | Module | None" = None
     memory: str | None = None
     threads: int | None = None
     force: bool = False
@@ -132,6 +140,7 @@ class QuantizeOptions:
         check_samples(self.samples)
         check_loops(self.loops)
         self._check_budget()
+        self._check_refining()
         if self.chosen_scheme != "static" and (
             self.ranges is not None or self.save_ranges is not None
         ):
@@ -194,6 +203,29 @@ class QuantizeOptions:
             raise InputError(
                 f"{self.chosen_scheme} rounds weights to nearest, by data are rounded those of {', '.join(WEIGHT_BITS)}",
                 hint=f"{option('scheme', 'weight-int4')}, or leave out {option_name('rounding')}",
+            )
+
+    def _check_refining(self) -> None:
+        if self.refine is None:
+            if self.module is not None:
+                raise InputError(
+                    f"{option_name('module')} is for refining", hint=option("refine", 100)
+                )
+            return
+        if not isinstance(self.refine, numbers.Integral) or isinstance(self.refine, bool):
+            raise InputError(
+                f"{option_name('refine')} is {self.refine!r}, a whole number of steps is needed",
+                hint=option("refine", 100),
+            )
+        if self.refine < 1:
+            raise InputError(
+                f"{option_name('refine')} is {self.refine}, at least 1 step is needed",
+                hint=option("refine", 100),
+            )
+        if self.module is None:
+            raise InputError(
+                f"{option_name('refine')} needs the PyTorch module that was exported",
+                hint=option("module", "model.pt"),
             )
 
     def _check_budget(self) -> None:

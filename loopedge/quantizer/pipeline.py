@@ -91,9 +91,12 @@ def quantize(
             weights or float.
         metric: What ``max_drop`` is measured in: ``task`` (default where the model knows its task and
             the data is the task's) or ``relative-error``.
+        refine: Steps in which the rounding of the weights is trained towards the float model's outputs, through the whole
+            loop and without labels. Needs ``module`` and the extra ``train``.
+        module: What was exported, as `loopedge.export` takes it: the path of a ``model.pt``, or a module.
         memory: How sessions keep the weights: ``balanced``, ``low`` or ``mapped`` (docs/memory.md);
             default: as the source says.
-        threads: Threads of ONNX Runtime.
+        threads: Threads of ONNX Runtime, and of PyTorch where it refines.
         force: Replace an existing artifact; default: False.
 
     Returns:

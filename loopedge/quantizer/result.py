@@ -15,6 +15,7 @@ from loopedge.quantizer.check import SourceCheck
 from loopedge.quantizer.floors import may_overflow
 from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.held_out.state_fidelity import StateFidelity
+from loopedge.quantizer.refined import Refined
 from loopedge.quantizer.schemes.rule import Treated
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.quantizer.timing import BUSY, TimeRatio
@@ -61,6 +62,7 @@ class QuantizeResult:
     seconds: dict[str, float]
     budget: BudgetResult | None = None
     rounding: RoundingResult | None = None
+    refined: Refined | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""

@@ -21,10 +21,12 @@ __all__ = [
     "MinCoverage",
     "MinSqnrDb",
     "Model",
+    "Module",
     "Ops",
     "Ranges",
     "RangesFile",
     "ReduceRange",
+    "Refine",
     "Rounding",
     "Samples",
     "SaveRanges",
@@ -153,6 +155,14 @@ Metric = Annotated[
         "relative error of the outputs."
     ),
 ]
+Refine = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps in which the rounding of the weights is trained towards the float model's outputs, without labels; needs "
+        "--module, data and the extra 'train'."
+    ),
+]
+Module = Annotated[Path | None, typer.Option(help="The model.pt that was exported, for --refine.")]
 Memory = Annotated[
     Literal["balanced", "low", "mapped"] | None,
     typer.Option(help="How sessions keep the weights; default: as the source says."),
