@@ -10,9 +10,9 @@ def quantize(
     path: options.TargetFile = None,
     data: options.Data = None,
     scheme: options.Scheme = None,
-    ranges: options.Ranges = "per-iteration",
-    method: options.Method = "mse",
-    smoothing: options.Smoothing = True,
+    ranges: options.Ranges = None,
+    method: options.Method = None,
+    smoothing: options.Smoothing = None,
     samples: options.Samples = 128,
     loops: options.Loops = None,
     ranges_file: options.RangesFile = None,
@@ -27,6 +27,10 @@ def quantize(
     min_sqnr_db: options.MinSqnrDb = None,
     max_drop: options.MaxDrop = None,
     metric: options.Metric = None,
+    max_bytes: options.MaxBytes = None,
+    min_speed_up: options.MinSpeedUp = None,
+    budget: options.Budget = None,
+    recipe: options.Recipe = None,
     memory: options.Memory = None,
     threads: options.Threads = None,
     force: Force = False,
@@ -59,13 +63,18 @@ def quantize(
             min_sqnr_db=min_sqnr_db,
             max_drop=max_drop,
             metric=metric,
+            max_bytes=max_bytes,
+            min_speed_up=min_speed_up,
+            budget=budget,
+            recipe=recipe,
             memory=memory,
             threads=threads,
             force=force,
         )
         suffix = ".int4.onnx" if scheme == "weight-int4" else ".int8.onnx"
-        with output.status(f"quantizing {model}"):
-            result = write_quantized(model, path or model.with_suffix(suffix), options=chosen)
+        target = path or model.with_suffix(suffix)
+        with output.status(f"quantizing {model}") as report_progress:
+            result = write_quantized(model, target, options=chosen, report_progress=report_progress)
         for note in result.notes:
             warns = note == f"WARNING: {result.warning}"
             if json or not warns:  # else it is the first line of the view
