@@ -12,6 +12,7 @@ from loopedge.graph.weights import weight_bytes
 from loopedge.options import option
 from loopedge.quantizer.budget_result import BudgetResult
 from loopedge.quantizer.check import SourceCheck
+from loopedge.quantizer.choice.result import ChoiceResult
 from loopedge.quantizer.floors import may_overflow
 from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.held_out.state_fidelity import StateFidelity
@@ -63,6 +64,7 @@ class QuantizeResult:
     budget: BudgetResult | None = None
     rounding: RoundingResult | None = None
     refined: Refined | None = None
+    choice: ChoiceResult | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""
