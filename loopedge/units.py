@@ -4,6 +4,7 @@ import math
 import re
 
 __all__ = [
+    "cosine_text",
     "error_text",
     "percent_text",
     "ratio_text",
@@ -59,6 +60,13 @@ def error_text(error: float | None) -> str:
 def percent_text(part: float) -> str:
     """Say a part as percent, with three digits at most: ``5%``, ``0.25%``."""
     return f"{100 * part:.3g}%"
+
+
+def cosine_text(cosine: float) -> str:
+    """Say a cosine with as many decimals as show two digits of what it lacks to 1, four to nine: ``0.8123``, ``0.999985``."""
+    lacks = 1 - cosine
+    decimals = 9 if lacks < 1e-8 else max(4, math.ceil(-math.log10(lacks)) + 1)
+    return "1" if lacks < 5e-10 else f"{cosine:.{decimals}f}"
 
 
 def read_size(text: float | str) -> int | None:

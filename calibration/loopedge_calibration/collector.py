@@ -425,12 +425,28 @@ def linears_by_name(model: ir.Model) -> dict[str, Linear]:
 
 
 class Probes:
-    """Sessions that give what the linears read, a chunk of them at a time."""
+    """Sessions that give what the linears read, a chunk of them at a time.
 
-    def __init__(self, model: ir.Model, folder: Path, options: CollectOptions) -> None:
-        self._linears, self._cores = linears_by_name(model), Cores(model)
+    Args:
+        model: The float graph.
+        folder: Where probed copies may be written.
+        options: The bytes of activations at once, threads, and iterations where their count is not known.
+        only: Linears to look at, by name; default: all.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        folder: Path,
+        options: CollectOptions,
+        *,
+        only: Collection[str] | None = None,
+    ) -> None:
+        found = linears_by_name(model)
+        self._linears = {n: item for n, item in found.items() if only is None or n in only}
+        self._cores = Cores(model)
         self._model, self._folder, self._options = model, folder, options
-        self._twins = _same_activation(self._linears, model)
+        self._twins = same_activation(self._linears, model)
         self._sessions: list[tuple[list[str], Session]] = []
 
     @property
@@ -494,7 +510,7 @@ class Probes:
         return 1 if stored is None else int(stored.numpy().shape[1 - item.index])
 
 
-def _same_activation(found: dict[str, Linear], model: ir.Model) -> dict[str, list[str]]:
+def same_activation(found: dict[str, Linear], model: ir.Model) -> dict[str, list[str]]:
     """Group linears that read the same value as often (query, key, value): the first stands for all."""
     groups: dict[object, list[str]] = {}
     cores = Cores(model)

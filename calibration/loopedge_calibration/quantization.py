@@ -16,6 +16,8 @@ from loopedge.quantizer.choice.recorded import repeated
 from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.options import AUTO, QuantizeOptions
 from loopedge.quantizer.pipeline import quantize_source
+from loopedge.quantizer.recipe import Recipe
+from loopedge.quantizer.refined import Refined
 from loopedge.quantizer.result import QuantizeResult
 from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.budget import meet_budget
@@ -26,6 +28,8 @@ from loopedge_calibration.loop_counts import LoopCounts
 from loopedge_calibration.losses import choose_loss
 from loopedge_calibration.options import CollectOptions
 from loopedge_calibration.readers import data_files
+from loopedge_calibration.refining.refining import refine_weights
+from loopedge_calibration.rounding.station import round_weights
 from loopedge_calibration.samples import Samples
 
 __all__ = ["quantize_artifact"]
@@ -53,13 +57,15 @@ def quantize_artifact(
     source = _check_files(artifact, target, options)
     options = repeated(options, source.graph, source.path)
     samples = _samples(source, options)
-    held_out = None if samples is None else samples.held_out(calibrates=options.calibrates)
+    calibrates = options.calibrates or options.rounds_by_data or options.refine is not None
+    held_out = None if samples is None else samples.held_out(calibrates=calibrates)
     if options.chosen_scheme == AUTO:
         assert samples is not None  # they are missing nowhere where ranges are found
         assert held_out is not None
         return _quantize_chosen(source, target, options, samples, held_out, report_progress)
     table = _ranges(source, samples, options)
     recipe = options.make_recipe(table, lifting=options.max_drop is not None)
+    recipe, refined, notes = _rounded(source, recipe, samples, options)
     budget = None
     if options.max_drop is not None:
         recipe.check_model(source.graph, source.path)
@@ -72,9 +78,10 @@ def quantize_artifact(
         held_out = _with_clipping(source, table, held_out, options)
     result = quantize_source(source, target, recipe, options=options, held_out=held_out)
     _note_metric(result, budget, source, options)
+    result.notes.extend(notes)
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
-    return replace(result, budget=budget)
+    return replace(result, budget=budget, refined=refined)
 
 
 def _quantize_chosen(
@@ -89,25 +96,38 @@ def _quantize_chosen(
     chosen = choose_recipe(source, samples, options, report_progress=report_progress)
     while True:
         report_progress(f"writing and checking {chosen.result.chosen}")
-        table, judged = chosen.recipe.table, held_out
+        recipe, refined, notes = _rounded(source, chosen.recipe, samples, options)
+        table, judged = recipe.table, held_out
         if table is not None:
             judged = _with_clipping(source, table, held_out, options)
         try:
-            result = quantize_source(
-                source, target, chosen.recipe, options=options, held_out=judged
-            )
+            result = quantize_source(source, target, recipe, options=options, held_out=judged)
             break
         except VerificationError as error:
             other = chosen.without_it(error.message)
             if other is None:
                 raise
             chosen = other
-    for note in chosen.result.notes:
-        if note not in result.notes:
-            result.notes.append(note)
+    result.notes.extend(note for note in (*notes, *chosen.result.notes) if note not in result.notes)
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
-    return replace(result, budget=chosen.budget, choice=chosen.result)
+    return replace(result, budget=chosen.budget, choice=chosen.result, refined=refined)
+
+
+def _rounded(
+    source: FloatSource, recipe: Recipe, samples: Samples | None, options: QuantizeOptions
+) -> tuple[Recipe, Refined | None, list[str]]:
+    """Let data say how the weights are rounded, and train that, where it is asked for."""
+    notes: list[str] = []
+    refined = None
+    if options.rounds(recipe.scheme) and samples is not None:
+        recipe.check_model(source.graph, source.path)
+        rounded = round_weights(source, recipe, samples, options)
+        recipe, notes = rounded.recipe, rounded.notes
+    if options.refine is not None:
+        recipe.check_model(source.graph, source.path)
+        recipe, refined = refine_weights(source, recipe, samples, options)
+    return recipe, refined, notes
 
 
 def _note_metric(
@@ -161,10 +181,13 @@ def _samples(source: FloatSource, options: QuantizeOptions) -> Samples | None:
             loops=options.loops,
             metric=options.metric,
             scores=source.metadata.logits != "last",
-            chooses=options.chosen_scheme == AUTO,
+            chooses=options.chosen_scheme == AUTO
+            or options.rounds_by_data
+            or options.refine is not None,
         )
     except InputError:
-        if options.data is not None or options.calibrates:
+        asked = options.calibrates or options.rounds_by_data or options.refine is not None
+        if options.data is not None or asked:
             raise
         return None
 

@@ -12,6 +12,7 @@ from loopedge_cli.view_rows import (
     held_out_rows,
     last_rows,
     loss_text,
+    state_rows,
     treatments_list,
 )
 
@@ -39,12 +40,14 @@ def quantize_view(result: "Result") -> "RenderableType":
         ("scheme", _scheme_text(fields)),
         *([("chosen", plain(choice["reason"]))] if choice else []),
         (
-            "int4" if fields["scheme"] == "weight-int4" else "int8",
+            {"weight-int4": "int4", "weight-int2": "int2"}.get(fields["scheme"], "int8"),
             coverage_text(fields["matmuls"]),
         ),
+        *_rounding_rows(fields["rounding"]),
         *_weight_only_rows(fields),
         *([("budget", _budget_text(budget))] if budget else []),
         *held_out_rows(fields["held_out"]),
+        *state_rows(fields["state_cosines"]),
         (
             "weights",
             f"{size_text(fields['source_weight_bytes'])} -> {size_text(fields['weight_bytes'])}",
@@ -128,6 +131,18 @@ def _weight_only_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
     if tables["total"]:
         rows.append(("embeddings", f"{tables['quantized']} of {tables['total']} tables"))
     return rows
+
+
+def _rounding_rows(rounding: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say how the weights were rounded by data, and what rounding to nearest would have given."""
+    if rounding is None:
+        return []
+    found = {item["name"]: item["sqnr_db"] for item in rounding["candidates"]}
+    chosen, samples = rounding["chosen"], count_text(rounding["choosing"], "sample")
+    text = f"{chosen}, {found[chosen]:.1f} dB on {samples} that chose"
+    if chosen != "nearest":
+        text += f"; to nearest {found['nearest']:.1f} dB"
+    return [("rounding", text)]
 
 
 def _time_text(ratio: float | None) -> str:

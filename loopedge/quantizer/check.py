@@ -113,7 +113,7 @@ class SourceCheck:
         source.artifact.check_unchanged()
         self._measured = noise, ratio, measured
         self.seconds = time.perf_counter() - begun
-        return None if self.metadata.foreign else self._describe(staged, measured)
+        return None if self.metadata.foreign else self._describe(staged, noise, measured)
 
     def _generated(self) -> list[Feeds]:
         """Return generated inputs, of the lengths that static ranges were found on."""
@@ -165,15 +165,18 @@ class SourceCheck:
         )
         return replace(measured, sqnr_db=whole)
 
-    def _describe(self, staged: Path, measured: HeldOutResult) -> Metadata:
+    def _describe(
+        self, staged: Path, noise: QuantizationNoise, measured: HeldOutResult
+    ) -> Metadata:
         """Return what the file says of itself, with what was measured."""
         held = self.graph.graph.initializers
         idle = self.metadata.memory == "low" and nothing_to_optimize(staged)
+        quantization = quantization_fields(self.recipe, self.rewritten, measured, self.source.graph)
+        if noise.states:
+            quantization["state_cosines"] = [state.to_metadata() for state in noise.states]
         return read_metadata(self.graph.metadata_props).model_copy(
             update={
-                "quantization": quantization_fields(
-                    self.recipe, self.rewritten, measured, self.source.graph
-                ),
+                "quantization": quantization,
                 "tables": [name for name in self.metadata.tables if name in held],
                 "optimized": idle,
             }
@@ -244,4 +247,6 @@ def quantization_fields(
             str(each): BlockWeights(each, recipe.block_size).block_size for each in sorted(bits)
         }
         fields |= {"weight_only": rewritten.weight_only, "block_size": sizes}
+    if recipe.rounding is not None:
+        fields["rounding"] = recipe.rounding.summary
     return fields

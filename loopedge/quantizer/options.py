@@ -1,10 +1,11 @@
 """What may be asked of a quantization, checked before any work."""
 
 import math
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
 import numpy.typing as npt
 
@@ -14,14 +15,19 @@ from loopedge.options import by_face, option, option_name
 from loopedge.quantizer.activations.ranges import Granularity, RangeTable
 from loopedge.quantizer.recipe import SCHEMES, Recipe
 from loopedge.quantizer.schemes.operators import OPERATORS
+from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.runtime.memory_profiles import check_profile
 from loopedge.units import read_seconds, read_size
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 __all__ = [
     "AUTO",
     "DEFAULT_SAMPLES",
     "METHODS",
     "METRICS",
+    "ROUNDINGS",
     "Data",
     "QuantizeKeywords",
     "QuantizeOptions",
@@ -51,9 +57,12 @@ RECORDED = (
     "as_core",
     "block_size",
     "reduce_range",
+    "rounding",
     "max_drop",
 )
 """Options that a recipe repeats, so that they cannot stand beside one; and ``ops``."""
+ROUNDINGS = ("data", "nearest")
+"""How weights alone can be rounded."""
 METRICS = ("task", "relative-error")
 """What a budget can be measured in."""
 
@@ -75,6 +84,7 @@ class QuantizeKeywords(TypedDict, total=False):
     weight_only: Sequence[str]
     as_core: Sequence[str]
     block_size: int | None
+    rounding: str | None
     reduce_range: bool
     min_coverage: float
     min_sqnr_db: float | None
@@ -84,6 +94,8 @@ class QuantizeKeywords(TypedDict, total=False):
     min_speed_up: float | None
     budget: float | str | None
     recipe: str | Path | None
+    refine: int | None
+    module: "str | Path | Module | None"
     memory: str | None
     threads: int | None
     force: bool
@@ -111,6 +123,7 @@ class QuantizeOptions:
     weight_only: Sequence[str] = ()
     as_core: Sequence[str] = ()
     block_size: int | None = None
+    rounding: str | None = None
     reduce_range: bool = False
     min_coverage: float = 1.0
     min_sqnr_db: float | None = None
@@ -120,6 +133,8 @@ class QuantizeOptions:
     min_speed_up: float | None = None
     budget: float | str | None = None
     recipe: str | Path | None = None
+    refine: int | None = None
+    module: "str | Path | Module | None" = None
     memory: str | None = None
     threads: int | None = None
     force: bool = False
@@ -136,8 +151,9 @@ class QuantizeOptions:
         for name, names in named.items():
             if isinstance(names, str):
                 raise InputError(f"{name} is the text {names!r}, a list of names is needed")
-        if self.block_size is not None:
-            BlockWeights(8, self.block_size)  # refuses an unknown size
+        if self.block_size is not None:  # refuses an unknown size
+            BlockWeights(WEIGHT_BITS.get(self.chosen_scheme, 8), self.block_size)
+        self._check_rounding()
         if not 0 <= self.min_coverage <= 1:
             raise InputError(
                 f"{option_name('min_coverage')} is {self.min_coverage}, allowed is 0 to 1"
@@ -154,6 +170,7 @@ class QuantizeOptions:
         self._check_budget()
         self._check_files()
         self._check_choosing()
+        self._check_refining()
 
     @property
     def chosen_scheme(self) -> str:
@@ -178,6 +195,16 @@ class QuantizeOptions:
     def calibrates(self) -> bool:
         """Whether ranges are found on data."""
         return self.chosen_scheme in {"static", AUTO} and self.ranges is None
+
+    @property
+    def rounds_by_data(self) -> bool:
+        """Whether data says how weights are rounded."""
+        return self.rounds(self.chosen_scheme)
+
+    def rounds(self, scheme: str) -> bool:
+        """Tell whether data says how the weights of a scheme are rounded."""
+        known = self.rounding == "data" or (self.rounding is None and self.data is not None)
+        return known and scheme in WEIGHT_BITS
 
     @property
     def most_bytes(self) -> int | None:
@@ -265,6 +292,43 @@ class QuantizeOptions:
             raise InputError(
                 f"{option_name(repeated[0])} is what {option_name('recipe')} says, too",
                 hint=f"leave out {option_name(repeated[0])} or {option_name('recipe')}",
+            )
+
+    def _check_rounding(self) -> None:
+        if self.rounding is None:
+            return
+        if self.rounding not in ROUNDINGS:
+            raise InputError(
+                f"rounding {self.rounding!r} is not known, known are {', '.join(ROUNDINGS)}",
+                hint=option("rounding", "nearest"),
+            )
+        if self.rounding == "data" and self.chosen_scheme not in {AUTO, *WEIGHT_BITS}:
+            raise InputError(
+                f"{self.chosen_scheme} rounds weights to nearest, by data are rounded those of {', '.join(WEIGHT_BITS)}",
+                hint=f"{option('scheme', 'weight-int4')}, or leave out {option_name('rounding')}",
+            )
+
+    def _check_refining(self) -> None:
+        if self.refine is None:
+            if self.module is not None:
+                raise InputError(
+                    f"{option_name('module')} is for refining", hint=option("refine", 100)
+                )
+            return
+        if not isinstance(self.refine, numbers.Integral) or isinstance(self.refine, bool):
+            raise InputError(
+                f"{option_name('refine')} is {self.refine!r}, a whole number of steps is needed",
+                hint=option("refine", 100),
+            )
+        if self.refine < 1:
+            raise InputError(
+                f"{option_name('refine')} is {self.refine}, at least 1 step is needed",
+                hint=option("refine", 100),
+            )
+        if self.module is None:
+            raise InputError(
+                f"{option_name('refine')} needs the PyTorch module that was exported",
+                hint=option("module", "model.pt"),
             )
 
     def _check_budget(self) -> None:

@@ -65,8 +65,8 @@ def quantize(  # long: its docstring lists the options
             iterated once alone. Default: the generated task that the model was trained on.
         scheme: ``auto``: candidates are tried on a part of the data, and one is chosen; ``static``: activations are
             rounded with calibrated ranges; ``dynamic``: they are measured at run time, no data is needed;
-            ``weight-int8`` and ``weight-int4``: weights alone, in blocks. Default: auto where data is named, static
-            with ranges, else dynamic.
+            ``weight-int8``, ``weight-int4`` and ``weight-int2``: weights alone, in blocks. Default: auto where data
+            is named, static with ranges, else dynamic.
         granularity: ``per-iteration`` (default), ``shared`` or ``auto``: how many ranges a tensor of the
             core has. What is named here, in ``method`` or in ``smoothing`` holds for all candidates of ``auto``.
         method: ``mse`` (default), ``minmax``, ``percentile`` or ``entropy``: how a range of the core is found; those of
@@ -86,7 +86,9 @@ def quantize(  # long: its docstring lists the options
         as_core: Linears of prelude and coda that static int8 treats as the core's, whatever their place; ``all``:
             every one. Their ranges must have been collected so.
         block_size: Most values that share a scale in a weight-only linear; default: 128 in eight
-            bits, 32 in four.
+            bits, 32 in four and two.
+        rounding: Of weights alone: ``data``: so that what the linears give changes least on samples (GPTQ), the best of
+            several ways by other samples; or ``nearest``. Default: ``data`` where ``data`` is named, else ``nearest``.
         reduce_range: Store weights in seven bits: on processors without VNNI eight can overflow;
             default: False.
         min_coverage: Share of the core's linears that must become int8, 0 to 1; linears kept on
@@ -101,9 +103,12 @@ def quantize(  # long: its docstring lists the options
         recipe: A quantized file whose choices are repeated: its scheme, and all but the ranges, which data gives.
         metric: What ``max_drop`` is measured in: ``task`` (default where the model knows its task and
             the data is the task's) or ``relative-error``.
+        refine: Steps in which the rounding of the weights is trained towards the float model's outputs, through the whole
+            loop and without labels. Needs ``module`` and the extra ``train``.
+        module: What was exported, as `loopedge.export` takes it: the path of a ``model.pt``, or a module.
         memory: How sessions keep the weights: ``balanced``, ``low`` or ``mapped`` (docs/memory.md);
             default: as the source says.
-        threads: Threads of ONNX Runtime.
+        threads: Threads of ONNX Runtime, and of PyTorch where it refines.
         force: Replace an existing artifact; default: False.
 
     Returns:

@@ -22,6 +22,7 @@ def quantize(
     weight_only: options.WeightOnly = None,
     as_core: options.AsCore = None,
     block_size: options.BlockSize = None,
+    rounding: options.Rounding = None,
     reduce_range: options.ReduceRange = False,
     min_coverage: options.MinCoverage = 1.0,
     min_sqnr_db: options.MinSqnrDb = None,
@@ -31,6 +32,8 @@ def quantize(
     min_speed_up: options.MinSpeedUp = None,
     budget: options.Budget = None,
     recipe: options.Recipe = None,
+    refine: options.Refine = None,
+    module: options.Module = None,
     memory: options.Memory = None,
     threads: options.Threads = None,
     force: Force = False,
@@ -58,6 +61,7 @@ def quantize(
             weight_only=weight_only or (),
             as_core=as_core or (),
             block_size=block_size,
+            rounding=rounding,
             reduce_range=reduce_range,
             min_coverage=min_coverage,
             min_sqnr_db=min_sqnr_db,
@@ -67,11 +71,15 @@ def quantize(
             min_speed_up=min_speed_up,
             budget=budget,
             recipe=recipe,
+            refine=refine,
+            module=module,
             memory=memory,
             threads=threads,
             force=force,
         )
-        suffix = ".int4.onnx" if scheme == "weight-int4" else ".int8.onnx"
+        suffix = {"weight-int4": ".int4.onnx", "weight-int2": ".int2.onnx"}.get(
+            scheme or "", ".int8.onnx"
+        )
         target = path or model.with_suffix(suffix)
         with output.status(f"quantizing {model}") as report_progress:
             result = write_quantized(model, target, options=chosen, report_progress=report_progress)

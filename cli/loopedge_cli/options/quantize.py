@@ -24,11 +24,14 @@ __all__ = [
     "MinSpeedUp",
     "MinSqnrDb",
     "Model",
+    "Module",
     "Ops",
     "Ranges",
     "RangesFile",
     "Recipe",
     "ReduceRange",
+    "Refine",
+    "Rounding",
     "Samples",
     "SaveRanges",
     "Scheme",
@@ -46,7 +49,7 @@ TargetFile = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Target; default: MODEL.int8.onnx (weight-int4: .int4.onnx) beside the model.",
+        help="Target; default: MODEL.int8.onnx (weight-int4: .int4.onnx, weight-int2: .int2.onnx) beside the model.",
     ),
 ]
 Data = Annotated[
@@ -57,11 +60,11 @@ Data = Annotated[
     ),
 ]
 Scheme = Annotated[
-    Literal["auto", "static", "dynamic", "weight-int8", "weight-int4"] | None,
+    Literal["auto", "static", "dynamic", "weight-int8", "weight-int4", "weight-int2"] | None,
     typer.Option(
         help="auto: what does best on a part of the data; static: activations rounded with calibrated ranges; "
-        "dynamic: ranges found while it runs; weight-int8, weight-int4: weights alone, in blocks. Default: auto "
-        "with --data, static with a file of ranges, else dynamic."
+        "dynamic: ranges found while it runs; weight-int8, weight-int4, weight-int2: weights alone, in blocks. "
+        "Default: auto with --data, static with a file of ranges, else dynamic."
     ),
 ]
 Ranges = Annotated[
@@ -125,6 +128,13 @@ BlockSize = Annotated[
         help="Values that share a scale where weights alone are stored: 16, 32, 64, 128, 256.",
     ),
 ]
+Rounding = Annotated[
+    Literal["data", "nearest"] | None,
+    typer.Option(
+        help="Of weights alone. data: so that what the linears give changes least on the samples; default where "
+        "--data is there. nearest: without them."
+    ),
+]
 ReduceRange = Annotated[
     bool,
     typer.Option("--reduce-range", help="Weights in seven bits, for processors without VNNI."),
@@ -179,6 +189,14 @@ Recipe = Annotated[
         help="Repeat what was decided for this quantized file: its scheme, and all but the ranges.",
     ),
 ]
+Refine = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps in which the rounding of the weights is trained towards the float model's outputs, without labels; needs "
+        "--module, data and the extra 'train'."
+    ),
+]
+Module = Annotated[Path | None, typer.Option(help="The model.pt that was exported, for --refine.")]
 Memory = Annotated[
     Literal["balanced", "low", "mapped"] | None,
     typer.Option(help="How sessions keep the weights; default: as the source says."),
