@@ -55,7 +55,7 @@ def quantize_artifact(
         VerificationError: As said.
     """
     source = _check_files(artifact, target, options)
-    options = repeated(options, source.graph, source.path)
+    options, lifted = repeated(options, source.graph, source.path)
     samples = _samples(source, options)
     calibrates = options.calibrates or options.rounds_by_data or options.refine is not None
     held_out = None if samples is None else samples.held_out(calibrates=calibrates)
@@ -65,6 +65,7 @@ def quantize_artifact(
         return _quantize_chosen(source, target, options, samples, held_out, report_progress)
     table = _ranges(source, samples, options)
     recipe = options.make_recipe(table, lifting=options.max_drop is not None)
+    recipe = replace(recipe, lifted=lifted)
     recipe, refined, notes = _rounded(source, recipe, samples, options)
     budget = None
     if options.max_drop is not None:

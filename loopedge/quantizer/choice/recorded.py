@@ -16,7 +16,7 @@ from loopedge.graph.weights import linears
 from loopedge.options import option, option_name
 from loopedge.quantizer.activations.ranges import Granularity
 from loopedge.quantizer.options import QuantizeOptions
-from loopedge.quantizer.recipe import SCHEMES, Recipe
+from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 
 __all__ = ["RecordedRecipe", "read_recorded", "recorded", "repeated"]
@@ -101,8 +101,10 @@ def read_recorded(path: str | Path) -> RecordedRecipe:
         ) from error
 
 
-def repeated(options: QuantizeOptions, model: ir.Model, source: str | Path) -> QuantizeOptions:
-    """Return options with the recipe that they name written out.
+def repeated(
+    options: QuantizeOptions, model: ir.Model, source: str | Path
+) -> tuple[QuantizeOptions, tuple[str, ...]]:
+    """Return options with the recipe that they name written out, and which linears it lifted.
 
     Args:
         options: With `QuantizeOptions.recipe`.
@@ -113,10 +115,9 @@ def repeated(options: QuantizeOptions, model: ir.Model, source: str | Path) -> Q
         InputError: The file holds no recipe, or one for a model of another structure.
     """
     if options.recipe is None:
-        return options
+        return options, ()
     found = read_recorded(options.recipe)
     _check_structure(found, _names(model), options.recipe, source)
-    assert found.scheme in SCHEMES
     return replace(
         options,
         recipe=None,
@@ -131,7 +132,7 @@ def repeated(options: QuantizeOptions, model: ir.Model, source: str | Path) -> Q
         block_size=found.block_size,
         reduce_range=found.reduce_range,
         rounding=found.rounding,
-    )
+    ), found.lifted
 
 
 def _rounding(recipe: Recipe) -> Literal["data", "nearest"] | None:
