@@ -182,9 +182,7 @@ def _samples(source: FloatSource, options: QuantizeOptions) -> Samples | None:
             loops=options.loops,
             metric=options.metric,
             scores=source.metadata.logits != "last",
-            chooses=options.chosen_scheme == AUTO
-            or options.rounds_by_data
-            or options.refine is not None,
+            chooses=options.chooses,
         )
     except InputError:
         asked = options.calibrates or options.rounds_by_data or options.refine is not None

@@ -47,6 +47,8 @@ DEFAULT_GRANULARITY: Granularity = "per-iteration"
 DEFAULT_METHOD = "mse"
 METHODS = ("minmax", "mse", "percentile", "entropy")
 """How a range can be found from samples."""
+ROUNDINGS = ("data", "nearest")
+"""How weights alone can be rounded."""
 RECORDED = (
     "scheme",
     "granularity",
@@ -61,8 +63,6 @@ RECORDED = (
     "max_drop",
 )
 """Options that a recipe repeats, so that they cannot stand beside one; and ``ops``."""
-ROUNDINGS = ("data", "nearest")
-"""How weights alone can be rounded."""
 METRICS = ("task", "relative-error")
 """What a budget can be measured in."""
 
@@ -90,12 +90,12 @@ class QuantizeKeywords(TypedDict, total=False):
     min_sqnr_db: float | None
     max_drop: float | None
     metric: str | None
+    refine: int | None
+    module: "str | Path | Module | None"
     max_bytes: int | str | None
     min_speed_up: float | None
     budget: float | str | None
     recipe: str | Path | None
-    refine: int | None
-    module: "str | Path | Module | None"
     memory: str | None
     threads: int | None
     force: bool
@@ -129,12 +129,12 @@ class QuantizeOptions:
     min_sqnr_db: float | None = None
     max_drop: float | None = None
     metric: str | None = None
+    refine: int | None = None
+    module: "str | Path | Module | None" = None
     max_bytes: int | str | None = None
     min_speed_up: float | None = None
     budget: float | str | None = None
     recipe: str | Path | None = None
-    refine: int | None = None
-    module: "str | Path | Module | None" = None
     memory: str | None = None
     threads: int | None = None
     force: bool = False
@@ -168,9 +168,9 @@ class QuantizeOptions:
         check_samples(self.samples)
         check_loops(self.loops)
         self._check_budget()
+        self._check_refining()
         self._check_files()
         self._check_choosing()
-        self._check_refining()
 
     @property
     def chosen_scheme(self) -> str:
@@ -207,6 +207,11 @@ class QuantizeOptions:
         return known and scheme in WEIGHT_BITS
 
     @property
+    def chooses(self) -> bool:
+        """Whether samples of their own choose something: a scheme, how weights are rounded, or where training ends."""
+        return self.chosen_scheme == AUTO or self.rounds_by_data or self.refine is not None
+
+    @property
     def most_bytes(self) -> int | None:
         """Most bytes of the files that are written; None: any."""
         return None if self.max_bytes is None else read_size(self.max_bytes)
@@ -239,6 +244,43 @@ class QuantizeOptions:
         )
         recipe.check_options(lifting=lifting)
         return recipe
+
+    def _check_rounding(self) -> None:
+        if self.rounding is None:
+            return
+        if self.rounding not in ROUNDINGS:
+            raise InputError(
+                f"rounding {self.rounding!r} is not known, known are {', '.join(ROUNDINGS)}",
+                hint=option("rounding", "nearest"),
+            )
+        if self.rounding == "data" and self.chosen_scheme not in {AUTO, *WEIGHT_BITS}:
+            raise InputError(
+                f"{self.chosen_scheme} rounds weights to nearest, by data are rounded those of {', '.join(WEIGHT_BITS)}",
+                hint=f"{option('scheme', 'weight-int4')}, or leave out {option_name('rounding')}",
+            )
+
+    def _check_refining(self) -> None:
+        if self.refine is None:
+            if self.module is not None:
+                raise InputError(
+                    f"{option_name('module')} is for refining", hint=option("refine", 100)
+                )
+            return
+        if not isinstance(self.refine, numbers.Integral) or isinstance(self.refine, bool):
+            raise InputError(
+                f"{option_name('refine')} is {self.refine!r}, a whole number of steps is needed",
+                hint=option("refine", 100),
+            )
+        if self.refine < 1:
+            raise InputError(
+                f"{option_name('refine')} is {self.refine}, at least 1 step is needed",
+                hint=option("refine", 100),
+            )
+        if self.module is None:
+            raise InputError(
+                f"{option_name('refine')} needs the PyTorch module that was exported",
+                hint=option("module", "model.pt"),
+            )
 
     def _check_files(self) -> None:
         """Refuse files of ranges beside a scheme that has none."""
@@ -292,43 +334,6 @@ class QuantizeOptions:
             raise InputError(
                 f"{option_name(repeated[0])} is what {option_name('recipe')} says, too",
                 hint=f"leave out {option_name(repeated[0])} or {option_name('recipe')}",
-            )
-
-    def _check_rounding(self) -> None:
-        if self.rounding is None:
-            return
-        if self.rounding not in ROUNDINGS:
-            raise InputError(
-                f"rounding {self.rounding!r} is not known, known are {', '.join(ROUNDINGS)}",
-                hint=option("rounding", "nearest"),
-            )
-        if self.rounding == "data" and self.chosen_scheme not in {AUTO, *WEIGHT_BITS}:
-            raise InputError(
-                f"{self.chosen_scheme} rounds weights to nearest, by data are rounded those of {', '.join(WEIGHT_BITS)}",
-                hint=f"{option('scheme', 'weight-int4')}, or leave out {option_name('rounding')}",
-            )
-
-    def _check_refining(self) -> None:
-        if self.refine is None:
-            if self.module is not None:
-                raise InputError(
-                    f"{option_name('module')} is for refining", hint=option("refine", 100)
-                )
-            return
-        if not isinstance(self.refine, numbers.Integral) or isinstance(self.refine, bool):
-            raise InputError(
-                f"{option_name('refine')} is {self.refine!r}, a whole number of steps is needed",
-                hint=option("refine", 100),
-            )
-        if self.refine < 1:
-            raise InputError(
-                f"{option_name('refine')} is {self.refine}, at least 1 step is needed",
-                hint=option("refine", 100),
-            )
-        if self.module is None:
-            raise InputError(
-                f"{option_name('refine')} needs the PyTorch module that was exported",
-                hint=option("module", "model.pt"),
             )
 
     def _check_budget(self) -> None:

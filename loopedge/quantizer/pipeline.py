@@ -65,8 +65,8 @@ def quantize(  # long: its docstring lists the options
             iterated once alone. Default: the generated task that the model was trained on.
         scheme: ``auto``: candidates are tried on a part of the data, and one is chosen; ``static``: activations are
             rounded with calibrated ranges; ``dynamic``: they are measured at run time, no data is needed;
-            ``weight-int8``, ``weight-int4`` and ``weight-int2``: weights alone, in blocks. Default: auto where data
-            is named, static with ranges, else dynamic.
+            ``weight-int8``, ``weight-int4`` and ``weight-int2``: weights alone, in blocks. Default: auto where data is
+            named, static with ranges, else dynamic.
         granularity: ``per-iteration`` (default), ``shared`` or ``auto``: how many ranges a tensor of the
             core has. What is named here, in ``method`` or in ``smoothing`` holds for all candidates of ``auto``.
         method: ``mse`` (default), ``minmax``, ``percentile`` or ``entropy``: how a range of the core is found; those of

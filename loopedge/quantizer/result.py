@@ -62,9 +62,9 @@ class QuantizeResult:
     notes: list[str]
     seconds: dict[str, float]
     budget: BudgetResult | None = None
-    choice: ChoiceResult | None = None
     rounding: RoundingResult | None = None
     refined: Refined | None = None
+    choice: ChoiceResult | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""

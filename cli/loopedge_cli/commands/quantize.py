@@ -4,6 +4,9 @@ from loopedge_cli.options import quantize as options
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
 from loopedge_cli.quantize_view import quantize_view
 
+BITS = {"weight-int4": "int4", "weight-int2": "int2"}
+"""What a file is called after its scheme; after the others ``int8``."""
+
 
 def quantize(
     model: options.Model,
@@ -28,12 +31,12 @@ def quantize(
     min_sqnr_db: options.MinSqnrDb = None,
     max_drop: options.MaxDrop = None,
     metric: options.Metric = None,
+    refine: options.Refine = None,
+    module: options.Module = None,
     max_bytes: options.MaxBytes = None,
     min_speed_up: options.MinSpeedUp = None,
     budget: options.Budget = None,
     recipe: options.Recipe = None,
-    refine: options.Refine = None,
-    module: options.Module = None,
     memory: options.Memory = None,
     threads: options.Threads = None,
     force: Force = False,
@@ -67,20 +70,17 @@ def quantize(
             min_sqnr_db=min_sqnr_db,
             max_drop=max_drop,
             metric=metric,
+            refine=refine,
+            module=module,
             max_bytes=max_bytes,
             min_speed_up=min_speed_up,
             budget=budget,
             recipe=recipe,
-            refine=refine,
-            module=module,
             memory=memory,
             threads=threads,
             force=force,
         )
-        suffix = {"weight-int4": ".int4.onnx", "weight-int2": ".int2.onnx"}.get(
-            scheme or "", ".int8.onnx"
-        )
-        target = path or model.with_suffix(suffix)
+        target = path or model.with_suffix(f".{BITS.get(scheme or '', 'int8')}.onnx")
         with output.status(f"quantizing {model}") as report_progress:
             result = write_quantized(model, target, options=chosen, report_progress=report_progress)
         for note in result.notes:

@@ -63,8 +63,8 @@ Scheme = Annotated[
     Literal["auto", "static", "dynamic", "weight-int8", "weight-int4", "weight-int2"] | None,
     typer.Option(
         help="auto: what does best on a part of the data; static: activations rounded with calibrated ranges; "
-        "dynamic: ranges found while it runs; weight-int8, weight-int4, weight-int2: weights alone, in blocks. "
-        "Default: auto with --data, static with a file of ranges, else dynamic."
+        "dynamic: ranges found while it runs; weight-int8, weight-int4, weight-int2: weights alone, in blocks. Default: "
+        "auto with --data, static with a file of ranges, else dynamic."
     ),
 ]
 Ranges = Annotated[
@@ -162,6 +162,14 @@ Metric = Annotated[
         "relative error of the outputs."
     ),
 ]
+Refine = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps in which the rounding of the weights is trained towards the float model's outputs, without labels; needs "
+        "--module, data and the extra 'train'."
+    ),
+]
+Module = Annotated[Path | None, typer.Option(help="The model.pt that was exported, for --refine.")]
 MaxBytes = Annotated[
     str | None,
     typer.Option(
@@ -189,14 +197,6 @@ Recipe = Annotated[
         help="Repeat what was decided for this quantized file: its scheme, and all but the ranges.",
     ),
 ]
-Refine = Annotated[
-    int | None,
-    typer.Option(
-        help="Steps in which the rounding of the weights is trained towards the float model's outputs, without labels; needs "
-        "--module, data and the extra 'train'."
-    ),
-]
-Module = Annotated[Path | None, typer.Option(help="The model.pt that was exported, for --refine.")]
 Memory = Annotated[
     Literal["balanced", "low", "mapped"] | None,
     typer.Option(help="How sessions keep the weights; default: as the source says."),
