@@ -16,6 +16,8 @@ from loopedge.quantizer.choice.recorded import repeated
 from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.options import AUTO, QuantizeOptions
 from loopedge.quantizer.pipeline import quantize_source
+from loopedge.quantizer.recipe import Recipe
+from loopedge.quantizer.refined import Refined
 from loopedge.quantizer.result import QuantizeResult
 from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.budget import meet_budget
@@ -53,7 +55,7 @@ def quantize_artifact(
         VerificationError: As said.
     """
     source = _check_files(artifact, target, options)
-    options = repeated(options, source.graph, source.path)
+    options, lifted = repeated(options, source.graph, source.path)
     samples = _samples(source, options)
     calibrates = options.calibrates or options.rounds_by_data or options.refine is not None
     held_out = None if samples is None else samples.held_out(calibrates=calibrates)
@@ -63,15 +65,9 @@ def quantize_artifact(
         return _quantize_chosen(source, target, options, samples, held_out, report_progress)
     table = _ranges(source, samples, options)
     recipe = options.make_recipe(table, lifting=options.max_drop is not None)
-    notes: list[str] = []
-    if options.rounds_by_data and samples is not None:
-        recipe.check_model(source.graph, source.path)
-        rounded = round_weights(source, recipe, samples, options)
-        recipe, notes = rounded.recipe, rounded.notes
-    refined = budget = None
-    if options.refine is not None:
-        recipe.check_model(source.graph, source.path)
-        recipe, refined = refine_weights(source, recipe, samples, options)
+    recipe = replace(recipe, lifted=lifted)
+    recipe, refined, notes = _rounded(source, recipe, samples, options)
+    budget = None
     if options.max_drop is not None:
         recipe.check_model(source.graph, source.path)
         loss = choose_loss(source, options.metric, held_out, threads=options.threads)
@@ -100,11 +96,9 @@ def _quantize_chosen(
     """Choose a recipe and quantize by it; where the check of the file refuses it, by the next."""
     chosen = choose_recipe(source, samples, options, report_progress=report_progress)
     while True:
-        recipe, table, judged, refined = chosen.recipe, chosen.recipe.table, held_out, None
-        if options.refine is not None:
-            report_progress(f"refining {chosen.result.chosen}")
-            recipe, refined = refine_weights(source, recipe, samples, options)
         report_progress(f"writing and checking {chosen.result.chosen}")
+        recipe, refined, notes = _rounded(source, chosen.recipe, samples, options)
+        table, judged = recipe.table, held_out
         if table is not None:
             judged = _with_clipping(source, table, held_out, options)
         try:
@@ -115,12 +109,26 @@ def _quantize_chosen(
             if other is None:
                 raise
             chosen = other
-    for note in chosen.result.notes:
-        if note not in result.notes:
-            result.notes.append(note)
+    result.notes.extend(note for note in (*notes, *chosen.result.notes) if note not in result.notes)
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
     return replace(result, budget=chosen.budget, choice=chosen.result, refined=refined)
+
+
+def _rounded(
+    source: FloatSource, recipe: Recipe, samples: Samples | None, options: QuantizeOptions
+) -> tuple[Recipe, Refined | None, list[str]]:
+    """Let data say how the weights are rounded, and train that, where it is asked for."""
+    notes: list[str] = []
+    refined = None
+    if options.rounds(recipe.scheme) and samples is not None:
+        recipe.check_model(source.graph, source.path)
+        rounded = round_weights(source, recipe, samples, options)
+        recipe, notes = rounded.recipe, rounded.notes
+    if options.refine is not None:
+        recipe.check_model(source.graph, source.path)
+        recipe, refined = refine_weights(source, recipe, samples, options)
+    return recipe, refined, notes
 
 
 def _note_metric(

@@ -59,6 +59,7 @@ RECORDED = (
     "as_core",
     "block_size",
     "reduce_range",
+    "rounding",
     "max_drop",
 )
 """Options that a recipe repeats, so that they cannot stand beside one; and ``ops``."""
@@ -198,8 +199,12 @@ class QuantizeOptions:
     @property
     def rounds_by_data(self) -> bool:
         """Whether data says how weights are rounded."""
+        return self.rounds(self.chosen_scheme)
+
+    def rounds(self, scheme: str) -> bool:
+        """Tell whether data says how the weights of a scheme are rounded."""
         known = self.rounding == "data" or (self.rounding is None and self.data is not None)
-        return known and self.chosen_scheme in WEIGHT_BITS
+        return known and scheme in WEIGHT_BITS
 
     @property
     def chooses(self) -> bool:
@@ -248,7 +253,7 @@ class QuantizeOptions:
                 f"rounding {self.rounding!r} is not known, known are {', '.join(ROUNDINGS)}",
                 hint=option("rounding", "nearest"),
             )
-        if self.rounding == "data" and self.chosen_scheme not in WEIGHT_BITS:
+        if self.rounding == "data" and self.chosen_scheme not in {AUTO, *WEIGHT_BITS}:
             raise InputError(
                 f"{self.chosen_scheme} rounds weights to nearest, by data are rounded those of {', '.join(WEIGHT_BITS)}",
                 hint=f"{option('scheme', 'weight-int4')}, or leave out {option_name('rounding')}",

@@ -16,7 +16,8 @@ from loopedge.graph.weights import linears
 from loopedge.options import option, option_name
 from loopedge.quantizer.activations.ranges import Granularity
 from loopedge.quantizer.options import QuantizeOptions
-from loopedge.quantizer.recipe import SCHEMES, Recipe
+from loopedge.quantizer.recipe import Recipe
+from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 
 __all__ = ["RecordedRecipe", "read_recorded", "recorded", "repeated"]
 
@@ -30,7 +31,7 @@ class RecordedRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
-    scheme: Literal["static", "dynamic", "weight-int8", "weight-int4"]
+    scheme: Literal["static", "dynamic", "weight-int8", "weight-int4", "weight-int2"]
     ranges: Granularity | None = None
     method: Literal["minmax", "mse", "percentile", "entropy"] | None = None
     smoothing: bool | None = None
@@ -41,6 +42,7 @@ class RecordedRecipe(BaseModel):
     lifted: tuple[str, ...] = ()
     block_size: int | None = None
     reduce_range: bool = False
+    rounding: Literal["data", "nearest"] | None = None
     linears: tuple[str, ...] = Field(min_length=1)
 
 
@@ -64,6 +66,7 @@ def recorded(recipe: Recipe, model: ir.Model) -> dict[str, Any]:
         lifted=recipe.lifted,
         block_size=recipe.block_size,
         reduce_range=recipe.reduce_range,
+        rounding=_rounding(recipe),
         linears=_names(model),
     )
     return found.model_dump(mode="json", exclude_none=True)
@@ -98,8 +101,10 @@ def read_recorded(path: str | Path) -> RecordedRecipe:
         ) from error
 
 
-def repeated(options: QuantizeOptions, model: ir.Model, source: str | Path) -> QuantizeOptions:
-    """Return options with the recipe that they name written out.
+def repeated(
+    options: QuantizeOptions, model: ir.Model, source: str | Path
+) -> tuple[QuantizeOptions, tuple[str, ...]]:
+    """Return options with the recipe that they name written out, and which linears it lifted.
 
     Args:
         options: With `QuantizeOptions.recipe`.
@@ -110,10 +115,9 @@ def repeated(options: QuantizeOptions, model: ir.Model, source: str | Path) -> Q
         InputError: The file holds no recipe, or one for a model of another structure.
     """
     if options.recipe is None:
-        return options
+        return options, ()
     found = read_recorded(options.recipe)
     _check_structure(found, _names(model), options.recipe, source)
-    assert found.scheme in SCHEMES
     return replace(
         options,
         recipe=None,
@@ -127,7 +131,15 @@ def repeated(options: QuantizeOptions, model: ir.Model, source: str | Path) -> Q
         as_core=found.as_core,
         block_size=found.block_size,
         reduce_range=found.reduce_range,
-    )
+        rounding=found.rounding,
+    ), found.lifted
+
+
+def _rounding(recipe: Recipe) -> Literal["data", "nearest"] | None:
+    """Say how the weights of blocks were rounded; None where the scheme has none."""
+    if recipe.scheme not in WEIGHT_BITS:
+        return None
+    return "nearest" if recipe.rounding is None else "data"
 
 
 def _names(model: ir.Model) -> tuple[str, ...]:
