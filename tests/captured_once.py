@@ -2,7 +2,7 @@
 
 ``torch.export`` takes half a second to two for each part of a model, most of what such a test takes. A part is captured
 anew unless module, weights, example inputs, sizes, opset, and the code of classes that tests write are all the same.
-What reads more, as a function inside a test does, is always captured.
+What reads more, as a function inside a test does, and what stands in a file that a test writes is always captured.
 """
 
 import hashlib
@@ -22,6 +22,17 @@ HOME = "loopedge.exporter.capture.capture"
 LARGEST = 4 << 20
 """Bytes of a graph that is kept."""
 MARK = "_shares_captures"
+KEPT = {
+    "builtins",
+    "collections",
+    "functools",
+    "loopedge",
+    "numpy",
+    "tests",
+    "torch",
+    "transformers",
+}
+"""Packages whose files no test writes."""
 AUTOMATIC = {"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__qualname__"}
 
 
@@ -88,6 +99,10 @@ class _Identity(pickle.Pickler):
 
         if isinstance(given, torch.Tensor):
             return str, (_described(given),)
+        if not isinstance(given, type | FunctionType):
+            return NotImplemented
+        if given.__module__.partition(".")[0] not in KEPT:
+            raise pickle.PicklingError(f"{given} may be another one in the next test")
         if isinstance(given, type) and given.__module__.startswith("tests."):
             return tuple, (tuple(_code_of(given)),)
         return NotImplemented
