@@ -65,7 +65,9 @@ class FloatModule:
         self._counts = [s.name for s in input_specs(source.graph) if s.chooses_loops]
         self._offsets = output_offsets(source.graph)
         self.output_names = tuple(
-            source.metadata.answers({value.name or "": None for value in source.graph.graph.outputs})
+            source.metadata.answers(
+                {value.name or "": None for value in source.graph.graph.outputs}
+            )
         )
 
     @property
@@ -153,7 +155,9 @@ class FloatModule:
             kept = example.feeds.get(MASK)
             found = last_positions(output, expected)
             error = largest_error(
-                at_kept(found.numpy(), kept), at_kept(expected.numpy(), kept), self._offsets.get(name)
+                at_kept(found.numpy(), kept),
+                at_kept(expected.numpy(), kept),
+                self._offsets.get(name),
             ).relative
             if error > allowed:
                 raise InputError(
@@ -184,7 +188,9 @@ def open_float_module(model: str | Path | nn.Module, source: FloatSource) -> Ite
     Raises:
         InputError: It cannot be opened, or takes other inputs than the file.
     """
-    modes = {each: each.training for each in model.modules()} if isinstance(model, nn.Module) else {}
+    modes = (
+        {each: each.training for each in model.modules()} if isinstance(model, nn.Module) else {}
+    )
     try:
         yield _opened(model, source)
     finally:

@@ -56,7 +56,9 @@ class Operands:
         """Return the tiles of an operand (outputs, inputs); None: it holds no weight of the graph."""
         storage = matrix.untyped_storage().data_ptr()
         key = (storage, matrix.storage_offset(), tuple(matrix.shape), matrix.stride())
-        lasting = storage in self._names  # what is computed anew may take the place of something else
+        lasting = (
+            storage in self._names
+        )  # what is computed anew may take the place of something else
         if not lasting or key not in self._known:
             self._known[key] = self._search(matrix.detach().float(), self._names.get(storage))
         return self._known[key]
@@ -98,9 +100,7 @@ class Operands:
                     if at not in taken and self._equal(weight, matrix.narrow(axis, at, length)):
                         place, other = (at, at + length), (0, matrix.shape[1 - axis])
                         spans = (place, other) if axis == 0 else (other, place)
-                        tiles.append(
-                            Tile(name, *spans, (0, weight.shape[0]), (0, weight.shape[1]))
-                        )
+                        tiles.append(Tile(name, *spans, (0, weight.shape[0]), (0, weight.shape[1])))
                         break
             tiles.sort(key=lambda tile: (tile.outputs, tile.inputs))
             ends = [0, *((tile.outputs, tile.inputs)[axis][1] for tile in tiles)]

@@ -64,7 +64,8 @@ def refine_weights(
     plan = plan_rounding(source.graph, recipe)
     if not plan.weights:
         raise InputError(
-            "no weight is rounded: nothing can be refined", hint=f"leave out {option_name('refine')}"
+            "no weight is rounded: nothing can be refined",
+            hint=f"leave out {option_name('refine')}",
         )
     named = "the module" if not isinstance(options.module, str) else str(options.module)
     with open_float_module(options.module, source) as module, _threads(torch, options.threads):
@@ -75,9 +76,7 @@ def refine_weights(
         chosen = _cut(_merged(samples.chooser().batches), rows, counts)
         choosing = module.examples(chosen[:CHOOSING_STEPS], options.threads)
         module.check(training[0], named)
-        rounding = TrainedRounding(
-            plan, module.names(), half=source.metadata.storage == "float16"
-        )
+        rounding = TrainedRounding(plan, module.names(), half=source.metadata.storage == "float16")
         with rounding.rounding(), torch.no_grad():
             module.run(training[0].feeds)
         if rounding.unmatched:

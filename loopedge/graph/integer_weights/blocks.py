@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BITS", "BLOCK_SIZES", "Blocks", "best_block_size", "pack_rows", "quantize_blocks"]
+__all__ = [
+    "BITS",
+    "BLOCK_SIZES",
+    "SHRUNK",
+    "SMALLEST_SCALE",
+    "Blocks",
+    "best_block_size",
+    "pack_rows",
+    "quantize_blocks",
+]
 
 BITS = (8, 4)
 BLOCK_SIZES = (16, 32, 64, 128, 256)

@@ -167,9 +167,7 @@ Handler = Callable[[Multiplier, Callable[..., Any], Arguments, Named], Any]
 
 HANDLERS: dict[Callable[..., Any], Handler] = {
     F.linear: _linear,
-    **dict.fromkeys(
-        (torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__), _matmul
-    ),
+    **dict.fromkeys((torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__), _matmul),
     Tensor.__rmatmul__: _reversed_matmul,
     **dict.fromkeys((torch.addmm, Tensor.addmm), _addmm),
     **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _convolution),
