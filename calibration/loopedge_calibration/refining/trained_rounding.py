@@ -15,7 +15,7 @@ from loopedge.trainer.quantization_aware.straight_through import (
     round_static,
     whole,
 )
-from loopedge_calibration.refining.operands import Operand, Operands, Tile
+from loopedge_calibration.refining.operands import Operands, Tile
 from loopedge_calibration.refining.plan import Ranges, RoundingPlan, Use, WeightPlan
 
 __all__ = ["TrainedRounding"]

@@ -9,11 +9,13 @@ from loopedge.trainer.quantization_aware.straight_through import straight_throug
 
 __all__ = ["round_blocks", "round_channels"]
 
+SMALLEST = float(SMALLEST_SCALE)
+
 
 def round_channels(weight: Tensor, limit: int = INT8_LIMIT) -> Tensor:
     """Round a weight (outputs, inputs) as `quantize_weight` does, with one scale per output."""
     largest = weight.detach().abs().amax(dim=1, keepdim=True)
-    scale = (largest / limit).clamp(min=SMALLEST_SCALE)
+    scale = (largest / limit).clamp(min=SMALLEST)
     return straight_through(weight, (weight / scale).round().clamp(-limit, limit) * scale)
 
 
@@ -21,7 +23,8 @@ def round_blocks(weight: Tensor, *, bits: int, block_size: int) -> Tensor:
     """Round a weight (outputs, inputs) as `quantize_blocks` does, with one scale per block of inputs."""
     outputs, inputs = weight.shape
     filling = -inputs % block_size
-    blocks = torch.nn.functional.pad(weight.detach(), (0, filling)).unflatten(1, (-1, block_size))
+    filled = torch.nn.functional.pad(weight.detach(), (0, filling))
+    blocks = filled.reshape(outputs, -1, block_size)
     scales = _scales(blocks, bits)
     rounded = _levels(blocks, scales, bits) * scales[..., None]
     return straight_through(weight, rounded.reshape(outputs, -1)[:, :inputs])
@@ -47,7 +50,7 @@ def _scales(blocks: Tensor, bits: int) -> Tensor:
 
 
 def _usable(scales: Tensor) -> Tensor:
-    return torch.where(scales.abs() < SMALLEST_SCALE, float(SMALLEST_SCALE), scales)
+    return torch.where(scales.abs() < SMALLEST, SMALLEST, scales)
 
 
 def _levels(blocks: Tensor, scales: Tensor, bits: int) -> Tensor:
