@@ -41,6 +41,9 @@ MIN_WORST_LINEAR_DB = 3.0
 """Floor of what each gives in any iteration, accumulated errors included: a wrong row of a range table
 shows here even where gates of zero hide it from the outputs."""
 
+MIN_CHOSEN_LINEAR_DB, MIN_CHOSEN_WORST_DB = 4.0, 0.0
+"""The same where weights were rounded for the outputs' sake, on data: single linears may be further from float for it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floors:
@@ -109,12 +112,17 @@ def floors_of(recipe: Recipe, min_sqnr_db: float | None) -> Floors:
     outputs_db = min_sqnr_db
     if outputs_db is None:
         outputs_db = {4: MIN_INT4_SQNR_DB, 2: MIN_INT2_SQNR_DB}.get(bits, MIN_SQNR_DB)
+    linears_db, worst_linears_db = MIN_LINEAR_DB, MIN_WORST_LINEAR_DB
+    if recipe.rounded:
+        linears_db, worst_linears_db = MIN_CHOSEN_LINEAR_DB, MIN_CHOSEN_WORST_DB
+    if bits == 2:
+        linears_db, worst_linears_db = MIN_INT2_LINEAR_DB, MIN_CHOSEN_WORST_DB
     random_rows_db = {4: RANDOM_ROWS_INT4_DB, 2: RANDOM_ROWS_INT2_DB}.get(bits, outputs_db)
     return Floors(
         outputs_db=outputs_db,
         random_rows_db=min(outputs_db, random_rows_db),
-        linears_db=MIN_INT2_LINEAR_DB if bits == 2 else MIN_LINEAR_DB,
-        worst_linears_db=0.0 if bits == 2 else MIN_WORST_LINEAR_DB,
+        linears_db=linears_db,
+        worst_linears_db=worst_linears_db,
         hint=f"{option('reduce_range', command='quantize')}: products of eight bits may overflow here"
         if may_overflow(recipe)
         else None,

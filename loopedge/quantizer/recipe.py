@@ -36,7 +36,7 @@ from loopedge.quantizer.weights.rounding_result import RoundingResult
 __all__ = ["SCHEMES", "Recipe", "Rewritten", "check_one_loop"]
 
 Array = npt.NDArray[Any]
-LIFTED = "lifted for the accuracy budget"
+LIFTED = "lifted for accuracy"
 SCHEMES = ("static", "dynamic", *WEIGHT_BITS)
 BLOCKS_OPSET = 23
 """Needs ONNX Runtime 1.23, the first release with all that reads blocks of eight bits: benchmarks/reach/versions.py."""
@@ -71,7 +71,7 @@ class Recipe:
         keep: Linears and tables that stay in float.
         weight_only: Linears whose weights alone are stored in eight bits.
         as_core: Linears that static int8 treats as the core's, wherever they stand; ``all``: every one.
-        lifted: Those of ``keep`` and ``weight_only`` that an accuracy budget chose, for the reason that is shown.
+        lifted: Those of ``keep`` and ``weight_only`` that a budget or a choice lifted, for the reason that is shown.
         block_size: Most values that share a scale in a weight-only linear; default: by the bits.
         reduce_range: Weights in seven bits.
         memory: The memory profile that the file will name; default: the source's.

@@ -57,7 +57,7 @@ def fragile_model(source: Path, target: Path) -> Path:
 def budgeted(
     source: Path, target: Path, data: Path | None, **options: Any
 ) -> loopedge.QuantizeResult:
-    settings = {"smoothing": False, "min_sqnr_db": 0.0, "threads": 1, **options}
+    settings = {"scheme": "static", "smoothing": False, "min_sqnr_db": 0.0, "threads": 1, **options}
     settings |= seven_bits(options.get("scheme", "static"))
     result = loopedge.quantize(source, target, data=data, **settings)
     return result
