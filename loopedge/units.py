@@ -65,7 +65,7 @@ def percent_text(part: float) -> str:
 def cosine_text(cosine: float) -> str:
     """Say a cosine with as many decimals as show two digits of what it lacks to 1, four to nine: ``0.8123``, ``0.999985``."""
     lacks = 1 - cosine
-    decimals = 9 if lacks < 1e-8 else max(4, math.ceil(-math.log10(lacks)) + 1)
+    decimals = 9 if lacks < 1e-8 else max(4, math.ceil(-math.log10(lacks) - 1e-6) + 1)
     return "1" if lacks < 5e-10 else f"{cosine:.{decimals}f}"
 
 

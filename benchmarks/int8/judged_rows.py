@@ -190,5 +190,9 @@ class Rows:
 
 
 def chosen_of(result: dict[str, Any]) -> str:
-    """Return the candidate that quantization says it chose."""
-    return str(result.get("rounding") or "")
+    """Return the candidate that quantization says it chose, and the step that refining took."""
+    rounding, refined = result.get("rounding") or {}, result.get("refined") or {}
+    parts = [str(rounding.get("chosen", ""))]
+    if refined:
+        parts.append(f"step {refined['best_step']} of {refined['steps']}")
+    return ", ".join(part for part in parts if part)

@@ -196,10 +196,16 @@ def main() -> int:
     parser.add_argument("--only", choices=NAMES, nargs="+", default=list(NAMES))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--schemes", nargs="+", help="these alone")
+    parser.add_argument("--roundings", nargs="+", help="these alone")
     parser.add_argument("--again", action="store_true", help="measure what is there already, too")
     arguments = parser.parse_args()
     rows = Rows.open(arguments.output, "low_bits", again=arguments.again)
-    variants = [item for item in VARIANTS if item.scheme in (arguments.schemes or [item.scheme])]
+    variants = [
+        item
+        for item in VARIANTS
+        if item.scheme in (arguments.schemes or [item.scheme])
+        and item.rounding in (arguments.roundings or [item.rounding])
+    ]
     run(
         trained_models(arguments.models, tuple(arguments.only), tuple(arguments.seeds)),
         variants,

@@ -66,7 +66,7 @@ def quantize_artifact(
     table = _ranges(source, samples, options)
     recipe = options.make_recipe(table, lifting=options.max_drop is not None)
     recipe = replace(recipe, lifted=lifted)
-    recipe, refined, notes = _rounded(source, recipe, samples, options)
+    recipe, refined, notes = _rounded(source, recipe, samples, options, report_progress)
     budget = None
     if options.max_drop is not None:
         recipe.check_model(source.graph, source.path)
@@ -97,7 +97,7 @@ def _quantize_chosen(
     chosen = choose_recipe(source, samples, options, report_progress=report_progress)
     while True:
         report_progress(f"writing and checking {chosen.result.chosen}")
-        recipe, refined, notes = _rounded(source, chosen.recipe, samples, options)
+        recipe, refined, notes = _rounded(source, chosen.recipe, samples, options, report_progress)
         table, judged = recipe.table, held_out
         if table is not None:
             judged = _with_clipping(source, table, held_out, options)
@@ -116,7 +116,11 @@ def _quantize_chosen(
 
 
 def _rounded(
-    source: FloatSource, recipe: Recipe, samples: Samples | None, options: QuantizeOptions
+    source: FloatSource,
+    recipe: Recipe,
+    samples: Samples | None,
+    options: QuantizeOptions,
+    report_progress: Callable[[str], None],
 ) -> tuple[Recipe, Refined | None, list[str]]:
     """Let data say how the weights are rounded, and train that, where it is asked for."""
     notes: list[str] = []
@@ -127,7 +131,8 @@ def _rounded(
         recipe, notes = rounded.recipe, rounded.notes
     if options.refine is not None:
         recipe.check_model(source.graph, source.path)
-        recipe, refined = refine_weights(source, recipe, samples, options)
+        recipe, refined = refine_weights(source, recipe, samples, options, report_progress)
+        notes += refined.notes()
     return recipe, refined, notes
 
 
@@ -155,6 +160,7 @@ def _check_files(artifact: Artifact, target: Path, options: QuantizeOptions) -> 
         option_name("data"): data_files(options.data),
         option_name("ranges"): options.ranges if isinstance(options.ranges, str | Path) else None,
         option_name("recipe"): options.recipe,
+        option_name("module"): options.module if isinstance(options.module, str | Path) else None,
     }
     output, ranges = option_name("path"), option_name("save_ranges")
     check_paths(inputs=read, outputs={output: ArtifactTarget(target), ranges: options.save_ranges})

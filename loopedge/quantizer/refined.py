@@ -19,3 +19,12 @@ class Refined:
     after_db: float
     samples: int
     stopped: str | None
+
+    def notes(self) -> list[str]:
+        """Say why training ended before its last step, and that it changed nothing."""
+        notes = [] if self.stopped is None else [f"refining stopped: {self.stopped}"]
+        if self.best_step == 0:
+            notes.append(
+                f"refining reached nothing better on {self.samples} samples that choose: the weights are as they were before"
+            )
+        return notes

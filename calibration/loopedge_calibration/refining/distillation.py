@@ -1,7 +1,7 @@
 """Train the rounding of weights towards the float model's outputs, through the whole loop and without labels."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,8 @@ from loopedge_calibration.refining.trained_rounding import TrainedRounding
 
 __all__ = ["Distillation", "Distilled", "Report"]
 
-LEARNING_RATE = 0.05
-"""Of a level in a step: a weight may move by some levels while the rate falls to zero."""
+LEARNING_RATE = 0.006
+"""Of a level in a step, falling to zero: more than 0.01 rounds so many weights anew at once that the loss jumps."""
 EVALUATIONS = 10
 MOST_DB = 200.0
 
@@ -163,7 +163,7 @@ def kept(output: Tensor, example: Example) -> Tensor:
     return output[torch.from_numpy(np.asarray(mask).astype(bool))]
 
 
-def _order(count: int):
+def _order(count: int) -> Iterator[int]:
     """Yield places in an order that is drawn anew in each epoch."""
     generator = np.random.default_rng(0)
     while True:

@@ -18,10 +18,12 @@ from loopedge.graph.agreement import TOLERANCE, at_kept, largest_error
 from loopedge.graph.inputs import input_specs
 from loopedge.graph.offsets import output_offsets
 from loopedge.model.contract import LoopedProtocol, as_tuple, keep_halted, timestep_table_of
+from loopedge.model.transformer import LoopedTransformer
 from loopedge.options import option_name
 from loopedge.quantizer.source import FloatSource
 from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session
+from loopedge_calibration.refining.trained_rounding import TrainedRounding
 
 __all__ = ["Example", "FloatModule", "open_float_module"]
 
@@ -54,12 +56,14 @@ class FloatModule:
         module: In evaluation mode; under the contract of `LoopedModule`, or any that the file's inputs call in their order.
         input_names: The file's inputs in the order of the module's arguments.
         source: The file.
+        name: What errors call the module.
     """
 
     def __init__(
-        self, module: nn.Module, input_names: tuple[str, ...], source: FloatSource
+        self, module: nn.Module, input_names: tuple[str, ...], source: FloatSource, name: str
     ) -> None:
         self.module, self.input_names, self._source = module, input_names, source
+        self.name = name
         self._tables: dict[int, dict[str, Tensor]] = {}
         self._halts = source.metadata.exit is not None and source.metadata.tolerance is None
         self._counts = [s.name for s in input_specs(source.graph) if s.chooses_loops]
@@ -137,7 +141,13 @@ class FloatModule:
         return None if found is None else torch.from_numpy(np.array(found))
 
     @torch.no_grad()
-    def check(self, example: Example, named: str) -> None:
+    def run_once(self, feeds: Feeds, rounding: TrainedRounding) -> None:
+        """Run with rounded weights, for the sake of what is found out on the way."""
+        with rounding.rounding():
+            self.run(feeds)
+
+    @torch.no_grad()
+    def check(self, example: Example) -> None:
         """Refuse a module that does not compute what the file does.
 
         Raises:
@@ -145,11 +155,13 @@ class FloatModule:
         """
         try:
             given = self.run(example.feeds)
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        except (RuntimeError, TypeError, ValueError, IndexError) as failure:
             raise InputError(
-                f"{named} cannot compute what {self._source.path} does: {error}".splitlines()[0],
+                f"{self.name} cannot compute what {self._source.path} does: {failure}".splitlines()[
+                    0
+                ],
                 hint=HINT,
-            ) from error
+            ) from failure
         allowed = HALF_TOLERANCE if self._source.metadata.storage == "float16" else AMPLIFIED
         for name, output, expected in zip(self.output_names, given, example.outputs, strict=True):
             kept = example.feeds.get(MASK)
@@ -161,7 +173,7 @@ class FloatModule:
             ).relative
             if error > allowed:
                 raise InputError(
-                    f"{named} is not the module that {self._source.path} was exported from: {name} differs by "
+                    f"{self.name} is not the module that {self._source.path} was exported from: {name} differs by "
                     f"{error:.1e} of its largest value, {allowed:.0e} is allowed",
                     hint=HINT,
                 )
@@ -199,30 +211,29 @@ def open_float_module(model: str | Path | nn.Module, source: FloatSource) -> Ite
 
 
 def _opened(model: str | Path | nn.Module, source: FloatSource) -> FloatModule:
+    name = type(model).__name__ if isinstance(model, nn.Module) else str(model)
     specs = [spec for spec in input_specs(source.graph) if not spec.chooses_loops]
     wanted = tuple(spec.name for spec in specs if not (spec.has_default or spec.is_tolerance))
     looped = not isinstance(model, nn.Module) or hasattr(model, "prelude")
     if source.metadata.foreign and isinstance(model, nn.Module) and not looped:
-        return FloatModule(model.eval(), wanted, source)
+        return FloatModule(model.eval(), wanted, source, name)
     opened = open_module(model, _options(model, source, wanted))
     if source.metadata.foreign_inputs and len(opened.input_names) == len(wanted):
-        return FloatModule(opened.module, wanted, source)
+        return FloatModule(opened.module, wanted, source, name)
     missing = [name for name in opened.input_names if name not in wanted]
     others = [name for name in wanted if name not in opened.input_names]
     if missing or others:
         raise InputError(
-            f"the module takes {', '.join(opened.input_names)}, {source.path} takes {', '.join(wanted)}",
+            f"{name} takes {', '.join(opened.input_names)}, {source.path} takes {', '.join(wanted)}",
             hint=HINT,
         )
-    return FloatModule(opened.module, opened.input_names, source)
+    return FloatModule(opened.module, opened.input_names, source, name)
 
 
 def _options(
     model: str | Path | nn.Module, source: FloatSource, wanted: tuple[str, ...]
 ) -> ExportOptions:
     """Return options under which a module is opened as the file has it: with or without a mask."""
-    from loopedge.model.transformer import LoopedTransformer
-
     own = isinstance(model, LoopedTransformer) or (
         not isinstance(model, nn.Module) and Path(model).suffix == ".pt"
     )

@@ -50,13 +50,14 @@ class Use:
 class WeightPlan:
     """A weight that the recipe rounds.
 
-    ``exact``: float32 (outputs, inputs), of the float graph; ``rounded``: what is stored for it; ``bounds``: the least and the
-    greatest level. ``divided``: what the inputs are divided by before the product, ``multiplied``: what the outputs are
+    ``exact``: float32 (outputs, inputs), of the float graph; ``smoothed``: what is rounded of it; ``rounded``: what is stored at
+    first; ``bounds``: the least and the greatest level. ``divided``: what the inputs are divided by before the product, ``multiplied``: what the outputs are
     multiplied by after it, float32, so that the product with the smoothed weight is that of the exact one.
     """
 
     name: str
     exact: Array
+    smoothed: Array
     rounded: RoundedWeight
     bounds: tuple[int, int]
     uses: tuple[Use, ...]
@@ -100,6 +101,7 @@ def plan_rounding(model: ir.Model, recipe: Recipe) -> RoundingPlan:
         name: WeightPlan(
             name=name,
             exact=_rows(items[0]),
+            smoothed=own[name],
             rounded=(started := _start(name, own[name], recipe, rewritten, items)),
             bounds=bounds_of(started, REDUCED_LIMIT if recipe.reduce_range else INT8_LIMIT),
             uses=tuple({use.linear: use for use in (uses[item.node] for item in items)}.values()),

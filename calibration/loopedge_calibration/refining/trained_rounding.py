@@ -20,6 +20,9 @@ from loopedge_calibration.refining.plan import Ranges, RoundingPlan, Use, Weight
 
 __all__ = ["TrainedRounding"]
 
+NEAREST = 0.49
+"""How far from its level a trained number may begin, so that it still rounds to it."""
+
 
 class TrainedRounding:
     """Computes the products of a module with rounded weights, which it trains.
@@ -166,8 +169,11 @@ class _Weight:
     """The tensors of a planned weight."""
 
     def __init__(self, plan: WeightPlan) -> None:
-        self.levels = torch.from_numpy(levels_of(plan.rounded)).clone().requires_grad_()
-        self.steps = torch.from_numpy(np.array(steps_of(plan.rounded)))
+        levels, steps = levels_of(plan.rounded), np.array(steps_of(plan.rounded))
+        # Where the exact weight lies between two levels says how little it takes to round it to the other.
+        start = np.clip(plan.smoothed / steps, levels - NEAREST, levels + NEAREST)
+        self.levels = torch.from_numpy(start.astype(np.float32)).requires_grad_()
+        self.steps = torch.from_numpy(steps)
         self.bounds = plan.bounds
         self.divided = None if plan.divided is None else torch.from_numpy(plan.divided)
         self.multiplied = None if plan.multiplied is None else torch.from_numpy(plan.multiplied)

@@ -24,7 +24,7 @@ from loopedge_calibration.rounding.few_samples import FEWEST_BATCHES, evenly, po
 __all__ = ["CHOOSING_POSITIONS", "Contest", "Entry"]
 
 Array = npt.NDArray[Any]
-CHOOSING_POSITIONS = 8192
+CHOOSING_POSITIONS = 4096
 """On so many each candidate is measured."""
 
 

@@ -1,6 +1,6 @@
 """The Hessians of what linears read: sums of x^T x over samples, positions and iterations, each iteration with its weight."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class HessianSums:
 
 def collect_hessians(
     model: ir.Model,
-    batches: Iterator[SampleBatch],
+    batches: Iterable[SampleBatch],
     folder: Path,
     options: CollectOptions,
     *,

@@ -16,7 +16,7 @@ from loopedge_calibration.readers import Feeds, SampleBatch
 from loopedge_calibration.rounding.candidates import (
     CANDIDATES,
     Candidate,
-    round_candidates,
+    Rounder,
     subjects_of,
 )
 from loopedge_calibration.rounding.contest import Contest, Entry
@@ -69,31 +69,30 @@ def round_weights(
     recipe.apply(quantized)
     subjects, unseen = subjects_of(source.graph, quantized)
     del quantized
-    first = _few(batches, ERROR_POSITIONS)
-    errors = IterationErrors.measure(source.graph, recipe, first, threads=options.threads)
-    rounded, _ = round_candidates(
-        source.graph,
-        subjects,
-        lambda: batches,
-        CollectOptions.of(options),
-        errors=errors,
-        candidates=candidates if subjects else (),
-    )
-    contest = Contest(source, samples.chooser(), threads=options.threads)
-    recipes = {NEAREST: recipe}
-    known = {candidate.name: candidate for candidate in rounded}
-    recipes |= {item.name: replace(recipe, rounded=found) for item, found in rounded.items()}
-    entries = [contest.measure(name, each) for name, each in recipes.items()]
-    best = contest.best(entries)
     if unseen:
         notes.append(
             f"{', '.join(unseen)}: rounded to nearest, for what reads {'it' if len(unseen) == 1 else 'them'} stands in "
             "a branch or a Scan, where it cannot be seen"
         )
-    found = RoundingResult(
-        method=NEAREST if best.name == NEAREST else "gptq",
-        chosen=best.name,
-        candidates=[_candidate(entry, known.get(entry.name)) for entry in entries],
+    rounder = Rounder(
+        source.graph,
+        subjects,
+        batches,
+        CollectOptions.of(options),
+        errors=IterationErrors.measure(
+            source.graph, recipe, _few(batches, ERROR_POSITIONS), threads=options.threads
+        ),
+    )
+    contest = Contest(source, samples.chooser(), threads=options.threads)
+    trials = _Trials(recipe, rounder, contest)
+    if subjects:
+        trials.run(candidates)
+        if trials.best.name in trials.known:
+            trials.run(trials.known[trials.best.name].variants())
+    result = RoundingResult(
+        method=NEAREST if trials.best.name == NEAREST else "gptq",
+        chosen=trials.best.name,
+        candidates=[_candidate(entry, trials.known.get(entry.name)) for entry in trials.entries],
         metric=contest.metric,
         float_score=contest.float_score,
         samples=seen,
@@ -103,7 +102,35 @@ def round_weights(
         nearest=unseen,
         seconds=time.perf_counter() - started,
     )
-    return Rounded(recipe=replace(recipes[best.name], rounding=found), notes=notes)
+    return Rounded(recipe=replace(trials.chosen, rounding=result), notes=notes)
+
+
+class _Trials:
+    """Recipes with differently rounded weights, measured; the rounded weights of the best one alone are kept.
+
+    Attributes:
+        entries: What was measured, rounding to nearest first.
+        known: The candidates among them by name.
+        best: The entry that is best so far.
+        chosen: Its recipe.
+    """
+
+    def __init__(self, recipe: Recipe, rounder: Rounder, contest: Contest) -> None:
+        self._recipe, self._rounder, self._contest = recipe, rounder, contest
+        self.entries = [contest.measure(NEAREST, recipe)]
+        self.known: dict[str, Candidate] = {}
+        self.best, self.chosen = self.entries[0], recipe
+
+    def run(self, candidates: Sequence[Candidate]) -> None:
+        """Try those that were not tried yet."""
+        recipes = {self.best.name: self.chosen}
+        fresh = [candidate for candidate in candidates if candidate.name not in self.known]
+        for candidate, rounded in self._rounder.round(fresh).items():
+            name = candidate.name
+            self.known[name], recipes[name] = candidate, replace(self._recipe, rounded=rounded)
+            self.entries.append(self._contest.measure(name, recipes[name]))
+        self.best = self._contest.best(self.entries)
+        self.chosen = recipes.get(self.best.name, self.chosen)
 
 
 def _candidate(entry: Entry, by: Candidate | None) -> RoundingCandidate:

@@ -24,13 +24,19 @@ from loopedge.graph.passes.table_head import MICROSOFT
 from loopedge.graph.weights import Linear
 from loopedge.options import option
 
-__all__ = ["DEFAULT_BLOCK", "BlockWeights"]
+__all__ = ["DEFAULT_BLOCK", "BlockWeights", "would_grow"]
 
 DEFAULT_BLOCK = {8: 128, 4: 32, 2: 32}
 """Block size by bits: benchmarks/int8/weight_only.py."""
 
 ACCURACY_LEVEL = 4
 """Activations rounded to eight bits: float ones (level 1) take up to 140 times as long."""
+
+
+def would_grow(inputs: int, *, bits: int, largest: int) -> bool:
+    """Tell whether a row of so few inputs takes more bytes in blocks, of at most ``largest`` values, than in floats."""
+    size = best_block_size(inputs, bits=bits, largest=largest)
+    return -(-inputs // size) * (size * bits // 8 + 4) >= 4 * inputs
 
 
 class BlockWeights:
@@ -81,9 +87,7 @@ class BlockWeights:
         if weight.shape is None:
             return f"{weight.name} is of unknown shape"
         inputs = weight.shape.numpy()[inputs_axis]
-        size = best_block_size(inputs, bits=self.bits, largest=self.block_size)
-        blocks = -(-inputs // size)
-        if blocks * (size * self.bits // 8 + 4) < 4 * inputs:
+        if not would_grow(inputs, bits=self.bits, largest=self.block_size):
             return None
         few = f"{inputs} input{'' if inputs == 1 else 's'}"
         return f"{weight.name} has {few}, packed in blocks it would grow"

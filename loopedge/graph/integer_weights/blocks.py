@@ -18,6 +18,8 @@ __all__ = [
     "BITS",
     "BLOCK_SIZES",
     "FAST_SIZES",
+    "SHRUNK",
+    "SMALLEST_SCALE",
     "Blocks",
     "best_block_size",
     "block_levels",

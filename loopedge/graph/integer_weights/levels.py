@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loopedge.graph.integer_weights.blocks import Blocks
+from loopedge.graph.integer_weights.blocks import Blocks, pack_levels
 from loopedge.graph.integer_weights.rounded_weights import Channels, RoundedWeight
 
 __all__ = ["bounds_of", "levels_of", "steps_of", "with_levels"]
@@ -51,12 +51,8 @@ def with_levels(rounded: RoundedWeight, levels: Array) -> RoundedWeight:
     """
     if isinstance(rounded, Channels):
         return Channels(np.ascontiguousarray(levels, np.int8), rounded.scales)
-    bits, size = rounded.bits, rounded.block_size
-    count, per_byte = rounded.scales.shape[1], 8 // bits
-    filled = np.zeros((len(levels), count * size), np.int16)
+    outputs, count = rounded.scales.shape
+    filled = np.zeros((outputs, count * rounded.block_size), np.float32)
     filled[:, : rounded.inputs] = levels
-    stored = (filled + (1 << (bits - 1))).astype(np.uint8).reshape(len(levels), count, size)
-    packed = np.zeros_like(stored[..., ::per_byte])
-    for place in range(per_byte):  # the first of neighbours in the lowest bits
-        packed |= stored[..., place::per_byte] << np.uint8(bits * place)
-    return Blocks(packed, rounded.scales, bits, rounded.inputs)
+    packed = pack_levels(filled.reshape(outputs, count, -1), rounded.bits)
+    return Blocks(packed, rounded.scales, rounded.bits, rounded.inputs)
