@@ -170,9 +170,11 @@ class _Weight:
 
     def __init__(self, plan: WeightPlan) -> None:
         levels, steps = levels_of(plan.rounded), np.array(steps_of(plan.rounded))
-        # Where the exact weight lies between two levels says how little it takes to round it to the other.
-        start = np.clip(plan.smoothed / steps, levels - NEAREST, levels + NEAREST)
-        self.levels = torch.from_numpy(start.astype(np.float32)).requires_grad_()
+        # Numbers that all begin at their levels would leave them in the same step. The exact weight lies somewhere between
+        # two levels, and so does what it becomes where data has rounded it to another one.
+        exact = plan.smoothed / steps
+        between = np.clip(exact - np.rint(exact), -NEAREST, NEAREST)
+        self.levels = torch.from_numpy((levels + between).astype(np.float32)).requires_grad_()
         self.steps = torch.from_numpy(steps)
         self.bounds = plan.bounds
         self.divided = None if plan.divided is None else torch.from_numpy(plan.divided)
