@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from loopedge.units import size_text
+from loopedge.units import cosine_text, size_text
 from loopedge_cli.page import count_text, decibels_text, number_text, plain, rows_list
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "last_rows",
     "loss_text",
     "rolling_rows",
+    "state_rows",
     "treatments_list",
 ]
 
@@ -94,11 +95,12 @@ def file_rows(files: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def held_out_rows(held_out: dict[str, Any]) -> list[tuple[str, str]]:
     """Show what was measured, and on which samples."""
+    was = "was" if held_out["samples"] == 1 else "were"
     where = {
         "validation": "{} of the task's validation part",
         "data": "{} held out of the data",
         "calibrating": "[yellow]{} that also calibrated[/yellow]",
-        "generated": "[yellow]{} that were generated[/yellow]: name --data for a figure of yours",
+        "generated": f"[yellow]{{}} that {was} generated[/yellow]: name --data for a figure of yours",
     }[held_out["source"]].format(count_text(held_out["samples"], "sample"))
     rows = [
         (
@@ -114,6 +116,47 @@ def held_out_rows(held_out: dict[str, Any]) -> list[tuple[str, str]]:
     scores = " -> ".join(number_text(held_out[key]) for key in ("float_score", "score"))
     text = f"[{style}]{scores}[/{style}] on the same samples, {loss_text(held_out['loss'])}{noise}"
     return [*rows, (plain(held_out["metric"]), text)]
+
+
+def state_rows(states: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Show how much of its direction the state of each core keeps: after the first, the worst and the last iteration.
+
+    Args:
+        states: Each with ``core``, ``mean`` and ``worst``. Of several of a core the one is shown whose worst sample is worst.
+    """
+    by_core: dict[str, list[dict[str, Any]]] = {}
+    for state in states:
+        by_core.setdefault(state["core"], []).append(state)
+    rows = []
+    for core, own in by_core.items():
+        shown = min(own, key=lambda state: _least(state["worst"]))
+        text = _state_text(shown)
+        text += f"; state {plain(shown['state'])} of {len(own)}" if len(own) > 1 else ""
+        rows.append(("state", f"{plain(core)}: {text}" if len(by_core) > 1 else text))
+    return rows
+
+
+def _state_text(state: dict[str, Any]) -> str:
+    """Say ``cosine to float's 0.99998 in iteration 0, 0.99950 in 5 (worst), 0.99971 in 7 (last)``, and the worst sample."""
+    mean, worst = state["mean"], state["worst"]
+    known = [place for place, value in enumerate(mean) if value is not None]
+    if not known:
+        return "[yellow]zeros in the float model: no cosine is defined[/yellow]"
+    least = min(known, key=lambda place: mean[place])
+    marks = {known[0]: ""}
+    if len(mean) > 1:
+        marks |= {least: " (worst)"} | {known[-1]: " (last)"}
+    parts = [f"{cosine_text(mean[at])} in {at}{marks[at]}" for at in sorted(marks)]
+    parts[0] = parts[0].replace(" in ", " in iteration ", 1)
+    sample = min(known, key=lambda place: worst[place])
+    where = f" in {sample}" if len(mean) > 1 else ""
+    text = f"cosine to float's {', '.join(parts)}; worst sample {cosine_text(worst[sample])}{where}"
+    zeros = max(state.get("undefined", [0]))
+    return text + (f"; {count_text(zeros, 'sample')} with none: zeros in float" if zeros else "")
+
+
+def _least(values: Sequence[float | None]) -> float:
+    return min((value for value in values if value is not None), default=2.0)
 
 
 def last_rows(fields: dict[str, Any] | None) -> list[tuple[str, str]]:

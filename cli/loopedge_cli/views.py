@@ -24,6 +24,7 @@ from loopedge_cli.view_rows import (
     held_out_rows,
     last_rows,
     rolling_rows,
+    state_rows,
     treatments_list,
 )
 
@@ -176,7 +177,8 @@ def _quality_rows(metadata: dict[str, Any]) -> list[tuple[str, str]]:
         "metric": found.get("metric"),
     }
     measured |= {key: found.get(key) for key in ("float_score", "score", "loss", "loss_error")}
-    return held_out_rows({**measured, "moved": found.get("moved", False)})
+    states = state_rows(found.get("state_cosines", []))
+    return [*held_out_rows({**measured, "moved": found.get("moved", False)}), *states]
 
 
 def _inspected_rows(positions: str | None) -> list[tuple[str, str]]:

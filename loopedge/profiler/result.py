@@ -180,10 +180,11 @@ class GpuMemory:
 class Decoding:
     """What a model reads to decode one token behind a text of ``sequence`` positions.
 
-    ``weight_bytes`` are those of all products, each time that one runs, ``distinct_bytes`` those of them that are stored: where
+    ``tokens_per_second`` of all rows by the median, ``prompt_tokens_per_second`` of a prompt of ``sequence`` positions that is
+    computed at once; None where it could not be measured. ``weight_bytes`` are those of all products, each time that one runs, ``distinct_bytes`` those of them that are stored: where
     iterations share their weights, the later ones may find them in a cache of the processor. ``block_bytes`` are what one
     iteration reads; ``fits`` is the smallest of these caches that holds them (``L2``), None where none does.
-    ``cache_bytes`` are the keys and values of the text, ``tokens_per_second`` of all rows by the median.
+    ``cache_bytes`` are the keys and values of the text.
     """
 
     tokens_per_second: float
@@ -192,6 +193,34 @@ class Decoding:
     block_bytes: int
     cache_bytes: int
     fits: str | None
+    prompt_tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateCosine:
+    """The cosine of a core's state after each iteration to the float model's, over samples; None where none is defined."""
+
+    core: str
+    state: str
+    mean: list[float | None]
+    worst: list[float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fidelity:
+    """How far a quantized file is from its float model, as it says itself: it was measured when the file was written.
+
+    ``measured_on``: ``validation``, ``data``, ``calibrating`` or ``generated`` samples. ``metric``, ``float_score`` and ``score``:
+    the task's own, None where it is not known.
+    """
+
+    sqnr_db: float
+    measured_on: str
+    samples: int
+    metric: str | None
+    float_score: float | None
+    score: float | None
+    states: list[StateCosine]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +275,7 @@ class Run:
     cuda_graph: bool = False
     output_error: float | None = None
     decoding: Decoding | None = None
+    fidelity: Fidelity | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""

@@ -79,6 +79,7 @@ def make_run(found: Findings, limits: Sequence[MachineLimits], options: ProfileO
         cuda_graph=setup.cuda_graphs,
         output_error=found.output_error,
         decoding=_decoding(model, measured),
+        fidelity=model.fidelity,
     )
 
 
@@ -87,7 +88,11 @@ def _decoding(model: ProfiledModel, measured: Measurement) -> Decoding | None:
     reads, cache = model.weight_reads, model.setup.cache
     if reads is None or cache is None:
         return None
+    prompt_ms, positions = measured.prompt_ms, model.sequence or 0
     return Decoding(
+        prompt_tokens_per_second=MS_PER_SECOND * model.batch * positions / prompt_ms
+        if prompt_ms
+        else None,
         tokens_per_second=MS_PER_SECOND * model.batch / measured.latency_ms.p50,
         weight_bytes=reads.total,
         distinct_bytes=reads.distinct,

@@ -1,8 +1,8 @@
-"""Compare a quantized artifact with its float source: SQNR of the outputs and of every state."""
+"""Compare a quantized artifact with its float source: SQNR of the outputs and of every state, and the states' cosines."""
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,11 @@ from loopedge.graph.offsets import output_offsets
 from loopedge.graph.timestep_rows import random_rows, shuffled_rows
 from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.options import option
+from loopedge.quantizer.held_out.state_fidelity import (
+    StateCosines,
+    StateFidelity,
+    cosines_of_states,
+)
 from loopedge.quantizer.weights.matrix_rows import stored_rows
 from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session
@@ -53,7 +58,8 @@ class QuantizationNoise:
     ``random_rows_db`` is measured with the timestep tables replaced by seeded random rows, in both
     models: the gates of an untrained stack are zero and would hide a wrong core. Rows that are not floats, and all rows
     of a model whose outputs are not finite with random ones, are its own in another order. ``per_iteration_db`` is of the
-    first state of the core; of several cores one follows the other. ``linears_db`` is
+    first state of the core; of several cores one follows the other. ``states`` holds the cosines of all states of all
+    cores. Masked positions count in neither. ``linears_db`` is
     what each linear of a core, by node name, gives in the first iteration, where no error has
     accumulated yet; ``worst_linears_db`` the least of all its iterations.
     """
@@ -63,6 +69,7 @@ class QuantizationNoise:
     random_rows_db: float | None
     linears_db: dict[str, float]
     worst_linears_db: dict[str, float]
+    states: list[StateFidelity] = field(default_factory=list)
 
 
 def measure_noise(
@@ -99,7 +106,9 @@ def measure_noise(
     batches = list(inputs)
     if not batches:
         raise InputError("there is no sample to compare on", hint=option("data", "samples.npz"))
-    states = [core.states for core in Cores(reference)]
+    cores = Cores(reference)
+    states = [core.states for core in cores]
+    cosines = cosines_of_states(cores, rescaled)
     folded = _convolutions(
         quantized
     )  # what they give has another order of axes than their linear's
@@ -115,7 +124,7 @@ def measure_noise(
     ):
         place = Path(scratch)
         names = list(dict.fromkeys([*chain(*states), *products.values()]))
-        outputs, rows = _ratios(reference, quantized, names, batches, place, threads)
+        outputs, rows = _ratios(reference, quantized, names, batches, place, threads, cosines)
         random_db = None
         if tables:
             rows_of = _other_rows(reference, tables, batches[0], place, threads)
@@ -130,6 +139,7 @@ def measure_noise(
         worst_linears_db={
             node: min(ratio.db for ratio in rows[value]) for node, value in products.items()
         },
+        states=[found for each in cosines.values() if (found := each.found) is not None],
     )
 
 
@@ -186,7 +196,9 @@ def _ratios(
     batches: Sequence[Feeds],
     place: Path,
     threads: int | None,
+    cosines: Mapping[str, StateCosines] | None = None,
 ) -> tuple[NoiseRatio, dict[str, list[NoiseRatio]]]:
+    """Return the ratios of the outputs, and of each named value by iteration; fill the cosines of states."""
     sessions = [
         _session(probe(model, names), place / f"{role}.onnx", threads)
         for role, model in (("reference", reference), ("quantized", quantized))
@@ -198,16 +210,18 @@ def _ratios(
     offsets = output_offsets(reference)
     for inputs in batches:
         exact, given = (session.run(inputs) for session in sessions)
+        kept = inputs.get(MASK)
         for name in plain:
             _check(name, exact[name], given[name])
-            kept = inputs.get(MASK)
             outputs.add(at_kept(exact[name], kept), at_kept(given[name], kept), offsets.get(name))
         rows, given_rows = stack_probed(exact, names), stack_probed(given, names)
         for name, ratios in per_row.items():
             ratios += [NoiseRatio() for _ in range(len(rows[name]) - len(ratios))]
             # A Loop that ends itself may run fewer iterations on one batch, or in one of the models.
             for ratio, row, given_row in zip(ratios, rows[name], given_rows[name], strict=False):
-                ratio.add(row, given_row)
+                ratio.add(at_kept(row, kept), at_kept(given_row, kept))
+        for name, each in (cosines or {}).items():
+            each.add(inputs, rows[name], given_rows[name])
     return outputs, per_row
 
 

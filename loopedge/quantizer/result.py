@@ -12,11 +12,15 @@ from loopedge.graph.weights import weight_bytes
 from loopedge.options import option
 from loopedge.quantizer.budget_result import BudgetResult
 from loopedge.quantizer.check import SourceCheck
+from loopedge.quantizer.choice.result import ChoiceResult
 from loopedge.quantizer.floors import may_overflow
 from loopedge.quantizer.held_out.measurement import HeldOutResult
+from loopedge.quantizer.held_out.state_fidelity import StateFidelity
+from loopedge.quantizer.refined import Refined
 from loopedge.quantizer.schemes.rule import Treated
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.quantizer.timing import BUSY, TimeRatio
+from loopedge.quantizer.weights.rounding_result import RoundingResult
 from loopedge.quantizer.whole_and_written import unchanged_note
 from loopedge.runtime.memory_profiles import WISH_NOTE
 from loopedge.runtime.processor import FAST_INT8, this_processor
@@ -43,6 +47,7 @@ class QuantizeResult:
     treatments: list[Treated]
     sqnr_db: float
     sqnr_db_per_iteration: list[float]
+    state_cosines: list[StateFidelity]
     sqnr_db_random_rows: float | None
     sqnr_db_linears: dict[str, float]
     min_sqnr_db: float
@@ -57,6 +62,9 @@ class QuantizeResult:
     notes: list[str]
     seconds: dict[str, float]
     budget: BudgetResult | None = None
+    rounding: RoundingResult | None = None
+    refined: Refined | None = None
+    choice: ChoiceResult | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""
@@ -100,6 +108,7 @@ def make_result(
         treatments=rewritten.treatments,
         sqnr_db=noise.sqnr_db,
         sqnr_db_per_iteration=noise.per_iteration_db,
+        state_cosines=noise.states,
         sqnr_db_random_rows=noise.random_rows_db,
         sqnr_db_linears=noise.linears_db,
         min_sqnr_db=check.floors.outputs_db,
@@ -113,6 +122,7 @@ def make_result(
         files=[FileSize.of(file) for file in files],
         notes=[*first, *changed, *_notes(check), *unchanged_note(last), *check.exit_note],
         seconds=seconds,
+        rounding=recipe.rounding,
     )
 
 

@@ -136,6 +136,8 @@ def test_a_profile_measures_a_token_behind_a_text(path: Path) -> None:
     assert tied.decoding is not None
     assert untied.decoding is not None
     assert (tied.sequence, tied.batch, tied.loops) == (20, 1, LOOPS)
+    assert tied.decoding.prompt_tokens_per_second is not None
+    assert tied.decoding.prompt_tokens_per_second > 0
     assert tied.decoding.tokens_per_second == pytest.approx(1000 / tied.latency_ms.p50)
     assert tied.decoding.weight_bytes == untied.decoding.weight_bytes
     assert tied.decoding.distinct_bytes < untied.decoding.distinct_bytes

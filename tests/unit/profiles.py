@@ -5,7 +5,9 @@ from typing import Any
 
 from loopedge.profiler.result import (
     SCHEMA_VERSION,
+    Decoding,
     Failure,
+    Fidelity,
     GpuMemory,
     IterationTime,
     MachineLimits,
@@ -17,6 +19,7 @@ from loopedge.profiler.result import (
     Soak,
     SoakPoint,
     Spread,
+    StateCosine,
 )
 from loopedge.runtime.latency import Latency
 
@@ -192,6 +195,70 @@ def make_gpu(name: str, *, weights: float, graph: bool = False) -> Run:
     )
 
 
+def make_fidelity(states: int = 1) -> Fidelity:
+    """Return what a file says of its rounding, of a state that drifts until iteration 6."""
+    means = (
+        0.99999,
+        0.9998,
+        0.9996,
+        0.9991,
+        0.998,
+        0.996,
+        0.9951,
+        0.9962,
+        0.9973,
+        0.998,
+        0.9983,
+        0.9987,
+    )
+    return Fidelity(
+        sqnr_db=33.6,
+        measured_on="validation",
+        samples=512,
+        metric="accuracy",
+        float_score=0.9993,
+        score=0.9990,
+        states=[
+            StateCosine(
+                core="core",
+                state=f"core/add_{i}",
+                mean=[*means],
+                worst=[mean - 0.01 for mean in means],
+            )
+            for i in range(states)
+        ],
+    )
+
+
+def make_decoding(tokens: float, *, distinct: float, **fields: Any) -> Decoding:
+    return Decoding(
+        **{
+            "tokens_per_second": tokens,
+            "prompt_tokens_per_second": 9 * tokens,
+            "weight_bytes": 120 * MIB,
+            "distinct_bytes": int(distinct * MIB),
+            "block_bytes": 10 * MIB,
+            "cache_bytes": 6 * MIB,
+            "fits": "L3",
+            **fields,
+        }
+    )
+
+
+def make_decoders(**fields: Any) -> ProfileResult:
+    """Return a generate file and its untied twin, which takes twice as long."""
+    tied = make_run("lm.generate.onnx", p50=9.2, decoding=make_decoding(109, distinct=12, **fields))
+    untied = make_run(
+        "lm.generate.onnx (untied)",
+        path="lm.generate.onnx",
+        twin="untied",
+        p50=19.6,
+        time_ratio=2.13,
+        decoding=make_decoding(51, distinct=120, **fields),
+    )
+    return make_result(tied, untied)
+
+
 def make_result(*runs: Run, **fields: Any) -> ProfileResult:
     plain: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -259,6 +326,7 @@ def make_sweep() -> ProfileResult:
             iterations=make_iterations(12, 74),
             memory_sources=make_sources(29, 11),
             soak=make_soak(leaks=True),
+            fidelity=make_fidelity(),
         )
     )
     runs.append(

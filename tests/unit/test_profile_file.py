@@ -9,7 +9,7 @@ from loopedge.errors import InputError
 from loopedge.files.plain_json import dump_json
 from loopedge.profiler.result import SCHEMA_VERSION, ProfileResult
 from loopedge.profiler.result_file import profile_schema, read_profile, schema_text
-from tests.unit.profiles import make_forms, make_pair, make_sweep
+from tests.unit.profiles import make_decoders, make_forms, make_pair, make_sweep
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "profile.schema.json"
 
@@ -24,7 +24,7 @@ def test_the_schema_in_docs_is_that_of_the_types() -> None:
     assert set(schema["required"]) == set(ProfileResult.__dataclass_fields__)
 
 
-@pytest.mark.parametrize("result", [make_sweep(), make_forms(), make_pair()])
+@pytest.mark.parametrize("result", [make_sweep(), make_forms(), make_decoders()])
 def test_what_was_printed_is_read_back(result: ProfileResult, tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     path.write_text(dump_json(result.to_json()), encoding="utf-8")

@@ -12,6 +12,7 @@ from rich.console import Console
 from loopedge.errors import InputError
 from loopedge.profiler.result import ProfileResult
 from loopedge.report.profile.html import write_profile_html
+from loopedge.report.profile.sections.quantized import quantized_section
 from loopedge.report.profile.sections.scaling import scaling_section
 from loopedge.report.profile.sections.soak import soak_text
 from loopedge.report.profile.sections.tradeoff import pareto_front, tradeoff_section
@@ -19,6 +20,8 @@ from loopedge.report.profile.terminal import profile_table
 from loopedge.report.svg.axes import Axis
 from loopedge.report.svg.chart import Mark, Series, chart
 from tests.unit.profiles import (
+    make_decoders,
+    make_fidelity,
     make_forms,
     make_pair,
     make_result,
@@ -32,6 +35,8 @@ SECTIONS = (
     "Could not be measured",
     "Memory and time",
     "All figures",
+    "Decoding",
+    "What rounding does",
     "Against the loop count",
     "Latency against memory",
     "Memory by source",
@@ -75,7 +80,7 @@ def headings(page: str) -> list[str]:
     return re.findall(r"<h2>(.*?)</h2>", page)
 
 
-@pytest.mark.parametrize("make", [make_sweep, make_forms, make_pair])
+@pytest.mark.parametrize("make", [make_sweep, make_forms, make_pair, make_decoders])
 def test_the_page_is_one_well_formed_offline_file(make: object, tmp_path: Path) -> None:
     assert callable(make)
     page = page_of(make(), tmp_path)
@@ -93,10 +98,42 @@ def test_sections_without_data_do_not_appear(tmp_path: Path) -> None:
     assert set(headings(page_of(make_result(make_run()), tmp_path))) == {
         heading.replace("&#x27;", "'") for heading in ALWAYS
     }
-    sweep, forms = page_of(make_sweep(), tmp_path), page_of(make_forms(), tmp_path)
-    found = {heading.replace("'", "&#x27;") for heading in [*headings(sweep), *headings(forms)]}
+    pages = [page_of(make(), tmp_path) for make in (make_sweep, make_forms, make_decoders)]
+    found = {heading.replace("'", "&#x27;") for page in pages for heading in headings(page)}
     assert found == set(SECTIONS)
-    assert "GPU" not in headings(sweep)
+    assert not {"GPU", "Decoding"} & set(headings(pages[0]))
+
+
+def test_decoding_is_compared_tied_against_untied(tmp_path: Path) -> None:
+    page = page_of(make_decoders(), tmp_path)
+    assert (
+        "lm.generate.onnx: 109 tokens per second tied, 51 untied, 2.13x faster; a token reads 12 MiB of different "
+        "weights tied, 120 MiB untied."
+    ) in page
+    for cell in ("109", "981", "120 MiB", "12 MiB", "10 MiB", "L3", "6 MiB"):
+        assert f"<td>{cell}</td>" in page
+    assert "<title>weights, again: 108 MiB</title>" in page
+    unknown = page_of(make_decoders(prompt_tokens_per_second=None, fits=None), tmp_path)
+    assert "Prompt, tokens per second" not in unknown
+    assert "<td>memory</td>" in unknown
+    alike = make_decoders()
+    runs = [alike.runs[0], replace(alike.runs[1], time_ratio=1.0, spread=alike.runs[0].spread)]
+    assert "51 untied, the same within the noise;" in page_of(make_result(*runs), tmp_path)
+
+
+def test_of_a_quantized_file_stands_what_rounding_does(tmp_path: Path) -> None:
+    run = make_run("a.int8.onnx", quantization="static", fidelity=make_fidelity(states=2))
+    twin = replace(run, name="a.int8.onnx (untied)", twin="untied")
+    section = "\n".join(quantized_section([make_run(), run, twin]))
+    assert section.count("<td>a.int8.onnx</td>") == 2  # a row for each state, none for the twin
+    assert "<td>0.9993 to 0.999<small>accuracy</small></td>" in section
+    assert "<td>512<small>of the validation part</small></td>" in section
+    assert "<td>0.999990<small>0.9900, iteration 0</small></td>" in section
+    assert "<td>0.9951<small>0.9851, iteration 6</small></td>" in section
+    assert "<td>0.9987<small>0.9887, iteration 11</small></td>" in section
+    bare = replace(make_fidelity(0), metric=None)
+    assert "<td>-</td>" in "\n".join(quantized_section([replace(run, fidelity=bare)]))
+    assert quantized_section([make_run()]) == []
 
 
 def test_a_profile_of_which_nothing_was_measured_says_so(tmp_path: Path) -> None:
@@ -200,7 +237,7 @@ def test_labels_of_points_that_meet_stand_apart() -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_terminal_shows_everything_and_nothing_is_cut(width: int) -> None:
-    for result in (make_sweep(), make_forms(), make_pair()):
+    for result in (make_sweep(), make_forms(), make_pair(), make_decoders()):
         text = _terminal(result, width)
         assert "…" not in text
         assert max(map(len, text.splitlines())) <= width

@@ -84,10 +84,10 @@ class LoopCore(CoreView):
 
     @property
     def states(self) -> list[str]:
-        """Names of the floating-point states: not of what an early exit carries."""
+        """Names of the floating-point states: not of what an early exit carries, nor of what is stacked."""
         return [
             value.name or ""
-            for value in self.loop.body.outputs[1:]
+            for value in self.loop.after
             if value.dtype is None or value.dtype.is_floating_point()
         ]
 

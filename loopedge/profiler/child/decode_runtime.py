@@ -17,7 +17,7 @@ CACHE_TYPES: dict[str, np.dtype[Any]] = {
     "tensor(int8)": np.dtype(np.int8),
     "tensor(uint8)": np.dtype(np.uint8),
 }
-LOGITS = "logits"
+IDS, LENGTHS, LOGITS = "input_ids", "lengths", "logits"
 
 
 class DecodeRuntime(OrtRuntime):
@@ -49,6 +49,15 @@ class DecodeRuntime(OrtRuntime):
     def run(self) -> None:
         """Compute the token once."""
         self.session.run_with_iobinding(self.binding)
+
+    def prefill(self) -> None:
+        """Compute the whole text at once, from an empty cache, and its last token's logits."""
+        prompt = np.tile(self.inputs[IDS], (1, int(self.inputs[LENGTHS].max())))
+        self.binding.bind_ortvalue_input(IDS, ort.OrtValue.ortvalue_from_numpy(prompt))
+        try:
+            self.session.run_with_iobinding(self.binding)
+        finally:
+            self.binding.bind_ortvalue_input(IDS, self.values[IDS])
 
     def save(self, path: Path) -> None:
         """Compute the token once and write its logits as ``.npz``."""

@@ -2,7 +2,7 @@
 
 Run as ``python -P -m loopedge.profiler.child.main REQUEST``; the request and all answers are one line of
 JSON. After the first answer (what loading cost) it obeys commands on its standard input:
-``{"runs": n}`` answers with n latencies, ``{"memory": true}`` with the memory by now, ``{"save": path}``
+``{"runs": n}`` answers with n latencies, ``{"prompts": n}`` of a model that decodes with those of whole prompts, ``{"memory": true}`` with the memory by now, ``{"save": path}``
 writes the outputs of one run as ``.npz``, ``{"resident": files}`` answers with the growth of resident
 pages by kind of mapping, ``{"copy": bytes}`` with the seconds that the chunks of a copy took;
 ``{"reset_peak": true}`` and ``{"trim": true}`` do what they say. Asked to pause, it first answers when
@@ -13,6 +13,7 @@ benchmarks/reach starts it in environments that hold nothing else.
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +46,9 @@ class Runtime(Protocol):
 
     def run(self) -> Any:
         """Run it once."""
+
+    def prefill(self) -> Any:
+        """Compute a whole prompt, where the model decodes."""
 
     def save(self, path: Path) -> None:
         """Run it once and write its outputs as ``.npz``."""
@@ -110,12 +114,9 @@ def _serve(request: dict[str, Any], answer: Answer) -> None:
     for line in sys.stdin:
         command = json.loads(line)
         if "runs" in command:
-            latencies_ms = []
-            for _ in range(command["runs"]):
-                started = time.perf_counter()
-                runtime.run()
-                latencies_ms.append((time.perf_counter() - started) * 1000)
-            answer({"latencies_ms": latencies_ms})
+            answer({"latencies_ms": _timed(runtime.run, command["runs"])})
+        elif "prompts" in command:
+            answer({"latencies_ms": _timed(runtime.prefill, command["prompts"])})
         elif command.get("save"):
             runtime.save(Path(command["save"]))
             answer({"saved": command["save"]})
@@ -125,6 +126,16 @@ def _serve(request: dict[str, Any], answer: Answer) -> None:
             answer({"trace": runtime.end_trace()})
         else:
             answer(_analyse(command, pages, request["threads"]))
+
+
+def _timed(run: Callable[[], Any], runs: int) -> list[float]:
+    """Return the latency of each run, in ms."""
+    latencies_ms = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        run()
+        latencies_ms.append((time.perf_counter() - started) * 1000)
+    return latencies_ms
 
 
 def _analyse(command: dict[str, Any], pages: Resident | None, threads: int) -> dict[str, Any]:

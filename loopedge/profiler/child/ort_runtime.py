@@ -47,6 +47,10 @@ class OrtRuntime:
         """Run the model once."""
         self.session.run(None, self.inputs)
 
+    def prefill(self) -> None:
+        """Refuse: only a model that decodes reads prompts."""
+        raise ValueError("the model does not decode")
+
     def save(self, path: Path) -> None:
         """Run the model once and write its outputs as ``.npz``."""
         names = [output.name for output in self.session.get_outputs()]

@@ -41,6 +41,10 @@ class TorchRuntime:
         """Run the model once."""
         return self.module(*self.inputs, loops=self.request["loops"])
 
+    def prefill(self) -> None:
+        """Refuse: only a model that decodes reads prompts."""
+        raise ValueError("the model does not decode")
+
     def save(self, path: Path) -> None:
         """Run the model once and write its outputs as ``.npz``."""
         np.savez(path, *[output.numpy() for output in as_tuple(self.run())])

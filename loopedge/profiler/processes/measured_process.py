@@ -57,7 +57,7 @@ class MeasuredProcess(Conversation):
             "optimized": None if optimized is None else str(optimized),
             "pause": before_load is not None,
         }
-        self._model = model
+        self._model, self.setup = model, setup
         self._provider = provider = setup.provider
         words = [str(python), "-P", "-m", "loopedge.profiler.child.main", json.dumps(request)]
         try:
@@ -84,6 +84,11 @@ class MeasuredProcess(Conversation):
     def run(self, runs: int) -> list[float]:
         """Run the model and return the latency of each run, in ms."""
         latencies: list[float] = self.ask({"runs": runs})["latencies_ms"]
+        return latencies
+
+    def prompts(self, runs: int) -> list[float]:
+        """Compute the whole text at once, of a model that decodes, and return the latency of each run, in ms."""
+        latencies: list[float] = self.ask({"prompts": runs})["latencies_ms"]
         return latencies
 
     def memory(self) -> dict[str, int]:

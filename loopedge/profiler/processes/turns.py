@@ -26,6 +26,8 @@ from loopedge.runtime.latency import (
 __all__ = ["MEMORY_FIGURES", "WARM_UP_RUNS", "Measurement", "Schedule", "measure"]
 
 WARM_UP_RUNS = 3
+PROMPT_RUNS = 3
+"""Of a whole prompt in each process; the first pays for its memory."""
 MIN_RUNS = 20
 MOST_LOADED = 8
 """Processes that hold a model at the same time."""
@@ -63,7 +65,7 @@ class Measurement:
     """What was measured of one model; memory as growth in bytes, medians over the processes.
 
     ``spread`` holds the range over the processes by the names of `Run`; ``together`` says whether every
-    ratio was taken in turns with the reference.
+    ratio was taken in turns with the reference. ``prompt_ms`` is the time of a whole prompt, of a model that decodes.
     """
 
     provider: str
@@ -78,6 +80,7 @@ class Measurement:
     points: list[SoakPoint]
     together: bool
     outputs: Path | None
+    prompt_ms: float | None = None
 
 
 @dataclass(slots=True)
@@ -91,6 +94,8 @@ class _Collected:
     places: list[tuple[int, int]] = field(default_factory=list)
     """Pass and group of each process: whose turns were taken together."""
     points: list[SoakPoint] = field(default_factory=list)
+    prompts: list[float] = field(default_factory=list)
+    """Fastest latency of a whole prompt in ms, by process, of a model that decodes."""
     outputs: Path | None = None
     error: LoopedgeError | None = None
 
@@ -177,6 +182,7 @@ def _measure_group(
         for turn, timed in zip(turns, rounds, strict=True):
             turn.finish(timed)
             turn.save_outputs()
+            turn.time_prompts()  # fills the cache, which the outputs before it depend on
 
 
 class _Turns:
@@ -227,6 +233,13 @@ class _Turns:
         self.collected.rounds.append(rounds)
         self.collected.places.append(self.place)
 
+    def time_prompts(self) -> None:
+        """Time whole prompts, of a model that decodes; the other figures of this process are taken, and stand without."""
+        if self.process.setup.cache is None or self.collected.error is not None:
+            return
+        with contextlib.suppress(LoopedgeError):
+            self.collected.prompts.append(min(self.process.prompts(PROMPT_RUNS)))
+
     def save_outputs(self) -> None:
         """Keep the outputs once; the figures of this process are taken, and stand without them."""
         done = self.collected.outputs is not None or self.collected.error is not None
@@ -266,6 +279,7 @@ def _measurement(one: _Collected, reference: _Collected) -> Measurement:
         points=one.points,
         together=together,
         outputs=one.outputs,
+        prompt_ms=median(one.prompts) if one.prompts else None,
     )
 
 

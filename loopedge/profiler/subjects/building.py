@@ -28,6 +28,7 @@ from loopedge.profiler.options import ProfileOptions
 from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.result import Failure
 from loopedge.profiler.subjects.decoding import cache_size, decoding_feeds, decoding_shape
+from loopedge.profiler.subjects.fidelity import fidelity_of
 from loopedge.profiler.subjects.measured_inputs import fewest_positions, profile_feeds
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
 from loopedge.profiler.subjects.weight_reads import weight_reads
@@ -246,6 +247,7 @@ class _Builder:
             notes=() if twin else tuple(f"{source.name}: {note}" for note in notes if note),
             artifact=artifact,
             weight_reads=weight_reads(artifact.graph, loops) if decodes else None,
+            fidelity=fidelity_of(metadata),
         )
 
     def _checkpoint(self, index: int, path: Path) -> ProfiledModel:

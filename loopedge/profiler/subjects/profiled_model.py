@@ -5,6 +5,7 @@ from pathlib import Path
 
 from loopedge.artifact.artifact import Artifact
 from loopedge.profiler.processes.setup import ProcessSetup
+from loopedge.profiler.result import Fidelity
 from loopedge.profiler.subjects.weight_reads import WeightReads
 
 __all__ = ["ProfiledModel"]
@@ -15,7 +16,7 @@ class ProfiledModel:
     """A model to measure, and what is known of it before.
 
     ``traits`` set it apart from its namesakes; ``artifact`` is its file, opened, unless it is a checkpoint; ``weight_reads``
-    are known of a model that decodes.
+    are known of a model that decodes, ``fidelity`` of a quantized one.
     """
 
     source: Path
@@ -32,6 +33,7 @@ class ProfiledModel:
     compute: str = "float32"
     artifact: Artifact | None = None
     weight_reads: WeightReads | None = None
+    fidelity: Fidelity | None = None
 
     @property
     def name(self) -> str:

@@ -172,8 +172,7 @@ def _table_of(source: ir.Value) -> list[tuple[ir.Value, int]]:
         if value is None or gather is None or gather.op_type != "Gather":
             continue
         table = gather.inputs[0]
-        alone = len(value.consumers()) == 1
-        if alone and table is not None and table.const_value is not None:
+        if _read_once(value) and table is not None and table.const_value is not None:
             # In the unrolled form every iteration gathers its row of the same table; what another core gathers of it
             # would be divided too.
             readers = {(user.op_type, loop_name(user)) for user in table.consumers()}
@@ -185,10 +184,10 @@ def _table_of(source: ir.Value) -> list[tuple[ir.Value, int]]:
 def _value_projection_of(source: ir.Value) -> list[tuple[ir.Value, int]]:
     """Find the value projection whose columns attention passes through, channel by channel."""
     node = _before(source, {"Reshape", "Transpose"})
-    if node is None or node.op_type != "Attention" or len(node.outputs[0].consumers()) != 1:
+    if node is None or node.op_type != "Attention" or not _read_once(node.outputs[0]):
         return []
     last = node.inputs[2]
-    if last is None or len(last.consumers()) != 1:
+    if last is None or not _read_once(last):
         return []
     linear = _before(last, {"Reshape", "Transpose"})
     divided: list[tuple[ir.Value, int]] = []
@@ -196,11 +195,11 @@ def _value_projection_of(source: ir.Value) -> list[tuple[ir.Value, int]]:
         first, second = linear.inputs
         bias = next((v for v in (first, second) if v is not None and v.const_value), None)
         other = second if bias is first else first
-        if bias is None or other is None or len(_array(bias).shape) != 1:
+        if bias is None or other is None or len(_array(bias).shape) != 1 or not _read_once(other):
             return []
         divided.append((bias, 0))
         linear = other.producer()
-    if linear is None or linear.op_type != "MatMul" or len(linear.outputs[0].consumers()) != 1:
+    if linear is None or linear.op_type != "MatMul" or not _read_once(linear.outputs[0]):
         return []
     weight = linear.inputs[1]
     if weight is None or weight.const_value is None or len(_array(weight).shape) != 2:
@@ -211,10 +210,15 @@ def _value_projection_of(source: ir.Value) -> list[tuple[ir.Value, int]]:
 def _before(value: ir.Value, passed: set[str]) -> ir.Node | None:
     """Return the node that makes a value, looking through nodes that only move it."""
     node = value.producer()
-    while node is not None and node.op_type in passed and len(node.outputs[0].consumers()) == 1:
+    while node is not None and node.op_type in passed and _read_once(node.outputs[0]):
         source = node.inputs[0]
         node = None if source is None else source.producer()
     return node
+
+
+def _read_once(value: ir.Value) -> bool:
+    """Tell whether one node alone reads a value: a graph or body that gives it reads it too, say as a state."""
+    return len(value.consumers()) == 1 and not value.is_graph_output()
 
 
 def _read_elsewhere(weights: list[ir.Value], model: ir.Model) -> bool:

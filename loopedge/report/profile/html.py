@@ -8,11 +8,13 @@ from loopedge.invocation import command_text
 from loopedge.profiler.result import ProfileResult
 from loopedge.report.page import render_page
 from loopedge.report.profile.cautions import cautions
+from loopedge.report.profile.sections.decoding import decoding_section
 from loopedge.report.profile.sections.gpu import gpu_section
 from loopedge.report.profile.sections.machine import machine_section
 from loopedge.report.profile.sections.memory import meaning_section, sources_section
 from loopedge.report.profile.sections.operators import operator_section
 from loopedge.report.profile.sections.overview import overview_section
+from loopedge.report.profile.sections.quantized import quantized_section
 from loopedge.report.profile.sections.roofline import roofline_section
 from loopedge.report.profile.sections.scaling import scaling_section
 from loopedge.report.profile.sections.soak import soak_section
@@ -52,6 +54,8 @@ def _page(result: ProfileResult, command: str) -> str:
         *failure_section(result.failures),
         *overview_section(runs),
         *table_section(runs),
+        *decoding_section(runs),
+        *quantized_section(runs),
         *scaling_section(runs),
         *tradeoff_section(runs),
         *sources_section(runs),

@@ -10,6 +10,7 @@ from loopedge.profiler.figures import figure_of
 from loopedge.profiler.labels import SETTINGS, run_labels, setting_columns
 from loopedge.profiler.result import ProfileResult, Run
 from loopedge.report.profile.cautions import cautions
+from loopedge.report.profile.sections.decoding import tokens_text
 from loopedge.report.profile.sections.gpu import gpu_cells
 from loopedge.report.profile.sections.memory import SHORT_SOURCES, sources_by_moment
 from loopedge.report.profile.sections.roofline import limits_text
@@ -87,13 +88,21 @@ def run_table(result: ProfileResult) -> Table:
 def decoding_table(runs: Sequence[Run]) -> Table:
     """Return what each run that decodes reads for a token: of its weights, of them each once, of its cache."""
     table = _table(
-        "decoding", "tokens/s", "weights read", "once each", "an iteration", "in", "keys, values"
+        "decoding",
+        "tokens/s",
+        "of a prompt",
+        "weights read",
+        "once each",
+        "an iteration",
+        "in",
+        "keys, values",
     )
     for label, run in zip(run_labels(runs), runs, strict=True):
         if (item := run.decoding) is not None:
             table.add_row(
                 Text(label),
-                f"{item.tokens_per_second:,.4g}",
+                tokens_text(item.tokens_per_second),
+                tokens_text(item.prompt_tokens_per_second),
                 size_text(item.weight_bytes),
                 size_text(item.distinct_bytes),
                 size_text(item.block_bytes),
