@@ -204,7 +204,8 @@ class QuantizeOptions:
 
     def rounds(self, scheme: str) -> bool:
         """Tell whether data says how the weights of a scheme are rounded."""
-        known = self.rounding == "data" or (self.rounding is None and self.data is not None)
+        asked = self.data is not None or self.refine is not None  # refining begins with that
+        known = self.rounding == "data" or (self.rounding is None and asked)
         return known and scheme in WEIGHT_BITS
 
     @property

@@ -15,8 +15,8 @@ from loopedge_calibration.refining.trained_rounding import TrainedRounding
 
 __all__ = ["Distillation", "Distilled", "Report"]
 
-LEARNING_RATE = 0.006
-"""Of a level in a step, falling to zero: more than 0.01 rounds so many weights anew at once that the loss jumps."""
+LEARNING_RATE = 0.003
+"""Of a level in a step, falling to zero: with 0.006 so many weights are rounded anew at once that the loss jumps."""
 EVALUATIONS = 10
 MOST_DB = 200.0
 

@@ -27,6 +27,9 @@ Array = npt.NDArray[Any]
 CHOOSING_POSITIONS = 4096
 """On about so many each candidate is measured."""
 
+CHOOSING_POSITIONS = 4096
+"""On so many, about, a candidate is measured, where nothing else is said."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
