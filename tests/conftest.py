@@ -1,11 +1,14 @@
 """How hypothesis draws, and what every worker does once: no test fails because a machine is slow or busy."""
 
 import gc
+import os
 from collections.abc import Iterator
 from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.captured_once import share_captures
 
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
@@ -22,6 +25,13 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(OBJECTS, 10, 10)
 
 
+@pytest.fixture(autouse=True)
+def captured_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let workers share captures; the module that captures may have been imported since the last test."""
+    folder = tmp_path_factory.getbasetemp()
+    share_captures(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def limits_measured_once() -> Iterator[None]:
     """Measure what this machine reaches once per number of threads, not in every profile: five seconds each.
@@ -29,7 +39,8 @@ def limits_measured_once() -> Iterator[None]:
     `tests/parity/test_memory_sources.py` holds the measurement itself, and that a profile has it.
     """
     from loopedge.profiler import pipeline
+    from loopedge.profiler.dissection.limits import measure_limits
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(pipeline, "measure_limits", cache(pipeline.measure_limits))
+        patched.setattr(pipeline, "measure_limits", cache(measure_limits))
         yield

@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
@@ -51,6 +51,7 @@ ROUNDINGS = ("data", "nearest")
 """How weights alone can be rounded."""
 RECORDED = (
     "scheme",
+    "ops",
     "granularity",
     "method",
     "smoothing",
@@ -62,7 +63,7 @@ RECORDED = (
     "rounding",
     "max_drop",
 )
-"""Options that a recipe repeats, so that they cannot stand beside one; and ``ops``."""
+"""Options that a recipe repeats, so that they cannot stand beside one."""
 METRICS = ("task", "relative-error")
 """What a budget can be measured in."""
 
@@ -328,9 +329,8 @@ class QuantizeOptions:
             )
         if self.recipe is None:
             return
-        repeated = [name for name in RECORDED if getattr(self, name) not in (None, (), [], False)]
-        if self.ops != "microsoft":
-            repeated.append("ops")
+        defaults = {field.name: field.default for field in fields(self)}
+        repeated = [name for name in RECORDED if getattr(self, name) not in (defaults[name], [])]
         if repeated:
             raise InputError(
                 f"{option_name(repeated[0])} is what {option_name('recipe')} says, too",

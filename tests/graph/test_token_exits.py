@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -15,6 +16,7 @@ import loopedge
 from loopedge.artifact.artifact import Artifact
 from loopedge.deployment.decoding.exit_check import compare_exits, never_done
 from loopedge.errors import InputError, LoopedgeError, VerificationError
+from loopedge.graph.decoding.cache.skipping import skip_done
 
 if TYPE_CHECKING:
     from loopedge.graph.decoding.cache.skipping import ExitPolicy
@@ -52,8 +54,11 @@ def nodes_of(text: str) -> list[onnx.NodeProto]:
     return found
 
 
-def write_with_exit(path: Path, exit: str) -> Path:
-    """Write the tiny model with an exit: a row is done where a feature of its last position is small enough."""
+def write_with_exit(path: Path, exit: str, *, noise: bool = False) -> Path:
+    """Write the tiny model with an exit: a row is done where a feature of its last position is small enough.
+
+    With ``noise`` an input of that name is added to what the Loop starts from.
+    """
     model = onnx.load(TINY)
     graph = model.graph
     (loop,) = [node for node in graph.node if node.op_type == "Loop"]
@@ -93,11 +98,23 @@ def write_with_exit(path: Path, exit: str) -> Path:
         graph.initializer.append(held)
     else:
         graph.input.append(value("tolerance", TensorProto.FLOAT, []))
+    if noise:
+        graph.input.append(value("noise", TensorProto.FLOAT, ["batch", "sequence", 32]))
+        graph.node.insert(
+            list(graph.node).index(loop),
+            helper.make_node("Add", [loop.input[2], "noise"], ["noisy"]),
+        )
+        loop.input[2] = "noisy"
     graph.output.append(value("iterations", TensorProto.INT64, ["batch"]))
     kept = [each for each in model.metadata_props if each.key not in {"loopedge.checksum"}]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
-    added = {"exit": exit, "task": {"name": "text", "tokenizer": "bytes", "vocab_size": VOCABULARY}}
+    added: dict[str, Any] = {
+        "exit": exit,
+        "task": {"name": "text", "tokenizer": "bytes", "vocab_size": VOCABULARY},
+    }
+    if noise:
+        added["random_inputs"] = {"noise": 0.3}
     for name, said in added.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = f"loopedge.{name}", json.dumps(said)
@@ -190,6 +207,58 @@ def test_what_skipped_iterations_keep_is_verified(tmp_path: Path, sources: dict[
     assert 1 <= compare_exits(files["plain"], files["holes"], "holes", noise={}, threads=1) < LOOPS
     with pytest.raises(VerificationError, match="differs from as many loops"):
         compare_exits(files["plain"], files["holes"], "copy", noise={}, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (3.0, r"ends after \d of 3 iterations, .* it goes on"),
+        (0.3, r"runs \d iterations, .* it ends after"),
+    ],
+)
+def test_when_a_token_ends_is_verified(
+    tmp_path: Path,
+    sources: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    factor: float,
+    words: str,
+) -> None:
+    """A file whose threshold is another one computes at each token what so many loops give, and is refused."""
+
+    def other(model: ir.Model, policy: ExitPolicy) -> None:
+        skip_done(model, policy)
+        held = model.graph.initializers["exit/tolerance"]
+        assert held.const_value is not None
+        held.const_value = ir.tensor(held.const_value.numpy() * np.float32(factor), name=held.name)
+
+    monkeypatch.setattr("loopedge.deployment.decoding.generate_graph.skip_done", other)
+    with pytest.raises(VerificationError, match=words):
+        loopedge.to_generate(sources["tolerance"], tmp_path / "m.onnx", exit="copy", threads=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_tokens_of_a_model_with_noise_end_by_themselves(tmp_path: Path, policy: ExitPolicy) -> None:
+    source = write_with_exit(tmp_path / "noisy.onnx", f"tolerance={EXPORTED}", noise=True)
+    result = loopedge.to_generate(
+        source, tmp_path / "m.onnx", exit=policy, tolerance=0.15, threads=1
+    )
+    assert result.exit == policy
+    found = []
+    for seed in (1, 1, 2):
+        generator = loopedge.Generator(tmp_path / "m.onnx", threads=1, seed=seed)
+        logits = [generator.prefill(TEXT[:3])]
+        counts = []
+        for token in TEXT[3:]:
+            logits.append(generator.step(int(token)))
+            assert generator.iterations is not None
+            counts.append(int(generator.iterations[0]))
+        found.append((np.concatenate(logits), counts))
+    (first, counts), (again, same), (other, _) = found
+    assert min(counts) < LOOPS
+    assert counts == same
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 def test_evaluate_says_how_many_iterations_ran(tmp_path: Path, sources: dict[str, Path]) -> None:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 import loopedge
 import loopedge_calibration
+from loopedge.artifact.artifact import Artifact
+from loopedge.deployment.decoding.exit_rule import ExitRule
 from loopedge.errors import InputError, VerificationError
 from loopedge.inference.run import run_file
 from loopedge.model.contract import Tensors
@@ -101,6 +103,31 @@ def tolerant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tolerant") / "model.onnx"
     loopedge.export(make_model("padded", loops=LOOPS), path, exit="tolerance=0.3")
     return path
+
+
+def test_the_rule_of_a_file_is_replayed_on_states_alone(tolerant: Path) -> None:
+    """What checks when a token of a generate file ends, against the formula that the docs say."""
+    rule = ExitRule(Artifact.open(tolerant).fresh_graph(), tolerance=0.3)
+    generator = np.random.default_rng(0)
+    before = generator.standard_normal((40, 1, 1, 32))
+    after = before + generator.uniform(0.1, 0.5, (40, 1, 1, 1)) * generator.standard_normal(
+        before.shape
+    )
+    norms = [np.linalg.norm(each.reshape(40, -1), axis=1) for each in (after - before, before)]
+    states = {
+        name: array.astype(np.float32)
+        for name, array in zip(("exit/before.0", "exit/after.0"), (before, after), strict=True)
+    }
+    answers = [rule.ends(states, row, {}) for row in range(40)]
+    assert answers == (norms[0] <= 0.3 * norms[1]).tolist()
+    assert {*answers} == {True, False}
+    close = {
+        "exit/before.0": states["exit/before.0"],
+        "exit/after.0": 1.3 * states["exit/before.0"],
+    }
+    assert rule.ends(close, 0, {}) is None  # rounding decides
+    never = ExitRule(Artifact.open(tolerant).fresh_graph(), tolerance=0.0)
+    assert never.ends(close, 0, {}) is False
 
 
 def changes(feeds: dict[str, NDArray[Any]]) -> NDArray[np.float64]:

@@ -4,11 +4,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
 from loopedge.artifact.artifact import open_artifact, write_artifact
 from loopedge.errors import VerificationError
+from loopedge.graph.core.cores import Cores
 from loopedge.graph.metadata import write_metadata
 from loopedge.graph.offsets import output_offsets
 from loopedge.quantizer.check import quantization_fields
@@ -40,6 +42,8 @@ UNKNOWN = HeldOutResult(
     clipped={},
 )
 """Stands for what is measured later in the metadata of a candidate: as many bytes."""
+ROUNDED_BYTES = 512
+"""Taken by what a file says of weights that data rounded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,16 +114,30 @@ class Trials:
         made = rewrite_source(self._source, recipe, self._options)
         if not made.metadata.foreign:
             fields = quantization_fields(recipe, made.rewritten, UNKNOWN, self._source.graph)
+            fields["state_cosines"] = self._unknown_cosines()
             described = made.metadata.model_copy(update={"quantization": fields})
             write_metadata(described, made.graph.metadata_props)
         operators = _operators(made)
         files = write_artifact(made.graph, self._folder / f"{operators}.onnx", force=True)
         return Written(
             path=files[0],
-            bytes=sum(path.stat().st_size for path in files),
+            bytes=sum(path.stat().st_size for path in files)
+            + (ROUNDED_BYTES if self._options.rounds(recipe.scheme) else 0),
             operators=operators,
             min_sqnr_db=floors_of(recipe, self._options.min_sqnr_db).outputs_db,
         )
+
+    def _unknown_cosines(self) -> list[dict[str, Any]]:
+        """Return what stands for the cosines of the states, as many bytes."""
+        found = []
+        for core in Cores(self._source.graph):
+            count = core.iterations or self._options.loops or 1
+            row = [round(1 / 3, 9)] * count
+            found += [
+                {"core": core.name, "state": state, "mean": row, "worst": row}
+                for state in core.states
+            ]
+        return found
 
     def measure(self, written: Written, *, few: bool) -> Measured:
         """Run a candidate that was written last with its operators.

@@ -21,7 +21,16 @@ from loopedge_calibration.readers import SampleBatch
 from loopedge_calibration.rounding.hessians import HessianSums, collect_hessians
 from loopedge_calibration.rounding.weightings import WEIGHTINGS, IterationErrors, Weighting
 
-__all__ = ["CANDIDATES", "Candidate", "Rounder", "StoredBlocks", "Subject", "subjects_of"]
+__all__ = [
+    "CANDIDATES",
+    "LARGE_CANDIDATES",
+    "Candidate",
+    "Rounder",
+    "StoredBlocks",
+    "Subject",
+    "is_large",
+    "subjects_of",
+]
 
 Array = npt.NDArray[Any]
 
@@ -49,10 +58,12 @@ class Candidate:
         damping = "" if self.damping == DAMPING else f"/damped-{self.damping:g}"
         return f"gptq/{self.weighting}{order}{damping}{'/fitted' if self.fits else ''}"
 
-    def variants(self) -> list["Candidate"]:
-        """Return what is tried where this one does best."""
-        damping = STRONG_DAMPING if self.damping == DAMPING else DAMPING
-        return [replace(self, fits=True), replace(self, damping=damping)]
+    def variants(self, *, large: bool) -> list["Candidate"]:
+        """Return what is tried where this one does best; of a large model less."""
+        fitted, other = replace(self, fits=True), STRONG_DAMPING
+        if self.damping == STRONG_DAMPING:
+            other = DAMPING
+        return [fitted] if large else [fitted, replace(self, damping=other)]
 
 
 CANDIDATES = (
@@ -61,6 +72,12 @@ CANDIDATES = (
     Candidate(weighting="uniform", damping=STRONG_DAMPING),
 )
 """Tried first, beside rounding to nearest; of the best `Candidate.variants` then."""
+LARGE_CANDIDATES = (
+    *(Candidate(weighting=weighting) for weighting in ("uniform", "normalised", "output-error")),
+)
+"""The same of a large model: each takes seconds."""
+LARGE = 2e9
+"""Products that rounding takes, inputs^2 x outputs of all weights, from which on a model is large."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +112,11 @@ class Subject:
     def inputs(self) -> int:
         """Values of a row."""
         return int(self.rows.shape[1])
+
+
+def is_large(subjects: Sequence[Subject]) -> bool:
+    """Tell whether rounding takes so long that fewer ways are tried; by sizes alone, whatever the machine does."""
+    return sum(subject.inputs**2 * len(subject.rows) for subject in subjects) > LARGE
 
 
 def stored_blocks(model: ir.Model) -> dict[str, StoredBlocks]:

@@ -24,8 +24,9 @@ from loopedge_calibration.rounding.few_samples import FEWEST_BATCHES, evenly, po
 __all__ = ["CHOOSING_POSITIONS", "Contest", "Entry"]
 
 Array = npt.NDArray[Any]
+
 CHOOSING_POSITIONS = 4096
-"""On so many each candidate is measured."""
+"""On so many, about, a candidate is measured, where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,8 @@ class Contest:
 
     Args:
         source: The float model.
-        choosing: The samples; evenly thinned where there are many.
+        choosing: The samples.
+        positions: On so many, about, each candidate is measured, evenly spread.
         threads: Threads of ONNX Runtime.
 
     Attributes:
@@ -52,10 +54,17 @@ class Contest:
         float_score: The float model's.
     """
 
-    def __init__(self, source: FloatSource, choosing: HeldOut, *, threads: int | None) -> None:
+    def __init__(
+        self,
+        source: FloatSource,
+        choosing: HeldOut,
+        *,
+        positions: int = CHOOSING_POSITIONS,
+        threads: int | None,
+    ) -> None:
         self._source, self._threads, self._judge = source, threads, choosing.judge
         sizes = [positions_of(feeds) for feeds in choosing.batches]
-        share = CHOOSING_POSITIONS / max(1, sum(sizes))
+        share = positions / max(1, sum(sizes))
         kept = max(min(FEWEST_BATCHES, len(sizes)), round(share * len(sizes)))
         self._numbers = evenly(len(sizes), kept)
         self._batches = [choosing.batches[number] for number in self._numbers]

@@ -15,19 +15,23 @@ from loopedge_calibration.options import CollectOptions
 from loopedge_calibration.readers import Feeds, SampleBatch
 from loopedge_calibration.rounding.candidates import (
     CANDIDATES,
+    LARGE_CANDIDATES,
     Candidate,
     Rounder,
+    is_large,
     subjects_of,
 )
-from loopedge_calibration.rounding.contest import Contest, Entry
+from loopedge_calibration.rounding.contest import CHOOSING_POSITIONS, Contest, Entry
 from loopedge_calibration.rounding.few_samples import Thinned, evenly, positions_of
 from loopedge_calibration.rounding.weightings import IterationErrors
 from loopedge_calibration.samples import Samples, fixed_batch, survey_of
 
 __all__ = ["Rounded", "round_weights"]
 
-HESSIAN_POSITIONS = 8192
-"""Of all samples together, per iteration: about so many are counted."""
+HESSIAN_POSITIONS, LARGE_HESSIAN_POSITIONS = 8192, 4096
+"""About so many go into the Hessians, of all samples together, in each iteration."""
+LARGE_CHOOSING_POSITIONS = 2048
+"""On about so many each candidate is measured."""
 ERROR_POSITIONS = 512
 """The error of one iteration's rounding is measured on so many."""
 
@@ -46,7 +50,7 @@ def round_weights(
     samples: Samples,
     options: QuantizeOptions,
     *,
-    candidates: Sequence[Candidate] = CANDIDATES,
+    candidates: Sequence[Candidate] | None = None,
 ) -> Rounded:
     """Round the weights that a recipe stores in blocks.
 
@@ -55,7 +59,7 @@ def round_weights(
         recipe: How it is quantized; its scheme is one of weights alone.
         samples: Those that calibrate are what the linears read, those that choose decide between the candidates.
         options: Threads and loops.
-        candidates: Tried beside rounding to nearest.
+        candidates: Tried beside rounding to nearest; default: by the size of the model.
 
     Returns:
         The recipe with `Recipe.rounded`, empty where nothing does better than nearest, and `Recipe.rounding`.
@@ -64,11 +68,13 @@ def round_weights(
         InputError: The data cannot be used.
     """
     started = time.perf_counter()
-    batches, seen, notes = _surveyed(source, samples)
     quantized = source.graph.clone()
     recipe.apply(quantized)
     subjects, unseen = subjects_of(source.graph, quantized)
     del quantized
+    large = is_large(subjects)
+    most = LARGE_HESSIAN_POSITIONS if large else HESSIAN_POSITIONS
+    batches, seen, notes = _surveyed(source, samples, most)
     if unseen:
         notes.append(
             f"{', '.join(unseen)}: rounded to nearest, for what reads {'it' if len(unseen) == 1 else 'them'} stands in "
@@ -83,12 +89,17 @@ def round_weights(
             source.graph, recipe, _few(batches, ERROR_POSITIONS), threads=options.threads
         ),
     )
-    contest = Contest(source, samples.chooser(), threads=options.threads)
+    contest = Contest(
+        source,
+        samples.chooser(),
+        positions=LARGE_CHOOSING_POSITIONS if large else CHOOSING_POSITIONS,
+        threads=options.threads,
+    )
     trials = _Trials(recipe, rounder, contest)
     if subjects:
-        trials.run(candidates)
+        trials.run(candidates or (LARGE_CANDIDATES if large else CANDIDATES))
         if trials.best.name in trials.known:
-            trials.run(trials.known[trials.best.name].variants())
+            trials.run(trials.known[trials.best.name].variants(large=large))
     result = RoundingResult(
         method=NEAREST if trials.best.name == NEAREST else "gptq",
         chosen=trials.best.name,
@@ -144,7 +155,7 @@ def _candidate(entry: Entry, by: Candidate | None) -> RoundingCandidate:
     )
 
 
-def _surveyed(source: FloatSource, samples: Samples) -> tuple[Thinned, int, list[str]]:
+def _surveyed(source: FloatSource, samples: Samples, most: int) -> tuple[Thinned, int, list[str]]:
     """Look at all samples that calibrate; return some of them, how many there are, and what a person should know."""
     survey, sizes = survey_of(source.graph), []
     for batch in samples.calibrating:
@@ -152,7 +163,7 @@ def _surveyed(source: FloatSource, samples: Samples) -> tuple[Thinned, int, list
         sizes.append(positions_of(batch.feeds))
     notes = survey.check()
     cut = fixed_batch(source.graph) is None
-    thinned = Thinned(part=samples.calibrating, sizes=sizes, most=HESSIAN_POSITIONS, cut=cut)
+    thinned = Thinned(part=samples.calibrating, sizes=sizes, most=most, cut=cut)
     return thinned, survey.samples, notes
 
 

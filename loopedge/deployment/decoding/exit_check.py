@@ -1,6 +1,6 @@
-"""Verify an early exit for each token: after k iterations a token has what a file without exits gives at k loops.
+"""Verify an early exit for each token: it ends where the source's rule ends it, with what a file without exits gives at k loops.
 
-The reference runs a file that is never done, token by token, at as many loops as the exit took. What the skipped iterations
+When it ends is found again from the states of the reference (`loopedge.deployment.decoding.exit_rule`). The reference runs a file that is never done, token by token, at as many loops as the exit took. What the skipped iterations
 keep is put into its cache by hand: keys and values of the last iteration that ran, or nothing.
 """
 
@@ -12,6 +12,7 @@ from typing import get_args
 import numpy as np
 
 from loopedge.artifact.artifact import Artifact, write_scratch
+from loopedge.deployment.decoding.exit_rule import ExitRule
 from loopedge.deployment.decoding.plain_decoder import PlainDecoder
 from loopedge.errors import InputError, VerificationError
 from loopedge.graph.agreement import largest_error
@@ -76,6 +77,7 @@ def compare_exits(
     written: tuple[Path, Generation],
     policy: ExitPolicy,
     *,
+    rule: ExitRule | None = None,
     noise: Mapping[str, float],
     threads: int | None,
 ) -> float:
@@ -85,11 +87,12 @@ def compare_exits(
         plain: The file that is never done, and what it says of itself.
         written: The file with the exit.
         policy: What a skipped iteration keeps.
+        rule: Says when a token ends, of the states that the plain file gives; None: that is not compared.
         noise: Inputs that hold noise, with its standard deviation.
         threads: Threads of ONNX Runtime.
 
     Raises:
-        VerificationError: A token differs.
+        VerificationError: A token differs, or ends at another iteration.
     """
     reference, found = (
         PlainDecoder(path, generation, noise=noise, threads=threads)
@@ -100,7 +103,7 @@ def compare_exits(
     length = min(ids.shape[1], plain[1].context or ids.shape[1])
     for decoder in (reference, found):
         decoder.start(1, length)
-    counts = []
+    counts, loops = [], max(slot.loops or 1 for slot in written[1].slots)
     for start in (0, *range(min(PROMPT, length - 1), length)):
         stop = start + 1 if start else min(PROMPT, length - 1)
         given = found.run(ids[:, start:stop], [stop])
@@ -115,6 +118,8 @@ def compare_exits(
                 allowed=EXACT,
             )
         if count is not None:
+            if rule is not None:
+                rule.check(reference.states, count, loops, reference.feeds)
             counts.append(count)
             if policy == "copy":
                 reference.copy_rows(count, start)

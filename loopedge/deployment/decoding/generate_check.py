@@ -19,7 +19,13 @@ from loopedge.deployment.decoding.decode_check import (
     tolerated,
 )
 from loopedge.deployment.decoding.exit_check import compare_exits, never_done
-from loopedge.deployment.decoding.generate_graph import GenerateRequest, described, rewritten
+from loopedge.deployment.decoding.exit_rule import ExitRule, give_states
+from loopedge.deployment.decoding.generate_graph import (
+    GenerateRequest,
+    described,
+    exit_tolerance,
+    rewritten,
+)
 from loopedge.files.scratch import never_named
 from loopedge.graph.decoding.decoding import Decoding
 from loopedge.graph.metadata import Generation
@@ -58,11 +64,14 @@ def _compare_exits(
         write_scratch(plain.model, file)
         found = _compare(running, file, generation, never)
         _compare_other_rows(running, folder, never)
+        give_states(plain.model)
+        write_scratch(plain.model, folder / "states.onnx")
         own = (written, described(source, decoding, wanted))
         iterations = compare_exits(
-            (file, generation),
+            (folder / "states.onnx", generation),
             own,
             wanted.exit or "copy",
+            rule=ExitRule(source.fresh_graph(), tolerance=exit_tolerance(source, wanted)),
             noise=source.metadata.random_inputs,
             threads=wanted.threads,
         )

@@ -30,6 +30,7 @@ __all__ = [
     "GenerateRequest",
     "cached_graph",
     "described",
+    "exit_tolerance",
     "file_metadata",
     "rewritten",
 ]
@@ -98,7 +99,7 @@ def rewritten(artifact: Artifact, graph: ir.Model, wanted: GenerateRequest) -> D
             last_loop=wanted.cache == "last-loop",
         )
         if wanted.exit is not None:
-            run_on(graph, tolerance=_tolerance(artifact, wanted))
+            run_on(graph, tolerance=exit_tolerance(artifact, wanted))
         decoding = give_cache(graph, options)
         if wanted.exit is not None:
             skip_done(decoding.model, wanted.exit)
@@ -113,7 +114,7 @@ def rewritten(artifact: Artifact, graph: ir.Model, wanted: GenerateRequest) -> D
     return decoding
 
 
-def _tolerance(artifact: Artifact, wanted: GenerateRequest) -> float | None:
+def exit_tolerance(artifact: Artifact, wanted: GenerateRequest) -> float | None:
     """Return the tolerance of the exit: as asked for, or as exported; None: the model's own halt ends it."""
     exported = artifact.metadata.tolerance
     return exported if wanted.tolerance is None or exported is None else wanted.tolerance
@@ -149,7 +150,7 @@ def file_metadata(artifact: Artifact, decoding: Decoding, wanted: GenerateReques
         "optimized": False,
         "generate": described(artifact, decoding, wanted),
     }
-    if wanted.exit is not None and (tolerance := _tolerance(artifact, wanted)) is not None:
+    if wanted.exit is not None and (tolerance := exit_tolerance(artifact, wanted)) is not None:
         update["exit"] = f"{TOLERANCE_EXIT}{tolerance!r}"
     if not known.foreign:
         return known.model_copy(update=update)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from loopedge.deployment.decoding.exit_rule import STATES
 from loopedge.graph.decoding.cache.slots import PAST, PRESENT
 from loopedge.graph.decoding.chunk import LENGTHS_INPUT
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, Generation
@@ -31,6 +32,8 @@ class PlainDecoder:
 
     Attributes:
         iterations: How many ran in the last call, int64 (batch,); empty where the file does not say.
+        feeds: What the last call read of its tokens.
+        states: Before and after each iteration of the last call, where the file gives them (`give_states`).
         written: By output without ``present.``, what the last call left: ([loops, inner loops,] batch, kv heads, capacity, head size).
     """
 
@@ -63,6 +66,8 @@ class PlainDecoder:
         self._cache: dict[str, Array] = {}
         self.written: dict[str, Array] = {}
         self.iterations: Array = np.zeros(0, np.int64)
+        self.states: dict[str, Array] = {}
+        self.feeds: dict[str, Array] = {}
 
     def start(self, batch: int, capacity: int) -> None:
         """Begin texts of at most ``capacity`` tokens."""
@@ -106,7 +111,9 @@ class PlainDecoder:
         done = max(max(lengths) - ids.shape[1], 0)
         for name, drawn in self._drawn.items():
             feeds[name] = drawn[:, done : done + ids.shape[1]]
+        self.feeds = {self._ids: feeds[self._ids], **{name: feeds[name] for name in self._drawn}}
         outputs = dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
+        self.states = {name: outputs[name] for name in outputs if name.startswith(STATES)}
         self.iterations = outputs.get(ITERATIONS_OUTPUT, np.zeros(0, np.int64))
         self.written = {
             name.removeprefix(f"{PRESENT}."): array

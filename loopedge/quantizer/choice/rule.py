@@ -281,8 +281,8 @@ def _speed_text(chosen: Candidate, tier: Sequence[Candidate], allowed: Sequence[
     if not all(item.steady for item in tier):
         return f"the times of {len(tier)} were unsteady and count as equal"
     if len(tier) == 1:
-        return f"it {own}, clearly less than the other {len(allowed) - 1} that may be taken"
-    return f"it {own}, and {len(tier) - 1} of the others that may be taken are as fast"
+        return f"it {own}, clearly less than any other that may be taken"
+    return f"it {own}, as {'another does' if len(tier) == 2 else f'{len(tier) - 1} others do'}"
 
 
 def _beside(item: Candidate, chosen: Candidate) -> str:
