@@ -1,12 +1,34 @@
-"""Say numbers of bytes, times and ratios the way people read them."""
+"""Say numbers of bytes, times and ratios the way people read them, and read those that people write."""
 
 import math
+import re
 
-__all__ = ["cosine_text", "error_text", "percent_text", "ratio_text", "size_text", "time_text"]
+__all__ = [
+    "cosine_text",
+    "error_text",
+    "percent_text",
+    "ratio_text",
+    "read_seconds",
+    "read_size",
+    "size_text",
+    "time_text",
+]
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 STEP = 1024
 MS_PER_SECOND = 1000.0
+SIZES = {
+    "": 1,
+    "b": 1,
+    "byte": 1,
+    "bytes": 1,
+    **{
+        f"{letter}{end}": 1000**power for power, letter in enumerate("kmgt", 1) for end in ("", "b")
+    },
+    **{f"{letter}ib": STEP**power for power, letter in enumerate("kmgt", 1)},
+}
+"""Bytes of a unit: ``MiB`` counts in 1024, ``MB`` and ``M`` in 1000."""
+SECONDS = {"": 1, "s": 1, "sec": 1, "seconds": 1, "m": 60, "min": 60, "minutes": 60, "h": 3600}
 
 
 def size_text(size: float) -> str:
@@ -45,3 +67,24 @@ def cosine_text(cosine: float) -> str:
     lacks = 1 - cosine
     decimals = 9 if lacks < 1e-8 else max(4, math.ceil(-math.log10(lacks) - 1e-6) + 1)
     return "1" if lacks < 5e-10 else f"{cosine:.{decimals}f}"
+
+
+def read_size(text: float | str) -> int | None:
+    """Return the bytes that a person wrote, ``2MiB``, ``1.5 GB`` or a number; None where it is not one byte at least."""
+    size = _number_with_unit(text, SIZES)
+    return None if size is None or size < 1 else int(size)
+
+
+def read_seconds(text: float | str) -> float | None:
+    """Return the seconds that a person wrote, ``60s``, ``5min`` or a number; None where it is no time above 0."""
+    seconds = _number_with_unit(text, SECONDS)
+    return seconds or None
+
+
+def _number_with_unit(text: float | str, units: dict[str, int]) -> float | None:
+    """Return a number times its unit; None where the text is none, or not finite."""
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", str(text).lower())
+    if found is None or found[2] not in units:
+        return None
+    value = float(found[1]) * units[found[2]]
+    return value if math.isfinite(value) else None

@@ -1,6 +1,46 @@
-"""How hypothesis draws: no test fails because a machine is slow or busy."""
+"""How hypothesis draws, and what every worker does once: no test fails because a machine is slow or busy."""
 
+import gc
+import os
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.captured_once import share_captures
 
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+OBJECTS = 20_000
+"""New objects before the garbage collector looks at the youngest; Python's own 700 make it look at all of PyTorch's
+half a million, again and again: a tenth of the suite's time."""
+
+
+def pytest_collection_finish() -> None:
+    """Take what the imports made out of the garbage collector's sight."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(OBJECTS, 10, 10)
+
+
+@pytest.fixture(autouse=True)
+def captured_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let workers share captures; the module that captures may have been imported since the last test."""
+    folder = tmp_path_factory.getbasetemp()
+    share_captures(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def limits_measured_once() -> Iterator[None]:
+    """Measure what this machine reaches once per number of threads, not in every profile: five seconds each.
+
+    `tests/parity/test_memory_sources.py` holds the measurement itself, and that a profile has it.
+    """
+    from loopedge.profiler import pipeline
+    from loopedge.profiler.dissection.limits import measure_limits
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pipeline, "measure_limits", cache(measure_limits))
+        yield

@@ -109,7 +109,7 @@ def make_files(subject: Subject, folder: Path) -> tuple[dict[str, Path], Path]:
         if not data.exists():
             opened = Artifact.open(source).float32_graph()
             write_arrays(data, generate_inputs(opened, batch=8, sequence=subject.length, seed=1))
-        loopedge.quantize(source, target, data=data, method="minmax")
+        loopedge.quantize(source, target, data=data, scheme="static", method="minmax")
         files |= {f"float32, {name}": source, f"int8, {name}": target}
     inputs = folder / "inputs.npz"
     opened = Artifact.open(files["float32, all positions"]).float32_graph()

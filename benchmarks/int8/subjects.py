@@ -14,16 +14,7 @@ from loopedge.tasks.task import Task
 from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.pipeline import train
 
-__all__ = [
-    "SUNSPOTS",
-    "Subject",
-    "edit_distance",
-    "edit_distance_prefixes",
-    "plain_sorting",
-    "sorting",
-    "subjects",
-    "sunspots",
-]
+__all__ = ["Subject", "edit_distance", "plain_sorting", "sorting", "subjects", "sunspots"]
 
 SUNSPOTS = Path(__file__).parents[2] / "examples" / "data" / "sunspots.csv"
 
@@ -72,16 +63,6 @@ def edit_distance() -> Subject:
         EditDistanceTask(length=4),
         {"d_model": 64, "heads": 4, "loops": 6, "positions": "rotary", "timestep": "none"},
         {"steps": 8000, "batch_size": 64, "lr": 2e-3, "weight_decay": 0.1},
-    )
-
-
-def edit_distance_prefixes() -> Subject:
-    """Return a smaller one than `edit_distance`, asked at every letter: it learns in a tenth of the steps."""
-    return Subject(
-        "edit distance, prefixes",
-        EditDistanceTask(length=4, letters=4, prefixes=True),
-        {"d_model": 64, "heads": 4, "loops": 6, "positions": "rotary"},
-        {"steps": 4000, "batch_size": 64, "lr": 2e-3},
     )
 
 

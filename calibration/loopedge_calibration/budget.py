@@ -7,7 +7,7 @@ be needed is put down again.
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ from loopedge_calibration.sensitivity import measure_sensitivity
 if TYPE_CHECKING:
     from loopedge_calibration.readers import Feeds
 
-__all__ = ["meet_budget"]
+__all__ = ["FLOAT", "WEIGHT_INT8", "few_samples", "levels_of", "lifted_recipe", "meet_budget"]
 
 SENSITIVITY_SAMPLES = 16
 TIMED_RUNS = 45
@@ -205,20 +205,12 @@ class _Trials:
         self._reference, self._recipe, self._loss = reference, recipe, loss
         self._folder, self._threads = folder, threads
         self._known: dict[frozenset[tuple[str, int]], _Trial] = {}
-        self.levels = _levels(reference, recipe)
+        self.levels = levels_of(reference, recipe)
 
     def recipe(self, plan: Mapping[str, int]) -> Recipe:
         """Return the recipe with some linears lifted."""
         reached = {name: self.levels[name][at] for name, at in plan.items()}
-        return replace(
-            self._recipe,
-            lifted=tuple(reached),
-            keep=(*self._recipe.keep, *(n for n, at in reached.items() if at == FLOAT)),
-            weight_only=(
-                *self._recipe.weight_only,
-                *(n for n, at in reached.items() if at == WEIGHT_INT8),
-            ),
-        )
+        return lifted_recipe(self._recipe, reached)
 
     def measure(self, plan: Mapping[str, int]) -> _Trial:
         """Return the loss with these linears lifted."""
@@ -232,14 +224,7 @@ class _Trials:
 
     def sensitivity(self) -> list[LinearSensitivity]:
         """Return what the rounding of each linear does to the outputs."""
-        batches: list[Feeds] = []
-        samples, axes = 0, axes_of(self._reference)
-        for feeds in self._loss.batches:
-            rows = SENSITIVITY_SAMPLES - samples
-            if rows <= 0:
-                break
-            batches.append(first_samples(feeds, axes, rows))
-            samples += sample_count(batches[-1], axes)
+        batches = few_samples(self._loss.batches, self._reference)
         return measure_sensitivity(self._reference, self._recipe, batches, threads=self._threads)
 
     def extra_ms(self, plan: Mapping[str, int]) -> dict[str, float]:
@@ -266,7 +251,38 @@ class _Trials:
         return weight_bytes(model)
 
 
-def _levels(model: ir.Model, recipe: Recipe) -> dict[str, list[str]]:
+def few_samples(batches: "Sequence[Feeds]", model: ir.Model) -> "list[Feeds]":
+    """Return the first `SENSITIVITY_SAMPLES` samples, in batches."""
+    found: list[Feeds] = []
+    samples, axes = 0, axes_of(model)
+    for feeds in batches:
+        rows = SENSITIVITY_SAMPLES - samples
+        if rows <= 0:
+            break
+        found.append(first_samples(feeds, axes, rows))
+        samples += sample_count(found[-1], axes)
+    return found
+
+
+def lifted_recipe(recipe: Recipe, reached: Mapping[str, str]) -> Recipe:
+    """Return a recipe with some linears and tables on a level of their own.
+
+    Args:
+        recipe: How all are quantized.
+        reached: The level of each by its name, `FLOAT` or `WEIGHT_INT8`.
+    """
+    return replace(
+        recipe,
+        lifted=(*recipe.lifted, *reached),
+        keep=(*recipe.keep, *(name for name, at in reached.items() if at == FLOAT)),
+        weight_only=(
+            *recipe.weight_only,
+            *(name for name, at in reached.items() if at == WEIGHT_INT8),
+        ),
+    )
+
+
+def levels_of(model: ir.Model, recipe: Recipe) -> dict[str, list[str]]:
     """Return the levels of all that can be lifted, the lowest first.
 
     Linears that share a weight are lifted together, by the name of the first.

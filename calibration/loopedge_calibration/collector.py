@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -27,7 +27,12 @@ from loopedge.quantizer.activations.ranges import (
     TensorRange,
     weights_sha256,
 )
-from loopedge.quantizer.activations.smoothing import apply_smoothing, best_factors, smoothable
+from loopedge.quantizer.activations.smoothing import (
+    SmoothingGroup,
+    apply_smoothing,
+    best_factors,
+    smoothable,
+)
 from loopedge.quantizer.named_linears import core_like_nodes
 from loopedge.quantizer.options import Data
 from loopedge.quantizer.recipe import check_one_loop
@@ -41,9 +46,9 @@ from loopedge_calibration.observers import expected_noise, find_ranges
 from loopedge_calibration.options import CollectKeywords, CollectOptions
 from loopedge_calibration.readers import Feeds, SampleBatch
 from loopedge_calibration.samples import Part, all_samples, fixed_batch, survey_of
-from loopedge_calibration.survey import sample_digests
+from loopedge_calibration.survey import Survey, sample_digests
 
-__all__ = ["collect", "collect_ranges", "held_out_parts"]
+__all__ = ["Observations", "collect", "collect_ranges", "held_out_parts", "observe"]
 
 FEW_SAMPLES = 16
 LARGEST = float(np.finfo(np.float32).max)
@@ -107,43 +112,119 @@ def collect_ranges(source: FloatSource, part: Part, options: CollectOptions) -> 
     Raises:
         InputError: The model or a sample cannot be used, as `collect`.
     """
+    smoothing = options.smoothing is not False
+    observations = observe(source, part, options, plain=not smoothing, smoothed=smoothing)
+    return observations.table(options.granularity, options.method, smoothing=smoothing)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observations:
+    """What the passes over the data saw: ranges of every kind are found on it, without another pass.
+
+    Attributes:
+        source: The float model.
+        as_core: Linears that are treated as the core's.
+        seen: The samples that passed.
+        notes: What a person should know of them.
+        plain: What the linears read in the model as it is; None where that was not looked at.
+        smoothed: What they read in the smoothed one; likewise.
+        factors: By which channels are divided there; empty where nothing gains by it, and both are the same.
+    """
+
+    source: FloatSource
+    as_core: Sequence[str]
+    seen: Survey
+    notes: Sequence[str]
+    plain: "_Observed | None"
+    smoothed: "_Observed | None"
+    factors: Mapping[str, npt.NDArray[np.float32]]
+
+    def table(self, granularity: Granularity, method: str, *, smoothing: bool) -> RangeTable:
+        """Return the ranges that a method finds; those of a smoothed model hold its factors."""
+        observed = self.smoothed if smoothing else self.plain
+        if observed is None:
+            raise ValueError("the model was not looked at so")
+        factors = self.factors if smoothing else {}
+        as_core = core_like_nodes(self.source.graph, self.as_core)
+        observing = observed_by(self.source.graph, method, as_core=as_core)
+        tensors = {
+            name: item.model_copy(
+                update={"smoothing": factors[name].tolist()} if name in factors else {}
+            )
+            for name, item in observed.ranges(granularity, observing).items()
+        }
+        table = RangeTable(
+            weights_sha256=weights_sha256(self.source.graph),
+            loops=next(iter(observed.cores.values()), 1),
+            cores=observed.cores if len(observed.cores) > 1 else {},
+            granularity=granularity,
+            method=method,
+            samples=self.seen.samples,
+            data_sha256=self.seen.sha256,
+            lengths=sorted(self.seen.lengths),
+            tensors=tensors,
+        )
+        warnings = [*self.notes, *_warnings(table, self.source.metadata.trained_length)]
+        warnings += observed.unseen()
+        repeats = any(count > 1 for count in observed.cores.values())
+        if granularity == "auto" and repeats and not observed.any_judged:
+            warnings.append(UNJUDGED)
+        return table.model_copy(update={"warnings": warnings})
+
+
+def observe(
+    source: FloatSource,
+    part: Part,
+    options: CollectOptions,
+    *,
+    plain: bool,
+    smoothed: bool,
+    go_on: Callable[[], bool] = lambda: True,
+) -> Observations:
+    """Pass over the samples, twice where the model is smoothed: the first pass finds its factors.
+
+    Args:
+        source: The float model.
+        part: The samples.
+        options: How many linears are looked at at once, and whether some samples judge the ranges of the others.
+        plain: Look at the model as it is.
+        smoothed: Look at the smoothed one.
+        go_on: Asked between the two passes; where it says no, there is none with smoothing, if both were to be.
+
+    Raises:
+        InputError: As `collect`.
+    """
     if source.metadata.quantization is not None:
         raise InputError(f"{source.path} is quantized already", hint="loopedge export model.pt")
     check_one_loop(source.graph, source.path)
     seen = survey_of(source.graph)
     for batch in part:
         seen.note(batch)
-    warnings = seen.check()
-    graph, factors = source.graph, {}
-    if options.smoothing is not False:
-        factors = _find_factors(graph, iter(part), options)
-        graph = graph.clone()
-        apply_smoothing(graph, factors)
-    as_core = core_like_nodes(source.graph, options.as_core)
-    observing = observed_by(source.graph, options.method, as_core=as_core)
-    observed = _observe(graph, iter(part), options)
-    tensors = {
-        name: item.model_copy(
-            update={"smoothing": factors[name].tolist()} if name in factors else {}
-        )
-        for name, item in observed.ranges(options.granularity, observing).items()
-    }
-    table = RangeTable(
-        weights_sha256=weights_sha256(source.graph),
-        loops=next(iter(observed.cores.values()), 1),
-        cores=observed.cores if len(observed.cores) > 1 else {},
-        granularity=options.granularity,
-        method=options.method,
-        samples=seen.samples,
-        data_sha256=seen.sha256,
-        lengths=sorted(seen.lengths),
-        tensors=tensors,
+    notes = seen.check()
+    graph, largest = source.graph, _Largest(smoothable(source.graph) if smoothed else {})
+    first: _Observed | None = None
+    second: _Observed | None = None
+    if plain:
+        first = _observe(graph, iter(part), options, note=largest.note)
+    elif smoothed:
+        largest.run(graph, iter(part), options)
+    factors = largest.factors()
+    if smoothed and (first is None or go_on()):
+        if factors or first is None:
+            graph = graph.clone()
+            apply_smoothing(graph, factors)
+            second = _observe(graph, iter(part), options)
+        else:  # nothing is divided: it is the model as it is
+            second = first
+    return Observations(
+        source=source,
+        as_core=options.as_core,
+        seen=seen,
+        notes=notes,
+        plain=first,
+        smoothed=second,
+        factors=factors,
     )
-    warnings += [*_warnings(table, source.metadata.trained_length), *observed.unseen()]
-    repeats = any(count > 1 for count in observed.cores.values())
-    if options.granularity == "auto" and repeats and not observed.any_judged:
-        warnings.append(UNJUDGED)
-    return table.model_copy(update={"warnings": warnings})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,8 +272,13 @@ class _Observed:
         return found
 
 
-def _observe(graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOptions) -> _Observed:
-    """Run the model on the data; with ``auto`` a part of it is held out."""
+def _observe(
+    graph: ir.Model,
+    batches: Iterator[SampleBatch],
+    options: CollectOptions,
+    note: "Callable[[str, npt.NDArray[np.float32]], None]" = lambda name, values: None,
+) -> _Observed:
+    """Run the model on the data; with ``auto`` a part of it is held out. ``note`` takes what each linear reads."""
     any_fitted = any_judged = False
     with (
         tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
@@ -213,6 +299,7 @@ def _observe(graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOp
             any_fitted, any_judged = any_fitted or not held_out, any_judged or held_out
             for name, values in probes.run(batch):
                 (judged if held_out else fitted)[name].update(values)
+                note(name, values)
         repeated = probes.repeated
     if not any_fitted:  # all samples are the same, and were all held out
         fitted, judged, any_judged = judged, fitted, False
@@ -285,24 +372,36 @@ def _hashed(batch: SampleBatch, fixed: bool, counts: Collection[str]) -> _Hashed
     return _Hashed(batch, [int.from_bytes(digest[:8], "little") for digest in digests])
 
 
-def _find_factors(
-    graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOptions
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Pass over the data once for the largest magnitude of every channel; choose the factors."""
-    groups = smoothable(graph)
-    largest: dict[str, npt.NDArray[np.float32]] = {}
-    with (
-        tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
-        never_named(Path(folder), "the model"),
-    ):
-        probes = Probes(graph, Path(folder), options)
-        for batch in batches:
-            for name, values in probes.run(batch):
-                if name in groups:
-                    rows = np.abs(values.reshape(len(values), -1, values.shape[-1])).max(axis=1)
-                    largest[name] = _largest(largest.get(name, rows), rows)
-    chosen = {name: best_factors(groups[name], rows) for name, rows in largest.items()}
-    return {name: factors for name, factors in chosen.items() if (factors != 1).any()}
+class _Largest:
+    """The largest magnitude of every channel, of what the first linears of groups read: it chooses their factors."""
+
+    def __init__(self, groups: Mapping[str, SmoothingGroup]) -> None:
+        self._groups = groups
+        self._found: dict[str, npt.NDArray[np.float32]] = {}
+
+    def note(self, name: str, values: npt.NDArray[np.float32]) -> None:
+        """Count what a linear read, float32 (rows, ..., channels)."""
+        if name in self._groups:
+            rows = np.abs(values.reshape(len(values), -1, values.shape[-1])).max(axis=1)
+            self._found[name] = _largest(self._found.get(name, rows), rows)
+
+    def run(self, graph: ir.Model, batches: Iterator[SampleBatch], options: CollectOptions) -> None:
+        """Pass over the data for them alone."""
+        with (
+            tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
+            never_named(Path(folder), "the model"),
+        ):
+            probes = Probes(graph, Path(folder), options)
+            for batch in batches:
+                for name, values in probes.run(batch):
+                    self.note(name, values)
+
+    def factors(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the factors of the groups that gain by them."""
+        chosen = {
+            name: best_factors(self._groups[name], rows) for name, rows in self._found.items()
+        }
+        return {name: factors for name, factors in chosen.items() if (factors != 1).any()}
 
 
 def _largest(
@@ -326,12 +425,28 @@ def linears_by_name(model: ir.Model) -> dict[str, Linear]:
 
 
 class Probes:
-    """Sessions that give what the linears read, a chunk of them at a time."""
+    """Sessions that give what the linears read, a chunk of them at a time.
 
-    def __init__(self, model: ir.Model, folder: Path, options: CollectOptions) -> None:
-        self._linears, self._cores = linears_by_name(model), Cores(model)
+    Args:
+        model: The float graph.
+        folder: Where probed copies may be written.
+        options: The bytes of activations at once, threads, and iterations where their count is not known.
+        only: Linears to look at, by name; default: all.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        folder: Path,
+        options: CollectOptions,
+        *,
+        only: Collection[str] | None = None,
+    ) -> None:
+        found = linears_by_name(model)
+        self._linears = {n: item for n, item in found.items() if only is None or n in only}
+        self._cores = Cores(model)
         self._model, self._folder, self._options = model, folder, options
-        self._twins = _same_activation(self._linears, model)
+        self._twins = same_activation(self._linears, model)
         self._sessions: list[tuple[list[str], Session]] = []
 
     @property
@@ -395,7 +510,7 @@ class Probes:
         return 1 if stored is None else int(stored.numpy().shape[1 - item.index])
 
 
-def _same_activation(found: dict[str, Linear], model: ir.Model) -> dict[str, list[str]]:
+def same_activation(found: dict[str, Linear], model: ir.Model) -> dict[str, list[str]]:
     """Group linears that read the same value as often (query, key, value): the first stands for all."""
     groups: dict[object, list[str]] = {}
     cores = Cores(model)

@@ -25,6 +25,7 @@ __all__ = [
     "RelativeError",
     "TaskDrop",
     "choose_loss",
+    "refuse_task",
 ]
 
 Array = npt.NDArray[Any]
@@ -164,7 +165,7 @@ def choose_loss(
     """
     judge = None if held_out is None else held_out.judge
     if metric == "task" and judge is None:
-        _refuse_task(source)
+        refuse_task(source)
     reference = Session(source.path, threads=threads)
     if held_out is not None and judge is not None and metric != "relative-error":
         return TaskDrop(held_out, judge, reference)
@@ -174,7 +175,12 @@ def choose_loss(
     )
 
 
-def _refuse_task(source: FloatSource) -> NoReturn:
+def refuse_task(source: FloatSource) -> NoReturn:
+    """Say why the task's own metric cannot be measured.
+
+    Raises:
+        InputError: Always.
+    """
     alone = option("metric", "relative-error")
     if source.metadata.logits == "last":
         raise InputError(

@@ -53,8 +53,8 @@ class CollectOptions:
     def of(cls, options: QuantizeOptions) -> "CollectOptions":
         """Return how a quantization finds its ranges; which samples calibrate is chosen before."""
         return cls(
-            granularity=options.granularity,
-            method=options.method,
+            granularity=options.chosen_granularity,
+            method=options.chosen_method,
             as_core=options.as_core,
             smoothing=options.smoothing,
             loops=options.loops,

@@ -1,39 +1,52 @@
 """Read data, find ranges, quantize and measure: what `loopedge.quantize` does once it has found this package."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from loopedge.artifact.artifact import Artifact
 from loopedge.artifact.companions import companions_to_copy
-from loopedge.errors import InputError
+from loopedge.errors import InputError, VerificationError
 from loopedge.files.paths import ArtifactTarget, Files, check_paths
 from loopedge.files.targets import check_artifact_target, check_target
 from loopedge.options import option_name
 from loopedge.quantizer.activations.ranges import RangeTable, read_ranges
+from loopedge.quantizer.choice.recorded import repeated
 from loopedge.quantizer.held_out.samples import HeldOut
-from loopedge.quantizer.options import QuantizeOptions
+from loopedge.quantizer.options import AUTO, QuantizeOptions
 from loopedge.quantizer.pipeline import quantize_source
+from loopedge.quantizer.recipe import Recipe
+from loopedge.quantizer.refined import Refined
 from loopedge.quantizer.result import QuantizeResult
 from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.budget import meet_budget
+from loopedge_calibration.choosing.search import choose_recipe
 from loopedge_calibration.clipping import measure_clipping
 from loopedge_calibration.collector import collect_ranges
 from loopedge_calibration.loop_counts import LoopCounts
 from loopedge_calibration.losses import choose_loss
 from loopedge_calibration.options import CollectOptions
 from loopedge_calibration.readers import data_files
+from loopedge_calibration.refining.refining import refine_weights
+from loopedge_calibration.rounding.station import round_weights
 from loopedge_calibration.samples import Samples
 
 __all__ = ["quantize_artifact"]
 
 
-def quantize_artifact(artifact: Artifact, target: Path, options: QuantizeOptions) -> QuantizeResult:
+def quantize_artifact(
+    artifact: Artifact,
+    target: Path,
+    options: QuantizeOptions,
+    report_progress: Callable[[str], None] = lambda text: None,
+) -> QuantizeResult:
     """Send a float model that was opened through the stations.
 
     Args:
         artifact: The model.
         target: Path of the file.
         options: As `loopedge.quantize` says.
+        report_progress: Is called with what is done next.
 
     Raises:
         InputError: As `loopedge.quantize`, like the rest.
@@ -41,10 +54,18 @@ def quantize_artifact(artifact: Artifact, target: Path, options: QuantizeOptions
         VerificationError: As said.
     """
     source = _check_files(artifact, target, options)
+    options, lifted = repeated(options, source.graph, source.path)
     samples = _samples(source, options)
-    held_out = None if samples is None else samples.held_out(calibrates=options.calibrates)
+    calibrates = options.calibrates or options.rounds_by_data or options.refine is not None
+    held_out = None if samples is None else samples.held_out(calibrates=calibrates)
+    if options.chosen_scheme == AUTO:
+        assert samples is not None  # they are missing nowhere where ranges are found
+        assert held_out is not None
+        return _quantize_chosen(source, target, options, samples, held_out, report_progress)
     table = _ranges(source, samples, options)
-    recipe = options.recipe(table, lifting=options.max_drop is not None)
+    recipe = options.make_recipe(table, lifting=options.max_drop is not None)
+    recipe = replace(recipe, lifted=lifted)
+    recipe, refined, notes = _rounded(source, recipe, samples, options, report_progress)
     budget = None
     if options.max_drop is not None:
         recipe.check_model(source.graph, source.path)
@@ -56,16 +77,82 @@ def quantize_artifact(artifact: Artifact, target: Path, options: QuantizeOptions
         recipe.check_model(source.graph, source.path)  # ranges of another model clip everything
         held_out = _with_clipping(source, table, held_out, options)
     result = quantize_source(source, target, recipe, options=options, held_out=held_out)
-    if budget is not None and budget.metric == "relative-error" and options.metric is None:
-        result.notes.append(
-            f"{option_name('max_drop')} holds the relative error of the outputs: the data has no targets that the "
-            "task's own metric needs"
-            if source.metadata.task
-            else f"{option_name('max_drop')} holds the relative error of the outputs: the model names no task"
-        )
+    if budget is not None:
+        _note_metric(result, budget.metric, source, options)
+    result.notes.extend(notes)
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
-    return replace(result, budget=budget)
+    return replace(result, budget=budget, refined=refined)
+
+
+def _quantize_chosen(
+    source: FloatSource,
+    target: Path,
+    options: QuantizeOptions,
+    samples: Samples,
+    held_out: HeldOut,
+    report_progress: Callable[[str], None],
+) -> QuantizeResult:
+    """Choose a recipe and quantize by it; where the check of the file refuses it, by the next."""
+    chosen = choose_recipe(source, samples, options, report_progress=report_progress)
+    while True:
+        report_progress(f"writing and checking {chosen.result.chosen}")
+        recipe, refined, notes = _rounded(source, chosen.recipe, samples, options, report_progress)
+        table, judged = recipe.table, held_out
+        if table is not None:
+            judged = _with_clipping(source, table, held_out, options)
+        try:
+            result = quantize_source(source, target, recipe, options=options, held_out=judged)
+            break
+        except VerificationError as error:
+            other = chosen.without_it(error.message)
+            if other is None:
+                raise
+            chosen = other
+    result.notes.extend(note for note in (*notes, *chosen.result.notes) if note not in result.notes)
+    if options.max_drop is not None:
+        _note_metric(result, chosen.limits.metric, source, options)
+    if options.save_ranges is not None and table is not None:
+        table.save(options.save_ranges, force=options.force)
+    return replace(result, budget=chosen.budget, choice=chosen.result, refined=refined)
+
+
+def _rounded(
+    source: FloatSource,
+    recipe: Recipe,
+    samples: Samples | None,
+    options: QuantizeOptions,
+    report_progress: Callable[[str], None],
+) -> tuple[Recipe, Refined | None, list[str]]:
+    """Let data say how the weights are rounded, and train that, where it is asked for."""
+    notes: list[str] = []
+    refined = None
+    if options.rounds(recipe.scheme) and samples is not None:
+        recipe.check_model(source.graph, source.path)
+        rounded = round_weights(source, recipe, samples, options)
+        recipe, notes = rounded.recipe, rounded.notes
+    if options.refine is not None:
+        recipe.check_model(source.graph, source.path)
+        recipe, refined = refine_weights(source, recipe, samples, options, report_progress)
+        notes += refined.notes()
+    return recipe, refined, notes
+
+
+def _note_metric(
+    result: QuantizeResult,
+    metric: str,
+    source: FloatSource,
+    options: QuantizeOptions,
+) -> None:
+    """Say that a budget holds the relative error, where the user did not ask for that."""
+    if metric != "relative-error" or options.metric is not None:
+        return
+    result.notes.append(
+        f"{option_name('max_drop')} holds the relative error of the outputs: the data has no targets that the "
+        "task's own metric needs"
+        if source.metadata.task
+        else f"{option_name('max_drop')} holds the relative error of the outputs: the model names no task"
+    )
 
 
 def _check_files(artifact: Artifact, target: Path, options: QuantizeOptions) -> FloatSource:
@@ -74,6 +161,8 @@ def _check_files(artifact: Artifact, target: Path, options: QuantizeOptions) -> 
         "MODEL": artifact.needed_files(),
         option_name("data"): data_files(options.data),
         option_name("ranges"): options.ranges if isinstance(options.ranges, str | Path) else None,
+        option_name("recipe"): options.recipe,
+        option_name("module"): options.module if isinstance(options.module, str | Path) else None,
     }
     output, ranges = option_name("path"), option_name("save_ranges")
     check_paths(inputs=read, outputs={output: ArtifactTarget(target), ranges: options.save_ranges})
@@ -101,9 +190,11 @@ def _samples(source: FloatSource, options: QuantizeOptions) -> Samples | None:
             loops=options.loops,
             metric=options.metric,
             scores=source.metadata.logits != "last",
+            chooses=options.chooses,
         )
     except InputError:
-        if options.data is not None or options.calibrates:
+        asked = options.calibrates or options.rounds_by_data or options.refine is not None
+        if options.data is not None or asked:
             raise
         return None
 

@@ -20,7 +20,7 @@ from loopedge.quantizer.recipe import Recipe
 from loopedge.runtime.session import Session
 from loopedge_calibration.readers import Feeds
 
-__all__ = ["measure_sensitivity"]
+__all__ = ["Emulated", "measure_sensitivity"]
 
 DETAILED = 12
 """Linears whose iterations are measured one by one: the most sensitive ones."""
@@ -62,7 +62,7 @@ def measure_sensitivity(
     ):
         path = Path(folder) / "emulated.onnx"
         write_scratch(graph, path)
-        trial = _Emulated(Session(path, threads=threads), batches, (len(names), loops))
+        trial = Emulated(Session(path, threads=threads), batches, (len(names), loops))
         errors = {name: trial.error(row, slice(None)) for row, name in enumerate(names)}
         ranked = sorted(errors, key=lambda name: -errors[name])
         return [
@@ -78,15 +78,15 @@ def measure_sensitivity(
         ]
 
 
-class _Emulated:
+class Emulated:
     """Runs an emulated graph with some switches on, and compares it with all of them off."""
 
     def __init__(self, session: Session, batches: Sequence[Feeds], shape: tuple[int, int]) -> None:
         self._session, self._batches, self._shape = session, batches, shape
         self._exact = [self._run(feeds, np.zeros(shape, np.bool_)) for feeds in batches]
 
-    def error(self, row: int, iterations: int | slice) -> float:
-        """Return ||y - exact|| / ||exact|| with a linear rounded in these iterations."""
+    def error(self, row: int | list[int], iterations: int | slice) -> float:
+        """Return ||y - exact|| / ||exact|| with one linear or several rounded in these iterations."""
         switches = np.zeros(self._shape, np.bool_)
         switches[row, iterations] = True
         given = (self._run(feeds, switches) for feeds in self._batches)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopedge.units import size_text
+from loopedge_cli.choice_view import choice_lists
 from loopedge_cli.page import count_text, number_text, page, plain, rows_list, seconds_text
 from loopedge_cli.view_rows import (
     coverage_text,
@@ -29,7 +30,7 @@ SHOWN_SHARE = 0.0005
 def quantize_view(result: "Result") -> "RenderableType":
     """Show a `QuantizeResult`, and what its budget took."""
     fields = result.to_json()
-    budget = fields.get("budget")
+    budget, choice = fields.get("budget"), fields.get("choice")
     skipped = [
         (item["name"], item["reason"])
         for kind in ("matmuls", "embeddings")
@@ -37,10 +38,12 @@ def quantize_view(result: "Result") -> "RenderableType":
     ]
     rows = [
         ("scheme", _scheme_text(fields)),
+        *([("chosen", plain(choice["reason"]))] if choice else []),
         (
-            "int4" if fields["scheme"] == "weight-int4" else "int8",
+            {"weight-int4": "int4", "weight-int2": "int2"}.get(fields["scheme"], "int8"),
             coverage_text(fields["matmuls"]),
         ),
+        *_rounding_rows(fields["rounding"]),
         *_weight_only_rows(fields),
         *([("budget", _budget_text(budget))] if budget else []),
         *held_out_rows(fields["held_out"]),
@@ -59,8 +62,9 @@ def quantize_view(result: "Result") -> "RenderableType":
         rows_list("left in float", ("reason",), skipped),
         rows_list("values outside their range", ("share", "iteration"), _clipped_rows(fields)),
     ]
-    budget_lists = _budget_lists(budget) if budget else []
-    return page(Path(fields["path"]).name, rows, *lists, *budget_lists, warning=fields["warning"])
+    lists += _budget_lists(budget) if budget else []
+    before = choice_lists(choice) if choice else []
+    return page(Path(fields["path"]).name, rows, *before, *lists, warning=fields["warning"])
 
 
 def _budget_text(budget: dict[str, Any]) -> str:
@@ -127,6 +131,18 @@ def _weight_only_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
     if tables["total"]:
         rows.append(("embeddings", f"{tables['quantized']} of {tables['total']} tables"))
     return rows
+
+
+def _rounding_rows(rounding: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say how the weights were rounded by data, and what rounding to nearest would have given."""
+    if rounding is None:
+        return []
+    found = {item["name"]: item["sqnr_db"] for item in rounding["candidates"]}
+    chosen, samples = rounding["chosen"], count_text(rounding["choosing"], "sample")
+    text = f"{chosen}, {found[chosen]:.1f} dB on {samples} that chose"
+    if chosen != "nearest":
+        text += f"; to nearest {found['nearest']:.1f} dB"
+    return [("rounding", text)]
 
 
 def _time_text(ratio: float | None) -> str:

@@ -23,7 +23,7 @@ step "export: as one Loop node, and written out once per iteration"
 loopedge export "$out/demo.pt" --output "$out/demo.onnx"
 loopedge export "$out/demo.pt" --output "$out/demo.unrolled.onnx" --form unrolled
 
-step "quantize: int8 inside the Loop too, activation ranges calibrated per iteration"
+step "quantize: int8 inside the Loop too; what suits this model is chosen on a part of the data"
 loopedge quantize "$out/demo.onnx" --output "$out/demo.int8.onnx" --data examples/data/sunspots.csv
 
 step "inspect: what is stored once"

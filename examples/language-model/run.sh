@@ -28,7 +28,7 @@ loopedge export "$out/lm.pt" --dynamic-loops --output "$out/lm.onnx"
 loopedge export "$out/lm.pt" --exit tolerance=0.3 --output "$out/lm.exit.onnx"
 
 step "quantize: int8, and weights in four bits; the validation text calibrates"
-loopedge quantize "$out/lm.onnx" --data "$out/validation.txt" --samples 32 --output "$out/lm.int8.onnx"
+loopedge quantize "$out/lm.onnx" --data "$out/validation.txt" --samples 32 --scheme static --output "$out/lm.int8.onnx"
 loopedge quantize "$out/lm.onnx" --data "$out/validation.txt" --samples 32 --scheme weight-int4 --output "$out/lm.int4.onnx"
 
 step "a cache of keys and values: of floats, of integers, of the last loop alone"

@@ -30,6 +30,7 @@ def save(
     *,
     task: dict[str, Any] | None = None,
     companions: Mapping[str, str] | None = None,
+    quantization_aware: str | None = None,
     force: bool = False,
 ) -> None:
     """Write a model to ``path``, whole or not at all.
@@ -39,6 +40,7 @@ def save(
         path: Target, usually ``model.pt``.
         task: What the model was trained on: name, columns, horizon, metric; plain values only.
         companions: Texts that the exported model needs beside it, as `Task.companions` returns them.
+        quantization_aware: The number format that its weights were rounded to while it was trained.
         force: Replace an existing file.
 
     Raises:
@@ -53,6 +55,8 @@ def save(
         "task": task or {},
         "companions": dict(companions or {}),
     }
+    if quantization_aware is not None:
+        checkpoint["quantization_aware"] = quantization_aware
     write_tensors(checkpoint, target)
 
 

@@ -18,6 +18,7 @@ from loopedge.graph.metadata import ITERATIONS_OUTPUT, Metadata, read_metadata
 from loopedge.graph.offsets import output_offsets
 from loopedge.graph.weights import linears
 from loopedge.quantizer.activations.smoothing import rescaled_products
+from loopedge.quantizer.choice.recorded import recorded
 from loopedge.quantizer.floors import Floors
 from loopedge.quantizer.held_out.measurement import HeldOutResult, measure_held_out
 from loopedge.quantizer.held_out.samples import HeldOut
@@ -29,7 +30,7 @@ from loopedge.quantizer.timing import TimeRatio, time_against
 from loopedge.quantizer.whole_and_written import compare_whole_and_written
 from loopedge.runtime.session import Session
 
-__all__ = ["SourceCheck"]
+__all__ = ["SourceCheck", "quantization_fields"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -170,7 +171,7 @@ class SourceCheck:
         """Return what the file says of itself, with what was measured."""
         held = self.graph.graph.initializers
         idle = self.metadata.memory == "low" and nothing_to_optimize(staged)
-        quantization = _quantization(self.recipe, self.rewritten, measured)
+        quantization = quantization_fields(self.recipe, self.rewritten, measured, self.source.graph)
         if noise.states:
             quantization["state_cosines"] = [state.to_metadata() for state in noise.states]
         return read_metadata(self.graph.metadata_props).model_copy(
@@ -201,8 +202,17 @@ def _exit_note(source: Path, quantized: Path, feeds: Mapping[str, Any], threads:
     )
 
 
-def _quantization(recipe: Recipe, rewritten: Rewritten, measured: HeldOutResult) -> dict[str, Any]:
-    """Return what the artifact says of its quantization."""
+def quantization_fields(
+    recipe: Recipe, rewritten: Rewritten, measured: HeldOutResult, source: ir.Model
+) -> dict[str, Any]:
+    """Return what a file says of its quantization.
+
+    Args:
+        recipe: How it was quantized.
+        rewritten: What the recipe made of it.
+        measured: What it does on samples.
+        source: The float graph.
+    """
     fields: dict[str, Any] = {
         "scheme": recipe.scheme,
         "quantized": len(rewritten.coverage.quantized),
@@ -211,6 +221,7 @@ def _quantization(recipe: Recipe, rewritten: Rewritten, measured: HeldOutResult)
         "measured_on": measured.source,
         "measured_samples": measured.samples,
         "treatments": [asdict(item) for item in rewritten.treatments],
+        "recipe": recorded(recipe, source),
     }
     if measured.metric is not None:
         fields |= {
@@ -236,4 +247,6 @@ def _quantization(recipe: Recipe, rewritten: Rewritten, measured: HeldOutResult)
             str(each): BlockWeights(each, recipe.block_size).block_size for each in sorted(bits)
         }
         fields |= {"weight_only": rewritten.weight_only, "block_size": sizes}
+    if recipe.rounding is not None:
+        fields["rounding"] = recipe.rounding.summary
     return fields

@@ -28,8 +28,8 @@ from loopedge.quantizer.activations.smoothing import apply_smoothing
 __all__ = ["ROUNDED_INPUT", "OtherRounding", "RoundWeight", "emulate"]
 
 Array = npt.NDArray[Any]
-RoundWeight = Callable[[Array, int], Array]
-"""Takes a weight, float32, and its axis of outputs; returns it rounded, float32 of the same shape."""
+RoundWeight = Callable[[str, Array, int], Array]
+"""Takes a weight's name, its values, float32, and its axis of outputs; returns it rounded, float32 of the same shape."""
 
 ROUNDED_INPUT = "loopedge.rounded"
 
@@ -201,11 +201,11 @@ def _reader(item: Linear) -> ir.Node:
 def _rounded(weight: ir.Value, axis: int, round_weight: RoundWeight) -> ir.Value:
     if weight.graph is None or weight.const_value is None:
         raise ValueError(f"{weight.name} is not a stored weight")
-    rounded = round_weight(weight.const_value.numpy(), axis)
+    rounded = round_weight(weight.name or "", weight.const_value.numpy(), axis)
     return add_initializer(weight.graph, f"{weight.name}.rounded", rounded)
 
 
-def _round_rows(table: Array, axis: int) -> Array:
+def _round_rows(name: str, table: Array, axis: int) -> Array:
     """Round a table that only an embedding reads, as every scheme does."""
     values, scales = quantize_weight(table, axis=axis)
     rounded: Array = values * scales[:, None]

@@ -21,16 +21,28 @@ MIN_SQNR_DB = 15.0
 MIN_INT4_SQNR_DB = 10.0
 """The same for four-bit weights: right ones may give 13 dB where a model is deep and untrained."""
 
+MIN_INT2_SQNR_DB = 3.0
+"""The same for two bits: half as much noise as signal. Right ones give 6 to 34 dB, small random models the least."""
+
 RANDOM_ROWS_INT4_DB = 5.0
 """Most that is asked with random timestep rows of four-bit weights; a wrong one shows in its linear."""
+
+RANDOM_ROWS_INT2_DB = 0.0
+"""The same for two bits, of which those that data rounds suit the model's own rows: 6.5 dB, where rounding to nearest gives 9."""
 
 MIN_LINEAR_DB = 10.0
 """Floor of what each linear of the core gives in the first iteration: right ones of four bits give 15
 and more, a wrong one 0 or less."""
 
+MIN_INT2_LINEAR_DB = 3.0
+"""The same for two bits: right ones give 5.7 dB and more."""
+
 MIN_WORST_LINEAR_DB = 3.0
 """Floor of what each gives in any iteration, accumulated errors included: a wrong row of a range table
 shows here even where gates of zero hide it from the outputs."""
+
+MIN_CHOSEN_LINEAR_DB, MIN_CHOSEN_WORST_DB = 4.0, 0.0
+"""The same where weights were rounded for the outputs' sake, on data: single linears may be further from float for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +52,15 @@ class Floors:
     Args:
         outputs_db: Of the outputs.
         random_rows_db: Of the outputs with random timestep rows.
+        linears_db: Of what each linear of the core gives in the first iteration.
+        worst_linears_db: Of the same in any iteration.
         hint: What is likely to mend a missed one; None: what to allow or to keep.
     """
 
     outputs_db: float
     random_rows_db: float
+    linears_db: float = MIN_LINEAR_DB
+    worst_linears_db: float = MIN_WORST_LINEAR_DB
     hint: str | None
 
     def check(self, noise: QuantizationNoise, measured: HeldOutResult) -> None:
@@ -64,8 +80,8 @@ class Floors:
             if value is not None and not value >= floor:
                 raise _missed(f"the {name}", value, floor, self.hint or _allow_less(measured))
         for where, found, floor in (
-            ("in the first iteration", noise.linears_db, MIN_LINEAR_DB),
-            ("in its worst iteration", noise.worst_linears_db, MIN_WORST_LINEAR_DB),
+            ("in the first iteration", noise.linears_db, self.linears_db),
+            ("in its worst iteration", noise.worst_linears_db, self.worst_linears_db),
         ):
             for name, value in found.items():
                 if not value >= floor:
@@ -92,13 +108,21 @@ def _allow_less(measured: HeldOutResult) -> str:
 
 def floors_of(recipe: Recipe, min_sqnr_db: float | None) -> Floors:
     """Return what a recipe must reach: the floor that was asked for, or its scheme's."""
-    four_bits = WEIGHT_BITS.get(recipe.scheme) == 4
+    bits = WEIGHT_BITS.get(recipe.scheme, 8)
     outputs_db = min_sqnr_db
     if outputs_db is None:
-        outputs_db = MIN_INT4_SQNR_DB if four_bits else MIN_SQNR_DB
+        outputs_db = {4: MIN_INT4_SQNR_DB, 2: MIN_INT2_SQNR_DB}.get(bits, MIN_SQNR_DB)
+    linears_db, worst_linears_db = MIN_LINEAR_DB, MIN_WORST_LINEAR_DB
+    if recipe.rounded:
+        linears_db, worst_linears_db = MIN_CHOSEN_LINEAR_DB, MIN_CHOSEN_WORST_DB
+    if bits == 2:
+        linears_db, worst_linears_db = MIN_INT2_LINEAR_DB, MIN_CHOSEN_WORST_DB
+    random_rows_db = {4: RANDOM_ROWS_INT4_DB, 2: RANDOM_ROWS_INT2_DB}.get(bits, outputs_db)
     return Floors(
         outputs_db=outputs_db,
-        random_rows_db=min(outputs_db, RANDOM_ROWS_INT4_DB) if four_bits else outputs_db,
+        random_rows_db=min(outputs_db, random_rows_db),
+        linears_db=linears_db,
+        worst_linears_db=worst_linears_db,
         hint=f"{option('reduce_range', command='quantize')}: products of eight bits may overflow here"
         if may_overflow(recipe)
         else None,

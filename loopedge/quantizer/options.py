@@ -1,10 +1,11 @@
 """What may be asked of a quantization, checked before any work."""
 
 import math
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
 import numpy.typing as npt
 
@@ -14,12 +15,19 @@ from loopedge.options import by_face, option, option_name
 from loopedge.quantizer.activations.ranges import Granularity, RangeTable
 from loopedge.quantizer.recipe import SCHEMES, Recipe
 from loopedge.quantizer.schemes.operators import OPERATORS
+from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.runtime.memory_profiles import check_profile
+from loopedge.units import read_seconds, read_size
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 __all__ = [
+    "AUTO",
     "DEFAULT_SAMPLES",
     "METHODS",
     "METRICS",
+    "ROUNDINGS",
     "Data",
     "QuantizeKeywords",
     "QuantizeOptions",
@@ -32,9 +40,30 @@ Feeds = Mapping[str, npt.NDArray[Any]]
 Data = str | Path | Feeds | Iterable[Feeds]
 """A file or folder, arrays by input, or batches of those; the first axis counts samples."""
 
+AUTO = "auto"
+"""The scheme that is chosen among candidates, by what they do to the data."""
 DEFAULT_SAMPLES = 128
+DEFAULT_GRANULARITY: Granularity = "per-iteration"
+DEFAULT_METHOD = "mse"
 METHODS = ("minmax", "mse", "percentile", "entropy")
 """How a range can be found from samples."""
+ROUNDINGS = ("data", "nearest")
+"""How weights alone can be rounded."""
+RECORDED = (
+    "scheme",
+    "ops",
+    "granularity",
+    "method",
+    "smoothing",
+    "keep",
+    "weight_only",
+    "as_core",
+    "block_size",
+    "reduce_range",
+    "rounding",
+    "max_drop",
+)
+"""Options that a recipe repeats, so that they cannot stand beside one."""
 METRICS = ("task", "relative-error")
 """What a budget can be measured in."""
 
@@ -44,9 +73,9 @@ class QuantizeKeywords(TypedDict, total=False):
 
     data: Data | None
     scheme: str | None
-    granularity: Granularity
-    method: str
-    smoothing: bool
+    granularity: Granularity | None
+    method: str | None
+    smoothing: bool | None
     samples: int
     loops: int | None
     ranges: RangeTable | str | Path | None
@@ -56,11 +85,18 @@ class QuantizeKeywords(TypedDict, total=False):
     weight_only: Sequence[str]
     as_core: Sequence[str]
     block_size: int | None
+    rounding: str | None
     reduce_range: bool
     min_coverage: float
     min_sqnr_db: float | None
     max_drop: float | None
     metric: str | None
+    refine: int | None
+    module: "str | Path | Module | None"
+    max_bytes: int | str | None
+    min_speed_up: float | None
+    budget: float | str | None
+    recipe: str | Path | None
     memory: str | None
     threads: int | None
     force: bool
@@ -76,9 +112,9 @@ class QuantizeOptions:
 
     data: Data | None = None
     scheme: str | None = None
-    granularity: Granularity = "per-iteration"
-    method: str = "mse"
-    smoothing: bool = True
+    granularity: Granularity | None = None
+    method: str | None = None
+    smoothing: bool | None = None
     samples: int = DEFAULT_SAMPLES
     loops: int | None = None
     ranges: RangeTable | str | Path | None = None
@@ -88,19 +124,26 @@ class QuantizeOptions:
     weight_only: Sequence[str] = ()
     as_core: Sequence[str] = ()
     block_size: int | None = None
+    rounding: str | None = None
     reduce_range: bool = False
     min_coverage: float = 1.0
     min_sqnr_db: float | None = None
     max_drop: float | None = None
     metric: str | None = None
+    refine: int | None = None
+    module: "str | Path | Module | None" = None
+    max_bytes: int | str | None = None
+    min_speed_up: float | None = None
+    budget: float | str | None = None
+    recipe: str | Path | None = None
     memory: str | None = None
     threads: int | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
-        if self.scheme is not None and self.scheme not in SCHEMES:
+        if self.scheme is not None and self.scheme not in (AUTO, *SCHEMES):
             raise InputError(
-                f"scheme {self.scheme!r} is not known, known are {', '.join(SCHEMES)}",
+                f"scheme {self.scheme!r} is not known, known are {', '.join((AUTO, *SCHEMES))}",
                 hint=option("scheme", "dynamic"),
             )
         if self.ops not in OPERATORS:
@@ -109,8 +152,9 @@ class QuantizeOptions:
         for name, names in named.items():
             if isinstance(names, str):
                 raise InputError(f"{name} is the text {names!r}, a list of names is needed")
-        if self.block_size is not None:
-            BlockWeights(8, self.block_size)  # refuses an unknown size
+        if self.block_size is not None:  # refuses an unknown size
+            BlockWeights(WEIGHT_BITS.get(self.chosen_scheme, 8), self.block_size)
+        self._check_rounding()
         if not 0 <= self.min_coverage <= 1:
             raise InputError(
                 f"{option_name('min_coverage')} is {self.min_coverage}, allowed is 0 to 1"
@@ -121,31 +165,65 @@ class QuantizeOptions:
             )
         if self.memory is not None:
             check_profile(self.memory)
-        check_ranges(self.granularity, self.method)
+        check_ranges(self.chosen_granularity, self.chosen_method)
         check_samples(self.samples)
         check_loops(self.loops)
         self._check_budget()
-        if self.chosen_scheme != "static" and (
-            self.ranges is not None or self.save_ranges is not None
-        ):
-            files = by_face("--ranges-file and --save-ranges", "ranges and save_ranges")
-            raise InputError(
-                f"{self.chosen_scheme} takes and gives no ranges",
-                hint=f"leave out {files}, or {option('scheme', 'static')}",
-            )
+        self._check_refining()
+        self._check_files()
+        self._check_choosing()
 
     @property
     def chosen_scheme(self) -> str:
-        """The scheme; where none is named, static with data or ranges, else dynamic."""
-        known = self.data is not None or self.ranges is not None
-        return self.scheme or ("static" if known else "dynamic")
+        """The scheme; where none is named, static with ranges, auto with data, else dynamic."""
+        if self.scheme is not None:
+            return self.scheme
+        if self.ranges is not None:
+            return "static"
+        return "dynamic" if self.data is None else AUTO
+
+    @property
+    def chosen_granularity(self) -> Granularity:
+        """How many ranges a tensor has, where one scheme is quantized with."""
+        return self.granularity or DEFAULT_GRANULARITY
+
+    @property
+    def chosen_method(self) -> str:
+        """How a range is found, where one scheme is quantized with."""
+        return self.method or DEFAULT_METHOD
 
     @property
     def calibrates(self) -> bool:
         """Whether ranges are found on data."""
-        return self.chosen_scheme == "static" and self.ranges is None
+        return self.chosen_scheme in {"static", AUTO} and self.ranges is None
 
-    def recipe(self, table: RangeTable | None, *, lifting: bool = False) -> Recipe:
+    @property
+    def rounds_by_data(self) -> bool:
+        """Whether data says how weights are rounded."""
+        return self.rounds(self.chosen_scheme)
+
+    def rounds(self, scheme: str) -> bool:
+        """Tell whether data says how the weights of a scheme are rounded."""
+        asked = self.data is not None or self.refine is not None  # refining begins with that
+        known = self.rounding == "data" or (self.rounding is None and asked)
+        return known and scheme in WEIGHT_BITS
+
+    @property
+    def chooses(self) -> bool:
+        """Whether samples of their own choose something: a scheme, how weights are rounded, or where training ends."""
+        return self.chosen_scheme == AUTO or self.rounds_by_data or self.refine is not None
+
+    @property
+    def most_bytes(self) -> int | None:
+        """Most bytes of the files that are written; None: any."""
+        return None if self.max_bytes is None else read_size(self.max_bytes)
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """Seconds that choosing may take; None: what it takes."""
+        return None if self.budget is None else read_seconds(self.budget)
+
+    def make_recipe(self, table: RangeTable | None, *, lifting: bool = False) -> Recipe:
         """Return the recipe that these options and a table of ranges make.
 
         Args:
@@ -168,6 +246,96 @@ class QuantizeOptions:
         )
         recipe.check_options(lifting=lifting)
         return recipe
+
+    def _check_rounding(self) -> None:
+        if self.rounding is None:
+            return
+        if self.rounding not in ROUNDINGS:
+            raise InputError(
+                f"rounding {self.rounding!r} is not known, known are {', '.join(ROUNDINGS)}",
+                hint=option("rounding", "nearest"),
+            )
+        if self.rounding == "data" and self.chosen_scheme not in {AUTO, *WEIGHT_BITS}:
+            raise InputError(
+                f"{self.chosen_scheme} rounds weights to nearest, by data are rounded those of {', '.join(WEIGHT_BITS)}",
+                hint=f"{option('scheme', 'weight-int4')}, or leave out {option_name('rounding')}",
+            )
+
+    def _check_refining(self) -> None:
+        if self.refine is None:
+            if self.module is not None:
+                raise InputError(
+                    f"{option_name('module')} is for refining", hint=option("refine", 100)
+                )
+            return
+        if not isinstance(self.refine, numbers.Integral) or isinstance(self.refine, bool):
+            raise InputError(
+                f"{option_name('refine')} is {self.refine!r}, a whole number of steps is needed",
+                hint=option("refine", 100),
+            )
+        if self.refine < 1:
+            raise InputError(
+                f"{option_name('refine')} is {self.refine}, at least 1 step is needed",
+                hint=option("refine", 100),
+            )
+        if self.module is None:
+            raise InputError(
+                f"{option_name('refine')} needs the PyTorch module that was exported",
+                hint=option("module", "model.pt"),
+            )
+
+    def _check_files(self) -> None:
+        """Refuse files of ranges beside a scheme that has none."""
+        takes = self.chosen_scheme == "static" or (self.chosen_scheme == AUTO and not self.ranges)
+        if takes or (self.ranges is None and self.save_ranges is None):
+            return
+        files = by_face("--ranges-file and --save-ranges", "ranges and save_ranges")
+        if self.chosen_scheme == AUTO:
+            files, verb = option_name("ranges"), "finds the ranges of its candidates itself"
+        else:
+            verb = "takes and gives no ranges"
+        raise InputError(
+            f"{self.chosen_scheme} {verb}",
+            hint=f"leave out {files}, or {option('scheme', 'static')}",
+        )
+
+    def _check_choosing(self) -> None:
+        """Refuse limits of a choice where nothing is chosen, and a recipe beside what it says."""
+        if self.max_bytes is not None and self.most_bytes is None:
+            raise InputError(
+                f"{option_name('max_bytes')} is {self.max_bytes}, a size of at least one byte is needed",
+                hint=option("max_bytes", "2MiB"),
+            )
+        if self.budget is not None and self.budget_seconds is None:
+            raise InputError(
+                f"{option_name('budget')} is {self.budget}, a time above 0 is needed",
+                hint=option("budget", "60s"),
+            )
+        limits = {
+            "max_bytes": self.max_bytes,
+            "min_speed_up": self.min_speed_up,
+            "budget": self.budget,
+        }
+        named = [name for name, value in limits.items() if value is not None]
+        if named and (self.chosen_scheme != AUTO or self.recipe is not None):
+            raise InputError(
+                f"{option_name(named[0])} is for {option('scheme', AUTO)}, which chooses among candidates",
+                hint=f"leave out {option_name(named[0])}, or {option('data', 'samples.npz')} and {option('scheme', AUTO)}",
+            )
+        if self.min_speed_up is not None and not 0 < self.min_speed_up < math.inf:
+            raise InputError(
+                f"{option_name('min_speed_up')} is {self.min_speed_up}, more than 0 is needed",
+                hint=option("min_speed_up", 1.5),
+            )
+        if self.recipe is None:
+            return
+        defaults = {field.name: field.default for field in fields(self)}
+        repeated = [name for name in RECORDED if getattr(self, name) not in (defaults[name], [])]
+        if repeated:
+            raise InputError(
+                f"{option_name(repeated[0])} is what {option_name('recipe')} says, too",
+                hint=f"leave out {option_name(repeated[0])} or {option_name('recipe')}",
+            )
 
     def _check_budget(self) -> None:
         if self.metric is not None and self.max_drop is None:

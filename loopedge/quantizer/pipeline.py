@@ -4,8 +4,11 @@ import importlib
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
+
+import onnx_ir as ir
 
 from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.artifact.companions import check_companion_targets, companions_to_copy
@@ -15,29 +18,32 @@ from loopedge.graph.metadata import (
     Metadata,
     write_metadata,
 )
-from loopedge.graph.positions.last_iteration import narrow_last_iteration
+from loopedge.graph.positions.last_iteration import LastIterationOutcome, narrow_last_iteration
 from loopedge.graph.split.activations import shrink_head
 from loopedge.options import option, with_keywords
 from loopedge.quantizer.check import SourceCheck
 from loopedge.quantizer.floors import check_coverage, floors_of
 from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.options import QuantizeKeywords, QuantizeOptions
-from loopedge.quantizer.recipe import Recipe
+from loopedge.quantizer.recipe import Recipe, Rewritten
 from loopedge.quantizer.result import QuantizeResult, make_result
 from loopedge.quantizer.schemes.operators import check_operators
 from loopedge.quantizer.source import FloatSource, with_source
 from loopedge.runtime.memory_profiles import check_profile
 
-__all__ = ["QuantizeResult", "quantize", "quantize_source"]
+__all__ = ["QuantizeResult", "RewrittenSource", "quantize", "quantize_source", "rewrite_source"]
 
 CALIBRATION = "loopedge_calibration.quantization"
+Report = Callable[[str], None]
+Work = Callable[[Artifact, Path, QuantizeOptions, Report], QuantizeResult]
 
 
-def quantize(
+def quantize(  # long: its docstring lists the options
     model: str | Path,
     path: str | Path,
     *,
     options: QuantizeOptions | None = None,
+    report_progress: Callable[[str], None] | None = None,
     **keywords: Unpack[QuantizeKeywords],
 ) -> QuantizeResult:
     """Quantize the linears and embeddings of a float model, and measure the file against its source.
@@ -50,17 +56,19 @@ def quantize(
         path: Target, usually ``model.int8.onnx``.
         options: The keywords below as one object, `loopedge.QuantizeOptions`; a keyword wins over the
             object's field.
+        report_progress: Is called with what is tried next, where a scheme is chosen.
 
     Keyword Args:
         data: Samples. A path: ``.npz``, a folder of them, ``.npy``, or what the model was trained on: its
             table, text or JSON lines. Or arrays in memory: one per input, ``{name: array}``, the first
             axis the samples; or an iterable of such batches, which is read into memory where it can be
             iterated once alone. Default: the generated task that the model was trained on.
-        scheme: ``static``: activations are rounded with calibrated ranges; ``dynamic``: they are
-            measured at run time, no data is needed; ``weight-int8`` and ``weight-int4``: weights
-            alone, in blocks. Default: static where there is data or ranges, else dynamic.
+        scheme: ``auto``: candidates are tried on a part of the data, and one is chosen; ``static``: activations are
+            rounded with calibrated ranges; ``dynamic``: they are measured at run time, no data is needed;
+            ``weight-int8``, ``weight-int4`` and ``weight-int2``: weights alone, in blocks. Default: auto where data is
+            named, static with ranges, else dynamic.
         granularity: ``per-iteration`` (default), ``shared`` or ``auto``: how many ranges a tensor of the
-            core has.
+            core has. What is named here, in ``method`` or in ``smoothing`` holds for all candidates of ``auto``.
         method: ``mse`` (default), ``minmax``, ``percentile`` or ``entropy``: how a range of the core is found; those of
             prelude and coda have the smallest and largest value, and a margin.
         smoothing: Move outlier channels into the weights first; default: True.
@@ -78,7 +86,9 @@ def quantize(
         as_core: Linears of prelude and coda that static int8 treats as the core's, whatever their place; ``all``:
             every one. Their ranges must have been collected so.
         block_size: Most values that share a scale in a weight-only linear; default: 128 in eight
-            bits, 32 in four.
+            bits, 32 in four and two.
+        rounding: Of weights alone: ``data``: so that what the linears give changes least on samples (GPTQ), the best of
+            several ways by other samples; or ``nearest``. Default: ``data`` where ``data`` is named, else ``nearest``.
         reduce_range: Store weights in seven bits: on processors without VNNI eight can overflow;
             default: False.
         min_coverage: Share of the core's linears that must become int8, 0 to 1; linears kept on
@@ -86,12 +96,19 @@ def quantize(
         min_sqnr_db: Floor of the outputs' SQNR against the float model, in dB; default: 15, with
             four-bit weights 10.
         max_drop: Most that the metric may lose; the few linears that this takes are lifted to 8-bit
-            weights or float.
+            weights or float. With ``auto`` a limit of the candidates.
+        max_bytes: Of ``auto``: most bytes of the files that are written, ``"2MiB"`` or a number.
+        min_speed_up: Of ``auto``: least speed against the float model's, on this machine.
+        budget: Of ``auto``: seconds that choosing may take, ``"60s"`` or a number; what was left out is said.
+        recipe: A quantized file whose choices are repeated: its scheme, and all but the ranges, which data gives.
         metric: What ``max_drop`` is measured in: ``task`` (default where the model knows its task and
             the data is the task's) or ``relative-error``.
+        refine: Steps in which the rounding of the weights is trained towards the float model's outputs, through the whole
+            loop and without labels. Needs ``module`` and the extra ``train``.
+        module: What was exported, as `loopedge.export` takes it: the path of a ``model.pt``, or a module.
         memory: How sessions keep the weights: ``balanced``, ``low`` or ``mapped`` (docs/memory.md);
             default: as the source says.
-        threads: Threads of ONNX Runtime.
+        threads: Threads of ONNX Runtime, and of PyTorch where it refines.
         force: Replace an existing artifact; default: False.
 
     Returns:
@@ -100,7 +117,8 @@ def quantize(
 
     Raises:
         InputError: The file, an option, the data or the target cannot be used.
-        BudgetError: Fewer linears became int8 than asked for, or ``max_drop`` cannot be met.
+        BudgetError: Fewer linears became int8 than asked for, or ``max_drop``, ``max_bytes`` or ``min_speed_up`` cannot
+            be met.
         VerificationError: The outputs moved further than allowed; nothing is left.
     """
     chosen = with_keywords("quantize", QuantizeOptions, options, keywords)
@@ -109,11 +127,18 @@ def quantize(
         warnings.simplefilter(
             "ignore", UntrainedWarning
         )  # its own runs; of the data the notes say it
-        result: QuantizeResult = with_source(model, lambda found: work(found, Path(path), chosen))
+        report = report_progress or _report_nothing
+        result: QuantizeResult = with_source(
+            model, lambda found: work(found, Path(path), chosen, report)
+        )
     return result
 
 
-def _calibrating_quantizer() -> Callable[[Artifact, Path, QuantizeOptions], QuantizeResult]:
+def _report_nothing(text: str) -> None:
+    pass
+
+
+def _calibrating_quantizer() -> Work:
     """Return what reads data and quantizes; it stands above this library and is found at run time."""
     try:
         module = importlib.import_module(CALIBRATION)
@@ -124,7 +149,7 @@ def _calibrating_quantizer() -> Callable[[Artifact, Path, QuantizeOptions], Quan
             "loopedge.quantize needs the package loopedge_calibration, which is not installed here",
             hint="install loopedge whole, or in a clone put calibration/ on the path",
         ) from error
-    found: Callable[[Artifact, Path, QuantizeOptions], QuantizeResult] = module.quantize_artifact
+    found: Work = module.quantize_artifact
     return found
 
 
@@ -152,26 +177,18 @@ def quantize_source(
     """
     changed = check_whole(source.path)
     recipe.check_model(source.graph, source.path)
-    metadata = _with_memory(source, options.memory)
-    companions = companions_to_copy(source.path, metadata, target)
+    companions = companions_to_copy(source.path, source.metadata, target)
     check_companion_targets(target.parent, companions)
     started = time.perf_counter()
-    quantized = source.graph.clone()
-    write_metadata(metadata, quantized.metadata_props)  # it is verified as it will run
-    rewritten = recipe.apply(quantized)
-    if not metadata.foreign and recipe.ops == "microsoft":  # it writes an operator of ONNX Runtime
-        shrink_head(quantized, metadata.memory, metadata.trained_length)
-    check_operators(quantized, recipe.ops, source.path)
-    check_coverage(rewritten.coverage, rewritten.kept, options, source.path)
-    computes_fewer = source.artifact.metadata.last_rows is not None
-    last = narrow_last_iteration(quantized) if computes_fewer else None
+    made = rewrite_source(source, recipe, options)
+    quantized, last = made.graph, made.last
     rewrite_ended = time.perf_counter()
     check = SourceCheck(
         source=source,
         recipe=recipe,
-        rewritten=rewritten,
+        rewritten=made.rewritten,
         graph=quantized,
-        metadata=metadata,
+        metadata=made.metadata,
         floors=floors_of(recipe, options.min_sqnr_db),
         held_out=held_out,
         threads=options.threads,
@@ -190,6 +207,50 @@ def quantize_source(
         "verify": check.seconds,
     }
     return make_result(check, last, files, changed, seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewrittenSource:
+    """A quantized graph as it is written, but for what is measured.
+
+    Attributes:
+        graph: The graph, with what it says of itself.
+        rewritten: What the recipe made of it.
+        metadata: What the graph says of itself.
+        last: What became of the last iteration; None where the source computes all positions, too.
+    """
+
+    graph: ir.Model
+    rewritten: Rewritten
+    metadata: Metadata
+    last: LastIterationOutcome | None
+
+
+def rewrite_source(
+    source: FloatSource, recipe: Recipe, options: QuantizeOptions
+) -> RewrittenSource:
+    """Make the quantized graph of a float model by a recipe that was checked.
+
+    Args:
+        source: The float model. Not changed.
+        recipe: How the graph is rewritten.
+        options: How sessions keep the weights, and what must be reached.
+
+    Raises:
+        InputError: Nothing became int8, or the graph holds operators that were not asked for.
+        BudgetError: Fewer linears became int8 than asked for.
+    """
+    metadata = _with_memory(source, options.memory)
+    graph = source.graph.clone()
+    write_metadata(metadata, graph.metadata_props)  # it is verified as it will run
+    rewritten = recipe.apply(graph)
+    if not metadata.foreign and recipe.ops == "microsoft":  # it writes an operator of ONNX Runtime
+        shrink_head(graph, metadata.memory, metadata.trained_length)
+    check_operators(graph, recipe.ops, source.path)
+    check_coverage(rewritten.coverage, rewritten.kept, options, source.path)
+    computes_fewer = source.artifact.metadata.last_rows is not None
+    last = narrow_last_iteration(graph) if computes_fewer else None
+    return RewrittenSource(graph=graph, rewritten=rewritten, metadata=metadata, last=last)
 
 
 def _with_memory(source: FloatSource, memory: str | None) -> Metadata:

@@ -12,10 +12,10 @@ from loopedge.errors import InputError
 from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.integer_weights.block_weights import BlockWeights
-from loopedge.graph.integer_weights.blocks import best_block_size, quantize_blocks
+from loopedge.graph.integer_weights.blocks import Blocks, best_block_size, quantize_blocks
 from loopedge.graph.integer_weights.channels import INT8_LIMIT, REDUCED_LIMIT, quantize_weight
 from loopedge.graph.integer_weights.embedding_rows import find_embeddings
-from loopedge.graph.integer_weights.rounded_weights import RoundedWeights
+from loopedge.graph.integer_weights.rounded_weights import Channels, RoundedWeights
 from loopedge.graph.metadata import read_metadata
 from loopedge.graph.passes.windows import fold_windows, round_before_windows
 from loopedge.graph.weights import linears
@@ -31,11 +31,12 @@ from loopedge.quantizer.schemes.rule import ByPlace, Treated, treated, treated_b
 from loopedge.quantizer.schemes.static import quantize_static
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, check_weight_options
 from loopedge.quantizer.weights.embedding import quantize_embeddings
+from loopedge.quantizer.weights.rounding_result import RoundingResult
 
 __all__ = ["SCHEMES", "Recipe", "Rewritten", "check_one_loop"]
 
 Array = npt.NDArray[Any]
-LIFTED = "lifted for the accuracy budget"
+LIFTED = "lifted for accuracy"
 SCHEMES = ("static", "dynamic", *WEIGHT_BITS)
 BLOCKS_OPSET = 23
 """Needs ONNX Runtime 1.23, the first release with all that reads blocks of eight bits: benchmarks/reach/versions.py."""
@@ -70,11 +71,12 @@ class Recipe:
         keep: Linears and tables that stay in float.
         weight_only: Linears whose weights alone are stored in eight bits.
         as_core: Linears that static int8 treats as the core's, wherever they stand; ``all``: every one.
-        lifted: Those of ``keep`` and ``weight_only`` that an accuracy budget chose, for the reason that is shown.
+        lifted: Those of ``keep`` and ``weight_only`` that a budget or a choice lifted, for the reason that is shown.
         block_size: Most values that share a scale in a weight-only linear; default: by the bits.
         reduce_range: Weights in seven bits.
         memory: The memory profile that the file will name; default: the source's.
         rounded: Weights whose integers were chosen already, by name; the others are rounded to nearest.
+        rounding: How those were chosen by data, which the file will say; None where they were not.
     """
 
     scheme: str
@@ -88,6 +90,7 @@ class Recipe:
     reduce_range: bool = False
     memory: str | None = None
     rounded: RoundedWeights = field(default_factory=dict)
+    rounding: RoundingResult | None = None
 
     def check_options(self, *, lifting: bool = False) -> None:
         """Refuse what does not go together.
@@ -252,13 +255,14 @@ class Recipe:
         after = self.apply(model.clone()).treatments
         return {item.name: known[item.treatment] for item in after if item.treatment in known}
 
-    def _round_blocks(self, weight: Array, axis: int) -> Array:
-        return _in_blocks(weight, axis, bits=8, block_size=self.block_size)
+    def _round_blocks(self, name: str, weight: Array, axis: int) -> Array:
+        return self._in_blocks(name, weight, axis, bits=8)
 
-    def round_weight(self, weight: Array, axis: int) -> Array:
+    def round_weight(self, name: str, weight: Array, axis: int) -> Array:
         """Return the weight that the stored one stands for.
 
         Args:
+            name: Of the weight: one whose integers were chosen already is what they stand for.
             weight: float32, of two dimensions.
             axis: Its axis of outputs.
 
@@ -266,25 +270,30 @@ class Recipe:
             float32 of the same shape.
         """
         if self.scheme in WEIGHT_BITS:
-            bits = WEIGHT_BITS[self.scheme]
-            return _in_blocks(weight, axis, bits=bits, block_size=self.block_size)
+            return self._in_blocks(name, weight, axis, bits=WEIGHT_BITS[self.scheme])
         rows = weight if axis == 0 else weight.T  # (outputs, inputs)
-        values, scales = quantize_weight(rows, axis=0, limit=self._limit)
-        rounded = values * scales[:, None]
+        chosen = self.rounded.get(name)
+        if isinstance(chosen, Channels):
+            rounded = chosen.floats()
+        else:
+            values, scales = quantize_weight(rows, axis=0, limit=self._limit)
+            rounded = values * scales[:, None]
+        return np.ascontiguousarray(rounded if axis == 0 else rounded.T, np.float32)
+
+    def _in_blocks(self, name: str, weight: Array, axis: int, *, bits: int) -> Array:
+        """Return the weight that one stored in blocks stands for; ``axis`` is its axis of outputs."""
+        rows, chosen = weight if axis == 0 else weight.T, self.rounded.get(name)
+        if isinstance(chosen, Blocks) and chosen.bits == bits:
+            rounded = chosen.floats()
+        else:
+            largest = BlockWeights(bits, self.block_size).block_size
+            size = best_block_size(rows.shape[1], bits=bits, largest=largest)
+            rounded = quantize_blocks(rows, bits=bits, block_size=size).floats()
         return np.ascontiguousarray(rounded if axis == 0 else rounded.T, np.float32)
 
     @property
     def _limit(self) -> int:
         return REDUCED_LIMIT if self.reduce_range else INT8_LIMIT
-
-
-def _in_blocks(weight: Array, axis: int, *, bits: int, block_size: int | None) -> Array:
-    """Return the weight that one stored in blocks stands for; ``axis`` is its axis of outputs."""
-    rows = weight if axis == 0 else weight.T  # (outputs, inputs)
-    largest = BlockWeights(bits, block_size).block_size
-    size = best_block_size(rows.shape[1], bits=bits, largest=largest)
-    rounded = quantize_blocks(rows, bits=bits, block_size=size).floats()
-    return np.ascontiguousarray(rounded if axis == 0 else rounded.T, np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,15 @@ from loopedge.graph.weights import weight_bytes
 from loopedge.options import option
 from loopedge.quantizer.budget_result import BudgetResult
 from loopedge.quantizer.check import SourceCheck
+from loopedge.quantizer.choice.result import ChoiceResult
 from loopedge.quantizer.floors import may_overflow
 from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.held_out.state_fidelity import StateFidelity
+from loopedge.quantizer.refined import Refined
 from loopedge.quantizer.schemes.rule import Treated
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.quantizer.timing import BUSY, TimeRatio
+from loopedge.quantizer.weights.rounding_result import RoundingResult
 from loopedge.quantizer.whole_and_written import unchanged_note
 from loopedge.runtime.memory_profiles import WISH_NOTE
 from loopedge.runtime.processor import FAST_INT8, this_processor
@@ -59,6 +62,9 @@ class QuantizeResult:
     notes: list[str]
     seconds: dict[str, float]
     budget: BudgetResult | None = None
+    rounding: RoundingResult | None = None
+    refined: Refined | None = None
+    choice: ChoiceResult | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""
@@ -116,6 +122,7 @@ def make_result(
         files=[FileSize.of(file) for file in files],
         notes=[*first, *changed, *_notes(check), *unchanged_note(last), *check.exit_note],
         seconds=seconds,
+        rounding=recipe.rounding,
     )
 
 

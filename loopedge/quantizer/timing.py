@@ -13,7 +13,7 @@ from loopedge.graph.inputs import first_samples
 from loopedge.runtime.latency import round_quartiles, time_in_turns
 from loopedge.runtime.session import Session
 
-__all__ = ["TimeRatio", "ratio_of", "session_runner", "steadiest", "time_against"]
+__all__ = ["TimeRatio", "ratio_of", "session_runner", "steadiest", "time_against", "time_several"]
 
 SECONDS = 0.1
 """For each of the two models."""
@@ -23,6 +23,9 @@ FEWEST, MOST = 9, 150
 
 TRIES = 3
 """Times that both are timed, where other programs disturb it."""
+
+TRIES_TOGETHER = 2
+"""The same for several models, which take as long for each try."""
 
 STEADY = 1.25
 """Upper against lower quartile of the rounds' ratios: beyond this, no ratio is stated as a fact."""
@@ -70,9 +73,45 @@ def time_against(
     sessions = [Session(path, threads=threads) for path in (source, quantized)]
     one = first_samples(feeds, sessions[0].axes, 1)
     runs = [session_runner(session, one) for session in sessions]
-    warm = [max(run(2)[1], 1e-3) for run in runs]
-    counts = [int(np.clip(1000 * SECONDS / ms, FEWEST, MOST)) for ms in warm]
-    return steadiest(runs, counts)
+    return steadiest(runs, [_count(run) for run in runs])
+
+
+def time_several(
+    source: Path,
+    files: Sequence[Path],
+    feeds: Mapping[str, npt.NDArray[Any]],
+    *,
+    threads: int | None = None,
+) -> list[TimeRatio]:
+    """Time several quantized models and their source, all in turns: a slow stretch of the machine hits them alike.
+
+    Where other programs disturb it, it is done again, a few times; of each model the steadiest time counts.
+
+    Args:
+        source: The float artifact.
+        files: The artifacts to judge.
+        feeds: Inputs, as in `time_against`.
+        threads: Threads of ONNX Runtime.
+    """
+    sessions = [Session(path, threads=threads) for path in (source, *files)]
+    one = first_samples(feeds, sessions[0].axes, 1)
+    runs = [session_runner(session, one) for session in sessions]
+    counts = [_count(run) for run in runs]
+    tries: list[list[TimeRatio]] = []
+    while len(tries) < TRIES_TOGETHER and not (tries and all(ratio.steady for ratio in tries[-1])):
+        rounds = time_in_turns(runs, counts)
+        tries.append([ratio_of(rounds[0], own) for own in rounds[1:]])
+    return [min(own, key=_unsteadiness) for own in zip(*tries, strict=True)]
+
+
+def _count(run: Callable[[int], list[float]]) -> int:
+    """Return how often a model is run; it runs twice before."""
+    ms = max(run(2)[1], 1e-3)
+    return int(np.clip(1000 * SECONDS / ms, FEWEST, MOST))
+
+
+def _unsteadiness(ratio: TimeRatio) -> tuple[bool, float, float]:
+    return not ratio.steady, ratio.high / ratio.low, ratio.busy
 
 
 def steadiest(runs: Sequence[Callable[[int], list[float]]], counts: Sequence[int]) -> TimeRatio:
@@ -80,7 +119,7 @@ def steadiest(runs: Sequence[Callable[[int], list[float]]], counts: Sequence[int
     tries: list[TimeRatio] = []
     while len(tries) < TRIES and not (tries and tries[-1].steady):
         tries.append(ratio_of(*time_in_turns(runs, counts)))
-    return min(tries, key=lambda ratio: (not ratio.steady, ratio.high / ratio.low, ratio.busy))
+    return min(tries, key=_unsteadiness)
 
 
 def ratio_of(source: Sequence[list[float]], quantized: Sequence[list[float]]) -> TimeRatio:

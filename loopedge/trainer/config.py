@@ -1,8 +1,8 @@
 """How a model is trained, and how big it is: options checked against their bounds (torch-free)."""
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from loopedge.errors import InputError
 from loopedge.model.config import LoopedConfig
@@ -46,6 +46,9 @@ class TrainConfig(BaseModel):
     backprop_loops: int | None = Field(
         default=None, ge=1, description="Last iterations that gradients flow through."
     )
+    quantization_aware: Literal["int8", "int4"] | None = Field(
+        default=None, description="Round the weights in the forward pass, as a quantized file does."
+    )
     patience: int | None = Field(
         default=None, ge=1, description="Evaluations without a better one that end the run."
     )
@@ -61,6 +64,14 @@ class TrainConfig(BaseModel):
         default=None, ge=0, description="Steps between checkpoints; 0: none; default: as evaluated."
     )
     samples: int = Field(default=1024, ge=1, le=1_000_000, description="Most samples evaluated.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.compile and self.quantization_aware is not None:
+            raise ValueError(
+                "compiled layers cannot be trained quantization-aware: leave out one of the two"
+            )
+        return self
 
     @property
     def warmup_steps(self) -> int:

@@ -5,6 +5,7 @@ from torch import nn
 
 from loopedge.tasks.metrics import Metrics, Tally, total
 from loopedge.tasks.task import Batch, Split, Task
+from loopedge.trainer.quantization_aware.rounded_forward import Aware, rounded_weights
 from loopedge.trainer.steps.objective import inputs_of, outputs_of
 from loopedge.trainer.world import World
 
@@ -14,7 +15,13 @@ BATCH_SIZE = 128
 
 
 def evaluate(
-    model: nn.Module, task: Task, split: Split, samples: int, world: World | None = None
+    model: nn.Module,
+    task: Task,
+    split: Split,
+    samples: int,
+    world: World | None = None,
+    *,
+    aware: Aware | None = None,
 ) -> Metrics:
     """Return the task's metrics on a split, in float32; the model's mode is left as it was.
 
@@ -25,11 +32,12 @@ def evaluate(
         split: Which part.
         samples: Most samples.
         world: The processes that share the samples; default: this one.
+        aware: The weights are rounded so; None: they are not.
     """
     world = world or World(device=next(model.parameters()).device)
     was_training = model.training
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), rounded_weights(model, aware):
         tallies = (
             _tally(model, task, batch, world)
             for batch in task.evaluation(split, BATCH_SIZE, samples)

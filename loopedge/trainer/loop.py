@@ -198,12 +198,27 @@ class TrainingLoop:
         """Score the validation split, remember the best weights, write a line."""
         average = self.stepper.average
         judged = self.model if average is None else average.model
-        metrics = evaluate(judged, self.task, "validation", self.config.samples, self.world)
+        config = self.config
+        metrics = evaluate(
+            judged,
+            self.task,
+            "validation",
+            config.samples,
+            self.world,
+            aware=config.quantization_aware,
+        )
         if self._is_better(metrics):
             best = self.best = self.weights()
             self.best_metrics, self.best_step, self.stale = metrics, self.step, 0
             self.world.on_first(
-                lambda: write_model(self.model.config, best, self.task, self.best_path, force=True)
+                lambda: write_model(
+                    self.model.config,
+                    best,
+                    self.task,
+                    self.best_path,
+                    aware=config.quantization_aware,
+                    force=True,
+                )
             )
         else:
             self.stale += 1

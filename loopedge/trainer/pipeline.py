@@ -173,6 +173,11 @@ def _make_loop(
     teacher: str | Path | None,
     tensorboard: str | Path | None,
 ) -> TrainingLoop:
+    if config.quantization_aware is not None and world.is_sharded:
+        raise InputError(
+            f"{option('quantization_aware', config.quantization_aware)} needs whole weights in each process",
+            hint=option("sharding", "replicated"),
+        )
     torch.manual_seed(config.seed)
     model = LoopedTransformer(model_config)
     _store_scaling(model, task)
@@ -204,8 +209,9 @@ def _finish(
 ) -> TrainResult:
     """Judge the best model, write it, and drop what only an unfinished run needs."""
     task, world, samples = loop.task, loop.world, loop.config.samples
+    aware = loop.config.quantization_aware
     best = loop.use_best()
-    test = evaluate(loop.model, task, "test", samples, world)
+    test = evaluate(loop.model, task, "test", samples, world, aware=aware)
     baselines = task.baselines("test", samples)  # in every process: none waits for another
     unbeaten = unbeaten_note(task, test, baselines)
     result = TrainResult(
@@ -213,7 +219,7 @@ def _finish(
         metrics_path=str(loop.log.path),
         task=task.name,
         metric=task.metric,
-        validation=evaluate(loop.model, task, "validation", samples, world),
+        validation=evaluate(loop.model, task, "validation", samples, world, aware=aware),
         test=test,
         baselines=baselines,
         parameters=sum(parameter.numel() for parameter in loop.model.parameters()),
@@ -234,7 +240,8 @@ def _finish(
 
 
 def _write(loop: TrainingLoop, best: dict[str, torch.Tensor], target: Path, *, force: bool) -> None:
-    write_model(loop.model.config, best, loop.task, target, force=force)
+    aware = loop.config.quantization_aware
+    write_model(loop.model.config, best, loop.task, target, aware=aware, force=force)
     drop_run(target)
 
 

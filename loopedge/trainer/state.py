@@ -151,7 +151,13 @@ def drop_run(target: Path) -> None:
 
 
 def write_model(
-    config: LoopedConfig, weights: dict[str, Tensor], task: Task, path: Path, *, force: bool
+    config: LoopedConfig,
+    weights: dict[str, Tensor],
+    task: Task,
+    path: Path,
+    *,
+    aware: str | None = None,
+    force: bool,
 ) -> None:
     """Write weights as a model that `loopedge.load` reads.
 
@@ -160,7 +166,14 @@ def write_model(
     """
     model = LoopedTransformer(config)
     model.load_state_dict(weights)
-    save(model, path, task=task.describe(), companions=task.companions(), force=force)
+    save(
+        model,
+        path,
+        task=task.describe(),
+        companions=task.companions(),
+        quantization_aware=aware,
+        force=force,
+    )
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

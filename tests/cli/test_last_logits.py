@@ -57,7 +57,8 @@ def test_it_generates_what_the_model_with_all_logits_does(
     assert found["outputs"][0]["shape"][:2] == [1, 1]
 
     corpus = checkpoint.parent / "corpus.txt"
-    quantized = cli(*("quantize", last, "-o", int8, "--data", corpus, "--reduce-range", "--json"))
+    words = ("--data", corpus, "--scheme", "static", "--reduce-range", "--json")
+    quantized = cli("quantize", last, "-o", int8, *words)
     assert quantized.json()["last_rows"]["applied"]
     assert len(cli("run", int8, *WORDS).json()["completion"]) > 0
     inspected = cli("inspect", int8)

@@ -159,11 +159,19 @@ def test_weights_alone_refuse_what_has_no_meaning(
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]
 
 
+STATIC = ("--scheme", "static")
+
+
 def test_python_does_what_the_command_does(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     """The same data as a file and in memory: the same ranges, and the same file byte for byte."""
     ids = np.random.default_rng(0).integers(0, 48, (40, 9))
     np.savez(tmp_path / "x.npz", input_ids=ids)
-    words = ("--data", tmp_path / "x.npz", "--samples", 16, "--method", "minmax", "--threads", 1)
+    words = (
+        *STATIC,
+        "--data",
+        tmp_path / "x.npz",
+        *("--samples", 16, "--method", "minmax", "--threads", 1),
+    )
     told = cli(
         "quantize", tiny, *words, "--save-ranges", tmp_path / "r.json", "-o", tmp_path / "c.onnx", "--json"
     ).json()  # fmt: skip
@@ -171,6 +179,7 @@ def test_python_does_what_the_command_does(cli: Cli, tiny: Path, tmp_path: Path)
         tiny,
         tmp_path / "p.onnx",
         data={"input_ids": ids},
+        scheme="static",
         samples=16,
         method="minmax",
         threads=1,
@@ -185,7 +194,8 @@ def test_python_does_what_the_command_does(cli: Cli, tiny: Path, tmp_path: Path)
 
 def test_the_view_says_what_was_measured_where(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", input_ids=np.random.default_rng(0).integers(0, 48, (40, 9)))
-    shown = cli("quantize", tiny, "--data", tmp_path / "x.npz", "--samples", 8, "--force").out
+    words = ("quantize", tiny, *STATIC, "--data", tmp_path / "x.npz", "--samples", 8, "--force")
+    shown = cli(*words).out
     assert "8 of 30 samples, evenly thinned" in shown
     assert "8 samples held out of the data" in shown
     inspected = cli("inspect", tiny.with_suffix(".int8.onnx")).out
@@ -199,7 +209,8 @@ def test_a_warning_is_the_first_line(
 ) -> None:
     np.savez(tmp_path / "x.npz", input_ids=np.random.default_rng(0).integers(0, 48, (40, 9)))
     monkeypatch.setattr(measurement, "CLIPPED", 0.0)
-    words = ("quantize", tiny, "--data", tmp_path / "x.npz", "--method", "percentile", "--force")
+    data = ("--data", tmp_path / "x.npz", "--method", "percentile", "--force")
+    words = ("quantize", tiny, *STATIC, *data)
     shown = cli(*words).out
     assert re.match(r"WARNING: \d+% of the values that \S+ reads", shown), shown
     told = cli(*words, "--json").json()

@@ -113,14 +113,14 @@ def test_labels_are_reported_when_it_runs(cli: Cli, shops: Path) -> None:
     assert np.isfinite(logits).all()
     assert found["labels"] == [["north", "south"][logits[0].argmax()]]
     assert f"label  {found['labels'][0]}" in cli("run", exported, "--input", source).out
-    seven = "--reduce-range"  # the same integers on every processor
-    assert cli("quantize", exported, seven, "--data", shops, "-o", folder / "q.onnx").code == 0
+    static = ("--scheme", "static", "--reduce-range")  # the same integers on every processor
+    assert cli("quantize", exported, *static, "--data", shops, "-o", folder / "q.onnx").code == 0
     quantized = cli("run", folder / "q.onnx", "--input", source, "--json").json()
     assert len(quantized["labels"]) == 1
     csv = pytest.importorskip("pyarrow.csv", reason="Parquet needs the extra 'parquet'")
     parquet = pytest.importorskip("pyarrow.parquet")
     parquet.write_table(csv.read_csv(shops), folder / "shops.parquet")
-    calibrate = ("quantize", exported, seven, "-o", folder / "p.onnx", "--data")
+    calibrate = ("quantize", exported, *static, "-o", folder / "p.onnx", "--data")
     assert cli(*calibrate, folder / "shops.parquet").code == 0
     assert (folder / "p.onnx").read_bytes() == (folder / "q.onnx").read_bytes()
     source.write_text("sales,temp\n20,x\n")

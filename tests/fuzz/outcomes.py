@@ -117,7 +117,7 @@ CASES = (
     ),
     Case(
         file="x.npz",
-        words=("quantize", "tiny.onnx", *QUANTIZE[2:], "--data", "{file}"),
+        words=("quantize", "tiny.onnx", *QUANTIZE[2:], "--scheme", "static", "--data", "{file}"),
         share=2,
     ),
     Case(file="table.csv", reader=read_table, share=6),

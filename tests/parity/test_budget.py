@@ -57,8 +57,9 @@ def fragile_model(source: Path, target: Path) -> Path:
 def budgeted(
     source: Path, target: Path, data: Path | None, **options: Any
 ) -> loopedge.QuantizeResult:
-    settings = {"smoothing": False, "min_sqnr_db": 0.0, "threads": 1, **options}
-    settings |= seven_bits(options.get("scheme", "static"))
+    scheme = "dynamic" if data is None else "static"
+    settings = {"scheme": scheme, "smoothing": False, "min_sqnr_db": 0.0, "threads": 1, **options}
+    settings |= seven_bits(settings["scheme"])
     result = loopedge.quantize(source, target, data=data, **settings)
     return result
 

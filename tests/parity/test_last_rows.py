@@ -93,9 +93,8 @@ def test_int8_loses_nothing_by_it(kind: str, tmp_path: Path) -> None:
     for name, wish in (("last", None), ("whole", False)):
         source = tmp_path / f"{name}.onnx"
         loopedge.export(model, source, logits=logits, last_rows=wish)
-        found[name] = loopedge.quantize(
-            source, tmp_path / f"{name}.int8.onnx", data=tmp_path / "data.npz", **SEVEN_BITS
-        )
+        options = {"scheme": "static", "data": tmp_path / "data.npz", **SEVEN_BITS}
+        found[name] = loopedge.quantize(source, tmp_path / f"{name}.int8.onnx", **options)
     last, whole = found["last"], found["whole"]
     assert last.last_rows is not None
     assert last.last_rows.applied

@@ -256,6 +256,7 @@ def test_a_budget_looks_at_as_many_samples_as_asked(exported: Exporter, tmp_path
         exported("tokens"),
         tmp_path / "q.onnx",
         data=tmp_path / "x.npz",
+        scheme="static",
         samples=20,
         max_drop=0.5,
     )

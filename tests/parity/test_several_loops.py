@@ -40,7 +40,8 @@ def cli() -> Cli:
 
 
 def quantized(source: Path, target: Path, **options: Any) -> loopedge.QuantizeResult:
-    return loopedge.quantize(source, target, data=DATA, force=True, **SEVEN_BITS, **options)
+    options = {"scheme": "static", "data": DATA, "force": True, **SEVEN_BITS, **options}
+    return loopedge.quantize(source, target, **options)
 
 
 def core_coverage(path: Path) -> list[int]:
@@ -218,9 +219,8 @@ def test_a_file_of_many_kinds_of_loops(shared: bool, tmp_path: Path) -> None:
     )
     onnx.save(loop_model(*specs), tmp_path / "m.onnx")
     x = np.random.default_rng(0).normal(size=(20, 3, 4)).astype(np.float32)
-    result = loopedge.quantize(
-        tmp_path / "m.onnx", tmp_path / "q.onnx", data={"x": x}, reduce_range=True, min_sqnr_db=10
-    )
+    options: dict[str, Any] = {"scheme": "static", "reduce_range": True, "min_sqnr_db": 10}
+    result = loopedge.quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", data={"x": x}, **options)
     assert (result.matmuls["quantized"], result.matmuls["total"]) == (3, 3)
     cores = loopedge.inspect(tmp_path / "q.onnx").cores
     assert [(core.name, core.iterations) for core in cores] == [
@@ -288,7 +288,7 @@ def test_the_command_line_on_several_loops(own: bool, cli: Cli, tmp_path: Path) 
     assert converted.json()["notes"] == []
     assert [core.iterations for core in loopedge.inspect(tmp_path / "m.ort").cores] == list(COUNTS)
     quantizing = cli(
-        *("quantize", source, "--data", tmp_path / "x.npz", "--reduce-range"),
+        *("quantize", source, "--data", tmp_path / "x.npz", "--scheme", "static", "--reduce-range"),
         *("--keep", "core2/up" if own else "up_", "-o", tmp_path / "q.onnx", "--json"),
     )
     assert quantizing.code == 0, quantizing.err
@@ -352,6 +352,7 @@ def test_loops_that_pytorch_exports(tmp_path: Path) -> None:
     result = loopedge.quantize(
         *(tmp_path / "m.onnx", tmp_path / "q.onnx"),
         data={"x": x.numpy()},
+        scheme="static",
         reduce_range=True,
         save_ranges=tmp_path / "r.json",
     )

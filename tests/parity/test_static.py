@@ -451,7 +451,8 @@ def test_a_loop_count_is_held_to_what_the_file_runs(exported: Exporter, tmp_path
             assert item.low == whole.tensors[name].low[:1] * 3, name
     assert [note for note in few.warnings if "the samples ran 1 of 3 iterations" in note]
     assert not [note for note in whole.warnings if "the samples ran" in note]
-    result = loopedge.quantize(model, tmp_path / "q.onnx", data=data, loops=1, **SEVEN_BITS)
+    options = {"scheme": "static", "data": data, "loops": 1, **SEVEN_BITS}
+    result = loopedge.quantize(model, tmp_path / "q.onnx", **options)
     assert any("the samples ran 1 of 3 iterations" in note for note in result.notes)
     with pytest.raises(InputError, match="the model runs 3 loops, 2 were asked for"):
         loopedge.quantize(exported("tokens"), tmp_path / "r.onnx", scheme="dynamic", loops=2)

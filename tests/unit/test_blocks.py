@@ -31,11 +31,9 @@ def unpacked(packed: Blocks) -> np.ndarray[Any, Any]:
     for n in range(outputs):
         for k in range(packed.inputs):
             block, place = divmod(k, packed.block_size)
-            if packed.bits == 8:
-                level = int(packed.values[n, block, place])
-            else:
-                byte = int(packed.values[n, block, place // 2])
-                level = byte >> 4 if place % 2 else byte & 15
+            share = 8 // packed.bits  # values in a byte, the first in the lowest bits
+            byte = int(packed.values[n, block, place // share])
+            level = byte // 2 ** (packed.bits * (place % share)) % 2**packed.bits
             found[n, k] = (level - half) * packed.scales[n, block]
     assert blocks * packed.block_size >= packed.inputs
     return found
@@ -61,7 +59,7 @@ def nbits(packed: Blocks, level: int) -> ort.InferenceSession:
 
 @pytest.mark.parametrize("inputs", [1, 32, 100, 129])
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("bits", [8, 4, 2])
 def test_onnxruntime_reads_the_bytes_as_they_were_written(
     bits: int, block_size: int, inputs: int
 ) -> None:
@@ -92,9 +90,9 @@ def test_eight_bits_are_off_by_at_most_half_a_scale(
     assert (error <= allowed + 1e-5 * np.abs(rows) + 1e-30).all()
 
 
-@given(ROWS)
-def test_four_bits_are_finite_and_zero_stays_zero(rows: np.ndarray[Any, Any]) -> None:
-    packed = quantize_blocks(rows, bits=4, block_size=16)
+@given(ROWS, st.sampled_from([4, 2]))
+def test_few_bits_are_finite_and_zero_stays_zero(rows: np.ndarray[Any, Any], bits: int) -> None:
+    packed = quantize_blocks(rows, bits=bits, block_size=16)
     assert np.isfinite(packed.scales).all()
     assert (packed.floats()[rows == 0] == 0).all()
     assert np.square(packed.floats() - rows).sum() <= np.square(rows).sum() + 1e-6
@@ -113,7 +111,7 @@ def test_the_search_lessens_the_error_of_four_bits(block_size: int) -> None:
 def test_blocks_of_zeros_and_of_denormals() -> None:
     rows = np.zeros((2, 32), np.float32)
     rows[0, :16] = 1e-42
-    for bits in (8, 4):
+    for bits in (8, 4, 2):
         packed = quantize_blocks(rows, bits=bits, block_size=16)
         assert (packed.floats() == 0).all()
         # A large scale would show what the kernel leaves when it takes the middle away in float.
@@ -133,3 +131,22 @@ def test_the_block_size_that_stores_a_row_in_the_fewest_bytes(
     inputs: int, largest: int, expected: int
 ) -> None:
     assert best_block_size(inputs, bits=8, largest=largest) == expected
+
+
+@pytest.mark.parametrize(
+    ("inputs", "largest", "expected"), [(768, 128, 128), (16, 32, 32), (40, 128, 64), (33, 16, 32)]
+)
+def test_two_bits_stand_in_blocks_that_have_a_fast_kernel(
+    inputs: int, largest: int, expected: int
+) -> None:
+    assert best_block_size(inputs, bits=2, largest=largest) == expected
+
+
+def test_four_values_of_two_bits_share_a_byte() -> None:
+    rows = np.zeros((1, 32), np.float32)
+    rows[0, :5] = -2, -1, 0, 1, 1
+    packed = quantize_blocks(rows, bits=2, block_size=32)
+    assert packed.values.shape == (1, 1, 8)
+    assert np.array_equal(packed.floats(), rows)
+    assert packed.values[0, 0, 0] == 0 + 1 * 4 + 2 * 16 + 3 * 64
+    assert packed.values[0, 0, 1] == 3 + 2 * 4 + 2 * 16 + 2 * 64

@@ -136,7 +136,7 @@ def test_what_cannot_calibrate_is_refused_by_name(tmp_path: Path, kind: str) -> 
     inputs, data, words = REFUSED[kind]
     model = small_model(tmp_path / "m.onnx", **inputs)
     with pytest.raises(InputError, match=words) as refused:
-        loopedge.quantize(model, tmp_path / "q.onnx", data=data, min_coverage=0)
+        loopedge.quantize(model, tmp_path / "q.onnx", data=data, scheme="static", min_coverage=0)
     assert "\n" not in refused.value.message
     assert list(tmp_path.iterdir()) == [model]
 
@@ -164,9 +164,8 @@ NOTED = {
 def test_what_may_mislead_is_noted(tmp_path: Path, kind: str) -> None:
     values, words = NOTED[kind]
     model = small_model(tmp_path / "m.onnx")
-    result = loopedge.quantize(
-        model, tmp_path / "q.onnx", data={"x": values}, min_coverage=0, min_sqnr_db=-50
-    )
+    options: dict[str, Any] = {"scheme": "static", "min_coverage": 0, "min_sqnr_db": -50}
+    result = loopedge.quantize(model, tmp_path / "q.onnx", data={"x": values}, **options)
     assert any(note.startswith(words) for note in result.notes), result.notes
     expected = "calibrating" if kind == "one sample" else "data"
     assert result.held_out.source == expected
@@ -322,7 +321,12 @@ def test_no_error_names_a_temporary_file(tmp_path: Path, monkeypatch: pytest.Mon
         raise LoopedgeError(f"{self.path} failed to run: of a test")
 
     monkeypatch.setattr(loopedge.Session, "run", fail)
-    for options in ({}, {"scheme": "dynamic"}, {"scheme": "dynamic", "max_drop": 0.5}):
+    for options in (
+        {},
+        {"scheme": "static"},
+        {"scheme": "dynamic"},
+        {"scheme": "dynamic", "max_drop": 0.5},
+    ):
         with pytest.raises(LoopedgeError, match="failed to run") as failed:
             loopedge.quantize(
                 model, tmp_path / "q.onnx", data={"x": GOOD}, min_coverage=0, **options

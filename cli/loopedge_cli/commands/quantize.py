@@ -4,15 +4,18 @@ from loopedge_cli.options import quantize as options
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
 from loopedge_cli.quantize_view import quantize_view
 
+BITS = {"weight-int4": "int4", "weight-int2": "int2"}
+"""What a file is called after its scheme; after the others ``int8``."""
+
 
 def quantize(
     model: options.Model,
     path: options.TargetFile = None,
     data: options.Data = None,
     scheme: options.Scheme = None,
-    ranges: options.Ranges = "per-iteration",
-    method: options.Method = "mse",
-    smoothing: options.Smoothing = True,
+    ranges: options.Ranges = None,
+    method: options.Method = None,
+    smoothing: options.Smoothing = None,
     samples: options.Samples = 128,
     loops: options.Loops = None,
     ranges_file: options.RangesFile = None,
@@ -22,11 +25,18 @@ def quantize(
     weight_only: options.WeightOnly = None,
     as_core: options.AsCore = None,
     block_size: options.BlockSize = None,
+    rounding: options.Rounding = None,
     reduce_range: options.ReduceRange = False,
     min_coverage: options.MinCoverage = 1.0,
     min_sqnr_db: options.MinSqnrDb = None,
     max_drop: options.MaxDrop = None,
     metric: options.Metric = None,
+    refine: options.Refine = None,
+    module: options.Module = None,
+    max_bytes: options.MaxBytes = None,
+    min_speed_up: options.MinSpeedUp = None,
+    budget: options.Budget = None,
+    recipe: options.Recipe = None,
     memory: options.Memory = None,
     threads: options.Threads = None,
     force: Force = False,
@@ -54,18 +64,29 @@ def quantize(
             weight_only=weight_only or (),
             as_core=as_core or (),
             block_size=block_size,
+            rounding=rounding,
             reduce_range=reduce_range,
             min_coverage=min_coverage,
             min_sqnr_db=min_sqnr_db,
             max_drop=max_drop,
             metric=metric,
+            refine=refine,
+            module=module,
+            max_bytes=max_bytes,
+            min_speed_up=min_speed_up,
+            budget=budget,
+            recipe=recipe,
             memory=memory,
             threads=threads,
             force=force,
         )
-        suffix = ".int4.onnx" if scheme == "weight-int4" else ".int8.onnx"
-        with output.status(f"quantizing {model}"):
-            result = write_quantized(model, path or model.with_suffix(suffix), options=chosen)
+        if recipe is not None and path is None:
+            from loopedge.quantizer.choice.recorded import read_recorded
+
+            scheme = read_recorded(recipe).scheme
+        target = path or model.with_suffix(f".{BITS.get(scheme or '', 'int8')}.onnx")
+        with output.status(f"quantizing {model}") as report_progress:
+            result = write_quantized(model, target, options=chosen, report_progress=report_progress)
         for note in result.notes:
             warns = note == f"WARNING: {result.warning}"
             if json or not warns:  # else it is the first line of the view

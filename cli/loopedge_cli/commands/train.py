@@ -88,6 +88,10 @@ class TrainOptions:
     compile: Annotated[
         bool, option(RUN, "Compile the layers of the core with torch.compile.", "--compile")
     ] = False
+    quantization_aware: Annotated[
+        Literal["int8", "int4"] | None,
+        option(RUN, "Round the weights in the forward pass, as a quantized file does."),
+    ] = None
     distill_weight: Annotated[float, option(RUN, "Share of the teacher in the loss.")] = 0.5
     distill_temperature: Annotated[float, option(RUN, "Softens the classes of the teacher.")] = 2.0
     seed: Annotated[int, option(RUN, "Of weights and batches.", min=0)] = 0

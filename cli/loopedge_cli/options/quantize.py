@@ -11,20 +11,27 @@ import typer
 __all__ = [
     "AsCore",
     "BlockSize",
+    "Budget",
     "Data",
     "Keep",
     "Loops",
+    "MaxBytes",
     "MaxDrop",
     "Memory",
     "Method",
     "Metric",
     "MinCoverage",
+    "MinSpeedUp",
     "MinSqnrDb",
     "Model",
+    "Module",
     "Ops",
     "Ranges",
     "RangesFile",
+    "Recipe",
     "ReduceRange",
+    "Refine",
+    "Rounding",
     "Samples",
     "SaveRanges",
     "Scheme",
@@ -42,7 +49,7 @@ TargetFile = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Target; default: MODEL.int8.onnx (weight-int4: .int4.onnx) beside the model.",
+        help="Target; default: MODEL.int8.onnx (weight-int4: .int4.onnx, weight-int2: .int2.onnx) beside the model.",
     ),
 ]
 Data = Annotated[
@@ -53,25 +60,28 @@ Data = Annotated[
     ),
 ]
 Scheme = Annotated[
-    Literal["static", "dynamic", "weight-int8", "weight-int4"] | None,
+    Literal["auto", "static", "dynamic", "weight-int8", "weight-int4", "weight-int2"] | None,
     typer.Option(
-        help="static: activations rounded with calibrated ranges; dynamic: ranges found while "
-        "it runs; weight-int8, weight-int4: weights alone, in blocks. Default: static where "
-        "there is data or a file of ranges."
+        help="auto: what does best on a part of the data; static: activations rounded with calibrated ranges; "
+        "dynamic: ranges found while it runs; weight-int8, weight-int4, weight-int2: weights alone, in blocks. Default: "
+        "auto with --data, static with a file of ranges, else dynamic."
     ),
 ]
 Ranges = Annotated[
-    Literal["per-iteration", "shared", "auto"],
-    typer.Option(help="A range per iteration, one for all, or what does better."),
+    Literal["per-iteration", "shared", "auto"] | None,
+    typer.Option(
+        help="A range per iteration (default), one for all, or what does better for each tensor."
+    ),
 ]
 Method = Annotated[
-    Literal["minmax", "mse", "percentile", "entropy"],
-    typer.Option(help="How a range is found from the samples."),
+    Literal["minmax", "mse", "percentile", "entropy"] | None,
+    typer.Option(help="How a range is found from the samples; default: mse."),
 ]
 Smoothing = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--smoothing/--no-smoothing", help="Move outlier channels into the weights first."
+        "--smoothing/--no-smoothing",
+        help="Move outlier channels into the weights first (default), or not.",
     ),
 ]
 Samples = Annotated[int, typer.Option(min=1, help="Most samples to calibrate on, evenly thinned.")]
@@ -118,6 +128,13 @@ BlockSize = Annotated[
         help="Values that share a scale where weights alone are stored: 16, 32, 64, 128, 256.",
     ),
 ]
+Rounding = Annotated[
+    Literal["data", "nearest"] | None,
+    typer.Option(
+        help="Of weights alone. data: so that what the linears give changes least on the samples; default where "
+        "--data is there. nearest: without them."
+    ),
+]
 ReduceRange = Annotated[
     bool,
     typer.Option("--reduce-range", help="Weights in seven bits, for processors without VNNI."),
@@ -143,6 +160,41 @@ Metric = Annotated[
     typer.Option(
         help="Of --max-drop: the task's own (default where the model knows its task), or the "
         "relative error of the outputs."
+    ),
+]
+Refine = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps in which the rounding of the weights is trained towards the float model's outputs, without labels; needs "
+        "--module, data and the extra 'train'."
+    ),
+]
+Module = Annotated[Path | None, typer.Option(help="The model.pt that was exported, for --refine.")]
+MaxBytes = Annotated[
+    str | None,
+    typer.Option(
+        "--max-bytes", metavar="SIZE", help="Of auto: most that the files may take, as 2MiB."
+    ),
+]
+MinSpeedUp = Annotated[
+    float | None,
+    typer.Option(
+        "--min-speed-up",
+        metavar="X",
+        help="Of auto: at least so many times as fast as the float model, on this machine.",
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME", help="Of auto: how long it may try, as 60s; it says what was left out."
+    ),
+]
+Recipe = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.int8.onnx",
+        help="Repeat what was decided for this quantized file: its scheme, and all but the ranges.",
     ),
 ]
 Memory = Annotated[

@@ -25,7 +25,7 @@ from loopedge.exporter.capture.axes import TRACED_BATCH, Axes, InnerAxes, resize
 from loopedge.exporter.capture.capture_error import capture_error
 from loopedge.exporter.capture.input_axes import AxisNames
 from loopedge.exporter.capture.nested import InnerCall, mark, record
-from loopedge.exporter.capture.registry import shared_registry
+from loopedge.exporter.capture.shared_tables import shared_tables
 from loopedge.model.contract import LoopedProtocol, Tensors, as_tuple, copied, timestep_table_of
 from loopedge.model.inner import InnerBody
 
@@ -331,7 +331,7 @@ def _capture(
             raise capture_error(part, error) from error
         _check_constants(part, module, exported)
         try:
-            with shared_registry():
+            with shared_tables():
                 program = torch.onnx.export(
                     exported, dynamo=True, optimize=False, opset_version=opset, verbose=False
                 )

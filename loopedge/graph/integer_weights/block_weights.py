@@ -1,4 +1,4 @@
-"""Linears whose weights alone are stored in blocks of 8 or 4 bits: activations stay float in the graph.
+"""Linears whose weights alone are stored in blocks of 8, 4 or 2 bits: activations stay float in the graph.
 
 Each linear becomes one ``com.microsoft.MatMulNBits`` of accuracy level 4: its kernel rounds what it reads
 to eight bits by itself, block by block, and multiplies in integers. The packed weight stands once in the
@@ -11,7 +11,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.editing import add_initializer, make_node, replace_node
 from loopedge.graph.integer_weights.blocks import (
-    BLOCK_SIZES,
+    FAST_SIZES,
     Blocks,
     best_block_size,
     pack_rows,
@@ -24,20 +24,26 @@ from loopedge.graph.passes.table_head import MICROSOFT
 from loopedge.graph.weights import Linear
 from loopedge.options import option
 
-__all__ = ["DEFAULT_BLOCK", "BlockWeights"]
+__all__ = ["DEFAULT_BLOCK", "BlockWeights", "would_grow"]
 
-DEFAULT_BLOCK = {8: 128, 4: 32}
+DEFAULT_BLOCK = {8: 128, 4: 32, 2: 32}
 """Block size by bits: benchmarks/int8/weight_only.py."""
 
 ACCURACY_LEVEL = 4
 """Activations rounded to eight bits: float ones (level 1) take up to 140 times as long."""
 
 
+def would_grow(inputs: int, *, bits: int, largest: int) -> bool:
+    """Tell whether a row of so few inputs takes more bytes in blocks, of at most ``largest`` values, than in floats."""
+    size = best_block_size(inputs, bits=bits, largest=largest)
+    return -(-inputs // size) * (size * bits // 8 + 4) >= 4 * inputs
+
+
 class BlockWeights:
     """Stores weights in blocks and multiplies with them.
 
     Args:
-        bits: 8 or 4.
+        bits: 8, 4 or 2.
         block_size: Most values that share a scale; a weight of fewer inputs takes smaller blocks.
         rounded: Weights whose blocks were chosen already; the others are rounded to nearest.
     """
@@ -51,10 +57,11 @@ class BlockWeights:
     ) -> None:
         self.bits = bits
         self.block_size = DEFAULT_BLOCK[bits] if block_size is None else block_size
-        if self.block_size not in BLOCK_SIZES:
+        known = FAST_SIZES[bits]
+        if self.block_size not in known:
             raise InputError(
-                f"block size {self.block_size} is not known, "
-                f"known are {', '.join(map(str, BLOCK_SIZES))}",
+                f"block size {self.block_size} is not known{'' if bits > 2 else ' of two bits'}, "
+                f"known are {', '.join(map(str, known))}",
                 hint=option("block_size", DEFAULT_BLOCK[bits]),
             )
         self._rounded = rounded or {}
@@ -80,9 +87,7 @@ class BlockWeights:
         if weight.shape is None:
             return f"{weight.name} is of unknown shape"
         inputs = weight.shape.numpy()[inputs_axis]
-        size = best_block_size(inputs, bits=self.bits, largest=self.block_size)
-        blocks = -(-inputs // size)
-        if blocks * (size * self.bits // 8 + 4) < 4 * inputs:
+        if not would_grow(inputs, bits=self.bits, largest=self.block_size):
             return None
         few = f"{inputs} input{'' if inputs == 1 else 's'}"
         return f"{weight.name} has {few}, packed in blocks it would grow"

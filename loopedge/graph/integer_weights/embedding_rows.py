@@ -12,7 +12,13 @@ from loopedge.graph.lazy_weights import LazyWeight
 from loopedge.graph.operators import Fact, having
 from loopedge.graph.weights import is_weight
 
-__all__ = ["EmbeddingTable", "find_embeddings", "store_rows"]
+__all__ = ["NARROWEST", "SMALLEST_BYTES", "EmbeddingTable", "find_embeddings", "store_rows"]
+
+SMALLEST_BYTES = 4096
+"""A smaller float table is left: three nodes more would save less than three KiB."""
+
+NARROWEST = 16
+"""Values in a row below which its scale takes a large part of what eight bits save."""
 
 
 @dataclass(frozen=True, slots=True)

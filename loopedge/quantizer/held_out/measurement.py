@@ -1,7 +1,7 @@
 """Run a quantized file and its float source on the same samples: the task's metric, SQNR, what clips."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from loopedge.errors import InputError, VerificationError
 from loopedge.graph.agreement import NoiseRatio, at_kept
-from loopedge.quantizer.held_out.samples import KINDS, HeldOut, Kind
+from loopedge.quantizer.held_out.samples import KINDS, HeldOut, Judge, Kind
 from loopedge.quantizer.held_out.significance import loss_error, moved
 from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session
 from loopedge.tasks.metrics import Tally
 
-__all__ = ["CLIPPED", "HeldOutResult", "measure_held_out"]
+__all__ = ["CLIPPED", "FloatAnswers", "HeldOutResult", "measure_held_out"]
 
 Array = npt.NDArray[Any]
 
@@ -107,44 +107,99 @@ def measure_held_out(
         InputError: The float model's outputs are not finite on a sample.
         VerificationError: Those of the quantized file are not, or have other shapes.
     """
-    exact_session, given_session = (Session(path, threads=threads) for path in (source, written))
-    ratio, judge = NoiseRatio(), held_out.judge
-    exact_tallies: list[Tally] = []
-    given_tallies: list[Tally] = []
-    for number, feeds in enumerate(held_out.batches):
-        exact, given = exact_session.run(feeds), given_session.run(feeds)
-        for output, values in exact_session.metadata.answers(exact).items():
-            _check(output, values, given[output], feeds, held_out.places[number], source)
-            kept = feeds.get(MASK)
-            ratio.add(at_kept(values, kept), at_kept(given[output], kept), offsets.get(output))
-        if judge is not None:
-            exact_tallies.append(judge.tally(number, exact))
-            given_tallies.append(judge.tally(number, given))
-    result = HeldOutResult(
-        source=held_out.kind,
-        samples=held_out.samples,
-        sqnr_db=ratio.db,
-        clipped=held_out.clipped,
-    )
-    if judge is None:
-        return result
+    answers = FloatAnswers(source, held_out, offsets=offsets, threads=threads)
+    return answers.compare(written)
+
+
+class FloatAnswers:
+    """What a float model gives on samples, to which files are compared one after the other.
+
+    Args:
+        source: The float model.
+        held_out: The samples.
+        offsets: What the float model adds to its outputs last: no part of the signal.
+        threads: Threads of ONNX Runtime.
+        kept_bytes: Most bytes of outputs that are kept for the next comparison; the others are computed again.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        held_out: HeldOut,
+        *,
+        offsets: Mapping[str, Array],
+        threads: int | None,
+        kept_bytes: int = 0,
+    ) -> None:
+        self._source, self._held_out, self._offsets = source, held_out, offsets
+        self._session, self._threads = Session(source, threads=threads), threads
+        self._room = kept_bytes
+        self._kept: dict[int, dict[str, Array]] = {}
+
+    def compare(self, written: Path, numbers: Sequence[int] | None = None) -> HeldOutResult:
+        """Run a quantized file on the samples.
+
+        Args:
+            written: The file.
+            numbers: Of the batches that are run; None: all.
+
+        Raises:
+            InputError: The float model's outputs are not finite on a sample.
+            VerificationError: Those of the quantized file are not, or have other shapes.
+        """
+        held_out, session = self._held_out, Session(written, threads=self._threads)
+        ratio, judge = NoiseRatio(), held_out.judge
+        taken = range(len(held_out.batches)) if numbers is None else numbers
+        exact_tallies: list[Tally] = []
+        given_tallies: list[Tally] = []
+        for number in taken:
+            feeds = held_out.batches[number]
+            exact, given = self._of(number), session.run(feeds)
+            for output, values in self._session.metadata.answers(exact).items():
+                places = held_out.places[number]
+                _check(output, values, given[output], feeds, places, self._source)
+                kept = feeds.get(MASK)
+                offset = self._offsets.get(output)
+                ratio.add(at_kept(values, kept), at_kept(given[output], kept), offset)
+            if judge is not None:
+                exact_tallies.append(judge.tally(number, exact))
+                given_tallies.append(judge.tally(number, given))
+        samples = sum(len(held_out.places[number]) for number in taken)
+        result = HeldOutResult(
+            source=held_out.kind, samples=samples, sqnr_db=ratio.db, clipped=held_out.clipped
+        )
+        return result if judge is None else _scored(result, judge, exact_tallies, given_tallies)
+
+    def _of(self, number: int) -> Mapping[str, Array]:
+        """Return the outputs of a batch, kept as long as there is room."""
+        if number not in self._kept:
+            outputs = self._session.run(self._held_out.batches[number])
+            size = sum(array.nbytes for array in outputs.values())
+            if size > self._room:
+                return outputs
+            self._room -= size
+            self._kept[number] = dict(outputs)
+        return self._kept[number]
+
+
+def _scored(
+    result: HeldOutResult, judge: Judge, exact: list[Tally], given: list[Tally]
+) -> HeldOutResult:
+    """Add the task's metric to what was measured."""
 
     def loss(one: list[Tally], other: list[Tally]) -> float:
         return judge.loss(judge.score(one), judge.score(other))
 
-    lost, error = loss(exact_tallies, given_tallies), loss_error(exact_tallies, given_tallies, loss)
-    float_score = judge.score(exact_tallies)
-    return HeldOutResult(
-        source=result.source,
-        samples=result.samples,
-        sqnr_db=result.sqnr_db,
+    lost, error = loss(exact, given), loss_error(exact, given, loss)
+    float_score = judge.score(exact)
+    return replace(
+        result,
         metric=judge.task.metric,
         float_score=float_score,
-        score=judge.score(given_tallies),
+        score=judge.score(given),
         loss=lost,
         loss_error=error,
-        moved=moved(lost, error, float_score, batches=len(exact_tallies)),
-        clipped=result.clipped,
+        moved=moved(lost, error, float_score, batches=len(exact)),
     )
 
 

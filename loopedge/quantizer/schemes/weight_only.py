@@ -1,4 +1,4 @@
-"""Weights alone in blocks of 8 or 4 bits (`loopedge.graph.integer_weights.block_weights`): no calibration."""
+"""Weights alone in blocks of 8, 4 or 2 bits (`loopedge.graph.integer_weights.block_weights`): no calibration."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ __all__ = [
     "check_weight_options",
 ]
 
-WEIGHT_BITS = {"weight-int8": 8, "weight-int4": 4}
+WEIGHT_BITS = {"weight-int8": 8, "weight-int4": 4, "weight-int2": 2}
 """The schemes, and the bits of their weights."""
 
 

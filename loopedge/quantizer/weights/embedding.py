@@ -8,17 +8,16 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from loopedge.graph.integer_weights.embedding_rows import EmbeddingTable, store_rows
+from loopedge.graph.integer_weights.embedding_rows import (
+    NARROWEST,
+    SMALLEST_BYTES,
+    EmbeddingTable,
+    store_rows,
+)
 from loopedge.graph.weights import stored_bytes
 from loopedge.quantizer.coverage import Coverage, Skipped
 
 __all__ = ["quantize_embeddings"]
-
-SMALLEST_BYTES = 4096
-"""A smaller float table is left: three nodes more would save less than three KiB."""
-
-NARROWEST = 16
-"""Values in a row below which its scale takes a large part of what eight bits save."""
 
 
 def quantize_embeddings(

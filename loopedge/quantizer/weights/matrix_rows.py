@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer, make_node
 from loopedge.graph.integer_weights.channels import INT8_LIMIT, REDUCED_LIMIT, quantize_weight
-from loopedge.quantizer.weights.embedding import SMALLEST_BYTES
+from loopedge.graph.integer_weights.embedding_rows import SMALLEST_BYTES
 
 __all__ = ["MatrixRows", "RowLinear", "find_matrix_rows", "reasons_for_rows", "stored_rows"]
 

@@ -17,6 +17,7 @@ from loopedge.model.transformer import LoopedTransformer
 from loopedge.options import option
 from loopedge.tasks.task import Batch, Task
 from loopedge.trainer.config import TrainConfig
+from loopedge.trainer.quantization_aware.rounded_forward import rounded_weights
 from loopedge.trainer.steps.average import WeightAverage
 from loopedge.trainer.steps.objective import Objective, asked_of, inputs_of, outputs_of, scale_of
 from loopedge.trainer.steps.optimizer import learning_rate, make_optimizer
@@ -117,7 +118,10 @@ class Stepper:
         inputs = inputs_of(batch, device)
         targets = torch.from_numpy(batch.targets).to(device)
         lower = config.precision == "bfloat16"
-        with torch.autocast(device.type, torch.bfloat16) if lower else contextlib.nullcontext():
+        with (
+            torch.autocast(device.type, torch.bfloat16) if lower else contextlib.nullcontext(),
+            rounded_weights(self.model, config.quantization_aware),
+        ):
             outputs = outputs_of(
                 self.module, inputs, loops=loops, backprop_loops=config.backprop_loops
             )

@@ -1,0 +1,1 @@
+"""Quantizations tried on data, and the one that is taken: what ``--scheme auto`` does."""

@@ -1,0 +1,131 @@
+"""Ways to quantize one model, measured on the samples that choose; the best one."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from loopedge.artifact.artifact import write_scratch
+from loopedge.files.scratch import never_named
+from loopedge.graph.agreement import NoiseRatio, at_kept
+from loopedge.graph.offsets import output_offsets
+from loopedge.quantizer.held_out.samples import HeldOut
+from loopedge.quantizer.held_out.significance import loss_error, moved
+from loopedge.quantizer.recipe import Recipe
+from loopedge.quantizer.source import FloatSource
+from loopedge.runtime.inputs import MASK
+from loopedge.runtime.session import Session
+from loopedge.tasks.metrics import Tally
+from loopedge_calibration.rounding.few_samples import FEWEST_BATCHES, evenly, positions_of
+
+__all__ = ["CHOOSING_POSITIONS", "Contest", "Entry"]
+
+Array = npt.NDArray[Any]
+
+CHOOSING_POSITIONS = 4096
+"""On so many, about, a candidate is measured, where nothing else is said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What a candidate does on the samples: SQNR of the outputs, the task's metric, and what each batch adds to that."""
+
+    name: str
+    sqnr_db: float
+    score: float | None
+    tallies: Sequence[Tally]
+
+
+class Contest:
+    """Measures recipes against the float model, which runs once.
+
+    Args:
+        source: The float model.
+        choosing: The samples.
+        positions: On so many, about, each candidate is measured, evenly spread.
+        threads: Threads of ONNX Runtime.
+
+    Attributes:
+        samples: That are measured on.
+        metric: The task's; None where it is not known.
+        float_score: The float model's.
+    """
+
+    def __init__(
+        self,
+        source: FloatSource,
+        choosing: HeldOut,
+        *,
+        positions: int = CHOOSING_POSITIONS,
+        threads: int | None,
+    ) -> None:
+        self._source, self._threads, self._judge = source, threads, choosing.judge
+        sizes = [positions_of(feeds) for feeds in choosing.batches]
+        share = positions / max(1, sum(sizes))
+        kept = max(min(FEWEST_BATCHES, len(sizes)), round(share * len(sizes)))
+        self._numbers = evenly(len(sizes), kept)
+        self._batches = [choosing.batches[number] for number in self._numbers]
+        self.samples = sum(len(choosing.places[number]) for number in self._numbers)
+        self._offsets = output_offsets(source.graph)
+        session = Session(source.path, threads=threads)
+        given = [session.run(feeds) for feeds in self._batches]
+        self._exact = [session.metadata.answers(outputs) for outputs in given]
+        self._tallies = self._tally(given)
+        self.metric = None if self._judge is None else self._judge.task.metric
+        self.float_score = None if self._judge is None else self._judge.score(self._tallies)
+
+    def measure(self, name: str, recipe: Recipe) -> Entry:
+        """Run a model that a recipe makes."""
+        model = self._source.graph.clone()
+        recipe.apply(model)
+        ratio = NoiseRatio()
+        with (
+            tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
+            never_named(Path(folder), self._source.path),
+        ):
+            path = Path(folder) / "candidate.onnx"
+            write_scratch(model, path)
+            session = Session(path, threads=self._threads)
+            given = [session.run(feeds) for feeds in self._batches]
+        for feeds, exact, outputs in zip(self._batches, self._exact, given, strict=True):
+            mask = feeds.get(MASK)
+            for output, values in exact.items():
+                given_values = at_kept(outputs[output], mask)
+                ratio.add(at_kept(values, mask), given_values, self._offsets.get(output))
+        tallies = self._tally(given)
+        score = None if self._judge is None else self._judge.score(tallies)
+        return Entry(name=name, sqnr_db=ratio.db, score=score, tallies=tallies)
+
+    def best(self, entries: Sequence[Entry]) -> Entry:
+        """Return the one with the best metric where that moves beyond its noise, else with the best SQNR."""
+        ranked = sorted(entries, key=lambda entry: -entry.sqnr_db)
+        best = ranked[0]
+        for entry in ranked[1:]:
+            if self._is_better(entry, best):
+                best = entry
+        return best
+
+    def _is_better(self, entry: Entry, than: Entry) -> bool:
+        """Tell whether a metric is better by more than its noise."""
+        judge = self._judge
+        if judge is None or entry.score is None or than.score is None:
+            return False
+
+        def loss(one: list[Tally], other: list[Tally]) -> float:
+            return judge.loss(judge.score(one), judge.score(other))
+
+        error = loss_error(entry.tallies, than.tallies, loss)
+        lost = judge.loss(entry.score, than.score)
+        return moved(lost, error, entry.score, batches=len(entry.tallies))
+
+    def _tally(self, given: Sequence[Mapping[str, Array]]) -> list[Tally]:
+        judge = self._judge
+        if judge is None:
+            return []
+        return [
+            judge.tally(number, outputs)
+            for number, outputs in zip(self._numbers, given, strict=True)
+        ]

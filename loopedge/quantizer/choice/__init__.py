@@ -1,0 +1,1 @@
+"""Which of several quantizations is taken, why, and how it is repeated."""
