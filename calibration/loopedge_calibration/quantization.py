@@ -11,7 +11,6 @@ from loopedge.files.paths import ArtifactTarget, Files, check_paths
 from loopedge.files.targets import check_artifact_target, check_target
 from loopedge.options import option_name
 from loopedge.quantizer.activations.ranges import RangeTable, read_ranges
-from loopedge.quantizer.budget_result import BudgetResult
 from loopedge.quantizer.choice.recorded import repeated
 from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.options import AUTO, QuantizeOptions
@@ -78,7 +77,8 @@ def quantize_artifact(
         recipe.check_model(source.graph, source.path)  # ranges of another model clip everything
         held_out = _with_clipping(source, table, held_out, options)
     result = quantize_source(source, target, recipe, options=options, held_out=held_out)
-    _note_metric(result, budget, source, options)
+    if budget is not None:
+        _note_metric(result, budget.metric, source, options)
     result.notes.extend(notes)
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
@@ -110,6 +110,8 @@ def _quantize_chosen(
                 raise
             chosen = other
     result.notes.extend(note for note in (*notes, *chosen.result.notes) if note not in result.notes)
+    if options.max_drop is not None:
+        _note_metric(result, chosen.limits.metric, source, options)
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
     return replace(result, budget=chosen.budget, choice=chosen.result, refined=refined)
@@ -138,12 +140,12 @@ def _rounded(
 
 def _note_metric(
     result: QuantizeResult,
-    budget: BudgetResult | None,
+    metric: str,
     source: FloatSource,
     options: QuantizeOptions,
 ) -> None:
     """Say that a budget holds the relative error, where the user did not ask for that."""
-    if budget is None or budget.metric != "relative-error" or options.metric is not None:
+    if metric != "relative-error" or options.metric is not None:
         return
     result.notes.append(
         f"{option_name('max_drop')} holds the relative error of the outputs: the data has no targets that the "

@@ -24,6 +24,9 @@ FEWEST, MOST = 9, 150
 TRIES = 3
 """Times that both are timed, where other programs disturb it."""
 
+TRIES_TOGETHER = 2
+"""The same for several models, which take as long for each try."""
+
 STEADY = 1.25
 """Upper against lower quartile of the rounds' ratios: beyond this, no ratio is stated as a fact."""
 
@@ -95,7 +98,7 @@ def time_several(
     runs = [session_runner(session, one) for session in sessions]
     counts = [_count(run) for run in runs]
     tries: list[list[TimeRatio]] = []
-    while len(tries) < TRIES and not (tries and all(ratio.steady for ratio in tries[-1])):
+    while len(tries) < TRIES_TOGETHER and not (tries and all(ratio.steady for ratio in tries[-1])):
         rounds = time_in_turns(runs, counts)
         tries.append([ratio_of(rounds[0], own) for own in rounds[1:]])
     return [min(own, key=_unsteadiness) for own in zip(*tries, strict=True)]

@@ -46,6 +46,7 @@ def test_what_is_chosen_is_said_and_repeated(
     assert held["recipe"]["scheme"] == told["scheme"]
 
 
+@pytest.mark.slow
 def test_the_view_shows_all_candidates_and_why(cli: "Cli", tiny: Path, data: Path) -> None:
     shown = cli("quantize", tiny, "--data", data, *FEW, "--ops", "standard").out
     assert "candidates, on 10 samples of the data" in shown

@@ -21,6 +21,8 @@ from loopedge_calibration import quantization
 from loopedge_calibration.choosing import trials
 from loopedge_calibration.choosing.search import choose_recipe
 from loopedge_calibration.choosing.tried import Chosen
+from loopedge_calibration.collector import collect_ranges, observe
+from loopedge_calibration.options import CollectOptions
 from loopedge_calibration.samples import Samples
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
@@ -70,6 +72,7 @@ def test_choosing_never_sees_the_samples_that_judge(monkeypatch: pytest.MonkeyPa
     assert (found.result.source, found.result.samples) == ("data", 10)
 
 
+@pytest.mark.slow
 def test_the_same_data_gives_the_same_choice_whatever_the_clock_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -125,6 +128,7 @@ def test_a_candidate_that_is_fast_and_wrong_is_never_chosen(
     assert found.recipe.scheme != "dynamic"
 
 
+@pytest.mark.slow
 def test_what_the_check_of_the_file_refuses_is_not_taken(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -142,6 +146,33 @@ def test_what_the_check_of_the_file_refuses_is_not_taken(
     verdicts = [item.verdict for item in result.choice.candidates]
     assert verdicts.count("refused: a linear is wrong") == 1
     assert verdicts.count("chosen") == 1
+
+
+def test_two_passes_find_the_ranges_that_each_scheme_finds_alone() -> None:
+    source = FloatSource.open(TINY)
+    part = Samples(FEW["data"], source.graph, samples=128, chooses=True).calibrating
+    options = CollectOptions(threads=1)
+    both = observe(source, part, options, plain=True, smoothed=True)
+    for smoothing in (True, False):
+        for method in ("mse", "minmax"):
+            alone = collect_ranges(
+                source, part, CollectOptions(method=method, smoothing=smoothing, threads=1)
+            )
+            assert both.table("per-iteration", method, smoothing=smoothing) == alone
+
+
+@pytest.mark.slow
+def test_a_model_that_nothing_is_smoothed_in_has_no_smoothed_candidates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def ones(group: Any, rows: Any) -> Any:
+        return np.ones(rows.shape[1], np.float32)
+
+    monkeypatch.setattr("loopedge_calibration.collector.best_factors", ones)
+    for smoothing in (None, True):
+        found = chosen(smoothing=smoothing)
+        static = [item for item in found.result.candidates if item.scheme == "static"]
+        assert [item.smoothing for item in static if not item.lifted] == [False]
 
 
 def test_a_time_budget_says_what_was_left_out() -> None:

@@ -158,7 +158,7 @@ class _Search:  # its stations, in the order in which `run` calls them
             if (observations.smoothed if smoothing else observations.plain) is None:
                 self._left_out.append(f"{setting.name}: the time budget was spent")
                 continue
-            if smoothing and not observations.factors and len(settings) > 1:
+            if smoothing and not observations.factors and observations.plain is not None:
                 continue  # the model as it is
             if self._tried and self._clock() - self._begun > share:
                 self._left_out.append(f"{setting.name}: the time budget was spent")

@@ -21,9 +21,12 @@ from loopedge.runtime.session import Session
 from loopedge.tasks.metrics import Tally
 from loopedge_calibration.rounding.few_samples import FEWEST_BATCHES, evenly, positions_of
 
-__all__ = ["Contest", "Entry"]
+__all__ = ["CHOOSING_POSITIONS", "Contest", "Entry"]
 
 Array = npt.NDArray[Any]
+
+CHOOSING_POSITIONS = 4096
+"""On so many, about, a candidate is measured, where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,12 @@ class Contest:
     """
 
     def __init__(
-        self, source: FloatSource, choosing: HeldOut, *, positions: int, threads: int | None
+        self,
+        source: FloatSource,
+        choosing: HeldOut,
+        *,
+        positions: int = CHOOSING_POSITIONS,
+        threads: int | None,
     ) -> None:
         self._source, self._threads, self._judge = source, threads, choosing.judge
         sizes = [positions_of(feeds) for feeds in choosing.batches]

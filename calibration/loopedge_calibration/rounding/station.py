@@ -21,7 +21,7 @@ from loopedge_calibration.rounding.candidates import (
     is_large,
     subjects_of,
 )
-from loopedge_calibration.rounding.contest import Contest, Entry
+from loopedge_calibration.rounding.contest import CHOOSING_POSITIONS, Contest, Entry
 from loopedge_calibration.rounding.few_samples import Thinned, evenly, positions_of
 from loopedge_calibration.rounding.weightings import IterationErrors
 from loopedge_calibration.samples import Samples, fixed_batch, survey_of
@@ -30,7 +30,7 @@ __all__ = ["Rounded", "round_weights"]
 
 HESSIAN_POSITIONS, LARGE_HESSIAN_POSITIONS = 8192, 4096
 """About so many go into the Hessians, of all samples together, in each iteration."""
-CHOOSING_POSITIONS, LARGE_CHOOSING_POSITIONS = 4096, 2048
+LARGE_CHOOSING_POSITIONS = 2048
 """On about so many each candidate is measured."""
 ERROR_POSITIONS = 512
 """The error of one iteration's rounding is measured on so many."""

@@ -80,6 +80,10 @@ def quantize(
             threads=threads,
             force=force,
         )
+        if recipe is not None and path is None:
+            from loopedge.quantizer.choice.recorded import read_recorded
+
+            scheme = read_recorded(recipe).scheme
         target = path or model.with_suffix(f".{BITS.get(scheme or '', 'int8')}.onnx")
         with output.status(f"quantizing {model}") as report_progress:
             result = write_quantized(model, target, options=chosen, report_progress=report_progress)
