@@ -238,8 +238,8 @@ print(task.columns.values.nbytes, peak() - before)
 
 @pytest.mark.slow
 def test_memory_is_that_of_the_columns(tmp_path: Path) -> None:
-    path, rows = tmp_path / "big.csv", 400_000
-    note = "a note of the row that nobody reads " * 7
+    path, rows = tmp_path / "big.csv", 1_200_000
+    note = "a note of the row that nobody reads " * 2
     with path.open("w") as file:
         file.write("t,a,b,c,note\n")
         for first in range(0, rows, 10_000):
