@@ -23,14 +23,9 @@ LARGEST = 4 << 20
 """Bytes of a graph that is kept."""
 MARK = "_shares_captures"
 KEPT = {
-    "builtins",
-    "collections",
-    "functools",
-    "loopedge",
-    "numpy",
-    "tests",
-    "torch",
-    "transformers",
+    *("benchmarks", "examples", "loopedge", "tests"),
+    *("builtins", "collections", "einops", "functools", "numpy", "operator"),
+    *("tiny_recursive_model", "torch", "torch_einops_utils", "transformers", "x_transformers"),
 }
 """Packages whose files no test writes."""
 AUTOMATIC = {"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__qualname__"}

@@ -3,15 +3,14 @@
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+import numpy as np
 import onnxruntime as ort
 from trained import NAMES, Judged, Trained
 
 from loopedge.runtime.processor import this_processor
-
-if TYPE_CHECKING:
-    from loopedge.tasks.metrics import Tally
+from loopedge.tasks.metrics import Tally
 
 __all__ = ["Row", "Rows"]
 
@@ -71,7 +70,6 @@ class Rows:
 
     def __init__(self, folder: Path | None, stem: str, rows: list[Row]) -> None:
         self.folder, self.stem, self.rows = folder, stem, rows
-        self._scored: dict[tuple[str, str], list[Tally]] = {}
 
     @classmethod
     def open(cls, folder: Path | None, stem: str, *, again: bool) -> Self:
@@ -125,7 +123,7 @@ class Rows:
     ) -> Row:
         """Judge a file and keep the row."""
         found = judged or model.judge(path)
-        self._scored[model.stem, name] = found.scored
+        self._keep_scored(model, name, found.scored)
         row = Row(
             model=model.stem,
             name=name,
@@ -158,9 +156,24 @@ class Rows:
         """Note by how much the later row's metric is worse than the earlier one's, beyond noise."""
         if before.failed or after.failed:
             return
-        one, other = (self._scored[model.stem, row.name] for row in (before, after))
+        one, other = (self._scored_of(model, row.name) for row in (before, after))
         beyond = model.loss(one, other) - model.noise(one, other)
         self._keep(replace(after, worse_than_unrefined=max(0.0, beyond)))
+
+    def _keep_scored(self, model: Trained, name: str, scored: list[Tally]) -> None:
+        """Keep what a row's metric is made of, beside the models: a later run compares others with it."""
+        path = model.folder / "scored" / f"{model.stem}.{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        text = json.dumps(
+            [{key: np.asarray(value).tolist() for key, value in tally.items()} for tally in scored]
+        )
+        path.write_text(text, encoding="utf-8")
+
+    def _scored_of(self, model: Trained, name: str) -> list[Tally]:
+        text = (model.folder / "scored" / f"{model.stem}.{name}.json").read_text(encoding="utf-8")
+        return [
+            {key: np.asarray(value) for key, value in tally.items()} for tally in json.loads(text)
+        ]
 
     def _keep(self, row: Row) -> Row:
         key = (row.model, row.name)

@@ -165,11 +165,11 @@ def _line(rows: Rows, stem: str, names: list[str]) -> str:
     return f"| {stem} | {role} | {first.metric_name} | {first.float_metric:.4f} | {cells} | {chosen} | {size} |"
 
 
-def compare_refined(rows: Rows, model: Trained, judged: dict[str, Row], variant: Variant) -> None:
+def compare_refined(rows: Rows, model: Trained, variant: Variant) -> None:
     """Note by how much refining made the metric worse, beyond noise."""
-    refined = judged.get(variant.name)
     without = DATA if variant.scheme != "static" else NEAREST
-    plain = judged.get(f"{variant.scheme}, {without}")
+    refined = rows.get(model.stem, variant.name)
+    plain = rows.get(model.stem, f"{variant.scheme}, {without}")
     if variant.rounding == REFINED and refined is not None and plain is not None:
         rows.compare(model, plain, refined)
 
@@ -178,12 +178,11 @@ def run(models: Iterable[Trained], variants: list[Variant], rows: Rows) -> None:
     """Measure what is not measured yet."""
     with tempfile.TemporaryDirectory() as name:
         for model in models:
-            judged: dict[str, Row] = {}
             for variant in variants:
                 if rows.has(model, variant.name):
                     continue
-                row = judged[variant.name] = measure(model, variant, Path(name), rows)
-                compare_refined(rows, model, judged, variant)
+                row = measure(model, variant, Path(name), rows)
+                compare_refined(rows, model, variant)
                 print(row.line, flush=True)
             rows.save()
 

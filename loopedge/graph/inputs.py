@@ -12,7 +12,6 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.metadata import TOLERANCE_INPUT, read_metadata
 from loopedge.graph.signature import NUMPY_KINDS, TEXT, InputSpec
-from loopedge.options import option
 
 __all__ = [
     "DEFAULT_SEQUENCE",
@@ -147,9 +146,10 @@ def _slices(shape: Sequence[Any], count: int) -> tuple[slice, ...]:
 
 
 def default_sequence(model: ir.Model) -> int:
-    """Return the sequence length a model was trained for, or `DEFAULT_SEQUENCE`."""
+    """Return the sequence length a model was trained for, or `DEFAULT_SEQUENCE`; no more than it takes."""
     metadata = read_metadata(model.metadata_props)
-    return metadata.trained_length or DEFAULT_SEQUENCE
+    length = metadata.trained_length or DEFAULT_SEQUENCE
+    return length if metadata.max_length is None else min(length, metadata.max_length)
 
 
 def generated_bytes(model: ir.Model, *, batch: int = 1, sequence: int | None = None) -> int:
@@ -200,10 +200,7 @@ def generate_inputs(
     sequence = sequence or default_sequence(model)
     limit = metadata.max_length
     if limit is not None and sequence > limit:
-        raise InputError(
-            f"sequence is {sequence}, the model takes at most {limit}",
-            hint=option("sequence", limit),
-        )
+        raise InputError(f"sequence is {sequence}, the model takes at most {limit}")
     needed = generated_bytes(model, batch=batch, sequence=sequence)
     if most_bytes is not None and needed > most_bytes:
         raise InputError(
@@ -278,9 +275,7 @@ def _sizes(
     Axes of one name have one size in all inputs: ``named`` holds those that have one, and takes more.
     """
     if value.shape is None:
-        raise InputError(
-            f"input {value.name} has an unknown rank", hint=option("input", "data.npz")
-        )
+        raise InputError(f"input {value.name} has an unknown rank")
     free = iter((batch, sequence))
     sizes = []
     for axis, dim in enumerate(value.shape):
@@ -304,17 +299,12 @@ def _sizes(
 def _input(value: ir.Value, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
     dtype = value.dtype
     if dtype is None:
-        raise InputError(
-            f"input {value.name} has an unknown type", hint=option("input", "data.npz")
-        )
+        raise InputError(f"input {value.name} has an unknown type")
     kind = value.type.elem_type if isinstance(value.type, ir.OptionalType) else value.type
     if not isinstance(kind, ir.TensorType | ir.DataType):
         raise InputError(f"input {value.name} is not a tensor: {value.type}")
     if dtype == ir.DataType.STRING:
-        raise InputError(
-            f"input {value.name} holds text, which cannot be guessed",
-            hint=option("input", "data.npz"),
-        )
+        raise InputError(f"input {value.name} holds text, which cannot be guessed")
     if dtype.numpy().kind not in NUMPY_KINDS:
         raise InputError(f"input {value.name} has type {dtype.name}, which numpy does not have")
     ids = _table_rows(value) or FLAGS

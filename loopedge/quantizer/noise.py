@@ -231,13 +231,20 @@ def generated_batches(model: ir.Model, lengths: Collection[int] = ()) -> list[Fe
     Args:
         model: The graph that takes them.
         lengths: Sequence lengths that the model is for; default: 1 and that it was trained with.
+
+    Raises:
+        InputError: They cannot be guessed.
     """
     ends = sorted({min(lengths), max(lengths)} if lengths else {1, longest_generated(model)})
     sizes = [(batch, length) for batch in BATCHES for length in ends]
-    return [
-        generate_inputs(model, batch=batch, sequence=sequence, seed=seed)
-        for seed, (batch, sequence) in enumerate(sizes)
-    ]
+    try:
+        return [
+            generate_inputs(model, batch=batch, sequence=sequence, seed=seed)
+            for seed, (batch, sequence) in enumerate(sizes)
+        ]
+    except InputError as error:
+        hint = error.hint or option("data", "samples.npz")
+        raise InputError(error.message, hint=hint) from error
 
 
 def _session(model: ir.Model, path: Path, threads: int | None) -> Session:

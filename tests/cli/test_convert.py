@@ -7,6 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
 
 from loopedge.artifact.seal import config_path
@@ -36,6 +37,17 @@ def test_both_files_appear_under_the_default_names(cli: Cli, tiny: Path) -> None
     assert missing == []
     assert result["verified"]
     assert result["weight_bytes"] == result["source_weight_bytes"]
+
+
+def test_a_model_that_says_only_how_many_positions_it_takes(cli: Cli, tiny: Path) -> None:
+    """It was run at 128, more than it takes, and the hint named an option that this command lacks."""
+    model = onnx.load(tiny)
+    for entry in model.metadata_props:
+        if entry.key == "loopedge.trained_length":
+            entry.value = "null"
+    onnx.save(model, tiny)
+    outcome = cli("convert", tiny)
+    assert outcome.code == 0, outcome.err
 
 
 def test_an_existing_file_is_refused_without_force(cli: Cli, tiny: Path) -> None:

@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import loopedge
+from loopedge.runtime.decoding.interruptible_run import run_interruptibly
 from loopedge_cli import interrupts
 from loopedge_cli.main import main
 from tests.cli.tied_files import write_tied
+from tests.graph.generate_files import GenerateModel, write_generate_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,6 +112,29 @@ def test_a_profile_leaves_no_process_and_no_file(
     assert started
     assert all(process.returncode is not None for process in started)
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", interrupts.ENDING)
+def test_a_prompt_that_is_computed_is_ended(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = write_generate_file(GenerateModel(), tmp_path / "lm.onnx")
+
+    class Computes:
+        """A session that computes a prompt until it is told to stop."""
+
+        def run_with_iobinding(self, binding: Any, options: Any) -> None:
+            os.kill(os.getpid(), number)
+            while not options.terminate:
+                time.sleep(0.01)
+
+    def run(session: Any, binding: Any) -> None:
+        computes: Any = Computes()
+        run_interruptibly(computes, binding)
+
+    monkeypatch.setattr("loopedge.runtime.decoding.cached_texts.run_interruptibly", run)
+    said = call("generate", path, "--prompt", "The loop", "--new-tokens", 3)
+    assert said == (130, "error: interrupted\n")
 
 
 @pytest.mark.parametrize("number", interrupts.ENDING)

@@ -7,11 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loopedge.graph.integer_weights.blocks import Blocks
 from loopedge.graph.integer_weights.levels import levels_of, steps_of, with_levels
 from loopedge.graph.integer_weights.rounded_weights import RoundedWeight
 from loopedge.trainer.quantization_aware.products import Products
 from loopedge.trainer.quantization_aware.straight_through import (
     round_dynamic,
+    round_in_blocks,
     round_static,
     whole,
 )
@@ -112,7 +114,9 @@ class TrainedRounding:
     def rounded_input(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return x as the product with a weight of the plan reads it."""
         operand = self._operands.find(weight)
-        return x if operand is None else self._rounded_activation(x, operand[0])
+        if operand is None or isinstance(self._plan.weights[operand[0].name].rounded, Blocks):
+            return x  # the kernel of blocks rounds windows, which are not there
+        return self._rounded_activation(x, operand[0])
 
     def table(self, table: Tensor) -> Tensor | None:
         """Return the rounded table behind one of which rows are taken."""
@@ -136,8 +140,8 @@ class TrainedRounding:
     def _rounded_activation(self, x: Tensor, tile: Tile) -> Tensor:
         """Round what a product reads by the range of its iteration: how often the weight was read tells which."""
         weight = self._plan.weights[tile.name]
-        if all(use.activations == "float" for use in weight.uses):
-            return x
+        if isinstance(weight.rounded, Blocks):
+            return round_in_blocks(x, weight.rounded.block_size)
         count = self._read[tile] = self._read.get(tile, -1) + 1
         use, iteration = _use_at(weight, count, self._plan.iterations)
         if isinstance(use.activations, Ranges):

@@ -19,6 +19,7 @@ from loopedge.graph.core.loop_view import LoopView, loops_among
 from loopedge.graph.core.scans.scan_view import scans_among
 from loopedge.graph.decoding.chunk import IDS_INPUT
 from loopedge.graph.metadata import TOLERANCE_INPUT
+from loopedge.options import option
 from loopedge.runtime.inputs import MASK
 
 __all__ = ["STATES", "ExitRule", "give_states"]
@@ -40,7 +41,7 @@ def give_states(model: ir.Model) -> None:
     """
     scans = scans_among(model.graph)
     if len(scans) != 1:
-        raise InputError("an early exit for each token needs one Scan", hint="--form scan")
+        raise InputError("an early exit for each token needs one Scan", hint=option("form", "scan"))
     scan = scans[0]
     named = [
         (f"{prefix}{place}", value)

@@ -53,10 +53,15 @@ def profile_feeds(
     if loops is not None:
         _check_loops(path, loops, graph, selectable=count is not None)
     if input is None:
-        _check_size(graph, path, batch=batch, sequence=sequence)
-        return generate_inputs(
-            graph, batch=batch, sequence=sequence, loops=loops, seed=seed, most_bytes=None
-        )
+        try:
+            _check_size(graph, path, batch=batch, sequence=sequence)
+            return generate_inputs(
+                graph, batch=batch, sequence=sequence, loops=loops, seed=seed, most_bytes=None
+            )
+        except InputError as error:
+            raise InputError(
+                error.message, hint=error.hint or _mend(sequence, metadata.max_length)
+            ) from error
     feeds = ModelInputs.of(path, specs, metadata).read(input, seed=seed).arrays
     _check_axes(feeds, input, batch=batch, sequence=sequence)
     if count is not None:
@@ -65,6 +70,12 @@ def profile_feeds(
             _check_loops(path, loops, graph, selectable=True)
         feeds[count.name] = count.loop_count(loops or metadata.loops or 1)
     return feeds
+
+
+def _mend(sequence: int | None, most: int | None) -> str:
+    """Return the option that helps where inputs cannot be generated."""
+    too_long = sequence is not None and most is not None and sequence > most
+    return option("sequence", most) if too_long else option("input", "data.npz")
 
 
 def fewest_positions(graph: ir.Model, feeds: Mapping[str, Array]) -> int | None:

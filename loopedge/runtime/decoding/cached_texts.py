@@ -11,6 +11,7 @@ from loopedge.errors import InputError
 from loopedge.graph.metadata import ITERATIONS_OUTPUT
 from loopedge.runtime.decoding.cache_buffers import STEP, CacheBuffers
 from loopedge.runtime.decoding.generate_file import GenerateFile
+from loopedge.runtime.decoding.interruptible_run import run_interruptibly
 from loopedge.runtime.decoding.token_noise import TokenNoise
 from loopedge.runtime.session import failure_reason
 
@@ -19,7 +20,7 @@ __all__ = ["CachedTexts"]
 Array = npt.NDArray[Any]
 
 CHUNK = 256
-"""Tokens of a prompt that are computed at once: activations grow with it, and nothing stops a call in the middle."""
+"""Tokens of a prompt that are computed at once: activations grow with it."""
 
 
 class CachedTexts:
@@ -177,8 +178,12 @@ class CachedTexts:
         self._lengths[:] = [
             len(text) + len(new) for text, new in zip(self.texts, added, strict=True)
         ]
+        session = self.file.session.session
         try:
-            self.file.session.session.run_with_iobinding(self._binding)
+            if max(map(len, added)) > 1:
+                run_interruptibly(session, self._binding)
+            else:  # a thread would take as long as a small token
+                session.run_with_iobinding(self._binding)
         except Exception as error:  # onnxruntime raises a kind of its own per failure
             raise InputError(f"{self.file.path} failed to run: {failure_reason(error)}") from error
         logits: Array = self._logits[:, 0].copy()

@@ -22,6 +22,7 @@ from loopedge.graph.decoding.cache.grouped_query import MICROSOFT
 from loopedge.graph.decoding.chunk import IDS_INPUT
 from loopedge.graph.editing import add_initializer, insert_before, make_node
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, TOLERANCE_INPUT
+from loopedge.options import option
 
 __all__ = ["ExitPolicy", "run_on", "skip_done"]
 
@@ -70,7 +71,10 @@ def run_on(model: ir.Model, *, tolerance: float | None, never: bool = False) -> 
 def _ended_loop(model: ir.Model) -> LoopView:
     found = [loop for loop in loops_among(model.graph) if not loop.runs_on]
     if len(found) != 1:
-        raise InputError(f"{len(found)} Loops end early, one is needed", hint="--exit none")
+        raise InputError(
+            f"{len(found)} Loops end early, one is needed",
+            hint=option("exit", "none", command="export model.pt"),
+        )
     return found[0]
 
 
@@ -98,7 +102,7 @@ def skip_done(model: ir.Model, policy: ExitPolicy) -> None:
     """
     scans = [node for node in model.graph if node.op_type == "Scan"]
     if len(scans) != 1:
-        raise InputError("an early exit for each token needs one Scan", hint="--form scan")
+        raise InputError("an early exit for each token needs one Scan", hint=option("form", "scan"))
     scan = _Scan(scans[0])
     single = _is_single(model)
     written = [part for each in scan.attentions for part in each.inputs[1:3] if part is not None]
