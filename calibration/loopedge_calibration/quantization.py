@@ -16,7 +16,6 @@ from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.options import AUTO, QuantizeOptions
 from loopedge.quantizer.pipeline import quantize_source
 from loopedge.quantizer.recipe import Recipe
-from loopedge.quantizer.refined import Refined
 from loopedge.quantizer.result import QuantizeResult
 from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.budget import meet_budget
@@ -27,7 +26,7 @@ from loopedge_calibration.loop_counts import LoopCounts
 from loopedge_calibration.losses import choose_loss
 from loopedge_calibration.options import CollectOptions
 from loopedge_calibration.readers import data_files
-from loopedge_calibration.refining.refining import refine_weights
+from loopedge_calibration.refining.refining import check_module, refine_weights
 from loopedge_calibration.rounding.station import round_weights
 from loopedge_calibration.samples import Samples
 
@@ -57,6 +56,8 @@ def quantize_artifact(
     options, lifted = repeated(options, source.graph, source.path)
     samples = _samples(source, options)
     calibrates = options.calibrates or options.rounds_by_data or options.refine is not None
+    if options.refine is not None:
+        check_module(source, samples, options)
     held_out = None if samples is None else samples.held_out(calibrates=calibrates)
     if options.chosen_scheme == AUTO:
         assert samples is not None  # they are missing nowhere where ranges are found
@@ -65,7 +66,7 @@ def quantize_artifact(
     table = _ranges(source, samples, options)
     recipe = options.make_recipe(table, lifting=options.max_drop is not None)
     recipe = replace(recipe, lifted=lifted)
-    recipe, refined, notes = _rounded(source, recipe, samples, options, report_progress)
+    recipe, notes = _rounded(source, recipe, samples, options, report_progress)
     budget = None
     if options.max_drop is not None:
         recipe.check_model(source.graph, source.path)
@@ -82,7 +83,7 @@ def quantize_artifact(
     result.notes.extend(notes)
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
-    return replace(result, budget=budget, refined=refined)
+    return replace(result, budget=budget)
 
 
 def _quantize_chosen(
@@ -97,7 +98,7 @@ def _quantize_chosen(
     chosen = choose_recipe(source, samples, options, report_progress=report_progress)
     while True:
         report_progress(f"writing and checking {chosen.result.chosen}")
-        recipe, refined, notes = _rounded(source, chosen.recipe, samples, options, report_progress)
+        recipe, notes = _rounded(source, chosen.recipe, samples, options, report_progress)
         table, judged = recipe.table, held_out
         if table is not None:
             judged = _with_clipping(source, table, held_out, options)
@@ -114,7 +115,7 @@ def _quantize_chosen(
         _note_metric(result, chosen.limits.metric, source, options)
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
-    return replace(result, budget=chosen.budget, choice=chosen.result, refined=refined)
+    return replace(result, budget=chosen.budget, choice=chosen.result)
 
 
 def _rounded(
@@ -123,19 +124,18 @@ def _rounded(
     samples: Samples | None,
     options: QuantizeOptions,
     report_progress: Callable[[str], None],
-) -> tuple[Recipe, Refined | None, list[str]]:
+) -> tuple[Recipe, list[str]]:
     """Let data say how the weights are rounded, and train that, where it is asked for."""
     notes: list[str] = []
-    refined = None
     if options.rounds(recipe.scheme) and samples is not None:
         recipe.check_model(source.graph, source.path)
         rounded = round_weights(source, recipe, samples, options)
         recipe, notes = rounded.recipe, rounded.notes
-    if options.refine is not None:
+    if options.refine is not None and samples is not None:
         recipe.check_model(source.graph, source.path)
-        recipe, refined = refine_weights(source, recipe, samples, options, report_progress)
-        notes += refined.notes()
-    return recipe, refined, notes
+        recipe = refine_weights(source, recipe, samples, options, report_progress)
+        notes = [*notes, *([] if recipe.refined is None else recipe.refined.notes())]
+    return recipe, notes
 
 
 def _note_metric(
