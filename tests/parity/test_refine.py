@@ -29,6 +29,8 @@ from tests.parity.models import FLIPS, SEVEN_BITS, Sizes, make_inputs, make_mode
 
 Exporter = Callable[..., Path]
 Feeds = Mapping[str, NDArray[Any]]
+
+
 @dataclass(frozen=True)
 class Refined:
     """A refined file, with what training ended with and where it began."""
