@@ -24,6 +24,8 @@ from loopedge_calibration.rounding.few_samples import FEWEST_BATCHES, evenly, po
 __all__ = ["CHOOSING_POSITIONS", "Contest", "Entry"]
 
 Array = npt.NDArray[Any]
+CHOOSING_POSITIONS = 4096
+"""On about so many each candidate is measured."""
 
 CHOOSING_POSITIONS = 4096
 """On so many, about, a candidate is measured, where nothing else is said."""
