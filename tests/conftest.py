@@ -44,3 +44,16 @@ def limits_measured_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(pipeline, "measure_limits", cache(measure_limits))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quickly_timed() -> Iterator[None]:
+    """Time a quantized model for a few milliseconds: no outcome hangs on how fast it is.
+
+    `tests/unit/test_time_ratio.py` and `tests/graph/test_batch_axes.py` hold the timing.
+    """
+    from loopedge.quantizer import timing
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(timing, "SECONDS", 0.01)
+        yield

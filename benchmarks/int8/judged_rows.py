@@ -3,16 +3,14 @@
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import onnxruntime as ort
 from trained import NAMES, Judged, Trained
 
 from loopedge.runtime.processor import this_processor
-
-if TYPE_CHECKING:
-    from loopedge.tasks.metrics import Tally
+from loopedge.tasks.metrics import Tally
 
 __all__ = ["Row", "Rows"]
 

@@ -27,7 +27,7 @@ from loopedge_calibration.loop_counts import LoopCounts
 from loopedge_calibration.losses import choose_loss
 from loopedge_calibration.options import CollectOptions
 from loopedge_calibration.readers import data_files
-from loopedge_calibration.refining.refining import refine_weights
+from loopedge_calibration.refining.refining import check_module, refine_weights
 from loopedge_calibration.rounding.station import round_weights
 from loopedge_calibration.samples import Samples
 
@@ -57,6 +57,8 @@ def quantize_artifact(
     options, lifted = repeated(options, source.graph, source.path)
     samples = _samples(source, options)
     calibrates = options.calibrates or options.rounds_by_data or options.refine is not None
+    if options.refine is not None:
+        check_module(source, samples, options)
     held_out = None if samples is None else samples.held_out(calibrates=calibrates)
     if options.chosen_scheme == AUTO:
         assert samples is not None  # they are missing nowhere where ranges are found
@@ -131,7 +133,7 @@ def _rounded(
         recipe.check_model(source.graph, source.path)
         rounded = round_weights(source, recipe, samples, options)
         recipe, notes = rounded.recipe, rounded.notes
-    if options.refine is not None:
+    if options.refine is not None and samples is not None:
         recipe.check_model(source.graph, source.path)
         recipe, refined = refine_weights(source, recipe, samples, options, report_progress)
         notes += refined.notes()

@@ -17,6 +17,7 @@ from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.errors import InputError
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.integer_weights.blocks import quantize_blocks
+from loopedge.quantizer.held_out.measurement import measure_held_out
 from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.source import FloatSource
@@ -264,12 +265,10 @@ def test_the_samples_that_choose_neither_calibrate_nor_judge(
         seen["judged"] = rows(held_out.batches)
         return real(source, written, held_out, **options)
 
-    from loopedge.quantizer import check
-
-    real = check.measure_held_out
+    real = measure_held_out
     monkeypatch.setattr(station, "Contest", Spied)
     monkeypatch.setattr("loopedge_calibration.rounding.candidates.collect_hessians", spied)
-    monkeypatch.setattr(check, "measure_held_out", judging)
+    monkeypatch.setattr("loopedge.quantizer.check.measure_held_out", judging)
     twice = np.concatenate([IDS, IDS[:9]])  # some samples stand in two parts
     loopedge.quantize(TINY, tmp_path / "q.onnx", scheme="weight-int4", data={"input_ids": twice})
     assert set(seen) == {"chose", "calibrated", "judged"}
@@ -334,8 +333,10 @@ def test_a_budget_lifts_on_top_of_it(few_candidates: None, tmp_path: Path) -> No
     assert 0 < len(lifted) < 7
     graphs = [ir.load(tmp_path / name).graph.initializers for name in ("p.onnx", "q.onnx")]
     for name, item in linears_by_name(FloatSource.open(TINY).graph).items():
-        values = [graph[item.weight.name or ""].const_value for graph in graphs]
-        same = np.array_equal(*(value.numpy() for value in values if value is not None))
+        first, second = (graph[item.weight.name or ""].const_value for graph in graphs)
+        assert first is not None
+        assert second is not None
+        same = np.array_equal(first.numpy(), second.numpy())
         assert same == (name not in lifted)
 
 

@@ -25,7 +25,7 @@ def objective(weight: Array, packed: Blocks, hessian: Array) -> float:
     return float(np.sum(error @ hessian * error))
 
 
-def signed_scale(values: Array, half: int) -> Array:
+def signed_scale(values: Array, half: int) -> Any:
     """Return the scale that gives the value of the largest magnitude the level -half, row by row."""
     widest = values[np.arange(len(values)), np.abs(values).argmax(axis=1)]
     return widest / -half
@@ -56,7 +56,7 @@ def slow(
     return levels, scales
 
 
-def levels_of(packed: Blocks) -> Array:
+def levels_of(packed: Blocks) -> Any:
     scales = np.repeat(packed.scales, packed.block_size, axis=1)[:, : packed.inputs]
     return np.rint(packed.floats() / scales)
 

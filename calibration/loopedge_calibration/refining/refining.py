@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from loopedge_calibration.refining.distillation import Distilled
     from loopedge_calibration.refining.module import FloatModule
 
-__all__ = ["refine_weights"]
+__all__ = ["check_module", "refine_weights"]
 
 Feeds = Mapping[str, npt.NDArray[Any]]
 
@@ -36,10 +36,33 @@ CHOOSING_STEPS = 4
 """Batches that say which state is the best, at most: what an evaluation costs, against a step."""
 
 
+def check_module(source: FloatSource, samples: Samples | None, options: QuantizeOptions) -> None:
+    """Refuse, before any long work, what cannot refine.
+
+    Raises:
+        InputError: There is no data, or the module is not the one behind the file.
+        MissingExtraError: PyTorch is not installed.
+    """
+    if samples is None:
+        raise InputError(
+            f"{option_name('refine')} trains on data", hint=option("data", "samples.npz")
+        )
+    try:
+        import torch  # noqa: F401  the base install has none
+    except ImportError as error:
+        raise MissingExtraError(option_name("refine"), extra="train") from error
+    from loopedge_calibration.refining.module import open_float_module
+
+    assert options.module is not None
+    first = next(iter(samples.calibrating)).feeds
+    with open_float_module(options.module, source) as module, _threads(options.threads):
+        module.check(module.examples([first], options.threads)[0])
+
+
 def refine_weights(
     source: FloatSource,
     recipe: Recipe,
-    samples: Samples | None,
+    samples: Samples,
     options: QuantizeOptions,
     report_progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[Recipe, Refined]:
@@ -57,13 +80,10 @@ def refine_weights(
         was reached.
 
     Raises:
-        InputError: There is no data, the module is another one, or nothing is rounded.
-        MissingExtraError: PyTorch is not installed.
+        InputError: A weight of the file is not the module's, or nothing is rounded.
+
+    Unchecked: `check_module`.
     """
-    if samples is None:
-        raise InputError(
-            f"{option_name('refine')} trains on data", hint=option("data", "samples.npz")
-        )
     plan = plan_rounding(source.graph, recipe)
     if not plan.weights:
         raise InputError(
@@ -93,11 +113,7 @@ def _distilled(
     options: QuantizeOptions,
     report_progress: Callable[[str], None],
 ) -> "Distilled":
-    """Open the module, see that it is the one behind the file, and train."""
-    try:
-        import torch  # noqa: F401  the base install has none
-    except ImportError as error:
-        raise MissingExtraError(option_name("refine"), extra="train") from error
+    """Open the module and train the rounding of its products."""
     from loopedge_calibration.refining.distillation import Distillation
     from loopedge_calibration.refining.module import open_float_module
 
@@ -110,7 +126,6 @@ def _distilled(
     with open_float_module(options.module, source) as module, _threads(options.threads):
         training = module.examples(_cut(calibrating, rows, counts), options.threads)
         judged = _cut(choosing, rows, counts)[:CHOOSING_STEPS]
-        module.check(training[0])
         distillation = Distillation(
             module,
             _matched(module, plan, training[0].feeds, source),

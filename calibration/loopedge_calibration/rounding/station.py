@@ -31,7 +31,7 @@ __all__ = ["Rounded", "round_weights"]
 HESSIAN_POSITIONS, LARGE_HESSIAN_POSITIONS = 8192, 4096
 """About so many go into the Hessians, of all samples together, in each iteration."""
 LARGE_CHOOSING_POSITIONS = 2048
-"""On about so many each candidate is measured."""
+"""On about so many each candidate of a large model is measured."""
 ERROR_POSITIONS = 512
 """The error of one iteration's rounding is measured on so many."""
 

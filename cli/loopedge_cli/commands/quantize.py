@@ -1,5 +1,7 @@
 """``loopedge quantize``."""
 
+from pathlib import Path
+
 from loopedge_cli.options import quantize as options
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
 from loopedge_cli.quantize_view import quantize_view
@@ -80,11 +82,7 @@ def quantize(
             threads=threads,
             force=force,
         )
-        if recipe is not None and path is None:
-            from loopedge.quantizer.choice.recorded import read_recorded
-
-            scheme = read_recorded(recipe).scheme
-        target = path or model.with_suffix(f".{BITS.get(scheme or '', 'int8')}.onnx")
+        target = path or model.with_suffix(f".{_bits(scheme, recipe)}.onnx")
         with output.status(f"quantizing {model}") as report_progress:
             result = write_quantized(model, target, options=chosen, report_progress=report_progress)
         for note in result.notes:
@@ -92,3 +90,12 @@ def quantize(
             if json or not warns:  # else it is the first line of the view
                 output.note(note if warns else f"note: {note}")
         output.result(result, quantize_view, written=result.path)
+
+
+def _bits(scheme: str | None, recipe: Path | None) -> str:
+    """Return what the target is called for: ``int8``, ``int4``, ``int2``."""
+    if recipe is not None:
+        from loopedge.quantizer.choice.recorded import read_recorded
+
+        scheme = read_recorded(recipe).scheme
+    return BITS.get(scheme or "", "int8")
