@@ -249,6 +249,17 @@ def test_every_file_holds_its_recipe(scheme: str, tmp_path: Path) -> None:
     assert again.scheme == scheme
 
 
+def test_a_recipe_repeats_the_memory_profile_that_places_hang_on(tmp_path: Path) -> None:
+    first = quantized(tmp_path / "low.onnx", **FEW, scheme="static", memory="low")
+    data = {"data": FEW["data"], "threads": 1, "recipe": tmp_path / "low.onnx"}
+    again = quantized(tmp_path / "again.onnx", **data)
+    assert [item.treatment for item in first.treatments] == ["dynamic"]
+    assert again.treatments == first.treatments
+    assert Artifact.open(tmp_path / "again.onnx").metadata.memory == "low"
+    named = quantized(tmp_path / "named.onnx", **data, memory="balanced")
+    assert named.treatments != first.treatments
+
+
 def without_recipe(path: Path) -> Path:
     model = ir.load(TINY)
     ir.save(model, path)
