@@ -48,7 +48,7 @@ def parses(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 )
 def test_keywords_are_the_fields_of_the_options(keywords: type, options: Any) -> None:
     """The keywords are written twice, for type checkers: they say the same."""
-    types = {"Tensor": Tensor}
+    types = {"Tensor": Tensor, "Module": torch.nn.Module}
     named = get_type_hints(keywords, localns=types)
     assert named == {
         name: kind
