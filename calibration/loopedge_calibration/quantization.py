@@ -17,7 +17,6 @@ from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.options import AUTO, QuantizeOptions
 from loopedge.quantizer.pipeline import quantize_source
 from loopedge.quantizer.recipe import Recipe
-from loopedge.quantizer.refined import Refined
 from loopedge.quantizer.result import QuantizeResult
 from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.budget import meet_budget
@@ -68,7 +67,7 @@ def quantize_artifact(
     table = _ranges(source, samples, options)
     recipe = options.make_recipe(table, lifting=options.max_drop is not None)
     recipe = replace(recipe, lifted=lifted)
-    recipe, refined, notes = _rounded(source, recipe, samples, options, report_progress)
+    recipe, notes = _rounded(source, recipe, samples, options, report_progress)
     budget = None
     if options.max_drop is not None:
         recipe.check_model(source.graph, source.path)
@@ -85,7 +84,7 @@ def quantize_artifact(
     result.notes.extend(notes)
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
-    return replace(result, budget=budget, refined=refined)
+    return replace(result, budget=budget)
 
 
 def _quantize_chosen(
@@ -100,7 +99,7 @@ def _quantize_chosen(
     chosen = choose_recipe(source, samples, options, report_progress=report_progress)
     while True:
         report_progress(f"writing and checking {chosen.result.chosen}")
-        recipe, refined, notes = _rounded(source, chosen.recipe, samples, options, report_progress)
+        recipe, notes = _rounded(source, chosen.recipe, samples, options, report_progress)
         table, judged = recipe.table, held_out
         if table is not None:
             judged = _with_clipping(source, table, held_out, options)
@@ -118,7 +117,7 @@ def _quantize_chosen(
         result.notes.extend(drop_notes(result.held_out, chosen.limits.metric, options.max_drop))
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
-    return replace(result, budget=chosen.budget, choice=chosen.result, refined=refined)
+    return replace(result, budget=chosen.budget, choice=chosen.result)
 
 
 def _rounded(
@@ -127,19 +126,18 @@ def _rounded(
     samples: Samples | None,
     options: QuantizeOptions,
     report_progress: Callable[[str], None],
-) -> tuple[Recipe, Refined | None, list[str]]:
+) -> tuple[Recipe, list[str]]:
     """Let data say how the weights are rounded, and train that, where it is asked for."""
     notes: list[str] = []
-    refined = None
     if options.rounds(recipe.scheme) and samples is not None:
         recipe.check_model(source.graph, source.path)
         rounded = round_weights(source, recipe, samples, options)
         recipe, notes = rounded.recipe, rounded.notes
     if options.refine is not None and samples is not None:
         recipe.check_model(source.graph, source.path)
-        recipe, refined = refine_weights(source, recipe, samples, options, report_progress)
-        notes += refined.notes()
-    return recipe, refined, notes
+        recipe = refine_weights(source, recipe, samples, options, report_progress)
+        notes = [*notes, *([] if recipe.refined is None else recipe.refined.notes())]
+    return recipe, notes
 
 
 def _note_metric(

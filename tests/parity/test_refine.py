@@ -29,6 +29,8 @@ from tests.parity.models import FLIPS, SEVEN_BITS, Sizes, make_inputs, make_mode
 
 Exporter = Callable[..., Path]
 Feeds = Mapping[str, NDArray[Any]]
+
+
 @dataclass(frozen=True)
 class Refined:
     """A refined file, with what training ended with and where it began."""
@@ -51,7 +53,7 @@ def refine(
 
     def remembered(*arguments: Any) -> Any:
         made = refining.refine_weights(*arguments)
-        found.append(made[0])
+        found.append(made)
         return made
 
     monkeypatch.setattr(quantization, "refine_weights", remembered)
@@ -84,7 +86,7 @@ def rising() -> Callable[[object], float]:
     ("kind", "scheme"),
     [
         ("tokens", "weight-int4"),
-        ("tokens", "static"),
+        pytest.param("tokens", "static", marks=pytest.mark.slow),
         pytest.param("series", "static", marks=pytest.mark.slow),
         pytest.param("series", "weight-int4", marks=pytest.mark.slow),
         pytest.param("padded", "dynamic", marks=pytest.mark.slow),
@@ -141,6 +143,7 @@ def _check_outputs(refined: Refined) -> None:
     assert noise_share(given, written, exact) < FLIPS
 
 
+@pytest.mark.slow
 def test_training_gets_closer_to_float_on_samples_that_it_did_not_see(
     exported: Exporter, tmp_path: Path
 ) -> None:
@@ -161,6 +164,7 @@ def test_training_gets_closer_to_float_on_samples_that_it_did_not_see(
     assert result.to_json()["refined"]["steps"] == 40
 
 
+@pytest.mark.slow
 def test_a_module_of_the_users_own_with_fused_projections(tmp_path: Path) -> None:
     torch.manual_seed(3)
     module = Mine().train()
@@ -208,10 +212,14 @@ def test_another_module_is_refused(exported: Exporter, tmp_path: Path) -> None:
     _, feeds = make_inputs(other, Sizes(24, 10))
     target = tmp_path / "q.onnx"
     with pytest.raises(InputError, match=r"is not the module that .* was exported from"):
-        loopedge.quantize(exported("tokens"), target, data=feeds, refine=5, module=other)
+        loopedge.quantize(
+            exported("tokens"), target, data=feeds, scheme="weight-int4", refine=5, module=other
+        )
     wide = make_model("series")
     with pytest.raises(InputError, match="takes inputs"):
-        loopedge.quantize(exported("tokens"), target, data=feeds, refine=5, module=wide)
+        loopedge.quantize(
+            exported("tokens"), target, data=feeds, scheme="weight-int4", refine=5, module=wide
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -226,7 +234,13 @@ def test_a_module_whose_products_have_other_weights_is_refused(
             layer.attention.o.weight /= 0.75  # type: ignore[union-attr, operator]
     with pytest.raises(InputError, match=r"no product with the weight of core/\S+ of"):
         loopedge.quantize(
-            exported("tokens"), tmp_path / "q.onnx", data=feeds, refine=5, module=model
+            exported("tokens"),
+            tmp_path / "q.onnx",
+            data=feeds,
+            scheme="weight-int4",
+            rounding="nearest",
+            refine=5,
+            module=model,
         )
 
 

@@ -24,9 +24,10 @@ from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.collector import linears_by_name, same_activation
 from loopedge_calibration.options import CollectOptions
 from loopedge_calibration.readers import SampleBatch
+from loopedge_calibration.rounding import contest as contest_module
 from loopedge_calibration.rounding import station
 from loopedge_calibration.rounding.candidates import Candidate, Rounder, subjects_of
-from loopedge_calibration.rounding.contest import Contest
+from loopedge_calibration.rounding.contest import Contest, Entry
 from loopedge_calibration.rounding.hessians import collect_hessians
 from loopedge_calibration.rounding.weightings import WEIGHTINGS, IterationErrors
 from loopedge_calibration.samples import CHOSE_TOO
@@ -275,6 +276,67 @@ def test_the_samples_that_choose_neither_calibrate_nor_judge(
     assert all(seen.values())
     assert not seen["chose"] & seen["calibrated"]
     assert not seen["judged"] & (seen["chose"] | seen["calibrated"])
+
+
+class Counted:
+    """Stands for a task: a batch adds a number, the score is their mean, and more is better."""
+
+    class task:  # noqa: N801
+        metric = "mean"
+        higher_is_better = True
+
+    def tally(self, number: int, outputs: Any) -> Any:
+        return float(number)
+
+    def score(self, tallies: list[Any]) -> float:
+        return float(np.mean(tallies))
+
+    def loss(self, exact: float, given: float) -> float:
+        return exact - given
+
+
+@pytest.mark.parametrize(
+    ("better", "chosen"),
+    [
+        ([0.5] * 8, "less noise"),  # nothing is known of the metric
+        ([0.9, 0.1] * 4, "less noise"),  # it differs by chance
+        ([0.6, 0.62] * 4, "better metric"),
+    ],
+)
+def test_the_metric_decides_where_it_moves_beyond_its_noise(
+    better: list[float], chosen: str
+) -> None:
+    held_out = HeldOut(
+        kind="data",
+        batches=[{"input_ids": IDS[at : at + 1]} for at in range(8)],
+        places=[(f"sample {at}",) for at in range(8)],
+        judge=Counted(),  # type: ignore[arg-type]
+    )
+    contest = Contest(FloatSource.open(TINY), held_out, threads=1)
+    assert (contest.samples, contest.metric, contest.float_score) == (8, "mean", 3.5)
+    even: Any = [0.5] * 8
+    moved: Any = better
+    entries = [
+        Entry(name="nearest", sqnr_db=10.0, score=0.5, tallies=even),
+        Entry(name="less noise", sqnr_db=20.0, score=0.5, tallies=even),
+        Entry(name="better metric", sqnr_db=15.0, score=float(np.mean(better)), tallies=moved),
+        Entry(name="broken", sqnr_db=float("-inf"), score=0.5, tallies=even),
+    ]
+    assert contest.best(entries).name == chosen
+
+
+def test_outputs_that_would_not_fit_are_compared_on_fewer_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batches = [{"input_ids": IDS[at : at + 2]} for at in range(0, 32, 2)]
+    held_out = HeldOut(kind="data", batches=batches, places=[("a", "b")] * 16)
+    source = FloatSource.open(TINY)
+    assert Contest(source, held_out, threads=1).samples == 32
+    assert Contest(source, held_out, positions=90, threads=1).samples == 10
+    monkeypatch.setattr(
+        contest_module, "OUTPUT_BYTES", 3 * 2 * 9 * 48 * 4
+    )  # logits of three batches
+    assert Contest(source, held_out, threads=1).samples == 6
 
 
 @pytest.mark.parametrize("data", [IDS[:1], pytest.param(IDS[:3], marks=pytest.mark.slow)])

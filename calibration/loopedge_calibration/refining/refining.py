@@ -1,6 +1,7 @@
 """Refine the rounded weights of a recipe: what ``quantize --refine`` does between rounding and writing."""
 
 import math
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -65,7 +66,7 @@ def refine_weights(
     samples: Samples,
     options: QuantizeOptions,
     report_progress: Callable[[str], None] = lambda text: None,
-) -> tuple[Recipe, Refined]:
+) -> Recipe:
     """Train the rounding of all weights that a recipe rounds.
 
     Args:
@@ -76,14 +77,15 @@ def refine_weights(
         report_progress: Is called after each step.
 
     Returns:
-        The recipe with the trained weights where its file does better on the samples that choose, else as it was; and what
-        was reached.
+        The recipe with the trained weights where its file does better on the samples that choose, else with those that it had;
+        and with `Recipe.refined`.
 
     Raises:
         InputError: A weight of the file is not the module's, or nothing is rounded.
 
     Unchecked: `check_module`.
     """
+    started = time.perf_counter()
     plan = plan_rounding(source.graph, recipe)
     if not plan.weights:
         raise InputError(
@@ -102,8 +104,9 @@ def refine_weights(
         after_db=after.sqnr_db if better else before.sqnr_db,
         samples=contest.samples,
         stopped=found.stopped,
+        seconds=time.perf_counter() - started,
     )
-    return trained if better else recipe, refined
+    return replace(trained if better else recipe, refined=refined)
 
 
 def _distilled(

@@ -25,6 +25,8 @@ from loopedge_calibration.rounding.few_samples import FEWEST_BATCHES, evenly, po
 __all__ = ["CHOOSING_POSITIONS", "Contest", "Entry"]
 
 Array = npt.NDArray[Any]
+OUTPUT_BYTES = 256 * 2**20
+"""Of the float model's outputs, which are kept: of a large vocabulary fewer positions fit."""
 Outputs = Mapping[str, Array]
 
 CHOOSING_POSITIONS = 4096
@@ -67,23 +69,20 @@ class Contest:
         threads: int | None,
     ) -> None:
         self._source, self._threads, self._judge = source, threads, choosing.judge
-        sizes = [positions_of(feeds) for feeds in choosing.batches]
-        share = positions / max(1, sum(sizes))
-        kept = max(min(FEWEST_BATCHES, len(sizes)), round(share * len(sizes)))
-        self._numbers = evenly(len(sizes), kept)
+        session = Session(source.path, threads=threads)
+        self._numbers = _few_numbers(choosing, session, positions)
         self._batches = [choosing.batches[number] for number in self._numbers]
         self.samples = sum(len(choosing.places[number]) for number in self._numbers)
         self._offsets = output_offsets(source.graph)
-        session = Session(source.path, threads=threads)
         self._ends_early = session.metadata.tolerance is not None
         self._exact: list[Outputs] = []
-        self._tallies: list[Tally] = []
+        tallies: list[Tally] = []
         for number, feeds in zip(self._numbers, self._batches, strict=True):
             given, whole = self._run(session, feeds)
             self._exact.append(session.metadata.answers(whole))
-            self._tallies += self._tally(number, given)
+            tallies += self._tally(number, given)
         self.metric = None if self._judge is None else self._judge.task.metric
-        self.float_score = None if self._judge is None else self._judge.score(self._tallies)
+        self.float_score = None if self._judge is None else self._judge.score(tallies)
 
     def measure(self, name: str, recipe: Recipe) -> Entry:
         """Run a model that a recipe makes."""
@@ -127,6 +126,8 @@ class Contest:
 
         error = loss_error(entry.tallies, than.tallies, loss)
         lost = judge.loss(entry.score, than.score)
+        if error is None:  # of one batch the noise is not known
+            return False
         return moved(lost, error, entry.score, batches=len(entry.tallies))
 
     def _run(self, session: Session, feeds: Feeds) -> tuple[Outputs, Outputs]:
@@ -136,3 +137,15 @@ class Contest:
 
     def _tally(self, number: int, given: Outputs) -> list[Tally]:
         return [] if self._judge is None else [self._judge.tally(number, given)]
+
+
+def _few_numbers(choosing: HeldOut, session: Session, positions: int) -> list[int]:
+    """Return which batches are run, so that the outputs of all fit in memory."""
+    sizes = [positions_of(feeds) for feeds in choosing.batches]
+    if not sizes:
+        return []
+    outputs = session.run(choosing.batches[0]).values()
+    each = sum(output.nbytes for output in outputs) / max(1, sizes[0])
+    share = min(positions, OUTPUT_BYTES / max(1.0, each)) / max(1, sum(sizes))
+    fewest = FEWEST_BATCHES if each * max(sizes) * FEWEST_BATCHES <= OUTPUT_BYTES else 1
+    return evenly(len(sizes), max(min(fewest, len(sizes)), int(share * len(sizes))))
