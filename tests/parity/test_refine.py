@@ -180,6 +180,7 @@ def test_a_module_of_the_users_own_with_fused_projections(tmp_path: Path) -> Non
     )
     assert result.refined is not None
     assert module.training, "it is given back in the mode that it was in"
+    assert all(each.grad is None for each in module.parameters()), "and without gradients"
 
 
 def test_what_is_not_finite_ends_training_and_keeps_the_best(
