@@ -12,6 +12,7 @@ from loopedge.files.targets import check_artifact_target, check_target
 from loopedge.options import option_name
 from loopedge.quantizer.activations.ranges import RangeTable, read_ranges
 from loopedge.quantizer.choice.recorded import repeated
+from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.options import AUTO, QuantizeOptions
 from loopedge.quantizer.pipeline import quantize_source
@@ -30,7 +31,7 @@ from loopedge_calibration.refining.refining import check_module, refine_weights
 from loopedge_calibration.rounding.station import round_weights
 from loopedge_calibration.samples import Samples
 
-__all__ = ["quantize_artifact"]
+__all__ = ["drop_notes", "quantize_artifact"]
 
 
 def quantize_artifact(
@@ -113,6 +114,7 @@ def _quantize_chosen(
     result.notes.extend(note for note in (*notes, *chosen.result.notes) if note not in result.notes)
     if options.max_drop is not None:
         _note_metric(result, chosen.limits.metric, source, options)
+        result.notes.extend(drop_notes(result.held_out, chosen.limits.metric, options.max_drop))
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
     return replace(result, budget=chosen.budget, choice=chosen.result)
@@ -153,6 +155,25 @@ def _note_metric(
         if source.metadata.task
         else f"{option_name('max_drop')} holds the relative error of the outputs: the model names no task"
     )
+
+
+def drop_notes(judged: HeldOutResult, metric: str, max_drop: float) -> list[str]:
+    """Say that a limit that held on the samples that chose does not on those that judge.
+
+    Args:
+        judged: What the file does on the samples that judge.
+        metric: What the limit is measured in; of another than the task's the relative error of the outputs counts.
+        max_drop: The limit.
+    """
+    lost = judged.loss if judged.metric == metric else None
+    if lost is None:
+        lost = 10 ** (-judged.sqnr_db / 20)
+    if lost <= max_drop:
+        return []
+    return [
+        f"{option_name('max_drop')} {max_drop:.3g} held on the samples that chose; on {judged.where} the file loses "
+        f"{lost:.3g} of {metric}"
+    ]
 
 
 def _check_files(artifact: Artifact, target: Path, options: QuantizeOptions) -> FloatSource:

@@ -30,7 +30,9 @@ from loopedge_calibration.rounding.candidates import Candidate, Rounder, subject
 from loopedge_calibration.rounding.contest import Contest, Entry
 from loopedge_calibration.rounding.hessians import collect_hessians
 from loopedge_calibration.rounding.weightings import WEIGHTINGS, IterationErrors
+from loopedge_calibration.samples import CHOSE_TOO
 from tests.graph.chained_loops import COUNTS, X, write_chained
+from tests.parity.models import Sizes, make_inputs, make_model
 
 Array = np.ndarray[Any, Any]
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
@@ -346,6 +348,21 @@ def test_few_samples(data: Array, few_candidates: None, tmp_path: Path) -> None:
     assert result.rounding is not None
     assert result.rounding.choosing >= 1
     assert result.verified
+    assert CHOSE_TOO in result.notes
+
+
+def test_an_early_exit_is_no_noise_to_those_that_choose(tmp_path: Path) -> None:
+    model, found = make_model("tokens", loops=6), []
+    _, feeds = make_inputs(model, Sizes(16, 9))
+    held_out = HeldOut(kind="data", batches=[feeds], places=[("one",) * 16])
+    for name, end in (("whole", "none"), ("ends", "tolerance=0.3")):
+        path = tmp_path / f"{name}.onnx"
+        loopedge.export(model, path, exit=end)
+        if name == "ends":
+            assert loopedge.Session(path).run(feeds)["iterations"].min() < 6
+        contest = Contest(FloatSource.open(path), held_out, threads=1)
+        found.append(contest.measure("nearest", Recipe(scheme="weight-int4")).sqnr_db)
+    assert found[1] == pytest.approx(found[0], abs=0.1)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from loopedge.errors import InputError, VerificationError
 from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.passes.windows import unfold_convolutions
 from loopedge.quantizer.choice.recorded import read_recorded
+from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.options import QuantizeOptions
 from loopedge.quantizer.pipeline import RewrittenSource, quantize_source, rewrite_source
 from loopedge.quantizer.source import FloatSource
@@ -247,6 +248,37 @@ def test_every_file_holds_its_recipe(scheme: str, tmp_path: Path) -> None:
     )
     assert (tmp_path / "q.onnx").read_bytes() == (tmp_path / "again.onnx").read_bytes()
     assert again.scheme == scheme
+
+
+@pytest.mark.parametrize(
+    ("metric", "max_drop", "lost"),
+    [
+        ("accuracy", 0.01, "0.02 of accuracy"),
+        ("accuracy", 0.03, None),
+        ("relative-error", 0.05, "0.1 of relative-error"),
+        ("relative-error", 0.2, None),
+    ],
+)
+def test_a_limit_that_the_judging_samples_do_not_hold_is_said(
+    metric: str, max_drop: float, lost: str | None
+) -> None:
+    judged = HeldOutResult(
+        source="data", samples=9, sqnr_db=20.0, metric="accuracy", loss=0.02, clipped={}
+    )
+    notes = quantization.drop_notes(judged, metric, max_drop)
+    assert [note for note in notes if lost is not None and note.endswith(lost)] == notes
+    assert bool(notes) == (lost is not None)
+
+
+def test_a_recipe_repeats_the_memory_profile_that_places_hang_on(tmp_path: Path) -> None:
+    first = quantized(tmp_path / "low.onnx", **FEW, scheme="static", memory="low")
+    data = {"data": FEW["data"], "threads": 1, "recipe": tmp_path / "low.onnx"}
+    again = quantized(tmp_path / "again.onnx", **data)
+    assert [item.treatment for item in first.treatments] == ["dynamic"]
+    assert again.treatments == first.treatments
+    assert Artifact.open(tmp_path / "again.onnx").metadata.memory == "low"
+    named = quantized(tmp_path / "named.onnx", **data, memory="balanced")
+    assert named.treatments != first.treatments
 
 
 def without_recipe(path: Path) -> Path:

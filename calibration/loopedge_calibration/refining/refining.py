@@ -19,7 +19,7 @@ from loopedge.quantizer.refined import Refined
 from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.refining.plan import RoundingPlan, plan_rounding
 from loopedge_calibration.rounding.contest import Contest
-from loopedge_calibration.samples import Samples
+from loopedge_calibration.samples import Samples, fixed_batch
 
 if TYPE_CHECKING:
     from loopedge_calibration.refining.distillation import Distilled
@@ -125,7 +125,7 @@ def _distilled(
     counts = {spec.name for spec in input_specs(source.graph) if spec.chooses_loops}
     calibrating = _merged([batch.feeds for batch in samples.calibrating])
     choosing = _merged(samples.chooser().batches)
-    rows = _rows(plan, calibrating)
+    rows = fixed_batch(source.graph) or _rows(plan, calibrating)
     with open_float_module(options.module, source) as module, _threads(options.threads):
         training = module.examples(_cut(calibrating, rows, counts), options.threads)
         judged = _cut(choosing, rows, counts)[:CHOOSING_STEPS]

@@ -19,15 +19,15 @@ from loopedge.quantizer.source import FloatSource
 from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session
 from loopedge.tasks.metrics import Tally
+from loopedge_calibration.readers import Feeds
 from loopedge_calibration.rounding.few_samples import FEWEST_BATCHES, evenly, positions_of
 
 __all__ = ["CHOOSING_POSITIONS", "Contest", "Entry"]
 
 Array = npt.NDArray[Any]
-CHOOSING_POSITIONS = 4096
-"""On about so many each candidate is measured."""
 OUTPUT_BYTES = 256 * 2**20
 """Of the float model's outputs, which are kept: of a large vocabulary fewer positions fit."""
+Outputs = Mapping[str, Array]
 
 CHOOSING_POSITIONS = 4096
 """On so many, about, a candidate is measured, where nothing else is said."""
@@ -45,6 +45,8 @@ class Entry:
 
 class Contest:
     """Measures recipes against the float model, which runs once.
+
+    An early exit is part of the metric and left out of the SQNR: what another number of iterations changes is no noise.
 
     Args:
         source: The float model.
@@ -72,12 +74,13 @@ class Contest:
         self._batches = [choosing.batches[number] for number in self._numbers]
         self.samples = sum(len(choosing.places[number]) for number in self._numbers)
         self._offsets = output_offsets(source.graph)
-        self._exact: list[Mapping[str, Array]] = []
+        self._ends_early = session.metadata.tolerance is not None
+        self._exact: list[Outputs] = []
         tallies: list[Tally] = []
         for number, feeds in zip(self._numbers, self._batches, strict=True):
-            outputs = session.run(feeds)
-            self._exact.append(session.metadata.answers(outputs))
-            tallies += self._tally(number, outputs)
+            given, whole = self._run(session, feeds)
+            self._exact.append(session.metadata.answers(whole))
+            tallies += self._tally(number, given)
         self.metric = None if self._judge is None else self._judge.task.metric
         self.float_score = None if self._judge is None else self._judge.score(tallies)
 
@@ -93,13 +96,13 @@ class Contest:
             path = Path(folder) / "candidate.onnx"
             write_scratch(model, path)
             session = Session(path, threads=self._threads)
-            runs = zip(self._numbers, self._batches, self._exact, strict=True)
-            for number, feeds, exact in runs:
-                outputs, mask = session.run(feeds), feeds.get(MASK)
+            for number, feeds, exact in zip(self._numbers, self._batches, self._exact, strict=True):
+                given, whole = self._run(session, feeds)
+                mask = feeds.get(MASK)
                 for output, values in exact.items():
-                    given = at_kept(outputs[output], mask)
-                    ratio.add(at_kept(values, mask), given, self._offsets.get(output))
-                tallies += self._tally(number, outputs)
+                    found = at_kept(whole[output], mask)
+                    ratio.add(at_kept(values, mask), found, self._offsets.get(output))
+                tallies += self._tally(number, given)
         score = None if self._judge is None else self._judge.score(tallies)
         return Entry(name=name, sqnr_db=ratio.db, score=score, tallies=tallies)
 
@@ -127,8 +130,13 @@ class Contest:
             return False
         return moved(lost, error, entry.score, batches=len(entry.tallies))
 
-    def _tally(self, number: int, outputs: Mapping[str, Array]) -> list[Tally]:
-        return [] if self._judge is None else [self._judge.tally(number, outputs)]
+    def _run(self, session: Session, feeds: Feeds) -> tuple[Outputs, Outputs]:
+        """Return the outputs for a batch, as the model gives them and after all iterations."""
+        given = session.run(feeds)
+        return given, session.run(feeds, tolerance=0.0) if self._ends_early else given
+
+    def _tally(self, number: int, given: Outputs) -> list[Tally]:
+        return [] if self._judge is None else [self._judge.tally(number, given)]
 
 
 def _few_numbers(choosing: HeldOut, session: Session, positions: int) -> list[int]:
