@@ -339,7 +339,8 @@ def test_outputs_that_would_not_fit_are_compared_on_fewer_samples(
     assert Contest(source, held_out, threads=1).samples == 6
 
 
-@pytest.mark.parametrize("data", [IDS[:1], pytest.param(IDS[:3], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [IDS[:1], IDS[:3]])
 def test_few_samples(data: Array, few_candidates: None, tmp_path: Path) -> None:
     result = loopedge.quantize(
         TINY, tmp_path / "q.onnx", scheme="weight-int4", data={"input_ids": data}
