@@ -1,6 +1,6 @@
 """`--scheme auto` on five trained models: is its choice what an independent, exhaustive measurement would take?
 
-It chooses on samples of its own. Here every candidate that it named is written again with the plain options, mixes too, and
+It chooses on samples of its own. Here every candidate that it named is made again, mixes too, with ranges of its own passes over the data, and
 judged on the test part, which nothing has seen. Blocks (exit code 4): the metric of the chosen file is not worse than
 float's by more than its noise and 0.5 % of it; its SQNR is within 0.3 dB of the best of its tier. Advises, as times
 do: all of it takes no more than 5 times as long as one static scheme, by processor time of this process and its children, so that a busy
@@ -18,15 +18,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx_ir as ir
 from judged_rows import Row, Rows
+from numpy.typing import NDArray
 from trained import MODELS, NAMES, Trained, trained_models
 
 import loopedge
+import loopedge_calibration
 from loopedge.quantizer.held_out.significance import NEGLIGIBLE
+from loopedge.quantizer.options import DEFAULT_SAMPLES as CALIBRATED
+from loopedge.quantizer.recipe import Recipe
+from loopedge.quantizer.source import FloatSource
+from loopedge_calibration.samples import Samples
 
 WITHIN_DB, MOST_TIMES = 0.3, 5.0
 AUTO, STATIC = "auto", "static, the default"
 Candidate = Mapping[str, Any]
+Feeds = dict[str, NDArray[np.generic]]
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -41,15 +50,30 @@ def _processor_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def plain_options(item: Candidate) -> dict[str, Any]:
-    """Return the options that make a candidate without a choice."""
-    options: dict[str, Any] = {"scheme": item["scheme"], "min_sqnr_db": -200.0, "force": True}
+def make_again(source: FloatSource, item: Candidate, data: list[Feeds], target: Path) -> None:
+    """Write a candidate without a choice: its ranges are found anew, by passes of their own."""
+    table = None
     if item["scheme"] == "static":
-        options |= {"granularity": item["ranges"], "method": item["method"]}
-        options["smoothing"] = item["smoothing"]
-    for name, level in (("keep", "float"), ("weight_only", "weight-int8")):
-        options[name] = [linear for linear, found in item["lifted"].items() if found == level]
-    return options
+        table = loopedge_calibration.collect(
+            source.path,
+            data,
+            granularity=item["ranges"],
+            method=item["method"],
+            smoothing=item["smoothing"],
+        )
+    lifted = {
+        level: tuple(linear for linear, found in item["lifted"].items() if found == level)
+        for level in ("float", "weight-int8")
+    }
+    recipe = Recipe(
+        scheme=item["scheme"],
+        table=table,
+        keep=lifted["float"],
+        weight_only=lifted["weight-int8"],
+    )
+    graph = source.graph.clone()
+    recipe.apply(graph)
+    ir.save(graph, target)
 
 
 def tier_of(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -93,14 +117,18 @@ def measure(model: Trained, folder: Path, rows: Rows) -> None:
         "wall_times": seconds / plain_s,
     }
     print(rows.judged(model, AUTO, target, seconds=seconds, more=more).line, flush=True)
+    source = FloatSource.open(model.path)
+    samples = Samples(
+        model.data, source.graph, samples=CALIBRATED, artifact=model.path, chooses=True
+    )
+    calibrating = [dict(batch.feeds) for batch in samples.calibrating]
     for item in choice["candidates"]:
-        name = item["name"]
         try:
-            loopedge.quantize(model.path, target, **(data | plain_options(item)))
+            make_again(source, item, calibrating, target)
         except Exception as error:
-            print(rows.failed(model, name, error).line, flush=True)
+            print(rows.failed(model, item["name"], error).line, flush=True)
             continue
-        print(rows.judged(model, name, target).line, flush=True)
+        print(rows.judged(model, item["name"], target).line, flush=True)
 
 
 def best_of_tier(rows: Rows, auto: Row) -> Row:

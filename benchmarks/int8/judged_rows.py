@@ -55,7 +55,8 @@ class Row:
     @property
     def line(self) -> str:
         """The row, as it is printed while it is measured."""
-        what = self.failed or f"{self.cell}, float {self.float_metric:.4f}, {self.seconds:.1f} s"
+        took = f", {self.seconds:.1f} s" if self.seconds else ""
+        what = self.failed or f"{self.cell}, float {self.float_metric:.4f}{took}"
         return f"{self.model}: {self.name}: {what} {self.chosen}".rstrip()
 
 

@@ -346,6 +346,25 @@ one whose loss is not (AUC; 0.5 is chance). The last column takes the ways of al
 """
 
 
+def page_of(found: Mapping[str, Sequence[Way]], tables: Sequence[str]) -> str:
+    """Return the page: what predicts the loss, then the tables of all models."""
+    damaged = ", ".join(
+        f"{key} {sum(way.moved for way in own)} of {len(own)}" for key, own in found.items()
+    )
+    behind = {key: [way for way in own if CODA not in way.name] for key, own in found.items()}
+    page = [
+        HEAD,
+        *correlations(found),
+        "Without noise on the coda, which no state can show:",
+        "",
+        *correlations(behind),
+        f"Ways beyond the noise: {damaged}.",
+        "",
+        *tables,
+    ]
+    return "\n".join(page).rstrip() + "\n"
+
+
 def main() -> None:
     """Train, damage, judge, print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -363,25 +382,11 @@ def main() -> None:
             found[bench.name] = list(ways(bench))
             lines += table_of(bench, found[bench.name])
             print(f"{bench.name}: {time.perf_counter() - begun:.0f} s", flush=True)
-    damaged = ", ".join(
-        f"{key} {sum(way.moved for way in own)} of {len(own)}" for key, own in found.items()
-    )
-    behind = {key: [way for way in own if CODA not in way.name] for key, own in found.items()}
-    page = [
-        HEAD,
-        *correlations(found),
-        "Without noise on the coda, which no state can show:",
-        "",
-        *correlations(behind),
-        f"Ways beyond the noise: {damaged}.",
-        "",
-        *lines,
-    ]
-    print("\n".join(page))
+    page = page_of(found, lines)
+    print(page)
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        text = "\n".join(page).rstrip() + "\n"
-        (arguments.output / "state_fidelity.md").write_text(text, encoding="utf-8")
+        (arguments.output / "state_fidelity.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from loopedge.files.targets import check_artifact_target, check_target
 from loopedge.options import option_name
 from loopedge.quantizer.activations.ranges import RangeTable, read_ranges
 from loopedge.quantizer.choice.recorded import repeated
+from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.options import AUTO, QuantizeOptions
 from loopedge.quantizer.pipeline import quantize_source
 from loopedge.quantizer.recipe import Recipe
-from loopedge.quantizer.refined import Refined
 from loopedge.quantizer.result import QuantizeResult
 from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.budget import meet_budget
@@ -31,7 +31,7 @@ from loopedge_calibration.refining.refining import check_module, refine_weights
 from loopedge_calibration.rounding.station import round_weights
 from loopedge_calibration.samples import Samples
 
-__all__ = ["quantize_artifact"]
+__all__ = ["drop_notes", "quantize_artifact"]
 
 
 def quantize_artifact(
@@ -67,7 +67,7 @@ def quantize_artifact(
     table = _ranges(source, samples, options)
     recipe = options.make_recipe(table, lifting=options.max_drop is not None)
     recipe = replace(recipe, lifted=lifted)
-    recipe, refined, notes = _rounded(source, recipe, samples, options, report_progress)
+    recipe, notes = _rounded(source, recipe, samples, options, report_progress)
     budget = None
     if options.max_drop is not None:
         recipe.check_model(source.graph, source.path)
@@ -84,7 +84,7 @@ def quantize_artifact(
     result.notes.extend(notes)
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
-    return replace(result, budget=budget, refined=refined)
+    return replace(result, budget=budget)
 
 
 def _quantize_chosen(
@@ -99,7 +99,7 @@ def _quantize_chosen(
     chosen = choose_recipe(source, samples, options, report_progress=report_progress)
     while True:
         report_progress(f"writing and checking {chosen.result.chosen}")
-        recipe, refined, notes = _rounded(source, chosen.recipe, samples, options, report_progress)
+        recipe, notes = _rounded(source, chosen.recipe, samples, options, report_progress)
         table, judged = recipe.table, held_out
         if table is not None:
             judged = _with_clipping(source, table, held_out, options)
@@ -114,9 +114,10 @@ def _quantize_chosen(
     result.notes.extend(note for note in (*notes, *chosen.result.notes) if note not in result.notes)
     if options.max_drop is not None:
         _note_metric(result, chosen.limits.metric, source, options)
+        result.notes.extend(drop_notes(result.held_out, chosen.limits.metric, options.max_drop))
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
-    return replace(result, budget=chosen.budget, choice=chosen.result, refined=refined)
+    return replace(result, budget=chosen.budget, choice=chosen.result)
 
 
 def _rounded(
@@ -125,19 +126,18 @@ def _rounded(
     samples: Samples | None,
     options: QuantizeOptions,
     report_progress: Callable[[str], None],
-) -> tuple[Recipe, Refined | None, list[str]]:
+) -> tuple[Recipe, list[str]]:
     """Let data say how the weights are rounded, and train that, where it is asked for."""
     notes: list[str] = []
-    refined = None
     if options.rounds(recipe.scheme) and samples is not None:
         recipe.check_model(source.graph, source.path)
         rounded = round_weights(source, recipe, samples, options)
         recipe, notes = rounded.recipe, rounded.notes
     if options.refine is not None and samples is not None:
         recipe.check_model(source.graph, source.path)
-        recipe, refined = refine_weights(source, recipe, samples, options, report_progress)
-        notes += refined.notes()
-    return recipe, refined, notes
+        recipe = refine_weights(source, recipe, samples, options, report_progress)
+        notes = [*notes, *([] if recipe.refined is None else recipe.refined.notes())]
+    return recipe, notes
 
 
 def _note_metric(
@@ -155,6 +155,25 @@ def _note_metric(
         if source.metadata.task
         else f"{option_name('max_drop')} holds the relative error of the outputs: the model names no task"
     )
+
+
+def drop_notes(judged: HeldOutResult, metric: str, max_drop: float) -> list[str]:
+    """Say that a limit that held on the samples that chose does not on those that judge.
+
+    Args:
+        judged: What the file does on the samples that judge.
+        metric: What the limit is measured in; of another than the task's the relative error of the outputs counts.
+        max_drop: The limit.
+    """
+    lost = judged.loss if judged.metric == metric else None
+    if lost is None:
+        lost = 10 ** (-judged.sqnr_db / 20)
+    if lost <= max_drop:
+        return []
+    return [
+        f"{option_name('max_drop')} {max_drop:.3g} held on the samples that chose; on {judged.where} the file loses "
+        f"{lost:.3g} of {metric}"
+    ]
 
 
 def _check_files(artifact: Artifact, target: Path, options: QuantizeOptions) -> FloatSource:

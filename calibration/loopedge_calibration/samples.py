@@ -51,6 +51,9 @@ __all__ = [
 TASK_SAMPLES = 512
 """Most samples of a task's validation part that a model is measured on."""
 ONE_SAMPLE = "SQNR and metric are those of one sample, which says little of others"
+CHOSE_TOO = (
+    "chosen on the samples that calibrated, which flatters: the data holds no others to choose on"
+)
 NOTHING_HELD_OUT = "nothing could be held out: SQNR and metric are those of the samples that calibrated, and flatter"
 
 
@@ -374,6 +377,7 @@ class Samples:
             batches=[batch.feeds for batch in batches],
             places=[tuple(map(batch.where, range(len(batch.numbers)))) for batch in batches],
             judge=self._judge(batches),
+            notes=(CHOSE_TOO,) if kind == "calibrating" else (),
         )
 
     def _length_notes(self, judged: Survey) -> list[str]:

@@ -44,6 +44,7 @@ def quantize_view(result: "Result") -> "RenderableType":
             coverage_text(fields["matmuls"]),
         ),
         *_rounding_rows(fields["rounding"]),
+        *_refined_rows(fields["refined"]),
         *_weight_only_rows(fields),
         *([("budget", _budget_text(budget))] if budget else []),
         *held_out_rows(fields["held_out"]),
@@ -131,6 +132,21 @@ def _weight_only_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
     if tables["total"]:
         rows.append(("embeddings", f"{tables['quantized']} of {tables['total']} tables"))
     return rows
+
+
+def _refined_rows(refined: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Say what training the rounding reached on the samples that choose."""
+    if refined is None:
+        return []
+    samples = count_text(refined["samples"], "sample")
+    if not refined["best_step"]:
+        return [
+            ("refined", f"nothing better in {count_text(refined['steps'], 'step')}, on {samples}")
+        ]
+    reached = f"{refined['before_db']:.1f} -> {refined['after_db']:.1f} dB on {samples} that choose"
+    return [
+        ("refined", f"{reached}, {refined['best_step']} of {count_text(refined['steps'], 'step')}")
+    ]
 
 
 def _rounding_rows(rounding: dict[str, Any] | None) -> list[tuple[str, str]]:

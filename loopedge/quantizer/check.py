@@ -249,4 +249,6 @@ def quantization_fields(
         fields |= {"weight_only": rewritten.weight_only, "block_size": sizes}
     if recipe.rounding is not None:
         fields["rounding"] = recipe.rounding.summary
+    if recipe.refined is not None:
+        fields["refined"] = recipe.refined.summary
     return fields

@@ -25,6 +25,7 @@ from loopedge.quantizer.activations.ranges import RangeTable, weights_sha256
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.emulation import OtherRounding
 from loopedge.quantizer.named_linears import core_like_nodes, kept_in_float, weight_only_nodes
+from loopedge.quantizer.refined import Refined
 from loopedge.quantizer.schemes.dynamic import DynamicWeights, quantize_dynamic
 from loopedge.quantizer.schemes.rewriting import Scheme, rewrite_linears
 from loopedge.quantizer.schemes.rule import ByPlace, Treated, treated, treated_by_place
@@ -77,6 +78,7 @@ class Recipe:
         memory: The memory profile that the file will name; default: the source's.
         rounded: Weights whose integers were chosen already, by name; the others are rounded to nearest.
         rounding: How those were chosen by data, which the file will say; None where they were not.
+        refined: How they were trained, which the file will say; None where they were not.
     """
 
     scheme: str
@@ -91,6 +93,7 @@ class Recipe:
     memory: str | None = None
     rounded: RoundedWeights = field(default_factory=dict)
     rounding: RoundingResult | None = None
+    refined: Refined | None = None
 
     def check_options(self, *, lifting: bool = False) -> None:
         """Refuse what does not go together.

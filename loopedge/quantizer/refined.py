@@ -1,6 +1,7 @@
 """What refining the rounding of weights reached."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 __all__ = ["Refined"]
 
@@ -10,7 +11,7 @@ class Refined:
     """What training the rounding reached, on the samples that choose.
 
     ``before_db`` and ``after_db``: SQNR of the outputs; ``best_step``: of the state that was taken, 0: what training began with;
-    ``stopped``: why not all steps were made.
+    ``stopped``: why not all steps were made; ``seconds``: with opening and comparing.
     """
 
     steps: int
@@ -19,6 +20,16 @@ class Refined:
     after_db: float
     samples: int
     stopped: str | None
+    seconds: float
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the file says of it: plain values."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in {"seconds", "stopped"}
+        }
 
     def notes(self) -> list[str]:
         """Say why training ended before its last step, and that it changed nothing."""

@@ -123,6 +123,7 @@ def make_result(
         notes=[*first, *changed, *_notes(check), *unchanged_note(last), *check.exit_note],
         seconds=seconds,
         rounding=recipe.rounding,
+        refined=recipe.refined,
     )
 
 

@@ -25,6 +25,7 @@ from loopedge_calibration.refining import distillation, refining
 from loopedge_calibration.refining.module import open_float_module
 from loopedge_calibration.refining.plan import plan_rounding
 from loopedge_calibration.refining.trained_rounding import TrainedRounding
+from loopedge_calibration.rounding.contest import Contest
 from tests.parity.models import FLIPS, SEVEN_BITS, Sizes, make_inputs, make_model, noise_share
 
 Exporter = Callable[..., Path]
@@ -53,12 +54,12 @@ def refine(
 
     def remembered(*arguments: Any) -> Any:
         made = refining.refine_weights(*arguments)
-        found.append(made[0])
+        found.append(made)
         return made
 
     monkeypatch.setattr(quantization, "refine_weights", remembered)
     monkeypatch.setattr(distillation, "LEARNING_RATE", 0.05)
-    monkeypatch.setattr(refining.Contest, "best", lambda contest, entries: entries[-1])
+    monkeypatch.setattr(Contest, "best", lambda contest, entries: entries[-1])
     monkeypatch.setattr(distillation.Distillation, "_evaluate", rising())
     seven = {} if scheme.startswith("weight") else SEVEN_BITS
     path = folder / "q.onnx"
@@ -86,7 +87,7 @@ def rising() -> Callable[[object], float]:
     ("kind", "scheme"),
     [
         ("tokens", "weight-int4"),
-        ("tokens", "static"),
+        pytest.param("tokens", "static", marks=pytest.mark.slow),
         pytest.param("series", "static", marks=pytest.mark.slow),
         pytest.param("series", "weight-int4", marks=pytest.mark.slow),
         pytest.param("padded", "dynamic", marks=pytest.mark.slow),
@@ -143,6 +144,7 @@ def _check_outputs(refined: Refined) -> None:
     assert noise_share(given, written, exact) < FLIPS
 
 
+@pytest.mark.slow
 def test_training_gets_closer_to_float_on_samples_that_it_did_not_see(
     exported: Exporter, tmp_path: Path
 ) -> None:
@@ -163,6 +165,7 @@ def test_training_gets_closer_to_float_on_samples_that_it_did_not_see(
     assert result.to_json()["refined"]["steps"] == 40
 
 
+@pytest.mark.slow
 def test_a_module_of_the_users_own_with_fused_projections(tmp_path: Path) -> None:
     torch.manual_seed(3)
     module = Mine().train()
@@ -178,6 +181,7 @@ def test_a_module_of_the_users_own_with_fused_projections(tmp_path: Path) -> Non
     )
     assert result.refined is not None
     assert module.training, "it is given back in the mode that it was in"
+    assert all(each.grad is None for each in module.parameters()), "and without gradients"
 
 
 def test_what_is_not_finite_ends_training_and_keeps_the_best(
@@ -210,10 +214,14 @@ def test_another_module_is_refused(exported: Exporter, tmp_path: Path) -> None:
     _, feeds = make_inputs(other, Sizes(24, 10))
     target = tmp_path / "q.onnx"
     with pytest.raises(InputError, match=r"is not the module that .* was exported from"):
-        loopedge.quantize(exported("tokens"), target, data=feeds, refine=5, module=other)
+        loopedge.quantize(
+            exported("tokens"), target, data=feeds, scheme="weight-int4", refine=5, module=other
+        )
     wide = make_model("series")
     with pytest.raises(InputError, match="takes inputs"):
-        loopedge.quantize(exported("tokens"), target, data=feeds, refine=5, module=wide)
+        loopedge.quantize(
+            exported("tokens"), target, data=feeds, scheme="weight-int4", refine=5, module=wide
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -228,7 +236,13 @@ def test_a_module_whose_products_have_other_weights_is_refused(
             layer.attention.o.weight /= 0.75  # type: ignore[union-attr, operator]
     with pytest.raises(InputError, match=r"no product with the weight of core/\S+ of"):
         loopedge.quantize(
-            exported("tokens"), tmp_path / "q.onnx", data=feeds, refine=5, module=model
+            exported("tokens"),
+            tmp_path / "q.onnx",
+            data=feeds,
+            scheme="weight-int4",
+            rounding="nearest",
+            refine=5,
+            module=model,
         )
 
 

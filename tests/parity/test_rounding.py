@@ -18,17 +18,21 @@ from loopedge.errors import InputError
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.integer_weights.blocks import quantize_blocks
 from loopedge.quantizer.held_out.measurement import measure_held_out
+from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.collector import linears_by_name, same_activation
 from loopedge_calibration.options import CollectOptions
 from loopedge_calibration.readers import SampleBatch
+from loopedge_calibration.rounding import contest as contest_module
 from loopedge_calibration.rounding import station
 from loopedge_calibration.rounding.candidates import Candidate, Rounder, subjects_of
-from loopedge_calibration.rounding.contest import Contest
+from loopedge_calibration.rounding.contest import Contest, Entry
 from loopedge_calibration.rounding.hessians import collect_hessians
 from loopedge_calibration.rounding.weightings import WEIGHTINGS, IterationErrors
+from loopedge_calibration.samples import CHOSE_TOO
 from tests.graph.chained_loops import COUNTS, X, write_chained
+from tests.parity.models import Sizes, make_inputs, make_model
 
 Array = np.ndarray[Any, Any]
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
@@ -274,6 +278,67 @@ def test_the_samples_that_choose_neither_calibrate_nor_judge(
     assert not seen["judged"] & (seen["chose"] | seen["calibrated"])
 
 
+class Counted:
+    """Stands for a task: a batch adds a number, the score is their mean, and more is better."""
+
+    class task:  # noqa: N801
+        metric = "mean"
+        higher_is_better = True
+
+    def tally(self, number: int, outputs: Any) -> Any:
+        return float(number)
+
+    def score(self, tallies: list[Any]) -> float:
+        return float(np.mean(tallies))
+
+    def loss(self, exact: float, given: float) -> float:
+        return exact - given
+
+
+@pytest.mark.parametrize(
+    ("better", "chosen"),
+    [
+        ([0.5] * 8, "less noise"),  # nothing is known of the metric
+        ([0.9, 0.1] * 4, "less noise"),  # it differs by chance
+        ([0.6, 0.62] * 4, "better metric"),
+    ],
+)
+def test_the_metric_decides_where_it_moves_beyond_its_noise(
+    better: list[float], chosen: str
+) -> None:
+    held_out = HeldOut(
+        kind="data",
+        batches=[{"input_ids": IDS[at : at + 1]} for at in range(8)],
+        places=[(f"sample {at}",) for at in range(8)],
+        judge=Counted(),  # type: ignore[arg-type]
+    )
+    contest = Contest(FloatSource.open(TINY), held_out, threads=1)
+    assert (contest.samples, contest.metric, contest.float_score) == (8, "mean", 3.5)
+    even: Any = [0.5] * 8
+    moved: Any = better
+    entries = [
+        Entry(name="nearest", sqnr_db=10.0, score=0.5, tallies=even),
+        Entry(name="less noise", sqnr_db=20.0, score=0.5, tallies=even),
+        Entry(name="better metric", sqnr_db=15.0, score=float(np.mean(better)), tallies=moved),
+        Entry(name="broken", sqnr_db=float("-inf"), score=0.5, tallies=even),
+    ]
+    assert contest.best(entries).name == chosen
+
+
+def test_outputs_that_would_not_fit_are_compared_on_fewer_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batches = [{"input_ids": IDS[at : at + 2]} for at in range(0, 32, 2)]
+    held_out = HeldOut(kind="data", batches=batches, places=[("a", "b")] * 16)
+    source = FloatSource.open(TINY)
+    assert Contest(source, held_out, threads=1).samples == 32
+    assert Contest(source, held_out, positions=90, threads=1).samples == 10
+    monkeypatch.setattr(
+        contest_module, "OUTPUT_BYTES", 3 * 2 * 9 * 48 * 4
+    )  # logits of three batches
+    assert Contest(source, held_out, threads=1).samples == 6
+
+
 @pytest.mark.parametrize("data", [IDS[:1], pytest.param(IDS[:3], marks=pytest.mark.slow)])
 def test_few_samples(data: Array, few_candidates: None, tmp_path: Path) -> None:
     result = loopedge.quantize(
@@ -282,6 +347,21 @@ def test_few_samples(data: Array, few_candidates: None, tmp_path: Path) -> None:
     assert result.rounding is not None
     assert result.rounding.choosing >= 1
     assert result.verified
+    assert CHOSE_TOO in result.notes
+
+
+def test_an_early_exit_is_no_noise_to_those_that_choose(tmp_path: Path) -> None:
+    model, found = make_model("tokens", loops=6), []
+    _, feeds = make_inputs(model, Sizes(16, 9))
+    held_out = HeldOut(kind="data", batches=[feeds], places=[("one",) * 16])
+    for name, end in (("whole", "none"), ("ends", "tolerance=0.3")):
+        path = tmp_path / f"{name}.onnx"
+        loopedge.export(model, path, exit=end)
+        if name == "ends":
+            assert loopedge.Session(path).run(feeds)["iterations"].min() < 6
+        contest = Contest(FloatSource.open(path), held_out, threads=1)
+        found.append(contest.measure("nearest", Recipe(scheme="weight-int4")).sqnr_db)
+    assert found[1] == pytest.approx(found[0], abs=0.1)
 
 
 @pytest.mark.slow

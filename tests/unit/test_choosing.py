@@ -5,18 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import loopedge
 from loopedge.artifact.artifact import Artifact
 from loopedge.errors import InputError, VerificationError
+from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.passes.windows import unfold_convolutions
 from loopedge.quantizer.choice.recorded import read_recorded
+from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.options import QuantizeOptions
 from loopedge.quantizer.pipeline import RewrittenSource, quantize_source, rewrite_source
 from loopedge.quantizer.source import FloatSource
 from loopedge.quantizer.timing import TimeRatio
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge_calibration import quantization
 from loopedge_calibration.choosing import trials
 from loopedge_calibration.choosing.search import choose_recipe
@@ -245,6 +250,37 @@ def test_every_file_holds_its_recipe(scheme: str, tmp_path: Path) -> None:
     assert again.scheme == scheme
 
 
+@pytest.mark.parametrize(
+    ("metric", "max_drop", "lost"),
+    [
+        ("accuracy", 0.01, "0.02 of accuracy"),
+        ("accuracy", 0.03, None),
+        ("relative-error", 0.05, "0.1 of relative-error"),
+        ("relative-error", 0.2, None),
+    ],
+)
+def test_a_limit_that_the_judging_samples_do_not_hold_is_said(
+    metric: str, max_drop: float, lost: str | None
+) -> None:
+    judged = HeldOutResult(
+        source="data", samples=9, sqnr_db=20.0, metric="accuracy", loss=0.02, clipped={}
+    )
+    notes = quantization.drop_notes(judged, metric, max_drop)
+    assert [note for note in notes if lost is not None and note.endswith(lost)] == notes
+    assert bool(notes) == (lost is not None)
+
+
+def test_a_recipe_repeats_the_memory_profile_that_places_hang_on(tmp_path: Path) -> None:
+    first = quantized(tmp_path / "low.onnx", **FEW, scheme="static", memory="low")
+    data = {"data": FEW["data"], "threads": 1, "recipe": tmp_path / "low.onnx"}
+    again = quantized(tmp_path / "again.onnx", **data)
+    assert [item.treatment for item in first.treatments] == ["dynamic"]
+    assert again.treatments == first.treatments
+    assert Artifact.open(tmp_path / "again.onnx").metadata.memory == "low"
+    named = quantized(tmp_path / "named.onnx", **data, memory="balanced")
+    assert named.treatments != first.treatments
+
+
 def without_recipe(path: Path) -> Path:
     model = ir.load(TINY)
     ir.save(model, path)
@@ -291,3 +327,69 @@ def test_limits_are_of_the_files_that_are_written(tmp_path: Path) -> None:
     with pytest.raises(loopedge.errors.BudgetError, match="the nearest"):
         quantized(tmp_path / "none.onnx", **options, max_bytes="1KiB")
     assert not (tmp_path / "none.onnx").exists()
+
+
+@pytest.mark.slow
+def test_a_count_that_is_an_input_stays_one(tmp_path: Path) -> None:
+    source = TINY.with_name("tiny_dynamic.onnx")
+    result = loopedge.quantize(
+        source, tmp_path / "q.onnx", **FEW, loops=2, rounding="nearest", min_sqnr_db=0
+    )
+    assert result.choice is not None
+    for loops in (1, 2, 3):
+        feeds = {"input_ids": IDS[:2], "loops": np.array(loops)}
+        exact, found = (
+            loopedge.Session(path).run(feeds)["logits"] for path in (source, tmp_path / "q.onnx")
+        )
+        assert np.linalg.norm(found - exact) < 0.2 * np.linalg.norm(exact)
+
+
+@pytest.mark.slow
+def test_the_task_of_a_model_chooses_by_its_metric(tmp_path: Path) -> None:
+    """A generated task draws its samples; what is named for nothing stays dynamic."""
+    model = ir.load(TINY)
+    task = SortingTask(length=4, vocab=8, seed=0)
+    described = read_metadata(model.metadata_props).model_copy(update={"task": task.describe()})
+    write_metadata(described, model.metadata_props)
+    source = tmp_path / "trained.onnx"
+    ir.save(model, source)
+    few = {name: value for name, value in FEW.items() if name != "data"}
+    options: dict[str, Any] = {**few, "min_sqnr_db": 0, "samples": 32}
+    result = loopedge.quantize(source, tmp_path / "q.onnx", scheme="auto", max_drop=0.5, **options)
+    choice = result.choice
+    assert choice is not None
+    assert (choice.metric, choice.source, choice.samples) == ("accuracy", "validation", 512)
+    assert all(item.score is not None for item in choice.candidates)
+    assert "of accuracy, 0.5 may be lost" in choice.reason
+    plain = loopedge.quantize(source, tmp_path / "p.onnx", min_sqnr_db=0, threads=1)
+    assert (plain.scheme, plain.choice) == ("dynamic", None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", ["n", 4, 24])
+def test_files_of_other_tools_are_chosen_for_and_hold_no_recipe(
+    batch: str | int, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    weights = [random.normal(size=(16, 16)).astype(np.float32) * 0.3 for _ in range(2)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, 5, 16]) for name in "xy"]
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w0"], ["h"], name="first"),
+            helper.make_node("Tanh", ["h"], ["t"]),
+            helper.make_node("MatMul", ["t", "w1"], ["y"], name="second"),
+        ],
+        "g",
+        ends[:1],
+        ends[1:],
+        [numpy_helper.from_array(weight, f"w{number}") for number, weight in enumerate(weights)],
+    )
+    opset = helper.make_opsetid("", 23)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "m.onnx")
+    x = random.normal(size=(24, 5, 16)).astype(np.float32)
+    options = {**FEW, "data": {"x": x}, "rounding": "nearest"}
+    result = loopedge.quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", **options)
+    assert result.choice is not None
+    assert result.choice.source == ("calibrating" if batch == 24 else "data")
+    with pytest.raises(InputError, match="was not written by loopedge: it holds no recipe"):
+        loopedge.quantize(tmp_path / "m.onnx", tmp_path / "r.onnx", recipe=tmp_path / "q.onnx")

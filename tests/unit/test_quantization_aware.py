@@ -97,7 +97,9 @@ def test_the_network_of_the_timestep_table_is_not_rounded() -> None:
 def run(target: Path, task: SortingTask = TASK, **options: Any) -> TrainResult:
     verbs = {name: options.pop(name) for name in ("resume", "teacher") if name in options}
     fields = {"steps": 6, "batch_size": 8, "samples": 60, "evaluate_every": 2, **options}
-    return train(task, make_model_config(task, **SIZES), make_train_config(**fields), target, **verbs)
+    return train(
+        task, make_model_config(task, **SIZES), make_train_config(**fields), target, **verbs
+    )
 
 
 def test_a_run_is_recorded_and_can_be_resumed(
@@ -114,9 +116,10 @@ def test_a_run_is_recorded_and_can_be_resumed(
             raise KeyboardInterrupt
         apply(self, step, made)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(Stepper, "apply", stopping)
-        run(parts, task, checkpoint_every=2, **options)
+        with pytest.raises(KeyboardInterrupt):
+            run(parts, task, checkpoint_every=2, **options)
     with pytest.raises(InputError, match="quantization_aware was 'int4' and is None"):
         run(parts, task, resume=True, ema=0.9, patience=5)
     run(parts, task, resume=True, checkpoint_every=2, **options)

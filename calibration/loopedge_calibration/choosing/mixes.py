@@ -37,7 +37,7 @@ def plan_mixes(
     sizes: Mapping[str, int],
     limits: Limits,
 ) -> list[dict[str, str]]:
-    """Return which linears and tables are worth to be lifted, and how far, the most promising mix first.
+    """Return which linears and tables are worth to be lifted, and how far.
 
     Args:
         sensitivity: The error that the rounding of each alone makes, the most sensitive first.
@@ -46,7 +46,7 @@ def plan_mixes(
         limits: They hold the bytes of the float model.
 
     Returns:
-        Of each mix the level of what is lifted in it, by name.
+        Of each mix the level of what is lifted in it, by name; those that lift least come first.
     """
     powers = {item.name: item.error**2 for item in sensitivity if item.name in levels}
     whole = sum(powers.values())
@@ -63,7 +63,7 @@ def plan_mixes(
             if len(mix) == length and mix not in mixes:
                 mixes.append(mix)
     mixes.sort(key=lambda mix: -gain_db(sum(powers[name] for name in mix), whole))
-    return mixes[:MOST_MIXES]
+    return sorted(mixes[:MOST_MIXES], key=len)
 
 
 def _chain(

@@ -38,9 +38,6 @@ __all__ = ["choose_recipe"]
 Report = Callable[[str], None]
 SCREENING_SHARE = 0.5
 """Of a time budget: how much of it the first look at static ranges may take."""
-CALIBRATED = (
-    "chosen on the samples that calibrated, which flatters: the data holds no others to choose on"
-)
 
 
 def choose_recipe(
@@ -305,9 +302,7 @@ class _Search:  # its stations, in the order in which `run` calls them
         tried = list(self._tried.values())
         found, choice = decide(tried, self._times, self._limits)
         verdicts = {item.name: self._screened(item) for item in tried} | choice.verdicts
-        notes = list(observations.notes)
-        if self._held_out.kind == "calibrating":
-            notes.append(CALIBRATED)
+        notes = [*observations.notes, *self._held_out.notes]
         times = [self._times[item.written.operators] for item in tried if item.whole]
         if any(not each.steady for each in times):
             notes.append(

@@ -79,7 +79,7 @@ class Distillation:
                 group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / self._steps))
             optimizer.zero_grad()
             loss = self._loss(self._training[next(order)])
-            loss.backward()  # type: ignore[no-untyped-call]
+            self._differentiate(loss)
             if not self._is_finite(loss):
                 stopped = f"the loss was not finite in step {step + 1}"
                 break
@@ -103,6 +103,13 @@ class Distillation:
             after_db=best,
             stopped=stopped,
         )
+
+    def _differentiate(self, loss: Tensor) -> None:
+        """Set the gradients of the levels alone: the module's parameters are the user's, and keep the gradients they have."""
+        levels = list(self._rounding.levels.values())
+        gradients = torch.autograd.grad(loss, levels, allow_unused=True)
+        for found, gradient in zip(levels, gradients, strict=True):
+            found.grad = gradient
 
     def _state(self) -> dict[str, Tensor]:
         return {name: found.detach().clone() for name, found in self._rounding.levels.items()}

@@ -1,6 +1,7 @@
 """Refine the rounded weights of a recipe: what ``quantize --refine`` does between rounding and writing."""
 
 import math
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from loopedge.quantizer.refined import Refined
 from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.refining.plan import RoundingPlan, plan_rounding
 from loopedge_calibration.rounding.contest import Contest
-from loopedge_calibration.samples import Samples
+from loopedge_calibration.samples import Samples, fixed_batch
 
 if TYPE_CHECKING:
     from loopedge_calibration.refining.distillation import Distilled
@@ -36,9 +37,7 @@ CHOOSING_STEPS = 4
 """Batches that say which state is the best, at most: what an evaluation costs, against a step."""
 
 
-def check_module(
-    source: FloatSource, samples: Samples | None, options: QuantizeOptions
-) -> None:
+def check_module(source: FloatSource, samples: Samples | None, options: QuantizeOptions) -> None:
     """Refuse, before any long work, what cannot refine.
 
     Raises:
@@ -67,7 +66,7 @@ def refine_weights(
     samples: Samples,
     options: QuantizeOptions,
     report_progress: Callable[[str], None] = lambda text: None,
-) -> tuple[Recipe, Refined]:
+) -> Recipe:
     """Train the rounding of all weights that a recipe rounds.
 
     Args:
@@ -78,14 +77,15 @@ def refine_weights(
         report_progress: Is called after each step.
 
     Returns:
-        The recipe with the trained weights where its file does better on the samples that choose, else as it was; and what
-        was reached.
+        The recipe with the trained weights where its file does better on the samples that choose, else with those that it had;
+        and with `Recipe.refined`.
 
     Raises:
         InputError: A weight of the file is not the module's, or nothing is rounded.
 
     Unchecked: `check_module`.
     """
+    started = time.perf_counter()
     plan = plan_rounding(source.graph, recipe)
     if not plan.weights:
         raise InputError(
@@ -104,8 +104,9 @@ def refine_weights(
         after_db=after.sqnr_db if better else before.sqnr_db,
         samples=contest.samples,
         stopped=found.stopped,
+        seconds=time.perf_counter() - started,
     )
-    return trained if better else recipe, refined
+    return replace(trained if better else recipe, refined=refined)
 
 
 def _distilled(
@@ -124,7 +125,7 @@ def _distilled(
     counts = {spec.name for spec in input_specs(source.graph) if spec.chooses_loops}
     calibrating = _merged([batch.feeds for batch in samples.calibrating])
     choosing = _merged(samples.chooser().batches)
-    rows = _rows(plan, calibrating)
+    rows = fixed_batch(source.graph) or _rows(plan, calibrating)
     with open_float_module(options.module, source) as module, _threads(options.threads):
         training = module.examples(_cut(calibrating, rows, counts), options.threads)
         judged = _cut(choosing, rows, counts)[:CHOOSING_STEPS]

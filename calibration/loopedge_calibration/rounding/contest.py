@@ -19,13 +19,15 @@ from loopedge.quantizer.source import FloatSource
 from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session
 from loopedge.tasks.metrics import Tally
+from loopedge_calibration.readers import Feeds
 from loopedge_calibration.rounding.few_samples import FEWEST_BATCHES, evenly, positions_of
 
 __all__ = ["CHOOSING_POSITIONS", "Contest", "Entry"]
 
 Array = npt.NDArray[Any]
-CHOOSING_POSITIONS = 4096
-"""On about so many each candidate is measured."""
+OUTPUT_BYTES = 256 * 2**20
+"""Of the float model's outputs, which are kept: of a large vocabulary fewer positions fit."""
+Outputs = Mapping[str, Array]
 
 CHOOSING_POSITIONS = 4096
 """On so many, about, a candidate is measured, where nothing else is said."""
@@ -43,6 +45,8 @@ class Entry:
 
 class Contest:
     """Measures recipes against the float model, which runs once.
+
+    An early exit is part of the metric and left out of the SQNR: what another number of iterations changes is no noise.
 
     Args:
         source: The float model.
@@ -65,25 +69,26 @@ class Contest:
         threads: int | None,
     ) -> None:
         self._source, self._threads, self._judge = source, threads, choosing.judge
-        sizes = [positions_of(feeds) for feeds in choosing.batches]
-        share = positions / max(1, sum(sizes))
-        kept = max(min(FEWEST_BATCHES, len(sizes)), round(share * len(sizes)))
-        self._numbers = evenly(len(sizes), kept)
+        session = Session(source.path, threads=threads)
+        self._numbers = _few_numbers(choosing, session, positions)
         self._batches = [choosing.batches[number] for number in self._numbers]
         self.samples = sum(len(choosing.places[number]) for number in self._numbers)
         self._offsets = output_offsets(source.graph)
-        session = Session(source.path, threads=threads)
-        given = [session.run(feeds) for feeds in self._batches]
-        self._exact = [session.metadata.answers(outputs) for outputs in given]
-        self._tallies = self._tally(given)
+        self._ends_early = session.metadata.tolerance is not None
+        self._exact: list[Outputs] = []
+        tallies: list[Tally] = []
+        for number, feeds in zip(self._numbers, self._batches, strict=True):
+            given, whole = self._run(session, feeds)
+            self._exact.append(session.metadata.answers(whole))
+            tallies += self._tally(number, given)
         self.metric = None if self._judge is None else self._judge.task.metric
-        self.float_score = None if self._judge is None else self._judge.score(self._tallies)
+        self.float_score = None if self._judge is None else self._judge.score(tallies)
 
     def measure(self, name: str, recipe: Recipe) -> Entry:
         """Run a model that a recipe makes."""
         model = self._source.graph.clone()
         recipe.apply(model)
-        ratio = NoiseRatio()
+        ratio, tallies = NoiseRatio(), list[Tally]()
         with (
             tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
             never_named(Path(folder), self._source.path),
@@ -91,13 +96,13 @@ class Contest:
             path = Path(folder) / "candidate.onnx"
             write_scratch(model, path)
             session = Session(path, threads=self._threads)
-            given = [session.run(feeds) for feeds in self._batches]
-        for feeds, exact, outputs in zip(self._batches, self._exact, given, strict=True):
-            mask = feeds.get(MASK)
-            for output, values in exact.items():
-                given_values = at_kept(outputs[output], mask)
-                ratio.add(at_kept(values, mask), given_values, self._offsets.get(output))
-        tallies = self._tally(given)
+            for number, feeds, exact in zip(self._numbers, self._batches, self._exact, strict=True):
+                given, whole = self._run(session, feeds)
+                mask = feeds.get(MASK)
+                for output, values in exact.items():
+                    found = at_kept(whole[output], mask)
+                    ratio.add(at_kept(values, mask), found, self._offsets.get(output))
+                tallies += self._tally(number, given)
         score = None if self._judge is None else self._judge.score(tallies)
         return Entry(name=name, sqnr_db=ratio.db, score=score, tallies=tallies)
 
@@ -121,13 +126,26 @@ class Contest:
 
         error = loss_error(entry.tallies, than.tallies, loss)
         lost = judge.loss(entry.score, than.score)
+        if error is None:  # of one batch the noise is not known
+            return False
         return moved(lost, error, entry.score, batches=len(entry.tallies))
 
-    def _tally(self, given: Sequence[Mapping[str, Array]]) -> list[Tally]:
-        judge = self._judge
-        if judge is None:
-            return []
-        return [
-            judge.tally(number, outputs)
-            for number, outputs in zip(self._numbers, given, strict=True)
-        ]
+    def _run(self, session: Session, feeds: Feeds) -> tuple[Outputs, Outputs]:
+        """Return the outputs for a batch, as the model gives them and after all iterations."""
+        given = session.run(feeds)
+        return given, session.run(feeds, tolerance=0.0) if self._ends_early else given
+
+    def _tally(self, number: int, given: Outputs) -> list[Tally]:
+        return [] if self._judge is None else [self._judge.tally(number, given)]
+
+
+def _few_numbers(choosing: HeldOut, session: Session, positions: int) -> list[int]:
+    """Return which batches are run, so that the outputs of all fit in memory."""
+    sizes = [positions_of(feeds) for feeds in choosing.batches]
+    if not sizes:
+        return []
+    outputs = session.run(choosing.batches[0]).values()
+    each = sum(output.nbytes for output in outputs) / max(1, sizes[0])
+    share = min(positions, OUTPUT_BYTES / max(1.0, each)) / max(1, sum(sizes))
+    fewest = FEWEST_BATCHES if each * max(sizes) * FEWEST_BATCHES <= OUTPUT_BYTES else 1
+    return evenly(len(sizes), max(min(fewest, len(sizes)), int(share * len(sizes))))

@@ -89,9 +89,11 @@ def round_weights(
             source.graph, recipe, _few(batches, ERROR_POSITIONS), threads=options.threads
         ),
     )
+    choosing = samples.chooser()
+    notes += choosing.notes
     contest = Contest(
         source,
-        samples.chooser(),
+        choosing,
         positions=LARGE_CHOOSING_POSITIONS if large else CHOOSING_POSITIONS,
         threads=options.threads,
     )

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
-from onnx.reference import ReferenceEvaluator
 
 from loopedge.errors import InputError, VerificationError
 from loopedge.graph.core.loop_view import LoopView, loops_among
@@ -259,6 +258,8 @@ def _reads(node: ir.Node) -> list[ir.Value]:
 
 def _evaluator(proto: onnx.ModelProto) -> Callable[[dict[str, Array]], Array]:
     """Return what evaluates a model of one output: in numpy, or where it has operators that numpy lacks, ONNX Runtime."""
+    from onnx.reference import ReferenceEvaluator  # takes a while to import
+
     try:
         model: Any = ReferenceEvaluator(proto)
     except (NotImplementedError, RuntimeError, ValueError, TypeError):

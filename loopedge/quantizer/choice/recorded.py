@@ -43,6 +43,7 @@ class RecordedRecipe(BaseModel):
     block_size: int | None = None
     reduce_range: bool = False
     rounding: Literal["data", "nearest"] | None = None
+    memory: str | None = None
     linears: tuple[str, ...] = Field(min_length=1)
 
 
@@ -67,6 +68,7 @@ def recorded(recipe: Recipe, model: ir.Model) -> dict[str, Any]:
         block_size=recipe.block_size,
         reduce_range=recipe.reduce_range,
         rounding=_rounding(recipe),
+        memory=recipe.memory,
         linears=_names(model),
     )
     return found.model_dump(mode="json", exclude_none=True)
@@ -132,6 +134,7 @@ def repeated(
         block_size=found.block_size,
         reduce_range=found.reduce_range,
         rounding=found.rounding,
+        memory=options.memory or found.memory,
     ), found.lifted
 
 
