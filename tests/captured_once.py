@@ -87,13 +87,22 @@ def identity(given: Any) -> str | None:
 
 
 class _Identity(pickle.Pickler):
-    """Writes a module as pickle does, but tensors by value and classes of tests with their code."""
+    """Writes a module as pickle does, but tensors by value and classes of tests with their code.
+
+    What is equal is written alike, one object or two; but tensors are numbered, for they may be tied.
+    """
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.fast = True  # no memo
+        self._tensors: dict[int, int] = {}
 
     def reducer_override(self, given: Any) -> Any:
         import torch
 
         if isinstance(given, torch.Tensor):
-            return str, (_described(given),)
+            place = self._tensors.setdefault(id(given), len(self._tensors))
+            return str, (f"{place} {_described(given)}",)
         if not isinstance(given, type | FunctionType):
             return NotImplemented
         if given.__module__.partition(".")[0] not in KEPT:

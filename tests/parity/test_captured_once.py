@@ -1,5 +1,6 @@
 """What the suite captures once is what an own capture gives; whatever may differ is captured anew."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ def test_what_differs_is_captured_anew(tmp_path: Path) -> None:
     changed.loops = 4
     assert counted.captures(changed)
     assert counted.captures(Small().train(False).requires_grad_(False))
+    tied, apart = Small(), Small()
+    tied.other, apart.other = tied.linear, deepcopy(apart.linear)
+    assert counted.captures(tied)
+    assert counted.captures(apart)
+    assert not counted.captures(deepcopy(apart))
 
 
 def test_code_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
