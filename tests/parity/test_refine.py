@@ -25,6 +25,7 @@ from loopedge_calibration.refining import distillation, refining
 from loopedge_calibration.refining.module import open_float_module
 from loopedge_calibration.refining.plan import plan_rounding
 from loopedge_calibration.refining.trained_rounding import TrainedRounding
+from loopedge_calibration.rounding.contest import Contest
 from tests.parity.models import FLIPS, SEVEN_BITS, Sizes, make_inputs, make_model, noise_share
 
 Exporter = Callable[..., Path]
@@ -58,7 +59,7 @@ def refine(
 
     monkeypatch.setattr(quantization, "refine_weights", remembered)
     monkeypatch.setattr(distillation, "LEARNING_RATE", 0.05)
-    monkeypatch.setattr(refining.Contest, "best", lambda contest, entries: entries[-1])
+    monkeypatch.setattr(Contest, "best", lambda contest, entries: entries[-1])
     monkeypatch.setattr(distillation.Distillation, "_evaluate", rising())
     seven = {} if scheme.startswith("weight") else SEVEN_BITS
     path = folder / "q.onnx"

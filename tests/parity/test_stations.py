@@ -126,8 +126,15 @@ def test_a_budget_opens_its_source_once_and_what_it_wrote_once(
     loopedge.export(make_model("tokens"), source)
     np.savez(data, input_ids=np.random.default_rng(0).integers(0, 50, (16, 8)))
     parses.clear()
-    options = {"scheme": "static", "data": data, "reduce_range": True, "threads": 1}
-    loopedge.quantize(source, tmp_path / "q.onnx", max_drop=0.5, **options)
+    loopedge.quantize(
+        source,
+        tmp_path / "q.onnx",
+        scheme="static",
+        data=data,
+        max_drop=0.5,
+        reduce_range=True,
+        threads=1,
+    )
     assert parses == {"m.onnx": 1, "q.onnx": 1}
 
 

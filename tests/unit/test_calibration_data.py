@@ -16,7 +16,8 @@ from loopedge.errors import InputError, LoopedgeError
 from loopedge.graph.inputs import generate_inputs, input_specs
 from loopedge_calibration.observers import METHODS
 from loopedge_calibration.readers import BATCH
-from loopedge_calibration.samples import HELD_OUT, Part, Samples, all_samples
+from loopedge_calibration.roles import HELD_OUT
+from loopedge_calibration.samples import Part, Samples, all_samples
 
 GENERATOR = np.random.default_rng(0)
 GOOD = GENERATOR.standard_normal((32, 6, 4)).astype(np.float32)
