@@ -11,7 +11,7 @@ from loopedge.files.paths import ArtifactTarget, Files, check_paths
 from loopedge.files.targets import check_artifact_target, check_target
 from loopedge.options import option_name
 from loopedge.quantizer.activations.ranges import RangeTable, read_ranges
-from loopedge.quantizer.choice.recorded import repeated
+from loopedge.quantizer.choice.recorded import repeated, unrefined_notes
 from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.options import AUTO, QuantizeOptions
@@ -54,6 +54,7 @@ def quantize_artifact(
         VerificationError: As said.
     """
     source = _check_files(artifact, target, options)
+    unrefined = unrefined_notes(options)
     options, lifted = repeated(options, source.graph, source.path)
     samples = _samples(source, options)
     calibrates = options.calibrates or options.rounds_by_data or options.refine is not None
@@ -81,7 +82,7 @@ def quantize_artifact(
     result = quantize_source(source, target, recipe, options=options, held_out=held_out)
     if budget is not None:
         _note_metric(result, budget.metric, source, options)
-    result.notes.extend(notes)
+    result.notes.extend([*notes, *unrefined])
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)
     return replace(result, budget=budget)
@@ -136,7 +137,8 @@ def _rounded(
     if options.refine is not None and samples is not None:
         recipe.check_model(source.graph, source.path)
         recipe = refine_weights(source, recipe, samples, options, report_progress)
-        notes = [*notes, *([] if recipe.refined is None else recipe.refined.notes())]
+        notes += [note for note in samples.chooser().notes if note not in notes]
+        notes += [] if recipe.refined is None else recipe.refined.notes()
     return recipe, notes
 
 

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import loopedge
+from loopedge_calibration.samples import CHOSE_TOO
 
 BATCH, WIDTH = 4, 32
 
@@ -52,13 +53,15 @@ def test_steps_take_batches_of_the_size_that_the_file_takes(tmp_path: Path) -> N
     torch.manual_seed(0)
     module = TwoLinears()
     source = written(module, tmp_path / "fixed.onnx")
-    data = {"x": np.random.default_rng(0).normal(size=(40, WIDTH)).astype(np.float32)}
+    data = {"x": np.random.default_rng(0).normal(size=(3 * BATCH, WIDTH)).astype(np.float32)}
     options: dict[str, Any] = {
         "data": data,
         "scheme": "weight-int4",
         "rounding": "nearest",
+        "min_sqnr_db": 0,
         "threads": 1,
     }
     result = loopedge.quantize(source, tmp_path / "q.onnx", refine=4, module=module, **options)
     assert result.refined is not None
     assert result.refined.steps == 4
+    assert CHOSE_TOO in result.notes  # of three batches none is left to choose

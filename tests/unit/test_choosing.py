@@ -1,6 +1,7 @@
 """Choosing a quantization on data: which samples it sees, what it refuses, what the file keeps of it."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from loopedge.artifact.artifact import Artifact
 from loopedge.errors import InputError, VerificationError
 from loopedge.graph.metadata import read_metadata, write_metadata
 from loopedge.graph.passes.windows import unfold_convolutions
-from loopedge.quantizer.choice.recorded import read_recorded
+from loopedge.quantizer.choice.recorded import read_recorded, unrefined_notes
 from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.options import QuantizeOptions
 from loopedge.quantizer.pipeline import RewrittenSource, quantize_source, rewrite_source
@@ -279,6 +280,20 @@ def test_a_recipe_repeats_the_memory_profile_that_places_hang_on(tmp_path: Path)
     assert Artifact.open(tmp_path / "again.onnx").metadata.memory == "low"
     named = quantized(tmp_path / "named.onnx", **data, memory="balanced")
     assert named.treatments != first.treatments
+
+
+def test_a_recipe_of_a_refined_file_says_that_it_does_not_refine(tmp_path: Path) -> None:
+    quantized(tmp_path / "q.onnx", data=None, scheme="dynamic", min_sqnr_db=0, threads=1)
+    model = ir.load(tmp_path / "q.onnx")
+    again = QuantizeOptions(recipe=tmp_path / "q.onnx")
+    assert unrefined_notes(again) == []
+    metadata = read_metadata(model.metadata_props)
+    assert metadata.quantization is not None
+    held = metadata.quantization | {"refined": {"steps": 7, "best_step": 5}}
+    write_metadata(metadata.model_copy(update={"quantization": held}), model.metadata_props)
+    ir.save(model, tmp_path / "q.onnx")
+    assert "refine" in unrefined_notes(again)[0]
+    assert unrefined_notes(replace(again, refine=7, module="model.pt")) == []
 
 
 def without_recipe(path: Path) -> Path:

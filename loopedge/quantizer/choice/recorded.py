@@ -19,7 +19,7 @@ from loopedge.quantizer.options import QuantizeOptions
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 
-__all__ = ["RecordedRecipe", "read_recorded", "recorded", "repeated"]
+__all__ = ["RecordedRecipe", "read_recorded", "recorded", "repeated", "unrefined_notes"]
 
 
 class RecordedRecipe(BaseModel):
@@ -136,6 +136,19 @@ def repeated(
         rounding=found.rounding,
         memory=options.memory or found.memory,
     ), found.lifted
+
+
+def unrefined_notes(options: QuantizeOptions) -> list[str]:
+    """Say that the file of a recipe was refined, where the one that repeats it will not be."""
+    if options.recipe is None or options.refine is not None:
+        return []
+    held = (Artifact.open(options.recipe).metadata.quantization or {}).get("refined") or {}
+    if not held.get("best_step"):
+        return []
+    again = f"{option('refine', held['steps'])} and {option_name('module')}"
+    return [
+        f"the weights of {options.recipe} were refined, which its recipe does not repeat: add {again}"
+    ]
 
 
 def _rounding(recipe: Recipe) -> Literal["data", "nearest"] | None:
