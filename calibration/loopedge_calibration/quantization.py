@@ -72,7 +72,8 @@ def quantize_artifact(
     budget = None
     if options.max_drop is not None:
         recipe.check_model(source.graph, source.path)
-        loss = choose_loss(source, options.metric, held_out, threads=options.threads)
+        chooser = None if samples is None else samples.chooser()
+        loss = choose_loss(source, options.metric, chooser, threads=options.threads)
         recipe, budget = meet_budget(
             source, recipe, loss, options.max_drop, threads=options.threads
         )
@@ -82,6 +83,8 @@ def quantize_artifact(
     result = quantize_source(source, target, recipe, options=options, held_out=held_out)
     if budget is not None:
         _note_metric(result, budget.metric, source, options)
+        if samples is not None:
+            result.notes.extend(drop_notes(result.held_out, budget.metric, budget.max_drop))
     result.notes.extend([*notes, *unrefined])
     if options.save_ranges is not None and table is not None:
         table.save(options.save_ranges, force=options.force)

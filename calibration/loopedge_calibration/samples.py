@@ -176,8 +176,9 @@ class Samples:
     """What a user names as data, split into samples that calibrate and samples that judge.
 
     A task has parts: the training part calibrates, the validation part judges. Of arrays every fourth sample
-    judges, of fewer the last. What judges does not depend on the scheme. Where something is chosen, a scheme or how
-    weights are rounded, samples of their own do that: blocks of the validation part in turns, of arrays a quarter.
+    judges, of fewer the last. What judges does not depend on the scheme. Where something is chosen, a scheme, how
+    weights are rounded or what is lifted, samples of their own do that: of the validation part blocks of twice as many
+    samples, in turns with those that judge; of arrays a quarter, which does not calibrate.
 
     Args:
         data: As `loopedge.quantize` says; None: the generated task that the model was trained on.

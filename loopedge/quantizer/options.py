@@ -171,6 +171,7 @@ class QuantizeOptions:
         self._check_budget()
         self._check_refining()
         self._check_files()
+        self._check_calibration()
         self._check_choosing()
 
     @property
@@ -210,8 +211,14 @@ class QuantizeOptions:
 
     @property
     def chooses(self) -> bool:
-        """Whether samples of their own choose something: a scheme, how weights are rounded, or where training ends."""
-        return self.chosen_scheme == AUTO or self.rounds_by_data or self.refine is not None
+        """Whether samples of their own choose: a scheme, how weights are rounded, where training ends, what is lifted."""
+        trained = self.refine is not None
+        return (
+            self.chosen_scheme == AUTO
+            or self.rounds_by_data
+            or trained
+            or self.max_drop is not None
+        )
 
     @property
     def most_bytes(self) -> int | None:
@@ -298,6 +305,26 @@ class QuantizeOptions:
             f"{self.chosen_scheme} {verb}",
             hint=f"leave out {files}, or {option('scheme', 'static')}",
         )
+
+    def _check_calibration(self) -> None:
+        """Refuse options of ranges that are found, where none are."""
+        named = [
+            name
+            for name in ("granularity", "method", "smoothing")
+            if getattr(self, name) is not None
+        ]
+        finds = self.chosen_scheme in {"static", AUTO}
+        if named and finds and self.ranges is not None:
+            raise InputError(
+                f"{option_name(named[0])} is what the ranges of {option_name('ranges')} say, too",
+                hint=f"leave out {option_name(named[0])}, or calibrate anew: {option('data', 'samples.npz')}",
+            )
+        named += ["as_core"] if self.as_core else []
+        if named and not finds:
+            raise InputError(
+                f"{option_name(named[0])} is for ranges, which {self.chosen_scheme} has not",
+                hint=f"leave out {option_name(named[0])}, or {option('scheme', 'static')}",
+            )
 
     def _check_choosing(self) -> None:
         """Refuse limits of a choice where nothing is chosen, and a recipe beside what it says."""

@@ -16,8 +16,11 @@ FREE: dict[str, Any] = {
     "max_bytes": None,
     "min_speed_up": None,
     "budget": None,
+    "granularity": None,
+    "method": None,
+    "smoothing": None,
 }
-"""Options of the choice, none of a single scheme."""
+"""Options of the choice, none of a single scheme, and of ranges that were found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +44,8 @@ class Setting:
         Raises:
             InputError: It contradicts what the user fixed.
         """
-        own = replace(options, scheme=self.scheme, **FREE)
+        as_core = options.as_core if self.scheme == "static" else ()
+        own = replace(options, scheme=self.scheme, as_core=as_core, **FREE)
         return own.make_recipe(table, lifting=True)
 
 

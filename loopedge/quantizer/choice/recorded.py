@@ -120,13 +120,14 @@ def repeated(
         return options, ()
     found = read_recorded(options.recipe)
     _check_structure(found, _names(model), options.recipe, source)
+    finds = options.ranges is None  # else the file of ranges says how they were found
     return replace(
         options,
         recipe=None,
         scheme=found.scheme,
-        granularity=found.ranges,
-        method=found.method,
-        smoothing=found.smoothing,
+        granularity=found.ranges if finds else None,
+        method=found.method if finds else None,
+        smoothing=found.smoothing if finds else None,
         ops=found.ops,
         keep=found.keep,
         weight_only=found.weight_only,
