@@ -154,7 +154,8 @@ def bounds(rows: Rows) -> list[tuple[str, bool, bool]]:
     slow = max(found, key=lambda row: row.more["times"])
     return [
         (
-            f"metrics worse than float's beyond noise, of {len(found)}: {', '.join(worse) or 'none'}",
+            f"metrics worse than float's by more than noise and 0.5 %, of {len(found)}: "
+            f"{', '.join(worse) or 'none'}",
             not worse,
             True,
         ),

@@ -181,9 +181,9 @@ def run(models: Iterable[Trained], variants: list[Variant], rows: Rows) -> None:
             for variant in variants:
                 if rows.has(model, variant.name):
                     continue
-                row = measure(model, variant, Path(name), rows)
+                print(measure(model, variant, Path(name), rows).line, flush=True)
+            for variant in variants:
                 compare_refined(rows, model, variant)
-                print(row.line, flush=True)
             rows.save()
 
 

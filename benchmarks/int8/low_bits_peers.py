@@ -100,13 +100,16 @@ def measure(python: Path, model: Trained, variant: str, folder: Path, rows: Rows
         if "failed" in outcome:
             tried[form] = outcome["failed"]
             continue
+        source_weights = len({item.weight.name for item in linears(Artifact.open(source).graph)})
+        if outcome["weights"] < source_weights / 2:  # what stands in the body was not seen
+            tried[form] = f"only {outcome['weights']} of {source_weights} weights became integers"
+            continue
         seconds = time.perf_counter() - started
         try:
             judged = model.judge_outputs(outputs_of(model, target), target)
         except Exception as error:
             tried[form] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             continue
-        source_weights = len({item.weight.name for item in linears(Artifact.open(source).graph)})
         more = {
             "form": form,
             "nodes": outcome["nodes"],

@@ -81,12 +81,13 @@ def onnxruntime_nbits(algorithm: str) -> Callable[[dict[str, str]], onnx.ModelPr
 
 
 def tables(model: onnx.ModelProto) -> list[str]:
-    """Return the nodes that gather timestep rows: NNCF takes them for embeddings, and ONNX Runtime cannot run what it makes of them."""
-    return [
-        node.name
-        for node in model.graph.node
-        if node.op_type == "Gather" and node.input[0].startswith("timestep")
-    ]
+    """Return the nodes that gather rows of a stored table.
+
+    NNCF takes timestep rows for embeddings; ONNX Runtime cannot run what it makes of them, nor of an embedding.
+    """
+    stored = {item.name for item in model.graph.initializer}
+    gathers = [node for node in model.graph.node if node.op_type == "Gather"]
+    return [node.name for node in gathers if node.input[0] in stored]
 
 
 def nncf_weights(*, bits: int, data: bool) -> Callable[[dict[str, str]], onnx.ModelProto]:
