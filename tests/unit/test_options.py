@@ -7,6 +7,7 @@ import pytest
 
 from loopedge.errors import InputError
 from loopedge.options import by_face, naming_flags, option, option_name, with_keywords
+from loopedge.quantizer.options import QuantizeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
