@@ -18,10 +18,12 @@ from loopedge_calibration.rounding.candidates import (
     LARGE_CANDIDATES,
     Candidate,
     Rounder,
+    Subject,
     is_large,
     subjects_of,
 )
 from loopedge_calibration.rounding.contest import CHOOSING_POSITIONS, Contest, Entry
+from loopedge_calibration.rounding.edges import lift_edges
 from loopedge_calibration.rounding.few_samples import Thinned, evenly, positions_of
 from loopedge_calibration.rounding.weightings import IterationErrors
 from loopedge_calibration.samples import Samples, fixed_batch, survey_of
@@ -68,18 +70,21 @@ def round_weights(
         InputError: The data cannot be used.
     """
     started = time.perf_counter()
-    quantized = source.graph.clone()
-    recipe.apply(quantized)
-    subjects, unseen = subjects_of(source.graph, quantized)
-    del quantized
-    large = is_large(subjects)
+    choosing = samples.chooser()
+    large = is_large(_subjects(source, recipe)[0])
+    contest = Contest(
+        source,
+        choosing,
+        positions=LARGE_CHOOSING_POSITIONS if large else CHOOSING_POSITIONS,
+        threads=options.threads,
+    )
+    nearest = contest.measure(NEAREST, recipe)
+    float_bytes = sum(path.stat().st_size for path in source.artifact.files)
+    recipe, lifted_nearest, lifted = lift_edges(source.graph, recipe, contest, nearest, float_bytes)
+    subjects, unseen = _subjects(source, recipe)
     most = LARGE_HESSIAN_POSITIONS if large else HESSIAN_POSITIONS
     batches, seen, notes = _surveyed(source, samples, most)
-    if unseen:
-        notes.append(
-            f"{', '.join(unseen)}: rounded to nearest, for what reads {'it' if len(unseen) == 1 else 'them'} stands in "
-            "a branch or a Scan, where it cannot be seen"
-        )
+    notes += [*(each.note for each in lifted), *_unseen_notes(unseen), *choosing.notes]
     rounder = Rounder(
         source.graph,
         subjects,
@@ -89,23 +94,16 @@ def round_weights(
             source.graph, recipe, _few(batches, ERROR_POSITIONS), threads=options.threads
         ),
     )
-    choosing = samples.chooser()
-    notes += choosing.notes
-    contest = Contest(
-        source,
-        choosing,
-        positions=LARGE_CHOOSING_POSITIONS if large else CHOOSING_POSITIONS,
-        threads=options.threads,
-    )
-    trials = _Trials(recipe, rounder, contest)
+    trials = _Trials(recipe, rounder, contest, lifted_nearest)
     if subjects:
         trials.run(candidates or (LARGE_CANDIDATES if large else CANDIDATES))
         if trials.best.name in trials.known:
             trials.run(trials.known[trials.best.name].variants(large=large))
+    entries = [nearest, *trials.entries] if lifted else trials.entries
     result = RoundingResult(
-        method=NEAREST if trials.best.name == NEAREST else "gptq",
+        method="gptq" if trials.best.name in trials.known else NEAREST,
         chosen=trials.best.name,
-        candidates=[_candidate(entry, trials.known.get(entry.name)) for entry in trials.entries],
+        candidates=[_candidate(entry, trials.known.get(entry.name)) for entry in entries],
         metric=contest.metric,
         float_score=contest.float_score,
         samples=seen,
@@ -113,9 +111,26 @@ def round_weights(
         choosing=contest.samples,
         weights=len(subjects),
         nearest=unseen,
+        lifted=[each.name for each in lifted],
         seconds=time.perf_counter() - started,
     )
     return Rounded(recipe=replace(trials.chosen, rounding=result), notes=notes)
+
+
+def _subjects(source: FloatSource, recipe: Recipe) -> tuple[list[Subject], list[str]]:
+    """Return the weights that a recipe stores in blocks, and those of them that no sample shows the inputs of."""
+    quantized = source.graph.clone()
+    recipe.apply(quantized)
+    return subjects_of(source.graph, quantized)
+
+
+def _unseen_notes(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)}: rounded to nearest, for what reads {'it' if len(names) == 1 else 'them'} stands in "
+        "a branch or a Scan, where it cannot be seen"
+    ]
 
 
 class _Trials:
@@ -128,9 +143,9 @@ class _Trials:
         chosen: Its recipe.
     """
 
-    def __init__(self, recipe: Recipe, rounder: Rounder, contest: Contest) -> None:
+    def __init__(self, recipe: Recipe, rounder: Rounder, contest: Contest, nearest: Entry) -> None:
         self._recipe, self._rounder, self._contest = recipe, rounder, contest
-        self.entries = [contest.measure(NEAREST, recipe)]
+        self.entries = [nearest]
         self.known: dict[str, Candidate] = {}
         self.best, self.chosen = self.entries[0], recipe
 

@@ -30,7 +30,8 @@ class RoundingResult:
 
     ``method``: ``nearest`` or ``gptq``; ``chosen``: the candidate's name; ``metric``: what ``score`` of the candidates and
     ``float_score`` are, None where no task is known; ``samples``, ``positions``: that the Hessians were summed over, ``choosing``: samples that
-    chose; ``nearest``: weights that no sample reads where it can be seen, rounded to nearest.
+    chose; ``nearest``: weights that no sample reads where it can be seen, rounded to nearest; ``lifted``: linears outside the cores
+    that stand in eight bits for what that wins.
     """
 
     method: str
@@ -43,6 +44,7 @@ class RoundingResult:
     choosing: int
     weights: int
     nearest: list[str]
+    lifted: list[str]
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -59,4 +61,5 @@ class RoundingResult:
             "sqnr_db": {name: item.sqnr_db for name, item in names.items()},
             "samples": self.samples,
             "choosing": self.choosing,
+            "lifted": self.lifted,
         }
