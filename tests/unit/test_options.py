@@ -1,10 +1,13 @@
 """How options are merged, and how errors name them to whoever called."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
+from loopedge.errors import InputError
 from loopedge.options import by_face, naming_flags, option, option_name, with_keywords
+from loopedge.quantizer.options import QuantizeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,3 +69,20 @@ def test_options_of_another_verb_are_refused() -> None:
 
     with pytest.raises(TypeError, match=r"verb\(\) takes options of Sizes, not Other"):
         with_keywords("verb", Sizes, Other(), {})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"scheme": "dynamic", "method": "entropy"}, "method is for ranges, which dynamic has not"),
+        ({"scheme": "weight-int4", "granularity": "shared"}, "granularity is for ranges"),
+        ({"scheme": "weight-int8", "smoothing": False}, "smoothing is for ranges"),
+        ({"scheme": "dynamic", "as_core": ["all"]}, "as_core is for ranges"),
+        ({"ranges": "r.json", "method": "minmax"}, "method is what the ranges of ranges say, too"),
+    ],
+)
+def test_options_of_ranges_are_refused_where_none_are_found(
+    options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        QuantizeOptions(**options)
