@@ -121,7 +121,7 @@ def summary(rows: Rows) -> list[str]:
         "|---" * (1 + len(groups)) + "|",
     ]
     for variant in VARIANTS:
-        if variant.rounding == NEAREST:
+        if variant.rounding == NEAREST or not rows.of(variant.name):
             continue
         cells = []
         for takes in groups.values():
@@ -150,8 +150,8 @@ def tables(rows: Rows) -> list[str]:
             f"| model | defaults | metric | float | {' | '.join(short)} | chosen on data | file KiB |",
             "|---" * (6 + len(names)) + "|",
         ]
-        for stem in rows.stems():
-            lines.append(_line(rows, stem, names))
+        measured = [stem for stem in rows.stems() if any(rows.get(stem, name) for name in names)]
+        lines += [_line(rows, stem, names) for stem in measured]
     return lines
 
 

@@ -128,8 +128,8 @@ def tables(rows: Rows, ours: Rows) -> list[str]:
         f"{name} {version}" for name, version in direct_versions(ENVIRONMENT).items()
     )
     lines = [
-        f"{versions}. Four bits are symmetric, in blocks of 32. *Weights*: matrices of integers that the file stores, of as many in "
-        "the float file; more: the tie is lost. *Nodes*: those that read them. Of the unrolled twin the nodes alone take 60 KiB and more.",
+        f"{versions}. Four bits are symmetric, in blocks of 32. *Weights*: matrices of integers that the file stores, of so many weights of "
+        "linears in the float file (more: tables, too). *Nodes*: those that read them: where they are more than weights, copies share one. Of the unrolled twin the nodes alone take 60 KiB and more.",
     ]
     for stem in rows.stems():
         first = next(row for row in rows.rows if row.model == stem)
