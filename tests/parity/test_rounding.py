@@ -17,6 +17,7 @@ from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.errors import InputError
 from loopedge.graph.core.unrolling import unroll
 from loopedge.graph.integer_weights.blocks import quantize_blocks
+from loopedge.graph.weights import linears
 from loopedge.quantizer.held_out.measurement import measure_held_out
 from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.recipe import Recipe
@@ -25,7 +26,7 @@ from loopedge_calibration.collector import linears_by_name, same_activation
 from loopedge_calibration.options import CollectOptions
 from loopedge_calibration.readers import SampleBatch
 from loopedge_calibration.rounding import contest as contest_module
-from loopedge_calibration.rounding import station
+from loopedge_calibration.rounding import edges, station
 from loopedge_calibration.rounding.candidates import Candidate, Rounder, subjects_of
 from loopedge_calibration.rounding.contest import Contest, Entry
 from loopedge_calibration.rounding.hessians import collect_hessians
@@ -207,7 +208,10 @@ def test_linears_that_share_a_weight_count_together(tmp_path: Path) -> None:
         *(pytest.param(each, marks=pytest.mark.slow) for each in ("weight-int2", "weight-int8")),
     ],
 )
-def test_the_file_holds_what_was_chosen(scheme: str, few_candidates: None, tmp_path: Path) -> None:
+def test_the_file_holds_what_was_chosen(
+    scheme: str, few_candidates: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(edges, "worth_bytes", lambda *arguments: False)
     path, options = (
         tmp_path / "q.onnx",
         {"scheme": scheme, "data": {"input_ids": IDS}, "threads": 1},
@@ -243,6 +247,59 @@ def test_the_file_holds_what_was_chosen(scheme: str, few_candidates: None, tmp_p
         assert result.sqnr_db > nearest.sqnr_db + 1
         assert not all(same)
     assert without.rounding is None
+
+
+def head_bits(path: Path) -> dict[str, int]:
+    """Return the bits of every product with blocks, by node."""
+    return {
+        node.name or "": node.attributes["bits"].as_int()
+        for node in ir.load(path).graph.all_nodes()
+        if node.op_type == "MatMulNBits"
+    }
+
+
+def test_a_head_stands_in_eight_bits_where_they_are_worth_their_bytes(
+    few_candidates: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[float, int]] = []
+
+    def worth(gain_db: float, more_bytes: int, limits: Any) -> bool:
+        asked.append((gain_db, more_bytes))
+        return True
+
+    monkeypatch.setattr(edges, "worth_bytes", worth)
+    path, options = tmp_path / "q.onnx", {"data": {"input_ids": IDS}, "threads": 1}
+    result = loopedge.quantize(TINY, path, scheme="weight-int4", **options)  # type: ignore[arg-type]
+    found = result.rounding
+    assert found is not None
+    assert found.lifted == result.weight_only == ["coda/linear"]
+    assert {name: bits for name, bits in head_bits(path).items() if bits == 8} == {"coda/linear": 8}
+    measured = {item.name: item.sqnr_db for item in found.candidates}
+    won = measured["nearest, coda/linear in eight bits"] - measured["nearest"]
+    head = next(item.weight for item in linears(ir.load(TINY)) if item.node.name == "coda/linear")
+    assert asked == [(pytest.approx(won), int(np.prod(head.shape.numpy())) // 2)]  # type: ignore[union-attr]
+    assert any(note.startswith("coda/linear stands in eight bits") for note in result.notes)
+    again = loopedge.quantize(TINY, tmp_path / "r.onnx", recipe=path, **options)  # type: ignore[arg-type]
+    assert again.weight_only == ["coda/linear"]
+    first, second = (ir.load(each).graph.initializers for each in (path, tmp_path / "r.onnx"))
+    assert list(first) == list(second)
+    for name, value in first.items():
+        assert value.const_value is not None
+        kept = second[name].const_value
+        assert kept is not None
+        np.testing.assert_array_equal(value.const_value.numpy(), kept.numpy())
+
+
+@pytest.mark.parametrize("options", [{"weight_only": ["coda/linear"]}, {"keep": ["coda/linear"]}])
+def test_a_head_that_is_named_stays_as_it_was_named(
+    options: dict[str, Any], few_candidates: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(edges, "worth_bytes", lambda *arguments: True)
+    path, data = tmp_path / "q.onnx", {"input_ids": IDS}
+    result = loopedge.quantize(TINY, path, scheme="weight-int4", data=data, **options)
+    assert result.rounding is not None
+    assert result.rounding.lifted == []
+    assert head_bits(path).get("coda/linear") == (8 if "weight_only" in options else None)
 
 
 def test_the_samples_that_choose_neither_calibrate_nor_judge(
