@@ -10,6 +10,7 @@ from loopedge_cli.view_rows import (
     coverage_text,
     file_rows,
     held_out_rows,
+    integers_name,
     last_rows,
     loss_text,
     state_rows,
@@ -40,7 +41,7 @@ def quantize_view(result: "Result") -> "RenderableType":
         ("scheme", _scheme_text(fields)),
         *([("chosen", plain(choice["reason"]))] if choice else []),
         (
-            {"weight-int4": "int4", "weight-int2": "int2"}.get(fields["scheme"], "int8"),
+            integers_name(fields["scheme"]),
             coverage_text(fields["matmuls"]),
         ),
         *_rounding_rows(fields["rounding"]),

@@ -12,6 +12,7 @@ __all__ = [
     "coverage_text",
     "file_rows",
     "held_out_rows",
+    "integers_name",
     "last_rows",
     "loss_text",
     "rolling_rows",
@@ -91,6 +92,11 @@ def file_rows(files: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     return [
         ("files", f"{plain(file['path'])}  [dim]{size_text(file['bytes'])}[/dim]") for file in files
     ]
+
+
+def integers_name(scheme: str | None) -> str:
+    """Return what the weights of a scheme are called: ``int4``, ``int2``, of the others ``int8``."""
+    return {"weight-int4": "int4", "weight-int2": "int2"}.get(scheme or "", "int8")
 
 
 def held_out_rows(held_out: dict[str, Any]) -> list[tuple[str, str]]:

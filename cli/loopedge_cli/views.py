@@ -22,6 +22,7 @@ from loopedge_cli.view_rows import (
     coverage_text,
     file_rows,
     held_out_rows,
+    integers_name,
     last_rows,
     rolling_rows,
     state_rows,
@@ -67,7 +68,7 @@ def inspection_view(result: "Result") -> "RenderableType":
             if fields["form"] == "loop" or fields["metadata"].get("generate")
             else rolling_rows(fields["ties"], fields["rolling"])
         ),
-        ("int8", coverage_text(fields["int8"])),
+        (integers_name(_scheme(fields["metadata"])), coverage_text(fields["int8"])),
         *_quality_rows(fields["metadata"]),
         *_inspected_rows(fields["last_rows"]),
         *_memory_rows(fields),
@@ -163,6 +164,11 @@ def prepare_view(result: "Result") -> "RenderableType":
     ]
     lists = [rows_list("left as stored", ("weight", "bytes", "reason"), others)]
     return page(Path(fields["path"]).name, rows, *lists)
+
+
+def _scheme(metadata: dict[str, Any]) -> str | None:
+    found = metadata.get("quantization") or {}
+    return found.get("scheme")
 
 
 def _quality_rows(metadata: dict[str, Any]) -> list[tuple[str, str]]:

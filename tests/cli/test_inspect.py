@@ -188,3 +188,15 @@ def test_int8_coverage_of_a_quantized_model(cli: Cli, tiny: Path, tmp_path: Path
     assert set(found["int8"]) == {"quantized", "total", "bytes", "total_bytes"}
     assert found["int8"]["quantized"] == 7
     assert found["weight_bytes"] == made["weight_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "name"), [("weight-int4", "int4"), ("weight-int2", "int2"), ("dynamic", "int8")]
+)
+def test_integers_are_called_by_their_bits(
+    scheme: str, name: str, cli: Cli, tiny: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "q.onnx"
+    options = ("--scheme", scheme, "--min-sqnr-db", "-50")
+    assert cli("quantize", tiny, "-o", path, *options).code == 0
+    assert f"{name}  7 of 7 linears" in cli("inspect", path).out
