@@ -40,7 +40,7 @@ def test_a_model_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_soak_that_is_too_short_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "SOAK_SECONDS", 0.0)
-    result = loopedge.profile([TINY], runs=9, processes=1, details=False)
+    result = loopedge.profile([TINY], runs=9, seconds=1, processes=1, details=False)
     (run,) = result.runs
     assert run.soak is None
     assert result.notes == [
