@@ -161,7 +161,8 @@ def _line(rows: Rows, stem: str, names: list[str]) -> str:
     role = "chosen on" if rows.subject_of(stem) in CHOSEN_ON else "once"
     chosen = next((row.chosen for row in found[1:] if row is not None and row.chosen), "")
     cells = " | ".join("" if row is None else row.cell for row in found)
-    size = f"{first.file_bytes / 1024:.0f}" if first.file_bytes else ""
+    sizes = [f"{row.file_bytes / 1024:.0f}" for row in found if row is not None and row.file_bytes]
+    size = ", ".join(dict.fromkeys(sizes))
     return f"| {stem} | {role} | {first.metric_name} | {first.float_metric:.4f} | {cells} | {chosen} | {size} |"
 
 
