@@ -32,9 +32,9 @@ __all__ = ["Rounded", "round_weights"]
 
 HESSIAN_POSITIONS, LARGE_HESSIAN_POSITIONS = 8192, 4096
 """About so many go into the Hessians, of all samples together, in each iteration."""
-LARGE_CHOOSING_POSITIONS = 2048
+LARGE_CHOOSING_POSITIONS = 1024
 """On about so many each candidate of a large model is measured."""
-ERROR_POSITIONS = 512
+ERROR_POSITIONS, LARGE_ERROR_POSITIONS = 512, 256
 """The error of one iteration's rounding is measured on so many."""
 
 
@@ -91,7 +91,10 @@ def round_weights(
         batches,
         CollectOptions.of(options),
         errors=IterationErrors.measure(
-            source.graph, recipe, _few(batches, ERROR_POSITIONS), threads=options.threads
+            source.graph,
+            recipe,
+            _few(batches, LARGE_ERROR_POSITIONS if large else ERROR_POSITIONS),
+            threads=options.threads,
         ),
     )
     trials = _Trials(recipe, rounder, contest, lifted_nearest)
