@@ -108,7 +108,7 @@ def measure(python: Path, model: Trained, variant: str, folder: Path, rows: Rows
         try:
             judged = model.judge_outputs(outputs_of(model, target), target)
         except Exception as error:
-            tried[form] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            tried[form] = f"{type(error).__name__}: {_first_line(error, folder)}"
             continue
         more = {
             "form": form,
@@ -149,6 +149,11 @@ def tables(rows: Rows, ours: Rows) -> list[str]:
         failed = [row for row in rows.rows if row.model == stem and (row.failed or _failures(row))]
         lines += ["", *(f"- {row.name}: {row.failed or _failures(row)}" for row in failed)]
     return lines
+
+
+def _first_line(error: Exception, folder: Path) -> str:
+    """Return what an error says, without the place where the file stood."""
+    return str(error).splitlines()[0].replace(f"{folder}/", "")
 
 
 def _failures(row: Row) -> str:
