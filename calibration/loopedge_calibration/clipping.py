@@ -11,8 +11,8 @@ from loopedge.quantizer.activations.ranges import RangeTable, TensorRange
 from loopedge.quantizer.activations.smoothing import apply_smoothing
 from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.source import FloatSource
-from loopedge_calibration.collector import Probes
 from loopedge_calibration.options import CollectOptions
+from loopedge_calibration.probes import Probes
 from loopedge_calibration.readers import SampleBatch
 
 __all__ = ["measure_clipping"]

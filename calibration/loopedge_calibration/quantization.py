@@ -73,6 +73,7 @@ def quantize_artifact(
     if options.max_drop is not None:
         recipe.check_model(source.graph, source.path)
         chooser = None if samples is None else samples.chooser()
+        notes += [] if chooser is None else [each for each in chooser.notes if each not in notes]
         loss = choose_loss(source, options.metric, chooser, threads=options.threads)
         recipe, budget = meet_budget(
             source, recipe, loss, options.max_drop, threads=options.threads

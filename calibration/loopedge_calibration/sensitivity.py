@@ -1,7 +1,8 @@
 """Which roundings hurt: the error of the outputs when one linear alone is rounded, per iteration."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from loopedge.quantizer.recipe import Recipe
 from loopedge.runtime.session import Session
 from loopedge_calibration.readers import Feeds
 
-__all__ = ["Emulated", "measure_sensitivity"]
+__all__ = ["Emulated", "emulated", "measure_sensitivity"]
 
 DETAILED = 12
 """Linears whose iterations are measured one by one: the most sensitive ones."""
@@ -49,20 +50,7 @@ def measure_sensitivity(
     cores = Cores(model)
     counts = {loop_name(item.node): core.iterations or 1 for core in cores for item in core.linears}
     loops = max((core.iterations or 1 for core in cores), default=1)
-    graph, names = emulate(
-        model,
-        loops=loops,
-        activations=recipe.activations,
-        round_weight=recipe.round_weight,
-        others=recipe.others(model),
-    )
-    with (
-        tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
-        never_named(Path(folder), "the model"),
-    ):
-        path = Path(folder) / "emulated.onnx"
-        write_scratch(graph, path)
-        trial = Emulated(Session(path, threads=threads), batches, (len(names), loops))
+    with emulated(model, recipe, batches, loops=loops, threads=threads) as (trial, names):
         errors = {name: trial.error(row, slice(None)) for row, name in enumerate(names)}
         ranked = sorted(errors, key=lambda name: -errors[name])
         return [
@@ -76,6 +64,43 @@ def measure_sensitivity(
             )
             for place, name in enumerate(ranked)
         ]
+
+
+@contextmanager
+def emulated(
+    model: ir.Model,
+    recipe: Recipe,
+    batches: Sequence[Feeds],
+    *,
+    loops: int,
+    threads: int | None,
+) -> Iterator[tuple["Emulated", list[str]]]:
+    """Open a graph in which every rounding has a switch.
+
+    Args:
+        model: The float graph.
+        recipe: How it is to be quantized.
+        batches: Inputs.
+        loops: Iterations of the longest core.
+        threads: Threads of ONNX Runtime.
+
+    Yields:
+        What runs it, and the linears in the order of its rows.
+    """
+    graph, names = emulate(
+        model,
+        loops=loops,
+        activations=recipe.activations,
+        round_weight=recipe.round_weight,
+        others=recipe.others(model),
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
+        never_named(Path(folder), "the model"),
+    ):
+        path = Path(folder) / "emulated.onnx"
+        write_scratch(graph, path)
+        yield Emulated(Session(path, threads=threads), batches, (len(names), loops)), names
 
 
 class Emulated:

@@ -34,7 +34,7 @@ from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, check_weight_opt
 from loopedge.quantizer.weights.embedding import quantize_embeddings
 from loopedge.quantizer.weights.rounding_result import RoundingResult
 
-__all__ = ["SCHEMES", "Recipe", "Rewritten", "check_one_loop"]
+__all__ = ["BLOCKS_OPSET", "SCHEMES", "Recipe", "Rewritten", "check_one_loop"]
 
 Array = npt.NDArray[Any]
 LIFTED = "lifted for accuracy"

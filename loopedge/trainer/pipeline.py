@@ -32,6 +32,7 @@ from loopedge.trainer.state import (
 )
 from loopedge.trainer.steps.distillation import load_teacher
 from loopedge.trainer.steps.objective import Objective
+from loopedge.trainer.threads import torch_threads
 from loopedge.trainer.world import Sharding, World, open_world
 
 __all__ = ["TrainResult", "train"]
@@ -121,7 +122,7 @@ def train(
     """
     target = Path(output)
     with (
-        _threads(threads),
+        torch_threads(threads),
         open_world(device, sharding) as world,
         torch.random.fork_rng(devices=[]),
     ):
@@ -274,18 +275,6 @@ def _store_scaling(model: LoopedTransformer, task: Task) -> None:
             torch.from_numpy(scaling.output_mean),
             torch.from_numpy(scaling.output_scale),
         )
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Compute on so many threads inside the block."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from loopedge.quantizer.source import FloatSource
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.metrics import total
 from loopedge_calibration.losses import RelativeError, choose_loss
+from loopedge_calibration.samples import CHOSE_TOO
 from tests.parity.models import FLIPS, Sizes, make_inputs, make_model, seven_bits
 
 pytestmark = pytest.mark.slow
@@ -213,3 +214,11 @@ def test_the_metric_is_the_task_s_where_it_is_known(exported: Exporter, tmp_path
 def test_without_data_inputs_are_generated(exported: Exporter, tmp_path: Path) -> None:
     budget = known(budgeted(exported("series"), tmp_path / "q.onnx", None, max_drop=0.5))
     assert (budget.metric, budget.samples) == ("relative-error", 32)
+
+
+def test_a_budget_of_few_samples_says_that_they_calibrated_too(
+    exported: Exporter, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "x.npz", **make_inputs(make_model("tokens"), Sizes(3, 12))[1])  # type: ignore[arg-type]
+    result = budgeted(exported("tokens"), tmp_path / "q.onnx", tmp_path / "x.npz", max_drop=0.5)
+    assert CHOSE_TOO in result.notes

@@ -22,8 +22,8 @@ from loopedge.quantizer.held_out.measurement import measure_held_out
 from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.source import FloatSource
-from loopedge_calibration.collector import linears_by_name, same_activation
 from loopedge_calibration.options import CollectOptions
+from loopedge_calibration.probes import linears_by_name, same_activation
 from loopedge_calibration.readers import SampleBatch
 from loopedge_calibration.rounding import contest as contest_module
 from loopedge_calibration.rounding import edges, station
@@ -288,6 +288,18 @@ def test_a_head_stands_in_eight_bits_where_they_are_worth_their_bytes(
         kept = second[name].const_value
         assert kept is not None
         np.testing.assert_array_equal(value.const_value.numpy(), kept.numpy())
+
+
+def test_a_file_for_earlier_releases_gets_no_blocks_of_eight_bits(
+    few_candidates: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(edges, "worth_bytes", lambda *arguments: True)
+    monkeypatch.setattr(edges, "BLOCKS_OPSET", 99)
+    path, data = tmp_path / "q.onnx", {"input_ids": IDS}
+    result = loopedge.quantize(TINY, path, scheme="weight-int4", data=data, threads=1)
+    assert result.rounding is not None
+    assert result.rounding.lifted == []
+    assert set(head_bits(path).values()) == {4}
 
 
 @pytest.mark.parametrize("options", [{"weight_only": ["coda/linear"]}, {"keep": ["coda/linear"]}])

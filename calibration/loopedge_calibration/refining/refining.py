@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +51,12 @@ def check_module(source: FloatSource, samples: Samples | None, options: Quantize
         import torch  # noqa: F401  the base install has none
     except ImportError as error:
         raise MissingExtraError(option_name("refine"), extra="train") from error
+    from loopedge.trainer.threads import torch_threads
     from loopedge_calibration.refining.module import open_float_module
 
     assert options.module is not None
     first = next(iter(samples.calibrating)).feeds
-    with open_float_module(options.module, source) as module, _threads(options.threads):
+    with open_float_module(options.module, source) as module, torch_threads(options.threads):
         module.check(module.examples([first], options.threads)[0])
 
 
@@ -117,6 +117,7 @@ def _distilled(
     report_progress: Callable[[str], None],
 ) -> "Distilled":
     """Open the module and train the rounding of its products."""
+    from loopedge.trainer.threads import torch_threads
     from loopedge_calibration.refining.distillation import Distillation
     from loopedge_calibration.refining.module import open_float_module
 
@@ -126,7 +127,7 @@ def _distilled(
     calibrating = _merged([batch.feeds for batch in samples.calibrating])
     choosing = _merged(samples.chooser().batches)
     rows = fixed_batch(source.graph) or _rows(plan, calibrating)
-    with open_float_module(options.module, source) as module, _threads(options.threads):
+    with open_float_module(options.module, source) as module, torch_threads(options.threads):
         training = module.examples(_cut(calibrating, rows, counts), options.threads)
         judged = _cut(choosing, rows, counts)[:CHOOSING_STEPS]
         distillation = Distillation(
@@ -203,17 +204,3 @@ def _cut(batches: Sequence[Feeds], rows: int, counts: Collection[str]) -> list[F
             0, max(len(array) for name, array in feeds.items() if name not in counts), rows
         )
     ]
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Let PyTorch compute on so many threads inside the block."""
-    import torch
-
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

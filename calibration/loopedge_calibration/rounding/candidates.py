@@ -15,8 +15,8 @@ from loopedge.graph.core.names import loop_name
 from loopedge.graph.integer_weights.blocks import Blocks
 from loopedge.graph.integer_weights.gptq import DAMPING, Gptq
 from loopedge.graph.weights import linears
-from loopedge_calibration.collector import linears_by_name, same_activation
 from loopedge_calibration.options import CollectOptions
+from loopedge_calibration.probes import linears_by_name, same_activation
 from loopedge_calibration.readers import SampleBatch
 from loopedge_calibration.rounding.hessians import HessianSums, collect_hessians
 from loopedge_calibration.rounding.weightings import WEIGHTINGS, IterationErrors, Weighting

@@ -13,7 +13,7 @@ from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.names import loop_name
 from loopedge.graph.weights import linears, stored_bytes
 from loopedge.quantizer.choice.rule import Limits, worth_bytes
-from loopedge.quantizer.recipe import Recipe
+from loopedge.quantizer.recipe import BLOCKS_OPSET, Recipe
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.units import size_text
 from loopedge_calibration.budget import WEIGHT_INT8, levels_of, lifted_recipe
@@ -72,8 +72,8 @@ def lift_edges(
 def _edges(model: ir.Model, recipe: Recipe) -> Sequence[tuple[str, int]]:
     """Return weights of fewer than eight bits outside the cores by the first linear that reads each, and what eight add."""
     bits = WEIGHT_BITS.get(recipe.scheme, 8)
-    if bits >= 8:
-        return []
+    if bits >= 8 or (model.opset_imports.get("") or 0) < BLOCKS_OPSET:
+        return []  # a file of an earlier opset is for releases without products of eight-bit blocks
     cores, levels = Cores(model), levels_of(model, recipe)
     inside = {item.weight for item in linears(model) if cores.of(item.node) is not None}
     found: dict[str, int] = {}

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge_calibration.collector import Probes
 from loopedge_calibration.options import CollectOptions
+from loopedge_calibration.probes import Probes
 from loopedge_calibration.readers import SampleBatch
 from loopedge_calibration.rounding.weightings import IterationErrors, Weighting
 

@@ -1,24 +1,18 @@
 """How much each iteration of a core counts in the Hessian of a weight that all of them share."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from loopedge.artifact.artifact import write_scratch
-from loopedge.files.scratch import never_named
 from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.names import loop_name
-from loopedge.quantizer.emulation import emulate
 from loopedge.quantizer.recipe import Recipe
-from loopedge.runtime.session import Session
 from loopedge_calibration.readers import Feeds
-from loopedge_calibration.sensitivity import Emulated
+from loopedge_calibration.sensitivity import emulated
 
 __all__ = ["WEIGHTINGS", "IterationErrors", "Weighting"]
 
@@ -57,20 +51,7 @@ class IterationErrors:
         loops = max(counts.values(), default=1)
         if loops == 1:
             return cls(by_core={})
-        graph, names = emulate(
-            model,
-            loops=loops,
-            activations=recipe.activations,
-            round_weight=recipe.round_weight,
-            others=recipe.others(model),
-        )
-        with (
-            tempfile.TemporaryDirectory(prefix="loopedge.") as folder,
-            never_named(Path(folder), "the model"),
-        ):
-            path = Path(folder) / "emulated.onnx"
-            write_scratch(graph, path)
-            trial = Emulated(Session(path, threads=threads), batches, (len(names), loops))
+        with emulated(model, recipe, batches, loops=loops, threads=threads) as (trial, names):
             rows = {
                 core: [row for row, name in enumerate(names) if core_of.get(name) == core]
                 for core in counts
