@@ -34,6 +34,7 @@ from loopedge.quantizer.recipe import Recipe
 from loopedge.runtime.inputs import MASK
 from loopedge.runtime.processor import FAST_INT8, this_processor
 from loopedge.tasks.generated.edit_distance import EditDistanceTask
+from loopedge.tasks.metrics import metric_value, total
 from loopedge.tasks.series import SeriesTask
 from loopedge.tasks.text import TextTask
 
@@ -128,16 +129,19 @@ class HeldOut:
         ]
         batches = list(task.evaluation("test", BATCH, JUDGED))
         self.judged: list[Feeds] = [batch.feeds(names) for batch in batches]
-        self.targets = [batch.targets for batch in batches]
+        self.asked = batches
         self.reference, self.metric = self.run(self.path)
 
     def run(self, path: Path) -> tuple[list[dict[str, NDArray[Any]]], float]:
         """Return the outputs of the held-out batches, and the task's metric."""
         session = loopedge.Session(path, threads=1)
         outputs = [session.run(feeds) for feeds in self.judged]
-        first = np.concatenate([given[session.output_names[0]] for given in outputs])
-        scores = self.subject.task.score(first, np.concatenate(self.targets))
-        return outputs, scores[self.subject.task.metric]
+        task, first = self.subject.task, session.output_names[0]
+        pairs = zip(outputs, self.asked, strict=True)
+        scores = task.metrics(
+            total(task.tally_batch(given[first], batch) for given, batch in pairs)
+        )
+        return outputs, metric_value(scores, task.metric)
 
     def row(self, name: str, path: Path) -> Row:
         """Judge a model."""

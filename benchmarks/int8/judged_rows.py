@@ -1,5 +1,6 @@
 """Rows of what was measured on trained models: judged, kept in a JSON file, written as Markdown."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -163,7 +164,7 @@ class Rows:
 
     def _keep_scored(self, model: Trained, name: str, scored: list[Tally]) -> None:
         """Keep what a row's metric is made of, beside the models: a later run compares others with it."""
-        path = model.folder / "scored" / f"{model.stem}.{name}.json"
+        path = _scored_path(model, name)
         path.parent.mkdir(exist_ok=True)
         text = json.dumps(
             [{key: np.asarray(value).tolist() for key, value in tally.items()} for tally in scored]
@@ -171,7 +172,7 @@ class Rows:
         path.write_text(text, encoding="utf-8")
 
     def _scored_of(self, model: Trained, name: str) -> list[Tally]:
-        text = (model.folder / "scored" / f"{model.stem}.{name}.json").read_text(encoding="utf-8")
+        text = _scored_path(model, name).read_text(encoding="utf-8")
         return [
             {key: np.asarray(value) for key, value in tally.items()} for tally in json.loads(text)
         ]
@@ -210,3 +211,9 @@ def chosen_of(result: dict[str, Any]) -> str:
     if refined:
         parts.append(f"step {refined['best_step']} of {refined['steps']}")
     return ", ".join(part for part in parts if part)
+
+
+def _scored_path(model: Trained, name: str) -> Path:
+    """Return where a row's scores stand: names of several linears hold slashes, and may be too long for a file."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return model.folder / "scored" / f"{model.stem}.{digest}.json"

@@ -94,7 +94,7 @@ class Bench:
         names = [value.name or "" for value in self.graph.graph.inputs]
         batches = list(subject.task.evaluation("test", BATCH, JUDGED))
         self.feeds: list[Feeds] = [batch.feeds(names) for batch in batches]
-        self.judge = Judge(task=subject.task, targets=[batch.targets for batch in batches])
+        self.judge = Judge(task=subject.task, batches=batches)
         held_out = HeldOut(kind="data", batches=self.feeds, places=[()] * len(batches))
         self.few = held_out.few()
         drawn = (subject.task.batch("train", 8, 10_000 + step) for step in range(CALIBRATED // 8))

@@ -35,6 +35,7 @@ from loopedge.profiler.processes.measured_process import MeasuredProcess
 from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.source import FloatSource
+from loopedge.tasks.metrics import metric_value, total
 from loopedge_calibration.budget import meet_budget
 from loopedge_calibration.losses import RelativeError
 
@@ -85,17 +86,18 @@ class Bench:
             subject.task.batch("train", BATCH, 10_000 + step).feeds(names)
             for step in range(BATCHES)
         ]
-        batches = list(subject.task.evaluation("test", 128, JUDGED))
-        self.judged: list[Feeds] = [batch.feeds(names) for batch in batches]
-        self.targets = np.concatenate([batch.targets for batch in batches])
+        self.asked = list(subject.task.evaluation("test", 128, JUDGED))
+        self.judged: list[Feeds] = [batch.feeds(names) for batch in self.asked]
         self.reference, self.metric = self.run(self.paths["loop"])
         self.notes: list[str] = []
 
     def run(self, path: Path) -> tuple[NDArray[Any], float]:
         """Return the outputs and the task's metric."""
         session = ort.InferenceSession(str(path))
-        outputs = np.concatenate([session.run(None, feeds)[0] for feeds in self.judged])
-        return outputs, self.subject.task.score(outputs, self.targets)[self.subject.task.metric]
+        outputs = [session.run(None, feeds)[0] for feeds in self.judged]
+        task, pairs = self.subject.task, zip(outputs, self.asked, strict=True)
+        scores = task.metrics(total(task.tally_batch(given, batch) for given, batch in pairs))
+        return np.concatenate(outputs), metric_value(scores, task.metric)
 
     def row(self, name: str, path: Path, *, timed: bool = False) -> Row:
         """Judge a quantized model."""

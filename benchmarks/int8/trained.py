@@ -26,8 +26,9 @@ from loopedge.graph.agreement import NoiseRatio, at_kept
 from loopedge.graph.offsets import output_offsets
 from loopedge.quantizer.held_out.significance import certain, loss_error
 from loopedge.runtime.inputs import MASK
-from loopedge.tasks.metrics import Tally, total
+from loopedge.tasks.metrics import Tally, metric_value, total
 from loopedge.tasks.series import SeriesTask
+from loopedge.tasks.task import Batch
 from loopedge.tasks.text import TextTask
 
 __all__ = [
@@ -176,10 +177,10 @@ class Trained:
         return [value.name or "" for value in Artifact.open(self.path).float32_graph().graph.inputs]
 
     @cached_property
-    def judging(self) -> tuple[list[Feeds], list[NDArray[Any]]]:
-        """The test part, and its targets."""
+    def judging(self) -> tuple[list[Feeds], list[Batch]]:
+        """The test part, as the model takes it and as the task gives it."""
         batches = list(self.subject.task.evaluation("test", BATCH, JUDGED))
-        return [batch.feeds(self.inputs) for batch in batches], [item.targets for item in batches]
+        return [batch.feeds(self.inputs) for batch in batches], batches
 
     @cached_property
     def reference(self) -> tuple[list[Feeds], list[Tally]]:
@@ -201,12 +202,12 @@ class Trained:
         """Return what each batch adds to the task's own metric."""
         first, task = next(iter(outputs[0])), self.subject.task
         pairs = zip(outputs, self.judging[1], strict=True)
-        return [task.tally(batch[first], targets) for batch, targets in pairs]
+        return [task.tally_batch(given[first], batch) for given, batch in pairs]
 
     def total(self, scored: list[Tally]) -> float:
         """Return the metric of some batches."""
         task = self.subject.task
-        return float(task.metrics(total(scored))[task.metric])
+        return metric_value(task.metrics(total(scored)), task.metric)
 
     def loss(self, one: list[Tally], other: list[Tally]) -> float:
         """Return by how much the other's metric is worse than the one's."""

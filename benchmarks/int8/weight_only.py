@@ -35,6 +35,7 @@ from loopedge.profiler.processes.measured_process import MeasuredProcess
 from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.quantizer.noise import generated_batches, measure_noise
 from loopedge.tasks.generated.sorting import SortingTask
+from loopedge.tasks.metrics import metric_value
 
 LENGTHS = (128, 1)
 ROUNDS = 7
@@ -149,7 +150,7 @@ class Sorting:
         session = ort.InferenceSession(str(path))
         given = [session.run(None, batch.feeds(["input_ids"]))[0] for batch in self.batches]
         outputs = np.concatenate(given).astype(np.float64)
-        return outputs, self.task.score(outputs, self.targets)[self.task.metric]
+        return outputs, metric_value(self.task.score(outputs, self.targets), self.task.metric)
 
     def judge(self, path: Path) -> str:
         """Return SQNR and accuracy as two cells."""

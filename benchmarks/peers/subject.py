@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loopedge.tasks.generated.sorting import SortingTask
+from loopedge.tasks.metrics import metric_value
 
 __all__ = ["SORTING", "Subject", "score_sorting"]
 
@@ -59,4 +60,4 @@ def score_sorting(subject: Subject, logits: NDArray[Any]) -> float:
         logits: Of its judged inputs, float32 (samples, 1, sequence, vocabulary).
     """
     targets = np.load(subject.folder / "targets.npy")
-    return float(SORTING.score(logits[:, 0], targets)["accuracy"])
+    return metric_value(SORTING.score(logits[:, 0], targets), "accuracy")
