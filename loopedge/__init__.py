@@ -22,7 +22,7 @@ Look at it and run it
     inspect             form, loops, ties and bytes of a file            -> Inspection
     profile             memory and time, tied or not (ProfileOptions)    -> ProfileResult
     compare, evaluate   two profiles; perplexity on a text               -> Comparison, EvaluateResult
-    Session, Generator  run a model; generate text with a cache: numpy and onnxruntime alone
+    Session, Generator, forecast   run a model, write text, forecast a table (-> Forecast): numpy and onnxruntime
 
 Each name is loaded on first use; help(loopedge.export) explains it. Pages: docs/.
 """
@@ -53,6 +53,8 @@ if _typing.TYPE_CHECKING:
     from loopedge.quantizer.pipeline import QuantizeResult, quantize
     from loopedge.runtime.generator import Generator
     from loopedge.runtime.session import Session
+    from loopedge.runtime.tables.forecast import Forecast
+    from loopedge.runtime.tables.forecasting import forecast
     from loopedge.study.options import PilotOptions
     from loopedge.study.pipeline import PilotResult, pilot
     from loopedge.tasks.task import Task
@@ -66,6 +68,7 @@ if _typing.TYPE_CHECKING:
         "EvaluateResult",
         "ExportOptions",
         "ExportResult",
+        "Forecast",
         "GenerateResult",
         "Generator",
         "Inspection",
@@ -89,6 +92,7 @@ if _typing.TYPE_CHECKING:
         "convert",
         "evaluate",
         "export",
+        "forecast",
         "inner_loop",
         "inspect",
         "load",
@@ -111,6 +115,7 @@ _HOMES = {
     "EvaluateResult": "loopedge.inference.perplexity",
     "ExportOptions": "loopedge.exporter.options",
     "ExportResult": "loopedge.exporter.pipeline",
+    "Forecast": "loopedge.runtime.tables.forecast",
     "GenerateResult": "loopedge.deployment.generating",
     "Generator": "loopedge.runtime.generator",
     "Inspection": "loopedge.artifact.inspection",
@@ -134,6 +139,7 @@ _HOMES = {
     "convert": "loopedge.deployment.conversion",
     "evaluate": "loopedge.inference.perplexity",
     "export": "loopedge.exporter.pipeline",
+    "forecast": "loopedge.runtime.tables.forecasting",
     "inner_loop": "loopedge.model.inner",
     "inspect": "loopedge.artifact.inspection",
     "load": "loopedge.model.checkpoint",

@@ -1,6 +1,7 @@
 """Options of the verbs: as one object or as keywords, and how an error names one to whoever called."""
 
 import numbers
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -20,6 +21,7 @@ FLAGS = {
     "granularity": "--ranges",
     "ranges": "--ranges-file",
     "covariates": "--covariate",
+    "time_column": "--time",
 }
 """Options that the command line calls otherwise than Python does."""
 
@@ -90,7 +92,8 @@ def option(name: str, value: object = True, *, command: str = "") -> str:
         words, python = f"{flag} {','.join(map(str, value))}", f"{name}={value}"
     else:
         quoted = isinstance(value, str) and not (value.isupper() or _is_number(value))
-        words, python = f"{flag} {value}", f'{name}="{value}"' if quoted else f"{name}={value}"
+        words = f"{flag} {shlex.quote(str(value))}"
+        python = f'{name}="{value}"' if quoted else f"{name}={value}"
     return by_face(f"loopedge {command} {words}" if command else words, python)
 
 

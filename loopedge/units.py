@@ -10,6 +10,7 @@ __all__ = [
     "ratio_text",
     "read_seconds",
     "read_size",
+    "score_text",
     "size_text",
     "time_text",
 ]
@@ -52,6 +53,11 @@ def ratio_text(ratio: float) -> str:
     return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.1f}x"
 
 
+def score_text(score: float | None) -> str:
+    """Say a score with four digits, or that it is undefined."""
+    return "undefined" if score is None else f"{score:.4g}"
+
+
 def error_text(error: float | None) -> str:
     """Say a relative error with two digits, ``6.7e-04``, or a dash where there is none."""
     return "-" if error is None else f"{error:.1e}"
@@ -67,6 +73,12 @@ def cosine_text(cosine: float) -> str:
     lacks = 1 - cosine
     decimals = 9 if lacks < 1e-8 else max(4, math.ceil(-math.log10(lacks) - 1e-6) + 1)
     return "1" if lacks < 5e-10 else f"{cosine:.{decimals}f}"
+
+
+def value_text(value: float) -> str:
+    """Say a value of a user's column as people write it: ``1,000,280``, ``12.57``, ``4.2e-07``."""
+    whole = 1000 <= abs(value) < 1e15
+    return f"{value:,.0f}" if whole else f"{value:.4g}"
 
 
 def read_size(text: float | str) -> int | None:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from loopedge.errors import InputError
 from loopedge.graph.agreement import at_kept, noise_ratio
 from loopedge.graph.inputs import chooses_loops, generate_inputs, sample_count
-from loopedge.graph.offsets import output_offsets
+from loopedge.graph.offsets import OutputOffsets
 from loopedge.options import option
 from loopedge.quantizer.held_out.samples import HeldOut, Judge
 from loopedge.quantizer.noise import longest_generated
@@ -105,7 +105,7 @@ class RelativeError:
     Args:
         batches: Inputs to run on.
         reference: The float model.
-        offsets: What it adds to its outputs last, by output: no part of the signal.
+        offsets: What it adds to its outputs last: no part of the signal.
     """
 
     name = "relative-error"
@@ -115,10 +115,10 @@ class RelativeError:
         self,
         batches: Iterable[Feeds],
         reference: Session,
-        offsets: Mapping[str, Array] | None = None,
+        offsets: OutputOffsets | None = None,
     ) -> None:
         self.batches = list(batches)
-        self._offsets, self._axes = offsets or {}, reference.axes
+        self._offsets, self._axes = offsets, reference.axes
         if not self.batches:
             raise InputError("the data holds no sample", hint=option("data", "samples.npz"))
         self._exact = [self._judged(reference, feeds) for feeds in self.batches]
@@ -131,12 +131,19 @@ class RelativeError:
     def of(self, session: Session) -> tuple[float, float | None]:
         """Return the error of a model; there is no score."""
         given = (self._judged(session, feeds) for feeds in self.batches)
-        return noise_ratio(self._exact, given, self._offsets).share, None
+        return noise_ratio(self._exact, given).share, None
 
     def _judged(self, session: Session, feeds: Feeds) -> Outputs:
-        """Return the model's own outputs at the positions that a mask keeps."""
+        """Return the model's own outputs at the positions that a mask keeps, without what is added last."""
         outputs = session.metadata.answers(session.run(feeds))
-        return {name: at_kept(array, feeds.get(MASK)) for name, array in outputs.items()}
+        judged = {}
+        for name, array in outputs.items():
+            kept = at_kept(array, feeds.get(MASK))
+            offset = None
+            if self._offsets is not None:
+                offset = self._offsets.at_kept(name, array, feeds)
+            judged[name] = kept if offset is None else kept.astype(np.float64) - offset
+        return judged
 
     def noise(self, session: Session) -> float:
         """Return the error that rounding in float32 alone causes."""
@@ -171,7 +178,7 @@ def choose_loss(
         return TaskDrop(held_out, judge, reference)
     batches: Iterable[Feeds] = map(_generated(source.graph), range(GENERATED_BATCHES))
     return RelativeError(
-        batches if held_out is None else held_out.batches, reference, output_offsets(source.graph)
+        batches if held_out is None else held_out.batches, reference, OutputOffsets(source.graph)
     )
 
 

@@ -13,8 +13,10 @@ from loopedge.data.text_files import SUFFIXES
 from loopedge.errors import InputError
 from loopedge.files.input_files import check_file
 from loopedge.files.npy_format import ArchiveMember, most_bytes, open_archive
+from loopedge.files.table_names import is_table
 from loopedge.options import by_face, option
 from loopedge.runtime.inputs import ModelInputs
+from loopedge.tasks.task import Batch
 
 __all__ = [
     "BATCH",
@@ -46,14 +48,14 @@ class SampleBatch:
         feeds: One array per input, the first axis the samples.
         numbers: The number of each sample in its source, from 1.
         source: The file that they come from.
-        targets: What the model's task asks of them.
+        asked: The samples as the model's task gave them, with its targets.
         places: What messages call each sample, where that is known already.
     """
 
     feeds: Feeds
     numbers: tuple[int, ...]
     source: str | None = None
-    targets: Array | None = None
+    asked: Batch | None = None
     places: tuple[str, ...] = ()
 
     def where(self, row: int) -> str:
@@ -72,12 +74,18 @@ class SampleBatch:
                 for name, array in self.feeds.items()
             },
             numbers=tuple(np.array(self.numbers)[kept].tolist()),
-            targets=None if self.targets is None else self.targets[kept],
+            asked=None if self.asked is None else self.asked.rows(kept),
         )
 
 
 class Source(Protocol):
-    """Samples that can be chosen by their place, as often as asked for."""
+    """Samples that can be chosen by their place, as often as asked for.
+
+    Attributes:
+        notes: What a person should know of how they were read, a line each.
+    """
+
+    notes: tuple[str, ...]
 
     @property
     def total(self) -> int:
@@ -120,9 +128,11 @@ def array_source(data: object, expected: ModelInputs, *, fixed: int | None) -> S
     """
     if isinstance(data, str | Path):
         path = Path(data)
-        if path.suffix.lower() in {".npy", ".csv"}:
-            arrays = expected.read(path, seed=None).arrays
-            return BatchesSource([arrays], fixed=fixed, size=BATCH, source=str(path))
+        if path.suffix.lower() == ".npy" or is_table(path):
+            read = expected.read(path, seed=None)
+            source = BatchesSource([read.arrays], fixed=fixed, size=BATCH, source=str(path))
+            source.notes = read.notes
+            return source
         return ArchiveSource(path, expected, fixed=fixed)
     if isinstance(data, np.ndarray):
         data = expected.name_array(data)
@@ -186,6 +196,7 @@ class BatchesSource:
         size: int | None = None,
         source: str | None = None,
     ) -> None:
+        self.notes: tuple[str, ...] = ()
         self._batches, self._size, self._source = batches, size, source
         self._counts = [0 if _is_empty(batch) else _rows(batch) for batch in batches]
         self._whole = fixed is not None or any(count is None for count in self._counts)
@@ -257,6 +268,7 @@ class ArchiveSource:
     """
 
     def __init__(self, path: Path, expected: ModelInputs | None, *, fixed: int | None) -> None:
+        self.notes: tuple[str, ...] = ()
         self._expected, self._group = expected, fixed or 1
         self._size = fixed or BATCH
         self._files = [path]

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from loopedge.artifact.companions import read_companions
 from loopedge.data.split import Split
 from loopedge.errors import InputError
+from loopedge.files.table_names import is_table
 from loopedge.graph.inputs import axes_of, input_specs, scaling_of
 from loopedge.graph.metadata import read_metadata
 from loopedge.options import option
@@ -194,6 +195,7 @@ class Samples:
         task: What judges; None for arrays.
         calibrating: Samples that calibrate.
         choosing: Samples that choose; None where none do.
+        notes: What a person should know of the data, a line each.
 
     Raises:
         InputError: The data is missing, cannot be used, or the model does not say what it was trained on.
@@ -228,21 +230,23 @@ class Samples:
                 f"the folder {path} holds no .npz and no text", hint=option("data", "samples.npz")
             )
         self._name = None if path is None else path.name
+        self.notes: tuple[str, ...] = ()
         arrays = data is not None and (path is None or holds_arrays(path))
         if not arrays:
             self.task = described_task(model, data, artifact)
-            is_table = path is not None and path.suffix.lower() == ".csv"
-            if self.task is None and not is_table:
+            if self.task is None and (path is None or not is_table(path)):
                 raise InputError(
                     "the model does not say what it was trained on",
                     hint=option("data", "samples.npz"),
                 )
         if self.task is not None:
+            self.notes = tuple(self.task.notes)
             self.calibrating, judging = self._parts_of_task(self.task)
             self._judging, self._apart = judging, not self.task.named_parts
             return
         assert data is not None
         source = array_source(data, self._expected, fixed=fixed_batch(model))
+        self.notes = source.notes
         self.calibrating, self._judging = self._parts_of_arrays(source)
         if metric == "task":
             self.task = described_task(model, data, artifact)
@@ -300,7 +304,7 @@ class Samples:
                     feeds=batch.feeds(self._names),
                     numbers=tuple((places + 1).tolist()),
                     source=f"the {split} part" + (f" of {self._name}" if self._name else ""),
-                    targets=batch.targets,
+                    asked=batch,
                 )
                 if taken is None:
                     yield found
@@ -336,11 +340,11 @@ class Samples:
             judging = replace(judging, left_out=frozenset(others.digests | chose.digests))
         batches = [] if judging is None else list(judging)
         kind: Kind = "data" if of_data else "validation"
-        notes: tuple[str, ...] = ()
+        notes = self.notes
         if not batches:
             batches = list(self.calibrating)
             if calibrates:
-                kind, notes = "calibrating", (NOTHING_HELD_OUT,)
+                kind, notes = "calibrating", (*notes, NOTHING_HELD_OUT)
         if not calibrates:
             for batch in batches:
                 judged.note(batch)
@@ -389,7 +393,7 @@ class Samples:
         return [] if note is None else [f"the longest sample: {note}"]
 
     def _judge(self, batches: list[SampleBatch]) -> Judge | None:
-        targets = [batch.targets for batch in batches if batch.targets is not None]
-        if self.task is None or not self._scores or len(targets) != len(batches):
+        asked = [batch.asked for batch in batches if batch.asked is not None]
+        if self.task is None or not self._scores or len(asked) != len(batches):
             return None
-        return Judge(task=self.task, targets=targets)
+        return Judge(task=self.task, batches=asked)

@@ -15,6 +15,7 @@ from loopedge.files.scratch import never_named
 from loopedge.graph.agreement import noise_ratio
 from loopedge.graph.core.cores import Cores
 from loopedge.graph.core.names import loop_name
+from loopedge.graph.offsets import OutputOffsets
 from loopedge.quantizer.budget_result import LinearSensitivity
 from loopedge.quantizer.emulation import ROUNDED_INPUT, emulate
 from loopedge.quantizer.recipe import Recipe
@@ -100,14 +101,22 @@ def emulated(
     ):
         path = Path(folder) / "emulated.onnx"
         write_scratch(graph, path)
-        yield Emulated(Session(path, threads=threads), batches, (len(names), loops)), names
+        session, offsets = Session(path, threads=threads), OutputOffsets(model)
+        yield Emulated(session, batches, (len(names), loops), offsets), names
 
 
 class Emulated:
     """Runs an emulated graph with some switches on, and compares it with all of them off."""
 
-    def __init__(self, session: Session, batches: Sequence[Feeds], shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        batches: Sequence[Feeds],
+        shape: tuple[int, int],
+        offsets: OutputOffsets,
+    ) -> None:
         self._session, self._batches, self._shape = session, batches, shape
+        self._offsets = offsets
         self._exact = [self._run(feeds, np.zeros(shape, np.bool_)) for feeds in batches]
 
     def error(self, row: int | list[int], iterations: int | slice) -> float:
@@ -118,5 +127,10 @@ class Emulated:
         return noise_ratio(self._exact, given).share
 
     def _run(self, feeds: Feeds, switches: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[Any]]:
+        """Return the model's own outputs, without what is added last: it says nothing of the rounding."""
         given = self._session.run({**feeds, ROUNDED_INPUT: switches})
-        return self._session.metadata.answers(given)
+        judged = {}
+        for name, array in self._session.metadata.answers(given).items():
+            offset = self._offsets.of(name, feeds)
+            judged[name] = array if offset is None else array.astype(np.float64) - offset
+        return judged

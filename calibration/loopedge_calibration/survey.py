@@ -11,7 +11,8 @@ import numpy.typing as npt
 from loopedge.errors import InputError
 from loopedge.graph.signature import InputSpec
 from loopedge.options import option
-from loopedge.runtime.inputs import ModelInputs, is_mask
+from loopedge.runtime.array_checks import is_mask
+from loopedge.runtime.inputs import ModelInputs
 from loopedge_calibration.readers import Feeds, SampleBatch
 
 __all__ = ["Survey", "sample_digests"]
@@ -28,11 +29,11 @@ FEW_COLUMNS = 64
 
 @dataclass(slots=True)
 class _Spread:
-    """Extremes, sum and squares of an input, by column where there are few; NaN does not count."""
+    """Extremes, mean, and squares of what lies around it, of an input, by column where there are few; NaN does not count."""
 
     low: Array
     high: Array
-    total: Array
+    mean: Array
     squares: Array
     count: Array
 
@@ -42,21 +43,26 @@ class _Spread:
             np.float64
         )
         there = ~np.isnan(columns)
-        filled = np.where(there, columns, 0.0)
+        count = there.sum(axis=0)
+        mean = np.where(there, columns, 0.0).sum(axis=0) / np.maximum(count, 1)
         return cls(
             low=np.where(there, columns, np.inf).min(axis=0),
             high=np.where(there, columns, -np.inf).max(axis=0),
-            total=filled.sum(axis=0),
-            squares=np.square(filled).sum(axis=0),
-            count=there.sum(axis=0),
+            mean=mean,
+            squares=np.square(np.where(there, columns - mean, 0.0)).sum(axis=0),
+            count=count,
         )
 
     def add(self, other: "_Spread") -> None:
+        """Take further values: Chan et al. 1979, for the squares of values far from zero lose their differences."""
         self.low = np.minimum(self.low, other.low)
         self.high = np.maximum(self.high, other.high)
-        self.total = self.total + other.total
-        self.squares = self.squares + other.squares
-        self.count = self.count + other.count
+        count = self.count + other.count
+        share = other.count / np.maximum(count, 1)
+        apart = other.mean - self.mean
+        self.squares = self.squares + other.squares + np.square(apart) * self.count * share
+        self.mean = self.mean + apart * share
+        self.count = count
 
     @property
     def still(self) -> npt.NDArray[np.bool_]:
@@ -66,10 +72,7 @@ class _Spread:
     @property
     def deviation(self) -> Array:
         """Standard deviation of each column."""
-        count = np.maximum(self.count, 1)
-        return np.asarray(
-            np.sqrt(np.maximum(self.squares / count - np.square(self.total / count), 0.0))
-        )
+        return np.asarray(np.sqrt(self.squares / np.maximum(self.count, 1)))
 
 
 def _by_column(values: Array) -> bool:

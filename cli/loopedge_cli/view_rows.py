@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from loopedge.units import cosine_text, size_text
+from loopedge.units import cosine_text, score_text, size_text
 from loopedge_cli.page import count_text, decibels_text, number_text, plain, rows_list
 
 __all__ = [
@@ -121,7 +121,32 @@ def held_out_rows(held_out: dict[str, Any]) -> list[tuple[str, str]]:
     style = "red" if held_out["moved"] else "green"
     scores = " -> ".join(number_text(held_out[key]) for key in ("float_score", "score"))
     text = f"[{style}]{scores}[/{style}] on the same samples, {loss_text(held_out['loss'])}{noise}"
-    return [*rows, (plain(held_out["metric"]), text)]
+    return [
+        *rows,
+        (plain(held_out["metric"]), text),
+        *_mase_rows(held_out),
+        *_interval_rows(held_out),
+    ]
+
+
+def _mase_rows(held_out: dict[str, Any]) -> list[tuple[str, str]]:
+    """Show the error of forecasts in units of what their series change, beside the metric that decides."""
+    scores = [held_out.get(key) or {} for key in ("float_scores", "scores")]
+    if held_out["metric"] == "mase" or not all("mase" in each for each in scores):
+        return []
+    return [("mase", " -> ".join(score_text(each["mase"]) for each in scores))]
+
+
+def _interval_rows(held_out: dict[str, Any]) -> list[tuple[str, str]]:
+    """Show how often the float model's prediction intervals hold around both models' forecasts."""
+    return [
+        (
+            "intervals",
+            f"{each['level']} %: {each['float_share']:.1%} -> {each['share']:.1%} of these values; "
+            "the float model's",
+        )
+        for each in held_out.get("intervals") or []
+    ]
 
 
 def state_rows(states: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopedge.units import size_text
+from loopedge_cli.forecast_view import decimals_of, forecast_lists, forecast_rows
 from loopedge_cli.generate_view import cache_rows, without_cache
 from loopedge_cli.page import (
     LISTED,
@@ -42,7 +43,6 @@ __all__ = [
     "inspection_view",
     "prepare_view",
     "profile_view",
-    "train_view",
 ]
 
 
@@ -231,7 +231,10 @@ def inference_view(result: "Result") -> "RenderableType":
             f"{loops}{fields['run_ms']:.3g} ms, {fields['provider']}, memory {fields['memory']}",
         )
     ]
-    rows += [("label", plain(label)) for label in (fields["labels"] or [])[:LISTED]]
+    if fields.get("forecast") is None:
+        rows += [("label", plain(label)) for label in (fields["labels"] or [])[:LISTED]]
+    else:
+        rows += forecast_rows(fields["forecast"])
     if fields["path"]:
         rows.append(("file", plain(fields["path"])))
     if "next_tokens" in fields:
@@ -241,13 +244,25 @@ def inference_view(result: "Result") -> "RenderableType":
             item["name"],
             item["dtype"],
             shape_text(item["shape"]),
-            *(number_text(item[key]) for key in ("min", "mean", "max")),
+            *_range_texts([item[key] for key in ("min", "mean", "max")]),
             item["not_finite"],
         )
         for item in fields["outputs"]
     ]
     heads = ("type", "shape", "min", "mean", "max", "not finite")
-    return page(Path(fields["model"]).name, rows, rows_list("outputs", heads, outputs))
+    forecast = fields.get("forecast")
+    listed = [] if forecast is None else forecast_lists(forecast)
+    return page(Path(fields["model"]).name, rows, *listed, rows_list("outputs", heads, outputs))
+
+
+def _range_texts(values: list[float | None]) -> list[str]:
+    """Return the least, the mean and the largest value of an output; one that stands high is told from the others."""
+    texts = [number_text(value) for value in values]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or len(set(known)) == 1 or len(set(texts)) > 1:
+        return texts
+    decimals = decimals_of(known)
+    return [f"{value:.{decimals}f}" for value in known]
 
 
 def _text_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
@@ -280,58 +295,6 @@ def compare_view(result: Any) -> "RenderableType":
     from loopedge.report.comparison_table import comparison_table
 
     return comparison_table(result)
-
-
-def train_view(result: "Result") -> "RenderableType":
-    """Show a `TrainResult`, or a `RollingResult`: the model beside what needs no training."""
-    fields = result.to_json()
-    names = list(fields["test"])
-    scores = [
-        (
-            f"{fields['task']} (validation)",
-            *(number_text(fields["validation"][name]) for name in names),
-        ),
-        (f"{fields['task']} (test)", *(number_text(fields["test"][name]) for name in names)),
-        *(
-            (
-                f"{baseline.replace('_', ' ')} (test)",
-                *(number_text(baseline_scores[name]) for name in names),
-            )
-            for baseline, baseline_scores in fields["baselines"].items()
-        ),
-    ]
-    rows = [
-        ("model", f"{fields['parameters']:,} parameters, {count_text(fields['loops'], 'loop')}"),
-        (
-            "trained",
-            f"{count_text(fields['steps'], 'step')} in {fields['seconds']:.0f} s, "
-            f"{fields['tokens_per_second']:,.0f} tokens/s, best at step {fields['best_step']}",
-        ),
-        ("metrics", plain(fields["metrics_path"])),
-        ("file", plain(fields["path"])),
-    ]
-    title = "scores of the last origin" if "origins" in fields else "scores"
-    lists = [rows_list(title, names, scores)]
-    if "origins" in fields:
-        lists.append(rows_list("origins", names, _origin_rows(fields, names)))
-    return page(Path(fields["path"]).name, rows, *lists)
-
-
-def _origin_rows(fields: dict[str, Any], names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Show the test scores of each origin, their mean and deviation, and those of the baselines."""
-    each = [
-        (f"origin {number} (test)", *(number_text(origin["test"][name]) for name in names))
-        for number, origin in enumerate(fields["origins"], start=1)
-    ]
-    summed = [
-        ("mean", *(number_text(fields["mean"][name]) for name in names)),
-        ("standard deviation", *(number_text(fields["deviation"][name]) for name in names)),
-    ]
-    baselines = [
-        (f"{name.replace('_', ' ')}, mean", *(number_text(scores[metric]) for metric in names))
-        for name, scores in fields["baselines_mean"].items()
-    ]
-    return [*each, *summed, *baselines]
 
 
 def _form_text(fields: dict[str, Any]) -> str:

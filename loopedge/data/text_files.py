@@ -1,14 +1,24 @@
 """Text files: found, checked as UTF-8, cut into parts, and read piece by piece."""
 
 import codecs
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from loopedge.data.split import Split
 from loopedge.errors import InputError
+from loopedge.files.encodings import (
+    HEAD,
+    find_mark,
+    first_bad_byte,
+    guess_encoding,
+    recoding_hint,
+    wide_encoding,
+    wrong_byte,
+)
 from loopedge.files.input_files import check_file
-from loopedge.files.utf8 import first_bad_byte, recoding_hint
+from loopedge.files.kinds import find_kind, other_kind
 
 __all__ = [
     "SUFFIXES",
@@ -16,6 +26,7 @@ __all__ = [
     "VALIDATION_PERCENT",
     "Span",
     "changed",
+    "check_text",
     "check_utf8",
     "find_texts",
     "read_pieces",
@@ -79,17 +90,58 @@ def check_utf8(path: Path) -> None:
     """Read a file once, and refuse what is not UTF-8.
 
     Raises:
-        InputError: With the first byte that is not, counted from 0; or the file cannot be read.
+        InputError: With the first byte that is not, counted from 0, its line, and the encoding that the file seems
+            to have; or the file is of another kind, or cannot be read.
     """
+    check_text(path)
     try:
         place = first_bad_byte(path)
+        if place is None:
+            return
+        with path.open("rb") as source:
+            guess = guess_encoding(source)
+        line = _line_of(path, place)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    if place is not None:
+    raise wrong_byte(path, guess, encoding="utf-8", byte=place, line=line)
+
+
+def check_text(path: Path) -> None:
+    """Refuse what is known by its first bytes to be no UTF-8 text: compressed files, UTF-16, other kinds.
+
+    Raises:
+        InputError: With what the file is, and what makes a text of it; or it cannot be read.
+    """
+    wrong = other_kind(path, "a text")
+    if wrong is not None:
+        raise wrong
+    kind = find_kind(path)
+    if kind is not None:
+        name = {"gzip": "compressed with gzip", "parquet": "a Parquet file"}.get(kind, "Arrow data")
+        hint = f"gunzip --keep {shlex.quote(str(path))}" if kind == "gzip" else None
+        raise InputError(f"{path} is {name}, a text is needed", hint=hint)
+    try:
+        with path.open("rb") as source:
+            head = source.read(HEAD)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    mark = find_mark(head)
+    wide = wide_encoding(head) if mark is None else mark[0]
+    if wide is not None and wide != "utf-8":
         raise InputError(
-            f"{path} is not UTF-8 text: byte {place}",
-            hint=recoding_hint(path, "utf8.txt"),
+            f"{path} is not UTF-8 text, it {'seems to be' if mark is None else 'is marked as'} {wide}",
+            hint=recoding_hint(path, wide),
         )
+
+
+def _line_of(path: Path, place: int) -> int:
+    """Return the line of a byte."""
+    line, left = 1, place
+    with path.open("rb") as source:
+        while left and (chunk := source.read(min(left, 1 << 20))):
+            line += chunk.count(b"\n")
+            left -= len(chunk)
+    return line
 
 
 def whole(paths: Iterable[Path]) -> list[Span]:

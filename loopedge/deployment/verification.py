@@ -1,6 +1,5 @@
 """Verify a file that was made from an artifact: it computes what its source computes."""
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,12 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from loopedge.artifact.artifact import Artifact
-from loopedge.errors import InputError, UntrainedWarning, VerificationError
+from loopedge.errors import InputError, VerificationError
 from loopedge.files.targets import FileSize
 from loopedge.graph.agreement import largest_error, worst
 from loopedge.graph.inputs import default_sequence, inputs_to_check
-from loopedge.runtime.session import Session
+from loopedge.graph.offsets import OutputOffsets
+from loopedge.runtime.session import Session, untrained_inputs
 from loopedge.runtime.session_options import session_options
 
 __all__ = ["Difference", "Tolerance", "compare_with_source", "described_files"]
@@ -39,7 +39,7 @@ class Tolerance:
     """What a written file may differ by.
 
     Args:
-        relative: Largest allowed max |y - ref| / max |ref|.
+        relative: Largest allowed max |y - ref| / max |ref|, what the graph adds last taken off ref.
         file: What the file is called in the message.
         hint: What to do where it differs by more.
     """
@@ -102,9 +102,11 @@ def compare_with_source(
         raise VerificationError(
             f"{tolerance.file} does not run: {refusal.message}", hint=tolerance.hint
         ) from refusal
-    errors = []
+    errors, offsets = [], OutputOffsets(graph)
     for check, want, have in zip(checks, expected, found, strict=True):
-        error = worst(largest_error(have[name], want[name]) for name in want)
+        error = worst(
+            largest_error(have[name], want[name], offsets.of(name, check.feeds)) for name in want
+        )
         if not error.relative <= tolerance.relative:
             raise VerificationError(
                 f"{tolerance.file} differs from {source.path} ({check.name}): relative error "
@@ -134,8 +136,7 @@ def _outputs(
     path: Path, feeds: list[dict[str, Array]], memory: str | None, threads: int | None
 ) -> list[dict[str, Array]]:
     session = Session(path, threads=threads, memory=memory)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UntrainedWarning)
+    with untrained_inputs():
         return [session.run(each) for each in feeds]
 
 

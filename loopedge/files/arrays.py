@@ -1,7 +1,7 @@
 """Read the inputs of a model from .npz, .npy and .csv files, and write its outputs."""
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.errors import InputError
-from loopedge.files.array_csv import read_number_table
+from loopedge.files.csv.form import CsvForm
+from loopedge.files.csv.numbers import read_number_table
 from loopedge.files.input_files import check_file
 from loopedge.files.npy_format import most_bytes, open_archive, read_npy
 from loopedge.files.staging import staged_folder
@@ -32,10 +33,10 @@ KINDS = ".npz, .npy or .csv"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayFile:
-    """The arrays of a file by name, and the columns of its header that were not asked for."""
+    """The arrays of a file by name, and of a table the names of its columns, where it has a header."""
 
     arrays: dict[str, Array]
-    dropped: tuple[str, ...] = ()
+    header: tuple[str, ...] | None = None
 
 
 def read_array_file(
@@ -43,30 +44,30 @@ def read_array_file(
     ranks: Mapping[str, int],
     *,
     missing: bool = False,
-    columns: Sequence[str] = (),
+    form: CsvForm | None = None,
 ) -> ArrayFile:
     """Read the inputs of a model.
 
     Args:
-        path: ``.npz`` (one array per input, by name), or ``.npy`` or ``.csv`` for a model of one
+        path: ``.npz`` (one array per input, by name), or ``.npy``, ``.csv`` or ``.csv.gz`` for a model of one
             input. A CSV holds numbers, with or without a header: a table row is one position
-            of a continuous input (1, rows, columns), or one sequence of token ids (rows, columns).
+            of a continuous input (1, rows, columns), or one sequence of token ids (rows, columns). Its columns are
+            taken in their order.
         ranks: The inputs that the model takes and the number of axes of each, without ``loops``.
         missing: Whether a cell of a CSV may stand for a missing value, NaN.
-        columns: Names of a CSV's columns: where it has a header they are taken in this order,
-            whatever the file's is; without a header the file must have this order.
+        form: How a CSV is written down; default: found.
 
     Returns:
         One array per name in the file.
 
     Raises:
-        InputError: The file is missing, damaged, of another kind, holds what is not a number, or its
-            header lacks a column.
+        InputError: The file is missing, damaged, of another kind, or holds what is not a number.
     """
     source = check_file(path, needed=KINDS, hint=f"name a {KINDS} file with {option_name('input')}")
     if source.suffix == ".npz":
         return ArrayFile(arrays=_read_npz(source))
-    if source.suffix not in {".npy", ".csv"}:
+    is_csv = source.name.endswith((".csv", ".csv.gz"))
+    if source.suffix != ".npy" and not is_csv:
         raise InputError(f"{source} has an unknown kind, {KINDS} is needed")
     if len(ranks) != 1:
         raise InputError(
@@ -77,9 +78,9 @@ def read_array_file(
     if source.suffix == ".npy":
         return ArrayFile(arrays={name: read_npy(source)})
     positions = rank == 3  # else each table row is a sample of its own
-    table = read_number_table(source, missing=missing, ordered=positions, columns=columns)
+    table = read_number_table(source, missing=missing, ordered=positions, form=form)
     values = table.values[np.newaxis] if positions else table.values
-    return ArrayFile(arrays={name: values}, dropped=table.dropped)
+    return ArrayFile(arrays={name: values}, header=table.header)
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, Array], *, force: bool = False) -> None:

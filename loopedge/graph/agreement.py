@@ -31,8 +31,8 @@ TOLERANCE = 1e-4
 MOST_DB = 200.0
 """The ratio where there is no noise, to stay finite."""
 
-ROUNDINGS = 2 * float(np.finfo(np.float32).eps)
-"""Of one addition on either side, against the sum."""
+ROUNDINGS = 2
+"""Of one addition on either side, each by the precision of the output against the sum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ def largest_error(given: Array, expected: Array, offset: Array | None = None) ->
         given: The output to judge.
         expected: What it shall be.
         offset: What was added to both last (`loopedge.graph.offsets`): the relative error is against
-            max |expected - offset| then, and what float32 rounds off in adding it is not an error.
+            max |expected - offset| then, and what the output's type rounds off in adding it is not an error.
 
     Returns:
         Both errors; infinity where the shapes differ, where values that are not numbers differ, or where one
@@ -75,9 +75,10 @@ def largest_error(given: Array, expected: Array, offset: Array | None = None) ->
     absolute = float(difference.max(initial=0.0))
     signal = expected.astype(wide) if offset is None else expected.astype(wide) - offset
     largest = float(np.abs(signal[finite]).max(initial=0.0))
-    rounded = (
-        0.0 if offset is None else ROUNDINGS * float(np.abs(expected[finite]).max(initial=0.0))
-    )
+    rounded = 0.0
+    if offset is not None and expected.dtype.kind == "f":
+        precision = ROUNDINGS * float(np.finfo(expected.dtype).eps)
+        rounded = precision * float(np.abs(expected[finite]).max(initial=0.0))
     counted = max(0.0, absolute - rounded)
     return LargestError(absolute=absolute, relative=counted / largest if largest > 0 else counted)
 

@@ -11,7 +11,7 @@ class LoopedConfig(BaseModel):
     """Sizes and choices of a `LoopedTransformer`.
 
     Exactly one of ``vocab_size`` (token inputs, int64 (batch, sequence)) and ``features``
-    (continuous inputs, float32 (batch, sequence, features)) is set.
+    (continuous inputs, float32 (batch, sequence, features), float64 where it is ``wide``) is set.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +35,14 @@ class LoopedConfig(BaseModel):
     )
     missing: bool = Field(
         default=False, description="Continuous inputs may be NaN; a second channel says where."
+    )
+    wide: bool = Field(
+        default=False,
+        description="Continuous inputs and outputs are float64: they are centred before float32.",
+    )
+    scaling: Literal["column", "window"] = Field(
+        default="column",
+        description="Continuous inputs: scaled by stored numbers alone, or by those of each window.",
     )
     horizon: int | None = Field(
         default=None, ge=1, description="Steps a read='last' head gives: (batch, horizon, outputs)."
@@ -79,10 +87,25 @@ class LoopedConfig(BaseModel):
             raise ValueError(f"min_loops {self.min_loops} is more than loops {self.loops}")
         if self.horizon is not None and self.read != "last":
             raise ValueError("horizon needs read='last'")
-        for name in ("classify", "missing"):
+        for name in ("classify", "missing", "wide"):
             if getattr(self, name) and self.features is None:
                 raise ValueError(f"{name} is of continuous inputs: set features")
+        self._check_windows()
         return self
+
+    def _check_windows(self) -> None:
+        """Refuse windows whose statistics say what comes later, or whose outputs belong to no column."""
+        if self.scaling != "window":
+            return
+        if self.features is None:
+            raise ValueError("scaling 'window' is of continuous inputs: set features")
+        if self.read != "last":
+            raise ValueError("scaling 'window' needs read='last': it sees the whole window")
+        if not self.classify and self.head_outputs > self.features:
+            raise ValueError(
+                f"scaling 'window' scales outputs as the first features: {self.head_outputs} outputs, "
+                f"{self.features} features"
+            )
 
     @property
     def head_size(self) -> int:
@@ -103,6 +126,11 @@ class LoopedConfig(BaseModel):
     def head_outputs(self) -> int:
         """Width of one read position of the output."""
         return self.outputs or self.vocab_size or self.features or 0
+
+    @property
+    def scales_outputs_by_window(self) -> bool:
+        """Whether outputs come back through the mean and deviation of their window."""
+        return self.scaling == "window" and not self.gives_classes
 
     @property
     def head_is_tied(self) -> bool:

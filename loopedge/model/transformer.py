@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  PyTorch's own name for it
 from torch import Tensor, nn
 
+from loopedge.data.tables.window_scaling import WINDOW_FLOOR
 from loopedge.errors import InputError
 from loopedge.model.config import LoopedConfig
 from loopedge.model.contract import LoopedModule, Tensors, as_tuple
@@ -97,6 +98,12 @@ class LoopedTransformer(LoopedModule):
     units come out (`set_scaling`); with ``config.classify`` they are logits, not scaled. With
     ``config.missing`` an input may be NaN: it becomes the mean, and a second channel says so.
 
+    With ``config.wide`` such inputs and outputs are float64, and so is the scaling: the mean is
+    subtracted before float32 would round what is left of a value, and added after. With
+    ``config.scaling`` ``window`` each window is scaled by its own mean and deviation too, over the
+    positions that the mask keeps and the values that are there; outputs come back through those of the
+    first features. No deviation is below `WINDOW_FLOOR` of the stored one.
+
     Args:
         config: Sizes and choices.
     """
@@ -113,10 +120,11 @@ class LoopedTransformer(LoopedModule):
         else:
             features = config.features or 0
             self.input = nn.Linear(features * 2 if config.missing else features, d_model)
-            self.register_buffer("input_mean", torch.zeros(features))
-            self.register_buffer("input_scale", torch.ones(features))
-            self.register_buffer("output_mean", torch.zeros(outputs))
-            self.register_buffer("output_scale", torch.ones(outputs))
+            dtype = torch.float64 if config.wide else torch.float32
+            self.register_buffer("input_mean", torch.zeros(features, dtype=dtype))
+            self.register_buffer("input_scale", torch.ones(features, dtype=dtype))
+            self.register_buffer("output_mean", torch.zeros(outputs, dtype=dtype))
+            self.register_buffer("output_scale", torch.ones(outputs, dtype=dtype))
         if config.positions == "learned":
             self.position = nn.Embedding(config.max_length, d_model)
         self.core_layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -140,7 +148,7 @@ class LoopedTransformer(LoopedModule):
     def set_scaling(
         self, input_mean: Tensor, input_scale: Tensor, output_mean: Tensor, output_scale: Tensor
     ) -> None:
-        """Store the scaling fitted on training data: float32 (features,) and (outputs,).
+        """Store the scaling fitted on training data: (features,) and (outputs,), float32 or float64.
 
         Raises:
             ValueError: A token model has no scaling, or a shape differs.
@@ -168,35 +176,57 @@ class LoopedTransformer(LoopedModule):
             attention_mask: int64 (batch, sequence), 1 = keep; None keeps all.
 
         Returns:
-            The state float32 (batch, sequence, d_model) and the context: rotary tables, then the
-            boolean mask, as far as the configuration needs them.
+            The state float32 (batch, sequence, d_model) and the context: rotary tables, mean and deviation
+            of the outputs' columns in each window (batch, 1, outputs), then the boolean mask, as far as the
+            configuration needs them.
 
         Raises:
             InputError: The sequence is longer than the learned positions.
         """
         length = inputs.shape[1]
         self._check_length(length)
+        window: tuple[Tensor, ...] = ()
         if self.config.vocab_size is not None:
             x = self.embedding(inputs)
         else:
-            x = self.input(self._channels(inputs))
+            channels, window = self._channels(inputs, attention_mask)
+            x = self.input(channels.to(self.input.weight.dtype))
         if self.config.positions == "learned":
             x = x + self.position.weight[:length]
         context: tuple[Tensor, ...] = ()
         if self.config.positions == "rotary":
             context = rotary_tables(length, self.config.head_size, x.device)
+        context = (*context, *window)
         if attention_mask is not None:
             context = (*context, attention_pattern(attention_mask, causal=self.config.causal))
         return x, context
 
-    def _channels(self, inputs: Tensor) -> Tensor:
-        """Scale raw inputs (batch, sequence, features); with ``missing`` say 1 or 0 of each behind."""
+    def _channels(self, inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Scale raw inputs (batch, sequence, features); with ``missing`` say 1 or 0 of each behind.
+
+        Returns:
+            The channels, and what the coda needs to undo a scaling by window.
+        """
+        config = self.config
         scaled = (inputs - self.get_buffer("input_mean")) / self.get_buffer("input_scale")
-        if not self.config.missing:
-            return scaled
-        missing = torch.isnan(inputs)
-        scaled = torch.where(missing, torch.zeros_like(scaled), scaled)  # the mean, once scaled
-        return torch.cat([scaled, missing.to(scaled.dtype)], dim=-1)  # (B, S, 2 features)
+        seen = None if mask is None else mask.to(torch.bool)[:, :, None]  # (B, S, 1)
+        missing = torch.isnan(inputs) if config.missing else None
+        if missing is not None:
+            scaled = torch.where(missing, torch.zeros_like(scaled), scaled)  # the mean, once scaled
+        window: tuple[Tensor, ...] = ()
+        if config.scaling == "window":
+            if missing is not None:
+                seen = ~missing if seen is None else seen & ~missing
+            mean, deviation = window_statistics(scaled, seen)
+            scaled = (scaled - mean) / deviation
+            if seen is not None:
+                scaled = torch.where(seen, scaled, torch.zeros_like(scaled))
+            if config.scales_outputs_by_window:
+                outputs = config.head_outputs
+                window = (mean[:, :, :outputs], deviation[:, :, :outputs])
+        if missing is not None:
+            scaled = torch.cat([scaled, missing.to(scaled.dtype)], dim=-1)  # (B, S, 2 features)
+        return scaled, window
 
     def _check_length(self, length: int) -> None:
         """Refuse what the learned positions do not reach: a single one would be broadcast."""
@@ -214,7 +244,8 @@ class LoopedTransformer(LoopedModule):
         (x,) = as_tuple(state)
         tensors = as_tuple(context)
         rotary = tensors[:2] if self.config.positions == "rotary" else ()
-        mask = tensors[-1] if len(tensors) > len(rotary) else None
+        known = len(rotary) + (2 if self.config.scales_outputs_by_window else 0)
+        mask = tensors[-1] if len(tensors) > known else None
         for m, layer in enumerate(self.core_layers):
             fields = {name: row[f"{name}.{m}"] for name in FIELDS} if row else {}
             x = layer(x, mask, rotary, fields)
@@ -232,9 +263,17 @@ class LoopedTransformer(LoopedModule):
         outputs: Tensor = self.head(x)
         if config.horizon is not None:
             outputs = torch.unflatten(outputs, -1, (config.horizon, config.head_outputs))
-        if not config.gives_classes:
-            outputs = outputs * self.get_buffer("output_scale") + self.get_buffer("output_mean")
-        return outputs
+        if config.gives_classes:
+            return outputs
+        if config.wide:
+            outputs = outputs.double()
+        if config.scales_outputs_by_window:
+            start = 2 if config.positions == "rotary" else 0
+            mean, deviation = as_tuple(context)[start : start + 2]  # (B, 1, outputs)
+            if config.horizon is None:
+                mean, deviation = mean[:, 0], deviation[:, 0]
+            outputs = outputs * deviation + mean
+        return outputs * self.get_buffer("output_scale") + self.get_buffer("output_mean")
 
     def timestep_table(self, loops: int) -> dict[str, Tensor]:
         """Return the rows of iterations 0..loops-1, each float32 (loops, d_model).
@@ -265,6 +304,26 @@ def split_fields(rows: Tensor) -> dict[str, Tensor]:
             values = rows[:, m, i]
             fields[f"{name}.{m}"] = 1 + values if name.startswith("norm") else values
     return fields
+
+
+def window_statistics(scaled: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each window, (batch, 1, features), of the values that are seen.
+
+    `loopedge.data.tables.window_scaling.window_statistics` computes the same with numpy.
+
+    Args:
+        scaled: (batch, sequence, features), in units of the stored scaling; no NaN.
+        seen: bool, as ``scaled`` or (batch, sequence, 1); None: all are.
+    """
+    if seen is None:
+        mean = scaled.mean(dim=1, keepdim=True)
+        squared = (scaled - mean).square().mean(dim=1, keepdim=True)
+    else:
+        weights = seen.to(scaled.dtype)
+        count = weights.sum(dim=1, keepdim=True).clamp(min=1)
+        mean = (scaled * weights).sum(dim=1, keepdim=True) / count
+        squared = ((scaled - mean).square() * weights).sum(dim=1, keepdim=True) / count
+    return mean, squared.sqrt().clamp(min=WINDOW_FLOOR)
 
 
 def rms_norm(x: Tensor, weight: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from loopedge.graph.core.names import loop_name
 from loopedge.graph.inputs import axes_of, sample_count
 from loopedge.graph.integer_weights.block_weights import BlockWeights
 from loopedge.graph.metadata import ITERATIONS_OUTPUT, Metadata, read_metadata
-from loopedge.graph.offsets import output_offsets
+from loopedge.graph.offsets import OutputOffsets
 from loopedge.graph.weights import linears
 from loopedge.quantizer.activations.smoothing import rescaled_products
 from loopedge.quantizer.choice.recorded import recorded
@@ -151,7 +151,7 @@ class SourceCheck:
             source.path,
             staged,
             replace(held_out, clipped=_of_linears(source.graph, clipped, done)),
-            offsets=output_offsets(source.graph),
+            offsets=OutputOffsets(source.graph),
             threads=self.threads,
         )
         if self.metadata.exit is None:

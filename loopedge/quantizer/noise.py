@@ -20,7 +20,7 @@ from loopedge.graph.core.names import loop_name, loop_value_name
 from loopedge.graph.core.probe import can_probe, probe, stack_probed
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import read_metadata
-from loopedge.graph.offsets import output_offsets
+from loopedge.graph.offsets import OutputOffsets
 from loopedge.graph.timestep_rows import random_rows, shuffled_rows
 from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.options import option
@@ -207,13 +207,14 @@ def _ratios(
     per_row: dict[str, list[NoiseRatio]] = {name: [] for name in names}
     known = read_metadata(reference.metadata_props)
     plain = list(known.answers({value.name or "": value for value in reference.graph.outputs}))
-    offsets = output_offsets(reference)
+    offsets = OutputOffsets(reference)
     for inputs in batches:
         exact, given = (session.run(inputs) for session in sessions)
         kept = inputs.get(MASK)
         for name in plain:
             _check(name, exact[name], given[name])
-            outputs.add(at_kept(exact[name], kept), at_kept(given[name], kept), offsets.get(name))
+            offset = offsets.at_kept(name, exact[name], inputs)
+            outputs.add(at_kept(exact[name], kept), at_kept(given[name], kept), offset)
         rows, given_rows = stack_probed(exact, names), stack_probed(given, names)
         for name, ratios in per_row.items():
             ratios += [NoiseRatio() for _ in range(len(rows[name]) - len(ratios))]

@@ -2,7 +2,6 @@
 
 import importlib
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import onnx_ir as ir
 from loopedge.artifact.artifact import Artifact, write_artifact
 from loopedge.artifact.companions import check_companion_targets, companions_to_copy
 from loopedge.artifact.seal import check_whole
-from loopedge.errors import InputError, UntrainedWarning
+from loopedge.errors import InputError
 from loopedge.graph.metadata import (
     Metadata,
     write_metadata,
@@ -30,6 +29,7 @@ from loopedge.quantizer.result import QuantizeResult, make_result
 from loopedge.quantizer.schemes.operators import check_operators
 from loopedge.quantizer.source import FloatSource, with_source
 from loopedge.runtime.memory_profiles import check_profile
+from loopedge.runtime.session import untrained_inputs
 
 __all__ = ["QuantizeResult", "RewrittenSource", "quantize", "quantize_source", "rewrite_source"]
 
@@ -123,10 +123,7 @@ def quantize(  # long: its docstring lists the options
     """
     chosen = with_keywords("quantize", QuantizeOptions, options, keywords)
     work = _calibrating_quantizer()
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UntrainedWarning
-        )  # its own runs; of the data the notes say it
+    with untrained_inputs():  # its own runs; of the data the notes say it
         report = report_progress or _report_nothing
         result: QuantizeResult = with_source(
             model, lambda found: work(found, Path(path), chosen, report)

@@ -134,6 +134,11 @@ def _notes(check: SourceCheck) -> list[str]:
     if check.held_out is not None:
         notes += [note for note in check.held_out.notes if note not in notes]
     notes += _fixed_note(check)
+    if check.metadata.task.get("intervals") and not check.measured.intervals:
+        notes.append(
+            "the prediction intervals are those of the float model: how often they hold around this file's "
+            f"forecasts was not measured, which takes its table: {option('data', 'TABLE')}"
+        )
     if memory == "mapped":
         notes.append(WISH_NOTE)
     if memory == "low" and (recipe.scheme in WEIGHT_BITS or check.rewritten.weight_only):

@@ -15,10 +15,10 @@ from loopedge.report.svg.axes import Axis
 from loopedge.report.svg.chart import Level, Mark, Series, chart
 from loopedge.study.cost import is_busy
 from loopedge.study.pipeline import PilotResult
-from loopedge.study.statistics import Interval, OverSeeds
+from loopedge.study.statistics import Interval, OverSeeds, over_seeds
 from loopedge.study.summary import Summary
 from loopedge.study.verdict import quality_text
-from loopedge.units import ratio_text, size_text, time_text
+from loopedge.units import ratio_text, score_text, size_text, time_text
 
 __all__ = ["pilot_table", "write_pilot_html"]
 
@@ -27,7 +27,8 @@ def pilot_table(result: PilotResult) -> RenderableType:
     """Return the verdict, and one row per arm and loop count."""
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     shown.add_column("arm")
-    for head in ("loops", *_QUALITY[2:5], "parameters", "file", "peak", "p50", "time", "diverged"):
+    heads = ("parameters", "file", "peak", "p50", "time", "diverged")
+    for head in ("loops", *_QUALITY[2:5], *_beside(result), *heads):
         shown.add_column(head, justify="right", no_wrap=True)
     for row in result.summary:
         float_cost = row.cost.get("float")
@@ -37,6 +38,10 @@ def pilot_table(result: PilotResult) -> RenderableType:
             quality_text(row.quality),
             quality_text(row.int8_quality),
             _interval(row.against_fewest),
+            *(
+                _score_text(row.scores.get(name), row.quality, spread=False)
+                for name in _beside(result)
+            ),
             f"{row.parameters:,}" if row.parameters else "-",
             *_cost_cells(float_cost)[:1],
             *_cost_cells(float_cost)[2:],
@@ -62,6 +67,7 @@ def write_pilot_html(result: PilotResult, path: str | Path, *, force: bool = Fal
         *_arms(result),
         *_quality_chart(result),
         *_quality_table(result),
+        *_scores(result),
         *_cost(result),
         *_stability(result),
         *_how(result),
@@ -164,6 +170,69 @@ def _quality_table(result: PilotResult) -> list[str]:
         '<p class="note">Differences are paired by seed, with their 95 % interval; a star marks those that '
         f"count. {result.verdict.rule}</p>",
     ]
+
+
+def _scores(result: PilotResult) -> list[str]:
+    """Show the other metrics, the baselines below."""
+    names = list(dict.fromkeys(name for row in result.summary for name in row.scores))
+    if not names:
+        return []
+    rows = [
+        (
+            row.arm,
+            str(row.loops),
+            quality_text(row.quality),
+            *(_score_text(row.scores.get(name), row.quality) for name in names),
+        )
+        for row in result.summary
+    ]
+    rows += _baseline_rows(result, [result.metric, *names])
+    unit = result.task.get("mase_season")
+    season = "a table row" if unit == 1 else f"a season of {unit} table rows"
+    about = (
+        f" mase: the mean absolute error, 1 is the mean change over {season} in training."
+        if unit
+        else ""
+    )
+    return [
+        "<h2>Other scores</h2>",
+        *table(("arm", "loops", result.metric, *names), rows),
+        f'<p class="note">Of the test split, mean over the seeds.{escape(about)}</p>',
+    ]
+
+
+def _baseline_rows(result: PilotResult, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the mean scores of what needs no training."""
+    scored = [cell["baselines"] for cell in result.cells if cell.get("baselines")]
+    baselines = dict.fromkeys(name for each in scored for name in each)
+    return [
+        (
+            baseline.replace("_", " "),
+            "-",
+            *(
+                _baseline_text([each.get(baseline, {}).get(name) for each in scored])
+                for name in names
+            ),
+        )
+        for baseline in baselines
+    ]
+
+
+def _baseline_text(values: Sequence[float | None]) -> str:
+    over = over_seeds([value for value in values if value is not None])
+    return score_text(None if over is None else over.mean)
+
+
+def _beside(result: PilotResult) -> list[str]:
+    """Return the metric that the terminal shows beside the one that decides: the errors in units of the series."""
+    return ["mase"] if any("mase" in row.scores for row in result.summary) else []
+
+
+def _score_text(score: OverSeeds | None, quality: OverSeeds | None, *, spread: bool = True) -> str:
+    """Say a further score of a row: undefined where its runs ended and it has none."""
+    if quality is None or (spread and score is not None):
+        return quality_text(score)
+    return score_text(None if score is None else score.mean)
 
 
 def _cost(result: PilotResult) -> list[str]:

@@ -11,14 +11,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loopedge.data.description import TABLES
+from loopedge.data.tables.format import TableFormat
 from loopedge.errors import InputError
-from loopedge.files.arrays import read_array_file
+from loopedge.files.arrays import ArrayFile, read_array_file
+from loopedge.files.table_names import is_table
 from loopedge.graph.metadata import Metadata
-from loopedge.graph.signature import TEXT, InputSpec, shape_text
-from loopedge.options import option
+from loopedge.graph.signature import InputSpec
+from loopedge.options import option, option_name
+from loopedge.runtime.array_checks import (
+    cast,
+    check_ids,
+    check_shape,
+    check_something_is_read,
+    first_place,
+    named_sizes,
+    place_text,
+    sample_number,
+)
+from loopedge.runtime.tables.described_table import DescribedTable
+from loopedge.runtime.tables.last_windows import LastWindows, read_last_windows
+from loopedge.runtime.tables.number_tables import holds_columns, read_columns
+from loopedge.runtime.tables.window_arrays import check_windows, pad_windows
 
-__all__ = ["MASK", "AcceptedInputs", "ModelInputs", "is_mask"]
+__all__ = ["MASK", "AcceptedInputs", "ModelInputs"]
 
 Array = npt.NDArray[Any]
 
@@ -26,16 +41,26 @@ MASK = "attention_mask"
 UNNAMED = "arr_0"
 """What ``numpy.savez`` calls an array without a name."""
 
+ARRAYS = frozenset({".npz", ".npy"})
+"""Endings of files that hold arrays."""
+
 TOKENS = frozenset({"text", "pairs"})
 """Tasks whose first input holds ids of a vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedInputs:
-    """Arrays that a model takes as they are, and what a person should know of how they came about."""
+    """Arrays that a model takes as they are, and what a person should know of how they came about.
+
+    Args:
+        arrays: By input.
+        notes: A line each.
+        windows: The table that they come from, where the model was trained on one.
+    """
 
     arrays: dict[str, Array]
     notes: tuple[str, ...] = ()
+    windows: LastWindows | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +93,12 @@ class ModelInputs:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that the model was trained on, in their order; none where no table was."""
-        task = self.metadata.task
-        if task.get("name") not in TABLES:
-            return ()
-        targets = [task["target"]] if "target" in task else task.get("targets", [])  # 0.1: one
-        return (*targets, *task["covariates"])
+        return () if self.described is None else self.described.columns
+
+    @property
+    def described(self) -> DescribedTable | None:
+        """The table that the model was trained on; None where it was none."""
+        return DescribedTable.of(self.metadata.task)
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -107,35 +133,79 @@ class ModelInputs:
             )
         return {self.needed[0]: array}
 
-    def read(self, source: str | Path, *, seed: int | None = 0) -> AcceptedInputs:
+    def read(
+        self,
+        source: str | Path,
+        *,
+        seed: int | None = 0,
+        form: TableFormat | Mapping[str, Any] | None = None,
+    ) -> AcceptedInputs:
         """Return the arrays of a file as the model takes them.
 
         Args:
-            source: As `loopedge.files.arrays.read_array_file`. A CSV's columns are taken by the names of those that the
-                model was trained on; an array that was saved without a name is the one input that the model needs.
+            source: As `loopedge.files.arrays.read_array_file`; an array that was saved without a name is the one input
+                that the model needs. For a model that was trained on a table what is no ``.npz`` or ``.npy`` is a
+                table: the last window of each of its series, as `read_last_windows` says.
             seed: As `accept`.
+            form: How a table is written down, or fields of that by name, which win over what the model remembers.
 
         Raises:
             InputError: As `accept`, or the file cannot be read.
         """
-        shapes = {name: self.specs[name].shape for name in self.needed}
-        file = read_array_file(
-            source,
-            {name: 2 if shape is None else len(shape) for name, shape in shapes.items()},
-            missing=self.metadata.missing_values,
-            columns=self.columns,
-        )
+        if self.reads_table(source):
+            return self._read_table(source, seed=seed, form=form)
+        file = self._read_arrays(source, form)
         arrays = self.name_alone(file.arrays)
         notes = [
             f"the array {name} is taken as the input {self.needed[0]}"
             for name in file.arrays
             if name not in arrays
         ]
-        if file.dropped:
-            names = ", ".join(map(repr, file.dropped))
-            notes.append(f"columns that the model was not trained on are left out: {names}")
+        if file.header is not None and any(array.ndim == 3 for array in arrays.values()):
+            names = ", ".join(file.header)
+            notes.append(
+                f"the model names no columns: those of {source} are taken in their order, {names}"
+            )
         feeds = self.accept(arrays, source=str(source), seed=seed)
         return replace(feeds, notes=(*notes, *feeds.notes))
+
+    def _read_arrays(
+        self, source: str | Path, form: TableFormat | Mapping[str, Any] | None
+    ) -> ArrayFile:
+        """Return the arrays of a file, or a table of numbers as one."""
+        shapes = {name: self.specs[name].shape for name in self.needed}
+        ranks = {name: 2 if shape is None else len(shape) for name, shape in shapes.items()}
+        if form and not is_table(source):
+            named = ", ".join(map(option_name, form)) if isinstance(form, Mapping) else "form"
+            raise InputError(
+                f"{named} is of tables, {source} is read as arrays", hint="leave it out"
+            )
+        written = form if isinstance(form, TableFormat) else TableFormat(**(form or {}))
+        if len(ranks) == 1 and holds_columns(source):
+            [(name, rank)] = ranks.items()
+            return read_columns(source, name, rank=rank, form=written)
+        return read_array_file(source, ranks, missing=self.metadata.missing_values, form=written)
+
+    def reads_table(self, source: str | Path) -> bool:
+        """Tell whether a file is read as a table: the model was trained on one, and the file holds no arrays."""
+        is_table = Path(source).suffix.lower() not in ARRAYS
+        return is_table and self.described is not None and len(self.needed) == 1
+
+    def _read_table(
+        self, source: str | Path, *, seed: int | None, form: TableFormat | Mapping[str, Any] | None
+    ) -> AcceptedInputs:
+        """Return the last window of each series of a table."""
+        assert self.described is not None  # as `reads_table` says
+        [name] = self.needed  # what is trained on a table takes one input, and perhaps a mask
+        windows = read_last_windows(
+            source, self.described, form=form, takes_mask=MASK in self.specs
+        )
+        given = {name: windows.inputs}
+        if windows.mask is not None:
+            given[MASK] = windows.mask
+        feeds = self.accept(given, source=str(source), seed=seed)
+        fed = replace(windows, inputs=feeds.arrays[name])
+        return replace(feeds, notes=(*windows.notes, *feeds.notes), windows=fed)
 
     def name_alone(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Give the one array of a file the name of the one input, where it was saved without a name."""
@@ -151,6 +221,7 @@ class ModelInputs:
         seed: int | None = 0,
         numbers: Sequence[int] | None = None,
         calibrates: bool = False,
+        untrained: bool = False,
     ) -> AcceptedInputs:
         """Check arrays, and fill in what is missing: the mask, padding, noise, the exported tolerance.
 
@@ -165,24 +236,27 @@ class ModelInputs:
             numbers: What messages call each sample; default: from 1.
             calibrates: The samples stand for all that the model will see: a model that loopedge did not write
                 is held to finite numbers too, and no sample is masked throughout or misses all its values.
+            untrained: Take windows of a table that training never saw as they are: a check that compares two files
+                asks for no answer.
 
         Returns:
             One array per input in the model's types, but for the loop count and defaults that were left out.
 
         Raises:
             InputError: An input is missing or unknown, or has another type, shape or size; a number is not finite and
-                stands for no missing value; an id is outside the vocabulary; a mask holds more than 0 and 1.
+                stands for no missing value; an id is outside the vocabulary; a mask holds more than 0 and 1; a window of
+                a table is shorter than those of training, or masked at its last position.
         """
         where = "" if source is None else f"{source}: "
         self._check_names(given, where, source)
         arrays: dict[str, Array] = {}
         for name, array in given.items():
             spec = self.specs[name]
-            arrays[name] = _cast(array, spec, where)
-            _check_shape(arrays[name], spec, where)
+            arrays[name] = cast(array, spec, where)
+            check_shape(arrays[name], spec, where)
             if calibrates or not self.metadata.foreign_inputs:
                 self._check_finite(arrays[name], array, spec, where, numbers)
-            _check_ids(arrays[name], spec, where, numbers)
+            check_ids(arrays[name], spec, where, numbers)
         notes = self._fill_mask(arrays, source)
         self._fill_tolerance(arrays)
         if seed is not None:
@@ -192,8 +266,10 @@ class ModelInputs:
             raise InputError(f"{where}input {missing} is missing; {self._takes(given, source)}")
         self._check_lengths(arrays, where)
         self._check_mask(arrays, where, numbers)
+        if not untrained:
+            self._take_windows(arrays, where, numbers)
         if calibrates:
-            self._check_something_is_read(arrays, where, numbers)
+            check_something_is_read(arrays, self.specs, where, numbers)
         ordered = {name: arrays[name] for name in self.specs if name in arrays}
         return AcceptedInputs(arrays=ordered, notes=tuple(notes))
 
@@ -228,10 +304,10 @@ class ModelInputs:
         wrong = np.isinf(array) if missing else ~np.isfinite(array)
         if not wrong.any():
             return
-        place = _first(wrong)
+        place = first_place(wrong)
         allowed = f"finite numbers of {array.dtype}{' and missing values' if missing else ''}"
         raise InputError(
-            f"{where}input {spec.name}: {_place(place, array, spec, self.columns, numbers)} is "
+            f"{where}input {spec.name}: {place_text(place, array, spec, self.columns, numbers)} is "
             f"{given[place]:g}, the model takes {allowed}",
             hint=_missing_hint() if np.isnan(array[place]) else None,
         )
@@ -245,12 +321,9 @@ class ModelInputs:
             return []
         values = arrays[name]
         batch, length = values.shape[:2]
-        padded, task = 0, self.metadata.task
-        if self.columns and values.shape[2:] == (len(task["mean"]),):
-            padded = max(task["context"] - length, 0)
-            mean = np.asarray(task["mean"], values.dtype)  # what training pads with
-            padding = np.broadcast_to(mean, (batch, padded, len(mean)))
-            arrays[name] = np.concatenate([padding, values], axis=1)
+        if self.described is not None:
+            arrays[name] = pad_windows(values, self.described)
+        padded = arrays[name].shape[1] - length
         kept = np.arange(padded + length) >= padded
         dtype = self.specs[MASK].dtype or np.dtype(np.int64)
         arrays[MASK] = np.broadcast_to(kept, (batch, padded + length)).astype(dtype)
@@ -263,6 +336,19 @@ class ModelInputs:
             )
         return notes
 
+    def _take_windows(
+        self, arrays: dict[str, Array], where: str, numbers: Sequence[int] | None
+    ) -> None:
+        """Refuse windows of a table that training never saw, and pad those that came with their mask."""
+        described, name = self.described, next(iter(self.needed), None)
+        if described is None or name is None or arrays[name].ndim != 3:
+            return
+        mask, names = arrays.get(MASK), (name, MASK, self.path)
+        check_windows(arrays[name], mask, described, where, numbers, names=names)
+        if mask is not None:
+            arrays[name] = pad_windows(arrays[name], described)
+            arrays[MASK] = np.pad(mask, ((0, 0), (arrays[name].shape[1] - mask.shape[1], 0)))
+
     def _fill_tolerance(self, arrays: dict[str, Array]) -> None:
         for name, spec in self.specs.items():
             if self._is_tolerance(spec) and not spec.has_default and name not in arrays:
@@ -271,7 +357,7 @@ class ModelInputs:
     def _fill_noise(self, arrays: dict[str, Array], seed: int) -> None:
         """Draw the inputs that hold noise and were left out, in the sizes of those that are there."""
         noise = self.metadata.random_inputs
-        sizes = _sizes(arrays, self.specs)
+        sizes = named_sizes(arrays, self.specs)
         generator = np.random.default_rng(seed)
         for name, deviation in noise.items():
             if name in arrays or name not in self.specs:
@@ -311,29 +397,6 @@ class ModelInputs:
                         hint=f"name {longest} positions at most: of a series, the newest table rows",
                     )
 
-    def _check_something_is_read(
-        self, arrays: Mapping[str, Array], where: str, numbers: Sequence[int] | None
-    ) -> None:
-        """Refuse a sample of which a mask keeps nothing, or whose values are all missing."""
-        for name, array in arrays.items():
-            spec = self.specs[name]
-            if array.ndim < 2:
-                continue
-            axes = tuple(range(1, array.ndim))
-            if is_mask(spec):
-                empty, problem = ~array.astype(bool).any(axis=axes), "keeps none of its positions"
-            elif array.dtype.kind == "f":
-                empty, problem = np.isnan(array).all(axis=axes), "is missing throughout"
-            else:
-                continue
-            if empty.any():
-                row = int(empty.argmax())
-                raise InputError(
-                    f"{where}input {name}: sample {_number(row, numbers)} {problem}: there is nothing to "
-                    "calibrate on",
-                    hint="leave such samples out",
-                )
-
     def _check_mask(
         self, arrays: Mapping[str, Array], where: str, numbers: Sequence[int] | None
     ) -> None:
@@ -347,13 +410,13 @@ class ModelInputs:
         ):
             return
         if mask.dtype.kind != "b" and ((mask < 0) | (mask > 1)).any():
-            place = _first((mask < 0) | (mask > 1))
+            place = first_place((mask < 0) | (mask > 1))
             raise InputError(
-                f"{where}input {MASK}: sample {_number(place[0], numbers)}, position {place[1] + 1} is {mask[place]}, "
+                f"{where}input {MASK}: sample {sample_number(place[0], numbers)}, position {place[1] + 1} is {mask[place]}, "
                 "a mask holds 1 where a position is kept and 0 where it is not"
             )
         others = {name: array for name, array in arrays.items() if name != MASK}
-        sizes = _sizes(others, self.specs)
+        sizes = named_sizes(others, self.specs)
         masked = tuple(
             sizes.get(axis, size)
             for axis, size in zip(self.specs[MASK].shape or (), mask.shape, strict=False)
@@ -364,106 +427,6 @@ class ModelInputs:
             )
 
 
-def _sizes(arrays: Mapping[str, Array], specs: Mapping[str, InputSpec]) -> dict[object, int]:
-    """Return the sizes of the axes that have a name; of several the last counts."""
-    return {
-        axis: size
-        for name, array in arrays.items()
-        for axis, size in zip(specs[name].shape or (), array.shape, strict=False)
-        if isinstance(axis, str)
-    }
-
-
-def _cast(array: Array, spec: InputSpec, where: str) -> Array:
-    """Return an array in the type of its input: a cast keeps the kind, and integers their values."""
-    wanted = spec.dtype
-    if wanted is None or array.dtype == wanted:
-        return array
-    if wanted == TEXT:
-        fits = array.dtype.kind in "UO"
-    else:
-        fits = np.can_cast(array.dtype, wanted, casting="same_kind")
-    if not fits:
-        kind = "text" if wanted == TEXT else str(wanted)
-        raise InputError(f"{where}input {spec.name} has type {array.dtype}, the model takes {kind}")
-    if wanted == TEXT:
-        return array
-    if wanted.kind in "iu" and array.dtype.kind in "iu" and array.size:
-        limits = np.iinfo(wanted)
-        for value in (int(array.min()), int(array.max())):
-            if not limits.min <= value <= limits.max:
-                raise InputError(
-                    f"{where}input {spec.name} holds {value}, the model takes {wanted}"
-                )
-    with np.errstate(over="ignore", invalid="ignore"):
-        return array.astype(wanted)
-
-
-def _check_shape(array: Array, spec: InputSpec, where: str) -> None:
-    if spec.shape is not None:
-        sizes = [(size, axis) for size, axis in zip(array.shape, spec.shape, strict=False)]
-        fixed = all(size == axis for size, axis in sizes if isinstance(axis, int))
-        if array.ndim != len(spec.shape) or not fixed:
-            raise InputError(
-                f"{where}input {spec.name} has shape {array.shape}, the model takes "
-                f"{shape_text(spec.shape)}"
-            )
-    if 0 in array.shape:
-        raise InputError(f"{where}input {spec.name} is empty: shape {array.shape}")
-
-
-def _check_ids(array: Array, spec: InputSpec, where: str, numbers: Sequence[int] | None) -> None:
-    if spec.ids is None or array.dtype.kind not in "iu":
-        return
-    wrong = (array < 0) | (array >= spec.ids)
-    if wrong.any():
-        place = _first(wrong)
-        raise InputError(
-            f"{where}input {spec.name}: {_place(place, array, spec, (), numbers)} is "
-            f"{array[place]}, the model takes ids from 0 to {spec.ids - 1}"
-        )
-
-
-def is_mask(spec: InputSpec) -> bool:
-    """Tell whether an input is a mask over positions: by its name, of integers or booleans, and no table's ids."""
-    flags = spec.dtype is not None and spec.dtype.kind in "biu" and spec.ids is None
-    return flags and "mask" in spec.name
-
-
-def _number(row: int, numbers: Sequence[int] | None) -> int:
-    """Return what messages call a sample of a batch."""
-    return row + 1 if numbers is None or row >= len(numbers) else numbers[row]
-
-
 def _missing_hint() -> str:
     train = option("missing", "indicator", command="train series ...")
     return f"fill missing values first, or {train}"
-
-
-def _first(wrong: Array) -> tuple[int, ...]:
-    return tuple(int(index) for index in np.argwhere(wrong)[0])
-
-
-def _place(
-    place: tuple[int, ...],
-    array: Array,
-    spec: InputSpec,
-    columns: Sequence[str],
-    numbers: Sequence[int] | None,
-) -> str:
-    """Return where an element stands, counted from 1 as in a table."""
-    if not place:
-        return "it"
-    sample = f"sample {_number(place[0], numbers)}"
-    if len(place) == 1:
-        return sample
-    alone = array.shape[0] == 1 and numbers is None
-    before = "" if alone else f"{sample}, "
-    if len(place) == 2:
-        is_position = array.dtype.kind in "iu" or (spec.shape or ("", ""))[1:] == ("sequence",)
-        return f"{before}{'position' if is_position else 'column'} {place[1] + 1}"
-    if len(place) == 3:
-        named = len(columns) == array.shape[-1]
-        column = repr(columns[place[2]]) if named else str(place[2] + 1)
-        return f"{before}position {place[1] + 1}, column {column}"
-    return f"{before}place {place[1:]}"

@@ -15,7 +15,7 @@ from loopedge.options import by_face, option
 from loopedge.quantizer.pipeline import quantize
 from loopedge.runtime.session import Session
 from loopedge.study.design import Cell, Design
-from loopedge.tasks.metrics import Metrics, total
+from loopedge.tasks.metrics import Metrics, metric_value, total
 from loopedge.tasks.task import Task
 from loopedge.trainer.logs import metrics_path
 from loopedge.trainer.pipeline import TrainResult, train
@@ -109,7 +109,7 @@ def _attempt(task: Task, cell: Cell, setup: RunSetup, model: Path) -> dict[str, 
             force=True,
         )
         found |= _trained(trained) | {"stability": trained.to_json()["stability"]}
-        if not math.isfinite(trained.test[task.metric]):
+        if not math.isfinite(metric_value(trained.test, task.metric)):
             return found | {"status": "diverged", "reason": f"{task.metric} is not finite"}
         return found | {"status": "done"} | _deployed(task, model, setup)
     except InterruptedRunError:
@@ -152,7 +152,7 @@ def _judge(task: Task, path: Path, samples: int) -> Metrics:
     names, output = session.expected.sampled, session.output_names[0]
     return task.metrics(
         total(
-            task.tally(session.run(batch.feeds(names))[output], batch.targets)
+            task.tally_batch(session.run(batch.feeds(names))[output], batch)
             for batch in task.evaluation("test", BATCH_SIZE, samples)
         )
     )

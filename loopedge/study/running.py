@@ -8,7 +8,7 @@ from loopedge.study.cell import RunSetup, read_cell, run_cell
 from loopedge.study.design import Cell
 from loopedge.study.workers import run_at_once
 from loopedge.tasks.task import Task
-from loopedge.trainer.progress import duration_text
+from loopedge.trainer.progress import duration_text, scores_text
 
 __all__ = ["run_cells"]
 
@@ -65,7 +65,4 @@ def _one_by_one(
 def _outcome(result: dict[str, Any]) -> str:
     if result["status"] != "done":
         return f"{result['status']}, {result['reason']}"
-    return ", ".join(
-        f"{name} {'-' if value is None else format(value, '.4g')}"
-        for name, value in result["test"].items()
-    )
+    return scores_text(result["test"])

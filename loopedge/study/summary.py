@@ -25,6 +25,8 @@ class Summary:
     ``test`` and ``validation`` are the metric by seed. The differences are of the test split, paired
     by seed, in units of the metric: to the same arm at the fewest loops, to the arms ``looped`` and
     ``constant`` at the same count, to the best baseline. ``int8_failed`` counts models without int8.
+    ``scores`` are the task's other metrics over the seeds on the test split, those of all that is asked: None where
+    one is undefined.
     """
 
     arm: str
@@ -38,6 +40,7 @@ class Summary:
     validation: Values
     quality: OverSeeds | None
     int8_quality: OverSeeds | None
+    scores: dict[str, OverSeeds | None]
     int8_change: Interval | None
     against_fewest: Interval | None
     against_looped: Interval | None
@@ -123,6 +126,7 @@ def _row(
         validation=_values(cells, (arm, loops), "validation", metric),
         quality=over_seeds(list(test.values())),
         int8_quality=over_seeds(list(lower.values())),
+        scores=_other_scores(cells, (arm, loops), metric),
         int8_change=paired(lower, test),
         **others,
         gradient_norm_max=max(spikes) if spikes else None,
@@ -161,7 +165,19 @@ def _values(
         if (cell["arm"], cell["loops"]) == key
         and cell["status"] == "done"
         and cell[where] is not None
-        and cell[where][metric] is not None
+        and cell[where].get(metric) is not None
+    }
+
+
+def _other_scores(
+    cells: Sequence[dict[str, Any]], key: tuple[str, int], metric: str
+) -> dict[str, OverSeeds | None]:
+    """Return the other metrics over the seeds, but for those of each of several targets: ``mase.units``."""
+    names = dict.fromkeys(name for cell in cells for name in cell.get("test") or ())
+    return {
+        name: over_seeds(list(_values(cells, key, "test", name).values()))
+        for name in names
+        if name != metric and "." not in name
     }
 
 

@@ -117,9 +117,10 @@ def _check_description(task: Task) -> None:
 def _check_arrays(batch: Any, where: str) -> None:
     if not isinstance(batch, Batch):
         raise InputError(f"{where} is {type(batch).__name__}, a Batch is needed")
-    for name in ("inputs", "targets", "attention_mask"):
+    for name in Batch.__dataclass_fields__:
         value = getattr(batch, name)
-        if not isinstance(value, np.ndarray) and not (name == "attention_mask" and value is None):
+        optional = name not in {"inputs", "targets"} and value is None
+        if not isinstance(value, np.ndarray) and not optional:
             raise InputError(f"{where}: {name} is {type(value).__name__}, an array is needed")
 
 
@@ -128,7 +129,9 @@ def _check_inputs(batch: Batch, fields: dict[str, Any], where: str) -> None:
     inputs, mask = batch.inputs, batch.attention_mask
     length = inputs.shape[1] if inputs.ndim > 1 else 0
     shape = (TRIED, length) if vocab else (TRIED, length, int(features or 0))
-    _check_array("inputs", inputs, np.int64 if vocab else np.float32, shape, where)
+    wide = bool(fields.get("wide", False))
+    numbers = np.float64 if wide else np.float32
+    _check_array("inputs", inputs, np.int64 if vocab else numbers, shape, where)
     if vocab and not ((inputs >= 0) & (inputs < vocab)).all():
         wrong = inputs.max() if inputs.max() >= vocab else inputs.min()
         raise InputError(f"{where}: token {wrong}, allowed are 0 to {vocab - 1}")
@@ -145,7 +148,8 @@ def _check_targets(batch: Batch, task: Task, fields: dict[str, Any], where: str)
     targets, outputs = batch.targets, _outputs(fields)
     shape = _output_shape(batch, fields)
     if task.kind == "values":
-        _check_array("targets", targets, np.float32, shape, where)
+        kind = np.float64 if targets.dtype == np.float64 else np.float32
+        _check_array("targets", targets, kind, shape, where)
         asked = ~np.isnan(targets)
     else:
         _check_array("targets", targets, np.int64, shape[:-1], where)
@@ -156,12 +160,18 @@ def _check_targets(batch: Batch, task: Task, fields: dict[str, Any], where: str)
             raise InputError(f"{where}: class {wrong}, allowed are 0 to {outputs - 1}")
     if not asked.any():
         raise InputError(f"{where}: nothing is asked, all targets are left out")
+    for name in ("units", "scales"):
+        given = getattr(batch, name)
+        if given is not None:
+            _check_array(name, given, np.float64, (TRIED, outputs), where)
 
 
 def _check_score(batch: Batch, task: Task, fields: dict[str, Any]) -> None:
     """Score outputs of zeros, as an evaluation does."""
     outputs = np.zeros(_output_shape(batch, fields), np.float32)
-    returned = _run(task, "metrics", _run(task, "tally", outputs, batch.targets))
+    plain = type(task).tally_batch is Task.tally_batch  # an error names what the user wrote
+    tally = ("tally", outputs, batch.targets) if plain else ("tally_batch", outputs, batch)
+    returned = _run(task, "metrics", _run(task, *tally))
     if task.metric not in returned:
         raise InputError(
             f"{task.name}: metrics gives {', '.join(returned)}, metric says {task.metric!r}",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loopedge.data.description import description_problem
+from loopedge.data.description import TABLES, description_problem
 from loopedge.data.split import SPLITS, Split
 from loopedge.errors import InputError
 from loopedge.files.arrays import Array
@@ -50,16 +50,23 @@ class Batch:
     """Inputs of a model and what it should answer.
 
     Args:
-        inputs: int64 (batch, sequence) or float32 (batch, sequence, features), raw units.
+        inputs: int64 (batch, sequence) or float32 (batch, sequence, features), raw units; float64 for a model
+            that is wide.
         targets: int64 classes, of shape (batch, sequence) with `IGNORED` where nothing is asked, or
-            (batch,) for a model that reads the last position; or float32 (batch, horizon, outputs)
-            in raw units, NaN where nothing was observed.
+            (batch,) for a model that reads the last position; or float64 (batch, horizon, outputs)
+            in raw units, NaN where nothing was observed; a task of one's own may give float32.
         attention_mask: int64 (batch, sequence), 1 = keep; None keeps all.
+        units: float64 (batch, outputs): what an absolute error of each sample is divided by where samples of
+            different levels are averaged; NaN where there is no such unit. None: the task has none.
+        scales: float64 (batch, outputs): what the loss divides the errors of each sample by, in raw units;
+            None: the deviation of the training part, for all samples alike.
     """
 
     inputs: Array
     targets: Array
     attention_mask: Array | None = None
+    units: Array | None = None
+    scales: Array | None = None
 
     def feeds(self, names: Sequence[str]) -> dict[str, Array]:
         """Return the inputs under the names of an exported graph's inputs, in their order.
@@ -86,19 +93,21 @@ class Batch:
             mask = np.ones(self.inputs.shape[:2], np.int64)
         return {first: self.inputs, **dict(zip(more, [mask], strict=True))}
 
-    def rows(self, part: slice) -> "Batch":
+    def rows(self, part: slice | Array) -> "Batch":
         """Return some of the samples, their arrays contiguous."""
-        mask = self.attention_mask
+        mask, units, scales = self.attention_mask, self.units, self.scales
         return Batch(
             inputs=np.ascontiguousarray(self.inputs[part]),
             targets=np.ascontiguousarray(self.targets[part]),
             attention_mask=None if mask is None else np.ascontiguousarray(mask[part]),
+            units=None if units is None else np.ascontiguousarray(units[part]),
+            scales=None if scales is None else np.ascontiguousarray(scales[part]),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """Mean and standard deviation of the training part: float32 (features,) and (outputs,)."""
+    """Mean and standard deviation of the training part: float64 (features,) and (outputs,)."""
 
     input_mean: Array
     input_scale: Array
@@ -169,15 +178,23 @@ class Task(abc.ABC):
         return None
 
     def tally(self, outputs: Array, targets: Array) -> Tally:
-        """Return what a batch adds to the score: sums of outputs against targets."""
+        """Return sums of outputs against targets; a subclass says here what it scores."""
         return (class_tally if self.kind == "classes" else value_tally)(outputs, targets)
+
+    def tally_batch(self, outputs: Array, batch: Batch) -> Tally:
+        """Return what a batch adds to the score: this is what everything that scores a model calls.
+
+        By default what `tally` makes of the targets; a subclass whose score takes more of a batch than
+        its targets, such as the units of each sample, says so here.
+        """
+        return self.tally(outputs, batch.targets)
 
     def metrics(self, tally: Tally) -> Metrics:
         """Return the metrics of summed tallies; `metric` is one of the keys."""
         return (class_metrics if self.kind == "classes" else value_metrics)(tally)
 
     def score(self, outputs: Array, targets: Array) -> Metrics:
-        """Return the metrics of one array of outputs."""
+        """Return the metrics of one array of outputs, as far as they hang on the targets alone."""
         return self.metrics(self.tally(outputs, targets))
 
     def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
@@ -315,5 +332,11 @@ def task_from_dict(
     try:
         described = {**description, "companions": dict(companions or {})}
         return task.from_description(described, data=data, seed=chosen_seed)
+    except InputError as error:
+        if name in TABLES and data is not None and error.hint is not None:
+            # The options that hints name are those of training; who rebuilds a task has none of them.
+            hint = f"mend the table, or train anew: {error.hint}"
+            raise InputError(error.message, hint=hint) from error
+        raise
     except KeyError as error:
         raise InputError(f"the description of task {name!r} lacks {error.args[0]!r}") from error

@@ -3,14 +3,18 @@
 import math
 from collections.abc import Mapping
 
-from loopedge.tasks.metrics import Metrics
+from loopedge.tasks.metrics import metric_value
 from loopedge.tasks.task import Task
 
 __all__ = ["unbeaten_note"]
 
 
 def unbeaten_note(
-    task: Task, score: Metrics, baselines: Mapping[str, Metrics], *, where: str = "the test split"
+    task: Task,
+    score: Mapping[str, float | None],
+    baselines: Mapping[str, Mapping[str, float | None]],
+    *,
+    where: str = "the test split",
 ) -> str | None:
     """Say that a model does not beat the best of its task's baselines by the metric that decides.
 
@@ -25,13 +29,13 @@ def unbeaten_note(
     Returns:
         One line; None where the model beats them all, or there is none.
     """
-    name, reached = task.metric, score.get(task.metric, math.nan)
+    name, reached = task.metric, metric_value(score, task.metric)
     if not baselines:
         return None
     known = {
-        baseline: metrics[name]
+        baseline: metric_value(metrics, name)
         for baseline, metrics in baselines.items()
-        if baseline not in task.upper_bounds and math.isfinite(metrics.get(name, math.nan))
+        if baseline not in task.upper_bounds and math.isfinite(metric_value(metrics, name))
     }
     if not known:
         return None

@@ -17,7 +17,7 @@ from loopedge.errors import (
 )
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.options import by_face, option
-from loopedge.tasks.metrics import Metrics
+from loopedge.tasks.metrics import Metrics, metric_value
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.evaluation import evaluate
@@ -256,12 +256,12 @@ class TrainingLoop:
         }
 
     def _is_better(self, metrics: Metrics) -> bool:
-        value = metrics[self.task.metric]
+        value = metric_value(metrics, self.task.metric)
         if not math.isfinite(value):
             return False
         if self.best_metrics is None:
             return True
-        known = self.best_metrics[self.task.metric]
+        known = metric_value(self.best_metrics, self.task.metric)
         return value > known if self.task.higher_is_better else value < known
 
     def _is_checkpoint(self) -> bool:

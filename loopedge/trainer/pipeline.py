@@ -1,7 +1,7 @@
 """Train a looped transformer on a task: the same seed gives the same weights, bit for bit."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from loopedge.files.targets import check_target
 from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.options import by_face, option, option_name
+from loopedge.tasks.intervals import Intervals
 from loopedge.tasks.metrics import Metrics
-from loopedge.tasks.task import Task
+from loopedge.tasks.series import SeriesTask
+from loopedge.tasks.task import Split, Task
 from loopedge.tasks.unbeaten import unbeaten_note
 from loopedge.trainer.config import TrainConfig
-from loopedge.trainer.evaluation import evaluate
+from loopedge.trainer.evaluation import Answers, evaluate
 from loopedge.trainer.logs import RunLog, metrics_path
 from loopedge.trainer.loop import TrainingLoop
 from loopedge.trainer.progress import Progress, ProgressLines, bar_on_terminal
@@ -42,7 +44,9 @@ __all__ = ["TrainResult", "train"]
 class TrainResult:
     """What a run reached; the written model is the best one on the validation split.
 
-    ``notes`` says where the model is worth no more than a baseline.
+    ``mase_season`` and ``mase_scale`` (per target, of several series their median) are the unit of ``mase``, and
+    ``intervals`` the prediction intervals with their coverage of the test split, all of a forecast alone.
+    ``notes`` says where the model is worth no more than a baseline, and what is wrong with its intervals.
     """
 
     path: str
@@ -63,6 +67,9 @@ class TrainResult:
     processes: int
     seconds: float
     tokens_per_second: float
+    mase_season: int | None
+    mase_scale: list[float | None] | None
+    intervals: dict[str, Any] | None
     notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -212,15 +219,22 @@ def _finish(
     task, world, samples = loop.task, loop.world, loop.config.samples
     aware = loop.config.quantization_aware
     best = loop.use_best()
-    test = evaluate(loop.model, task, "test", samples, world, aware=aware)
+    parts: tuple[Split, Split] = ("validation", "test")
+    kept = [Answers() if isinstance(task, SeriesTask) else None for _ in parts]
+    validation, test = (
+        evaluate(loop.model, task, split, samples, world, aware=aware, answers=answers)
+        for split, answers in zip(parts, kept, strict=True)
+    )
     baselines = task.baselines("test", samples)  # in every process: none waits for another
     unbeaten = unbeaten_note(task, test, baselines)
+    intervals, doubts = _fit_intervals(task, kept, samples, world)
+    described = task.describe()
     result = TrainResult(
         path=str(target),
         metrics_path=str(loop.log.path),
         task=task.name,
         metric=task.metric,
-        validation=evaluate(loop.model, task, "validation", samples, world, aware=aware),
+        validation=validation,
         test=test,
         baselines=baselines,
         parameters=sum(parameter.numel() for parameter in loop.model.parameters()),
@@ -234,15 +248,41 @@ def _finish(
         processes=world.size,
         seconds=loop.seconds,
         tokens_per_second=loop.tokens / max(loop.seconds, 1e-9),
-        notes=[] if unbeaten is None else [unbeaten],
+        mase_season=described.get("mase_season"),
+        mase_scale=described.get("mase_scale"),
+        intervals=None if intervals is None else intervals.to_json(),
+        notes=[*([] if unbeaten is None else [unbeaten]), *doubts],
     )
-    world.on_first(lambda: _write(loop, best, target, force=force))
+    world.on_first(lambda: _write(loop, best, target, intervals, force=force))
     return result
 
 
-def _write(loop: TrainingLoop, best: dict[str, torch.Tensor], target: Path, *, force: bool) -> None:
+def _fit_intervals(
+    task: Task, kept: Sequence[Answers | None], samples: int, world: World
+) -> tuple[Intervals | None, list[str]]:
+    """Return the prediction intervals of a forecast, and a line for each level that fails or is left out."""
+    validation, test = kept
+    if not isinstance(task, SeriesTask) or validation is None or test is None:
+        return None, []
+    intervals, findings = task.fit_intervals(
+        task.forecasts("validation", samples, validation.whole(world)),
+        task.forecasts("test", samples, test.whole(world)),
+    )
+    return intervals, [finding.line for finding in findings]
+
+
+def _write(
+    loop: TrainingLoop,
+    best: dict[str, torch.Tensor],
+    target: Path,
+    intervals: Intervals | None,
+    *,
+    force: bool,
+) -> None:
     aware = loop.config.quantization_aware
-    write_model(loop.model.config, best, loop.task, target, aware=aware, force=force)
+    write_model(
+        loop.model.config, best, loop.task, target, intervals=intervals, aware=aware, force=force
+    )
     drop_run(target)
 
 

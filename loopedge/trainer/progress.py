@@ -2,12 +2,20 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from loopedge.tasks.metrics import Metrics
+from loopedge.units import score_text
 
-__all__ = ["Bar", "Progress", "ProgressLines", "bar_on_terminal", "duration_text"]
+__all__ = [
+    "Bar",
+    "Progress",
+    "ProgressLines",
+    "bar_on_terminal",
+    "duration_text",
+    "scores_text",
+]
 
 
 class Progress(Protocol):
@@ -45,7 +53,7 @@ class ProgressLines:
 
     def evaluated(self, step: int, validation: Metrics) -> None:
         """Write a line."""
-        figures = f"{self._last}, validation {_text(validation)}{self._left}"
+        figures = f"{self._last}, validation {scores_text(validation)}{self._left}"
         self._write(f"step {step} of {self._steps}: {figures}")
 
 
@@ -65,7 +73,7 @@ class Bar:
 
     def evaluated(self, step: int, validation: Metrics) -> None:
         """Show the metric that decides from here on."""
-        self._score = f", {self._metric} {validation[self._metric]:.4g}"
+        self._score = f", {self._metric} {score_text(validation[self._metric])}"
 
 
 @contextlib.contextmanager
@@ -119,5 +127,8 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _text(metrics: Metrics) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+def scores_text(metrics: Mapping[str, float | None]) -> str:
+    """Say the scores over all that is asked: ``rmse 1.2, mase 0.9``; those of each of several targets are left out."""
+    return ", ".join(
+        f"{name} {score_text(value)}" for name, value in metrics.items() if "." not in name
+    )

@@ -44,6 +44,7 @@ class OriginScores:
         validation: Metrics on the validation split.
         test: Metrics on the test split.
         baselines: Metrics of what needs no training, on the test split.
+        intervals: Prediction intervals and their coverage of the test split; None: there are none.
         best_step: Step of the model that was scored.
         seconds: Spent on training.
     """
@@ -53,6 +54,7 @@ class OriginScores:
     validation: Metrics
     test: Metrics
     baselines: dict[str, Metrics]
+    intervals: dict[str, Any] | None
     best_step: int
     seconds: float
 
@@ -264,6 +266,7 @@ def _scores(task: SeriesTask, result: TrainResult) -> OriginScores:
         validation=result.validation,
         test=result.test,
         baselines=result.baselines,
+        intervals=result.intervals,
         best_step=result.best_step,
         seconds=result.seconds,
     )
@@ -276,15 +279,25 @@ def _summary(task: SeriesTask, last: TrainResult, done: list[OriginScores]) -> R
     baselines = {name: _mean([scores.baselines[name] for scores in done]) for name in everywhere}
     where = f"the test splits of {len(done)} origins, on average"
     unbeaten = unbeaten_note(task, mean, baselines, where=where)
+    of_last = unbeaten_note(task, last.test, last.baselines)
     return RollingResult(
         last=last,
         origins=done,
         mean=mean,
-        deviation={name: statistics.stdev(test[name] for test in tests) for name in tests[0]},
+        deviation=_over(tests, statistics.stdev),
         baselines_mean=baselines,
-        notes=[] if unbeaten is None else [unbeaten],
+        notes=[] if unbeaten is None else [unbeaten, *(n for n in last.notes if n != of_last)],
     )
 
 
 def _mean(scores: Sequence[Metrics]) -> Metrics:
-    return {name: statistics.fmean(score[name] for score in scores) for name in scores[0]}
+    return _over(scores, statistics.fmean)
+
+
+def _over(scores: Sequence[Metrics], figure: Callable[[list[float]], float]) -> Metrics:
+    """Return a figure of each metric over the origins; None where it is undefined at one of them."""
+    values = {name: [score[name] for score in scores] for name in scores[0]}
+    return {
+        name: None if None in each else figure([value for value in each if value is not None])
+        for name, each in values.items()
+    }

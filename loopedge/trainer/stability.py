@@ -101,7 +101,7 @@ def measure_stability(
     with torch.enable_grad():
         outputs = as_tuple(model(*inputs, states=trace, backprop_loops=backprop_loops))[0]
         targets = torch.from_numpy(batch.targets).to(device)
-        loss = objective(outputs, targets, inputs, scale_of(model))
+        loss = objective(outputs, targets, inputs, scale_of(model, batch))
         loss = loss / asked_of(objective.kind, batch)
         gradients = torch.autograd.grad(loss, trace.kept)
     model.train(was_training)

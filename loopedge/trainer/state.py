@@ -20,6 +20,8 @@ from loopedge.model.config import LoopedConfig
 from loopedge.model.tensor_file import read_saved
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.options import option, option_name
+from loopedge.tasks.intervals import Intervals
+from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig
 from loopedge.trainer.logs import metrics_path
@@ -82,7 +84,7 @@ class RunState:
     optimizer: dict[str, Any]
     average: dict[str, Any] | None
     best: dict[str, Any] | None
-    best_metrics: dict[str, float] | None
+    best_metrics: Metrics | None
     best_step: int
     stale: int
     seconds: float
@@ -156,10 +158,11 @@ def write_model(
     task: Task,
     path: Path,
     *,
+    intervals: Intervals | None = None,
     aware: str | None = None,
     force: bool,
 ) -> None:
-    """Write weights as a model that `loopedge.load` reads.
+    """Write weights as a model that `loopedge.load` reads; the task's description holds the intervals.
 
     Raises:
         InputError: The target exists, or cannot be written.
@@ -169,7 +172,7 @@ def write_model(
     save(
         model,
         path,
-        task=task.describe(),
+        task=task.describe() | ({} if intervals is None else {"intervals": intervals.to_json()}),
         companions=task.companions(),
         quantization_aware=aware,
         force=force,

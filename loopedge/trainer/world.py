@@ -116,11 +116,15 @@ class World:
 
     def sum_tally(self, tally: Tally) -> Tally:
         """Return the sum of the tallies of all processes; an empty one adds nothing."""
+        return tally if self.size == 1 else total(one for one in self.gather(tally) if one)
+
+    def gather(self, value: T) -> list[T]:
+        """Return what each process has, in the order of their ranks: every process has to call it."""
         if self.size == 1:
-            return tally
-        gathered: list[Tally] = [{}] * self.size
-        dist.all_gather_object(gathered, tally)
-        return total(one for one in gathered if one)
+            return [value]
+        gathered = [value] * self.size
+        dist.all_gather_object(gathered, value)
+        return gathered
 
     def any(self, flag: bool) -> bool:
         """Tell whether the flag is set in any process."""

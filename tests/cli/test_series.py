@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 pytest.importorskip("torch", reason="training needs the extra 'train'")
 
 SMALL = ("--d-model", 16, "--heads", 2, "--loops", 2, "--steps", 4, "--batch-size", 4)
+FORECASTS = ("sales", "returns")
 FORECAST = ("--target", "sales", "--context", 8, "--horizon", 2)
 
 
@@ -49,7 +50,8 @@ def test_several_targets_of_several_series(cli: Cli, shops: Path) -> None:
     assert outcome.code == 0, outcome.err
     found = outcome.json()
     assert found["metric"] == "scaled_rmse"
-    assert set(found["test"]) == {"scaled_rmse", "rmse.sales", "rmse.returns"}
+    each = {f"{metric}.{name}" for metric in ("rmse", "mae", "mase") for name in FORECASTS}
+    assert set(found["test"]) == {"scaled_rmse", "mase", *each}
     assert set(found["baselines"]["naive_last"]) == set(found["test"])
 
 
@@ -87,7 +89,7 @@ def test_origins(cli: Cli, shops: Path) -> None:
     words = ("train", "series", shops, *FORECAST, *SMALL, "--origins", 3, "--force")
     found = cli(*words, "-o", shops.parent / "m.pt", "--json").json()
     assert len(found["origins"]) == 3
-    assert set(found["mean"]) == set(found["deviation"]) == {"rmse", "mae"}
+    assert set(found["mean"]) == set(found["deviation"]) == {"rmse", "mae", "mase"}
     shown = cli(*words, "-o", shops.parent / "m.pt")
     for words_shown in ("origin 3 (test)", "standard deviation", "naive last, mean"):
         assert words_shown in shown.out
@@ -103,7 +105,7 @@ def test_labels_are_reported_when_it_runs(cli: Cli, shops: Path) -> None:
     assert cli("train", "series", shops, *words).code == 0
     assert cli("export", model, "-o", exported).code == 0
     source = folder / "x.csv"
-    source.write_text("sales,temp\n20,3\n21,\n,4\n")
+    source.write_text("sales,temp\n" + "20,3\n" * 6 + "21,\n,4\n")
     outcome = cli("run", exported, "--input", source, "-o", folder / "y.npz", "--json")
     assert outcome.code == 0, outcome.err
     found = outcome.json()
@@ -112,7 +114,9 @@ def test_labels_are_reported_when_it_runs(cli: Cli, shops: Path) -> None:
     assert logits.shape == (1, 2)
     assert np.isfinite(logits).all()
     assert found["labels"] == [["north", "south"][logits[0].argmax()]]
-    assert f"label  {found['labels'][0]}" in cli("run", exported, "--input", source).out
+    shown = cli("run", exported, "--input", source).out
+    assert "'region' of x.csv" in shown
+    assert found["labels"][0] in shown
     static = ("--scheme", "static", "--reduce-range")  # the same integers on every processor
     assert cli("quantize", exported, *static, "--data", shops, "-o", folder / "q.onnx").code == 0
     quantized = cli("run", folder / "q.onnx", "--input", source, "--json").json()
@@ -123,6 +127,8 @@ def test_labels_are_reported_when_it_runs(cli: Cli, shops: Path) -> None:
     calibrate = ("quantize", exported, *static, "-o", folder / "p.onnx", "--data")
     assert cli(*calibrate, folder / "shops.parquet").code == 0
     assert (folder / "p.onnx").read_bytes() == (folder / "q.onnx").read_bytes()
+    source.write_text("sales,temp\n20,3\n20,4\n")
+    refused(cli("run", exported, "--input", source), "2 table rows are too few")
     source.write_text("sales,temp\n20,x\n")
     refused(cli("run", exported, "--input", source), "'x' is not a number")
 

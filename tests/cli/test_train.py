@@ -16,7 +16,10 @@ pytest.importorskip("torch", reason="training needs the extra 'train'")
 
 SMALL = ("--d-model", 16, "--heads", 2, "--loops", 2, "--steps", 4, "--batch-size", 4)
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = {"train": ("training", "tasks"), "pilot": ("pilot", "training", "tasks")}
+PAGES = {
+    "train": ("training", "tasks", "series"),
+    "pilot": ("pilot", "training", "tasks", "series"),
+}
 WINDOW = ("--context", 8, "--horizon", 2)
 KEYS = {
     "path",
@@ -37,6 +40,9 @@ KEYS = {
     "train_loss",
     "seconds",
     "tokens_per_second",
+    "mase_season",
+    "mase_scale",
+    "intervals",
     "notes",
 }
 
@@ -66,18 +72,21 @@ def test_series(cli: Cli, data: Path) -> None:
     assert outcome.code == 0, outcome.err
     found = outcome.json()
     assert set(found) == KEYS
-    assert set(found["test"]) == {"rmse", "mae"}
+    assert set(found["test"]) == {"rmse", "mae", "mase"}
     assert {"naive_last", "seasonal_naive"} == set(found["baselines"])
     assert sorted(path.name for path in data.parent.iterdir()) == [
         "data.csv",
         "model.metrics.jsonl",
         "model.pt",
     ]
-    (note,) = found["notes"]  # after four steps
+    note, few = found["notes"]  # after four steps
+    assert few == "no 95 % interval: 17 validation windows are too few, it needs 19"
+    assert [level["level"] for level in found["intervals"]["levels"]] == [80]
     best = min(scores["rmse"] for scores in found["baselines"].values())
     assert note.startswith("the model does not beat the baseline ")
     assert f" on the test split: rmse {found['test']['rmse']:.4g} against {best:.4g}, " in note
     assert f"warning: {note}" in outcome.err
+    assert f"warning: {few}" in outcome.err
     (line,) = Path(found["metrics_path"]).read_text().splitlines()
     assert json.loads(line)["step"] == 4
     assert cli("train", "series", data, *words, "-o", target).code == 2

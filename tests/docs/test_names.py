@@ -80,7 +80,7 @@ def test_no_two_commands_write_one_target() -> None:
 
 def test_the_targets_are_found() -> None:
     found = places_by_target()
-    assert {"mine.onnx", "model.pt", "report.html", "window.csv", "before.json"} <= set(found)
+    assert {"mine.onnx", "model.pt", "report.html", "forecast.csv", "before.json"} <= set(found)
     assert {"reference.pt", "from_file.onnx", "from_python.pt", "loop.txt"} <= set(found)
 
 

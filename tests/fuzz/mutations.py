@@ -28,7 +28,7 @@ def mutate(name: str, content: bytes, rng: random.Random) -> bytes:
         return _mutate_json(content, rng)
     damaged = bytearray(content)
     # Whatever moves the bytes behind it makes noise of a format that counts in offsets.
-    ways = BYTE_WAYS[:4] if name.endswith((".ort", ".pt", ".parquet")) else BYTE_WAYS
+    ways = BYTE_WAYS[:4] if name.endswith((".ort", ".pt", ".parquet", ".feather")) else BYTE_WAYS
     for _ in range(rng.choice((1, 1, 1, 2, 5))):
         if damaged:
             damaged = rng.choice(ways)(damaged, rng)

@@ -42,10 +42,69 @@ class Case:
 
 def read_table(path: Path) -> None:
     """Read a table of numbers, times and labels."""
-    from loopedge.data.tables import Selection
-    from loopedge.data.tables import read_table as read
+    from loopedge.data.tables.reading import Selection
+    from loopedge.data.tables.reading import read_table as read
 
     read(path, Selection(numbers=("y",), time="time", label="label"))
+
+
+WINDOWS: dict[str, Any] = {
+    "name": "series",
+    "targets": ["y"],
+    "covariates": [],
+    "context": 4,
+    "min_context": 2,
+    "horizon": 2,
+    "mean": [10.0],
+    "scale": [5.0],
+    "missing": "interpolate",
+    "time_column": "time",
+    "gaps": "split",
+}
+
+
+def read_series(path: Path) -> None:
+    """Read a table as training does, with windows around gaps."""
+    from loopedge.tasks.series import SeriesTask
+
+    task = SeriesTask.from_file(
+        path, targets=["y"], horizon=2, context=4, time_column="time", missing="interpolate"
+    )
+    task.describe()
+    task.baselines("test", 64)
+
+
+def read_grid(path: Path) -> None:
+    """Read a table onto a grid of times, as training does."""
+    from loopedge.tasks.series import SeriesTask
+
+    SeriesTask.from_file(
+        path,
+        targets=["y"],
+        horizon=2,
+        context=4,
+        time_column="time",
+        missing="indicator",
+        frequency="auto",
+        scaling="window",
+    ).describe()
+
+
+def read_labels(path: Path) -> None:
+    """Read a table of labels, as training does."""
+    from loopedge.tasks.labelled_series import LabelledSeriesTask
+
+    LabelledSeriesTask.from_file(path, label="label", covariates=["y"], context=4).describe()
+
+
+def read_windows(path: Path) -> None:
+    """Read the last window of a table, as running a model does."""
+    from loopedge.runtime.tables.described_table import DescribedTable
+    from loopedge.runtime.tables.last_windows import read_last_windows
+
+    described = DescribedTable.of(WINDOWS)
+    assert described is not None
+    read_last_windows(path, described, takes_mask=True)
 
 
 def read_pairs(path: Path) -> None:
@@ -120,8 +179,14 @@ CASES = (
         words=("quantize", "tiny.onnx", *QUANTIZE[2:], "--scheme", "static", "--data", "{file}"),
         share=2,
     ),
-    Case(file="table.csv", reader=read_table, share=6),
-    Case(file="table.parquet", reader=read_table, share=6),
+    *(
+        Case(file=file, reader=reader, share=2)
+        for file in (
+            *("table.csv", "table.csv.gz", "local.csv", "utf16.csv"),
+            *("table.parquet", "table.feather"),
+        )
+        for reader in (read_table, read_series, read_grid, read_labels, read_windows)
+    ),
     Case(file="tokenizer.json", reader=read_tokenizer, share=6),
     Case(file="model.pt", reader=load_checkpoint, share=10),
     Case(file="pairs.jsonl", reader=read_pairs, share=6),

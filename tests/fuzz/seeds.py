@@ -1,5 +1,6 @@
 """The sound files that are mutated: small, one of each kind that a command reads."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 
 from loopedge.artifact.artifact import Artifact, open_artifact
@@ -63,9 +65,19 @@ def make_seeds(folder: Path) -> None:
     np.savez_compressed(folder / "small.npz", input_ids=ids)
     np.save(folder / "x.npy", ids)
     (folder / "x.csv").write_text("a,b,c\n1,2,3\n4,5,6\n")
-    (folder / "table.csv").write_text(
-        "time,y,label\n" + "".join(f"2024-01-{day:02},{day}.5,up\n" for day in range(1, 29))
+    rows = [
+        f"2024-0{month}-{day:02},{day}.5,{'up' if day % 3 else 'down'}"
+        for month in (1, 2)
+        for day in range(1, 29)
+    ]
+    table = "\n".join(["time,y,label", *rows, ""])
+    (folder / "table.csv").write_text(table)
+    (folder / "table.csv.gz").write_bytes(gzip.compress(table.encode(), mtime=0))
+    (folder / "utf16.csv").write_text(table.replace(",", "\t"), encoding="utf-16")
+    local = "".join(
+        f"{line};{number % 5}\n" for number, line in enumerate(table.replace(",", ";").split())
     )
+    (folder / "local.csv").write_text("sep=;\n" + local.replace("label;0", "label;more"))
     (folder / "pairs.jsonl").write_text('{"input": "ab", "output": "ba"}\n' * 3)
     (folder / "tokenizer.json").write_text(
         train_tokenizer(["abab ba"], 257).companions()["tokenizer.json"]
@@ -76,9 +88,10 @@ def make_seeds(folder: Path) -> None:
     }
     write_generate_file(GenerateModel(vocab=257), folder / "lm.onnx", companions)
     (folder / "tokenizer_config.json").write_text(companions["tokenizer_config.json"])
-    times = pa.array(range(20), pa.timestamp("s"))
-    columns = {"time": times, "y": np.arange(20) / 2, "label": ["up", "down"] * 10}
+    times = pa.array(range(0, 60 * 3600, 3600), pa.timestamp("s"))
+    columns = {"time": times, "y": np.arange(60) % 7 / 2, "label": ["up", "down"] * 30}
     pq.write_table(pa.table(columns), folder / "table.parquet")
+    feather.write_feather(pa.table(columns), folder / "table.feather")
     config = LoopedConfig(d_model=8, heads=2, loops=2, vocab_size=7, max_length=4)
     save(LoopedTransformer(config), folder / "model.pt", task={"name": "sorting"})
     (folder / "ranges.json").write_text(_ranges(folder / "tiny.onnx"))

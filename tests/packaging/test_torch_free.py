@@ -15,6 +15,7 @@ import pytest
 
 from tests.cli.tied_files import write_tied
 from tests.graph.generate_files import GenerateModel, write_generate_file
+from tests.table_models import TASK, repeating_model
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny.onnx"
 BLOCKER = '''
@@ -44,6 +45,8 @@ def room(tmp_path: Path) -> Path:
     onnx.save(model, tmp_path / "text.onnx")
     write_generate_file(GenerateModel(), tmp_path / "lm.onnx")
     np.savez(tmp_path / "x.npz", input_ids=np.arange(8).reshape(2, 4))
+    repeating_model(tmp_path / "table.onnx", TASK)
+    (tmp_path / "t.csv").write_text("y,x\n" + "1,2\n" * 4)
     (tmp_path / "blocker").mkdir()
     (tmp_path / "blocker" / "sitecustomize.py").write_text(BLOCKER)
     return tmp_path
@@ -71,6 +74,7 @@ def loopedge(room: Path, *words: str) -> subprocess.CompletedProcess[str]:
         ("prepare", "tiny.onnx"),
         ("unroll", "tiny.onnx"),
         ("run", "tiny.onnx", "--input", "x.npz", "-o", "y.npz"),
+        ("run", "table.onnx", "--input", "t.csv", "-o", "forecast.csv"),
         ("run", "text.onnx", "--text", "!#!#", "--new-tokens", "2"),  # it knows 48 bytes
         ("generate", "lm.onnx", "--prompt", "!#!#", "--new-tokens", "2"),
         pytest.param(
@@ -88,7 +92,7 @@ def loopedge(room: Path, *words: str) -> subprocess.CompletedProcess[str]:
             marks=pytest.mark.slow,
         ),
     ],
-    ids=lambda words: f"{words[0]}-{words[2]}" if words[0] == "run" else words[0],
+    ids=lambda words: f"{words[0]}-{words[1]}" if words[0] == "run" else words[0],
 )
 def test_the_command_never_asks_for_torch(room: Path, words: tuple[str, ...]) -> None:
     done = loopedge(room, *words)

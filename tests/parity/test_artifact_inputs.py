@@ -132,7 +132,7 @@ def test_the_commands_fill_it_in_too(written: dict[str, Path], tmp_path: Path) -
     for source in (None, tmp_path / "x.npz"):
         measured = profile_feeds(
             graph, written["exit"], source, batch=1, sequence=None, loops=None, seed=0
-        )
+        ).arrays
         assert measured["tolerance"] == np.float32(0.3)
 
 

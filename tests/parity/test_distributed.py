@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from loopedge.errors import InputError
-from loopedge.model.checkpoint import load_checkpoint
-from loopedge.trainer.world import open_world
+from loopedge.model.checkpoint import load, load_checkpoint
+from loopedge.tasks.series import SeriesTask
+from loopedge.trainer.evaluation import Answers, evaluate
+from loopedge.trainer.world import World, open_world
 from tests.parity.processes import CONTEXT, LIMIT, Ended, Fault, free_port, run, start
 
 pytestmark = pytest.mark.long
@@ -360,3 +362,31 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGKILL
     done(run(tmp_path, *words, "-o", target, "--resume", size=1))
     assert_equal(target, tmp_path / "whole.pt")
+
+
+@pytest.mark.parametrize("sharding", ["replicated", "sharded"])
+def test_two_processes_fit_intervals_on_all_windows(tmp_path: Path, sharding: str) -> None:
+    """The forecasts of both processes, in the order of the windows: as one process has them of the same weights."""
+    rows = [f"{day},{20 + 5 * math.sin(day / 3) + (day * 7 % 5) / 5:.4f}" for day in range(299)]
+    (tmp_path / "x.csv").write_text("\n".join(["day,sales", *rows]) + "\n")
+    words = ["train", "series", tmp_path / "x.csv", "--target", "sales", "--context", 20]
+    words += ["--horizon", 3, *SMALL, "--steps", 4, "--sharding", sharding, "--json"]
+    first, _ = run(tmp_path, *words, "-o", tmp_path / "m.pt")
+    assert first.code == 0, first
+    found = json.loads(first.out)
+    task = SeriesTask.from_file(tmp_path / "x.csv", targets=["sales"], context=20, horizon=3)
+    model, world = load(tmp_path / "m.pt"), World()
+    kept = {}
+    for split in ("validation", "test"):
+        answers = Answers()
+        scores = evaluate(model, task, split, 1024, world, answers=answers)
+        assert found[split] == pytest.approx(scores, rel=1e-4)
+        kept[split] = task.forecasts(split, 1024, answers.whole(world))
+    intervals, _ = task.fit_intervals(kept["validation"], kept["test"])
+    assert intervals is not None
+    alone = intervals.to_json()
+    assert found["intervals"]["windows"] == alone["windows"] == task.available("validation")
+    for mine, theirs in zip(alone["levels"], found["intervals"]["levels"], strict=True):
+        for mine_step, their_step in zip(mine["high"], theirs["high"], strict=True):
+            assert their_step == pytest.approx(mine_step, rel=1e-4)
+        assert theirs["coverage"] == pytest.approx(mine["coverage"], abs=0.03)

@@ -217,7 +217,7 @@ def test_data_called_loops_is_run_and_measured_as_data(tmp_path: Path) -> None:
             stored["iterations"], loopedge.Session(source).run(feeds)["iterations"]
         )
     sizes: dict[str, Any] = {"batch": 1, "sequence": None, "loops": None, "seed": 0}
-    measured = profile_feeds(open_artifact(source), source, tmp_path / "x.npz", **sizes)
+    measured = profile_feeds(open_artifact(source), source, tmp_path / "x.npz", **sizes).arrays
     assert all(np.array_equal(measured[name], array) for name, array in feeds.items())
     with pytest.raises(InputError, match="runs a fixed number of loops, 3 were asked for"):
         loopedge.Session(source).run(feeds, loops=3)

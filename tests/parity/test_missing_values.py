@@ -35,7 +35,7 @@ def test_a_missing_value_is_the_mean_and_marked() -> None:
     model = make()
     inputs = torch.tensor([[[7.0, torch.nan], [torch.nan, 2.0]]])
     np.testing.assert_allclose(
-        model._channels(inputs).numpy(), [[[1, 0, 0, 1], [0, 1, 1, 0]]], atol=1e-6
+        model._channels(inputs, None)[0].numpy(), [[[1, 0, 0, 1], [0, 1, 1, 0]]], atol=1e-6
     )
     filled = torch.tensor([[[7.0, -2.0], [5.0, 2.0]]])
     with torch.no_grad():

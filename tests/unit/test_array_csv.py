@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import gzip
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from loopedge.data.chunks import Selection
-from loopedge.data.csv_file import csv_chunks
+from loopedge.data.tables.chunks import Selection
+from loopedge.data.tables.format import TableFormat
+from loopedge.data.tables.kinds.csv_file import csv_chunks
 from loopedge.errors import InputError
-from loopedge.files.array_csv import read_number_table
 from loopedge.files.arrays import read_array_file
-from loopedge.files.cells import MISSING
+from loopedge.files.csv.cells import MISSING
+from loopedge.files.csv.form import CsvForm
+from loopedge.files.csv.numbers import read_number_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,48 +57,42 @@ def test_empty_lines_that_shift_no_time_are_left_out(tmp_path: Path) -> None:
 def test_separators_are_those_of_training(tmp_path: Path, separator: str) -> None:
     source = write(tmp_path, "a,b\n1.5,2\n3,4\n".replace(",", separator))
     table = read_number_table(source, missing=False, ordered=True)
-    [chunk] = csv_chunks(source, Selection(numbers=("a", "b")))
+    [chunk] = csv_chunks(source, Selection(numbers=("a", "b")), TableFormat(), [])
     np.testing.assert_array_equal(table.values, chunk.numbers)
 
 
 def test_a_separator_in_quotes_separates_nothing(tmp_path: Path) -> None:
     source = write(tmp_path, '"a, in m, s, or kg";b\n1;2\n')
-    table = read_number_table(source, missing=False, ordered=True, columns=("b",))
-    np.testing.assert_array_equal(table.values, [[2]])
-    assert table.dropped == ("a, in m, s, or kg",)
+    table = read_number_table(source, missing=False, ordered=True)
+    np.testing.assert_array_equal(table.values, [[1, 2]])
+    assert table.header == ("a, in m, s, or kg", "b")
 
 
-def test_columns_are_taken_by_their_names(tmp_path: Path) -> None:
-    source = write(tmp_path, "time, x ,y,2020\nMonday,1,2,3\nTuesday,4,5,6\n")
-    table = read_number_table(source, missing=False, ordered=True, columns=("y", "x"))
-    np.testing.assert_array_equal(table.values, [[2, 1], [5, 4]])
-    assert table.dropped == ("time", "2020")
+def test_the_order_of_the_file_counts(tmp_path: Path) -> None:
+    for text, header in (("1,2\n3,4\n", None), ("x,y\n1,2\n3,4\n", ("x", "y"))):
+        table = read_number_table(write(tmp_path, text), missing=False, ordered=True)
+        np.testing.assert_array_equal(table.values, [[1, 2], [3, 4]])
+        assert table.values.dtype == np.int64
+        assert table.header == header
 
 
-def test_names_that_are_numbers_are_a_header_where_they_are_known(tmp_path: Path) -> None:
-    source = write(tmp_path, "2020,2021\n1,2\n")
-    table = read_number_table(source, missing=False, ordered=True, columns=("2021", "2020"))
-    np.testing.assert_array_equal(table.values, [[2, 1]])
-
-
-def test_without_a_header_the_order_of_the_file_counts(tmp_path: Path) -> None:
-    source = write(tmp_path, "1,2\n3,4\n")
-    table = read_number_table(source, missing=False, ordered=True, columns=("y", "x"))
-    np.testing.assert_array_equal(table.values, [[1, 2], [3, 4]])
-    assert table.dropped == ()
+def test_it_may_be_compressed_and_written_in_another_way(tmp_path: Path) -> None:
+    packed = tmp_path / "x.csv.gz"
+    packed.write_bytes(gzip.compress(b"x;y\n1,5;2\n"))
+    read = read_array_file(packed, {"inputs": 3}, form=CsvForm(decimal=","))
+    np.testing.assert_array_equal(read.arrays["inputs"], [[[1.5, 2]]])
+    assert read.header == ("x", "y")
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a,b\n1,2\n", "the header lacks 'y', 'x'; the model was trained on y, x"),
-        ("x,b\n1,2\n", "the header lacks 'y'; "),
         ("x,y,y\n1,2,3\n", "column 'y' stands 2 times"),
         ("x,y\n1,2,3\n", r"row 1 \(line 2\) has 3 values, the header has 2"),
         ("x,y\n1,two\n", r"row 1 \(line 2\), column 'y': 'two' is not a number"),
         ("x,y\n1_000,2\n", r"row 1 \(line 2\), column 'x': '1_000' is not a number"),
     ],
 )
-def test_headers_that_do_not_fit(tmp_path: Path, text: str, words: str) -> None:
+def test_tables_that_hold_no_numbers(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        read_number_table(write(tmp_path, text), missing=False, ordered=True, columns=("y", "x"))
+        read_number_table(write(tmp_path, text), missing=False, ordered=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loopedge.data.tables import Selection, read_table
+from loopedge.data.tables.reading import Selection, read_table
 
 
 @pytest.mark.parametrize(

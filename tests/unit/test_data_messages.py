@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from loopedge.data.json_lines import PairFormat, scan
-from loopedge.data.tables import Selection, read_table
+from loopedge.data.tables.reading import Selection, read_table
 from loopedge.data.text_files import check_utf8
 from loopedge.errors import InputError
 from loopedge.tasks.pairs import PairsTask
@@ -25,6 +25,7 @@ def test_where_no_pair_is_short_enough_the_length_is_to_be_raised(tmp_path: Path
     ("line", "said"),
     [
         ('{"input": "a\x01"}', "Invalid control character at column 13"),
+        ('{"input": "a"', "Expecting ',' delimiter at column 15"),
         ("{]", "double quotes at column 2"),
         ("[" * 100_000, "it is nested too deeply"),
         ("9" * 5000, "a number has too many digits"),
@@ -56,10 +57,13 @@ def test_the_hint_of_another_encoding_can_be_run_as_it_is(tmp_path: Path) -> Non
         path.write_bytes(b"gr\xfcn\n1\n")
     with pytest.raises(InputError) as caught:
         read_table(table, Selection(numbers=("x",)))
-    assert caught.value.hint == f"iconv -f latin1 -t utf-8 {table} > utf8.csv"
+    assert (
+        caught.value.hint
+        == f"form=TableFormat(encoding='cp1252'), or iconv -f cp1252 -t utf-8 {table} > utf8.csv"
+    )
     with pytest.raises(InputError) as caught:
         check_utf8(text)
-    assert caught.value.hint == f"iconv -f latin1 -t utf-8 {text} > utf8.txt"
+    assert caught.value.hint == f"iconv -f cp1252 -t utf-8 {text} > utf8.txt"
 
 
 def test_source_and_target_are_two_keys(tmp_path: Path) -> None:

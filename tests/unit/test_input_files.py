@@ -10,7 +10,7 @@ import pytest
 
 from loopedge.artifact.artifact import open_artifact
 from loopedge.data.json_lines import PairFormat, scan
-from loopedge.data.tables import Selection, read_table
+from loopedge.data.tables.reading import Selection, read_table
 from loopedge.data.text_files import find_texts
 from loopedge.data.tokenizer import read_tokenizer
 from loopedge.errors import InputError

@@ -21,7 +21,7 @@ def read(path: Path) -> LabelledSeriesTask:
 
 def test_long_integers_are_distinguished(tmp_path: Path) -> None:
     task = read(labelled(tmp_path, "9007199254740993", "9007199254740992", "1.0", "1", "0.5"))
-    assert task.classes == ["0.5", "1", "9007199254740992", "9007199254740993"]
+    assert task.classes == ["0.5", "1", "1.0", "9007199254740992", "9007199254740993"]
 
 
 def test_the_classes_of_the_model_decide_how_labels_are_compared(tmp_path: Path) -> None:

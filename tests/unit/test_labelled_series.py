@@ -62,7 +62,7 @@ def test_numbers_are_sorted_as_numbers_and_texts_as_texts(tmp_path: Path) -> Non
     task = LabelledSeriesTask.from_file(
         write(tmp_path, rows), label="kind", covariates=["x"], context=2
     )
-    assert task.classes == ["1", "2", "10"]
+    assert task.classes == ["1", "2", "2.0", "10"]
     rows = [(r, ["10", "2", "none"][r % 3]) for r in range(80)]
     task = LabelledSeriesTask.from_file(
         write(tmp_path, rows), label="kind", covariates=["x"], context=2

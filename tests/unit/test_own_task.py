@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import loopedge
 from loopedge.errors import InputError
 from loopedge.tasks.own import check_task, load_task
 from loopedge.tasks.task import Batch, Split, Task
+from loopedge.trainer.evaluation import evaluate
 
 PARITY = "examples.own_task:RunningParity"
 
@@ -34,7 +36,7 @@ class Small(Task):
         self.calls += 1
         inputs = np.arange(size * 3).reshape(size, 3) % 5
         fields = {"inputs": inputs, "targets": inputs.copy()}
-        for name in ("inputs", "targets", "attention_mask"):
+        for name in ("inputs", "targets", "attention_mask", "units"):
             if name in self.spoiled:
                 fields[name] = self.spoiled[name]
         if self.spoiled.get("drifts"):
@@ -63,6 +65,60 @@ def test_a_task_that_fits_is_taken() -> None:
     check_task(Small())
     mask = np.ones((4, 3), np.int64)
     check_task(Small(attention_mask=mask, fields={"padding": True}))
+
+
+class Weighed(Small):
+    """Scores by the units of each sample."""
+
+    def tally_batch(self, outputs: Any, batch: Batch) -> Any:
+        found = self.tally(outputs, batch.targets)
+        assert batch.units is not None
+        return found | {"units": batch.units.sum()}
+
+    def metrics(self, tally: Any) -> Any:
+        return {"accuracy": tally["right"] / tally["units"]}
+
+
+def test_a_score_may_take_more_of_a_batch_than_its_targets() -> None:
+    check_task(Weighed(units=np.ones((4, 5))))
+    with pytest.raises(InputError, match="small: tally_batch failed: AssertionError"):
+        check_task(Weighed())
+
+
+@pytest.mark.parametrize(
+    ("units", "words"),
+    [
+        (np.ones((4, 5), np.float32), r"units are float32 \(4, 5\), float64 \(4, 5\) is needed"),
+        (np.ones(4), r"units are float64 \(4,\), float64 \(4, 5\) is needed"),
+        ([1.0] * 4, "units is list, an array is needed"),
+    ],
+)
+def test_units_that_do_not_fit_are_reported(units: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        check_task(Small(units=units))
+
+
+def test_what_scores_a_batch_is_the_users_own_tally() -> None:
+    class Half(Small):
+        def tally(self, outputs: Any, targets: Any) -> Any:
+            return {"right": len(targets), "asked": 2 * len(targets)}
+
+    task = Half()
+    batch = task.batch("test", 6, 0)
+    assert task.metrics(task.tally_batch(np.zeros((6, 3, 5)), batch)) == {"accuracy": 0.5}
+    metrics = evaluate(Constant(), task, "test", 10)
+    assert metrics == {"accuracy": 0.5}
+
+
+class Constant(torch.nn.Module):
+    """Says the same everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(5))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.weight.expand(*tokens.shape, 5)
 
 
 @pytest.mark.parametrize(

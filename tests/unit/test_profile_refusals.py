@@ -71,7 +71,7 @@ def feeds_of(
 ) -> dict[str, np.ndarray]:
     model = open_artifact(graph) if isinstance(graph, Path) else graph
     options = {"batch": 1, "sequence": None, "loops": None, "seed": 0} | asked
-    return profile_feeds(model, "model.onnx", input, **options)
+    return profile_feeds(model, "model.onnx", input, **options).arrays
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ NAMES = {
     *("quantize", "save", "train", "Comparison", "PilotOptions", "ProfileOptions", "compare"),
     *("ExportOptions", "QuantizeOptions", "RerollResult", "reroll", "UnrollResult", "unroll"),
     *("GenerateResult", "attention", "to_generate"),
-    *("EvaluateResult", "evaluate"),
+    *("EvaluateResult", "evaluate", "Forecast", "forecast"),
 }
 TWO_SCREENS = 66
 """Lines."""

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from loopedge.data.columns import Columns
+from loopedge.data.tables.columns import Columns
 from loopedge.errors import InputError
 from loopedge.model.checkpoint import load_checkpoint
+from loopedge.tasks.metrics import metric_value
 from loopedge.tasks.series import SeriesTask
 from loopedge.tasks.task import Batch, Split
 from loopedge.trainer.config import make_model_config, make_train_config
@@ -71,12 +72,18 @@ def test_the_last_model_is_written_and_all_origins_are_reported(tmp_path: Path) 
     assert fields["mean"]["rmse"] == pytest.approx(statistics.fmean(tests))
     assert fields["deviation"]["rmse"] == pytest.approx(np.std(tests, ddof=1))
     assert fields["baselines_mean"]["naive_last"]["rmse"] == pytest.approx(
-        statistics.fmean(task.baselines("test", 64)["naive_last"]["rmse"] for task in tasks)
+        statistics.fmean(
+            metric_value(task.baselines("test", 64)["naive_last"], "rmse") for task in tasks
+        )
     )
     (note,) = fields["notes"]  # after eight steps
     assert "does not beat the baseline " in note
     assert f"of 3 origins, on average: rmse {fields['mean']['rmse']:.4g} against " in note
-    assert load_checkpoint(tmp_path / "m.pt")["task"] == tasks[-1].describe()
+    intervals = fields["origins"][-1]["intervals"]
+    assert intervals == fields["intervals"]
+    described = tasks[-1].describe() | {"intervals": intervals}
+    assert load_checkpoint(tmp_path / "m.pt")["task"] == described
+    assert [origin["intervals"]["levels"][0]["level"] for origin in fields["origins"]] == [80] * 3
     train(tasks[-1], *configs(tasks[-1]), tmp_path / "alone.pt")
     assert same_weights(tmp_path / "m.pt", tmp_path / "alone.pt")
     assert [o["rows"]["test"][0] for o in fields["origins"]] == [

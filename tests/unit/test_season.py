@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loopedge.data.columns import Columns
+from loopedge.data.tables.columns import Columns
 from loopedge.errors import InputError
 from loopedge.tasks.series import SeriesTask
 from loopedge.tasks.task import task_from_dict

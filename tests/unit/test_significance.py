@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from loopedge.quantizer.held_out.significance import BLOCKS, certain, loss_error, moved
-from loopedge.tasks.metrics import Tally, class_metrics, total, value_metrics
+from loopedge.tasks.metrics import Metrics, Tally, class_metrics, metric_value, total, value_metrics
 
 
-def lost(key: str, metrics: Callable[[Tally], dict[str, float]], sign: int) -> Callable[..., float]:
+def lost(key: str, metrics: Callable[[Tally], Metrics], sign: int) -> Callable[..., float]:
     def loss(exact: list[Tally], given: list[Tally]) -> float:
-        return sign * (metrics(total(given))[key] - metrics(total(exact))[key])
+        one, other = (metric_value(metrics(total(each)), key) for each in (exact, given))
+        return sign * (other - one)
 
     return loss
 
@@ -47,7 +48,7 @@ def test_of_an_error_it_is_what_samples_drawn_again_show() -> None:
     true = np.std([loss(*tallies) for tallies in drawn])
     found = [loss_error(*tallies, loss) for tallies in drawn[:100]]
     assert np.mean([each for each in found if each is not None]) == pytest.approx(true, rel=0.2)
-    either = np.std([value_metrics(total(exact))["rmse"] for exact, _ in drawn])
+    either = np.std([metric_value(value_metrics(total(exact)), "rmse") for exact, _ in drawn])
     assert true < 0.5 * either
 
 

@@ -99,4 +99,5 @@ def test_what_calibrates_as_arrays_does_not_judge_in_the_task() -> None:
     assert judged
     assert not calibrating & set(judged)
     assert held_out.judge is not None
-    assert sum(map(len, held_out.judge.targets)) == len(judged) == held_out.samples
+    asked = sum(len(batch.targets) for batch in held_out.judge.batches)
+    assert asked == len(judged) == held_out.samples

@@ -17,7 +17,7 @@ from loopedge.data.text_files import (
     whole,
 )
 from loopedge.errors import InputError
-from loopedge.files import utf8
+from loopedge.files import encodings
 
 TEXTS = st.lists(st.text(st.sampled_from("ab\nä€😀"), max_size=40), min_size=1, max_size=4)
 
@@ -69,10 +69,10 @@ def test_windows_run_across_files(
 def test_the_first_wrong_byte_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, byte: int, chunk: int
 ) -> None:
-    monkeypatch.setattr(utf8, "CHECKED", chunk)
+    monkeypatch.setattr(encodings, "CHECKED", chunk)
     path = tmp_path / "a.txt"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=rf"a\.txt is not UTF-8 text: byte {byte}$"):
+    with pytest.raises(InputError, match=rf"a\.txt is not UTF-8 text: byte {byte} \(line 1\)"):
         check_utf8(path)
 
 

@@ -43,7 +43,8 @@ def test_a_loop_count_outside_the_trained_ones_is_said(
 
 
 def test_the_shortest_length_stands_in_the_metadata_or_in_the_task_of_earlier_files() -> None:
-    series = {"name": "series", "covariates": [], "mean": [0.0], "context": 24, "min_context": 6}
+    series = {"name": "series", "targets": ["y"], "covariates": [], "mean": [0.0], "horizon": 2}
+    series |= {"context": 24, "min_context": 6}
     assert metadata(min_length=4, task=series).shortest == 4
     assert metadata(task=series).shortest == 6
     assert metadata().shortest is None

@@ -12,7 +12,7 @@ from loopedge.artifact.artifact import open_artifact, write_artifact
 from loopedge.errors import VerificationError
 from loopedge.graph.core.cores import Cores
 from loopedge.graph.metadata import write_metadata
-from loopedge.graph.offsets import output_offsets
+from loopedge.graph.offsets import OutputOffsets
 from loopedge.quantizer.check import quantization_fields
 from loopedge.quantizer.floors import floors_of
 from loopedge.quantizer.held_out.measurement import FloatAnswers, HeldOutResult
@@ -93,7 +93,7 @@ class Trials:
         self._answers = FloatAnswers(
             source.path,
             held_out,
-            offsets=output_offsets(source.graph),
+            offsets=OutputOffsets(source.graph),
             threads=options.threads,
             kept_bytes=KEPT_BYTES,
         )

@@ -156,7 +156,7 @@ class Distillation:
     def _signal_of(self, example: Example) -> tuple[float, int]:
         total, count = 0.0, 0
         for place, expected in enumerate(example.outputs):
-            offset = self._module.offset(place)
+            offset = self._module.offset(place, example.feeds)
             own = kept(expected if offset is None else expected - offset, example)
             total, count = total + float(own.double().square().sum()), count + own.numel()
         return total, count

@@ -16,7 +16,7 @@ from loopedge.exporter.module.opening import open_module
 from loopedge.exporter.options import ExportOptions
 from loopedge.graph.agreement import TOLERANCE, at_kept, largest_error
 from loopedge.graph.inputs import input_specs
-from loopedge.graph.offsets import output_offsets
+from loopedge.graph.offsets import OutputOffsets
 from loopedge.model.contract import LoopedProtocol, as_tuple, keep_halted, timestep_table_of
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.options import option_name
@@ -67,7 +67,7 @@ class FloatModule:
         self._tables: dict[int, dict[str, Tensor]] = {}
         self._halts = source.metadata.exit is not None and source.metadata.tolerance is None
         self._counts = [s.name for s in input_specs(source.graph) if s.chooses_loops]
-        self._offsets = output_offsets(source.graph)
+        self._offsets = OutputOffsets(source.graph)
         self.output_names = tuple(
             source.metadata.answers(
                 {value.name or "": None for value in source.graph.graph.outputs}
@@ -135,9 +135,9 @@ class FloatModule:
             found.append(Example(feeds=feeds, outputs=outputs))
         return found
 
-    def offset(self, place: int) -> Tensor | None:
-        """Return what is added to an output last, which is no part of the signal."""
-        found = self._offsets.get(self.output_names[place])
+    def offset(self, place: int, feeds: Feeds) -> Tensor | None:
+        """Return what is added to an output last on some inputs, which is no part of the signal."""
+        found = self._offsets.of(self.output_names[place], feeds)
         return None if found is None else torch.from_numpy(np.array(found))
 
     @torch.no_grad()
@@ -169,7 +169,7 @@ class FloatModule:
             error = largest_error(
                 at_kept(found.numpy(), kept),
                 at_kept(expected.numpy(), kept),
-                self._offsets.get(name),
+                self._offsets.at_kept(name, expected.numpy(), example.feeds),
             ).relative
             if error > allowed:
                 raise InputError(

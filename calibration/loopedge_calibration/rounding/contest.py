@@ -11,7 +11,7 @@ import numpy.typing as npt
 from loopedge.artifact.artifact import write_scratch
 from loopedge.files.scratch import never_named
 from loopedge.graph.agreement import NoiseRatio, at_kept
-from loopedge.graph.offsets import output_offsets
+from loopedge.graph.offsets import OutputOffsets
 from loopedge.quantizer.held_out.samples import HeldOut
 from loopedge.quantizer.held_out.significance import loss_error, moved
 from loopedge.quantizer.recipe import Recipe
@@ -73,7 +73,7 @@ class Contest:
         self._numbers = _few_numbers(choosing, session, positions)
         self._batches = [choosing.batches[number] for number in self._numbers]
         self.samples = sum(len(choosing.places[number]) for number in self._numbers)
-        self._offsets = output_offsets(source.graph)
+        self._offsets = OutputOffsets(source.graph)
         self._ends_early = session.metadata.tolerance is not None
         self._exact: list[Outputs] = []
         tallies: list[Tally] = []
@@ -101,7 +101,8 @@ class Contest:
                 mask = feeds.get(MASK)
                 for output, values in exact.items():
                     found = at_kept(whole[output], mask)
-                    ratio.add(at_kept(values, mask), found, self._offsets.get(output))
+                    offset = self._offsets.at_kept(output, values, feeds)
+                    ratio.add(at_kept(values, mask), found, offset)
                 tallies += self._tally(number, given)
         score = None if self._judge is None else self._judge.score(tallies)
         return Entry(name=name, sqnr_db=ratio.db, score=score, tallies=tallies)

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from loopedge.errors import InputError
+from loopedge.options import option_name
+from loopedge_cli.options import table
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
 from loopedge_cli.views import inference_view
 
@@ -15,7 +17,8 @@ Input = Annotated[
     typer.Option(
         "--input",
         "-i",
-        help="One array per input by name (.npz); for a model of one input any .npz, .npy or .csv.",
+        help="A table, for a model that was trained on one (CSV, Parquet); or one array per input by name (.npz); "
+        "for a model of one input any .npz, .npy or .csv.",
     ),
 ]
 Text = Annotated[
@@ -30,7 +33,11 @@ NewTokens = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Where the outputs go (.npz, .npy); default: nowhere."),
+    typer.Option(
+        "--output",
+        "-o",
+        help="Where the outputs go (.npz, .npy; of a table also .csv, .parquet); default: nowhere.",
+    ),
 ]
 Loops = Annotated[
     int | None, typer.Option(min=1, help="Iterations, for a model with a selectable count.")
@@ -64,12 +71,25 @@ def run(
     threads: Threads = None,
     device: Device = "cpu",
     memory: Memory = None,
+    encoding: table.Encoding = None,
+    delimiter: table.Delimiter = None,
+    decimal: table.Decimal = None,
+    thousands: table.Thousands = None,
+    comment: table.Comment = None,
+    na_values: table.NaValues = None,
+    time_format: table.TimeFormat = None,
+    timezone: table.Timezone = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Run a model on the arrays of a file, or a language model on a text."""
+    """Run a model on a table or on arrays, or a language model on a text.
+
+    A model that was trained on a table reads columns by their names, forecasts every series of it, and writes the times
+    that follow: loopedge run MODEL.onnx -i table.csv -o forecast.csv. A table is read as that of training was written,
+    unless the options under Table say otherwise.
+    """
     with sink(json=json, quiet=quiet, debug=debug) as output:
         from loopedge.inference.completion import complete
         from loopedge.inference.run import InferenceResult, run_file
@@ -81,9 +101,24 @@ def run(
             "device": device,
             "memory": memory,
         }
-        _check(input, text, new_tokens, {"--output": path, "--seed": seed})
+        form = table.named_fields(
+            encoding=encoding,
+            delimiter=delimiter,
+            decimal=decimal,
+            thousands=thousands,
+            comment=comment,
+            na_values=na_values,
+            time_format=time_format,
+            timezone=timezone,
+        )
+        of_input = {
+            "--output": path,
+            "--seed": seed,
+            **{option_name(name): form[name] for name in form},
+        }
+        _check(input, text, new_tokens, of_input)
         result: InferenceResult = (
-            run_file(model, input, path, seed=seed, force=force, **shared)
+            run_file(model, input, path, seed=seed, form=form, force=force, **shared)
             if input is not None
             else complete(model, text or "", new_tokens=new_tokens, **shared)
         )

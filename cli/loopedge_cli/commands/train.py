@@ -8,7 +8,7 @@ import typer
 from loopedge_cli.arguments import CheckedCommand
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
 from loopedge_cli.tasks import TaskCommand, command_of, options_of, tasks
-from loopedge_cli.views import train_view
+from loopedge_cli.train_view import train_view
 
 train = typer.Typer(help="Train a looped transformer on a task.")
 

@@ -5,6 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from loopedge_cli.options.table import (
+    Comment,
+    Decimal,
+    Delimiter,
+    Encoding,
+    NaValues,
+    Thousands,
+    TimeFormat,
+    Timezone,
+    table_format,
+)
 from loopedge_cli.tasks import task
 
 if TYPE_CHECKING:
@@ -14,7 +25,10 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     Path,
-    typer.Argument(metavar="DATA", help="A CSV with a header, or .parquet; oldest row first."),
+    typer.Argument(
+        metavar="DATA",
+        help="A CSV with a header (.gz too), Parquet or Arrow; oldest row first.",
+    ),
 ]
 Context = Annotated[int, typer.Option(min=1, help="Rows that the model sees.")]
 Target = Annotated[list[str] | None, typer.Option(help="Column to forecast; repeatable.")]
@@ -27,7 +41,10 @@ Classify = Annotated[
     ),
 ]
 Covariate = Annotated[
-    list[str] | None, typer.Option(help="A further column that the model sees; repeatable.")
+    list[str] | None,
+    typer.Option(
+        help="A further column that the model sees, or a pattern such as 'temp_*'; repeatable."
+    ),
 ]
 Group = Annotated[
     str | None, typer.Option(help="Column that tells several series in one table apart.")
@@ -42,11 +59,31 @@ Missing = Annotated[
         help="What happens to missing values: an error, a straight line, or the model sees a mark."
     ),
 ]
+Scaling = Annotated[
+    Literal["column", "window"],
+    typer.Option(
+        help="Scale by mean and deviation of each column's training rows, or of each window's own rows: "
+        "for series at different levels, and counters."
+    ),
+]
 Season = Annotated[
     int | None, typer.Option(min=1, help="Period of the seasonal-naive baseline; default: found.")
 ]
 Time = Annotated[
     str | None, typer.Option(help="Column whose times must ascend; the model does not see it.")
+]
+Frequency = Annotated[
+    str | None,
+    typer.Option(
+        help="Grid of times that each series is put on: auto, 15min, h, D, B, W, MS, ME, QS, YS, a number; "
+        "missing rows are inserted, see --missing."
+    ),
+]
+Gaps = Annotated[
+    Literal["split", "cross", "refuse"],
+    typer.Option(
+        help="Where --time lacks rows: no window crosses that, rows are taken as steps, or an error."
+    ),
 ]
 Origins = Annotated[
     int | None,
@@ -68,9 +105,20 @@ def series(
     group: Group = None,
     min_context: MinContext = None,
     missing: Missing = "refuse",
+    scaling: Scaling = "column",
     season: Season = None,
     time: Time = None,
+    frequency: Frequency = None,
+    gaps: Gaps = "split",
     origins: Origins = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
+    thousands: Thousands = None,
+    comment: Comment = None,
+    na_values: NaValues = None,
+    time_format: TimeFormat = None,
+    timezone: Timezone = None,
     seed: int,
 ) -> "Task":
     """Forecast columns of a table, or tell the labels of its windows or series."""
@@ -83,6 +131,19 @@ def series(
         "missing": missing,
         "time_column": time,
         "group": group,
+        "frequency": frequency,
+        "gaps": gaps,
+        "form": table_format(
+            encoding=encoding,
+            delimiter=delimiter,
+            decimal=decimal,
+            thousands=thousands,
+            comment=comment,
+            na_values=na_values,
+            time_format=time_format,
+            timezone=timezone,
+        ),
+        "scaling": scaling,
         "seed": seed,
     }
     if classify is None:

@@ -7,7 +7,6 @@ rows.
 
 import math
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +18,16 @@ import onnx_ir as ir
 from torch import Tensor
 
 from loopedge.artifact.artifact import Artifact, write_scratch
-from loopedge.errors import InputError, UntrainedWarning, VerificationError
+from loopedge.errors import InputError, VerificationError
 from loopedge.exporter.verification.cases import Case
 from loopedge.exporter.verification.reference import Reference
 from loopedge.exporter.verification.torch_side import Named, Tables, TorchSide
 from loopedge.graph.agreement import TOLERANCE, LargestError, at_kept, largest_error, worst
 from loopedge.graph.metadata import ITERATIONS_OUTPUT
-from loopedge.graph.offsets import output_offsets
+from loopedge.graph.offsets import OutputOffsets
 from loopedge.graph.weights import TABLE_PREFIX
 from loopedge.options import option_name
-from loopedge.runtime.session import Session
+from loopedge.runtime.session import Session, untrained_inputs
 
 __all__ = ["ExportErrors", "verify_artifact"]
 
@@ -67,7 +66,7 @@ def verify_artifact(
     Raises:
         VerificationError: A case differs by more, or has values that are not finite elsewhere.
     """
-    path, offsets = written.path, output_offsets(written.graph)
+    path, offsets = written.path, OutputOffsets(written.graph)
     errors: list[LargestError] = []
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".verify.") as folder:
         runs = {False: (torch_side.tables, _open(load(path)))}
@@ -145,9 +144,7 @@ class _Comparison:
     count: int
     same_exits: bool
 
-    def run(
-        self, named: Named, torch_side: TorchSide, offsets: Mapping[str, Array]
-    ) -> LargestError:
+    def run(self, named: Named, torch_side: TorchSide, offsets: OutputOffsets) -> LargestError:
         """Return the largest errors of all outputs.
 
         Raises:
@@ -159,14 +156,14 @@ class _Comparison:
         if self.same_exits and ran is not None:
             self._check_exits(given[ITERATIONS_OUTPUT], ran)
         mask = None if torch_side.mask is None else named[torch_side.mask]
+        feeds = {name: value.numpy() for name, value in named.items()}
         errors = []
         for name, want in zip(torch_side.output_names, expected, strict=True):
             kept = mask
             if name in torch_side.last_outputs:
                 want, kept = want[:, -1:], None if mask is None else mask[:, -1:]
-            errors.append(
-                _compare(given[name], want, kept, f"{name} ({self.case})", offsets.get(name))
-            )
+            offset = offsets.at_kept(name, want, feeds)
+            errors.append(_compare(given[name], want, kept, f"{name} ({self.case})", offset))
         return worst(errors)
 
     def _check_exits(self, given: Array, expected: Array) -> None:
@@ -178,8 +175,7 @@ class _Comparison:
             )
 
     def _run_file(self, named: Named, stop_below: float | None) -> Mapping[str, Array]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UntrainedWarning)
+        with untrained_inputs():
             try:
                 return self.session.run(
                     {name: value.numpy() for name, value in named.items()},

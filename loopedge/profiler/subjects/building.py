@@ -1,7 +1,7 @@
 """Open the models of a profile, generate their inputs and write their twins, for each configuration."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from loopedge.profiler.subjects.measured_inputs import fewest_positions, profile
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
 from loopedge.profiler.subjects.weight_reads import weight_reads
 from loopedge.profiler.sweep import Configuration
+from loopedge.runtime.inputs import AcceptedInputs
 from loopedge.runtime.memory_profiles import choose_profile, refuse_prepared
 from loopedge.runtime.session import PROVIDERS
 
@@ -188,12 +189,16 @@ class _Builder:
         target = self.folder / f"{name}.onnx"
         write_artifact(rewritten, target)
         taken = {value.name for value in rewritten.graph.inputs}
-        feeds = {key: array for key, array in self._feeds(path).items() if key in taken}
-        return self._profiled(name, Path(path), Artifact.open(target), twin, feeds)
+        feeds = self._feeds(path)
+        arrays = {key: array for key, array in feeds.arrays.items() if key in taken}
+        own = replace(feeds, arrays=arrays)
+        return self._profiled(name, Path(path), Artifact.open(target), twin, own)
 
-    def _feeds(self, path: str | Path) -> dict[str, Array]:
+    def _feeds(self, path: str | Path) -> AcceptedInputs:
         if self.artifacts[path].metadata.generate is not None:
-            return decoding_feeds(self.artifacts[path], self.point, self.options)
+            return AcceptedInputs(
+                arrays=decoding_feeds(self.artifacts[path], self.point, self.options)
+            )
         return profile_feeds(
             self.artifacts[path].graph,
             path,
@@ -210,9 +215,9 @@ class _Builder:
         source: Path,
         artifact: Artifact,
         twin: str | None,
-        feeds: Mapping[str, Array],
+        accepted: AcceptedInputs,
     ) -> ProfiledModel:
-        metadata = artifact.metadata
+        metadata, feeds = artifact.metadata, accepted.arrays
         chosen = choose_profile(self.options.memory, metadata, source, device=self.options.device)
         inputs = self.folder / f"{name}.npz"
         write_arrays(inputs, feeds)
@@ -244,7 +249,9 @@ class _Builder:
             loops=self._loops(metadata),
             **(_shape(feeds) if metadata.generate is None else decoding_shape(feeds)),
             weight_bytes=weight_bytes(artifact.graph),
-            notes=() if twin else tuple(f"{source.name}: {note}" for note in notes if note),
+            notes=()
+            if twin
+            else (*accepted.notes, *(f"{source.name}: {note}" for note in notes if note)),
             artifact=artifact,
             weight_reads=weight_reads(artifact.graph, loops) if decodes else None,
             fidelity=fidelity_of(metadata),
@@ -260,7 +267,7 @@ class _Builder:
             )
         trained, stored_bytes = checkpoint_loops(path)
         beside = next(iter(self.artifacts))
-        feeds = self._feeds(beside)
+        feeds = self._feeds(beside).arrays
         inputs = self.folder / f"{index}.npz"
         write_arrays(inputs, feeds)
         metadata = self.artifacts[beside].metadata

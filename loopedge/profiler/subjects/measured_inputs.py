@@ -14,7 +14,7 @@ from loopedge.graph.inputs import generate_inputs, generated_bytes, input_specs
 from loopedge.graph.metadata import read_metadata
 from loopedge.options import by_face, option, option_name
 from loopedge.profiler.machine import free_bytes
-from loopedge.runtime.inputs import ModelInputs
+from loopedge.runtime.inputs import AcceptedInputs, ModelInputs
 from loopedge.units import size_text
 
 __all__ = ["fewest_positions", "profile_feeds"]
@@ -31,13 +31,13 @@ def profile_feeds(
     sequence: int | None,
     loops: int | None,
     seed: int,
-) -> dict[str, Array]:
-    """Return one array per input of a graph.
+) -> AcceptedInputs:
+    """Return one array per input of a graph, and what a person should know of them.
 
     Args:
         graph: The model.
         path: Its file, for messages.
-        input: File with the arrays, as `loopedge run` takes it; None generates them.
+        input: File with the arrays or a table, as `loopedge run` takes it; None generates them.
         batch: Size of the batch axis of generated inputs.
         sequence: Size of the sequence axis; None: as trained.
         loops: Iterations, for a model with a selectable count; default: the file's, else as exported.
@@ -55,21 +55,23 @@ def profile_feeds(
     if input is None:
         try:
             _check_size(graph, path, batch=batch, sequence=sequence)
-            return generate_inputs(
+            generated = generate_inputs(
                 graph, batch=batch, sequence=sequence, loops=loops, seed=seed, most_bytes=None
             )
+            return AcceptedInputs(arrays=generated)
         except InputError as error:
             raise InputError(
                 error.message, hint=error.hint or _mend(sequence, metadata.max_length)
             ) from error
-    feeds = ModelInputs.of(path, specs, metadata).read(input, seed=seed).arrays
+    read = ModelInputs.of(path, specs, metadata).read(input, seed=seed)
+    feeds = read.arrays
     _check_axes(feeds, input, batch=batch, sequence=sequence)
     if count is not None:
         if loops is None and count.name in feeds:
             loops = int(feeds[count.name].item())
             _check_loops(path, loops, graph, selectable=True)
         feeds[count.name] = count.loop_count(loops or metadata.loops or 1)
-    return feeds
+    return read
 
 
 def _mend(sequence: int | None, most: int | None) -> str:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from loopedge.graph.agreement import NoiseRatio, at_kept
 from loopedge.graph.inputs import input_specs
 from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT
+from loopedge.graph.offsets import OutputOffsets
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
 from loopedge.runtime.inputs import MASK
 
@@ -33,7 +34,7 @@ def output_errors(
 
     Returns:
         ``|y - reference| / |reference|`` over all floating-point outputs, at the positions that a mask
-        keeps; None of the reference itself, and where inputs, shapes or the work are not the same.
+        keeps and without what the model adds last; None of the reference itself, and where inputs, shapes or the work are not the same.
     """
     references: dict[tuple[object, ...], int] = {}
     found: list[float | None] = []
@@ -48,7 +49,10 @@ def output_errors(
             continue
         inputs = _inputs(model)
         same = _same(inputs, _inputs(models[first]))
-        found.append(_error(_arrays(file), _arrays(reference), inputs.get(MASK)) if same else None)
+        error = None
+        if same:
+            error = _error(_arrays(file), _arrays(reference), inputs, models[first])
+        found.append(error)
     return found
 
 
@@ -81,14 +85,22 @@ def _same(one: dict[str, Array], other: dict[str, Array]) -> bool:
     )
 
 
-def _error(given: list[Array], expected: list[Array], mask: Array | None) -> float | None:
-    ratio = NoiseRatio()
+def _error(
+    given: list[Array], expected: list[Array], inputs: dict[str, Array], model: ProfiledModel
+) -> float | None:
+    ratio, mask = NoiseRatio(), inputs.get(MASK)
     if len(given) != len(expected):
         return None
-    for array, reference in zip(given, expected, strict=True):
+    graph = None if model.artifact is None else model.artifact.graph
+    names = [] if graph is None else [value.name or "" for value in graph.graph.outputs]
+    offsets = None if graph is None or len(names) != len(expected) else OutputOffsets(graph)
+    for place, (array, reference) in enumerate(zip(given, expected, strict=True)):
         if not np.issubdtype(reference.dtype, np.floating):
             continue
         if array.shape != reference.shape:
             return None
-        ratio.add(at_kept(reference, mask), at_kept(array, mask))
+        offset = None
+        if offsets is not None:
+            offset = offsets.at_kept(names[place], reference, inputs)
+        ratio.add(at_kept(reference, mask), at_kept(array, mask), offset)
     return ratio.share if ratio.signal > 0 and np.isfinite(ratio.share) else None

@@ -1,7 +1,7 @@
 """Run a quantized file and its float source on the same samples: the task's metric, SQNR, what clips."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,14 @@ import numpy.typing as npt
 
 from loopedge.errors import InputError, VerificationError
 from loopedge.graph.agreement import NoiseRatio, at_kept
+from loopedge.graph.offsets import OutputOffsets
+from loopedge.quantizer.held_out.interval_coverage import HeldInterval, IntervalCoverage
 from loopedge.quantizer.held_out.samples import KINDS, HeldOut, Judge, Kind
 from loopedge.quantizer.held_out.significance import loss_error, moved
 from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session
-from loopedge.tasks.metrics import Tally
+from loopedge.tasks.intervals import Intervals
+from loopedge.tasks.metrics import Metrics, Tally
 
 __all__ = ["CLIPPED", "FloatAnswers", "HeldOutResult", "measure_held_out"]
 
@@ -37,8 +40,9 @@ class HeldOutResult:
     nothing could be held out; ``generated``, there was no data. ``sqnr_db``: of the outputs on these samples.
     ``metric``, ``float_score``, ``score``: the task's own, None where it is not known; ``loss``: by how much
     it is worse, in its units; ``loss_error``: the standard error of that; ``moved``: whether it is worse by
-    more than its noise. ``clipped``: of a static scheme by linear, the share of the values that it reads
-    which lie outside the range of each iteration.
+    more than its noise. ``float_scores``, ``scores``: all metrics of the task. ``intervals``: how often the float
+    model's prediction intervals hold around each one's forecasts; empty where it has none. ``clipped``: of a static
+    scheme by linear, the share of the values that it reads which lie outside the range of each iteration.
     """
 
     source: Kind
@@ -50,6 +54,9 @@ class HeldOutResult:
     loss: float | None = None
     loss_error: float | None = None
     moved: bool = False
+    float_scores: Metrics = field(default_factory=dict)
+    scores: Metrics = field(default_factory=dict)
+    intervals: list[HeldInterval] = field(default_factory=list)
     clipped: dict[str, list[float]]
 
     def to_json(self) -> dict[str, Any]:
@@ -91,7 +98,7 @@ def measure_held_out(
     written: Path,
     held_out: HeldOut,
     *,
-    offsets: Mapping[str, Array],
+    offsets: OutputOffsets,
     threads: int | None,
 ) -> HeldOutResult:
     """Run both files on all samples, as they are.
@@ -127,7 +134,7 @@ class FloatAnswers:
         source: Path,
         held_out: HeldOut,
         *,
-        offsets: Mapping[str, Array],
+        offsets: OutputOffsets,
         threads: int | None,
         kept_bytes: int = 0,
     ) -> None:
@@ -149,6 +156,8 @@ class FloatAnswers:
         """
         held_out, session = self._held_out, Session(written, threads=self._threads)
         ratio, judge = NoiseRatio(), held_out.judge
+        intervals = Intervals.of(self._session.metadata.task)
+        covered = None if judge is None or intervals is None else IntervalCoverage(intervals)
         taken = range(len(held_out.batches)) if numbers is None else numbers
         exact_tallies: list[Tally] = []
         given_tallies: list[Tally] = []
@@ -159,16 +168,22 @@ class FloatAnswers:
                 places = held_out.places[number]
                 _check(output, values, given[output], feeds, places, self._source)
                 kept = feeds.get(MASK)
-                offset = self._offsets.get(output)
+                offset = self._offsets.at_kept(output, values, feeds)
                 ratio.add(at_kept(values, kept), at_kept(given[output], kept), offset)
             if judge is not None:
                 exact_tallies.append(judge.tally(number, exact))
                 given_tallies.append(judge.tally(number, given))
+                if covered is not None:
+                    answers = (judge.answer(outputs) for outputs in (exact, given))
+                    covered.add(judge.batches[number], *answers)
         samples = sum(len(held_out.places[number]) for number in taken)
         result = HeldOutResult(
             source=held_out.kind, samples=samples, sqnr_db=ratio.db, clipped=held_out.clipped
         )
-        return result if judge is None else _scored(result, judge, exact_tallies, given_tallies)
+        if judge is None:
+            return result
+        scored = _scored(result, judge, exact_tallies, given_tallies)
+        return scored if covered is None else replace(scored, intervals=covered.shares())
 
     def _of(self, number: int) -> Mapping[str, Array]:
         """Return the outputs of a batch, kept as long as there is room."""
@@ -200,6 +215,8 @@ def _scored(
         loss=lost,
         loss_error=error,
         moved=moved(lost, error, float_score, batches=len(exact)),
+        float_scores=judge.scores(exact),
+        scores=judge.scores(given),
     )
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from loopedge.graph.metadata import ITERATIONS_OUTPUT
-from loopedge.tasks.metrics import Tally, total
-from loopedge.tasks.task import Task
+from loopedge.tasks.metrics import Metrics, Tally, metric_value, total
+from loopedge.tasks.task import Batch, Task
 
 __all__ = ["KINDS", "Feeds", "HeldOut", "Judge", "Kind"]
 
@@ -29,19 +29,26 @@ KINDS: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """A task and its targets, batch by batch: it scores outputs by the task's own metric."""
+    """A task and what it asks, batch by batch: it scores outputs by the task's own metric."""
 
     task: Task
-    targets: Sequence[Array]
+    batches: Sequence[Batch]
 
     def tally(self, number: int, outputs: Mapping[str, Array]) -> Tally:
-        """Return what a batch adds to the score; the first output answers the task."""
-        name = next(name for name in outputs if name != ITERATIONS_OUTPUT)
-        return self.task.tally(outputs[name], self.targets[number])
+        """Return what a batch adds to the score."""
+        return self.task.tally_batch(self.answer(outputs), self.batches[number])
+
+    def answer(self, outputs: Mapping[str, Array]) -> Array:
+        """Return the output that answers the task: the first one."""
+        return outputs[next(name for name in outputs if name != ITERATIONS_OUTPUT)]
+
+    def scores(self, tallies: Sequence[Tally]) -> Metrics:
+        """Return all metrics of some batches."""
+        return self.task.metrics(total(tallies))
 
     def score(self, tallies: Sequence[Tally]) -> float:
-        """Return the task's metric of some batches."""
-        return self.task.metrics(total(tallies))[self.task.metric]
+        """Return the task's metric of some batches; NaN where it is undefined."""
+        return metric_value(self.scores(tallies), self.task.metric)
 
     def loss(self, exact: float, given: float) -> float:
         """Return by how much a score is worse than the float model's, in its units."""

@@ -60,7 +60,7 @@ class InContextTask(Task):
         inputs = np.zeros((size, 2 * self.points - 1, self.dims + 1), np.float32)
         inputs[:, ::2, :-1] = xs
         inputs[:, 1::2, -1] = ys[:, :-1]
-        targets = np.full((size, 2 * self.points - 1, 1), np.nan, np.float32)
+        targets = np.full((size, 2 * self.points - 1, 1), np.nan)
         targets[:, ::2, 0] = ys
         return Batch(inputs=inputs, targets=targets)
 

@@ -20,6 +20,7 @@ SAME = (
     "padding",
     "missing",
     "classify",
+    "wide",
 )
 """What teacher and student must have in common: the shapes of inputs and outputs."""
 

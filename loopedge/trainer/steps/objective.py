@@ -43,17 +43,17 @@ class Objective:
 
         Args:
             outputs: Logits (..., classes), or values.
-            targets: int64 (...) with `IGNORED`, or float32 as the outputs with NaN.
+            targets: int64 (...) with `IGNORED`, or float64 or float32 as the outputs with NaN.
             inputs: What the model took, for the teacher.
-            scale: Standard deviation of the values, float32 (outputs,); None: one.
+            scale: What the errors are divided by, as `scale_of` gives; None: one.
         """
-        outputs = outputs.float()
+        outputs = _at_least_float32(outputs)
         asked = targets != IGNORED if self.kind == "classes" else ~targets.isnan()
         loss = self._loss(outputs, targets, scale)
         if self.teacher is None:
             return loss
         with torch.no_grad():
-            taught = as_tuple(self.teacher(*inputs))[0].float()
+            taught = _at_least_float32(as_tuple(self.teacher(*inputs))[0])
         soft = self._soft_loss(outputs, taught, asked, scale)
         return (1 - self.weight) * loss + self.weight * soft
 
@@ -63,7 +63,7 @@ class Objective:
             return F.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED, reduction="sum")
         # A target that is not there is the output itself: no error, and no gradient of NaN.
         error = outputs - torch.where(targets.isnan(), outputs.detach(), targets)
-        return (error if scale is None else error / scale).square().sum()
+        return _squared(error, scale)
 
     def _soft_loss(
         self, outputs: Tensor, taught: Tensor, asked: Tensor, scale: Tensor | None
@@ -77,8 +77,16 @@ class Objective:
                 log_target=True,
             )
             return (divergence.sum(-1) * asked).sum() * t**2
-        error = (outputs - taught) * asked
-        return (error if scale is None else error / scale).square().sum()
+        return _squared((outputs - taught) * asked, scale)
+
+
+def _at_least_float32(outputs: Tensor) -> Tensor:
+    return outputs if outputs.dtype == torch.float64 else outputs.float()
+
+
+def _squared(error: Tensor, scale: Tensor | None) -> Tensor:
+    """Return the sum of squares; the difference, in float64 where one of both was, is small by now."""
+    return (error if scale is None else error / scale).float().square().sum()
 
 
 def asked_of(kind: str, batch: Batch) -> int:
@@ -106,6 +114,15 @@ def outputs_of(
     return as_tuple(model(*inputs, **chosen))[0]
 
 
-def scale_of(model: LoopedTransformer) -> Tensor | None:
-    """Return the standard deviation of a model's outputs, float32 (outputs,); None for tokens."""
-    return None if model.config.features is None else model.get_buffer("output_scale")
+def scale_of(model: LoopedTransformer, batch: Batch) -> Tensor | None:
+    """Return what errors of a batch are divided by: None for tokens.
+
+    The standard deviation of a model's outputs (outputs,), or of each sample's (batch, 1, outputs).
+    """
+    if model.config.features is None:
+        return None
+    stored = model.get_buffer("output_scale")
+    if batch.scales is None:
+        return stored
+    scales = torch.from_numpy(batch.scales).to(stored.device)
+    return scales if model.config.horizon is None else scales[:, None]

@@ -125,7 +125,7 @@ class Stepper:
             outputs = outputs_of(
                 self.module, inputs, loops=loops, backprop_loops=config.backprop_loops
             )
-        loss = self.objective(outputs, targets, inputs, scale_of(self.model)) / asked
+        loss = self.objective(outputs, targets, inputs, scale_of(self.model, batch)) / asked
         # Gradients are averaged over the processes, losses are parts of one sum.
         (loss * self.world.size).backward()  # type: ignore[no-untyped-call]
         return loss.detach()

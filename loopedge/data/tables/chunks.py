@@ -7,13 +7,28 @@ from pathlib import Path
 
 import numpy as np
 
+from loopedge.data.tables.timeline.writing import StoredTimes
+from loopedge.data.tables.wide import wide_hint
 from loopedge.errors import InputError
 from loopedge.files.arrays import Array
+from loopedge.files.csv.form import form_option
 
-__all__ = ["LARGEST", "UNNAMED", "Chunk", "Selection", "find_column"]
+__all__ = [
+    "LARGEST",
+    "UNNAMED",
+    "Chunk",
+    "Selection",
+    "find_column",
+    "header_hint",
+    "near_names",
+    "show_names",
+]
 
-UNNAMED = {"", "nan"}
-"""Texts, in lower case, that stand for a missing label or group: "none" and "NA" may be names."""
+UNNAMED = frozenset({"", "nan", "NaN"})
+"""Texts of a CSV that stand for a missing label or group: "None", "NA" and "Nan" may be names."""
+MOST_SHOWN = 30
+"""Columns that an error names."""
+SEPARATORS = "|;\t, "
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -40,9 +55,18 @@ class Selection:
         """Refuse a column that is named for two purposes."""
         repeated = next((name for name in self.all if self.all.count(name) > 1), None)
         if repeated is not None:
-            raise InputError(
-                f"column {repeated!r} is named twice as target, covariate, label, group or time"
-            )
+            kinds = [kind for kind, names in self._named() if repeated in names]
+            twice = f"as {kinds[0]} and as {kinds[1]}" if len(kinds) > 1 else f"as {kinds[0]}"
+            raise InputError(f"column {repeated!r} is named twice, {twice}")
+
+    def _named(self) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
+        """What columns are named as."""
+        return (
+            ("target or covariate", self.numbers),
+            ("label", (self.label,)),
+            ("group", (self.group,)),
+            ("time", (self.time,)),
+        )
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -60,20 +84,24 @@ class Chunk:
         first: Number of the first table row, from 0.
         lines: Line of each table row, where the file has lines.
         numbers: float64 (table rows, columns), NaN where a value is missing.
-        labels: Text of each label, where they were asked for.
-        groups: Text of each group, where they were asked for.
+        labels: Text of each label, where they were asked for; None where the file itself says that it is missing.
+        groups: Text of each group, likewise.
         times: Text of each time, where they were asked for.
-        moments: Each time as a number that grows with it, where the file holds it; else the texts say.
+        moments: int64 (table rows,): each time, where the file holds it: nanoseconds since 1970, or numbers.
+        stored: What such times are.
+        unnamed: Texts that stand for a missing label or group.
     """
 
     source: str
     first: int
     lines: Sequence[int] | None = None
     numbers: Array
-    labels: Sequence[str] | None = None
-    groups: Sequence[str] | None = None
+    labels: Sequence[str | None] | None = None
+    groups: Sequence[str | None] | None = None
     times: Sequence[str] | None = None
-    moments: Sequence[int | float] | None = None
+    moments: Array | None = None
+    stored: StoredTimes | None = None
+    unnamed: frozenset[str] = UNNAMED
 
     def where(self, row: int) -> str:
         """Return where a table row of the chunk stands in its file."""
@@ -102,12 +130,6 @@ class Chunk:
             )
 
 
-def _like(name: str, header: Sequence[str]) -> str:
-    """Return the column that a name may stand for, to be said behind a hint."""
-    close = get_close_matches(name, header, n=1)
-    return f", perhaps {close[0]!r}" if close else ""
-
-
 def find_column(source: Path, header: Sequence[str], name: str) -> int:
     """Return the place of a column.
 
@@ -118,7 +140,43 @@ def find_column(source: Path, header: Sequence[str], name: str) -> int:
         raise InputError(f"{source.name}: column {name!r} stands {list(header).count(name)} times")
     if name not in header:
         raise InputError(
-            f"{source.name}: no column {name!r}; the columns are {', '.join(header)}",
-            hint=f"name one of them{_like(name, header)}",
+            f"{source.name}: no column {name!r}; the columns are {show_names(header)}",
+            hint=header_hint(header) or f"name one of them{_like(name, header)}",
         )
     return list(header).index(name)
+
+
+def header_hint(header: Sequence[str]) -> str | None:
+    """Return why a header may not be the one that was meant: a comment, another separator, a wide table."""
+    if header and header[0].startswith("#"):
+        return form_option("comment", "#")
+    if len(header) == 1:
+        found = max(SEPARATORS, key=header[0].strip().count)  # of equal counts the first
+        if found in header[0].strip():
+            return form_option("delimiter", found)
+    return wide_hint(header)
+
+
+def show_names(header: Sequence[str]) -> str:
+    """Return the names of columns for people: the first ones, and characters that cannot be seen as escapes."""
+    shown = [
+        name if (name and name.isprintable() and name.isascii()) or name.isalnum() else repr(name)
+        for name in header[:MOST_SHOWN]
+    ]
+    more = len(header) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def near_names(name: str, header: Sequence[str]) -> list[str]:
+    """Return the columns that a name may stand for, best first: case, blanks and invisible characters aside."""
+    plain = {other: "".join(other.casefold().split()).strip("\ufeff\u200b") for other in header}
+    wanted = "".join(name.casefold().split())
+    same = [other for other, text in plain.items() if text == wanted]
+    close = get_close_matches(name, header, n=3)
+    return list(dict.fromkeys([*same, *close]))
+
+
+def _like(name: str, header: Sequence[str]) -> str:
+    """Return the column that a name may stand for, to be said behind a hint."""
+    near = near_names(name, header)
+    return f", perhaps {near[0]!r}" if near else ""

@@ -1,0 +1,1 @@
+"""CSV files: their table rows, what a cell means, and arrays of numbers."""
