@@ -8,8 +8,8 @@ from studies import ARMS, STUDIES, Study
 
 from loopedge.report.svg.axes import Axis
 from loopedge.report.svg.chart import HEIGHT, WIDTH, Level, Mark, Series, chart
-from loopedge.study.statistics import Interval, OverSeeds, interval_of, over_seeds
-from loopedge.study.verdict import quality_text
+from loopedge.study.judging.statistics import Interval, OverSeeds, interval_of, over_seeds
+from loopedge.study.judging.verdict import quality_text
 
 __all__ = ["write_curve", "write_tables"]
 

@@ -8,8 +8,8 @@ from typing import Any
 from loopedge.errors import LoopedgeError
 from loopedge.profiler.figures import BUSY, slowdown
 from loopedge.profiler.pipeline import Run, profile
-from loopedge.study.cell import cell_path
 from loopedge.study.design import Cell, Design
+from loopedge.study.runs.cell import cell_path
 
 __all__ = ["Costs", "is_busy", "measure_cost"]
 

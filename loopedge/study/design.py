@@ -5,13 +5,18 @@ from typing import Any
 
 from loopedge.errors import InputError
 from loopedge.model.config import LoopedConfig
-from loopedge.study.options import ARMS, PilotOptions
+from loopedge.study.options import ARMS, LOOKS, UNLOOPED, PilotOptions
 from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig, make_model_config, make_train_config
 
-__all__ = ["Cell", "Design", "make_design"]
+__all__ = ["Cell", "Design", "block_name", "make_design"]
 
 MOST_CELLS = 1000
+
+
+def block_name(seed: int, origin: int | None = None) -> str:
+    """Return the name of a seed at an origin: ``s0``, ``s0-o1``."""
+    return f"s{seed}" if origin is None else f"s{seed}-o{origin}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,15 +26,27 @@ class Cell:
     arm: str
     loops: int
     seed: int
+    origin: int | None = None
+
+    @property
+    def block(self) -> str:
+        """What it shares with the runs that it is compared with: the seed, and the origin where there are several."""
+        return block_name(self.seed, self.origin)
 
     @property
     def name(self) -> str:
         """Name of its folder."""
-        return f"{self.arm}-r{self.loops}-s{self.seed}"
+        return f"{self.arm}-r{self.loops}-{self.block}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return {"name": self.name, "arm": self.arm, "loops": self.loops, "seed": self.seed}
+        return {
+            "name": self.name,
+            "arm": self.arm,
+            "loops": self.loops,
+            "seed": self.seed,
+            "origin": self.origin,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +79,7 @@ class Design:
             for seed in range(self.first_seed, self.first_seed + self.seeds)
             for loops in self.loops
             for arm in self.arms
-            if arm != "untied" or loops > 1  # one untied layer is the looped model again
+            if arm not in UNLOOPED or (loops == self.loops[-1] and loops > 1)  # one untied layer is the looped model
         ]
 
     def model_config(self, task: Task, cell: Cell) -> LoopedConfig:
@@ -106,7 +123,7 @@ def make_design(task: Task, options: PilotOptions) -> Design:
     design = Design(
         arms=tuple(options.arms),
         loops=tuple(sorted(options.loops)),
-        seeds=options.seeds,
+        seeds=LOOKS[0] if options.seeds == "auto" else options.seeds,
         first_seed=options.first_seed,
         model=options.model or {},
         train=options.train or {},

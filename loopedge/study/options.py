@@ -2,19 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from loopedge.errors import InputError
 from loopedge.options import option
 
-__all__ = ["ARMS", "PilotKeywords", "PilotOptions"]
+__all__ = ["ARMS", "LOOKS", "RATES", "UNLOOPED", "PilotKeywords", "PilotOptions"]
 
-ARMS = {"looped": "none", "constant": "constant", "timestep": "sinusoidal", "untied": "none"}
+ARMS = {
+    "looped": "none", "constant": "constant", "timestep": "sinusoidal", "elastic": "none", "untied": "none", "narrow": "none",
+}  # fmt: skip
 """Name of an arm, and its `LoopedConfig.timestep`.
 
 ``constant`` has the norms and gates of ``timestep``, equal in every iteration: the fair control.
-``untied`` gives each iteration a layer of its own: the same depth, its weights r times.
+``elastic`` is the plain loop, trained with loop counts drawn from 1 on: one model for all of them.
+``untied`` gives each iteration a layer of its own: the same depth, its weights r times. ``narrow`` too, but of a
+width with which all of them hold as many weights as one looped layer. Both are made at the most loops alone.
 """
+UNLOOPED = ("untied", "narrow")
+"""Arms that are compared with and never recommended."""
+LOOKS = (3, 5, 8, 12)
+"""Seeds at which ``auto`` looks whether it is decided."""
+RATES = (1e-3, 2e-3, 4e-3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +33,22 @@ class PilotOptions:
     Args:
         loops: Loop counts.
         arms: Of `ARMS`, in the order in which they are shown.
-        seeds: Number of seeds of each arm and loop count.
+        seeds: Number of seeds of each arm and loop count; ``auto``: as many of 3, 5, 8 and 12 as a decision takes.
+        origins: Test periods that follow each other at the end of a series, as `SeriesTask.at_origins`; default: one.
+        margin: The difference that does not matter: ``2%`` of the best baseline's error, or a number in the metric's unit.
+        rates: Peak learning rates tried for each arm and loop count on the validation split; of one nothing is tried.
+            ``lr`` in ``train`` wins.
         first_seed: The first one.
         model: Fields of `LoopedConfig` that all runs share.
         train: Options of `TrainConfig` that all runs share.
         device: Where the models are trained.
         threads: Of a training; default: PyTorch's choice.
         jobs: Runs at the same time, each in a process of one thread; 1: one after the other.
+        budget: Seconds for everything; loop counts and arms that do worst are left out, by successive halving.
+        max_memory: Most bytes that a model may take, for `Requirements`.
+        max_latency: Most seconds that a sample may take.
+        min_metric: The metric must be at least so good: no lower, or no higher where lower is better.
+        ray: Address of a Ray cluster that makes the runs; default: this machine does.
         resume: Keep the runs that are finished, go on with the others; arms, loop counts and seeds may
             be added.
         force: Drop what an earlier pilot wrote to the folder.
@@ -41,13 +59,21 @@ class PilotOptions:
 
     loops: Sequence[int] = (1, 4, 8)
     arms: Sequence[str] = ("looped", "constant", "timestep")
-    seeds: int = 3
+    seeds: int | Literal["auto"] = "auto"
+    origins: int | None = None
+    margin: str | float = "2%"
+    rates: Sequence[float] = RATES
     first_seed: int = 0
     model: dict[str, Any] | None = None
     train: dict[str, Any] | None = None
     device: str = "cpu"
     threads: int | None = None
     jobs: int = 1
+    budget: float | None = None
+    max_memory: int | None = None
+    max_latency: float | None = None
+    min_metric: float | None = None
+    ray: str | None = None
     resume: bool = False
     force: bool = False
 
@@ -59,7 +85,7 @@ class PilotOptions:
                 f"loops {','.join(map(str, loops)) or 'none'}: different counts from 1 are needed",
                 hint=option("loops", (1, 4, 8)),
             )
-        if self.seeds < 1:
+        if self.seeds != "auto" and self.seeds < 1:
             raise InputError(
                 f"seeds is {self.seeds}, at least 1 is needed", hint=option("seeds", 3)
             )
@@ -85,12 +111,20 @@ class PilotKeywords(TypedDict, total=False):
 
     loops: Sequence[int]
     arms: Sequence[str]
-    seeds: int
+    seeds: int | Literal["auto"]
+    origins: int | None
+    margin: str | float
+    rates: Sequence[float]
     first_seed: int
     model: dict[str, Any] | None
     train: dict[str, Any] | None
     device: str
     threads: int | None
     jobs: int
+    budget: float | None
+    max_memory: int | None
+    max_latency: float | None
+    min_metric: float | None
+    ray: str | None
     resume: bool
     force: bool

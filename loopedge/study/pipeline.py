@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,46 +12,18 @@ from loopedge.files.targets import write_text_atomic
 from loopedge.invocation import command_text
 from loopedge.options import option_name, with_keywords
 from loopedge.profiler.machine import describe_machine
-from loopedge.study.cell import RunSetup
 from loopedge.study.cost import measure_cost
 from loopedge.study.design import Design, make_design
 from loopedge.study.folder import RESULT_FILE, open_folder, pilot_files
+from loopedge.study.judging.summary import baseline_values, summarise
+from loopedge.study.judging.verdict import judge
 from loopedge.study.options import PilotKeywords, PilotOptions
-from loopedge.study.running import run_cells
-from loopedge.study.summary import Summary, baseline_values, summarise
-from loopedge.study.verdict import Verdict, judge
+from loopedge.study.result import SCHEMA_VERSION, PilotResult
+from loopedge.study.runs.cell import RunSetup
+from loopedge.study.runs.running import run_cells
 from loopedge.tasks.task import Task
 
-__all__ = ["SCHEMA_VERSION", "PilotOptions", "PilotResult", "pilot"]
-
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PilotResult:
-    """What a pilot found; docs/pilot.md says how to read it."""
-
-    schema_version: int
-    path: str
-    command: str
-    machine: dict[str, Any]
-    task: dict[str, Any]
-    notes: list[str]
-    design: dict[str, Any]
-    metric: str
-    higher_is_better: bool
-    verdict: Verdict
-    summary: list[Summary]
-    cells: list[dict[str, Any]]
-    profile: dict[str, Any]
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values under the keys of docs/pilot.md."""
-        return asdict(self) | {
-            "verdict": self.verdict.to_json(),
-            "summary": [row.to_json() for row in self.summary],
-        }
+__all__ = ["PilotOptions", "PilotResult", "pilot"]
 
 
 def pilot(
@@ -132,6 +104,9 @@ def _judged(task: Task, setup: RunSetup, cells: list[dict[str, Any]]) -> PilotRe
         design=design.to_json(),
         metric=task.metric,
         higher_is_better=higher,
+        margin={},
+        leaderboard=[],
+        baselines={},
         verdict=judge(summary, baseline, task.metric, higher_is_better=higher),
         summary=summary,
         cells=cells,

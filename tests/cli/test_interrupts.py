@@ -214,7 +214,7 @@ def test_a_block_of_imports_in_the_process_of_another_program_takes_ctrl_c_alone
 def test_a_pilot_is_interrupted_while_it_exports(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loopedge.study.cell.export", sends(signal.SIGTERM, loopedge.export))
+    monkeypatch.setattr("loopedge.study.runs.cell.export", sends(signal.SIGTERM, loopedge.export))
     words = ("sorting", "--length", 4, "--vocab", 6, "--d-model", 8, "--heads", 2, "--steps", 1)
     ended = call("pilot", *words, "--loops", 1, "--seeds", 1, "-o", tmp_path / "p", "--quiet")
     assert ended == (130, "error: interrupted\n")

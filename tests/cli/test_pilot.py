@@ -50,7 +50,7 @@ def seven_bits(model: Path, path: Path, **options: Any) -> loopedge.QuantizeResu
 def test_every_run_is_trained_exported_quantized_judged_and_reported(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loopedge.study.cell.quantize", seven_bits)
+    monkeypatch.setattr("loopedge.study.runs.cell.quantize", seven_bits)
     once = partial(profile, processes=1, runs=3)  # how it measures is tested elsewhere
     monkeypatch.setattr("loopedge.study.cost.profile", once)
     folder = tmp_path / "study"

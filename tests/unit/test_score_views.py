@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from loopedge.report.pilot import pilot_table, write_pilot_html
-from loopedge.study.summary import summarise
+from loopedge.report.pilot.html import pilot_table, write_pilot_html
+from loopedge.study.judging.summary import summarise
 from loopedge.trainer.logs import scalars
 from loopedge.trainer.progress import ProgressLines
 from loopedge_cli.train_view import train_view
@@ -146,7 +146,7 @@ class Pilot:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_pilot_shows_mase_beside_what_decides(known: bool, tmp_path: Any) -> None:
-    from loopedge.study.verdict import judge
+    from loopedge.study.judging.verdict import judge
 
     values: dict[Any, list[float | None]] = {
         ("looped", 1): [3.0, 3.2, 3.1],
@@ -160,7 +160,7 @@ def test_a_pilot_shows_mase_beside_what_decides(known: bool, tmp_path: Any) -> N
                 mase = cell[part]["rmse"] / 4 if known else None
                 cell[part] |= {"mase": mase, "rmse.y": 1.0}
         cell["baselines"] = {"naive_last": {"rmse": 5.0, "mase": 1.25 if known else None}}
-    rows = summarise(design, cells, {}, "rmse", dict.fromkeys(range(3), 5.0))
+    rows = summarise(design, cells, {}, "rmse", dict.fromkeys(("s0", "s1", "s2"), 5.0))
     assert list(rows[0].scores) == ["mase"]
     assert rows[0].to_json()["scores"]["mase"] == (
         {"mean": pytest.approx(0.775), "sd": pytest.approx(0.025), "values": [0.75, 0.8, 0.775]}
@@ -180,7 +180,7 @@ def test_a_pilot_shows_mase_beside_what_decides(known: bool, tmp_path: Any) -> N
         "machine": {"cpu": "x", "cores": 2, "onnxruntime": "1", "loopedge": "1"},
         "seconds": 1.0,
         "command": "loopedge pilot",
-        "verdict": judge(rows, ("naive_last", {0: 5.0}), "rmse", higher_is_better=False),
+        "verdict": judge(rows, ("naive_last", {"s0": 5.0}), "rmse", higher_is_better=False),
     }
     for name, value in fields.items():
         setattr(result, name, value)

@@ -12,14 +12,14 @@ import pytest
 from loopedge.errors import InputError
 from loopedge.study.design import Cell, Design, make_design
 from loopedge.study.options import ARMS, PilotKeywords, PilotOptions
-from loopedge.study.statistics import interval_of, over_seeds, student_quantile
-from loopedge.study.summary import Summary, baseline_values, summarise
-from loopedge.study.verdict import judge
+from loopedge.study.judging.statistics import interval_of, over_seeds, student_quantile
+from loopedge.study.judging.summary import Summary, baseline_values, summarise
+from loopedge.study.judging.verdict import judge
 from loopedge.tasks.generated.sorting import SortingTask
 
 TASK = SortingTask(length=4, vocab=6)
 MODEL, TRAIN = {"d_model": 16, "heads": 2}, {"steps": 4, "batch_size": 4}
-ERRORS = ("naive", dict.fromkeys(range(9), 10.0))
+ERRORS = ("naive", {f"s{seed}": 10.0 for seed in range(9)})
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def rows_of(
         loops=sorted({loops for _, loops in values}),
         seeds=len(next(iter(values.values()))),
     )
-    baseline = dict.fromkeys(range(9), 0.3 if higher_is_better else 10.0)
+    baseline = {f"s{seed}": 0.3 if higher_is_better else 10.0 for seed in range(9)}
     return summarise(design, cells_of(values), {}, "rmse", baseline)
 
 
@@ -159,7 +159,7 @@ def test_where_more_is_better_the_signs_turn() -> None:
         ("looped", 1): [0.5, 0.51, 0.52],
         ("looped", 4): [0.4, 0.41, 0.42],
     }
-    baseline = ("most_frequent", dict.fromkeys(range(3), 0.3))
+    baseline = ("most_frequent", dict.fromkeys(("s0", "s1", "s2"), 0.3))
     verdict = judge(rows_of(values, higher_is_better=True), baseline, "rmse", higher_is_better=True)
     assert verdict.baseline == {"name": "most_frequent", "value": pytest.approx(0.3)}
     assert verdict.recommended == {"arm": "looped", "loops": 1}
@@ -256,8 +256,8 @@ def test_the_baseline_is_the_best_by_its_mean_and_reported_by_seed() -> None:
         }
         for seed in range(2)
     ]
-    assert baseline_values(cells, "rmse", higher_is_better=False) == ("a", {0: 1.0, 1: 2.0})
-    assert baseline_values(cells, "rmse", higher_is_better=True) == ("c", {0: 9, 1: 9})
+    assert baseline_values(cells, "rmse", higher_is_better=False) == ("a", {"s0": 1.0, "s1": 2.0})
+    assert baseline_values(cells, "rmse", higher_is_better=True) == ("c", {"s0": 9, "s1": 9})
     assert baseline_values([{"seed": 0}], "rmse", higher_is_better=True) is None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loopedge.errors import InputError
-from loopedge.study.cell import cell_path, read_cell
+from loopedge.study.runs.cell import cell_path, read_cell
 from loopedge.study.design import Cell
 from loopedge.study.folder import DESIGN_FILE, open_folder
 

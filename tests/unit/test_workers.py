@@ -10,7 +10,7 @@ import pytest
 
 import loopedge
 from loopedge.errors import InterruptedRunError
-from loopedge.study import workers
+from loopedge.study.runs import workers
 from loopedge.tasks.generated.sorting import SortingTask
 
 if TYPE_CHECKING:

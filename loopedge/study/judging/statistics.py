@@ -51,9 +51,9 @@ def over_seeds(values: Sequence[float]) -> OverSeeds | None:
     return OverSeeds(mean=statistics.fmean(finite), sd=sd, values=finite)
 
 
-def paired(mine: Mapping[int, float], other: Mapping[int, float]) -> Interval | None:
-    """Return the mean of ``mine - other`` over the seeds that both have, and its interval."""
-    return interval_of([mine[seed] - other[seed] for seed in sorted(mine) if seed in other])
+def paired(mine: Mapping[str, float], other: Mapping[str, float]) -> Interval | None:
+    """Return the mean of ``mine - other`` over the blocks that both have, and its interval."""
+    return interval_of([mine[block] - other[block] for block in sorted(mine) if block in other])
 
 
 def interval_of(differences: Sequence[float]) -> Interval | None:

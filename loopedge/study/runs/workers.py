@@ -19,8 +19,8 @@ from typing import Any
 
 from loopedge.errors import InterruptedRunError, LoopedgeError
 from loopedge.options import by_face, option
-from loopedge.study.cell import RunSetup, read_cell, run_cell
 from loopedge.study.design import Cell
+from loopedge.study.runs.cell import RunSetup, read_cell, run_cell
 from loopedge.tasks.task import Task
 
 __all__ = ["run_at_once"]

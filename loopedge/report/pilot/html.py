@@ -14,10 +14,10 @@ from loopedge.report.page import facts, render_page, table
 from loopedge.report.svg.axes import Axis
 from loopedge.report.svg.chart import Level, Mark, Series, chart
 from loopedge.study.cost import is_busy
+from loopedge.study.judging.statistics import Interval, OverSeeds, over_seeds
+from loopedge.study.judging.summary import Summary
+from loopedge.study.judging.verdict import quality_text
 from loopedge.study.pipeline import PilotResult
-from loopedge.study.statistics import Interval, OverSeeds, over_seeds
-from loopedge.study.summary import Summary
-from loopedge.study.verdict import quality_text
 from loopedge.units import ratio_text, score_text, size_text, time_text
 
 __all__ = ["pilot_table", "write_pilot_html"]

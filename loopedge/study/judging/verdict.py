@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loopedge.study.cost import is_busy
+from loopedge.study.judging.statistics import LEAST_SEEDS, Interval, OverSeeds, paired
+from loopedge.study.judging.summary import Summary, Values
 from loopedge.study.options import ARMS
-from loopedge.study.statistics import LEAST_SEEDS, Interval, OverSeeds, paired
-from loopedge.study.summary import Summary, Values
 from loopedge.units import ratio_text, size_text, time_text
 
 __all__ = ["RULE", "Verdict", "judge", "quality_text"]

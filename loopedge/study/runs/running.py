@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from loopedge.study.cell import RunSetup, read_cell, run_cell
 from loopedge.study.design import Cell
-from loopedge.study.workers import run_at_once
+from loopedge.study.runs.cell import RunSetup, read_cell, run_cell
+from loopedge.study.runs.workers import run_at_once
 from loopedge.tasks.task import Task
 from loopedge.trainer.progress import duration_text, scores_text
 

@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loopedge.study.cost import Costs
-from loopedge.study.design import Design
-from loopedge.study.statistics import Interval, OverSeeds, over_seeds, paired
+from loopedge.study.design import Design, block_name
+from loopedge.study.judging.statistics import Interval, OverSeeds, over_seeds, paired
 
 __all__ = ["Summary", "Values", "baseline_values", "summarise"]
 
-Values = dict[int, float]
-"""The metric by seed."""
+Values = dict[str, float]
+"""The metric by block: by seed, and by origin where there are several (`block_name`)."""
 
 INTERVALS = (
     "int8_change", "against_fewest", "against_looped", "against_constant", "against_baseline",
@@ -148,7 +148,7 @@ def baseline_values(
         for name, scores in known.items():
             value = scores.get(metric)
             if value is not None:
-                by_name.setdefault(name, {})[cell["seed"]] = value
+                by_name.setdefault(name, {})[block_name(cell["seed"], cell.get("origin"))] = value
     if not by_name:
         return None
     sign = 1 if higher_is_better else -1
@@ -160,7 +160,7 @@ def _values(
     cells: Sequence[dict[str, Any]], key: tuple[str, int], where: str, metric: str
 ) -> Values:
     return {
-        cell["seed"]: cell[where][metric]
+        block_name(cell["seed"], cell.get("origin")): cell[where][metric]
         for cell in cells
         if (cell["arm"], cell["loops"]) == key
         and cell["status"] == "done"

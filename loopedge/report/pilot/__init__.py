@@ -1,0 +1,1 @@
+"""The report of a pilot: for the terminal, and one self-contained HTML file."""

@@ -1,0 +1,1 @@
+"""The runs of a pilot: one cell, several at once, what each leaves."""

@@ -1,0 +1,1 @@
+"""The statements of a pilot as sentences, a file per language."""
