@@ -79,7 +79,8 @@ class Design:
             for seed in range(self.first_seed, self.first_seed + self.seeds)
             for loops in self.loops
             for arm in self.arms
-            if arm not in UNLOOPED or (loops == self.loops[-1] and loops > 1)  # one untied layer is the looped model
+            if arm not in UNLOOPED
+            or (loops == self.loops[-1] and loops > 1)  # one untied layer is the looped model
         ]
 
     def model_config(self, task: Task, cell: Cell) -> LoopedConfig:

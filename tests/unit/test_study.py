@@ -11,10 +11,10 @@ import pytest
 
 from loopedge.errors import InputError
 from loopedge.study.design import Cell, Design, make_design
-from loopedge.study.options import ARMS, PilotKeywords, PilotOptions
 from loopedge.study.judging.statistics import interval_of, over_seeds, student_quantile
 from loopedge.study.judging.summary import Summary, baseline_values, summarise
 from loopedge.study.judging.verdict import judge
+from loopedge.study.options import ARMS, PilotKeywords, PilotOptions
 from loopedge.tasks.generated.sorting import SortingTask
 
 TASK = SortingTask(length=4, vocab=6)

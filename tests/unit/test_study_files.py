@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from loopedge.errors import InputError
-from loopedge.study.runs.cell import cell_path, read_cell
 from loopedge.study.design import Cell
 from loopedge.study.folder import DESIGN_FILE, open_folder
+from loopedge.study.runs.cell import cell_path, read_cell
 
 CELL = Cell(arm="looped", loops=2, seed=0)
 
