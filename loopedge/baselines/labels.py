@@ -25,7 +25,9 @@ MOST_NUMBERS = 4_000_000
 AT_ONCE = 128
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
 """Inverse penalties of logistic regression."""
-LEAVES, TREES = (7, 31), (50, 100)
+LEAVES, TREES = 15, (25, 50, 100)
+MOST_TREES = 900
+"""A class has trees of its own."""
 SEED = 0
 Answer = Callable[[Array], Array]
 """Summaries (windows, features) to log-probabilities (windows, classes)."""
@@ -93,6 +95,7 @@ def label_baselines(task: LabelledSeriesTask, samples: int) -> list[BaselineScor
     fitting = _Fitting(task, samples)
     return [
         attempt(task, "most frequent class", lambda: _most_frequent(fitting)),
+        attempt(task, "discriminant analysis on summaries", lambda: _discriminant(fitting)),
         attempt(task, "logistic regression on summaries", lambda: _logistic(fitting)),
         attempt(task, "boosting on summaries", lambda: _boosting(fitting)),
     ]
@@ -145,6 +148,25 @@ def _most_frequent(fitting: _Fitting) -> Judged:
     )
 
 
+def _discriminant(fitting: _Fitting) -> Judged:
+    """Fit linear discriminant analysis, its covariance shrunk by Ledoit and Wolf's rule, to each set of summaries."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    training = _two_classes(fitting)
+    best: Best[tuple[str, Answer]] = Best()
+    for words, places in _sets(training.features.shape[1]).items():
+        model = make_pipeline(
+            StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+        )
+        model.fit(training.features[:, places], training.labels)
+        answer = _answer(model, places, len(fitting.task.classes))
+        best.offer(fitting.loss(answer), (words, answer))
+    words, answer = best.candidate
+    return fitting.judge(answer, f"{words}, covariance shrunk by Ledoit and Wolf's rule")
+
+
 def _logistic(fitting: _Fitting) -> Judged:
     """Fit each set of summaries and each penalty; the validation windows choose."""
     from sklearn.linear_model import LogisticRegression
@@ -166,26 +188,35 @@ def _logistic(fitting: _Fitting) -> Judged:
 
 
 def _boosting(fitting: _Fitting) -> Judged:
-    """Fit trees of each size; the validation windows choose."""
+    """Fit trees; the validation windows choose how many."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     training = _two_classes(fitting)
     classes = len(fitting.task.classes)
-    everything = np.arange(training.features.shape[1])
-    best: Best[tuple[int, int, Answer]] = Best()
-    for leaves, trees in itertools.product(LEAVES, TREES):
-        model = HistGradientBoostingClassifier(
-            max_iter=max(10, min(trees, 2_000 // classes)),
-            max_leaf_nodes=leaves,
-            min_samples_leaf=max(2, min(20, len(training.labels) // (4 * classes))),
-            early_stopping=False,
-            random_state=SEED,
-        )
-        model.fit(training.features, training.labels)
-        answer = _answer(model, everything, classes)
-        best.offer(fitting.loss(answer), (leaves, model.max_iter, answer))
-    leaves, trees, answer = best.candidate
-    return fitting.judge(answer, f"all summaries, {trees} trees of {leaves} leaves")
+    most = max(5, min(TREES[-1], MOST_TREES // classes))
+    model = HistGradientBoostingClassifier(
+        max_iter=most,
+        max_leaf_nodes=LEAVES,
+        min_samples_leaf=max(2, min(20, len(training.labels) // (4 * classes))),
+        early_stopping=False,
+        random_state=SEED,
+    )
+    model.fit(training.features, training.labels)
+    best: Best[tuple[int, Answer]] = Best()
+    for trees in sorted({min(trees, most) for trees in TREES}):
+        answer = _staged(model, trees, classes)
+        best.offer(fitting.loss(answer), (trees, answer))
+    trees, answer = best.candidate
+    return fitting.judge(answer, f"all summaries, {trees} trees of {LEAVES} leaves for each class")
+
+
+def _staged(model: Any, trees: int, classes: int) -> Answer:
+    def answer(features: Array) -> Array:
+        stages = model.staged_predict_proba(features)
+        shares = next(itertools.islice(stages, trees - 1, None))
+        return _logarithms(model, shares, classes)
+
+    return answer
 
 
 def _two_classes(fitting: _Fitting) -> _Summed:
@@ -205,11 +236,16 @@ def _sets(features: int) -> dict[str, Array]:
 
 
 def _answer(model: Any, places: Array, classes: int) -> Answer:
-    """Return what a fitted classifier says of every class; one that it has not seen has no chance."""
+    """Return what a fitted classifier says of every class."""
 
     def answer(features: Array) -> Array:
-        outputs = np.full((len(features), classes), -np.inf)
-        outputs[:, model.classes_] = np.log(model.predict_proba(features[:, places]) + 1e-300)
-        return outputs
+        return _logarithms(model, model.predict_proba(features[:, places]), classes)
 
     return answer
+
+
+def _logarithms(model: Any, shares: Array, classes: int) -> Array:
+    """Return log-probabilities of all classes; one that the classifier has not seen has no chance."""
+    outputs = np.full((len(shares), classes), -np.inf)
+    outputs[:, model.classes_] = np.log(shares + 1e-300)
+    return outputs

@@ -16,7 +16,7 @@ from loopedge.tasks.task import Array
 __all__ = ["boosting_on_lags"]
 
 SEED = 0
-MOST_ROWS = 12_000
+MOST_ROWS = 8_000
 """Training windows times steps: each row is a window and a step of its horizon."""
 MOST_LAGS = 28
 MOST_FEATURES = 96
@@ -122,7 +122,8 @@ def boosting_on_lags(windows: SeriesWindows) -> Judged:
     setting, models = best.candidate
 
     def forecast(stops: Array) -> Array:
-        return fitting.forecasts(models, stops, setting.level, (setting.trees,))[0]
+        found: Array = fitting.forecasts(models, stops, setting.level, (setting.trees,))[0]
+        return found
 
     lags = f"{fitting.lags} {'lag' if fitting.lags == 1 else 'lags'}"
     about = f"{lags}, {setting.trees} trees of {setting.leaves} leaves, measured from the {setting.level}"

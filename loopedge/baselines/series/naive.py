@@ -66,7 +66,8 @@ def _unit(windows: SeriesWindows) -> str:
     if not typical:
         return "; MASE is undefined: the training rows do not change"
     units = ", ".join(f"{value:.4g}" for value in typical)
-    return f"; MASE 1 is {units}, its mean error over {scale.season} in training"
+    over = "a row" if scale.season == 1 else f"{scale.season} rows"
+    return f"; MASE 1 is {units}, the mean change over {over} in training"
 
 
 def window_mean(windows: SeriesWindows) -> Judged:
