@@ -59,6 +59,9 @@ class SeriesTask(WindowTask):
         InputError: There are too few rows, or a number is out of range.
     """
 
+    given_season: int | None
+    """The season that was asked for; None: it was looked for."""
+
     name = "series"
     kind = "values"
     higher_is_better = False
@@ -82,7 +85,7 @@ class SeriesTask(WindowTask):
         super().__init__(columns, source=source, **window)
         self.horizon, self.targets, self.origin = horizon, targets, origin
         self._check_rows()
-        self._given_season = season
+        self.given_season = season
         self.bounds = [split_bounds(end - first, origin) for first, end in columns.spans()]
         self.stops = {split: self._find_stops(split) for split in SPLITS}
         self._say_left_out()
@@ -213,7 +216,7 @@ class SeriesTask(WindowTask):
                 self.columns,
                 horizon=self.horizon,
                 targets=self.targets,
-                season=self._given_season,
+                season=self.given_season,
                 origin=Origin(number=number, count=count),
                 source=self.source,
                 **self.window_options,
@@ -397,7 +400,7 @@ class SeriesTask(WindowTask):
         gap of the times. Where that is less than a season, the last value stands in, so that all baselines and
         the model are scored on the same windows. A missing value is the last one before it.
         """
-        stops = self.evaluated(split, samples)
+        stops = self.evaluated_stops(split, samples)
         targets = self._targets(stops)
         last = np.broadcast_to(self._carried[stops - 1][:, None], targets.shape)
         units = self.mase_scale.values[self.columns.series_of(stops - 1)]
@@ -424,7 +427,7 @@ class SeriesTask(WindowTask):
             samples: Most windows, as in `evaluation`.
             outputs: (windows, horizon, targets) of a model or a baseline, in the order of `evaluation`.
         """
-        stops = self.evaluated(split, samples)
+        stops = self.evaluated_stops(split, samples)
         deviations = []
         for first in range(0, len(stops), 128):  # a long context would make one array too large
             inputs, mask = self._inputs(stops[first : first + 128])
