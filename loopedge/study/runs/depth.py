@@ -169,7 +169,6 @@ def _early_exit(
         if lost <= allowed:
             if mean >= test.trained:  # none of them ends before
                 return None
-            found: dict[str, Any] = {"tolerance": tolerance, "loops": mean}
-            found.update(scores)
-            return found
+            found: dict[str, Any] = {str(split): metrics for split, metrics in scores.items()}
+            return {"tolerance": tolerance, "loops": mean, **found}
     return None
