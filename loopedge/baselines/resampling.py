@@ -70,7 +70,7 @@ def block_length(values: Array, *, least: int = 1) -> int:
     level = float(covariance[0] + 2 * (taper * covariance[1 : reach + 1]).sum())
     if level <= 0:
         return shortest
-    found = float(1.5 * curve**2 / level**2 * samples) ** (1 / 3)
+    found = math.cbrt(1.5 * curve**2 / level**2 * samples)
     return max(shortest, min(math.ceil(found), most))
 
 
