@@ -87,7 +87,8 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
     with sink(json=values["json"], quiet=values["quiet"], debug=values["debug"]) as output:
         from loopedge.files.paths import check_paths
         from loopedge.files.targets import check_target
-        from loopedge.report.pilot.html import pilot_table, write_pilot_html
+        from loopedge.report.pilot.page import write_pilot_html
+        from loopedge.report.pilot.terminal import pilot_table
         from loopedge.study.folder import REPORT_FILE, pilot_files
         from loopedge.study.pipeline import pilot as make_pilot
 

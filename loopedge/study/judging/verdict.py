@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import field as field_of
 from typing import Any
 
 from loopedge.study.cost import is_busy
+from loopedge.study.judging.statements import Statement
 from loopedge.study.judging.statistics import LEAST_SEEDS, Interval, OverSeeds, paired
 from loopedge.study.judging.summary import Summary, Values
 from loopedge.study.options import ARMS
@@ -38,10 +40,11 @@ class Verdict:
     recommended: dict[str, Any] | None
     baseline: dict[str, Any] | None
     rule: str = RULE
+    statements: list[Statement] = field_of(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return asdict(self)
+        return asdict(self) | {"statements": [one.to_json() for one in self.statements]}
 
 
 def judge(
