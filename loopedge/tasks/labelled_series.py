@@ -356,7 +356,7 @@ class LabelledSeriesTask(WindowTask):
 
     def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
         """Score the most frequent class of the training part."""
-        targets = self._codes[self._evaluated(split, samples) - 1].astype(np.int64)
+        targets = self._codes[self.evaluated(split, samples) - 1].astype(np.int64)
         logits = np.zeros((len(targets), len(self.classes)))
         logits[:, self.counts["train"].argmax()] = 1.0
         return {"most_frequent": self.score(logits, targets)}

@@ -397,7 +397,7 @@ class SeriesTask(WindowTask):
         gap of the times. Where that is less than a season, the last value stands in, so that all baselines and
         the model are scored on the same windows. A missing value is the last one before it.
         """
-        stops = self._evaluated(split, samples)
+        stops = self.evaluated(split, samples)
         targets = self._targets(stops)
         last = np.broadcast_to(self._carried[stops - 1][:, None], targets.shape)
         units = self.mase_scale.values[self.columns.series_of(stops - 1)]
@@ -424,7 +424,7 @@ class SeriesTask(WindowTask):
             samples: Most windows, as in `evaluation`.
             outputs: (windows, horizon, targets) of a model or a baseline, in the order of `evaluation`.
         """
-        stops = self._evaluated(split, samples)
+        stops = self.evaluated(split, samples)
         deviations = []
         for first in range(0, len(stops), 128):  # a long context would make one array too large
             inputs, mask = self._inputs(stops[first : first + 128])

@@ -314,11 +314,12 @@ class WindowTask(Task):
 
     def evaluation(self, split: Split, size: int, samples: int) -> Iterator[Batch]:
         """Yield every window of a split, or ``samples`` evenly spaced ones where there are more."""
-        stops = self._evaluated(split, samples)
+        stops = self.evaluated(split, samples)
         for first in range(0, len(stops), size):
             yield self._cut(stops[first : first + size])
 
-    def _evaluated(self, split: Split, samples: int) -> Array:
+    def evaluated(self, split: Split, samples: int) -> Array:
+        """Return the stops of the windows that `evaluation` yields, in its order: int64 (windows,)."""
         stops = self.stops[split]
         if len(stops) > samples:
             stops = stops[np.linspace(0, len(stops) - 1, samples).round().astype(np.int64)]
