@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 
 __all__ = [
     "cosine_text",
@@ -95,7 +96,7 @@ def read_seconds(text: float | str) -> float | None:
     return seconds or None
 
 
-def _number_with_unit(text: float | str, units: dict[str, int]) -> float | None:
+def _number_with_unit(text: float | str, units: Mapping[str, float]) -> float | None:
     """Return a number times its unit; None where the text is none, or not finite."""
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", str(text).lower())
     if found is None or found[2] not in units:

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 __all__ = ["Cell", "facts", "render_frame", "render_page", "table"]
 
-Cell = str | tuple[str, str]
+Cell = str | tuple[str, str] | tuple[str, str, str]
 
 
 def render_page(
@@ -94,7 +94,7 @@ def table(
 
     Args:
         heads: Names of the columns.
-        rows: Cells; a pair is a value and the smaller note below it.
+        rows: Cells; a pair is a value and the smaller note below it, a third part the note's language.
         marked: Numbers of the rows that stand out, from 0.
     """
     lines = ['<div class="scroll"><table>', "<thead><tr>"]
@@ -107,13 +107,14 @@ def table(
 
 
 def _cell(cell: Cell) -> str:
-    text, note = (cell, "") if isinstance(cell, str) else cell
-    below = f"<small>{escape(note)}</small>" if note else ""
+    text, note, *language = (cell, "") if isinstance(cell, str) else cell
+    spoken = f' lang="{language[0]}"' if language else ""
+    below = f"<small{spoken}>{escape(note)}</small>" if note else ""
     return f"<td>{escape(text)}{below}</td>"
 
 
-def facts(pairs: Iterable[tuple[str, str]], command: str, *, name: str = "command") -> list[str]:
-    """Return the lines of a list of facts, the command last under its name."""
+def facts(pairs: Iterable[tuple[str, str]], command: str) -> list[str]:
+    """Return the lines of a list of facts, the command last."""
     lines = ["<dl>"]
     lines += [f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs]
-    return [*lines, f"<dt>{escape(name)}</dt><dd><code>{escape(command)}</code></dd>", "</dl>"]
+    return [*lines, f"<dt>command</dt><dd><code>{escape(command)}</code></dd>", "</dl>"]

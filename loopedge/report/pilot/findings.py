@@ -13,7 +13,7 @@ __all__ = ["findings_section"]
 def findings_section(result: PilotResult, words: Wording) -> list[str]:
     """Return every sentence of the verdict, what is to be known of the data, and what is compared."""
     step = statement_of(result, NextStep)
-    sentences = words.sentences(result.verdict.statements, result)
+    sentences = words.sentences(result)
     command = [] if step is None or not step.command else [step.command]
     arms = [
         f"<dt>{escape(arm)}</dt><dd>{escape(words.arms[arm])}</dd>"

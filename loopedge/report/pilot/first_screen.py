@@ -59,11 +59,9 @@ def statement_of(result: PilotResult, kind: type[Kind]) -> Kind | None:
 
 def _headline(result: PilotResult, words: Wording) -> list[str]:
     """Return the sentence of the decision, and the comparison with the strongest baseline in short."""
-    decision, against = statement_of(result, Decision), statement_of(result, AgainstBaseline)
-    return [
-        *(words.sentences([decision], result) if decision else ()),
-        *([_against(against, result, words)] if against else ()),
-    ]
+    against = statement_of(result, AgainstBaseline)
+    texts = [words.reason(result), _against(against, result, words) if against else ""]
+    return [text for text in texts if text]
 
 
 def _against(against: AgainstBaseline, result: PilotResult, words: Wording) -> str:
@@ -181,6 +179,7 @@ def next_text(result: PilotResult, words: Wording) -> str:
     text = words(
         f"next_{step.what.replace('-', '_')}",
         count=step.seeds if step.what == "more-seeds" else step.origins,
+        margin=words.rounded(step.margin or 0.0),
         model=model,
         baseline=words.baseline(against.baseline) if against else "",
     )

@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from loopedge.report.page import facts, table
+from loopedge.report.page import table
 from loopedge.report.pilot.wording import Wording
 from loopedge.study.result import PilotResult
 
@@ -69,27 +69,37 @@ def _left_out(result: PilotResult, words: Wording) -> list[str]:
 def measured_section(result: PilotResult, words: Wording) -> list[str]:
     """Return the facts of the task, the models, the training and the machine, and the command."""
     machine, task, design = result.machine, result.task, result.design
-    plain = {k: v for k, v in task.items() if isinstance(v, str | int | float) and v is not None}
+    plain = {k: v for k, v in task.items() if isinstance(v, str | int | float)}
     rows = task.get("rows") or {}
     seeds = words("seeds_from", count=design["seeds"], first=design["first_seed"])
+    split = ", ".join(f"{name} {count:,}" for name, count in rows.items())
+    processor = words("processor", cpu=machine["cpu"], cores=machine["cores"])
+    runtime = words("runtime", onnxruntime=machine["onnxruntime"], loopedge=machine["loopedge"])
     pairs = [
-        ("task", _options(plain)),
-        ("split", ", ".join(f"{k} {v:,}" for k, v in rows.items()) or words("by_task")),
-        ("model", _options(design["model"])),
-        ("training", _options(design["train"])),
-        ("seeds", seeds),
-        ("processor", words("processor", cpu=machine["cpu"], cores=machine["cores"])),
-        (
-            "runtime",
-            words("runtime", onnxruntime=machine["onnxruntime"], loopedge=machine["loopedge"]),
-        ),
-        ("took", words.duration(result.seconds)),
+        ("task", _code(_options(plain))),
+        ("split", _code(split) if split else escape(words("by_task"))),
+        ("model", _code(_options(design["model"]))),
+        ("training", _code(_options(design["train"]))),
+        ("seeds", escape(seeds)),
+        ("processor", escape(processor)),
+        ("runtime", escape(runtime)),
+        ("took", escape(words.duration(result.seconds))),
+        ("command", _code(result.command)),
     ]
-    named = [(words(f"fact_{name}"), value) for name, value in pairs if value]
     return [
         f"<h2>{escape(words('measured'))}</h2>",
-        *facts(named, result.command, name=words("fact_command")),
+        "<dl>",
+        *(
+            f"<dt>{escape(words(f'fact_{name}'))}</dt><dd>{value}</dd>"
+            for name, value in pairs
+            if value
+        ),
+        "</dl>",
     ]
+
+
+def _code(text: str) -> str:
+    return f"<code>{escape(text)}</code>" if text else ""
 
 
 def _options(fields: dict[str, Any]) -> str:

@@ -41,15 +41,15 @@ def _marked(result: PilotResult) -> list[int]:
 
 
 def _row(place: Place, result: PilotResult, words: Wording, *, forecast: bool) -> list[Cell]:
-    notes = [words("recommended")] if is_recommended(place, result) else []
-    notes += [words("upper_bound")] if place.upper_bound else []
+    name = place_name(place, words)
+    label = words("recommended") if is_recommended(place, result) else ""
+    label = words("upper_bound") if place.upper_bound else label
     about = place.reason or place.about
-    if about:
-        notes.append(about)
+    model: Cell = (words.joined([name, label]) if label else name, about, "en")
     scored = place.test is not None or place.validation is not None
     mase = [words.score(place.mase) if place.mase is not None else words("undefined")]
     return [
-        (place_name(place, words), words.joined(notes)),
+        model if about else (name, label),
         words(f"kind_{place.kind}"),
         words.score(place.validation) if scored else words("no_score"),
         words.spread(place.test, place.deviation),

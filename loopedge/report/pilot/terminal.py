@@ -24,13 +24,12 @@ def pilot_table(result: PilotResult, *, language: str = "en") -> RenderableType:
         InputError: There are no words of the language.
     """
     words = wording(language)
-    headline, *further = words.sentences(result.verdict.statements, result) or [""]
     shown: list[RenderableType] = []
     if not result.complete:
         text = words("unfinished", made=result.made, planned=result.planned)
         shown += [Text(text, "bold yellow"), ""]
-    shown.append(Text(headline, "bold"))
-    shown += [Text(sentence) for sentence in further]
+    shown.append(Text(words.headline(result), "bold"))
+    shown += [Text(sentence) for sentence in words.sentences(result)]
     better = words("higher" if result.higher_is_better else "lower")
     note = words("leaderboard_note", metric=result.metric, better=better)
     return Group(*shown, "", _board(result, words), Text(note, "dim"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from loopedge.errors import InputError
 from loopedge.options import option
 from loopedge.report.svg.chart import ChartWords
-from loopedge.study.judging.statements import Candidate, Statement
+from loopedge.study.judging.statements import Candidate
 from loopedge.study.judging.statistics import OverSeeds
 from loopedge.study.options import UNLOOPED
 from loopedge.study.words.figures import Names
@@ -33,6 +33,7 @@ class Wording:
         room = importlib.import_module(f"loopedge.report.pilot.texts.{LANGUAGES[language]}")
         self.texts: Mapping[str, str] = room.TEXTS
         self.outcomes: Mapping[str, str] = room.OUTCOMES
+        self.answers: Sequence[str] = room.ANSWERS
         self.arms: Mapping[str, str] = room.ARMS
         self._baselines: Mapping[str, str] = room.BASELINES
         self._units: Mapping[str, str] = room.UNITS
@@ -45,11 +46,26 @@ class Wording:
         """Return a number of things: ``KEY_one`` of one, else ``KEY_many``."""
         return self(f"{key}_{'one' if count == 1 else 'many'}", count=f"{count:,}")
 
-    def sentences(self, statements: Sequence[Statement], result: "PilotResult") -> list[str]:
-        """Return what some statements of a verdict say, a sentence or two each."""
-        room = importlib.import_module(f"loopedge.study.words.{LANGUAGES[self.language]}")
-        texts = (room.sentence(statement, names_of(result)) for statement in statements)
+    def headline(self, result: "PilotResult") -> str:
+        """Return the first sentence of a verdict; empty where it holds no facts."""
+        statements = result.verdict.statements
+        return str(self._room().headline(statements, names_of(result))) if statements else ""
+
+    def reason(self, result: "PilotResult") -> str:
+        """Return the first sentence without its yes, no or undecided, which stands above it."""
+        text = self.headline(result)
+        for answer in self.answers:
+            text = text.removeprefix(answer)
+        return text.strip()
+
+    def sentences(self, result: "PilotResult") -> list[str]:
+        """Return what the statements behind the decision say, a sentence or two each."""
+        names = names_of(result)
+        texts = (self._room().sentence(one, names) for one in result.verdict.statements[1:])
         return [text for text in texts if text]
+
+    def _room(self) -> Any:
+        return importlib.import_module(f"loopedge.study.words.{LANGUAGES[self.language]}")
 
     def joined(self, parts: Sequence[str]) -> str:
         """Return parts of a sentence as one."""

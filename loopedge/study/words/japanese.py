@@ -1,6 +1,6 @@
 """The statements of a pilot as sentences in Japanese."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loopedge.study.judging.statements import (
@@ -35,7 +35,7 @@ from loopedge.study.words.figures import (
 )
 from loopedge.units import size_text
 
-__all__ = ["BASELINES", "UNITS", "baseline_name", "candidate_name", "sentence"]
+__all__ = ["BASELINES", "UNITS", "baseline_name", "candidate_name", "headline", "sentence"]
 
 BASELINES = {
     "last value": "直前の値",
@@ -86,14 +86,36 @@ REASONS = {
 LIMITS = {"memory": "メモリ", "latency": "推論時間"}
 
 
-def sentence(statement: Statement, names: Names) -> str:
-    """Return what a statement says; empty where there is nothing to say.
+def headline(statements: Sequence[Statement], names: Names) -> str:
+    """Return the first sentence of a pilot.
 
     Args:
-        statement: The fact.
+        statements: Its `Decision` first.
+        names: What things are called.
+    """
+    decision = statements[0]
+    if not isinstance(decision, Decision):
+        raise TypeError(f"the first statement is {decision.kind}, the decision is needed")
+    against = next((one for one in statements if isinstance(one, AgainstBaseline)), None)
+    untied = next(
+        (one for one in statements if isinstance(one, Untied) and one.arm == decision.winner), None
+    )
+    text = _decision(decision, against, names)
+    if untied is not None and decision.outcome == "yes":
+        text += f"ただし、{_layers(untied)}のほうが優れています（{_parameters(untied)}）。"
+    if untied is not None and decision.why == "untied":
+        text = f"いいえ。{_layers(untied)}のほうが優れています（{_parameters(untied)}）。"
+    return text
+
+
+def sentence(statement: Statement, names: Names) -> str:
+    """Return a statement as one sentence or more; empty where there is nothing to say.
+
+    Args:
+        statement: Any but the decision, of which `headline` makes the first sentence.
         names: What things are called, and how fine differences are written.
     """
-    return SENTENCES[type(statement)](statement, names)
+    return SENTENCES[statement.kind](statement, names)
 
 
 def candidate_name(candidate: Candidate) -> str:
@@ -108,33 +130,41 @@ def baseline_name(name: str) -> str:
     return BASELINES.get(plain, plain)
 
 
-def _decision(one: Decision, names: Names) -> str:
-    chosen = candidate_name(one.chosen) if one.chosen else ""
-    best = candidate_name(one.best) if one.best else "最良のモデル"
-    if one.why == "loops":
-        text = f"このデータでは、ループを増やす価値があります。推奨は{chosen}です。"
-        if one.winner:
-            text += f"ただし、パラメータ数の多い{_network(one.winner)}のほうが優れています。"
-        return text
-    if one.why == "seeds" and one.fewest is not None:
-        return (
-            f"判断保留です。{one.fewest}ループで足りるのか、{one.most}ループまで必要なのか、"
-            f"{one.blocks}回の実行では区別できません。"
-        )
+def _decision(decision: Decision, against: AgainstBaseline | None, names: Names) -> str:
+    best = candidate_name(decision.best) if decision.best else "最良のモデル"
+    model = candidate_name(against.candidate) if against else best
+    baseline = baseline_name(against.baseline) if against else ""
+    winner = _network(decision.winner)
+    if decision.why == "loops":
+        chosen = candidate_name(decision.chosen) if decision.chosen else best
+        beats = f"ベースラインの{baseline}より優れており、" if baseline else ""
+        return f"はい。{chosen}は{beats}ループを減らすと性能が落ちます。"
+    if decision.why == "one-loop":
+        if not baseline:
+            return "いいえ。1ループで十分で、ループを増やしても良くなりません。"
+        beaten = "より優れています" if decision.chosen else "より優れているとは言えません"
+        return f"いいえ。1ループで十分です。ベースラインの{baseline}{beaten}。"
     texts = {
-        "one-loop": f"ループを増やす必要はありません。{chosen or best}で十分です。",
-        "baseline": f"ベースラインの{_network(one.winner)}が、最良のループモデル{best}より優れています。",
-        "baseline-as-good": f"ベースラインの{_network(one.winner)}で十分です。"
-        f"{best}との差は、許容差（{_margin(names)}）に収まります。",
-        "untied": f"パラメータ数が同程度でループのない{_network(one.winner)}が、{best}より優れています。",
-        "seeds": f"判断保留です。{best}がベースラインより優れているとは、"
-        f"{one.blocks}回の実行では言い切れません。",
-        "period": f"判断保留です。このテストデータでは、{best}とベースラインの優劣がつきません。",
-        "splits": "判断保留です。ループを増やす効果について、検証データとテストデータの結果が食い違っています。",
-        "few-seeds": f"判断保留です。判定には3つ以上のシードが必要ですが、今回は{one.blocks}つです。",
-        "nothing-finished": "最後まで終わったループモデルの実行がないため、比較できません。",
+        "baseline": f"いいえ。ベースラインの{winner}のほうが、{model}より優れています。",
+        "baseline-as-good": f"いいえ。ベースラインの{winner}で、{model}と同等の性能が得られます。",
+        "untied": f"いいえ。{winner}のほうが、{model}より優れています。",
+        "seeds": _seeds(decision, model, baseline),
+        "period": f"判断保留です。テストデータが少なく、{model}とベースラインの{baseline}の優劣がつきません。",
+        "splits": "判断保留です。検証データとテストデータで、最良のモデルが食い違っています。",
+        "few-seeds": f"判断保留です。モデルごとに3回以上の実行が必要ですが、今回は{decision.blocks}回です。",
+        "nothing-finished": "判断保留です。すべての実行を終えたループモデルがありません。",
     }
-    return texts[one.why]
+    return texts[decision.why]
+
+
+def _seeds(decision: Decision, model: str, baseline: str) -> str:
+    runs = f"判断保留です。モデルごとに{decision.blocks}回の実行では、"
+    if decision.fewest is None:
+        return f"{runs}{model}とベースラインの{baseline}の優劣がつきません。"
+    most = decision.most or decision.fewest
+    if most == decision.fewest:
+        return f"{runs}どのループ回数が最良かわかりません。"
+    return f"{runs}{decision.fewest}ループで足りるのか、{most}ループまで必要なのかわかりません。"
 
 
 def _against(one: AgainstBaseline, names: Names) -> str:
@@ -189,9 +219,9 @@ def _encoding(one: Encoding, names: Names) -> str:
 
 def _untied(one: Untied, names: Names) -> str:
     return (
-        f"重みを共有しない{candidate_name(Candidate(arm=one.arm, loops=one.loops))}の{names.metric}は"
-        f"{quality_text(one.quality)}で、{candidate_name(one.against)}{EFFECTS[one.effect]}"
-        f"{_difference(one.difference, names)}。パラメータ数は{one.parameters_ratio:.1f}倍です。"
+        f"重みを共有しない{_layers(one)}の{names.metric}は{quality_text(one.quality)}で、"
+        f"{candidate_name(one.against)}{EFFECTS[one.effect]}{_difference(one.difference, names)}。"
+        f"{_parameters(one)}です。"
     )
 
 
@@ -302,7 +332,8 @@ def _next_step(one: NextStep, names: Names) -> str:
         "more-seeds": f"次の一手：シードを{one.seeds}個追加してください{about}。",
         "more-origins": f"次の一手：予測起点を{one.origins}個にして評価してください{about}。",
         "longer-data": "次の一手：シードを増やしても決まりません。テストデータの期間を長くしてください。",
-        "longer-training": f"次の一手：学習を長くしてください{about}。",
+        "longer-training": f"次の一手：学習を長くして、比べ直してください{about}。",
+        "wider-margin": f"次の一手：許容差を{figure_text(one.margin or 0.0)}にすれば、今ある実行だけで決まります。",
         "deploy": "次の一手：推奨モデルを実機で試してください。",
         "take-baseline": "次の一手：ベースラインを採用してください。",
         "compare-untied": "次の一手：重みを共有しないネットワークと費用を比べてください。",
@@ -346,8 +377,21 @@ def _network(name: str | None) -> str:
     return name if name in UNLOOPED else baseline_name(name or "")
 
 
+def _layers(untied: Untied) -> str:
+    return candidate_name(Candidate(arm=untied.arm, loops=untied.loops))
+
+
+def _parameters(untied: Untied) -> str:
+    return f"パラメータ数は{untied.parameters_ratio:.1f}倍"
+
+
 def _places(counts: Mapping[str, int]) -> str:
-    return "、".join(f"{name} {count}回" for name, count in counts.items())
+    """Return where runs were lost: counts by ``ARM-rN``."""
+    parts = []
+    for name, count in counts.items():
+        arm, _, loops = name.rpartition("-r")
+        parts.append(f"{candidate_name(Candidate(arm=arm, loops=int(loops)))} {count}回")
+    return "、".join(parts)
 
 
 def _amount(name: str, value: float) -> str:
@@ -356,19 +400,18 @@ def _amount(name: str, value: float) -> str:
     return sample_time_text(value) if name == "latency" else figure_text(value)
 
 
-SENTENCES: dict[type[Statement], Callable[[Any, Names], str]] = {
-    AgainstBaseline: _against,
-    Alternative: _alternative,
-    Chosen: _chosen,
-    Cost: _cost,
-    Decision: _decision,
-    Encoding: _encoding,
-    Equivalence: _equivalence,
-    MoreLoops: _more_loops,
-    NextStep: _next_step,
-    NotConverged: _not_converged,
-    Requirements: _requirements,
-    Rounding: _rounding,
-    Stability: _stability,
-    Untied: _untied,
+SENTENCES: dict[str, Callable[[Any, Names], str]] = {
+    AgainstBaseline.kind: _against,
+    Alternative.kind: _alternative,
+    Chosen.kind: _chosen,
+    Cost.kind: _cost,
+    Encoding.kind: _encoding,
+    Equivalence.kind: _equivalence,
+    MoreLoops.kind: _more_loops,
+    NextStep.kind: _next_step,
+    NotConverged.kind: _not_converged,
+    Requirements.kind: _requirements,
+    Rounding.kind: _rounding,
+    Stability.kind: _stability,
+    Untied.kind: _untied,
 }

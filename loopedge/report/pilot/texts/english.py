@@ -1,8 +1,11 @@
 """The page in English."""
 
-__all__ = ["ARMS", "BASELINES", "OUTCOMES", "TEXTS", "UNITS"]
+__all__ = ["ANSWERS", "ARMS", "BASELINES", "OUTCOMES", "TEXTS", "UNITS"]
 
 OUTCOMES = {"yes": "Yes", "no": "No", "undecided": "Undecided"}
+
+ANSWERS = ("Yes: ", "No: ", "Undecided: ")
+"""How the first sentence of a verdict begins."""
 
 ARMS = {
     "looped": "one block applied again and again, every time alike",
@@ -24,16 +27,16 @@ TEXTS = {
     "note": "Note: {text}",
     # First screen
     "question": "Is a looped model worth it for {task}?",
-    "against": "{model} reaches {metric} {quality}; the strongest baseline, {baseline}, {value}",
+    "against": "{model}: {metric} {quality}; {baseline}: {value}",
     "against_better": "{gap} better ({interval})",
     "against_worse": "{gap} worse ({interval})",
     "against_equal": "as good, within the margin ({interval})",
     "against_undecided": "too close to call ({interval})",
     "interval": "95 %: {low} to {high}",
-    "clauses": "{first}: {second}",
+    "clauses": "{first}; {second}",
     "sentence": "{text}.",
     "cost": "Cost",
-    "cost_text": "{file} in the file, {memory} at the peak, {time} a sample",
+    "cost_text": "{file} file, {memory} peak memory, {time} a sample",
     "cost_ratio": "{ratio} the time of {fewest}",
     "cost_busy": "measured on a busy machine",
     "cost_none": "not measured",
@@ -41,31 +44,32 @@ TEXTS = {
     "saves_untied": "{file} instead of {untied} with untied weights",
     "int8": "int8",
     "int8_text": "{file}, {time} a sample",
-    "int8_slower": "slower than float on this machine",
+    "int8_slower": "slower here than float",
     "int8_loss": "error grows by {share}",
     "int8_none": "no int8 model",
     "sure": "Sure",
     "sure_share": "{share} within the margin ({margin}), {runs}",
     "sure_runs": "{runs}",
     "weak": "Weak",
-    "weak_converged": "{count} of {of} runs still improving at the end",
-    "weak_diverged": "{count} of {of} runs diverged",
-    "weak_failed": "{count} of {of} runs failed",
-    "weak_int8": "{count} runs have no int8",
-    "weak_visible": "differences below {value} cannot be seen here",
+    "weak_converged": "{count} of {of} runs still improving",
+    "weak_diverged": "{count} of {of} diverged",
+    "weak_failed": "{count} of {of} failed",
+    "weak_int8": "{count} without int8",
+    "weak_visible": "blind to differences below {value}",
     "weak_none": "nothing stood out",
     "next": "Next",
     "next_more_seeds": "{count} more seeds",
     "next_more_origins": "{count} test periods",
     "next_longer_data": "a longer test period",
     "next_longer_training": "train longer",
+    "next_wider_margin": "a margin of {margin}",
     "next_deploy": "deploy {model}",
     "next_take_baseline": "take the baseline {baseline}",
     "next_compare_untied": "compare with the untied network",
     "next_mend_runs": "mend the runs that failed",
     "next_about": "about {time}",
     "command_below": "command below",
-    "first_caption": "{metric} on the test split, {better} is better; whiskers: one deviation over the runs",
+    "first_caption": "{metric} on the test split, {better} is better; whiskers: one deviation",
     "higher": "higher",
     "lower": "lower",
     "off_chart": "beyond the chart: {names}",

@@ -2,9 +2,12 @@
 
 from loopedge.study.words.japanese import BASELINES, UNITS
 
-__all__ = ["ARMS", "BASELINES", "OUTCOMES", "TEXTS", "UNITS"]
+__all__ = ["ANSWERS", "ARMS", "BASELINES", "OUTCOMES", "TEXTS", "UNITS"]
 
 OUTCOMES = {"yes": "はい", "no": "いいえ", "undecided": "判断保留"}
+
+ANSWERS = ("はい。", "いいえ。", "判断保留です。")
+"""How the first sentence of a verdict begins."""
 
 ARMS = {
     "looped": "同じブロックを、毎回まったく同じように繰り返す",
@@ -21,7 +24,7 @@ TEXTS = {
     "note": "注：{text}",
     # First screen
     "question": "{task}にループモデルを使う価値はありますか？",
-    "against": "{model}の{metric}は{quality}、最も強いベースラインの{baseline}は{value}",
+    "against": "{model}の{metric}は{quality}、{baseline}は{value}",
     "against_better": "{gap}優れています（{interval}）",
     "against_worse": "{gap}劣っています（{interval}）",
     "against_equal": "許容差に収まり、同等です（{interval}）",
@@ -56,6 +59,7 @@ TEXTS = {
     "next_more_origins": "予測起点を{count}個に",
     "next_longer_data": "テスト期間を延ばす",
     "next_longer_training": "学習を長くする",
+    "next_wider_margin": "許容差を{margin}に",
     "next_deploy": "{model}を実機へ",
     "next_take_baseline": "ベースライン（{baseline}）を採用",
     "next_compare_untied": "重みを共有しないネットワークと費用を比較",
