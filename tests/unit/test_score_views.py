@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from loopedge.study.judging.summary import summarise
+from loopedge.baselines.scores import BaselineScores
+from loopedge.study.judging.judgement import Runs, judge_runs
 from loopedge.trainer.logs import scalars
 from loopedge.trainer.progress import ProgressLines
 from loopedge_cli.train_view import train_view
 from loopedge_cli.view_rows import held_out_rows
-from tests.unit.test_study import cells_of, designed
+from tests.unit.pilot_runs import cells_of, designed
 
 LEVEL = {
     "level": 80,
@@ -153,7 +154,16 @@ def test_a_pilot_sums_up_mase_beside_what_decides(known: bool) -> None:
                 mase = cell[part]["rmse"] / 4 if known else None
                 cell[part] |= {"mase": mase, "rmse.y": 1.0}
         cell["baselines"] = {"naive_last": {"rmse": 5.0, "mase": 1.25 if known else None}}
-    rows = summarise(design, cells, {}, "rmse", dict.fromkeys(("s0", "s1", "s2"), 5.0))
+    naive = BaselineScores(name="naive last", test={"rmse": 5.0, "mase": 1.25 if known else None})
+    runs = Runs(
+        design=design,
+        cells=cells,
+        metric="rmse",
+        higher_is_better=False,
+        baselines={f"s{seed}": [naive] for seed in range(3)},
+    )
+    judged = judge_runs(runs, margin="2%")
+    rows = judged.summary
     assert list(rows[0].scores) == ["mase"]
     assert rows[0].to_json()["scores"]["mase"] == (
         {"mean": pytest.approx(0.775), "sd": pytest.approx(0.025), "values": [0.75, 0.8, 0.775]}
