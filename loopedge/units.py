@@ -31,7 +31,7 @@ SIZES = {
 }
 """Bytes of a unit: ``MiB`` counts in 1024, ``MB`` and ``M`` in 1000."""
 SECONDS = {
-    "": 1, "ms": 0.001, "s": 1, "sec": 1, "seconds": 1, "m": 60, "min": 60, "minutes": 60, "h": 3600,
+    "": 1, "ms": 1e-3, "s": 1, "sec": 1, "seconds": 1, "m": 60, "min": 60, "minutes": 60, "h": 3600,
 }  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def read_size(text: float | str) -> int | None:
 
 
 def read_seconds(text: float | str) -> float | None:
-    """Return the seconds that a person wrote, ``60s``, ``5min`` or a number; None where it is no time above 0."""
+    """Return the seconds that a person wrote, ``50ms``, ``60s``, ``5min`` or a number; None where it is no time above 0."""
     seconds = _number_with_unit(text, SECONDS)
     return seconds or None
 

@@ -106,6 +106,6 @@ def train_published(
         "best_step": loop.best_step,
         "steps": loop.step,
         "train_loss": loop.loss,
-        "stability": loop.stability,
+        "stability": None if loop.stability is None else loop.stability.to_json(),
         "parameters": sum(parameter.numel() for parameter in loop.model.parameters()),
     }

@@ -94,6 +94,20 @@ class Claims:
         """Return the difference of a candidate."""
         return self.differences.get(f"{candidate.arm}-r{candidate.loops}")
 
+    def between(self, mine: Candidate, other: Candidate) -> Interval | None:
+        """Return the difference of two candidates, ``mine - other``, as sure as all others are at once."""
+        names = list(self.differences)
+        one, two = (f"{each.arm}-r{each.loops}" for each in (mine, other))
+        if one not in names or two not in names:
+            return None
+        mean = self.differences[one].mean - self.differences[two].mean
+        if self.quantile is None:
+            return Interval(mean=mean, low=None, high=None)
+        i, j = names.index(one), names.index(two)
+        matrix = self.covariance
+        half = self.quantile * math.sqrt(max(0.0, matrix[i][i] + matrix[j][j] - 2 * matrix[i][j]))
+        return Interval(mean=mean, low=mean - half, high=mean + half)
+
     @property
     def is_of_period(self) -> bool:
         """Whether the test split's luck is more of the uncertainty than that of the seeds."""

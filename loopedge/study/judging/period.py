@@ -20,12 +20,21 @@ from loopedge.tasks.series import SeriesTask
 from loopedge.tasks.task import Task
 from loopedge.tasks.text import TextTask
 
-__all__ = ["PeriodLuck", "Windows", "block_length", "influences", "period_luck", "windows_of"]
+__all__ = [
+    "Blocks",
+    "PeriodLuck",
+    "Windows",
+    "blocks_of",
+    "influences",
+    "period_luck",
+    "windows_of",
+]
 
 STEP = 0.01
 """Share of a sample's weight by which the metric is moved to find its influence."""
 LEAST_BLOCKS = 4
 """A block is no longer than a quarter of the samples."""
+MOST_CORRECTION = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +62,20 @@ class Windows:
         """Return how many table rows neighbours are apart."""
         steps = np.diff(self.places)[np.diff(self.series) == 0]
         return max(1, round(float(np.median(steps)))) if len(steps) else 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """How samples are drawn.
+
+    Args:
+        length: Samples in a block.
+        correction: What a variance over blocks is multiplied by: blocks leave out what samples of two blocks have in
+            common, which makes it too small by G / length of its value (Kuensch 1989).
+    """
+
+    length: int
+    correction: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +107,13 @@ def windows_of(task: Task, samples: int, split: Split = "test") -> Windows | Non
     if available is None:
         return None
     if isinstance(task, SeriesTask):
-        stops = task.evaluated(split, samples)
+        stops = task.evaluated_stops(split, samples)
         return Windows(
             series=task.columns.series_of(stops - 1), places=stops, reach=max(1, task.horizon)
         )
     count = min(available, samples)
     if isinstance(task, LabelledSeriesTask) and task.group is None:
-        stops = task.evaluated(split, samples)
+        stops = task.evaluated_stops(split, samples)
         return Windows(series=task.columns.series_of(stops - 1), places=stops, reach=1)
     if isinstance(task, TextTask):
         return Windows(series=np.zeros(count, np.int64), places=np.arange(count), reach=1)
@@ -132,10 +155,12 @@ def period_luck(changes: Array, windows: Windows, *, bounded: bool = False) -> P
     """
     candidates, samples = changes.shape
     centred = changes - changes.mean(axis=1, keepdims=True)
-    length = block_length(centred.mean(axis=0), windows)
+    blocks = blocks_of(centred.mean(axis=0), windows)
+    length = blocks.length
     covariance = _block_covariance(centred, windows.series, length)
     if windows.reach and len(np.unique(windows.series)) > 1:
         covariance = _larger(covariance, _joint_covariance(centred, windows, length))
+    covariance = covariance * blocks.correction
     if bounded:
         covariance = covariance + 2 * (length / samples) ** 2 * np.eye(candidates)
     degrees = min(samples - 1.0, 1.5 * samples / length)
@@ -144,21 +169,27 @@ def period_luck(changes: Array, windows: Windows, *, bounded: bool = False) -> P
     )
 
 
-def block_length(changes: Array, windows: Windows) -> int:
-    """Return how many samples a block has: as far as they share targets, and as their autocorrelation asks.
+def blocks_of(changes: Array, windows: Windows) -> Blocks:
+    """Return how long blocks are: as far as samples share targets, and as their autocorrelation asks.
 
-    The latter by the rule of Politis and White (2004, corrected 2009), within series.
+    The latter by the rule of Politis and White (2004, corrected 2009), within series. At most a quarter of a series.
 
     Args:
         changes: float64 (samples,): with mean 0.
         windows: How the samples hang together.
     """
     if windows.reach == 0:
-        return 1
+        return Blocks(length=1, correction=1.0)
     shared = -(-windows.reach // windows.stride)
-    asked = max(2 * shared - 1, _automatic_length(changes, windows.series))
+    bias = _bias(changes, windows.series)
+    automatic = math.ceil(math.cbrt(1.5 * bias**2 * len(changes)))
     longest = int(np.bincount(windows.series - windows.series.min()).max())
-    return max(1, min(asked, longest // LEAST_BLOCKS))
+    length = max(1, min(max(2 * shared - 1, automatic), longest // LEAST_BLOCKS))
+    bias = max(
+        bias, (shared**2 - 1) / (3 * shared)
+    )  # of sums of as many neighbours without any autocorrelation
+    correction = 1 / max(1 / MOST_CORRECTION, 1 - bias / length)
+    return Blocks(length=length, correction=correction)
 
 
 def _block_covariance(changes: Array, series: Array, length: int) -> Array:
@@ -197,14 +228,18 @@ def _larger(one: Array, other: Array) -> Array:
     return one if np.trace(one) >= np.trace(other) else other
 
 
-def _automatic_length(changes: Array, series: Array) -> int:
-    """Return the block length of Politis and White for the mean of a series of changes."""
+def _bias(changes: Array, series: Array) -> float:
+    """Return by how much of its value, times the length of a block, a variance over blocks is too small.
+
+    That is the sum of |lag| times autocovariance over the sum of autocovariances, under a flat-top window that ends where
+    they cannot be told from 0.
+    """
     samples = len(changes)
     run = max(5, math.ceil(math.log10(samples)))
     most = math.ceil(math.sqrt(samples)) + run
     covariances = _autocovariances(changes, series, most)
     if covariances[0] <= 0:
-        return 1
+        return 0.0
     correlations = np.abs(covariances[1:] / covariances[0])
     quiet = correlations < 2 * math.sqrt(math.log10(samples) / samples)
     last = next(
@@ -216,9 +251,7 @@ def _automatic_length(changes: Array, series: Array) -> int:
     weights = np.clip(2 * (1 - np.abs(lags) / reach), 0, 1)  # the flat top
     values = covariances[np.abs(lags)]
     change, level = float((weights * np.abs(lags) * values).sum()), float((weights * values).sum())
-    if level <= 0:
-        return 1
-    return max(1, math.ceil(math.cbrt(1.5 * (change / level) ** 2 * samples)))
+    return max(0.0, change / level) if level > 0 else 0.0
 
 
 def _autocovariances(changes: Array, series: Array, most: int) -> Array:

@@ -299,20 +299,23 @@ class NextStep(Statement):
     """What would decide it, or what comes after it.
 
     Args:
-        what: ``longer-data``: no run of more seeds would help, only a longer test split.
+        what: ``longer-data``: no number of seeds would help, only a longer test split. ``wider-margin``: no number of
+            seeds is near that would help, ``margin`` decides it with the runs there are.
         seeds: How many more.
         origins: How many origins to take.
+        margin: In the metric's unit.
         seconds: About how long the runs take.
         command: What to run.
     """
 
     kind: ClassVar[str] = "next-step"
     what: Literal[
-        "more-seeds", "more-origins", "longer-data", "longer-training",
+        "more-seeds", "more-origins", "longer-data", "longer-training", "wider-margin",
         "deploy", "take-baseline", "compare-untied", "mend-runs",
     ]  # fmt: skip
     seeds: int | None = None
     origins: int | None = None
+    margin: float | None = None
     seconds: float | None = None
     command: str | None = None
 
