@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -177,7 +178,7 @@ def test_the_front_holds_what_none_beats() -> None:
 
 
 def test_a_depth_curve_is_the_mean_of_the_runs_that_have_a_count() -> None:
-    cells = [
+    cells: list[dict[str, Any]] = [
         {"depths": {"1": {"test": {"rmse": 2.0}}, "2": {"test": {"rmse": 1.0}}}},
         {"depths": {"1": {"test": {"rmse": 4.0}}, "2": {"test": {"rmse": None}}}},
         {"depths": None},

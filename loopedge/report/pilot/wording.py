@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from loopedge.errors import InputError
@@ -11,13 +10,12 @@ from loopedge.report.svg.chart import ChartWords
 from loopedge.study.judging.statements import Candidate
 from loopedge.study.judging.statistics import OverSeeds
 from loopedge.study.options import UNLOOPED
-from loopedge.study.words.figures import Names
 from loopedge.units import size_text, time_text
 
 if TYPE_CHECKING:
     from loopedge.study.result import PilotResult
 
-__all__ = ["LANGUAGES", "Language", "Wording", "names_of", "wording"]
+__all__ = ["LANGUAGES", "Language", "Wording", "wording"]
 
 Language = Literal["en", "ja"]
 LANGUAGES: dict[Language, str] = {"en": "english", "ja": "japanese"}
@@ -49,7 +47,7 @@ class Wording:
     def headline(self, result: "PilotResult") -> str:
         """Return the first sentence of a verdict; empty where it holds no facts."""
         statements = result.verdict.statements
-        return str(self._room().headline(statements, names_of(result))) if statements else ""
+        return str(self._room().headline(statements, result.verdict.names)) if statements else ""
 
     def reason(self, result: "PilotResult") -> str:
         """Return the first sentence without its yes, no or undecided, which stands above it."""
@@ -60,7 +58,7 @@ class Wording:
 
     def sentences(self, result: "PilotResult") -> list[str]:
         """Return what the statements behind the decision say, a sentence or two each."""
-        names = names_of(result)
+        names = result.verdict.names
         texts = (self._room().sentence(one, names) for one in result.verdict.statements[1:])
         return [text for text in texts if text]
 
@@ -150,18 +148,6 @@ class Wording:
             number, unit = f"{seconds / 3600:.1f}", "h"
         gap = " " if self.language == "en" else ""
         return f"{number}{gap}{self._units[unit]}"
-
-
-def names_of(result: "PilotResult") -> Names:
-    """Return what the sentences of a pilot call things, and how fine its differences are."""
-    deviations = [row.quality.sd for row in result.summary if row.quality and row.quality.sd]
-    margin = float(result.margin.get("value") or 0.0)
-    return Names(
-        metric=result.metric,
-        margin=margin,
-        margin_text=str(result.margin.get("text") or ""),
-        step=Names.step_of(margin, median(deviations) if deviations else None),
-    )
 
 
 def wording(language: str) -> Wording:
