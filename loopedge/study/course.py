@@ -11,10 +11,11 @@ from loopedge.errors import InputError, InterruptedRunError, LoopedgeError
 from loopedge.files.plain_json import dump_json
 from loopedge.files.targets import write_text_atomic
 from loopedge.options import option
-from loopedge.study.conclusion import Found, conclude, decided
+from loopedge.study.conclusion import Found, conclude, windows_by_origin
 from loopedge.study.cost import Costs, measure_cost, models_to_measure
 from loopedge.study.design import Cell, Design
 from loopedge.study.folder import RESULT_FILE, write_design
+from loopedge.study.judging.period import Windows
 from loopedge.study.options import LOOKS, UNLOOPED, PilotOptions
 from loopedge.study.result import PilotResult
 from loopedge.study.runs.blocks import BlockTasks
@@ -71,6 +72,7 @@ class Course:
     baselines: dict[str, list[BaselineScores]] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
     made: dict[Cell, dict[str, Any]] = field(default_factory=dict)
+    windows: dict[str, Windows | None] = field(default_factory=dict)
     time_left: TimeLeft = field(init=False)
     runner: Runner = field(init=False)
     _written: float = field(init=False)
@@ -273,15 +275,16 @@ class Course:
 
     def _is_decided(self, seeds: int) -> bool:
         """Look whether the runs of so many seeds decide; remember what was seen."""
-        look = decided(self._found())
-        self.state.looks = [one for one in self.state.looks if one["seeds"] < seeds]
-        self.state.looks.append({"seeds": seeds, **look, "seconds": round(self.state.seconds, 1)})
-        self.state.save()
+        verdict = conclude(self._found({})).verdict
+        decision = verdict.statements[0].to_json()
+        look = {"seeds": seeds, "outcome": verdict.outcome, "why": decision.get("why")}
+        look |= {"choice": verdict.choice.outcome, "seconds": round(self.state.seconds, 1)}
+        self.state.looks = [*(one for one in self.state.looks if one["seeds"] < seeds), look]
         self._write(complete=False)
         lost = any(one.arm is None for one in self.left_out)
-        is_decided = look["outcome"] == "accept" or lost
+        is_decided = lost or not verdict.needs_seeds
         if self.options.seeds == "auto" and not is_decided and seeds < LOOKS[-1]:
-            self.add_note(f"{seeds} seeds cannot tell the loop counts apart: more are made")
+            self.add_note(f"{seeds} seeds cannot tell which loop count is best: more are made")
         return is_decided
 
     def _ended(self, work: Work, result: dict[str, Any]) -> None:
@@ -317,13 +320,18 @@ class Course:
         ]
         return [result for result in found if result is not None]
 
-    def _found(self) -> Found:
+    def _found(self, costs: Costs) -> Found:
+        if not self.windows:
+            self.windows = windows_by_origin(self.tasks, self.setup)
         return Found(
             task=self.task,
             setup=self.setup,
             options=self.options,
+            command=self.command,
             cells=self._cells(),
             baselines=self.baselines,
+            windows=self.windows,
+            costs=costs,
         )
 
     def _write(
@@ -337,8 +345,7 @@ class Course:
         """Judge what is there; write it down and hand it to the report."""
         started = time.perf_counter()
         result = replace(
-            conclude(self._found(), costs or {}),
-            command=self.command,
+            conclude(self._found(costs or {})),
             notes=[*self.task.notes, *notes],
             profile=profiled or {},
             looks=self.state.looks,

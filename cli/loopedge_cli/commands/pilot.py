@@ -15,6 +15,7 @@ from loopedge_cli.tasks import TaskCommand, command_of, tasks
 
 if TYPE_CHECKING:
     from loopedge.study.options import PilotOptions
+    from loopedge.study.result import PilotResult
 
 pilot = typer.Typer(invoke_without_command=True, subcommand_metavar="[TASK]")
 pilot.callback()(rebuild)
@@ -135,7 +136,13 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
             )
             return task
 
-        report = values["html"] or folder / REPORT_FILE
+        report, language = values["html"] or folder / REPORT_FILE, values["language"]
+
+        def write_page(found: "PilotResult") -> None:
+            write_pilot_html(
+                found, report, language=language, data=not values["no_data"], force=True
+            )
+
         result = make_pilot(
             make_task,
             folder,

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from loopedge.units import read_seconds, read_size
 from loopedge_cli.counts import Counts, parse_counts
+from loopedge_cli.limits import parse_seconds, parse_size
 
 __all__ = ["ComparedOptions", "LimitOptions", "Rates"]
 
@@ -49,30 +49,6 @@ def parse_seeds(text: str) -> int | Literal["auto"]:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is neither a number of seeds nor auto.") from None
-
-
-def parse_time(text: str) -> float:
-    """Parse a time such as ``20m`` or ``50ms`` to seconds.
-
-    Raises:
-        typer.BadParameter: It is no time above 0.
-    """
-    seconds = read_seconds(text)
-    if seconds is None:
-        raise typer.BadParameter(f"{text!r} is not a time above 0, such as 20m, 90s or 50ms.")
-    return seconds
-
-
-def parse_size(text: str) -> int:
-    """Parse a size such as ``32MiB`` to bytes.
-
-    Raises:
-        typer.BadParameter: It is not a byte at least.
-    """
-    size = read_size(text)
-    if size is None:
-        raise typer.BadParameter(f"{text!r} is not a size of a byte or more, such as 32MiB.")
-    return size
 
 
 def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
@@ -139,7 +115,7 @@ class LimitOptions:
         _option(
             LIMITS,
             "Time for everything, as 20m: what does worst in short runs is left out; it says what.",
-            parser=parse_time,
+            parser=parse_seconds,
             metavar="TIME",
         ),
     ] = None
@@ -157,7 +133,7 @@ class LimitOptions:
         _option(
             LIMITS,
             "Longest time that a sample may take, as 50ms.",
-            parser=parse_time,
+            parser=parse_seconds,
             metavar="TIME",
         ),
     ] = None
