@@ -42,8 +42,8 @@ def test_all_runs_share_everything_but_arm_loops_and_seed() -> None:
     design = designed(arms=["constant", "untied"], loops=[4, 2], seeds=2)
     assert [cell.name for cell in design.cells][:3] == [
         "constant-r2-s0",
-        "untied-r2-s0",
         "constant-r4-s0",
+        "untied-r4-s0",
     ]
     tied = design.model_config(TASK, Cell(arm="constant", loops=4, seed=1))
     assert (tied.timestep, tied.loops, tied.layers) == ("constant", 4, 1)

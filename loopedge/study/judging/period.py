@@ -107,13 +107,13 @@ def windows_of(task: Task, samples: int, split: Split = "test") -> Windows | Non
     if available is None:
         return None
     if isinstance(task, SeriesTask):
-        stops = task.evaluated(split, samples)
+        stops = task.evaluated_stops(split, samples)
         return Windows(
             series=task.columns.series_of(stops - 1), places=stops, reach=max(1, task.horizon)
         )
     count = min(available, samples)
     if isinstance(task, LabelledSeriesTask) and task.group is None:
-        stops = task.evaluated(split, samples)
+        stops = task.evaluated_stops(split, samples)
         return Windows(series=task.columns.series_of(stops - 1), places=stops, reach=1)
     if isinstance(task, TextTask):
         return Windows(series=np.zeros(count, np.int64), places=np.arange(count), reach=1)
