@@ -4,11 +4,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import torch
-
 from loopedge.errors import InputError
 from loopedge.model.config import LoopedConfig
-from loopedge.model.transformer import LoopedTransformer
 from loopedge.options import option
 from loopedge.study.options import ARMS, AT_MOST_LOOPS, LOOKS, UNLOOPED, PilotOptions
 from loopedge.study.start import with_start, with_training
@@ -225,5 +222,9 @@ def _sized(config: LoopedConfig, width: int, heads: int) -> LoopedConfig:
 
 @cache
 def _weights(config: LoopedConfig) -> int:
+    import torch
+
+    from loopedge.model.transformer import LoopedTransformer
+
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in LoopedTransformer(config).parameters())
