@@ -183,7 +183,8 @@ class Course:
         out = tuple((one.arm or "", one.loops or 0) for one in found.left_out)
         self.setup = replace(self.setup, design=replace(design, left_out=out))
         for one in found.left_out:
-            self.add_note(f"left out: {one.arm} with {one.loops} loops: {one.reason}")
+            why = "worse than others in short runs" if one.reason == "worse" else "takes longest"
+            self.add_note(f"left out: {one.arm} with {one.loops} loops: {why}")
         self._refuse_too_little()
 
     def _fewest(self) -> Key:
@@ -270,14 +271,19 @@ class Course:
         made = self.runner.make(works, self.setup, what="run", may_start=self._may_start)
         if lost := len(works) - len(made):
             self.left_out = [one for one in self.left_out if one.arm is not None]
-            self.left_out.append(LeftOut(reason="no time was left for them", runs=lost))
+            self.left_out.append(LeftOut(reason="no-time", runs=lost))
             self.add_note(f"left out: {lost} of {len(works)} runs: no time was left for them")
 
     def _is_decided(self, seeds: int) -> bool:
         """Look whether the runs of so many seeds decide; remember what was seen."""
         verdict = conclude(self._found({})).verdict
         decision = verdict.statements[0].to_json()
-        look = {"seeds": seeds, "outcome": verdict.outcome, "why": decision.get("why")}
+        look = {
+            "seeds": seeds,
+            "outcome": verdict.outcome,
+            "why": decision.get("why"),
+            "sure": decision.get("sure"),
+        }
         look |= {"choice": verdict.choice.outcome, "seconds": round(self.state.seconds, 1)}
         self.state.looks = [*(one for one in self.state.looks if one["seeds"] < seeds), look]
         self._write(complete=False)

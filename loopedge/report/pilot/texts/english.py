@@ -184,6 +184,9 @@ TEXTS = {
     "head_sure": "probability",
     "looks_note": "Seeds were added until it was decided.",
     "left_out": "Left out by the budget",
+    "left_worse": "{model}: among the worse on the validation split ({score}) with {share} of the steps",
+    "left_longest": "{model}: it takes longest",
+    "left_runs": "{runs} runs of the last seeds: no time was left for them",
     # How it was measured
     "measured": "How it was measured",
     "fact_task": "task",

@@ -178,6 +178,9 @@ TEXTS = {
     "head_sure": "確率",
     "looks_note": "判定がつくまで、シードを追加しました。",
     "left_out": "予算により省いたもの",
+    "left_worse": "{model}：ステップ数を{share}に減らした実行で、検証データの成績が劣ったため（{score}）",
+    "left_longest": "{model}：最も時間がかかるため",
+    "left_runs": "最後のシードの{runs}回の実行：時間が足りなかったため",
     # How it was measured
     "measured": "測定の条件",
     "fact_task": "タスク",
