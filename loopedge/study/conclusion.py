@@ -22,9 +22,9 @@ from loopedge.study.options import UNLOOPED, PilotOptions
 from loopedge.study.result import SCHEMA_VERSION, PilotResult
 from loopedge.study.runs.blocks import BlockTasks
 from loopedge.study.runs.cell import cell_path
-from loopedge.study.runs.estimate import AFTERWARDS
 from loopedge.study.runs.samples import SAMPLES_FILE, read_samples
 from loopedge.study.runs.setup import RunSetup
+from loopedge.study.schedule.estimate import AFTERWARDS
 from loopedge.tasks.metrics import Tally
 from loopedge.tasks.task import Task
 

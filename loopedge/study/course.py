@@ -19,17 +19,17 @@ from loopedge.study.judging.period import Windows
 from loopedge.study.options import LOOKS, UNLOOPED, PilotOptions
 from loopedge.study.result import PilotResult
 from loopedge.study.runs.blocks import BlockTasks
-from loopedge.study.runs.budget import LeftOut, Plan, leave_out
 from loopedge.study.runs.cell import read_cell
-from loopedge.study.runs.estimate import TimeLeft
 from loopedge.study.runs.learning_rate import trials_of
-from loopedge.study.runs.looks import looks
 from loopedge.study.runs.plain_baselines import fit_baselines
 from loopedge.study.runs.running import Runner
 from loopedge.study.runs.setup import RunSetup
 from loopedge.study.runs.short_run import ShortRun
-from loopedge.study.runs.step_times import training_seconds
 from loopedge.study.runs.work import FullRun, Work
+from loopedge.study.schedule.budget import LeftOut, Plan, leave_out
+from loopedge.study.schedule.estimate import TimeLeft
+from loopedge.study.schedule.looks import looks
+from loopedge.study.schedule.step_times import training_seconds
 from loopedge.study.state import PilotState
 from loopedge.tasks.task import Task
 from loopedge.trainer.progress import duration_text

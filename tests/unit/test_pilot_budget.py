@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from loopedge.study.runs.budget import Halving, Plan, leave_out
+from loopedge.study.schedule.budget import Halving, Plan, leave_out
 
 Key = tuple[str, int]
 
