@@ -1,7 +1,6 @@
 """The course of a pilot: baselines, what the budget leaves out, seeds until it is decided, cost, verdict."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -87,7 +86,7 @@ class Course:
         Raises:
             InterruptedRunError: The finished runs are kept.
         """
-        self._written = time.perf_counter()
+        self._written = self.state.clock()
         with self._kept():
             self._fit_baselines()
             self._reckon()
@@ -133,7 +132,9 @@ class Course:
             trial for trial in trials_of(self._design) if trial.read(self.setup.folder) is None
         ]
         self.time_left = TimeLeft(
-            training_seconds(self.task, one_thread) if missing else {}, self.options.jobs
+            training_seconds(self.task, one_thread) if missing else {},
+            self.options.jobs,
+            self.state.clock,
         )
         self.runner = Runner(
             tasks=self.tasks,
@@ -299,7 +300,7 @@ class Course:
         if not isinstance(work, FullRun):
             return
         self.made[work.cell] = result
-        passed = time.perf_counter() - self._written
+        passed = self.state.clock() - self._written
         if passed * REFRESH_SHARE >= self._writing:
             self._write(complete=False)
 
@@ -349,7 +350,7 @@ class Course:
         notes: Sequence[str] = (),
     ) -> PilotResult:
         """Judge what is there; write it down and hand it to the report."""
-        started = time.perf_counter()
+        started = self.state.clock()
         result = replace(
             conclude(self._found(costs or {})),
             notes=[*self.task.notes, *notes],
@@ -362,6 +363,6 @@ class Course:
         )
         write_text_atomic(self.setup.folder / RESULT_FILE, dump_json(result.to_json()) + "\n")
         self.write_report(result)
-        self._written = time.perf_counter()
+        self._written = self.state.clock()
         self._writing = self._written - started
         return result

@@ -64,7 +64,7 @@ def _left_out(result: PilotResult, words: Wording) -> list[str]:
 
 
 def _left_out_text(one: dict[str, Any], words: Wording) -> str:
-    """Say what was left out, and why: the reasons are those of `loopedge.study.schedule.budget.LeftOut`."""
+    """Say what was left out, and why: the reasons are those of `loopedge.study.runs.budget.LeftOut`."""
     if one["arm"] is None:
         return words("left_runs", runs=one["runs"])
     if one["reason"] == "longest":

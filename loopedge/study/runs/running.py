@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loopedge.study.runs.blocks import BlockTasks
+from loopedge.study.runs.ray_workers import run_on_ray
 from loopedge.study.runs.setup import RunSetup
 from loopedge.study.runs.work import Work
 from loopedge.study.runs.workers import run_at_once
@@ -79,8 +80,6 @@ class Runner:
     ) -> Iterator[Made]:
         started = self._started(missing, may_start)
         if self.ray is not None:
-            from loopedge.study.runs.ray_workers import run_on_ray
-
             return run_on_ray(self.tasks.of, started, setup, self.ray, self.jobs)
         if self.jobs > 1:
             return run_at_once(self.tasks.of, started, setup, self.jobs)
