@@ -14,6 +14,9 @@ from loopedge.trainer.config import TrainConfig, make_model_config, make_train_c
 
 __all__ = ["Cell", "Design", "block_name", "make_design", "parameters_of"]
 
+Key = tuple[str, int]
+"""An arm at a loop count."""
+
 MOST_CELLS = 1000
 NEAR = 0.15
 """Share by which the weights of a narrow stack may differ from those that it is compared with."""
@@ -68,6 +71,7 @@ class Design:
         origins: Test periods of a series, the oldest first; None: one.
         rates: Peak learning rates that are tried; none where the user named ``lr``.
         device: Where the models are trained.
+        left_out: Of what is compared, what the budget leaves out.
     """
 
     arms: tuple[str, ...]
@@ -79,6 +83,7 @@ class Design:
     origins: int | None = None
     rates: tuple[float, ...] = ()
     device: str = "cpu"
+    left_out: tuple[Key, ...] = ()
 
     @property
     def cells(self) -> list[Cell]:
@@ -99,7 +104,7 @@ class Design:
             (arm, loops)
             for loops in self.loops
             for arm in self.arms
-            if arm not in AT_MOST_LOOPS or loops == most > 1
+            if (arm not in AT_MOST_LOOPS or loops == most > 1) and (arm, loops) not in self.left_out
         ]
 
     def model_config(self, task: Task, cell: Cell) -> LoopedConfig:
