@@ -30,6 +30,8 @@ from loopedge.study.schedule.estimate import TimeLeft
 from loopedge.study.schedule.looks import looks
 from loopedge.study.schedule.step_times import training_seconds
 from loopedge.study.state import PilotState
+from loopedge.study.window_choice import windows_of_pilot
+from loopedge.study.windows import PlottedWindow
 from loopedge.tasks.task import Task
 from loopedge.trainer.progress import duration_text
 
@@ -341,6 +343,16 @@ class Course:
             costs=costs,
         )
 
+    def _windows_to_plot(self, result: PilotResult) -> list[PlottedWindow]:
+        """Return a few forecasts; where they cannot be made, the report goes without them."""
+        if not self.options.keep_windows:
+            return []
+        try:
+            return windows_of_pilot(self.tasks, self.setup, result.cells, result.verdict)
+        except LoopedgeError as error:
+            self.add_note(f"warning: no forecast can be plotted: {error.message}")
+            return []
+
     def _write(
         self,
         *,
@@ -361,6 +373,8 @@ class Course:
             planned=len(self._design.cells),
             seconds=round(self.state.seconds, 1),
         )
+        if complete:
+            result = replace(result, windows=self._windows_to_plot(result))
         write_text_atomic(self.setup.folder / RESULT_FILE, dump_json(result.to_json()) + "\n")
         self.write_report(result)
         self._written = self.state.clock()

@@ -58,6 +58,19 @@ class StoredCell(TypedDict):
 
 
 @with_config(_OPEN)
+class StoredBaseline(TypedDict):
+    """What a plain baseline reached in a block."""
+
+    name: str
+    about: str
+    validation: Scores
+    test: Scores
+    upper_bound: bool
+    seconds: float
+    reason: str | None
+
+
+@with_config(_OPEN)
 class StoredDesign(TypedDict):
     """What was compared."""
 
@@ -100,6 +113,7 @@ class StoredMargin(TypedDict):
 class StoredParts(TypedDict):
     """Parts that are plain values in a `PilotResult`, and what a report takes of them."""
 
+    baselines: dict[str, list[StoredBaseline]]
     cells: list[StoredCell]
     design: StoredDesign
     machine: StoredMachine

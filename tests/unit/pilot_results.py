@@ -33,10 +33,8 @@ from loopedge.study.words.english import headline, sentence
 from loopedge.study.words.figures import Names
 from tests.unit.profiles import MACHINE
 
-__all__ = ["SENTINEL", "make_failed", "make_labels", "make_no", "make_undecided", "make_yes"]
+__all__ = ["make_failed", "make_labels", "make_no", "make_undecided", "make_yes"]
 
-SENTINEL = 7341.625
-"""A value of the user's data that stands in the plotted windows alone."""
 KIB = 1024
 COMMAND = (
     "loopedge pilot series seattle_weather.csv --target temp_max --time date --context 28 --horizon 7 "
@@ -81,7 +79,15 @@ def make_yes() -> PilotResult:
     chosen = Candidate(arm="timestep", loops=8)
     quality = _over(MEANS["timestep", 8], 0.021)
     statements: list[Statement] = [
-        Decision(outcome="yes", why="loops", blocks=5, chosen=chosen, best=chosen, sure=0.962),
+        Decision(
+            outcome="yes",
+            why="loops",
+            blocks=5,
+            counts=(1, 4, 8),
+            chosen=chosen,
+            best=chosen,
+            sure=0.962,
+        ),
         AgainstBaseline(
             candidate=chosen,
             baseline="climatology + autoregression",
@@ -233,10 +239,19 @@ def make_undecided() -> PilotResult:
     ]
     result = _result(statements, None, seeds=3, windows=_windows(best))
     looks = [
-        {"seeds": 3, "outcome": "undecided", "sure": 0.55},
-        {"seeds": 5, "outcome": "undecided", "sure": 0.61},
+        {"seeds": 3, "outcome": "undecided", "why": "seeds", "seconds": 402.0},
+        {"seeds": 5, "outcome": "undecided", "why": "seeds", "seconds": 660.0},
     ]
-    left_out = [{"arm": "looped", "loops": 8, "why": "the worst of 6 after 3 seeds"}]
+    left_out = [
+        {
+            "arm": "looped",
+            "loops": 8,
+            "runs": 3,
+            "share": 0.25,
+            "validation": 4.2,
+            "reason": "worse",
+        }
+    ]
     design = {**result.design, "origins": 2}
     return replace(result, looks=looks, left_out=left_out, design=design)
 
@@ -414,7 +429,7 @@ def _result(
         cells=cells,
         profile={"models": [], "threads": 1, "batch": 1, "sequence": 28},
         seconds=1132.4,
-        looks=[{"seeds": seeds, "outcome": "yes", "sure": 0.96}],
+        looks=[{"seeds": seeds, "outcome": "yes", "why": "loops", "seconds": 1100.0}],
         windows=list(windows),
     )
 
@@ -576,8 +591,6 @@ def _windows(candidate: Candidate) -> list[PlottedWindow]:
     for number, chosen_by in enumerate(("median", "median", "worst")):
         truth = wave(28 + 9 * number, 7)
         history = wave(9 * number, 28)
-        if number == 0:
-            history[3] = SENTINEL / 1000
         if number == 1:
             truth[2] = None
         made.append(

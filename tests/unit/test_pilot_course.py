@@ -18,11 +18,12 @@ from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.series import SeriesTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from loopedge.study.design import Cell
     from loopedge.study.result import PilotResult
+    from loopedge.tasks.metrics import Metrics
     from loopedge.tasks.task import Task
 
 
@@ -64,14 +65,14 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(quality=lambda cell: 0.5)
 
     def unprofiled(*given: Any) -> None:
         raise LoopedgeError("no model is there")
 
     def baselines(task: Task, samples: int) -> list[BaselineScores]:
-        score = {task.metric: 0.3 if task.higher_is_better else 9.0}
+        score: Metrics = {task.metric: 0.3 if task.higher_is_better else 9.0}
         return [BaselineScores(name="last value", validation=score, test=score)]
 
     monkeypatch.setattr("loopedge.study.runs.work.run_cell", made.run_cell)
@@ -152,7 +153,7 @@ def test_baselines_are_fitted_once_for_each_block_that_differs_and_kept(
     def fit(task: Task, samples: int) -> list[BaselineScores]:
         fitted.append(task.seed)
         tallies = {"test": {"hits": np.arange(4.0) + task.seed}}
-        score = {"accuracy": 0.1}
+        score: Metrics = {"accuracy": 0.1}
         return [BaselineScores(name="b", validation=score, test=score, tallies=tallies)]  # type: ignore[arg-type]
 
     monkeypatch.setattr("loopedge.study.runs.plain_baselines.fair_baselines", fit)

@@ -1,5 +1,6 @@
 """How it was decided and how it was measured."""
 
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -40,11 +41,11 @@ def _looks(result: PilotResult, words: Wording) -> list[str]:
         (
             str(look.get("seeds", "-")),
             words.outcomes.get(str(look.get("outcome")), "-"),
-            words.probability(look["sure"]) if look.get("sure") is not None else "-",
+            words.duration(look["seconds"]) if look.get("seconds") is not None else "-",
         )
         for look in result.looks
     ]
-    heads = [words("head_seeds"), words("head_outcome"), words("head_sure")]
+    heads = [words("head_seeds"), words("head_outcome"), words("head_took")]
     return [
         f"<h3>{escape(words('looks'))}</h3>",
         *table(heads, rows),
@@ -58,23 +59,24 @@ def _left_out(result: PilotResult, words: Wording) -> list[str]:
     return [
         f"<h3>{escape(words('left_out'))}</h3>",
         "<ul>",
-        *(f"<li>{escape(_left_out_text(one, words))}</li>" for one in result.left_out),
+        *(f"<li>{_left_out_text(one, result, words)}</li>" for one in result.left_out),
         "</ul>",
     ]
 
 
-def _left_out_text(one: dict[str, Any], words: Wording) -> str:
-    """Say what was left out, and why: the reasons are those of `loopedge.study.runs.budget.LeftOut`."""
-    if one["arm"] is None:
-        return words("left_runs", runs=one["runs"])
-    if one["reason"] == "longest":
-        return words("left_longest", model=words.candidate(one))
-    score = words.score(one["validation"])
-    return words("left_worse", model=words.candidate(one), score=score, share=f"{one['share']:.0%}")
+def _left_out_text(one: Mapping[str, Any], result: PilotResult, words: Wording) -> str:
+    """Say what was left out, how many runs that are, and what was seen of it before."""
+    what = words.candidate(one) if one.get("arm") else words("left_out_seeds")
+    parts = [words("left_out_runs", what=what, runs=one.get("runs", 0))]
+    if one.get("validation") is not None:
+        share, value = words.percent(one.get("share") or 0.0), words.score(one["validation"])
+        parts.append(words("left_out_seen", metric=result.metric, value=value, share=share))
+    reason = {"worse": "left_out_worse", "longest": "left_out_longest"}.get(one["reason"])
+    return escape(words.joined([*parts, words(reason or "left_out_no_time")]))
 
 
 def _count(rows: int | list[int]) -> int:
-    """Return how many table rows a split has: of a series their first and the one past their last are known."""
+    """Return how many table rows a split has: of a series the first is known, and the one past the last."""
     return rows if isinstance(rows, int) else rows[1] - rows[0]
 
 

@@ -79,10 +79,12 @@ OVER = {
     "seeds and samples": "シードとテストサンプルによるばらつき",
 }
 REASONS = {
-    "untied-gain-within-noise": "重みを共有しない層を増やした効果が、ばらつきの範囲を出ないためです",
-    "no-untied-arm": "重みを共有しないネットワークを比較に含めていないためです",
-    "too-few-runs": "実行回数が足りないためです",
+    "untied-gain-within-noise": "独立した層を増やした効果がシードのばらつきの範囲を出ない",
+    "no-untied-arm": "untiedとnarrowの両方を比較に含めていない",
+    "too-few-runs": "最後まで終わった実行が足りない",
 }
+NEARLY = 0.1
+"""A ratio that is so near to 1 is no difference."""
 LIMITS = {"memory": "メモリ", "latency": "推論時間"}
 
 
@@ -101,11 +103,11 @@ def headline(statements: Sequence[Statement], names: Names) -> str:
         (one for one in statements if isinstance(one, Untied) and one.arm == decision.winner), None
     )
     text = _decision(decision, against, names)
-    if untied is not None and decision.outcome == "yes":
-        text += f"ただし、{_layers(untied)}のほうが優れています（{_parameters(untied)}）。"
-    if untied is not None and decision.why == "untied":
-        text = f"いいえ。{_layers(untied)}のほうが優れています（{_parameters(untied)}）。"
-    return text
+    if untied is None:
+        return text
+    if decision.why == "untied":
+        return f"いいえ。{_layers(untied)}のほうが優れています（{_parameters(untied)}）。"
+    return f"{text}ただし、{_layers(untied)}はさらに優れています（{_parameters(untied)}）。"
 
 
 def sentence(statement: Statement, names: Names) -> str:
@@ -136,9 +138,7 @@ def _decision(decision: Decision, against: AgainstBaseline | None, names: Names)
     baseline = baseline_text(against.baseline) if against else ""
     winner = _network(decision.winner)
     if decision.why == "loops":
-        chosen = candidate_text(decision.chosen) if decision.chosen else best
-        beats = f"ベースラインの{baseline}より優れており、" if baseline else ""
-        return f"はい。{chosen}は{beats}ループを減らすと性能が落ちます。"
+        return _yes(decision, baseline)
     if decision.why == "one-loop":
         if not baseline:
             return "いいえ。1ループで十分で、ループを増やしても良くなりません。"
@@ -152,9 +152,26 @@ def _decision(decision: Decision, against: AgainstBaseline | None, names: Names)
         "period": f"判断保留です。テストデータが少なく、{model}とベースラインの{baseline}の優劣がつきません。",
         "splits": "判断保留です。検証データとテストデータで、最良のモデルが食い違っています。",
         "few-seeds": f"判断保留です。モデルごとに3回以上の実行が必要ですが、今回は{decision.blocks}回です。",
+        "one-count": "判断保留です。1ループのモデルしか作っていないため、ループを増やす効果はわかりません。",
         "nothing-finished": "判断保留です。すべての実行を終えたループモデルがありません。",
     }
     return texts[decision.why]
+
+
+def _yes(decision: Decision, baseline: str) -> str:
+    chosen = decision.chosen or Candidate(arm="looped", loops=1)
+    subject = candidate_text(chosen)
+    if decision.counts[:1] < (chosen.loops,):
+        more = "ループを減らすと性能が落ちます"
+    else:
+        more = "ループを増やしても良くなりません" if len(decision.counts) > 1 else ""
+    if not baseline:
+        return (
+            f"はい。{subject}を推奨します。{more}。" if more else f"はい。{subject}を推奨します。"
+        )
+    if more:
+        return f"はい。{subject}はベースラインの{baseline}より優れており、{more}。"
+    return f"はい。{subject}はベースラインの{baseline}より優れています。"
 
 
 def _seeds(decision: Decision, model: str, baseline: str) -> str:
@@ -233,15 +250,12 @@ def _alternative(one: Alternative, names: Names) -> str:
 
 
 def _equivalence(one: Equivalence, names: Names) -> str:
-    if one.exponent is None:
-        why = REASONS.get(one.reason or "", "")
-        return f"再帰等価指数は求められません。{why}。" if why else ""
-    interval = ""
-    if one.low is not None and one.high is not None:
-        interval = f"（95%信頼区間 {_range(f'{one.low:.2f}', f'{one.high:.2f}')}）"
+    if one.exponent is None or one.low is None or one.high is None:
+        why = f"{REASONS[one.reason]}ため、" if one.reason else ""
+        return f"{why}独立した層と比べてループにどれだけの価値があるかは、わかりません。"
     return (
-        f"再帰等価指数は{one.exponent:.2f}{interval}です。0ならループを増やす価値がなく、"
-        "1なら独立した重みの層を増やすのと同じ価値があります。"
+        f"ループを1回増やす価値は{one.exponent:.2f}（95%信頼区間 {one.low:.2f}～{one.high:.2f}）です。"
+        "0は価値がないこと、1は独立した層を1つ増やすのと同じ価値があることを表します。"
     )
 
 
@@ -334,6 +348,7 @@ def _next_step(one: NextStep, names: Names) -> str:
         "longer-data": "次の一手：シードを増やしても決まりません。テストデータの期間を長くしてください。",
         "longer-training": f"次の一手：学習を長くして、比べ直してください{about}。",
         "wider-margin": f"次の一手：許容差を{figure_text(one.margin or 0.0)}にすれば、今ある実行だけで決まります。",
+        "more-loops": "次の一手：ほかのループ回数とも比べてください。",
         "deploy": "次の一手：推奨モデルを実機で試してください。",
         "take-baseline": "次の一手：ベースラインを採用してください。",
         "compare-untied": "次の一手：重みを共有しないネットワークと費用を比べてください。",
@@ -382,6 +397,8 @@ def _layers(untied: Untied) -> str:
 
 
 def _parameters(untied: Untied) -> str:
+    if abs(untied.parameters_ratio - 1) < NEARLY:
+        return "パラメータ数は同程度"
     return f"パラメータ数は{untied.parameters_ratio:.1f}倍"
 
 

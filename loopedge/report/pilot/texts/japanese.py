@@ -20,7 +20,7 @@ ARMS = {
 
 TEXTS = {
     "title": "loopedge pilot",
-    "unfinished": "パイロットは途中で止められました。予定{planned}回のうち{made}回の実行の結果を示します。",
+    "unfinished": "パイロットはまだ終わっていません。予定{planned}回のうち、{made}回の実行の結果を示します。",
     "note": "注：{text}",
     # First screen
     "question": "{task}にループモデルを使う価値はありますか？",
@@ -60,6 +60,7 @@ TEXTS = {
     "next_longer_data": "テスト期間を延ばす",
     "next_longer_training": "学習を長くする",
     "next_wider_margin": "許容差を{margin}に",
+    "next_more_loops": "ほかのループ回数とも比較",
     "next_deploy": "{model}を実機へ",
     "next_take_baseline": "ベースライン（{baseline}）を採用",
     "next_compare_untied": "重みを共有しないネットワークと費用を比較",
@@ -175,12 +176,15 @@ TEXTS = {
     "looks": "判定の経過",
     "head_seeds": "シード数",
     "head_outcome": "判定",
-    "head_sure": "確率",
+    "head_took": "経過時間",
     "looks_note": "判定がつくまで、シードを追加しました。",
     "left_out": "予算により省いたもの",
-    "left_worse": "{model}：ステップ数を{share}に減らした実行で、検証データの成績が劣ったため（{score}）",
-    "left_longest": "{model}：最も時間がかかるため",
-    "left_runs": "最後のシードの{runs}回の実行：時間が足りなかったため",
+    "left_out_seeds": "追加のシード",
+    "left_out_worse": "ほかより成績が劣った",
+    "left_out_longest": "最も時間がかかる",
+    "left_out_no_time": "時間が足りなかった",
+    "left_out_runs": "{what}：{runs}回の実行",
+    "left_out_seen": "ステップの{share}まで学習した時点で、検証データの{metric}は{value}",
     # How it was measured
     "measured": "測定の条件",
     "fact_task": "タスク",
