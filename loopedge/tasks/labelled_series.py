@@ -179,6 +179,27 @@ class LabelledSeriesTask(WindowTask):
         task.compare_step(description.get("step"))
         return task
 
+    def at_context(self, context: int, *, min_context: int | None = None) -> "LabelledSeriesTask":
+        """Return the task of the same table that sees another number of rows.
+
+        Args:
+            context: Table rows of a window.
+            min_context: Least table rows of history; default: the context.
+
+        Raises:
+            InputError: There are too few rows.
+        """
+        window = self.window_options
+        window["context"], window["min_context"] = context, min_context
+        task = LabelledSeriesTask(
+            self.columns,
+            label=self.label,
+            source=self.source,
+            **window,
+        )
+        task.input_files = self.input_files
+        return task
+
     def _find_classes(self, columns: Columns, classes: Sequence[str]) -> Array:
         """Return the place of each row's label in known classes: int64 (rows,), -1 where there is none."""
         found = find_classes(columns.labels, classes, merged=self._merged)

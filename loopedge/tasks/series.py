@@ -227,6 +227,30 @@ class SeriesTask(WindowTask):
             task.input_files = self.input_files
         return tasks
 
+    def at_context(self, context: int, *, min_context: int | None = None) -> "SeriesTask":
+        """Return the task of the same table that sees another number of rows.
+
+        Args:
+            context: Table rows of a window.
+            min_context: Least table rows of history; default: the context.
+
+        Raises:
+            InputError: There are too few rows.
+        """
+        window = self.window_options
+        window["context"], window["min_context"] = context, min_context
+        task = SeriesTask(
+            self.columns,
+            horizon=self.horizon,
+            targets=self.targets,
+            season=self.given_season,
+            origin=self.origin,
+            source=self.source,
+            **window,
+        )
+        task.input_files = self.input_files
+        return task
+
     def _check_rows(self) -> None:
         """Refuse data in which no series is long enough."""
         rows = int(np.diff(self.columns.bounds).max(initial=0))
