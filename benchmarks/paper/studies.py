@@ -130,7 +130,8 @@ STUDIES = {
     "edit-distance-norms": Study(
         title="Edit distance where the published plain loop stalls: strings of 12 letters of 3, every prefix asked",
         task=lambda seed: EditDistanceTask(length=12, letters=3, prefixes=True, seed=seed),
-        steps=1000,
+        steps=800,
+        train={"samples": 1024, "evaluate_every": 200},
         loops=(16,),
         arms=NORMS,
         scores=("prefix_accuracy",),
@@ -139,7 +140,8 @@ STUDIES = {
     "lcs-norms": Study(
         title="Longest common subsequence where the published plain loop stalls: strings of 12 letters of 3, every prefix asked",
         task=lambda seed: LcsTask(length=12, letters=3, prefixes=True, seed=seed),
-        steps=800,
+        steps=600,
+        train={"samples": 1024, "evaluate_every": 150},
         loops=(16,),
         arms=NORMS,
         scores=("prefix_accuracy",),
