@@ -10,6 +10,7 @@ Train it                (extra train)
     train               train on a Task, write model.pt                  -> TrainResult
     Task                base class for a task of your own; the others are in loopedge.tasks
     pilot               compare loop counts on your data (PilotOptions)  -> PilotResult
+    diagnose            describe data before any training (DiagnoseOptions; extra pilot) -> Diagnosis
 
 Bring it to the device
     reroll, unroll      loops of any file: given back, written out       -> RerollResult, UnrollResult
@@ -37,6 +38,8 @@ if _typing.TYPE_CHECKING:
     from loopedge.deployment.preparation import PrepareResult, prepare
     from loopedge.deployment.rerolling import RerollResult, reroll
     from loopedge.deployment.unrolling import UnrollResult, unroll
+    from loopedge.diagnosis.options import DiagnoseOptions
+    from loopedge.diagnosis.pipeline import Diagnosis, diagnose
     from loopedge.exporter.options import ExportOptions
     from loopedge.exporter.pipeline import ExportResult, export
     from loopedge.inference.perplexity import EvaluateResult, evaluate
@@ -65,6 +68,8 @@ if _typing.TYPE_CHECKING:
     __all__ = [
         "Comparison",
         "ConvertResult",
+        "DiagnoseOptions",
+        "Diagnosis",
         "EvaluateResult",
         "ExportOptions",
         "ExportResult",
@@ -90,6 +95,7 @@ if _typing.TYPE_CHECKING:
         "attention",
         "compare",
         "convert",
+        "diagnose",
         "evaluate",
         "export",
         "forecast",
@@ -112,6 +118,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Comparison": "loopedge.profiler.comparison.pipeline",
     "ConvertResult": "loopedge.deployment.conversion",
+    "DiagnoseOptions": "loopedge.diagnosis.options",
+    "Diagnosis": "loopedge.diagnosis.pipeline",
     "EvaluateResult": "loopedge.inference.perplexity",
     "ExportOptions": "loopedge.exporter.options",
     "ExportResult": "loopedge.exporter.pipeline",
@@ -137,6 +145,7 @@ _HOMES = {
     "attention": "loopedge.model.attention",
     "compare": "loopedge.profiler.comparison.pipeline",
     "convert": "loopedge.deployment.conversion",
+    "diagnose": "loopedge.diagnosis.pipeline",
     "evaluate": "loopedge.inference.perplexity",
     "export": "loopedge.exporter.pipeline",
     "forecast": "loopedge.runtime.tables.forecasting",

@@ -166,7 +166,7 @@ def forecasts(task: SeriesTask) -> tuple[Forecasts, Forecasts]:
     """Return validation and test forecasts of the last value or the last season, as the validation split has it."""
     found = {}
     for split in ("validation", "test"):
-        stops = task._evaluated(split, SAMPLES)
+        stops = task.evaluated_stops(split, SAMPLES)
         ahead = np.arange(HORIZON)
         for name, rows in (
             ("last", np.broadcast_to(stops[:, None] - 1, (len(stops), HORIZON))),

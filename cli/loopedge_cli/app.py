@@ -24,6 +24,7 @@ __all__ = ["PROGRAM", "app", "run"]
 
 PROGRAM = "loopedge"
 ORDER = (
+    "diagnose",
     "train",
     "pilot",
     "export",

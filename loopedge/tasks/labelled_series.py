@@ -179,6 +179,27 @@ class LabelledSeriesTask(WindowTask):
         task.compare_step(description.get("step"))
         return task
 
+    def at_context(self, context: int, *, min_context: int | None = None) -> "LabelledSeriesTask":
+        """Return the task of the same table that sees another number of rows.
+
+        Args:
+            context: Table rows of a window.
+            min_context: Least table rows of history; default: the context.
+
+        Raises:
+            InputError: There are too few rows.
+        """
+        window = self.window_options
+        window["context"], window["min_context"] = context, min_context
+        task = LabelledSeriesTask(
+            self.columns,
+            label=self.label,
+            source=self.source,
+            **window,
+        )
+        task.input_files = self.input_files
+        return task
+
     def _find_classes(self, columns: Columns, classes: Sequence[str]) -> Array:
         """Return the place of each row's label in known classes: int64 (rows,), -1 where there is none."""
         found = find_classes(columns.labels, classes, merged=self._merged)
@@ -356,7 +377,7 @@ class LabelledSeriesTask(WindowTask):
 
     def baselines(self, split: Split, samples: int) -> dict[str, Metrics]:
         """Score the most frequent class of the training part."""
-        targets = self._codes[self._evaluated(split, samples) - 1].astype(np.int64)
+        targets = self._codes[self.evaluated_stops(split, samples) - 1].astype(np.int64)
         logits = np.zeros((len(targets), len(self.classes)))
         logits[:, self.counts["train"].argmax()] = 1.0
         return {"most_frequent": self.score(logits, targets)}

@@ -59,6 +59,9 @@ class SeriesTask(WindowTask):
         InputError: There are too few rows, or a number is out of range.
     """
 
+    given_season: int | None
+    """The season that was asked for; None: it was looked for."""
+
     name = "series"
     kind = "values"
     higher_is_better = False
@@ -82,7 +85,7 @@ class SeriesTask(WindowTask):
         super().__init__(columns, source=source, **window)
         self.horizon, self.targets, self.origin = horizon, targets, origin
         self._check_rows()
-        self._given_season = season
+        self.given_season = season
         self.bounds = [split_bounds(end - first, origin) for first, end in columns.spans()]
         self.stops = {split: self._find_stops(split) for split in SPLITS}
         self._say_left_out()
@@ -213,7 +216,7 @@ class SeriesTask(WindowTask):
                 self.columns,
                 horizon=self.horizon,
                 targets=self.targets,
-                season=self._given_season,
+                season=self.given_season,
                 origin=Origin(number=number, count=count),
                 source=self.source,
                 **self.window_options,
@@ -223,6 +226,30 @@ class SeriesTask(WindowTask):
         for task in tasks:
             task.input_files = self.input_files
         return tasks
+
+    def at_context(self, context: int, *, min_context: int | None = None) -> "SeriesTask":
+        """Return the task of the same table that sees another number of rows.
+
+        Args:
+            context: Table rows of a window.
+            min_context: Least table rows of history; default: the context.
+
+        Raises:
+            InputError: There are too few rows.
+        """
+        window = self.window_options
+        window["context"], window["min_context"] = context, min_context
+        task = SeriesTask(
+            self.columns,
+            horizon=self.horizon,
+            targets=self.targets,
+            season=self.given_season,
+            origin=self.origin,
+            source=self.source,
+            **window,
+        )
+        task.input_files = self.input_files
+        return task
 
     def _check_rows(self) -> None:
         """Refuse data in which no series is long enough."""
@@ -397,7 +424,7 @@ class SeriesTask(WindowTask):
         gap of the times. Where that is less than a season, the last value stands in, so that all baselines and
         the model are scored on the same windows. A missing value is the last one before it.
         """
-        stops = self._evaluated(split, samples)
+        stops = self.evaluated_stops(split, samples)
         targets = self._targets(stops)
         last = np.broadcast_to(self._carried[stops - 1][:, None], targets.shape)
         units = self.mase_scale.values[self.columns.series_of(stops - 1)]
@@ -424,7 +451,7 @@ class SeriesTask(WindowTask):
             samples: Most windows, as in `evaluation`.
             outputs: (windows, horizon, targets) of a model or a baseline, in the order of `evaluation`.
         """
-        stops = self._evaluated(split, samples)
+        stops = self.evaluated_stops(split, samples)
         deviations = []
         for first in range(0, len(stops), 128):  # a long context would make one array too large
             inputs, mask = self._inputs(stops[first : first + 128])

@@ -314,11 +314,12 @@ class WindowTask(Task):
 
     def evaluation(self, split: Split, size: int, samples: int) -> Iterator[Batch]:
         """Yield every window of a split, or ``samples`` evenly spaced ones where there are more."""
-        stops = self._evaluated(split, samples)
+        stops = self.evaluated_stops(split, samples)
         for first in range(0, len(stops), size):
             yield self._cut(stops[first : first + size])
 
-    def _evaluated(self, split: Split, samples: int) -> Array:
+    def evaluated_stops(self, split: Split, samples: int) -> Array:
+        """Return where the windows of `evaluation` end: int64 (windows,), one past the last row of each."""
         stops = self.stops[split]
         if len(stops) > samples:
             stops = stops[np.linspace(0, len(stops) - 1, samples).round().astype(np.int64)]

@@ -30,6 +30,7 @@ NAMES = {
     *("ExportOptions", "QuantizeOptions", "RerollResult", "reroll", "UnrollResult", "unroll"),
     *("GenerateResult", "attention", "to_generate"),
     *("EvaluateResult", "evaluate", "Forecast", "forecast"),
+    *("DiagnoseOptions", "Diagnosis", "diagnose"),
 }
 TWO_SCREENS = 66
 """Lines."""

@@ -73,7 +73,7 @@ def test_scores_and_intervals_are_those_of_the_written_model(tmp_path: Path) -> 
     assert intervals is not None
     assert intervals.unit == "window"
     assert intervals.windows == SAMPLES
-    stops = task._evaluated("validation", SAMPLES)
+    stops = task.evaluated_stops("validation", SAMPLES)
     units = np.array(
         [task.columns.values[max(0 if s < 220 else 220, s - 20) : s].std() for s in stops]
     )

@@ -1,0 +1,1 @@
+"""What is found of tables alone: of rows that follow each other, and of labels."""

@@ -1,0 +1,140 @@
+"""How many rows before a row it takes to explain what can be explained."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from loopedge.baselines.resampling import block_length
+from loopedge.diagnosis.advice import Advice
+from loopedge.diagnosis.tables.lagged import Lagged
+from loopedge.diagnosis.tables.surrogate import base_errors, held_out_errors
+from loopedge.options import option
+from loopedge.tasks.task import Array
+
+__all__ = ["LookBack", "advise_context", "find_look_back"]
+
+SHARE = 0.9
+"""Of the best explained share."""
+TOLERANCE = 0.01
+"""What of the base's error does not matter."""
+SURE = 3.0
+"""Standard errors by which the best regression must beat what knows no lag."""
+FINE = 32
+"""A look-back is found to this part of itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookBack:
+    """The fewest rows whose regression explains 90 % of what the best one explains.
+
+    Args:
+        rows: How many; None where no regression explains anything beyond noise.
+        context: Of the task.
+        searched: Most rows that were tried.
+        explained: By rows tried: which share of the error of the base is taken away, on validation windows. The base is
+            the better of the training mean and the last value.
+        regression: The better one at ``rows``: ridge or boosting.
+        errors: Squared errors at ``rows``, or of the base: float64 (windows, outputs); not in the JSON.
+        base: Squared errors of the base; not in the JSON.
+    """
+
+    rows: int | None
+    context: int
+    searched: int
+    explained: dict[int, float]
+    regression: str
+    errors: Array
+    base: Array
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        fields = asdict(self)
+        del fields["errors"], fields["base"]
+        return fields | {"explained": {str(k): round(v, 4) for k, v in self.explained.items()}}
+
+
+def find_look_back(fit: Lagged, held: Lagged, *, context: int, searched: int) -> LookBack:
+    """Search powers of two, then between the last that is too short and the first that is enough.
+
+    Args:
+        fit: Training windows of ``searched`` rows.
+        held: Validation windows of as many.
+        context: Of the task.
+        searched: Most rows.
+    """
+    base = base_errors(fit, held)
+    level = np.maximum(base.mean(axis=0), 1e-12)
+    tried: dict[int, tuple[float, Array, str]] = {}
+
+    def explained(rows: int) -> float:
+        if rows not in tried:
+            errors, name = held_out_errors(fit, held, rows)
+            tried[rows] = (1 - float((errors.mean(axis=0) / level).mean()), errors, name)
+        return tried[rows][0]
+
+    grid = sorted(
+        {*(2**power for power in range(searched.bit_length())), min(context, searched), searched}
+    )
+    best = max(explained(rows) for rows in grid)
+    top = max(grid, key=explained)
+    found: int | None = None
+    if _sure(base / level, tried[top][1] / level):
+        enough = max(min(SHARE * best, best - TOLERANCE), 0.0)
+        found = next(rows for rows in grid if explained(rows) >= enough)
+        short = max((rows for rows in grid if rows < found), default=0)
+        while found - short > max(1, found // FINE):
+            middle = (found + short) // 2
+            if explained(middle) >= enough:
+                found = middle
+            else:
+                short = middle
+    return LookBack(
+        rows=found,
+        context=context,
+        searched=searched,
+        explained={rows: tried[rows][0] for rows in sorted(tried)},
+        regression=tried[top if found is None else found][2],
+        errors=base if found is None else tried[found][1],
+        base=base,
+    )
+
+
+def _sure(base: Array, errors: Array) -> bool:
+    """Tell whether errors are lower by more than chance: blocks of neighbours count as one sample."""
+    gain = (base - errors).mean(axis=1)
+    if len(gain) < 8 or not gain.mean() > TOLERANCE:
+        return False
+    pieces = max(2, len(gain) // block_length(gain))
+    means = np.array([part.mean() for part in np.array_split(gain, pieces)])
+    error = float(means.std(ddof=1)) / np.sqrt(pieces)
+    return bool(gain.mean() > SURE * error)
+
+
+def advise_context(found: LookBack, least: int = 1) -> list[Advice]:
+    """Say where the context is too short, or twice what is enough.
+
+    Args:
+        found: The look-back.
+        least: Rows that a context has at least, as the shortest that the task allows.
+    """
+    if found.rows is None:
+        return []
+    rows = max(found.rows, least)
+    if rows > found.context:
+        share = _near(found.explained, found.context) / _near(found.explained, rows)
+        message = f"{found.context} rows are too few to look back: they explain {max(share, 0):.0%} of what {rows} rows explain"
+        return [
+            Advice(kind="look-back", message=message, option=option("context", rows), weight=0.9)
+        ]
+    if rows * 2 <= found.context:
+        message = f"{rows} rows explain 90 % of what any number explains; {found.context} cost more and may tell little more"
+        return [
+            Advice(kind="look-back", message=message, option=option("context", rows), weight=0.3)
+        ]
+    return []
+
+
+def _near(explained: dict[int, float], rows: int) -> float:
+    """Return what the largest number of rows explains that is not above ``rows``."""
+    return explained[max((tried for tried in explained if tried <= rows), default=min(explained))]
