@@ -45,7 +45,6 @@ NORMS = {
     "looped": Arm(),
     "timestep encoding": Arm(timestep="sinusoidal"),
     "published plain loop, published start": Arm(published=True, model=PUBLISHED_START),
-    "looped, published start": Arm(model=PUBLISHED_START),
     "timestep encoding, published start": Arm(timestep="sinusoidal", model=PUBLISHED_START),
 }
 """Is what the paper mends a missing timestep or missing norms? From the recipe's start, and from the published one."""
@@ -130,8 +129,8 @@ STUDIES = {
     "edit-distance-norms": Study(
         title="Edit distance where the published plain loop stalls: strings of 12 letters of 3, every prefix asked",
         task=lambda seed: EditDistanceTask(length=12, letters=3, prefixes=True, seed=seed),
-        steps=800,
-        train={"samples": 1024, "evaluate_every": 200},
+        steps=600,
+        train={"samples": 1024, "evaluate_every": 300},
         loops=(16,),
         arms=NORMS,
         scores=("prefix_accuracy",),
@@ -140,8 +139,8 @@ STUDIES = {
     "lcs-norms": Study(
         title="Longest common subsequence where the published plain loop stalls: strings of 12 letters of 3, every prefix asked",
         task=lambda seed: LcsTask(length=12, letters=3, prefixes=True, seed=seed),
-        steps=600,
-        train={"samples": 1024, "evaluate_every": 150},
+        steps=500,
+        train={"samples": 1024, "evaluate_every": 250},
         loops=(16,),
         arms=NORMS,
         scores=("prefix_accuracy",),

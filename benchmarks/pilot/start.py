@@ -69,7 +69,7 @@ class JumpTask(Task):
 
 TASKS: dict[str, Callable[[int], Task]] = {
     "sunspots": lambda seed: SeriesTask.from_file(
-        SUNSPOTS, targets=["sunspots"], time_column="month", context=48, horizon=12, seed=seed
+        SUNSPOTS, targets=["sunspots"], time_column="month", context=24, horizon=6, seed=seed
     ),
     "jumps": lambda seed: JumpTask(seed=seed),
     "sorting": lambda seed: SortingTask(length=8, vocab=16, seed=seed),
@@ -90,6 +90,8 @@ class Part:
         rates: Peak learning rates.
         seeds: How many.
         batch_size: Samples of a step.
+        evaluations: How many a run has.
+        samples: Most samples of an evaluation.
     """
 
     width: int
@@ -100,16 +102,22 @@ class Part:
     rates: tuple[float, ...] = (1e-3, 2e-3)
     seeds: int = 1
     batch_size: int = 32
+    evaluations: int = 20
+    samples: int = 256
 
 
 PARTS = (
     Part(
-        width=64, heads=4, tasks={"sunspots": 200, "jumps": 300, "sorting": 300, "edit distance": 300},
-        loops=(1, 4), starts=(PUBLISHED, SCALED), seeds=2,
+        width=768, heads=12, tasks={"sunspots": 40, "sorting": 40}, loops=(4,), rates=(2e-4, 1e-3), batch_size=8,
+        evaluations=4, samples=64,
+    ),
+    Part(
+        width=64, heads=4, tasks={"sunspots": 200, "jumps": 300, "sorting": 300},
+        loops=(1, 4), starts=(PUBLISHED, SCALED),
     ),
     Part(width=128, heads=4, tasks={"sunspots": 150, "sorting": 200}, loops=(4,)),
     Part(
-        width=768, heads=12, tasks={"sunspots": 40, "sorting": 40}, loops=(4,), rates=(2e-4, 1e-3), batch_size=8,
+        width=64, heads=4, tasks={"edit distance": 300}, loops=(1, 4), starts=(PUBLISHED, SCALED),
     ),
 )  # fmt: skip
 QUICK = (Part(width=64, heads=4, tasks={"jumps": 100}, loops=(1, 4), starts=(PUBLISHED, SCALED)),)
@@ -149,9 +157,9 @@ def run_cell(part: Part, cell: dict[str, Any]) -> dict[str, Any]:
         batch_size=part.batch_size,
         lr=cell["rate"],
         seed=cell["seed"],
-        evaluate_every=-(-cell["steps"] // 20),
+        evaluate_every=-(-cell["steps"] // part.evaluations),
         checkpoint_every=0,
-        samples=256,
+        samples=part.samples,
         **training,
     )
     started = time.perf_counter()
