@@ -26,6 +26,7 @@ import torch
 
 import loopedge
 from loopedge.errors import DivergedError
+from loopedge.study.runs.convergence import judge_convergence, least_gain
 from loopedge.tasks.generated.edit_distance import EditDistanceTask
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.series import SeriesTask
@@ -36,6 +37,8 @@ from loopedge.trainer.logs import metrics_path
 SUNSPOTS = Path(__file__).parents[2] / "examples" / "data" / "sunspots.csv"
 PUBLISHED, PAGE, SCALED = "published", "docs/paper.md", "scaled with the width"
 STARTS = (PUBLISHED, PAGE, SCALED)
+EVALUATIONS = 20
+PATIENCES = (2, 3, 4, 5, 6, 8)
 
 
 class JumpTask(Task):
@@ -102,7 +105,7 @@ class Part:
     rates: tuple[float, ...] = (1e-3, 2e-3)
     seeds: int = 1
     batch_size: int = 32
-    evaluations: int = 20
+    evaluations: int = EVALUATIONS
     samples: int = 256
 
 
@@ -115,7 +118,7 @@ PARTS = (
         width=64, heads=4, tasks={"sunspots": 200, "jumps": 300, "sorting": 300},
         loops=(1, 4), starts=(PUBLISHED, SCALED),
     ),
-    Part(width=128, heads=4, tasks={"sunspots": 150, "sorting": 200}, loops=(4,)),
+    Part(width=128, heads=4, tasks={"sunspots": 160, "sorting": 200}, loops=(4,)),
     Part(
         width=64, heads=4, tasks={"edit distance": 300}, loops=(1, 4), starts=(PUBLISHED, SCALED),
     ),
@@ -216,7 +219,74 @@ def table(lines: list[dict[str, Any]]) -> str:
         rows.append(f"| {width} | {task} | {line['metric']} | {steps} | {loops} | {seeds} |{shown}")
     lost = [line for line in lines if "diverged" in line]
     rows += ["", f"Diverged: {len(lost)} of {len(lines)} runs.", ""]
-    return "\n".join(rows)
+    return "\n".join([*rows, *patience_table(lines), *converged_table(lines)])
+
+
+def patience_table(lines: list[dict[str, Any]]) -> list[str]:
+    """Return what ending a run after so many evaluations without a better one would save and cost.
+
+    The learning rate falls by the steps that the run was to make: one that ends early never sees the low ones.
+    """
+    curves = [upright(line) for line in lines if len(line.get("curve", [])) == EVALUATIONS]
+    rows = [
+        "## Ending early",
+        "",
+        f"{len(curves)} runs of {EVALUATIONS} evaluations, as their curves say: runs that a patience ends, mean share of all steps",
+        "that they leave out, and how many of them lose their best model by it, with the mean loss of the validation metric.",
+        "",
+        "| patience | ends | leaves out | loses the best | mean loss of those |",
+        "|---|---|---|---|---|",
+    ]
+    for patience in PATIENCES:
+        ended = [(curve, at) for curve in curves if (at := end_of(curve, patience)) < EVALUATIONS]
+        losses = [min(curve[:at]) / min(curve) - 1 for curve, at in ended]
+        losing = [loss for loss in losses if loss > 0]
+        saved = np.mean([1 - at / EVALUATIONS for _, at in ended]) if ended else 0.0
+        cost = f"{np.mean(losing):.1%}" if losing else "-"
+        rows.append(f"| {patience} | {len(ended)} | {saved:.0%} | {len(losing)} | {cost} |")
+    return [*rows, ""]
+
+
+def converged_table(lines: list[dict[str, Any]]) -> list[str]:
+    """Return how many runs were still improving when they ended, as a pilot would say it."""
+    judged: dict[tuple[str, str], list[bool | None]] = {}
+    for line in lines:
+        if len(line.get("curve", [])) != EVALUATIONS:
+            continue
+        steps, metric, higher = line["steps"], line["metric"], line["higher_is_better"]
+        points = [
+            {"step": steps * (place + 1) / EVALUATIONS, "validation": {metric: value}}
+            for place, value in enumerate(line["curve"])
+        ]
+        least = least_gain({}, {metric: line["validation"]}, metric, higher_is_better=higher)
+        found = judge_convergence(points, metric, higher_is_better=higher, least=least, steps=steps)
+        judged.setdefault((line["task"], line["start"]), []).append(found.converged)
+    rows = [
+        "## Still improving at the end",
+        "",
+        "Runs that gained more than one percent of their own error over the last quarter of the steps.",
+        "",
+        "| task | start | runs | still improving |",
+        "|---|---|---|---|",
+    ]
+    for (task, start), runs in judged.items():
+        rows.append(f"| {task} | {start} | {len(runs)} | {runs.count(False)} |")
+    return [*rows, ""]
+
+
+def upright(line: dict[str, Any]) -> list[float]:
+    """Return the errors of a run by evaluation: of a share what is missing to 1."""
+    return [1 - value if line["higher_is_better"] else value for value in line["curve"]]
+
+
+def end_of(curve: list[float], patience: int) -> int:
+    """Return after how many evaluations a run with a patience ends."""
+    best, stale = math.inf, 0
+    for made, value in enumerate(curve, 1):
+        best, stale = (value, 0) if value < best else (best, stale + 1)
+        if stale >= patience:
+            return made
+    return len(curve)
 
 
 def main() -> None:

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from loopedge.study.runs.convergence import Convergence, judge_convergence, least_gain
+
+if TYPE_CHECKING:
+    from loopedge.tasks.metrics import Metrics
 
 STEPS = 400
 
@@ -100,11 +103,15 @@ def test_a_run_that_ended_early_is_judged_over_the_steps_that_it_made() -> None:
 
 
 def test_the_gain_that_counts_is_half_of_two_percent_of_the_baselines_error() -> None:
-    baselines = {"last": {"rmse": 5.0}, "seasonal": {"rmse": 4.0}, "none": {"rmse": None}}
+    baselines: dict[str, Metrics] = {
+        "last": {"rmse": 5.0},
+        "seasonal": {"rmse": 4.0},
+        "none": {"rmse": None},
+    }
     assert least_gain(baselines, {"rmse": 1.0}, "rmse", higher_is_better=False) == pytest.approx(
         0.04
     )
-    shares = {"most_frequent": {"accuracy": 0.2}}
+    shares: dict[str, Metrics] = {"most_frequent": {"accuracy": 0.2}}
     least = least_gain(shares, {"accuracy": 0.9}, "accuracy", higher_is_better=True)
     assert least == pytest.approx(0.008)  # of what is missing to 1
     assert least_gain({}, {"rmse": 3.0}, "rmse", higher_is_better=False) == pytest.approx(0.03)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import loopedge
 from loopedge.errors import DivergedError, InputError
 from loopedge.study.design import Cell, make_design
 from loopedge.study.options import PilotOptions
@@ -19,6 +18,7 @@ from loopedge.study.runs.learning_rate import (
     Trial,
     best_rate,
     choose_rate,
+    rate_notes,
     trial_steps,
     trials_of,
 )
@@ -26,6 +26,7 @@ from loopedge.study.runs.samples import read_samples
 from loopedge.study.runs.setup import RunSetup
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.sample_tallies import weighted_total
+from loopedge.trainer.pipeline import train
 
 TASK = SortingTask(length=4, vocab=6)
 MODEL = {"d_model": 16, "heads": 2}
@@ -33,8 +34,9 @@ TRAIN = {"steps": 80, "batch_size": 4, "samples": 32, "evaluate_every": 10}
 
 
 def setup_of(folder: Path, **keywords: Any) -> RunSetup:
-    options = {"arms": ["looped", "untied"], "loops": [1, 2], "rates": [1e-3, 4e-3]} | keywords
-    design = make_design(TASK, PilotOptions(**{"model": MODEL, "train": TRAIN} | options))
+    options: dict[str, Any] = {"arms": ["looped", "untied"], "loops": [1, 2]}
+    options |= {"rates": [1e-3, 4e-3], "model": MODEL, "train": TRAIN} | keywords
+    design = make_design(TASK, PilotOptions(**options))
     return RunSetup(design=design, folder=folder, threads=1)
 
 
@@ -52,6 +54,26 @@ def test_rates_that_diverged_are_counted_and_not_taken() -> None:
     found = best_rate({1e-3: 5.0, 2e-3: math.nan, 4e-3: math.inf}, higher_is_better=False)
     assert (found.rate, found.tried) == (1e-3, {"0.001": 5.0, "0.002": None, "0.004": None})
     assert best_rate({2e-3: math.nan, 1e-3: math.nan}, higher_is_better=True).rate == 1e-3
+
+
+def test_rates_at_the_edge_and_diverged_ones_are_noted_once_per_model() -> None:
+    def cell(arm: str, rate: float, tried: dict[str, float | None]) -> dict[str, Any]:
+        return {"arm": arm, "loops": 1, "rate": rate, "rates_tried": tried}
+
+    tried: dict[str, float | None] = {"0.001": 3.0, "0.002": 2.0, "0.004": 1.0}
+    cells = [
+        cell("looped", 0.004, tried),
+        cell("looped", 0.004, tried),  # another seed
+        cell("timestep", 0.002, {**tried, "0.002": 0.5, "0.004": None}),
+    ]
+    assert rate_notes(cells) == [
+        "the highest learning rate that was tried is the best for 1 of 2 models: "
+        "rates=[0.001, 0.002, 0.004, 0.008] tries one more",
+        "1 of 6 trials of learning rates diverged",
+    ]
+    (lowest,) = rate_notes([cell("looped", 0.001, tried)])
+    assert lowest.endswith("rates=[0.0005, 0.001, 0.002, 0.004] tries one more")
+    assert rate_notes([{"arm": "looped", "loops": 1, "rate": 1e-3, "rates_tried": None}]) == []
 
 
 def test_every_arm_and_loop_count_tries_every_rate_with_the_first_seed(tmp_path: Path) -> None:
@@ -91,7 +113,7 @@ def test_a_trial_is_a_short_run_with_a_schedule_of_its_own(tmp_path: Path) -> No
     assert steps == max(20, round(SHARE * 80))
     config = setup.design.train_config(trial.cell, 4e-3).model_copy(update={"steps": steps})
     model = setup.design.model_config(TASK, trial.cell)
-    alone = loopedge.train(TASK, model, config, tmp_path / "alone.pt", threads=1)
+    alone = train(TASK, model, config, tmp_path / "alone.pt", threads=1)
     assert found["validation"] == pytest.approx(alone.validation)
     assert trial.read(tmp_path) == found
     assert [path.name for path in (tmp_path / "runs" / "rates").iterdir()] == [
@@ -117,15 +139,15 @@ def test_the_choice_reads_what_is_there_and_makes_what_is_missing(
     assert all(value is not None for value in first.tried.values())
     assert choose_rate(TASK, cell, setup) == first
     assert len(made) == 2
-    best = max(first.tried, key=lambda rate: first.tried[rate] or 0.0)  # accuracy
-    assert first.rate == pytest.approx(float(best))
+    reached = {value or 0.0: float(rate) for rate, value in reversed(first.tried.items())}
+    assert first.rate == pytest.approx(reached[max(reached)])  # accuracy; of equal ones the lowest
 
 
 def test_a_rate_that_diverges_is_written_once_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup, cell = setup_of(tmp_path), Cell(arm="looped", loops=1, seed=0)
-    real = learning_rate.train
+    real = train
 
     def diverging(task: Any, model: Any, config: Any, *arguments: Any, **more: Any) -> Any:
         if config.lr == 4e-3:

@@ -53,7 +53,7 @@ def test_a_file_that_is_no_archive_or_holds_code_is_refused(tmp_path: Path) -> N
         assert caught.value.hint is not None
         assert f"rm -r {path.parent}" in caught.value.hint
     with path.open("wb") as file:
-        np.savez(file, **{"test.right": np.array([{"a": 1}], dtype=object)})
+        np.savez(file, allow_pickle=True, **{"test.right": np.array([{"a": 1}], dtype=object)})
     with pytest.raises(InputError, match="does not hold the samples of a run"):
         read_samples(path)
     path.unlink()
