@@ -293,6 +293,7 @@ def main() -> None:
     """Make the runs that are missing, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one task, 100 steps: a minute")
+    parser.add_argument("--width", type=int, choices=[64, 128, 768], help="this width alone")
     parser.add_argument("--output", type=Path, help="folder of the lines and the table")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -304,6 +305,8 @@ def main() -> None:
             [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         )
         for part in QUICK if options.quick else PARTS:
+            if options.width not in {None, part.width}:
+                continue
             for cell in cells_of(part):
                 if any(all(x[key] == value for key, value in cell.items()) for x in lines):
                     continue
