@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 
 __all__ = [
     "cosine_text",
@@ -29,7 +30,9 @@ SIZES = {
     **{f"{letter}ib": STEP**power for power, letter in enumerate("kmgt", 1)},
 }
 """Bytes of a unit: ``MiB`` counts in 1024, ``MB`` and ``M`` in 1000."""
-SECONDS = {"": 1, "s": 1, "sec": 1, "seconds": 1, "m": 60, "min": 60, "minutes": 60, "h": 3600}
+SECONDS = {
+    "": 1, "ms": 1e-3, "s": 1, "sec": 1, "seconds": 1, "m": 60, "min": 60, "minutes": 60, "h": 3600,
+}  # fmt: skip
 
 
 def size_text(size: float) -> str:
@@ -88,12 +91,12 @@ def read_size(text: float | str) -> int | None:
 
 
 def read_seconds(text: float | str) -> float | None:
-    """Return the seconds that a person wrote, ``60s``, ``5min`` or a number; None where it is no time above 0."""
+    """Return the seconds that a person wrote, ``50ms``, ``60s``, ``5min`` or a number; None where it is no time above 0."""
     seconds = _number_with_unit(text, SECONDS)
     return seconds or None
 
 
-def _number_with_unit(text: float | str, units: dict[str, int]) -> float | None:
+def _number_with_unit(text: float | str, units: Mapping[str, float]) -> float | None:
     """Return a number times its unit; None where the text is none, or not finite."""
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", str(text).lower())
     if found is None or found[2] not in units:

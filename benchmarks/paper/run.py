@@ -1,7 +1,7 @@
 """The paper's finding in the small: more loops help, and a timestep encoding helps where a plain loop stalls.
 
 Three arms with one recipe (`studies.py`): looped, looped with gates that are equal in every iteration, looped with
-timestep encoding; over loop counts and seeds. Each run appends a line to OUTPUT/STUDY.jsonl, and runs that stand there
+timestep encoding; over loop counts and seeds. Two studies have the plain loop as it was published beside them. Each run appends a line to OUTPUT/STUDY.jsonl, and runs that stand there
 are not made again; the tables and curves are drawn from those lines.
 
     python benchmarks/paper/run.py                       # edit distance, one seed: about 3 minutes
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from studies import ARMS, STUDIES, Study
+from published_loop import train_published
+from studies import STUDIES, Study
 from tables import write_tables
 
 import loopedge
@@ -35,20 +36,23 @@ def cell_of(study: Study, arm: str, loops: int, seed: int) -> dict[str, Any]:
     line: dict[str, Any] = {"arm": arm, "loops": loops, "seed": seed, "metric": task.metric}
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "model.pt"
         try:
-            result = loopedge.train(task, config, options, Path(folder) / "model.pt", threads=1)
+            if study.arms[arm].published:
+                result = train_published(task, config, options, target)
+            else:
+                result = loopedge.train(task, config, options, target, threads=1).to_json()
         except DivergedError as error:
             return line | {"diverged": error.message}
-    return line | {
-        "test": result.test,
-        "baselines": result.baselines,
-        "train_loss": result.train_loss,
-        "stability": result.stability,
-        "parameters": result.parameters,
-        "best_step": result.best_step,
-        "steps": result.steps,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+    kept = ("test", "train_loss", "stability", "parameters", "best_step", "steps")
+    return (
+        line
+        | {name: result[name] for name in kept}
+        | {
+            "baselines": task.baselines("test", options.samples),
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+    )
 
 
 def run_study(study: Study, path: Path, seeds: int) -> list[dict[str, Any]]:
@@ -57,7 +61,7 @@ def run_study(study: Study, path: Path, seeds: int) -> list[dict[str, Any]]:
     done = {(line["arm"], line["loops"], line["seed"]) for line in lines}
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         for loops in study.loops:
-            for arm in ARMS:
+            for arm in study.arms:
                 if (arm, loops, seed) in done:
                     continue
                 line = cell_of(study, arm, loops, seed)

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from studies import ARMS, STUDIES, Study
+from studies import STUDIES, Study
 
 from loopedge.report.svg.axes import Axis
 from loopedge.report.svg.chart import HEIGHT, WIDTH, Level, Mark, Series, chart
@@ -50,12 +50,12 @@ def study_table(study: Study, lines: Lines) -> str:
     rows = [
         f"| {arm} |"
         + "".join(f" {quality_text(spread(lines, arm, loops))} |" for loops in study.loops)
-        for arm in ARMS
+        for arm in study.arms
     ]
     most, fewest = study.loops[-1], study.loops[0]
     changes = [
         (f"{most} loops against {fewest} ({arm})", change(lines, (arm, most), (arm, fewest)))
-        for arm in ARMS
+        for arm in study.arms
     ] + [
         (f"timestep encoding against {arm}, {most} loops",
          change(lines, ("timestep encoding", most), (arm, most)))
@@ -78,7 +78,7 @@ def study_table(study: Study, lines: Lines) -> str:
 
 def write_curve(study: Study, lines: Lines, path: Path) -> None:
     """Draw the metric against the loop count, one line per arm, as an SVG that stands alone."""
-    arms = [arm for arm in ARMS if any(spread(lines, arm, loops) for loops in study.loops)]
+    arms = [arm for arm in study.arms if any(spread(lines, arm, loops) for loops in study.loops)]
     series = [
         Series(
             name=arm,

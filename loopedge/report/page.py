@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
-__all__ = ["Cell", "facts", "render_page", "table"]
+__all__ = ["Cell", "facts", "render_frame", "render_page", "table"]
 
-Cell = str | tuple[str, str]
+Cell = str | tuple[str, str] | tuple[str, str, str]
 
 
 def render_page(
@@ -28,22 +28,39 @@ def render_page(
         cautions: What a reader must know before the verdict.
         notes: What else is to be known of the figures.
     """
-    style = files("loopedge.report").joinpath("report.css").read_text(encoding="utf-8")
-    return "\n".join(
+    return render_frame(
+        title,
         [
-            "<!doctype html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title>",
-            f"<style>\n{style}</style>",
-            "</head>",
-            "<body>",
             f"<h1>{escape(title)}</h1>",
             *_before(cautions, notes),
             f'<p class="verdict">{_answer_first(verdict)}</p>',
             *(f"<p>{escape(sentence)}</p>" for sentence in sentences),
+            *body,
+        ],
+    )
+
+
+def render_frame(title: str, body: Iterable[str], *, language: str = "en", style: str = "") -> str:
+    """Return a page that holds its style itself.
+
+    Args:
+        title: Of the window.
+        body: Lines of HTML.
+        language: Its code, ``en`` or ``ja``.
+        style: CSS beside that of every report.
+    """
+    shared = files("loopedge.report").joinpath("report.css").read_text(encoding="utf-8")
+    return "\n".join(
+        [
+            "<!doctype html>",
+            f'<html lang="{language}">',
+            "<head>",
+            '<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title>",
+            f"<style>\n{shared}{style}</style>",
+            "</head>",
+            "<body>",
             *body,
             "</body>",
             "</html>",
@@ -70,23 +87,29 @@ def _answer_first(verdict: str) -> str:
     return f"{answer}{mark}<span>{figures}</span>" if mark else answer
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> list[str]:
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[Cell]], *, marked: Sequence[int] = ()
+) -> list[str]:
     """Return the lines of a table that scrolls where it is wider than the page.
 
     Args:
         heads: Names of the columns.
-        rows: Cells; a pair is a value and the smaller note below it.
+        rows: Cells; a pair is a value and the smaller note below it, a third part the note's language.
+        marked: Numbers of the rows that stand out, from 0.
     """
     lines = ['<div class="scroll"><table>', "<thead><tr>"]
     lines += [f"<th>{escape(head)}</th>" for head in heads]
     lines += ["</tr></thead>", "<tbody>"]
-    lines += ["<tr>" + "".join(map(_cell, cells)) + "</tr>" for cells in rows]
+    for number, cells in enumerate(rows):
+        row = '<tr class="marked">' if number in marked else "<tr>"
+        lines.append(row + "".join(map(_cell, cells)) + "</tr>")
     return [*lines, "</tbody></table></div>"]
 
 
 def _cell(cell: Cell) -> str:
-    text, note = (cell, "") if isinstance(cell, str) else cell
-    below = f"<small>{escape(note)}</small>" if note else ""
+    text, note, *language = (cell, "") if isinstance(cell, str) else cell
+    spoken = f' lang="{language[0]}"' if language else ""
+    below = f"<small{spoken}>{escape(note)}</small>" if note else ""
     return f"<td>{escape(text)}{below}</td>"
 
 

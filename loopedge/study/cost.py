@@ -9,7 +9,6 @@ from loopedge.errors import LoopedgeError
 from loopedge.profiler.figures import BUSY, slowdown
 from loopedge.profiler.pipeline import Run, profile
 from loopedge.study.design import Cell, Design
-from loopedge.study.runs.cell import cell_path
 
 __all__ = ["Costs", "is_busy", "measure_cost"]
 
@@ -70,6 +69,8 @@ def _first_models(
     design: Design, cells: list[dict[str, Any]], folder: Path
 ) -> dict[tuple[str, int], dict[str, Path]]:
     """Return the float and int8 files of the first seeds that have them, by arm and loop count."""
+    from loopedge.study.runs.cell import cell_path  # brings torch, which no report needs
+
     found: dict[tuple[str, int], dict[str, Path]] = {}
     for result in cells:
         kinds = found.setdefault((result["arm"], result["loops"]), {})

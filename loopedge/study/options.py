@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 from loopedge.errors import InputError
 from loopedge.options import option
 
-__all__ = ["ARMS", "LOOKS", "RATES", "UNLOOPED", "PilotKeywords", "PilotOptions"]
+__all__ = ["ARMS", "AT_MOST_LOOPS", "LOOKS", "RATES", "UNLOOPED", "PilotKeywords", "PilotOptions"]
 
 ARMS = {
     "looped": "none", "constant": "constant", "timestep": "sinusoidal", "elastic": "none", "untied": "none", "narrow": "none",
@@ -17,10 +17,12 @@ ARMS = {
 ``constant`` has the norms and gates of ``timestep``, equal in every iteration: the fair control.
 ``elastic`` is the plain loop, trained with loop counts drawn from 1 on: one model for all of them.
 ``untied`` gives each iteration a layer of its own: the same depth, its weights r times. ``narrow`` too, but of a
-width with which all of them hold as many weights as one looped layer. Both are made at the most loops alone.
+width with which all of them hold as many weights as one looped layer.
 """
 UNLOOPED = ("untied", "narrow")
 """Arms that are compared with and never recommended."""
+AT_MOST_LOOPS = ("elastic", *UNLOOPED)
+"""Arms that are made at the most loops alone."""
 LOOKS = (3, 5, 8, 12)
 """Seeds at which ``auto`` looks whether it is decided."""
 RATES = (1e-3, 2e-3, 4e-3)
@@ -89,6 +91,11 @@ class PilotOptions:
             raise InputError(
                 f"seeds is {self.seeds}, at least 1 is needed", hint=option("seeds", 3)
             )
+        if not self.rates or min(self.rates) <= 0:
+            raise InputError(
+                f"rates {','.join(map(str, self.rates)) or 'none'}: learning rates above 0 are needed",
+                hint=option("rates", RATES),
+            )
         if self.jobs < 1:
             raise InputError(f"jobs is {self.jobs}, at least 1 is needed", hint=option("jobs", 1))
 
@@ -97,10 +104,10 @@ class PilotOptions:
         for arm in arms:
             if arm not in ARMS:
                 raise InputError(f"arm {arm!r} is not known", hint=option("arms", tuple(ARMS)))
-        if arms and not set(arms) - {"untied"}:
+        if arms and not set(arms) - set(UNLOOPED):
             raise InputError(
-                "arms untied: there is no looped model to compare with",
-                hint=option("arms", ("looped", "untied")),
+                f"arms {','.join(arms)}: there is no looped model to compare with",
+                hint=option("arms", ("looped", *arms)),
             )
         if not arms or len(set(arms)) != len(arms):
             raise InputError(f"arms {','.join(arms) or 'none'}: each must be named once")

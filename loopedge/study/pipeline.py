@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from loopedge.baselines.scores import BaselineScores
 from loopedge.files.paths import check_paths
 from loopedge.files.plain_json import dump_json
 from loopedge.files.targets import write_text_atomic
@@ -13,10 +14,9 @@ from loopedge.invocation import command_text
 from loopedge.options import option_name, with_keywords
 from loopedge.profiler.machine import describe_machine
 from loopedge.study.cost import measure_cost
-from loopedge.study.design import Design, make_design
+from loopedge.study.design import Design, block_name, make_design
 from loopedge.study.folder import RESULT_FILE, open_folder, pilot_files
-from loopedge.study.judging.summary import baseline_values, summarise
-from loopedge.study.judging.verdict import judge
+from loopedge.study.judging.judgement import Runs, judge_runs
 from loopedge.study.options import PilotKeywords, PilotOptions
 from loopedge.study.result import SCHEMA_VERSION, PilotResult
 from loopedge.study.runs.cell import RunSetup
@@ -62,7 +62,7 @@ def pilot(
     setup = RunSetup(design=design, folder=folder, threads=chosen.threads)
     cells = run_cells(make_task, setup, jobs=chosen.jobs, add_note=add_note)
     result = replace(
-        _judged(task, setup, cells),
+        _judged(task, setup, cells, chosen.margin),
         command=command_text() if command is None else command,
         seconds=round(time.perf_counter() - started, 1),
     )
@@ -87,13 +87,24 @@ def _begin(task: Task, folder: Path, options: PilotOptions) -> Design:
     return design
 
 
-def _judged(task: Task, setup: RunSetup, cells: list[dict[str, Any]]) -> PilotResult:
+def _judged(
+    task: Task, setup: RunSetup, cells: list[dict[str, Any]], margin: str | float
+) -> PilotResult:
     """Measure what the models cost, and judge all runs."""
     design, higher = setup.design, task.higher_is_better
     costs, profiled = measure_cost(design, cells, setup.folder)
-    baseline = baseline_values(cells, task.metric, higher_is_better=higher)
-    values = {} if baseline is None else baseline[1]
-    summary = summarise(design, cells, costs, task.metric, values)
+    baselines = _baselines(cells)
+    judged = judge_runs(
+        Runs(
+            design=design,
+            cells=cells,
+            metric=task.metric,
+            higher_is_better=higher,
+            baselines=baselines,
+            costs=costs,
+        ),
+        margin=margin,
+    )
     return PilotResult(
         schema_version=SCHEMA_VERSION,
         path=str(setup.folder),
@@ -104,12 +115,24 @@ def _judged(task: Task, setup: RunSetup, cells: list[dict[str, Any]]) -> PilotRe
         design=design.to_json(),
         metric=task.metric,
         higher_is_better=higher,
-        margin={},
+        margin=judged.margin.to_json(),
         leaderboard=[],
-        baselines={},
-        verdict=judge(summary, baseline, task.metric, higher_is_better=higher),
-        summary=summary,
+        baselines={block: [one.to_json() for one in scored] for block, scored in baselines.items()},
+        verdict=judged.verdict,
+        summary=judged.summary,
         cells=cells,
         profile=profiled,
         seconds=0.0,
     )
+
+
+def _baselines(cells: list[dict[str, Any]]) -> dict[str, list[BaselineScores]]:
+    """Return what needs no training, by block, as the runs scored it."""
+    return {
+        block_name(cell["seed"], cell.get("origin")): [
+            BaselineScores(name=name.replace("_", " "), test=scores)
+            for name, scores in cell["baselines"].items()
+        ]
+        for cell in cells
+        if cell.get("baselines")
+    }

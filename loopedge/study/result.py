@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from loopedge.study.judging.summary import Summary
 from loopedge.study.judging.verdict import Verdict
+from loopedge.study.windows import PlottedWindow
 
 __all__ = ["SCHEMA_VERSION", "PilotResult", "Place"]
 
@@ -52,7 +53,9 @@ class PilotResult:
 
     ``baselines`` are by block; ``margin`` has ``value`` in the metric's unit, ``text`` as it was asked for and ``of``, what
     a share is of; ``looks`` say after how many seeds it was decided; ``left_out`` what the budget left out and why.
-    ``seconds`` are those of all calls that worked on the folder.
+    ``seconds`` are those of all calls that worked on the folder. ``complete`` is false while it goes on and where it was
+    stopped: ``made`` of ``planned`` runs are there then, and nothing is profiled. ``windows`` are the only values of the
+    user's data in it.
     """
 
     schema_version: int
@@ -74,6 +77,10 @@ class PilotResult:
     seconds: float
     looks: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, Any]] = field(default_factory=list)
+    complete: bool = True
+    made: int = 0
+    planned: int = 0
+    windows: list[PlottedWindow] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/pilot.md."""

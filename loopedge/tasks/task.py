@@ -133,6 +133,7 @@ class Task(abc.ABC):
         input_files: Files that the samples are made from: no output may be one of them.
         named_parts: Whether each split is a file of its own: rebuilt from one file, all splits are that one.
         upper_bounds: Baselines that no model is expected to beat, such as the best estimate there is.
+        positions: How a pilot marks them: ``learned`` where they are places, as of a grid, and not distances.
     """
 
     name: str
@@ -145,6 +146,7 @@ class Task(abc.ABC):
     input_files: tuple[Path, ...] = ()
     upper_bounds: tuple[str, ...] = ()
     named_parts: bool = False
+    positions: Literal["learned", "rotary"] = "rotary"
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Take the metric and its direction from a kind that is changed, where they are not given."""

@@ -60,6 +60,9 @@ class TextTask(Task):
         InputError: A split is shorter than a window and what follows it.
     """
 
+    token_bytes: Array
+    """float64 (vocabulary,): bytes of text that each token stands for."""
+
     name = "text"
     metric = "perplexity"
     higher_is_better = False
@@ -91,7 +94,7 @@ class TextTask(Task):
         self.named_parts = named_parts
         self.seed = seed
         sizes = tokenizer.token_bytes()
-        self._token_bytes = (
+        self.token_bytes = (
             np.full(tokenizer.vocab_size, bytes_per_token) if sizes is None else sizes
         )
 
@@ -220,7 +223,7 @@ class TextTask(Task):
         """Add up how likely the targets were, in nats, and the bytes that they stand for."""
         return class_tally(outputs, targets) | {
             "nats": negative_log_likelihood(outputs, targets),
-            "bytes": float(self._token_bytes[targets].sum()),
+            "bytes": float(self.token_bytes[targets].sum()),
         }
 
     def metrics(self, tally: Tally) -> Metrics:

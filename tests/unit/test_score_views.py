@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from loopedge.report.pilot.html import pilot_table, write_pilot_html
-from loopedge.study.judging.summary import summarise
+from loopedge.baselines.scores import BaselineScores
+from loopedge.study.judging.judgement import Runs, judge_runs
 from loopedge.trainer.logs import scalars
 from loopedge.trainer.progress import ProgressLines
 from loopedge_cli.train_view import train_view
 from loopedge_cli.view_rows import held_out_rows
-from tests.unit.test_study import cells_of, designed
+from tests.unit.pilot_runs import cells_of, designed
 
 LEVEL = {
     "level": 80,
@@ -140,14 +140,8 @@ def test_quantize_shows_mase_and_how_often_intervals_hold() -> None:
     assert len(held_out_rows(fields | {"metric": "mase"})) == len(rows) - 1
 
 
-class Pilot:
-    """Stands for a `PilotResult`, as far as its tables read it."""
-
-
 @pytest.mark.parametrize("known", [True, False])
-def test_a_pilot_shows_mase_beside_what_decides(known: bool, tmp_path: Any) -> None:
-    from loopedge.study.judging.verdict import judge
-
+def test_a_pilot_sums_up_mase_beside_what_decides(known: bool) -> None:
     values: dict[Any, list[float | None]] = {
         ("looped", 1): [3.0, 3.2, 3.1],
         ("looped", 4): [None] * 3,
@@ -160,40 +154,19 @@ def test_a_pilot_shows_mase_beside_what_decides(known: bool, tmp_path: Any) -> N
                 mase = cell[part]["rmse"] / 4 if known else None
                 cell[part] |= {"mase": mase, "rmse.y": 1.0}
         cell["baselines"] = {"naive_last": {"rmse": 5.0, "mase": 1.25 if known else None}}
-    rows = summarise(design, cells, {}, "rmse", dict.fromkeys(("s0", "s1", "s2"), 5.0))
+    naive = BaselineScores(name="naive last", test={"rmse": 5.0, "mase": 1.25 if known else None})
+    runs = Runs(
+        design=design,
+        cells=cells,
+        metric="rmse",
+        higher_is_better=False,
+        baselines={f"s{seed}": [naive] for seed in range(3)},
+    )
+    judged = judge_runs(runs, margin="2%")
+    rows = judged.summary
     assert list(rows[0].scores) == ["mase"]
     assert rows[0].to_json()["scores"]["mase"] == (
         {"mean": pytest.approx(0.775), "sd": pytest.approx(0.025), "values": [0.75, 0.8, 0.775]}
         if known
         else None
     )
-    result = Pilot()
-    fields = {
-        "summary": rows,
-        "cells": cells,
-        "metric": "rmse",
-        "higher_is_better": False,
-        "design": design.to_json(),
-        "task": {"name": "series", "mase_season": 7},
-        "notes": [],
-        "profile": {"threads": 1, "batch": 1},
-        "machine": {"cpu": "x", "cores": 2, "onnxruntime": "1", "loopedge": "1"},
-        "seconds": 1.0,
-        "command": "loopedge pilot",
-        "verdict": judge(rows, ("naive_last", {"s0": 5.0}), "rmse", higher_is_better=False),
-    }
-    for name, value in fields.items():
-        setattr(result, name, value)
-    console = Console(file=io.StringIO(), width=200)
-    console.print(pilot_table(result))  # type: ignore[arg-type]
-    text = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
-    assert "mase" in text
-    assert ("0.775" if known else "undefined") in text
-    assert not known or "0.775 ±" not in text
-    write_pilot_html(result, tmp_path / "r.html")  # type: ignore[arg-type]
-    page = (tmp_path / "r.html").read_text()
-    assert "<h2>Other scores</h2>" in page
-    assert "<th>mase</th>" in page
-    assert not known or "<td>0.775 ± 0.025" in page
-    assert "1 is the mean change over a season of 7 table rows in training" in page
-    assert "<td>1.25" in page if known else "<td>undefined" in page

@@ -9,14 +9,14 @@ from loopedge_cli.arguments import CheckedCommand
 from loopedge_cli.commands.train import ModelOptions, TrainOptions, chosen, option
 from loopedge_cli.counts import Counts, parse_counts
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
+from loopedge_cli.pilot_page import PageFlags, rebuild
 from loopedge_cli.tasks import TaskCommand, command_of, tasks
 
 if TYPE_CHECKING:
     from loopedge.study.options import PilotOptions
 
-pilot = typer.Typer(
-    help="Compare loop counts and timestep encoding on a task: quality, cost, stability."
-)
+pilot = typer.Typer(invoke_without_command=True, subcommand_metavar="[TASK]")
+pilot.callback()(rebuild)
 
 PILOT = "Pilot"
 DECIDED = (
@@ -87,7 +87,8 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
     with sink(json=values["json"], quiet=values["quiet"], debug=values["debug"]) as output:
         from loopedge.files.paths import check_paths
         from loopedge.files.targets import check_target
-        from loopedge.report.pilot.html import pilot_table, write_pilot_html
+        from loopedge.report.pilot.page import write_pilot_html
+        from loopedge.report.pilot.terminal import pilot_table
         from loopedge.study.folder import REPORT_FILE, pilot_files
         from loopedge.study.pipeline import pilot as make_pilot
 
@@ -113,12 +114,13 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
             note=output.note,
         )
         report = values["html"] or folder / REPORT_FILE
-        write_pilot_html(result, report, force=True)
-        output.result(result, pilot_table, written=report)
+        language = values["language"]
+        write_pilot_html(result, report, language=language, data=not values["no_data"], force=True)
+        output.result(result, lambda made: pilot_table(made, language=language), written=report)
         output.note(f"report: {report}")
 
 
 for _task in tasks():
     pilot.command(_task.name, cls=CheckedCommand)(
-        command_of(_task, _run, PilotFlags, ModelOptions, TrainOptions, without=DECIDED)
+        command_of(_task, _run, PilotFlags, PageFlags, ModelOptions, TrainOptions, without=DECIDED)
     )

@@ -9,7 +9,7 @@ from loopedge.report.svg.axes import Axis, Scale, scale_of
 from loopedge.report.svg.labels import place_labels
 from loopedge.report.svg.legend import legend
 
-__all__ = ["HEIGHT", "WIDTH", "Level", "Mark", "Series", "chart"]
+__all__ = ["HEIGHT", "WIDTH", "ChartWords", "Level", "Mark", "Series", "chart"]
 
 WIDTH, WIDE, HEIGHT = 560, 720, 320
 RIGHT, TOP, BOTTOM = 18, 16, 52
@@ -21,7 +21,10 @@ BESIDE = 8.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A point, with the range of its height; ``label`` is drawn beside it, ``title`` shows on hover."""
+    """A point, with the range of its height; ``label`` is drawn beside it, ``title`` shows on hover.
+
+    One without a ``dot`` only bends the line.
+    """
 
     x: float
     y: float
@@ -31,11 +34,12 @@ class Mark:
     title: str = ""
     colour: str | None = None
     hollow: bool = False
+    dot: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """Marks of one colour; one without a ``name`` is not in the legend."""
+    """Marks of one colour; one without a ``name`` is not in the legend, the line of a ``broken`` one is dashed."""
 
     name: str
     colour: str
@@ -43,6 +47,15 @@ class Series:
     joined: bool = True
     dashed: bool = False
     dots: bool = True
+    broken: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChartWords:
+    """What a chart says beside names and numbers."""
+
+    empty: str = "No run gave a value."
+    off_chart: str = "{name} ({value}, off the chart)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +79,8 @@ def chart(
     upward: Axis,
     level: Level | None = None,
     wide: bool = False,
+    divide: float | None = None,
+    words: ChartWords | None = None,
 ) -> list[str]:
     """Return the lines of an SVG and of its legend.
 
@@ -75,11 +90,14 @@ def chart(
         upward: The vertical axis.
         level: A height to compare with.
         wide: For a figure that has the width of the page to itself.
+        divide: Where an upright line parts what was from what comes.
+        words: In another language.
     """
+    said = words or ChartWords()
     marks = [mark for one in series for mark in one.marks]
     heights = [value for m in marks for value in (m.y, m.low, m.high) if value is not None]
     if not marks or not all(map(math.isfinite, [*heights, *(mark.x for mark in marks)])):
-        return ['<p class="note">No run gave a value.</p>']
+        return [f'<p class="note">{escape(said.empty)}</p>']
     shown = level if level is not None and level.fits(heights) else None
     width = WIDE if wide else WIDTH
     rise = scale_of(
@@ -93,10 +111,11 @@ def chart(
         f'aria-label="{escape(f"{upward.name} against {across.name}")}">',
         *plane.axes(across, upward),
         *(plane.level(shown) if shown else []),
+        *(plane.divide(divide) if divide is not None else []),
         *(line for one, shift in _beside(series, run) for line in plane.series(one, shift)),
         *plane.labels([mark for one in series if one.dots for mark in one.marks]),
         "</svg>",
-        *_legend(series, level, shown),
+        *_legend(series, level, shown, said),
     ]
 
 
@@ -106,11 +125,13 @@ def _beside(series: Sequence[Series], run: Scale) -> list[tuple[Series, float]]:
     return [(one, BESIDE * (i - middle) if run.steps else 0.0) for i, one in enumerate(series)]
 
 
-def _legend(series: Sequence[Series], level: Level | None, shown: Level | None) -> list[str]:
+def _legend(
+    series: Sequence[Series], level: Level | None, shown: Level | None, words: ChartWords
+) -> list[str]:
     entries = [("dash" if one.dashed else one.colour, one.name) for one in series if one.name]
     if level is not None:
-        where = "" if shown else ", off the chart"
-        entries.append(("dash", f"{level.name} ({level.value:.4g}{where})"))
+        pattern = "{name} ({value})" if shown else words.off_chart
+        entries.append(("dash", pattern.format(name=level.name, value=f"{level.value:.4g}")))
     return legend(entries) if entries else []
 
 
@@ -153,6 +174,13 @@ class _Plane:
         title = f"<title>{escape(level.name)}: {level.value:.4g}</title>"
         return [f"{self._across('level', self.rise.place(level.value))}>{title}</line>"]
 
+    def divide(self, value: float) -> list[str]:
+        """Draw a thin line over the whole height."""
+        x = self.run.place(value)
+        return [
+            f'<line class="grid divide" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{self.rise.start:.0f}"/>'
+        ]
+
     def _across(self, kind: str, y: float) -> str:
         return (
             f'<line class="{kind}" x1="{self.run.start:.0f}" x2="{self.run.end}" '
@@ -166,9 +194,11 @@ class _Plane:
         if series.joined and len(places) > 1:
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in places)
             kind = "dashed" if series.dashed else series.colour
+            kind += " broken" if series.broken else ""
             parts.append(f'<polyline class="{kind}" points="{path}"/>')
         for x, y, mark in places if series.dots else ():
-            parts += self._mark(x, y, mark, series)
+            if mark.dot:
+                parts += self._mark(x, y, mark, series)
         return parts
 
     def _mark(self, x: float, y: float, mark: Mark, series: Series) -> list[str]:

@@ -1,7 +1,8 @@
 """What a pilot says, as facts: `loopedge.study.words` makes sentences of them, in English or Japanese.
 
 Facts first, words later: so the page, the terminal and results.json tell one story, and a test can ask a verdict
-whether two of its statements contradict each other.
+whether two of its statements contradict each other. Differences and intervals are in the unit of the metric, model less
+what it is compared with; an `Effect` knows which direction is better.
 """
 
 from dataclasses import asdict, dataclass
@@ -11,9 +12,12 @@ from loopedge.study.judging.statistics import Interval, OverSeeds
 
 __all__ = [
     "AgainstBaseline",
+    "Alternative",
     "Candidate",
+    "Chosen",
     "Cost",
     "Decision",
+    "Effect",
     "Encoding",
     "Equivalence",
     "MoreLoops",
@@ -25,6 +29,8 @@ __all__ = [
     "Stability",
     "Statement",
     "Untied",
+    "Why",
+    "effect_of",
 ]
 
 Outcome = Literal["yes", "no", "undecided"]
@@ -32,6 +38,12 @@ Outcome = Literal["yes", "no", "undecided"]
 
 Effect = Literal["better", "worse", "equal", "undecided"]
 """``equal``: within the margin, and surely so. ``undecided``: the runs cannot tell."""
+
+Why = Literal[
+    "loops", "one-loop", "baseline", "baseline-as-good", "untied",
+    "seeds", "period", "splits", "few-seeds", "nothing-finished",
+]  # fmt: skip
+"""What an outcome rests on, as `Decision` says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,29 +71,31 @@ class Decision(Statement):
 
     Args:
         outcome: Is a looped model worth it?
-        why: ``loops``: more loops pay. ``one-loop``: one loop is as good. ``baseline``, ``untied``: that wins.
-            ``seeds``: the seeds cannot tell the loop counts apart. ``period``: the test period cannot tell the
-            model from the baseline. ``few-seeds``: fewer than three. ``nothing-finished``.
+        why: ``yes`` for ``loops``: more loops pay. ``no`` for ``one-loop``: one loop is as good; ``baseline``: that is
+            better; ``baseline-as-good``: it is within the margin of the chosen model; ``untied``: a network without
+            a loop is better, with as many parameters. ``undecided`` for ``seeds``: they cannot tell the loop counts
+            apart, or the chosen model from the baseline; ``period``: the test split cannot tell the chosen model
+            from the baseline; ``splits``: validation and test disagree on more loops; ``few-seeds``: fewer than three;
+            ``nothing-finished``.
+        blocks: Seeds, or seeds and origins, that it rests on.
         chosen: What is recommended; None where nothing is.
         best: The best on the validation split.
-        winner: Name of the baseline or the untied model that wins.
+        fewest: The loop count that could be neither accepted nor passed by, where ``why`` is ``seeds``; None where the
+            count is clear and the seeds cannot tell the model from the baseline.
+        most: The best model's loop count there.
+        winner: What wins: the baseline, or the arm without a loop with ``untied``. Also beside ``yes``, where an arm with
+            more parameters is better.
         sure: Probability that the chosen one is within the margin of the best.
     """
 
     kind: ClassVar[str] = "decision"
     outcome: Outcome
-    why: Literal[
-        "loops",
-        "one-loop",
-        "baseline",
-        "untied",
-        "seeds",
-        "period",
-        "few-seeds",
-        "nothing-finished",
-    ]
+    why: Why
+    blocks: int
     chosen: Candidate | None = None
     best: Candidate | None = None
+    fewest: int | None = None
+    most: int | None = None
     winner: str | None = None
     sure: float | None = None
 
@@ -100,6 +114,7 @@ class AgainstBaseline(Statement):
         effect: Of the model.
         over: What the interval is over.
         samples: Of the test split.
+        visible: The smallest true difference that this test split shows in 80 of 100 such periods; None: not known.
         seasonal: MASE of the model and of the baseline; None where there is none.
     """
 
@@ -113,12 +128,32 @@ class AgainstBaseline(Statement):
     effect: Effect
     over: Literal["seeds", "seeds and windows", "seeds, windows and origins", "seeds and samples"]
     samples: int | None = None
+    visible: float | None = None
     seasonal: tuple[float | None, float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen(Statement):
+    """How the recommended model was chosen, and what that choice is worth on data that did not choose.
+
+    Args:
+        candidate: Chosen on the validation split.
+        sure: Probability that it is within the margin of the best.
+        quality: Its test metric.
+        honest: Mean test metric where the choice is made again without each block in turn, and judged on that block:
+            of the way of choosing, without its luck.
+    """
+
+    kind: ClassVar[str] = "chosen"
+    candidate: Candidate
+    sure: float
+    quality: OverSeeds
+    honest: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MoreLoops(Statement):
-    """What the most useful count does against the fewest, in the arm that is chosen."""
+    """What the most useful count does against the fewest, in the arm that is chosen, on the test split."""
 
     kind: ClassVar[str] = "more-loops"
     arm: str
@@ -144,13 +179,35 @@ class Encoding(Statement):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Untied(Statement):
-    """What blocks of their own reach: as many of the same size (``untied``), or with as many parameters (``narrow``)."""
+    """What blocks of their own reach: as many of the same size (``untied``), or with as many parameters (``narrow``).
+
+    Args:
+        arm: ``untied`` or ``narrow``.
+        loops: Its layers.
+        against: The looped model that it is compared with.
+        quality: Its test metric.
+        parameters_ratio: Its parameters to those of the looped model.
+        difference: Untied less looped.
+        effect: Of the untied one.
+    """
 
     kind: ClassVar[str] = "untied"
     arm: str
     loops: int
+    against: Candidate
     quality: OverSeeds
     parameters_ratio: float
+    difference: Interval | None
+    effect: Effect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative(Statement):
+    """The elastic model, which takes any loop count: named where it is within the margin of the chosen one."""
+
+    kind: ClassVar[str] = "alternative"
+    candidate: Candidate
+    against: Candidate
     difference: Interval | None
     effect: Effect
 
@@ -175,7 +232,7 @@ class Equivalence(Statement):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounding(Statement):
-    """What int8 does to the chosen model's quality and to its time on this machine."""
+    """What int8 does to the chosen model's quality and to its time on this machine; ``share`` is of the metric."""
 
     kind: ClassVar[str] = "rounding"
     candidate: Candidate
@@ -187,7 +244,10 @@ class Rounding(Statement):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost(Statement):
-    """What the chosen model takes on this machine; bytes, and seconds a sample."""
+    """What the chosen model takes on this machine; bytes, and seconds a sample.
+
+    ``time_ratio`` is to the same arm at ``fewest`` loops; None where that is the model itself.
+    """
 
     kind: ClassVar[str] = "cost"
     candidate: Candidate
@@ -236,12 +296,42 @@ class Requirements(Statement):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextStep(Statement):
-    """What would decide it, or what comes after it."""
+    """What would decide it, or what comes after it.
+
+    Args:
+        what: ``longer-data``: no number of seeds would help, only a longer test split. ``wider-margin``: no number of
+            seeds is near that would help, ``margin`` decides it with the runs there are.
+        seeds: How many more.
+        origins: How many origins to take.
+        margin: In the metric's unit.
+        seconds: About how long the runs take.
+        command: What to run.
+    """
 
     kind: ClassVar[str] = "next-step"
     what: Literal[
-        "more-seeds", "more-origins", "longer-training", "deploy", "take-baseline", "mend-runs"
-    ]
+        "more-seeds", "more-origins", "longer-data", "longer-training", "wider-margin",
+        "deploy", "take-baseline", "compare-untied", "mend-runs",
+    ]  # fmt: skip
     seeds: int | None = None
+    origins: int | None = None
+    margin: float | None = None
     seconds: float | None = None
     command: str | None = None
+
+
+def effect_of(difference: Interval | None, margin: float, *, higher_is_better: bool) -> Effect:
+    """Return what a difference says: surely within the margin, on one side of zero, or neither.
+
+    Args:
+        difference: Of a model less another.
+        margin: The difference that does not matter.
+        higher_is_better: Of the metric.
+    """
+    if difference is None or difference.low is None or difference.high is None:
+        return "undecided"
+    if -margin <= difference.low and difference.high <= margin:
+        return "equal"
+    if not difference.excludes_zero:
+        return "undecided"
+    return "better" if (difference.low > 0) == higher_is_better else "worse"

@@ -6,9 +6,11 @@ from typing import Any
 
 from loopedge.study.cost import Costs
 from loopedge.study.design import Design, block_name
+from loopedge.study.judging.claims import Claims, claim
+from loopedge.study.judging.statements import Candidate
 from loopedge.study.judging.statistics import Interval, OverSeeds, over_seeds, paired
 
-__all__ = ["Summary", "Values", "baseline_values", "summarise"]
+__all__ = ["Summary", "Values", "claims_alone", "summarise", "values_of", "whole_values"]
 
 Values = dict[str, float]
 """The metric by block: by seed, and by origin where there are several (`block_name`)."""
@@ -22,11 +24,11 @@ INTERVALS = (
 class Summary:
     """An arm at a loop count.
 
-    ``test`` and ``validation`` are the metric by seed. The differences are of the test split, paired
-    by seed, in units of the metric: to the same arm at the fewest loops, to the arms ``looped`` and
-    ``constant`` at the same count, to the best baseline. ``int8_failed`` counts models without int8.
-    ``scores`` are the task's other metrics over the seeds on the test split, those of all that is asked: None where
-    one is undefined.
+    ``test`` and ``validation`` are the metric by block. The differences are of the test split in units of the metric,
+    with simultaneous intervals (`Claims`): to the same arm at the fewest loops, to the arms ``looped`` and ``constant``
+    at the same count, to the strongest baseline; None where a run of either is missing. ``int8_change`` is paired by
+    block. ``int8_failed`` counts models without int8. ``scores`` are the task's other metrics over the blocks on the test
+    split, those of all that is asked: None where one is undefined.
     """
 
     arm: str
@@ -51,6 +53,11 @@ class Summary:
     cost: dict[str, Any]
 
     @property
+    def candidate(self) -> Candidate:
+        """Return which one it is."""
+        return Candidate(arm=self.arm, loops=self.loops)
+
+    @property
     def is_whole(self) -> bool:
         """Whether all of its runs were finished."""
         return bool(self.runs) and not self.diverged and not self.failed
@@ -69,7 +76,7 @@ def summarise(
     cells: Sequence[dict[str, Any]],
     costs: Costs,
     metric: str,
-    baseline: Values,
+    claims: Claims | None = None,
 ) -> list[Summary]:
     """Return a table row per arm and loop count, in the order of the design.
 
@@ -78,32 +85,80 @@ def summarise(
         cells: Results of the runs.
         costs: Figures by arm and loop count.
         metric: The task's own.
-        baseline: The best baseline's metric by seed.
+        claims: Of all arms against the strongest baseline; None where there is no baseline.
     """
     keys = list(dict.fromkeys((cell.arm, cell.loops) for cell in design.cells))
     keys.sort(key=lambda key: (design.arms.index(key[0]), key[1]))
-    tested = {key: _values(cells, key, "test", metric) for key in keys}
-    rows = []
-    for arm, loops in keys:
-        fewest = None if loops == design.loops[0] else tested.get((arm, design.loops[0]), {})
-        others = {
-            f"against_{name}": None if values is None else paired(tested[arm, loops], values)
-            for name, values in (
-                ("fewest", fewest),
-                ("looped", None if arm == "looped" else tested.get(("looped", loops), {})),
-                ("constant", None if arm == "constant" else tested.get(("constant", loops), {})),
-                ("baseline", baseline),
-            )
-        }
-        of_key = [cell for cell in cells if (cell["arm"], cell["loops"]) == (arm, loops)]
-        cost = costs.get((arm, loops), {})
-        rows.append(_row(arm, loops, of_key, metric, others=others, cost=cost))
-    return rows
+    known = claims or claims_alone(cells, metric)
+    return [
+        _row(
+            Candidate(arm=arm, loops=loops),
+            [cell for cell in cells if (cell["arm"], cell["loops"]) == (arm, loops)],
+            metric,
+            others=_others(Candidate(arm=arm, loops=loops), design, known)
+            | {
+                "against_baseline": None
+                if claims is None
+                else claims.differences.get(f"{arm}-r{loops}")
+            },
+            cost=costs.get((arm, loops), {}),
+        )
+        for arm, loops in keys
+    ]
+
+
+def claims_alone(cells: Sequence[dict[str, Any]], metric: str) -> Claims | None:
+    """Return what the runs say of each other where there is no baseline: over the seeds alone."""
+    values = whole_values(cells, "test", metric)
+    blocks = {block for of in values.values() for block in of}
+    return claim(values, dict.fromkeys(blocks, 0.0))
+
+
+def values_of(
+    cells: Sequence[dict[str, Any]], where: str, metric: str
+) -> dict[tuple[str, int], Values]:
+    """Return a metric of the finished runs by arm and loop count, and by block.
+
+    Args:
+        cells: Results of the runs.
+        where: ``validation``, ``test`` or ``int8``.
+        metric: Which one.
+    """
+    found: dict[tuple[str, int], Values] = {}
+    for cell in cells:
+        if cell["status"] != "done" or cell[where] is None or cell[where].get(metric) is None:
+            continue
+        block = block_name(cell["seed"], cell.get("origin"))
+        found.setdefault((cell["arm"], cell["loops"]), {})[block] = cell[where][metric]
+    return found
+
+
+def whole_values(
+    cells: Sequence[dict[str, Any]], where: str, metric: str
+) -> dict[tuple[str, int], Values]:
+    """Return `values_of` the arms and loop counts all of whose runs finished: those that can be judged."""
+    lost = {(cell["arm"], cell["loops"]) for cell in cells if cell["status"] != "done"}
+    found = values_of(cells, where, metric)
+    most = max((len(of) for of in found.values()), default=0)
+    return {key: of for key, of in found.items() if key not in lost and len(of) == most}
+
+
+def _others(mine: Candidate, design: Design, claims: Claims | None) -> dict[str, Interval | None]:
+    """Return the differences to the same arm at the fewest loops, and to the plainer arms at the same count."""
+    fewest = design.loops[0]
+    others = {
+        "fewest": None if mine.loops == fewest else Candidate(arm=mine.arm, loops=fewest),
+        "looped": None if mine.arm == "looped" else Candidate(arm="looped", loops=mine.loops),
+        "constant": None if mine.arm == "constant" else Candidate(arm="constant", loops=mine.loops),
+    }
+    return {
+        f"against_{name}": None if other is None or claims is None else claims.between(mine, other)
+        for name, other in others.items()
+    }
 
 
 def _row(
-    arm: str,
-    loops: int,
+    candidate: Candidate,
     cells: Sequence[dict[str, Any]],
     metric: str,
     *,
@@ -111,22 +166,25 @@ def _row(
     cost: dict[str, Any],
 ) -> Summary:
     """Return the table row of an arm at a loop count from its runs and its differences to others."""
-    test, lower = (_values(cells, (arm, loops), where, metric) for where in ("test", "int8"))
+    key = (candidate.arm, candidate.loops)
+    validation, test, lower = (
+        values_of(cells, where, metric).get(key, {}) for where in ("validation", "test", "int8")
+    )
     done = [cell for cell in cells if cell["status"] == "done"]
     spikes = [cell["gradient_norm_max"] for cell in cells if cell["gradient_norm_max"]]
     return Summary(
-        arm=arm,
-        loops=loops,
+        arm=candidate.arm,
+        loops=candidate.loops,
         runs=len(cells),
         diverged=sum(cell["status"] == "diverged" for cell in cells),
         failed=sum(cell["status"] == "failed" for cell in cells),
         int8_failed=sum(cell["int8"] is None for cell in done),
         parameters=done[0]["parameters"] if done else None,
         test=test,
-        validation=_values(cells, (arm, loops), "validation", metric),
+        validation=validation,
         quality=over_seeds(list(test.values())),
         int8_quality=over_seeds(list(lower.values())),
-        scores=_other_scores(cells, (arm, loops), metric),
+        scores=_other_scores(cells, metric),
         int8_change=paired(lower, test),
         **others,
         gradient_norm_max=max(spikes) if spikes else None,
@@ -135,47 +193,13 @@ def _row(
     )
 
 
-def baseline_values(
-    cells: Sequence[dict[str, Any]], metric: str, *, higher_is_better: bool
-) -> tuple[str, Values] | None:
-    """Return name and metric by seed of the best baseline; None where there is none.
-
-    The seed decides what a generated task is tested on, and so what a baseline reaches.
-    """
-    by_name: dict[str, Values] = {}
-    for cell in cells:
-        known: dict[str, dict[str, float | None]] = cell.get("baselines") or {}
-        for name, scores in known.items():
-            value = scores.get(metric)
-            if value is not None:
-                by_name.setdefault(name, {})[block_name(cell["seed"], cell.get("origin"))] = value
-    if not by_name:
-        return None
-    sign = 1 if higher_is_better else -1
-    name = max(by_name, key=lambda name: sign * sum(by_name[name].values()) / len(by_name[name]))
-    return name, by_name[name]
-
-
-def _values(
-    cells: Sequence[dict[str, Any]], key: tuple[str, int], where: str, metric: str
-) -> Values:
-    return {
-        block_name(cell["seed"], cell.get("origin")): cell[where][metric]
-        for cell in cells
-        if (cell["arm"], cell["loops"]) == key
-        and cell["status"] == "done"
-        and cell[where] is not None
-        and cell[where].get(metric) is not None
-    }
-
-
-def _other_scores(
-    cells: Sequence[dict[str, Any]], key: tuple[str, int], metric: str
-) -> dict[str, OverSeeds | None]:
+def _other_scores(cells: Sequence[dict[str, Any]], metric: str) -> dict[str, OverSeeds | None]:
     """Return the other metrics over the seeds, but for those of each of several targets: ``mase.units``."""
     names = dict.fromkeys(name for cell in cells for name in cell.get("test") or ())
     return {
-        name: over_seeds(list(_values(cells, key, "test", name).values()))
+        name: over_seeds(
+            [value for of in values_of(cells, "test", name).values() for value in of.values()]
+        )
         for name in names
         if name != metric and "." not in name
     }

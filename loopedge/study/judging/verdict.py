@@ -1,72 +1,165 @@
-"""What a pilot says, and by which rule: a difference counts when its 95 % interval excludes zero."""
+"""What a pilot says, and by which rule.
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+    judge(summary, metric=..., higher_is_better=..., margin=..., baseline=..., claims=...) -> Verdict
+
+It stands on `Summary` rows (`summarise`), the `Margin`, the strongest `Baseline` and the `Claims` against it; all four are in
+results.json, so that a page can be made again, with another margin too. `loopedge.study.judging.judgement.judge_runs` makes
+them of the runs. ``further`` takes statements of others: convergence, equivalence, requirements.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from loopedge.study.cost import is_busy
-from loopedge.study.judging.statistics import LEAST_SEEDS, Interval, OverSeeds, paired
-from loopedge.study.judging.summary import Summary, Values
-from loopedge.study.options import ARMS
-from loopedge.units import ratio_text, size_text, time_text
+from loopedge.study.judging.choice import Choice, decide, honest_quality
+from loopedge.study.judging.claims import Baseline, Claims, claim
+from loopedge.study.judging.margin import Margin
+from loopedge.study.judging.next_step import Plan, next_step
+from loopedge.study.judging.statements import (
+    AgainstBaseline,
+    Alternative,
+    Candidate,
+    Chosen,
+    Cost,
+    Decision,
+    Effect,
+    Encoding,
+    MoreLoops,
+    Outcome,
+    Rounding,
+    Stability,
+    Statement,
+    Untied,
+    Why,
+    effect_of,
+)
+from loopedge.study.judging.statistics import LEAST_SEEDS, Interval
+from loopedge.study.judging.summary import Summary
+from loopedge.study.options import UNLOOPED
+from loopedge.study.words.english import headline, sentence
+from loopedge.study.words.figures import Names, quality_text
 
 __all__ = ["RULE", "Verdict", "judge", "quality_text"]
 
 RULE = (
-    "A difference counts when its 95 % interval over the seeds (paired by seed, Student's t) excludes "
-    "zero. The best model is chosen on the validation split, of those whose seeds all finished; the "
-    "figures shown are of the test split. Recommended is the one with the fewest loops, and among those "
-    "the plainest arm, that is not worse than the best on the validation split by a difference that "
-    "counts, and that beats the best baseline on the test split by one that does. Many comparisons are "
-    "made: expect one in twenty to count by chance."
+    "The loop count is chosen on the validation split: the fewest loops whose best arm is within the margin of the best of "
+    "all with a probability of 80 %; where it is between 20 and 80 %, the pilot is undecided. At that count the plainest arm "
+    "is taken that is itself within the margin. All figures are of the test split. A model beats the strongest baseline where "
+    "its 95 % interval says so; the intervals hold for all models at once, over the seeds and over the samples of the test "
+    "split. Where validation and test disagree on what is chosen, the pilot is undecided."
 )
+NEVER_CHOSEN = ("elastic", *UNLOOPED)
+SAME_SIZE = 1.5
+"""A network without a loop is no larger up to so many times the parameters."""
+MEMORY = "rss_peak_bytes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The verdict in sentences, the headline first.
+    """What a pilot found.
 
     Args:
-        headline: The one that decides.
+        outcome: Is a looped model worth it for this data?
+        headline: The sentence that decides, in English.
         sentences: The others.
+        statements: The facts that both say, `Decision` first.
+        choice: Of the loop count and the arm.
+        claims: Against the strongest baseline; None where there is none.
+        margin: The difference that does not matter.
         recommended: ``arm`` and ``loops``; None where the data does not allow it.
-        baseline: ``name`` and mean ``value`` of the best baseline; None where there is none.
+        baseline: ``name``, ``about`` and mean ``value`` of the strongest baseline; None where there is none.
+        names: How figures are written.
+        rule: How it was judged.
     """
 
+    outcome: Outcome
     headline: str
     sentences: list[str]
+    statements: list[Statement]
+    choice: Choice
+    claims: Claims | None
+    margin: Margin
     recommended: dict[str, Any] | None
     baseline: dict[str, Any] | None
+    names: Names
     rule: str = RULE
+
+    def statement(self, kind: str) -> Statement | None:
+        """Return the first statement of a kind."""
+        return next((one for one in self.statements if one.kind == kind), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return asdict(self)
+        return {
+            "outcome": self.outcome,
+            "headline": self.headline,
+            "sentences": self.sentences,
+            "statements": [one.to_json() for one in self.statements],
+            "choice": self.choice.to_json(),
+            "claims": None if self.claims is None else self.claims.to_json(),
+            "margin": self.margin.to_json(),
+            "recommended": self.recommended,
+            "baseline": self.baseline,
+            "rule": self.rule,
+        }
 
 
 def judge(
     summary: Sequence[Summary],
-    baseline: tuple[str, Values] | None,
-    metric: str,
     *,
+    metric: str,
     higher_is_better: bool,
+    margin: Margin,
+    baseline: Baseline | None = None,
+    claims: Claims | None = None,
+    further: Sequence[Statement] = (),
+    plan: Plan | None = None,
 ) -> Verdict:
     """Return the verdict on the table rows of a pilot.
 
     Args:
         summary: Table rows by arm and loop count.
-        baseline: Name and metric by seed of the best baseline.
         metric: Which one decides.
         higher_is_better: Its direction.
+        margin: The difference that does not matter.
+        baseline: The strongest one.
+        claims: Of all arms against it.
+        further: Statements of others, which follow.
+        plan: How the pilot could go on.
     """
-    return _Judge(summary, baseline, metric, higher_is_better=higher_is_better).verdict()
-
-
-def quality_text(quality: OverSeeds | None) -> str:
-    """Say ``12.1 ± 0.3``, or the single value."""
-    if quality is None:
-        return "-"
-    return f"{quality.mean:.4g}" + (f" ± {quality.sd:.2g}" if quality.sd is not None else "")
+    judged = _Judge(summary, higher_is_better, margin, baseline, claims)
+    decision = judged.decision()
+    statements: list[Statement] = [
+        decision,
+        *judged.facts(decision),
+        *further,
+    ]
+    step = judged.step(decision, plan or Plan())
+    if step is not None:
+        statements.append(step)
+    deviation = judged.choice.deviation
+    names = Names(
+        metric=metric,
+        margin=margin.value,
+        margin_text=margin.text,
+        step=Names.step_of(margin.value, deviation),
+    )
+    chosen = decision.chosen
+    return Verdict(
+        outcome=decision.outcome,
+        headline=headline(statements, names),
+        sentences=[text for one in statements[1:] if (text := sentence(one, names))],
+        statements=statements,
+        choice=judged.choice,
+        claims=claims,
+        margin=margin,
+        recommended=None if chosen is None else {"arm": chosen.arm, "loops": chosen.loops},
+        baseline=None
+        if baseline is None
+        else {"name": baseline.name, "about": baseline.about, "value": baseline.value},
+        names=names,
+    )
 
 
 class _Judge:
@@ -75,240 +168,364 @@ class _Judge:
     def __init__(
         self,
         summary: Sequence[Summary],
-        baseline: tuple[str, Values] | None,
-        metric: str,
-        *,
         higher_is_better: bool,
+        margin: Margin,
+        baseline: Baseline | None,
+        claims: Claims | None,
     ) -> None:
-        self.summary, self.metric, self.higher = summary, metric, higher_is_better
-        self.baseline = baseline
-        self.tied = [row for row in summary if row.arm != "untied" and row.quality is not None]
-        self.whole = [row for row in self.tied if row.is_whole]
+        self.summary, self.higher, self.margin = summary, higher_is_better, margin.value
+        self.baseline, self.claims = baseline, claims
+        self.rows = {row.candidate: row for row in summary if row.quality is not None}
+        whole = {row.candidate: row for row in summary if row.is_whole and row.test}
+        self.validation = {
+            (of.arm, of.loops): row.validation
+            for of, row in whole.items()
+            if of.arm not in NEVER_CHOSEN
+        }
+        self.test = {(of.arm, of.loops): row.test for of, row in whole.items()}
+        self.choice = decide(self.validation, margin=self.margin, higher_is_better=higher_is_better)
+        zeros = dict.fromkeys((block for of in self.test.values() for block in of), 0.0)
+        self.compared = claims or claim(self.test, zeros)
 
-    def verdict(self) -> Verdict:
-        known = self._known_baseline()
-        if not self.tied:
-            return Verdict(
-                headline="No run of a looped model was finished: there is nothing to compare.",
-                sentences=self._stability(),
-                recommended=None,
-                baseline=known,
-            )
-        best = self._best(self.whole or self.tied)
-        chosen = self._recommended(best)
-        subject = chosen or best
-        return Verdict(
-            headline=self._headline(best),
-            sentences=[
-                *self._recommendation(chosen, best),
-                *self._about_loops(best),
-                *self._about_gates("timestep", "Timestep encoding"),
-                *self._about_gates("constant", "Constant gates"),
-                *self._about_untied(best),
-                *self._about_int8(subject),
-                *self._about_cost(subject),
-                *self._stability(),
-            ],
-            recommended=None if chosen is None else {"arm": chosen.arm, "loops": chosen.loops},
-            baseline=known,
+    def decision(self) -> Decision:
+        """Return the outcome and what it rests on."""
+        choice = self.choice
+        if choice.best is None:
+            return self._decided("undecided", "nothing-finished")
+        if choice.blocks < LEAST_SEEDS:
+            return self._decided("undecided", "few-seeds")
+        if self._all_lose():
+            return self._decided("no", "baseline", winner=self._baseline_name())
+        if choice.chosen is None:
+            return self._decided("undecided", "seeds", fewest=choice.count, most=choice.best.loops)
+        chosen, effect = choice.chosen, self._against_baseline(choice.chosen)
+        if effect == "worse":
+            return self._decided("no", "baseline", winner=self._baseline_name())
+        if effect == "equal":
+            return self._decided("no", "baseline-as-good", winner=self._baseline_name())
+        if self._splits_disagree(chosen):
+            return self._decided("undecided", "splits")
+        winner = self._untied_winner(chosen)
+        if winner is not None and winner[1] <= SAME_SIZE:
+            return self._decided("no", "untied", winner=winner[0])
+        if effect == "undecided" and chosen.loops > 1:
+            of_period = self.claims is not None and self.claims.is_of_period
+            return self._decided("undecided", "period" if of_period else "seeds")
+        return self._decided(
+            "yes" if chosen.loops > 1 else "no",
+            "loops" if chosen.loops > 1 else "one-loop",
+            chosen=chosen if effect == "better" else None,
+            winner=None if winner is None else winner[0],
         )
 
-    def _better(self, difference: float) -> bool:
-        return difference > 0 if self.higher else difference < 0
+    def facts(self, decision: Decision) -> list[Statement]:
+        """Return what else can be said, in the order in which it is told."""
+        subject = self.subject(decision)
+        if subject is None:
+            return [self._stability()]
+        facts = [
+            self._baseline_fact(subject),
+            self._chosen_fact(decision),
+            self._loops_fact(subject),
+            *self._encoding_facts(subject),
+            *self._untied_facts(subject),
+            self._alternative(subject),
+            self._rounding(subject),
+            self._cost(subject),
+            self._stability(),
+        ]
+        return [fact for fact in facts if fact is not None]
 
-    def _known_baseline(self) -> dict[str, Any] | None:
-        if self.baseline is None:
+    def subject(self, decision: Decision) -> Candidate | None:
+        """Return the candidate that the facts are about: what is chosen, or else the best."""
+        return decision.chosen or self.choice.chosen or self.choice.best
+
+    def step(self, decision: Decision, plan: Plan) -> Statement | None:
+        """Return what to do next."""
+        blocks = {block for of in self.validation.values() for block in of}
+        return next_step(
+            decision,
+            self.choice,
+            self.validation,
+            self.claims,
+            subject=self.subject(decision),
+            margin=self.margin,
+            higher_is_better=self.higher,
+            seeds=max(1, len({block.partition("-")[0] for block in blocks})),
+            plan=plan,
+        )
+
+    def _decided(
+        self,
+        outcome: Outcome,
+        why: Why,
+        *,
+        chosen: Candidate | None = None,
+        fewest: int | None = None,
+        most: int | None = None,
+        winner: str | None = None,
+    ) -> Decision:
+        choice = self.choice
+        return Decision(
+            outcome=outcome,
+            why=why,
+            blocks=choice.blocks,
+            chosen=chosen,
+            best=choice.best,
+            fewest=fewest,
+            most=most,
+            winner=winner,
+            sure=None if choice.chosen is None else choice.sure(choice.chosen),
+        )
+
+    def _baseline_name(self) -> str | None:
+        return None if self.baseline is None else self.baseline.name
+
+    def _against_baseline(self, candidate: Candidate) -> Effect:
+        """Return the effect of a candidate against the baseline; better where there is none."""
+        if self.baseline is None or self.claims is None:
+            return "better"
+        return self._effect(self.claims.of(candidate))
+
+    def _all_lose(self) -> bool:
+        if self.baseline is None or self.claims is None:
+            return False
+        candidates = [Candidate(arm=arm, loops=loops) for arm, loops in self.validation]
+        return all(self._effect(self.claims.of(one)) == "worse" for one in candidates)
+
+    def _effect(self, difference: Interval | None) -> Effect:
+        return effect_of(difference, self.margin, higher_is_better=self.higher)
+
+    def _between(self, mine: Candidate, other: Candidate) -> Interval | None:
+        return None if self.compared is None else self.compared.between(mine, other)
+
+    def _gain(self, mine: Candidate, other: Candidate) -> float:
+        """Return by how much one is better on the test split."""
+        found = self._between(mine, other)
+        if found is None:
+            return 0.0
+        return found.mean if self.higher else -found.mean
+
+    def _splits_disagree(self, chosen: Candidate) -> bool:
+        """Return whether the test split speaks against what validation chose, on what is told of it.
+
+        It does where more loops are chosen that are not even better on average; where fewer are chosen and more are better
+        by more than the margin, and surely; where an encoding is chosen or left and the test split surely says otherwise.
+        """
+        loops = self._loops_fact(chosen)
+        if loops is not None:
+            many = Candidate(arm=chosen.arm, loops=loops.many)
+            few = Candidate(arm=chosen.arm, loops=loops.few)
+            if loops.many == chosen.loops and self._gain(many, few) <= 0:
+                return True
+            if loops.many == chosen.loops and loops.effect in ("worse", "equal"):
+                return True
+            if loops.many != chosen.loops and self._counts(loops.effect, many, few):
+                return True
+        for fact in self._encoding_facts(chosen):
+            mine = Candidate(arm=fact.arm, loops=fact.loops)
+            other = Candidate(arm=fact.against, loops=fact.loops)
+            if mine == chosen and fact.effect == "worse":
+                return True
+            if other == chosen and self._counts(fact.effect, mine, other):
+                return True
+        return False
+
+    def _counts(self, effect: Effect, mine: Candidate, other: Candidate) -> bool:
+        return effect == "better" and self._gain(mine, other) > self.margin
+
+    def _untied_winner(self, chosen: Candidate) -> tuple[str, float] | None:
+        """Return the arm without a loop that is better by more than the margin, the smaller one first."""
+        found = [
+            (fact.arm, fact.parameters_ratio)
+            for fact in self._untied_facts(chosen)
+            if self._counts(fact.effect, Candidate(arm=fact.arm, loops=fact.loops), fact.against)
+        ]
+        return min(found, key=lambda pair: pair[1], default=None)
+
+    def _baseline_fact(self, subject: Candidate) -> AgainstBaseline | None:
+        row, baseline = self.rows[subject], self.baseline
+        if baseline is None or row.quality is None:
             return None
-        name, values = self.baseline
-        return {"name": name, "value": sum(values.values()) / len(values)}
+        claims = self.claims
+        difference = None if claims is None else claims.of(subject)
+        return AgainstBaseline(
+            candidate=subject,
+            baseline=baseline.name,
+            about=baseline.about,
+            value=baseline.value,
+            quality=row.quality,
+            difference=difference,
+            effect=self._effect(difference),
+            over="seeds" if claims is None else claims.over,
+            samples=None if claims is None else claims.samples,
+            visible=None if claims is None else claims.visible,
+            seasonal=_seasonal(row, baseline),
+        )
 
-    def _best(self, rows: Sequence[Summary]) -> Summary:
-        sign = 1 if self.higher else -1
-
-        def merit(row: Summary) -> float:
-            values = list(row.validation.values()) or list(row.test.values())
-            return sign * sum(values) / len(values)
-
-        return max(rows, key=merit)
-
-    def _beats_baseline(self, row: Summary) -> bool:
-        if self.baseline is None:
-            return True
-        change = row.against_baseline
-        return change is not None and change.excludes_zero and self._better(change.mean)
-
-    def _recommended(self, best: Summary) -> Summary | None:
-        """Return the cheapest row that the rule allows; None where there is none."""
-        order = list(ARMS)
-        for row in sorted(self.whole, key=lambda row: (row.loops, order.index(row.arm))):
-            if len(row.test) < LEAST_SEEDS or not self._beats_baseline(row):
-                continue
-            change = paired(row.validation, best.validation)
-            as_good = change is not None and change.low is not None and not change.excludes_zero
-            if row is best or as_good:
-                return row
-        return None
-
-    def _headline(self, best: Summary) -> str:
-        reached = f"{_name(best)} reaches {self.metric} {quality_text(best.quality)}"
-        reached += _incomplete(best)
-        known, change = self._known_baseline(), best.against_baseline
-        few = len(best.test) < LEAST_SEEDS
-        ending = f" No verdict: at least {LEAST_SEEDS} seeds are needed for one." if few else ""
-        if known is None or change is None:
-            return f"Best: {reached}.{ending}"
-        against = f"{known['name'].replace('_', ' ')} ({known['value']:.4g})"
-        if not self._better(change.mean):
-            return f"The baseline {against} is not beaten: {reached}.{ending}"
-        if not change.excludes_zero:
-            return f"The baseline {against} is beaten on average alone: {reached}.{ending}"
-        return f"The baseline {against} is beaten: {reached}.{ending}"
-
-    def _recommendation(self, chosen: Summary | None, best: Summary) -> list[str]:
+    def _chosen_fact(self, decision: Decision) -> Chosen | None:
+        chosen = decision.chosen
         if chosen is None:
-            return ["Nothing is recommended."]
-        if chosen is best:
-            return [f"Recommended: {_name(best)}, the best."]
-        return [
-            f"Recommended: {_name(chosen)} ({self.metric} {quality_text(chosen.quality)}), not worse "
-            f"than {_name(best)} beyond the noise of the seeds."
-        ]
+            return None
+        quality = self.rows[chosen].quality
+        if quality is None:
+            return None
+        return Chosen(
+            candidate=chosen,
+            sure=self.choice.sure(chosen),
+            quality=quality,
+            honest=honest_quality(
+                self.validation, self.test, margin=self.margin, higher_is_better=self.higher
+            ),
+        )
 
-    def _about_loops(self, best: Summary) -> list[str]:
-        """Say what the best count of the best arm does against the fewest, and what more do."""
-        mine = [row for row in self.tied if row.arm == best.arm]
-        first, last = mine[0], mine[-1]
-        if first is last:
-            return []
-        top = best if best is not first else last
-        change = paired(top.test, first.test)
-        sentences = [
-            f"{self._effect('More loops', change)}: {self.metric} {quality_text(top.quality)} at "
-            f"{_loops(top)} against {quality_text(first.quality)} at {_loops(first)} "
-            f"({best.arm}; {_interval_text(change)})."
-        ]
-        beyond = paired(last.test, best.test) if best not in (first, last) else None
-        if beyond is not None and beyond.excludes_zero and not self._better(beyond.mean):
-            sentences.append(
-                f"Past {_loops(best)} it gets worse: {quality_text(last.quality)} at {_loops(last)} "
-                f"({_interval_text(beyond)})."
+    def _loops_fact(self, subject: Candidate) -> MoreLoops | None:
+        """Say what more loops do in the arm: those that are chosen, or else those that are best on validation."""
+        counts = sorted(loops for arm, loops in self.validation if arm == subject.arm)
+        if len(counts) < 2:
+            return None
+        few, sign = counts[0], 1 if self.higher else -1
+        many = subject.loops
+        if many == few:
+            many = max(
+                counts[1:], key=lambda loops: sign * _mean(self.validation[subject.arm, loops])
             )
-        return sentences
+        one, two = (Candidate(arm=subject.arm, loops=loops) for loops in (few, many))
+        first, last = self.rows[one].quality, self.rows[two].quality
+        if first is None or last is None:
+            return None
+        difference = self._between(two, one)
+        return MoreLoops(
+            arm=subject.arm,
+            few=few,
+            many=many,
+            few_quality=first,
+            many_quality=last,
+            difference=difference,
+            effect=self._effect(difference),
+        )
 
-    def _about_gates(self, arm: str, label: str) -> list[str]:
-        """Say what an arm does at the most loops: timestep encoding against its fair control."""
-        rows = [row for row in self.tied if row.arm == arm]
-        if not rows:
-            return []
-        row = rows[-1]
-        against = [("the plain loop", row.against_looped)]
-        if arm == "timestep":
-            against.insert(0, ("constant gates, its fair control,", row.against_constant))
-        return [
-            f"{self._effect(label, change)} against {name} at {_loops(row)} ({_interval_text(change)})."
-            for name, change in against
-            if change is not None
-        ]
+    def _encoding_facts(self, subject: Candidate) -> list[Encoding]:
+        """Say what arms do at the subject's count: timestep encoding against its fair control first."""
+        pairs = (("timestep", "constant"), ("timestep", "looped"), ("constant", "looped"))
+        loops = subject.loops
+        found = []
+        for arm, against in pairs:
+            if (arm, loops) not in self.validation or (against, loops) not in self.validation:
+                continue
+            mine, other = (Candidate(arm=name, loops=loops) for name in (arm, against))
+            difference = self._between(mine, other)
+            found.append(
+                Encoding(
+                    arm=arm,
+                    against=against,
+                    loops=loops,
+                    difference=difference,
+                    effect=self._effect(difference),
+                )
+            )
+        return found
 
-    def _about_untied(self, best: Summary) -> list[str]:
-        """Say what as many layers with weights of their own reach."""
-        same = [
-            row
-            for row in self.summary
-            if row.arm == "untied" and row.quality is not None and row.loops == best.loops
-        ]
-        if not same:
-            return []
-        row, change = same[0], paired(same[0].test, best.test)
-        more = (row.parameters or 0) / (best.parameters or 1)
-        return [
-            f"{row.loops} untied layers reach {self.metric} {quality_text(row.quality)} with "
-            f"{more:.1f} times the parameters of {_name(best)} "
-            f"({_interval_text(change)})."
-        ]
+    def _untied_facts(self, subject: Candidate) -> list[Untied]:
+        """Say what networks without a loop reach, against the subject."""
+        mine = self.rows[subject]
+        found = []
+        for row in self.summary:
+            if row.arm not in UNLOOPED or row.quality is None or row.candidate == subject:
+                continue
+            difference = self._between(row.candidate, subject)
+            found.append(
+                Untied(
+                    arm=row.arm,
+                    loops=row.loops,
+                    against=subject,
+                    quality=row.quality,
+                    parameters_ratio=(row.parameters or 0) / (mine.parameters or 1),
+                    difference=difference,
+                    effect=self._effect(difference),
+                )
+            )
+        return found
 
-    def _about_int8(self, row: Summary) -> list[str]:
+    def _alternative(self, subject: Candidate) -> Alternative | None:
+        """Name the elastic model where it is surely no worse than the subject by more than the margin."""
+        rows = [row for row in self.summary if row.arm == "elastic" and row.quality is not None]
+        found = []
+        for row in rows:
+            difference = self._between(row.candidate, subject)
+            effect = self._effect(difference)
+            gain = self._gain(row.candidate, subject)
+            if effect in ("equal", "better") or (effect == "undecided" and gain >= -self.margin):
+                found.append((gain, row.candidate, difference, effect))
+        if not found:
+            return None
+        _, candidate, difference, effect = max(found, key=lambda one: one[0])
+        return Alternative(
+            candidate=candidate, against=subject, difference=difference, effect=effect
+        )
+
+    def _rounding(self, subject: Candidate) -> Rounding | None:
+        row = self.rows[subject]
         change = row.int8_change
         if change is None:
-            return []
-        what = self._effect("int8", change).replace("helped", "is better")
+            return None
         share = abs(change.mean / row.quality.mean) if row.quality and row.quality.mean else 0.0
-        return [f"{_name(row)}, {what} ({self.metric}: {_interval_text(change)}; {share:.1%})."]
-
-    def _about_cost(self, row: Summary) -> list[str]:
-        """Say what a model takes, and what weight tying saves it."""
-        if "float" not in row.cost:
-            return []
-        own = row.cost["float"]
-        taken = (
-            f"{_name(row)} takes {size_text(own['file_bytes'])} in the file and "
-            f"{time_text(own['latency_ms']['p50'])} a sample"
+        ratio = None
+        if "int8" in row.cost and "float" in row.cost:
+            ratio = row.cost["int8"]["time_ratio"] / row.cost["float"]["time_ratio"]
+        return Rounding(
+            candidate=subject,
+            change=change,
+            share=share,
+            effect=self._effect(change),
+            time_ratio=ratio,
         )
-        if is_busy(row.cost):
-            taken += " on a machine that was busy"
-        fewest = next((r for r in self.tied if r.arm == row.arm and "float" in r.cost), row)
-        if fewest is not row:
-            ratio = own["time_ratio"] / fewest.cost["float"]["time_ratio"]
-            taken += f", {ratio_text(ratio)} the time of {_loops(fewest)}"
-        if "int8" in row.cost:
-            lower = row.cost["int8"]
-            taken += (
-                f"; int8 {size_text(lower['file_bytes'])} and "
-                f"{time_text(lower['latency_ms']['p50'])}"
-            )
-        if "untied" in row.cost:
-            taken += (
-                f"; without tying the file would be {size_text(row.cost['untied']['file_bytes'])}"
-            )
-        return [f"{taken}."]
 
-    def _stability(self) -> list[str]:
-        runs = sum(row.runs for row in self.summary)
-        sentences = []
-        for what, field in (
-            ("diverged", "diverged"),
-            ("failed", "failed"),
-            ("have no int8 model", "int8_failed"),
-        ):
-            rows = [(row, getattr(row, field)) for row in self.summary if getattr(row, field)]
-            if rows:
-                where = ", ".join(f"{_name(row)} {count}" for row, count in rows)
-                sentences.append(f"{sum(n for _, n in rows)} of {runs} runs {what}: {where}.")
-        if runs and not any(row.diverged for row in self.summary):
-            sentences.append(f"None of {runs} runs diverged.")
-        return sentences
+    def _cost(self, subject: Candidate) -> Cost | None:
+        row = self.rows[subject]
+        if "float" not in row.cost:
+            return None
+        own, lower = row.cost["float"], row.cost.get("int8")
+        same = [of for of in self.rows.values() if of.arm == row.arm and "float" in of.cost]
+        fewest = min(same, key=lambda of: of.loops)
+        ratio = own["time_ratio"] / fewest.cost["float"]["time_ratio"]
+        untied = row.cost.get("untied")
+        return Cost(
+            candidate=subject,
+            file_bytes=own["file_bytes"],
+            memory_bytes=own.get(MEMORY) or 0,
+            seconds=own["latency_ms"]["p50"] / 1000,
+            int8_bytes=None if lower is None else lower["file_bytes"],
+            int8_seconds=None if lower is None else lower["latency_ms"]["p50"] / 1000,
+            untied_bytes=None if untied is None else untied["file_bytes"],
+            fewest=None if fewest is row else fewest.loops,
+            time_ratio=None if fewest is row else ratio,
+            busy=is_busy(row.cost),
+        )
 
-    def _effect(self, what: str, change: Interval | None) -> str:
-        if change is None or change.low is None:
-            return f"{what}: no verdict on fewer than {LEAST_SEEDS} seeds"
-        if not change.excludes_zero:
-            return f"{what}: no difference beyond the noise of the seeds"
-        return f"{what} helped" if self._better(change.mean) else f"{what} made it worse"
+    def _stability(self) -> Stability:
+        def counted(field: Literal["diverged", "failed", "int8_failed"]) -> dict[str, int]:
+            return {
+                f"{row.arm}-r{row.loops}": count
+                for row in self.summary
+                if (count := getattr(row, field))
+            }
+
+        return Stability(
+            runs=sum(row.runs for row in self.summary),
+            diverged=counted("diverged"),
+            failed=counted("failed"),
+            no_int8=counted("int8_failed"),
+        )
 
 
-def _incomplete(row: Summary) -> str:
-    """Say which of a row's runs its figures leave out."""
-    if row.is_whole:
-        return ""
-    lost = [
-        f"{count} {what}"
-        for count, what in ((row.diverged, "diverged"), (row.failed, "failed"))
-        if count
-    ]
-    return f" in {len(row.test)} of {row.runs} runs ({', '.join(lost)})"
+def _mean(values: Mapping[str, float]) -> float:
+    return sum(values.values()) / len(values)
 
 
-def _interval_text(change: Interval | None) -> str:
-    if change is None:
-        return "no seed in common"
-    if change.low is None or change.high is None:
-        return f"difference {change.mean:+.3g}"
-    return f"difference {change.mean:+.3g}, 95 % interval {change.low:+.3g} to {change.high:+.3g}"
-
-
-def _loops(row: Summary) -> str:
-    return f"{row.loops} loop{'s' if row.loops > 1 else ''}"
-
-
-def _name(row: Summary) -> str:
-    return f"{row.arm} with {_loops(row)}" if row.arm != "untied" else f"{row.loops} untied layers"
+def _seasonal(row: Summary, baseline: Baseline) -> tuple[float | None, float | None] | None:
+    """Return MASE of a model and of the baseline."""
+    if "mase" not in row.scores and "mase" not in baseline.scores:
+        return None
+    mine = row.scores.get("mase")
+    return (None if mine is None else mine.mean), baseline.scores.get("mase")

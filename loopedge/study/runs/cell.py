@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,17 @@ from loopedge.exporter.pipeline import export
 from loopedge.files.json_text import read_json
 from loopedge.files.plain_json import dump_json, finite
 from loopedge.files.targets import write_text_atomic
+from loopedge.model.checkpoint import load
 from loopedge.options import by_face, option
 from loopedge.quantizer.pipeline import quantize
 from loopedge.runtime.session import Session
-from loopedge.study.design import Cell, Design
+from loopedge.study.design import Cell
+from loopedge.study.options import UNLOOPED
+from loopedge.study.runs.convergence import judge_convergence, least_gain
+from loopedge.study.runs.depth import judge_depths
+from loopedge.study.runs.learning_rate import choose_rate
+from loopedge.study.runs.samples import SAMPLES_FILE, write_samples
+from loopedge.study.runs.setup import RunSetup
 from loopedge.tasks.metrics import Metrics, metric_value, total
 from loopedge.tasks.task import Task
 from loopedge.trainer.logs import metrics_path
@@ -34,7 +40,7 @@ def cell_path(folder: Path, cell: Cell) -> Path:
 def read_cell(folder: Path, cell: Cell, *, failed: bool = False) -> dict[str, Any] | None:
     """Return the result of a finished run; None where it is not finished.
 
-    A run that failed is not finished, unless ``failed`` ones are asked for too.
+    A run that failed is not finished, unless ``failed`` ones are asked for too; one without the file of its samples is not.
 
     Raises:
         InputError: The result is damaged.
@@ -46,22 +52,9 @@ def read_cell(folder: Path, cell: Cell, *, failed: bool = False) -> dict[str, An
     result = read_json(path, needed="the result of a run", hint=hint)
     if not isinstance(result, dict) or not isinstance(result.get("status"), str):
         raise InputError(f"{path} is not the result of a run: it holds no status", hint=hint)
+    if result["status"] == "done" and not path.with_name(SAMPLES_FILE).exists():
+        return None
     return result if failed or result["status"] != "failed" else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSetup:
-    """What all runs of a pilot share.
-
-    Args:
-        design: Their options.
-        folder: Of the pilot.
-        threads: Of a training; default: PyTorch's choice.
-    """
-
-    design: Design
-    folder: Path
-    threads: int | None = None
 
 
 def run_cell(task: Task, cell: Cell, setup: RunSetup) -> dict[str, Any]:
@@ -83,14 +76,16 @@ def run_cell(task: Task, cell: Cell, setup: RunSetup) -> dict[str, Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     model = path.with_name("model.pt")
     result = cell.to_json() | _attempt(task, cell, setup, model)
-    result["gradient_norm_max"] = _largest_gradient(model)
+    result["gradient_norm_max"] = max(
+        (line["gradient_norm_max"] for line in _lines(model)), default=None
+    )
     write_text_atomic(path, dump_json(result) + "\n")
     plain: dict[str, Any] = finite(result)
     return plain
 
 
 def _attempt(task: Task, cell: Cell, setup: RunSetup, model: Path) -> dict[str, Any]:
-    """Train a model and judge it; say how the run ended.
+    """Choose a learning rate, train a model and judge it; say how the run ended.
 
     Raises:
         InterruptedRunError: Ctrl-C, SIGTERM or SIGHUP.
@@ -98,17 +93,20 @@ def _attempt(task: Task, cell: Cell, setup: RunSetup, model: Path) -> dict[str, 
     design = setup.design
     found: dict[str, Any] = {}
     try:
+        choice = choose_rate(task, cell, setup)
+        found |= choice.to_json()
         trained = train(
             task,
             design.model_config(task, cell),
-            design.train_config(cell),
+            design.train_config(cell, choice.rate),
             model,
             threads=setup.threads,
             device=design.device,
             resume=state_path(model).exists() and not model.exists(),
             force=True,
         )
-        found |= _trained(trained) | {"stability": trained.to_json()["stability"]}
+        found |= _trained(trained) | _convergence(task, trained, model)
+        found |= _judged(task, cell, setup, model)
         if not math.isfinite(metric_value(trained.test, task.metric)):
             return found | {"status": "diverged", "reason": f"{task.metric} is not finite"}
         return found | {"status": "done"} | _deployed(task, model, setup)
@@ -128,7 +126,36 @@ def _trained(result: TrainResult) -> dict[str, Any]:
         "parameters": result.parameters,
         "steps": result.steps,
         "best_step": result.best_step,
+        "stopped_early": result.stopped_early,
         "train_seconds": round(result.seconds, 2),
+        "stability": result.to_json()["stability"],
+    }
+
+
+def _convergence(task: Task, trained: TrainResult, model: Path) -> dict[str, Any]:
+    """Say whether the run was still improving when its steps ended."""
+    metric, higher = task.metric, task.higher_is_better
+    least = least_gain(trained.baselines, trained.validation, metric, higher_is_better=higher)
+    found = judge_convergence(
+        _lines(model), metric, higher_is_better=higher, least=least, steps=trained.steps
+    )
+    return {"converged": found.converged, "last_quarter": found.to_json()}
+
+
+def _judged(task: Task, cell: Cell, setup: RunSetup, model: Path) -> dict[str, Any]:
+    """Judge the model at other depths; keep what each sample adds to its score."""
+    config = setup.design.train_config(cell)
+    found = judge_depths(
+        load(model).to(setup.design.device),
+        task,
+        config.samples,
+        aware=config.quantization_aware,
+        looped=cell.arm not in UNLOOPED,
+    )
+    write_samples(model.with_name(SAMPLES_FILE), found.tallies)
+    return {
+        "depths": found.depths if cell.arm not in UNLOOPED else None,
+        "early_exit": found.early_exit,
     }
 
 
@@ -158,10 +185,9 @@ def _judge(task: Task, path: Path, samples: int) -> Metrics:
     )
 
 
-def _largest_gradient(model: Path) -> float | None:
-    """Return the largest gradient norm of a run, as its metrics say."""
+def _lines(model: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's metrics file."""
     path = metrics_path(model)
     if not path.exists():
-        return None
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return max((line["gradient_norm_max"] for line in lines), default=None)
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

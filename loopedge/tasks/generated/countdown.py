@@ -51,6 +51,7 @@ class CountdownTask(Task):
 
     name = "countdown"
     metric = "solved"
+    positions = "learned"
     settings = ("numbers", "largest")
 
     def __init__(self, *, numbers: int = 4, largest: int = 25, seed: int = 0) -> None:

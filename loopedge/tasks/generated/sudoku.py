@@ -44,6 +44,7 @@ class SudokuTask(Task):
 
     name = "sudoku"
     metric = "sequence_accuracy"
+    positions = "learned"
     settings = ("blanks", "box", "puzzles")
     upper_bounds = ("singles",)
 

@@ -1,0 +1,1 @@
+"""Plain forecasts of a table, fitted on its training windows."""

@@ -1,0 +1,417 @@
+"""The statements of a pilot as sentences in Japanese."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from loopedge.study.judging.statements import (
+    AgainstBaseline,
+    Alternative,
+    Candidate,
+    Chosen,
+    Cost,
+    Decision,
+    Encoding,
+    Equivalence,
+    MoreLoops,
+    NextStep,
+    NotConverged,
+    Requirements,
+    Rounding,
+    Stability,
+    Statement,
+    Untied,
+)
+from loopedge.study.judging.statistics import Interval
+from loopedge.study.options import UNLOOPED
+from loopedge.study.words.figures import (
+    Names,
+    bounds_text,
+    difference_text,
+    figure_text,
+    minutes_of,
+    quality_text,
+    sample_time_text,
+    share_text,
+)
+from loopedge.units import size_text
+
+__all__ = ["BASELINES", "UNITS", "baseline_name", "candidate_name", "headline", "sentence"]
+
+BASELINES = {
+    "last value": "直前の値",
+    "seasonal naive": "季節ナイーブ法",
+    "window mean": "直近の平均",
+    "ridge on lags": "ラグのリッジ回帰",
+    "climatology + autoregression": "平年値＋自己回帰",
+    "boosting on lags": "ラグの勾配ブースティング",
+    "most frequent": "最頻クラス",
+    "logistic regression on summaries": "要約統計量のロジスティック回帰",
+    "boosting on summaries": "要約統計量の勾配ブースティング",
+    "unigram": "ユニグラム",
+    "bigram": "バイグラム",
+    "trigram": "トライグラム",
+    "random steps": "無作為な手順",
+    "expected order": "順序の期待値",
+    "first allowed": "最初の候補",
+    "singles": "単独候補の確定",
+    "zero": "常に0",
+    "least squares": "最小二乗法",
+    "nearest neighbour": "最近傍法",
+    "mean": "平均値",
+    "naive last": "直前の値",
+    "naive seasonal": "季節ナイーブ法",
+    "the task's own": "タスク固有のベースライン",
+}
+"""Of the plain baselines; one that is not here keeps its own name."""
+
+UNITS = {"s": "秒", "min": "分", "h": "時間"}
+
+EFFECTS = {
+    "better": "より優れています",
+    "worse": "より劣っています",
+    "equal": "と同等です",
+    "undecided": "との優劣がつきません",
+}
+OVER = {
+    "seeds": "シードによるばらつき",
+    "seeds and windows": "シードとテスト期間によるばらつき",
+    "seeds, windows and origins": "シード、テスト期間、予測起点によるばらつき",
+    "seeds and samples": "シードとテストサンプルによるばらつき",
+}
+REASONS = {
+    "untied-gain-within-noise": "重みを共有しない層を増やした効果が、ばらつきの範囲を出ないためです",
+    "no-untied-arm": "重みを共有しないネットワークを比較に含めていないためです",
+    "too-few-runs": "実行回数が足りないためです",
+}
+LIMITS = {"memory": "メモリ", "latency": "推論時間"}
+
+
+def headline(statements: Sequence[Statement], names: Names) -> str:
+    """Return the first sentence of a pilot.
+
+    Args:
+        statements: Its `Decision` first.
+        names: What things are called.
+    """
+    decision = statements[0]
+    if not isinstance(decision, Decision):
+        raise TypeError(f"the first statement is {decision.kind}, the decision is needed")
+    against = next((one for one in statements if isinstance(one, AgainstBaseline)), None)
+    untied = next(
+        (one for one in statements if isinstance(one, Untied) and one.arm == decision.winner), None
+    )
+    text = _decision(decision, against, names)
+    if untied is not None and decision.outcome == "yes":
+        text += f"ただし、{_layers(untied)}のほうが優れています（{_parameters(untied)}）。"
+    if untied is not None and decision.why == "untied":
+        text = f"いいえ。{_layers(untied)}のほうが優れています（{_parameters(untied)}）。"
+    return text
+
+
+def sentence(statement: Statement, names: Names) -> str:
+    """Return a statement as one sentence or more; empty where there is nothing to say.
+
+    Args:
+        statement: Any but the decision, of which `headline` makes the first sentence.
+        names: What things are called, and how fine differences are written.
+    """
+    return SENTENCES[statement.kind](statement, names)
+
+
+def candidate_name(candidate: Candidate) -> str:
+    """Return the name of an arm at a loop count."""
+    unit = "層" if candidate.arm in UNLOOPED else "ループ"
+    return f"{candidate.arm}（{candidate.loops}{unit}）"
+
+
+def baseline_name(name: str) -> str:
+    """Return the name of a plain baseline."""
+    plain = name.replace("_", " ")
+    return BASELINES.get(plain, plain)
+
+
+def _decision(decision: Decision, against: AgainstBaseline | None, names: Names) -> str:
+    best = candidate_name(decision.best) if decision.best else "最良のモデル"
+    model = candidate_name(against.candidate) if against else best
+    baseline = baseline_name(against.baseline) if against else ""
+    winner = _network(decision.winner)
+    if decision.why == "loops":
+        chosen = candidate_name(decision.chosen) if decision.chosen else best
+        beats = f"ベースラインの{baseline}より優れており、" if baseline else ""
+        return f"はい。{chosen}は{beats}ループを減らすと性能が落ちます。"
+    if decision.why == "one-loop":
+        if not baseline:
+            return "いいえ。1ループで十分で、ループを増やしても良くなりません。"
+        beaten = "より優れています" if decision.chosen else "より優れているとは言えません"
+        return f"いいえ。1ループで十分です。ベースラインの{baseline}{beaten}。"
+    texts = {
+        "baseline": f"いいえ。ベースラインの{winner}のほうが、{model}より優れています。",
+        "baseline-as-good": f"いいえ。ベースラインの{winner}で、{model}と同等の性能が得られます。",
+        "untied": f"いいえ。{winner}のほうが、{model}より優れています。",
+        "seeds": _seeds(decision, model, baseline),
+        "period": f"判断保留です。テストデータが少なく、{model}とベースラインの{baseline}の優劣がつきません。",
+        "splits": "判断保留です。検証データとテストデータで、最良のモデルが食い違っています。",
+        "few-seeds": f"判断保留です。モデルごとに3回以上の実行が必要ですが、今回は{decision.blocks}回です。",
+        "nothing-finished": "判断保留です。すべての実行を終えたループモデルがありません。",
+    }
+    return texts[decision.why]
+
+
+def _seeds(decision: Decision, model: str, baseline: str) -> str:
+    runs = f"判断保留です。モデルごとに{decision.blocks}回の実行では、"
+    if decision.fewest is None:
+        return f"{runs}{model}とベースラインの{baseline}の優劣がつきません。"
+    most = decision.most or decision.fewest
+    if most == decision.fewest:
+        return f"{runs}どのループ回数が最良かわかりません。"
+    return f"{runs}{decision.fewest}ループで足りるのか、{most}ループまで必要なのかわかりません。"
+
+
+def _against(one: AgainstBaseline, names: Names) -> str:
+    text = (
+        f"{candidate_name(one.candidate)}の{names.metric}は{quality_text(one.quality)}で、最も強いベースラインの"
+        f"{baseline_name(one.baseline)}（{figure_text(one.value)}）{EFFECTS[one.effect]}"
+        f"{_difference(one.difference, names)}。"
+    )
+    if one.difference is not None and bounds_text(one.difference, names):
+        text += f"区間には{OVER[one.over]}を含みます。"
+    if one.visible is not None:
+        text += f"このテストデータで検出できる差は、およそ{figure_text(one.visible)}以上です。"
+    if one.seasonal is not None and None not in one.seasonal:
+        mine, other = one.seasonal
+        text += f"MASEはモデルが{figure_text(mine or 0.0)}、ベースラインが{figure_text(other or 0.0)}です。"
+    return text
+
+
+def _chosen(one: Chosen, names: Names) -> str:
+    text = (
+        f"{candidate_name(one.candidate)}は検証データだけで選びました。最良のモデルとの差が許容差"
+        f"（{_margin(names)}）に収まる確率は{_share(one.sure)}です。"
+    )
+    if one.honest is not None:
+        text += (
+            f"テストデータの{names.metric}は{quality_text(one.quality)}、"
+            f"選択による偏りを除くと{figure_text(one.honest)}です。"
+        )
+    return text
+
+
+def _more_loops(one: MoreLoops, names: Names) -> str:
+    what = {
+        "better": "改善します",
+        "worse": "悪化します",
+        "equal": "差は許容差に収まります",
+        "undecided": "差があるとは言えません",
+    }[one.effect]
+    return (
+        f"{one.arm}のループ回数を{one.few}から{one.many}に増やすと、{what}：{names.metric}は"
+        f"{quality_text(one.few_quality)}から{quality_text(one.many_quality)}になります"
+        f"{_difference(one.difference, names)}。"
+    )
+
+
+def _encoding(one: Encoding, names: Names) -> str:
+    return (
+        f"{one.loops}ループの{one.arm}は、{one.against}{EFFECTS[one.effect]}"
+        f"{_difference(one.difference, names)}。"
+    )
+
+
+def _untied(one: Untied, names: Names) -> str:
+    return (
+        f"重みを共有しない{_layers(one)}の{names.metric}は{quality_text(one.quality)}で、"
+        f"{candidate_name(one.against)}{EFFECTS[one.effect]}{_difference(one.difference, names)}。"
+        f"{_parameters(one)}です。"
+    )
+
+
+def _alternative(one: Alternative, names: Names) -> str:
+    return (
+        f"{candidate_name(one.candidate)}はループ回数を後から選べるモデルで、{candidate_name(one.against)}"
+        f"{EFFECTS[one.effect]}{_difference(one.difference, names)}。"
+    )
+
+
+def _equivalence(one: Equivalence, names: Names) -> str:
+    if one.exponent is None:
+        why = REASONS.get(one.reason or "", "")
+        return f"再帰等価指数は求められません。{why}。" if why else ""
+    interval = ""
+    if one.low is not None and one.high is not None:
+        interval = f"（95%信頼区間 {_range(f'{one.low:.2f}', f'{one.high:.2f}')}）"
+    return (
+        f"再帰等価指数は{one.exponent:.2f}{interval}です。0ならループを増やす価値がなく、"
+        "1なら独立した重みの層を増やすのと同じ価値があります。"
+    )
+
+
+def _rounding(one: Rounding, names: Names) -> str:
+    effect = {
+        "better": "改善します",
+        "worse": "悪化します",
+        "equal": "許容差の範囲でしか変わりません",
+        "undecided": "変わるとは言えません",
+    }[one.effect]
+    text = (
+        f"int8に量子化すると、{candidate_name(one.candidate)}の{names.metric}は{effect}"
+        f"{_difference(one.change, names, share=one.share)}。"
+    )
+    if one.time_ratio is not None and one.time_ratio > 1:
+        text += f"このマシンでは、推論時間はfloatの{one.time_ratio:.2f}倍で、速くなりません。"
+    elif one.time_ratio is not None:
+        text += f"推論時間はfloatの{one.time_ratio:.2f}倍です。"
+    return text
+
+
+def _cost(one: Cost, names: Names) -> str:
+    text = (
+        f"{candidate_name(one.candidate)}は、ファイルが{size_text(one.file_bytes)}、ピーク時のメモリが"
+        f"{size_text(one.memory_bytes)}、推論時間が1サンプルあたり{sample_time_text(one.seconds)}です"
+    )
+    if one.time_ratio is not None and one.fewest is not None:
+        text += f"（{one.fewest}ループの{one.time_ratio:.2f}倍）"
+    text += "。"
+    if one.int8_bytes is not None and one.int8_seconds is not None:
+        text += (
+            f"int8では{size_text(one.int8_bytes)}、{sample_time_text(one.int8_seconds)}になります。"
+        )
+    if one.untied_bytes is not None:
+        text += f"重みを共有しなければ、ファイルは{size_text(one.untied_bytes)}になります。"
+    if one.busy:
+        text += "計測中に他の処理が動いていたため、時間は測り直してください。"
+    return text
+
+
+def _stability(one: Stability, names: Names) -> str:
+    parts = [
+        f"{sum(lost.values())}回{what}（{_places(lost)}）。"
+        for lost, what in (
+            (one.diverged, "が発散しました"),
+            (one.failed, "が失敗しました"),
+            (one.no_int8, "ではint8のモデルを作れませんでした"),
+        )
+        if lost
+    ]
+    if parts:
+        return f"{one.runs}回の実行のうち、" + "".join(parts)
+    return f"{one.runs}回の実行は、すべて発散せずに終わりました。" if one.runs else ""
+
+
+def _not_converged(one: NotConverged, names: Names) -> str:
+    if not one.runs:
+        return ""
+    return (
+        f"{one.of}回の実行のうち{one.runs}回は、{one.steps}ステップを終えた時点でまだ改善の途中でした。"
+        "学習を長くすると、結果が変わる可能性があります。"
+    )
+
+
+def _requirements(one: Requirements, names: Names) -> str:
+    if one.meets is not None:
+        return (
+            f"条件を満たすモデルのうち、最良は{candidate_name(one.meets)}の{one.model}モデルです。"
+        )
+    if one.nearest is None:
+        return "条件と比べられる計測済みのモデルがありません。"
+    misses = "、".join(
+        f"{LIMITS.get(name, names.metric)}が{_amount(name, measured)}（条件は{_amount(name, allowed)}）"
+        for name, (measured, allowed) in one.missed.items()
+    )
+    return (
+        "条件をすべて満たすモデルはありません。最も近いのは"
+        f"{candidate_name(one.nearest)}の{one.model}モデルで、{misses}です。"
+    )
+
+
+def _next_step(one: NextStep, names: Names) -> str:
+    about = ""
+    if one.seconds:
+        number, unit = minutes_of(one.seconds)
+        about = f"（所要時間は約{number:g}{UNITS[unit]}）"
+    texts = {
+        "more-seeds": f"次の一手：シードを{one.seeds}個追加してください{about}。",
+        "more-origins": f"次の一手：予測起点を{one.origins}個にして評価してください{about}。",
+        "longer-data": "次の一手：シードを増やしても決まりません。テストデータの期間を長くしてください。",
+        "longer-training": f"次の一手：学習を長くして、比べ直してください{about}。",
+        "wider-margin": f"次の一手：許容差を{figure_text(one.margin or 0.0)}にすれば、今ある実行だけで決まります。",
+        "deploy": "次の一手：推奨モデルを実機で試してください。",
+        "take-baseline": "次の一手：ベースラインを採用してください。",
+        "compare-untied": "次の一手：重みを共有しないネットワークと費用を比べてください。",
+        "mend-runs": "次の一手：失敗した実行の原因を取り除いてください。",
+    }
+    return texts[one.what]
+
+
+def _difference(change: Interval | None, names: Names, *, share: float | None = None) -> str:
+    """Return a difference and its interval in brackets."""
+    if change is None:
+        return ""
+    text = f"差は{_minus(difference_text(change.mean, names))}"
+    if share is not None:
+        text += f"、{abs(share):.1%}"
+    bounds = bounds_text(change, names)
+    if bounds is not None:
+        text += f"、95%信頼区間は{_range(*bounds)}"
+    return f"（{text}）"
+
+
+def _range(low: str, high: str) -> str:
+    return f"{_minus(low)}～{_minus(high)}"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−", 1) if text.startswith("-") else text
+
+
+def _share(share: float) -> str:
+    text = share_text(share)
+    return {"over 99 %": "99%超", "under 1 %": "1%未満"}.get(text, text.replace(" ", ""))
+
+
+def _margin(names: Names) -> str:
+    return names.margin_text or figure_text(names.margin)
+
+
+def _network(name: str | None) -> str:
+    """Return the name of what wins: a plain baseline, or a network without a loop."""
+    return name if name in UNLOOPED else baseline_name(name or "")
+
+
+def _layers(untied: Untied) -> str:
+    return candidate_name(Candidate(arm=untied.arm, loops=untied.loops))
+
+
+def _parameters(untied: Untied) -> str:
+    return f"パラメータ数は{untied.parameters_ratio:.1f}倍"
+
+
+def _places(counts: Mapping[str, int]) -> str:
+    """Return where runs were lost: counts by ``ARM-rN``."""
+    parts = []
+    for name, count in counts.items():
+        arm, _, loops = name.rpartition("-r")
+        parts.append(f"{candidate_name(Candidate(arm=arm, loops=int(loops)))} {count}回")
+    return "、".join(parts)
+
+
+def _amount(name: str, value: float) -> str:
+    if name == "memory":
+        return size_text(value)
+    return sample_time_text(value) if name == "latency" else figure_text(value)
+
+
+SENTENCES: dict[str, Callable[[Any, Names], str]] = {
+    AgainstBaseline.kind: _against,
+    Alternative.kind: _alternative,
+    Chosen.kind: _chosen,
+    Cost.kind: _cost,
+    Encoding.kind: _encoding,
+    Equivalence.kind: _equivalence,
+    MoreLoops.kind: _more_loops,
+    NextStep.kind: _next_step,
+    NotConverged.kind: _not_converged,
+    Requirements.kind: _requirements,
+    Rounding.kind: _rounding,
+    Stability.kind: _stability,
+    Untied.kind: _untied,
+}
