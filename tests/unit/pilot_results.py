@@ -33,10 +33,8 @@ from loopedge.study.words.english import headline, sentence
 from loopedge.study.words.figures import Names
 from tests.unit.profiles import MACHINE
 
-__all__ = ["SENTINEL", "make_failed", "make_labels", "make_no", "make_undecided", "make_yes"]
+__all__ = ["make_failed", "make_labels", "make_no", "make_undecided", "make_yes"]
 
-SENTINEL = 7341.625
-"""A value of the user's data that stands in the plotted windows alone."""
 KIB = 1024
 COMMAND = (
     "loopedge pilot series seattle_weather.csv --target temp_max --time date --context 28 --horizon 7 "
@@ -576,8 +574,6 @@ def _windows(candidate: Candidate) -> list[PlottedWindow]:
     for number, chosen_by in enumerate(("median", "median", "worst")):
         truth = wave(28 + 9 * number, 7)
         history = wave(9 * number, 28)
-        if number == 0:
-            history[3] = SENTINEL / 1000
         if number == 1:
             truth[2] = None
         made.append(

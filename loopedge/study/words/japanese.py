@@ -79,9 +79,9 @@ OVER = {
     "seeds and samples": "シードとテストサンプルによるばらつき",
 }
 REASONS = {
-    "untied-gain-within-noise": "重みを共有しない層を増やした効果が、ばらつきの範囲を出ないためです",
-    "no-untied-arm": "重みを共有しないネットワークを比較に含めていないためです",
-    "too-few-runs": "実行回数が足りないためです",
+    "untied-gain-within-noise": "独立した層を増やした効果がシードのばらつきの範囲を出ない",
+    "no-untied-arm": "untiedとnarrowの両方を比較に含めていない",
+    "too-few-runs": "最後まで終わった実行が足りない",
 }
 LIMITS = {"memory": "メモリ", "latency": "推論時間"}
 
@@ -233,15 +233,12 @@ def _alternative(one: Alternative, names: Names) -> str:
 
 
 def _equivalence(one: Equivalence, names: Names) -> str:
-    if one.exponent is None:
-        why = REASONS.get(one.reason or "", "")
-        return f"再帰等価指数は求められません。{why}。" if why else ""
-    interval = ""
-    if one.low is not None and one.high is not None:
-        interval = f"（95%信頼区間 {_range(f'{one.low:.2f}', f'{one.high:.2f}')}）"
+    if one.exponent is None or one.low is None or one.high is None:
+        why = f"{REASONS[one.reason]}ため、" if one.reason else ""
+        return f"{why}独立した層と比べてループにどれだけの価値があるかは、わかりません。"
     return (
-        f"再帰等価指数は{one.exponent:.2f}{interval}です。0ならループを増やす価値がなく、"
-        "1なら独立した重みの層を増やすのと同じ価値があります。"
+        f"ループを1回増やす価値は{one.exponent:.2f}（95%信頼区間 {one.low:.2f}～{one.high:.2f}）です。"
+        "0は価値がないこと、1は独立した層を1つ増やすのと同じ価値があることを表します。"
     )
 
 
