@@ -138,6 +138,7 @@ class Course:
             self.options.jobs,
             self.state.clock,
         )
+        self.time_left.at_the_end = MODEL_SECONDS * models_to_measure(self._design)
         self.runner = Runner(
             tasks=self.tasks,
             jobs=self.options.jobs,
@@ -147,12 +148,21 @@ class Course:
             ended=self._ended,
         )
         if missing:
-            seconds = self.time_left.together([*trials, *missing])
-            at_once = f", {self.options.jobs} at the same time" if self.options.jobs > 1 else ""
-            of_seeds = ""
-            if self.options.seeds == "auto" and self._design.seeds < LOOKS[-1]:
-                of_seeds = f" for {self._design.seeds} seeds; up to {LOOKS[-1]} if they cannot tell"
-            self.add_note(f"{len(missing)} runs{at_once}: about {duration_text(seconds)}{of_seeds}")
+            self.add_note(self._expected_text(trials, missing))
+
+    def _expected_text(self, trials: Sequence[Work], missing: Sequence[Work]) -> str:
+        """Say what is to be made, and how long all of it takes."""
+        models = models_to_measure(self._design)
+        seconds = self.time_left.together([*trials, *missing]) + MODEL_SECONDS * models
+        tried = f"{len(trials)} trials of learning rates and " if trials else ""
+        at_once = f", {self.options.jobs} at the same time" if self.options.jobs > 1 else ""
+        of_seeds = ""
+        if self.options.seeds == "auto" and self._design.seeds < LOOKS[-1]:
+            of_seeds = f" for {self._design.seeds} seeds; up to {LOOKS[-1]} if they cannot tell"
+        return (
+            f"{tried}{len(missing)} runs{at_once}, then the cost of {models} models: "
+            f"about {duration_text(seconds)}{of_seeds}"
+        )
 
     def _missing(self, cells: Sequence[Cell]) -> list[Work]:
         return [FullRun(cell=cell) for cell in cells if read_cell(self.setup.folder, cell) is None]
@@ -261,7 +271,9 @@ class Course:
         """Try the learning rates of each arm and loop count in short runs."""
         trials: list[Work] = list(trials_of(self._design))
         if trials:
+            self.time_left.later = self._missing(self._design.cells)
             self.runner.make(trials, self.setup, what="trial")
+            self.time_left.later = ()
 
     def _make(self, seeds: int) -> None:
         """Make the runs of so many seeds."""
