@@ -19,8 +19,8 @@ from loopedge.study.options import LOOKS, UNLOOPED, PilotOptions
 from loopedge.study.result import PilotResult
 from loopedge.study.runs.blocks import BlockTasks
 from loopedge.study.runs.cell import read_cell
-from loopedge.study.runs.learning_rate import trials_of
 from loopedge.study.runs.plain_baselines import fit_baselines
+from loopedge.study.runs.rate_trials import rate_trials
 from loopedge.study.runs.running import Runner
 from loopedge.study.runs.setup import RunSetup
 from loopedge.study.runs.short_run import ShortRun
@@ -98,6 +98,7 @@ class Course:
             for seeds in looks(self.options.seeds, known_seeds, self._is_decided):
                 self._make(seeds)
             costs, profiled, notes = self._measure()
+            self.add_note(f"judging {len(self._design.cells)} runs")
             return self._write(complete=True, costs=costs, profiled=profiled, notes=notes)
 
     @property
@@ -131,7 +132,7 @@ class Course:
         one_thread = replace(self.setup, threads=1) if self.options.jobs > 1 else self.setup
         missing = self._missing(self._design.cells)
         trials: list[Work] = [
-            trial for trial in trials_of(self._design) if trial.read(self.setup.folder) is None
+            trial for trial in rate_trials(self._design) if trial.read(self.setup.folder) is None
         ]
         self.time_left = TimeLeft(
             training_seconds(self.task, one_thread) if missing else {},
@@ -141,6 +142,7 @@ class Course:
         self.time_left.at_the_end = MODEL_SECONDS * models_to_measure(self._design)
         self.runner = Runner(
             tasks=self.tasks,
+            metric=self.task.metric,
             jobs=self.options.jobs,
             ray=self.options.ray,
             time_left=self.time_left,
@@ -154,7 +156,7 @@ class Course:
         """Say what is to be made, and how long all of it takes."""
         models = models_to_measure(self._design)
         seconds = self.time_left.together([*trials, *missing]) + MODEL_SECONDS * models
-        tried = f"{len(trials)} trials of learning rates and " if trials else ""
+        tried = f"learning rates of {len(trials)} models and " if trials else ""
         at_once = f", {self.options.jobs} at the same time" if self.options.jobs > 1 else ""
         of_seeds = ""
         if self.options.seeds == "auto" and self._design.seeds < LOOKS[-1]:
@@ -227,7 +229,7 @@ class Course:
         cells = [cell for cell in self._design.cells if (cell.arm, cell.loops) == key]
         trials = [
             trial
-            for trial in trials_of(self._design)
+            for trial in rate_trials(self._design)
             if (trial.cell.arm, trial.cell.loops) == key and trial.read(folder) is None
         ]
         works = [*self._missing(cells), *trials]
@@ -269,10 +271,10 @@ class Course:
 
     def _choose_rates(self) -> None:
         """Try the learning rates of each arm and loop count in short runs."""
-        trials: list[Work] = list(trials_of(self._design))
+        trials: list[Work] = list(rate_trials(self._design))
         if trials:
             self.time_left.later = self._missing(self._design.cells)
-            self.runner.make(trials, self.setup, what="trial")
+            self.runner.make(trials, self.setup, what="learning rate")
             self.time_left.later = ()
 
     def _make(self, seeds: int) -> None:

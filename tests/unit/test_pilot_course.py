@@ -246,3 +246,23 @@ def test_a_pilot_of_an_earlier_version_is_not_resumed(world: World, tmp_path: Pa
     with pytest.raises(InputError, match="a pilot of an earlier loopedge") as caught:
         pilot(folder, seeds=1, resume=True)
     assert "force=True" in str(caught.value.hint)
+
+
+def test_rates_are_tried_once_for_each_model_before_the_runs(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[int, float]] = []
+
+    def attempt(trial: Any, task: Task, setup: Any, model: Path) -> dict[str, Any]:
+        assert not world.made
+        tried.append((trial.cell.loops, trial.rate))
+        return {"status": "done", "validation": {"accuracy": 0.1 + trial.rate}}
+
+    monkeypatch.setattr("loopedge.study.runs.learning_rate.Trial._attempt", attempt)
+    notes: list[str] = []
+    pilot(tmp_path / "p", seeds=1, rates=[1e-3, 2e-3], note=notes.append)
+    assert tried == [(1, 1e-3), (1, 2e-3), (2, 1e-3), (2, 2e-3)]
+    said = "learning rate 1 of 2: looped-r1: accuracy 0.101 at 0.001, 0.102 at 0.002"
+    assert any(note.startswith(said) for note in notes)
+    pilot(tmp_path / "p", seeds=2, rates=[1e-3, 2e-3], resume=True)
+    assert len(tried) == 4
