@@ -5,8 +5,8 @@ Three rates are trained for an eighth, a quarter, a half and all of the steps, e
 reaches on the test split with the whole budget, against the rate that is best there: the regret, beside what another
 seed alone changes. About 10 minutes of one core.
 
-    python benchmarks/pilot/rates.py --quick
-    python benchmarks/pilot/rates.py --output benchmarks/results/pilot
+    python -m benchmarks.pilot.rates --quick
+    python -m benchmarks.pilot.rates --output benchmarks/results/pilot
 """
 
 import argparse
@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from start import SCALED, TASKS, fields_of
 
 import loopedge
+from benchmarks.pilot.start import SCALED, TASKS, fields_of
 from loopedge.study.options import RATES
 from loopedge.trainer.config import make_model_config, make_train_config
 
