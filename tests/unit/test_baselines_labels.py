@@ -82,7 +82,7 @@ def test_summaries_are_those_of_the_values_that_are_there() -> None:
 def test_classifiers_are_those_of_scikit_learn() -> None:
     task = series_of_classes()
     found = {score.name: score for score in fair_baselines(task, 1000)}
-    parts = {split: next(iter(task.evaluation(split, 1000, 1000))) for split in ("train", "test")}  # type: ignore[arg-type]
+    parts = {split: next(iter(task.evaluation(split, 1000, 1000))) for split in ("train", "test")}
     x = {split: summaries(batch) for split, batch in parts.items()}
     y = {split: batch.targets for split, batch in parts.items()}
     for name, words in (("discriminant analysis", "means"), ("logistic regression", "means")):
@@ -107,7 +107,7 @@ def test_what_samples_add_sums_up_to_the_metrics() -> None:
     for score in found:
         assert score.reason is None
         for split in ("validation", "test"):
-            total = weighted_total(score.tallies[split])  # type: ignore[index]
+            total = weighted_total(score.tallies[split])
             assert task.metrics(total) == pytest.approx(getattr(score, split))
 
 

@@ -110,7 +110,7 @@ def text_file(tmp_path: Path) -> Path:
 def dense(ngrams: NGrams, inputs: Array, order: int) -> Array:
     """Return logits of all tokens, as a model gives them."""
     starts = np.zeros(len(inputs), np.int64)
-    return np.log(
+    logits: Array = np.log(
         np.stack(
             [
                 ngrams.probabilities(inputs, np.full_like(inputs, token), starts)[order - 1]
@@ -119,6 +119,7 @@ def dense(ngrams: NGrams, inputs: Array, order: int) -> Array:
             axis=-1,
         )
     )
+    return logits
 
 
 def test_n_grams_of_a_text_are_scored_as_a_model_is(text_file: Path) -> None:

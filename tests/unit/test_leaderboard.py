@@ -79,7 +79,8 @@ def test_rows_are_sorted_by_the_validation_split_and_failures_stay_at_the_end() 
         "looped", "plain", "unlooped", "looped", "plain", "looped", "plain",
     ]  # fmt: skip
     first, ridge, *_ = found
-    assert (first.validation, first.test) == (pytest.approx(3.1), pytest.approx(9.1))
+    assert first.validation == pytest.approx(3.1)
+    assert first.test == pytest.approx(9.1)
     assert (first.runs, first.finished, first.reason) == (3, 2, "1 of 3 diverged")
     assert ridge.deviation == pytest.approx(math.sqrt(0.02))
     assert ridge.mase == pytest.approx(2.55)
