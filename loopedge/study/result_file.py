@@ -17,6 +17,7 @@ from loopedge.files.json_text import read_json
 from loopedge.files.validation import validation_problem
 from loopedge.study.judging.statements import Statement
 from loopedge.study.result import SCHEMA_VERSION, PilotResult
+from loopedge.study.words.figures import Names
 
 __all__ = ["pilot_schema", "read_pilot", "schema_text"]
 
@@ -148,10 +149,17 @@ def _read(fields: dict[str, Any]) -> PilotResult:
     verdict, plain = fields["verdict"], fields
     stored = verdict.get("statements") if isinstance(verdict, dict) else None
     if isinstance(stored, list):
-        plain = fields | {"verdict": verdict | {"statements": []}}
+        plain = fields | {"verdict": verdict | {"statements": [], "names": {"metric": ""}}}
     result = _RESULT.validate_json(json.dumps(plain), strict=True)
+    margin = result.verdict.margin
+    names = Names(
+        metric=result.metric,
+        margin=margin.value,
+        margin_text=margin.text,
+        step=Names.step_of(margin.value, result.verdict.choice.deviation),
+    )
     statements = [one for one in map(_statement, stored or []) if one is not None]
-    return replace(result, verdict=replace(result.verdict, statements=statements))
+    return replace(result, verdict=replace(result.verdict, statements=statements, names=names))
 
 
 def _statement(fields: Any) -> Statement | None:
@@ -176,6 +184,9 @@ def pilot_schema() -> dict[str, Any]:
     parts = _PARTS.json_schema(mode="serialization")
     known |= parts["$defs"]
     schema["properties"] |= parts["properties"]
+    known["Verdict"]["properties"].pop("names")  # it follows from metric, margin and choice
+    known["Verdict"]["required"].remove("names")
+    known.pop("Names")
     choices = []
     for kind, type_ in sorted(_kinds().items()):
         fact = TypeAdapter(type_).json_schema(mode="serialization")

@@ -35,7 +35,7 @@ from loopedge.study.words.figures import (
 )
 from loopedge.units import size_text
 
-__all__ = ["BASELINES", "UNITS", "baseline_name", "candidate_name", "headline", "sentence"]
+__all__ = ["BASELINES", "UNITS", "baseline_text", "candidate_text", "headline", "sentence"]
 
 BASELINES = {
     "last value": "直前の値",
@@ -79,9 +79,9 @@ OVER = {
     "seeds and samples": "シードとテストサンプルによるばらつき",
 }
 REASONS = {
-    "untied-gain-within-noise": "重みを共有しない層を増やした効果が、ばらつきの範囲を出ないためです",
-    "no-untied-arm": "重みを共有しないネットワークを比較に含めていないためです",
-    "too-few-runs": "実行回数が足りないためです",
+    "untied-gain-within-noise": "独立した層を増やした効果がシードのばらつきの範囲を出ない",
+    "no-untied-arm": "untiedとnarrowの両方を比較に含めていない",
+    "too-few-runs": "最後まで終わった実行が足りない",
 }
 LIMITS = {"memory": "メモリ", "latency": "推論時間"}
 
@@ -118,25 +118,25 @@ def sentence(statement: Statement, names: Names) -> str:
     return SENTENCES[statement.kind](statement, names)
 
 
-def candidate_name(candidate: Candidate) -> str:
+def candidate_text(candidate: Candidate) -> str:
     """Return the name of an arm at a loop count."""
     unit = "層" if candidate.arm in UNLOOPED else "ループ"
     return f"{candidate.arm}（{candidate.loops}{unit}）"
 
 
-def baseline_name(name: str) -> str:
+def baseline_text(name: str) -> str:
     """Return the name of a plain baseline."""
     plain = name.replace("_", " ")
     return BASELINES.get(plain, plain)
 
 
 def _decision(decision: Decision, against: AgainstBaseline | None, names: Names) -> str:
-    best = candidate_name(decision.best) if decision.best else "最良のモデル"
-    model = candidate_name(against.candidate) if against else best
-    baseline = baseline_name(against.baseline) if against else ""
+    best = candidate_text(decision.best) if decision.best else "最良のモデル"
+    model = candidate_text(against.candidate) if against else best
+    baseline = baseline_text(against.baseline) if against else ""
     winner = _network(decision.winner)
     if decision.why == "loops":
-        chosen = candidate_name(decision.chosen) if decision.chosen else best
+        chosen = candidate_text(decision.chosen) if decision.chosen else best
         beats = f"ベースラインの{baseline}より優れており、" if baseline else ""
         return f"はい。{chosen}は{beats}ループを減らすと性能が落ちます。"
     if decision.why == "one-loop":
@@ -169,8 +169,8 @@ def _seeds(decision: Decision, model: str, baseline: str) -> str:
 
 def _against(one: AgainstBaseline, names: Names) -> str:
     text = (
-        f"{candidate_name(one.candidate)}の{names.metric}は{quality_text(one.quality)}で、最も強いベースラインの"
-        f"{baseline_name(one.baseline)}（{figure_text(one.value)}）{EFFECTS[one.effect]}"
+        f"{candidate_text(one.candidate)}の{names.metric}は{quality_text(one.quality)}で、最も強いベースラインの"
+        f"{baseline_text(one.baseline)}（{figure_text(one.value)}）{EFFECTS[one.effect]}"
         f"{_difference(one.difference, names)}。"
     )
     if one.difference is not None and bounds_text(one.difference, names):
@@ -185,7 +185,7 @@ def _against(one: AgainstBaseline, names: Names) -> str:
 
 def _chosen(one: Chosen, names: Names) -> str:
     text = (
-        f"{candidate_name(one.candidate)}は検証データだけで選びました。最良のモデルとの差が許容差"
+        f"{candidate_text(one.candidate)}は検証データだけで選びました。最良のモデルとの差が許容差"
         f"（{_margin(names)}）に収まる確率は{_share(one.sure)}です。"
     )
     if one.honest is not None:
@@ -220,28 +220,25 @@ def _encoding(one: Encoding, names: Names) -> str:
 def _untied(one: Untied, names: Names) -> str:
     return (
         f"重みを共有しない{_layers(one)}の{names.metric}は{quality_text(one.quality)}で、"
-        f"{candidate_name(one.against)}{EFFECTS[one.effect]}{_difference(one.difference, names)}。"
+        f"{candidate_text(one.against)}{EFFECTS[one.effect]}{_difference(one.difference, names)}。"
         f"{_parameters(one)}です。"
     )
 
 
 def _alternative(one: Alternative, names: Names) -> str:
     return (
-        f"{candidate_name(one.candidate)}はループ回数を後から選べるモデルで、{candidate_name(one.against)}"
+        f"{candidate_text(one.candidate)}はループ回数を後から選べるモデルで、{candidate_text(one.against)}"
         f"{EFFECTS[one.effect]}{_difference(one.difference, names)}。"
     )
 
 
 def _equivalence(one: Equivalence, names: Names) -> str:
-    if one.exponent is None:
-        why = REASONS.get(one.reason or "", "")
-        return f"再帰等価指数は求められません。{why}。" if why else ""
-    interval = ""
-    if one.low is not None and one.high is not None:
-        interval = f"（95%信頼区間 {_range(f'{one.low:.2f}', f'{one.high:.2f}')}）"
+    if one.exponent is None or one.low is None or one.high is None:
+        why = f"{REASONS[one.reason]}ため、" if one.reason else ""
+        return f"{why}独立した層と比べてループにどれだけの価値があるかは、わかりません。"
     return (
-        f"再帰等価指数は{one.exponent:.2f}{interval}です。0ならループを増やす価値がなく、"
-        "1なら独立した重みの層を増やすのと同じ価値があります。"
+        f"ループを1回増やす価値は{one.exponent:.2f}（95%信頼区間 {one.low:.2f}～{one.high:.2f}）です。"
+        "0は価値がないこと、1は独立した層を1つ増やすのと同じ価値があることを表します。"
     )
 
 
@@ -253,7 +250,7 @@ def _rounding(one: Rounding, names: Names) -> str:
         "undecided": "変わるとは言えません",
     }[one.effect]
     text = (
-        f"int8に量子化すると、{candidate_name(one.candidate)}の{names.metric}は{effect}"
+        f"int8に量子化すると、{candidate_text(one.candidate)}の{names.metric}は{effect}"
         f"{_difference(one.change, names, share=one.share)}。"
     )
     if one.time_ratio is not None and one.time_ratio > 1:
@@ -265,7 +262,7 @@ def _rounding(one: Rounding, names: Names) -> str:
 
 def _cost(one: Cost, names: Names) -> str:
     text = (
-        f"{candidate_name(one.candidate)}は、ファイルが{size_text(one.file_bytes)}、ピーク時のメモリが"
+        f"{candidate_text(one.candidate)}は、ファイルが{size_text(one.file_bytes)}、ピーク時のメモリが"
         f"{size_text(one.memory_bytes)}、推論時間が1サンプルあたり{sample_time_text(one.seconds)}です"
     )
     if one.time_ratio is not None and one.fewest is not None:
@@ -309,7 +306,7 @@ def _not_converged(one: NotConverged, names: Names) -> str:
 def _requirements(one: Requirements, names: Names) -> str:
     if one.meets is not None:
         return (
-            f"条件を満たすモデルのうち、最良は{candidate_name(one.meets)}の{one.model}モデルです。"
+            f"条件を満たすモデルのうち、最良は{candidate_text(one.meets)}の{one.model}モデルです。"
         )
     if one.nearest is None:
         return "条件と比べられる計測済みのモデルがありません。"
@@ -319,7 +316,7 @@ def _requirements(one: Requirements, names: Names) -> str:
     )
     return (
         "条件をすべて満たすモデルはありません。最も近いのは"
-        f"{candidate_name(one.nearest)}の{one.model}モデルで、{misses}です。"
+        f"{candidate_text(one.nearest)}の{one.model}モデルで、{misses}です。"
     )
 
 
@@ -374,11 +371,11 @@ def _margin(names: Names) -> str:
 
 def _network(name: str | None) -> str:
     """Return the name of what wins: a plain baseline, or a network without a loop."""
-    return name if name in UNLOOPED else baseline_name(name or "")
+    return name if name in UNLOOPED else baseline_text(name or "")
 
 
 def _layers(untied: Untied) -> str:
-    return candidate_name(Candidate(arm=untied.arm, loops=untied.loops))
+    return candidate_text(Candidate(arm=untied.arm, loops=untied.loops))
 
 
 def _parameters(untied: Untied) -> str:
@@ -390,7 +387,7 @@ def _places(counts: Mapping[str, int]) -> str:
     parts = []
     for name, count in counts.items():
         arm, _, loops = name.rpartition("-r")
-        parts.append(f"{candidate_name(Candidate(arm=arm, loops=int(loops)))} {count}回")
+        parts.append(f"{candidate_text(Candidate(arm=arm, loops=int(loops)))} {count}回")
     return "、".join(parts)
 
 

@@ -55,7 +55,7 @@ TEXTS = {
     "weak_diverged": "{count} of {of} diverged",
     "weak_failed": "{count} of {of} failed",
     "weak_int8": "{count} without int8",
-    "weak_visible": "blind to differences below {value}",
+    "weak_visible": "cannot see differences below {value}",
     "weak_none": "nothing stood out",
     "next": "Next",
     "next_more_seeds": "{count} more seeds",
@@ -76,8 +76,6 @@ TEXTS = {
     # Names
     "loops_one": "1 loop",
     "loops_many": "{count} loops",
-    "candidate": "{arm}, {loops}",
-    "layers": "{count} {arm} layers",
     "seeds_one": "1 seed",
     "seeds_many": "{count} seeds",
     "seeds_origins": "{seeds} at {origins} test periods",
@@ -112,7 +110,7 @@ TEXTS = {
     "upper_bound_note": "An upper bound is the best estimate there is: no model is expected to beat it.",
     # Quality against cost
     "quality_cost": "Quality against cost",
-    "against_time": "{metric} against the time of a sample; filled: float, hollow: int8; dashed: the Pareto front",
+    "against_time": "{metric} against the time of a sample; filled: float, hollow: int8, line: the Pareto front",
     "against_memory": "{metric} against peak memory",
     "axis_time": "{unit} a sample",
     "axis_memory": "peak memory, {unit}",
@@ -138,7 +136,7 @@ TEXTS = {
     "split_test": "test",
     "axis_loops": "loops that it runs",
     "depths_note": "Each trained model, run with other loop counts than it was trained with: solid on the test split, "
-    "dashed on validation, the trained count as a ring. A flat curve may be stopped early; one that rises past the ring "
+    "dashed on validation, the trained count as a ring. A flat curve may be stopped early; one that gets worse past the ring "
     "wants no more loops than it was trained with. These curves are shown, they choose nothing.",
     "head_loops": "loops",
     # Stability
@@ -186,6 +184,9 @@ TEXTS = {
     "head_sure": "probability",
     "looks_note": "Seeds were added until it was decided.",
     "left_out": "Left out by the budget",
+    "left_worse": "{model}: among the worse on the validation split ({score}) with {share} of the steps",
+    "left_longest": "{model}: it takes longest",
+    "left_runs": "{runs} runs of the last seeds: no time was left for them",
     # How it was measured
     "measured": "How it was measured",
     "fact_task": "task",

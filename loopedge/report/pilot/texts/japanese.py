@@ -73,8 +73,6 @@ TEXTS = {
     # Names
     "loops_one": "1ループ",
     "loops_many": "{count}ループ",
-    "candidate": "{arm}（{loops}）",
-    "layers": "{arm}（{count}層）",
     "seeds_one": "シード1個",
     "seeds_many": "シード{count}個",
     "seeds_origins": "{seeds}×予測起点{origins}個",
@@ -108,7 +106,7 @@ TEXTS = {
     "upper_bound_note": "上限は原理的に最良の推定で、これを上回るモデルは想定されません。",
     # Quality against cost
     "quality_cost": "性能とコスト",
-    "against_time": "{metric}と推論時間。塗りつぶしはfloat、白抜きはint8、破線はパレートフロント",
+    "against_time": "{metric}と推論時間。塗りつぶしはfloat、白抜きはint8、線はパレートフロント",
     "against_memory": "{metric}とピーク時のメモリ",
     "axis_time": "1サンプルの推論時間（{unit}）",
     "axis_memory": "ピーク時のメモリ（{unit}）",
@@ -180,6 +178,9 @@ TEXTS = {
     "head_sure": "確率",
     "looks_note": "判定がつくまで、シードを追加しました。",
     "left_out": "予算により省いたもの",
+    "left_worse": "{model}：ステップ数を{share}に減らした実行で、検証データの成績が劣ったため（{score}）",
+    "left_longest": "{model}：最も時間がかかるため",
+    "left_runs": "最後のシードの{runs}回の実行：時間が足りなかったため",
     # How it was measured
     "measured": "測定の条件",
     "fact_task": "タスク",
