@@ -1,4 +1,4 @@
-"""The leaderboard, the strongest baseline, and what a loop is worth in blocks."""
+"""The leaderboard, and what a loop is worth in blocks."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from loopedge.baselines.scores import BaselineScores
 from loopedge.study.judging.equivalence import recurrence_equivalence
-from loopedge.study.judging.leaderboard import leaderboard, strongest
+from loopedge.study.judging.leaderboard import leaderboard
 from loopedge.study.judging.statistics import over_seeds
 from loopedge.study.judging.summary import Summary, Values
 
@@ -96,22 +96,16 @@ def test_a_higher_metric_comes_first_where_it_is_better() -> None:
     assert [place.name for place in found] == ["last", "looped with 1 loop", "ridge", "boosting"]
 
 
-def test_the_strongest_baseline_is_that_of_the_validation_split() -> None:
-    found = strongest(BASELINES, "rmse", higher_is_better=False)
-    assert found == ("ridge", "about ridge", {"s0": 5.0, "s1": 5.2})
-    higher = strongest(BASELINES, "rmse", higher_is_better=True)
-    assert higher is not None
-    assert higher[0] == "last"
-
-
-def test_upper_bounds_and_baselines_without_a_block_are_not_the_strongest() -> None:
+def test_an_upper_bound_is_marked_and_a_block_without_a_score_is_counted() -> None:
     blocks = {
         "s0": [plain("best there is", 0.1, 0.1, upper_bound=True), plain("ridge", 3.0, 3.0)],
         "s1": [plain("best there is", 0.1, 0.1, upper_bound=True), plain("ridge", None, None)],
     }
-    assert strongest(blocks, "rmse", higher_is_better=False) is None
-    assert strongest({}, "rmse", higher_is_better=False) is None
-    assert leaderboard([], blocks, "rmse", False)[0].upper_bound
+    bound, ridge = leaderboard([], blocks, "rmse", False)
+    assert bound.upper_bound
+    assert (ridge.runs, ridge.finished, ridge.validation) == (2, 1, 3.0)
+    assert ridge.reason == "too few rows"
+    assert ridge.about == "about ridge; chosen anew in each block"
 
 
 def values(numbers: Any) -> Values:
