@@ -249,8 +249,7 @@ def _shown(result: PilotResult) -> tuple[list[Place], list[Place]]:
 
 def _subject(result: PilotResult) -> Place | None:
     """Return the row of the model that the decision is about."""
-    decision = statement_of(result, Decision)
-    chosen = (decision.chosen or decision.best) if decision else None
+    chosen = result.verdict.subject
     if chosen is None:
         return None
     found = (p for p in result.leaderboard if (p.arm, p.loops) == (chosen.arm, chosen.loops))

@@ -81,7 +81,7 @@ def measured_section(result: PilotResult, words: Wording) -> list[str]:
     plain = {k: v for k, v in task.items() if isinstance(v, str | int | float)}
     rows = task.get("rows") or {}
     seeds = words("seeds_from", count=design["seeds"], first=design["first_seed"])
-    split = ", ".join(f"{name} {count:,}" for name, count in rows.items())
+    split = ", ".join(f"{name} {_rows_text(found)}" for name, found in rows.items())
     processor = words("processor", cpu=machine["cpu"], cores=machine["cores"])
     runtime = words("runtime", onnxruntime=machine["onnxruntime"], loopedge=machine["loopedge"])
     pairs = [
@@ -105,6 +105,13 @@ def measured_section(result: PilotResult, words: Wording) -> list[str]:
         ),
         "</dl>",
     ]
+
+
+def _rows_text(rows: Any) -> str:
+    """Write a number of rows, or the first and the last of them."""
+    if isinstance(rows, list | tuple):
+        return "-".join(_rows_text(row) for row in rows)
+    return f"{rows:,}" if isinstance(rows, int) else str(rows)
 
 
 def _code(text: str) -> str:
