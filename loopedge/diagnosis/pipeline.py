@@ -17,7 +17,7 @@ from loopedge.diagnosis.tables.classes import advise_classes, measure_classes
 from loopedge.diagnosis.tables.drift import advise_scaling, measure_drift
 from loopedge.diagnosis.tables.forecastability import advise_horizon, measure_forecastability
 from loopedge.diagnosis.tables.jumps import advise_jumps, measure_jumps
-from loopedge.diagnosis.tables.lagged import lagged
+from loopedge.diagnosis.tables.lagged import Lagged, lagged
 from loopedge.diagnosis.tables.look_back import LookBack, advise_context, find_look_back
 from loopedge.diagnosis.tables.season import Season, advise_season, measure_season
 from loopedge.diagnosis.tables.surrogate import MOST_FEATURES, check_extra
@@ -32,7 +32,7 @@ from loopedge.tasks.splits import rows_needed
 from loopedge.tasks.task import HOMES, SPLITS, Task
 from loopedge.tasks.text import TextTask
 
-__all__ = ["Diagnosis", "at_found_context", "diagnose"]
+__all__ = ["Diagnosis", "at_found_context", "diagnose", "find_rows"]
 
 LEAST_LOOK_BACK = 32
 MOST_LOOK_BACK = 512
@@ -91,7 +91,7 @@ def at_found_context(
         least = int(lengths.min()) if min_context is None else min_context
         return task.at_context(longest, min_context=min(least, longest))
     season = measure_season(task) if isinstance(task, SeriesTask) else None
-    look_back = _look_back(task, options or DiagnoseOptions(), season)
+    look_back = find_rows(task, options or DiagnoseOptions(), season)
     rows = LEAST_CONTEXT if look_back is None or look_back[0].rows is None else look_back[0].rows
     return task.at_context(max(rows, LEAST_CONTEXT, min_context or 1), min_context=min_context)
 
@@ -107,7 +107,7 @@ def _of_table(task: Tables, options: DiagnoseOptions) -> Diagnosis:
     else:
         classes = measure_classes(task)
         advice += advise_classes(classes)
-    searched = _look_back(task, options, season)
+    searched = find_rows(task, options, season)
     forecastability = None
     if searched is not None:
         look_back, held = searched
@@ -180,10 +180,16 @@ def _of_any(task: Task, options: DiagnoseOptions) -> Diagnosis:
     )
 
 
-def _look_back(
-    task: Tables, options: DiagnoseOptions, season: Season | None
-) -> tuple[LookBack, Any] | None:
-    """Return the look-back and the windows that judged it; None where there are too few of them."""
+def find_rows(
+    task: Tables, options: DiagnoseOptions, season: Season | None = None
+) -> tuple[LookBack, Lagged] | None:
+    """Return the look-back and the windows that judged it; None where there are too few of them.
+
+    Args:
+        task: Windows of a table.
+        options: How much is looked at.
+        season: Of the table; twice its period is searched at least.
+    """
     rows = options.look_back or _searched(task, season)
     rows = max(1, min(rows, MOST_FEATURES // len(task.columns.names)))
     fit = lagged(task, "train", lags=rows, most=options.windows, seed=options.seed)

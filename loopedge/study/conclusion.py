@@ -24,6 +24,7 @@ from loopedge.study.runs.blocks import BlockTasks
 from loopedge.study.runs.cell import cell_path
 from loopedge.study.runs.samples import SAMPLES_FILE, read_samples
 from loopedge.study.runs.setup import RunSetup
+from loopedge.study.schedule.estimate import AFTERWARDS
 from loopedge.tasks.metrics import Tally
 from loopedge.tasks.task import Task
 
@@ -86,6 +87,8 @@ def conclude(found: Found) -> PilotResult:
         margin=found.options.margin,
     )
     seconds = block_seconds(cells, jobs=found.options.jobs)
+    if seconds is not None:  # export, rounding and judging come after each training
+        seconds += AFTERWARDS * len(design.cells) / design.seeds / found.options.jobs
     verdict = judge(
         judged.summary,
         metric=task.metric,

@@ -19,17 +19,17 @@ from loopedge.study.judging.period import Windows
 from loopedge.study.options import LOOKS, UNLOOPED, PilotOptions
 from loopedge.study.result import PilotResult
 from loopedge.study.runs.blocks import BlockTasks
-from loopedge.study.runs.budget import LeftOut, Plan, leave_out
 from loopedge.study.runs.cell import read_cell
-from loopedge.study.runs.estimate import TimeLeft
 from loopedge.study.runs.learning_rate import trials_of
-from loopedge.study.runs.looks import looks
 from loopedge.study.runs.plain_baselines import fit_baselines
 from loopedge.study.runs.running import Runner
 from loopedge.study.runs.setup import RunSetup
 from loopedge.study.runs.short_run import ShortRun
-from loopedge.study.runs.step_times import training_seconds
 from loopedge.study.runs.work import FullRun, Work
+from loopedge.study.schedule.budget import LeftOut, Plan, leave_out
+from loopedge.study.schedule.estimate import TimeLeft
+from loopedge.study.schedule.looks import looks
+from loopedge.study.schedule.step_times import training_seconds
 from loopedge.study.state import PilotState
 from loopedge.study.window_choice import windows_of_pilot
 from loopedge.study.windows import PlottedWindow
@@ -185,7 +185,8 @@ class Course:
         out = tuple((one.arm or "", one.loops or 0) for one in found.left_out)
         self.setup = replace(self.setup, design=replace(design, left_out=out))
         for one in found.left_out:
-            self.add_note(f"left out: {one.arm} with {one.loops} loops: {one.reason}")
+            why = "worse than others in short runs" if one.reason == "worse" else "takes longest"
+            self.add_note(f"left out: {one.arm} with {one.loops} loops: {why}")
         self._refuse_too_little()
 
     def _fewest(self) -> Key:
@@ -272,14 +273,19 @@ class Course:
         made = self.runner.make(works, self.setup, what="run", may_start=self._may_start)
         if lost := len(works) - len(made):
             self.left_out = [one for one in self.left_out if one.arm is not None]
-            self.left_out.append(LeftOut(reason="no time was left for them", runs=lost))
+            self.left_out.append(LeftOut(reason="no-time", runs=lost))
             self.add_note(f"left out: {lost} of {len(works)} runs: no time was left for them")
 
     def _is_decided(self, seeds: int) -> bool:
         """Look whether the runs of so many seeds decide; remember what was seen."""
         verdict = conclude(self._found({})).verdict
         decision = verdict.statements[0].to_json()
-        look = {"seeds": seeds, "outcome": verdict.outcome, "why": decision.get("why")}
+        look = {
+            "seeds": seeds,
+            "outcome": verdict.outcome,
+            "why": decision.get("why"),
+            "sure": decision.get("sure"),
+        }
         look |= {"choice": verdict.choice.outcome, "seconds": round(self.state.seconds, 1)}
         self.state.looks = [*(one for one in self.state.looks if one["seeds"] < seeds), look]
         self._write(complete=False)

@@ -46,7 +46,7 @@ def test_it_speaks_japanese(cli: Cli, results: Path, tmp_path: Path) -> None:
     page = tmp_path / "ja.html"
     outcome = cli("pilot", "--from", results, "--language", "ja", "--html", page)
     assert outcome.code == 0, outcome.err
-    assert "はい。timestep（8ループ）は" in outcome.out
+    assert "はい。timestep\uff088ループ\uff09は" in outcome.out
     assert '<html lang="ja">' in page.read_text(encoding="utf-8")
 
 

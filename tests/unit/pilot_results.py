@@ -249,7 +249,7 @@ def make_undecided() -> PilotResult:
             "runs": 3,
             "share": 0.25,
             "validation": 4.2,
-            "reason": "the worst of 6 after a quarter of the steps",
+            "reason": "worse",
         }
     ]
     design = {**result.design, "origins": 2}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from loopedge.study.runs.budget import Halving, Plan, leave_out
+from loopedge.study.schedule.budget import Halving, Plan, leave_out
 
 Key = tuple[str, int]
 
@@ -62,7 +62,7 @@ def test_the_worse_half_is_left_out_and_the_rest_is_tried_longer() -> None:
     ]
     assert found.kept == [FEWEST, ("timestep", 4)]
     assert pilot.left == 21
-    assert all(one.runs == 3 and "validation" in one.reason for one in found.left_out)
+    assert all(one.runs == 3 and one.reason == "worse" for one in found.left_out)
 
 
 def test_one_loop_and_the_best_with_more_stay_even_where_the_time_is_short() -> None:
@@ -76,7 +76,7 @@ def test_without_time_for_a_short_run_the_dearest_are_left_out_at_once() -> None
     found = pilot.leave_out()
     assert pilot.rungs == []
     assert found.kept == [FEWEST, ("timestep", 4)]
-    assert {one.reason for one in found.left_out} == {"it takes longest"}
+    assert {one.reason for one in found.left_out} == {"longest"}
 
 
 def test_what_diverges_in_a_short_run_is_left_out_first() -> None:

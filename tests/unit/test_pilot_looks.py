@@ -1,6 +1,6 @@
 """After how many seeds a pilot looks, and when it stops."""
 
-from loopedge.study.runs.looks import looks
+from loopedge.study.schedule.looks import looks
 
 
 def seen(seeds: object, known: int, decided_at: int) -> list[int]:

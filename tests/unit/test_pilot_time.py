@@ -3,9 +3,9 @@
 import pytest
 
 from loopedge.study.design import Cell
-from loopedge.study.runs.estimate import AFTERWARDS, STARTING, TimeLeft
 from loopedge.study.runs.short_run import ShortRun
 from loopedge.study.runs.work import FullRun
+from loopedge.study.schedule.estimate import AFTERWARDS, STARTING, TimeLeft
 
 TRAINING = {("looped", 1): 10.0, ("looped", 8): 50.0}
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +13,9 @@ import loopedge
 from loopedge.errors import InputError
 from loopedge.study.runs.ray_workers import LOCAL
 from loopedge.tasks.generated.sorting import SortingTask
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:::ray")]
 pytest.importorskip("ray", reason="the extra 'ray' is not in the development group: it is 260 MB")

@@ -1,6 +1,5 @@
 """How it was decided and how it was measured."""
 
-from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -59,20 +58,26 @@ def _left_out(result: PilotResult, words: Wording) -> list[str]:
     return [
         f"<h3>{escape(words('left_out'))}</h3>",
         "<ul>",
-        *(f"<li>{_left_out_text(one, result, words)}</li>" for one in result.left_out),
+        *(f"<li>{escape(_left_out_text(one, words))}</li>" for one in result.left_out),
         "</ul>",
     ]
 
 
-def _left_out_text(one: Mapping[str, Any], result: PilotResult, words: Wording) -> str:
-    """Say what was left out, how many runs that are, and what was seen of it before."""
-    what = words.candidate(one) if one.get("arm") else words("left_out_seeds")
-    parts = [words("left_out_runs", what=what, runs=one.get("runs", 0))]
-    if one.get("validation") is not None:
-        share, value = words.percent(one.get("share") or 0.0), words.score(one["validation"])
-        parts.append(words("left_out_seen", metric=result.metric, value=value, share=share))
-    reason = f' <small lang="en">({escape(str(one.get("reason") or ""))})</small>'
-    return escape(words.joined(parts)) + (reason if one.get("reason") else "")
+def _left_out_text(one: dict[str, Any], words: Wording) -> str:
+    """Say what was left out, and why: the reasons are those of `loopedge.study.schedule.budget.LeftOut`."""
+    if one["arm"] is None:
+        return words("left_runs", runs=one["runs"])
+    if one["reason"] == "longest":
+        return words("left_longest", model=words.candidate(one))
+    score = words.score(one["validation"])
+    return words(
+        "left_worse", model=words.candidate(one), score=score, share=words.percent(one["share"])
+    )
+
+
+def _count(rows: int | list[int]) -> int:
+    """Return how many table rows a split has: of a series their first and the one past their last are known."""
+    return rows if isinstance(rows, int) else rows[1] - rows[0]
 
 
 def measured_section(result: PilotResult, words: Wording) -> list[str]:
@@ -81,7 +86,7 @@ def measured_section(result: PilotResult, words: Wording) -> list[str]:
     plain = {k: v for k, v in task.items() if isinstance(v, str | int | float)}
     rows = task.get("rows") or {}
     seeds = words("seeds_from", count=design["seeds"], first=design["first_seed"])
-    split = ", ".join(f"{name} {_rows_text(found)}" for name, found in rows.items())
+    split = ", ".join(f"{name} {_count(of):,}" for name, of in rows.items())
     processor = words("processor", cpu=machine["cpu"], cores=machine["cores"])
     runtime = words("runtime", onnxruntime=machine["onnxruntime"], loopedge=machine["loopedge"])
     pairs = [
@@ -105,13 +110,6 @@ def measured_section(result: PilotResult, words: Wording) -> list[str]:
         ),
         "</dl>",
     ]
-
-
-def _rows_text(rows: Any) -> str:
-    """Write a number of rows, or the first and the last of them."""
-    if isinstance(rows, list | tuple):
-        return "-".join(_rows_text(row) for row in rows)
-    return f"{rows:,}" if isinstance(rows, int) else str(rows)
 
 
 def _code(text: str) -> str:

@@ -105,5 +105,5 @@ def _read_tallies(path: Path) -> dict[Split, Tally]:
         found: dict[Split, dict[str, Any]] = {split: {} for split in SPLITS}
         for key in arrays.files:
             split, _, name = key.partition(".")
-            found[split][name] = arrays[key]  # type: ignore[index]
+            found[split][name] = arrays[key]
     return {split: tally for split, tally in found.items() if tally}

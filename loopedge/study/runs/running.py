@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from loopedge.study.runs.blocks import BlockTasks
-from loopedge.study.runs.estimate import TimeLeft
 from loopedge.study.runs.setup import RunSetup
 from loopedge.study.runs.work import Work
 from loopedge.study.runs.workers import run_at_once
+from loopedge.study.schedule.estimate import TimeLeft
 from loopedge.trainer.progress import duration_text, scores_text
 
 __all__ = ["Runner"]

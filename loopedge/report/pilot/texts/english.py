@@ -185,9 +185,9 @@ TEXTS = {
     "head_took": "time",
     "looks_note": "Seeds were added until it was decided.",
     "left_out": "Left out by the budget",
-    "left_out_seeds": "further seeds",
-    "left_out_runs": "{what}: {runs} runs",
-    "left_out_seen": "{metric} {value} on validation after {share} of the steps",
+    "left_worse": "{model}: among the worse on the validation split ({score}) with {share} of the steps",
+    "left_longest": "{model}: it takes longest",
+    "left_runs": "{runs} runs of the last seeds: no time was left for them",
     # How it was measured
     "measured": "How it was measured",
     "fact_task": "task",

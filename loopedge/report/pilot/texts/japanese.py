@@ -179,9 +179,9 @@ TEXTS = {
     "head_took": "経過時間",
     "looks_note": "判定がつくまで、シードを追加しました。",
     "left_out": "予算により省いたもの",
-    "left_out_seeds": "追加のシード",
-    "left_out_runs": "{what}：{runs}回の実行",
-    "left_out_seen": "ステップの{share}まで学習した時点で、検証データの{metric}は{value}",
+    "left_worse": "{model}：ステップ数を{share}に減らした実行で、検証データの成績が劣ったため（{score}）",
+    "left_longest": "{model}：最も時間がかかるため",
+    "left_runs": "最後のシードの{runs}回の実行：時間が足りなかったため",
     # How it was measured
     "measured": "測定の条件",
     "fact_task": "タスク",

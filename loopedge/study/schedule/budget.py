@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from loopedge.study.options import UNLOOPED
 
@@ -20,7 +20,8 @@ class LeftOut:
     """What the budget left out: an arm at a loop count, or runs of the last seeds.
 
     Args:
-        reason: In words.
+        reason: ``worse``: than others in short runs, on the validation split. ``longest``: nothing was tried, and it takes
+            longest. ``no-time``: the budget was used up.
         arm: Its arm; None: runs of all arms.
         loops: Its loop count; None: runs of all.
         runs: Full runs that were not made.
@@ -28,7 +29,7 @@ class LeftOut:
         validation: The metric of that run on the validation split; None: none was made, or it did not finish.
     """
 
-    reason: str
+    reason: Literal["worse", "longest", "no-time"]
     arm: str | None = None
     loops: int | None = None
     runs: int = 0
@@ -106,14 +107,12 @@ def leave_out(
             share = wanted
             scores = dict(try_short(found.kept, share))
             drop = max(1, len(loose) // 2)
-            reason = "worse on the validation split in short runs"
         else:
             drop = 1
-            reason = "worse on the validation split in short runs" if scores else "it takes longest"
         for key in _worst(loose, scores, plan)[:drop]:
             if not _is_last(key, found):
                 found.kept.remove(key)
-                found.left_out.append(_left_out(key, share, scores, reason, plan.runs))
+                found.left_out.append(_left_out(key, share, scores, plan.runs))
     return found
 
 
@@ -147,14 +146,12 @@ def _worst(keys: Sequence[Key], scores: Mapping[Key, float | None], plan: Plan) 
     return sorted(keys, key=merit)
 
 
-def _left_out(
-    key: Key, share: float, scores: Mapping[Key, float | None], reason: str, runs: int
-) -> LeftOut:
+def _left_out(key: Key, share: float, scores: Mapping[Key, float | None], runs: int) -> LeftOut:
     return LeftOut(
         arm=key[0],
         loops=key[1],
         share=share,
         validation=scores.get(key),
-        reason=reason,
+        reason="worse" if scores else "longest",
         runs=runs,
     )
