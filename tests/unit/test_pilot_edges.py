@@ -11,7 +11,7 @@ from loopedge.study.judging.claims import Claims
 from loopedge.study.judging.judgement import judge_runs
 from loopedge.study.judging.period import Windows
 from loopedge.tasks.metrics import Metrics, Tally
-from tests.unit.pilot_runs import runs_of
+from tests.unit.pilot_runs import judged, runs_of
 
 SAMPLES = 40
 
@@ -70,3 +70,17 @@ def test_the_luck_of_a_model_stays_its_own_whatever_the_order_of_the_arms() -> N
         assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high))
     widths = {name: of.high - of.low for name, of in other.differences.items() if of.high and of.low}
     assert widths["timestep-r1"] > 5 * widths["looped-r1"]
+
+
+def test_a_seed_that_only_some_models_have_leaves_none_of_them_out() -> None:
+    """Stopped within the fourth seed: eight loops are far better, and lack it."""
+    values = {
+        ("looped", 1): [5.0, 5.1, 4.9, 5.0],
+        ("looped", 4): [4.0, 4.1, 3.9, 4.0],
+        ("looped", 8): [2.0, 2.1, 1.9],
+    }
+    found = judged(values)
+    assert found.verdict.choice.blocks == 3
+    assert found.verdict.recommended == {"arm": "looped", "loops": 8}
+    assert found.claims is not None
+    assert set(found.claims.differences) == {"looped-r1", "looped-r4", "looped-r8"}
