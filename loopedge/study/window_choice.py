@@ -11,7 +11,7 @@ from loopedge.baselines.series.all import refitted
 from loopedge.runtime.session import Session
 from loopedge.study.design import Cell
 from loopedge.study.judging.statements import Candidate, Decision
-from loopedge.study.judging.verdict import Verdict
+from loopedge.study.judging.verdict import Verdict, subject_of
 from loopedge.study.runs.blocks import BlockTasks
 from loopedge.study.runs.cell import cell_path
 from loopedge.study.runs.setup import RunSetup
@@ -54,7 +54,7 @@ def windows_of_pilot(
         LoopedgeError: The model cannot be run.
     """
     decision = verdict.statements[0]
-    subject = (decision.chosen or decision.best) if isinstance(decision, Decision) else None
+    subject = subject_of(verdict.choice, decision) if isinstance(decision, Decision) else None
     made = [
         Cell(arm=one["arm"], loops=one["loops"], seed=one["seed"], origin=one.get("origin"))
         for one in cells

@@ -183,7 +183,10 @@ def test_int8_that_is_slower_is_a_caution() -> None:
 
 def test_what_the_budget_left_out_and_the_looks_are_shown() -> None:
     page = visible(pilot_page(MADE["undecided"]()))
-    assert "3 runs, rmse 4.2 on validation after 25 % of the steps" in page
+    assert (
+        "looped with 8 loops: among the worse on the validation split (4.2) with 25 % of the steps"
+        in page
+    )
     assert "5 more seeds, about 12 min" in page
     assert "--resume --seeds 8" in page
 

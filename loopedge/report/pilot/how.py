@@ -1,6 +1,5 @@
 """How it was decided and how it was measured."""
 
-from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -59,24 +58,25 @@ def _left_out(result: PilotResult, words: Wording) -> list[str]:
     return [
         f"<h3>{escape(words('left_out'))}</h3>",
         "<ul>",
-        *(f"<li>{_left_out_text(one, result, words)}</li>" for one in result.left_out),
+        *(f"<li>{escape(_left_out_text(one, words))}</li>" for one in result.left_out),
         "</ul>",
     ]
 
 
-def _left_out_text(one: Mapping[str, Any], result: PilotResult, words: Wording) -> str:
-    """Say what was left out, how many runs that are, and what was seen of it before."""
-    what = words.candidate(one) if one.get("arm") else words("left_out_seeds")
-    parts = [words("left_out_runs", what=what, runs=one.get("runs", 0))]
-    if one.get("validation") is not None:
-        share, value = words.percent(one.get("share") or 0.0), words.score(one["validation"])
-        parts.append(words("left_out_seen", metric=result.metric, value=value, share=share))
-    reason = {"worse": "left_out_worse", "longest": "left_out_longest"}.get(one["reason"])
-    return escape(words.joined([*parts, words(reason or "left_out_no_time")]))
+def _left_out_text(one: dict[str, Any], words: Wording) -> str:
+    """Say what was left out, and why: the reasons are those of `loopedge.study.schedule.budget.LeftOut`."""
+    if one["arm"] is None:
+        return words("left_runs", runs=one["runs"])
+    if one["reason"] == "longest":
+        return words("left_longest", model=words.candidate(one))
+    score = words.score(one["validation"])
+    return words(
+        "left_worse", model=words.candidate(one), score=score, share=words.percent(one["share"])
+    )
 
 
 def _count(rows: int | list[int]) -> int:
-    """Return how many table rows a split has: of a series the first is known, and the one past the last."""
+    """Return how many table rows a split has: of a series their first and the one past their last are known."""
     return rows if isinstance(rows, int) else rows[1] - rows[0]
 
 

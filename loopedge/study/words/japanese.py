@@ -191,7 +191,7 @@ def _against(one: AgainstBaseline, names: Names) -> str:
         f"{_difference(one.difference, names)}。"
     )
     if one.difference is not None and bounds_text(one.difference, names):
-        text += f"区間には{OVER[one.over]}を含みます。"
+        text += f"信頼区間は{OVER[one.over]}を含みます。"
     if one.visible is not None:
         text += f"このテストデータで検出できる差は、およそ{figure_text(one.visible)}以上です。"
     if one.seasonal is not None and None not in one.seasonal:
@@ -214,16 +214,16 @@ def _chosen(one: Chosen, names: Names) -> str:
 
 
 def _more_loops(one: MoreLoops, names: Names) -> str:
+    raised = f"{one.arm}のループ回数を{one.few}から{one.many}に"
     what = {
-        "better": "改善します",
-        "worse": "悪化します",
-        "equal": "差は許容差に収まります",
-        "undecided": "差があるとは言えません",
+        "better": f"{raised}増やすと、改善します",
+        "worse": f"{raised}増やすと、悪化します",
+        "equal": f"{raised}増やしても、差は許容差に収まります",
+        "undecided": f"{raised}増やしても、差があるとは言えません",
     }[one.effect]
     return (
-        f"{one.arm}のループ回数を{one.few}から{one.many}に増やすと、{what}：{names.metric}は"
-        f"{quality_text(one.few_quality)}から{quality_text(one.many_quality)}になります"
-        f"{_difference(one.difference, names)}。"
+        f"{what}。{names.metric}は{quality_text(one.few_quality)}から{quality_text(one.many_quality)}"
+        f"になります{_difference(one.difference, names)}。"
     )
 
 
