@@ -346,7 +346,7 @@ class Course:
         ]
         return [result for result in found if result is not None]
 
-    def _found(self, costs: Costs) -> Found:
+    def _found(self, costs: Costs, *, complete: bool = False) -> Found:
         if not self.windows:
             self.windows = windows_by_origin(self.tasks, self.setup)
         return Found(
@@ -358,6 +358,7 @@ class Course:
             baselines=self.baselines,
             windows=self.windows,
             costs=costs,
+            complete=complete,
         )
 
     def _windows_to_plot(self, result: PilotResult) -> list[PlottedWindow]:
@@ -382,7 +383,7 @@ class Course:
         """Judge what is there; write it down and hand it to the report."""
         started = self.state.clock()
         result = replace(
-            judged or conclude(self._found(costs or {})),
+            judged or conclude(self._found(costs or {}, complete=complete)),
             notes=[*self.task.notes, *notes],
             profile=profiled or {},
             looks=self.state.looks,
