@@ -24,7 +24,7 @@ from benchmarks.pilot.simulated import (
 from loopedge.study.options import LOOKS
 
 NAME = "operating_characteristics"
-TABLES = {"choice": 2000, "beaten": 1000, "flattery": 1000, "outcomes": 500}
+TABLES = {"choice": 2000, "beaten": 1000, "flattery": 1000, "outcomes": 300}
 """Pilots drawn of each kind."""
 TRUTHS = {
     "no difference": (0.0, 0.0, 0.0),
