@@ -154,7 +154,8 @@ def _against_baseline(one: AgainstBaseline, names: Names) -> str:
     text = (
         f"{firsts[one.effect]}: {candidate_text(one.candidate)} reaches {quality_text(one.quality)}"
     )
-    text += f" ({_difference(one.difference, names)})."
+    over = "" if one.difference is None or one.difference.low is None else f" over {one.over}"
+    text += f" ({_difference(one.difference, names)}{over})."
     if one.seasonal is not None and None not in one.seasonal:
         mine, plain = (figure_text(value or 0.0) for value in one.seasonal)
         text += f" MASE: {mine} against {plain}."
