@@ -165,7 +165,7 @@ class Alignment:
             weights.append(shares[pair, position, place])
         if self._levels:
             self._steps = steps / steps.sum()
-        self._count(*map(np.concatenate, (keys, tokens, weights)), longest)
+        self._count(np.concatenate(keys), np.concatenate(tokens), np.concatenate(weights), longest)
 
     def _count(self, keys: Array, tokens: Array, weights: Array, longest: int) -> None:
         """Make the tables of contexts up to a length, each smoothed by the one before."""
@@ -214,7 +214,7 @@ class Alignment:
         for level in self._levels[1:]:
             rows, seen = level.find(keys)
             found = np.where(seen, level.table[rows, wanted], found)
-        return found
+        return np.asarray(found)
 
     def _numbers(self, wanted: Array) -> tuple[Array, Array]:
         """Return the number of each token among the seen ones, and whether it is one."""
