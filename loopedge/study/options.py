@@ -53,6 +53,7 @@ class PilotOptions:
         max_latency: Most seconds that a sample may take.
         min_metric: The metric must be at least so good: no lower, or no higher where lower is better.
         ray: Address of a Ray cluster that makes the runs; default: this machine does.
+        keep_windows: Keep a few windows of the test split in the results, for the page to plot.
         resume: Keep the runs that are finished, go on with the others; arms, loop counts and seeds may
             be added.
         force: Drop what an earlier pilot wrote to the folder.
@@ -78,6 +79,7 @@ class PilotOptions:
     max_latency: float | None = None
     min_metric: float | None = None
     ray: str | None = None
+    keep_windows: bool = True
     resume: bool = False
     force: bool = False
 
@@ -153,5 +155,6 @@ class PilotKeywords(TypedDict, total=False):
     max_latency: float | None
     min_metric: float | None
     ray: str | None
+    keep_windows: bool
     resume: bool
     force: bool

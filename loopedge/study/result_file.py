@@ -58,6 +58,19 @@ class StoredCell(TypedDict):
 
 
 @with_config(_OPEN)
+class StoredBaseline(TypedDict):
+    """What a plain baseline reached in a block."""
+
+    name: str
+    about: str
+    validation: Scores
+    test: Scores
+    upper_bound: bool
+    seconds: float
+    reason: str | None
+
+
+@with_config(_OPEN)
 class StoredDesign(TypedDict):
     """What was compared."""
 
@@ -97,11 +110,35 @@ class StoredMargin(TypedDict):
 
 
 @with_config(_OPEN)
+class StoredLeftOut(TypedDict):
+    """What the budget left out, and why."""
+
+    reason: str
+    arm: str | None
+    loops: int | None
+    runs: int
+    share: float
+    validation: float | None
+
+
+@with_config(_OPEN)
+class StoredLook(TypedDict):
+    """What was seen after so many seeds."""
+
+    seeds: int
+    outcome: Literal["yes", "no", "undecided"]
+    seconds: NotRequired[float]
+
+
+@with_config(_OPEN)
 class StoredParts(TypedDict):
     """Parts that are plain values in a `PilotResult`, and what a report takes of them."""
 
+    baselines: dict[str, list[StoredBaseline]]
     cells: list[StoredCell]
     design: StoredDesign
+    left_out: NotRequired[list[StoredLeftOut]]
+    looks: NotRequired[list[StoredLook]]
     machine: StoredMachine
     margin: StoredMargin
     task: StoredTask

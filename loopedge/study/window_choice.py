@@ -1,19 +1,25 @@
 """Which forecasts of a model the page may plot, and what stands in them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from loopedge.baselines.series.all import refitted
 from loopedge.runtime.session import Session
-from loopedge.study.judging.statements import Candidate
+from loopedge.study.design import Cell
+from loopedge.study.judging.statements import Candidate, Decision
+from loopedge.study.judging.verdict import Verdict, subject_of
+from loopedge.study.runs.blocks import BlockTasks
+from loopedge.study.runs.cell import cell_path
+from loopedge.study.runs.setup import RunSetup
 from loopedge.study.windows import ChosenBy, PlottedWindow
 from loopedge.tasks.series import SeriesTask
 from loopedge.tasks.task import Array, Task
 
-__all__ = ["choose_windows", "plot_windows"]
+__all__ = ["choose_windows", "plot_windows", "windows_of_pilot"]
 
 BATCH_SIZE = 64
 WORST = 0.9
@@ -31,6 +37,41 @@ class _Judged:
     history: Array
     truth: Array
     forecast: Array
+
+
+def windows_of_pilot(
+    tasks: BlockTasks, setup: RunSetup, cells: Sequence[dict[str, Any]], verdict: Verdict
+) -> list[PlottedWindow]:
+    """Return the windows of the model that the verdict is about: of its first seed, at the last origin.
+
+    Args:
+        tasks: Of the blocks.
+        setup: Of the runs.
+        cells: Their results.
+        verdict: Of the pilot.
+
+    Raises:
+        LoopedgeError: The model cannot be run.
+    """
+    decision = verdict.statements[0]
+    subject = subject_of(verdict.choice, decision) if isinstance(decision, Decision) else None
+    made = [
+        Cell(arm=one["arm"], loops=one["loops"], seed=one["seed"], origin=one.get("origin"))
+        for one in cells
+        if one["status"] == "done"
+    ]
+    mine = [cell for cell in made if subject == Candidate(arm=cell.arm, loops=cell.loops)]
+    if subject is None or not mine:
+        return []
+    cell = min(mine, key=lambda cell: (cell.seed, -(cell.origin or 0)))
+    task = tasks.of(cell)
+    return plot_windows(
+        task,
+        cell_path(setup.folder, cell).with_name("model.onnx"),
+        subject,
+        samples=setup.design.train_config(cell).samples,
+        baseline=None if verdict.baseline is None else str(verdict.baseline["name"]),
+    )
 
 
 def plot_windows(

@@ -79,7 +79,15 @@ def make_yes() -> PilotResult:
     chosen = Candidate(arm="timestep", loops=8)
     quality = _over(MEANS["timestep", 8], 0.021)
     statements: list[Statement] = [
-        Decision(outcome="yes", why="loops", blocks=5, chosen=chosen, best=chosen, sure=0.962),
+        Decision(
+            outcome="yes",
+            why="loops",
+            blocks=5,
+            counts=(1, 4, 8),
+            chosen=chosen,
+            best=chosen,
+            sure=0.962,
+        ),
         AgainstBaseline(
             candidate=chosen,
             baseline="climatology + autoregression",
@@ -231,10 +239,19 @@ def make_undecided() -> PilotResult:
     ]
     result = _result(statements, None, seeds=3, windows=_windows(best))
     looks = [
-        {"seeds": 3, "outcome": "undecided", "sure": 0.55},
-        {"seeds": 5, "outcome": "undecided", "sure": 0.61},
+        {"seeds": 3, "outcome": "undecided", "why": "seeds", "seconds": 402.0},
+        {"seeds": 5, "outcome": "undecided", "why": "seeds", "seconds": 660.0},
     ]
-    left_out = [{"arm": "looped", "loops": 8, "why": "the worst of 6 after 3 seeds"}]
+    left_out = [
+        {
+            "arm": "looped",
+            "loops": 8,
+            "runs": 3,
+            "share": 0.25,
+            "validation": 4.2,
+            "reason": "worse",
+        }
+    ]
     design = {**result.design, "origins": 2}
     return replace(result, looks=looks, left_out=left_out, design=design)
 
@@ -412,7 +429,7 @@ def _result(
         cells=cells,
         profile={"models": [], "threads": 1, "batch": 1, "sequence": 28},
         seconds=1132.4,
-        looks=[{"seeds": seeds, "outcome": "yes", "sure": 0.96}],
+        looks=[{"seeds": seeds, "outcome": "yes", "why": "loops", "seconds": 1100.0}],
         windows=list(windows),
     )
 

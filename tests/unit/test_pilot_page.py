@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from rich.console import Console
@@ -18,12 +18,14 @@ from rich.console import Console
 import loopedge.report.pilot
 from loopedge.errors import InputError
 from loopedge.report.pilot.depths import depth_curve
+from loopedge.report.pilot.first_screen import next_text
 from loopedge.report.pilot.page import pilot_page, write_pilot_html
 from loopedge.report.pilot.quality_cost import Point, pareto_front
 from loopedge.report.pilot.terminal import pilot_table
 from loopedge.report.pilot.texts import english, japanese
 from loopedge.report.pilot.wording import Wording
 from loopedge.report.svg.dots import Dot, dots
+from loopedge.study.judging.statements import Decision, NextStep, Why
 from loopedge.study.result import PilotResult
 from tests.unit import pilot_results
 
@@ -79,6 +81,32 @@ def test_both_languages_have_the_same_texts() -> None:
         key for key in english.TEXTS if holes(english.TEXTS[key]) != holes(japanese.TEXTS[key])
     ]
     assert different == []
+
+
+@BOTH
+@pytest.mark.parametrize("why", get_args(Why))
+def test_every_reason_of_a_decision_has_words(why: Why, language: str) -> None:
+    made = MADE["undecided"]()
+    first, *others = made.verdict.statements
+    assert isinstance(first, Decision)
+    decision = replace(first, why=why, winner="ridge on lags", chosen=first.best)
+    verdict = replace(made.verdict, statements=[decision, *others])
+    words = Wording("ja" if language == "ja" else "en")
+    text = words.headline(replace(made, verdict=verdict))
+    assert text.startswith(tuple(words.answers))
+    assert "None" not in text
+
+
+@BOTH
+@pytest.mark.parametrize("what", get_args(get_type_hints(NextStep)["what"]))
+def test_every_next_step_has_words(what: Any, language: str) -> None:
+    made = MADE["undecided"]()
+    step = NextStep(what=what, seeds=2, origins=3, margin=0.1, seconds=60.0)
+    verdict = replace(made.verdict, statements=[*made.verdict.statements[:-1], step])
+    words = Wording("ja" if language == "ja" else "en")
+    result = replace(made, verdict=verdict)
+    assert next_text(result, words)
+    assert words.sentences([step], result)[0]
 
 
 def test_every_text_is_used() -> None:
@@ -155,7 +183,10 @@ def test_int8_that_is_slower_is_a_caution() -> None:
 
 def test_what_the_budget_left_out_and_the_looks_are_shown() -> None:
     page = visible(pilot_page(MADE["undecided"]()))
-    assert "the worst of 6 after 3 seeds" in page
+    assert (
+        "looped with 8 loops: among the worse on the validation split (4.2) with 25 % of the steps"
+        in page
+    )
     assert "5 more seeds, about 12 min" in page
     assert "--resume --seeds 8" in page
 

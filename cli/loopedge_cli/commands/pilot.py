@@ -96,6 +96,7 @@ def _options(values: dict[str, Any]) -> "PilotOptions":
         max_latency=values["max_latency"],
         min_metric=values["min_metric"],
         ray=values["ray"],
+        keep_windows=not values["no_data"],
         resume=values["resume"],
         force=values["force"],
     )

@@ -40,11 +40,11 @@ def _looks(result: PilotResult, words: Wording) -> list[str]:
         (
             str(look.get("seeds", "-")),
             words.outcomes.get(str(look.get("outcome")), "-"),
-            words.probability(look["sure"]) if look.get("sure") is not None else "-",
+            words.duration(look["seconds"]) if look.get("seconds") is not None else "-",
         )
         for look in result.looks
     ]
-    heads = [words("head_seeds"), words("head_outcome"), words("head_sure")]
+    heads = [words("head_seeds"), words("head_outcome"), words("head_took")]
     return [
         f"<h3>{escape(words('looks'))}</h3>",
         *table(heads, rows),
@@ -70,7 +70,9 @@ def _left_out_text(one: dict[str, Any], words: Wording) -> str:
     if one["reason"] == "longest":
         return words("left_longest", model=words.candidate(one))
     score = words.score(one["validation"])
-    return words("left_worse", model=words.candidate(one), score=score, share=f"{one['share']:.0%}")
+    return words(
+        "left_worse", model=words.candidate(one), score=score, share=words.percent(one["share"])
+    )
 
 
 def _count(rows: int | list[int]) -> int:

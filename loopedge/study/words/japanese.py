@@ -83,6 +83,8 @@ REASONS = {
     "no-untied-arm": "untiedとnarrowの両方を比較に含めていない",
     "too-few-runs": "最後まで終わった実行が足りない",
 }
+NEARLY = 0.1
+"""A ratio that is so near to 1 is no difference."""
 LIMITS = {"memory": "メモリ", "latency": "推論時間"}
 
 
@@ -101,11 +103,11 @@ def headline(statements: Sequence[Statement], names: Names) -> str:
         (one for one in statements if isinstance(one, Untied) and one.arm == decision.winner), None
     )
     text = _decision(decision, against, names)
-    if untied is not None and decision.outcome == "yes":
-        text += f"ただし、{_layers(untied)}のほうが優れています（{_parameters(untied)}）。"
-    if untied is not None and decision.why == "untied":
-        text = f"いいえ。{_layers(untied)}のほうが優れています（{_parameters(untied)}）。"
-    return text
+    if untied is None:
+        return text
+    if decision.why == "untied":
+        return f"いいえ。{_layers(untied)}のほうが優れています（{_parameters(untied)}）。"
+    return f"{text}ただし、{_layers(untied)}はさらに優れています（{_parameters(untied)}）。"
 
 
 def sentence(statement: Statement, names: Names) -> str:
@@ -136,9 +138,7 @@ def _decision(decision: Decision, against: AgainstBaseline | None, names: Names)
     baseline = baseline_text(against.baseline) if against else ""
     winner = _network(decision.winner)
     if decision.why == "loops":
-        chosen = candidate_text(decision.chosen) if decision.chosen else best
-        beats = f"ベースラインの{baseline}より優れており、" if baseline else ""
-        return f"はい。{chosen}は{beats}ループを減らすと性能が落ちます。"
+        return _yes(decision, baseline)
     if decision.why == "one-loop":
         if not baseline:
             return "いいえ。1ループで十分で、ループを増やしても良くなりません。"
@@ -152,9 +152,26 @@ def _decision(decision: Decision, against: AgainstBaseline | None, names: Names)
         "period": f"判断保留です。テストデータが少なく、{model}とベースラインの{baseline}の優劣がつきません。",
         "splits": "判断保留です。検証データとテストデータで、最良のモデルが食い違っています。",
         "few-seeds": f"判断保留です。モデルごとに3回以上の実行が必要ですが、今回は{decision.blocks}回です。",
+        "one-count": "判断保留です。1ループのモデルしか作っていないため、ループを増やす効果はわかりません。",
         "nothing-finished": "判断保留です。すべての実行を終えたループモデルがありません。",
     }
     return texts[decision.why]
+
+
+def _yes(decision: Decision, baseline: str) -> str:
+    chosen = decision.chosen or Candidate(arm="looped", loops=1)
+    subject = candidate_text(chosen)
+    if decision.counts[:1] < (chosen.loops,):
+        more = "ループを減らすと性能が落ちます"
+    else:
+        more = "ループを増やしても良くなりません" if len(decision.counts) > 1 else ""
+    if not baseline:
+        return (
+            f"はい。{subject}を推奨します。{more}。" if more else f"はい。{subject}を推奨します。"
+        )
+    if more:
+        return f"はい。{subject}はベースラインの{baseline}より優れており、{more}。"
+    return f"はい。{subject}はベースラインの{baseline}より優れています。"
 
 
 def _seeds(decision: Decision, model: str, baseline: str) -> str:
@@ -174,7 +191,7 @@ def _against(one: AgainstBaseline, names: Names) -> str:
         f"{_difference(one.difference, names)}。"
     )
     if one.difference is not None and bounds_text(one.difference, names):
-        text += f"区間には{OVER[one.over]}を含みます。"
+        text += f"信頼区間は{OVER[one.over]}を含みます。"
     if one.visible is not None:
         text += f"このテストデータで検出できる差は、およそ{figure_text(one.visible)}以上です。"
     if one.seasonal is not None and None not in one.seasonal:
@@ -197,16 +214,16 @@ def _chosen(one: Chosen, names: Names) -> str:
 
 
 def _more_loops(one: MoreLoops, names: Names) -> str:
+    raised = f"{one.arm}のループ回数を{one.few}から{one.many}に"
     what = {
-        "better": "改善します",
-        "worse": "悪化します",
-        "equal": "差は許容差に収まります",
-        "undecided": "差があるとは言えません",
+        "better": f"{raised}増やすと、改善します",
+        "worse": f"{raised}増やすと、悪化します",
+        "equal": f"{raised}増やしても、差は許容差に収まります",
+        "undecided": f"{raised}増やしても、差があるとは言えません",
     }[one.effect]
     return (
-        f"{one.arm}のループ回数を{one.few}から{one.many}に増やすと、{what}：{names.metric}は"
-        f"{quality_text(one.few_quality)}から{quality_text(one.many_quality)}になります"
-        f"{_difference(one.difference, names)}。"
+        f"{what}。{names.metric}は{quality_text(one.few_quality)}から{quality_text(one.many_quality)}"
+        f"になります{_difference(one.difference, names)}。"
     )
 
 
@@ -331,6 +348,7 @@ def _next_step(one: NextStep, names: Names) -> str:
         "longer-data": "次の一手：シードを増やしても決まりません。テストデータの期間を長くしてください。",
         "longer-training": f"次の一手：学習を長くして、比べ直してください{about}。",
         "wider-margin": f"次の一手：許容差を{figure_text(one.margin or 0.0)}にすれば、今ある実行だけで決まります。",
+        "more-loops": "次の一手：ほかのループ回数とも比べてください。",
         "deploy": "次の一手：推奨モデルを実機で試してください。",
         "take-baseline": "次の一手：ベースラインを採用してください。",
         "compare-untied": "次の一手：重みを共有しないネットワークと費用を比べてください。",
@@ -379,6 +397,8 @@ def _layers(untied: Untied) -> str:
 
 
 def _parameters(untied: Untied) -> str:
+    if abs(untied.parameters_ratio - 1) < NEARLY:
+        return "パラメータ数は同程度"
     return f"パラメータ数は{untied.parameters_ratio:.1f}倍"
 
 

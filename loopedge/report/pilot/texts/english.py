@@ -23,7 +23,7 @@ UNITS = {"s": "s", "min": "min", "h": "h"}
 
 TEXTS = {
     "title": "loopedge pilot",
-    "unfinished": "The pilot was stopped: {made} of {planned} runs are made. What follows is what they say.",
+    "unfinished": "The pilot is not finished: {made} of {planned} runs are made. What follows is what they say.",
     "note": "Note: {text}",
     # First screen
     "question": "Is a looped model worth it for {task}?",
@@ -63,6 +63,7 @@ TEXTS = {
     "next_longer_data": "a longer test period",
     "next_longer_training": "train longer",
     "next_wider_margin": "a margin of {margin}",
+    "next_more_loops": "compare more loop counts",
     "next_deploy": "deploy {model}",
     "next_take_baseline": "take the baseline {baseline}",
     "next_compare_untied": "compare with the untied network",
@@ -181,7 +182,7 @@ TEXTS = {
     "looks": "Looks",
     "head_seeds": "seeds",
     "head_outcome": "outcome",
-    "head_sure": "probability",
+    "head_took": "time",
     "looks_note": "Seeds were added until it was decided.",
     "left_out": "Left out by the budget",
     "left_worse": "{model}: among the worse on the validation split ({score}) with {share} of the steps",

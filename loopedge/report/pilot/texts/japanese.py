@@ -20,7 +20,7 @@ ARMS = {
 
 TEXTS = {
     "title": "loopedge pilot",
-    "unfinished": "パイロットは途中で止められました。予定{planned}回のうち{made}回の実行の結果を示します。",
+    "unfinished": "パイロットはまだ終わっていません。予定{planned}回のうち、{made}回の実行の結果を示します。",
     "note": "注：{text}",
     # First screen
     "question": "{task}にループモデルを使う価値はありますか？",
@@ -60,6 +60,7 @@ TEXTS = {
     "next_longer_data": "テスト期間を延ばす",
     "next_longer_training": "学習を長くする",
     "next_wider_margin": "許容差を{margin}に",
+    "next_more_loops": "ほかのループ回数とも比較",
     "next_deploy": "{model}を実機へ",
     "next_take_baseline": "ベースライン（{baseline}）を採用",
     "next_compare_untied": "重みを共有しないネットワークと費用を比較",
@@ -175,7 +176,7 @@ TEXTS = {
     "looks": "判定の経過",
     "head_seeds": "シード数",
     "head_outcome": "判定",
-    "head_sure": "確率",
+    "head_took": "経過時間",
     "looks_note": "判定がつくまで、シードを追加しました。",
     "left_out": "予算により省いたもの",
     "left_worse": "{model}：ステップ数を{share}に減らした実行で、検証データの成績が劣ったため（{score}）",
