@@ -9,11 +9,11 @@ from studies import STUDIES, Study
 from loopedge.report.svg.axes import Axis
 from loopedge.report.svg.chart import HEIGHT, WIDTH, Level, Mark, Series, chart
 from loopedge.study.judging.statistics import Interval, OverSeeds, interval_of, over_seeds
-from loopedge.study.judging.verdict import quality_text
+from loopedge.study.words.figures import quality_text
 
 __all__ = ["write_curve", "write_tables"]
 
-COLOURS = ("#2563c9", "#0f8a6a", "#c2702a")
+COLOURS = ("#2563c9", "#0f8a6a", "#c2702a", "#8a3ea8", "#5b6472")
 STYLE = "\n".join(
     [
         "<style>",
@@ -56,17 +56,23 @@ def study_table(study: Study, lines: Lines) -> str:
     changes = [
         (f"{most} loops against {fewest} ({arm})", change(lines, (arm, most), (arm, fewest)))
         for arm in study.arms
+        if most > fewest
     ] + [
-        (f"timestep encoding against {arm}, {most} loops",
-         change(lines, ("timestep encoding", most), (arm, most)))
-        for arm in ("looped", "constant gates")
-    ]  # fmt: skip
+        (f"{one} against {other}, {most} loops", change(lines, (one, most), (other, most)))
+        for one, other in study.pairs
+    ]
+    for score in study.scores:
+        heads += "".join(f" {score.replace('_', ' ')}, {loops} loops |" for loops in study.loops)
+        rows = [
+            row + "".join(f" {quality_text(spread(lines, arm, n, score))} |" for n in study.loops)
+            for row, arm in zip(rows, study.arms, strict=True)
+        ]
     return "\n".join(
         [
             f"## {study.title}\n",
             f"{metric}, {seeds} seed{'s' if seeds > 1 else ''}, {study.steps} steps{known}. The paper: {study.paper}.\n",
             f"| arm |{heads}",
-            "|---|" + "---|" * len(study.loops),
+            "|---|" + "---|" * (len(study.loops) * (1 + len(study.scores))),
             *rows,
             "",
             *(f"- {what}: {interval_text(interval)}" for what, interval in changes),
@@ -100,28 +106,35 @@ def write_curve(study: Study, lines: Lines, path: Path) -> None:
     )
     drawn = parts[: parts.index("</svg>")]
     legend = [
-        f'<circle class="op{i}" cx="{60 + 170 * i}" cy="{HEIGHT + 12}" r="4"/>'
-        f'<text x="{70 + 170 * i}" y="{HEIGHT + 16}">{arm}</text>'
-        for i, arm in enumerate(arms)
+        f'<circle class="op{i}" cx="{60 + x}" cy="{HEIGHT + 12 + y}" r="4"/>'
+        f'<text x="{70 + x}" y="{HEIGHT + 16 + y}">{arm}</text>'
+        for i, (arm, (x, y)) in enumerate(zip(arms, legend_places(len(arms)), strict=True))
     ]
+    below = 24 + max(y for _, y in legend_places(len(arms)))
     opening = first.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ')
-    opening = opening.replace(f" {HEIGHT}", f" {HEIGHT + 24}")
-    back = f'<rect width="{WIDTH}" height="{HEIGHT + 24}" fill="#ffffff"/>'
+    opening = opening.replace(f" {HEIGHT}", f" {HEIGHT + below}")
+    back = f'<rect width="{WIDTH}" height="{HEIGHT + below}" fill="#ffffff"/>'
     path.write_text("\n".join([opening, STYLE, back, *drawn, *legend, "</svg>", ""]), "utf-8")
 
 
-def values(lines: Lines, arm: str, loops: int) -> dict[int, float]:
-    """Return the metric on the test split by seed."""
+def legend_places(arms: int) -> list[tuple[int, int]]:
+    """Return where the names of the arms stand: three in a line, or two where there are more, for theirs are long."""
+    columns, width = (3, 170) if arms <= 3 else (2, 260)
+    return [(width * (i % columns), 20 * (i // columns)) for i in range(arms)]
+
+
+def values(lines: Lines, arm: str, loops: int, score: str | None = None) -> dict[int, float]:
+    """Return a metric on the test split by seed: the one that decides, unless another is named."""
     return {
-        line["seed"]: line["test"][line["metric"]]
+        line["seed"]: line["test"][score or line["metric"]]
         for line in lines
         if (line["arm"], line["loops"]) == (arm, loops) and "test" in line
     }
 
 
-def spread(lines: Lines, arm: str, loops: int) -> OverSeeds | None:
+def spread(lines: Lines, arm: str, loops: int, score: str | None = None) -> OverSeeds | None:
     """Return mean and standard deviation over the seeds."""
-    return over_seeds(list(values(lines, arm, loops).values()))
+    return over_seeds(list(values(lines, arm, loops, score).values()))
 
 
 def change(lines: Lines, mine: tuple[str, int], other: tuple[str, int]) -> Interval | None:

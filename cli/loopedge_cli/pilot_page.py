@@ -1,15 +1,12 @@
 """What ``loopedge pilot`` shows: the options of its page, and the page made again from results.json."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from loopedge_cli.limits import parse_seconds, parse_size
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
-
-if TYPE_CHECKING:
-    from loopedge.study.result import PilotResult
 
 __all__ = ["PageFlags", "rebuild"]
 
@@ -55,6 +52,14 @@ def rebuild(
     ] = None,
     language: Language = "en",
     no_data: NoData = False,
+    margin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Judge the runs again with another margin; default: as they were judged.",
+            rich_help_panel=PAGE,
+        ),
+    ] = None,
     max_memory: Annotated[
         int | None,
         typer.Option(
@@ -99,13 +104,17 @@ def rebuild(
         from loopedge.files.paths import check_paths
         from loopedge.report.pilot.page import write_pilot_html
         from loopedge.report.pilot.terminal import pilot_table
+        from loopedge.study.judging.again import judged_again, with_requirements
         from loopedge.study.judging.requirements import Limits
         from loopedge.study.result_file import read_pilot
 
         target = html or source.parent / "report.html"
         check_paths(inputs={"--from": (source,)}, outputs={"--html": target})
         limits = Limits(memory_bytes=max_memory, seconds=max_latency, metric=min_metric)
-        result = _required(read_pilot(source), limits)
+        result = read_pilot(source)
+        if margin is not None:
+            result = judged_again(result, margin)
+        result = with_requirements(result, limits)
         if no_data:
             result = replace(result, windows=[])
         write_pilot_html(result, target, language=language, force=force)
@@ -125,20 +134,3 @@ def _refuse_before_a_task(context: typer.Context) -> None:
                 ctx=context,
                 param_hint=f"'{name}'",
             )
-
-
-def _required(result: "PilotResult", limits: Any) -> "PilotResult":
-    """Hold the models against other limits, where some are named."""
-    from dataclasses import replace
-
-    from loopedge.study.judging.requirements import check_requirements
-    from loopedge.study.judging.statements import NextStep, Requirements
-
-    found = check_requirements(result.summary, limits, higher_is_better=result.higher_is_better)
-    if found is None:
-        return result
-    kept = [one for one in result.verdict.statements if not isinstance(one, Requirements)]
-    before = [one for one in kept if not isinstance(one, NextStep)]
-    after = [one for one in kept if isinstance(one, NextStep)]
-    verdict = replace(result.verdict, statements=[*before, found, *after])
-    return replace(result, verdict=verdict)

@@ -9,8 +9,9 @@ from loopedge.errors import LoopedgeError
 from loopedge.profiler.figures import BUSY, slowdown
 from loopedge.profiler.pipeline import Run, profile
 from loopedge.study.design import Cell, Design
+from loopedge.study.options import UNLOOPED
 
-__all__ = ["Costs", "is_busy", "measure_cost"]
+__all__ = ["Costs", "is_busy", "measure_cost", "models_to_measure"]
 
 Costs = dict[tuple[str, int], dict[str, Any]]
 """By arm and loop count: figures of the ``float`` and the ``int8`` model, and of the float model ``untied``."""
@@ -59,6 +60,12 @@ def measure_cost(
     }
 
 
+def models_to_measure(design: Design) -> int:
+    """Return how many models are profiled where every run succeeds: float, int8, and one arm's twins."""
+    arm = [arm for arm in design.arms if arm not in UNLOOPED][-1]
+    return sum(2 + (key[0] == arm and key[1] > 1) for key in design.compared)
+
+
 def is_busy(cost: Mapping[str, Any]) -> bool:
     """Tell whether the machine was busy while one of an arm's models was measured."""
     latencies = [figures["latency_ms"] for figures in cost.values()]
@@ -74,7 +81,12 @@ def _first_models(
     found: dict[tuple[str, int], dict[str, Path]] = {}
     for result in cells:
         kinds = found.setdefault((result["arm"], result["loops"]), {})
-        cell = Cell(arm=result["arm"], loops=result["loops"], seed=result["seed"])
+        cell = Cell(
+            arm=result["arm"],
+            loops=result["loops"],
+            seed=result["seed"],
+            origin=result.get("origin"),
+        )
         if result["status"] == "done":
             run = cell_path(folder, cell).parent
             kinds.setdefault("float", run / "model.onnx")
@@ -88,7 +100,7 @@ def _with_twin(
     design: Design, first: dict[tuple[str, int], dict[str, Path]]
 ) -> list[tuple[str, int]]:
     """Return whose twins are profiled: those of the last looped arm, past one loop."""
-    arm = [arm for arm in design.arms if arm != "untied"][-1]
+    arm = [arm for arm in design.arms if arm not in UNLOOPED][-1]
     return [key for key in first if key[0] == arm and key[1] > 1]
 
 

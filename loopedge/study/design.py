@@ -4,11 +4,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import torch
-
 from loopedge.errors import InputError
 from loopedge.model.config import LoopedConfig
-from loopedge.model.transformer import LoopedTransformer
 from loopedge.options import option
 from loopedge.study.options import ARMS, AT_MOST_LOOPS, LOOKS, UNLOOPED, PilotOptions
 from loopedge.study.start import with_start, with_training
@@ -16,6 +13,9 @@ from loopedge.tasks.task import Task
 from loopedge.trainer.config import TrainConfig, make_model_config, make_train_config
 
 __all__ = ["Cell", "Design", "block_name", "make_design", "parameters_of"]
+
+Key = tuple[str, int]
+"""An arm at a loop count."""
 
 MOST_CELLS = 1000
 NEAR = 0.15
@@ -71,6 +71,7 @@ class Design:
         origins: Test periods of a series, the oldest first; None: one.
         rates: Peak learning rates that are tried; none where the user named ``lr``.
         device: Where the models are trained.
+        left_out: Of what is compared, what the budget leaves out.
     """
 
     arms: tuple[str, ...]
@@ -82,6 +83,7 @@ class Design:
     origins: int | None = None
     rates: tuple[float, ...] = ()
     device: str = "cpu"
+    left_out: tuple[Key, ...] = ()
 
     @property
     def cells(self) -> list[Cell]:
@@ -102,7 +104,7 @@ class Design:
             (arm, loops)
             for loops in self.loops
             for arm in self.arms
-            if arm not in AT_MOST_LOOPS or loops == most > 1
+            if (arm not in AT_MOST_LOOPS or loops == most > 1) and (arm, loops) not in self.left_out
         ]
 
     def model_config(self, task: Task, cell: Cell) -> LoopedConfig:
@@ -220,5 +222,9 @@ def _sized(config: LoopedConfig, width: int, heads: int) -> LoopedConfig:
 
 @cache
 def _weights(config: LoopedConfig) -> int:
+    import torch
+
+    from loopedge.model.transformer import LoopedTransformer
+
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in LoopedTransformer(config).parameters())

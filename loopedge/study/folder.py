@@ -10,17 +10,45 @@ from loopedge.files.json_text import read_json
 from loopedge.files.plain_json import dump_json
 from loopedge.files.targets import write_text_atomic
 from loopedge.options import option, option_name
+from loopedge.study.state import STATE_FILE
 
-__all__ = ["REPORT_FILE", "RESULT_FILE", "open_folder", "pilot_files"]
+__all__ = [
+    "REPORT_FILE",
+    "RESULT_FILE",
+    "known_seeds",
+    "open_folder",
+    "pilot_files",
+    "write_design",
+]
 
 DESIGN_FILE, RESULT_FILE, REPORT_FILE = "design.json", "results.json", "report.html"
+OF_RUNS = ("runs", "trials", "baselines")
+"""Folders of what was made, one for each."""
 GROWING = {"design.arms", "design.loops", "design.seeds"}
 """What may differ when a pilot is resumed: runs are kept by arm, loop count and seed."""
 
 
 def pilot_files(folder: Path) -> list[Path]:
     """Return the files that a pilot writes into its folder, beside those of its runs."""
-    return [folder / name for name in (DESIGN_FILE, RESULT_FILE, REPORT_FILE)]
+    return [folder / name for name in (DESIGN_FILE, RESULT_FILE, REPORT_FILE, STATE_FILE)]
+
+
+def known_seeds(folder: Path) -> int:
+    """Return how many seeds the pilot in a folder had at its last look; 0: there is none."""
+    path = folder / DESIGN_FILE
+    if not path.exists():
+        return 0
+    stored = read_json(
+        path, needed="the design of a pilot", hint=f"start anew with {option('force')}"
+    )
+    design = stored.get("design") if isinstance(stored, dict) else None
+    seeds = design.get("seeds") if isinstance(design, dict) else None
+    return seeds if isinstance(seeds, int) else 0
+
+
+def write_design(folder: Path, described: dict[str, Any]) -> None:
+    """Write what a resumed pilot is compared with."""
+    write_text_atomic(folder / DESIGN_FILE, dump_json(described) + "\n")
 
 
 def open_folder(folder: Path, wanted: dict[str, Any], *, resume: bool, force: bool) -> None:
@@ -44,8 +72,13 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, resume: bool, force: bo
             isinstance(group, dict) for group in known.values()
         ):
             raise InputError(f"{stored} is not the design of a pilot", hint=hint)
+        if "format" not in known:
+            raise InputError(
+                f"{folder} holds a pilot of an earlier loopedge, whose runs left no scores of single samples",
+                hint=f"{hint}, or name another folder with {option_name('output')}",
+            )
         _check_same(known, wanted, folder)
-        write_text_atomic(stored, dump_json(wanted) + "\n")
+        write_design(folder, wanted)
         return
     if folder.exists() and any(folder.iterdir()):
         if not force:
@@ -58,11 +91,12 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, resume: bool, force: bo
                 f"{folder} holds something else than a pilot, which {option('force')} does not remove",
                 hint=f"name another folder with {option_name('output')}",
             )
-        shutil.rmtree(folder / "runs", ignore_errors=True)
-        for name in (RESULT_FILE, REPORT_FILE):
+        for name in OF_RUNS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name in (RESULT_FILE, REPORT_FILE, STATE_FILE):
             (folder / name).unlink(missing_ok=True)
     folder.mkdir(exist_ok=True)
-    write_text_atomic(stored, dump_json(wanted) + "\n")
+    write_design(folder, wanted)
 
 
 def _check_same(known: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:

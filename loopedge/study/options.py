@@ -1,11 +1,13 @@
 """What may be asked of a pilot, checked before any work."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from loopedge.errors import InputError
-from loopedge.options import option
+from loopedge.options import by_face, option, option_name
+from loopedge.study.judging.margin import read_margin
 
 __all__ = ["ARMS", "AT_MOST_LOOPS", "LOOKS", "RATES", "UNLOOPED", "PilotKeywords", "PilotOptions"]
 
@@ -51,6 +53,7 @@ class PilotOptions:
         max_latency: Most seconds that a sample may take.
         min_metric: The metric must be at least so good: no lower, or no higher where lower is better.
         ray: Address of a Ray cluster that makes the runs; default: this machine does.
+        keep_windows: Keep a few windows of the test split in the results, for the page to plot.
         resume: Keep the runs that are finished, go on with the others; arms, loop counts and seeds may
             be added.
         force: Drop what an earlier pilot wrote to the folder.
@@ -76,6 +79,7 @@ class PilotOptions:
     max_latency: float | None = None
     min_metric: float | None = None
     ray: str | None = None
+    keep_windows: bool = True
     resume: bool = False
     force: bool = False
 
@@ -87,17 +91,35 @@ class PilotOptions:
                 f"loops {','.join(map(str, loops)) or 'none'}: different counts from 1 are needed",
                 hint=option("loops", (1, 4, 8)),
             )
-        if self.seeds != "auto" and self.seeds < 1:
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        least: dict[str, tuple[float | None, int]] = {
+            "seeds": (None if self.seeds == "auto" else self.seeds, 1),
+            "jobs": (self.jobs, 1),
+            "origins": (self.origins, 2),
+            "max_memory": (self.max_memory, 1),
+        }
+        for name, (value, bound) in least.items():
+            if value is not None and value < bound:
+                raise InputError(
+                    f"{option_name(name)} is {value}, at least {bound} is needed",
+                    hint=option(name, max(bound, 3) if name == "seeds" else bound),
+                )
+        for name, value in (("budget", self.budget), ("max_latency", self.max_latency)):
+            if value is not None and not 0 < value < math.inf:
+                example = by_face("20m" if name == "budget" else "50ms", "a number of seconds")
+                raise InputError(
+                    f"{option_name(name)} is {value}, a time above 0 is needed",
+                    hint=f"{option_name(name)} {example}",
+                )
+        rates = list(self.rates)
+        if not rates or len(set(rates)) != len(rates) or not all(0 < rate <= 10 for rate in rates):
             raise InputError(
-                f"seeds is {self.seeds}, at least 1 is needed", hint=option("seeds", 3)
+                f"rates {','.join(map(str, rates)) or 'none'}: different numbers above 0, up to 10, are needed",
+                hint=by_face("--lr 1e-3,2e-3,4e-3", "rates=[1e-3, 2e-3, 4e-3]"),
             )
-        if not self.rates or min(self.rates) <= 0:
-            raise InputError(
-                f"rates {','.join(map(str, self.rates)) or 'none'}: learning rates above 0 are needed",
-                hint=option("rates", RATES),
-            )
-        if self.jobs < 1:
-            raise InputError(f"jobs is {self.jobs}, at least 1 is needed", hint=option("jobs", 1))
+        read_margin(self.margin)
 
     def _check_arms(self) -> None:
         arms = list(self.arms)
@@ -133,5 +155,6 @@ class PilotKeywords(TypedDict, total=False):
     max_latency: float | None
     min_metric: float | None
     ray: str | None
+    keep_windows: bool
     resume: bool
     force: bool

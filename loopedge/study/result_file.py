@@ -17,6 +17,7 @@ from loopedge.files.json_text import read_json
 from loopedge.files.validation import validation_problem
 from loopedge.study.judging.statements import Statement
 from loopedge.study.result import SCHEMA_VERSION, PilotResult
+from loopedge.study.words.figures import Names
 
 __all__ = ["pilot_schema", "read_pilot", "schema_text"]
 
@@ -54,6 +55,19 @@ class StoredCell(TypedDict):
     converged: NotRequired[bool | None]
     depths: NotRequired[dict[str, dict[str, Scores]] | None]
     gradient_norm_max: NotRequired[float | None]
+
+
+@with_config(_OPEN)
+class StoredBaseline(TypedDict):
+    """What a plain baseline reached in a block."""
+
+    name: str
+    about: str
+    validation: Scores
+    test: Scores
+    upper_bound: bool
+    seconds: float
+    reason: str | None
 
 
 @with_config(_OPEN)
@@ -96,11 +110,35 @@ class StoredMargin(TypedDict):
 
 
 @with_config(_OPEN)
+class StoredLeftOut(TypedDict):
+    """What the budget left out, and why."""
+
+    reason: str
+    arm: str | None
+    loops: int | None
+    runs: int
+    share: float
+    validation: float | None
+
+
+@with_config(_OPEN)
+class StoredLook(TypedDict):
+    """What was seen after so many seeds."""
+
+    seeds: int
+    outcome: Literal["yes", "no", "undecided"]
+    seconds: NotRequired[float]
+
+
+@with_config(_OPEN)
 class StoredParts(TypedDict):
     """Parts that are plain values in a `PilotResult`, and what a report takes of them."""
 
+    baselines: dict[str, list[StoredBaseline]]
     cells: list[StoredCell]
     design: StoredDesign
+    left_out: NotRequired[list[StoredLeftOut]]
+    looks: NotRequired[list[StoredLook]]
     machine: StoredMachine
     margin: StoredMargin
     task: StoredTask
@@ -148,10 +186,17 @@ def _read(fields: dict[str, Any]) -> PilotResult:
     verdict, plain = fields["verdict"], fields
     stored = verdict.get("statements") if isinstance(verdict, dict) else None
     if isinstance(stored, list):
-        plain = fields | {"verdict": verdict | {"statements": []}}
+        plain = fields | {"verdict": verdict | {"statements": [], "names": {"metric": ""}}}
     result = _RESULT.validate_json(json.dumps(plain), strict=True)
+    margin = result.verdict.margin
+    names = Names(
+        metric=result.metric,
+        margin=margin.value,
+        margin_text=margin.text,
+        step=Names.step_of(margin.value, result.verdict.choice.deviation),
+    )
     statements = [one for one in map(_statement, stored or []) if one is not None]
-    return replace(result, verdict=replace(result.verdict, statements=statements))
+    return replace(result, verdict=replace(result.verdict, statements=statements, names=names))
 
 
 def _statement(fields: Any) -> Statement | None:
@@ -176,6 +221,9 @@ def pilot_schema() -> dict[str, Any]:
     parts = _PARTS.json_schema(mode="serialization")
     known |= parts["$defs"]
     schema["properties"] |= parts["properties"]
+    known["Verdict"]["properties"].pop("names")  # it follows from metric, margin and choice
+    known["Verdict"]["required"].remove("names")
+    known.pop("Names")
     choices = []
     for kind, type_ in sorted(_kinds().items()):
         fact = TypeAdapter(type_).json_schema(mode="serialization")

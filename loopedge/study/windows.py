@@ -3,7 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["PlottedWindow"]
+__all__ = ["ChosenBy", "PlottedWindow"]
+
+ChosenBy = Literal["median", "worst"]
+"""By which rule a window was chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +31,7 @@ class PlottedWindow:
 
     arm: str
     loops: int
-    chosen_by: Literal["median", "worst"]
+    chosen_by: ChosenBy
     sample: int
     target: str
     error: float

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from loopedge.study.judging.choice import Choice
+from loopedge.study.judging.margin import Margin
 from loopedge.study.judging.statements import (
     AgainstBaseline,
     Candidate,
@@ -27,12 +29,12 @@ from loopedge.study.judging.summary import Summary
 from loopedge.study.judging.verdict import Verdict
 from loopedge.study.result import SCHEMA_VERSION, PilotResult, Place
 from loopedge.study.windows import PlottedWindow
+from loopedge.study.words.english import headline, sentence
+from loopedge.study.words.figures import Names
 from tests.unit.profiles import MACHINE
 
-__all__ = ["SENTINEL", "make_failed", "make_labels", "make_no", "make_undecided", "make_yes"]
+__all__ = ["make_failed", "make_labels", "make_no", "make_undecided", "make_yes"]
 
-SENTINEL = 7341.625
-"""A value of the user's data that stands in the plotted windows alone."""
 KIB = 1024
 COMMAND = (
     "loopedge pilot series seattle_weather.csv --target temp_max --time date --context 28 --horizon 7 "
@@ -77,7 +79,15 @@ def make_yes() -> PilotResult:
     chosen = Candidate(arm="timestep", loops=8)
     quality = _over(MEANS["timestep", 8], 0.021)
     statements: list[Statement] = [
-        Decision(outcome="yes", why="loops", blocks=5, chosen=chosen, best=chosen, sure=0.962),
+        Decision(
+            outcome="yes",
+            why="loops",
+            blocks=5,
+            counts=(1, 4, 8),
+            chosen=chosen,
+            best=chosen,
+            sure=0.962,
+        ),
         AgainstBaseline(
             candidate=chosen,
             baseline="climatology + autoregression",
@@ -229,10 +239,19 @@ def make_undecided() -> PilotResult:
     ]
     result = _result(statements, None, seeds=3, windows=_windows(best))
     looks = [
-        {"seeds": 3, "outcome": "undecided", "sure": 0.55},
-        {"seeds": 5, "outcome": "undecided", "sure": 0.61},
+        {"seeds": 3, "outcome": "undecided", "why": "seeds", "seconds": 402.0},
+        {"seeds": 5, "outcome": "undecided", "why": "seeds", "seconds": 660.0},
     ]
-    left_out = [{"arm": "looped", "loops": 8, "why": "the worst of 6 after 3 seeds"}]
+    left_out = [
+        {
+            "arm": "looped",
+            "loops": 8,
+            "runs": 3,
+            "share": 0.25,
+            "validation": 4.2,
+            "reason": "worse",
+        }
+    ]
     design = {**result.design, "origins": 2}
     return replace(result, looks=looks, left_out=left_out, design=design)
 
@@ -332,19 +351,23 @@ def make_labels() -> PilotResult:
         for row in made.summary
     ]
     cells = [{k: v for k, v in cell.items() if k != "depths"} for cell in made.cells]
+    margin = Margin(value=0.0104, text="2%", of="the error of logistic regression on summaries")
+    names = Names(
+        metric="accuracy",
+        margin=margin.value,
+        margin_text="2%",
+        step=Names.step_of(margin.value, made.verdict.choice.deviation),
+    )
     return replace(
         made,
         task=task,
+        verdict=replace(made.verdict, margin=margin, names=names),
         metric="accuracy",
         higher_is_better=True,
         leaderboard=board,
         summary=rows,
         cells=cells,
-        margin={
-            "value": 0.0104,
-            "text": "2%",
-            "of": "the error of logistic regression on summaries",
-        },
+        margin=margin.to_json(),
     )
 
 
@@ -406,21 +429,38 @@ def _result(
         cells=cells,
         profile={"models": [], "threads": 1, "batch": 1, "sequence": 28},
         seconds=1132.4,
-        looks=[{"seeds": seeds, "outcome": "yes", "sure": 0.96}],
+        looks=[{"seeds": seeds, "outcome": "yes", "why": "loops", "seconds": 1100.0}],
         windows=list(windows),
     )
 
 
 def _verdict(statements: Sequence[Statement], recommended: dict[str, Any] | None) -> Verdict:
-    fields: dict[str, Any] = {
-        "headline": "The decision.",
-        "sentences": ["A sentence."],
-        "recommended": recommended,
-        "baseline": {"name": "climatology + autoregression", "value": 3.592},
-        "statements": list(statements),
-    }
-    known = Verdict.__dataclass_fields__
-    return Verdict(**{name: value for name, value in fields.items() if name in known})
+    decision = statements[0]
+    assert isinstance(decision, Decision)
+    names = Names(metric="rmse", margin=0.0718, margin_text="2%", step=0.001)
+    sure = {} if decision.best is None else {f"{decision.best.arm}-r{decision.best.loops}": 0.9}
+    return Verdict(
+        outcome=decision.outcome,
+        headline=headline(statements, names),
+        sentences=[text for one in statements[1:] if (text := sentence(one, names))],
+        statements=list(statements),
+        choice=Choice(
+            outcome="undecided" if recommended is None else "accept",
+            chosen=decision.chosen,
+            best=decision.best,
+            count=None,
+            candidates=sure,
+            counts={8: 0.9},
+            deviation=0.025,
+            degrees=8,
+            blocks=decision.blocks,
+        ),
+        claims=None,
+        margin=Margin(value=0.0718, text="2%", of="the error of climatology + autoregression"),
+        recommended=recommended,
+        baseline={"name": "climatology + autoregression", "about": "", "value": 3.592},
+        names=names,
+    )
 
 
 def _board(values: dict[tuple[str, int], float], seeds: int) -> list[Place]:
@@ -551,8 +591,6 @@ def _windows(candidate: Candidate) -> list[PlottedWindow]:
     for number, chosen_by in enumerate(("median", "median", "worst")):
         truth = wave(28 + 9 * number, 7)
         history = wave(9 * number, 28)
-        if number == 0:
-            history[3] = SENTINEL / 1000
         if number == 1:
             truth[2] = None
         made.append(

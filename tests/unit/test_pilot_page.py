@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from rich.console import Console
@@ -17,12 +18,14 @@ from rich.console import Console
 import loopedge.report.pilot
 from loopedge.errors import InputError
 from loopedge.report.pilot.depths import depth_curve
+from loopedge.report.pilot.first_screen import next_text
 from loopedge.report.pilot.page import pilot_page, write_pilot_html
 from loopedge.report.pilot.quality_cost import Point, pareto_front
 from loopedge.report.pilot.terminal import pilot_table
 from loopedge.report.pilot.texts import english, japanese
 from loopedge.report.pilot.wording import Wording
 from loopedge.report.svg.dots import Dot, dots
+from loopedge.study.judging.statements import Decision, NextStep, Why
 from loopedge.study.result import PilotResult
 from tests.unit import pilot_results
 
@@ -38,7 +41,8 @@ DRAWN = re.compile(r"<(style|svg|title)\b.*?</\1>", re.S)
 
 def visible(page: str) -> str:
     """Return the text of a page that stands beside its pictures."""
-    return html.unescape(re.sub(r"<[^>]+>", " ", DRAWN.sub(" ", page)))
+    text = html.unescape(re.sub(r"<[^>]+>", " ", DRAWN.sub(" ", page)))
+    return text.replace("\u00a0", " ")
 
 
 @EACH
@@ -77,6 +81,32 @@ def test_both_languages_have_the_same_texts() -> None:
         key for key in english.TEXTS if holes(english.TEXTS[key]) != holes(japanese.TEXTS[key])
     ]
     assert different == []
+
+
+@BOTH
+@pytest.mark.parametrize("why", get_args(Why))
+def test_every_reason_of_a_decision_has_words(why: Why, language: str) -> None:
+    made = MADE["undecided"]()
+    first, *others = made.verdict.statements
+    assert isinstance(first, Decision)
+    decision = replace(first, why=why, winner="ridge on lags", chosen=first.best)
+    verdict = replace(made.verdict, statements=[decision, *others])
+    words = Wording("ja" if language == "ja" else "en")
+    text = words.headline(replace(made, verdict=verdict))
+    assert text.startswith(tuple(words.answers))
+    assert "None" not in text
+
+
+@BOTH
+@pytest.mark.parametrize("what", get_args(get_type_hints(NextStep)["what"]))
+def test_every_next_step_has_words(what: Any, language: str) -> None:
+    made = MADE["undecided"]()
+    step = NextStep(what=what, seeds=2, origins=3, margin=0.1, seconds=60.0)
+    verdict = replace(made.verdict, statements=[*made.verdict.statements[:-1], step])
+    words = Wording("ja" if language == "ja" else "en")
+    result = replace(made, verdict=verdict)
+    assert next_text(result, words)
+    assert words.sentences([step], result)[0]
 
 
 def test_every_text_is_used() -> None:
@@ -141,8 +171,8 @@ def test_what_is_recommended_stands_out() -> None:
     page = pilot_page(MADE["yes"]())
     assert page.count('<tr class="marked">') == 1
     row = page.partition('<tr class="marked">')[2].partition("</tr>")[0]
-    assert "timestep, 8 loops<small>recommended</small>" in row
-    assert '<g class="chosen"><title>timestep, 8 loops: 3.484' in page
+    assert "timestep with 8 loops<small>recommended</small>" in row
+    assert '<g class="chosen"><title>timestep with 8 loops: 3.484' in page
     assert 'class="marked"' not in pilot_page(MADE["no"]())
 
 
@@ -153,7 +183,10 @@ def test_int8_that_is_slower_is_a_caution() -> None:
 
 def test_what_the_budget_left_out_and_the_looks_are_shown() -> None:
     page = visible(pilot_page(MADE["undecided"]()))
-    assert "the worst of 6 after 3 seeds" in page
+    assert (
+        "looped with 8 loops: among the worse on the validation split (4.2) with 25 % of the steps"
+        in page
+    )
     assert "5 more seeds, about 12 min" in page
     assert "--resume --seeds 8" in page
 
@@ -177,7 +210,7 @@ def test_the_front_holds_what_none_beats() -> None:
 
 
 def test_a_depth_curve_is_the_mean_of_the_runs_that_have_a_count() -> None:
-    cells = [
+    cells: list[dict[str, Any]] = [
         {"depths": {"1": {"test": {"rmse": 2.0}}, "2": {"test": {"rmse": 1.0}}}},
         {"depths": {"1": {"test": {"rmse": 4.0}}, "2": {"test": {"rmse": None}}}},
         {"depths": None},
@@ -216,7 +249,7 @@ def test_dots_stand_where_their_values_are() -> None:
 )
 def test_numbers_are_written_as_readers_expect(language: str, texts: list[str]) -> None:
     words = Wording("ja" if language == "ja" else "en")
-    assert texts == [
+    found = [
         words.ratio(1.5),
         words.percent(0.96),
         words.probability(0.9999),
@@ -226,6 +259,7 @@ def test_numbers_are_written_as_readers_expect(language: str, texts: list[str]) 
         words.spread(3.484, 3.7e-17),
         words.score(-0.5),
     ]
+    assert [text.replace("\u00a0", " ") for text in found] == texts
 
 
 @EACH

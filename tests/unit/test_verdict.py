@@ -118,9 +118,15 @@ def test_few_seeds_give_no_verdict() -> None:
 
 
 def test_diverged_runs_are_counted_and_their_models_left_out() -> None:
-    verdict = verdict_of({("looped", 1): [9.0, 9.1, 8.9], ("timestep", 1): [None, 8.0, None]})
+    verdict = verdict_of(
+        {
+            ("looped", 1): [9.0, 9.1, 8.9],
+            ("looped", 2): [9.0, 9.1, 8.9],
+            ("timestep", 1): [None, 8.0, None],
+        }
+    )
     assert verdict.recommended == {"arm": "looped", "loops": 1}
-    assert "2 of 6 runs diverged: timestep with 1 loop 2." in verdict.sentences
+    assert "2 of 9 runs diverged: timestep with 1 loop 2." in verdict.sentences
     lost = verdict_of({("looped", 1): [None, None, None]}, baseline=None)
     assert lost.headline == "Undecided: no looped model finished all its runs."
     assert lost.recommended is None
@@ -138,7 +144,7 @@ def test_a_network_without_a_loop_that_is_better_is_in_the_first_sentence() -> N
     assert verdict.recommended == {"arm": "looped", "loops": 4}
     assert verdict.headline == (
         "Yes: looped with 4 loops beats naive, and fewer loops are worse. "
-        "4 untied layers are better still, with 4.0 times the parameters."
+        "4 untied layers are better still, with 4.0 times as many parameters."
     )
     narrow = verdict_of(
         {
@@ -147,9 +153,7 @@ def test_a_network_without_a_loop_that_is_better_is_in_the_first_sentence() -> N
             ("narrow", 4): [1.0, 1.1, 0.9],
         }
     )
-    assert (
-        narrow.headline == "No: 4 narrow untied layers are better, with 1.0 times the parameters."
-    )
+    assert narrow.headline == "No: 4 narrow untied layers are better, with as many parameters."
     assert narrow.recommended is None
 
 
@@ -170,9 +174,16 @@ def test_the_encoding_is_held_against_its_fair_control_first() -> None:
 
 
 def test_an_arm_that_lost_a_seed_is_neither_best_nor_recommended() -> None:
-    verdict = verdict_of({("looped", 1): [5.0, 5.1, 5.2], ("timestep", 1): [1.0, None, None]})
-    assert decision_of(verdict).best == Candidate(arm="looped", loops=1)
-    assert verdict.recommended == {"arm": "looped", "loops": 1}
+    verdict = verdict_of({("looped", 2): [5.0, 5.1, 5.2], ("timestep", 2): [1.0, None, None]})
+    assert decision_of(verdict).best == Candidate(arm="looped", loops=2)
+    assert verdict.recommended == {"arm": "looped", "loops": 2}
+    assert verdict.headline == "Yes: looped with 2 loops beats naive."
+
+
+def test_one_loop_alone_says_nothing_of_more() -> None:
+    verdict = verdict_of({("looped", 1): [5.0, 5.1, 5.2], ("timestep", 1): [5.0, 5.2, 5.1]})
+    assert verdict.headline == "Undecided: one loop alone was made, which says nothing of more."
+    assert verdict.sentences[-1] == "Next: compare more loop counts."
 
 
 def test_splits_that_disagree_are_undecided() -> None:

@@ -16,13 +16,15 @@ from loopedge.tasks.task import Array
 __all__ = ["boosting_on_lags"]
 
 SEED = 0
-MOST_ROWS = 8_000
-"""Training windows times steps: each row is a window and a step of its horizon."""
+MOST_ROWS, MOST_OF_ALL, LEAST_ROWS = 8_000, 32_000, 1_000
+"""Training rows of a model, of the models of all targets, and what each has at least: a window and a step of its horizon."""
 MOST_LAGS = 28
-MOST_FEATURES = 96
-MOST_TARGETS = 8
-"""With more targets, levels and leaves are not tried: the first of each is taken."""
+MOST_FEATURES = 64
+MOST_FITS = 8
+"""Of all targets and settings: with many targets fewer settings are tried, at least one."""
 TREES = (50, 100, 200)
+MOST_TREES = 1_600
+"""Of the models of all targets: with many targets fewer trees are grown, the least of `TREES` at least."""
 LEAVES = (7, 31)
 TRIED: tuple[Level, ...] = ("last value", "training mean")
 RATE = 0.05
@@ -72,10 +74,10 @@ class _Fitting:
         """Return features, and answers (rows, targets), of drawn windows and steps."""
         windows, horizon = self.windows, self.task.horizon
         pairs = len(windows.training) * horizon
+        most = min(MOST_ROWS, max(LEAST_ROWS, MOST_OF_ALL // self.task.targets))
         chosen = np.arange(pairs)
-        if pairs > MOST_ROWS:
-            drawn = np.random.default_rng(SEED).choice(pairs, MOST_ROWS, replace=False)
-            chosen = np.sort(drawn)
+        if pairs > most:
+            chosen = np.sort(np.random.default_rng(SEED).choice(pairs, most, replace=False))
         stops, steps = windows.training[chosen // horizon], chosen % horizon
         levelled = Levelled.of(windows, stops, self.lags, level)
         answers = levelled.turn(self._answers(stops, steps)[:, None])[:, 0]
@@ -113,10 +115,11 @@ def boosting_on_lags(windows: SeriesWindows) -> Judged:
     """
     fitting = _Fitting(windows)
     best: Best[tuple[_Setting, list[Any]]] = Best()
+    numbers = _trees(windows.task.targets)
     for level, leaves in _tried(windows):
-        models = _fit(*fitting.training(level), leaves)
-        forecasts = _chunked(fitting, models, windows.chosen_on, level, TREES)
-        for trees, outputs in zip(TREES, forecasts, strict=True):
+        models = _fit(*fitting.training(level), leaves, numbers[-1])
+        forecasts = _chunked(fitting, models, windows.chosen_on, level, numbers)
+        for trees, outputs in zip(numbers, forecasts, strict=True):
             setting = _Setting(level=level, leaves=leaves, trees=trees)
             best.offer(windows.loss(outputs), (setting, models))
     setting, models = best.candidate
@@ -131,10 +134,13 @@ def boosting_on_lags(windows: SeriesWindows) -> Judged:
 
 
 def _tried(windows: SeriesWindows) -> Iterator[tuple[Level, int]]:
-    if windows.task.targets > MOST_TARGETS:
-        yield TRIED[0], LEAVES[0]
-        return
-    yield from itertools.product(TRIED, LEAVES)
+    settings = itertools.product(TRIED, LEAVES)
+    return itertools.islice(settings, max(1, MOST_FITS // windows.task.targets))
+
+
+def _trees(targets: int) -> tuple[int, ...]:
+    """Return the numbers of trees that are tried, ascending."""
+    return tuple(trees for trees in TREES if trees * targets <= MOST_TREES) or TREES[:1]
 
 
 def _chunked(
@@ -147,7 +153,7 @@ def _chunked(
     return np.concatenate(parts, axis=1)
 
 
-def _fit(features: Array, answers: Array, leaves: int) -> list[Any]:
+def _fit(features: Array, answers: Array, leaves: int, trees: int) -> list[Any]:
     """Return a model of each target."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -160,7 +166,7 @@ def _fit(features: Array, answers: Array, leaves: int) -> list[Any]:
             )
         model = HistGradientBoostingRegressor(
             learning_rate=RATE,
-            max_iter=max(TREES),
+            max_iter=trees,
             max_leaf_nodes=leaves,
             min_samples_leaf=LEAST_LEAF,
             early_stopping=False,

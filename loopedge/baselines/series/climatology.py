@@ -16,6 +16,8 @@ __all__ = ["climatology_and_autoregression"]
 MOST_WINDOWS = 8_000
 """Training rows that the autoregression is fitted on."""
 MOST_ORDER = 48
+MOST_NUMBERS = 20_000_000
+"""Of the products that all series together are fitted by: with very many series fewer harmonics are tried."""
 RIDGE = 1e-8
 MARGIN = 1e-3
 """Share of the validation loss that one more season, harmonic or lag has to save."""
@@ -116,7 +118,10 @@ def climatology_and_autoregression(windows: SeriesWindows) -> Judged:
         if bounds["train"].end
     ]
     best: Best[_Model] = Best(MARGIN)
+    series = len(windows.task.columns.bounds) - 1
     for shape in shapes([season.period for season in seasons], float(max(spans)) + 1):
+        if shape.periods and series * shape.size**2 > MOST_NUMBERS:
+            continue
         for model in fitting.fit(shape):
             best.offer(windows.loss(fitting.forecast(model, windows.chosen_on)), model)
     chosen = best.candidate

@@ -32,6 +32,11 @@ class Shape:
     harmonics: int
     trend: bool
 
+    @property
+    def size(self) -> int:
+        """Most features that it has."""
+        return 1 + self.trend + 2 * self.harmonics * len(self.periods)
+
     def features(self, places: Array, middle: float, span: float) -> Array:
         """Return level, trend, sines and cosines at places in time: float64 (places, features)."""
         parts = [np.ones_like(places)]

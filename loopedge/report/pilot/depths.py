@@ -59,7 +59,7 @@ def _panel(arm: str, result: PilotResult, words: Wording) -> list[str]:
         f"<figcaption><b>{escape(arm)}</b></figcaption>",
         *chart(
             series,
-            across=Axis(name=words("axis_loops"), from_zero=False),
+            across=Axis(name=words("axis_loops"), ticks=sorted({1, *trained, 2 * trained[-1]})),
             upward=Axis(name=result.metric, from_zero=False),
             words=words.chart,
         ),

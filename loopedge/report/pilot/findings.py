@@ -1,5 +1,6 @@
 """What was found, in whole sentences, and the command of the next step."""
 
+from dataclasses import replace
 from html import escape
 
 from loopedge.report.pilot.first_screen import statement_of
@@ -13,7 +14,11 @@ __all__ = ["findings_section"]
 def findings_section(result: PilotResult, words: Wording) -> list[str]:
     """Return every sentence of the verdict, what is to be known of the data, and what is compared."""
     step = statement_of(result, NextStep)
-    sentences = words.sentences(result)
+    plain = [
+        replace(one, command=None) if isinstance(one, NextStep) else one
+        for one in result.verdict.statements[1:]
+    ]
+    sentences = words.sentences(plain, result)
     command = [] if step is None or not step.command else [step.command]
     arms = [
         f"<dt>{escape(arm)}</dt><dd>{escape(words.arms[arm])}</dd>"

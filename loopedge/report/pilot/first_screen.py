@@ -16,6 +16,7 @@ from loopedge.study.judging.statements import (
     Stability,
     Statement,
 )
+from loopedge.study.judging.verdict import subject_of
 from loopedge.study.options import UNLOOPED
 from loopedge.study.result import PilotResult, Place
 
@@ -250,7 +251,7 @@ def _shown(result: PilotResult) -> tuple[list[Place], list[Place]]:
 def _subject(result: PilotResult) -> Place | None:
     """Return the row of the model that the decision is about."""
     decision = statement_of(result, Decision)
-    chosen = (decision.chosen or decision.best) if decision else None
+    chosen = subject_of(result.verdict.choice, decision) if decision else None
     if chosen is None:
         return None
     found = (p for p in result.leaderboard if (p.arm, p.loops) == (chosen.arm, chosen.loops))

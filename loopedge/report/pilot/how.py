@@ -40,11 +40,11 @@ def _looks(result: PilotResult, words: Wording) -> list[str]:
         (
             str(look.get("seeds", "-")),
             words.outcomes.get(str(look.get("outcome")), "-"),
-            words.probability(look["sure"]) if look.get("sure") is not None else "-",
+            words.duration(look["seconds"]) if look.get("seconds") is not None else "-",
         )
         for look in result.looks
     ]
-    heads = [words("head_seeds"), words("head_outcome"), words("head_sure")]
+    heads = [words("head_seeds"), words("head_outcome"), words("head_took")]
     return [
         f"<h3>{escape(words('looks'))}</h3>",
         *table(heads, rows),
@@ -58,12 +58,26 @@ def _left_out(result: PilotResult, words: Wording) -> list[str]:
     return [
         f"<h3>{escape(words('left_out'))}</h3>",
         "<ul>",
-        *(
-            f'<li>{escape(words.candidate(one))}: <span lang="en">{escape(str(one.get("why", "")))}</span></li>'
-            for one in result.left_out
-        ),
+        *(f"<li>{escape(_left_out_text(one, words))}</li>" for one in result.left_out),
         "</ul>",
     ]
+
+
+def _left_out_text(one: dict[str, Any], words: Wording) -> str:
+    """Say what was left out, and why: the reasons are those of `loopedge.study.schedule.budget.LeftOut`."""
+    if one["arm"] is None:
+        return words("left_runs", runs=one["runs"])
+    if one["reason"] == "longest":
+        return words("left_longest", model=words.candidate(one))
+    score = words.score(one["validation"])
+    return words(
+        "left_worse", model=words.candidate(one), score=score, share=words.percent(one["share"])
+    )
+
+
+def _count(rows: int | list[int]) -> int:
+    """Return how many table rows a split has: of a series their first and the one past their last are known."""
+    return rows if isinstance(rows, int) else rows[1] - rows[0]
 
 
 def measured_section(result: PilotResult, words: Wording) -> list[str]:
@@ -72,7 +86,7 @@ def measured_section(result: PilotResult, words: Wording) -> list[str]:
     plain = {k: v for k, v in task.items() if isinstance(v, str | int | float)}
     rows = task.get("rows") or {}
     seeds = words("seeds_from", count=design["seeds"], first=design["first_seed"])
-    split = ", ".join(f"{name} {count:,}" for name, count in rows.items())
+    split = ", ".join(f"{name} {_count(of):,}" for name, of in rows.items())
     processor = words("processor", cpu=machine["cpu"], cores=machine["cores"])
     runtime = words("runtime", onnxruntime=machine["onnxruntime"], loopedge=machine["loopedge"])
     pairs = [

@@ -91,7 +91,7 @@ def _panel(result: PilotResult, words: Wording, caption: str, axis: str) -> list
     ]
     front = pareto_front(points, higher_is_better=result.higher_is_better)
     marks = [Mark(x=point.cost / unit.divisor, y=point.quality) for point in front]
-    series.append(Series(name=words("pareto"), colour="rest", marks=marks, dashed=True, dots=False))
+    series.append(Series(name=words("pareto"), colour="rest", marks=marks, dots=False))
     against = statement_of(result, AgainstBaseline)
     level = Level(name=words.baseline(against.baseline), value=against.value) if against else None
     return [

@@ -29,7 +29,7 @@ def pilot_table(result: PilotResult, *, language: str = "en") -> RenderableType:
         text = words("unfinished", made=result.made, planned=result.planned)
         shown += [Text(text, "bold yellow"), ""]
     shown.append(Text(words.headline(result), "bold"))
-    shown += [Text(sentence) for sentence in words.sentences(result)]
+    shown += [Text(sentence) for sentence in words.sentences(result.verdict.statements[1:], result)]
     better = words("higher" if result.higher_is_better else "lower")
     note = words("leaderboard_note", metric=result.metric, better=better)
     return Group(*shown, "", _board(result, words), Text(note, "dim"))

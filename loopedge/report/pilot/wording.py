@@ -2,25 +2,24 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from loopedge.errors import InputError
 from loopedge.options import option
 from loopedge.report.svg.chart import ChartWords
-from loopedge.study.judging.statements import Candidate
+from loopedge.study.judging.statements import Candidate, Statement
 from loopedge.study.judging.statistics import OverSeeds
-from loopedge.study.options import UNLOOPED
-from loopedge.study.words.figures import Names
 from loopedge.units import size_text, time_text
 
 if TYPE_CHECKING:
     from loopedge.study.result import PilotResult
 
-__all__ = ["LANGUAGES", "Language", "Wording", "names_of", "wording"]
+__all__ = ["LANGUAGES", "Language", "Wording", "wording"]
 
 Language = Literal["en", "ja"]
 LANGUAGES: dict[Language, str] = {"en": "english", "ja": "japanese"}
+GAP = "\u00a0"
+"""A space at which no line is broken, before a unit."""
 NOTHING = 1e-9
 """A difference below this part of what it is a difference of is rounding."""
 
@@ -49,7 +48,7 @@ class Wording:
     def headline(self, result: "PilotResult") -> str:
         """Return the first sentence of a verdict; empty where it holds no facts."""
         statements = result.verdict.statements
-        return str(self._room().headline(statements, names_of(result))) if statements else ""
+        return str(self._room().headline(statements, result.verdict.names)) if statements else ""
 
     def reason(self, result: "PilotResult") -> str:
         """Return the first sentence without its yes, no or undecided, which stands above it."""
@@ -58,10 +57,10 @@ class Wording:
             text = text.removeprefix(answer)
         return text.strip()
 
-    def sentences(self, result: "PilotResult") -> list[str]:
-        """Return what the statements behind the decision say, a sentence or two each."""
-        names = names_of(result)
-        texts = (self._room().sentence(one, names) for one in result.verdict.statements[1:])
+    def sentences(self, statements: Sequence[Statement], result: "PilotResult") -> list[str]:
+        """Return what statements say, a sentence or two each; any but the decision."""
+        names = result.verdict.names
+        texts = (self._room().sentence(one, names) for one in statements)
         return [text for text in texts if text]
 
     def _room(self) -> Any:
@@ -81,14 +80,10 @@ class Wording:
         return self.count("loops", count)
 
     def candidate(self, candidate: Candidate | Mapping[str, Any]) -> str:
-        """Return the name of an arm at a loop count."""
-        if isinstance(candidate, Candidate):
-            arm, loops = candidate.arm, candidate.loops
-        else:
-            arm, loops = candidate["arm"], candidate["loops"]
-        if arm in UNLOOPED:
-            return self("layers", count=loops, arm=arm)
-        return self("candidate", arm=arm, loops=self.loops(loops))
+        """Return the name of an arm at a loop count, as the sentences of the verdict say it."""
+        if not isinstance(candidate, Candidate):
+            candidate = Candidate(arm=candidate["arm"], loops=candidate["loops"])
+        return str(self._room().candidate_text(candidate))
 
     def baseline(self, name: str) -> str:
         """Return the name of a plain baseline; one without a word of its own keeps its own."""
@@ -110,7 +105,7 @@ class Wording:
         if mean is None:
             return "-"
         tiny = deviation is None or deviation <= NOTHING * abs(mean)
-        return self.score(mean) if tiny else f"{self.score(mean)} ± {deviation:.2g}"
+        return self.score(mean) if tiny else f"{self.score(mean)}{GAP}±{GAP}{deviation:.2g}"
 
     def rounded(self, value: float) -> str:
         """Return a difference with two digits."""
@@ -118,7 +113,7 @@ class Wording:
 
     def percent(self, share: float, *, digits: int = 0) -> str:
         """Return a share as percent."""
-        gap = " " if self.language == "en" else ""
+        gap = GAP if self.language == "en" else ""
         return _minus(f"{100 * share:.{digits}f}{gap}%")
 
     def probability(self, share: float) -> str:
@@ -134,11 +129,11 @@ class Wording:
 
     def size(self, size: float) -> str:
         """Return bytes with their unit."""
-        return size_text(size)
+        return size_text(size).replace(" ", GAP)
 
     def sample_time(self, seconds: float) -> str:
         """Return the time of a sample."""
-        return time_text(seconds * 1000)
+        return time_text(seconds * 1000).replace(" ", GAP)
 
     def duration(self, seconds: float) -> str:
         """Return how long something takes, with few digits."""
@@ -148,20 +143,8 @@ class Wording:
             number, unit = f"{seconds / 60:.0f}", "min"
         else:
             number, unit = f"{seconds / 3600:.1f}", "h"
-        gap = " " if self.language == "en" else ""
+        gap = GAP if self.language == "en" else ""
         return f"{number}{gap}{self._units[unit]}"
-
-
-def names_of(result: "PilotResult") -> Names:
-    """Return what the sentences of a pilot call things, and how fine its differences are."""
-    deviations = [row.quality.sd for row in result.summary if row.quality and row.quality.sd]
-    margin = float(result.margin.get("value") or 0.0)
-    return Names(
-        metric=result.metric,
-        margin=margin,
-        margin_text=str(result.margin.get("text") or ""),
-        step=Names.step_of(margin, median(deviations) if deviations else None),
-    )
 
 
 def wording(language: str) -> Wording:

@@ -11,7 +11,7 @@ from loopedge.study.options import UNLOOPED
 from loopedge.study.result import Place
 from loopedge.tasks.metrics import Metrics, metric_value
 
-__all__ = ["leaderboard", "strongest"]
+__all__ = ["leaderboard"]
 
 MASE = "mase"
 BASELINES = Mapping[str, Sequence[BaselineScores]]
@@ -40,28 +40,6 @@ def leaderboard(
         places,
         key=lambda place: math.inf if place.validation is None else sign * place.validation,
     )
-
-
-def strongest(
-    baselines_by_block: BASELINES, metric: str, *, higher_is_better: bool
-) -> tuple[str, str, Values] | None:
-    """Return name, how it was fitted, and test metric by block of the strongest plain baseline.
-
-    It is chosen by its mean on the validation split, of those that have both metrics in every block. Upper bounds are
-    left out. None: there is none.
-    """
-    sign = 1.0 if higher_is_better else -1.0
-    best: tuple[float, str, str, Values] | None = None
-    for name, scores in _by_name(baselines_by_block).items():
-        validation = _values(scores, "validation", metric)
-        test = _values(scores, "test", metric)
-        everywhere = len(baselines_by_block) == len(validation) == len(test)
-        if not everywhere or any(score.upper_bound for score in scores.values()):
-            continue
-        reached = sign * fmean(validation.values())
-        if best is None or reached > best[0]:
-            best = reached, name, next(iter(scores.values())).about, test
-    return None if best is None else best[1:]
 
 
 def _by_name(baselines_by_block: BASELINES) -> dict[str, dict[str, BaselineScores]]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from loopedge.study.judging.choice import Choice, Table, probabilities, walk, whole_table
+from loopedge.study.judging.choice import probabilities, walk, whole_table
 from loopedge.study.judging.claims import Claims
+from loopedge.study.judging.evidence import Evidence
 from loopedge.study.judging.statements import Candidate, Decision, NextStep
 from loopedge.study.options import LOOKS
 
@@ -49,31 +50,17 @@ def block_seconds(cells: Sequence[Mapping[str, Any]], *, jobs: int = 1) -> float
 
 
 def next_step(
-    decision: Decision,
-    choice: Choice,
-    validation: Table,
-    claims: Claims | None,
-    *,
-    subject: Candidate | None,
-    margin: float,
-    higher_is_better: bool,
-    seeds: int,
-    plan: Plan,
+    decision: Decision, evidence: Evidence, *, subject: Candidate | None, plan: Plan
 ) -> NextStep | None:
     """Return what to do next.
 
     Args:
         decision: What was found.
-        choice: What it rests on.
-        validation: As `decide` took them.
-        claims: Against the baseline.
-        subject: The candidate that the claim is about.
-        margin: The difference that does not matter.
-        higher_is_better: Of the metric.
-        seeds: There are, at each origin.
+        evidence: What it rests on.
+        subject: The model that the facts are about.
         plan: How the pilot could go on.
     """
-    why = decision.why
+    why, seeds = decision.why, _seeds_of(evidence)
     if why == "nothing-finished":
         return NextStep(what="mend-runs")
     if why == "few-seeds":
@@ -84,15 +71,23 @@ def next_step(
         return NextStep(what="compare-untied")
     if why in ("loops", "one-loop"):
         return NextStep(what="deploy") if decision.chosen is not None else None
-    if why == "splits" or (why == "period"):
+    if why == "one-count":
+        return NextStep(what="more-loops")
+    claims = evidence.claims
+    known_period = claims is not None and claims.period_deviation is not None
+    if why == "period" or (why == "splits" and known_period):
         return _more_of_the_period(plan)
-    if decision.fewest is not None:
-        needed = _seeds_for_choice(choice, validation, margin, higher_is_better, seeds)
-    else:
-        needed = _seeds_for_claim(claims, subject, seeds)
-    if needed is not None:
-        return _more_seeds(needed, seeds, plan)
-    return _wider_margin(choice, validation, margin, higher_is_better, plan)
+    if decision.fewest is None:
+        needed = None if why == "splits" else _seeds_for_claim(claims, subject, seeds)
+        return _more_seeds(needed or _sizes(seeds)[0], seeds, plan)
+    needed = _seeds_for_choice(evidence, seeds)
+    return _wider_margin(evidence, plan) if needed is None else _more_seeds(needed, seeds, plan)
+
+
+def _seeds_of(evidence: Evidence) -> int:
+    """Return how many seeds there are at each origin."""
+    blocks = {block for of in evidence.validation.values() for block in of}
+    return max(1, len({block.partition("-")[0] for block in blocks}))
 
 
 def _more_seeds(needed: int, seeds: int, plan: Plan) -> NextStep:
@@ -111,41 +106,37 @@ def _more_of_the_period(plan: Plan) -> NextStep:
     return NextStep(what="more-origins", origins=3, command=plan.more_origins(3))
 
 
-def _seeds_for_choice(
-    choice: Choice, validation: Table, margin: float, higher_is_better: bool, seeds: int
-) -> int | None:
+def _seeds_for_choice(evidence: Evidence, seeds: int) -> int | None:
     """Return at how many seeds the choice would be decided if means and deviation stayed; None: not soon."""
-    table = whole_table(validation)
-    if table is None or choice.deviation is None:
-        return None
-    per_seed = choice.blocks / seeds
-    for count in _sizes(seeds):
-        blocks = round(count * per_seed)
-        if _is_decided(table, choice, margin, higher_is_better, blocks):
-            return count
-    return None
+    per_seed = evidence.choice.blocks / seeds
+    return next(
+        (
+            count
+            for count in _sizes(seeds)
+            if _is_decided(evidence, evidence.margin, round(count * per_seed))
+        ),
+        None,
+    )
 
 
 def _sizes(seeds: int) -> list[int]:
-    """Return the numbers of seeds that are thought of: the looks, then half as many again each time."""
+    """Return the numbers of seeds that are thought of: the looks, then half as many again each time; one at least."""
     sizes = [look for look in LOOKS if look > seeds]
     while not sizes or sizes[-1] * 1.5 <= MOST_SEEDS:
-        sizes.append(math.ceil(max(seeds, *sizes, 1) * 1.5) if sizes else math.ceil(seeds * 1.5))
-    return [size for size in sizes if size <= MOST_SEEDS]
+        sizes.append(math.ceil((sizes[-1] if sizes else seeds) * 1.5))
+    return sizes
 
 
-def _is_decided(
-    table: tuple[list[tuple[str, int]], np.ndarray],
-    choice: Choice,
-    margin: float,
-    higher_is_better: bool,
-    blocks: int,
-) -> bool:
+def _is_decided(evidence: Evidence, margin: float, blocks: int) -> bool:
+    """Return whether the choice would be decided at so many blocks if means and deviation stayed."""
+    table, deviation = whole_table(evidence.validation), evidence.choice.deviation
+    if table is None or deviation is None:
+        return False
     keys, rows = table
-    means = (rows if higher_is_better else -rows).mean(axis=1)
+    means = (rows if evidence.higher else -rows).mean(axis=1)
     counts = np.array([loops for _, loops in keys])
     degrees = max(1, len(keys) - 1) * (blocks - 1)
-    scale = np.array([choice.deviation or 0.0])
+    scale = np.array([deviation])
     _, of_counts = probabilities(means[None], scale, degrees, blocks, counts, margin, DRAWS)
     levels = sorted(set(counts.tolist()))
     return walk(dict(zip(levels, of_counts[0].tolist(), strict=True)))[1]
@@ -165,14 +156,11 @@ def _seeds_for_claim(claims: Claims | None, subject: Candidate | None, seeds: in
     return next((size for size in _sizes(seeds) if size >= needed), None)
 
 
-def _wider_margin(
-    choice: Choice, validation: Table, margin: float, higher_is_better: bool, plan: Plan
-) -> NextStep:
+def _wider_margin(evidence: Evidence, plan: Plan) -> NextStep:
     """Return the least of a few wider margins with which the runs that there are decide."""
-    table = whole_table(validation)
-    for factor in (1.5, 2, 3, 5, 8) if table is not None and choice.deviation is not None else ():
-        wide = _two_digits(margin * factor)
-        if table and _is_decided(table, choice, wide, higher_is_better, choice.blocks):
+    for factor in (1.5, 2, 3, 5, 8):
+        wide = _two_digits(evidence.margin * factor)
+        if _is_decided(evidence, wide, evidence.choice.blocks):
             command = None if plan.wider_margin is None else plan.wider_margin(wide)
             return NextStep(what="wider-margin", margin=wide, command=command)
     return NextStep(what="longer-training")

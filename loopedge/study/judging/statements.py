@@ -41,7 +41,7 @@ Effect = Literal["better", "worse", "equal", "undecided"]
 
 Why = Literal[
     "loops", "one-loop", "baseline", "baseline-as-good", "untied",
-    "seeds", "period", "splits", "few-seeds", "nothing-finished",
+    "seeds", "period", "splits", "few-seeds", "one-count", "nothing-finished",
 ]  # fmt: skip
 """What an outcome rests on, as `Decision` says."""
 
@@ -75,9 +75,10 @@ class Decision(Statement):
             better; ``baseline-as-good``: it is within the margin of the chosen model; ``untied``: a network without
             a loop is better, with as many parameters. ``undecided`` for ``seeds``: they cannot tell the loop counts
             apart, or the chosen model from the baseline; ``period``: the test split cannot tell the chosen model
-            from the baseline; ``splits``: validation and test disagree on more loops; ``few-seeds``: fewer than three;
-            ``nothing-finished``.
+            from the baseline; ``splits``: validation and test disagree on what is best; ``few-seeds``: fewer than three;
+            ``one-count``: one loop alone was made, and says nothing of more; ``nothing-finished``.
         blocks: Seeds, or seeds and origins, that it rests on.
+        counts: Loop counts that were compared, ascending.
         chosen: What is recommended; None where nothing is.
         best: The best on the validation split.
         fewest: The loop count that could be neither accepted nor passed by, where ``why`` is ``seeds``; None where the
@@ -92,6 +93,7 @@ class Decision(Statement):
     outcome: Outcome
     why: Why
     blocks: int
+    counts: tuple[int, ...] = ()
     chosen: Candidate | None = None
     best: Candidate | None = None
     fewest: int | None = None
@@ -310,7 +312,7 @@ class NextStep(Statement):
 
     kind: ClassVar[str] = "next-step"
     what: Literal[
-        "more-seeds", "more-origins", "longer-data", "longer-training", "wider-margin",
+        "more-seeds", "more-origins", "longer-data", "longer-training", "wider-margin", "more-loops",
         "deploy", "take-baseline", "compare-untied", "mend-runs",
     ]  # fmt: skip
     seeds: int | None = None

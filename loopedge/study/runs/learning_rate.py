@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,15 @@ from loopedge.tasks.metrics import metric_value
 from loopedge.tasks.task import Task
 from loopedge.trainer.pipeline import train
 
-__all__ = ["RateChoice", "Trial", "best_rate", "choose_rate", "trial_steps", "trials_of"]
+__all__ = [
+    "RateChoice",
+    "Trial",
+    "best_rate",
+    "choose_rate",
+    "rate_notes",
+    "trial_steps",
+    "trials_of",
+]
 
 SHARE, LEAST_STEPS = 0.25, 20
 """Of the steps of a run that a trial makes, with a schedule of its own; `benchmarks/pilot/rates.py` measures it."""
@@ -190,3 +198,31 @@ def best_rate(values: Mapping[float, float], *, higher_is_better: bool) -> RateC
         },
         at_edge=rate in (min(values), max(values)),
     )
+
+
+def rate_notes(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what a person should know of the rates: those at the edge of what was tried, and those that diverged.
+
+    Args:
+        cells: Results of all runs.
+    """
+    chosen = {(cell["arm"], cell["loops"]): cell for cell in cells if cell.get("rates_tried")}
+    notes = []
+    for end, past, pick in (("highest", 2.0, max), ("lowest", 0.5, min)):
+        at_edge = [
+            key
+            for key, cell in chosen.items()
+            if cell["rate"] == pick(map(float, cell["rates_tried"]))
+        ]
+        if at_edge:
+            tried = sorted(float(rate) for rate in chosen[at_edge[0]]["rates_tried"])
+            wider = tuple(f"{rate:g}" for rate in sorted([*tried, past * pick(tried)]))
+            notes.append(
+                f"the {end} learning rate that was tried is the best for {len(at_edge)} of {len(chosen)} "
+                f"models: {by_face('--lr ' + ','.join(wider), 'rates=[' + ', '.join(wider) + ']')} tries one more"
+            )
+    values = [value for cell in chosen.values() for value in cell["rates_tried"].values()]
+    lost = sum(value is None for value in values)
+    if lost:
+        notes.append(f"{lost} of {len(values)} trials of learning rates diverged")
+    return notes

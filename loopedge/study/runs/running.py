@@ -1,68 +1,112 @@
-"""The runs of a pilot: those that are missing are made, one by one or several at once."""
+"""The works of a pilot: those that are missing are made, one by one or several at once."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from loopedge.study.design import Cell
-from loopedge.study.runs.cell import RunSetup, read_cell, run_cell
+from loopedge.study.runs.blocks import BlockTasks
+from loopedge.study.runs.ray_workers import run_on_ray
+from loopedge.study.runs.setup import RunSetup
+from loopedge.study.runs.work import Work
 from loopedge.study.runs.workers import run_at_once
-from loopedge.tasks.task import Task
+from loopedge.study.schedule.estimate import TimeLeft
 from loopedge.trainer.progress import duration_text, scores_text
+from loopedge.units import score_text
 
-__all__ = ["run_cells"]
+__all__ = ["Runner"]
+
+Made = tuple[Work, dict[str, Any]]
 
 
-def run_cells(
-    make_task: Callable[[int], Task],
-    setup: RunSetup,
-    *,
-    jobs: int,
-    add_note: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """Make the runs that are missing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Makes works where the options say, and tells after each how long the others take.
 
     Args:
-        make_task: Returns the task with a seed.
-        setup: What all runs share.
-        jobs: Runs at the same time.
-        add_note: Takes a line per run.
-
-    Returns:
-        The results of all runs, in the order of the design.
-
-    Raises:
-        InterruptedRunError: The finished runs are kept.
+        tasks: Of the blocks.
+        metric: That of the task.
+        jobs: Processes at the same time; 1: this one makes them.
+        ray: Address of a Ray cluster that makes them; None: this machine does.
+        time_left: Learns from each how long they take.
+        add_note: Takes a line per work.
+        ended: Takes each that was made, and its result.
     """
-    found = {cell: read_cell(setup.folder, cell) for cell in setup.design.cells}
-    missing = [cell for cell, result in found.items() if result is None]
-    done, started = len(found) - len(missing), time.perf_counter()
-    if done:
-        add_note(f"{done} of {len(found)} runs are kept")
-    if jobs == 1:
-        runs = _one_by_one(make_task, missing, setup)
-    else:
-        tasks = {seed: make_task(seed) for seed in {cell.seed for cell in missing}}
-        runs = run_at_once(tasks, missing, setup, jobs)
-    for made, (cell, result) in enumerate(runs, 1):
-        found[cell] = result
-        left = (time.perf_counter() - started) / made * (len(missing) - made)
-        time_left = f", {duration_text(left)} left" if made < len(missing) else ""
-        add_note(f"run {done + made} of {len(found)}: {cell.name}: {_outcome(result)}{time_left}")
-    return [result for result in found.values() if result is not None]
+
+    tasks: BlockTasks
+    metric: str
+    jobs: int
+    ray: str | None
+    time_left: TimeLeft
+    add_note: Callable[[str], None]
+    ended: Callable[[Work, dict[str, Any]], None]
+
+    def make(
+        self,
+        works: Sequence[Work],
+        setup: RunSetup,
+        *,
+        what: str,
+        may_start: Callable[[Work], bool] = lambda work: True,
+    ) -> dict[Work, dict[str, Any]]:
+        """Make what is missing.
+
+        Args:
+            works: Those that are there already are read.
+            setup: What all share.
+            what: One of them, in words: ``run``.
+            may_start: Whether there is time for the next; where not, it and those after it are left.
+
+        Returns:
+            Their results in their order.
+
+        Raises:
+            InterruptedRunError: Those that are finished are kept.
+        """
+        found = {work: work.read(setup.folder) for work in works}
+        missing = [work for work, result in found.items() if result is None]
+        done = len(works) - len(missing)
+        if done and missing:
+            self.add_note(f"{done} of {len(works)} {what}s are kept")
+        self.time_left.begin(missing)
+        for made, (work, result) in enumerate(self._made(missing, setup, may_start), done + 1):
+            found[work] = result
+            self.time_left.end(work)
+            left = self.time_left.seconds()
+            time_left = f", {duration_text(left)} left" if left else ""
+            outcome = _outcome(result, self.metric)
+            self.add_note(f"{what} {made} of {len(works)}: {work.name}: {outcome}{time_left}")
+            self.ended(work, result)
+        return {work: result for work, result in found.items() if result is not None}
+
+    def _made(
+        self, missing: Sequence[Work], setup: RunSetup, may_start: Callable[[Work], bool]
+    ) -> Iterator[Made]:
+        started = self._started(missing, may_start)
+        if self.ray is not None:
+            return run_on_ray(self.tasks.of, started, setup, self.ray, self.jobs)
+        if self.jobs > 1:
+            return run_at_once(self.tasks.of, started, setup, self.jobs)
+        return ((work, work.make(self.tasks.of(work.cell), setup)) for work in started)
+
+    def _started(
+        self, missing: Sequence[Work], may_start: Callable[[Work], bool]
+    ) -> Iterator[Work]:
+        for number, work in enumerate(missing):
+            if not may_start(work):
+                self.time_left.drop(missing[number:])
+                return
+            self.time_left.start(work)
+            yield work
 
 
-def _one_by_one(
-    make_task: Callable[[int], Task], cells: list[Cell], setup: RunSetup
-) -> Iterator[tuple[Cell, dict[str, Any]]]:
-    task: Task | None = None
-    for cell in cells:
-        if task is None or task.seed != cell.seed:
-            task = make_task(cell.seed)
-        yield cell, run_cell(task, cell, setup)
-
-
-def _outcome(result: dict[str, Any]) -> str:
+def _outcome(result: dict[str, Any], metric: str) -> str:
+    """Say how a work ended: its scores, or of several trials what each rate reached."""
+    if "trials" in result:
+        reached = (
+            f"{score_text(one['validation'][metric]) if one['status'] == 'done' else one['status']} at {rate}"
+            for rate, one in result["trials"].items()
+        )
+        return f"{metric} {', '.join(reached)}"
     if result["status"] != "done":
         return f"{result['status']}, {result['reason']}"
-    return scores_text(result["test"])
+    return scores_text(result.get("test") or result["validation"])

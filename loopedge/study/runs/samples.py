@@ -47,7 +47,7 @@ def read_samples(path: Path) -> dict[str, Tally]:
     """
     found: dict[str, Tally] = {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             for key in arrays.files:
                 split, _, name = key.partition(".")
                 found.setdefault(split, {})[name] = arrays[key]

@@ -40,6 +40,7 @@ __all__ = ["candidate_text", "headline", "sentence"]
 
 ARMS = {"timestep": "timestep encoding", "constant": "constant gates", "looped": "the plain loop"}
 """What an arm adds to the plain loop, where it is compared with it."""
+NEARLY = 0.1
 REASONS = {
     "untied-gain-within-noise": "layers of their own gain no more than the noise of the seeds",
     "no-untied-arm": "the arms untied and narrow were not both made",
@@ -61,11 +62,11 @@ def headline(statements: Sequence[Statement], names: Names) -> str:
     against = by_kind.get(AgainstBaseline.kind)
     untied = [one for one in statements if isinstance(one, Untied) and one.arm == decision.winner]
     text = _decision(decision, against if isinstance(against, AgainstBaseline) else None)
-    if untied and decision.outcome == "yes":
-        text += f" {_capital(_untied_name(untied[0]))} are better still, {_parameters(untied[0])}."
-    if untied and decision.why == "untied":
+    if not untied:
+        return text
+    if decision.why == "untied":
         return f"No: {_untied_name(untied[0])} are better, {_parameters(untied[0])}."
-    return text
+    return f"{text} {_capital(_untied_name(untied[0]))} are better still, {_parameters(untied[0])}."
 
 
 def sentence(statement: Statement, names: Names) -> str:
@@ -93,9 +94,7 @@ def _decision(decision: Decision, against: AgainstBaseline | None) -> str:
     baseline = "" if against is None else against.baseline
     why = decision.why
     if why == "loops":
-        chosen = candidate_text(decision.chosen or Candidate(arm="looped", loops=1))
-        beats = f" beats {baseline}" if baseline else " is the one to take"
-        return f"Yes: {chosen}{beats}, and fewer loops are worse."
+        return _yes(decision, baseline)
     if why == "one-loop":
         if not baseline:
             return "No: one loop is as good as more."
@@ -109,9 +108,20 @@ def _decision(decision: Decision, against: AgainstBaseline | None) -> str:
         "period": f"Undecided: the test split is too small to tell {model} from {baseline}.",
         "splits": "Undecided: validation and test split disagree on which model is best.",
         "few-seeds": f"Undecided: a verdict needs 3 runs of each model, {_were(decision.blocks)} made.",
+        "one-count": "Undecided: one loop alone was made, which says nothing of more.",
         "nothing-finished": "Undecided: no looped model finished all its runs.",
     }
     return texts[why]
+
+
+def _yes(decision: Decision, baseline: str) -> str:
+    chosen = decision.chosen or Candidate(arm="looped", loops=1)
+    text = f"Yes: {candidate_text(chosen)}" + (
+        f" beats {baseline}" if baseline else " is the one to take"
+    )
+    if decision.counts[:1] < (chosen.loops,):
+        return f"{text}, and fewer loops are worse."
+    return f"{text}, and more loops are no better." if len(decision.counts) > 1 else f"{text}."
 
 
 def _seeds(decision: Decision, model: str, baseline: str) -> str:
@@ -194,7 +204,7 @@ def _untied(one: Untied, names: Names) -> str:
     }
     return (
         f"{_capital(_untied_name(one))} {firsts[one.effect]}: {quality_text(one.quality)} {_parameters(one)} "
-        f"of {candidate_text(one.against)} ({_difference(one.difference, names)})."
+        f"as {candidate_text(one.against)} ({_difference(one.difference, names)})."
     )
 
 
@@ -220,7 +230,7 @@ def _rounding(one: Rounding, names: Names) -> str:
         "better": f"int8 is better by {one.share:.1%}",
         "worse": f"int8 is worse by {one.share:.1%}",
         "equal": "int8 is as good",
-        "undecided": "What int8 does is within the noise of the seeds",
+        "undecided": "What int8 does cannot be told",
     }
     text = f"{firsts[one.effect]} ({_difference(one.change, names)})"
     if one.time_ratio is not None:
@@ -294,6 +304,7 @@ def _next_step(one: NextStep, names: Names) -> str:
         "deploy": "deploy it",
         "take-baseline": "take the baseline, or train longer and compare again",
         "compare-untied": "compare what it costs with the network without a loop",
+        "more-loops": "compare more loop counts",
         "mend-runs": "see why the runs ended, and make them again",
     }
     text = f"Next: {texts[one.what]}"
@@ -328,7 +339,9 @@ def _untied_name(one: Untied) -> str:
 
 
 def _parameters(one: Untied) -> str:
-    return f"with {one.parameters_ratio:.1f} times the parameters"
+    if abs(one.parameters_ratio - 1) < NEARLY:
+        return "with as many parameters"
+    return f"with {one.parameters_ratio:.1f} times as many parameters"
 
 
 def _where(counts: dict[str, int]) -> str:

@@ -35,7 +35,7 @@ from loopedge.study.words.figures import (
 )
 from loopedge.units import size_text
 
-__all__ = ["BASELINES", "UNITS", "baseline_name", "candidate_name", "headline", "sentence"]
+__all__ = ["BASELINES", "UNITS", "baseline_text", "candidate_text", "headline", "sentence"]
 
 BASELINES = {
     "last value": "直前の値",
@@ -79,10 +79,12 @@ OVER = {
     "seeds and samples": "シードとテストサンプルによるばらつき",
 }
 REASONS = {
-    "untied-gain-within-noise": "重みを共有しない層を増やした効果が、ばらつきの範囲を出ないためです",
-    "no-untied-arm": "重みを共有しないネットワークを比較に含めていないためです",
-    "too-few-runs": "実行回数が足りないためです",
+    "untied-gain-within-noise": "独立した層を増やした効果がシードのばらつきの範囲を出ない",
+    "no-untied-arm": "untiedとnarrowの両方を比較に含めていない",
+    "too-few-runs": "最後まで終わった実行が足りない",
 }
+NEARLY = 0.1
+"""A ratio that is so near to 1 is no difference."""
 LIMITS = {"memory": "メモリ", "latency": "推論時間"}
 
 
@@ -101,11 +103,11 @@ def headline(statements: Sequence[Statement], names: Names) -> str:
         (one for one in statements if isinstance(one, Untied) and one.arm == decision.winner), None
     )
     text = _decision(decision, against, names)
-    if untied is not None and decision.outcome == "yes":
-        text += f"ただし、{_layers(untied)}のほうが優れています（{_parameters(untied)}）。"
-    if untied is not None and decision.why == "untied":
-        text = f"いいえ。{_layers(untied)}のほうが優れています（{_parameters(untied)}）。"
-    return text
+    if untied is None:
+        return text
+    if decision.why == "untied":
+        return f"いいえ。{_layers(untied)}のほうが優れています（{_parameters(untied)}）。"
+    return f"{text}ただし、{_layers(untied)}はさらに優れています（{_parameters(untied)}）。"
 
 
 def sentence(statement: Statement, names: Names) -> str:
@@ -118,27 +120,25 @@ def sentence(statement: Statement, names: Names) -> str:
     return SENTENCES[statement.kind](statement, names)
 
 
-def candidate_name(candidate: Candidate) -> str:
+def candidate_text(candidate: Candidate) -> str:
     """Return the name of an arm at a loop count."""
     unit = "層" if candidate.arm in UNLOOPED else "ループ"
     return f"{candidate.arm}（{candidate.loops}{unit}）"
 
 
-def baseline_name(name: str) -> str:
+def baseline_text(name: str) -> str:
     """Return the name of a plain baseline."""
     plain = name.replace("_", " ")
     return BASELINES.get(plain, plain)
 
 
 def _decision(decision: Decision, against: AgainstBaseline | None, names: Names) -> str:
-    best = candidate_name(decision.best) if decision.best else "最良のモデル"
-    model = candidate_name(against.candidate) if against else best
-    baseline = baseline_name(against.baseline) if against else ""
+    best = candidate_text(decision.best) if decision.best else "最良のモデル"
+    model = candidate_text(against.candidate) if against else best
+    baseline = baseline_text(against.baseline) if against else ""
     winner = _network(decision.winner)
     if decision.why == "loops":
-        chosen = candidate_name(decision.chosen) if decision.chosen else best
-        beats = f"ベースラインの{baseline}より優れており、" if baseline else ""
-        return f"はい。{chosen}は{beats}ループを減らすと性能が落ちます。"
+        return _yes(decision, baseline)
     if decision.why == "one-loop":
         if not baseline:
             return "いいえ。1ループで十分で、ループを増やしても良くなりません。"
@@ -152,9 +152,26 @@ def _decision(decision: Decision, against: AgainstBaseline | None, names: Names)
         "period": f"判断保留です。テストデータが少なく、{model}とベースラインの{baseline}の優劣がつきません。",
         "splits": "判断保留です。検証データとテストデータで、最良のモデルが食い違っています。",
         "few-seeds": f"判断保留です。モデルごとに3回以上の実行が必要ですが、今回は{decision.blocks}回です。",
+        "one-count": "判断保留です。1ループのモデルしか作っていないため、ループを増やす効果はわかりません。",
         "nothing-finished": "判断保留です。すべての実行を終えたループモデルがありません。",
     }
     return texts[decision.why]
+
+
+def _yes(decision: Decision, baseline: str) -> str:
+    chosen = decision.chosen or Candidate(arm="looped", loops=1)
+    subject = candidate_text(chosen)
+    if decision.counts[:1] < (chosen.loops,):
+        more = "ループを減らすと性能が落ちます"
+    else:
+        more = "ループを増やしても良くなりません" if len(decision.counts) > 1 else ""
+    if not baseline:
+        return (
+            f"はい。{subject}を推奨します。{more}。" if more else f"はい。{subject}を推奨します。"
+        )
+    if more:
+        return f"はい。{subject}はベースラインの{baseline}より優れており、{more}。"
+    return f"はい。{subject}はベースラインの{baseline}より優れています。"
 
 
 def _seeds(decision: Decision, model: str, baseline: str) -> str:
@@ -169,12 +186,12 @@ def _seeds(decision: Decision, model: str, baseline: str) -> str:
 
 def _against(one: AgainstBaseline, names: Names) -> str:
     text = (
-        f"{candidate_name(one.candidate)}の{names.metric}は{quality_text(one.quality)}で、最も強いベースラインの"
-        f"{baseline_name(one.baseline)}（{figure_text(one.value)}）{EFFECTS[one.effect]}"
+        f"{candidate_text(one.candidate)}の{names.metric}は{quality_text(one.quality)}で、最も強いベースラインの"
+        f"{baseline_text(one.baseline)}（{figure_text(one.value)}）{EFFECTS[one.effect]}"
         f"{_difference(one.difference, names)}。"
     )
     if one.difference is not None and bounds_text(one.difference, names):
-        text += f"区間には{OVER[one.over]}を含みます。"
+        text += f"信頼区間は{OVER[one.over]}を含みます。"
     if one.visible is not None:
         text += f"このテストデータで検出できる差は、およそ{figure_text(one.visible)}以上です。"
     if one.seasonal is not None and None not in one.seasonal:
@@ -185,7 +202,7 @@ def _against(one: AgainstBaseline, names: Names) -> str:
 
 def _chosen(one: Chosen, names: Names) -> str:
     text = (
-        f"{candidate_name(one.candidate)}は検証データだけで選びました。最良のモデルとの差が許容差"
+        f"{candidate_text(one.candidate)}は検証データだけで選びました。最良のモデルとの差が許容差"
         f"（{_margin(names)}）に収まる確率は{_share(one.sure)}です。"
     )
     if one.honest is not None:
@@ -197,16 +214,16 @@ def _chosen(one: Chosen, names: Names) -> str:
 
 
 def _more_loops(one: MoreLoops, names: Names) -> str:
+    raised = f"{one.arm}のループ回数を{one.few}から{one.many}に"
     what = {
-        "better": "改善します",
-        "worse": "悪化します",
-        "equal": "差は許容差に収まります",
-        "undecided": "差があるとは言えません",
+        "better": f"{raised}増やすと、改善します",
+        "worse": f"{raised}増やすと、悪化します",
+        "equal": f"{raised}増やしても、差は許容差に収まります",
+        "undecided": f"{raised}増やしても、差があるとは言えません",
     }[one.effect]
     return (
-        f"{one.arm}のループ回数を{one.few}から{one.many}に増やすと、{what}：{names.metric}は"
-        f"{quality_text(one.few_quality)}から{quality_text(one.many_quality)}になります"
-        f"{_difference(one.difference, names)}。"
+        f"{what}。{names.metric}は{quality_text(one.few_quality)}から{quality_text(one.many_quality)}"
+        f"になります{_difference(one.difference, names)}。"
     )
 
 
@@ -220,28 +237,25 @@ def _encoding(one: Encoding, names: Names) -> str:
 def _untied(one: Untied, names: Names) -> str:
     return (
         f"重みを共有しない{_layers(one)}の{names.metric}は{quality_text(one.quality)}で、"
-        f"{candidate_name(one.against)}{EFFECTS[one.effect]}{_difference(one.difference, names)}。"
+        f"{candidate_text(one.against)}{EFFECTS[one.effect]}{_difference(one.difference, names)}。"
         f"{_parameters(one)}です。"
     )
 
 
 def _alternative(one: Alternative, names: Names) -> str:
     return (
-        f"{candidate_name(one.candidate)}はループ回数を後から選べるモデルで、{candidate_name(one.against)}"
+        f"{candidate_text(one.candidate)}はループ回数を後から選べるモデルで、{candidate_text(one.against)}"
         f"{EFFECTS[one.effect]}{_difference(one.difference, names)}。"
     )
 
 
 def _equivalence(one: Equivalence, names: Names) -> str:
-    if one.exponent is None:
-        why = REASONS.get(one.reason or "", "")
-        return f"再帰等価指数は求められません。{why}。" if why else ""
-    interval = ""
-    if one.low is not None and one.high is not None:
-        interval = f"（95%信頼区間 {_range(f'{one.low:.2f}', f'{one.high:.2f}')}）"
+    if one.exponent is None or one.low is None or one.high is None:
+        why = f"{REASONS[one.reason]}ため、" if one.reason else ""
+        return f"{why}独立した層と比べてループにどれだけの価値があるかは、わかりません。"
     return (
-        f"再帰等価指数は{one.exponent:.2f}{interval}です。0ならループを増やす価値がなく、"
-        "1なら独立した重みの層を増やすのと同じ価値があります。"
+        f"ループを1回増やす価値は{one.exponent:.2f}（95%信頼区間 {one.low:.2f}～{one.high:.2f}）です。"
+        "0は価値がないこと、1は独立した層を1つ増やすのと同じ価値があることを表します。"
     )
 
 
@@ -253,7 +267,7 @@ def _rounding(one: Rounding, names: Names) -> str:
         "undecided": "変わるとは言えません",
     }[one.effect]
     text = (
-        f"int8に量子化すると、{candidate_name(one.candidate)}の{names.metric}は{effect}"
+        f"int8に量子化すると、{candidate_text(one.candidate)}の{names.metric}は{effect}"
         f"{_difference(one.change, names, share=one.share)}。"
     )
     if one.time_ratio is not None and one.time_ratio > 1:
@@ -265,7 +279,7 @@ def _rounding(one: Rounding, names: Names) -> str:
 
 def _cost(one: Cost, names: Names) -> str:
     text = (
-        f"{candidate_name(one.candidate)}は、ファイルが{size_text(one.file_bytes)}、ピーク時のメモリが"
+        f"{candidate_text(one.candidate)}は、ファイルが{size_text(one.file_bytes)}、ピーク時のメモリが"
         f"{size_text(one.memory_bytes)}、推論時間が1サンプルあたり{sample_time_text(one.seconds)}です"
     )
     if one.time_ratio is not None and one.fewest is not None:
@@ -309,7 +323,7 @@ def _not_converged(one: NotConverged, names: Names) -> str:
 def _requirements(one: Requirements, names: Names) -> str:
     if one.meets is not None:
         return (
-            f"条件を満たすモデルのうち、最良は{candidate_name(one.meets)}の{one.model}モデルです。"
+            f"条件を満たすモデルのうち、最良は{candidate_text(one.meets)}の{one.model}モデルです。"
         )
     if one.nearest is None:
         return "条件と比べられる計測済みのモデルがありません。"
@@ -319,7 +333,7 @@ def _requirements(one: Requirements, names: Names) -> str:
     )
     return (
         "条件をすべて満たすモデルはありません。最も近いのは"
-        f"{candidate_name(one.nearest)}の{one.model}モデルで、{misses}です。"
+        f"{candidate_text(one.nearest)}の{one.model}モデルで、{misses}です。"
     )
 
 
@@ -334,6 +348,7 @@ def _next_step(one: NextStep, names: Names) -> str:
         "longer-data": "次の一手：シードを増やしても決まりません。テストデータの期間を長くしてください。",
         "longer-training": f"次の一手：学習を長くして、比べ直してください{about}。",
         "wider-margin": f"次の一手：許容差を{figure_text(one.margin or 0.0)}にすれば、今ある実行だけで決まります。",
+        "more-loops": "次の一手：ほかのループ回数とも比べてください。",
         "deploy": "次の一手：推奨モデルを実機で試してください。",
         "take-baseline": "次の一手：ベースラインを採用してください。",
         "compare-untied": "次の一手：重みを共有しないネットワークと費用を比べてください。",
@@ -374,14 +389,16 @@ def _margin(names: Names) -> str:
 
 def _network(name: str | None) -> str:
     """Return the name of what wins: a plain baseline, or a network without a loop."""
-    return name if name in UNLOOPED else baseline_name(name or "")
+    return name if name in UNLOOPED else baseline_text(name or "")
 
 
 def _layers(untied: Untied) -> str:
-    return candidate_name(Candidate(arm=untied.arm, loops=untied.loops))
+    return candidate_text(Candidate(arm=untied.arm, loops=untied.loops))
 
 
 def _parameters(untied: Untied) -> str:
+    if abs(untied.parameters_ratio - 1) < NEARLY:
+        return "パラメータ数は同程度"
     return f"パラメータ数は{untied.parameters_ratio:.1f}倍"
 
 
@@ -390,7 +407,7 @@ def _places(counts: Mapping[str, int]) -> str:
     parts = []
     for name, count in counts.items():
         arm, _, loops = name.rpartition("-r")
-        parts.append(f"{candidate_name(Candidate(arm=arm, loops=int(loops)))} {count}回")
+        parts.append(f"{candidate_text(Candidate(arm=arm, loops=int(loops)))} {count}回")
     return "、".join(parts)
 
 

@@ -23,7 +23,7 @@ UNITS = {"s": "s", "min": "min", "h": "h"}
 
 TEXTS = {
     "title": "loopedge pilot",
-    "unfinished": "The pilot was stopped: {made} of {planned} runs are made. What follows is what they say.",
+    "unfinished": "The pilot is not finished: {made} of {planned} runs are made. What follows is what they say.",
     "note": "Note: {text}",
     # First screen
     "question": "Is a looped model worth it for {task}?",
@@ -55,7 +55,7 @@ TEXTS = {
     "weak_diverged": "{count} of {of} diverged",
     "weak_failed": "{count} of {of} failed",
     "weak_int8": "{count} without int8",
-    "weak_visible": "blind to differences below {value}",
+    "weak_visible": "cannot see differences below {value}",
     "weak_none": "nothing stood out",
     "next": "Next",
     "next_more_seeds": "{count} more seeds",
@@ -63,6 +63,7 @@ TEXTS = {
     "next_longer_data": "a longer test period",
     "next_longer_training": "train longer",
     "next_wider_margin": "a margin of {margin}",
+    "next_more_loops": "compare more loop counts",
     "next_deploy": "deploy {model}",
     "next_take_baseline": "take the baseline {baseline}",
     "next_compare_untied": "compare with the untied network",
@@ -76,8 +77,6 @@ TEXTS = {
     # Names
     "loops_one": "1 loop",
     "loops_many": "{count} loops",
-    "candidate": "{arm}, {loops}",
-    "layers": "{count} {arm} layers",
     "seeds_one": "1 seed",
     "seeds_many": "{count} seeds",
     "seeds_origins": "{seeds} at {origins} test periods",
@@ -112,7 +111,7 @@ TEXTS = {
     "upper_bound_note": "An upper bound is the best estimate there is: no model is expected to beat it.",
     # Quality against cost
     "quality_cost": "Quality against cost",
-    "against_time": "{metric} against the time of a sample; filled: float, hollow: int8; dashed: the Pareto front",
+    "against_time": "{metric} against the time of a sample; filled: float, hollow: int8, line: the Pareto front",
     "against_memory": "{metric} against peak memory",
     "axis_time": "{unit} a sample",
     "axis_memory": "peak memory, {unit}",
@@ -138,7 +137,7 @@ TEXTS = {
     "split_test": "test",
     "axis_loops": "loops that it runs",
     "depths_note": "Each trained model, run with other loop counts than it was trained with: solid on the test split, "
-    "dashed on validation, the trained count as a ring. A flat curve may be stopped early; one that rises past the ring "
+    "dashed on validation, the trained count as a ring. A flat curve may be stopped early; one that gets worse past the ring "
     "wants no more loops than it was trained with. These curves are shown, they choose nothing.",
     "head_loops": "loops",
     # Stability
@@ -183,9 +182,12 @@ TEXTS = {
     "looks": "Looks",
     "head_seeds": "seeds",
     "head_outcome": "outcome",
-    "head_sure": "probability",
+    "head_took": "time",
     "looks_note": "Seeds were added until it was decided.",
     "left_out": "Left out by the budget",
+    "left_worse": "{model}: among the worse on the validation split ({score}) with {share} of the steps",
+    "left_longest": "{model}: it takes longest",
+    "left_runs": "{runs} runs of the last seeds: no time was left for them",
     # How it was measured
     "measured": "How it was measured",
     "fact_task": "task",

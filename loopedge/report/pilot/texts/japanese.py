@@ -20,7 +20,7 @@ ARMS = {
 
 TEXTS = {
     "title": "loopedge pilot",
-    "unfinished": "パイロットは途中で止められました。予定{planned}回のうち{made}回の実行の結果を示します。",
+    "unfinished": "パイロットはまだ終わっていません。予定{planned}回のうち、{made}回の実行の結果を示します。",
     "note": "注：{text}",
     # First screen
     "question": "{task}にループモデルを使う価値はありますか？",
@@ -60,6 +60,7 @@ TEXTS = {
     "next_longer_data": "テスト期間を延ばす",
     "next_longer_training": "学習を長くする",
     "next_wider_margin": "許容差を{margin}に",
+    "next_more_loops": "ほかのループ回数とも比較",
     "next_deploy": "{model}を実機へ",
     "next_take_baseline": "ベースライン（{baseline}）を採用",
     "next_compare_untied": "重みを共有しないネットワークと費用を比較",
@@ -73,8 +74,6 @@ TEXTS = {
     # Names
     "loops_one": "1ループ",
     "loops_many": "{count}ループ",
-    "candidate": "{arm}（{loops}）",
-    "layers": "{arm}（{count}層）",
     "seeds_one": "シード1個",
     "seeds_many": "シード{count}個",
     "seeds_origins": "{seeds}×予測起点{origins}個",
@@ -108,7 +107,7 @@ TEXTS = {
     "upper_bound_note": "上限は原理的に最良の推定で、これを上回るモデルは想定されません。",
     # Quality against cost
     "quality_cost": "性能とコスト",
-    "against_time": "{metric}と推論時間。塗りつぶしはfloat、白抜きはint8、破線はパレートフロント",
+    "against_time": "{metric}と推論時間。塗りつぶしはfloat、白抜きはint8、線はパレートフロント",
     "against_memory": "{metric}とピーク時のメモリ",
     "axis_time": "1サンプルの推論時間（{unit}）",
     "axis_memory": "ピーク時のメモリ（{unit}）",
@@ -177,9 +176,12 @@ TEXTS = {
     "looks": "判定の経過",
     "head_seeds": "シード数",
     "head_outcome": "判定",
-    "head_sure": "確率",
+    "head_took": "経過時間",
     "looks_note": "判定がつくまで、シードを追加しました。",
     "left_out": "予算により省いたもの",
+    "left_worse": "{model}：ステップ数を{share}に減らした実行で、検証データの成績が劣ったため（{score}）",
+    "left_longest": "{model}：最も時間がかかるため",
+    "left_runs": "最後のシードの{runs}回の実行：時間が足りなかったため",
     # How it was measured
     "measured": "測定の条件",
     "fact_task": "タスク",

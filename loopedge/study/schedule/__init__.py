@@ -1,0 +1,1 @@
+"""How a pilot spends its time: what runs take, how many seeds, what a budget leaves out."""
