@@ -27,8 +27,8 @@ from loopedge.study.judging.statements import (
 from loopedge.study.judging.statistics import Interval, OverSeeds, over_seeds
 from loopedge.study.judging.summary import Summary
 from loopedge.study.judging.verdict import Verdict
+from loopedge.study.plotted.window import PlottedWindow
 from loopedge.study.result import SCHEMA_VERSION, PilotResult, Place
-from loopedge.study.windows import PlottedWindow
 from loopedge.study.words.english import headline, sentence
 from loopedge.study.words.figures import Names
 from tests.unit.profiles import MACHINE
