@@ -6,7 +6,7 @@ window are replaced by those of another window, a *donor*: all rows (sequence), 
 (token). Then small looped models are trained on the same series, and the moduli are compared with what they gained: by four
 loops against one, and by a timestep encoding against constant gates. Other figures of `loopedge diagnose` are compared too.
 
-Twelve synthetic series, the recipe of docs/paper.md at d=32, one thread: about half an hour.
+Twelve synthetic series, the recipe of docs/paper.md at d=32, one thread: a quarter of an hour.
 
     python benchmarks/diagnose/moduli.py
     python benchmarks/diagnose/moduli.py --output benchmarks/results/diagnose
@@ -33,8 +33,8 @@ from loopedge.files.arrays import Array
 from loopedge.trainer.config import make_model_config, make_train_config
 from loopedge.trainer.pipeline import train
 
-SEEDS = 3
-CONTEXT = 40
+SEEDS = 2
+CONTEXT = 32
 LOOPS = 4
 MODEL = {
     "d_model": 32,
@@ -116,7 +116,7 @@ def errors(name: str, seed: int, steps: int) -> dict[str, float]:
     found = {}
     for arm, (timestep, loops) in ARMS.items():
         with tempfile.TemporaryDirectory() as folder:
-            config = make_train_config(seed=seed, steps=steps, evaluate_every=50, **TRAINING)
+            config = make_train_config(seed=seed, steps=steps, evaluate_every=100, **TRAINING)
             model = make_model_config(task, **MODEL, timestep=timestep, loops=loops)
             result = train(task, model, config, Path(folder) / "model.pt")
         reached = result.test["rmse"]
@@ -211,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, help="Folder for moduli.json and moduli.md.")
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=200)
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []

@@ -12,6 +12,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,16 @@ def cell_of(study: Study, arm: str, loops: int, seed: int) -> dict[str, Any]:
     )
 
 
-def run_study(study: Study, path: Path, seeds: int) -> list[dict[str, Any]]:
-    """Make the runs that are missing, seed by seed; return all lines."""
+def run_study(
+    study: Study, path: Path, seeds: int, arms: Container[str] | None = None
+) -> list[dict[str, Any]]:
+    """Make the runs that are missing, seed by seed, of some arms or of all; return all lines."""
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     done = {(line["arm"], line["loops"], line["seed"]) for line in lines}
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         for loops in study.loops:
             for arm in study.arms:
-                if (arm, loops, seed) in done:
+                if (arm, loops, seed) in done or (arms is not None and arm not in arms):
                     continue
                 line = cell_of(study, arm, loops, seed)
                 lines.append(line)
@@ -78,6 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", choices=STUDIES, action="append", help="repeatable")
     parser.add_argument("--all", action="store_true", help="every study")
+    parser.add_argument("--arm", action="append", help="this arm alone; repeatable")
     parser.add_argument("--seeds", type=int, help="default: 3 with --output, else 1")
     parser.add_argument("--output", type=Path, help="folder of the lines, tables and curves")
     options = parser.parse_args()
@@ -87,7 +91,10 @@ def main() -> None:
         folder = options.output or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         seeds = options.seeds or (SEEDS if options.output else 1)
-        found = {name: run_study(STUDIES[name], folder / f"{name}.jsonl", seeds) for name in names}
+        found = {
+            name: run_study(STUDIES[name], folder / f"{name}.jsonl", seeds, options.arm)
+            for name in names
+        }
         print(write_tables(found, folder))
 
 

@@ -15,6 +15,8 @@ __all__ = ["diagnose_view"]
 
 SHOWN = 6
 """Advice and findings that are shown; the JSON holds all."""
+REGULAR = 0.3
+"""Strength from which on a season is called regular."""
 
 
 def diagnose_view(result: "Result") -> "RenderableType":
@@ -55,25 +57,23 @@ def _finding_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _forecastability(found: dict[str, Any], fields: dict[str, Any]) -> str:
     """Say how much is explained at each step."""
-    if not found["rows"]:
-        return "nothing beyond the mean or the last value"
     steps = found["steps"]
+    if not found["rows"]:
+        return "nothing beyond the mean or the last value" if steps[0]["step"] else "nothing"
+    by = f"{found['regression']} on {count_text(found['rows'], 'row')}"
     if steps[0]["step"] == 0:
-        return f"{max(steps[0]['gain'], 0):.0%} of the error of the class frequencies is taken away, by {found['regression']}"
-    said = ", ".join(f"step {each['step']}: {max(each['r2'], 0):.0%}" for each in steps)
+        return f"{max(steps[0]['gain'], 0):.0%} of what class frequencies leave open, by {by}"
+    said = ", ".join(f"{max(each['r2'], 0):.0%} at step {each['step']}" for each in steps)
     gains = ", ".join(f"{max(each['gain'], 0):.0%}" for each in steps)
-    return (
-        f"{said} of the variance, by {found['regression']} on {count_text(found['rows'], 'row')}; "
-        f"{gains} of the error of the last value or the mean"
-    )
+    return f"{said} of the variance ({by}); of what the last value or the mean leaves open {gains}"
 
 
 def _look_back(found: dict[str, Any], fields: dict[str, Any]) -> str:
     """Say how far back the rows reach that explain most."""
     if found["rows"] is None:
-        return f"none of up to {count_text(found['searched'], 'row')} explains anything"
+        return f"none: up to {count_text(found['searched'], 'row')} explain nothing"
     return (
-        f"{count_text(found['rows'], 'row')} give 90 % of what the best of up to {found['searched']} gives; "
+        f"{count_text(found['rows'], 'row')} for 90 % of what up to {found['searched']} explain, {found['enough']} for nearly all; "
         f"the context is {found['context']}"
     )
 
@@ -82,45 +82,44 @@ def _season(found: dict[str, Any], fields: dict[str, Any]) -> str:
     """Say what repeats itself."""
     if found["period"] is None:
         return "none was found"
-    where = "" if found["found_in"] == "values" else ", found in the changes"
-    return f"{found['period']} rows, strength {found['strength']:.2f}{where}; training holds {found['seasons']:.3g} of them"
+    where = "" if found["found_in"] == "values" else ", found in the changes from row to row"
+    regular = "regular" if found["strength"] >= REGULAR else "not regular"
+    return f"{found['period']} rows, {regular} (strength {found['strength']:.2f} of 1){where}; training holds {found['seasons']:.3g}"
 
 
 def _drift(found: dict[str, Any], fields: dict[str, Any]) -> str:
     """Say how level and swing differ between training and test."""
     trend = (
-        f", a straight line explains {found['trend']:.0%} of training"
+        f"; a straight line explains {found['trend']:.0%} of training"
         if found["trend"] > 0.1
         else ""
     )
     return (
-        f"test against training: level {found['level']:+.2g} deviations, swing {found['swing']:.2f} times, "
-        f"{found['outside']:.0%} of its rows outside the range of training{trend}"
+        f"from training to test the mean moves by {found['level']:+.2g} deviations, the swing is {found['swing']:.2f} times as "
+        f"wide, {found['outside']:.0%} of the rows are outside{trend}"
     )
 
 
 def _jumps(found: dict[str, Any], fields: dict[str, Any]) -> str:
     """Say how much of the changes is in few steps."""
-    still = f", {found['still']:.0%} of the steps change nothing" if found["still"] > 0.05 else ""
+    still = f"; {found['still']:.0%} of the steps change nothing" if found["still"] > 0.05 else ""
     return (
-        f"the largest step is {found['largest']:.2g} deviations; a hundredth of the steps holds "
-        f"{found['concentration']:.0%} of the squared changes (8 % where they are normal){still}"
+        f"largest step {found['largest']:.2g} deviations; the largest 1 % of the steps hold {found['concentration']:.0%} of all "
+        f"squared change (8 % is usual){still}"
     )
 
 
 def _test_split(found: dict[str, Any], fields: dict[str, Any]) -> str:
     """Say what the test split tells apart, and how the best baseline does in it."""
-    value = f"{plain(found['baseline'])} reaches {found['metric']} {score_text(found['value'])}"
+    value = f"{found['metric']} {score_text(found['value'])} by {plain(found['baseline'])}"
     if found["deviation"] is not None:
-        value += (
-            f", from fifth to fifth of the period give or take {score_text(found['deviation'])}"
-        )
+        value += f" (± {found['deviation']:.2g} between fifths of the period)"
     if found["smallest_difference"] is None:
         return value
     share = "" if found["share"] is None else f" ({found['share']:.1%} of its error)"
     return (
-        f"{value}; a difference of [bold]{found['smallest_difference']:.3g}[/bold]{share} is the smallest that is seen in four of "
-        f"five such periods, {count_text(found['blocks'], 'independent piece')} of {count_text(found['samples'], 'sample')}"
+        f"smallest difference that it sees [bold]{found['smallest_difference']:.3g}[/bold]{share}; {value}; "
+        f"{count_text(found['samples'], 'sample')}, as good as {count_text(found['blocks'], 'independent one')}"
     )
 
 

@@ -141,7 +141,8 @@ def _smooth(runs: _Runs, counts: Array, below: Array | None, vocab_size: int) ->
     lower = 1 / vocab_size if below is None else below
     seen = (counts - discount) / known[contexts] + rest[contexts] * lower
     best, token = np.zeros(runs.contexts), np.zeros(runs.contexts, np.int64)
-    order = np.lexsort((seen, contexts))  # the last of a context is its largest
+    # The last of a context is its largest; of equal ones the smallest token, as argmax takes.
+    order = np.lexsort((-runs.keys, seen, contexts))
     last = order[np.flatnonzero(np.diff(contexts[order], append=-1))]
     best[contexts[last]], token[contexts[last]] = seen[last], runs.keys[last] % vocab_size
     return _Smoothed(seen=seen, rest=rest, best=best, token=token)

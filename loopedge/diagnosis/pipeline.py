@@ -92,8 +92,10 @@ def at_found_context(
         return task.at_context(longest, min_context=min(least, longest))
     season = measure_season(task) if isinstance(task, SeriesTask) else None
     look_back = find_rows(task, options or DiagnoseOptions(), season)
-    rows = LEAST_CONTEXT if look_back is None or look_back[0].rows is None else look_back[0].rows
-    return task.at_context(max(rows, LEAST_CONTEXT, min_context or 1), min_context=min_context)
+    enough = None if look_back is None else look_back[0].enough
+    return task.at_context(
+        max(enough or 1, LEAST_CONTEXT, min_context or 1), min_context=min_context
+    )
 
 
 def _of_table(task: Tables, options: DiagnoseOptions) -> Diagnosis:

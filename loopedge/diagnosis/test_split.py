@@ -217,8 +217,8 @@ def advise_origins(found: TestSplit, *, may_roll: bool, rolled: bool) -> list[Ad
         return []
     origins = min(MOST_ORIGINS, max(2, math.ceil((found.share / COARSE) ** 2)))
     message = (
-        f"differences below {found.smallest_difference:.3g} of {found.metric}, {found.share:.0%} of the best baseline's "
-        f"error, are chance on this test split: it has {found.blocks} independent pieces"
+        f"this test split sees differences of {found.smallest_difference:.3g} {found.metric} and more, {found.share:.0%} of the "
+        "best baseline's error; smaller ones are chance"
     )
     chosen = option("origins", origins) if may_roll and not rolled else None
     return [Advice(kind="test-split", message=message, option=chosen, weight=0.85)]

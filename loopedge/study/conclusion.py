@@ -130,7 +130,8 @@ def _tallies(found: Found) -> dict[str, dict[str, Tally]]:
         for cell in found.cells
         if cell["status"] == "done"
     }
-    return {name: read_samples(path) for name, path in places.items() if path.exists()}
+    read = {name: read_samples(path) for name, path in places.items() if path.exists()}
+    return {name: tallies for name, tallies in read.items() if tallies}
 
 
 def _cell_of(result: dict[str, Any]) -> Cell:

@@ -1,7 +1,6 @@
 """The course of a pilot: baselines, what the budget leaves out, seeds until it is decided, cost, verdict."""
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,8 +21,8 @@ from loopedge.study.plotted.window import PlottedWindow
 from loopedge.study.result import PilotResult
 from loopedge.study.runs.blocks import BlockTasks
 from loopedge.study.runs.cell import read_cell
-from loopedge.study.runs.learning_rate import trials_of
 from loopedge.study.runs.plain_baselines import fit_baselines
+from loopedge.study.runs.rate_trials import rate_trials
 from loopedge.study.runs.running import Runner
 from loopedge.study.runs.setup import RunSetup
 from loopedge.study.runs.short_run import ShortRun
@@ -89,7 +88,7 @@ class Course:
         Raises:
             InterruptedRunError: The finished runs are kept.
         """
-        self._written = time.perf_counter()
+        self._written = self.state.clock()
         with self._kept():
             self._fit_baselines()
             self._reckon()
@@ -99,6 +98,7 @@ class Course:
             for seeds in looks(self.options.seeds, known_seeds, self._is_decided):
                 self._make(seeds)
             costs, profiled, notes = self._measure()
+            self.add_note(f"judging {len(self._design.cells)} runs")
             return self._write(complete=True, costs=costs, profiled=profiled, notes=notes)
 
     @property
@@ -132,13 +132,17 @@ class Course:
         one_thread = replace(self.setup, threads=1) if self.options.jobs > 1 else self.setup
         missing = self._missing(self._design.cells)
         trials: list[Work] = [
-            trial for trial in trials_of(self._design) if trial.read(self.setup.folder) is None
+            trial for trial in rate_trials(self._design) if trial.read(self.setup.folder) is None
         ]
         self.time_left = TimeLeft(
-            training_seconds(self.task, one_thread) if missing else {}, self.options.jobs
+            training_seconds(self.task, one_thread) if missing else {},
+            self.options.jobs,
+            self.state.clock,
         )
+        self.time_left.at_the_end = MODEL_SECONDS * models_to_measure(self._design)
         self.runner = Runner(
             tasks=self.tasks,
+            metric=self.task.metric,
             jobs=self.options.jobs,
             ray=self.options.ray,
             time_left=self.time_left,
@@ -146,12 +150,21 @@ class Course:
             ended=self._ended,
         )
         if missing:
-            seconds = self.time_left.together([*trials, *missing])
-            at_once = f", {self.options.jobs} at the same time" if self.options.jobs > 1 else ""
-            of_seeds = ""
-            if self.options.seeds == "auto" and self._design.seeds < LOOKS[-1]:
-                of_seeds = f" for {self._design.seeds} seeds; up to {LOOKS[-1]} if they cannot tell"
-            self.add_note(f"{len(missing)} runs{at_once}: about {duration_text(seconds)}{of_seeds}")
+            self.add_note(self._expected_text(trials, missing))
+
+    def _expected_text(self, trials: Sequence[Work], missing: Sequence[Work]) -> str:
+        """Say what is to be made, and how long all of it takes."""
+        models = models_to_measure(self._design)
+        seconds = self.time_left.together([*trials, *missing]) + MODEL_SECONDS * models
+        tried = f"learning rates of {len(trials)} models and " if trials else ""
+        at_once = f", {self.options.jobs} at the same time" if self.options.jobs > 1 else ""
+        of_seeds = ""
+        if self.options.seeds == "auto" and self._design.seeds < LOOKS[-1]:
+            of_seeds = f" for {self._design.seeds} seeds; up to {LOOKS[-1]} if they cannot tell"
+        return (
+            f"{tried}{len(missing)} runs{at_once}, then the cost of {models} models: "
+            f"about {duration_text(seconds)}{of_seeds}"
+        )
 
     def _missing(self, cells: Sequence[Cell]) -> list[Work]:
         return [FullRun(cell=cell) for cell in cells if read_cell(self.setup.folder, cell) is None]
@@ -216,7 +229,7 @@ class Course:
         cells = [cell for cell in self._design.cells if (cell.arm, cell.loops) == key]
         trials = [
             trial
-            for trial in trials_of(self._design)
+            for trial in rate_trials(self._design)
             if (trial.cell.arm, trial.cell.loops) == key and trial.read(folder) is None
         ]
         works = [*self._missing(cells), *trials]
@@ -258,9 +271,11 @@ class Course:
 
     def _choose_rates(self) -> None:
         """Try the learning rates of each arm and loop count in short runs."""
-        trials: list[Work] = list(trials_of(self._design))
+        trials: list[Work] = list(rate_trials(self._design))
         if trials:
-            self.runner.make(trials, self.setup, what="trial")
+            self.time_left.later = self._missing(self._design.cells)
+            self.runner.make(trials, self.setup, what="learning rate")
+            self.time_left.later = ()
 
     def _make(self, seeds: int) -> None:
         """Make the runs of so many seeds."""
@@ -301,7 +316,7 @@ class Course:
         if not isinstance(work, FullRun):
             return
         self.made[work.cell] = result
-        passed = time.perf_counter() - self._written
+        passed = self.state.clock() - self._written
         if passed * REFRESH_SHARE >= self._writing:
             self._write(complete=False)
 
@@ -361,7 +376,7 @@ class Course:
         notes: Sequence[str] = (),
     ) -> PilotResult:
         """Judge what is there; write it down and hand it to the report."""
-        started = time.perf_counter()
+        started = self.state.clock()
         result = replace(
             conclude(self._found(costs or {})),
             notes=[*self.task.notes, *notes],
@@ -376,6 +391,6 @@ class Course:
             result = replace(result, windows=self._windows_to_plot(result))
         write_text_atomic(self.setup.folder / RESULT_FILE, dump_json(result.to_json()) + "\n")
         self.write_report(result)
-        self._written = time.perf_counter()
+        self._written = self.state.clock()
         self._writing = self._written - started
         return result

@@ -1,9 +1,9 @@
 """Compare loop counts and timestep encoding on one task: quality, cost, stability, over seeds."""
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Unpack
 
 from loopedge.files.paths import check_paths
@@ -15,6 +15,7 @@ from loopedge.study.folder import known_seeds, open_folder, pilot_files
 from loopedge.study.options import PilotKeywords, PilotOptions
 from loopedge.study.result import SCHEMA_VERSION, PilotResult
 from loopedge.study.runs.blocks import BlockTasks
+from loopedge.study.runs.ray_workers import check_ray
 from loopedge.study.runs.setup import RunSetup
 from loopedge.study.state import open_state
 from loopedge.tasks.task import Task
@@ -54,7 +55,9 @@ def pilot(
         MissingExtraError: scikit-learn is not installed.
     """
     chosen = with_keywords("pilot", PilotOptions, options, keywords)
-    folder, clock = Path(output), time.perf_counter
+    folder = Path(output)
+    if chosen.ray is not None:
+        check_ray(chosen.ray)
     tasks = BlockTasks(make_task, chosen.origins)
     task = tasks.whole(chosen.first_seed)
     design = make_design(task, chosen)
@@ -71,7 +74,7 @@ def pilot(
         setup=RunSetup(design=design, folder=folder, threads=chosen.threads),
         options=chosen,
         described=described,
-        state=open_state(folder, resume=chosen.resume, clock=clock),
+        state=open_state(folder, resume=chosen.resume, clock=perf_counter),
         command=command_text() if command is None else command,
         add_note=add_note,
         write_report=write_report or (lambda result: None),

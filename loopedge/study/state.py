@@ -18,20 +18,18 @@ STATE_FILE = "state.json"
 
 @dataclass(slots=True, kw_only=True)
 class PilotState:
-    """Time, looks and what was left out; `save` after each step, for a killed pilot says nothing.
+    """Its time and its looks; `save` after each step, for a killed pilot says nothing.
 
     Args:
         path: Of its file.
         earlier: Seconds of the calls before this one.
         looks: After how many seeds it was looked, and what was found.
-        left_out: What the budget left out, as `LeftOut` says it.
         clock: Seconds that pass.
     """
 
     path: Path
     earlier: float = 0.0
     looks: list[dict[str, Any]] = field(default_factory=list)
-    left_out: list[dict[str, Any]] = field(default_factory=list)
     clock: Callable[[], float] = time.perf_counter
     _started: float = 0.0
 
@@ -48,7 +46,6 @@ class PilotState:
         values = {
             "seconds": round(self.seconds, 1),
             "looks": self.looks,
-            "left_out": self.left_out,
         }
         write_text_atomic(self.path, dump_json(values) + "\n")
 
@@ -69,6 +66,5 @@ def open_state(folder: Path, *, resume: bool, clock: Callable[[], float]) -> Pil
         path=path,
         earlier=float(values.get("seconds", 0.0)),
         looks=list(values.get("looks", [])),
-        left_out=list(values.get("left_out", [])),
         clock=clock,
     )

@@ -216,7 +216,9 @@ def test_a_pilot_is_interrupted_while_it_exports(
 ) -> None:
     monkeypatch.setattr("loopedge.study.runs.cell.export", sends(signal.SIGTERM, loopedge.export))
     words = ("sorting", "--length", 4, "--vocab", 6, "--d-model", 8, "--heads", 2, "--steps", 1)
-    ended = call("pilot", *words, "--loops", 1, "--seeds", 1, "-o", tmp_path / "p", "--quiet")
+    pilot = ("--loops", 1, "--seeds", 1, "--lr", 1e-3, "-o", tmp_path / "p", "--quiet")
+    ended = call("pilot", *words, *pilot)
     assert ended == (130, "error: interrupted\n")
     names = {path.name for path in (tmp_path / "p" / "runs").rglob("*") if path.is_file()}
-    assert names == {"model.pt", "model.metrics.jsonl"}
+    assert names == {"model.pt", "model.metrics.jsonl", "samples.npz"}
+    assert (tmp_path / "p" / "report.html").exists()  # of what there is

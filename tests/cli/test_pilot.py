@@ -21,7 +21,9 @@ pytest.importorskip("torch", reason="training needs the extra 'train'")
 
 from loopedge.profiler.pipeline import profile
 
-SMALL = ("--d-model", 16, "--heads", 2, "--steps", 3, "--batch-size", 4, "--samples", 16)
+SMALL = (
+    "--d-model", 16, "--heads", 2, "--steps", 3, "--batch-size", 4, "--samples", 16, "--lr", 1e-3,
+)  # fmt: skip
 TASK = ("sorting", "--length", 4, "--vocab", 6)
 KEYS = {
     "schema_version",
@@ -38,6 +40,15 @@ KEYS = {
     "cells",
     "profile",
     "seconds",
+    "margin",
+    "leaderboard",
+    "baselines",
+    "looks",
+    "left_out",
+    "complete",
+    "made",
+    "planned",
+    "windows",
 }
 
 
@@ -75,10 +86,19 @@ def test_every_run_is_trained_exported_quantized_judged_and_reported(
     assert {cell["status"] for cell in found["cells"]} == {"done"}
     assert all(0 <= cell["int8"]["accuracy"] <= 1 for cell in found["cells"])
     run = folder / "runs" / "timestep-r2-s1"
-    assert {"model.pt", "model.onnx", "model.int8.onnx", "model.metrics.jsonl", "cell.json"} == {
-        path.name for path in run.iterdir()
-    }
-    assert "No verdict: at least 3 seeds" in found["verdict"]["headline"]
+    assert {
+        "model.pt",
+        "model.onnx",
+        "model.int8.onnx",
+        "model.metrics.jsonl",
+        "cell.json",
+        "samples.npz",
+    } == {path.name for path in run.iterdir()}
+    assert found["verdict"]["headline"].startswith("Undecided: a verdict needs 3 runs")
+    assert (found["complete"], found["made"], found["planned"]) == (True, 8, 8)
+    assert {place["kind"] for place in found["leaderboard"]} == {"looped", "plain"}
+    assert sorted(found["baselines"]) == ["s0", "s1"]
+    assert "measuring 9 models" in outcome.err
     assert "run 8 of 8: timestep-r2-s1: accuracy" in outcome.err
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
@@ -111,9 +131,7 @@ def test_diverged_runs_are_counted_and_the_pilot_goes_on(cli: Cli, tmp_path: Pat
     assert cell["status"] == "diverged"
     assert "training diverged at step 3 of 3: loss inf" in cell["reason"]
     assert found["summary"][0]["diverged"] == 1
-    assert found["verdict"]["headline"] == (
-        "No run of a looped model was finished: there is nothing to compare."
-    )
+    assert found["verdict"]["statements"][0]["why"] == "nothing-finished"
     assert "diverged" in (tmp_path / "p" / "report.html").read_text(encoding="utf-8")
 
 
@@ -175,6 +193,14 @@ def test_a_report_that_stands_elsewhere_is_not_written_over(cli: Cli, tmp_path: 
         (("-o", "full", "--force"), "holds something else than a pilot"),
         (("-o", "full/file"), "is a file, a folder is needed"),
         (("--timestep", "none"), "No such option"),
+        (("--seeds", "some"), "'some' is neither a number of seeds nor auto"),
+        (("--lr", "1e-3,fast"), "'1e-3,fast' is neither a learning rate nor some"),
+        (("--lr", "1e-3,1e-3"), "rates 0.001,0.001: different numbers"),
+        (("--budget", "soon"), "'soon' is not a time such as"),
+        (("--max-memory", "0"), "'0' is not a size such as"),
+        (("--margin", "much"), "--margin is 'much'"),
+        (("--origins", 2), "--origins is of a forecast, the task sorting has one test split"),
+        (("--ray", "nowhere"), "nowhere is not the address of a Ray cluster"),
     ],
 )
 def test_what_cannot_be_made_is_refused_with_nothing_written(

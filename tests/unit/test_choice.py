@@ -45,8 +45,12 @@ def test_the_deviation_leaves_out_candidates_and_blocks() -> None:
     noise = draw.normal(size=(3, 4))
     values = noise + draw.normal(0, 50, (3, 1)) + draw.normal(0, 50, (1, 4))
     rest = noise - noise.mean(axis=0) - noise.mean(axis=1, keepdims=True) + noise.mean()
-    assert pooled_deviation(values) == (pytest.approx(math.sqrt((rest**2).sum() / 6)), 6)
-    assert pooled_deviation(values[:1]) == (pytest.approx(values[0].std(ddof=1)), 3)
+    deviation, degrees = pooled_deviation(values)
+    assert deviation == pytest.approx(math.sqrt((rest**2).sum() / 6))
+    assert degrees == 6
+    alone, degrees = pooled_deviation(values[:1])
+    assert alone == pytest.approx(values[0].std(ddof=1))
+    assert degrees == 3
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from loopedge.study.judging.margin import make_margin, read_margin
     [("2%", 0.02, True), ("0.5 %", 0.005, True), (" 1e-3 ", 0.001, False), (0.25, 0.25, False), ("0", 0.0, False)],
 )  # fmt: skip
 def test_a_share_or_a_number_is_read(text: Any, number: float, share: bool) -> None:
-    assert read_margin(text) == (pytest.approx(number), share)
+    found, of_error = read_margin(text)
+    assert found == pytest.approx(number)
+    assert of_error is share
 
 
 @pytest.mark.parametrize(

@@ -56,3 +56,9 @@ def test_runs_that_ended_correct_those_that_wait_and_running_ones_count_down() -
     left.begin([run(1, 1)])
     left.drop([run(1, 1)])
     assert left.seconds() == 0
+
+
+def test_what_comes_later_is_counted_too() -> None:
+    left = TimeLeft(TRAINING, 2)
+    left.later, left.at_the_end = [run(8), run(8, 1)], 30.0
+    assert left.seconds() == pytest.approx(50 + AFTERWARDS + STARTING + 30)

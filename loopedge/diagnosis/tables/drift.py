@@ -94,15 +94,15 @@ def advise_scaling(found: Drift, *, scaled_by: str) -> list[Advice]:
     if moved and scaled_by != "window":
         way = "above" if found.level > 0 else "below"
         message = (
-            f"{found.target!r} stands {abs(found.level):.1f} training deviations {way} its training level in test, "
-            f"{found.outside:.0%} of the test rows outside of all that training holds"
+            f"{found.target!r} drifts: in test its mean is {abs(found.level):.1f} deviations {way} that of training, and "
+            f"{found.outside:.0%} of the test rows are values that training never shows"
         )
         advice.append(
             Advice(kind="drift", message=message, option=option("scaling", "window"), weight=0.95)
         )
     if not 1 / SPREAD < found.swing < SPREAD:
         times = f"{found.swing:.1f} times" if found.swing > 1 else f"{found.swing:.2f} times"
-        message = f"{found.target!r} swings {times} as far in test as in training: errors of the two do not compare"
+        message = f"{found.target!r} swings {times} as far in test as in training: validation errors say little of test"
         chosen = None if scaled_by == "window" else option("scaling", "window")
         advice.append(Advice(kind="drift", message=message, option=chosen, weight=0.7))
     return advice

@@ -22,6 +22,8 @@ SURE = 3.0
 """Standard errors by which the best regression must beat what knows no lag."""
 FINE = 32
 """A look-back is found to this part of itself."""
+WORSE = 1.05
+"""A shorter context is offered where its error is at most so many times the best one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,7 @@ class LookBack:
 
     Args:
         rows: How many; None where no regression explains anything beyond noise.
+        enough: The fewest rows that were tried whose error is at most 5 % above the least one; None as ``rows``.
         context: Of the task.
         searched: Most rows that were tried.
         explained: By rows tried: which share of the error of the base is taken away, on validation windows. The base is
@@ -40,6 +43,7 @@ class LookBack:
     """
 
     rows: int | None
+    enough: int | None
     context: int
     searched: int
     explained: dict[int, float]
@@ -89,8 +93,13 @@ def find_look_back(fit: Lagged, held: Lagged, *, context: int, searched: int) ->
                 found = middle
             else:
                 short = middle
+    left = {rows: 1 - each[0] for rows, each in tried.items()}
+    near = min(
+        rows for rows, each in left.items() if each <= WORSE * max(min(left.values()), 1e-12)
+    )
     return LookBack(
         rows=found,
+        enough=None if found is None else max(near, found),
         context=context,
         searched=searched,
         explained={rows: tried[rows][0] for rows in sorted(tried)},
@@ -118,21 +127,27 @@ def advise_context(found: LookBack, least: int = 1) -> list[Advice]:
         found: The look-back.
         least: Rows that a context has at least, as the shortest that the task allows.
     """
-    if found.rows is None:
+    if found.rows is None or found.enough is None:
         return []
-    rows = max(found.rows, least)
+    rows, enough = max(found.rows, least), max(found.enough, least)
     if rows > found.context:
-        share = _near(found.explained, found.context) / _near(found.explained, rows)
-        message = f"{found.context} rows are too few to look back: they explain {max(share, 0):.0%} of what {rows} rows explain"
+        message = (
+            f"{found.context} rows look back too short: they explain {_percent(found, found.context)}, {rows} rows "
+            f"{_percent(found, rows)} of the error that is left without any"
+        )
         return [
             Advice(kind="look-back", message=message, option=option("context", rows), weight=0.9)
         ]
-    if rows * 2 <= found.context:
-        message = f"{rows} rows explain 90 % of what any number explains; {found.context} cost more and may tell little more"
+    if enough * 2 <= found.context:
+        message = f"{enough} rows explain as much as {found.context}, and cost less"
         return [
-            Advice(kind="look-back", message=message, option=option("context", rows), weight=0.3)
+            Advice(kind="look-back", message=message, option=option("context", enough), weight=0.3)
         ]
     return []
+
+
+def _percent(found: LookBack, rows: int) -> str:
+    return f"{max(_near(found.explained, rows), 0):.0%}"
 
 
 def _near(explained: dict[int, float], rows: int) -> float:

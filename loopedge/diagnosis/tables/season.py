@@ -17,6 +17,8 @@ __all__ = ["Season", "advise_season", "measure_season"]
 STRONG = 0.3
 """From this strength on a season is worth a word."""
 MOST_ROWS = 65_536
+HARMONICS = 6
+"""Waves of a season: of its length, of half of it, and so on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +27,8 @@ class Season:
 
     Args:
         period: In table rows; None where nothing repeats itself.
-        strength: Share of the variance around a moving mean that is the mean season (Wang, Smith and Hyndman 2006),
-            as it is around a season of that length by chance: 0 is none, 1 is nothing else.
+        strength: Share of the variance around the trend that waves of this period explain, less what chance would
+            explain: 0 is none, 1 is nothing else.
         found_in: ``values``; or ``changes`` from row to row, where a trend hides it in the values.
         used: The period that the task's seasonal baseline and its MASE take; None: none.
         seasons: How many of them the training rows hold.
@@ -77,20 +79,26 @@ def _longest_training_piece(task: SeriesTask) -> Array:
 
 
 def _strength(values: Array, period: int) -> float:
-    """Return which share of what moves around the trend the mean season is, less what chance would give it."""
-    trend = _moving_mean(values, period)
-    half = period // 2
-    detrended = values[half : half + len(trend)] - trend
-    rows = len(detrended)
-    whole = float(detrended.var())
-    if rows < 2 * period or not whole > 1e-12 * max(1.0, float(np.square(values).max())):
+    """Return which share of what moves around the trend waves of the period and its parts are.
+
+    The trend is the moving mean over a season, or a straight line where there are fewer than three seasons.
+    """
+    if not values.var() > 1e-20 * max(1.0, float(np.square(values).max())):
         return 0.0
-    phases = np.arange(rows) % period
-    counts = np.bincount(phases, minlength=period)
-    means = np.bincount(phases, detrended, minlength=period) / counts
-    left = (
-        float((detrended - means[phases]).var()) * rows / (rows - period)
-    )  # each phase took a mean
+    at = np.arange(len(values))
+    trend, first = _moving_mean(values, period), period // 2
+    if len(trend) < 2 * period:
+        trend, first = np.polyval(np.polyfit(at, values, 1), at), 0
+    detrended = values[first : first + len(trend)] - trend
+    detrended -= detrended.mean()
+    parts = min(HARMONICS, period // 2)
+    angles = 2 * np.pi * at[: len(trend), None] * np.arange(1, parts + 1) / period
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    whole = float(np.square(detrended).sum())
+    if not whole > 0 or len(trend) <= 2 * waves.shape[1]:
+        return 0.0
+    fitted = waves @ np.linalg.lstsq(waves, detrended, rcond=None)[0]
+    left = float(np.square(detrended - fitted).sum()) * len(trend) / (len(trend) - waves.shape[1])
     return min(1.0, max(0.0, 1 - left / whole))
 
 
@@ -117,10 +125,7 @@ def advise_season(found: Season, context: int | None) -> list[Advice]:
     if found.used != found.period:
         uses = "none" if found.used is None else str(found.used)
         hidden = " once its trend is taken away" if found.found_in == "changes" else ""
-        message = (
-            f"it repeats itself every {found.period} rows{hidden} (strength {found.strength:.2f}); "
-            f"the seasonal baseline takes {uses}"
-        )
+        message = f"it repeats itself every {found.period} rows{hidden}; the season that baseline and MASE take is {uses}"
         advice.append(
             Advice(
                 kind="season", message=message, option=option("season", found.period), weight=0.8

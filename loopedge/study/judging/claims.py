@@ -16,6 +16,7 @@ against one control: Student's t of many variables with the correlation that bot
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -219,6 +220,7 @@ def claim(
     evidence: Mapping[str, Array] | None = None,
     windows: Mapping[str, Windows] | None = None,
     bounded: bool = False,
+    draws: int = DRAWS,
 ) -> Claims | None:
     """Return what can be said of every candidate against the baseline.
 
@@ -228,6 +230,7 @@ def claim(
         evidence: By origin, of `evidence_of`.
         windows: By origin, how the samples hang together.
         bounded: The metric is a share of right answers, from 0 to 1.
+        draws: That the quantile is computed from.
 
     Returns:
         None where no candidate has a block in common with the baseline.
@@ -251,7 +254,7 @@ def claim(
         luck = _with_origins(differences, origins, covariance, luck)
         covariance = covariance + luck.covariance
         degrees = _joined_degrees((seeds, degrees), (luck.covariance, luck.degrees))
-    quantile = simultaneous(covariance, degrees)
+    quantile = simultaneous(covariance, degrees, draws)
     errors = np.sqrt(np.diag(covariance))
     return Claims(
         differences={
@@ -303,7 +306,7 @@ def seed_covariance(differences: Array, origins: Sequence[str]) -> tuple[Array, 
     return variance / blocks * matrix, degrees, alone
 
 
-def simultaneous(covariance: Array, degrees: float) -> float:
+def simultaneous(covariance: Array, degrees: float, draws: int = DRAWS) -> float:
     """Return how many standard errors all intervals have to each side, so that all hold at once in 95 %.
 
     The quantile of the largest of correlated variables of Student's t. Their numerators are draws of fixed seed, their common
@@ -313,11 +316,10 @@ def simultaneous(covariance: Array, degrees: float) -> float:
     errors = np.sqrt(np.diag(covariance))
     if len(covariance) == 1 or not (errors > 0).all():
         return one
-    generator = np.random.default_rng(22)
+    normal = _normal(draws, len(covariance))
     values, vectors = np.linalg.eigh(covariance / np.outer(errors, errors))
     root = vectors * np.sqrt(np.clip(values, 0, None))
-    normal = generator.standard_normal((DRAWS, len(covariance)))
-    largest = np.square(np.concatenate([normal, normal[:, ::-1]]) @ root.T).max(axis=1)
+    largest = np.square(normal @ root.T).max(axis=1)
 
     def outside(quantile: float) -> float:
         return float(chdtr(degrees, degrees * largest / quantile**2).mean()) - (1 - CONFIDENCE)
@@ -325,6 +327,15 @@ def simultaneous(covariance: Array, degrees: float) -> float:
     most = float(stdtrit(degrees, 1 - (1 - CONFIDENCE) / 2 / len(covariance)))
     low, high = one * 0.9, most * 1.1
     return float(brentq(outside, low, high, xtol=1e-4))
+
+
+@lru_cache(maxsize=8)
+def _normal(draws: int, count: int) -> Array:
+    """Return independent normal draws, the same each time, whose variances and correlations are exact: (draws, count)."""
+    drawn = np.random.default_rng(22).standard_normal((draws, count))
+    root = np.linalg.cholesky(drawn.T @ drawn / draws)
+    exact: Array = np.linalg.solve(root, drawn.T).T
+    return exact
 
 
 def _luck(

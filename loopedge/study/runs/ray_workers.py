@@ -7,7 +7,9 @@ its result last, so that no run is lost and none counts twice.
 import contextlib
 import importlib
 import os
+import re
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -25,10 +27,11 @@ from loopedge.study.runs.work import Work
 from loopedge.study.runs.workers import unfinished
 from loopedge.tasks.task import Task
 
-__all__ = ["LOCAL", "run_on_ray"]
+__all__ = ["LOCAL", "check_ray", "run_on_ray"]
 
 LOCAL = "local"
 """The address that starts a cluster on this machine, for as long as the pilot lasts."""
+ANSWER_SECONDS = 10.0
 RETRIES = 3
 """How often a run begins anew after its worker was lost."""
 SENT = ("runs/rates",)
@@ -67,6 +70,33 @@ def run_on_ray(
         ray.shutdown()  # of a cluster elsewhere it ends what this pilot runs there, and nothing else
 
 
+def check_ray(address: str) -> None:
+    """Refuse an address at which nothing answers, before any work: Ray itself would try for minutes.
+
+    Raises:
+        InputError: As said.
+    """
+    if address in (LOCAL, "auto"):
+        return
+    found = re.fullmatch(r"(?:ray://)?(\[[^]]+\]|[^:/]+):(\d+)", address)
+    if found is None:
+        raise InputError(
+            f"{address} is not the address of a Ray cluster",
+            hint=f"{option('ray', 'HOST:6379')}, or {option('ray', LOCAL)} for one on this machine",
+        )
+    try:
+        socket.create_connection((found[1].strip("[]"), int(found[2])), ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _no_answer(address, error) from error
+
+
+def _no_answer(address: str, error: BaseException) -> InputError:
+    return InputError(
+        f"no Ray cluster answers at {address}: {_one_line(error)}",
+        hint=f"ray start --head on that machine, or {option('ray', LOCAL)}",
+    )
+
+
 def _connected(address: str, jobs: int) -> Any:
     """Return Ray, connected; it reports to nobody how it is used."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # is read when ray is imported
@@ -81,10 +111,7 @@ def _connected(address: str, jobs: int) -> Any:
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise InputError(
-            f"no Ray cluster answers at {address}: {_one_line(error)}",
-            hint=f"ray start --head on that machine, or {option('ray', LOCAL)}",
-        ) from error
+        raise _no_answer(address, error) from error
     return ray
 
 

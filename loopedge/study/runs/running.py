@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from loopedge.study.runs.blocks import BlockTasks
+from loopedge.study.runs.ray_workers import run_on_ray
 from loopedge.study.runs.setup import RunSetup
 from loopedge.study.runs.work import Work
 from loopedge.study.runs.workers import run_at_once
 from loopedge.study.schedule.estimate import TimeLeft
 from loopedge.trainer.progress import duration_text, scores_text
+from loopedge.units import score_text
 
 __all__ = ["Runner"]
 
@@ -22,6 +24,7 @@ class Runner:
 
     Args:
         tasks: Of the blocks.
+        metric: That of the task.
         jobs: Processes at the same time; 1: this one makes them.
         ray: Address of a Ray cluster that makes them; None: this machine does.
         time_left: Learns from each how long they take.
@@ -30,6 +33,7 @@ class Runner:
     """
 
     tasks: BlockTasks
+    metric: str
     jobs: int
     ray: str | None
     time_left: TimeLeft
@@ -69,7 +73,7 @@ class Runner:
             self.time_left.end(work)
             left = self.time_left.seconds()
             time_left = f", {duration_text(left)} left" if left else ""
-            outcome = _outcome(result)
+            outcome = _outcome(result, self.metric)
             self.add_note(f"{what} {made} of {len(works)}: {work.name}: {outcome}{time_left}")
             self.ended(work, result)
         return {work: result for work, result in found.items() if result is not None}
@@ -79,8 +83,6 @@ class Runner:
     ) -> Iterator[Made]:
         started = self._started(missing, may_start)
         if self.ray is not None:
-            from loopedge.study.runs.ray_workers import run_on_ray
-
             return run_on_ray(self.tasks.of, started, setup, self.ray, self.jobs)
         if self.jobs > 1:
             return run_at_once(self.tasks.of, started, setup, self.jobs)
@@ -97,7 +99,14 @@ class Runner:
             yield work
 
 
-def _outcome(result: dict[str, Any]) -> str:
+def _outcome(result: dict[str, Any], metric: str) -> str:
+    """Say how a work ended: its scores, or of several trials what each rate reached."""
+    if "trials" in result:
+        reached = (
+            f"{score_text(one['validation'][metric]) if one['status'] == 'done' else one['status']} at {rate}"
+            for rate, one in result["trials"].items()
+        )
+        return f"{metric} {', '.join(reached)}"
     if result["status"] != "done":
         return f"{result['status']}, {result['reason']}"
     return scores_text(result.get("test") or result["validation"])

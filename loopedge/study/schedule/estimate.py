@@ -1,7 +1,7 @@
 """How long the runs of a pilot still take: first from a few steps, then from those that ended."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from loopedge.study.runs.work import Work
 
@@ -23,6 +23,10 @@ class TimeLeft:
         training: Seconds of a whole training by arm and loop count.
         jobs: Works at the same time.
         clock: Seconds that pass.
+
+    Attributes:
+        later: Works that come after those that are waited for.
+        at_the_end: Seconds of what comes after all works.
     """
 
     def __init__(
@@ -35,6 +39,8 @@ class TimeLeft:
         self._waiting: set[Work] = set()
         self._running: dict[Work, float] = {}
         self._took = self._was_expected = 0.0
+        self.later: Sequence[Work] = ()
+        self.at_the_end = 0.0
 
     def expected(self, work: Work) -> float:
         """Return the seconds that a work takes, as far as is known."""
@@ -64,13 +70,14 @@ class TimeLeft:
         self._waiting -= set(works)
 
     def seconds(self) -> float:
-        """Return the seconds until all that is waited for is made."""
+        """Return the seconds until everything is made."""
         now = self._clock()
         rest = [
             max(0.0, self.expected(work) - (now - began)) for work, began in self._running.items()
         ]
         each = [*rest, *map(self.expected, self._waiting)]
-        return max([sum(each) / self._jobs, *each]) if each else 0.0
+        waited = max([sum(each) / self._jobs, *each]) if each else 0.0
+        return waited + self.together(self.later) + self.at_the_end
 
     @property
     def _correction(self) -> float:
