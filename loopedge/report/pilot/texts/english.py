@@ -149,6 +149,7 @@ TEXTS = {
     # Stability
     "stability": "Stability",
     "head_arm": "arm",
+    "head_made": "runs",
     "head_diverged": "diverged",
     "head_failed": "failed",
     "head_not_converged": "still improving",

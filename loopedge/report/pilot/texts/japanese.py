@@ -63,7 +63,7 @@ TEXTS = {
     "next_more_loops": "ほかのループ回数とも比較",
     "next_deploy": "{model}を実機へ",
     "next_take_baseline": "ベースライン（{baseline}）を採用",
-    "next_compare_untied": "重みを共有しないネットワークと費用を比較",
+    "next_compare_untied": "重みを共有しないネットワークとコストを比較",
     "next_mend_runs": "失敗した実行を直す",
     "next_about": "約{time}",
     "command_below": "コマンドは下記",
@@ -112,7 +112,7 @@ TEXTS = {
     "axis_time": "1サンプルの推論時間（{unit}）",
     "axis_memory": "ピーク時のメモリ（{unit}）",
     "pareto": "パレートフロント",
-    "head_precision": "精度",
+    "head_precision": "数値形式",
     "head_parameters": "パラメータ数",
     "head_file": "ファイル",
     "head_memory": "読み込み後",
@@ -127,14 +127,14 @@ TEXTS = {
     "threads_many": "{count}スレッド",
     "busy_note": "計測中に他の処理が動いていました。サイズと時間比はそのまま使えますが、p50は測り直してください。",
     # Depth
-    "depths": "学習後のループ回数",
+    "depths": "学習後にループ回数を変えた場合",
     "trained_at": "{loops}で学習",
     "split_validation": "検証データ",
     "split_test": "テストデータ",
     "axis_loops": "実行時のループ回数",
     "depths_note": "学習済みのモデルを、学習時と異なるループ回数で実行した結果です。実線はテストデータ、破線は検証データ、"
     "白丸は学習時のループ回数を表します。曲線が平らなら、途中で打ち切っても性能は落ちません。白丸の先で悪化するなら、学習時より"
-    "多く回してはいけません。この曲線は参考であり、モデルの選択には使っていません。",
+    "多いループ回数では使えません。この曲線は参考であり、モデルの選択には使っていません。",
     "head_loops": "ループ回数",
     "early_exit": "早期終了",
     "head_exit_runs": "できる実行",
@@ -145,6 +145,7 @@ TEXTS = {
     # Stability
     "stability": "安定性",
     "head_arm": "アーム",
+    "head_made": "実行",
     "head_diverged": "発散",
     "head_failed": "失敗",
     "head_not_converged": "収束前",
