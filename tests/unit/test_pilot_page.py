@@ -235,7 +235,8 @@ def test_dots_stand_where_their_values_are() -> None:
     ]
     drawn = "\n".join(dots(rows, level=2.0, name="error", score=lambda value: f"{value:g}"))
     first, last = (float(x) for x in re.findall(r'<circle cx="([\d.]+)%"', drawn))
-    (level,) = re.findall(r'class="level" x1="([\d.]+)%"', drawn)
+    level, other = re.findall(r'class="level" x1="([\d.]+)%"', drawn)
+    assert level == other
     assert float(level) == pytest.approx((first + last) / 2, abs=0.01)
     (left, right) = re.findall(r'"whisker" x1="([\d.]+)%" x2="([\d.]+)%"', drawn)[0]
     assert (float(left) + float(right)) / 2 == pytest.approx(first, abs=0.01)
