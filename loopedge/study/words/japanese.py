@@ -356,6 +356,7 @@ def _next_step(one: NextStep, names: Names) -> str:
         "take-baseline": "次の一手：ベースラインを採用してください。",
         "compare-untied": "次の一手：重みを共有しないネットワークとコストを比べてください。",
         "mend-runs": "次の一手：失敗した実行の原因を取り除いてください。",
+        "go-on": "次の一手：残りの実行を済ませてください。",
     }
     return texts[one.what]
 

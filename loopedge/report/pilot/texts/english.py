@@ -68,6 +68,7 @@ TEXTS = {
     "next_take_baseline": "take the baseline {baseline}",
     "next_compare_untied": "compare with the untied network",
     "next_mend_runs": "mend the runs that failed",
+    "next_go_on": "make the missing runs",
     "next_about": "about {time}",
     "command_below": "command below",
     "first_caption": "{metric} on the test split, {better} is better; whiskers: one deviation",

@@ -65,6 +65,7 @@ TEXTS = {
     "next_take_baseline": "ベースライン（{baseline}）を採用",
     "next_compare_untied": "重みを共有しないネットワークとコストを比較",
     "next_mend_runs": "失敗した実行を直す",
+    "next_go_on": "残りの実行を済ませる",
     "next_about": "約{time}",
     "command_below": "コマンドは下記",
     "first_caption": "テストデータの{metric}（{better}ほど良い）。横線は実行間の標準偏差",
