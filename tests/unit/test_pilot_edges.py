@@ -68,7 +68,9 @@ def test_the_luck_of_a_model_stays_its_own_whatever_the_order_of_the_arms() -> N
     for name in ("looped-r1", "timestep-r1"):
         mine, theirs = one.differences[name], other.differences[name]
         assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high))
-    widths = {name: of.high - of.low for name, of in other.differences.items() if of.high and of.low}
+    widths = {
+        name: of.high - of.low for name, of in other.differences.items() if of.high and of.low
+    }
     assert widths["timestep-r1"] > 5 * widths["looped-r1"]
 
 
