@@ -158,9 +158,9 @@ def _equivalence(found: Found, summary: Sequence[Summary]) -> Equivalence | None
         return None
     arm = next(arm for arm in design.arms if arm not in UNLOOPED)
     test = {(row.arm, row.loops): row.test for row in summary}
-    few, many = design.loops[0], design.loops[-1]
+    many = design.loops[-1]
     return recurrence_equivalence(
-        test.get((arm, few), {}),
+        test.get((arm, 1), {}),
         test.get((arm, many), {}),
         test.get(("untied", many)),
         metric=found.task.metric,

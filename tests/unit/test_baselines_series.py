@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loopedge.baselines.attempts import Judged, attempt
 from loopedge.baselines.fair import fair_baselines, fixed_evaluation
 from loopedge.baselines.scores import BaselineScores
 from loopedge.baselines.series.climatology import climatology_and_autoregression
@@ -15,7 +16,7 @@ from loopedge.baselines.series.naive import last_value, seasonal_naive, window_m
 from loopedge.baselines.series.ridge import PENALTIES, ridge_on_lags
 from loopedge.baselines.series.windows import SeriesWindows
 from loopedge.data.tables.columns import Columns
-from loopedge.errors import MissingExtraError
+from loopedge.errors import InterruptedRunError, MissingExtraError
 from loopedge.tasks.generated.in_context import LinearInContextTask
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.sample_tallies import weighted_total
@@ -310,6 +311,33 @@ def test_a_task_whose_baselines_fail_says_why() -> None:
 
     (score,) = fair_baselines(Broken(length=4, vocab=6), 10)
     assert "no luck" in (score.reason or "")
+    assert score.test == {}
+
+
+def test_a_baseline_that_is_interrupted_ends_the_pilot_and_is_no_failure() -> None:
+    class Ended(SortingTask):
+        def baselines(self, split: Any, samples: int) -> Any:
+            raise InterruptedRunError("asked to end")
+
+    with pytest.raises(InterruptedRunError):
+        fair_baselines(Ended(length=4, vocab=6), 10)
+
+    def ended() -> Any:
+        raise InterruptedRunError("asked to end")
+
+    with pytest.raises(InterruptedRunError):
+        attempt(SortingTask(length=4, vocab=6), "ended", ended)
+
+
+def test_a_baseline_without_a_number_has_a_reason() -> None:
+    task = SeriesTask(columns_of(wave(100)), context=3, horizon=1)
+    endless = {"rmse": math.inf}
+    score = attempt(
+        task,
+        "endless",
+        lambda: Judged(about="", metrics={"validation": endless, "test": endless}, tallies={}),
+    )
+    assert score.reason == "its rmse on the validation split is not a finite number"
     assert score.test == {}
 
 
