@@ -19,7 +19,6 @@ from loopedge.data.tables.columns import Columns
 from loopedge.errors import InterruptedRunError, MissingExtraError
 from loopedge.tasks.generated.in_context import LinearInContextTask
 from loopedge.tasks.generated.sorting import SortingTask
-from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.sample_tallies import weighted_total
 from loopedge.tasks.series import SeriesTask
 
@@ -332,7 +331,7 @@ def test_a_baseline_that_is_interrupted_ends_the_pilot_and_is_no_failure() -> No
 
 def test_a_baseline_without_a_number_has_a_reason() -> None:
     task = SeriesTask(columns_of(wave(100)), context=3, horizon=1)
-    endless: Metrics = {"rmse": math.inf}
+    endless: dict[str, float | None] = {"rmse": math.inf}
     score = attempt(
         task,
         "endless",
