@@ -124,6 +124,7 @@ def dense(ngrams: NGrams, inputs: Array, order: int) -> Array:
     return logits
 
 
+@pytest.mark.slow
 def test_n_grams_of_a_text_are_scored_as_a_model_is(text_file: Path) -> None:
     task = TextTask.from_path(text_file, context=16)
     score = {each.name: each for each in fair_baselines(task, 20)}["n-grams"]
