@@ -106,8 +106,9 @@ def test_a_window_mean_leaves_out_what_is_missing_and_what_lies_before_a_gap() -
     assert _mean(windows, 4)(stops)[:, 0, 0] == pytest.approx(wanted)
 
 
-def test_ridge_is_ridge() -> None:
-    drawn = np.random.default_rng(1)
+@pytest.mark.parametrize("seed", [4, 8])  # by the window's mean, and by that of the training part
+def test_ridge_is_ridge(seed: int) -> None:
+    drawn = np.random.default_rng(seed)
     noise = drawn.normal(size=(161, 2))
     values = noise[1:] + 0.4 * noise[:-1]
     task = SeriesTask(columns_of(values), targets=1, context=6, horizon=2)
