@@ -44,6 +44,7 @@ class Found:
         baselines: By block.
         windows: How the samples of each origin hang together.
         costs: What the models cost; empty while that is not measured.
+        spent: Seconds that the pilot took up to here, and takes to measure the cost again.
     """
 
     task: Task
@@ -54,6 +55,7 @@ class Found:
     baselines: dict[str, list[BaselineScores]]
     windows: dict[str, Windows | None]
     costs: Costs
+    spent: float = 0.0
 
 
 def windows_by_origin(tasks: BlockTasks, setup: RunSetup) -> dict[str, Windows | None]:
@@ -97,7 +99,14 @@ def conclude(found: Found) -> PilotResult:
         baseline=judged.baseline,
         claims=judged.claims,
         further=_further(found, judged.summary),
-        plan=plan_of(found.command, task, origins=design.origins, seed_seconds=seconds),
+        plan=plan_of(
+            found.command,
+            task,
+            origins=design.origins,
+            seed_seconds=seconds,
+            seeds=design.seeds,
+            spent=found.spent,
+        ),
     )
     return PilotResult(
         schema_version=SCHEMA_VERSION,

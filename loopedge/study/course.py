@@ -355,6 +355,7 @@ class Course:
             baselines=self.baselines,
             windows=self.windows,
             costs=costs,
+            spent=self.state.seconds + MODEL_SECONDS * models_to_measure(self._design),
         )
 
     def _windows_to_plot(self, result: PilotResult) -> list[PlottedWindow]:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from loopedge.baselines.scores import BaselineScores
+from loopedge.study.going_on import plan_of
 from loopedge.study.judging.choice import honest_quality
 from loopedge.study.judging.claims import Claims
 from loopedge.study.judging.judgement import judge_runs
 from loopedge.study.judging.period import Windows
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.metrics import Metrics, Tally
 from tests.unit.pilot_runs import judged, runs_of
 
@@ -84,3 +86,22 @@ def test_a_seed_that_only_some_models_have_leaves_none_of_them_out() -> None:
     assert found.verdict.recommended == {"arm": "looped", "loops": 8}
     assert found.claims is not None
     assert set(found.claims.differences) == {"looped-r1", "looped-r4", "looped-r8"}
+
+
+@pytest.mark.parametrize("budget", ["--budget 20m", "--budget=20m", ""])
+def test_more_seeds_come_with_the_time_that_they_take(
+    budget: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopedge.study.going_on.by_face", lambda shell, python: shell)
+    plan = plan_of(
+        f"loopedge pilot sorting --seeds auto {budget} -o p",
+        SortingTask(length=4, vocab=6),
+        origins=None,
+        seed_seconds=100.0,
+        seeds=3,
+        spent=1200.0,
+    )
+    assert plan.more_seeds is not None
+    # 20 minutes are used up; two seeds take 200 s, and a quarter more: 1450 s
+    more = " --budget 25m" if budget else ""
+    assert plan.more_seeds(5) == f"loopedge pilot sorting -o p --seeds 5{more} --resume"
