@@ -44,6 +44,7 @@ class Found:
         baselines: By block.
         windows: How the samples of each origin hang together.
         costs: What the models cost; empty while that is not measured.
+        complete: Whether no run is missing.
         spent: Seconds that the pilot took up to here, and takes to measure the cost again.
     """
 
@@ -55,7 +56,8 @@ class Found:
     baselines: dict[str, list[BaselineScores]]
     windows: dict[str, Windows | None]
     costs: Costs
-    spent: float = 0.0
+    complete: bool
+    spent: float
 
 
 def windows_by_origin(tasks: BlockTasks, setup: RunSetup) -> dict[str, Windows | None]:
@@ -106,6 +108,7 @@ def conclude(found: Found) -> PilotResult:
             seed_seconds=seconds,
             seeds=design.seeds,
             spent=found.spent,
+            is_unfinished=not found.complete,
         ),
     )
     return PilotResult(

@@ -23,8 +23,9 @@ def plan_of(
     *,
     origins: int | None,
     seed_seconds: float | None,
-    seeds: int = 0,
-    spent: float = 0.0,
+    is_unfinished: bool,
+    seeds: int,
+    spent: float,
 ) -> Plan:
     """Return how a pilot can go on.
 
@@ -33,14 +34,14 @@ def plan_of(
         task: Of the first seed.
         origins: That it has; None: one.
         seed_seconds: What a further seed takes.
+        is_unfinished: Runs are still missing.
         seeds: That it has.
         spent: Seconds that it took, its cost measured too: a budget counts them again where it goes on.
     """
     if not by_face("on the command line", ""):
-        return Plan(seconds=seed_seconds)
+        return Plan(seconds=seed_seconds, is_unfinished=is_unfinished)
     folder = f"{_value(command, OUTPUT) or 'pilot'}_origins"
     can_roll = isinstance(task, SeriesTask) and origins is None
-
 
     def more_seeds(count: int) -> str:
         changes = {"--seeds": str(count)}
@@ -60,6 +61,8 @@ def plan_of(
         if can_roll
         else None,
         wider_margin=lambda margin: changed_command(command, {"--margin": format(margin, "g")}),
+        is_unfinished=is_unfinished,
+        go_on=changed_command(command, {}),
     )
 
 

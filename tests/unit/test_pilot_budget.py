@@ -97,7 +97,9 @@ def test_what_is_made_already_stays_where_the_time_is_used_up() -> None:
             runs=3,
             higher_is_better=False,
         )
-        return leave_out(COMPARED, plan, lambda: left, lambda keys, share: {k: ERRORS[k] for k in keys})
+        return leave_out(
+            COMPARED, plan, lambda: left, lambda keys, share: {k: ERRORS[k] for k in keys}
+        )
 
     found = resumed(-30.0)
     assert set(found.kept) == made

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from loopedge.baselines.scores import BaselineScores
+from loopedge.baselines.series.all import FITS
 from loopedge.study.going_on import plan_of
 from loopedge.study.judging.choice import honest_quality
 from loopedge.study.judging.claims import Claims
 from loopedge.study.judging.judgement import judge_runs
 from loopedge.study.judging.period import Windows
+from loopedge.study.judging.statements import Requirements
+from loopedge.study.words import english, japanese
+from loopedge.study.words.figures import Names
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.metrics import Metrics, Tally
 from tests.unit.pilot_runs import judged, runs_of
@@ -70,7 +74,9 @@ def test_the_luck_of_a_model_stays_its_own_whatever_the_order_of_the_arms() -> N
     for name in ("looped-r1", "timestep-r1"):
         mine, theirs = one.differences[name], other.differences[name]
         assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high))
-    widths = {name: of.high - of.low for name, of in other.differences.items() if of.high and of.low}
+    widths = {
+        name: of.high - of.low for name, of in other.differences.items() if of.high and of.low
+    }
     assert widths["timestep-r1"] > 5 * widths["looped-r1"]
 
 
@@ -98,6 +104,7 @@ def test_more_seeds_come_with_the_time_that_they_take(
         SortingTask(length=4, vocab=6),
         origins=None,
         seed_seconds=100.0,
+        is_unfinished=False,
         seeds=3,
         spent=1200.0,
     )
@@ -105,3 +112,20 @@ def test_more_seeds_come_with_the_time_that_they_take(
     # 20 minutes are used up; two seeds take 200 s, and a quarter more: 1450 s
     more = " --budget 25m" if budget else ""
     assert plan.more_seeds(5) == f"loopedge pilot sorting -o p --seeds 5{more} --resume"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *FITS, "most frequent class", "discriminant analysis on summaries", "logistic regression on summaries",
+        "boosting on summaries", "token frequency", "n-grams", "usual token of each position", "n-grams of targets",
+        "copy of the source",
+    ],
+)  # fmt: skip
+def test_every_fitted_baseline_has_a_japanese_name(name: str) -> None:
+    assert not japanese.baseline_text(name).isascii()
+
+
+def test_without_a_measured_model_nothing_is_said_to_miss_what_was_required() -> None:
+    one = Requirements(meets=None, nearest=None, model=None, missed={})
+    assert "measured" in english.sentence(one, Names(metric="rmse"))

@@ -10,7 +10,15 @@ from loopedge.study.judging.claims import Claims, claim
 from loopedge.study.judging.statements import Candidate
 from loopedge.study.judging.statistics import Interval, OverSeeds, over_seeds, paired
 
-__all__ = ["Summary", "Values", "claims_alone", "in_common", "summarise", "values_of", "whole_values"]
+__all__ = [
+    "Summary",
+    "Values",
+    "claims_alone",
+    "in_common",
+    "summarise",
+    "values_of",
+    "whole_values",
+]
 
 Key = TypeVar("Key")
 Values = dict[str, float]
