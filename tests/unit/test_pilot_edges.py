@@ -1,5 +1,6 @@
 """Pilots at the edges: a metric of 0, arms in another order, a seed half made, a budget that is used up."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,16 +8,20 @@ import pytest
 
 from loopedge.baselines.scores import BaselineScores
 from loopedge.baselines.series.all import FITS
+from loopedge.report.pilot.first_screen import next_text, runs_text
+from loopedge.report.pilot.how import decided_section
+from loopedge.report.pilot.wording import Wording
 from loopedge.study.going_on import plan_of
 from loopedge.study.judging.choice import honest_quality
 from loopedge.study.judging.claims import Claims
 from loopedge.study.judging.judgement import judge_runs
 from loopedge.study.judging.period import Windows
-from loopedge.study.judging.statements import Requirements
+from loopedge.study.judging.statements import NextStep, Requirements
 from loopedge.study.words import english, japanese
 from loopedge.study.words.figures import Names
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.metrics import Metrics, Tally
+from tests.unit.pilot_results import make_undecided
 from tests.unit.pilot_runs import judged, runs_of
 
 SAMPLES = 40
@@ -129,3 +134,32 @@ def test_every_fitted_baseline_has_a_japanese_name(name: str) -> None:
 def test_without_a_measured_model_nothing_is_said_to_miss_what_was_required() -> None:
     one = Requirements(meets=None, nearest=None, model=None, missed={})
     assert "measured" in english.sentence(one, Names(metric="rmse"))
+
+
+def test_one_seed_and_one_run_are_counted_as_one() -> None:
+    found, words = make_undecided(), Wording("en")
+    step = NextStep(what="more-seeds", seeds=1)
+    one = replace(found, verdict=replace(found.verdict, statements=[step]))
+    assert next_text(one, words) == "1 more seed"
+    lost = {
+        "reason": "no-time",
+        "arm": None,
+        "loops": None,
+        "runs": 1,
+        "share": 0.0,
+        "validation": None,
+    }
+    page = "".join(decided_section(replace(found, left_out=[lost]), words))
+    assert "1 run of the last seed:" in page
+
+
+def test_the_page_counts_the_seeds_that_were_judged() -> None:
+    """Of five seeds that were asked for, the budget left three."""
+    found = make_undecided()
+    verdict = replace(found.verdict, choice=replace(found.verdict.choice, blocks=3))
+    planned = replace(found, verdict=verdict, design=found.design | {"seeds": 5, "origins": None})
+    assert runs_text(planned, Wording("en")) == "3 seeds"
+    rolled = replace(planned, design=planned.design | {"origins": 3})
+    assert runs_text(rolled, Wording("en")) == Wording("en")(
+        "seeds_origins", seeds="1 seed", origins=3
+    )
