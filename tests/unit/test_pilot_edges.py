@@ -12,6 +12,7 @@ from loopedge.report.pilot.first_screen import next_text, runs_text
 from loopedge.report.pilot.how import decided_section
 from loopedge.report.pilot.wording import Wording
 from loopedge.study.going_on import plan_of
+from loopedge.study.judged_again import judged_again
 from loopedge.study.judging.choice import honest_quality
 from loopedge.study.judging.claims import Claims
 from loopedge.study.judging.judgement import judge_runs
@@ -163,3 +164,15 @@ def test_the_page_counts_the_seeds_that_were_judged() -> None:
     assert runs_text(rolled, Wording("en")) == Wording("en")(
         "seeds_origins", seeds="1 seed", origins=3
     )
+
+
+def test_a_share_of_another_margin_is_of_the_best_model_where_there_is_no_baseline() -> None:
+    """Whatever the first margin was: of a plain number the share came to 0."""
+    found = make_undecided()
+    rows = [row for row in found.summary if row.is_whole]
+    best = min(float(np.mean(list(row.validation.values()))) for row in rows)
+    plain = replace(found.verdict.margin, value=0.05, text="0.05", of="")
+    alone = replace(found, baselines={}, verdict=replace(found.verdict, margin=plain))
+    again = judged_again(alone, "2%")
+    assert again.margin["value"] == pytest.approx(0.02 * best)
+    assert again.margin["of"] == "the error of the best model"
