@@ -155,9 +155,10 @@ def _sure(result: PilotResult, words: Wording) -> str:
 
 
 def runs_text(result: PilotResult, words: Wording) -> str:
-    """Return over how many seeds, and test periods, the figures are."""
-    seeds = words.count("seeds", int(result.design["seeds"]))
+    """Return over how many seeds, and test periods, the figures are: of what was judged, not of what was planned."""
     origins = result.design.get("origins")
+    judged = result.verdict.choice.blocks // (origins or 1)
+    seeds = words.count("seeds", judged or int(result.design["seeds"]))
     return words("seeds_origins", seeds=seeds, origins=origins) if origins else seeds
 
 
@@ -185,9 +186,11 @@ def next_text(result: PilotResult, words: Wording) -> str:
         return ""
     decision, against = statement_of(result, Decision), statement_of(result, AgainstBaseline)
     model = words.candidate(decision.chosen) if decision and decision.chosen else ""
+    seeds = step.seeds or 0
+    ending = f"_{'one' if seeds == 1 else 'many'}" if step.what == "more-seeds" else ""
     text = words(
-        f"next_{step.what.replace('-', '_')}",
-        count=step.seeds if step.what == "more-seeds" else step.origins,
+        f"next_{step.what.replace('-', '_')}{ending}",
+        count=seeds if step.what == "more-seeds" else step.origins,
         margin=words.rounded(step.margin or 0.0),
         model=model,
         baseline=words.baseline(against.baseline) if against else "",
