@@ -257,7 +257,7 @@ class Course:
         works = {self._short(key, share): key for key in keys}
         made = self.runner.make(list(works), self.setup, what="short run")
         return {
-            works[work]: result["validation"].get(self.task.metric)  # type: ignore[index]
+            works[work]: result.get("validation", {}).get(self.task.metric)  # type: ignore[index]
             for work, result in made.items()
         }
 

@@ -207,6 +207,23 @@ def test_a_budget_leaves_out_what_does_worst_and_is_kept(world: World, tmp_path:
     assert result.design["seeds"] == 3
 
 
+def test_a_short_run_that_is_lost_counts_as_the_worst(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.quality = lambda cell: cell.loops / 10
+    whole = world.short_run
+
+    def sometimes(run: Any, task: Task, setup: Any) -> dict[str, Any]:
+        if run.cell.loops == 8:  # what a process that is killed leaves
+            return run.cell.to_json() | {"status": "failed", "reason": "killed"}
+        return whole(run, task, setup)
+
+    monkeypatch.setattr(world, "short_run", sometimes)
+    result = pilot(tmp_path / "p", loops=[1, 2, 4, 8], seeds=3, budget=400)
+    first = result.left_out[0]
+    assert (first["loops"], first["reason"], first["validation"]) == (8, "worse", None)
+
+
 def test_a_budget_ends_with_whole_seeds(world: World, tmp_path: Path) -> None:
     # A seed takes 30 s, measuring five models 40 s: of five seeds three fit into 140 s.
     result = pilot(tmp_path / "p", seeds=5, budget=140)
