@@ -24,7 +24,7 @@ from benchmarks.pilot.simulated import (
 from loopedge.study.options import LOOKS
 
 NAME = "operating_characteristics"
-TABLES = {"choice": 2000, "beaten": 1000, "flattery": 1000, "outcomes": 500}
+TABLES = {"choice": 1000, "beaten": 600, "flattery": 1000, "outcomes": 100}
 """Pilots drawn of each kind."""
 TRUTHS = {
     "no difference": (0.0, 0.0, 0.0),
@@ -66,10 +66,10 @@ def measure() -> dict[str, Any]:
         ],
         "margins": [_choice(truth, "normal", margin, "auto") for margin in MARGINS for truth in TRUTHS],
         "beaten": [
-            {"luck": luck, "origins": origins, **_rounded(
-                beaten_rates(Scene(luck=luck), margin=1.0, tables=TABLES["beaten"], origins=origins)
+            {"luck": luck, "origins": origins, "baselines": baselines, **_rounded(
+                beaten_rates(Scene(luck=luck), margin=1.0, tables=TABLES["beaten"], origins=origins, baselines=baselines)
             )}
-            for luck, origins in ((0.0, 1), (1.0, 1), (3.0, 1), (1.0, 3), (3.0, 3))
+            for luck, origins, baselines in ((0.0, 1, 1), (1.0, 1, 1), (3.0, 1, 1), (3.0, 3, 1), (1.0, 1, 6), (3.0, 1, 6))
         ],
         "flattery": [
             {"correlation": correlation, **_rounded(
@@ -135,14 +135,13 @@ def docs_table(found: dict[str, Any]) -> str:
 def beaten_table(found: dict[str, Any]) -> str:
     """Return how often a baseline is said to be beaten that is as good as every model."""
     heads = (
-        "luck of the test period",
-        "test periods",
-        "any model better",
-        "any model worse",
-        "the named one better",
-    )
+        "luck of the test period", "test periods", "baselines", "any model better", "any model worse", "the named model better", "the named model worse",
+    )  # fmt: skip
     rows = [
-        (f"{one['luck']:g}", str(one["origins"]), *(_percent(one[name]) for name in ("any", "worse", "chosen")))
+        (
+            f"{one['luck']:g}", str(one["origins"]), str(one["baselines"]),
+            *(_percent(one[name]) for name in ("any", "worse", "chosen", "chosen_worse")),
+        )
         for one in found["beaten"]
     ]  # fmt: skip
     return _table(heads, rows)

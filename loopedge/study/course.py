@@ -16,6 +16,8 @@ from loopedge.study.design import Cell, Design
 from loopedge.study.folder import RESULT_FILE, write_design
 from loopedge.study.judging.period import Windows
 from loopedge.study.options import LOOKS, UNLOOPED, PilotOptions
+from loopedge.study.plotted.choice import windows_of_pilot
+from loopedge.study.plotted.window import PlottedWindow
 from loopedge.study.result import PilotResult
 from loopedge.study.runs.blocks import BlockTasks
 from loopedge.study.runs.cell import read_cell
@@ -30,8 +32,6 @@ from loopedge.study.schedule.estimate import TimeLeft
 from loopedge.study.schedule.looks import looks
 from loopedge.study.schedule.step_times import training_seconds
 from loopedge.study.state import PilotState
-from loopedge.study.window_choice import windows_of_pilot
-from loopedge.study.windows import PlottedWindow
 from loopedge.tasks.task import Task
 from loopedge.trainer.progress import duration_text
 

@@ -141,9 +141,16 @@ TEXTS = {
     "dashed on validation, the trained count as a ring. A flat curve may be stopped early; one that gets worse past the ring "
     "wants no more loops than it was trained with. These curves are shown, they choose nothing.",
     "head_loops": "loops",
+    "early_exit": "Early exit",
+    "head_exit_runs": "runs that may",
+    "head_exit_loops": "mean loops",
+    "head_exit_test": "test, stopped early",
+    "head_exit_tolerance": "tolerance",
+    "early_exit_note": "Stopped early: a sample ends its loop when its state changes by less than the tolerance, as loopedge export --exit tolerance=X does. The tolerance was chosen on the validation split, where it costs at most 1 %; means over the runs that may.",
     # Stability
     "stability": "Stability",
     "head_arm": "arm",
+    "head_made": "runs",
     "head_diverged": "diverged",
     "head_failed": "failed",
     "head_not_converged": "still improving",
