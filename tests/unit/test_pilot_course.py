@@ -212,11 +212,12 @@ def test_a_short_run_that_is_lost_counts_as_the_worst(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.quality = lambda cell: cell.loops / 10
-    whole: Callable[..., dict[str, Any]] = world.short_run
+    whole = world.short_run
 
     def sometimes(run: Any, task: Task, setup: Any) -> dict[str, Any]:
         if run.cell.loops == 8:  # what a process that is killed leaves
-            return run.cell.to_json() | {"status": "failed", "reason": "killed"}
+            lost: dict[str, Any] = run.cell.to_json() | {"status": "failed", "reason": "killed"}
+            return lost
         return whole(run, task, setup)
 
     monkeypatch.setattr(world, "short_run", sometimes)
