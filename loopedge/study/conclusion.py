@@ -46,6 +46,7 @@ class Found:
         costs: What the models cost; empty while that is not measured.
         complete: Whether no run is missing.
         spent: Seconds that the pilot took up to here, and takes to measure the cost again.
+        starting: Seconds in which a process starts.
     """
 
     task: Task
@@ -58,6 +59,7 @@ class Found:
     costs: Costs
     complete: bool
     spent: float
+    starting: float
 
 
 def windows_by_origin(tasks: BlockTasks, setup: RunSetup) -> dict[str, Windows | None]:
@@ -92,7 +94,8 @@ def conclude(found: Found) -> PilotResult:
     )
     seconds = block_seconds(cells, jobs=found.options.jobs)
     if seconds is not None:  # export, rounding and judging come after each training
-        seconds += AFTERWARDS * len(design.cells) / design.seeds / found.options.jobs
+        starts = AFTERWARDS + (found.options.jobs > 1)
+        seconds += starts * found.starting * len(design.cells) / design.seeds / found.options.jobs
     verdict = judge(
         judged.summary,
         metric=task.metric,
