@@ -44,6 +44,7 @@ class Found:
         baselines: By block.
         windows: How the samples of each origin hang together.
         costs: What the models cost; empty while that is not measured.
+        complete: Whether no run is missing.
     """
 
     task: Task
@@ -54,6 +55,7 @@ class Found:
     baselines: dict[str, list[BaselineScores]]
     windows: dict[str, Windows | None]
     costs: Costs
+    complete: bool
 
 
 def windows_by_origin(tasks: BlockTasks, setup: RunSetup) -> dict[str, Windows | None]:
@@ -97,7 +99,13 @@ def conclude(found: Found) -> PilotResult:
         baseline=judged.baseline,
         claims=judged.claims,
         further=_further(found, judged.summary),
-        plan=plan_of(found.command, task, origins=design.origins, seed_seconds=seconds),
+        plan=plan_of(
+            found.command,
+            task,
+            origins=design.origins,
+            seed_seconds=seconds,
+            is_unfinished=not found.complete,
+        ),
     )
     return PilotResult(
         schema_version=SCHEMA_VERSION,

@@ -13,7 +13,14 @@ __all__ = ["changed_command", "plan_of"]
 OUTPUT = ("-o", "--output")
 
 
-def plan_of(command: str, task: Task, *, origins: int | None, seed_seconds: float | None) -> Plan:
+def plan_of(
+    command: str,
+    task: Task,
+    *,
+    origins: int | None,
+    seed_seconds: float | None,
+    is_unfinished: bool,
+) -> Plan:
     """Return how a pilot can go on.
 
     Args:
@@ -21,9 +28,10 @@ def plan_of(command: str, task: Task, *, origins: int | None, seed_seconds: floa
         task: Of the first seed.
         origins: That it has; None: one.
         seed_seconds: What a further seed takes.
+        is_unfinished: Runs are still missing.
     """
     if not by_face("on the command line", ""):
-        return Plan(seconds=seed_seconds)
+        return Plan(seconds=seed_seconds, is_unfinished=is_unfinished)
     folder = f"{_value(command, OUTPUT) or 'pilot'}_origins"
     can_roll = isinstance(task, SeriesTask) and origins is None
     return Plan(
@@ -37,6 +45,8 @@ def plan_of(command: str, task: Task, *, origins: int | None, seed_seconds: floa
         if can_roll
         else None,
         wider_margin=lambda margin: changed_command(command, {"--margin": format(margin, "g")}),
+        is_unfinished=is_unfinished,
+        go_on=changed_command(command, {}),
     )
 
 

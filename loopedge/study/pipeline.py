@@ -11,7 +11,7 @@ from loopedge.invocation import command_text
 from loopedge.options import option_name, with_keywords
 from loopedge.study.course import Course
 from loopedge.study.design import Design, make_design
-from loopedge.study.folder import known_seeds, open_folder, pilot_files
+from loopedge.study.folder import emptied_folders, known_seeds, open_folder, pilot_files
 from loopedge.study.options import PilotKeywords, PilotOptions
 from loopedge.study.result import SCHEMA_VERSION, PilotResult
 from loopedge.study.runs.blocks import BlockTasks
@@ -87,7 +87,7 @@ def _begin(task: Task, design: Design, folder: Path, options: PilotOptions) -> d
     check_paths(
         inputs={"DATA": task.input_files},
         outputs={option_name("output"): pilot_files(folder)},
-        emptied={option_name("output"): folder / "runs"},
+        emptied={option_name("output"): emptied_folders(folder)},
     )
     described = {
         "format": {"schema_version": SCHEMA_VERSION},

@@ -13,6 +13,7 @@ import loopedge
 from loopedge.baselines.scores import BaselineScores
 from loopedge.errors import InputError, InterruptedRunError, LoopedgeError
 from loopedge.files.plain_json import dump_json
+from loopedge.study.going_on import changed_command
 from loopedge.study.runs.cell import cell_path
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.series import SeriesTask
@@ -134,6 +135,7 @@ def test_a_stopped_pilot_leaves_what_it_has_and_its_time_adds_up(
     assert left["seconds"] == 40  # one loop, two loops, one loop
     assert [cell["name"] for cell in left["cells"]] == world.made
     assert left["verdict"]["outcome"] == "undecided"
+    assert left["verdict"]["statements"][-1]["what"] == "go-on"
     world.stop_after = None
     world.now = 5000.0  # what passes between two calls does not count
     seen: list[bool] = []
@@ -266,3 +268,13 @@ def test_rates_are_tried_once_for_each_model_before_the_runs(
     assert any(note.startswith(said) for note in notes)
     pilot(tmp_path / "p", seeds=2, rates=[1e-3, 2e-3], resume=True)
     assert len(tried) == 4
+
+
+def test_the_command_that_goes_on_is_the_same_with_other_options() -> None:
+    command = "loopedge pilot series 'my data.csv' --seeds=3 --lr 1e-3 --force -o out --margin 2%"
+    assert changed_command(command, {"--seeds": "8"}) == (
+        "loopedge pilot series 'my data.csv' --lr 1e-3 -o out --margin 2% --seeds 8 --resume"
+    )
+    assert changed_command(command, {"--origins": "3", "-o": "out_2"}, resume=False) == (
+        "loopedge pilot series 'my data.csv' --seeds=3 --lr 1e-3 --margin 2% --origins 3 -o out_2"
+    )

@@ -219,6 +219,15 @@ def test_a_depth_curve_is_the_mean_of_the_runs_that_have_a_count() -> None:
     assert depth_curve(cells, "validation", "rmse") == []
 
 
+def test_models_that_may_stop_early_have_a_row() -> None:
+    page = pilot_page(MADE["yes"]())
+    board = page.partition("<h3>Early exit</h3>")[2].partition("</table>")[0]
+    row = board.partition("timestep with 8 loops")[2].partition("</tr>")[0]
+    assert re.findall(r"<td>([^<]*)</td>", row) == ["5 of 5", "5.5", "3.496", "3.484", "0.05"]
+    assert board.count("<tr>") == 4  # the head, and three arms with 8 loops
+    assert "Early exit" not in pilot_page(MADE["labels"]())
+
+
 def test_dots_stand_where_their_values_are() -> None:
     rows = [
         Dot(name="a <b>", value=1.0, spread=0.5, text="1", kind="chosen"),
@@ -226,7 +235,8 @@ def test_dots_stand_where_their_values_are() -> None:
     ]
     drawn = "\n".join(dots(rows, level=2.0, name="error", score=lambda value: f"{value:g}"))
     first, last = (float(x) for x in re.findall(r'<circle cx="([\d.]+)%"', drawn))
-    (level,) = re.findall(r'class="level" x1="([\d.]+)%"', drawn)
+    level, other = re.findall(r'class="level" x1="([\d.]+)%"', drawn)
+    assert level == other
     assert float(level) == pytest.approx((first + last) / 2, abs=0.01)
     (left, right) = re.findall(r'"whisker" x1="([\d.]+)%" x2="([\d.]+)%"', drawn)[0]
     assert (float(left) + float(right)) / 2 == pytest.approx(first, abs=0.01)

@@ -33,7 +33,7 @@ def first_screen(result: PilotResult, words: Wording) -> list[str]:
     """Return the lines of the first screen: at most 120 words and one chart."""
     decision = statement_of(result, Decision)
     outcome = decision.outcome if decision else "undecided"
-    task = escape(str(result.task["name"]))
+    task = escape(_task_name(result))
     return [
         '<header class="first">',
         '<div class="answer">',
@@ -51,6 +51,14 @@ def first_screen(result: PilotResult, words: Wording) -> list[str]:
         *_chart(result, words),
         "</header>",
     ]
+
+
+def _task_name(result: PilotResult) -> str:
+    """Return the name of the task, with the columns that it forecasts or labels."""
+    task = result.task
+    columns = task.get("targets") or [task.get("label")]
+    named = ", ".join(str(column) for column in columns[:3] if column)
+    return f"{task['name']} ({named})" if named else str(task["name"])
 
 
 def statement_of(result: PilotResult, kind: type[Kind]) -> Kind | None:
@@ -242,10 +250,9 @@ def _shown(result: PilotResult) -> tuple[list[Place], list[Place]]:
         near = [p for p in rows if min(core) - room <= (p.test or 0.0) <= max(core) + room]
     else:
         near = rows
-    near = near[:MOST_DOTS]
     far = [p for p in rows if p not in near and p.kind != "plain"][:2]
     sign = -1.0 if result.higher_is_better else 1.0
-    return sorted(near, key=lambda p: sign * (p.test or 0.0)), far
+    return sorted(near[:MOST_DOTS], key=lambda p: sign * (p.test or 0.0)), far
 
 
 def _subject(result: PilotResult) -> Place | None:

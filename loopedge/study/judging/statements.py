@@ -315,7 +315,7 @@ class NextStep(Statement):
     kind: ClassVar[str] = "next-step"
     what: Literal[
         "more-seeds", "more-origins", "longer-data", "longer-training", "wider-margin", "more-loops",
-        "deploy", "take-baseline", "compare-untied", "mend-runs",
+        "deploy", "take-baseline", "compare-untied", "mend-runs", "go-on",
     ]  # fmt: skip
     seeds: int | None = None
     origins: int | None = None

@@ -316,6 +316,7 @@ def _next_step(one: NextStep, names: Names) -> str:
         "compare-untied": "compare what it costs with the network without a loop",
         "more-loops": "compare more loop counts",
         "mend-runs": "see why the runs ended, and make them again",
+        "go-on": "make the runs that are missing",
     }
     text = f"Next: {texts[one.what]}"
     if one.seconds is not None:

@@ -79,7 +79,7 @@ OVER = {
     "seeds and samples": "シードとテストサンプルによるばらつき",
 }
 REASONS = {
-    "untied-gain-within-noise": "独立した層を増やした効果がシードのばらつきの範囲を出ない",
+    "untied-gain-within-noise": "独立した層を増やした効果が、シードのばらつきを超えない",
     "no-untied-arm": "untiedとnarrowの両方を比較に含めていない",
     "too-few-runs": "最後まで終わった実行が足りない",
 }
@@ -142,8 +142,11 @@ def _decision(decision: Decision, against: AgainstBaseline | None, names: Names)
     if decision.why == "one-loop":
         if not baseline:
             return "いいえ。1ループで十分で、ループを増やしても良くなりません。"
-        beaten = "より優れています" if decision.chosen else "より優れているとは言えません"
-        return f"いいえ。1ループで十分です。ベースラインの{baseline}{beaten}。"
+        if decision.chosen:
+            return f"いいえ。1ループで十分であり、ベースラインの{baseline}より優れています。"
+        return (
+            f"いいえ。1ループで十分ですが、ベースラインの{baseline}より優れているとは言えません。"
+        )
     texts = {
         "baseline": f"いいえ。ベースラインの{winner}のほうが、{model}より優れています。",
         "baseline-as-good": f"いいえ。ベースラインの{winner}で、{model}と同等の性能が得られます。",
@@ -222,8 +225,8 @@ def _more_loops(one: MoreLoops, names: Names) -> str:
         "undecided": f"{raised}増やしても、差があるとは言えません",
     }[one.effect]
     return (
-        f"{what}。{names.metric}は{quality_text(one.few_quality)}から{quality_text(one.many_quality)}"
-        f"になります{_difference(one.difference, names)}。"
+        f"{what}。{names.metric}は{one.few}ループで{quality_text(one.few_quality)}、"
+        f"{one.many}ループで{quality_text(one.many_quality)}です{_difference(one.difference, names)}。"
     )
 
 
@@ -251,8 +254,8 @@ def _alternative(one: Alternative, names: Names) -> str:
 
 def _equivalence(one: Equivalence, names: Names) -> str:
     if one.exponent is None or one.low is None or one.high is None:
-        why = f"{REASONS[one.reason]}ため、" if one.reason else ""
-        return f"{why}独立した層と比べてループにどれだけの価値があるかは、わかりません。"
+        why = f"{REASONS[one.reason]}ためです。" if one.reason else ""
+        return f"独立した層と比べたループの価値は求められません。{why}"
     return (
         f"ループを1回増やす価値は{one.exponent:.2f}（95%信頼区間 {one.low:.2f}～{one.high:.2f}）です。"
         "0は価値がないこと、1は独立した層を1つ増やすのと同じ価値があることを表します。"
@@ -351,8 +354,9 @@ def _next_step(one: NextStep, names: Names) -> str:
         "more-loops": "次の一手：ほかのループ回数とも比べてください。",
         "deploy": "次の一手：推奨モデルを実機で試してください。",
         "take-baseline": "次の一手：ベースラインを採用してください。",
-        "compare-untied": "次の一手：重みを共有しないネットワークと費用を比べてください。",
+        "compare-untied": "次の一手：重みを共有しないネットワークとコストを比べてください。",
         "mend-runs": "次の一手：失敗した実行の原因を取り除いてください。",
+        "go-on": "次の一手：残りの実行を済ませてください。",
     }
     return texts[one.what]
 
@@ -407,7 +411,7 @@ def _places(counts: Mapping[str, int]) -> str:
     parts = []
     for name, count in counts.items():
         arm, _, loops = name.rpartition("-r")
-        parts.append(f"{candidate_text(Candidate(arm=arm, loops=int(loops)))} {count}回")
+        parts.append(f"{candidate_text(Candidate(arm=arm, loops=int(loops)))}で{count}回")
     return "、".join(parts)
 
 
