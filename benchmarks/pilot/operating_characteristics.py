@@ -196,11 +196,15 @@ def _margin_table(found: dict[str, Any]) -> str:
 
 
 def _outcome_table(found: dict[str, Any]) -> str:
-    heads = ("what is true", "one loop less baseline", "what a pilot of three seeds says")
+    heads = (
+        "what is true",
+        "lead of one loop over the baseline",
+        "what a pilot of three seeds says",
+    )
     rows = [
         (
             one["truth"],
-            f"{-one['lead']:g}",
+            f"{one['lead']:g}",
             ", ".join(
                 f"{name} {_percent(value)}"
                 for name, value in one.items()

@@ -64,6 +64,7 @@ def test_a_gradual_gain_stays_open_and_is_not_guessed() -> None:
     assert below(rates["1"], 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", ["t3", "unequal"])
 def test_other_noise_than_the_model_of_the_rule_keeps_the_bounds(noise: str) -> None:
     same = choice_rates(
