@@ -8,7 +8,7 @@ import pytest
 
 from loopedge.baselines.scores import BaselineScores
 from loopedge.baselines.series.all import FITS
-from loopedge.report.pilot.first_screen import next_text, runs_text
+from loopedge.report.pilot.facts import next_text, runs_text
 from loopedge.report.pilot.how import decided_section
 from loopedge.report.pilot.wording import Wording
 from loopedge.study.going_on import plan_of
@@ -141,7 +141,7 @@ def test_one_seed_and_one_run_are_counted_as_one() -> None:
     found, words = make_undecided(), Wording("en")
     step = NextStep(what="more-seeds", seeds=1)
     one = replace(found, verdict=replace(found.verdict, statements=[step]))
-    assert next_text(one, words) == "1 more seed"
+    assert next_text(one, words) == ["1 more seed"]
     lost = {
         "reason": "no-time",
         "arm": None,
