@@ -62,7 +62,7 @@ class World:
         return {"status": "done", "validation": {task.metric: self.quality(run.cell)}}
 
     def train_seconds(self, task: Task, setup: Any) -> dict[tuple[str, int], float]:
-        return {key: 10.0 * key[1] - 4.0 for key in setup.design.compared}  # 4 s come after it
+        return {key: 10.0 * key[1] - 6.0 for key in setup.design.compared}  # 6 s come after it
 
 
 @pytest.fixture
@@ -81,6 +81,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("loopedge.study.course.training_seconds", made.train_seconds)
     monkeypatch.setattr("loopedge.study.runs.plain_baselines.fair_baselines", baselines)
     monkeypatch.setattr("loopedge.study.pipeline.perf_counter", made.clock)
+    monkeypatch.setattr("loopedge.study.pipeline.starting_seconds", lambda: 4.0)
     monkeypatch.setattr(
         "loopedge.study.runs.short_run.ShortRun.make",
         lambda run, task, setup: made.short_run(run, task, setup),
@@ -207,6 +208,24 @@ def test_a_budget_leaves_out_what_does_worst_and_is_kept(world: World, tmp_path:
     assert result.design["seeds"] == 3
 
 
+def test_a_short_run_that_is_lost_counts_as_the_worst(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.quality = lambda cell: cell.loops / 10
+    whole = world.short_run
+
+    def sometimes(run: Any, task: Task, setup: Any) -> dict[str, Any]:
+        if run.cell.loops == 8:  # what a process that is killed leaves
+            lost: dict[str, Any] = run.cell.to_json() | {"status": "failed", "reason": "killed"}
+            return lost
+        return whole(run, task, setup)
+
+    monkeypatch.setattr(world, "short_run", sometimes)
+    result = pilot(tmp_path / "p", loops=[1, 2, 4, 8], seeds=3, budget=400)
+    first = result.left_out[0]
+    assert (first["loops"], first["reason"], first["validation"]) == (8, "worse", None)
+
+
 def test_a_budget_ends_with_whole_seeds(world: World, tmp_path: Path) -> None:
     # A seed takes 30 s, measuring five models 40 s: of five seeds three fit into 140 s.
     result = pilot(tmp_path / "p", seeds=5, budget=140)
@@ -268,6 +287,29 @@ def test_rates_are_tried_once_for_each_model_before_the_runs(
     assert any(note.startswith(said) for note in notes)
     pilot(tmp_path / "p", seeds=2, rates=[1e-3, 2e-3], resume=True)
     assert len(tried) == 4
+
+
+@pytest.mark.parametrize(
+    ("arms", "loops", "exponent"),
+    [
+        (["untied", "looped"], [1, 2], 0.5),
+        (["elastic", "untied", "looped"], [1, 2], 0.5),
+        (["untied", "looped"], [2, 4], None),  # the scale begins at one loop
+        (["elastic", "untied"], [1, 2], None),
+    ],
+)
+def test_what_a_loop_is_worth_is_measured_from_one_loop_of_the_plainest_arm(
+    world: World, tmp_path: Path, arms: list[str], loops: list[int], exponent: float | None
+) -> None:
+    def quality(cell: Cell) -> float:
+        gain = {"untied": 0.2, "elastic": 0.05, "looped": 0.1 * (cell.loops > 1)}
+        return 0.5 + gain[cell.arm] + 0.001 * cell.seed
+
+    world.quality = quality
+    result = pilot(tmp_path / "p", arms=arms, loops=loops, seeds=3)
+    said = result.verdict.statement("equivalence")
+    found = None if said is None else said.to_json()["exponent"]
+    assert found == (exponent if exponent is None else pytest.approx(exponent))
 
 
 def test_the_command_that_goes_on_is_the_same_with_other_options() -> None:
