@@ -18,14 +18,14 @@ from rich.console import Console
 import loopedge.report.pilot
 from loopedge.errors import InputError
 from loopedge.report.pilot.depths import depth_curve
-from loopedge.report.pilot.first_screen import next_text
+from loopedge.report.pilot.facts import first_facts
 from loopedge.report.pilot.page import pilot_page, write_pilot_html
 from loopedge.report.pilot.quality_cost import Point, pareto_front
 from loopedge.report.pilot.terminal import pilot_table
 from loopedge.report.pilot.texts import english, japanese
 from loopedge.report.pilot.wording import Wording
 from loopedge.report.svg.dots import Dot, dots
-from loopedge.study.judging.statements import Decision, NextStep, Why
+from loopedge.study.judging.statements import Cost, Decision, NextStep, Rounding, Stability, Why
 from loopedge.study.result import PilotResult
 from tests.unit import pilot_results
 
@@ -53,6 +53,28 @@ def test_the_first_screen_has_few_words_and_one_chart(name: str) -> None:
     words = re.findall(r"[\w.,%±-]*\w[\w.,%±-]*", visible(first))
     assert len(words) <= MOST_WORDS, " ".join(words)
     assert first.count("<figure") == first.count("<svg") == 1
+
+
+def test_the_most_that_can_be_said_fits() -> None:
+    made = MADE["yes"]()
+    facts = {one.kind: one for one in made.verdict.statements}
+    first, rounding, cost = facts["decision"], facts["rounding"], facts["cost"]
+    assert isinstance(first, Decision)
+    assert isinstance(rounding, Rounding)
+    assert isinstance(cost, Cost)
+    facts["decision"] = replace(first, winner="untied")
+    facts["rounding"] = replace(rounding, effect="worse")
+    facts["cost"] = replace(cost, busy=True)
+    lost = {"looped-r8": 3}
+    facts["stability"] = Stability(runs=165, diverged=lost, failed=lost, no_int8=lost)
+    facts["next-step"] = NextStep(what="compare-untied", seconds=5000.0, command="loopedge pilot")
+    verdict = replace(made.verdict, statements=list(facts.values()))
+    design = {**made.design, "origins": 3}
+    first_screen = pilot_page(replace(made, verdict=verdict, design=design)).partition("<h2>")[0]
+    text = visible(first_screen)
+    assert MOST_WORDS - 12 <= len(re.findall(r"[\w.,%±-]*\w[\w.,%±-]*", text)) <= MOST_WORDS, text
+    for said in ("8 untied layers are better still", "slower here", "still improving", "compare"):
+        assert said in text
 
 
 @EACH
@@ -105,7 +127,7 @@ def test_every_next_step_has_words(what: Any, language: str) -> None:
     verdict = replace(made.verdict, statements=[*made.verdict.statements[:-1], step])
     words = Wording("ja" if language == "ja" else "en")
     result = replace(made, verdict=verdict)
-    assert next_text(result, words)
+    assert first_facts(result, words, most_words=99)["next"]
     assert words.sentences([step], result)[0]
 
 
@@ -177,7 +199,7 @@ def test_what_is_recommended_stands_out() -> None:
 
 
 def test_int8_that_is_slower_is_a_caution() -> None:
-    assert "slower here than float" in visible(pilot_page(MADE["yes"]()))
+    assert "slower here" in visible(pilot_page(MADE["yes"]()))
     assert "slower here" not in visible(pilot_page(MADE["no"]()))
 
 

@@ -13,7 +13,7 @@ __all__ = ["Dot", "dots"]
 
 ROW, TRACK, FOOT = 42, 27, 26
 """Pixels: of a row, from its top to its dot, and below the rows."""
-TICK = 10
+TICK = 8
 """Half the height of the level in a row: it crosses no name."""
 LEFT, RIGHT = 2.0, 98.0
 """Percent of the width between which the scale lies."""

@@ -45,8 +45,15 @@ BASELINES = {
     "climatology + autoregression": "平年値＋自己回帰",
     "boosting on lags": "ラグの勾配ブースティング",
     "most frequent": "最頻クラス",
+    "most frequent class": "最頻クラス",
+    "discriminant analysis on summaries": "要約統計量の判別分析",
     "logistic regression on summaries": "要約統計量のロジスティック回帰",
     "boosting on summaries": "要約統計量の勾配ブースティング",
+    "token frequency": "トークンの出現頻度",
+    "n-grams": "nグラム",
+    "usual token of each position": "位置ごとの最頻トークン",
+    "n-grams of targets": "出力のnグラム",
+    "copy of the source": "入力のコピー",
     "unigram": "ユニグラム",
     "bigram": "バイグラム",
     "trigram": "トライグラム",
@@ -151,8 +158,8 @@ def _decision(decision: Decision, against: AgainstBaseline | None, names: Names)
         "baseline": f"いいえ。ベースラインの{winner}のほうが、{model}より優れています。",
         "baseline-as-good": f"いいえ。ベースラインの{winner}で、{model}と同等の性能が得られます。",
         "untied": f"いいえ。{winner}のほうが、{model}より優れています。",
-        "seeds": _seeds(decision, model, baseline),
-        "period": f"判断保留です。テストデータが少なく、{model}とベースラインの{baseline}の優劣がつきません。",
+        "seeds": _seeds(decision, against),
+        "period": _open(against, "テストデータが少なすぎます"),
         "splits": "判断保留です。検証データとテストデータで、最良のモデルが食い違っています。",
         "few-seeds": f"判断保留です。モデルごとに3回以上の実行が必要ですが、今回は{decision.blocks}回です。",
         "one-count": "判断保留です。1ループのモデルしか作っていないため、ループを増やす効果はわかりません。",
@@ -177,10 +184,20 @@ def _yes(decision: Decision, baseline: str) -> str:
     return f"はい。{subject}はベースラインの{baseline}より優れています。"
 
 
-def _seeds(decision: Decision, model: str, baseline: str) -> str:
-    runs = f"判断保留です。モデルごとに{decision.blocks}回の実行では、"
+def _open(against: AgainstBaseline | None, why: str) -> str:
+    """Say that a model cannot be told from the baseline, and which of them is ahead."""
+    if against is None:
+        return f"判断保留です。{why}。"
+    model = candidate_text(against.candidate)
+    baseline = f"ベースラインの{baseline_text(against.baseline)}"
+    first, second = (model, baseline) if against.ahead else (baseline, model)
+    return f"判断保留です。平均では{first}が{second}より優れていますが、断定するには{why}。"
+
+
+def _seeds(decision: Decision, against: AgainstBaseline | None) -> str:
     if decision.fewest is None:
-        return f"{runs}{model}とベースラインの{baseline}の優劣がつきません。"
+        return _open(against, f"モデルごとに{decision.blocks}回の実行では足りません")
+    runs = f"判断保留です。モデルごとに{decision.blocks}回の実行では、"
     most = decision.most or decision.fewest
     if most == decision.fewest:
         return f"{runs}どのループ回数が最良かわかりません。"
