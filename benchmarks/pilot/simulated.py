@@ -85,7 +85,7 @@ def choice_rates(
 
 
 def beaten_rates(
-    scene: Scene, *, margin: float, tables: int, seed: int = 0, origins: int = 1
+    scene: Scene, *, margin: float, tables: int, seed: int = 0, origins: int = 1, baselines: int = 1
 ) -> dict[str, float]:
     """Return how often the baseline is said to be beaten, after as many seeds as the choice takes.
 
@@ -95,27 +95,30 @@ def beaten_rates(
         tables: Pilots that are drawn.
         seed: Of the draws.
         origins: Test periods.
+        baselines: As good as each other; the one that is best on test is taken.
 
     Returns:
-        ``any``: the interval of any candidate says so; ``chosen``: that of the chosen or else the best model; ``worse``: the
-        interval of any candidate says that it is worse.
+        ``any``: the interval of any candidate says so; ``chosen``: that of the chosen or else the best model; ``worse`` and
+        ``chosen_worse``: it says that they are worse.
     """
     draw = np.random.default_rng(seed)
     scale = _period_scale()
-    found = {"any": 0.0, "chosen": 0.0, "worse": 0.0}
+    found = {"any": 0.0, "worse": 0.0, "chosen": 0.0, "chosen_worse": 0.0}
     for _ in range(tables):
         validation, test = _drawn(scene, draw, origins=origins)
         choice, seeds = _chosen(validation, margin, LOOKS)
-        claims = _claims(test, seeds, scene, draw, scale, origins)
+        claims = _claims(test, seeds, scene, draw, scale, origins, baselines)
         subject = choice.chosen or choice.best
         interval = None if subject is None else claims.of(subject)
         better = [of.high is not None and of.high < 0 for of in claims.differences.values()]
         worse = [of.low is not None and of.low > 0 for of in claims.differences.values()]
         found["any"] += any(better) / tables
         found["worse"] += any(worse) / tables
-        found["chosen"] += (
-            interval is not None and interval.high is not None and interval.high < 0
-        ) / tables
+        assert interval is not None
+        assert interval.low is not None
+        assert interval.high is not None
+        found["chosen"] += (interval.high < 0) / tables
+        found["chosen_worse"] += (interval.low > 0) / tables
     return found
 
 
@@ -210,9 +213,10 @@ def _noise(kind: Noise, shape: tuple[int, int], draw: np.random.Generator) -> Ar
 
 
 def _first(table: Table, seeds: int) -> Table:
-    """Return the values of the first seeds."""
-    kept = {block for of in table.values() for block in of if int(block[1:].split("-")[0]) < seeds}
-    return {key: {b: value for b, value in of.items() if b in kept} for key, of in table.items()}
+    """Return the values of the first seeds; blocks stand seed by seed."""
+    blocks = list(table[KEYS[0]])
+    kept = blocks[: seeds * len(blocks) // MOST]
+    return {key: {block: of[block] for block in kept} for key, of in table.items()}
 
 
 def _chosen(validation: Table, margin: float, looks: tuple[int, ...]) -> tuple[Choice, int]:
@@ -233,13 +237,19 @@ def _claims(
     draw: np.random.Generator,
     scale: float,
     origins: int,
+    baselines: int,
 ) -> Claims:
-    """Return the claims over seeds and over the luck of each period, which is added to the test metrics."""
+    """Return the claims over seeds and over the luck of each period, which is added to the test metrics.
+
+    Half of the luck that all models have in common is the baseline's own.
+    """
     values: Table = {key: dict(of) for key, of in _first(test, seeds).items()}
     evidence: dict[str, Any] = {}
     for origin in range(origins):
         name = "" if origins == 1 else f"o{origin}"
         common, own = _windows(draw, 1), _windows(draw, len(KEYS))
+        plain = _windows(draw, baselines)
+        common = (common - plain[plain.mean(axis=1).argmin()]) / math.sqrt(2)
         changes = (math.sqrt(COMMON) * common + math.sqrt(1 - COMMON) * own) * (scene.luck / scale)
         evidence[name] = changes / WINDOWS
         for key, luck in zip(KEYS, changes.mean(axis=1).tolist(), strict=True):

@@ -26,6 +26,51 @@ NoData = Annotated[
 ]
 
 
+Source = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="results.json",
+        help="Make the page of a finished pilot again; trains nothing.",
+        rich_help_panel=PAGE,
+    ),
+]
+Html = Annotated[
+    Path | None,
+    typer.Option(help="The page; default: report.html beside results.json.", rich_help_panel=PAGE),
+]
+OtherMargin = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Judge the runs again with another margin; default: as they were judged.",
+        rich_help_panel=PAGE,
+    ),
+]
+MaxMemory = Annotated[
+    int | None,
+    typer.Option(
+        parser=parse_size,
+        metavar="SIZE",
+        help="Most bytes at the peak, as 32MiB: name the best model that fits.",
+        rich_help_panel=PAGE,
+    ),
+]
+MaxLatency = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_seconds,
+        metavar="TIME",
+        help="Most time a sample, as 50ms.",
+        rich_help_panel=PAGE,
+    ),
+]
+MinMetric = Annotated[
+    float | None,
+    typer.Option(help="The least good value of the metric.", rich_help_panel=PAGE),
+]
+
+
 class PageFlags:
     """How the page is written."""
 
@@ -35,53 +80,14 @@ class PageFlags:
 
 def rebuild(
     context: typer.Context,
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            metavar="results.json",
-            help="Make the page of a finished pilot again; trains nothing.",
-            rich_help_panel=PAGE,
-        ),
-    ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            help="The page; default: report.html beside results.json.", rich_help_panel=PAGE
-        ),
-    ] = None,
+    source: Source = None,
+    html: Html = None,
     language: Language = "en",
     no_data: NoData = False,
-    margin: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Judge the runs again with another margin; default: as they were judged.",
-            rich_help_panel=PAGE,
-        ),
-    ] = None,
-    max_memory: Annotated[
-        int | None,
-        typer.Option(
-            parser=parse_size,
-            metavar="SIZE",
-            help="Most bytes at the peak, as 32MiB: name the best model that fits.",
-            rich_help_panel=PAGE,
-        ),
-    ] = None,
-    max_latency: Annotated[
-        float | None,
-        typer.Option(
-            parser=parse_seconds,
-            metavar="TIME",
-            help="Most time a sample, as 50ms.",
-            rich_help_panel=PAGE,
-        ),
-    ] = None,
-    min_metric: Annotated[
-        float | None,
-        typer.Option(help="The least good value of the metric.", rich_help_panel=PAGE),
-    ] = None,
+    margin: OtherMargin = None,
+    max_memory: MaxMemory = None,
+    max_latency: MaxLatency = None,
+    min_metric: MinMetric = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -104,7 +110,7 @@ def rebuild(
         from loopedge.files.paths import check_paths
         from loopedge.report.pilot.page import write_pilot_html
         from loopedge.report.pilot.terminal import pilot_table
-        from loopedge.study.judging.again import judged_again, with_requirements
+        from loopedge.study.judged_again import judged_again, with_requirements
         from loopedge.study.judging.requirements import Limits
         from loopedge.study.result_file import read_pilot
 

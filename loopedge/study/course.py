@@ -16,6 +16,8 @@ from loopedge.study.design import Cell, Design
 from loopedge.study.folder import RESULT_FILE, write_design
 from loopedge.study.judging.period import Windows
 from loopedge.study.options import LOOKS, UNLOOPED, PilotOptions
+from loopedge.study.plotted.choice import windows_of_pilot
+from loopedge.study.plotted.window import PlottedWindow
 from loopedge.study.result import PilotResult
 from loopedge.study.runs.blocks import BlockTasks
 from loopedge.study.runs.cell import read_cell
@@ -30,8 +32,6 @@ from loopedge.study.schedule.estimate import TimeLeft
 from loopedge.study.schedule.looks import looks
 from loopedge.study.schedule.step_times import training_seconds
 from loopedge.study.state import PilotState
-from loopedge.study.window_choice import windows_of_pilot
-from loopedge.study.windows import PlottedWindow
 from loopedge.tasks.task import Task
 from loopedge.trainer.progress import duration_text
 
@@ -57,6 +57,7 @@ class Course:
         described: What a resumed pilot is compared with.
         state: What is remembered from call to call.
         command: For the report.
+        starting: Seconds in which a process starts.
         add_note: Takes a line.
         write_report: Takes what is known so far, and at the end the result.
     """
@@ -68,6 +69,7 @@ class Course:
     described: dict[str, Any]
     state: PilotState
     command: str
+    starting: float
     add_note: Callable[[str], None]
     write_report: Callable[[PilotResult], None]
     baselines: dict[str, list[BaselineScores]] = field(default_factory=dict)
@@ -137,6 +139,7 @@ class Course:
         self.time_left = TimeLeft(
             training_seconds(self.task, one_thread) if missing else {},
             self.options.jobs,
+            self.starting,
             self.state.clock,
         )
         self.time_left.at_the_end = MODEL_SECONDS * models_to_measure(self._design)
@@ -213,12 +216,14 @@ class Course:
         Raises:
             InputError: As said.
         """
-        first = self._missing(self._design.cells)[: len(self._design.compared)]
-        needed = self.time_left.together(first)
-        if needed > self._seconds_left() and len(first) == len(self._design.compared):
-            spent = self._seconds_left()
+        compared = len(self._design.compared)
+        first = self._missing(self._design.cells)
+        trials = [one for one in rate_trials(self._design) if one.read(self.setup.folder) is None]
+        needed = self.time_left.together([*trials, *first[:compared]])
+        left = self._seconds_left()
+        if needed > left and len(first) == len(self._design.cells):
             raise InputError(
-                f"the budget leaves {duration_text(max(0.0, spent))} for runs, and one of each takes "
+                f"the budget leaves {duration_text(max(0.0, left))} for runs, and one of each takes "
                 f"about {duration_text(needed)}",
                 hint=f"a larger {option('budget', 'TIME')}, or fewer {option('steps', 'N')}",
             )
@@ -255,7 +260,7 @@ class Course:
         works = {self._short(key, share): key for key in keys}
         made = self.runner.make(list(works), self.setup, what="short run")
         return {
-            works[work]: result["validation"].get(self.task.metric)  # type: ignore[index]
+            works[work]: result.get("validation", {}).get(self.task.metric)  # type: ignore[index]
             for work, result in made.items()
         }
 
@@ -293,7 +298,8 @@ class Course:
 
     def _is_decided(self, seeds: int) -> bool:
         """Look whether the runs of so many seeds decide; remember what was seen."""
-        verdict = conclude(self._found({})).verdict
+        judged = conclude(self._found({}))
+        verdict = judged.verdict
         decision = verdict.statements[0].to_json()
         look = {
             "seeds": seeds,
@@ -303,7 +309,7 @@ class Course:
         }
         look |= {"choice": verdict.choice.outcome, "seconds": round(self.state.seconds, 1)}
         self.state.looks = [*(one for one in self.state.looks if one["seeds"] < seeds), look]
-        self._write(complete=False)
+        self._write(complete=False, judged=judged)
         lost = any(one.arm is None for one in self.left_out)
         is_decided = lost or not verdict.needs_seeds
         if self.options.seeds == "auto" and not is_decided and seeds < LOOKS[-1]:
@@ -343,7 +349,7 @@ class Course:
         ]
         return [result for result in found if result is not None]
 
-    def _found(self, costs: Costs) -> Found:
+    def _found(self, costs: Costs, *, complete: bool = False) -> Found:
         if not self.windows:
             self.windows = windows_by_origin(self.tasks, self.setup)
         return Found(
@@ -355,6 +361,9 @@ class Course:
             baselines=self.baselines,
             windows=self.windows,
             costs=costs,
+            spent=self.state.seconds + MODEL_SECONDS * models_to_measure(self._design),
+            complete=complete,
+            starting=self.starting,
         )
 
     def _windows_to_plot(self, result: PilotResult) -> list[PlottedWindow]:
@@ -371,6 +380,7 @@ class Course:
         self,
         *,
         complete: bool,
+        judged: PilotResult | None = None,
         costs: Costs | None = None,
         profiled: dict[str, Any] | None = None,
         notes: Sequence[str] = (),
@@ -378,7 +388,7 @@ class Course:
         """Judge what is there; write it down and hand it to the report."""
         started = self.state.clock()
         result = replace(
-            conclude(self._found(costs or {})),
+            judged or conclude(self._found(costs or {}, complete=complete)),
             notes=[*self.task.notes, *notes],
             profile=profiled or {},
             looks=self.state.looks,

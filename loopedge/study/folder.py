@@ -15,6 +15,7 @@ from loopedge.study.state import STATE_FILE
 __all__ = [
     "REPORT_FILE",
     "RESULT_FILE",
+    "emptied_folders",
     "known_seeds",
     "open_folder",
     "pilot_files",
@@ -31,6 +32,11 @@ GROWING = {"design.arms", "design.loops", "design.seeds"}
 def pilot_files(folder: Path) -> list[Path]:
     """Return the files that a pilot writes into its folder, beside those of its runs."""
     return [folder / name for name in (DESIGN_FILE, RESULT_FILE, REPORT_FILE, STATE_FILE)]
+
+
+def emptied_folders(folder: Path) -> list[Path]:
+    """Return the folders that a new pilot empties."""
+    return [folder / name for name in OF_RUNS]
 
 
 def known_seeds(folder: Path) -> int:
@@ -91,8 +97,8 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, resume: bool, force: bo
                 f"{folder} holds something else than a pilot, which {option('force')} does not remove",
                 hint=f"name another folder with {option_name('output')}",
             )
-        for name in OF_RUNS:
-            shutil.rmtree(folder / name, ignore_errors=True)
+        for emptied in emptied_folders(folder):
+            shutil.rmtree(emptied, ignore_errors=True)
         for name in (RESULT_FILE, REPORT_FILE, STATE_FILE):
             (folder / name).unlink(missing_ok=True)
     folder.mkdir(exist_ok=True)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from loopedge.study.judging.summary import Summary
 from loopedge.study.judging.verdict import Verdict
-from loopedge.study.windows import PlottedWindow
+from loopedge.study.plotted.window import PlottedWindow
 
 __all__ = ["SCHEMA_VERSION", "PilotResult", "Place"]
 

@@ -32,6 +32,16 @@ Scores = dict[str, float | None]
 
 
 @with_config(_OPEN)
+class StoredExit(TypedDict):
+    """What stopping early comes to."""
+
+    tolerance: float
+    loops: float
+    validation: Scores
+    test: Scores
+
+
+@with_config(_OPEN)
 class StoredCell(TypedDict):
     """One run, as its cell.json holds it."""
 
@@ -54,6 +64,7 @@ class StoredCell(TypedDict):
     rate: NotRequired[float | None]
     converged: NotRequired[bool | None]
     depths: NotRequired[dict[str, dict[str, Scores]] | None]
+    early_exit: NotRequired[StoredExit | None]
     gradient_norm_max: NotRequired[float | None]
 
 

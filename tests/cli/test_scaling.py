@@ -111,6 +111,8 @@ def test_the_pilot_says_the_same(cli: Cli, meters: Path) -> None:
         4,
         "--seeds",
         1,
+        "--lr",
+        1e-3,
     )
     said = cli("pilot", "series", meters, *words, *sizes, "-o", meters.parent / "pilot")
     assert "one mean and one deviation for all hide what they do (--scaling window)" in " ".join(

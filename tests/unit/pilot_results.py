@@ -27,8 +27,8 @@ from loopedge.study.judging.statements import (
 from loopedge.study.judging.statistics import Interval, OverSeeds, over_seeds
 from loopedge.study.judging.summary import Summary
 from loopedge.study.judging.verdict import Verdict
+from loopedge.study.plotted.window import PlottedWindow
 from loopedge.study.result import SCHEMA_VERSION, PilotResult, Place
-from loopedge.study.windows import PlottedWindow
 from loopedge.study.words.english import headline, sentence
 from loopedge.study.words.figures import Names
 from tests.unit.profiles import MACHINE
@@ -274,7 +274,7 @@ def make_failed() -> PilotResult:
         {**_cell("looped", 4, 0, 0.0), "status": "diverged", "reason": "loss inf"},
     ]
     for cell in cells:
-        for name in ("validation", "test", "int8", "depths", "parameters"):
+        for name in ("validation", "test", "int8", "depths", "early_exit", "parameters"):
             cell.pop(name, None)
     rows = [_row("looped", loops, [], lost=1) for loops in (1, 4)]
     board = [p for p in result.leaderboard if p.kind == "plain"]
@@ -350,7 +350,9 @@ def make_labels() -> PilotResult:
         )
         for row in made.summary
     ]
-    cells = [{k: v for k, v in cell.items() if k != "depths"} for cell in made.cells]
+    cells = [
+        {k: v for k, v in cell.items() if k not in {"depths", "early_exit"}} for cell in made.cells
+    ]
     margin = Margin(value=0.0104, text="2%", of="the error of logistic regression on summaries")
     names = Names(
         metric="accuracy",
@@ -526,7 +528,15 @@ def _cell(arm: str, loops: int, seed: int, quality: float) -> dict[str, Any]:
         "stability": {"relative_update": [0.5**i for i in range(loops)]},
         "gradient_norm_max": 2.31,
     }
-    return cell | ({} if arm in {"untied", "narrow"} else {"depths": curve})
+    if arm in {"untied", "narrow"}:
+        return cell | {"depths": None, "early_exit": None}
+    early = {
+        "tolerance": 0.05,
+        "loops": 5.5,
+        "validation": {"rmse": quality + 0.05},
+        "test": {"rmse": quality + 0.012},
+    }
+    return cell | {"depths": curve, "early_exit": early if loops == 8 else None}
 
 
 def _row(arm: str, loops: int, values: Sequence[float], *, lost: int = 0) -> Summary:

@@ -97,7 +97,7 @@ def test_a_test_split_that_is_too_small_needs_more_of_it(plan: Plan, what: str) 
     assert isinstance(step, NextStep)
     assert decision.why == "period"
     assert verdict.headline == (
-        "Undecided: the test split is too small to tell looped with 4 loops from naive."
+        "Undecided: looped with 4 loops is ahead of naive, but the test split is too small to be sure."
     )
     assert step.what == what
 

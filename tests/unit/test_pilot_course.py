@@ -13,6 +13,7 @@ import loopedge
 from loopedge.baselines.scores import BaselineScores
 from loopedge.errors import InputError, InterruptedRunError, LoopedgeError
 from loopedge.files.plain_json import dump_json
+from loopedge.study.going_on import changed_command
 from loopedge.study.runs.cell import cell_path
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.series import SeriesTask
@@ -61,7 +62,7 @@ class World:
         return {"status": "done", "validation": {task.metric: self.quality(run.cell)}}
 
     def train_seconds(self, task: Task, setup: Any) -> dict[tuple[str, int], float]:
-        return {key: 10.0 * key[1] - 4.0 for key in setup.design.compared}  # 4 s come after it
+        return {key: 10.0 * key[1] - 6.0 for key in setup.design.compared}  # 6 s come after it
 
 
 @pytest.fixture
@@ -80,6 +81,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("loopedge.study.course.training_seconds", made.train_seconds)
     monkeypatch.setattr("loopedge.study.runs.plain_baselines.fair_baselines", baselines)
     monkeypatch.setattr("loopedge.study.pipeline.perf_counter", made.clock)
+    monkeypatch.setattr("loopedge.study.pipeline.starting_seconds", lambda: 4.0)
     monkeypatch.setattr(
         "loopedge.study.runs.short_run.ShortRun.make",
         lambda run, task, setup: made.short_run(run, task, setup),
@@ -134,6 +136,7 @@ def test_a_stopped_pilot_leaves_what_it_has_and_its_time_adds_up(
     assert left["seconds"] == 40  # one loop, two loops, one loop
     assert [cell["name"] for cell in left["cells"]] == world.made
     assert left["verdict"]["outcome"] == "undecided"
+    assert left["verdict"]["statements"][-1]["what"] == "go-on"
     world.stop_after = None
     world.now = 5000.0  # what passes between two calls does not count
     seen: list[bool] = []
@@ -205,6 +208,24 @@ def test_a_budget_leaves_out_what_does_worst_and_is_kept(world: World, tmp_path:
     assert result.design["seeds"] == 3
 
 
+def test_a_short_run_that_is_lost_counts_as_the_worst(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.quality = lambda cell: cell.loops / 10
+    whole = world.short_run
+
+    def sometimes(run: Any, task: Task, setup: Any) -> dict[str, Any]:
+        if run.cell.loops == 8:  # what a process that is killed leaves
+            lost: dict[str, Any] = run.cell.to_json() | {"status": "failed", "reason": "killed"}
+            return lost
+        return whole(run, task, setup)
+
+    monkeypatch.setattr(world, "short_run", sometimes)
+    result = pilot(tmp_path / "p", loops=[1, 2, 4, 8], seeds=3, budget=400)
+    first = result.left_out[0]
+    assert (first["loops"], first["reason"], first["validation"]) == (8, "worse", None)
+
+
 def test_a_budget_ends_with_whole_seeds(world: World, tmp_path: Path) -> None:
     # A seed takes 30 s, measuring five models 40 s: of five seeds three fit into 140 s.
     result = pilot(tmp_path / "p", seeds=5, budget=140)
@@ -266,3 +287,36 @@ def test_rates_are_tried_once_for_each_model_before_the_runs(
     assert any(note.startswith(said) for note in notes)
     pilot(tmp_path / "p", seeds=2, rates=[1e-3, 2e-3], resume=True)
     assert len(tried) == 4
+
+
+@pytest.mark.parametrize(
+    ("arms", "loops", "exponent"),
+    [
+        (["untied", "looped"], [1, 2], 0.5),
+        (["elastic", "untied", "looped"], [1, 2], 0.5),
+        (["untied", "looped"], [2, 4], None),  # the scale begins at one loop
+        (["elastic", "untied"], [1, 2], None),
+    ],
+)
+def test_what_a_loop_is_worth_is_measured_from_one_loop_of_the_plainest_arm(
+    world: World, tmp_path: Path, arms: list[str], loops: list[int], exponent: float | None
+) -> None:
+    def quality(cell: Cell) -> float:
+        gain = {"untied": 0.2, "elastic": 0.05, "looped": 0.1 * (cell.loops > 1)}
+        return 0.5 + gain[cell.arm] + 0.001 * cell.seed
+
+    world.quality = quality
+    result = pilot(tmp_path / "p", arms=arms, loops=loops, seeds=3)
+    said = result.verdict.statement("equivalence")
+    found = None if said is None else said.to_json()["exponent"]
+    assert found == (exponent if exponent is None else pytest.approx(exponent))
+
+
+def test_the_command_that_goes_on_is_the_same_with_other_options() -> None:
+    command = "loopedge pilot series 'my data.csv' --seeds=3 --lr 1e-3 --force -o out --margin 2%"
+    assert changed_command(command, {"--seeds": "8"}) == (
+        "loopedge pilot series 'my data.csv' --lr 1e-3 -o out --margin 2% --seeds 8 --resume"
+    )
+    assert changed_command(command, {"--origins": "3", "-o": "out_2"}, resume=False) == (
+        "loopedge pilot series 'my data.csv' --seeds=3 --lr 1e-3 --margin 2% --origins 3 -o out_2"
+    )

@@ -18,14 +18,14 @@ from rich.console import Console
 import loopedge.report.pilot
 from loopedge.errors import InputError
 from loopedge.report.pilot.depths import depth_curve
-from loopedge.report.pilot.first_screen import next_text
+from loopedge.report.pilot.facts import first_facts
 from loopedge.report.pilot.page import pilot_page, write_pilot_html
 from loopedge.report.pilot.quality_cost import Point, pareto_front
 from loopedge.report.pilot.terminal import pilot_table
 from loopedge.report.pilot.texts import english, japanese
 from loopedge.report.pilot.wording import Wording
 from loopedge.report.svg.dots import Dot, dots
-from loopedge.study.judging.statements import Decision, NextStep, Why
+from loopedge.study.judging.statements import Cost, Decision, NextStep, Rounding, Stability, Why
 from loopedge.study.result import PilotResult
 from tests.unit import pilot_results
 
@@ -53,6 +53,28 @@ def test_the_first_screen_has_few_words_and_one_chart(name: str) -> None:
     words = re.findall(r"[\w.,%±-]*\w[\w.,%±-]*", visible(first))
     assert len(words) <= MOST_WORDS, " ".join(words)
     assert first.count("<figure") == first.count("<svg") == 1
+
+
+def test_the_most_that_can_be_said_fits() -> None:
+    made = MADE["yes"]()
+    facts = {one.kind: one for one in made.verdict.statements}
+    first, rounding, cost = facts["decision"], facts["rounding"], facts["cost"]
+    assert isinstance(first, Decision)
+    assert isinstance(rounding, Rounding)
+    assert isinstance(cost, Cost)
+    facts["decision"] = replace(first, winner="untied")
+    facts["rounding"] = replace(rounding, effect="worse")
+    facts["cost"] = replace(cost, busy=True)
+    lost = {"looped-r8": 3}
+    facts["stability"] = Stability(runs=165, diverged=lost, failed=lost, no_int8=lost)
+    facts["next-step"] = NextStep(what="compare-untied", seconds=5000.0, command="loopedge pilot")
+    verdict = replace(made.verdict, statements=list(facts.values()))
+    design = {**made.design, "origins": 3}
+    first_screen = pilot_page(replace(made, verdict=verdict, design=design)).partition("<h2>")[0]
+    text = visible(first_screen)
+    assert MOST_WORDS - 12 <= len(re.findall(r"[\w.,%±-]*\w[\w.,%±-]*", text)) <= MOST_WORDS, text
+    for said in ("8 untied layers are better still", "slower here", "still improving", "compare"):
+        assert said in text
 
 
 @EACH
@@ -105,7 +127,7 @@ def test_every_next_step_has_words(what: Any, language: str) -> None:
     verdict = replace(made.verdict, statements=[*made.verdict.statements[:-1], step])
     words = Wording("ja" if language == "ja" else "en")
     result = replace(made, verdict=verdict)
-    assert next_text(result, words)
+    assert first_facts(result, words, most_words=99)["next"]
     assert words.sentences([step], result)[0]
 
 
@@ -177,7 +199,7 @@ def test_what_is_recommended_stands_out() -> None:
 
 
 def test_int8_that_is_slower_is_a_caution() -> None:
-    assert "slower here than float" in visible(pilot_page(MADE["yes"]()))
+    assert "slower here" in visible(pilot_page(MADE["yes"]()))
     assert "slower here" not in visible(pilot_page(MADE["no"]()))
 
 
@@ -219,6 +241,15 @@ def test_a_depth_curve_is_the_mean_of_the_runs_that_have_a_count() -> None:
     assert depth_curve(cells, "validation", "rmse") == []
 
 
+def test_models_that_may_stop_early_have_a_row() -> None:
+    page = pilot_page(MADE["yes"]())
+    board = page.partition("<h3>Early exit</h3>")[2].partition("</table>")[0]
+    row = board.partition("timestep with 8 loops")[2].partition("</tr>")[0]
+    assert re.findall(r"<td>([^<]*)</td>", row) == ["5 of 5", "5.5", "3.496", "3.484", "0.05"]
+    assert board.count("<tr>") == 4  # the head, and three arms with 8 loops
+    assert "Early exit" not in pilot_page(MADE["labels"]())
+
+
 def test_dots_stand_where_their_values_are() -> None:
     rows = [
         Dot(name="a <b>", value=1.0, spread=0.5, text="1", kind="chosen"),
@@ -226,7 +257,8 @@ def test_dots_stand_where_their_values_are() -> None:
     ]
     drawn = "\n".join(dots(rows, level=2.0, name="error", score=lambda value: f"{value:g}"))
     first, last = (float(x) for x in re.findall(r'<circle cx="([\d.]+)%"', drawn))
-    (level,) = re.findall(r'class="level" x1="([\d.]+)%"', drawn)
+    level, other = re.findall(r'class="level" x1="([\d.]+)%"', drawn)
+    assert level == other
     assert float(level) == pytest.approx((first + last) / 2, abs=0.01)
     (left, right) = re.findall(r'"whisker" x1="([\d.]+)%" x2="([\d.]+)%"', drawn)[0]
     assert (float(left) + float(right)) / 2 == pytest.approx(first, abs=0.01)

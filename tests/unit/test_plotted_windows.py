@@ -7,7 +7,7 @@ import pytest
 
 from loopedge.baselines.series.all import refitted, series_baselines
 from loopedge.study.judging.statements import Candidate
-from loopedge.study.window_choice import choose_windows, plot_windows
+from loopedge.study.plotted.choice import choose_windows, plot_windows
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.series import SeriesTask
 from tests.table_models import TASK, repeating_model

@@ -97,7 +97,7 @@ def test_noise_that_hides_the_difference_to_the_baseline_is_undecided() -> None:
     assert "It is not shown that naive (rmse 10) is beaten" in " ".join(verdict.sentences)
     assert (
         verdict.headline
-        == "Undecided: 3 runs of each model cannot tell looped with 4 loops from naive."
+        == "Undecided: looped with 4 loops is ahead of naive, but 3 runs of each model are too few to be sure."
     )
 
 

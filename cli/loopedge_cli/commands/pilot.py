@@ -119,7 +119,7 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
         from loopedge.files.targets import check_target
         from loopedge.report.pilot.page import write_pilot_html
         from loopedge.report.pilot.terminal import pilot_table
-        from loopedge.study.folder import REPORT_FILE, pilot_files
+        from loopedge.study.folder import REPORT_FILE, emptied_folders, pilot_files
         from loopedge.study.pipeline import pilot as make_pilot
 
         folder = values["output"]
@@ -133,7 +133,7 @@ def _run(command: TaskCommand, values: dict[str, Any]) -> None:
             check_paths(
                 inputs={"DATA": task.input_files},
                 outputs={"--output": results, "--html": values["html"]},
-                emptied={"--output": folder / "runs"},
+                emptied={"--output": emptied_folders(folder)},
             )
             return task
 

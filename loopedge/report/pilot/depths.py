@@ -5,6 +5,7 @@ from html import escape
 from statistics import fmean
 from typing import Any
 
+from loopedge.report.page import table
 from loopedge.report.pilot.wording import Wording
 from loopedge.report.svg.axes import Axis
 from loopedge.report.svg.chart import Mark, Series, chart
@@ -25,6 +26,40 @@ def depths_section(result: PilotResult, words: Wording) -> list[str]:
         *panels,
         "</div>",
         f'<p class="note">{escape(words("depths_note"))}</p>',
+        *_early_exits(result, words),
+    ]
+
+
+def _early_exits(result: PilotResult, words: Wording) -> list[str]:
+    """Return a row for each model that may stop early; nothing where none may."""
+    keys = dict.fromkeys((cell["arm"], cell["loops"]) for cell in result.cells)
+    rows = [row for key in keys if (row := _early_exit(key, result, words))]
+    if not rows:
+        return []
+    heads = ("model", "exit_runs", "exit_loops", "exit_test", "test", "exit_tolerance")
+    return [
+        f"<h3>{escape(words('early_exit'))}</h3>",
+        *table([words(f"head_{head}") for head in heads], rows),
+        f'<p class="note">{escape(words("early_exit_note"))}</p>',
+    ]
+
+
+def _early_exit(key: tuple[str, int], result: PilotResult, words: Wording) -> list[str]:
+    """Return how many runs of a model may stop early, after how many loops, and what that does to the metric."""
+    of_key = [cell for cell in result.cells if (cell["arm"], cell["loops"]) == key]
+    exits = [cell for cell in of_key if cell.get("early_exit")]
+    if not exits:
+        return []
+    found = [cell["early_exit"] for cell in exits]
+    tested = [one["test"].get(result.metric) for one in found]
+    whole = [cell["test"].get(result.metric) for cell in exits]
+    return [
+        words.candidate({"arm": key[0], "loops": key[1]}),
+        words("runs_of", finished=len(exits), runs=len(of_key)),
+        f"{fmean(one['loops'] for one in found):.1f}",
+        words.score(fmean(value for value in tested if value is not None)),
+        words.score(fmean(value for value in whole if value is not None)),
+        " ".join(dict.fromkeys(f"{one['tolerance']:g}" for one in found)),
     ]
 
 

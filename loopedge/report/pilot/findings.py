@@ -3,7 +3,7 @@
 from dataclasses import replace
 from html import escape
 
-from loopedge.report.pilot.first_screen import statement_of
+from loopedge.report.pilot.facts import statement_of
 from loopedge.report.pilot.wording import Wording
 from loopedge.study.judging.statements import NextStep
 from loopedge.study.result import PilotResult

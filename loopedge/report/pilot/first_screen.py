@@ -1,61 +1,54 @@
 """The first screen: the decision, what it costs and saves, how sure it is, where it is weak, what comes next."""
 
-from collections.abc import Iterator, Sequence
+import re
 from html import escape
-from typing import TypeVar
 
+from loopedge.report.pilot.facts import count_words, first_facts, statement_of
 from loopedge.report.pilot.wording import Wording
 from loopedge.report.svg.dots import Dot, dots
-from loopedge.study.judging.statements import (
-    AgainstBaseline,
-    Cost,
-    Decision,
-    NextStep,
-    NotConverged,
-    Rounding,
-    Stability,
-    Statement,
-)
+from loopedge.study.judging.statements import AgainstBaseline, Decision
 from loopedge.study.judging.verdict import subject_of
 from loopedge.study.options import UNLOOPED
 from loopedge.study.result import PilotResult, Place
 
-__all__ = ["first_screen", "statement_of"]
+__all__ = ["first_screen", "place_name"]
 
+MOST_WORDS = 120
 MOST_DOTS = 7
 FAR = 3.0
 """Rows that stand further off than so many times the distance of model and baseline would squeeze the others."""
-
-Kind = TypeVar("Kind", bound=Statement)
 
 
 def first_screen(result: PilotResult, words: Wording) -> list[str]:
     """Return the lines of the first screen: at most 120 words and one chart."""
     decision = statement_of(result, Decision)
     outcome = decision.outcome if decision else "undecided"
-    task = escape(str(result.task["name"]))
+    question = words("question", task=_task_name(result))
+    headline, chart = _headline(result, words), _chart(result, words)
+    said = [question, words.outcomes[outcome], *headline, *chart[1:2]]
+    room = MOST_WORDS - sum(count_words(re.sub("<[^>]*>", " ", text)) for text in said)
+    facts = first_facts(result, words, most_words=room)
     return [
         '<header class="first">',
         '<div class="answer">',
-        f'<p class="question">{words("question", task=f"<b>{task}</b>")}</p>',
+        f'<p class="question">{escape(question)}</p>',
         f'<p class="outcome {outcome}">{escape(words.outcomes[outcome])}</p>',
-        *(f'<p class="headline">{escape(text)}</p>' for text in _headline(result, words)),
+        *(f'<p class="headline">{escape(text)}</p>' for text in headline),
         "<dl>",
-        *(
-            f"<dt>{escape(words(key))}</dt><dd>{escape(text)}</dd>"
-            for key, text in _facts(result, words)
-            if text
-        ),
+        *(f"<dt>{escape(words(key))}</dt><dd>{escape(text)}</dd>" for key, text in facts.items()),
         "</dl>",
         "</div>",
-        *_chart(result, words),
+        *chart,
         "</header>",
     ]
 
 
-def statement_of(result: PilotResult, kind: type[Kind]) -> Kind | None:
-    """Return the first statement of a kind."""
-    return next((one for one in result.verdict.statements if isinstance(one, kind)), None)
+def _task_name(result: PilotResult) -> str:
+    """Return the name of the task, with the columns that it forecasts or labels."""
+    task = result.task
+    columns = task.get("targets") or [task.get("label")]
+    named = ", ".join(str(column) for column in columns[:3] if column)
+    return f"{task['name']} ({named})" if named else str(task["name"])
 
 
 def _headline(result: PilotResult, words: Wording) -> list[str]:
@@ -68,12 +61,14 @@ def _headline(result: PilotResult, words: Wording) -> list[str]:
 def _against(against: AgainstBaseline, result: PilotResult, words: Wording) -> str:
     text = words(
         "against",
-        model=words.candidate(against.candidate),
         metric=result.metric,
         quality=words.quality(against.quality),
         baseline=words.baseline(against.baseline),
         value=words.score(against.value),
     )
+    model = words.candidate(against.candidate)
+    if model not in words.reason(result):
+        text = words("against_model", model=model, text=text)
     change = against.difference
     if change is None or change.low is None or change.high is None:
         return words("sentence", text=text)
@@ -86,110 +81,6 @@ def _against(against: AgainstBaseline, result: PilotResult, words: Wording) -> s
     interval = words("interval", low=words.rounded(low), high=words.rounded(high))
     more = words(key, gap=words.rounded(gap), interval=interval)
     return words("sentence", text=words("clauses", first=text, second=more))
-
-
-def _facts(result: PilotResult, words: Wording) -> Iterator[tuple[str, str]]:
-    cost = statement_of(result, Cost)
-    yield "cost", _cost(cost, words)
-    if cost is not None:
-        yield "saves", _saves(cost, words)
-        yield "int8", _int8(cost, statement_of(result, Rounding), words)
-    yield "sure", _sure(result, words)
-    yield "weak", _weak(result, words)
-    yield "next", next_text(result, words)
-
-
-def _cost(cost: Cost | None, words: Wording) -> str:
-    if cost is None:
-        return words("cost_none")
-    parts = [
-        words(
-            "cost_text",
-            file=words.size(cost.file_bytes),
-            memory=words.size(cost.memory_bytes),
-            time=words.sample_time(cost.seconds),
-        )
-    ]
-    if cost.time_ratio is not None and cost.fewest is not None:
-        fewest = words.loops(cost.fewest)
-        parts.append(words("cost_ratio", ratio=words.ratio(cost.time_ratio), fewest=fewest))
-    if cost.busy:
-        parts.append(words("cost_busy"))
-    return words.joined(parts)
-
-
-def _saves(cost: Cost, words: Wording) -> str:
-    if cost.untied_bytes is None:
-        return ""
-    own, untied = words.size(cost.file_bytes), words.size(cost.untied_bytes)
-    return words("saves_untied", file=own, untied=untied)
-
-
-def _int8(cost: Cost, rounding: Rounding | None, words: Wording) -> str:
-    if cost.int8_bytes is None or cost.int8_seconds is None:
-        return words("int8_none")
-    size, time = words.size(cost.int8_bytes), words.sample_time(cost.int8_seconds)
-    parts = [words("int8_text", file=size, time=time)]
-    if cost.int8_seconds > cost.seconds:
-        parts.append(words("int8_slower"))
-    if rounding is not None and rounding.effect == "worse":
-        parts.append(words("int8_loss", share=words.percent(abs(rounding.share), digits=1)))
-    return words.joined(parts)
-
-
-def _sure(result: PilotResult, words: Wording) -> str:
-    decision = statement_of(result, Decision)
-    runs = runs_text(result, words)
-    if decision is None or decision.sure is None:
-        return words("sure_runs", runs=runs)
-    share = words.probability(decision.sure)
-    return words("sure_share", share=share, margin=result.margin.get("text", ""), runs=runs)
-
-
-def runs_text(result: PilotResult, words: Wording) -> str:
-    """Return over how many seeds, and test periods, the figures are."""
-    seeds = words.count("seeds", int(result.design["seeds"]))
-    origins = result.design.get("origins")
-    return words("seeds_origins", seeds=seeds, origins=origins) if origins else seeds
-
-
-def _weak(result: PilotResult, words: Wording) -> str:
-    parts = []
-    late, ended = statement_of(result, NotConverged), statement_of(result, Stability)
-    if late is not None and late.runs:
-        parts.append(words("weak_converged", count=late.runs, of=late.of))
-    if ended is not None:
-        for key, lost in (("weak_diverged", ended.diverged), ("weak_failed", ended.failed)):
-            if lost:
-                parts.append(words(key, count=sum(lost.values()), of=ended.runs))
-        if ended.no_int8:
-            parts.append(words("weak_int8", count=sum(ended.no_int8.values())))
-    against = statement_of(result, AgainstBaseline)
-    if against is not None and against.visible is not None:
-        parts.append(words("weak_visible", value=words.rounded(against.visible)))
-    return words.joined(parts) or words("weak_none")
-
-
-def next_text(result: PilotResult, words: Wording) -> str:
-    """Return what would decide it, or what comes after it, in a few words."""
-    step = statement_of(result, NextStep)
-    if step is None:
-        return ""
-    decision, against = statement_of(result, Decision), statement_of(result, AgainstBaseline)
-    model = words.candidate(decision.chosen) if decision and decision.chosen else ""
-    text = words(
-        f"next_{step.what.replace('-', '_')}",
-        count=step.seeds if step.what == "more-seeds" else step.origins,
-        margin=words.rounded(step.margin or 0.0),
-        model=model,
-        baseline=words.baseline(against.baseline) if against else "",
-    )
-    parts = [text]
-    if step.seconds:
-        parts.append(words("next_about", time=words.duration(step.seconds)))
-    if step.command:
-        parts.append(words("command_below"))
-    return words.joined(parts)
 
 
 def _chart(result: PilotResult, words: Wording) -> list[str]:
@@ -242,10 +133,9 @@ def _shown(result: PilotResult) -> tuple[list[Place], list[Place]]:
         near = [p for p in rows if min(core) - room <= (p.test or 0.0) <= max(core) + room]
     else:
         near = rows
-    near = near[:MOST_DOTS]
     far = [p for p in rows if p not in near and p.kind != "plain"][:2]
     sign = -1.0 if result.higher_is_better else 1.0
-    return sorted(near, key=lambda p: sign * (p.test or 0.0)), far
+    return sorted(near[:MOST_DOTS], key=lambda p: sign * (p.test or 0.0)), far
 
 
 def _subject(result: PilotResult) -> Place | None:
@@ -261,9 +151,7 @@ def _subject(result: PilotResult) -> Place | None:
 def _strongest(result: PilotResult) -> Place | None:
     """Return the row of the plain baseline that the model is held against."""
     against = statement_of(result, AgainstBaseline)
-    plain: Sequence[Place] = [
-        p for p in result.leaderboard if p.kind == "plain" and not p.upper_bound
-    ]
+    plain = [p for p in result.leaderboard if p.kind == "plain" and not p.upper_bound]
     if against is not None:
         return next((p for p in plain if p.name == against.baseline), None)
     return next((p for p in plain if p.test is not None), None)

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from loopedge.report.page import table
-from loopedge.report.pilot.first_screen import statement_of
+from loopedge.report.pilot.facts import statement_of
 from loopedge.report.pilot.wording import Wording
 from loopedge.report.svg.axes import Axis
 from loopedge.report.svg.chart import Level, Mark, Series, chart

@@ -12,7 +12,7 @@ from loopedge.study.result import PilotResult
 __all__ = ["stability_section"]
 
 HEADS = (
-    "arm", "loops", "runs", "diverged", "failed", "not_converged", "rate", "gradient", "update",
+    "arm", "loops", "made", "diverged", "failed", "not_converged", "rate", "gradient", "update",
 )  # fmt: skip
 
 

@@ -5,8 +5,8 @@ from html import escape
 from loopedge.report.pilot.wording import Wording
 from loopedge.report.svg.axes import Axis
 from loopedge.report.svg.chart import Mark, Series, chart
+from loopedge.study.plotted.window import PlottedWindow
 from loopedge.study.result import PilotResult
-from loopedge.study.windows import PlottedWindow
 
 __all__ = ["windows_section"]
 

@@ -13,6 +13,8 @@ __all__ = ["Dot", "dots"]
 
 ROW, TRACK, FOOT = 42, 27, 26
 """Pixels: of a row, from its top to its dot, and below the rows."""
+TICK = 8
+"""Half the height of the level in a row: it crosses no name."""
 LEFT, RIGHT = 2.0, 98.0
 """Percent of the width between which the scale lies."""
 
@@ -35,7 +37,7 @@ def dots(
 
     Args:
         rows: From the top.
-        level: A value to compare with, as a dashed upright line.
+        level: A value to compare with, as an upright line in each row.
         name: What the picture shows, for those who cannot see it.
         score: Writes a value of the scale.
     """
@@ -54,10 +56,12 @@ def dots(
         f'aria-label="{escape(f"{name}: {heard}")}">'
     ]
     lines += _scale(first, last, step, place, floor, score)
-    if level is not None:
-        x = place(level)
-        lines.append(f'<line class="level" x1="{x:.2f}%" x2="{x:.2f}%" y1="0" y2="{floor}"/>')
     for number, row in enumerate(rows):
+        if level is not None:
+            x, y = place(level), ROW * number + TRACK
+            lines.append(
+                f'<line class="level" x1="{x:.2f}%" x2="{x:.2f}%" y1="{y - TICK}" y2="{y + TICK}"/>'
+            )
         lines += _row(row, ROW * number, place)
     return [*lines, "</svg>"]
 

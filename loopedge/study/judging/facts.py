@@ -71,6 +71,7 @@ def baseline_fact(evidence: Evidence, subject: Candidate) -> AgainstBaseline | N
         samples=None if claims is None else claims.samples,
         visible=None if claims is None else claims.visible,
         seasonal=_seasonal(row, baseline),
+        ahead=(row.quality.mean > baseline.value) == evidence.higher,
     )
 
 

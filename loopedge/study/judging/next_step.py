@@ -29,12 +29,16 @@ class Plan:
         more_seeds: Returns the command for so many seeds altogether.
         more_origins: Returns the command for so many origins; None where the task has no origins.
         wider_margin: Returns the command that judges the same runs with another margin.
+        is_unfinished: Runs are still missing.
+        go_on: The command that makes them.
     """
 
     seconds: float | None = None
     more_seeds: Callable[[int], str] | None = None
     more_origins: Callable[[int], str] | None = None
     wider_margin: Callable[[float], str] | None = None
+    is_unfinished: bool = False
+    go_on: str | None = None
 
 
 def block_seconds(cells: Sequence[Mapping[str, Any]], *, jobs: int = 1) -> float | None:
@@ -60,6 +64,8 @@ def next_step(
         subject: The model that the facts are about.
         plan: How the pilot could go on.
     """
+    if plan.is_unfinished:
+        return NextStep(what="go-on", command=plan.go_on)
     why, seeds = decision.why, _seeds_of(evidence)
     if why == "nothing-finished":
         return NextStep(what="mend-runs")

@@ -114,6 +114,7 @@ class AgainstBaseline(Statement):
         quality: What the model reached there.
         difference: Model less baseline with its simultaneous 95 % interval; None bounds: there is none.
         effect: Of the model.
+        ahead: Whether the model is better on average, surely or not.
         over: What the interval is over.
         samples: Of the test split.
         visible: The smallest true difference that this test split shows in 80 of 100 such periods; None: not known.
@@ -132,6 +133,7 @@ class AgainstBaseline(Statement):
     samples: int | None = None
     visible: float | None = None
     seasonal: tuple[float | None, float | None] | None = None
+    ahead: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,7 +315,7 @@ class NextStep(Statement):
     kind: ClassVar[str] = "next-step"
     what: Literal[
         "more-seeds", "more-origins", "longer-data", "longer-training", "wider-margin", "more-loops",
-        "deploy", "take-baseline", "compare-untied", "mend-runs",
+        "deploy", "take-baseline", "compare-untied", "mend-runs", "go-on",
     ]  # fmt: skip
     seeds: int | None = None
     origins: int | None = None

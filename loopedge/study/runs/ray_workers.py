@@ -12,7 +12,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ Files = dict[str, bytes]
 
 def run_on_ray(
     task_of: Callable[[Cell], Task], works: Iterator[Work], setup: RunSetup, address: str, jobs: int
-) -> Iterator[tuple[Work, dict[str, Any]]]:
+) -> Generator[tuple[Work, dict[str, Any]]]:
     """Make works on a Ray cluster, one on each of its processors; yield each as it ends.
 
     Args:

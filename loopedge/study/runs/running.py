@@ -1,6 +1,7 @@
 """The works of a pilot: those that are missing are made, one by one or several at once."""
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,19 +69,21 @@ class Runner:
         if done and missing:
             self.add_note(f"{done} of {len(works)} {what}s are kept")
         self.time_left.begin(missing)
-        for made, (work, result) in enumerate(self._made(missing, setup, may_start), done + 1):
-            found[work] = result
-            self.time_left.end(work)
-            left = self.time_left.seconds()
-            time_left = f", {duration_text(left)} left" if left else ""
-            outcome = _outcome(result, self.metric)
-            self.add_note(f"{what} {made} of {len(works)}: {work.name}: {outcome}{time_left}")
-            self.ended(work, result)
+        # Closed at once where what is done after a run is interrupted: its processes are ended before anything else.
+        with contextlib.closing(self._made(missing, setup, may_start)) as runs:
+            for made, (work, result) in enumerate(runs, done + 1):
+                found[work] = result
+                self.time_left.end(work)
+                left = self.time_left.seconds()
+                time_left = f", {duration_text(left)} left" if left else ""
+                outcome = _outcome(result, self.metric)
+                self.add_note(f"{what} {made} of {len(works)}: {work.name}: {outcome}{time_left}")
+                self.ended(work, result)
         return {work: result for work, result in found.items() if result is not None}
 
     def _made(
         self, missing: Sequence[Work], setup: RunSetup, may_start: Callable[[Work], bool]
-    ) -> Iterator[Made]:
+    ) -> Generator[Made]:
         started = self._started(missing, may_start)
         if self.ray is not None:
             return run_on_ray(self.tasks.of, started, setup, self.ray, self.jobs)

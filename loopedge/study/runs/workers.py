@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
@@ -39,7 +39,7 @@ OF_TERMINALS = {getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasatt
 
 def run_at_once(
     task_of: Callable[[Cell], Task], works: Iterator[Work], setup: RunSetup, jobs: int
-) -> Iterator[tuple[Work, dict[str, Any]]]:
+) -> Generator[tuple[Work, dict[str, Any]]]:
     """Make works, ``jobs`` at a time with one thread each; yield each as it ends.
 
     A process that is killed is a failed run, which is not written: it is made again when the pilot is

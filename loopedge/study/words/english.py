@@ -104,8 +104,8 @@ def _decision(decision: Decision, against: AgainstBaseline | None) -> str:
         "baseline": f"No: {decision.winner} is better than {model}.",
         "baseline-as-good": f"No: {decision.winner} is as good as {model}.",
         "untied": f"No: {decision.winner} is better than {model}.",
-        "seeds": _seeds(decision, model, baseline),
-        "period": f"Undecided: the test split is too small to tell {model} from {baseline}.",
+        "seeds": _seeds(decision, against),
+        "period": _open(against, "the test split is too small"),
         "splits": "Undecided: validation and test split disagree on which model is best.",
         "few-seeds": f"Undecided: a verdict needs 3 runs of each model, {_were(decision.blocks)} made.",
         "one-count": "Undecided: one loop alone was made, which says nothing of more.",
@@ -124,10 +124,19 @@ def _yes(decision: Decision, baseline: str) -> str:
     return f"{text}, and more loops are no better." if len(decision.counts) > 1 else f"{text}."
 
 
-def _seeds(decision: Decision, model: str, baseline: str) -> str:
-    runs = f"Undecided: {decision.blocks} runs of each model cannot tell"
+def _open(against: AgainstBaseline | None, why: str) -> str:
+    """Say that a model cannot be told from the baseline, and which of them is ahead."""
+    if against is None:
+        return f"Undecided: {why}."
+    model = candidate_text(against.candidate)
+    first, second = (model, against.baseline) if against.ahead else (against.baseline, model)
+    return f"Undecided: {first} is ahead of {second}, but {why} to be sure."
+
+
+def _seeds(decision: Decision, against: AgainstBaseline | None) -> str:
     if decision.fewest is None:
-        return f"{runs} {model} from {baseline}."
+        return _open(against, f"{decision.blocks} runs of each model are too few")
+    runs = f"Undecided: {decision.blocks} runs of each model cannot tell"
     most = decision.most or decision.fewest
     if most == decision.fewest:
         return f"{runs} which loop count is best."
@@ -145,7 +154,8 @@ def _against_baseline(one: AgainstBaseline, names: Names) -> str:
     text = (
         f"{firsts[one.effect]}: {candidate_text(one.candidate)} reaches {quality_text(one.quality)}"
     )
-    text += f" ({_difference(one.difference, names)})."
+    over = "" if one.difference is None or one.difference.low is None else f" over {one.over}"
+    text += f" ({_difference(one.difference, names)}{over})."
     if one.seasonal is not None and None not in one.seasonal:
         mine, plain = (figure_text(value or 0.0) for value in one.seasonal)
         text += f" MASE: {mine} against {plain}."
@@ -286,7 +296,7 @@ def _requirements(one: Requirements, names: Names) -> str:
     if one.meets is not None:
         return f"{_capital(candidate_text(one.meets))}{model} is the best that meets what was required."
     if one.nearest is None:
-        return "No model meets what was required."
+        return "No model was measured yet that can be held against what was required."
     missed = ", ".join(
         f"{what} {_required(what, found)} instead of {_required(what, wanted)}"
         for what, (found, wanted) in one.missed.items()
@@ -306,6 +316,7 @@ def _next_step(one: NextStep, names: Names) -> str:
         "compare-untied": "compare what it costs with the network without a loop",
         "more-loops": "compare more loop counts",
         "mend-runs": "see why the runs ended, and make them again",
+        "go-on": "make the runs that are missing",
     }
     text = f"Next: {texts[one.what]}"
     if one.seconds is not None:

@@ -45,8 +45,15 @@ BASELINES = {
     "climatology + autoregression": "平年値＋自己回帰",
     "boosting on lags": "ラグの勾配ブースティング",
     "most frequent": "最頻クラス",
+    "most frequent class": "最頻クラス",
+    "discriminant analysis on summaries": "要約統計量の判別分析",
     "logistic regression on summaries": "要約統計量のロジスティック回帰",
     "boosting on summaries": "要約統計量の勾配ブースティング",
+    "token frequency": "トークンの出現頻度",
+    "n-grams": "nグラム",
+    "usual token of each position": "位置ごとの最頻トークン",
+    "n-grams of targets": "出力のnグラム",
+    "copy of the source": "入力のコピー",
     "unigram": "ユニグラム",
     "bigram": "バイグラム",
     "trigram": "トライグラム",
@@ -79,7 +86,7 @@ OVER = {
     "seeds and samples": "シードとテストサンプルによるばらつき",
 }
 REASONS = {
-    "untied-gain-within-noise": "独立した層を増やした効果がシードのばらつきの範囲を出ない",
+    "untied-gain-within-noise": "独立した層を増やした効果が、シードのばらつきを超えない",
     "no-untied-arm": "untiedとnarrowの両方を比較に含めていない",
     "too-few-runs": "最後まで終わった実行が足りない",
 }
@@ -142,14 +149,17 @@ def _decision(decision: Decision, against: AgainstBaseline | None, names: Names)
     if decision.why == "one-loop":
         if not baseline:
             return "いいえ。1ループで十分で、ループを増やしても良くなりません。"
-        beaten = "より優れています" if decision.chosen else "より優れているとは言えません"
-        return f"いいえ。1ループで十分です。ベースラインの{baseline}{beaten}。"
+        if decision.chosen:
+            return f"いいえ。1ループで十分であり、ベースラインの{baseline}より優れています。"
+        return (
+            f"いいえ。1ループで十分ですが、ベースラインの{baseline}より優れているとは言えません。"
+        )
     texts = {
         "baseline": f"いいえ。ベースラインの{winner}のほうが、{model}より優れています。",
         "baseline-as-good": f"いいえ。ベースラインの{winner}で、{model}と同等の性能が得られます。",
         "untied": f"いいえ。{winner}のほうが、{model}より優れています。",
-        "seeds": _seeds(decision, model, baseline),
-        "period": f"判断保留です。テストデータが少なく、{model}とベースラインの{baseline}の優劣がつきません。",
+        "seeds": _seeds(decision, against),
+        "period": _open(against, "テストデータが少なすぎます"),
         "splits": "判断保留です。検証データとテストデータで、最良のモデルが食い違っています。",
         "few-seeds": f"判断保留です。モデルごとに3回以上の実行が必要ですが、今回は{decision.blocks}回です。",
         "one-count": "判断保留です。1ループのモデルしか作っていないため、ループを増やす効果はわかりません。",
@@ -174,10 +184,20 @@ def _yes(decision: Decision, baseline: str) -> str:
     return f"はい。{subject}はベースラインの{baseline}より優れています。"
 
 
-def _seeds(decision: Decision, model: str, baseline: str) -> str:
-    runs = f"判断保留です。モデルごとに{decision.blocks}回の実行では、"
+def _open(against: AgainstBaseline | None, why: str) -> str:
+    """Say that a model cannot be told from the baseline, and which of them is ahead."""
+    if against is None:
+        return f"判断保留です。{why}。"
+    model = candidate_text(against.candidate)
+    baseline = f"ベースラインの{baseline_text(against.baseline)}"
+    first, second = (model, baseline) if against.ahead else (baseline, model)
+    return f"判断保留です。平均では{first}が{second}より優れていますが、断定するには{why}。"
+
+
+def _seeds(decision: Decision, against: AgainstBaseline | None) -> str:
     if decision.fewest is None:
-        return f"{runs}{model}とベースラインの{baseline}の優劣がつきません。"
+        return _open(against, f"モデルごとに{decision.blocks}回の実行では足りません")
+    runs = f"判断保留です。モデルごとに{decision.blocks}回の実行では、"
     most = decision.most or decision.fewest
     if most == decision.fewest:
         return f"{runs}どのループ回数が最良かわかりません。"
@@ -222,8 +242,8 @@ def _more_loops(one: MoreLoops, names: Names) -> str:
         "undecided": f"{raised}増やしても、差があるとは言えません",
     }[one.effect]
     return (
-        f"{what}。{names.metric}は{quality_text(one.few_quality)}から{quality_text(one.many_quality)}"
-        f"になります{_difference(one.difference, names)}。"
+        f"{what}。{names.metric}は{one.few}ループで{quality_text(one.few_quality)}、"
+        f"{one.many}ループで{quality_text(one.many_quality)}です{_difference(one.difference, names)}。"
     )
 
 
@@ -251,8 +271,8 @@ def _alternative(one: Alternative, names: Names) -> str:
 
 def _equivalence(one: Equivalence, names: Names) -> str:
     if one.exponent is None or one.low is None or one.high is None:
-        why = f"{REASONS[one.reason]}ため、" if one.reason else ""
-        return f"{why}独立した層と比べてループにどれだけの価値があるかは、わかりません。"
+        why = f"{REASONS[one.reason]}ためです。" if one.reason else ""
+        return f"独立した層と比べたループの価値は求められません。{why}"
     return (
         f"ループを1回増やす価値は{one.exponent:.2f}（95%信頼区間 {one.low:.2f}～{one.high:.2f}）です。"
         "0は価値がないこと、1は独立した層を1つ増やすのと同じ価値があることを表します。"
@@ -351,8 +371,9 @@ def _next_step(one: NextStep, names: Names) -> str:
         "more-loops": "次の一手：ほかのループ回数とも比べてください。",
         "deploy": "次の一手：推奨モデルを実機で試してください。",
         "take-baseline": "次の一手：ベースラインを採用してください。",
-        "compare-untied": "次の一手：重みを共有しないネットワークと費用を比べてください。",
+        "compare-untied": "次の一手：重みを共有しないネットワークとコストを比べてください。",
         "mend-runs": "次の一手：失敗した実行の原因を取り除いてください。",
+        "go-on": "次の一手：残りの実行を済ませてください。",
     }
     return texts[one.what]
 
@@ -407,7 +428,7 @@ def _places(counts: Mapping[str, int]) -> str:
     parts = []
     for name, count in counts.items():
         arm, _, loops = name.rpartition("-r")
-        parts.append(f"{candidate_text(Candidate(arm=arm, loops=int(loops)))} {count}回")
+        parts.append(f"{candidate_text(Candidate(arm=arm, loops=int(loops)))}で{count}回")
     return "、".join(parts)
 
 

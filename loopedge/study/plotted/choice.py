@@ -12,10 +12,10 @@ from loopedge.runtime.session import Session
 from loopedge.study.design import Cell
 from loopedge.study.judging.statements import Candidate, Decision
 from loopedge.study.judging.verdict import Verdict, subject_of
+from loopedge.study.plotted.window import ChosenBy, PlottedWindow
 from loopedge.study.runs.blocks import BlockTasks
 from loopedge.study.runs.cell import cell_path
 from loopedge.study.runs.setup import RunSetup
-from loopedge.study.windows import ChosenBy, PlottedWindow
 from loopedge.tasks.series import SeriesTask
 from loopedge.tasks.task import Array, Task
 
