@@ -135,7 +135,7 @@ STUDIES = {
         paper="length 100: untied 39.8 % (12 layers), looped 98.2 % and timestep encoding 98.6 % (100 loops)",
     ),
     "edit-distance-norms": Study(
-        title="Edit distance where the published plain loop stalls: strings of 12 letters of 3, every prefix asked",
+        title="Norms or timestep? Edit distance: strings of 12 letters of 3, every prefix asked",
         task=lambda seed: EditDistanceTask(length=12, letters=3, prefixes=True, seed=seed),
         steps=600,
         train={"samples": 1024, "evaluate_every": 300},
@@ -146,7 +146,7 @@ STUDIES = {
         paper="length 60: untied 41.4 % (12 layers), looped 47.7 % and timestep encoding 88.3 % (100 loops)",
     ),
     "lcs-norms": Study(
-        title="Longest common subsequence where the published plain loop stalls: strings of 12 letters of 3, every prefix asked",
+        title="Norms or timestep? Longest common subsequence: strings of 12 letters of 3, every prefix asked",
         task=lambda seed: LcsTask(length=12, letters=3, prefixes=True, seed=seed),
         steps=500,
         train={"samples": 1024, "evaluate_every": 250},

@@ -67,12 +67,17 @@ def study_table(study: Study, lines: Lines) -> str:
             row + "".join(f" {quality_text(spread(lines, arm, n, score))} |" for n in study.loops)
             for row, arm in zip(rows, study.arms, strict=True)
         ]
+    if len(study.loops) == 1:
+        heads += " norm of the state |"
+        rows = [
+            f"{row} {growth_text(lines, arm)} |" for row, arm in zip(rows, study.arms, strict=True)
+        ]
     return "\n".join(
         [
             f"## {study.title}\n",
             f"{metric}, {seeds} seed{'s' if seeds > 1 else ''}, {study.steps} steps{known}. The paper: {study.paper}.\n",
             f"| arm |{heads}",
-            "|---|" + "---|" * (len(study.loops) * (1 + len(study.scores))),
+            "|---|" + "---|" * (heads.count("|")),
             *rows,
             "",
             *(f"- {what}: {interval_text(interval)}" for what, interval in changes),
@@ -83,27 +88,34 @@ def study_table(study: Study, lines: Lines) -> str:
 
 
 def write_curve(study: Study, lines: Lines, path: Path) -> None:
-    """Draw the metric against the loop count, one line per arm, as an SVG that stands alone."""
+    """Draw the metric against the loop count, one line per arm, as an SVG that stands alone.
+
+    Of a study at one loop count the norm of the state after each iteration is drawn instead.
+    """
     arms = [arm for arm in study.arms if any(spread(lines, arm, loops) for loops in study.loops)]
-    series = [
-        Series(
-            name=arm,
-            colour=f"op{i}",
-            marks=[
+    if len(study.loops) == 1:
+        norms = {arm: state_norms(lines, arm) for arm in arms}
+        marks = {
+            arm: [Mark(x=t, y=norm) for t, norm in enumerate(values, 1)]
+            for arm, values in norms.items()
+        }
+        across = Axis(name="iteration", even=True)
+        upward, level = Axis(name="norm of the state", logarithmic=True), None
+    else:
+        marks = {
+            arm: [
                 Mark(x=loops, y=of.mean, low=of.mean - (of.sd or 0), high=of.mean + (of.sd or 0))
                 for loops in study.loops
                 if (of := spread(lines, arm, loops)) is not None
-            ],
-        )
-        for i, arm in enumerate(arms)
-    ]
-    baseline = best_baseline(study, lines)
-    first, *parts = chart(
-        series,
-        across=Axis(name="loops", even=True),
-        upward=Axis(name=lines[0]["metric"], from_zero=False),
-        level=Level(name=baseline[0], value=baseline[1]) if baseline else None,
-    )
+            ]
+            for arm in arms
+        }
+        baseline = best_baseline(study, lines)
+        across = Axis(name="loops", even=True)
+        upward = Axis(name=lines[0]["metric"], from_zero=False)
+        level = Level(name=baseline[0], value=baseline[1]) if baseline else None
+    series = [Series(name=arm, colour=f"op{i}", marks=marks[arm]) for i, arm in enumerate(arms)]
+    first, *parts = chart(series, across=across, upward=upward, level=level)
     drawn = parts[: parts.index("</svg>")]
     legend = [
         f'<circle class="op{i}" cx="{60 + x}" cy="{HEIGHT + 12 + y}" r="4"/>'
@@ -115,6 +127,20 @@ def write_curve(study: Study, lines: Lines, path: Path) -> None:
     opening = opening.replace(f" {HEIGHT}", f" {HEIGHT + below}")
     back = f'<rect width="{WIDTH}" height="{HEIGHT + below}" fill="#ffffff"/>'
     path.write_text("\n".join([opening, STYLE, back, *drawn, *legend, "</svg>", ""]), "utf-8")
+
+
+def state_norms(lines: Lines, arm: str) -> list[float]:
+    """Return the norm of the state after each iteration, the geometric mean over the seeds."""
+    runs = [line["stability"]["residual_norm"] for line in lines if line["arm"] == arm]
+    return [math.exp(sum(map(math.log, of)) / len(of)) for of in zip(*runs, strict=True)]
+
+
+def growth_text(lines: Lines, arm: str) -> str:
+    """Say the norm of the state after the first and the last iteration, and its growth in the last one."""
+    norms = state_norms(lines, arm)
+    if len(norms) < 2:
+        return "-"
+    return f"{norms[0]:.3g} to {norms[-1]:.3g}, last iteration x {norms[-1] / norms[-2]:.2f}"
 
 
 def legend_places(arms: int) -> list[tuple[int, int]]:
