@@ -3,14 +3,11 @@
 Make a model
     LoopedModule        base class for a module of your own; any nn.Module with its methods will do
     LoopedTransformer   the reference model;  LoopedConfig  its sizes and choices
-    inner_loop, attention   a loop inside the core; windows, soft caps, grouped heads
-    load, save          read and write a model.pt
+    inner_loop, attention, load, save   a loop inside the core; windows, soft caps; a model.pt read and written
 
 Train it                (extra train)
-    train               train on a Task, write model.pt                  -> TrainResult
-    Task                base class for a task of your own; the others are in loopedge.tasks
-    pilot               compare loop counts on your data (PilotOptions)  -> PilotResult
-    diagnose            describe data before any training (DiagnoseOptions; extra pilot) -> Diagnosis
+    train               train on a Task, one of loopedge.tasks or your own, write model.pt -> TrainResult
+    pilot, diagnose     loop counts compared, data described (PilotOptions, DiagnoseOptions) -> PilotResult, Diagnosis
 
 Bring it to the device
     reroll, unroll      loops of any file: given back, written out       -> RerollResult, UnrollResult

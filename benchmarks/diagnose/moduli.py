@@ -16,6 +16,8 @@ import argparse
 import json
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,13 +214,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="Folder for moduli.json and moduli.md.")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--jobs", type=int, default=1, help="Targets at the same time.")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = []
-    for name in TARGETS:
-        started = time.perf_counter()
-        rows.append(measure(name, options.seeds, options.steps))
-        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    started, rows = time.perf_counter(), []
+    with ProcessPoolExecutor(
+        options.jobs, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        work = partial(measure, seeds=options.seeds, steps=options.steps)
+        for row in pool.map(work, TARGETS):
+            rows.append(row)
+            print(f"{row['target']}: {time.perf_counter() - started:.0f} s", flush=True)
     result = {
         "seeds": options.seeds,
         "steps": options.steps,

@@ -59,7 +59,7 @@ def far(y: Array, noise: float) -> float:
 
 def gate(y: Array, noise: float) -> float:
     """Keep or turn the last row by the sign of the ninth before."""
-    return (0.9 if y[-9] > 0 else -0.9) * y[-1] + 0.6 * noise
+    return (0.9 if y[-9] > 0 else -0.9) * float(y[-1]) + 0.6 * noise
 
 
 TARGETS: dict[str, Target] = {

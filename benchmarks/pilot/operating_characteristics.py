@@ -1,6 +1,6 @@
 """How often does the pilot's rule decide rightly? Pilots are drawn from known means and judged as real ones are.
 
-Two minutes on one core; no model is trained. docs/pilot.md shows the tables.
+Three minutes on one core; no model is trained. docs/pilot.md shows the tables.
 
     python -m benchmarks.pilot.operating_characteristics
     python -m benchmarks.pilot.operating_characteristics --output benchmarks/results/pilot
@@ -8,7 +8,8 @@ Two minutes on one core; no model is trained. docs/pilot.md shows the tables.
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from benchmarks.pilot.simulated import (
 from loopedge.study.options import LOOKS
 
 NAME = "operating_characteristics"
-TABLES = {"choice": 1000, "beaten": 600, "flattery": 1000, "outcomes": 100}
+TABLES = {"choice": 1000, "beaten": 500, "flattery": 1000, "outcomes": 100}
 """Pilots drawn of each kind."""
 TRUTHS = {
     "no difference": (0.0, 0.0, 0.0),
@@ -36,15 +37,22 @@ TRUTHS = {
 }
 """What is true, in deviations of a run."""
 NOISES = {"normal": "normal", "t3": "Student's t, 3 degrees", "unequal": "more loops, more noise"}
-MARGINS = (0.5, 1.0, 2.0)
+MARGINS = (0.5, 2.0)
+PERIODS = ((0.0, 1, 1), (1.0, 1, 1), (3.0, 1, 1), (3.0, 3, 1), (1.0, 1, 6), (3.0, 1, 6))
+"""Luck of the test period, number of test periods, of baselines."""
+
+
+Part = tuple[str, dict[str, Any]]
+"""Group of the results, and what is drawn."""
 
 
 def main() -> None:
     """Draw and judge all pilots; print the tables, and write them where a folder is named."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, help="folder of the results")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     chosen = parser.parse_args()
-    found = measure()
+    found = measure(chosen.jobs)
     text = f"# How often the pilot decides rightly\n\n{report(found)}"
     print(text)
     if chosen.output is not None:
@@ -54,48 +62,56 @@ def main() -> None:
         (chosen.output / f"{NAME}.md").write_text(text, encoding="utf-8")
 
 
-def measure() -> dict[str, Any]:
+def measure(jobs: int) -> dict[str, Any]:
     """Return all rates."""
-    return {
-        "tables": TABLES,
-        "choice": [
-            _choice(truth, noise, 1.0, seeds)
-            for noise in NOISES
-            for truth in TRUTHS
-            for seeds in ("3", "auto")
-        ],
-        "margins": [_choice(truth, "normal", margin, "auto") for margin in MARGINS for truth in TRUTHS],
-        "beaten": [
-            {"luck": luck, "origins": origins, "baselines": baselines, **_rounded(
-                beaten_rates(Scene(luck=luck), margin=1.0, tables=TABLES["beaten"], origins=origins, baselines=baselines)
-            )}
-            for luck, origins, baselines in ((0.0, 1, 1), (1.0, 1, 1), (3.0, 1, 1), (3.0, 3, 1), (1.0, 1, 6), (3.0, 1, 6))
-        ],
-        "flattery": [
-            {"correlation": correlation, **_rounded(
-                flattery(Scene(), correlation=correlation, tables=TABLES["flattery"])
-            )}
-            for correlation in (0.0, 0.5, 1.0)
-        ],
-        "outcomes": [
-            {"truth": truth, "lead": lead, **_rounded(
-                outcome_rates(Scene(gains=gains), lead=lead, margin=1.0, tables=TABLES["outcomes"])
-            )}
-            for truth, gains in TRUTHS.items()
-            for lead in (0.0, 4.0)
-        ],
-    }  # fmt: skip
-
-
-def _choice(truth: str, noise: Any, margin: float, seeds: str) -> dict[str, Any]:
-    scene = Scene(gains=TRUTHS[truth], noise=noise)
-    looks = LOOKS if seeds == "auto" else LOOKS[:1]
-    rates = choice_rates(scene, margin=margin, looks=looks, tables=TABLES["choice"])
-    found = {"truth": truth, "noise": noise, "margin": margin, "seeds": seeds, **_rounded(rates)}
-    found["mean_seeds"] = round(rates["seeds"], 2)
-    if seeds == "3":
-        found["former_rule"] = _rounded(former_rates(scene, tables=TABLES["choice"]))
+    drawn = list(parts())
+    with ProcessPoolExecutor(jobs) as pool:
+        results = list(pool.map(measured, drawn))
+    found: dict[str, Any] = {"tables": TABLES}
+    for (group, _), result in zip(drawn, results, strict=True):
+        found.setdefault(group, []).append(result)
     return found
+
+
+def parts() -> Iterator[Part]:
+    """Yield what is drawn, group by group."""
+    for noise in NOISES:
+        for truth in TRUTHS:
+            for seeds in ("3", "auto") if noise == "normal" else ("auto",):
+                yield "choice", {"truth": truth, "noise": noise, "margin": 1.0, "seeds": seeds}
+    for margin in MARGINS:
+        for truth in TRUTHS:
+            yield "margins", {"truth": truth, "noise": "normal", "margin": margin, "seeds": "auto"}
+    for luck, origins, baselines in PERIODS:
+        yield "beaten", {"luck": luck, "origins": origins, "baselines": baselines}
+    for correlation in (0.0, 0.5, 1.0):
+        yield "flattery", {"correlation": correlation}
+    for truth in TRUTHS:
+        for lead in (0.0, 4.0):
+            yield "outcomes", {"truth": truth, "lead": lead}
+
+
+def measured(part: Part) -> dict[str, Any]:
+    """Return the rates of one scene, beside what it is."""
+    group, of = part
+    tables = TABLES["choice" if group == "margins" else group]
+    gains = TRUTHS[of.get("truth", "no difference")]
+    if group in ("choice", "margins"):
+        looks = LOOKS if of["seeds"] == "auto" else LOOKS[:1]
+        scene = Scene(gains=gains, noise=of["noise"])
+        rates = choice_rates(scene, margin=of["margin"], looks=looks, tables=tables)
+        found = of | _rounded(rates) | {"mean_seeds": round(rates["seeds"], 2)}
+        if of["seeds"] == "3":
+            found["former_rule"] = _rounded(former_rates(scene, tables=tables))
+        return found
+    if group == "beaten":
+        known = {"origins": of["origins"], "baselines": of["baselines"]}
+        rates = beaten_rates(Scene(luck=of["luck"]), margin=1.0, tables=tables, **known)
+    elif group == "flattery":
+        rates = flattery(Scene(), correlation=of["correlation"], tables=tables)
+    else:
+        rates = outcome_rates(Scene(gains=gains), lead=of["lead"], margin=1.0, tables=tables)
+    return of | _rounded(rates)
 
 
 def _rounded(rates: dict[str, float]) -> dict[str, float]:
@@ -180,11 +196,15 @@ def _margin_table(found: dict[str, Any]) -> str:
 
 
 def _outcome_table(found: dict[str, Any]) -> str:
-    heads = ("what is true", "one loop less baseline", "what a pilot of three seeds says")
+    heads = (
+        "what is true",
+        "lead of one loop over the baseline",
+        "what a pilot of three seeds says",
+    )
     rows = [
         (
             one["truth"],
-            f"{-one['lead']:g}",
+            f"{one['lead']:g}",
             ", ".join(
                 f"{name} {_percent(value)}"
                 for name, value in one.items()

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from loopedge.baselines.alignment import AlignedPairs, Alignment
 from loopedge.baselines.attempts import (
     JUDGED,
     Best,
@@ -66,7 +67,7 @@ class _Fitting:
 
 
 def pair_baselines(task: PairsTask, samples: int) -> list[BaselineScores]:
-    """Score token frequencies, the usual token of each position, n-grams of targets, and copies of the source.
+    """Score token frequencies, the usual token of each position, n-grams of targets, copies and alignments of the source.
 
     Args:
         task: Pairs.
@@ -78,6 +79,7 @@ def pair_baselines(task: PairsTask, samples: int) -> list[BaselineScores]:
         "usual token of each position": _by_position,
         "n-grams of targets": _ngrams,
         "copy of the source": _copy,
+        "hidden Markov alignment": _aligned,
     }
     return [attempt(task, name, partial(fit, fitting)) for name, fit in fits.items()]
 
@@ -191,3 +193,23 @@ def _copy(fitting: _Fitting) -> Judged:
         return likely, np.where(wins, copied, usual)
 
     return fitting.judge(answer, f"right at {share:.1%} of the training tokens")
+
+
+def _aligned(fitting: _Fitting) -> Judged:
+    """Align targets with their sources, and count what comes from where."""
+    task = fitting.task
+    pairs = AlignedPairs.of(fitting.sources, fitting.targets, task.separator)
+    alignment = Alignment(pairs, task.vocab_size)
+
+    def answer(batch: Batch) -> tuple[Array, Array]:
+        asked = batch.targets != IGNORED
+        sources = [ids[:first] for ids, first in zip(batch.inputs, _separators(batch), strict=True)]
+        targets = [wanted[kept] for wanted, kept in zip(batch.targets, asked, strict=True)]
+        found = AlignedPairs.of(sources, targets, task.separator)
+        likely, token = alignment.probabilities(found)
+        there = found.targets >= 0
+        every, usual = np.ones(asked.shape), np.full(asked.shape, IGNORED)
+        every[asked], usual[asked] = likely[there], token[there]  # row by row, in their order
+        return every, usual
+
+    return fitting.judge(answer, "contexts of up to 4 tokens of the source and one of the target")

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loopedge.baselines.alignment import AlignedPairs, Alignment
+from loopedge.baselines.attempts import CannotFitError
 from loopedge.baselines.fair import fair_baselines, fixed_evaluation
 from loopedge.baselines.ngrams import NGrams
 from loopedge.baselines.scores import BaselineScores
@@ -176,6 +178,7 @@ def test_baselines_of_pairs(pairs: PairsTask) -> None:
         "usual token of each position",
         "n-grams of targets",
         "copy of the source",
+        "hidden Markov alignment",
     }
     batch = next(iter(pairs.evaluation("test", 1000, 1000)))
     copied = 0
@@ -195,3 +198,60 @@ def test_baselines_of_pairs(pairs: PairsTask) -> None:
 def test_the_frequency_of_tokens_is_the_unigram_of_the_task(pairs: PairsTask) -> None:
     found = by_name(fair_baselines(pairs, 1000))["token frequency"]
     assert found.test == pytest.approx(pairs.baselines("test", 1000)["unigram"], rel=1e-5)
+
+
+SOUNDS = {0: (5,), 1: (6, 7), 2: (), 3: (8,)}
+"""What letters sound like: one has two sounds, one is silent."""
+
+
+def spoken(count: int, seed: int) -> tuple[list[Array], list[Array]]:
+    """Return words and how they sound: 3 becomes 9 before a 0, else 8; token 10 ends them."""
+    drawn = np.random.default_rng(seed)
+    sources, targets = [], []
+    for _ in range(count):
+        word = drawn.integers(0, 4, drawn.integers(2, 7))
+        sounds = []
+        for letter, behind in zip(word.tolist(), [*word[1:].tolist(), -1], strict=True):
+            sounds += [9] if (letter, behind) == (3, 0) else list(SOUNDS[letter])
+        sources.append(word)
+        targets.append(np.array([*sounds, 10]))
+    return sources, targets
+
+
+def test_an_alignment_learns_double_and_silent_letters() -> None:
+    alignment = Alignment(AlignedPairs.of(*spoken(2000, 0), 11), 12)
+    pairs = AlignedPairs.of(*spoken(300, 1), 11)
+    likely, token = alignment.probabilities(pairs)
+    asked = pairs.targets >= 0
+    right = token[asked] == pairs.targets[asked]
+    frequent = np.bincount(pairs.targets[asked]).max() / asked.sum()
+    assert frequent < 0.3
+    assert right.mean() > 0.85  # runs of equal letters leave some in doubt
+    assert (likely > 0).all()
+
+
+def test_the_probabilities_of_an_alignment_add_up_to_one_and_see_no_later_token() -> None:
+    alignment = Alignment(AlignedPairs.of(*spoken(500, 0), 11), 12)
+    sources, targets = spoken(40, 2)
+    pairs = AlignedPairs.of(sources, targets, 11)
+    known, _ = alignment.probabilities(pairs)
+    for position in (0, 1, 2):
+        total = np.zeros(40)
+        for token in range(12):
+            changed = pairs.targets.copy()
+            changed[:, position] = token
+            changed[:, position + 1 :] = 5
+            found, _ = alignment.probabilities(
+                AlignedPairs(sources=pairs.sources, places=pairs.places, targets=changed)
+            )
+            assert found[:, :position] == pytest.approx(known[:, :position])
+            total += found[:, position]
+        assert total == pytest.approx(1.0)
+
+
+def test_what_cannot_be_aligned_says_why() -> None:
+    long = [np.zeros(1000, np.int64)] * 2
+    with pytest.raises(CannotFitError, match="too long"):
+        Alignment(AlignedPairs.of(long, long, 11), 12)
+    with pytest.raises(CannotFitError, match="kinds of tokens"):
+        Alignment(AlignedPairs.of(*spoken(5, 0), 11), 100_000)

@@ -133,6 +133,8 @@ def test_the_honest_quality_judges_each_block_by_a_choice_of_the_others() -> Non
         assert taken is not None
         chosen.append(test[taken.arm, taken.loops][left])
     assert found == pytest.approx(sum(chosen) / 3)
+    nothing = {key: dict.fromkeys(of, 0.0) for key, of in test.items()}
+    assert honest_quality(validation, nothing, margin=0.5, higher_is_better=False) == 0.0
     assert honest_quality({}, {}, margin=1, higher_is_better=True) is None
     two = {key: {b: v for b, v in of.items() if b != "s0"} for key, of in validation.items()}
     assert honest_quality(two, test, margin=1, higher_is_better=False) is None

@@ -83,3 +83,27 @@ def test_what_diverges_in_a_short_run_is_left_out_first() -> None:
     pilot = Pilot(60.0, ERRORS | {("timestep", 4): None, ("looped", 8): float("nan")})
     found = pilot.leave_out()
     assert {(one.arm, one.loops) for one in found.left_out} >= {("timestep", 4), ("looped", 8)}
+
+
+def test_what_is_made_already_stays_where_the_time_is_used_up() -> None:
+    """A pilot that took longer than its budget is resumed: its finished runs are still judged."""
+    made: set[Key] = {("looped", 1), ("timestep", 1), ("looped", 4), ("timestep", 4)}
+
+    def resumed(left: float) -> Halving:
+        plan = Plan(
+            fixed=frozenset({FEWEST}),
+            seconds=lambda key: 0.0 if key in made else 3.0 * key[1],
+            short_seconds=lambda key, share: 0.0,
+            runs=3,
+            higher_is_better=False,
+        )
+        return leave_out(
+            COMPARED, plan, lambda: left, lambda keys, share: {k: ERRORS[k] for k in keys}
+        )
+
+    found = resumed(-30.0)
+    assert set(found.kept) == made
+    assert {(one.arm, one.loops) for one in found.left_out} == {("looped", 8), ("timestep", 8)}
+    made.update({("looped", 8), ("timestep", 8)})
+    found = resumed(-30.0)
+    assert (found.kept, found.left_out) == (COMPARED, [])

@@ -132,8 +132,8 @@ def advise_context(found: LookBack, least: int = 1) -> list[Advice]:
     rows, enough = max(found.rows, least), max(found.enough, least)
     if rows > found.context:
         message = (
-            f"{found.context} rows look back too short: they explain {_percent(found, found.context)}, {rows} rows "
-            f"{_percent(found, rows)} of the error that is left without any"
+            f"{found.context} rows look back too short: they take away {_percent(found, found.context)} of what the last value "
+            f"or the mean leaves open, {rows} rows {_percent(found, rows)}"
         )
         return [
             Advice(kind="look-back", message=message, option=option("context", rows), weight=0.9)

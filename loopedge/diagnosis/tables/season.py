@@ -98,7 +98,8 @@ def _strength(values: Array, period: int) -> float:
     if not whole > 0 or len(trend) <= 2 * waves.shape[1]:
         return 0.0
     fitted = waves @ np.linalg.lstsq(waves, detrended, rcond=None)[0]
-    left = float(np.square(detrended - fitted).sum()) * len(trend) / (len(trend) - waves.shape[1])
+    freedom = len(trend) - int(waves.shape[1])
+    left = float(np.square(detrended - fitted).sum()) * len(trend) / freedom
     return min(1.0, max(0.0, 1 - left / whole))
 
 

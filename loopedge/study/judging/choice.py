@@ -249,7 +249,8 @@ def honest_quality(
             draws=DRAWS // 10,
         )
         taken = choice.chosen or choice.best
-        if taken is not None and (value := test.get((taken.arm, taken.loops), {}).get(left)):
+        value = None if taken is None else test.get((taken.arm, taken.loops), {}).get(left)
+        if value is not None:
             found.append(value)
     return sum(found) / len(found) if found else None
 

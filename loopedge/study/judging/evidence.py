@@ -7,7 +7,7 @@ from loopedge.study.judging.claims import Baseline, Claims, claim
 from loopedge.study.judging.margin import Margin
 from loopedge.study.judging.statements import Candidate, Effect, effect_of
 from loopedge.study.judging.statistics import Interval
-from loopedge.study.judging.summary import Summary
+from loopedge.study.judging.summary import Summary, in_common
 from loopedge.study.options import UNLOOPED
 
 __all__ = ["Evidence", "candidates_of"]
@@ -35,11 +35,11 @@ class Evidence:
         self.summary, self.higher, self.margin = summary, higher_is_better, margin.value
         self.baseline, self.claims = baseline, claims
         self.rows = {row.candidate: row for row in summary if row.quality is not None}
-        whole = {row.candidate: row for row in summary if row.is_whole and row.test}
-        self.validation = {
-            (of.arm, of.loops): whole[of].validation for of in candidates_of(list(whole))
-        }
-        self.test = {(of.arm, of.loops): row.test for of, row in whole.items()}
+        whole = [row for row in summary if row.is_whole and len(row.validation) == row.runs]
+        known = in_common({row.candidate: row.validation for row in whole})
+        judged = candidates_of([of for of, values in known.items() if values])
+        self.validation = {(of.arm, of.loops): known[of] for of in judged}
+        self.test = in_common({(row.arm, row.loops): row.test for row in whole if row.test})
         self.choice = decide(self.validation, margin=self.margin, higher_is_better=higher_is_better)
         zeros = dict.fromkeys((block for of in self.test.values() for block in of), 0.0)
         self.compared = claims or claim(self.test, zeros)

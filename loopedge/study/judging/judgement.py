@@ -10,6 +10,7 @@ from typing import Any
 from loopedge.baselines.scores import BaselineScores
 from loopedge.study.cost import Costs
 from loopedge.study.design import Design, block_name
+from loopedge.study.judging.choice import whole_table
 from loopedge.study.judging.claims import Baseline, Claims, claim, evidence_of, strongest
 from loopedge.study.judging.margin import Margin, make_margin
 from loopedge.study.judging.next_step import Plan
@@ -111,13 +112,14 @@ def _claims(runs: Runs, baseline: Baseline) -> Claims | None:
     values = whole_values(runs.cells, "test", runs.metric)
     windows = {origin: of for origin, of in runs.windows.items() if of is not None}
     evidence = None
-    if runs.metrics is not None and windows:
+    table = whole_table(values)
+    if runs.metrics is not None and windows and table is not None:
         names = {
             (cell["arm"], cell["loops"], block_name(cell["seed"], cell.get("origin"))): cell["name"]
             for cell in runs.cells
         }
         evidence = evidence_of(
-            {key: {block: names[*key, block] for block in of} for key, of in values.items()},
+            {key: {block: names[*key, block] for block in values[key]} for key in table[0]},
             runs.tallies,
             _tallies_of(runs, baseline),
             metrics=runs.metrics,

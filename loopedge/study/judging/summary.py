@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from loopedge.study.cost import Costs
 from loopedge.study.design import Design, block_name
@@ -10,8 +10,17 @@ from loopedge.study.judging.claims import Claims, claim
 from loopedge.study.judging.statements import Candidate
 from loopedge.study.judging.statistics import Interval, OverSeeds, over_seeds, paired
 
-__all__ = ["Summary", "Values", "claims_alone", "summarise", "values_of", "whole_values"]
+__all__ = [
+    "Summary",
+    "Values",
+    "claims_alone",
+    "in_common",
+    "summarise",
+    "values_of",
+    "whole_values",
+]
 
+Key = TypeVar("Key")
 Values = dict[str, float]
 """The metric by block: by seed, and by origin where there are several (`block_name`)."""
 
@@ -136,11 +145,26 @@ def values_of(
 def whole_values(
     cells: Sequence[dict[str, Any]], where: str, metric: str
 ) -> dict[tuple[str, int], Values]:
-    """Return `values_of` the arms and loop counts all of whose runs finished: those that can be judged."""
-    lost = {(cell["arm"], cell["loops"]) for cell in cells if cell["status"] != "done"}
+    """Return `values_of` the arms and loop counts none of whose runs was lost, in the blocks that all of them have.
+
+    A pilot that is stopped within a seed has it of some alone: that seed counts for none of them.
+    """
+    lost = {
+        (cell["arm"], cell["loops"])
+        for cell in cells
+        if cell["status"] != "done" or (cell[where] or {}).get(metric) is None
+    }
     found = values_of(cells, where, metric)
-    most = max((len(of) for of in found.values()), default=0)
-    return {key: of for key, of in found.items() if key not in lost and len(of) == most}
+    return in_common({key: of for key, of in found.items() if key not in lost})
+
+
+def in_common(values: Mapping[Key, Values]) -> dict[Key, Values]:
+    """Return values in the blocks that all have."""
+    blocks = set.intersection(*map(set, values.values())) if values else set()
+    return {
+        key: {block: value for block, value in of.items() if block in blocks}
+        for key, of in values.items()
+    }
 
 
 def _others(mine: Candidate, design: Design, claims: Claims | None) -> dict[str, Interval | None]:

@@ -86,7 +86,8 @@ def leave_out(
 
     Successive halving (Jamieson and Talwalkar 2016): all are trained shortly, the worse half on the validation split is
     left out, the others are trained twice as long. It ends as soon as what is kept fits. Where there is no time for a
-    rung, those that did worst up to there are left out at once, dearest first where none was tried.
+    rung, those that did worst up to there are left out at once, dearest first where none was tried. What is made
+    already stays, also where no time is left.
 
     Args:
         compared: Arms and loop counts.
@@ -97,8 +98,12 @@ def leave_out(
     found = Halving(kept=list(compared))
     scores: dict[Key, float | None] = {}
     share = 0.0
-    while plan.whole(found.kept) > seconds_left():
-        loose = [key for key in found.kept if key not in plan.fixed and not _is_last(key, found)]
+    while plan.whole(found.kept) > max(0.0, seconds_left()):
+        loose = [
+            key
+            for key in found.kept
+            if key not in plan.fixed and not _is_last(key, found) and plan.seconds(key) > 0
+        ]
         if not loose:
             break
         wanted = share * 2 or FIRST_SHARE
