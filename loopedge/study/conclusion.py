@@ -45,6 +45,7 @@ class Found:
         windows: How the samples of each origin hang together.
         costs: What the models cost; empty while that is not measured.
         complete: Whether no run is missing.
+        starting: Seconds in which a process starts.
     """
 
     task: Task
@@ -56,6 +57,7 @@ class Found:
     windows: dict[str, Windows | None]
     costs: Costs
     complete: bool
+    starting: float
 
 
 def windows_by_origin(tasks: BlockTasks, setup: RunSetup) -> dict[str, Windows | None]:
@@ -90,7 +92,8 @@ def conclude(found: Found) -> PilotResult:
     )
     seconds = block_seconds(cells, jobs=found.options.jobs)
     if seconds is not None:  # export, rounding and judging come after each training
-        seconds += AFTERWARDS * len(design.cells) / design.seeds / found.options.jobs
+        starts = AFTERWARDS + (found.options.jobs > 1)
+        seconds += starts * found.starting * len(design.cells) / design.seeds / found.options.jobs
     verdict = judge(
         judged.summary,
         metric=task.metric,

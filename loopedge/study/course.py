@@ -57,6 +57,7 @@ class Course:
         described: What a resumed pilot is compared with.
         state: What is remembered from call to call.
         command: For the report.
+        starting: Seconds in which a process starts.
         add_note: Takes a line.
         write_report: Takes what is known so far, and at the end the result.
     """
@@ -68,6 +69,7 @@ class Course:
     described: dict[str, Any]
     state: PilotState
     command: str
+    starting: float
     add_note: Callable[[str], None]
     write_report: Callable[[PilotResult], None]
     baselines: dict[str, list[BaselineScores]] = field(default_factory=dict)
@@ -137,6 +139,7 @@ class Course:
         self.time_left = TimeLeft(
             training_seconds(self.task, one_thread) if missing else {},
             self.options.jobs,
+            self.starting,
             self.state.clock,
         )
         self.time_left.at_the_end = MODEL_SECONDS * models_to_measure(self._design)
@@ -257,7 +260,7 @@ class Course:
         works = {self._short(key, share): key for key in keys}
         made = self.runner.make(list(works), self.setup, what="short run")
         return {
-            works[work]: result["validation"].get(self.task.metric)  # type: ignore[index]
+            works[work]: result.get("validation", {}).get(self.task.metric)  # type: ignore[index]
             for work, result in made.items()
         }
 
@@ -359,6 +362,7 @@ class Course:
             windows=self.windows,
             costs=costs,
             complete=complete,
+            starting=self.starting,
         )
 
     def _windows_to_plot(self, result: PilotResult) -> list[PlottedWindow]:

@@ -17,6 +17,7 @@ from loopedge.study.result import SCHEMA_VERSION, PilotResult
 from loopedge.study.runs.blocks import BlockTasks
 from loopedge.study.runs.ray_workers import check_ray
 from loopedge.study.runs.setup import RunSetup
+from loopedge.study.schedule.estimate import starting_seconds
 from loopedge.study.state import open_state
 from loopedge.tasks.task import Task
 
@@ -54,6 +55,7 @@ def pilot(
         InterruptedRunError: The finished runs are kept, and ``results.json`` says what they come to.
         MissingExtraError: scikit-learn is not installed.
     """
+    starting = starting_seconds()
     chosen = with_keywords("pilot", PilotOptions, options, keywords)
     folder = Path(output)
     if chosen.ray is not None:
@@ -76,6 +78,7 @@ def pilot(
         described=described,
         state=open_state(folder, resume=chosen.resume, clock=perf_counter),
         command=command_text() if command is None else command,
+        starting=starting,
         add_note=add_note,
         write_report=write_report or (lambda result: None),
     )

@@ -62,7 +62,7 @@ class World:
         return {"status": "done", "validation": {task.metric: self.quality(run.cell)}}
 
     def train_seconds(self, task: Task, setup: Any) -> dict[tuple[str, int], float]:
-        return {key: 10.0 * key[1] - 4.0 for key in setup.design.compared}  # 4 s come after it
+        return {key: 10.0 * key[1] - 6.0 for key in setup.design.compared}  # 6 s come after it
 
 
 @pytest.fixture
@@ -81,6 +81,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("loopedge.study.course.training_seconds", made.train_seconds)
     monkeypatch.setattr("loopedge.study.runs.plain_baselines.fair_baselines", baselines)
     monkeypatch.setattr("loopedge.study.pipeline.perf_counter", made.clock)
+    monkeypatch.setattr("loopedge.study.pipeline.starting_seconds", lambda: 4.0)
     monkeypatch.setattr(
         "loopedge.study.runs.short_run.ShortRun.make",
         lambda run, task, setup: made.short_run(run, task, setup),
@@ -205,6 +206,24 @@ def test_a_budget_leaves_out_what_does_worst_and_is_kept(world: World, tmp_path:
     assert not {8} & {row.loops for row in result.summary}
     assert result.seconds <= 400
     assert result.design["seeds"] == 3
+
+
+def test_a_short_run_that_is_lost_counts_as_the_worst(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.quality = lambda cell: cell.loops / 10
+    whole = world.short_run
+
+    def sometimes(run: Any, task: Task, setup: Any) -> dict[str, Any]:
+        if run.cell.loops == 8:  # what a process that is killed leaves
+            lost: dict[str, Any] = run.cell.to_json() | {"status": "failed", "reason": "killed"}
+            return lost
+        return whole(run, task, setup)
+
+    monkeypatch.setattr(world, "short_run", sometimes)
+    result = pilot(tmp_path / "p", loops=[1, 2, 4, 8], seeds=3, budget=400)
+    first = result.left_out[0]
+    assert (first["loops"], first["reason"], first["validation"]) == (8, "worse", None)
 
 
 def test_a_budget_ends_with_whole_seeds(world: World, tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ import pytest
 from loopedge.study.design import Cell
 from loopedge.study.runs.short_run import ShortRun
 from loopedge.study.runs.work import FullRun
-from loopedge.study.schedule.estimate import AFTERWARDS, STARTING, TimeLeft
+from loopedge.study.schedule.estimate import AFTERWARDS as STARTS_AFTERWARDS
+from loopedge.study.schedule.estimate import STARTING, TimeLeft
 
+AFTERWARDS = STARTS_AFTERWARDS * STARTING
 TRAINING = {("looped", 1): 10.0, ("looped", 8): 50.0}
 
 
@@ -41,7 +43,7 @@ def test_a_short_run_takes_its_share_of_the_training_alone() -> None:
 
 def test_runs_that_ended_correct_those_that_wait_and_running_ones_count_down() -> None:
     clock = Clock()
-    left = TimeLeft(TRAINING, 1, clock)
+    left = TimeLeft(TRAINING, 1, clock=clock)
     works = [run(1), run(8)]
     left.begin(works)
     left.start(works[0])

@@ -3,14 +3,22 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from loopedge.study.runs.work import Work
+import psutil
 
-__all__ = ["AFTERWARDS", "TimeLeft"]
+from loopedge.study.runs.work import FullRun, Work
 
-AFTERWARDS = 4.0
-"""Seconds that export, rounding and judging of a small model take after its training, until a run has shown it."""
-STARTING = 4.0
-"""Seconds in which a process of its own loads PyTorch."""
+__all__ = ["AFTERWARDS", "STARTING", "TimeLeft", "starting_seconds"]
+
+STARTING, LONGEST_START = 4.0, 60.0
+"""Seconds in which a process loads PyTorch where this one does not show it, and the most that it is taken to show."""
+AFTERWARDS = 1.5
+"""What export, rounding and judging of a small model take after its training, in units of a start, until a run has shown it."""
+
+
+def starting_seconds() -> float:
+    """Return what a process takes to start on this machine as it is: what this one took until now, where it is young."""
+    passed = time.time() - psutil.Process().create_time()
+    return passed if 0 < passed <= LONGEST_START else STARTING
 
 
 class TimeLeft:
@@ -22,6 +30,7 @@ class TimeLeft:
     Args:
         training: Seconds of a whole training by arm and loop count.
         jobs: Works at the same time.
+        starting: Seconds in which a process starts.
         clock: Seconds that pass.
 
     Attributes:
@@ -33,9 +42,11 @@ class TimeLeft:
         self,
         training: Mapping[tuple[str, int], float],
         jobs: int,
+        starting: float = STARTING,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._training, self._jobs, self._clock = training, jobs, clock
+        self._starting = starting
         self._waiting: set[Work] = set()
         self._running: dict[Work, float] = {}
         self._took = self._was_expected = 0.0
@@ -85,5 +96,5 @@ class TimeLeft:
 
     def _raw(self, work: Work) -> float:
         training = self._training.get((work.cell.arm, work.cell.loops), 0.0)
-        afterwards = AFTERWARDS if work.steps_share >= 1 else 0.0
-        return training * work.steps_share + afterwards + (STARTING if self._jobs > 1 else 0.0)
+        starts = (AFTERWARDS if isinstance(work, FullRun) else 0.0) + (self._jobs > 1)
+        return training * work.steps_share + starts * self._starting
