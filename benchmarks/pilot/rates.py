@@ -79,6 +79,8 @@ def table(lines: list[dict[str, Any]]) -> str:
     spreads: dict[tuple[str, int], list[float]] = {}
     for task, loops, seed in groups:
         mine = [x for x in lines if (x["task"], x["loops"], x["seed"]) == (task, loops, seed)]
+        if len(mine) < len(SHARES) * len(RATES):
+            continue
         sign = -1 if mine[0]["higher_is_better"] else 1
         whole = {x["rate"]: x for x in mine if x["share"] == 1.0}
         chosen = [

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from loopedge.baselines.scores import BaselineScores
-from loopedge.errors import LoopedgeError
+from loopedge.errors import InterruptedRunError, LoopedgeError
 from loopedge.tasks.metrics import Metrics, Tally, metric_value
 from loopedge.tasks.sample_tallies import weighted_total
 from loopedge.tasks.task import Split, Task
@@ -94,6 +94,9 @@ def attempt(task: Task, name: str, fit: Callable[[], Judged]) -> BaselineScores:
 
     Returns:
         What it reached; its reason where it raised anything, or its metric is not finite.
+
+    Raises:
+        InterruptedRunError: The pilot was asked to end.
     """
     started = time.perf_counter()
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -101,6 +104,8 @@ def attempt(task: Task, name: str, fit: Callable[[], Judged]) -> BaselineScores:
         try:
             judged = fit()
             reason = _unusable(task, judged)
+        except InterruptedRunError:  # somebody ends the pilot, not the baseline
+            raise
         except LoopedgeError as error:
             judged, reason = None, error.message
         except Exception as error:  # one baseline must not end a pilot

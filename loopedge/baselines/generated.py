@@ -5,7 +5,7 @@ from functools import partial
 
 from loopedge.baselines.attempts import JUDGED, Judged, attempt
 from loopedge.baselines.scores import BaselineScores
-from loopedge.errors import LoopedgeError
+from loopedge.errors import InterruptedRunError, LoopedgeError
 from loopedge.tasks.metrics import Metrics
 from loopedge.tasks.task import Split, Task
 from loopedge.user_code import reason_of
@@ -22,6 +22,8 @@ def own_baselines(task: Task, samples: int) -> list[BaselineScores]:
     """
     try:
         scores = {split: task.baselines(split, samples) for split in JUDGED}
+    except InterruptedRunError:
+        raise
     except LoopedgeError as error:
         return [BaselineScores(name="the task's own", reason=error.message)]
     except Exception as error:  # user code may raise anything

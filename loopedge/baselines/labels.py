@@ -50,11 +50,12 @@ class _Fitting:
         self._training: _Summed | None = None
 
     def _summed(self, split: Split, samples: int) -> _Summed:
-        batches = list(self.task.evaluation(split, AT_ONCE, samples))
-        return _Summed(
-            features=np.concatenate([summaries(batch) for batch in batches]),
-            labels=np.concatenate([batch.targets for batch in batches]),
-        )
+        found = [
+            (summaries(batch), batch.targets)
+            for batch in self.task.evaluation(split, AT_ONCE, samples)
+        ]
+        features, labels = zip(*found, strict=True)
+        return _Summed(features=np.concatenate(features), labels=np.concatenate(labels))
 
     @property
     def training(self) -> _Summed:

@@ -14,7 +14,7 @@ from loopedge.tasks.text import TextTask
 
 __all__ = ["likelihood_tallies", "orders_tried", "text_baselines"]
 
-MOST_COUNTED = 2 << 20
+MOST_COUNTED = 1 << 20
 """Tokens of the training part that are counted, in evenly spaced runs."""
 ROWS = 64
 """Windows that are scored at once."""

@@ -18,7 +18,7 @@ from loopedge.study.judging.requirements import Limits, check_requirements
 from loopedge.study.judging.statements import Equivalence, NotConverged, Statement
 from loopedge.study.judging.summary import Summary
 from loopedge.study.judging.verdict import judge
-from loopedge.study.options import UNLOOPED, PilotOptions
+from loopedge.study.options import ARMS, AT_MOST_LOOPS, PilotOptions
 from loopedge.study.result import SCHEMA_VERSION, PilotResult
 from loopedge.study.runs.blocks import BlockTasks
 from loopedge.study.runs.cell import cell_path
@@ -45,6 +45,7 @@ class Found:
         windows: How the samples of each origin hang together.
         costs: What the models cost; empty while that is not measured.
         complete: Whether no run is missing.
+        spent: Seconds that the pilot took up to here, and takes to measure the cost again.
         starting: Seconds in which a process starts.
     """
 
@@ -57,6 +58,7 @@ class Found:
     windows: dict[str, Windows | None]
     costs: Costs
     complete: bool
+    spent: float
     starting: float
 
 
@@ -107,6 +109,8 @@ def conclude(found: Found) -> PilotResult:
             task,
             origins=design.origins,
             seed_seconds=seconds,
+            seeds=design.seeds,
+            spent=found.spent,
             is_unfinished=not found.complete,
         ),
     )
@@ -163,15 +167,16 @@ def _further(found: Found, summary: Sequence[Summary]) -> list[Statement]:
 
 
 def _equivalence(found: Found, summary: Sequence[Summary]) -> Equivalence | None:
-    """Return what a loop more is worth, in the plainest arm; None where no untied arm was asked for."""
+    """Return what a loop more is worth, in the plainest arm; None where no untied arm was asked for, or not one loop."""
     design = found.setup.design
-    if "untied" not in design.arms:
+    arms = [arm for arm in ARMS if arm in design.arms and arm not in AT_MOST_LOOPS]
+    if "untied" not in design.arms or not arms or design.loops[0] > 1:
         return None
-    arm = next(arm for arm in design.arms if arm not in UNLOOPED)
+    arm = arms[0]
     test = {(row.arm, row.loops): row.test for row in summary}
-    few, many = design.loops[0], design.loops[-1]
+    many = design.loops[-1]
     return recurrence_equivalence(
-        test.get((arm, few), {}),
+        test.get((arm, 1), {}),
         test.get((arm, many), {}),
         test.get(("untied", many)),
         metric=found.task.metric,

@@ -361,6 +361,7 @@ class Course:
             baselines=self.baselines,
             windows=self.windows,
             costs=costs,
+            spent=self.state.seconds + MODEL_SECONDS * models_to_measure(self._design),
             complete=complete,
             starting=self.starting,
         )

@@ -1,5 +1,6 @@
 """The command with which a pilot goes on: its own, with another option."""
 
+import math
 import shlex
 from collections.abc import Mapping
 
@@ -11,6 +12,9 @@ from loopedge.tasks.task import Task
 __all__ = ["changed_command", "plan_of"]
 
 OUTPUT = ("-o", "--output")
+BUDGET = "--budget"
+SLACK = 1.25
+"""A budget has so many times the time that the further runs took so far."""
 
 
 def plan_of(
@@ -20,6 +24,8 @@ def plan_of(
     origins: int | None,
     seed_seconds: float | None,
     is_unfinished: bool,
+    seeds: int,
+    spent: float,
 ) -> Plan:
     """Return how a pilot can go on.
 
@@ -29,14 +35,24 @@ def plan_of(
         origins: That it has; None: one.
         seed_seconds: What a further seed takes.
         is_unfinished: Runs are still missing.
+        seeds: That it has.
+        spent: Seconds that it took, its cost measured too: a budget counts them again where it goes on.
     """
     if not by_face("on the command line", ""):
         return Plan(seconds=seed_seconds, is_unfinished=is_unfinished)
     folder = f"{_value(command, OUTPUT) or 'pilot'}_origins"
     can_roll = isinstance(task, SeriesTask) and origins is None
+
+    def more_seeds(count: int) -> str:
+        changes = {"--seeds": str(count)}
+        if _value(command, (BUDGET,)) is not None:
+            needed = spent + SLACK * (count - seeds) * (seed_seconds or 0.0)
+            changes[BUDGET] = f"{math.ceil(needed / 60)}m"
+        return changed_command(command, changes)
+
     return Plan(
         seconds=seed_seconds,
-        more_seeds=lambda seeds: changed_command(command, {"--seeds": str(seeds)}),
+        more_seeds=more_seeds,
         more_origins=(
             lambda count: changed_command(
                 command, {"--origins": str(count), "-o": folder}, resume=False

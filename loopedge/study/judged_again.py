@@ -14,6 +14,7 @@ from loopedge.study.judging.statements import (
     Requirements,
     Statement,
 )
+from loopedge.study.judging.summary import in_common
 from loopedge.study.judging.verdict import judge
 from loopedge.study.result import PilotResult
 
@@ -40,8 +41,8 @@ def judged_again(result: PilotResult, margin: str | float) -> PilotResult:
     }
     baseline = strongest(scores, result.metric, higher_is_better=higher)
     reference = None if baseline is None else baseline.value
-    if baseline is None and known.margin.of and known.choice.best is not None:
-        reference = _mean_of(result, known.choice.best.arm, known.choice.best.loops)
+    if baseline is None:
+        reference = _best_of(result)
     resolved = make_margin(
         margin,
         reference=reference,
@@ -78,7 +79,8 @@ def _kept(statements: Sequence[Statement]) -> list[Statement]:
     return [one for one in statements if isinstance(one, Equivalence | NotConverged | Requirements)]
 
 
-def _mean_of(result: PilotResult, arm: str, loops: int) -> float | None:
-    found = (row.quality for row in result.summary if (row.arm, row.loops) == (arm, loops))
-    quality = next(found, None)
-    return None if quality is None else quality.mean
+def _best_of(result: PilotResult) -> float | None:
+    """Return the best mean validation metric, as the pilot takes its share of where there is no baseline."""
+    whole = [row.validation for row in result.summary if row.is_whole and row.validation]
+    found = [sum(of.values()) / len(of) for of in in_common(dict(enumerate(whole))).values() if of]
+    return (max if result.higher_is_better else min)(found, default=None)

@@ -10,7 +10,15 @@ from loopedge.tasks.task import Task
 __all__ = ["START_NAMES", "with_start", "with_training"]
 
 EMBEDDING_STD, GATE_INIT, WEIGHT_DECAY = 0.5, 1.0, 0.1
-START_NAMES = ("init_std", "embedding_std", "gate_init", "positions", "weight_decay", "lr")
+PATIENCE = 8
+"""Evaluations without a better one that end a run, of the twenty that a run has.
+
+Fewer than five lose the best model in nearly every run that they end: the learning rate falls by the steps that were asked
+for, and the low rates bring the best weights (`benchmarks/pilot/start.py`).
+"""
+START_NAMES = (
+    "init_std", "embedding_std", "gate_init", "positions", "weight_decay", "patience", "lr",
+)  # fmt: skip
 """Options of `loopedge train` that a pilot chooses where they are not named."""
 
 
@@ -39,4 +47,4 @@ def with_start(task: Task, named: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_training(named: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a training: those that are named, and what suits the start; ``lr`` is chosen by trials."""
-    return {"weight_decay": WEIGHT_DECAY} | dict(named)
+    return {"weight_decay": WEIGHT_DECAY, "patience": PATIENCE} | dict(named)

@@ -126,6 +126,7 @@ def test_no_classifier_sees_the_test_rows() -> None:
         assert one.test != two.test
 
 
+@pytest.mark.slow
 def test_a_class_that_no_looked_at_window_holds_and_many_classes() -> None:
     drawn = np.random.default_rng(3)
     codes = np.concatenate([np.arange(150), drawn.integers(0, 150, 1850)])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loopedge.baselines.attempts import Judged, attempt
 from loopedge.baselines.fair import fair_baselines, fixed_evaluation
 from loopedge.baselines.scores import BaselineScores
 from loopedge.baselines.series.climatology import climatology_and_autoregression
@@ -15,7 +16,7 @@ from loopedge.baselines.series.naive import last_value, seasonal_naive, window_m
 from loopedge.baselines.series.ridge import PENALTIES, ridge_on_lags
 from loopedge.baselines.series.windows import SeriesWindows
 from loopedge.data.tables.columns import Columns
-from loopedge.errors import MissingExtraError
+from loopedge.errors import InterruptedRunError, MissingExtraError
 from loopedge.tasks.generated.in_context import LinearInContextTask
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.sample_tallies import weighted_total
@@ -105,15 +106,18 @@ def test_a_window_mean_leaves_out_what_is_missing_and_what_lies_before_a_gap() -
     assert _mean(windows, 4)(stops)[:, 0, 0] == pytest.approx(wanted)
 
 
-def test_ridge_is_ridge() -> None:
-    drawn = np.random.default_rng(1)
-    values = np.cumsum(drawn.normal(size=(400, 2)), axis=0)
+@pytest.mark.parametrize("seed", [4, 8])  # by the window's mean, and by that of the training part
+def test_ridge_is_ridge(seed: int) -> None:
+    drawn = np.random.default_rng(seed)
+    noise = drawn.normal(size=(161, 2))
+    values = noise[1:] + 0.4 * noise[:-1]
     task = SeriesTask(columns_of(values), targets=1, context=6, horizon=2)
     judged = ridge_on_lags(SeriesWindows(task, 1000))
     lags = int(judged.about.split()[0])
     penalty = float(judged.about.split("penalty ")[1].split(",")[0])
     level = judged.about.split("from the ")[1]
     assert penalty in PENALTIES
+    assert penalty >= 0.1  # else weights would be the same without one
 
     def features(stops: Array) -> tuple[Array, Array, Array]:
         windows = np.stack([values[stop - 6 : stop] for stop in stops])
@@ -310,6 +314,33 @@ def test_a_task_whose_baselines_fail_says_why() -> None:
 
     (score,) = fair_baselines(Broken(length=4, vocab=6), 10)
     assert "no luck" in (score.reason or "")
+    assert score.test == {}
+
+
+def test_a_baseline_that_is_interrupted_ends_the_pilot_and_is_no_failure() -> None:
+    class Ended(SortingTask):
+        def baselines(self, split: Any, samples: int) -> Any:
+            raise InterruptedRunError("asked to end")
+
+    with pytest.raises(InterruptedRunError):
+        fair_baselines(Ended(length=4, vocab=6), 10)
+
+    def ended() -> Any:
+        raise InterruptedRunError("asked to end")
+
+    with pytest.raises(InterruptedRunError):
+        attempt(SortingTask(length=4, vocab=6), "ended", ended)
+
+
+def test_a_baseline_without_a_number_has_a_reason() -> None:
+    task = SeriesTask(columns_of(wave(100)), context=3, horizon=1)
+    endless: dict[str, float | None] = {"rmse": math.inf}
+    score = attempt(
+        task,
+        "endless",
+        lambda: Judged(about="", metrics={"validation": endless, "test": endless}, tallies={}),
+    )
+    assert score.reason == "its rmse on the validation split is not a finite number"
     assert score.test == {}
 
 

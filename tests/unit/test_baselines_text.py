@@ -124,11 +124,12 @@ def dense(ngrams: NGrams, inputs: Array, order: int) -> Array:
     return logits
 
 
+@pytest.mark.slow
 def test_n_grams_of_a_text_are_scored_as_a_model_is(text_file: Path) -> None:
     task = TextTask.from_path(text_file, context=16)
     score = {each.name: each for each in fair_baselines(task, 20)}["n-grams"]
     order = int(score.about.split("order ")[1].split(",")[0])
-    ngrams = NGrams(task.parts["train"].sample(1 << 21), 256, 7)
+    ngrams = NGrams(task.parts["train"].sample(1 << 20), 256, 7)
     losses = []
     for tried in range(1, 8):
         batch = next(iter(task.evaluation("validation", 20, 20)))

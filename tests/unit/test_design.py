@@ -10,7 +10,7 @@ from loopedge.model.config import LoopedConfig
 from loopedge.model.transformer import LoopedTransformer
 from loopedge.study.design import Cell, Design, make_design, parameters_of
 from loopedge.study.options import RATES, PilotOptions
-from loopedge.study.start import with_start
+from loopedge.study.start import PATIENCE, with_start
 from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.generated.sudoku import SudokuTask
 
@@ -124,6 +124,9 @@ def test_the_rate_of_a_run_is_that_of_its_trials_or_the_one_that_is_named() -> N
     assert design.rates == tuple(sorted(RATES))
     chosen = design.train_config(cell, 4e-3)
     assert (chosen.lr, chosen.weight_decay, chosen.seed) == (4e-3, 0.1, 2)
+    assert chosen.patience == PATIENCE
+    patient = make_design(TASK, PilotOptions(model=MODEL, train={**TRAIN, "patience": None}))
+    assert patient.train_config(cell).patience is None
     named = make_design(TASK, PilotOptions(model=MODEL, train={**TRAIN, "lr": 3e-4}))
     assert named.rates == ()
     assert named.train_config(cell).lr == 3e-4
@@ -133,9 +136,9 @@ def test_the_rate_of_a_run_is_that_of_its_trials_or_the_one_that_is_named() -> N
     ("change", "words"),
     [
         ({"arms": ["untied", "narrow"]}, "arms untied,narrow: there is no looped model"),
-        ({"rates": []}, "rates none: learning rates above 0"),
-        ({"rates": [1e-3, 0.0]}, r"rates 0\.001,0\.0: learning rates above 0"),
-        ({"rates": [11.0]}, "lr is 11"),
+        ({"rates": []}, "rates none: different numbers above 0"),
+        ({"rates": [1e-3, 0.0]}, r"rates 0\.001,0\.0: different numbers above 0"),
+        ({"rates": [11.0]}, r"rates 11\.0: different numbers above 0, up to 10"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change: dict[str, Any], words: str) -> None:

@@ -11,7 +11,7 @@ from loopedge.diagnosis.tables.drift import advise_scaling, measure_drift
 from loopedge.diagnosis.tables.forecastability import advise_horizon, measure_forecastability
 from loopedge.diagnosis.tables.jumps import advise_jumps, measure_jumps
 from loopedge.diagnosis.tables.look_back import advise_context
-from loopedge.diagnosis.tables.season import advise_season, measure_season
+from loopedge.diagnosis.tables.season import _shortest, advise_season, measure_season
 from tests.unit.series_of import autoregression, forecast_of, labels_of
 
 pytest.importorskip("sklearn", reason="boosting needs the extra 'pilot'")
@@ -89,6 +89,12 @@ def test_a_season_on_a_steep_trend_is_found_in_the_changes() -> None:
     assert found.strength > 0.9
     options = [advice.option for advice in advise_season(found, context=8)]
     assert options == ["season=12", "context=12"]
+
+
+def test_several_days_are_named_by_one() -> None:
+    draw = np.random.default_rng(3)
+    task = forecast_of(np.tile(wave(24, rows=24, noise=0), 60) + 0.05 * draw.normal(size=1440))
+    assert _shortest(task.columns.values[:1000], 144)[0] == 24
 
 
 def test_noise_has_no_season() -> None:

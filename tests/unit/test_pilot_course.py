@@ -289,6 +289,29 @@ def test_rates_are_tried_once_for_each_model_before_the_runs(
     assert len(tried) == 4
 
 
+@pytest.mark.parametrize(
+    ("arms", "loops", "exponent"),
+    [
+        (["untied", "looped"], [1, 2], 0.5),
+        (["elastic", "untied", "looped"], [1, 2], 0.5),
+        (["untied", "looped"], [2, 4], None),  # the scale begins at one loop
+        (["elastic", "untied"], [1, 2], None),
+    ],
+)
+def test_what_a_loop_is_worth_is_measured_from_one_loop_of_the_plainest_arm(
+    world: World, tmp_path: Path, arms: list[str], loops: list[int], exponent: float | None
+) -> None:
+    def quality(cell: Cell) -> float:
+        gain = {"untied": 0.2, "elastic": 0.05, "looped": 0.1 * (cell.loops > 1)}
+        return 0.5 + gain[cell.arm] + 0.001 * cell.seed
+
+    world.quality = quality
+    result = pilot(tmp_path / "p", arms=arms, loops=loops, seeds=3)
+    said = result.verdict.statement("equivalence")
+    found = None if said is None else said.to_json()["exponent"]
+    assert found == (exponent if exponent is None else pytest.approx(exponent))
+
+
 def test_the_command_that_goes_on_is_the_same_with_other_options() -> None:
     command = "loopedge pilot series 'my data.csv' --seeds=3 --lr 1e-3 --force -o out --margin 2%"
     assert changed_command(command, {"--seeds": "8"}) == (

@@ -1,16 +1,28 @@
 """Pilots at the edges: a metric of 0, arms in another order, a seed half made, a budget that is used up."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from loopedge.baselines.scores import BaselineScores
+from loopedge.baselines.series.all import FITS
+from loopedge.report.pilot.facts import next_text, runs_text
+from loopedge.report.pilot.how import decided_section
+from loopedge.report.pilot.wording import Wording
+from loopedge.study.going_on import plan_of
+from loopedge.study.judged_again import judged_again
 from loopedge.study.judging.choice import honest_quality
 from loopedge.study.judging.claims import Claims
 from loopedge.study.judging.judgement import judge_runs
 from loopedge.study.judging.period import Windows
+from loopedge.study.judging.statements import NextStep, Requirements
+from loopedge.study.words import english, japanese
+from loopedge.study.words.figures import Names
+from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.metrics import Metrics, Tally
+from tests.unit.pilot_results import make_undecided
 from tests.unit.pilot_runs import judged, runs_of
 
 SAMPLES = 40
@@ -86,3 +98,81 @@ def test_a_seed_that_only_some_models_have_leaves_none_of_them_out() -> None:
     assert found.verdict.recommended == {"arm": "looped", "loops": 8}
     assert found.claims is not None
     assert set(found.claims.differences) == {"looped-r1", "looped-r4", "looped-r8"}
+
+
+@pytest.mark.parametrize("budget", ["--budget 20m", "--budget=20m", ""])
+def test_more_seeds_come_with_the_time_that_they_take(
+    budget: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loopedge.study.going_on.by_face", lambda shell, python: shell)
+    plan = plan_of(
+        f"loopedge pilot sorting --seeds auto {budget} -o p",
+        SortingTask(length=4, vocab=6),
+        origins=None,
+        seed_seconds=100.0,
+        is_unfinished=False,
+        seeds=3,
+        spent=1200.0,
+    )
+    assert plan.more_seeds is not None
+    # 20 minutes are used up; two seeds take 200 s, and a quarter more: 1450 s
+    more = " --budget 25m" if budget else ""
+    assert plan.more_seeds(5) == f"loopedge pilot sorting -o p --seeds 5{more} --resume"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *FITS, "most frequent class", "discriminant analysis on summaries", "logistic regression on summaries",
+        "boosting on summaries", "token frequency", "n-grams", "usual token of each position", "n-grams of targets",
+        "copy of the source",
+    ],
+)  # fmt: skip
+def test_every_fitted_baseline_has_a_japanese_name(name: str) -> None:
+    assert not japanese.baseline_text(name).isascii()
+
+
+def test_without_a_measured_model_nothing_is_said_to_miss_what_was_required() -> None:
+    one = Requirements(meets=None, nearest=None, model=None, missed={})
+    assert "measured" in english.sentence(one, Names(metric="rmse"))
+
+
+def test_one_seed_and_one_run_are_counted_as_one() -> None:
+    found, words = make_undecided(), Wording("en")
+    step = NextStep(what="more-seeds", seeds=1)
+    one = replace(found, verdict=replace(found.verdict, statements=[step]))
+    assert next_text(one, words) == ["1 more seed"]
+    lost = {
+        "reason": "no-time",
+        "arm": None,
+        "loops": None,
+        "runs": 1,
+        "share": 0.0,
+        "validation": None,
+    }
+    page = "".join(decided_section(replace(found, left_out=[lost]), words))
+    assert "1 run of the last seed:" in page
+
+
+def test_the_page_counts_the_seeds_that_were_judged() -> None:
+    """Of five seeds that were asked for, the budget left three."""
+    found = make_undecided()
+    verdict = replace(found.verdict, choice=replace(found.verdict.choice, blocks=3))
+    planned = replace(found, verdict=verdict, design=found.design | {"seeds": 5, "origins": None})
+    assert runs_text(planned, Wording("en")) == "3 seeds"
+    rolled = replace(planned, design=planned.design | {"origins": 3})
+    assert runs_text(rolled, Wording("en")) == Wording("en")(
+        "seeds_origins", seeds="1 seed", origins=3
+    )
+
+
+def test_a_share_of_another_margin_is_of_the_best_model_where_there_is_no_baseline() -> None:
+    """Whatever the first margin was: of a plain number the share came to 0."""
+    found = make_undecided()
+    rows = [row for row in found.summary if row.is_whole]
+    best = min(float(np.mean(list(row.validation.values()))) for row in rows)
+    plain = replace(found.verdict.margin, value=0.05, text="0.05", of="")
+    alone = replace(found, baselines={}, verdict=replace(found.verdict, margin=plain))
+    again = judged_again(alone, "2%")
+    assert again.margin["value"] == pytest.approx(0.02 * best)
+    assert again.margin["of"] == "the error of the best model"

@@ -15,7 +15,7 @@ from loopedge.study.judging.statements import (
 )
 from loopedge.study.result import PilotResult
 
-__all__ = ["count_words", "first_facts", "statement_of"]
+__all__ = ["count_words", "first_facts", "next_text", "runs_text", "statement_of"]
 
 Kind = TypeVar("Kind", bound=Statement)
 
@@ -40,7 +40,7 @@ def first_facts(result: PilotResult, words: Wording, *, most_words: int) -> dict
         "int8": [] if cost is None else _int8(cost, statement_of(result, Rounding), words),
         "sure": _sure(result, words),
         "weak": _weak(result, words),
-        "next": _next(result, words),
+        "next": next_text(result, words),
     }
     shown = {key: parts for key, parts in facts.items() if parts}
     names = sum(count_words(words(key)) for key in shown)
@@ -97,13 +97,19 @@ def _int8(cost: Cost, rounding: Rounding | None, words: Wording) -> list[str]:
 
 def _sure(result: PilotResult, words: Wording) -> list[str]:
     decision = statement_of(result, Decision)
-    seeds = words.count("seeds", int(result.design["seeds"]))
-    origins = result.design.get("origins")
-    runs = words("seeds_origins", seeds=seeds, origins=origins) if origins else seeds
+    runs = runs_text(result, words)
     if decision is None or decision.sure is None:
         return [runs]
     share = words.probability(decision.sure)
     return [words("sure_share", share=share, margin=result.margin.get("text", "")), runs]
+
+
+def runs_text(result: PilotResult, words: Wording) -> str:
+    """Return over how many seeds, and test periods, the figures are: of what was judged, not of what was planned."""
+    origins = result.design.get("origins")
+    judged = result.verdict.choice.blocks // (origins or 1)
+    seeds = words.count("seeds", judged or int(result.design["seeds"]))
+    return words("seeds_origins", seeds=seeds, origins=origins) if origins else seeds
 
 
 def _weak(result: PilotResult, words: Wording) -> list[str]:
@@ -123,15 +129,17 @@ def _weak(result: PilotResult, words: Wording) -> list[str]:
     return parts or [words("weak_none")]
 
 
-def _next(result: PilotResult, words: Wording) -> list[str]:
+def next_text(result: PilotResult, words: Wording) -> list[str]:
     """Return what would decide it, or what comes after it, in a few words."""
     step = statement_of(result, NextStep)
     if step is None:
         return []
     decision, against = statement_of(result, Decision), statement_of(result, AgainstBaseline)
+    seeds = step.seeds or 0
+    ending = f"_{'one' if seeds == 1 else 'many'}" if step.what == "more-seeds" else ""
     text = words(
-        f"next_{step.what.replace('-', '_')}",
-        count=step.seeds if step.what == "more-seeds" else step.origins,
+        f"next_{step.what.replace('-', '_')}{ending}",
+        count=seeds if step.what == "more-seeds" else step.origins,
         margin=words.rounded(step.margin or 0.0),
         model=words.candidate(decision.chosen) if decision and decision.chosen else "",
         baseline=words.baseline(against.baseline) if against else "",

@@ -66,7 +66,7 @@ def _left_out(result: PilotResult, words: Wording) -> list[str]:
 def _left_out_text(one: dict[str, Any], words: Wording) -> str:
     """Say what was left out, and why: the reasons are those of `loopedge.study.schedule.budget.LeftOut`."""
     if one["arm"] is None:
-        return words("left_runs", runs=one["runs"])
+        return words.count("left_runs", one["runs"])
     if one["reason"] == "longest":
         return words("left_longest", model=words.candidate(one))
     score = words.score(one["validation"])

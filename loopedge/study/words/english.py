@@ -296,7 +296,7 @@ def _requirements(one: Requirements, names: Names) -> str:
     if one.meets is not None:
         return f"{_capital(candidate_text(one.meets))}{model} is the best that meets what was required."
     if one.nearest is None:
-        return "No model meets what was required."
+        return "No model was measured yet that can be held against what was required."
     missed = ", ".join(
         f"{what} {_required(what, found)} instead of {_required(what, wanted)}"
         for what, (found, wanted) in one.missed.items()

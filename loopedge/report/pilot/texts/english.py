@@ -58,7 +58,8 @@ TEXTS = {
     "weak_visible": "cannot see differences below {value}",
     "weak_none": "nothing stood out",
     "next": "Next",
-    "next_more_seeds": "{count} more seeds",
+    "next_more_seeds_one": "{count} more seed",
+    "next_more_seeds_many": "{count} more seeds",
     "next_more_origins": "{count} test periods",
     "next_longer_data": "a longer test period",
     "next_longer_training": "train longer",
@@ -157,7 +158,7 @@ TEXTS = {
     "head_rate": "learning rate",
     "head_gradient": "largest gradient",
     "head_update": "relative update, first to last",
-    "stability_note": "Still improving: runs whose best step was near their last. Relative update: by how much an "
+    "stability_note": "Still improving: runs whose last quarter of the steps still gained more than counts. Relative update: by how much an "
     "iteration changes the state, mean over the seeds; values that do not shrink towards the end say that the loop has "
     "not settled.",
     "reasons": "Runs without a result",
@@ -195,7 +196,8 @@ TEXTS = {
     "left_out": "Left out by the budget",
     "left_worse": "{model}: among the worse on the validation split ({score}) with {share} of the steps",
     "left_longest": "{model}: it takes longest",
-    "left_runs": "{runs} runs of the last seeds: no time was left for them",
+    "left_runs_one": "{count} run of the last seed: no time was left for it",
+    "left_runs_many": "{count} runs of the last seeds: no time was left for them",
     # How it was measured
     "measured": "How it was measured",
     "fact_task": "task",

@@ -43,7 +43,7 @@ TEXTS = {
     "int8": "int8",
     "int8_text": "{file}、推論時間{time}",
     "int8_slower": "このマシンではfloatより遅い",
-    "int8_loss": "誤差が{share}悪化",
+    "int8_loss": "性能が{share}悪化",
     "int8_none": "int8モデルなし",
     "sure": "確かさ",
     "sure_share": "許容差（{margin}）に収まる確率{share}",
@@ -55,7 +55,8 @@ TEXTS = {
     "weak_visible": "{value}未満の差は検出できない",
     "weak_none": "特になし",
     "next": "次の一手",
-    "next_more_seeds": "シードを{count}個追加",
+    "next_more_seeds_one": "シードを{count}個追加",
+    "next_more_seeds_many": "シードを{count}個追加",
     "next_more_origins": "予測起点を{count}個に",
     "next_longer_data": "テスト期間を延ばす",
     "next_longer_training": "学習を長くする",
@@ -153,7 +154,7 @@ TEXTS = {
     "head_rate": "学習率",
     "head_gradient": "最大勾配",
     "head_update": "状態の相対変化（最初～最後）",
-    "stability_note": "収束前：最良のステップが学習の終わり近くにあり、まだ改善の途中だった実行の数です。相対変化：1回のループが"
+    "stability_note": "収束前：最後の4分の1のステップでも、無視できない改善が続いていた実行の数です。相対変化：1回のループが"
     "内部状態をどれだけ変えるかを、シードについて平均した値です。最後に向かって小さくならなければ、ループは落ち着いていません。",
     "reasons": "結果のない実行",
     "reason_int8": "int8なし",
@@ -162,14 +163,14 @@ TEXTS = {
     # Windows
     "windows": "予測の例",
     "windows_caption_median": "誤差が中央値の区間",
-    "windows_caption_worst": "誤差が下位1割の境目の区間",
+    "windows_caption_worst": "誤差が大きいほうから1割の境目の区間",
     "window_of": "{target}、{chosen}",
     "window_series": "{series}の{target}、{chosen}",
     "window_error": "誤差は{candidate}が{model}",
     "window_error_both": "誤差は{candidate}が{model}、{baseline}が{other}",
     "truth": "実測値",
     "axis_steps": "予測開始からの行数",
-    "windows_note": "テストデータにおける{candidate}の予測です。誤差が中央値の区間と、下位1割の境目の区間を、規則に従って選びました。"
+    "windows_note": "テストデータにおける{candidate}の予測です。誤差が中央値の区間と、誤差が大きいほうから1割の境目の区間を、規則に従って選びました。"
     "このページに載せたデータの値は、これだけです。",
     # How it was decided
     "decided": "判定の方法",
@@ -189,7 +190,8 @@ TEXTS = {
     "left_out": "予算により省いたもの",
     "left_worse": "{model}：ステップ数を{share}に減らした実行で、検証データの成績が劣ったため（{score}）",
     "left_longest": "{model}：最も時間がかかるため",
-    "left_runs": "最後のシードの{runs}回の実行：時間が足りなかったため",
+    "left_runs_one": "最後のシードの{count}回の実行：時間が足りなかったため",
+    "left_runs_many": "最後のほうのシードの{count}回の実行：時間が足りなかったため",
     # How it was measured
     "measured": "測定の条件",
     "fact_task": "タスク",
