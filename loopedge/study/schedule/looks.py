@@ -19,7 +19,7 @@ def looks(seeds: Seeds, known: int, is_decided: Callable[[int], bool]) -> Iterat
         is_decided: Is asked with that number after each look.
     """
     if seeds == "auto":
-        counts = sorted({max(LOOKS[0], known), *(count for count in LOOKS if count > known)})
+        counts = [count for count in LOOKS if count >= known] or [known]
     else:
         counts = [seeds]
     for count in counts:
