@@ -96,11 +96,11 @@ def table(lines: list[dict[str, Any]]) -> str:
             f" {x:+.3g} |" for x in regrets
         )
         rows.append(f"| {task} | {loops} | {seed} | {mine[0]['metric']} |{shown}")
-    rows += ["", "Difference of two seeds with the rate that all steps choose:"]
-    rows += [
-        f"- {task}, {loops} loops: {np.ptp(values):.3g}"
-        for (task, loops), values in spreads.items()
-    ]
+    twice = {key: values for key, values in spreads.items() if len(values) > 1}
+    if twice:
+        rows += ["", "Difference of two seeds with the rate that all steps choose:"]
+    for (task, loops), values in twice.items():
+        rows.append(f"- {task}, {loops} loops: {np.ptp(values):.3g}")
     return "\n".join([*rows, ""])
 
 
