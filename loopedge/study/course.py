@@ -11,7 +11,7 @@ from loopedge.files.plain_json import dump_json
 from loopedge.files.targets import write_text_atomic
 from loopedge.options import option
 from loopedge.study.conclusion import Found, conclude, windows_by_origin
-from loopedge.study.cost import Costs, measure_cost, models_to_measure
+from loopedge.study.cost import Costs, measure_cost, models_of, models_to_measure
 from loopedge.study.design import Cell, Design
 from loopedge.study.folder import RESULT_FILE, write_design
 from loopedge.study.judging.period import Windows
@@ -176,16 +176,19 @@ class Course:
 
     def _seconds_left(self) -> float:
         """Return the seconds of the budget that are left for runs."""
+        return self._unspent() - MODEL_SECONDS * models_to_measure(self._design)
+
+    def _unspent(self) -> float:
+        """Return the seconds of the budget that are left for runs and for measuring the models' cost."""
         if self.options.budget is None:
             return float("inf")
-        models = models_to_measure(self._design)
-        return self.options.budget - self.state.seconds - MODEL_SECONDS * models - self._writing
+        return self.options.budget - self.state.seconds - self._writing
 
     def _leave_out(self) -> None:
         design = self._design
         plan = Plan(
             fixed=frozenset({self._fewest()}),
-            seconds=self._seconds_of,
+            seconds=lambda key: self._seconds_of(key) + MODEL_SECONDS * models_of(design, key),
             short_seconds=lambda key, share: self.time_left.together(
                 [] if self._score(key, share) is not None else [self._short(key, share)]
             ),
@@ -196,7 +199,7 @@ class Course:
         found = leave_out(
             design.compared,
             plan,
-            self._seconds_left,
+            self._unspent,
             lambda keys, share: self._try_short(keys, share, plan),
         )
         self.left_out = found.left_out
@@ -218,7 +221,9 @@ class Course:
             InputError: As said.
         """
         design = self._design
-        needed, left = plan.whole(least_of(design.compared, plan)) / plan.runs, self._seconds_left()
+        least = least_of(design.compared, plan)
+        needed = sum(map(self._seconds_of, least)) / plan.runs
+        left = self._unspent() - MODEL_SECONDS * sum(models_of(design, key) for key in least)
         if needed > left and len(self._missing(design.cells)) == len(design.cells):
             raise InputError(
                 f"the budget leaves {duration_text(max(0.0, left))} for runs, and one of each takes "
@@ -263,7 +268,7 @@ class Course:
         def may_start(
             work: Work,
         ) -> bool:  # the least that is compared is not given up for a choice
-            return self.time_left.expected(work) + plan.whole(least) <= self._seconds_left()
+            return self.time_left.expected(work) + plan.whole(least) <= self._unspent()
 
         made = self.runner.make(list(works), self.setup, what="short run", may_start=may_start)
         return {
