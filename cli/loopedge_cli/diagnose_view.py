@@ -33,7 +33,7 @@ def _advice_rows(fields: dict[str, Any]) -> list[tuple[str, str]]:
     """Say what to act on, the most important first."""
     advice = fields["advice"]
     if not advice:
-        return [("to do", "nothing stands out")]
+        return [] if fields["findings"] else [("to do", "nothing stands out")]
     rows = []
     for each in advice[:SHOWN]:
         option = "" if each["option"] is None else f"  [bold]{plain(each['option'])}[/bold]"

@@ -114,7 +114,8 @@ def _of_table(task: Tables, options: DiagnoseOptions) -> Diagnosis:
     if searched is not None:
         look_back, held = searched
         forecastability = measure_forecastability(held, look_back)
-        advice += advise_horizon(forecastability, look_back)
+        if np.ptp(held.targets, axis=0).any():  # what never changes is named by the file's faults
+            advice += advise_horizon(forecastability, look_back)
         if not _whole_series(task):
             advice += advise_context(look_back)
     if season is not None:

@@ -216,9 +216,12 @@ def advise_origins(found: TestSplit, *, may_roll: bool, rolled: bool) -> list[Ad
     if found.share is None or found.smallest_difference is None or found.share < COARSE:
         return []
     origins = min(MOST_ORIGINS, max(2, math.ceil((found.share / COARSE) ** 2)))
+    share = f"{found.share:.0%} of the best baseline's error"
+    if found.share > 1:
+        share = "more than all that the best baseline gets wrong"
     message = (
-        f"this test split sees differences of {found.smallest_difference:.3g} {found.metric} and more, {found.share:.0%} of the "
-        "best baseline's error; smaller ones are chance"
+        f"this test split sees differences of {found.smallest_difference:.3g} {found.metric} and more, {share}; smaller ones "
+        "are chance"
     )
     chosen = option("origins", origins) if may_roll and not rolled else None
     return [Advice(kind="test-split", message=message, option=chosen, weight=0.85)]

@@ -11,7 +11,7 @@ from loopedge.profiler.pipeline import Run, profile
 from loopedge.study.design import Cell, Design
 from loopedge.study.options import UNLOOPED
 
-__all__ = ["Costs", "is_busy", "measure_cost", "models_to_measure"]
+__all__ = ["Costs", "is_busy", "measure_cost", "models_of", "models_to_measure"]
 
 Costs = dict[tuple[str, int], dict[str, Any]]
 """By arm and loop count: figures of the ``float`` and the ``int8`` model, and of the float model ``untied``."""
@@ -61,9 +61,14 @@ def measure_cost(
 
 
 def models_to_measure(design: Design) -> int:
-    """Return how many models are profiled where every run succeeds: float, int8, and one arm's twins."""
+    """Return how many models are profiled where every run succeeds."""
+    return sum(models_of(design, key) for key in design.compared)
+
+
+def models_of(design: Design, key: tuple[str, int]) -> int:
+    """Return how many models of an arm at a loop count are profiled: float, int8, and the twins of one arm."""
     arm = [arm for arm in design.arms if arm not in UNLOOPED][-1]
-    return sum(2 + (key[0] == arm and key[1] > 1) for key in design.compared)
+    return 2 + (key[0] == arm and key[1] > 1)
 
 
 def is_busy(cost: Mapping[str, Any]) -> bool:

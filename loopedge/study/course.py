@@ -11,7 +11,7 @@ from loopedge.files.plain_json import dump_json
 from loopedge.files.targets import write_text_atomic
 from loopedge.options import option
 from loopedge.study.conclusion import Found, conclude, windows_by_origin
-from loopedge.study.cost import Costs, measure_cost, models_to_measure
+from loopedge.study.cost import Costs, measure_cost, models_of, models_to_measure
 from loopedge.study.design import Cell, Design
 from loopedge.study.folder import RESULT_FILE, write_design
 from loopedge.study.judging.period import Windows
@@ -27,7 +27,7 @@ from loopedge.study.runs.running import Runner
 from loopedge.study.runs.setup import RunSetup
 from loopedge.study.runs.short_run import ShortRun
 from loopedge.study.runs.work import FullRun, Work
-from loopedge.study.schedule.budget import LeftOut, Plan, leave_out
+from loopedge.study.schedule.budget import LeftOut, Plan, least_of, leave_out
 from loopedge.study.schedule.estimate import TimeLeft
 from loopedge.study.schedule.looks import looks
 from loopedge.study.schedule.step_times import training_seconds
@@ -176,26 +176,31 @@ class Course:
 
     def _seconds_left(self) -> float:
         """Return the seconds of the budget that are left for runs."""
+        return self._unspent() - MODEL_SECONDS * models_to_measure(self._design)
+
+    def _unspent(self) -> float:
+        """Return the seconds of the budget that are left for runs and for measuring the models' cost."""
         if self.options.budget is None:
             return float("inf")
-        models = models_to_measure(self._design)
-        return self.options.budget - self.state.seconds - MODEL_SECONDS * models - self._writing
+        return self.options.budget - self.state.seconds - self._writing
 
     def _leave_out(self) -> None:
         design = self._design
+        plan = Plan(
+            fixed=frozenset({self._fewest()}),
+            seconds=lambda key: self._seconds_of(key) + MODEL_SECONDS * models_of(design, key),
+            short_seconds=lambda key, share: self.time_left.together(
+                [] if self._score(key, share) is not None else [self._short(key, share)]
+            ),
+            runs=len({cell.block for cell in design.cells}),
+            higher_is_better=self.task.higher_is_better,
+        )
+        self._refuse_too_little(plan)
         found = leave_out(
             design.compared,
-            Plan(
-                fixed=frozenset({self._fewest()}),
-                seconds=self._seconds_of,
-                short_seconds=lambda key, share: self.time_left.together(
-                    [] if self._score(key, share) is not None else [self._short(key, share)]
-                ),
-                runs=len({cell.block for cell in design.cells}),
-                higher_is_better=self.task.higher_is_better,
-            ),
-            self._seconds_left,
-            self._try_short,
+            plan,
+            self._unspent,
+            lambda keys, share: self._try_short(keys, share, plan),
         )
         self.left_out = found.left_out
         out = tuple((one.arm or "", one.loops or 0) for one in found.left_out)
@@ -203,25 +208,23 @@ class Course:
         for one in found.left_out:
             why = "worse than others in short runs" if one.reason == "worse" else "takes longest"
             self.add_note(f"left out: {one.arm} with {one.loops} loops: {why}")
-        self._refuse_too_little()
 
     def _fewest(self) -> Key:
         """Return the plainest arm with the fewest loops: what all others are compared with."""
         arm = next(arm for arm in self._design.arms if arm not in UNLOOPED)
         return min((key for key in self._design.compared if key[0] == arm), key=lambda key: key[1])
 
-    def _refuse_too_little(self) -> None:
-        """Refuse a budget in which not one run of what is kept can be made.
+    def _refuse_too_little(self, plan: Plan) -> None:
+        """Refuse a budget in which not one run of the least that is compared can be made, before anything is trained.
 
         Raises:
             InputError: As said.
         """
-        compared = len(self._design.compared)
-        first = self._missing(self._design.cells)
-        trials = [one for one in rate_trials(self._design) if one.read(self.setup.folder) is None]
-        needed = self.time_left.together([*trials, *first[:compared]])
-        left = self._seconds_left()
-        if needed > left and len(first) == len(self._design.cells):
+        design = self._design
+        least = least_of(design.compared, plan)
+        needed = sum(map(self._seconds_of, least)) / plan.runs
+        left = self._unspent() - MODEL_SECONDS * sum(models_of(design, key) for key in least)
+        if needed > left and len(self._missing(design.cells)) == len(design.cells):
             raise InputError(
                 f"the budget leaves {duration_text(max(0.0, left))} for runs, and one of each takes "
                 f"about {duration_text(needed)}",
@@ -253,12 +256,21 @@ class Course:
     def _score(self, key: Key, share: float) -> dict[str, Any] | None:
         return self._short(key, share).read(self.setup.folder)
 
-    def _try_short(self, keys: Sequence[Key], share: float) -> Mapping[Key, float | None]:
+    def _try_short(
+        self, keys: Sequence[Key], share: float, plan: Plan
+    ) -> Mapping[Key, float | None]:
         self.add_note(
             f"short runs of {len(keys)} models, 1/{round(1 / share)} of the steps: what does worst is left out"
         )
         works = {self._short(key, share): key for key in keys}
-        made = self.runner.make(list(works), self.setup, what="short run")
+        least = least_of(self._design.compared, plan)
+
+        def may_start(
+            work: Work,
+        ) -> bool:  # the least that is compared is not given up for a choice
+            return self.time_left.expected(work) + plan.whole(least) <= self._unspent()
+
+        made = self.runner.make(list(works), self.setup, what="short run", may_start=may_start)
         return {
             works[work]: result.get("validation", {}).get(self.task.metric)  # type: ignore[index]
             for work, result in made.items()
@@ -266,8 +278,8 @@ class Course:
 
     def _may_start(self, work: Work) -> bool:
         """Return whether there is time for a run; for the first of a block, whether there is for all of it."""
-        if self.options.budget is None:
-            return True
+        if self.options.budget is None or not self._cells():
+            return True  # a report of one run is worth more than one of none
         block = [cell for cell in self._design.cells if cell.block == work.cell.block]
         together = self._missing(block) if work.cell == block[0] else [work]
         return self.time_left.together(together) <= self._seconds_left()

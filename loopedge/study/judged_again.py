@@ -17,6 +17,7 @@ from loopedge.study.judging.statements import (
 from loopedge.study.judging.summary import in_common
 from loopedge.study.judging.verdict import judge
 from loopedge.study.result import PilotResult
+from loopedge.study.words.english import sentence
 
 __all__ = ["judged_again", "with_requirements"]
 
@@ -70,7 +71,10 @@ def with_requirements(result: PilotResult, limits: Limits) -> PilotResult:
     others = [one for one in result.verdict.statements if not isinstance(one, Requirements)]
     before = [one for one in others if not isinstance(one, NextStep)]
     after = [one for one in others if isinstance(one, NextStep)]
-    verdict = replace(result.verdict, statements=[*before, found, *after])
+    statements = [*before, found, *after]
+    names = result.verdict.names
+    sentences = [text for one in statements[1:] if (text := sentence(one, names))]
+    verdict = replace(result.verdict, statements=statements, sentences=sentences)
     return replace(result, verdict=verdict)
 
 

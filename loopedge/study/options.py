@@ -116,8 +116,13 @@ class PilotOptions:
         rates = list(self.rates)
         if not rates or len(set(rates)) != len(rates) or not all(0 < rate <= 10 for rate in rates):
             raise InputError(
-                f"rates {','.join(map(str, rates)) or 'none'}: different numbers above 0, up to 10, are needed",
+                f"{by_face('--lr', 'rates')} {','.join(map(str, rates)) or 'none'}: different numbers above 0, up to 10, are needed",
                 hint=by_face("--lr 1e-3,2e-3,4e-3", "rates=[1e-3, 2e-3, 4e-3]"),
+            )
+        if self.min_metric is not None and not math.isfinite(self.min_metric):
+            raise InputError(
+                f"{option_name('min_metric')} is {self.min_metric}, a finite number is needed",
+                hint=option("min_metric", 0.9),
             )
         read_margin(self.margin)
 

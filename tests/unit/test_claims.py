@@ -112,6 +112,20 @@ def test_origins_are_taken_out_of_the_luck_of_seeds() -> None:
     assert (alone, degrees, covariance[0, 0]) == (True, 2, pytest.approx(100 / 3))
 
 
+@pytest.mark.parametrize(("samples", "has_bounds"), [(3, False), (4, True)])
+def test_of_few_samples_a_test_split_shows_no_luck(samples: int, has_bounds: bool) -> None:
+    """One sample differs from nothing: the interval would be that of the seeds alone."""
+    values = drawn(2, 4)
+    changes = np.random.default_rng(9).normal(0, 0.02, (2, samples))
+    of = {"": Windows.independent(samples)}
+    found = claim(values, zeros(values), evidence={"": changes}, windows=of)
+    assert found is not None
+    assert all((one.low is not None) == has_bounds for one in found.differences.values())
+    shares = claim(values, zeros(values), evidence={"": changes}, windows=of, bounded=True)
+    assert shares is not None
+    assert all(one.low is not None for one in shares.differences.values())
+
+
 def test_seeds_and_test_split_add_up() -> None:
     values = drawn(2, 4)
     draw = np.random.default_rng(9)

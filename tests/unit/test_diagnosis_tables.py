@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loopedge.diagnosis.options import DiagnoseOptions
-from loopedge.diagnosis.pipeline import find_rows
+from loopedge.diagnosis.pipeline import diagnose, find_rows
 from loopedge.diagnosis.tables.drift import advise_scaling, measure_drift
 from loopedge.diagnosis.tables.forecastability import advise_horizon, measure_forecastability
 from loopedge.diagnosis.tables.jumps import advise_jumps, measure_jumps
@@ -167,3 +167,8 @@ def test_what_never_changes_has_no_jumps_and_no_drift() -> None:
     assert measure_jumps(task) is None
     assert measure_drift(task) is None
     assert measure_season(task).period is None
+
+
+def test_what_never_changes_is_not_called_noise() -> None:
+    found = diagnose(forecast_of(np.full(200, 3.0)), FEW)
+    assert [one for one in found.advice if one.kind == "forecastability"] == []

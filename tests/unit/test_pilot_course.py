@@ -36,6 +36,7 @@ class World:
     now: float = 0.0
     made: list[str] = field(default_factory=list)
     stop_after: int | None = None
+    slow: float = 1.0
 
     def clock(self) -> float:
         return self.now
@@ -58,7 +59,7 @@ class World:
         return result
 
     def short_run(self, run: Any, task: Task, setup: Any) -> dict[str, Any]:
-        self.now += 10.0 * run.cell.loops * run.steps_share
+        self.now += self.slow * 10.0 * run.cell.loops * run.steps_share
         return {"status": "done", "validation": {task.metric: self.quality(run.cell)}}
 
     def train_seconds(self, task: Task, setup: Any) -> dict[tuple[str, int], float]:
@@ -224,6 +225,18 @@ def test_a_short_run_that_is_lost_counts_as_the_worst(
     result = pilot(tmp_path / "p", loops=[1, 2, 4, 8], seeds=3, budget=400)
     first = result.left_out[0]
     assert (first["loops"], first["reason"], first["validation"]) == (8, "worse", None)
+
+
+def test_short_runs_that_take_longer_than_expected_leave_time_for_a_report(
+    world: World, tmp_path: Path
+) -> None:
+    world.quality = lambda cell: cell.loops / 10
+    world.slow = 6.0
+    result = pilot(tmp_path / "p", loops=[1, 2, 4, 8], seeds=3, budget=300)
+    assert result.complete
+    assert result.made >= 1
+    assert result.seconds <= 300 + 80  # the longest run
+    assert {one["reason"] for one in result.left_out} <= {"worse", "longest", "no-time"}
 
 
 def test_a_budget_ends_with_whole_seeds(world: World, tmp_path: Path) -> None:

@@ -8,16 +8,19 @@ import pytest
 
 from loopedge.baselines.scores import BaselineScores
 from loopedge.baselines.series.all import FITS
+from loopedge.errors import InputError
 from loopedge.report.pilot.facts import next_text, runs_text
 from loopedge.report.pilot.how import decided_section
 from loopedge.report.pilot.wording import Wording
 from loopedge.study.going_on import plan_of
-from loopedge.study.judged_again import judged_again
+from loopedge.study.judged_again import judged_again, with_requirements
 from loopedge.study.judging.choice import honest_quality
 from loopedge.study.judging.claims import Claims
 from loopedge.study.judging.judgement import judge_runs
 from loopedge.study.judging.period import Windows
+from loopedge.study.judging.requirements import Limits
 from loopedge.study.judging.statements import NextStep, Requirements
+from loopedge.study.options import PilotOptions
 from loopedge.study.words import english, japanese
 from loopedge.study.words.figures import Names
 from loopedge.tasks.generated.sorting import SortingTask
@@ -129,7 +132,7 @@ def test_more_seeds_come_with_the_time_that_they_take(
     ],
 )  # fmt: skip
 def test_every_fitted_baseline_has_a_japanese_name(name: str) -> None:
-    assert not japanese.baseline_text(name).isascii()
+    assert name in japanese.BASELINES
 
 
 def test_without_a_measured_model_nothing_is_said_to_miss_what_was_required() -> None:
@@ -176,3 +179,19 @@ def test_a_share_of_another_margin_is_of_the_best_model_where_there_is_no_baseli
     again = judged_again(alone, "2%")
     assert again.margin["value"] == pytest.approx(0.02 * best)
     assert again.margin["of"] == "the error of the best model"
+
+
+def test_a_least_metric_that_is_no_number_is_refused() -> None:
+    with pytest.raises(InputError, match="min_metric is nan, a finite number is needed"):
+        PilotOptions(min_metric=float("nan"))
+
+
+def test_other_limits_are_said_in_the_sentences_too() -> None:
+    found = make_undecided()
+    held = with_requirements(found, Limits(memory_bytes=1 << 40))
+    known = held.verdict.statement("requirements")
+    assert isinstance(known, Requirements)
+    assert known.meets is not None
+    said = [english.sentence(one, held.verdict.names) for one in held.verdict.statements[1:]]
+    assert held.verdict.sentences == [text for text in said if text]
+    assert held.verdict.sentences != found.verdict.sentences

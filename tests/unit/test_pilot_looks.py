@@ -28,6 +28,6 @@ def test_auto_stops_as_soon_as_it_is_decided() -> None:
 
 def test_auto_goes_on_where_a_resumed_pilot_was() -> None:
     assert seen("auto", known=5, decided_at=99) == [5, 8, 12]
-    assert seen("auto", known=6, decided_at=8) == [6, 8]
+    assert seen("auto", known=6, decided_at=8) == [8]  # no look more than planned
     assert seen("auto", known=1, decided_at=3) == [3]
     assert seen("auto", known=40, decided_at=99) == [40]

@@ -15,6 +15,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from rich.console import Console
 
+import loopedge.baselines
 import loopedge.report.pilot
 from loopedge.errors import InputError
 from loopedge.report.pilot.depths import depth_curve
@@ -129,6 +130,17 @@ def test_every_next_step_has_words(what: Any, language: str) -> None:
     result = replace(made, verdict=verdict)
     assert first_facts(result, words, most_words=99)["next"]
     assert words.sentences([step], result)[0]
+
+
+def test_every_baseline_has_a_japanese_name() -> None:
+    folder = Path(next(iter(loopedge.baselines.__path__)))
+    source = "\n".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
+    named = re.findall(
+        r'attempt\(task, "([^"]+)"|^ +"([^"]+[ -][^"]+)": _?[a-z]+(?:_[a-z]+)*,$', source, re.M
+    )
+    names = {one or other for one, other in named}
+    assert {"ridge on lags", "most frequent class", "n-grams", "copy of the source"} <= names
+    assert names <= set(japanese.BASELINES)
 
 
 def test_every_text_is_used() -> None:

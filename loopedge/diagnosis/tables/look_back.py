@@ -20,6 +20,8 @@ TOLERANCE = 0.01
 """What of the base's error does not matter."""
 SURE = 3.0
 """Standard errors by which the best regression must beat what knows no lag."""
+LEAST_PIECES = 10
+"""Blocks of held-out windows that are compared: of few no error is known, and a series that swings asks for few."""
 FINE = 32
 """A look-back is found to this part of itself."""
 WORSE = 1.05
@@ -110,14 +112,20 @@ def find_look_back(fit: Lagged, held: Lagged, *, context: int, searched: int) ->
 
 
 def _sure(base: Array, errors: Array) -> bool:
-    """Tell whether errors are lower by more than chance: blocks of neighbours count as one sample."""
-    gain = (base - errors).mean(axis=1)
-    if len(gain) < 8 or not gain.mean() > TOLERANCE:
+    """Tell whether errors are lower by more than chance: blocks of neighbours count as one sample each.
+
+    What counts is the share that each block gains: one wild spell holds most of all squared errors.
+    """
+    base, errors = base.mean(axis=1), errors.mean(axis=1)
+    gain = base - errors
+    if len(gain) < 8 or not gain.mean() > TOLERANCE * base.mean():
         return False
-    pieces = max(2, len(gain) // block_length(gain))
-    means = np.array([part.mean() for part in np.array_split(gain, pieces)])
-    error = float(means.std(ddof=1)) / np.sqrt(pieces)
-    return bool(gain.mean() > SURE * error)
+    pieces = max(min(LEAST_PIECES, len(gain) // 4), len(gain) // block_length(gain))
+    parts = np.array_split(np.stack([gain, base]), pieces, axis=1)
+    shares = np.array([part[0].sum() / max(float(part[1].sum()), 1e-12) for part in parts])
+    shares = np.clip(shares, -1, 1)
+    error = float(shares.std(ddof=1)) / np.sqrt(pieces)
+    return bool(shares.mean() > SURE * error)
 
 
 def advise_context(found: LookBack, least: int = 1) -> list[Advice]:

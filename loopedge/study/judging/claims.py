@@ -40,6 +40,8 @@ from loopedge.tasks.metrics import Metrics, Tally
 __all__ = ["Baseline", "Claims", "claim", "evidence_of", "origin_of", "simultaneous", "strongest"]
 
 DRAWS = 4000
+LEAST_SAMPLES = 4
+"""Fewer samples of a test split do not show how much luck it has: their own differences are nearly none."""
 POWER = 0.8
 """Share of periods in which a difference of `Claims.visible` is seen."""
 Over = Literal["seeds", "seeds and windows", "seeds, windows and origins", "seeds and samples"]
@@ -244,7 +246,7 @@ def claim(
     differences = rows - np.array([baseline[block] for block in blocks])
     names = [f"{arm}-r{loops}" for arm, loops in keys]
     means = differences.mean(axis=1)
-    if len(blocks) < LEAST_BLOCKS:
+    if len(blocks) < LEAST_BLOCKS or (not bounded and _too_few(evidence)):
         return _without_bounds(dict(zip(names, means.tolist(), strict=True)))
     origins = [origin_of(block) for block in blocks]
     covariance, degrees, alone = seed_covariance(differences, origins)
@@ -336,6 +338,11 @@ def _normal(draws: int, count: int) -> Array:
     root = np.linalg.cholesky(drawn.T @ drawn / draws)
     exact: Array = np.linalg.solve(root, drawn.T).T
     return exact
+
+
+def _too_few(evidence: Mapping[str, Array] | None) -> bool:
+    """Return whether a test split holds too few samples to show its luck."""
+    return any(changes.shape[1] < LEAST_SAMPLES for changes in (evidence or {}).values())
 
 
 def _luck(

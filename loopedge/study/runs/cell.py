@@ -109,7 +109,8 @@ def _attempt(task: Task, cell: Cell, setup: RunSetup, model: Path) -> dict[str, 
         found |= _judged(task, cell, setup, model)
         if not math.isfinite(metric_value(trained.test, task.metric)):
             return found | {"status": "diverged", "reason": f"{task.metric} is not finite"}
-        return found | {"status": "done"} | _deployed(task, model, setup)
+        samples = design.train_config(cell).samples
+        return found | {"status": "done"} | _deployed(task, model, samples)
     except InterruptedRunError:
         raise
     except DivergedError as error:
@@ -159,19 +160,18 @@ def _judged(task: Task, cell: Cell, setup: RunSetup, model: Path) -> dict[str, A
     }
 
 
-def _deployed(task: Task, model: Path, setup: RunSetup) -> dict[str, Any]:
-    """Export and quantize a model; judge the int8 file as the float model was judged."""
+def _deployed(task: Task, model: Path, samples: int) -> dict[str, Any]:
+    """Export and quantize a model; judge the int8 file on the samples that judged the float model."""
     exported, lower = model.with_name("model.onnx"), model.with_name("model.int8.onnx")
     export(model, exported, force=True)
     session = Session(exported, threads=1)
     names = session.expected.sampled
-    samples = task.batch("train", CALIBRATED, 0).feeds(names)
+    data = task.batch("train", CALIBRATED, 0).feeds(names)
     try:
-        quantize(exported, lower, data=samples, scheme="static", threads=1, force=True)
+        quantize(exported, lower, data=data, scheme="static", threads=1, force=True)
     except LoopedgeError as error:
         return {"int8": None, "int8_reason": error.message}
-    most = int(setup.design.train.get("samples") or 1024)
-    return {"int8": _judge(task, lower, most), "int8_reason": None}
+    return {"int8": _judge(task, lower, samples), "int8_reason": None}
 
 
 def _judge(task: Task, path: Path, samples: int) -> Metrics:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from loopedge.study.options import UNLOOPED
 
-__all__ = ["Halving", "LeftOut", "Plan", "leave_out"]
+__all__ = ["Halving", "LeftOut", "Plan", "least_of", "leave_out"]
 
 Key = tuple[str, int]
 
@@ -20,8 +20,7 @@ class LeftOut:
     """What the budget left out: an arm at a loop count, or runs of the last seeds.
 
     Args:
-        reason: ``worse``: than others in short runs, on the validation split. ``longest``: nothing was tried, and it takes
-            longest. ``no-time``: the budget was used up.
+        reason: ``worse``: than others in short runs, on the validation split. ``longest``: it was not tried, for want of time. ``no-time``: the budget was used up.
         arm: Its arm; None: runs of all arms.
         loops: Its loop count; None: runs of all.
         runs: Full runs that were not made.
@@ -107,7 +106,7 @@ def leave_out(
         if not loose:
             break
         wanted = share * 2 or FIRST_SHARE
-        smallest = plan.whole(_least(found.kept, plan))
+        smallest = plan.whole(least_of(found.kept, plan))
         if wanted < 1 and plan.rung(found.kept, wanted) + smallest <= seconds_left():
             share = wanted
             scores = dict(try_short(found.kept, share))
@@ -121,7 +120,7 @@ def leave_out(
     return found
 
 
-def _least(keys: Sequence[Key], plan: Plan) -> list[Key]:
+def least_of(keys: Sequence[Key], plan: Plan) -> list[Key]:
     """Return what is kept at least: what is fixed, and the cheapest with more loops."""
     fixed = [key for key in keys if key in plan.fixed]
     more = _with_more_loops(keys)
@@ -157,6 +156,6 @@ def _left_out(key: Key, share: float, scores: Mapping[Key, float | None], runs: 
         loops=key[1],
         share=share,
         validation=scores.get(key),
-        reason="worse" if scores else "longest",
+        reason="worse" if key in scores else "longest",
         runs=runs,
     )

@@ -15,14 +15,12 @@ def looks(seeds: Seeds, known: int, is_decided: Callable[[int], bool]) -> Iterat
 
     Args:
         seeds: A number: it alone. ``auto``: 3, 5, 8 and 12 of them, until it is decided.
-        known: Seeds of the pilot that is resumed: fewer are not looked at.
+        known: Seeds of the pilot that is resumed: ``auto`` looks at no fewer.
         is_decided: Is asked with that number after each look.
     """
-    if seeds == "auto":
-        counts = sorted({max(LOOKS[0], known), *(count for count in LOOKS if count > known)})
-    else:
-        counts = [seeds]
-    for count in counts:
+    planned = LOOKS if seeds == "auto" else (seeds,)
+    least = known if seeds == "auto" else 0
+    for count in [count for count in planned if count >= least] or [known]:
         yield count
         if is_decided(count):
             return
