@@ -36,6 +36,7 @@ REASONS = {
     "installs": "not run by the tests: it installs packages",
     "processes": "not run by the tests: it needs several processes or machines",
     "gpu": "not run by the tests: it needs a GPU",
+    "minutes": "not run by the tests: it takes twenty minutes",
     "hour": "not run by the tests: it takes an hour",
     "hours": "not run by the tests: it takes hours",
     "download": "not run by the tests: it needs data from elsewhere",

@@ -25,7 +25,8 @@ QUICK = {
 NOT_RUN = {
     "signature": 5,
     "installs": 4,
-    "hour": 2,
+    "minutes": 2,
+    "hour": 1,
     "hours": 1,
     "download": 1,
     "gpu": 1,
