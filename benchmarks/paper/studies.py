@@ -46,12 +46,14 @@ NORMS = {
     "looped": Arm(),
     "timestep encoding": Arm(timestep="sinusoidal"),
     "published plain loop, published start": Arm(published=True, model=PUBLISHED_START),
+    "looped, published start": Arm(model=PUBLISHED_START),
     "timestep encoding, published start": Arm(timestep="sinusoidal", model=PUBLISHED_START),
 }
 OF_NORMS = (
     ("looped", "published plain loop"),
     ("timestep encoding", "looped"),
-    ("timestep encoding, published start", "published plain loop, published start"),
+    ("looped, published start", "published plain loop, published start"),
+    ("timestep encoding, published start", "looped, published start"),
 )
 """Is what the paper mends a missing timestep or missing norms? From the recipe's start, and from the published one."""
 

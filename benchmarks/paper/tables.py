@@ -13,7 +13,7 @@ from loopedge.study.words.figures import quality_text
 
 __all__ = ["write_curve", "write_tables"]
 
-COLOURS = ("#2563c9", "#0f8a6a", "#c2702a", "#8a3ea8", "#5b6472")
+COLOURS = ("#2563c9", "#0f8a6a", "#c2702a", "#8a3ea8", "#5b6472", "#b3262e")
 STYLE = "\n".join(
     [
         "<style>",
