@@ -46,8 +46,8 @@ Tables = SeriesTask | LabelledSeriesTask
 def diagnose(task: Task, options: DiagnoseOptions | None = None, **keywords: Any) -> Diagnosis:
     """Describe the data of a task before any training: what it holds, and what its test split can see.
 
-    It is a description, never a prediction: on twelve synthetic targets no figure of this kind foretold what more
-    loops or a timestep encoding were worth (docs/diagnose.md).
+    It is a description, never a prediction of what loops or a timestep encoding are worth: docs/diagnose.md says what was
+    tried, and how far it went.
 
     Args:
         task: Of data of your own: `SeriesTask`, `LabelledSeriesTask`, `TextTask`, `PairsTask`, or a task of your own.

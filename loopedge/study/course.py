@@ -207,7 +207,8 @@ class Course:
         self.setup = replace(self.setup, design=replace(design, left_out=out))
         for one in found.left_out:
             why = "worse than others in short runs" if one.reason == "worse" else "takes longest"
-            self.add_note(f"left out: {one.arm} with {one.loops} loops: {why}")
+            loops = f"{one.loops} loop{'' if one.loops == 1 else 's'}"
+            self.add_note(f"left out: {one.arm} with {loops}: {why}")
 
     def _fewest(self) -> Key:
         """Return the plainest arm with the fewest loops: what all others are compared with."""

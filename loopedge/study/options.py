@@ -63,7 +63,7 @@ class PilotOptions:
     """
 
     loops: Sequence[int] = (1, 4, 8)
-    arms: Sequence[str] = ("looped", "constant", "timestep")
+    arms: Sequence[str] = ("looped", "constant", "timestep", "untied", "narrow")
     seeds: int | Literal["auto"] = "auto"
     origins: int | None = None
     margin: str | float = "2%"

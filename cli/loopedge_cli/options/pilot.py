@@ -70,7 +70,7 @@ class ComparedOptions:
             COMPARED,
             "Of looped, constant, timestep, elastic, untied and narrow, separated by commas.",
         ),
-    ] = "looped,constant,timestep"
+    ] = "looped,constant,timestep,untied,narrow"
     seeds: Annotated[
         Any,
         _option(
