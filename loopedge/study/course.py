@@ -21,6 +21,7 @@ from loopedge.study.plotted.window import PlottedWindow
 from loopedge.study.result import PilotResult
 from loopedge.study.runs.blocks import BlockTasks
 from loopedge.study.runs.cell import read_cell
+from loopedge.study.runs.learning_rate import rate_notes
 from loopedge.study.runs.plain_baselines import fit_baselines
 from loopedge.study.runs.rate_trials import rate_trials
 from loopedge.study.runs.running import Runner
@@ -400,9 +401,10 @@ class Course:
     ) -> PilotResult:
         """Judge what is there; write it down and hand it to the report."""
         started = self.state.clock()
+        found = judged or conclude(self._found(costs or {}, complete=complete))
         result = replace(
-            judged or conclude(self._found(costs or {}, complete=complete)),
-            notes=[*self.task.notes, *notes],
+            found,
+            notes=[*self.task.notes, *rate_notes(found.cells), *notes],
             profile=profiled or {},
             looks=self.state.looks,
             left_out=[one.to_json() for one in self.left_out],
