@@ -195,7 +195,7 @@ def test_a_report_that_stands_elsewhere_is_not_written_over(cli: Cli, tmp_path: 
         (("--timestep", "none"), "No such option"),
         (("--seeds", "some"), "'some' is neither a number of seeds nor auto"),
         (("--lr", "1e-3,fast"), "'1e-3,fast' is neither a learning rate nor some"),
-        (("--lr", "1e-3,1e-3"), "rates 0.001,0.001: different numbers"),
+        (("--lr", "1e-3,1e-3"), "--lr 0.001,0.001: different numbers"),
         (("--budget", "soon"), "'soon' is not a time such as"),
         (("--max-memory", "0"), "'0' is not a size such as"),
         (("--margin", "much"), "--margin is 'much'"),
