@@ -23,7 +23,7 @@ from tests.unit.pilot_runs import MODEL, TASK, TRAIN, designed
         ({"loops": [0, 1]}, "loops 0,1: different counts from 1"),
         ({"loops": [2, 2]}, "loops 2,2"),
         ({"seeds": 0}, "seeds is 0, at least 1 is needed"),
-        ({"seeds": 400}, "the pilot has 2400 runs, at most 1000 are made"),
+        ({"seeds": 400}, "the pilot has 3200 runs, at most 1000 are made"),
         ({"jobs": 0}, "jobs is 0, at least 1 is needed"),
         ({"model": {"d_model": 30, "heads": 4}}, "not a multiple of heads"),
         ({"train": {"lr": -1.0}}, "lr is -1"),
