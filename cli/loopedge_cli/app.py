@@ -56,7 +56,10 @@ class OneLineGroup(TyperGroup):
         except USAGE_ERROR as error:
             path = error.ctx.command_path if error.ctx else PROGRAM
             if speaks():
-                print_error(error.format_message(), f"{path} --help")
+                message = error.format_message().replace(
+                    ": Value error, ", ": "
+                )  # typer's own choices
+                print_error(message, f"{path} --help")
             code = int(ExitCode.BAD_INPUT)
         except typer.Abort:
             code = int(ExitCode.INTERRUPTED)

@@ -1,11 +1,13 @@
 """Compare loop counts and timestep encoding on one task: quality, cost, stability, over seeds."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Unpack
 
+from loopedge.errors import InputError
 from loopedge.files.paths import check_paths
 from loopedge.invocation import command_text
 from loopedge.options import option_name, with_keywords
@@ -66,6 +68,7 @@ def pilot(
     seeds = known_seeds(folder) if chosen.resume and chosen.seeds == "auto" else 0
     if seeds > design.seeds:
         design = replace(design, seeds=seeds)
+    is_new = not folder.exists()
     described = _begin(task, design, folder, chosen)
     add_note = note or (lambda text: None)
     for text in task.notes:
@@ -82,7 +85,12 @@ def pilot(
         add_note=add_note,
         write_report=write_report or (lambda result: None),
     )
-    return course.run(seeds)
+    try:
+        return course.run(seeds)
+    except InputError:
+        if is_new and not any((folder / "runs").rglob("*.json")):  # refused before the first run
+            shutil.rmtree(folder)
+        raise
 
 
 def _begin(task: Task, design: Design, folder: Path, options: PilotOptions) -> dict[str, Any]:

@@ -87,7 +87,10 @@ def test_other_limits_and_another_margin_are_judged(cli: Cli, results: Path) -> 
         (("--from", "old.json"), "has schema version 1, 2 is read here"),
         (("--from", "broken.json"), "is not the result of a pilot: it is not JSON"),
         (("--from", "results.json", "--html", "results.json", "--force"), "results.json"),
-        (("--from", "results.json", "--language", "de"), "'de' is not one of"),
+        (
+            ("--from", "results.json", "--language", "de"),
+            "Invalid value for '--language': 'de' is not one of",
+        ),
         (("--from", "results.json", "--max-memory", "much"), "'much' is not a size such as 32MiB"),
         (("--from", "results.json", "--max-latency", "0"), "'0' is not a time such as 50ms"),
         (("--language", "ja", "sorting"), "it stands before the task 'sorting'"),

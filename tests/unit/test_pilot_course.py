@@ -254,6 +254,7 @@ def test_a_budget_ends_with_whole_seeds(world: World, tmp_path: Path) -> None:
 def test_a_budget_for_which_no_run_is_short_enough_is_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the budget leaves 10 s for runs, and one of each takes"):
         pilot(tmp_path / "p", seeds=3, budget=50)
+    assert not (tmp_path / "p").exists()  # the same command with a larger budget begins anew
 
 
 def test_a_run_whose_process_is_lost_is_a_failed_one_and_is_made_again(
