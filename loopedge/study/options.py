@@ -27,7 +27,7 @@ AT_MOST_LOOPS = ("elastic", *UNLOOPED)
 """Arms that are made at the most loops alone."""
 LOOKS = (3, 5, 8, 12)
 """Seeds at which ``auto`` looks whether it is decided."""
-RATES = (1e-3, 2e-3, 4e-3)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,7 +104,7 @@ class ComparedOptions:
             parser=parse_rates,
             metavar="RATE[,RATE...]",
         ),
-    ] = Rates((1e-3, 2e-3, 4e-3))
+    ] = Rates((1e-3, 2e-3, 4e-3, 8e-3))
 
 
 class LimitOptions:
