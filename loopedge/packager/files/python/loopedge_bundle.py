@@ -335,7 +335,7 @@ class Bundle:
         with np.errstate(over="ignore", invalid="ignore"):
             cast = np.ascontiguousarray(array, dtype).reshape(array.shape)
         shape = port["shape"]
-        sizes = dict(enumerate(cast.shape))
+        sizes: dict[int, int] = dict(enumerate(cast.shape))
         fits = len(sizes) == len(shape) and all(
             not isinstance(axis, int) or sizes[place] == axis for place, axis in enumerate(shape)
         )
