@@ -12,6 +12,7 @@ from loopedge.data.tokenizer import TOKENIZER_FILE
 from loopedge.files.paths import check_paths
 from loopedge.files.targets import FileSize
 from loopedge.options import option_name, with_keywords
+from loopedge.packager.c_header import HEADER_NAME, c_header
 from loopedge.packager.checking import measure_vectors
 from loopedge.packager.clients import CLIENTS, PROVIDERS
 from loopedge.packager.description import Described, describe
@@ -104,7 +105,6 @@ class _Packaging:
                 }
             )
             manifest = self._write_generated(manifest, folder)
-            manifest = manifest.model_copy(update={"files": listed_files(folder)})
             manifest = write_manifest(manifest, folder)
             source.given.check_unchanged()
         seconds = {"models": written - started, "verify": time.perf_counter() - written}
@@ -114,7 +114,10 @@ class _Packaging:
         """Write what is made from the manifest."""
         page = page_text(manifest, {file.path: file.bytes for file in listed_files(folder)})
         (folder / PAGE_NAME).write_bytes(page.encode())
-        return manifest
+        if "c" in self.options.clients:
+            listed = manifest.model_copy(update={"files": listed_files(folder)})
+            (folder / HEADER_NAME).write_bytes(c_header(listed).encode())
+        return manifest.model_copy(update={"files": listed_files(folder)})
 
     def _note_reference(self, source: Source, reference: Artifact | None) -> None:
         if source.quantized and reference is None:
