@@ -174,7 +174,7 @@ def _forms(manifest: Manifest) -> list[str]:
         forms.append(
             f"{{{_text(model.id)}, {_text(model.form) if model.form else 'NULL'}, {scheme}, "
             f"loopedge_form_{number}_files, {len(files)}, {config}, {len(entries)}, {int(model.memory_pattern)}, "
-            f"{major}, {minor}, {model.weight_bytes}u}}"
+            f"{major}, {minor}, {model.loops or 0}, {model.weight_bytes}u}}"
         )
     return [*parts, _array("loopedge_form", "loopedge_forms", forms)]
 

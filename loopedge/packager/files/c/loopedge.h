@@ -87,6 +87,7 @@ typedef struct loopedge_form {
   size_t config_count;
   int memory_pattern;
   int runtime_major, runtime_minor; /* oldest ONNX Runtime that loads it */
+  int64_t loops;                    /* iterations, where this form fixes them */
   uint64_t weight_bytes;
 } loopedge_form;
 
@@ -101,7 +102,7 @@ typedef struct loopedge_array_file {
 typedef enum loopedge_check {
   LOOPEDGE_RELATIVE, /* max |y - e| <= limit * max |e| */
   LOOPEDGE_SQNR,     /* 10 log10(sum e^2 / sum (y - e)^2) >= limit, in dB */
-  LOOPEDGE_EQUAL     /* ids are the same */
+  LOOPEDGE_EQUAL     /* 1 where ids are the same, else 0 */
 } loopedge_check;
 
 /* Inputs, and what must come out. */
@@ -212,8 +213,9 @@ int loopedge_check_bundle(const loopedge_manifest *manifest, const char *bundle,
 int loopedge_read_array(const char *bundle, const loopedge_array_file *file, loopedge_array *array,
                         loopedge_error *error);
 
-/* Hold what came out against what should; measured gets the figure of the check. Returns 1 where it passes, else 0. */
-int loopedge_compare(const loopedge_vector *vector, const loopedge_array *outputs, const loopedge_array *expected,
+/* Hold what came out against what should; measured gets the figure of the check, NaN where there is none, as of another
+ * shape. Returns 1 where it passes, else 0. */
+int loopedge_compare(loopedge_check check, double limit, const loopedge_array *outputs, const loopedge_array *expected,
                      size_t count, double *measured);
 
 /* The SHA-256 of bytes in hex. */
