@@ -54,7 +54,7 @@ def c_header(manifest: Manifest) -> str:
         *_forms(manifest),
         *_vectors(manifest.vectors),
     ]
-    mean = (manifest.task or {}).get("mean") if _context(manifest) else None
+    mean = (manifest.task or {}).get("mean") if _context(manifest)[0] else None
     parts.append(_array("double", "loopedge_pad", [repr(float(value)) for value in mean or ()]))
     end_ids = manifest.tokenizer.end_ids if manifest.tokenizer else []
     parts.append(_array("int64_t", "loopedge_end_ids", map(str, end_ids)))
