@@ -19,6 +19,7 @@ __all__ = [
     "Client",
     "Decoding",
     "Engine",
+    "ExternalData",
     "Loops",
     "Manifest",
     "Model",
@@ -62,17 +63,28 @@ class Port(_Part):
     exact_length: int | None = Field(
         default=None, description="Of the axis ``sequence``, where no other is allowed."
     )
-    min_length: int | None = None
+    min_length: int | None = Field(
+        default=None,
+        description="Shorter ones are refused. Of a table with a mask: those that are padded to its context.",
+    )
     max_length: int | None = None
+    vocabulary: int | None = Field(default=None, description="Ids are 0 to one less than this.")
+    deviation: float | None = Field(
+        default=None, description="Of role ``noise``: a client draws normal numbers of it."
+    )
 
 
 class Loops(_Part):
-    """How often the core runs."""
+    """How often the core runs.
+
+    Where it is chosen, clients refuse fewer than 1 and more than ``most``, and warn outside of ``range``. A model with a
+    cache takes the count from how many rows of its cache are bound: it has no input of role ``loops``.
+    """
 
     trained: int | None
     range: tuple[int, int] = Field(description="Least and most that the training has seen.")
     default: int | None
-    dynamic: bool = Field(description="Whether an input of role ``loops`` chooses.")
+    dynamic: bool = Field(description="Whether a client chooses, by an input or by its cache.")
     most: int | None = Field(
         default=None, description="More than the tables hold is clamped to this."
     )
@@ -92,6 +104,11 @@ class Tokenizer(_Part):
         description="Bytes: an id is a byte of UTF-8. Tokenizers: a tokenizer.json of Hugging Face."
     )
     file: BundlePath | None = None
+    separator: int | None = Field(default=None, description="An id that follows the prompt.")
+    around: bool = Field(
+        default=False,
+        description="Whether the tokens that the tokenizer adds around a text are kept.",
+    )
     end_ids: list[int] = Field(default_factory=list)
 
 
@@ -127,6 +144,10 @@ class Model(_Part):
     )
     memory_pattern: bool = Field(default=True, description="False: switch the memory pattern off.")
     min_runtime: str | None = Field(description="Oldest ONNX Runtime that loads it, ``1.23``.")
+    inputs: list[str] = Field(
+        default_factory=list, description="Names of the manifest's inputs that this form takes."
+    )
+    loops: int | None = Field(default=None, description="Iterations, where this form fixes them.")
     scheme: str | None = Field(default=None, description="How it is quantized; null: float.")
     weight_bytes: Count
 
@@ -147,9 +168,10 @@ class Client(_Part):
 
 
 class Engine(_Part):
-    """An engine that is known to refuse this file or to compute it wrongly."""
+    """An engine that is known to refuse a model or to compute it wrongly."""
 
     engine: str
+    model: str | None = Field(default=None, description="The ``id`` of the model; null: each.")
     verdict: Literal["refuses", "wrong", "slow"]
     reason: str
 
@@ -175,7 +197,12 @@ class Check(_Part):
 
 
 class Vector(_Part):
-    """Inputs and what must come out."""
+    """Inputs and what must come out.
+
+    Inputs are what a program hands to the loader: a short window comes without a mask, and the loader pads it. Of a model with
+    a cache there is ``input_ids`` (1, sequence), perhaps ``loops``; the output is ``logits`` (1, 1, vocabulary) after the last
+    token, or with ``text`` the ids ``completion`` (1, tokens) of a greedy completion.
+    """
 
     name: str
     inputs: list[ArrayFile]
