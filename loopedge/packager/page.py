@@ -181,11 +181,7 @@ def _c(manifest: Manifest) -> str:
     return "\n\n".join(
         [
             "A C compiler, make, and the library of ONNX Runtime are needed"
-            + (
-                ", which stands in `runtime/`:"
-                if has
-                else " (1.17 or later: one of its releases, unpacked):"
-            ),
+            + (", which stands in `runtime/`:" if has else " (one of its releases, unpacked):"),
             _code(
                 "sh",
                 f"make -C c{where}             # builds verify, bench and example",
@@ -326,16 +322,24 @@ def _releases(manifest: Manifest) -> Iterator[str]:
 
 
 def _engines(manifest: Manifest) -> Iterator[str]:
-    unrolled = {id_ for taken in manifest.clients.values() for id_ in taken.providers.values()}
-    for engine in manifest.engines:
-        if engine.model in unrolled:
-            continue
-        verb = {"refuses": "does not run", "wrong": "computes wrongly", "slow": "runs slowly"}[
-            engine.verdict
+    """Say of the first model which engines fail on it: the others are of the same operators, or made for such engines."""
+    first = manifest.models[0]
+    for verdict, verb in (
+        ("refuses", "do not run"),
+        ("slow", "run slowly"),
+        ("wrong", "compute wrongly"),
+    ):
+        found = [
+            f"{engine.engine}: {engine.reason}"
+            for engine in manifest.engines
+            if engine.verdict == verdict and engine.model in {None, first.id}
         ]
-        file = next((model.file for model in manifest.models if model.id == engine.model), "it")
-        yield f"{engine.engine} {verb} `{file}`: {engine.reason}."
+        if found:
+            yield f"These engines {verb} `{first.file}`: {'; '.join(found)}."
     for client, taken in manifest.clients.items():
         for provider, identity in taken.providers.items():
             file = next(model.file for model in manifest.models if model.id == identity)
-            yield f"With `{provider}` the loader for {CLIENTS[client].title} takes `{file}`: {PROVIDERS[provider].reason}."
+            yield (
+                f"With `{provider}` the loader for {CLIENTS[client].title} takes `{file}`: "
+                f"{PROVIDERS[provider].reason}."
+            )

@@ -3,7 +3,6 @@
 It comes out of packages: a folder that holds them (``--packages``), else npm and pip are asked for them.
 """
 
-import json
 import platform
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ import onnxruntime as ort
 from loopedge.errors import InputError
 from loopedge.options import option
 from loopedge.packager.manifest import ClientName, Manifest
-from loopedge.packager.static_files import FILES
+from loopedge.packager.static_files import npm_package
 
 __all__ = ["FOLDER", "vendor_runtimes"]
 
@@ -105,7 +104,7 @@ class _Packages:
                 return place / name
         raise InputError(
             f"{self.given} holds no package {name}: a folder is needed in which it was installed",
-            hint=f"npm install --ignore-scripts --prefix {self.given} {_wanted(name)}",
+            hint=f"npm install --ignore-scripts --prefix {self.given} {npm_package(name)}",
         )
 
     def _installed(self, name: str) -> Path:
@@ -118,7 +117,7 @@ class _Packages:
             raise InputError(
                 f"npm is not installed here, it brings {name}",
                 hint=f"{option('packages', 'DIR')} of a machine that has it, after: npm install --ignore-scripts "
-                f"--prefix DIR {_wanted(name)}",
+                f"--prefix DIR {npm_package(name)}",
             )
         room.mkdir(exist_ok=True)
         words = [
@@ -130,7 +129,7 @@ class _Packages:
             "--prefix",
             str(room),
         ]
-        _run([*words, _wanted(name)], name)
+        _run([*words, npm_package(name)], name)
         return place
 
     def wheels(self, names: list[str], target: Path) -> list[Path]:
@@ -147,14 +146,6 @@ class _Packages:
                 hint=f"python -m pip download --dest {self.given} {' '.join(names)}",
             )
         return [Path(shutil.copyfile(path, target / path.name)) for path in known]
-
-
-def _wanted(name: str) -> str:
-    """Return an npm package with the version that the bundles' own list names."""
-    listed = json.loads((FILES / "node" / "package.json").read_text(encoding="utf-8"))
-    known = listed.get("dependencies", {}) | listed.get("optionalDependencies", {})
-    version = known.get(name) or known[NODE]  # the packages of ONNX Runtime are of one version
-    return f"{name}@{version}"
 
 
 def _run(words: list[str], what: str) -> None:
