@@ -13,7 +13,6 @@ from loopedge.files.paths import check_paths
 from loopedge.files.targets import FileSize
 from loopedge.options import option_name, with_keywords
 from loopedge.packager.c_header import HEADER_NAME, c_header
-from loopedge.packager.checking import measure_vectors
 from loopedge.packager.clients import CLIENTS, PROVIDERS
 from loopedge.packager.description import Described, describe
 from loopedge.packager.manifest import (
@@ -31,8 +30,10 @@ from loopedge.packager.result import PackagedModel, PackagedVector, PackageResul
 from loopedge.packager.runtimes import vendor_runtimes
 from loopedge.packager.source import Source, find_reference, open_source
 from loopedge.packager.static_files import copy_static
-from loopedge.packager.text_vectors import text_vectors
-from loopedge.packager.vectors import MadeVector, plain_vectors, write_vector
+from loopedge.packager.vectors.arrays import plain_vectors
+from loopedge.packager.vectors.checking import measure_vectors
+from loopedge.packager.vectors.made import MadeVector, write_vector
+from loopedge.packager.vectors.text import text_vectors
 from loopedge.packager.writing import listed_files, staged_bundle, write_manifest
 
 __all__ = ["package"]
