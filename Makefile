@@ -1,6 +1,6 @@
 # make demo       train, export, quantize and profile a small forecaster; writes build/demo/report.html
 # make test       every test but those that take minutes;  make test-fast  without those over a second or two
-# make test-slow  the tests that take minutes;  make test-all  every test in one run, which is faster than both
+# make test-slow  the tests that take minutes;  both together are every test
 # make test-arithmetic  the tests that compute, under several instruction sets and numbers of threads: an hour,
 #                 PYTEST="-m 'not slow and not long'" a quarter; after changes of numerics, not part of CI
 # make test-clients  every kind of artifact in engines of other makers (OpenVINO, tract), in an environment of
@@ -25,7 +25,7 @@ STAMP := $(VENV)/.installed
 CLIENTS := .venv-clients
 CLIENTS_STAMP := $(CLIENTS)/.installed
 
-.PHONY: demo environments test test-fast test-slow test-all test-arithmetic test-clients fuzz lint bench bench-gpu bench-peers bench-decode clean
+.PHONY: demo environments test test-fast test-slow test-arithmetic test-clients fuzz lint bench bench-gpu bench-peers bench-decode clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -58,9 +58,6 @@ test-fast: $(STAMP)
 
 test-slow: $(STAMP)
 	$(PYTEST_ALL) -m long
-
-test-all: $(STAMP)
-	$(PYTEST_ALL)
 
 test-arithmetic: $(STAMP)
 	WORKERS=$(WORKERS) $(BIN)/python tests/arithmetic.py $(PYTEST)
