@@ -31,6 +31,7 @@ class ProfileOptions:
         unrolled: As ``untied``, the twin that is unrolled and shares its weights.
         device: ``cpu`` or ``cuda``.
         float16: Also profile each model and twin computed in float16.
+        balanced: Also profile each model of memory profile ``low`` as ``balanced``: what ``low`` costs here.
         cuda_graphs: Also profile each unrolled graph replayed as a CUDA graph; models with a Loop get
             their unrolled twin for it. Needs ``device="cuda"``.
         memory: ``balanced``, ``low`` or ``mapped``; default: as each file says.
@@ -56,6 +57,7 @@ class ProfileOptions:
     unrolled: Models = False
     device: str = "cpu"
     float16: bool = False
+    balanced: bool = False
     cuda_graphs: bool = False
     memory: str | None = None
     threads: Sizes = 1
@@ -115,6 +117,7 @@ class ProfileKeywords(TypedDict, total=False):
     unrolled: Models
     device: str
     float16: bool
+    balanced: bool
     cuda_graphs: bool
     memory: str | None
     threads: Sizes

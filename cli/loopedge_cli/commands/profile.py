@@ -35,6 +35,12 @@ Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the models r
 Float16 = Annotated[
     bool, typer.Option("--float16", help="Also profile each model computed in float16.")
 ]
+Balanced = Annotated[
+    bool,
+    typer.Option(
+        "--balanced", help="Also profile each model of memory profile low with its weights packed."
+    ),
+]
 CudaGraphs = Annotated[
     bool,
     typer.Option(
@@ -101,6 +107,7 @@ def profile(
     unrolled: Unrolled = False,
     device: Device = "cpu",
     float16: Float16 = False,
+    balanced: Balanced = False,
     cuda_graphs: CudaGraphs = False,
     memory: Memory = None,
     threads: Threads = ONE,
@@ -132,6 +139,7 @@ def profile(
             unrolled=unrolled,
             device=device,
             float16=float16,
+            balanced=balanced,
             cuda_graphs=cuda_graphs,
             memory=memory,
             threads=threads,
