@@ -18,7 +18,6 @@ LONGEST_STRING = 2000
 """Bytes of a string literal; C99 promises 4095, and each may be escaped."""
 
 MOST_AXES = 8
-DECODING_FORMS = frozenset({"scan", "tensorscatter"})
 TEXT = "text"
 
 START = """\
@@ -55,7 +54,7 @@ def c_header(manifest: Manifest) -> str:
         *_forms(manifest),
         *_vectors(manifest.vectors),
     ]
-    mean = (manifest.task or {}).get("mean") if _context(manifest) else None
+    mean = (manifest.task or {}).get("mean") if _context(manifest)[0] else None
     parts.append(_array("double", "loopedge_pad", [repr(float(value)) for value in mean or ()]))
     end_ids = manifest.tokenizer.end_ids if manifest.tokenizer else []
     parts.append(_array("int64_t", "loopedge_end_ids", map(str, end_ids)))
@@ -67,8 +66,8 @@ def c_header(manifest: Manifest) -> str:
 def _model(manifest: Manifest, files: int, *, pads: int, ends: int) -> str:
     """Return the one name that programs use."""
     loops, tolerance, tokenizer = manifest.loops, manifest.tolerance, manifest.tokenizer
-    task = manifest.task or {}
     least, most = (0, 0) if loops is None else loops.range
+    ids = next((port for port in manifest.inputs if port.role == "ids"), None)
     context, min_context = _context(manifest)
     decoding = manifest.decoding
     fields: list[tuple[str, Any]] = [
@@ -79,19 +78,21 @@ def _model(manifest: Manifest, files: int, *, pads: int, ends: int) -> str:
         ("has_loops", int(loops is not None)),
         ("dynamic_loops", int(loops is not None and loops.dynamic)),
         ("default_loops", 0 if loops is None else loops.default or loops.trained or 0),
-        ("least_loops", least),
-        ("most_loops", most),
+        ("most_loops", 0 if loops is None else loops.most or 0),
+        ("least_trained", least),
+        ("most_trained", most),
         ("has_tolerance", int(tolerance is not None)),
         ("default_tolerance", 0.0 if tolerance is None else repr(tolerance.default)),
         ("least_tolerance", 0.0 if tolerance is None else repr(tolerance.least)),
         ("missing_values", int(manifest.missing_values)),
-        ("vocab_size", int(task.get("vocab_size") or 0)),
         ("context", context),
         ("min_context", min_context),
         *_counted("pad", "pad_count", "loopedge_pad", pads),
         ("has_tokenizer", int(tokenizer is not None)),
         ("byte_tokenizer", int(tokenizer is not None and tokenizer.kind == "bytes")),
         *_counted("end_ids", "end_id_count", "loopedge_end_ids", ends),
+        ("decodes", int(decoding is not None)),
+        ("vocabulary", 0 if ids is None else _vocabulary(ids)),
         ("text_context", decoding.context if decoding else _longest(manifest)),
         ("new_tokens", decoding.new_tokens if decoding else 0),
         *_counted("forms", "form_count", "loopedge_forms", len(manifest.models)),
@@ -137,8 +138,12 @@ def _port(port: Port) -> str:
     )
     return (
         f"{{{_text(port.name)}, LOOPEDGE_{port.role.upper()}, LOOPEDGE_{port.dtype.upper()}, {len(port.shape)}, "
-        f"{{{', '.join(sizes)}}}, {{{', '.join(names)}}}, {lengths}}}"
+        f"{{{', '.join(sizes)}}}, {{{', '.join(names)}}}, {lengths}, {_vocabulary(port)}, {float(port.deviation or 0)!r}}}"
     )
+
+
+def _vocabulary(port: Port) -> int:
+    return port.vocabulary or 0
 
 
 def _check_axes(name: str, shape: Sequence[object]) -> None:
@@ -169,7 +174,7 @@ def _forms(manifest: Manifest) -> list[str]:
         forms.append(
             f"{{{_text(model.id)}, {_text(model.form) if model.form else 'NULL'}, {scheme}, "
             f"loopedge_form_{number}_files, {len(files)}, {config}, {len(entries)}, {int(model.memory_pattern)}, "
-            f"{major}, {minor}, {int(_decodes(manifest, model))}, {model.weight_bytes}u}}"
+            f"{major}, {minor}, {model.loops or 0}, {model.weight_bytes}u}}"
         )
     return [*parts, _array("loopedge_form", "loopedge_forms", forms)]
 
@@ -177,12 +182,6 @@ def _forms(manifest: Manifest) -> list[str]:
 def _release(version: str | None) -> tuple[int, int]:
     major, _, rest = (version or "0.0").partition(".")
     return int(major), int(rest.partition(".")[0] or 0)
-
-
-def _decodes(manifest: Manifest, model: Model) -> bool:
-    return manifest.decoding is not None and (
-        model.form in DECODING_FORMS or "generate" in model.id
-    )
 
 
 def _check_beside(model: Model) -> None:

@@ -240,7 +240,7 @@ static void put_report(const settings *chosen, const loopedge_form *form, measur
   put_machine();
   put_run(chosen, form, found);
   printf("\"limits\": [], \"failures\": [], \"notes\": [");
-  if (form->decodes) printf("\"a latency is that of one token behind a prompt of %.0f\"", (double)found->sequence);
+  if (LOOPEDGE_MODEL.decodes) printf("\"a latency is that of one token behind a prompt of %.0f\"", (double)found->sequence);
   printf("]}\n");
 }
 
@@ -320,7 +320,7 @@ static int time_tokens(const settings *chosen, loopedge_model *model, const loop
   return result;
 }
 
-static int measure(settings *chosen, const loopedge_form *form, measured *found, loopedge_error *error) {
+static int measure(settings *chosen, measured *found, loopedge_error *error) {
   const loopedge_vector *vector = LOOPEDGE_MODEL.vectors;
   size_t i, count = vector->input_count;
   loopedge_array *inputs = (loopedge_array *)calloc(count + 1, sizeof *inputs);
@@ -336,7 +336,7 @@ static int measure(settings *chosen, const loopedge_form *form, measured *found,
       found->sequence = inputs[i].shape[1];
     }
   }
-  if (!result && chosen->loops && !form->decodes) {
+  if (!result && chosen->loops && !LOOPEDGE_MODEL.decodes) {
     for (i = 0; i < count && strcmp(inputs[i].name, "loops"); i++) {
     }
     if (i < count) free(inputs[i].data);
@@ -356,7 +356,7 @@ static int measure(settings *chosen, const loopedge_form *form, measured *found,
   found->loaded = read_memory();
   if (!model) result = -1;
   if (!result) {
-    result = form->decodes ? time_tokens(chosen, model, &inputs[0], found, error)
+    result = LOOPEDGE_MODEL.decodes ? time_tokens(chosen, model, &inputs[0], found, error)
                            : time_windows(chosen, model, vector, inputs, count, found, error);
   }
   found->after = read_memory();
@@ -382,7 +382,7 @@ static int read_words(int count, char **words, settings *chosen) {
 }
 
 int main(int count, char **words) {
-  settings chosen = {"..", {LOOPEDGE_VERIFY_SIZE, 1, NULL}, 50, 0};
+  settings chosen = {"..", {LOOPEDGE_VERIFY_SIZE, 1, NULL, 0}, 50, 0};
   measured found;
   const loopedge_form *form;
   loopedge_error error = {"there is no memory left"};
@@ -400,7 +400,7 @@ int main(int count, char **words) {
   }
   found.batch = 1;
   found.ms = (double *)malloc((size_t)chosen.runs * sizeof *found.ms);
-  result = found.ms ? measure(&chosen, form, &found, &error) : -1;
+  result = found.ms ? measure(&chosen, &found, &error) : -1;
   if (result) fprintf(stderr, "error: %s\n", error.text);
   else put_report(&chosen, form, &found);
   free(found.ms);

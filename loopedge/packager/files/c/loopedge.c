@@ -17,7 +17,7 @@
 #define API_VERSION 17    /* of ONNX Runtime 1.17: what this file calls is in it */
 #define SCHEMA_VERSION 1  /* of manifest.json */
 #define CHUNK 256         /* tokens of a prompt that are computed at once: activations grow with it */
-#define MOST_DB 300.0     /* what is said of outputs without any error */
+#define MOST_DB 200.0     /* what is said of outputs without any error */
 #define LOG_FATAL 4       /* failures are returned, and said once */
 #define LOOPEDGE_PORTS 32 /* inputs, or outputs, of a model that runs a window at once */
 
@@ -28,6 +28,7 @@ struct loopedge_model {
   OrtEnv *env;
   OrtSession *session;
   OrtMemoryInfo *memory;
+  uint64_t seed;
   char **input_names, **output_names;
   size_t input_count, output_count;
 };
@@ -45,6 +46,10 @@ static int fail(loopedge_error *error, const char *format, ...) {
     if (*place == '\n' || *place == '\r' || *place == '\t') *place = ' ';
   }
   return -1;
+}
+
+static void start_error(loopedge_error *error) {
+  if (error) error->text[0] = '\0';
 }
 
 static int no_memory(loopedge_error *error) { return fail(error, "there is no memory left"); }
@@ -480,12 +485,15 @@ static int start(loopedge_model *model, const char *bundle, int threads, loopedg
 
 loopedge_model *loopedge_open(const loopedge_manifest *manifest, const char *bundle, const loopedge_options *options,
                               loopedge_error *error) {
-  static const loopedge_options usual = {LOOPEDGE_VERIFY_FULL, 0, NULL};
+  static const loopedge_options usual = {LOOPEDGE_VERIFY_FULL, 0, NULL, 0};
   const loopedge_options *chosen = options ? options : &usual;
-  const loopedge_form *form = find_form(manifest, chosen->form ? chosen->form : manifest->form, error);
-  const OrtApi *api = form ? find_api(form, error) : NULL;
+  const loopedge_form *form;
+  const OrtApi *api;
   loopedge_model *model;
   size_t i;
+  start_error(error);
+  form = find_form(manifest, chosen->form ? chosen->form : manifest->form, error);
+  api = form ? find_api(form, error) : NULL;
   if (!api) return NULL;
   if (chosen->verify == LOOPEDGE_VERIFY_FULL) {
     char *text = check_manifest(bundle, form->files, form->file_count, error);
@@ -503,6 +511,7 @@ loopedge_model *loopedge_open(const loopedge_manifest *manifest, const char *bun
   model->manifest = manifest;
   model->form = form;
   model->api = api;
+  model->seed = chosen->seed;
   if (!start(model, bundle, chosen->threads, error)) return model;
   loopedge_close(model);
   return NULL;
@@ -632,10 +641,9 @@ static int check_values(const loopedge_manifest *manifest, const loopedge_port *
                     place_of(array, i, place), isnan(value) ? "NaN" : "infinite",
                     manifest->missing_values ? " and NaN for missing values" : "");
       }
-    } else if (port->role == LOOPEDGE_IDS && manifest->vocab_size &&
-               (value < 0 || value >= (double)manifest->vocab_size)) {
+    } else if (port->role == LOOPEDGE_IDS && port->vocabulary && (value < 0 || value >= (double)port->vocabulary)) {
       return fail(error, "input %s: %s is %.0f, the model takes ids from 0 to %.0f", port->name,
-                  place_of(array, i, place), value, (double)manifest->vocab_size - 1);
+                  place_of(array, i, place), value, (double)port->vocabulary - 1);
     } else if (port->role == LOOPEDGE_MASK && value != 0 && value != 1) {
       return fail(error, "input %s: %s is %.0f, a mask holds 1 where a position is kept and 0 where it is not",
                   port->name, place_of(array, i, place), value);
@@ -665,6 +673,18 @@ static void *own(prepared *feeds, size_t place, size_t count, size_t size) {
   return data;
 }
 
+/* Refuse a loop count that the model cannot run; warn of one that training never saw. */
+static int check_loops(const loopedge_manifest *manifest, double loops, loopedge_error *error) {
+  if (loops < 1 || (manifest->most_loops && loops > (double)manifest->most_loops)) {
+    return fail(error, "loops: %.0f, the model runs 1 to %.0f", loops, (double)manifest->most_loops);
+  }
+  if (loops < (double)manifest->least_trained || loops > (double)manifest->most_trained) {
+    fail(error, "warning: loops: %.0f, the model was trained on %.0f to %.0f", loops, (double)manifest->least_trained,
+         (double)manifest->most_trained);
+  }
+  return 0;
+}
+
 /* Add one number where the caller brought none; hold what was brought to what training saw. */
 static int fill_loops(const loopedge_manifest *manifest, prepared *feeds, loopedge_error *error) {
   size_t place;
@@ -685,11 +705,7 @@ static int fill_loops(const loopedge_manifest *manifest, prepared *feeds, looped
     array->shape[0] = 1;
   }
   loops = value_at(array, 0);
-  if (loops < (double)manifest->least_loops || loops > (double)manifest->most_loops) {
-    return fail(error, "input %s: %.0f, the model was trained on %.0f to %.0f", port->name, loops,
-                (double)manifest->least_loops, (double)manifest->most_loops);
-  }
-  return 0;
+  return check_loops(manifest, loops, error);
 }
 
 static int fill_tolerance(const loopedge_manifest *manifest, prepared *feeds, loopedge_error *error) {
@@ -710,6 +726,46 @@ static int fill_tolerance(const loopedge_manifest *manifest, prepared *feeds, lo
   if (!(value_at(array, 0) >= manifest->least_tolerance)) {
     return fail(error, "input %s: %g, at least %g is needed", port->name, value_at(array, 0),
                 manifest->least_tolerance);
+  }
+  return 0;
+}
+
+/* Draw a normal number: splitmix64 twice, and Box and Muller. */
+static double normal(uint64_t *state) {
+  double uniform[2];
+  int i;
+  for (i = 0; i < 2; i++) {
+    uint64_t mixed = (*state += 0x9e3779b97f4a7c15u);
+    mixed = (mixed ^ mixed >> 30) * 0xbf58476d1ce4e5b9u;
+    mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111ebu;
+    uniform[i] = ((double)((mixed ^ mixed >> 31) >> 11) + 0.5) / 9007199254740992.0;
+  }
+  return sqrt(-2 * log(uniform[0])) * cos(6.283185307179586 * uniform[1]);
+}
+
+/* Draw the noise that was left out, in the sizes of the input that is there. */
+static int fill_noise(const loopedge_manifest *manifest, prepared *feeds, const loopedge_array *sized, uint64_t seed,
+                      loopedge_error *error) {
+  size_t i, k, count;
+  for (i = 0; i < manifest->input_count; i++) {
+    const loopedge_port *port = &manifest->inputs[i];
+    loopedge_array *array = &feeds->arrays[i];
+    if (port->role != LOOPEDGE_NOISE || array->data) continue;
+    for (k = 0; k < port->rank; k++) {
+      const char *axis = port->axes[k];
+      array->shape[k] = port->shape[k];
+      if (axis && !strcmp(axis, "batch")) array->shape[k] = sized->shape[0];
+      if (axis && !strcmp(axis, "sequence") && sized->rank > 1) array->shape[k] = sized->shape[1];
+      if (array->shape[k] < 1) return fail(error, "input %s is missing, and its size is not known", port->name);
+    }
+    if (port->dtype != LOOPEDGE_FLOAT32) return fail(error, "input %s is missing", port->name);
+    array->name = port->name;
+    array->dtype = port->dtype;
+    array->rank = port->rank;
+    count = elements(array->shape, array->rank);
+    array->data = own(feeds, i, count, sizeof(float));
+    if (!array->data) return no_memory(error);
+    for (k = 0; k < count; k++) ((float *)array->data)[k] = (float)(port->deviation * normal(&seed));
   }
   return 0;
 }
@@ -823,8 +879,8 @@ static int sort_inputs(const loopedge_manifest *manifest, const loopedge_array *
 }
 
 /* Check what the caller brought, and fill in the rest. */
-static int prepare(const loopedge_manifest *manifest, const loopedge_array *inputs, size_t count, prepared *feeds,
-                   loopedge_error *error) {
+static int prepare(const loopedge_manifest *manifest, const loopedge_array *inputs, size_t count, uint64_t seed,
+                   prepared *feeds, loopedge_error *error) {
   size_t i, place = 0;
   char names[256];
   int padded;
@@ -843,6 +899,7 @@ static int prepare(const loopedge_manifest *manifest, const loopedge_array *inpu
     if (!padded && array->rank > 1 && check_length(port, array->shape[1], error)) return -1;
     if (fill_mask(manifest, feeds, array, error) || take_windows(manifest, feeds, place, error)) return -1;
     if (padded && array->rank > 1 && check_length(port, array->shape[1], error)) return -1;
+    if (fill_noise(manifest, feeds, array, seed, error)) return -1;
   }
   if (fill_loops(manifest, feeds, error) || fill_tolerance(manifest, feeds, error)) return -1;
   for (i = 0; i < manifest->input_count; i++) {
@@ -935,13 +992,14 @@ int loopedge_run(loopedge_model *model, const loopedge_array *inputs, size_t inp
   prepared feeds;
   size_t i;
   int result;
+  start_error(error);
   memset(outputs, 0, manifest->output_count * sizeof *outputs);
   for (i = 0; i < manifest->output_count; i++) outputs[i].name = manifest->outputs[i].name;
-  if (model->form->decodes) return fail(error, "form %s goes on from a cache: loopedge_generate runs it", model->form->id);
+  if (model->manifest->decodes) return fail(error, "form %s goes on from a cache: loopedge_generate runs it", model->form->id);
   if (model->input_count > LOOPEDGE_PORTS || model->output_count > LOOPEDGE_PORTS) {
     return fail(error, "%s: more than %d inputs or outputs", model->form->id, LOOPEDGE_PORTS);
   }
-  result = prepare(manifest, inputs, input_count, &feeds, error);
+  result = prepare(manifest, inputs, input_count, model->seed, &feeds, error);
   for (i = 0; i < input_count && !result; i++) {
     if (!takes(model, inputs[i].name)) {
       result = fail(error, "input %s: form %s does not take it", inputs[i].name, model->form->id);
@@ -1086,7 +1144,7 @@ static int bind_outputs(text *of, loopedge_error *error) {
     OrtStatus *status;
     if (!strcmp(name, "logits")) {
       if (read_type(model, 1, i, &array, error)) return -1;
-      of->vocabulary = array.rank == 3 && array.shape[2] > 0 ? array.shape[2] : model->manifest->vocab_size;
+      of->vocabulary = array.rank == 3 && array.shape[2] > 0 ? array.shape[2] : model->manifest->vocabulary;
       if (array.dtype != LOOPEDGE_FLOAT32 || of->vocabulary < 1) return fail(error, "logits: float32 is needed");
       of->logits = (float *)calloc((size_t)of->vocabulary, sizeof(float));
       if (!of->logits) return no_memory(error);
@@ -1175,25 +1233,20 @@ static int ends(const loopedge_manifest *manifest, int64_t id) {
 }
 
 /* Compute what follows a text with a form without a cache; the tokens before are computed again each time. */
-static int whole_text(loopedge_model *model, int64_t *ids, int64_t count, int64_t loops, int64_t *next,
-                      loopedge_error *error) {
+static int whole_text(loopedge_model *model, const int64_t *ids, int64_t count, int64_t loops, float *logits,
+                      int64_t vocabulary, loopedge_error *error) {
   const loopedge_manifest *manifest = model->manifest;
   loopedge_array inputs[2], *outputs = (loopedge_array *)calloc(manifest->output_count, sizeof *outputs);
   size_t place, i, used = 1;
   const loopedge_port *port = input_of(manifest, LOOPEDGE_IDS, &place);
-  int result = -1;
-  if (!outputs) return no_memory(error);
+  int result = outputs ? 0 : no_memory(error);
   memset(inputs, 0, sizeof inputs);
-  if (!port) {
-    free(outputs);
-    return fail(error, "%s: takes no ids, there is no text to write on", manifest->name);
-  }
   inputs[0].name = port->name;
   inputs[0].dtype = LOOPEDGE_INT64;
   inputs[0].rank = 2;
   inputs[0].shape[0] = 1;
   inputs[0].shape[1] = count;
-  inputs[0].data = ids;
+  inputs[0].data = (void *)ids; /* read alone */
   port = input_of(manifest, LOOPEDGE_LOOPS, &place);
   if (port && loops) {
     inputs[1].name = port->name;
@@ -1201,20 +1254,30 @@ static int whole_text(loopedge_model *model, int64_t *ids, int64_t count, int64_
     inputs[1].data = &loops;
     used = 2;
   }
-  if (!loopedge_run(model, inputs, used, outputs, error)) {
-    for (i = 0; i < manifest->output_count && manifest->outputs[i].role != LOOPEDGE_LOGITS; i++) {
-    }
-    if (i == manifest->output_count || outputs[i].rank != 3 || outputs[i].dtype != LOOPEDGE_FLOAT32) {
-      fail(error, "%s: gives no logits float32 (batch, sequence, vocabulary)", manifest->name);
-    } else {
-      *next = most_likely((const float *)outputs[i].data + (outputs[i].shape[1] - 1) * outputs[i].shape[2],
-                          outputs[i].shape[2]);
-      result = 0;
-    }
+  if (!result) result = loopedge_run(model, inputs, used, outputs, error);
+  for (i = 0; !result && manifest->outputs[i].role != LOOPEDGE_LOGITS; i++) {
   }
-  loopedge_free_arrays(outputs, manifest->output_count);
+  if (!result && (outputs[i].rank != 3 || outputs[i].dtype != LOOPEDGE_FLOAT32 || outputs[i].shape[2] != vocabulary)) {
+    result = fail(error, "%s: gives no logits float32 (batch, sequence, %.0f)", manifest->name, (double)vocabulary);
+  }
+  if (!result) {
+    memcpy(logits, (const float *)outputs[i].data + (outputs[i].shape[1] - 1) * vocabulary,
+           (size_t)vocabulary * sizeof *logits);
+  }
+  if (outputs) loopedge_free_arrays(outputs, manifest->output_count);
   free(outputs);
   return result;
+}
+
+/* Return how many numbers the logits of a token are; 0 where the model writes no text. */
+static int64_t logits_count(const loopedge_manifest *manifest) {
+  size_t i, place;
+  if (!input_of(manifest, LOOPEDGE_IDS, &place)) return 0;
+  for (i = 0; i < manifest->output_count; i++) {
+    const loopedge_port *port = &manifest->outputs[i];
+    if (port->role == LOOPEDGE_LOGITS && port->rank == 3) return port->shape[2] > 0 ? port->shape[2] : manifest->vocabulary;
+  }
+  return 0;
 }
 
 static int check_prompt(const loopedge_model *model, const int64_t *prompt, size_t length, int64_t loops,
@@ -1227,59 +1290,85 @@ static int check_prompt(const loopedge_model *model, const int64_t *prompt, size
                 (double)manifest->text_context);
   }
   for (i = 0; i < length; i++) {
-    if (prompt[i] < 0 || (manifest->vocab_size && prompt[i] >= manifest->vocab_size)) {
+    if (prompt[i] < 0 || (manifest->vocabulary && prompt[i] >= manifest->vocabulary)) {
       return fail(error, "the prompt: token %.0f is %.0f, the model takes ids from 0 to %.0f", (double)(i + 1),
-                  (double)prompt[i], (double)manifest->vocab_size - 1);
+                  (double)prompt[i], (double)manifest->vocabulary - 1);
     }
   }
-  if (loops && manifest->has_loops && (loops < manifest->least_loops || loops > manifest->most_loops)) {
-    return fail(error, "loops: %.0f, the model was trained on %.0f to %.0f", (double)loops,
-                (double)manifest->least_loops, (double)manifest->most_loops);
+  return loops ? check_loops(manifest, (double)loops, error) : 0;
+}
+
+/* Compute the prompt; what follows is in the logits then. */
+static int read_prompt(text *of, const int64_t *prompt, int64_t length, int64_t longest, int64_t loops,
+                       loopedge_error *error) {
+  loopedge_model *model = of->model;
+  int64_t done;
+  if (!logits_count(model->manifest)) return fail(error, "%s: writes no text", model->manifest->name);
+  if (!model->manifest->decodes) {
+    of->context = longest;
+    of->vocabulary = logits_count(model->manifest);
+    of->logits = (float *)calloc((size_t)of->vocabulary, sizeof *of->logits);
+    return of->logits ? whole_text(model, prompt, length, loops, of->logits, of->vocabulary, error) : no_memory(error);
+  }
+  of->chunk = takes_whole_prompts(model) ? length : CHUNK;
+  if (open_text(of, longest, loops ? loops : model->manifest->default_loops, error)) return -1;
+  if (length > of->context) {
+    return fail(error, "the prompt has %.0f tokens, the cache holds %.0f", (double)length, (double)of->context);
+  }
+  for (done = 0; done < length; done += of->chunk) {
+    if (go_on(of, prompt + done, length - done < of->chunk ? length - done : of->chunk, error)) return -1;
   }
   return 0;
+}
+
+int loopedge_logits(loopedge_model *model, const int64_t *prompt, size_t prompt_length, int64_t loops, float *logits,
+                    size_t count, loopedge_error *error) {
+  text of;
+  int result;
+  start_error(error);
+  if (check_prompt(model, prompt, prompt_length, loops, error)) return -1;
+  memset(&of, 0, sizeof of);
+  of.model = model;
+  result = read_prompt(&of, prompt, (int64_t)prompt_length, (int64_t)prompt_length, loops, error);
+  if (!result && (size_t)of.vocabulary != count) {
+    result = fail(error, "the logits of a token are %.0f numbers, there is room for %.0f", (double)of.vocabulary,
+                  (double)count);
+  }
+  if (!result) memcpy(logits, of.logits, count * sizeof *logits);
+  close_text(&of);
+  return result;
 }
 
 int loopedge_generate(loopedge_model *model, const int64_t *prompt, size_t prompt_length, size_t new_tokens,
                       int64_t loops, loopedge_on_token on_token, void *data, int64_t *ids, size_t *written,
                       loopedge_error *error) {
   const loopedge_manifest *manifest = model->manifest;
-  int64_t longest = (int64_t)(prompt_length + new_tokens), done, next, *all = NULL;
+  int64_t longest = (int64_t)(prompt_length + new_tokens), held = (int64_t)prompt_length, next, *all = NULL;
   text of;
   int result;
   *written = 0;
-  memset(&of, 0, sizeof of);
-  of.model = model;
-  of.chunk = takes_whole_prompts(model) ? (int64_t)prompt_length : CHUNK;
+  start_error(error);
   if (check_prompt(model, prompt, prompt_length, loops, error)) return -1;
   if (manifest->text_context && longest > manifest->text_context) longest = manifest->text_context;
-  if (model->form->decodes) {
-    result = open_text(&of, longest, loops ? loops : manifest->default_loops, error);
-    if (!result && (int64_t)prompt_length > of.context) {
-      result = fail(error, "the prompt has %.0f tokens, the cache holds %.0f", (double)prompt_length, (double)of.context);
-    }
-    for (done = 0; done < (int64_t)prompt_length && !result; done += of.chunk) {
-      int64_t left = (int64_t)prompt_length - done;
-      result = go_on(&of, prompt + done, left < of.chunk ? left : of.chunk, error);
-    }
-    if (!result && of.context < longest) longest = of.context;
-  } else {
-    all = (int64_t *)malloc((size_t)(longest + 1) * sizeof *all);
-    result = all ? 0 : no_memory(error);
+  memset(&of, 0, sizeof of);
+  of.model = model;
+  result = read_prompt(&of, prompt, held, longest, loops, error);
+  if (!result && !model->manifest->decodes) {
+    all = (int64_t *)malloc((size_t)longest * sizeof *all);
     if (all) memcpy(all, prompt, prompt_length * sizeof *all);
+    else result = no_memory(error);
   }
-  while (!result && *written < new_tokens) {
-    int64_t held = (int64_t)(prompt_length + *written);
-    if (model->form->decodes) next = most_likely(of.logits, of.vocabulary);
-    else if ((result = whole_text(model, all, held, loops, &next, error)) != 0) break;
-    if (next < 0) {
-      result = fail(error, "%s: gives NaN or infinite logits after token %.0f", model->form->id, (double)held);
-      break;
-    }
-    if (ends(manifest, next)) break;
+  while (!result && *written < new_tokens && held < of.context) {
+    next = most_likely(of.logits, of.vocabulary);
+    if (next < 0) result = fail(error, "%s: NaN or infinite logits after token %.0f", model->form->id, (double)held);
+    if (result || ends(manifest, next)) break;
     ids[(*written)++] = next;
-    if ((on_token && on_token(next, data)) || held + 1 >= longest) break;
-    if (model->form->decodes) result = go_on(&of, &next, 1, error);
-    else all[held] = next;
+    if ((on_token && on_token(next, data)) || *written == new_tokens || ++held >= of.context) break;
+    if (!all) result = go_on(&of, &next, 1, error);
+    else {
+      all[held - 1] = next;
+      result = whole_text(model, all, held, loops, of.logits, of.vocabulary, error);
+    }
   }
   close_text(&of);
   free(all);
@@ -1288,42 +1377,48 @@ int loopedge_generate(loopedge_model *model, const int64_t *prompt, size_t promp
 
 /* ---- Comparing ---- */
 
-/* Return the figure of one output; NAN where the shapes differ, or one holds NaN where the other does not. */
-static double apart(loopedge_check kind, const loopedge_array *array, const loopedge_array *expected) {
+/* What two arrays are apart. */
+typedef struct difference {
+  double largest, expected; /* of the differences, and of what is expected */
+  double noise, signal;     /* sums of squares of the same */
+} difference;
+
+/* Returns -1 where the shapes differ, or one holds NaN or infinity where the other does not. */
+static int subtract(const loopedge_array *array, const loopedge_array *expected, difference *sum) {
   size_t i, count;
-  double largest = 0, difference = 0, signal = 0, noise = 0;
   if (!array->data || array->rank != expected->rank ||
       memcmp(array->shape, expected->shape, array->rank * sizeof *array->shape)) {
-    return NAN;
+    return -1;
   }
   count = elements(array->shape, array->rank);
+  sum->largest = sum->expected = 0;
   for (i = 0; i < count; i++) {
-    double y = value_at(array, i), e = value_at(expected, i), d;
+    double y = value_at(array, i), e = value_at(expected, i), d = fabs(y - e);
     if (isnan(y) && isnan(e)) continue;
-    if (!isfinite(y) || !isfinite(e)) return NAN;
-    d = fabs(y - e);
-    if (fabs(e) > largest) largest = fabs(e);
-    if (d > difference) difference = d;
-    signal += e * e;
-    noise += d * d;
+    if (!isfinite(y) || !isfinite(e)) return -1;
+    if (d > sum->largest) sum->largest = d;
+    if (fabs(e) > sum->expected) sum->expected = fabs(e);
+    sum->noise += d * d;
+    sum->signal += e * e;
   }
-  if (kind == LOOPEDGE_EQUAL) return difference;
-  if (kind == LOOPEDGE_RELATIVE) return largest > 0 ? difference / largest : difference;
-  if (noise <= 0) return MOST_DB;
-  return signal > 0 ? fmin(10 * log10(signal / noise), MOST_DB) : -MOST_DB;
+  return 0;
 }
 
-int loopedge_compare(const loopedge_vector *vector, const loopedge_array *outputs, const loopedge_array *expected,
-                     size_t count, double *measured) {
+int loopedge_compare(loopedge_check check_kind, double limit, const loopedge_array *outputs,
+                     const loopedge_array *expected, size_t count, double *measured) {
   size_t i;
-  *measured = vector->check == LOOPEDGE_SQNR ? MOST_DB : 0;
+  double worst = 0;
+  difference sum = {0, 0, 0, 0};
+  *measured = check_kind == LOOPEDGE_EQUAL ? 0 : NAN;
   for (i = 0; i < count; i++) {
-    double figure = apart(vector->check, &outputs[i], &expected[i]);
-    if (isnan(figure)) {
-      *measured = NAN;
-      return 0;
-    }
-    if (vector->check == LOOPEDGE_SQNR ? figure < *measured : figure > *measured) *measured = figure;
+    double relative;
+    if (subtract(&outputs[i], &expected[i], &sum)) return 0;
+    relative = sum.expected > 0 ? sum.largest / sum.expected : sum.largest;
+    if (relative > worst) worst = relative;
   }
-  return vector->check == LOOPEDGE_SQNR ? *measured >= vector->limit : *measured <= vector->limit;
+  if (check_kind == LOOPEDGE_RELATIVE) *measured = worst;
+  else if (check_kind == LOOPEDGE_EQUAL) *measured = sum.noise > 0 ? 0 : 1;
+  else if (sum.noise <= 0) *measured = MOST_DB;
+  else *measured = sum.signal > 0 ? fmin(10 * log10(sum.signal / sum.noise), MOST_DB) : -MOST_DB;
+  return check_kind == LOOPEDGE_RELATIVE ? *measured <= limit : *measured >= limit;
 }

@@ -9,7 +9,7 @@
  *
  * example.c is a whole program. C99; it needs libc, libm and libonnxruntime, and parses no JSON. Every function that can
  * fail takes a loopedge_error and says there, in one line, what was wrong and what is allowed. What fails leaves nothing
- * behind. A model may be run by several threads at once; loopedge_generate by one at a time.
+ * behind. Where nothing fails its text is empty, or holds a warning. A model may be run by several threads at once; loopedge_generate by one at a time.
  */
 #ifndef LOOPEDGE_H
 #define LOOPEDGE_H
@@ -44,7 +44,7 @@ typedef enum loopedge_role {
   LOOPEDGE_TOLERANCE,  /* float32 (): the relative change that ends the loop */
   LOOPEDGE_LENGTHS,    /* of a cache: int32 (batch,) */
   LOOPEDGE_PAST,       /* of a cache */
-  LOOPEDGE_NOISE,      /* drawn by the caller */
+  LOOPEDGE_NOISE,      /* normal numbers; drawn where they are left out */
   LOOPEDGE_LOGITS,
   LOOPEDGE_OUTPUTS,    /* raw units */
   LOOPEDGE_ITERATIONS, /* int64 (batch,): how many iterations ran */
@@ -62,6 +62,8 @@ typedef struct loopedge_port {
   int64_t shape[LOOPEDGE_RANK];     /* -1: free */
   const char *axes[LOOPEDGE_RANK];  /* name of a free axis */
   int64_t exact_length, min_length, max_length; /* of the axis `sequence` */
+  int64_t vocabulary; /* ids are 0 to one less */
+  double deviation;   /* of noise */
 } loopedge_port;
 
 typedef struct loopedge_file {
@@ -85,7 +87,7 @@ typedef struct loopedge_form {
   size_t config_count;
   int memory_pattern;
   int runtime_major, runtime_minor; /* oldest ONNX Runtime that loads it */
-  int decodes;                      /* it goes on from a cache: loopedge_generate runs it */
+  int64_t loops;                    /* iterations, where this form fixes them */
   uint64_t weight_bytes;
 } loopedge_form;
 
@@ -100,7 +102,7 @@ typedef struct loopedge_array_file {
 typedef enum loopedge_check {
   LOOPEDGE_RELATIVE, /* max |y - e| <= limit * max |e| */
   LOOPEDGE_SQNR,     /* 10 log10(sum e^2 / sum (y - e)^2) >= limit, in dB */
-  LOOPEDGE_EQUAL     /* ids are the same */
+  LOOPEDGE_EQUAL     /* 1 where ids are the same, else 0 */
 } loopedge_check;
 
 /* Inputs, and what must come out. */
@@ -122,11 +124,10 @@ typedef struct loopedge_manifest {
   const loopedge_port *outputs;
   size_t output_count;
   int has_loops, dynamic_loops;
-  int64_t default_loops, least_loops, most_loops; /* what training saw */
+  int64_t default_loops, most_loops, least_trained, most_trained; /* most_loops: what the tables hold; 0: not known */
   int has_tolerance;
   double default_tolerance, least_tolerance;
   int missing_values; /* NaN is a missing value */
-  int64_t vocab_size; /* 0: not known */
   /* Of models of tables: windows are padded on the left, with pad, to context; min_context table rows at least. */
   int64_t context, min_context;
   const double *pad;
@@ -135,7 +136,8 @@ typedef struct loopedge_manifest {
   int has_tokenizer, byte_tokenizer;
   const int64_t *end_ids;
   size_t end_id_count;
-  int64_t text_context, new_tokens;
+  int decodes; /* it goes on from a cache: loopedge_generate and loopedge_logits run it, loopedge_run does not */
+  int64_t vocabulary, text_context, new_tokens;
   const loopedge_form *forms;
   size_t form_count;
   const char *form; /* the id of the one that C opens */
@@ -162,6 +164,7 @@ typedef struct loopedge_options {
   loopedge_verify verify;
   int threads;      /* inside an operator; 0: as ONNX Runtime chooses */
   const char *form; /* id of another form; NULL: the one for C */
+  uint64_t seed;    /* of noise that is drawn */
 } loopedge_options;
 
 /* An array, row by row. */
@@ -197,6 +200,10 @@ int loopedge_generate(loopedge_model *model, const int64_t *prompt, size_t promp
                       int64_t loops, loopedge_on_token on_token, void *data, int64_t *ids, size_t *written,
                       loopedge_error *error);
 
+/* Compute what follows a text: logits gets a number for each token of the vocabulary, count of them. */
+int loopedge_logits(loopedge_model *model, const int64_t *prompt, size_t prompt_length, int64_t loops, float *logits,
+                    size_t count, loopedge_error *error);
+
 /* ---- Files ---- */
 
 /* Compare every file of the bundle with its checksum. */
@@ -206,8 +213,9 @@ int loopedge_check_bundle(const loopedge_manifest *manifest, const char *bundle,
 int loopedge_read_array(const char *bundle, const loopedge_array_file *file, loopedge_array *array,
                         loopedge_error *error);
 
-/* Hold what came out against what should; measured gets the figure of the check. Returns 1 where it passes, else 0. */
-int loopedge_compare(const loopedge_vector *vector, const loopedge_array *outputs, const loopedge_array *expected,
+/* Hold what came out against what should; measured gets the figure of the check, NaN where there is none, as of another
+ * shape. Returns 1 where it passes, else 0. */
+int loopedge_compare(loopedge_check check, double limit, const loopedge_array *outputs, const loopedge_array *expected,
                      size_t count, double *measured);
 
 /* The SHA-256 of bytes in hex. */
