@@ -13,11 +13,11 @@ from loopedge.graph.core.cores import Cores
 from loopedge.graph.passes.half import compute_in_float16
 from loopedge.graph.weights import weight_bytes
 from loopedge.options import option, option_name
-from loopedge.profiler.dissection.limits import CPU
 from loopedge.profiler.result import Failure
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
 from loopedge.runtime.decoding.refusals import refuse_cache
 from loopedge.runtime.memory_profiles import refuse_prepared
+from loopedge.runtime.providers import CPU_PROVIDER
 
 __all__ = ["CAPTURE_NOTE", "add_variants", "looped_models", "unpacked_note"]
 
@@ -81,7 +81,7 @@ def _is_unpacked(model: ProfiledModel) -> bool:
     artifact = model.artifact
     return (
         model.setup.memory == "low"
-        and model.setup.provider == CPU
+        and model.setup.provider == CPU_PROVIDER
         and artifact is not None
         and artifact.metadata.prepared is None
     )
