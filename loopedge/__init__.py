@@ -15,6 +15,7 @@ Bring it to the device
     quantize            round to int8, checked against the float model (QuantizeOptions) -> QuantizeResult
     to_generate         a language model decodes with a cache            -> GenerateResult
     convert, prepare    ORT format; weights packed on the device         -> ConvertResult, PrepareResult
+    package             a folder for an app: model, loader, test vectors (PackageOptions) -> PackageResult
 
 Look at it and run it
     inspect             form, loops, ties and bytes of a file            -> Inspection
@@ -46,6 +47,9 @@ if _typing.TYPE_CHECKING:
     from loopedge.model.contract import LoopedModule
     from loopedge.model.inner import inner_loop
     from loopedge.model.transformer import LoopedTransformer
+    from loopedge.packager.options import PackageOptions
+    from loopedge.packager.pipeline import package
+    from loopedge.packager.result import PackageResult
     from loopedge.profiler.comparison.pipeline import Comparison, compare
     from loopedge.profiler.options import ProfileOptions
     from loopedge.profiler.pipeline import ProfileResult, profile
@@ -77,6 +81,8 @@ if _typing.TYPE_CHECKING:
         "LoopedConfig",
         "LoopedModule",
         "LoopedTransformer",
+        "PackageOptions",
+        "PackageResult",
         "PilotOptions",
         "PilotResult",
         "PrepareResult",
@@ -99,6 +105,7 @@ if _typing.TYPE_CHECKING:
         "inner_loop",
         "inspect",
         "load",
+        "package",
         "pilot",
         "prepare",
         "profile",
@@ -127,6 +134,8 @@ _HOMES = {
     "LoopedConfig": "loopedge.model.config",
     "LoopedModule": "loopedge.model.contract",
     "LoopedTransformer": "loopedge.model.transformer",
+    "PackageOptions": "loopedge.packager.options",
+    "PackageResult": "loopedge.packager.result",
     "PilotOptions": "loopedge.study.options",
     "PilotResult": "loopedge.study.pipeline",
     "PrepareResult": "loopedge.deployment.preparation",
@@ -149,6 +158,7 @@ _HOMES = {
     "inner_loop": "loopedge.model.inner",
     "inspect": "loopedge.artifact.inspection",
     "load": "loopedge.model.checkpoint",
+    "package": "loopedge.packager.pipeline",
     "pilot": "loopedge.study.pipeline",
     "prepare": "loopedge.deployment.preparation",
     "profile": "loopedge.profiler.pipeline",

@@ -1,10 +1,12 @@
 """The manifest of a bundle: everything that a client must know, so that none has to read an ONNX file's metadata.
 
 ``manifest.json`` at the root of the bundle is the one source: the loaders of all clients read it, the page of the
-bundle and the header of the C client are made from it.
+bundle and the header of the C client are made from it. Its schema in docs/ is written by
+``python -c "from loopedge.packager.manifest import schema_text; print(schema_text(), end='')"``.
 """
 
 import hashlib
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +21,7 @@ __all__ = [
     "Client",
     "Decoding",
     "Engine",
+    "ExternalData",
     "Loops",
     "Manifest",
     "Model",
@@ -27,7 +30,11 @@ __all__ = [
     "Tolerance",
     "Vector",
     "manifest_checksum",
+    "manifest_schema",
+    "schema_text",
 ]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
@@ -62,17 +69,28 @@ class Port(_Part):
     exact_length: int | None = Field(
         default=None, description="Of the axis ``sequence``, where no other is allowed."
     )
-    min_length: int | None = None
+    min_length: int | None = Field(
+        default=None,
+        description="Shorter ones are refused. Of a table with a mask: those that are padded to its context.",
+    )
     max_length: int | None = None
+    vocabulary: int | None = Field(default=None, description="Ids are 0 to one less than this.")
+    deviation: float | None = Field(
+        default=None, description="Of role ``noise``: a client draws normal numbers of it."
+    )
 
 
 class Loops(_Part):
-    """How often the core runs."""
+    """How often the core runs.
+
+    Where it is chosen, clients refuse fewer than 1 and more than ``most``, and warn outside of ``range``. A model with a
+    cache takes the count from how many rows of its cache are bound: it has no input of role ``loops``.
+    """
 
     trained: int | None
     range: tuple[int, int] = Field(description="Least and most that the training has seen.")
     default: int | None
-    dynamic: bool = Field(description="Whether an input of role ``loops`` chooses.")
+    dynamic: bool = Field(description="Whether a client chooses, by an input or by its cache.")
     most: int | None = Field(
         default=None, description="More than the tables hold is clamped to this."
     )
@@ -92,6 +110,11 @@ class Tokenizer(_Part):
         description="Bytes: an id is a byte of UTF-8. Tokenizers: a tokenizer.json of Hugging Face."
     )
     file: BundlePath | None = None
+    separator: int | None = Field(default=None, description="An id that follows the prompt.")
+    around: bool = Field(
+        default=False,
+        description="Whether the tokens that the tokenizer adds around a text are kept.",
+    )
     end_ids: list[int] = Field(default_factory=list)
 
 
@@ -127,6 +150,10 @@ class Model(_Part):
     )
     memory_pattern: bool = Field(default=True, description="False: switch the memory pattern off.")
     min_runtime: str | None = Field(description="Oldest ONNX Runtime that loads it, ``1.23``.")
+    inputs: list[str] = Field(
+        default_factory=list, description="Names of the manifest's inputs that this form takes."
+    )
+    loops: int | None = Field(default=None, description="Iterations, where this form fixes them.")
     scheme: str | None = Field(default=None, description="How it is quantized; null: float.")
     weight_bytes: Count
 
@@ -147,9 +174,10 @@ class Client(_Part):
 
 
 class Engine(_Part):
-    """An engine that is known to refuse this file or to compute it wrongly."""
+    """An engine that is known to refuse a model or to compute it wrongly."""
 
     engine: str
+    model: str | None = Field(default=None, description="The ``id`` of the model; null: each.")
     verdict: Literal["refuses", "wrong", "slow"]
     reason: str
 
@@ -175,7 +203,12 @@ class Check(_Part):
 
 
 class Vector(_Part):
-    """Inputs and what must come out."""
+    """Inputs and what must come out.
+
+    Inputs are what a program hands to the loader: a short window comes without a mask, and the loader pads it. Of a model with
+    a cache there is ``input_ids`` (1, sequence), perhaps ``loops``; the output is ``logits`` (1, 1, vocabulary) after the last
+    token, or with ``text`` the ids ``completion`` (1, tokens) of a greedy completion.
+    """
 
     name: str
     inputs: list[ArrayFile]
@@ -224,3 +257,15 @@ def manifest_checksum(text: str, stated: str) -> str:
     """Return the checksum of a manifest's text in which ``stated`` stands as its checksum."""
     blank = text.replace(f'"{stated}"', f'"{CHECKSUM_ZEROS}"', 1)
     return hashlib.sha256(blank.encode()).hexdigest()
+
+
+def manifest_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a manifest, from its types."""
+    schema = Manifest.model_json_schema(mode="serialization")
+    schema["properties"]["schema_version"]["const"] = SCHEMA_VERSION
+    return {"$schema": DIALECT, **schema}
+
+
+def schema_text() -> str:
+    """Return the schema as it stands in docs/manifest.schema.json."""
+    return json.dumps(manifest_schema(), indent=2) + "\n"

@@ -31,6 +31,7 @@ NAMES = {
     *("GenerateResult", "attention", "to_generate"),
     *("EvaluateResult", "evaluate", "Forecast", "forecast"),
     *("DiagnoseOptions", "Diagnosis", "diagnose"),
+    *("PackageOptions", "PackageResult", "package"),
 }
 TWO_SCREENS = 66
 """Lines."""

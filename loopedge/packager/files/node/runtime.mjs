@@ -1,0 +1,40 @@
+// Finds the runtime and the tokenizers' library: installed beside these files, or in the bundle.
+
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+
+/** Return the namespace of a package: from where this file stands, from the bundle's runtime/, or from the working directory. */
+export async function importPackage(name, bundle) {
+  const folders = [import.meta.dirname ?? new URL(".", import.meta.url).pathname, join(bundle, "runtime"), process.cwd()];
+  for (const folder of folders) {
+    try {
+      const found = createRequire(join(folder, "from.mjs")).resolve(name);
+      return await import(pathToFileURL(found).href);
+    } catch (error) {
+      if (error.code !== "MODULE_NOT_FOUND") throw error;
+    }
+  }
+  return null;
+}
+
+/** Return ONNX Runtime, or end the program with one line that says how to get it. */
+export async function importRuntime(name, bundle) {
+  const ort = await importPackage(name, bundle);
+  if (!ort) fail(`${name} is not installed: run npm install in ${import.meta.dirname ?? "node/"}`);
+  return ort;
+}
+
+/** End the program with one line. */
+export function fail(message) {
+  process.stderr.write(`error: ${message}\n`);
+  process.exit(1);
+}
+
+/** Return the folder of the bundle: that above this file, or the one that was named. */
+export function bundleFolder(named) {
+  const folder = named ?? join(import.meta.dirname ?? new URL(".", import.meta.url).pathname, "..");
+  if (!existsSync(join(folder, "manifest.json"))) fail(`${folder} is no bundle: it holds no manifest.json`);
+  return folder;
+}

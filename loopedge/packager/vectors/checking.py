@@ -1,0 +1,72 @@
+"""Every model of a bundle computes what its vectors say: with the bundle's own loader for Python."""
+
+import importlib.util
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from loopedge.errors import VerificationError
+from loopedge.packager.manifest import Manifest, Model
+from loopedge.packager.static_files import FILES
+from loopedge.packager.vectors.made import MadeVector
+
+__all__ = ["client_module", "measure_vectors"]
+
+
+@cache
+def client_module() -> ModuleType:
+    """Return the loader of the client for Python, as bundles hold it."""
+    for name in ("loopedge_text", "loopedge_bundle"):  # the second imports the first
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(name, FILES / "python" / f"{name}.py")
+            assert spec is not None
+            assert spec.loader is not None
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def measure_vectors(
+    vectors: Iterable[MadeVector], manifest: Manifest, folder: Path, *, threads: int | None
+) -> None:
+    """Run all vectors on all models of a bundle, on the CPU, and note in each the worst that was found.
+
+    Args:
+        vectors: Of the bundle; what is measured is noted in them.
+        manifest: Of the bundle, without vectors and files.
+        folder: The bundle.
+        threads: Threads of ONNX Runtime.
+
+    Raises:
+        VerificationError: A model computes something else.
+    """
+    client, made = client_module(), list(vectors)
+    described = manifest.model_dump(mode="json")
+    for model in manifest.models:
+        bundle = client.Bundle(folder, described, model.model_dump(mode="json"), threads=threads)
+        for vector in made:
+            if _fits(vector, model):
+                _measure(vector, bundle, client)
+
+
+def _fits(vector: MadeVector, model: Model) -> bool:
+    """Tell whether a form runs the loop count of a vector, where that names one."""
+    loops = vector.inputs.get("loops")
+    return loops is None or model.loops is None or int(loops.item()) == model.loops
+
+
+def _measure(vector: MadeVector, bundle: Any, client: ModuleType) -> None:
+    found = bundle.run_vector(vector.inputs, vector.outputs)
+    expected = list(vector.outputs.values())
+    measured = client.measure(vector.judged, expected, [found[name] for name in vector.outputs])
+    vector.worsen(measured)
+    if not client.passes(vector.judged, measured, vector.limit):
+        raise VerificationError(
+            f"{bundle.model['file']} fails the test vector {vector.name!r}: {vector.judged} {measured:.3g}, "
+            f"allowed {vector.limit:.3g}",
+            measured=measured,
+            allowed=vector.limit,
+        )
