@@ -247,7 +247,7 @@ def test_variants_of_two_profiles_belong_together_by_how_they_ran() -> None:
         for graph in (False, True)
     ]
     again = [replace(run) for run in reversed(runs)]
-    pairs = pairs_of(runs, again)
+    pairs = pairs_of(make_result(*runs), make_result(*again))
     assert [(one.compute, one.cuda_graph) for one, _ in pairs] == [
         (other.compute, other.cuda_graph) for _, other in pairs
     ]
