@@ -11,7 +11,57 @@ if TYPE_CHECKING:
 
     from loopedge_cli.output import Result
 
-__all__ = ["package_view"]
+__all__ = ["bundle_view", "package_view"]
+
+
+def bundle_view(result: "Result") -> "RenderableType":
+    """Show a `BundleInspection`."""
+    fields = result.to_json()
+    loops = fields["loops"] or {}
+    rows = [
+        ("for", ", ".join(fields["clients"])),
+        ("made by", f"loopedge {fields['loopedge']}"),
+        *(
+            [("loops", f"{loops['default']}, {'selectable' if loops['dynamic'] else 'fixed'}")]
+            if loops
+            else []
+        ),
+        (
+            "bundle",
+            f"{size_text(fields['bundle_bytes'])} in {count_text(len(fields['files']), 'file')}",
+        ),
+        (
+            "verified",
+            "[green]all files[/green]"
+            if fields["verified"]
+            else "sizes; --verify compares the content",
+        ),
+    ]
+    models = [
+        (
+            model["id"],
+            model["file"],
+            model["form"] or "",
+            model["scheme"] or "float",
+            model["min_runtime"] or "?",
+        )
+        for model in fields["models"]
+    ]
+    vectors = [
+        (
+            vector["name"],
+            vector["check"]["kind"],
+            f"{vector['measured']:.3g}",
+            f"{vector['check']['limit']:.3g}",
+        )
+        for vector in fields["vectors"]
+    ]
+    return page(
+        fields["name"],
+        rows,
+        rows_list("models", ("id", "file", "form", "weights", "needs ONNX Runtime"), models),
+        rows_list("test vectors", ("inputs", "check", "measured", "limit"), vectors),
+    )
 
 
 def package_view(result: "Result") -> "RenderableType":

@@ -1,10 +1,12 @@
 """The manifest of a bundle: everything that a client must know, so that none has to read an ONNX file's metadata.
 
 ``manifest.json`` at the root of the bundle is the one source: the loaders of all clients read it, the page of the
-bundle and the header of the C client are made from it.
+bundle and the header of the C client are made from it. Its schema in docs/ is written by
+``python -c "from loopedge.packager.manifest import schema_text; print(schema_text(), end='')"``.
 """
 
 import hashlib
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,7 +30,11 @@ __all__ = [
     "Tolerance",
     "Vector",
     "manifest_checksum",
+    "manifest_schema",
+    "schema_text",
 ]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
@@ -251,3 +257,15 @@ def manifest_checksum(text: str, stated: str) -> str:
     """Return the checksum of a manifest's text in which ``stated`` stands as its checksum."""
     blank = text.replace(f'"{stated}"', f'"{CHECKSUM_ZEROS}"', 1)
     return hashlib.sha256(blank.encode()).hexdigest()
+
+
+def manifest_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a manifest, from its types."""
+    schema = Manifest.model_json_schema(mode="serialization")
+    schema["properties"]["schema_version"]["const"] = SCHEMA_VERSION
+    return {"$schema": DIALECT, **schema}
+
+
+def schema_text() -> str:
+    """Return the schema as it stands in docs/manifest.schema.json."""
+    return json.dumps(manifest_schema(), indent=2) + "\n"

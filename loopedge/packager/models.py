@@ -19,6 +19,7 @@ from loopedge.packager.clients import (
     OPSET_RELEASES,
     PROVIDERS,
     SINGLE_FILE_BYTES,
+    ModelTraits,
     known_engines,
     release_text,
 )
@@ -226,19 +227,39 @@ class _Writing:
                 weight_bytes=weight_bytes(graph),
             )
         )
-        standard = not any(node.domain == MICROSOFT for node in graph.graph.all_nodes())
-        has_loop = any(node.op_type == "Loop" for node in graph.graph.all_nodes())
-        shown = "loop" if has_loop else form
-        for kind in dict.fromkeys((shown, *(["ort"] if ort_format else []))):
-            for engine in known_engines(identity, kind, scheme, standard=standard):
-                if engine not in self.found.engines:
-                    self.found.engines.append(engine)
+        nodes = list(graph.graph.all_nodes())
+        forms = {"ort"} if ort_format else set()
+        if any(node.op_type == "Loop" for node in nodes):
+            forms.add("loop")
+        elif form is not None:
+            forms.add(form)
+        traits = ModelTraits(
+            model=identity,
+            forms=frozenset(forms),
+            scheme=scheme,
+            opset=opset,
+            standard=not any(node.domain == MICROSOFT for node in nodes),
+            tied_table=_ties_table(graph),
+        )
+        self.found.engines += known_engines(traits)
 
     def _inside(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
 
 
 MICROSOFT = "com.microsoft"
+GATHERS = frozenset({"Gather", "GatherBlockQuantized"})
+
+
+def _ties_table(graph: ir.Model) -> bool:
+    """Tell whether a weight is gathered from, and read by a product too: embedding and head are one."""
+    for value in graph.graph.initializers.values():
+        if value.shape is None or len(value.shape) < 2:
+            continue
+        readers = {node.op_type for node in value.consumers()}
+        if readers & GATHERS and readers - GATHERS:
+            return True
+    return False
 
 
 def _fixed_loops(metadata: Metadata, source: Metadata) -> int | None:

@@ -13,7 +13,6 @@ from loopedge.files.paths import check_paths
 from loopedge.files.targets import FileSize
 from loopedge.options import option_name, with_keywords
 from loopedge.packager.c_header import HEADER_NAME, c_header
-from loopedge.packager.checking import measure_vectors
 from loopedge.packager.clients import CLIENTS, PROVIDERS
 from loopedge.packager.description import Described, describe
 from loopedge.packager.manifest import (
@@ -28,10 +27,13 @@ from loopedge.packager.models import WrittenModels, write_models
 from loopedge.packager.options import PackageOptions
 from loopedge.packager.page import PAGE_NAME, page_text
 from loopedge.packager.result import PackagedModel, PackagedVector, PackageResult
+from loopedge.packager.runtimes import vendor_runtimes
 from loopedge.packager.source import Source, find_reference, open_source
 from loopedge.packager.static_files import copy_static
-from loopedge.packager.text_vectors import text_vectors
-from loopedge.packager.vectors import MadeVector, plain_vectors, write_vector
+from loopedge.packager.vectors.arrays import plain_vectors
+from loopedge.packager.vectors.checking import measure_vectors
+from loopedge.packager.vectors.made import MadeVector, write_vector
+from loopedge.packager.vectors.text import text_vectors
 from loopedge.packager.writing import listed_files, staged_bundle, write_manifest
 
 __all__ = ["package"]
@@ -104,11 +106,30 @@ class _Packaging:
                     "notes": self.notes,
                 }
             )
+            manifest = self._with_runtimes(manifest, folder, scratch)
             manifest = self._write_generated(manifest, folder)
             manifest = write_manifest(manifest, folder)
             source.given.check_unchanged()
         seconds = {"models": written - started, "verify": time.perf_counter() - written}
         return self._result(manifest, models, reference, seconds)
+
+    def _with_runtimes(self, manifest: Manifest, folder: Path, scratch: Path) -> Manifest:
+        """Put the runtimes into the bundle, where that is asked for."""
+        options = self.options
+        if not options.with_runtime:
+            return manifest
+        found = vendor_runtimes(
+            manifest,
+            folder,
+            scratch,
+            packages=None if options.packages is None else Path(options.packages),
+            provider=options.provider,
+        )
+        clients = {
+            name: client.model_copy(update={"runtime_files": found[name]})
+            for name, client in manifest.clients.items()
+        }
+        return manifest.model_copy(update={"clients": clients})
 
     def _write_generated(self, manifest: Manifest, folder: Path) -> Manifest:
         """Write what is made from the manifest."""

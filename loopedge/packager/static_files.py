@@ -1,14 +1,16 @@
 """What every bundle of a client holds, whatever its model: loaders, programs and pages, copied as they stand."""
 
+import json
 import shutil
 from pathlib import Path
 
 from loopedge.packager.clients import CLIENTS
 from loopedge.packager.manifest import ClientName
 
-__all__ = ["FILES", "copy_static"]
+__all__ = ["FILES", "copy_static", "npm_package"]
 
 FILES = Path(__file__).parent / "files"
+RUNTIME_PACKAGE = "onnxruntime-node"
 LEFT_OUT = {"__pycache__", "node_modules"}
 
 
@@ -32,3 +34,13 @@ def copy_static(clients: tuple[ClientName, ...], folder: Path) -> None:
                 place = folder / inside
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
+
+
+def npm_package(name: str) -> str:
+    """Return an npm package with the version that the loaders were tried with, ``onnxruntime-web@1.30.0``."""
+    listed = json.loads((FILES / "node" / "package.json").read_text(encoding="utf-8"))
+    known = listed["dependencies"] | listed.get("optionalDependencies", {})
+    version = (
+        known.get(name) or known[RUNTIME_PACKAGE]
+    )  # the packages of ONNX Runtime are of one version
+    return f"{name}@{version}"

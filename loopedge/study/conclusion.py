@@ -26,6 +26,7 @@ from loopedge.study.runs.samples import SAMPLES_FILE, read_samples
 from loopedge.study.runs.setup import RunSetup
 from loopedge.study.schedule.estimate import AFTERWARDS
 from loopedge.tasks.metrics import Tally
+from loopedge.tasks.series import SeriesTask
 from loopedge.tasks.task import Task
 
 __all__ = ["Found", "conclude", "windows_by_origin"]
@@ -106,7 +107,7 @@ def conclude(found: Found) -> PilotResult:
         further=_further(found, judged.summary),
         plan=plan_of(
             found.command,
-            task,
+            can_roll=isinstance(task, SeriesTask),
             origins=design.origins,
             seed_seconds=seconds,
             seeds=design.seeds,

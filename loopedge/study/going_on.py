@@ -5,11 +5,12 @@ import shlex
 from collections.abc import Mapping
 
 from loopedge.options import by_face
-from loopedge.study.judging.next_step import Plan
-from loopedge.tasks.series import SeriesTask
-from loopedge.tasks.task import Task
+from loopedge.study.judging.next_step import Plan, block_seconds
+from loopedge.study.result import PilotResult
 
-__all__ = ["changed_command", "plan_of"]
+__all__ = ["changed_command", "plan_again", "plan_of"]
+
+PILOT = "loopedge pilot "
 
 OUTPUT = ("-o", "--output")
 BUDGET = "--budget"
@@ -19,8 +20,8 @@ SLACK = 1.25
 
 def plan_of(
     command: str,
-    task: Task,
     *,
+    can_roll: bool,
     origins: int | None,
     seed_seconds: float | None,
     is_unfinished: bool,
@@ -31,17 +32,16 @@ def plan_of(
 
     Args:
         command: Its own.
-        task: Of the first seed.
+        can_roll: Whether the task can be made at several origins.
         origins: That it has; None: one.
         seed_seconds: What a further seed takes.
         is_unfinished: Runs are still missing.
         seeds: That it has.
         spent: Seconds that it took, its cost measured too: a budget counts them again where it goes on.
     """
-    if not by_face("on the command line", ""):
+    if not by_face("on the command line", "") or not command.startswith(PILOT):
         return Plan(seconds=seed_seconds, is_unfinished=is_unfinished)
     folder = f"{_value(command, OUTPUT) or 'pilot'}_origins"
-    can_roll = isinstance(task, SeriesTask) and origins is None
 
     def more_seeds(count: int) -> str:
         changes = {"--seeds": str(count)}
@@ -58,11 +58,26 @@ def plan_of(
                 command, {"--origins": str(count), "-o": folder}, resume=False
             )
         )
-        if can_roll
+        if can_roll and origins is None
         else None,
         wider_margin=lambda margin: changed_command(command, {"--margin": format(margin, "g")}),
         is_unfinished=is_unfinished,
         go_on=changed_command(command, {}),
+    )
+
+
+def plan_again(result: PilotResult, margin: str | float) -> Plan:
+    """Return how a pilot of a file can go on where its runs are judged with another margin."""
+    command, design = result.command, result.design
+    jobs = _value(command, ("--jobs",)) or "1"
+    return plan_of(
+        changed_command(command, {"--margin": str(margin)}, resume=False),
+        can_roll=result.task["name"] == "series",
+        origins=design["origins"],
+        seed_seconds=block_seconds(result.cells, jobs=int(jobs) if jobs.isdecimal() else 1),
+        is_unfinished=not result.complete,
+        seeds=design["seeds"],
+        spent=result.seconds,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from loopedge.baselines.scores import BaselineScores
+from loopedge.study.going_on import plan_again
 from loopedge.study.judging.claims import strongest
 from loopedge.study.judging.margin import make_margin
 from loopedge.study.judging.requirements import Limits, check_requirements
@@ -59,6 +60,7 @@ def judged_again(result: PilotResult, margin: str | float) -> PilotResult:
         baseline=baseline,
         claims=known.claims,
         further=_kept(known.statements),
+        plan=plan_again(result, margin),
     )
     return replace(result, verdict=verdict, margin=resolved.to_json())
 

@@ -12,15 +12,26 @@ __all__ = ["SeasonalScale", "find_season", "seasonal_scale"]
 
 LEAST_CORRELATION = 0.2
 """A lag counts as a season from this autocorrelation on."""
+MOST_CHANGE = 1.1
+"""A part of a lag is the season where the mean squared change over it is at most so many times that over the lag."""
 MOST_ROWS = 65_536
 """Rows looked at, the last ones: a season that does not show in them is none to forecast by."""
+CHUNK = 65_536
+"""Table rows whose changes are summed at once."""
+ROUNDING = 256 * float(np.finfo(np.float64).eps)
+"""A mean change up to this share of the largest value is rounding: a series that repeats itself exactly."""
 
 
 def find_season(values: Array) -> int | None:
-    """Return the lag with the strongest peak of the autocorrelation, past its first zero.
+    """Return the lag with the strongest peak of the autocorrelation, past its first zero, or a whole part of it.
+
+    What repeats itself every 24 rows does so every 144 too, and noise decides which of the two peaks is higher. The
+    shortest n-th part counts over which the values change hardly more than over the whole lag: their mean squared
+    change, over the same rows, is at most 1.1 times as large. A weekly rhythm of days stays 168 where the same hour of
+    another day differs by more.
 
     Args:
-        values: float64 (rows,) or (rows, columns): the mean of the columns' autocorrelations counts.
+        values: float64 (rows,) or (rows, columns): the mean of the columns' autocorrelations and changes counts.
 
     Returns:
         A lag from 2 to half the rows, or None where no peak reaches 0.2.
@@ -41,13 +52,31 @@ def find_season(values: Array) -> int | None:
     middle = correlation[1:-1]
     peaks = 1 + np.flatnonzero((middle >= correlation[:-2]) & (middle > correlation[2:]))
     peaks = peaks[(peaks > below[0]) & (correlation[peaks] >= LEAST_CORRELATION)]
-    return int(peaks[correlation[peaks].argmax()]) if len(peaks) else None
+    if not len(peaks):
+        return None
+    return _shortest_part(
+        centred / np.sqrt(power), int(peaks[correlation[peaks].argmax()]), below[0]
+    )
 
 
-CHUNK = 65_536
-"""Table rows whose changes are summed at once."""
-ROUNDING = 256 * float(np.finfo(np.float64).eps)
-"""A mean change up to this share of the largest value is rounding: a series that repeats itself exactly."""
+def _shortest_part(columns: Array, lag: int, above: int) -> int:
+    """Return the shortest n-th part of a lag, longer than ``above``, over which values change hardly more.
+
+    The parts are rounded: a season of 23.9 rows shows at 143, whose sixth part is 24.
+
+    Args:
+        columns: float64 (rows, columns), of unit power each, so that they count alike.
+        lag: A season, or a multiple of one.
+        above: Where the autocorrelation falls below zero: what is shorter are neighbours, not a season.
+    """
+    now = columns[lag:]
+
+    def mean_change(rows: int) -> float:
+        return float(np.square(now - columns[lag - rows : len(columns) - rows]).mean())
+
+    most = MOST_CHANGE * mean_change(lag) + ROUNDING * float(np.square(columns).mean())
+    parts = sorted({round(lag / count) for count in range(2, lag // 2 + 1)})
+    return next((rows for rows in parts if rows > above and mean_change(rows) <= most), lag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ QUICK = {
 NOT_RUN = {
     "signature": 5,
     "installs": 4,
-    "minutes": 2,
+    "minutes": 3,
     "hour": 1,
     "hours": 1,
     "download": 1,

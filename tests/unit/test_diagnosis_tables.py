@@ -11,7 +11,7 @@ from loopedge.diagnosis.tables.drift import advise_scaling, measure_drift
 from loopedge.diagnosis.tables.forecastability import advise_horizon, measure_forecastability
 from loopedge.diagnosis.tables.jumps import advise_jumps, measure_jumps
 from loopedge.diagnosis.tables.look_back import advise_context
-from loopedge.diagnosis.tables.season import _shortest, advise_season, measure_season
+from loopedge.diagnosis.tables.season import advise_season, measure_season
 from tests.unit.series_of import autoregression, forecast_of, labels_of
 
 pytest.importorskip("sklearn", reason="boosting needs the extra 'pilot'")
@@ -92,9 +92,13 @@ def test_a_season_on_a_steep_trend_is_found_in_the_changes() -> None:
 
 
 def test_several_days_are_named_by_one() -> None:
-    draw = np.random.default_rng(3)
-    task = forecast_of(np.tile(wave(24, rows=24, noise=0), 60) + 0.05 * draw.normal(size=1440))
-    assert _shortest(task.columns.values[:1000], 144)[0] == 24
+    draw = np.random.default_rng(2)
+    day = np.resize([0.0] * 7 + [1.0] * 10 + [0.5] * 7, 4000)
+    values = day / day.std() + draw.normal(size=4000)
+    found = measure_season(forecast_of(values))
+    assert (found.period, found.used) == (24, 24)
+    # Half of the variance is the day's; its first six waves, of twelve, hold nearly all of that.
+    assert found.strength == pytest.approx(0.5, abs=0.05)
 
 
 def test_noise_has_no_season() -> None:

@@ -23,9 +23,8 @@ from loopedge.study.judging.statements import NextStep, Requirements
 from loopedge.study.options import PilotOptions
 from loopedge.study.words import english, japanese
 from loopedge.study.words.figures import Names
-from loopedge.tasks.generated.sorting import SortingTask
 from loopedge.tasks.metrics import Metrics, Tally
-from tests.unit.pilot_results import make_undecided
+from tests.unit.pilot_results import make_no, make_undecided
 from tests.unit.pilot_runs import judged, runs_of
 
 SAMPLES = 40
@@ -110,7 +109,7 @@ def test_more_seeds_come_with_the_time_that_they_take(
     monkeypatch.setattr("loopedge.study.going_on.by_face", lambda shell, python: shell)
     plan = plan_of(
         f"loopedge pilot sorting --seeds auto {budget} -o p",
-        SortingTask(length=4, vocab=6),
+        can_roll=False,
         origins=None,
         seed_seconds=100.0,
         is_unfinished=False,
@@ -195,3 +194,24 @@ def test_other_limits_are_said_in_the_sentences_too() -> None:
     said = [english.sentence(one, held.verdict.names) for one in held.verdict.statements[1:]]
     assert held.verdict.sentences == [text for text in said if text]
     assert held.verdict.sentences != found.verdict.sentences
+
+
+def test_another_margin_comes_with_the_command_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("loopedge.study.going_on.by_face", lambda shell, python: shell)
+    found = make_no()
+    cells = [cell | {"train_seconds": 60.0} for cell in found.cells]
+    command = "loopedge pilot series a.csv --margin 1% --jobs 2 --force"
+    asked = replace(found, cells=cells, command=command)
+    step = judged_again(asked, "0.2").verdict.statement("next-step")
+    assert isinstance(step, NextStep)
+    assert step.what == "more-seeds"
+    more = "loopedge pilot series a.csv --jobs 2 --margin 0.2 --seeds 5 --resume"
+    assert step.command == more
+    models = {(cell["arm"], cell["loops"]) for cell in cells}
+    assert step.seconds == 2 * len(models) * 60.0 / 2  # two seeds more, two runs at the same time
+    by_hand = replace(asked, command="loopedge my_script.py")  # made by a program: no command
+    alone = judged_again(by_hand, "0.2").verdict.statement("next-step")
+    assert isinstance(alone, NextStep)
+    assert (alone.what, alone.command) == ("more-seeds", None)

@@ -16,8 +16,6 @@ __all__ = ["Season", "advise_season", "measure_season"]
 
 STRONG = 0.3
 """From this strength on a season is worth a word."""
-AS_STRONG = 0.95
-"""A part of a period counts as the period from this share of its strength on."""
 MOST_ROWS = 65_536
 HARMONICS = 6
 """Waves of a season: of its length, of half of it, and so on."""
@@ -55,29 +53,13 @@ def measure_season(task: SeriesTask) -> Season:
         period, found_in = find_season(np.diff(values, axis=0)), "changes"
     if period is None:
         return Season(period=None, strength=0.0, found_in=None, used=task.season, seasons=0.0)
-    period, strength = _shortest(values, period)
     return Season(
         period=period,
-        strength=strength,
+        strength=float(np.mean([_strength(column, period) for column in values.T])),
         found_in="values" if found_in == "values" else "changes",
         used=task.season,
         seasons=len(values) / period,
     )
-
-
-def _shortest(values: Array, period: int) -> tuple[int, float]:
-    """Return the shortest part of a period that is as strong, and its strength: six days repeat themselves as one does."""
-
-    def mean_strength(rows: int) -> float:
-        return float(np.mean([_strength(column, rows) for column in values.T]))
-
-    strength = mean_strength(period)
-    for rows in range(2, period // 2 + 1):
-        if strength >= STRONG and period % rows == 0:
-            shorter = mean_strength(rows)
-            if shorter >= AS_STRONG * strength:
-                return rows, shorter
-    return period, strength
 
 
 def _longest_training_piece(task: SeriesTask) -> Array:

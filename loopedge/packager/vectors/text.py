@@ -10,7 +10,7 @@ from loopedge.errors import InputError, MissingExtraError
 from loopedge.inference.framing import Framing, read_framing
 from loopedge.packager.options import DEFAULT_PROMPT, PackageOptions
 from loopedge.packager.source import Source
-from loopedge.packager.vectors import MadeVector, float_check
+from loopedge.packager.vectors.made import MadeVector, float_check
 from loopedge.runtime.generator import Generator
 from loopedge.runtime.session import Session, untrained_inputs
 

@@ -11,7 +11,7 @@ from typing import Any
 from loopedge.errors import VerificationError
 from loopedge.packager.manifest import Manifest, Model
 from loopedge.packager.static_files import FILES
-from loopedge.packager.vectors import MadeVector
+from loopedge.packager.vectors.made import MadeVector
 
 __all__ = ["client_module", "measure_vectors"]
 

@@ -1,0 +1,105 @@
+// The page of a model of tables: the last window, what follows it, and a table of one's own.
+
+import { arraysOf } from "../javascript/vectors.mjs";
+import { chart, escaped, shortNumber } from "./chart.mjs";
+import { at, showProblem, showRun, state } from "./page.mjs";
+import { readTable } from "./table.mjs";
+
+const PREFERRED = "last window";
+const PERCENT = 100;
+
+/** Prepare the page; return what runs the model and draws. */
+export async function showForecast(model) {
+  const { table } = model;
+  let series = [await firstWindow(model)];
+  let chosen = 0;
+  const run = async () => {
+    const { rows, times } = series[chosen];
+    const started = performance.now();
+    const found = await model.forecast(rows, { loops: state.loops, lastTime: times?.at(-1) });
+    showRun(performance.now() - started);
+    state.forecast = found;
+    draw(table, series[chosen], found);
+  };
+  at("csv").addEventListener("change", async (event) => {
+    const file = event.target.files[0];
+    if (!file) return;
+    try {
+      series = readTable(await file.text(), table, model.manifest.task);
+      chosen = 0;
+      at("source").textContent = `the last ${series[0].rows.length} table rows of ${file.name}`;
+      fillSeries(series);
+      await run();
+      showProblem(null);
+    } catch (error) {
+      showProblem(error);
+    }
+  });
+  at("series").addEventListener("change", (event) => {
+    chosen = Number(event.target.value);
+    run().then(() => showProblem(null), showProblem);
+  });
+  let width = 0;
+  new ResizeObserver(([entry]) => {
+    if (state.forecast && Math.abs(entry.contentRect.width - width) > 1) draw(table, series[chosen], state.forecast);
+    width = entry.contentRect.width;
+  }).observe(at("charts"));
+  at("forecast").hidden = false;
+  return run;
+}
+
+async function firstWindow(model) {
+  const { manifest } = model;
+  const vector = manifest.vectors.find((each) => each.name === PREFERRED) ?? manifest.vectors[0];
+  const port = manifest.inputs.find((each) => each.role === "values");
+  const { data, dims } = (await arraysOf(model.bundle, vector.inputs))[port.name];
+  const [, length, width] = dims;
+  const rows = Array.from({ length }, (_, i) => Array.from(data.subarray(i * width, (i + 1) * width)));
+  const columns = model.table.columns.join(", ");
+  at("source").textContent = vector.times
+    ? `the last ${length} table rows of the data; choose a CSV with ${columns}`
+    : `numbers of the test vector "${vector.name}"; choose a CSV with ${columns}`;
+  return { name: "", rows, times: vector.times?.slice(-length) ?? null };
+}
+
+function fillSeries(series) {
+  at("series").innerHTML = series.map(({ name }, i) => `<option value="${i}">${escaped(name)}</option>`).join("");
+  at("series-box").hidden = series.length < 2;
+}
+
+function draw(table, { rows, times }, found) {
+  const width = Math.max(280, at("charts").clientWidth);
+  if (found.label !== undefined) {
+    at("label").hidden = false;
+    at("label").textContent = `${found.label} (${(PERCENT * found.probabilities[found.label]).toFixed(1)} %)`;
+    fill("numbers", ["class", "probability"], Object.entries(found.probabilities).map(([name, share]) => [name, share.toFixed(4)]));
+    return;
+  }
+  const figures = found.targets.map((title, target) =>
+    chart({
+      title,
+      width,
+      seen: rows.map((row) => row[target] ?? NaN),
+      values: found.values.map((row) => row[target]),
+      intervals: found.intervals.map(({ level, low, high }) => ({
+        level, low: low.map((row) => row[target]), high: high.map((row) => row[target]),
+      })),
+      seenTimes: times,
+      times: found.times,
+    }),
+  );
+  at("charts").replaceChildren(...figures);
+  const levels = found.intervals.map(({ level }) => level);
+  const header = ["", ...found.targets.flatMap((name) => [name, ...levels.flatMap((level) => [`${level} % from`, "to"])])];
+  const lines = found.values.map((row, step) => [
+    found.times?.[step] ?? step + 1,
+    ...row.flatMap((value, i) => [value, ...found.intervals.flatMap(({ low, high }) => [low[step][i], high[step][i]])].map(shortNumber)),
+  ]);
+  fill("numbers", header, lines);
+}
+
+/** Fill a table of the page. */
+export function fill(id, header, lines) {
+  const row = (cells, tag) => `<tr>${cells.map((cell) => `<${tag}>${escaped(cell)}</${tag}>`).join("")}</tr>`;
+  at(id).innerHTML = `<thead>${row(header, "th")}</thead><tbody>${lines.map((line) => row(line, "td")).join("")}</tbody>`;
+}
