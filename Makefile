@@ -4,7 +4,8 @@
 # make test-arithmetic  the tests that compute, under several instruction sets and numbers of threads: an hour,
 #                 PYTEST="-m 'not slow and not long'" a quarter; after changes of numerics, not part of CI
 # make test-clients  every kind of artifact in engines of other makers (OpenVINO, tract), in an environment of
-#                 their own, .venv-clients, from tests/clients/requirements.txt; two minutes
+#                 their own, .venv-clients, from tests/clients/requirements.txt; bundles in Node and WebAssembly, with
+#                 the packages of tests/clients/node in .node-clients, which needs Node and npm; three minutes
 # make fuzz       1,000 tied graphs drawn at random and rolled, 200 language models that decode with a cache, then files
 #                 damaged at random, ten minutes long;
 #                 make fuzz FUZZ="--graphs 0 --seconds 60 --seed 1", or FUZZ="--replay 1.23" for one file again,
@@ -24,6 +25,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CLIENTS := .venv-clients
 CLIENTS_STAMP := $(CLIENTS)/.installed
+NODE_CLIENTS := .node-clients
+NODE_STAMP := $(NODE_CLIENTS)/.installed
 
 .PHONY: demo test test-fast test-slow test-arithmetic test-clients fuzz lint bench bench-gpu bench-peers bench-decode clean
 .DEFAULT_GOAL := test
@@ -39,6 +42,13 @@ $(STAMP): pyproject.toml constraints.txt
 $(CLIENTS_STAMP): tests/clients/requirements.txt
 	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/clients/requirements.txt
+	@touch $@
+
+# Install scripts are left out: that of onnxruntime-node fetches libraries of CUDA, which no test needs.
+$(NODE_STAMP): tests/clients/node/package.json
+	@command -v npm > /dev/null || { echo "error: make test-clients needs Node 20 or later and npm"; exit 1; }
+	@mkdir -p $(NODE_CLIENTS) && cp tests/clients/node/package.json $(NODE_CLIENTS)/package.json
+	cd $(NODE_CLIENTS) && npm install --ignore-scripts --no-package-lock --no-audit --no-fund --loglevel=error
 	@touch $@
 
 demo: $(STAMP)
@@ -59,8 +69,8 @@ test-slow: $(STAMP)
 test-arithmetic: $(STAMP)
 	WORKERS=$(WORKERS) $(BIN)/python tests/arithmetic.py $(PYTEST)
 
-test-clients: $(STAMP) $(CLIENTS_STAMP)
-	CLIENTS_PYTHON=$(CLIENTS)/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet tests/clients
+test-clients: $(STAMP) $(CLIENTS_STAMP) $(NODE_STAMP)
+	CLIENTS_PYTHON=$(CLIENTS)/bin/python NODE_CLIENTS=$(NODE_CLIENTS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet tests/clients
 
 # Failing files are kept in build/fuzz. FUZZ takes options.
 fuzz: $(STAMP)
@@ -92,5 +102,5 @@ bench-decode: $(STAMP)
 	PYTHONPATH=. $(BIN)/python -m benchmarks.decode.bench --output benchmarks/results/decode $(DECODE)
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) $(NODE_CLIENTS) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find loopedge cli calibration tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
