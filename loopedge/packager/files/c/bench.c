@@ -149,7 +149,7 @@ static void put_machine(void) {
 #endif
   printf("\"machine\": {");
   put_text("cpu", word_of("/proc/cpuinfo", "model name", word));
-  put_number("cores", cores() ? cores() : NAN);
+  put_number("cores", cores() ? (double)cores() : (double)NAN);
   put_text("system", system[0] ? system : NULL);
   put_number("memory_bytes", kib("/proc/meminfo", "MemTotal:") < 0 ? NAN : kib("/proc/meminfo", "MemTotal:"));
   put_text("onnxruntime", loopedge_runtime_version());
