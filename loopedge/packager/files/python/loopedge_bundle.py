@@ -526,13 +526,16 @@ def measure(kind: str, expected: list[Array], found: list[Array]) -> float:
     if kind == "equal":
         return float(all(np.array_equal(one, other) for one, other in pairs))
     if kind == "relative":
-        return max(
+        errors = [
             float(np.abs(other - one).max(initial=0.0))
             / (float(np.abs(one).max(initial=0.0)) or 1.0)
             for one, other in pairs
-        )
+        ]
+        return float(np.max(errors, initial=0.0))  # NaN stays NaN, and passes nowhere
     signal = sum(float(np.square(one).sum()) for one, _ in pairs)
     noise = sum(float(np.square(other - one).sum()) for one, other in pairs)
+    if not np.isfinite(noise) or signal == 0:
+        return 200.0 if noise == 0 else float("-inf")
     return 200.0 if noise == 0 else min(200.0, 10 * float(np.log10(signal / noise)))
 
 
