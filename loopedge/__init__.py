@@ -17,8 +17,7 @@ Bring it to the device
     prepare, package    packed on the device; a folder for an app (PackageOptions) -> PrepareResult, PackageResult
 
 Look at it and run it
-    inspect             form, loops, ties and bytes of a file            -> Inspection
-    profile             memory and time, tied or not (ProfileOptions)    -> ProfileResult
+    inspect, profile    what a file holds; its memory and time (ProfileOptions) -> Inspection, ProfileResult
     compare, evaluate   two profiles; perplexity on a text               -> Comparison, EvaluateResult
     Session, Generator, forecast   run a model, write text, forecast a table (-> Forecast): numpy and onnxruntime
 

@@ -318,7 +318,8 @@ def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], words
 def test_clients_stand_once_in_the_order_of_the_table() -> None:
     chosen = PackageOptions(clients=("python", "web", "python"))
     assert chosen.clients == ("web", "python")
-    assert PackageOptions(clients="c").clients == ("c",)
+    named: Any = "c"
+    assert PackageOptions(clients=named).clients == ("c",)
 
 
 def test_the_tables_of_clients_and_providers_agree() -> None:
