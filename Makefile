@@ -25,7 +25,7 @@ STAMP := $(VENV)/.installed
 CLIENTS := .venv-clients
 CLIENTS_STAMP := $(CLIENTS)/.installed
 
-.PHONY: demo test test-fast test-slow test-arithmetic test-clients fuzz lint bench bench-gpu bench-peers bench-decode clean
+.PHONY: demo environments test test-fast test-slow test-arithmetic test-clients fuzz lint bench bench-gpu bench-peers bench-decode clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -41,11 +41,14 @@ $(CLIENTS_STAMP): tests/clients/requirements.txt
 	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/clients/requirements.txt
 	@touch $@
 
+environments: $(STAMP) $(CLIENTS_STAMP)
+
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo/run.sh
 
-# One thread each: several workers share the cores.
-PYTEST_ALL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile
+# One thread each: several workers share the cores. tests/conftest.py begins with the files that take longest.
+PYTEST_ALL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile \
+	--no-loadscope-reorder
 
 test: $(STAMP)
 	$(PYTEST_ALL) -m 'not long'
