@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from tests.unit.bundles import client, package, short_model, tiny
@@ -213,7 +214,7 @@ def test_a_newer_manifest_and_an_old_runtime_are_refused(
         client.load(short, provider="abacus")
     with pytest.raises(client.BundleError, match="holds no model big, it holds"):
         client.load(short, model="big")
-    monkeypatch.setattr(client.ort, "__version__", "1.16.3")
+    monkeypatch.setattr(onnxruntime, "__version__", "1.16.3")
     with pytest.raises(client.BundleError, match=r"needs onnxruntime 1\.17, this is 1\.16\.3"):
         client.load(short)
 
