@@ -22,6 +22,7 @@ FLAGS = {
     "ranges": "--ranges-file",
     "covariates": "--covariate",
     "time_column": "--time",
+    "provider_options": "--provider-option",
 }
 """Options that the command line calls otherwise than Python does."""
 

@@ -1,7 +1,8 @@
-"""How hypothesis draws, and what every worker does once: no test fails because a machine is slow or busy."""
+"""How hypothesis draws, which files come first, and what every worker does once: no test fails because a machine is slow or busy."""
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 
@@ -16,6 +17,20 @@ settings.load_profile("unhurried")
 OBJECTS = 20_000
 """New objects before the garbage collector looks at the youngest; Python's own 700 make it look at all of PyTorch's
 half a million, again and again: a tenth of the suite's time."""
+
+COSTS = {"long": 60, "slow": 10}
+"""What a test is taken to cost where its mark says that it takes longer than others, which cost 1."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: else a worker that gets one at the end works on while others wait."""
+    costs: Counter[str] = Counter()
+    for item in items:
+        costs[str(item.path)] += max(
+            (cost for mark, cost in COSTS.items() if item.get_closest_marker(mark)), default=1
+        )
+    items.sort(key=lambda item: (-costs[str(item.path)], str(item.path)))
 
 
 def pytest_collection_finish() -> None:

@@ -69,7 +69,7 @@ def measure(files: Mapping[int, Path]) -> dict[int, ProfileResult]:
     return {
         count: loopedge.profile(
             [path],
-            device="cuda",
+            provider="cuda",
             unrolled=True,
             float16=True,
             cuda_graphs=True,

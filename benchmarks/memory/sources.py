@@ -19,13 +19,13 @@ import loopedge
 import loopedge_calibration
 from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.graph.core.untied import untie
-from loopedge.profiler.dissection.limits import CPU
 from loopedge.profiler.dissection.memory_sources import memory_sources
 from loopedge.profiler.dissection.trace import read_trace
 from loopedge.profiler.machine import describe_machine
 from loopedge.profiler.processes.measured_process import MeasuredProcess
 from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.result import MemorySources
+from loopedge.runtime.providers import CPU_PROVIDER
 
 MIB = 2**20
 RUNS = 4
@@ -77,7 +77,7 @@ def measure(path: Path, memory: str, folder: Path) -> tuple[MemorySources, Memor
         model=path,
         inputs=inputs,
         file_bytes=artifact.file_bytes,
-        provider=CPU,
+        provider=CPU_PROVIDER,
         threads=1,
         memory=memory,
     )

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from loopedge import __version__
 from loopedge_cli import commands
-from loopedge_cli.arguments import CheckedCommand
+from loopedge_cli.arguments import USAGE_ERROR, CheckedCommand
 from loopedge_cli.exits import ExitCode
 from loopedge_cli.output import print_error, speaks
 from loopedge_cli.streams import flush_streams, open_streams, unprinted
@@ -43,8 +43,6 @@ ORDER = (
 )
 """How ``--help`` lists the commands: along the chain; others follow by name."""
 
-USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # typer exports its subclass alone
-
 
 class OneLineGroup(TyperGroup):
     """A command group whose usage errors are one line and a hint, like all others."""
@@ -59,7 +57,7 @@ class OneLineGroup(TyperGroup):
                 message = error.format_message().replace(
                     ": Value error, ", ": "
                 )  # typer's own choices
-                print_error(message, f"{path} --help")
+                print_error(message, getattr(error, "hint", None) or f"{path} --help")
             code = int(ExitCode.BAD_INPUT)
         except typer.Abort:
             code = int(ExitCode.INTERRUPTED)

@@ -1,4 +1,4 @@
-"""What no option takes, whatever the command: an empty path, and words that are not Unicode."""
+"""What no option takes, whatever the command: an empty path, words that are not Unicode, and names of before."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,11 @@ import typer
 from typer.core import TyperCommand
 
 __all__ = ["CheckedCommand"]
+
+USAGE_ERROR: Any = typer.BadParameter.__bases__[0]  # typer exports its subclass alone
+
+RENAMED = {"--device": "--provider"}
+"""Flags that were called otherwise in earlier versions, where a command has the new one and not the old."""
 
 
 class CheckedCommand(TyperCommand):
@@ -31,6 +36,7 @@ class CheckedCommand(TyperCommand):
                     "PYTHONUTF8=1).",
                     ctx=ctx,
                 )
+        self._refuse_renamed(ctx, words)
         rest = super().parse_args(ctx, args)
         if any(not word or (word.startswith("--") and word.endswith("=")) for word in words):
             for parameter in self.params:
@@ -39,6 +45,21 @@ class CheckedCommand(TyperCommand):
                         "it is empty, a path is needed.", ctx=ctx, param_hint=_name(parameter)
                     )
         return rest
+
+    def _refuse_renamed(self, ctx: Any, words: list[str]) -> None:
+        """Name the flag that took another's place.
+
+        Raises:
+            typer.BadParameter: One of the old ones is used.
+        """
+        flags = {flag for parameter in self.params for flag in parameter.opts}
+        for place, word in enumerate(words):
+            old, equals, value = word.partition("=")
+            new = RENAMED.get(old)
+            if new is not None and new in flags and old not in flags:
+                error = USAGE_ERROR(f"{old} is now {new}", ctx=ctx)
+                error.hint = f"{new} {value if equals else (words[place + 1 :] or ['NAME'])[0]}"
+                raise error
 
 
 def _paths(value: Any) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """Run a language model on text: what ``loopedge run --text`` does."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from loopedge.inference.framing import Framing, check_length, empty_text, read_f
 from loopedge.inference.run import InferenceResult, run_arrays, summarize
 from loopedge.options import by_face, option_name
 from loopedge.runtime.generator import Generator
+from loopedge.runtime.providers import find_provider
 from loopedge.runtime.session import Session
 
 __all__ = ["CompletionResult", "NextToken", "complete"]
@@ -56,7 +58,8 @@ def complete(
     loops: int | None = None,
     tolerance: float | None = None,
     threads: int | None = None,
-    device: str = "cpu",
+    provider: str = "cpu",
+    provider_options: Mapping[str, str] | None = None,
     memory: str | None = None,
 ) -> CompletionResult:
     """Run a language model on a text, and go on greedily for some tokens.
@@ -71,7 +74,8 @@ def complete(
         loops: As `Session.run`.
         tolerance: As `Session.run`.
         threads: As `Session`, like the rest.
-        device: ``cpu`` or ``cuda``.
+        provider: Execution provider, as `loopedge.runtime.session.Session`.
+        provider_options: Of the provider, by its own names.
         memory: Memory profile.
 
     Returns:
@@ -81,7 +85,7 @@ def complete(
         InputError: The model was not trained on text, its tokenizer is missing or another one, or
             the text is empty or too long.
         MissingExtraError: The model has a tokenizer and the library is not installed.
-        ProviderError: The device's execution provider is not available.
+        ProviderError: The execution provider is not available, or runs none of the products.
     """
     if new_tokens < 0:
         raise InputError(f"{option_name('new_tokens')} is {new_tokens}, at least 0 is needed")
@@ -89,11 +93,18 @@ def complete(
     if artifact.metadata.generate is not None:
         if tolerance is not None:
             raise InputError(f"{model} takes no tolerance", hint="leave it out")
+        find_provider(provider, provider_options)
         runner: _Runner = _Cached(
-            Path(model), loops=loops, threads=threads, device=device, memory=memory
+            Path(model), loops=loops, threads=threads, provider=provider, memory=memory
         )
     else:
-        session = Session(model, threads=threads, device=device, memory=memory)
+        session = Session(
+            model,
+            threads=threads,
+            provider=provider,
+            memory=memory,
+            provider_options=provider_options,
+        )
         runner = _Whole(session, loops=loops, tolerance=tolerance)
     framing = read_framing(Path(model), artifact.metadata)
     ids = framing.frame(text)
@@ -158,9 +169,15 @@ class _Cached:
     """Runs each token once, with a cache. More loops than the file runs are clamped, as `Session.run` does."""
 
     def __init__(
-        self, path: Path, *, loops: int | None, threads: int | None, device: str, memory: str | None
+        self,
+        path: Path,
+        *,
+        loops: int | None,
+        threads: int | None,
+        provider: str,
+        memory: str | None,
     ) -> None:
-        self._generator = Generator(path, threads=threads, device=device, memory=memory)
+        self._generator = Generator(path, threads=threads, provider=provider, memory=memory)
         file = self._generator.file
         self._note = None if loops is None else file.metadata.loops_note(loops)
         if loops is not None:

@@ -79,7 +79,8 @@ def run_file(
     tolerance: float | None = None,
     seed: int | None = None,
     threads: int | None = None,
-    device: str = "cpu",
+    provider: str = "cpu",
+    provider_options: Mapping[str, str] | None = None,
     memory: str | None = None,
     form: TableFormat | Mapping[str, Any] | None = None,
     force: bool = False,
@@ -95,7 +96,8 @@ def run_file(
         tolerance: As `Session.run`.
         seed: Of the noise that the model takes, where the file holds none; default 0.
         threads: Threads inside an operator; default: ONNX Runtime's own choice.
-        device: ``cpu`` or ``cuda``.
+        provider: Execution provider, as `loopedge.runtime.session.Session`.
+        provider_options: Of the provider, by its own names.
         memory: As `loopedge.runtime.session.Session`.
         form: How a table is written down, or fields of that by name, which win over what the model remembers.
         force: Replace an existing ``path``.
@@ -106,12 +108,14 @@ def run_file(
     Raises:
         InputError: The model, the inputs, an option or the target cannot be used.
         MissingExtraError: The table or the target is Parquet and pyarrow is not installed.
-        ProviderError: The device's execution provider is not available.
+        ProviderError: The execution provider is not available, or runs none of the products.
     """
     # What ONNX Runtime would run without end, or read from elsewhere, is refused.
     artifact = Artifact.open(model)
     specs = input_specs(artifact.graph)
-    session = Session(model, threads=threads, device=device, memory=memory)
+    session = Session(
+        model, threads=threads, provider=provider, memory=memory, provider_options=provider_options
+    )
     expected = ModelInputs.of(model, specs, session.metadata)
     if path is not None:
         # What does not stand there yet is not a file of the model.

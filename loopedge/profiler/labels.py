@@ -25,7 +25,6 @@ SETTINGS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "quantization": ("quantization", str),
     "memory": ("memory", lambda value: f"memory {value}"),
     "runtime": ("runtime", str),
-    "device": ("device", str),
     "compute": ("computed in", str),
     "cuda_graph": ("run as", lambda value: "CUDA graph" if value else "nodes"),
 }

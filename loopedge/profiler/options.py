@@ -1,7 +1,7 @@
 """What may be asked of a profile, checked before any work."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -9,7 +9,7 @@ from typing import TypedDict
 from loopedge.errors import InputError
 from loopedge.options import option
 from loopedge.profiler.sweep import Configuration, configurations
-from loopedge.runtime.session import PROVIDERS
+from loopedge.runtime.providers import CUDA_PROVIDER, full_name, provider_options
 
 __all__ = ["SECONDS_PER_MODEL", "SOAK_SECONDS", "ProfileKeywords", "ProfileOptions"]
 
@@ -29,10 +29,12 @@ class ProfileOptions:
         untied: Also profile each model's untied twin, whose iterations have own weights; or those of
             the models that are named.
         unrolled: As ``untied``, the twin that is unrolled and shares its weights.
-        device: ``cpu`` or ``cuda``.
+        provider: Execution provider: ``cpu``, ``cuda``, or another one that the installed onnxruntime has
+            (`loopedge.Session`). Outputs on another one than the CPU are compared with those of the CPU before any time.
+        provider_options: Of the provider, by its own names.
         float16: Also profile each model and twin computed in float16.
         cuda_graphs: Also profile each unrolled graph replayed as a CUDA graph; models with a Loop get
-            their unrolled twin for it. Needs ``device="cuda"``.
+            their unrolled twin for it. Needs ``provider="cuda"``.
         memory: ``balanced``, ``low`` or ``mapped``; default: as each file says.
         threads: Threads inside an operator; each process is pinned to as many cores. This and the next
             three may be several: every combination is profiled.
@@ -54,7 +56,8 @@ class ProfileOptions:
 
     untied: Models = False
     unrolled: Models = False
-    device: str = "cpu"
+    provider: str = "cpu"
+    provider_options: Mapping[str, str] | None = None
     float16: bool = False
     cuda_graphs: bool = False
     memory: str | None = None
@@ -81,16 +84,17 @@ class ProfileOptions:
         sizes = {(point.batch, point.sequence) for point in self.points}
         if self.input is not None and len(sizes) > 1:
             raise InputError(f"{self.input} has one batch and one sequence: they cannot be varied")
-        if self.device not in PROVIDERS:
-            raise InputError(
-                f"device {self.device!r} is not known",
-                hint=f"{option('device', 'cpu')} or {option('device', 'cuda')}",
-            )
-        if self.cuda_graphs and self.device != "cuda":
+        provider_options(self.provider_options)
+        if self.cuda_graphs and self.provider_name != CUDA_PROVIDER:
             raise InputError(
                 "a CUDA graph needs a CUDA device",
-                hint=f"{option('device', 'cuda')} {option('cuda_graphs')}",
+                hint=f"{option('provider', 'cuda')} {option('cuda_graphs')}",
             )
+
+    @property
+    def provider_name(self) -> str:
+        """The provider as ONNX Runtime calls it."""
+        return full_name(self.provider)
 
     @property
     def points(self) -> list[Configuration]:
@@ -113,7 +117,8 @@ class ProfileKeywords(TypedDict, total=False):
 
     untied: Models
     unrolled: Models
-    device: str
+    provider: str
+    provider_options: Mapping[str, str] | None
     float16: bool
     cuda_graphs: bool
     memory: str | None

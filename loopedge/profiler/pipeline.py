@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Unpack
@@ -10,11 +10,12 @@ from typing import Unpack
 from loopedge.errors import InputError, LoopedgeError, ProviderError
 from loopedge.options import with_keywords
 from loopedge.profiler.dissection.gpu import measure_gpu
-from loopedge.profiler.dissection.limits import CPU, measure_limits
+from loopedge.profiler.dissection.limits import measure_limits
 from loopedge.profiler.dissection.pipeline import Dissection, dissect
 from loopedge.profiler.machine import check_machine, describe_machine
 from loopedge.profiler.options import ProfileKeywords, ProfileOptions
 from loopedge.profiler.processes.turns import Measurement, Schedule, measure
+from loopedge.profiler.provider_check import CheckedModel, check_providers
 from loopedge.profiler.result import (
     SCHEMA_VERSION,
     Failure,
@@ -27,8 +28,8 @@ from loopedge.profiler.runs import Findings, failure_of, make_run, named_as_peop
 from loopedge.profiler.subjects.outputs import output_errors
 from loopedge.profiler.subjects.pipeline import Subjects, gather_subjects
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
-from loopedge.runtime.cuda import check_built_in
 from loopedge.runtime.latency import Latency
+from loopedge.runtime.providers import CPU_PROVIDER, CUDA_PROVIDER, find_provider
 
 __all__ = ["SCHEMA_VERSION", "Latency", "ProfileOptions", "ProfileResult", "Run", "profile"]
 
@@ -61,7 +62,8 @@ def profile(
 
     Raises:
         InputError: A file or an option cannot be used, or a model cannot be loaded.
-        ProviderError: The device's execution provider does not run the model.
+        ProviderError: The execution provider is not available, or does not run the models.
+        VerificationError: The execution provider computes them wrongly.
         LoopedgeError: No model could be measured to the end.
     """
     chosen = with_keywords("profile", ProfileOptions, options, keywords)
@@ -70,16 +72,17 @@ def profile(
     report_progress = report_progress or _report_nothing
     with tempfile.TemporaryDirectory(prefix="loopedge.") as folder:
         scratch = Path(folder)
-        subjects = gather_subjects(models, chosen, scratch)
+        gathered = gather_subjects(models, chosen, scratch)
+        subjects, checked = _check_outputs(gathered, chosen, scratch, report_progress)
         gpus = _measure_gpus(subjects.models, chosen, report_progress)
         measured = _measure_in_turns(subjects.models, chosen, scratch, report_progress)
         limits = _measure_limits(subjects.models) if chosen.details else _Limits()
         parts = _dissect_each(subjects.models, measured, chosen, report_progress)
         errors = _output_errors(subjects.models, measured)
     found = [
-        Findings(model=model, measurement=one, gpu=gpu, parts=part, output_error=error)
-        for model, one, gpu, part, error in zip(
-            subjects.models, measured, gpus.memory, parts, errors, strict=True
+        Findings(checked=one_checked, measurement=one, gpu=gpu, parts=part, output_error=error)
+        for one_checked, one, gpu, part, error in zip(
+            checked, measured, gpus.memory, parts, errors, strict=True
         )
         if isinstance(one, Measurement)
     ]
@@ -95,8 +98,34 @@ def _check(models: Sequence[str | Path], options: ProfileOptions) -> None:
     if not models:
         raise InputError("no model was named", hint="loopedge profile model.onnx")
     check_machine(max(point.threads for point in options.points))
-    if options.device == "cuda":
-        check_built_in()
+    find_provider(options.provider, options.provider_options)
+
+
+def _check_outputs(
+    subjects: Subjects, options: ProfileOptions, scratch: Path, report_progress: Report
+) -> tuple[Subjects, list[CheckedModel]]:
+    """Leave out the models that the provider does not run, or computes wrongly: their times would mean nothing.
+
+    Raises:
+        ProviderError: The provider runs none of them.
+        VerificationError: It computes the first one wrongly, and no other passes.
+    """
+    found = check_providers(subjects.models, options, scratch, report_progress)
+    checked = [one for one in found if isinstance(one, CheckedModel)]
+    if not checked:
+        raise next(one for one in found if isinstance(one, LoopedgeError))
+    failures = [
+        failure_of(model, one)
+        for model, one in zip(subjects.models, found, strict=True)
+        if isinstance(one, LoopedgeError)
+    ]
+    left = replace(
+        subjects,
+        models=[one.model for one in checked],
+        failures=[*subjects.failures, *failures],
+        notes=[*subjects.notes, *(note for one in checked for note in one.notes)],
+    )
+    return left, checked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +146,7 @@ def _measure_gpus(
     Raises:
         ProviderError: CUDA does not run a model.
     """
-    if options.device != "cuda" or not options.details:
+    if options.provider_name != CUDA_PROVIDER or not options.details:
         return _Gpus(memory=[None for _ in models])
     found: list[GpuMemory | None] = []
     notes: dict[str, None] = {}
@@ -172,7 +201,9 @@ def _measure_limits(models: Sequence[ProfiledModel]) -> _Limits:
     The models' figures stand without limits that could not be had.
     """
     limits, notes = [], []
-    for threads in sorted({one.setup.threads for one in models if one.setup.provider == CPU}):
+    for threads in sorted(
+        {one.setup.threads for one in models if one.setup.provider == CPU_PROVIDER}
+    ):
         try:
             limits.append(measure_limits(threads))
         except (LoopedgeError, OSError) as error:  # the latter: no room for its graphs
@@ -232,6 +263,7 @@ def _result(
     ]
     return ProfileResult(
         schema_version=SCHEMA_VERSION,
+        client=None,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=describe_machine(),
         limits=limits.limits,

@@ -7,6 +7,7 @@ from loopedge.runtime.latency import Latency
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AgainstCpu",
     "Decoding",
     "Failure",
     "GpuMemory",
@@ -22,7 +23,7 @@ __all__ = [
     "Spread",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the JSON; docs/profile.schema.json is its schema."""
 
 
@@ -224,6 +225,28 @@ class Fidelity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgainstCpu:
+    """A model on another execution provider held against the same file on the CPU; docs/profiling.md has the rule.
+
+    ``compared_with``: ``float`` where the float model of the same work is profiled too, and outputs are held against its
+    on the CPU, else ``cpu``, this file's own. ``max_rel_error``: to this file on the CPU, against its largest output.
+    ``sqnr_db``: of the provider; ``cpu_sqnr_db``: of the CPU, None where it is what is compared with;
+    ``bfloat16_db``: of the CPU where every float is rounded to bfloat16, None where the outputs agree without asking that;
+    ``limit_db``: least that passes, None where the outputs agree. ``cpu_ms``: median time of the CPU,
+    ``time_ratio``: of the provider against it, in turns.
+    """
+
+    compared_with: str
+    max_rel_error: float
+    sqnr_db: float
+    cpu_sqnr_db: float | None
+    bfloat16_db: float | None
+    limit_db: float | None
+    cpu_ms: float
+    time_ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One profiled model; docs/profiling.md says how each figure is measured.
 
@@ -234,7 +257,8 @@ class Run:
     are those of the graph that ran, by execution provider, ``compute`` is the type of the products,
     ``cuda_graph`` whether it was asked to be replayed as a CUDA graph (`GpuMemory` holds whether it was);
     ``output_error`` is the difference of its outputs to those of the first run of the same work on the same
-    inputs, in parts of their norm, None where there is none to compare with.
+    inputs, in parts of their norm, None where there is none to compare with; ``assigned`` are the operators of the
+    graph as each provider took them, empty where the CPU was asked for.
     """
 
     name: str
@@ -244,7 +268,6 @@ class Run:
     twin: str | None
     quantization: str | None
     loops: int | None
-    device: str
     provider: str
     memory: str
     threads: int
@@ -276,6 +299,8 @@ class Run:
     output_error: float | None = None
     decoding: Decoding | None = None
     fidelity: Fidelity | None = None
+    assigned: dict[str, dict[str, int]] = field(default_factory=dict)
+    against_cpu: AgainstCpu | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values under the keys of docs/cli.md."""
@@ -294,9 +319,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileResult:
-    """All runs of one profile, in the order of its arguments, their twins after them."""
+    """All runs of one profile, in the order of its arguments, their twins after them.
+
+    ``client``: the client of a bundle whose report it is; None: ``loopedge profile`` measured it.
+    """
 
     schema_version: int
+    client: None
     created: str
     machine: dict[str, Any]
     limits: list[MachineLimits]

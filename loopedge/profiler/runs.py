@@ -11,6 +11,7 @@ from loopedge.profiler.figures import MS_PER_SECOND, stopped_early
 from loopedge.profiler.options import ProfileOptions
 from loopedge.profiler.processes.soak import MIN_TURNS, judge_soak
 from loopedge.profiler.processes.turns import Measurement
+from loopedge.profiler.provider_check import CheckedModel
 from loopedge.profiler.result import Decoding, Failure, GpuMemory, MachineLimits, Run
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
 
@@ -21,11 +22,16 @@ __all__ = ["Findings", "failure_of", "make_run", "named_as_people_do", "run_note
 class Findings:
     """A model that was measured to the end, and all that was found of it."""
 
-    model: ProfiledModel
+    checked: CheckedModel
     measurement: Measurement
     gpu: GpuMemory | None
     parts: Dissection
     output_error: float | None
+
+    @property
+    def model(self) -> ProfiledModel:
+        """What was measured."""
+        return self.checked.model
 
 
 def make_run(found: Findings, limits: Sequence[MachineLimits], options: ProfileOptions) -> Run:
@@ -48,7 +54,6 @@ def make_run(found: Findings, limits: Sequence[MachineLimits], options: ProfileO
         twin=model.twin,
         quantization=model.quantization,
         loops=model.loops,
-        device=options.device,
         provider=measured.provider,
         memory=setup.memory,
         threads=setup.threads,
@@ -80,6 +85,8 @@ def make_run(found: Findings, limits: Sequence[MachineLimits], options: ProfileO
         output_error=found.output_error,
         decoding=_decoding(model, measured),
         fidelity=model.fidelity,
+        assigned=found.checked.assigned,
+        against_cpu=found.checked.against_cpu,
     )
 
 

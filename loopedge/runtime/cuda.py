@@ -12,7 +12,7 @@ from typing import Any
 import onnxruntime as ort
 
 from loopedge.errors import ProviderError, install_hint
-from loopedge.runtime.session_options import CUDA_PROVIDER
+from loopedge.runtime.providers import CUDA_PROVIDER
 
 __all__ = [
     "CUDA_PROVIDER",

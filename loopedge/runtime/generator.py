@@ -46,7 +46,7 @@ class Generator:
         loops: Iterations; default: as the file says.
         batch: Texts side by side.
         threads: Threads inside an operator; default: onnxruntime's own choice.
-        device: ``cpu``; decoding on another one was never tried, and is refused.
+        provider: ``cpu``; decoding on another one was never tried, and is refused.
         memory: Memory profile, as `Session`.
         seed: Of the noise that some models take beside each token: as `Session.run` draws it.
 
@@ -71,11 +71,11 @@ class Generator:
         loops: int | None = None,
         batch: int = 1,
         threads: int | None = None,
-        device: str = "cpu",
+        provider: str = "cpu",
         memory: str | None = None,
         seed: int = 0,
     ) -> None:
-        file = GenerateFile.open(path, threads=threads, device=device, memory=memory)
+        file = GenerateFile.open(path, threads=threads, provider=provider, memory=memory)
         self._begin(file, context, loops, batch, seed)
 
     def another(

@@ -16,6 +16,7 @@ from loopedge.errors import InputError
 from loopedge.graph.metadata import MemoryProfile, Metadata, Prepared
 from loopedge.options import option
 from loopedge.runtime.processor import PACKING_FEATURES, this_processor
+from loopedge.runtime.providers import CPU_PROVIDER
 
 __all__ = [
     "PREPARED_SUFFIX",
@@ -71,7 +72,7 @@ def choose_profile(
     metadata: Metadata,
     path: str | Path,
     *,
-    device: str = "cpu",
+    provider: str = CPU_PROVIDER,
 ) -> ChosenProfile:
     """Choose how a session keeps the weights of a file.
 
@@ -79,7 +80,7 @@ def choose_profile(
         asked: A profile, or None for the one that stands in the file.
         metadata: What the file says of itself.
         path: The file, for messages.
-        device: ``cpu`` or ``cuda``.
+        provider: That runs it.
 
     Returns:
         The profile that runs. A file that merely wishes to be mapped runs as balanced.
@@ -87,12 +88,12 @@ def choose_profile(
     Raises:
         InputError: The profile is not known; ``mapped`` was asked of a file that is not prepared,
             or ``balanced`` of one that is; the file was prepared for another processor, another
-            version of onnxruntime, or another kind of device.
+            version of onnxruntime, or for the CPU while another provider runs.
     """
     wanted = None if asked is None else check_profile(asked)
     prepared = metadata.prepared
     if prepared is not None:
-        _check_device(prepared, Path(path), device)
+        _check_device(prepared, Path(path), provider)
         if wanted == "balanced":
             raise InputError(
                 f"{path} holds packed weights, which are mapped; balanced needs its source",
@@ -110,7 +111,7 @@ def choose_profile(
     if wanted is None and stored == "mapped":
         return ChosenProfile(profile="balanced", note=ORT_NOTE if ort_format else WISH_NOTE)
     profile = wanted or stored
-    idle = metadata.optimized and profile == "low" and device == "cpu" and not ort_format
+    idle = metadata.optimized and profile == "low" and provider == CPU_PROVIDER and not ort_format
     return ChosenProfile(profile=profile, optimize=not idle)
 
 
@@ -138,7 +139,7 @@ def this_device() -> Prepared:
     )
 
 
-def _check_device(prepared: Prepared, path: Path, device: str) -> None:
+def _check_device(prepared: Prepared, path: Path, provider: str) -> None:
     here = this_device()
     hint = f"loopedge prepare {_source_of(path)} -o {path} --force"
     if prepared.onnxruntime != here.onnxruntime:
@@ -156,10 +157,10 @@ def _check_device(prepared: Prepared, path: Path, device: str) -> None:
             raise InputError(
                 f"{path} was prepared for another processor: {what}{then}, here {now}", hint=hint
             )
-    if device != "cpu":
+    if provider != CPU_PROVIDER:
         raise InputError(
-            f"{path} was prepared for the CPU, it cannot run on {device}",
-            hint=option("device", "cpu"),
+            f"{path} was prepared for the CPU, it cannot run on {provider}",
+            hint=option("provider", "cpu"),
         )
 
 

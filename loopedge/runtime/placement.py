@@ -7,6 +7,7 @@ from typing import Any
 
 from loopedge.errors import ProviderError
 from loopedge.graph.operators import CONTROL_FLOW, PRODUCTS
+from loopedge.runtime.providers import CPU_PROVIDER
 
 __all__ = [
     "MEMCPY",
@@ -16,14 +17,18 @@ __all__ = [
     "Placement",
     "assigned_operators",
     "check_products",
-    "products_elsewhere",
+    "elsewhere_notes",
     "read_placement",
 ]
 
 RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 """Session option that lets a session tell which provider each node was assigned to."""
 
-CPU_PROVIDER = "CPUExecutionProvider"
+REPEATING = ("Loop", "Scan")
+SHAPES = frozenset(
+    {"Cast", "Concat", "Constant", "Gather", "Identity", "Shape", "Slice", "Squeeze", "Unsqueeze"}
+)
+"""Operators that shapes and indices are computed with: small ones of them belong on the CPU."""
 MEMCPY = ("MemcpyToHost", "MemcpyFromHost")
 """Nodes that ONNX Runtime inserts where a tensor changes sides."""
 
@@ -46,7 +51,8 @@ def check_products(
 ) -> None:
     """Refuse a model of whose matrix products and attentions none runs on the provider.
 
-    One whose graph holds none at all must have some node there.
+    One whose graph holds none at all must have some node there. A Loop or Scan that stays elsewhere with most of the
+    products is refused too: what runs on the provider is then the little that is computed once.
 
     Args:
         assigned: As `assigned_operators` returns it.
@@ -55,37 +61,66 @@ def check_products(
         hint: What can be done.
 
     Raises:
-        ProviderError: The provider runs none of them.
+        ProviderError: The provider runs none of them, or not those of the Loop.
     """
-    products = {
-        name: sum(count for op, count in ops.items() if op in PRODUCTS)
-        for name, ops in assigned.items()
-    }
+    products = _products(assigned)
     kind, counts = "matrix products and attentions", products
     if not any(products.values()):
         kind, counts = "nodes", {name: sum(ops.values()) for name, ops in assigned.items()}
-    if counts.get(provider):
-        return
-    there = ", ".join(f"{count} on {name}" for name, count in counts.items() if count)
-    raise ProviderError(
-        f"{provider} was asked for and runs none of the {kind} of {model}: {there or 'it has none'}",
-        hint=hint,
-    )
+    if not counts.get(provider):
+        there = ", ".join(f"{count} on {name}" for name, count in counts.items() if count)
+        raise ProviderError(
+            f"{provider} was asked for and runs none of the {kind} of {model}: {there or 'it has none'}",
+            hint=hint,
+        )
+    away = {name: count for name, count in products.items() if name != provider and count}
+    for op in REPEATING:
+        stays = any(ops.get(op) for name, ops in assigned.items() if name != provider)
+        if stays and sum(away.values()) > products.get(provider, 0):
+            there = ", ".join(f"{count} on {name}" for name, count in away.items())
+            raise ProviderError(
+                f"{provider} was asked for and does not run the {op} of {model}: of its matrix products and "
+                f"attentions {products[provider]} would run there, {there}",
+                hint=f"loopedge unroll {model}",
+            )
 
 
-def products_elsewhere(assigned: Mapping[str, Mapping[str, int]], provider: str) -> str | None:
-    """Say how many matrix products and attentions do not run on the provider; None where all do."""
-    elsewhere = Counter[str]()
-    total = 0
+def elsewhere_notes(assigned: Mapping[str, Mapping[str, int]], provider: str) -> list[str]:
+    """Say how many products, and how many other nodes that compute data, do not run on the provider."""
+    away: Counter[str] = Counter()
     for name, ops in assigned.items():
-        found = {op: count for op, count in ops.items() if op in PRODUCTS}
-        total += sum(found.values())
-        if name != provider:
-            elsewhere.update(found)
-    if not elsewhere:
-        return None
-    kinds = ", ".join(f"{count} {op}" for op, count in sorted(elsewhere.items()))
-    return f"{elsewhere.total()} of {total} matrix products and attentions run on the CPU: {kinds}"
+        away.update(ops if name != provider else {})
+    products = {op: count for op, count in away.items() if op in PRODUCTS}
+    others = {
+        op: count for op, count in away.items() if op not in {*PRODUCTS, *SHAPES, *CONTROL_FLOW}
+    }
+    total = sum(_products(assigned).values())
+    notes = []
+    if products:
+        notes.append(
+            f"{sum(products.values())} of {total} matrix products and attentions run on the CPU: "
+            f"{_listed(products)}"
+        )
+    if others:
+        nodes = sum(sum(ops.values()) for ops in assigned.values())
+        notes.append(
+            f"{sum(others.values())} of {nodes} nodes run on the CPU beside them: {_listed(others)}"
+            if products
+            else f"{sum(others.values())} of {nodes} nodes run on the CPU: {_listed(others)}"
+        )
+    return notes
+
+
+def _products(assigned: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Count the matrix products and attentions of each provider."""
+    return {
+        name: sum(count for op, count in ops.items() if op in PRODUCTS)
+        for name, ops in assigned.items()
+    }
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {op}" for op, count in sorted(counts.items()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from loopedge.errors import (
     InputLengthWarning,
     LoopCountWarning,
     LoopedgeError,
+    ProviderError,
     UntrainedWarning,
 )
 from loopedge.files.input_files import check_file
@@ -32,7 +33,6 @@ from loopedge.graph.metadata import (
 from loopedge.graph.signature import TEXT, InputSpec, shape_text
 from loopedge.options import option
 from loopedge.runtime.cuda import (
-    check_built_in,
     cuda_failure,
     preload_libraries,
     quiet_provider,
@@ -45,19 +45,20 @@ from loopedge.runtime.placement import (
     RECORD_ASSIGNMENT,
     assigned_operators,
     check_products,
-    products_elsewhere,
+    elsewhere_notes,
 )
+from loopedge.runtime.providers import CPU_PROVIDER, CUDA_PROVIDER, Provider, find_provider
 from loopedge.runtime.session_options import open_session, session_options
 
-__all__ = ["DTYPES", "PROVIDERS", "Session", "failure_reason", "untrained_inputs"]
+__all__ = ["DTYPES", "Session", "failure_reason", "untrained_inputs"]
 
 Array = npt.NDArray[Any]
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-"""Devices and the execution providers that serve them."""
-
 BODY_WORDS = (b"body", b"then_branch")
 """Attributes that hold bodies, as they stand in a file."""
+
+BAD_FILES = ("InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile")
+"""What ONNX Runtime raises of a file that no provider could run."""
 
 MOST_LOOPS, MOST_THREADS = 2**62, 1024
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -102,8 +103,10 @@ class Session:
     Args:
         path: The ``.onnx`` file, its external data beside it, or an ``.ort`` file.
         threads: Threads inside an operator; default: ONNX Runtime's own choice.
-        device: ``cpu`` or ``cuda``.
+        provider: ``cpu``, ``cuda``, or another execution provider that the installed onnxruntime has, plug-in packages
+            included: ``openvino``, ``webgpu``, ``CoreMLExecutionProvider`` (docs/profiling.md, Execution providers).
         memory: ``balanced``, ``low`` or ``mapped`` (docs/memory.md); default: as the file says.
+        provider_options: Of the provider, by its own names.
 
     Attributes:
         memory: The memory profile that runs.
@@ -113,8 +116,7 @@ class Session:
     Raises:
         InputError: The file is missing, is not an ONNX model, or its data is missing; it was prepared
             for another processor or version of onnxruntime, or ``memory`` does not fit it.
-        ProviderError: The device's execution provider is not available, or runs none of the model's
-            products.
+        ProviderError: The execution provider is not available, or runs none of the model's products.
         LoopedgeError: The device's memory does not hold the model.
     """
 
@@ -123,24 +125,30 @@ class Session:
         path: str | Path,
         *,
         threads: int | None = None,
-        device: str = "cpu",
+        provider: str = "cpu",
         memory: str | None = None,
+        provider_options: Mapping[str, str] | None = None,
     ) -> None:
         source = check_file(path, needed="an ONNX file", hint="loopedge export model.pt")
         if threads is not None and not 1 <= threads <= MOST_THREADS:
             raise InputError(
                 f"threads is {threads}, 1 to {MOST_THREADS} are allowed", hint=option("threads", 1)
             )
-        provider = _provider(device)
-        again_if_replaced(source, lambda: self._open(source, threads, device, memory))
+        found = find_provider(provider, provider_options)
+        if found.name == CUDA_PROVIDER:
+            preload_libraries()
+        again_if_replaced(source, lambda: self._open(source, threads, found, memory))
         self.provider = self.session.get_providers()[0]
-        if self.provider != provider:
-            raise refusal()
-        if device == "cuda":
+        if self.provider != found.name:
+            raise (
+                refusal()
+                if found.name == CUDA_PROVIDER
+                else _taken_over(source, found, self.provider)
+            )
+        if found.name != CPU_PROVIDER:
             assigned = assigned_operators(self.session)
-            check_products(assigned, provider, source, hint=option("device", "cpu"))
-            elsewhere = products_elsewhere(assigned, provider)
-            self.notes += [] if elsewhere is None else [elsewhere]
+            check_products(assigned, found.name, source, hint=option("provider", "cpu"))
+            self.notes += elsewhere_notes(assigned, found.name)
         self.path = source
         self.inputs = {node.name: node for node in self.session.get_inputs()}
         self.optional_inputs = {
@@ -179,22 +187,28 @@ class Session:
         """Sizes and names of the axes of each input."""
         return {name: list(node.shape) for name, node in self.inputs.items()}
 
-    def _open(self, source: Path, threads: int | None, device: str, memory: str | None) -> None:
+    def _open(
+        self, source: Path, threads: int | None, provider: Provider, memory: str | None
+    ) -> None:
         """Read what the file says of itself, and load it."""
         self.metadata = _read_metadata(source)
         if self.metadata.foreign:
             _check_loads(source)
-        chosen = choose_profile(memory, self.metadata, source, device=device)
+        chosen = choose_profile(memory, self.metadata, source, provider=provider.name)
         self.memory: str = chosen.profile
         self.notes = [] if chosen.note is None else [chosen.note]
         options = session_options(threads, self.memory, model=source, optimize=chosen.optimize)
-        if device == "cuda":
+        elsewhere = provider.name != CPU_PROVIDER
+        if elsewhere:
             options.add_session_config_entry(RECORD_ASSIGNMENT, "1")
+        named = (provider.name, dict(provider.options))
         try:
-            with quiet_provider() if device == "cuda" else contextlib.nullcontext():
-                self.session = open_session(str(source), options, PROVIDERS[device], self.memory)
+            with quiet_provider() if elsewhere else contextlib.nullcontext():
+                self.session = open_session(str(source), options, named, self.memory)
+        except ProviderError:
+            raise
         except Exception as error:  # onnxruntime raises a kind of its own per failure
-            raise _refusal(source, error, device) from error
+            raise _refusal(source, error, provider.name) from error
 
     def run(
         self,
@@ -240,7 +254,7 @@ class Session:
         try:
             values = self.session.run(self.output_names, feeds)
         except Exception as error:  # onnxruntime raises a kind of its own per failure
-            if self.provider == PROVIDERS["cuda"] and ran_out_of_memory(error):
+            if self.provider == CUDA_PROVIDER and ran_out_of_memory(error):
                 raise _full(self.path, error) from error
             raise InputError(f"{self.path} failed to run: {failure_reason(error)}") from error
         return dict(zip(self.output_names, values, strict=True))
@@ -322,26 +336,25 @@ def _check_loads(source: Path) -> None:
         Artifact.open(source)
 
 
-def _provider(device: str) -> str:
-    if device not in PROVIDERS:
-        raise InputError(
-            f"device {device!r} is not known",
-            hint=f"{option('device', 'cpu')} or {option('device', 'cuda')}",
-        )
-    if device == "cuda":
-        check_built_in()
-        preload_libraries()
-    return PROVIDERS[device]
-
-
-def _refusal(source: Path, error: Exception, device: str) -> LoopedgeError:
+def _refusal(source: Path, error: Exception, provider: str) -> LoopedgeError:
     """Say why a session was not created: for want of the device, of its memory, or for the model."""
-    if device == "cuda" and ran_out_of_memory(error):
+    if provider == CUDA_PROVIDER and ran_out_of_memory(error):
         return _full(source, error)
-    if device == "cuda" and cuda_failure(error) is not None:
+    if provider == CUDA_PROVIDER and cuda_failure(error) is not None:
         return refusal(error)
+    if provider not in {CPU_PROVIDER, CUDA_PROVIDER} and type(error).__name__ not in BAD_FILES:
+        return ProviderError(
+            f"{provider} cannot run {source}: {failure_reason(error)}",
+            hint=option("provider", "cpu"),
+        )
     return InputError(
         f"{source} cannot be loaded: {failure_reason(error)}", hint=f"loopedge inspect {source}"
+    )
+
+
+def _taken_over(source: Path, asked: Provider, runs: str) -> ProviderError:
+    return ProviderError(
+        f"{asked.name} was asked for, {runs} would run {source}", hint=option("provider", "cpu")
     )
 
 

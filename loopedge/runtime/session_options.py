@@ -9,10 +9,11 @@ from typing import Any
 
 import onnxruntime as ort
 
-__all__ = ["CUDA_PROVIDER", "open_session", "return_free_memory", "session_options"]
+from loopedge.runtime.providers import CPU_PROVIDER, CUDA_PROVIDER, add_plug_in, is_plug_in
+
+__all__ = ["open_session", "return_free_memory", "session_options"]
 
 LOG_FATAL = 4
-CUDA_PROVIDER = "CUDAExecutionProvider"
 MAPPED_ORT_FORMAT = (
     "session.use_memory_mapped_ort_model",
     "session.use_ort_model_bytes_for_initializers",
@@ -70,16 +71,26 @@ def open_session(
     """Create a session, by a memory profile that its options were made for; options serve one session.
 
     ONNX Runtime would answer a provider that fails by printing so and running on the CPU; here it
-    raises. A provider that comes without options gets those that every session of it has.
+    raises. Options of CUDA are on top of those that every session of it has.
+
+    Raises:
+        ProviderError: A plug-in cannot be loaded, or finds no device.
     """
-    if provider == CUDA_PROVIDER:
+    name, chosen = provider if isinstance(provider, tuple) else (provider, {})
+    if name == CUDA_PROVIDER:
         from loopedge.runtime.cuda import (
             cuda_provider,  # a measured session on the CPU does without
         )
 
-        provider = cuda_provider()
+        chosen = {**cuda_provider()[1], **chosen}
+    providers = [(name, chosen) if chosen else name]
+    if name != CPU_PROVIDER and is_plug_in(name):
+        add_plug_in(options, name, chosen)
+        providers = []
     with _arena_of_its_own(options) if memory == "low" else contextlib.nullcontext():
-        session = ort.InferenceSession(path, options, providers=[provider], enable_fallback=0)
+        session = ort.InferenceSession(
+            path, options, providers=providers or None, enable_fallback=0
+        )
     if memory != "low":
         return_free_memory()
     return session

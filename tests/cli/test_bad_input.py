@@ -161,7 +161,7 @@ def test_a_provider_that_is_not_there(cli: Cli, tiny: Path, ids: Path, command: 
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
-    outcome = cli(command, tiny, *words_of(command, tiny.parent), "--device", "cuda")
+    outcome = cli(command, tiny, *words_of(command, tiny.parent), "--provider", "cuda")
     assert_refused(outcome, "CUDAExecutionProvider", code=5)
 
 

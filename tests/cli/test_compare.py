@@ -90,10 +90,10 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
 ) -> None:
     before, after = files
     old = tmp_path / "old.json"
-    old.write_text(json.dumps({**json.loads(before.read_text()), "schema_version": 1}))
+    old.write_text(json.dumps({**json.loads(before.read_text()), "schema_version": 2}))
     for words, said in (
         ((before, tmp_path / "none.json"), "does not exist"),
-        ((old, after), "has schema version 1, 2 is read here"),
+        ((old, after), "has schema version 2, 3 is read here"),
         ((before, after, "--max-regression", -1), "max-regression is -1.0, 0 or more is needed"),
         ((before,), "Missing argument 'AFTER.json'."),
         ((before, after, "model.onnx"), "Got unexpected extra argument"),

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 RUN_KEYS = {
     "anon_bytes",
-    "device",
     "file_bytes",
     "form",
     "latency_ms",

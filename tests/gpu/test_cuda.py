@@ -72,7 +72,7 @@ def saved(process: MeasuredProcess, path: Path) -> Any:
 
 
 def test_the_loop_runs_on_cuda_and_agrees_with_the_cpu(expected: Any) -> None:
-    session = loopedge.Session(TINY, device="cuda")
+    session = loopedge.Session(TINY, provider="cuda")
     assert session.provider == CUDA
     assert session.notes == []
     assert agree(session.run({"input_ids": IDS})["logits"], expected)
@@ -119,7 +119,7 @@ def test_a_loop_cannot_be_captured_and_onnxruntime_says_why() -> None:
 @pytest.fixture(scope="module")
 def runs() -> dict[str, Run]:
     result = loopedge.profile(
-        [TINY], device="cuda", float16=True, cuda_graphs=True, sequence=8, runs=20, processes=1
+        [TINY], provider="cuda", float16=True, cuda_graphs=True, sequence=8, runs=20, processes=1
     )
     assert result.failures == []
     return {run.name: run for run in result.runs}
@@ -134,7 +134,7 @@ def test_a_profile_tells_every_form(runs: dict[str, Run]) -> None:
         "tiny.onnx (unrolled, CUDA graph)",
         "tiny.onnx (unrolled, float16, CUDA graph)",
     ]
-    assert {(run.provider, run.device) for run in runs.values()} == {(CUDA, "cuda")}
+    assert {run.provider for run in runs.values()} == {CUDA}
     replayed = [name for name, run in runs.items() if run.gpu and run.gpu.cuda_graph]
     assert replayed == [name for name in runs if "CUDA graph" in name]
 
@@ -166,7 +166,7 @@ def test_memory_is_reported_by_source(runs: dict[str, Run]) -> None:
 def test_a_hidden_device_ends_with_five(inputs: Path) -> None:
     for words in (["profile", TINY, "--runs", "3"], ["run", TINY, "--input", inputs]):
         ended = subprocess.run(
-            [sys.executable, "-m", "loopedge", *map(str, words), "--device", "cuda", "--json"],
+            [sys.executable, "-m", "loopedge", *map(str, words), "--provider", "cuda", "--json"],
             env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
             capture_output=True,
             text=True,

@@ -15,7 +15,7 @@ from loopedge.artifact.artifact import Artifact, open_artifact, write_artifact
 from loopedge.errors import LoopedgeError
 from loopedge.profiler.dissection import limits
 from loopedge.profiler.dissection import memory_sources as sources
-from loopedge.profiler.dissection.limits import CPU, measure_limits
+from loopedge.profiler.dissection.limits import measure_limits
 from loopedge.profiler.dissection.memory_sources import memory_sources, with_peak
 from loopedge.profiler.dissection.pipeline import dissect
 from loopedge.profiler.dissection.trace import read_trace
@@ -23,6 +23,7 @@ from loopedge.profiler.processes.measured_process import MeasuredProcess
 from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.processes.soak import judge_soak
 from loopedge.profiler.result import MemorySources, SoakPoint
+from loopedge.runtime.providers import CPU_PROVIDER
 
 pytestmark = pytest.mark.long
 
@@ -53,7 +54,7 @@ def setup(folder: Path, name: str, memory: str) -> ProcessSetup:
         model=folder / name,
         inputs=folder / "inputs.npz",
         file_bytes=CORE_BYTES + TABLE_BYTES,
-        provider=CPU,
+        provider=CPU_PROVIDER,
         threads=1,
         memory=memory,
     )
@@ -159,7 +160,7 @@ def test_where_other_processes_take_less_malloc_kept_less(folder: Path) -> None:
 def test_a_model_is_taken_apart_in_one_call(folder: Path) -> None:
     found = dissect(setup(folder, "mapped.onnx", "balanced"), Artifact.open(folder / "mapped.onnx"))
     assert len(found.iterations) == LOOPS
-    assert found.nodes[CPU] > 10
+    assert found.nodes[CPU_PROVIDER] > 10
     assert found.work is not None
     core = 2 * POSITIONS * 12 * D * D + 4 * POSITIONS * POSITIONS * D
     assert found.work.float_operations == LOOPS * core + 2 * POSITIONS * D * VOCABULARY

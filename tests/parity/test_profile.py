@@ -32,7 +32,7 @@ def test_runs_stand_in_the_order_of_the_arguments_with_twins_after_them(
     result: ProfileResult,
 ) -> None:
     profile = json.loads(json.dumps(result.to_json()))
-    assert profile["schema_version"] == 2
+    assert profile["schema_version"] == 3
     assert [(run["form"], run["twin"]) for run in profile["runs"]] == [
         ("loop", None),
         ("unrolled", None),
@@ -82,7 +82,7 @@ def test_bad_input(exported: Exporter, tmp_path: Path, monkeypatch: pytest.Monke
         loopedge.profile([tmp_path / "missing.onnx"])
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ProviderError, match="CUDAExecutionProvider"):
-        loopedge.profile([path], device="cuda")
+        loopedge.profile([path], provider="cuda")
 
 
 def test_a_model_that_does_not_load_is_one_clear_line(exported: Exporter, tmp_path: Path) -> None:

@@ -64,7 +64,6 @@ def make_run(
         "twin": None,
         "quantization": None,
         "loops": 12,
-        "device": "cpu",
         "provider": "CPUExecutionProvider",
         "memory": "balanced",
         "threads": 1,
@@ -185,7 +184,6 @@ def make_gpu(name: str, *, weights: float, graph: bool = False) -> Run:
     nodes = {"CUDAExecutionProvider": 29} | ({} if graph else {"CPUExecutionProvider": 2})
     return make_run(
         name,
-        device="cuda",
         provider="CUDAExecutionProvider",
         nodes=nodes,
         gpu=gpu,
@@ -262,6 +260,7 @@ def make_decoders(**fields: Any) -> ProfileResult:
 def make_result(*runs: Run, **fields: Any) -> ProfileResult:
     plain: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
+        "client": None,
         "created": "2026-11-27T03:40:00+00:00",
         "machine": MACHINE,
         "limits": [],

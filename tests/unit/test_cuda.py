@@ -81,7 +81,7 @@ def test_a_session_has_the_arena_that_is_measured(
     monkeypatch.setattr(ort, "InferenceSession", remember)
     monkeypatch.setattr(cuda_runtime, "_create_context", lambda: None)
     with pytest.raises(ProviderError):
-        loopedge.Session(TINY, device="cuda")
+        loopedge.Session(TINY, provider="cuda")
     inputs = tmp_path / "x.npz"
     np.savez(inputs, input_ids=IDS)
     request = {"model": str(TINY), "inputs": str(inputs), "threads": 1, "memory": "balanced"}
@@ -105,10 +105,10 @@ def test_what_preloading_prints_stays_off_standard_output(
 def test_a_build_without_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ProviderError, match="built without CUDA") as error:
-        loopedge.Session(TINY, device="cuda")
+        loopedge.Session(TINY, provider="cuda")
     assert ".[gpu]" in str(error.value.hint)
     with pytest.raises(ProviderError, match="built without CUDA"):
-        loopedge.profile([TINY], device="cuda")
+        loopedge.profile([TINY], provider="cuda")
 
 
 def test_both_packages_at_once_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def test_both_packages_at_once_are_distinguished(monkeypatch: pytest.MonkeyPatch
 def test_a_session_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     session_that(monkeypatch, NO_DEVICE)
     with pytest.raises(ProviderError) as error:
-        loopedge.Session(TINY, device="cuda")
+        loopedge.Session(TINY, provider="cuda")
     assert str(error.value) == (
         "CUDAExecutionProvider does not run: CUDA failure 100: no CUDA-capable device is detected"
     )
@@ -134,7 +134,7 @@ def test_a_session_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_a_session_that_fills_the_device_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     session_that(monkeypatch, FULL)
     with pytest.raises(LoopedgeError, match=r"tiny\.onnx ran out of GPU memory") as error:
-        loopedge.Session(TINY, device="cuda")
+        loopedge.Session(TINY, provider="cuda")
     assert type(error.value) is LoopedgeError
 
 
@@ -142,7 +142,7 @@ def test_a_session_that_fills_the_device_says_so(monkeypatch: pytest.MonkeyPatch
 def test_a_bad_model_is_no_matter_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     session_that(monkeypatch, "the graph is not valid")
     with pytest.raises(InputError, match="cannot be loaded: the graph is not valid"):
-        loopedge.Session(TINY, device="cuda")
+        loopedge.Session(TINY, provider="cuda")
 
 
 @pytest.mark.usefixtures("cuda_built_in")
@@ -153,7 +153,7 @@ def test_a_session_that_ended_on_the_cpu_is_refused_with_the_missing_library(
     monkeypatch.setattr(runtime, "open_session", lambda *_: on_cpu)
     monkeypatch.setattr(cuda, "unavailable", lambda error: "libcublas.so.13: cannot open")
     with pytest.raises(ProviderError, match=r"does not run: libcublas\.so\.13"):
-        loopedge.Session(TINY, device="cuda")
+        loopedge.Session(TINY, provider="cuda")
 
 
 class _Assigned:
@@ -192,7 +192,7 @@ def test_a_session_whose_products_fell_to_the_cpu_is_refused(
     assigned = {"CUDAExecutionProvider": {"Add": 2}, "CPUExecutionProvider": {"MatMul": 7}}
     monkeypatch.setattr(runtime, "open_session", lambda *_: _Assigned(session, assigned))
     with pytest.raises(ProviderError, match="7 on CPUExecutionProvider"):
-        loopedge.Session(TINY, device="cuda")
+        loopedge.Session(TINY, provider="cuda")
 
 
 @pytest.mark.usefixtures("cuda_built_in")
@@ -203,7 +203,7 @@ def test_a_session_tells_which_products_fell(monkeypatch: pytest.MonkeyPatch) ->
         "CPUExecutionProvider": {"MatMulInteger": 1},
     }
     monkeypatch.setattr(runtime, "open_session", lambda *_: _Assigned(session, assigned))
-    (note,) = loopedge.Session(TINY, device="cuda").notes
+    (note,) = loopedge.Session(TINY, provider="cuda").notes
     assert note == "1 of 7 matrix products and attentions run on the CPU: 1 MatMulInteger"
 
 

@@ -81,7 +81,6 @@ def test_steps_that_are_refused(file: Path) -> None:
         ({"context": 49}, "takes at most 48 positions, a context of 49"),
         ({"batch": 0}, "batch is 0"),
         ({"threads": 0}, "threads is 0"),
-        ({"device": "tpu"}, "device 'tpu'"),
     ],
 )
 def test_options_that_are_refused(file: Path, options: dict[str, Any], words: str) -> None:
@@ -102,9 +101,10 @@ def test_a_fixed_batch_is_refused(file: Path, tmp_path: Path) -> None:
         Generator(tmp_path / "m.onnx", batch=2)
 
 
-def test_a_gpu_is_refused(file: Path) -> None:
-    with pytest.raises(ProviderError, match="on a GPU it was never tried"):
-        Generator(file, device="cuda")
+@pytest.mark.parametrize("provider", ["cuda", "CUDAExecutionProvider"])
+def test_another_provider_is_refused(file: Path, provider: str) -> None:
+    with pytest.raises(ProviderError, match="on CUDAExecutionProvider it was never tried"):
+        Generator(file, provider=provider)
 
 
 def test_a_fixed_count_is_refused_with_what_would_help(tmp_path: Path) -> None:

@@ -55,20 +55,20 @@ def test_what_is_asked_overrides_what_is_stored(asked: str | None, stored: str, 
 
 
 @pytest.mark.parametrize(
-    ("asked", "path", "device", "runs"),
+    ("asked", "path", "provider", "runs"),
     [
-        (None, "m.onnx", "cpu", False),
-        ("balanced", "m.onnx", "cpu", True),
-        (None, "m.ort", "cpu", True),
-        (None, "m.onnx", "cuda", True),
+        (None, "m.onnx", "CPUExecutionProvider", False),
+        ("balanced", "m.onnx", "CPUExecutionProvider", True),
+        (None, "m.ort", "CPUExecutionProvider", True),
+        (None, "m.onnx", "CUDAExecutionProvider", True),
     ],
 )
 def test_optimizers_that_change_nothing_are_off_where_memory_is_short(
-    asked: str | None, path: str, device: str, runs: bool
+    asked: str | None, path: str, provider: str, runs: bool
 ) -> None:
     stored_metadata = metadata(memory="low", optimized=True)
-    assert choose_profile(asked, stored_metadata, path, device=device).optimize == runs
-    assert choose_profile(asked, metadata(memory="low"), path, device=device).optimize
+    assert choose_profile(asked, stored_metadata, path, provider=provider).optimize == runs
+    assert choose_profile(asked, metadata(memory="low"), path, provider=provider).optimize
 
 
 def test_a_foreign_file_is_balanced() -> None:
@@ -124,7 +124,7 @@ def test_another_device_is_refused_in_one_line(changed: dict[str, Any], words: s
 def test_a_prepared_file_is_for_the_cpu() -> None:
     stored_metadata = metadata(memory="mapped", prepared=DEVICE)
     with pytest.raises(InputError, match="prepared for the CPU"):
-        choose_profile(None, stored_metadata, "m.prepared.onnx", device="cuda")
+        choose_profile(None, stored_metadata, "m.prepared.onnx", provider="CUDAExecutionProvider")
 
 
 def test_an_unknown_profile() -> None:

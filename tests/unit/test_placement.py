@@ -13,7 +13,7 @@ from loopedge.runtime.placement import (
     RECORD_ASSIGNMENT,
     assigned_operators,
     check_products,
-    products_elsewhere,
+    elsewhere_notes,
     read_placement,
 )
 
@@ -61,10 +61,31 @@ def test_a_model_whose_products_are_all_elsewhere_is_refused() -> None:
 def test_one_product_on_the_device_is_enough_and_the_others_are_reported() -> None:
     assigned = {CUDA: {"Attention": 1}, CPU: {"MatMulInteger": 2, "MatMulIntegerToFloat": 4}}
     check_products(assigned, CUDA, "m.onnx", hint="")
-    assert products_elsewhere(assigned, CUDA) == (
+    assert elsewhere_notes(assigned, CUDA) == [
         "6 of 7 matrix products and attentions run on the CPU: 2 MatMulInteger, 4 MatMulIntegerToFloat"
-    )
-    assert products_elsewhere({CUDA: {"MatMul": 2}, CPU: {"Shape": 1}}, CUDA) is None
+    ]
+    assert elsewhere_notes({CUDA: {"MatMul": 2}, CPU: {"Shape": 1, "Gather": 3}}, CUDA) == []
+
+
+def test_other_nodes_on_the_cpu_are_reported_but_for_shapes_and_the_loop_itself() -> None:
+    assigned = {CUDA: {"MatMul": 4}, CPU: {"RMSNormalization": 2, "Shape": 3, "Loop": 1}}
+    assert elsewhere_notes(assigned, CUDA) == ["2 of 10 nodes run on the CPU: 2 RMSNormalization"]
+    both = {CUDA: {"MatMul": 4}, CPU: {"Attention": 1, "Gelu": 2}}
+    assert elsewhere_notes(both, CUDA) == [
+        "1 of 5 matrix products and attentions run on the CPU: 1 Attention",
+        "2 of 7 nodes run on the CPU beside them: 2 Gelu",
+    ]
+
+
+@pytest.mark.parametrize("op", ["Loop", "Scan"])
+def test_a_loop_that_stays_on_the_cpu_with_most_products_is_refused(op: str) -> None:
+    assigned = {CUDA: {"MatMul": 1}, CPU: {op: 1, "MatMul": 6, "Attention": 1}}
+    with pytest.raises(ProviderError, match=f"does not run the {op} of m.onnx") as error:
+        check_products(assigned, CUDA, "m.onnx", hint="")
+    assert "1 would run there, 7 on CPUExecutionProvider" in error.value.message
+    assert error.value.hint == "loopedge unroll m.onnx"
+    check_products({CUDA: {"MatMul": 7}, CPU: {op: 1, "MatMul": 1}}, CUDA, "m.onnx", hint="")
+    check_products({CUDA: {op: 1, "MatMul": 1}, CPU: {"MatMul": 6}}, CUDA, "m.onnx", hint="")
 
 
 def test_a_model_without_products_must_have_a_node_there() -> None:

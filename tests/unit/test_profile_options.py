@@ -32,7 +32,7 @@ def test_sizes_make_every_combination() -> None:
         ({"seconds": 0.0}, "seconds is 0.0, a number above 0 is needed"),
         ({"batch": []}, "no size of batch was named"),
         ({"threads": [1, 0]}, "threads is 0"),
-        ({"device": "tpu"}, "device 'tpu' is not known"),
+        ({"provider_options": {"": "1"}}, "provider_options has '': '1', texts are needed"),
         ({"input": "x.npz", "batch": [1, 2]}, "x.npz has one batch"),
         ({"cuda_graphs": True}, "needs a CUDA device"),
     ],

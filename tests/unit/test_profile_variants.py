@@ -31,7 +31,7 @@ QUICK: dict[str, Any] = {"runs": 3, "processes": 1, "sequence": 8}
 
 
 def built(folder: Path, *paths: Path, unrolled: bool = True) -> list[Any]:
-    options = ProfileOptions(device="cuda", unrolled=unrolled, sequence=8)
+    options = ProfileOptions(provider="cuda", unrolled=unrolled, sequence=8)
     return build_models(paths, open_models(paths), options, folder)[0]
 
 
@@ -124,7 +124,7 @@ def test_a_float16_variant_is_optimized_though_its_source_is_not(tmp_path: Path)
 def test_a_cuda_graph_needs_the_device() -> None:
     with pytest.raises(InputError, match="needs a CUDA device") as error:
         loopedge.profile([TINY], cuda_graphs=True)
-    assert error.value.hint == 'device="cuda" cuda_graphs=True'
+    assert error.value.hint == 'provider="cuda" cuda_graphs=True'
 
 
 def gpu_memory(**fields: Any) -> GpuMemory:
@@ -145,8 +145,8 @@ def gpu_memory(**fields: Any) -> GpuMemory:
 @pytest.fixture
 def pretended_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the device be named cuda and its processes run on the CPU."""
-    monkeypatch.setattr(building, "PROVIDERS", {"cuda": "CPUExecutionProvider"})
-    monkeypatch.setattr(pipeline, "check_built_in", lambda: None)
+    monkeypatch.setattr(building, "asked_provider", lambda options: "CPUExecutionProvider")
+    monkeypatch.setattr(pipeline, "find_provider", lambda name, options: None)
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_a_profile_holds_what_the_gpu_measured(monkeypatch: pytest.MonkeyPatch) 
         return gpu_memory(cuda_graph=setup.cuda_graphs, weights_bytes=weight_bytes), ["a note"]
 
     monkeypatch.setattr(pipeline, "measure_gpu", measured)
-    found = loopedge.profile([TINY], device="cuda", cuda_graphs=True, **QUICK)
+    found = loopedge.profile([TINY], provider="cuda", cuda_graphs=True, **QUICK)
     kinds = [(run.twin, run.gpu.cuda_graph) for run in found.runs if run.gpu]
     assert kinds == [(None, False), ("unrolled", False), ("unrolled", True)]
     assert all(run.gpu and run.gpu.weights_bytes == run.weight_bytes for run in found.runs)
@@ -170,7 +170,7 @@ def test_a_model_that_cuda_does_not_run_ends_the_profile(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(pipeline, "measure_gpu", refuse)
     with pytest.raises(ProviderError, match="runs none"):
-        loopedge.profile([TINY], device="cuda", **QUICK)
+        loopedge.profile([TINY], provider="cuda", **QUICK)
 
 
 def test_only_nodes_that_compute_data_are_a_caution() -> None:

@@ -7,6 +7,7 @@ import typer
 
 from loopedge_cli.counts import Counts, parse_counts
 from loopedge_cli.interrupts import ending_at_once
+from loopedge_cli.options.provider import Provider, ProviderOptions, read_provider_options
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
 from loopedge_cli.views import profile_view
 
@@ -31,7 +32,6 @@ Untied = Annotated[
 Unrolled = Annotated[
     bool, typer.Option("--unrolled", help="Also profile each model unrolled, its weights shared.")
 ]
-Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the models run.")]
 Float16 = Annotated[
     bool, typer.Option("--float16", help="Also profile each model computed in float16.")
 ]
@@ -99,7 +99,8 @@ def profile(
     against: Against = None,
     untied: Untied = False,
     unrolled: Unrolled = False,
-    device: Device = "cpu",
+    provider: Provider = "cpu",
+    provider_options: ProviderOptions = None,
     float16: Float16 = False,
     cuda_graphs: CudaGraphs = False,
     memory: Memory = None,
@@ -130,7 +131,8 @@ def profile(
         options = loopedge.ProfileOptions(
             untied=untied,
             unrolled=unrolled,
-            device=device,
+            provider=provider,
+            provider_options=read_provider_options(provider_options),
             float16=float16,
             cuda_graphs=cuda_graphs,
             memory=memory,

@@ -8,6 +8,7 @@ import typer
 from loopedge.errors import InputError
 from loopedge.options import option_name
 from loopedge_cli.options import table
+from loopedge_cli.options.provider import Provider, ProviderOptions, read_provider_options
 from loopedge_cli.output import Debug, Force, Json, Quiet, sink
 from loopedge_cli.views import inference_view
 
@@ -52,7 +53,6 @@ Seed = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads inside an operator; default: all cores.")
 ]
-Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the model runs.")]
 Memory = Annotated[
     Literal["balanced", "low", "mapped"] | None,
     typer.Option(help="How the weights are kept; default: as the file says."),
@@ -69,7 +69,8 @@ def run(
     tolerance: Tolerance = None,
     seed: Seed = None,
     threads: Threads = None,
-    device: Device = "cpu",
+    provider: Provider = "cpu",
+    provider_options: ProviderOptions = None,
     memory: Memory = None,
     encoding: table.Encoding = None,
     delimiter: table.Delimiter = None,
@@ -98,7 +99,8 @@ def run(
             "loops": loops,
             "tolerance": tolerance,
             "threads": threads,
-            "device": device,
+            "provider": provider,
+            "provider_options": read_provider_options(provider_options),
             "memory": memory,
         }
         form = table.named_fields(

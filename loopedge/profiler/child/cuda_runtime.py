@@ -15,7 +15,7 @@ from loopedge.runtime.cuda import (
     ran_out_of_memory,
     refusal,
 )
-from loopedge.runtime.placement import RECORD_ASSIGNMENT, assigned_operators
+from loopedge.runtime.placement import assigned_operators
 from loopedge.runtime.session_options import open_session
 
 __all__ = ["CudaRuntime"]
@@ -41,7 +41,6 @@ class CudaRuntime(OrtRuntime):
     def __init__(self, request: dict[str, Any]) -> None:
         preload_libraries()
         super().__init__(request)
-        self.options.add_session_config_entry(RECORD_ASSIGNMENT, "1")
         for name, size in request["dimensions"].items():
             self.options.add_free_dimension_override_by_name(name, size)
         self.graphs: bool = request["cuda_graphs"]
@@ -49,7 +48,8 @@ class CudaRuntime(OrtRuntime):
 
     def load(self) -> str:
         """Create the session and bind its inputs and outputs; return the provider that runs it."""
-        provider = cuda_provider(graphs=self.graphs)
+        name, common = cuda_provider(graphs=self.graphs)
+        provider = (name, {**common, **self.provider[1]})
         try:
             self.session = open_session(
                 self.request["model"], self.options, provider, self.request["memory"]

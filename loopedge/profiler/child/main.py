@@ -10,6 +10,7 @@ only its runtime is there, and loads the model on the next line. It runs under a
 benchmarks/reach starts it in environments that hold nothing else.
 """
 
+import contextlib
 import json
 import sys
 import time
@@ -18,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from loopedge.options import naming_flags
 from loopedge.profiler.child.answering import Answer, set_up
 from loopedge.profiler.child.process_memory import (
     SMAPS,
@@ -62,7 +64,8 @@ def main() -> int:
     request = json.loads(sys.argv[1])
     answer = set_up(request.get("parent"), request["threads"])
     try:
-        _serve(request, answer)
+        with naming_flags() if request.get("flags") else contextlib.nullcontext():
+            _serve(request, answer)
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # becomes one line of the parent's error

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from loopedge.runtime.placement import RECORD_ASSIGNMENT, assigned_operators
+from loopedge.runtime.providers import CPU_PROVIDER, is_plug_in, load_plug_in
 from loopedge.runtime.session_options import open_session, session_options
 
 __all__ = ["OrtRuntime"]
@@ -14,9 +16,12 @@ class OrtRuntime:
     """A session on fixed inputs.
 
     Args:
-        request: What the parent asked for: ``model``, ``inputs``, ``threads``, ``provider``, ``memory``,
-            ``optimize``, ``trace``, the prefix of a trace file, or None, and ``optimized``, where the
+        request: What the parent asked for: ``model``, ``inputs``, ``threads``, ``provider``, ``provider_options``,
+            ``memory``, ``optimize``, ``trace``, the prefix of a trace file, or None, and ``optimized``, where the
             graph that runs is written to, or None.
+
+    Raises:
+        ProviderError: The provider is a plug-in that cannot be loaded.
     """
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -30,6 +35,13 @@ class OrtRuntime:
             model=request["model"],
             optimize=request["optimize"],
         )
+        provider = request["provider"]
+        self.provider = (provider, dict(request.get("provider_options") or {}))
+        self.on_cpu = provider == CPU_PROVIDER
+        if not self.on_cpu:
+            self.options.add_session_config_entry(RECORD_ASSIGNMENT, "1")
+            if is_plug_in(provider):
+                load_plug_in(provider)  # its library belongs to the baseline, as onnxruntime's own
         if request.get("trace"):
             self.options.enable_profiling = True
             self.options.profile_file_prefix = request["trace"]
@@ -39,8 +51,10 @@ class OrtRuntime:
     def load(self) -> str:
         """Create the session; return the provider that runs it."""
         self.session = open_session(
-            self.request["model"], self.options, self.request["provider"], self.request["memory"]
+            self.request["model"], self.options, self.provider, self.request["memory"]
         )
+        if not self.on_cpu:
+            self.assigned = assigned_operators(self.session)
         return str(self.session.get_providers()[0])
 
     def run(self) -> None:

@@ -8,7 +8,7 @@ from loopedge.profiler.result import ProfileResult, Run
 __all__ = ["SETTINGS", "cautions_of", "pairs_of", "same_machine", "same_reference", "was_busy"]
 
 SETTINGS = (
-    "twin", "batch", "sequence", "threads", "loops", "device", "runtime", "memory", "compute",
+    "twin", "batch", "sequence", "threads", "loops", "provider", "runtime", "memory", "compute",
     "cuda_graph",
 )  # fmt: skip
 MACHINE = ("cpu", "cpu_features", "cores", "system")

@@ -36,7 +36,7 @@ class ComparedRun:
     path: str
     twin: str | None
     runtime: str
-    device: str
+    provider: str
     memory: str
     threads: int
     batch: int

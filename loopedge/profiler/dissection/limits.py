@@ -13,10 +13,10 @@ from loopedge.profiler.machine import free_bytes
 from loopedge.profiler.processes.measured_process import MeasuredProcess
 from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.profiler.result import MachineLimits
+from loopedge.runtime.providers import CPU_PROVIDER
 
-__all__ = ["CPU", "measure_limits"]
+__all__ = ["measure_limits"]
 
-CPU = "CPUExecutionProvider"
 SIDE = 512
 """Rows, columns and inner axis of the products: larger ones are no faster, and take longer than a busy
 system leaves a thread alone."""
@@ -93,7 +93,7 @@ def _time_product(
     path, inputs = folder / f"{dtype}.onnx", folder / f"{dtype}.npz"
     ir.save(model, path)
     np.savez(inputs, x=given.astype(np.uint8 if dtype == "int8" else dtype))
-    setup = ProcessSetup(model=path, inputs=inputs, threads=threads, provider=CPU)
+    setup = ProcessSetup(model=path, inputs=inputs, threads=threads, provider=CPU_PROVIDER)
     with MeasuredProcess(setup) as process:
         warm_ms = min(process.run(WARM_UP))
         latencies = process.run(max(MIN_RUNS, round(SECONDS * 1e3 / warm_ms)))

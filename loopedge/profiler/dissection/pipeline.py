@@ -7,7 +7,6 @@ from loopedge.artifact.artifact import Artifact
 from loopedge.errors import LoopedgeError
 from loopedge.graph.decoding.cache.slots import PRESENT
 from loopedge.profiler.dissection.iterations import iteration_times
-from loopedge.profiler.dissection.limits import CPU
 from loopedge.profiler.dissection.memory_sources import memory_sources, with_peak
 from loopedge.profiler.dissection.roofline import compare_with_limits
 from loopedge.profiler.dissection.trace import (
@@ -26,6 +25,7 @@ from loopedge.profiler.result import (
     OperatorTime,
     Roofline,
 )
+from loopedge.runtime.providers import CPU_PROVIDER, CUDA_PROVIDER
 
 __all__ = ["Dissection", "dissect"]
 
@@ -76,7 +76,7 @@ def dissect(setup: ProcessSetup, artifact: Artifact | None) -> Dissection:
     Tracing slows small operators down, so that nothing else is measured there.
 
     Args:
-        setup: The model. On another device than the CPU neither work nor sources are known.
+        setup: The model. On another provider than the CPU neither work nor sources are known.
         artifact: Its file, opened; of a model that PyTorch runs there is none, and nothing is known.
 
     Raises:
@@ -90,7 +90,9 @@ def dissect(setup: ProcessSetup, artifact: Artifact | None) -> Dissection:
         process.run(min(most, max(least, round(TRACED_SECONDS * 1000 / fastest_ms))))
         events = read_trace(process.end_trace())
     work, sources, notes = None, None, []
-    if setup.provider == CPU:
+    # Of what another provider runs as one node, the trace does not say where an iteration ends.
+    named = setup.provider in (CPU_PROVIDER, CUDA_PROVIDER)
+    if setup.provider == CPU_PROVIDER:
         graph = artifact.graph
         work = count_work(events, graph, skip_runs=WARM_UP_RUNS)
         if work.uncounted:
@@ -105,7 +107,7 @@ def dissect(setup: ProcessSetup, artifact: Artifact | None) -> Dissection:
     return Dissection(
         nodes=nodes_by_provider(events),
         ops=operator_times(events, skip_runs=WARM_UP_RUNS),
-        iterations=iteration_times(events, skip_runs=WARM_UP_RUNS),
+        iterations=iteration_times(events, skip_runs=WARM_UP_RUNS) if named else [],
         work=work,
         sources=sources,
         notes=notes,

@@ -1,6 +1,7 @@
 """Read ONNX Runtime's trace: the time of each operator, a Loop without what runs inside it."""
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ __all__ = [
 KERNEL = "_kernel_time"
 RUN = "model_run"
 MICROSECONDS_PER_MS = 1000.0
+FUSED = re.compile(r"(\w+?)(?:ExecutionProvider)?_\d{6,}_\d+")
+"""What ONNX Runtime calls a part of the graph that a provider runs as one node; each has a number of its own."""
 
 Event = Mapping[str, Any]
 
@@ -102,7 +105,7 @@ def kernels_of(events: Iterable[Event], runs: Sequence[tuple[int, int]]) -> list
             by_thread[event.get("tid")].append(
                 Kernel(
                     node=str(event["name"]).removesuffix(KERNEL),
-                    op=str(event["args"]["op_name"]),
+                    op=_operator(event),
                     start=start,
                     end=start + int(event["dur"]),
                     args=event["args"],
@@ -165,6 +168,13 @@ def nodes_by_provider(events: Iterable[Event]) -> dict[str, int]:
         if _is_kernel(event)
     }
     return dict(sorted(Counter(provider for provider, *_ in nodes).items()))
+
+
+def _operator(event: Event) -> str:
+    """Return the operator of a node; of a part that a provider runs as one, whose it is: ``OpenVINO subgraph``."""
+    name = str(event["args"]["op_name"])
+    fused = FUSED.fullmatch(name)
+    return f"{fused[1]} subgraph" if fused else name
 
 
 def _is_kernel(event: Event) -> bool:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from loopedge.errors import InputError, LoopedgeError, ProviderError
-from loopedge.options import option
+from loopedge.options import by_face, option
 from loopedge.profiler.processes.conversation import Conversation
 from loopedge.profiler.processes.setup import ProcessSetup
 from loopedge.runtime.cuda import cuda_failure, ran_out_of_memory
 from loopedge.runtime.placement import check_products
-from loopedge.runtime.session import PROVIDERS
+from loopedge.runtime.providers import CUDA_PROVIDER
 
 __all__ = ["MeasuredProcess"]
 
@@ -56,6 +56,7 @@ class MeasuredProcess(Conversation):
             "trace": None if trace is None else str(trace),
             "optimized": None if optimized is None else str(optimized),
             "pause": before_load is not None,
+            "flags": by_face("yes", ""),
         }
         self._model, self.setup = model, setup
         self._provider = provider = setup.provider
@@ -126,11 +127,11 @@ class MeasuredProcess(Conversation):
         if self.loaded["provider"] != provider:
             raise ProviderError(
                 f"{provider} was asked for, {self.loaded['provider']} would run {self._model}",
-                hint=option("device", "cpu"),
+                hint=option("provider", "cpu"),
             )
         if self.loaded.get("assigned"):
             check_products(
-                self.loaded["assigned"], provider, self._model, hint=option("device", "cpu")
+                self.loaded["assigned"], provider, self._model, hint=option("provider", "cpu")
             )
 
     def _death(self, cause: str) -> LoopedgeError:
@@ -140,7 +141,7 @@ class MeasuredProcess(Conversation):
         reason = str(answer["error"])
         if answer["kind"] == ProviderError.__name__:
             return ProviderError(reason, hint=answer["hint"])
-        if self._provider == PROVIDERS["cuda"]:
+        if self._provider == CUDA_PROVIDER:
             reason = cuda_failure(reason) or reason
             if ran_out_of_memory(reason):
                 return LoopedgeError(f"{self._model} ran out of GPU memory: {reason}")

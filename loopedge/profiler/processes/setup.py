@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loopedge.runtime.session import PROVIDERS
+from loopedge.runtime.providers import CPU_PROVIDER, CUDA_PROVIDER
 
 __all__ = ["CacheSize", "ProcessSetup"]
 
@@ -46,6 +46,7 @@ class ProcessSetup:
         file_bytes: Of the model and its data; says how much memory the process may take.
         threads: Threads inside an operator; the process is pinned to as many cores.
         provider: Execution provider; None for PyTorch, which chooses nothing.
+        provider_options: Of the provider, by its own names.
         runtime: ``onnxruntime`` or ``torch``.
         memory: Memory profile, already checked against the file: the process reads no metadata.
         optimize: Let ONNX Runtime's optimizers look at the graph.
@@ -60,7 +61,8 @@ class ProcessSetup:
     inputs: Path
     file_bytes: int = 0
     threads: int = 1
-    provider: str | None = "CPUExecutionProvider"
+    provider: str | None = CPU_PROVIDER
+    provider_options: tuple[tuple[str, str], ...] = ()
     runtime: str = "onnxruntime"
     memory: str = "balanced"
     optimize: bool = True
@@ -73,7 +75,7 @@ class ProcessSetup:
     @property
     def expected_bytes(self) -> float:
         """Memory of the loaded process, by a generous guess."""
-        cuda = CUDA_BYTES if self.provider == PROVIDERS["cuda"] else 0
+        cuda = CUDA_BYTES if self.provider == CUDA_PROVIDER else 0
         cache = 0 if self.cache is None else self.cache.nbytes
         return RUNTIME_BYTES[self.runtime] + cuda + COPIES * self.file_bytes + cache
 
@@ -84,6 +86,7 @@ class ProcessSetup:
             "inputs": str(self.inputs),
             "threads": self.threads,
             "provider": self.provider,
+            "provider_options": dict(self.provider_options),
             "runtime": self.runtime,
             "memory": self.memory,
             "optimize": self.optimize,

@@ -35,7 +35,7 @@ from loopedge.profiler.subjects.weight_reads import weight_reads
 from loopedge.profiler.sweep import Configuration
 from loopedge.runtime.inputs import AcceptedInputs
 from loopedge.runtime.memory_profiles import choose_profile, refuse_prepared
-from loopedge.runtime.session import PROVIDERS
+from loopedge.runtime.providers import CPU_PROVIDER, provider_options
 
 __all__ = ["CHECKPOINT", "TWINS", "build_models", "open_models"]
 
@@ -113,6 +113,11 @@ def build_models(
     if errors and not any(model.twin for model in found):
         raise errors[0]
     return found, failures
+
+
+def asked_provider(options: ProfileOptions) -> str:
+    """Return the provider that runs the models."""
+    return options.provider_name
 
 
 def _twins(
@@ -218,7 +223,9 @@ class _Builder:
         accepted: AcceptedInputs,
     ) -> ProfiledModel:
         metadata, feeds = artifact.metadata, accepted.arrays
-        chosen = choose_profile(self.options.memory, metadata, source, device=self.options.device)
+        chosen = choose_profile(
+            self.options.memory, metadata, source, provider=self.options.provider_name
+        )
         inputs = self.folder / f"{name}.npz"
         write_arrays(inputs, feeds)
         loops = self._loops(metadata)
@@ -237,7 +244,8 @@ class _Builder:
                 model=artifact.path.resolve(),
                 inputs=inputs,
                 file_bytes=artifact.file_bytes,
-                provider=PROVIDERS[self.options.device],
+                provider=asked_provider(self.options),
+                provider_options=tuple(provider_options(self.options.provider_options).items()),
                 threads=self.point.threads,
                 memory=chosen.profile,
                 optimize=chosen.optimize,
@@ -261,9 +269,9 @@ class _Builder:
         """Return PyTorch's own run of a checkpoint, on the inputs of the first exported model."""
         from loopedge.profiler.subjects.checkpoint import checkpoint_loops
 
-        if self.options.device != "cpu":
+        if self.options.provider_name != CPU_PROVIDER:
             raise InputError(
-                f"{path}: PyTorch is measured on the CPU alone", hint=option("device", "cpu")
+                f"{path}: PyTorch is measured on the CPU alone", hint=option("provider", "cpu")
             )
         trained, stored_bytes = checkpoint_loops(path)
         beside = next(iter(self.artifacts))

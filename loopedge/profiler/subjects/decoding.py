@@ -13,6 +13,7 @@ from loopedge.options import option, option_name
 from loopedge.profiler.options import ProfileOptions
 from loopedge.profiler.processes.setup import CacheSize
 from loopedge.profiler.sweep import Configuration
+from loopedge.runtime.providers import CPU_PROVIDER
 
 __all__ = ["cache_size", "decoding_feeds", "decoding_shape"]
 
@@ -30,7 +31,7 @@ def decoding_feeds(
     """Return a token for each row, and how long the texts are with it: ``sequence`` positions.
 
     Raises:
-        InputError: The file takes fewer positions or loops, a file of inputs is named, or the device is not the CPU.
+        InputError: The file takes fewer positions or loops, a file of inputs is named, or the provider is not the CPU.
     """
     metadata, path = artifact.metadata, artifact.path
     if options.input is not None:
@@ -38,9 +39,9 @@ def decoding_feeds(
             f"{path} decodes: it is measured on one token behind a text",
             hint=option("sequence", LENGTH),
         )
-    if options.device != "cpu":
+    if options.provider_name != CPU_PROVIDER:
         raise InputError(
-            f"{path} decodes, which is measured on the CPU alone", hint=option("device", "cpu")
+            f"{path} decodes, which is measured on the CPU alone", hint=option("provider", "cpu")
         )
     assert metadata.generate is not None
     known = (metadata.generate.context, metadata.max_length)

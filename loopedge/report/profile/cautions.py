@@ -24,7 +24,7 @@ def cautions(result: ProfileResult) -> list[str]:
         f"not on {run.provider}."
         for label, run in zip(labels, runs, strict=True)
         for provider, count in run.nodes.items()
-        if provider != run.provider and run.gpu is None
+        if provider != run.provider and run.gpu is None and run.against_cpu is None
     ]
     found += [
         _fallen(label, run.gpu.fell_back)

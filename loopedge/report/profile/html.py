@@ -14,6 +14,7 @@ from loopedge.report.profile.sections.machine import machine_section
 from loopedge.report.profile.sections.memory import meaning_section, sources_section
 from loopedge.report.profile.sections.operators import operator_section
 from loopedge.report.profile.sections.overview import overview_section
+from loopedge.report.profile.sections.provider import provider_section
 from loopedge.report.profile.sections.quantized import quantized_section
 from loopedge.report.profile.sections.roofline import roofline_section
 from loopedge.report.profile.sections.scaling import scaling_section
@@ -63,6 +64,7 @@ def _page(result: ProfileResult, command: str) -> str:
         *roofline_section(runs, result.limits),
         *soak_section(runs),
         *gpu_section(runs),
+        *provider_section(runs),
         *meaning_section(runs),
         *machine_section(result, command),
     ]

@@ -13,6 +13,7 @@ from loopedge.report.profile.cautions import cautions
 from loopedge.report.profile.sections.decoding import tokens_text
 from loopedge.report.profile.sections.gpu import gpu_cells
 from loopedge.report.profile.sections.memory import SHORT_SOURCES, sources_by_moment
+from loopedge.report.profile.sections.provider import PROVIDER_HEADS, provider_cells
 from loopedge.report.profile.sections.roofline import limits_text
 from loopedge.report.profile.sections.soak import soak_text
 from loopedge.report.profile.spread import spread_text
@@ -55,6 +56,7 @@ def profile_table(result: ProfileResult) -> RenderableType:
         _source_table(runs),
         _roofline_table(runs),
         _gpu_table(runs),
+        _provider_table(runs),
     ):
         if table.row_count:
             shown += [table, ""]
@@ -180,6 +182,14 @@ def _gpu_table(runs: Sequence[Run]) -> Table:
     for label, run in zip(run_labels(runs), runs, strict=True):
         if run.gpu is not None:
             table.add_row(Text(label), *gpu_cells(run, run.gpu))
+    return table
+
+
+def _provider_table(runs: Sequence[Run]) -> Table:
+    table = _table("against the CPU", *PROVIDER_HEADS)
+    for label, run in zip(run_labels(runs), runs, strict=True):
+        if run.against_cpu is not None:
+            table.add_row(Text(label), *provider_cells(run, run.against_cpu))
     return table
 
 

@@ -22,7 +22,7 @@ __all__ = ["twin_pairs", "verdicts"]
 COMPARED = 5
 """Further models that are compared in sentences; the table has them all."""
 
-SETTING = ("batch", "sequence", "loops", "threads", "device", "memory", "compute", "cuda_graph")
+SETTING = ("batch", "sequence", "loops", "threads", "provider", "memory", "compute", "cuda_graph")
 LEAST = 0.0005
 """Half ranges below this part of a figure round to nothing."""
 
@@ -168,7 +168,7 @@ def _others(runs: Sequence[Run], labels: dict[int, str]) -> list[str]:
     ]
     most: dict[tuple[object, ...], tuple[Run, Run]] = {}
     for base, run in found:
-        how = (run.memory, run.threads, run.device, run.compute, run.cuda_graph)
+        how = (run.memory, run.threads, run.provider, run.compute, run.cuda_graph)
         key = (run.path, run.twin, run.runtime, *how)
         if key not in most or (run.loops or 0) > (most[key][1].loops or 0):
             most[key] = (base, run)

@@ -15,6 +15,7 @@ from loopedge.graph.metadata import FOREIGN, Generation, Metadata, read_metadata
 from loopedge.options import option, option_name
 from loopedge.runtime.decoding.cache_buffers import CachePort, cache_ports
 from loopedge.runtime.decoding.token_noise import NoiseInput
+from loopedge.runtime.providers import CPU_PROVIDER, full_name
 from loopedge.runtime.session import DTYPES, Session, failure_reason
 
 __all__ = ["GenerateFile", "needed_runtime"]
@@ -46,23 +47,24 @@ class GenerateFile:
         path: str | Path,
         *,
         threads: int | None = None,
-        device: str = "cpu",
+        provider: str = "cpu",
         memory: str | None = None,
     ) -> "GenerateFile":
         """Open a file.
 
         Raises:
             InputError: It has no cache, its cache is damaged, onnxruntime is too old for it; or as `Session`.
-            ProviderError: The device is not the CPU.
+            ProviderError: The provider is not the CPU.
         """
         source = check_file(path, needed="an ONNX file", hint="loopedge export model.pt")
-        if device == "cuda":
+        asked = full_name(provider)
+        if asked != CPU_PROVIDER:
             raise ProviderError(
-                f"{source} decodes on the CPU: on a GPU it was never tried",
-                hint=option("device", "cpu"),
+                f"{source} decodes on the CPU: on {asked} it was never tried",
+                hint=option("provider", "cpu"),
             )
         _check_runtime(source, _stored(source), ort.__version__)
-        session = Session(source, threads=threads, device=device, memory=memory)
+        session = Session(source, threads=threads, provider=provider, memory=memory)
         generation = session.metadata.generate
         if generation is None:
             raise without_cache(source)

@@ -30,8 +30,7 @@ def pareto_front(runs: Sequence[Run]) -> list[Run]:
 def tradeoff_section(runs: Sequence[Run]) -> list[str]:
     """Return one chart for each loop count, batch and sequence that one model was swept over."""
     labels = dict(zip(map(id, runs), run_labels(runs), strict=True))
-    apart = [*swept(runs), *(["device"] if len({run.device for run in runs}) > 1 else [])]
-    groups = [(work, of) for work, of in groups_of(runs, apart).items() if len(of) > 1]
+    groups = [(work, of) for work, of in groups_of(runs, swept(runs)).items() if len(of) > 1]
     if not groups:
         return []
     lines = ["<h2>Latency against memory</h2>", '<div class="panels">']
