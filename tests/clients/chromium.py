@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -87,6 +88,8 @@ class Chromium:
 
     def _next(self) -> Any:
         while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._read], [], [], SECONDS)
+            assert ready, f"the browser says nothing for {SECONDS} seconds"
             part = os.read(self._read, 1 << 16)
             if not part:
                 raise AssertionError("the browser ended")
@@ -115,12 +118,9 @@ def start_chromium(*flags: str) -> Iterator[Chromium]:
         )  # fmt: skip
         os.close(child_read)
         os.close(child_write)
-        guard = threading.Timer(SECONDS, browser.kill)
-        guard.start()
         try:
             yield Chromium(write, read)
         finally:
-            guard.cancel()
             browser.kill()
             browser.wait()
             os.close(write)
