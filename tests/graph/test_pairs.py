@@ -68,14 +68,14 @@ def arrays(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {item.name: onnx.numpy_helper.to_array(item) for item in proto.graph.initializer}
 
 
-def products(proto: onnx.ModelProto) -> list[tuple[onnx.NodeProto, ...]]:
+def products(proto: onnx.ModelProto) -> list[list[onnx.NodeProto]]:
     """Return every MatMul with its weight's DequantizeLinear, and the pair of what it reads."""
     made = {name: node for node in proto.graph.node for name in node.output}
     found = []
     for node in proto.graph.node:
         if node.op_type == "MatMul":
             values, weight = (made[name] for name in node.input)
-            found.append((node, weight, values, made[values.input[0]]))
+            found.append([node, weight, values, made[values.input[0]]])
     return found
 
 
@@ -224,6 +224,24 @@ def test_a_weight_only_linear_reads_what_it_read_in_float() -> None:
                 "RMSNormalization",
                 "DequantizeLinear",
             ]
+
+
+def test_qnn_gets_products_between_pairs_whose_range_no_input_leaves() -> None:
+    weight = np.array([[1.0, -3.0], [2.0, 0.5]], np.float32)
+    model = looped(weight, 1)
+    table = hand_made_table({"core/step": [(-1.0, 2.0)]}, 1)
+    Recipe(scheme="static", ops="qdq", target="qnn", table=table).apply(model)
+    proto = ir.to_proto(model)
+    stored = arrays(proto)
+    (behind,) = [n for n in proto.graph.node if n.name.endswith("product.rounded")]
+    scale, zero = (stored[name].astype(np.float64) for name in behind.input[1:])
+    # x in [-1, 2]: the first column gives -3 to 6, the second -6 - 0.5 to 3 + 1
+    assert (0 - zero) * scale == pytest.approx(-6.5, rel=0.02)  # the weight has eight bits
+    assert (65535 - zero) * scale == pytest.approx(6.0, rel=0.02)
+    corners = np.array([[a, b] for a in (-9.0, 9.0) for b in (-9.0, 9.0)], np.float32)
+    (given,) = ReferenceEvaluator(proto).run(None, {"x": corners})
+    expected = -np.clip(corners, -1, 2) @ weight
+    assert np.abs(given - expected).max() < 0.05  # nothing is cut off but what was read
 
 
 @pytest.mark.parametrize("name", TARGETS)

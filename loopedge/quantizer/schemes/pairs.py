@@ -8,8 +8,10 @@ The graph has no Loop: in its body scales would be gathered, and no engine takes
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from loopedge.errors import InputError
@@ -20,6 +22,7 @@ from loopedge.graph.editing import add_initializer, make_node, replace_node
 from loopedge.graph.integer_weights.channels import INT8_LIMIT, as_unsigned, store_int8
 from loopedge.graph.integer_weights.rounded_weights import RoundedWeights
 from loopedge.graph.integer_weights.tied_table import TiedTable
+from loopedge.graph.naming import take_name
 from loopedge.graph.weights import RANGE_PREFIX, Linear, linears
 from loopedge.options import option, option_name
 from loopedge.quantizer.activations.ranges import RangeTable
@@ -30,6 +33,7 @@ from loopedge.quantizer.schemes.targets import Target
 
 __all__ = ["WeightPairs", "check_pairs", "quantize_pairs"]
 
+Array = npt.NDArray[Any]
 NO_RANGE = "it has no range, and pairs take no other"
 ROWS = "its matrix is picked by the iteration, which has no pair"
 
@@ -115,7 +119,7 @@ class WeightPairs(ChannelWeights):
     def replace_row_linear(self, node: ir.Node, row: ir.Value, scale: ir.Value) -> None:
         """Do nothing: `reason_for_float_rows` leaves such products."""
 
-    def _multiply(self, item: Linear, source: ir.Value | None, before: list[ir.Node]) -> None:
+    def _multiply(self, item: Linear, source: ir.Value | None, before: list[ir.Node]) -> ir.Node:
         if source is None:
             raise InputError(f"linear {item.node.name} reads nothing")
         name, scale = item.node.name or "MatMul", self.scales[item.weight]
@@ -125,6 +129,7 @@ class WeightPairs(ChannelWeights):
         floats = make_node("DequantizeLinear", stored, f"{name}.weight", axis)
         product = make_node("MatMul", [source, floats.outputs[0]], name)
         replace_node(item.node, [*before, floats, product])
+        return product
 
     def _shift(self, weight: ir.Value) -> None:
         """Store a weight as u8 where the target asks for that."""
@@ -141,13 +146,15 @@ class ActivationPairs(WeightPairs):
     ) -> None:
         super().__init__(target, limit, rounded)
         self._table = table
+        self._sums: dict[ir.Value, tuple[Array, Array]] = {}
 
     def replace_linear(self, item: Linear) -> None:
         """Read the activation and the weight through pairs."""
         node, source, graph = item.node, item.node.inputs[0], item.weight.graph
         if source is None or graph is None:
             raise InputError(f"linear {node.name} reads nothing")
-        scale, zero_point = self._constants(node, graph)
+        low, high = self._range(node)
+        scale, zero_point = self._constants(graph, f"{RANGE_PREFIX}{node.name}", low, high)
         name = node.name or "MatMul"
         rounded = make_node("QuantizeLinear", [source, scale, zero_point], f"{name}.rounded")
         rounded.outputs[0].type, rounded.outputs[0].shape = zero_point.type, source.shape
@@ -155,10 +162,49 @@ class ActivationPairs(WeightPairs):
             "DequantizeLinear", [rounded.outputs[0], scale, zero_point], f"{name}.values"
         )
         floats.outputs[0].shape = source.shape
-        self._multiply(item, floats.outputs[0], [rounded, floats])
+        product = self._multiply(item, floats.outputs[0], [rounded, floats])
+        if self._target.rounds_products:
+            self._round_product(product, item.weight, graph, (scale, zero_point))
 
-    def _constants(self, node: ir.Node, graph: ir.Graph) -> tuple[ir.Value, ir.Value]:
-        """Store scale and zero point of a linear's iteration; return them."""
+    def _round_product(
+        self,
+        product: ir.Node,
+        weight: ir.Value,
+        graph: ir.Graph,
+        read: tuple[ir.Value, ir.Value],
+    ) -> None:
+        """Round what a product gives, by what it can give at most: no sample leaves that."""
+        if weight not in self._sums:
+            self._sums[weight] = self._sums_of(weight)
+        more, less = self._sums[weight]
+        scale, zero_point = (_number(value) for value in read)
+        low, high = self._target.limits(float(scale), int(zero_point))
+        least, most = (low * more + high * less).min(), (high * more + low * less).max()
+        given, name = product.outputs[0], product.name or "MatMul"
+        constants = self._constants(graph, f"{RANGE_PREFIX}{name}.product", least, most)
+        rounded = make_node("QuantizeLinear", [given, *constants], f"{name}.product.rounded")
+        rounded.outputs[0].type, rounded.outputs[0].shape = constants[1].type, given.shape
+        floats = make_node(
+            "DequantizeLinear", [rounded.outputs[0], *constants], f"{name}.product.values"
+        )
+        floats.outputs[0].type, floats.outputs[0].shape = given.type, given.shape
+        old = given.name
+        ir.convenience.replace_all_uses_with(given, floats.outputs[0], replace_graph_outputs=True)
+        rounded.replace_input_with(0, given)
+        if product.graph is not None:
+            product.graph.insert_after(product, [rounded, floats])
+        given.name = f"{old}.product"
+        take_name(floats.outputs[0], old)
+
+    def _sums_of(self, weight: ir.Value) -> tuple[Array, Array]:
+        """Return the sums of the positive and of the negative values of each output channel of a stored weight."""
+        zero_point = self._zero_points.get(weight)
+        zero = 0.0 if zero_point is None else float(_number(zero_point))
+        floats = (_number(weight).astype(np.float64) - zero) * _number(self.scales[weight])
+        return np.maximum(floats, 0).sum(axis=0), np.minimum(floats, 0).sum(axis=0)
+
+    def _range(self, node: ir.Node) -> tuple[float, float]:
+        """Return the range of what a linear reads in its iteration."""
         known = self._table.tensors.get(loop_name(node))
         if known is None:
             raise InputError(
@@ -171,12 +217,24 @@ class ActivationPairs(WeightPairs):
                 f"the ranges of {loop_name(node)} are for {len(known.low)} iterations, {node.name} is one more",
                 hint=f"calibrate again with {option_name('data')}",
             )
-        scale, zero = self._target.activations.rounding(known.low[row], known.high[row])
-        prefix = f"{RANGE_PREFIX}{node.name}"
+        return known.low[row], known.high[row]
+
+    def _constants(
+        self, graph: ir.Graph, prefix: str, low: float, high: float
+    ) -> tuple[ir.Value, ir.Value]:
+        """Store scale and zero point of a range; return them."""
+        scale, zero = self._target.activations.rounding(low, high)
         return (
             add_initializer(graph, f"{prefix}.scale", np.array(scale)),
             add_initializer(graph, f"{prefix}.zero_point", np.array(zero)),
         )
+
+
+def _number(value: ir.Value) -> Array:
+    """Return what an initializer holds."""
+    if value.const_value is None:
+        raise ValueError(f"{value.name} holds no value")
+    return value.const_value.numpy()
 
 
 def check_pairs(scheme: str) -> None:

@@ -68,7 +68,8 @@ class Target:
     """What an engine asks.
 
     ``per_channel``: its products take a scale per output channel of a weight. ``unsigned_weights``: it takes weights as
-    uint8 with the zero point 128; else int8 with the zero point 0. ``apart``: operators that it leaves to the CPU, so that
+    uint8 with the zero point 128; else int8 with the zero point 0. ``rounds_products``: it takes a product only where what
+    it gives is rounded, too. ``apart``: operators that it leaves to the CPU, so that
     the graph goes to it in pieces. ``sources`` say where that is written, ``note`` what a user of the file must know, where
     there is something.
     """
@@ -78,9 +79,15 @@ class Target:
     activations: IntegerType
     per_channel: bool = True
     unsigned_weights: bool = False
+    rounds_products: bool = False
     apart: tuple[str, ...] = ()
     sources: tuple[str, ...]
     note: str | None = None
+
+    def limits(self, scale: float, zero_point: int) -> tuple[float, float]:
+        """Return the smallest and the largest value that an activation holds once it is rounded."""
+        ends = np.iinfo(self.activations.dtype)
+        return (ends.min - zero_point) * scale, (ends.max - zero_point) * scale
 
     def notes(self, model: ir.Model) -> list[str]:
         """Say what a user of a file for this engine must know.
@@ -143,10 +150,13 @@ TARGETS: dict[str, Target] = {
             activations=WIDE,
             per_channel=False,
             unsigned_weights=True,
+            # Its nodes are grouped by MatMulNodeGroupSelector without ``matmulintegertofloat_allowed``: a group ends in QuantizeLinear.
+            rounds_products=True,
             sources=(
                 f"{ORT_DOCS}/execution-providers/QNN-ExecutionProvider.html",
                 f"{ORT}/onnxruntime/python/tools/quantization/execution_providers/qnn/quant_config.py",
                 f"{ORT}/onnxruntime/core/providers/qnn/builder/opbuilder/matmul_op_builder.cc",
+                f"{ORT}/onnxruntime/core/optimizer/qdq_transformer/selectors_actions/shared/utils.cc",
             ),
             apart=FUSED,
             note="QNN takes fixed sizes alone: fix batch and sequence of the inputs before the file is compiled for it",
