@@ -234,7 +234,7 @@ def test_qnn_gets_products_between_pairs_whose_range_no_input_leaves() -> None:
     proto = ir.to_proto(model)
     stored = arrays(proto)
     (behind,) = [n for n in proto.graph.node if n.name.endswith("product.rounded")]
-    scale, zero = (stored[name].astype(np.float64) for name in behind.input[1:])
+    scale, zero = (float(stored[name]) for name in behind.input[1:])
     # x in [-1, 2]: the first column gives -3 to 6, the second -6 - 0.5 to 3 + 1
     assert (0 - zero) * scale == pytest.approx(-6.5, rel=0.02)  # the weight has eight bits
     assert (65535 - zero) * scale == pytest.approx(6.0, rel=0.02)
