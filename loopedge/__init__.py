@@ -13,13 +13,11 @@ Bring it to the device
     reroll, unroll      loops of any file: given back, written out       -> RerollResult, UnrollResult
     export              write ONNX, checked against PyTorch (ExportOptions; extra train) -> ExportResult
     quantize            round to int8, checked against the float model (QuantizeOptions) -> QuantizeResult
-    to_generate         a language model decodes with a cache            -> GenerateResult
-    convert, prepare    ORT format; weights packed on the device         -> ConvertResult, PrepareResult
-    package             a folder for an app: model, loader, test vectors (PackageOptions) -> PackageResult
+    to_generate, convert   a language model decodes with a cache; ORT format -> GenerateResult, ConvertResult
+    prepare, package    packed on the device; a folder for an app (PackageOptions) -> PrepareResult, PackageResult
 
 Look at it and run it
-    inspect             form, loops, ties and bytes of a file            -> Inspection
-    profile             memory and time, tied or not (ProfileOptions)    -> ProfileResult
+    inspect, profile    what a file holds; its memory and time (ProfileOptions) -> Inspection, ProfileResult
     compare, evaluate   two profiles; perplexity on a text               -> Comparison, EvaluateResult
     Session, Generator, forecast   run a model, write text, forecast a table (-> Forecast): numpy and onnxruntime
 

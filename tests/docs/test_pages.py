@@ -24,7 +24,7 @@ QUICK = {
 
 NOT_RUN = {
     "signature": 5,
-    "installs": 4,
+    "installs": 6,
     "minutes": 3,
     "hour": 1,
     "hours": 1,

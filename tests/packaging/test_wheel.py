@@ -86,6 +86,14 @@ def test_the_wheel_holds_our_packages_and_no_others(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert "loopedge/py.typed" in names
     assert not [name for name in names if name.endswith((".onnx", ".pt", ".pyc"))]
+    parts = ROOT / "loopedge" / "packager" / "files"
+    held = {
+        path.relative_to(ROOT).as_posix()
+        for path in parts.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert held <= set(names)  # what bundles are made of
+    assert {path.split("/")[3] for path in held} == {"c", "javascript", "node", "python", "web"}
 
 
 def test_the_base_install_has_no_torch(base: Path) -> None:

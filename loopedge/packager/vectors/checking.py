@@ -15,11 +15,20 @@ from loopedge.packager.vectors.made import MadeVector
 
 __all__ = ["client_module", "measure_vectors"]
 
+CLIENT_MODULES = (
+    "loopedge_files",
+    "loopedge_session",
+    "loopedge_vectors",
+    "loopedge_text",
+    "loopedge_bundle",
+)
+"""Of the loader, each behind those that it imports."""
+
 
 @cache
 def client_module() -> ModuleType:
     """Return the loader of the client for Python, as bundles hold it."""
-    for name in ("loopedge_text", "loopedge_bundle"):  # the second imports the first
+    for name in CLIENT_MODULES:
         if name not in sys.modules:
             spec = importlib.util.spec_from_file_location(name, FILES / "python" / f"{name}.py")
             assert spec is not None

@@ -1358,12 +1358,13 @@ int loopedge_generate(loopedge_model *model, const int64_t *prompt, size_t promp
     if (all) memcpy(all, prompt, prompt_length * sizeof *all);
     else result = no_memory(error);
   }
-  while (!result && *written < new_tokens && held < of.context) {
+  while (!result && *written < new_tokens) {
     next = most_likely(of.logits, of.vocabulary);
     if (next < 0) result = fail(error, "%s: NaN or infinite logits after token %.0f", model->form->id, (double)held);
     if (result || ends(manifest, next)) break;
-    ids[(*written)++] = next;
-    if ((on_token && on_token(next, data)) || *written == new_tokens || ++held >= of.context) break;
+    ids[(*written)++] = next; /* the last one need not be in the cache */
+    if ((on_token && on_token(next, data)) || *written == new_tokens || held >= of.context) break;
+    held++;
     if (!all) result = go_on(&of, &next, 1, error);
     else {
       all[held - 1] = next;

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,18 +17,25 @@ from typing import Any
 
 import loopedge_text
 import numpy as np
-import onnxruntime as ort
+from loopedge_files import BundleError, check_files, read_manifest
+from loopedge_session import check_runtime, open_session
+from loopedge_vectors import measure, passes, read_array
 
-SCHEMA_VERSION = 1
-CHUNK = 1 << 20
-ZEROS = "0" * 64
+__all__ = [
+    "CPU",
+    "Bundle",
+    "BundleError",
+    "check_files",
+    "load",
+    "measure",
+    "passes",
+    "read_array",
+    "read_manifest",
+]
+
 CPU = "cpu"
 
 Array = np.ndarray[Any, Any]
-
-
-class BundleError(Exception):
-    """What is wrong with a bundle or with an input, in one line."""
 
 
 def load(
@@ -61,68 +66,6 @@ def load(
     return Bundle(place, manifest, chosen, provider=provider, threads=threads)
 
 
-def read_manifest(folder: Path, *, verify: str = "full") -> dict[str, Any]:
-    """Return the manifest of a bundle, checked against its own SHA-256.
-
-    Raises:
-        BundleError: It is missing, damaged, or of a newer schema.
-    """
-    if verify not in {"full", "size"}:
-        raise BundleError(f"verify is {verify!r}, full or size is needed")
-    path = folder / "manifest.json"
-    try:
-        text = path.read_bytes().decode("utf-8")
-        manifest: dict[str, Any] = json.loads(text)
-        version, stated = int(manifest["schema_version"]), str(manifest["checksum"])
-    except OSError:
-        raise BundleError(f"{path} is missing: {folder} is no bundle") from None
-    except (ValueError, KeyError, TypeError):
-        raise BundleError(f"manifest.json of {folder} is damaged") from None
-    if version > SCHEMA_VERSION:
-        raise BundleError(
-            f"manifest.json has schema {version}, this loader reads {SCHEMA_VERSION}: package the model again, "
-            "or take the loader of that bundle"
-        )
-    blank = text.replace(f'"{stated}"', f'"{ZEROS}"', 1)
-    if verify == "full" and hashlib.sha256(blank.encode()).hexdigest() != stated:
-        raise BundleError("manifest.json is damaged: its SHA-256 differs")
-    return manifest
-
-
-def check_files(
-    folder: Path,
-    manifest: Mapping[str, Any],
-    names: list[str] | None = None,
-    *,
-    verify: str = "full",
-) -> None:
-    """Compare files of a bundle with what its manifest says of them.
-
-    Args:
-        folder: The bundle.
-        manifest: Its manifest.
-        names: Paths inside it; default: all.
-        verify: As `load`.
-
-    Raises:
-        BundleError: One is missing, or another one.
-    """
-    for file in manifest["files"]:
-        name = file["path"]
-        if names is not None and name not in names:
-            continue
-        path = folder / name
-        if not path.is_file():
-            raise BundleError(f"{name} is missing")
-        size = path.stat().st_size
-        if size != file["bytes"]:
-            raise BundleError(f"{name} has {size} bytes, {file['bytes']} are needed")
-        if verify == "full" and _sha256(path) != file["sha256"]:
-            raise BundleError(
-                f"{name} is damaged, or belongs to another bundle: its SHA-256 differs"
-            )
-
-
 class Bundle:
     """A model of a bundle, ready to run.
 
@@ -142,9 +85,9 @@ class Bundle:
         provider: str = CPU,
         threads: int | None = None,
     ) -> None:
-        _check_runtime(model, ort.__version__)
+        check_runtime(model)
         self.folder, self.manifest, self.model = folder, manifest, model
-        self.session = _open(folder / model["file"], model, provider, threads)
+        self.session = open_session(folder / model["file"], model, provider, threads)
         self.ports = {
             port["name"]: port for port in manifest["inputs"] if port["name"] in model["inputs"]
         }
@@ -468,74 +411,3 @@ def _used(manifest: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
     tokenizer = (manifest["tokenizer"] or {}).get("file")
     data = [each["file"] for each in model["data"]]
     return [model["file"], *data, *([tokenizer] if tokenizer else [])]
-
-
-def _check_runtime(model: Mapping[str, Any], version: str) -> None:
-    needed = model["min_runtime"]
-    if needed is None:
-        return
-    have = tuple(int(part) for part in version.split(".")[:2])
-    if have < tuple(int(part) for part in needed.split(".")):
-        raise BundleError(
-            f"{model['file']} needs onnxruntime {needed}, this is {version}: pip install 'onnxruntime>={needed}'"
-        )
-
-
-def _open(path: Path, model: Mapping[str, Any], provider: str, threads: int | None) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.enable_mem_pattern = bool(model["memory_pattern"])
-    if threads is not None:
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    for key, value in model["config"].items():
-        options.add_session_config_entry(key, value)
-    names = {
-        name.lower().replace("executionprovider", ""): name
-        for name in ort.get_available_providers()
-    }
-    if provider.lower() not in names:
-        raise BundleError(f"this onnxruntime has no provider {provider}, it has {', '.join(names)}")
-    try:
-        return ort.InferenceSession(str(path), options, providers=[names[provider.lower()]])
-    except Exception as error:  # onnxruntime raises a kind of its own per failure
-        raise BundleError(f"{path.name} cannot be loaded: {str(error).splitlines()[0]}") from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def read_array(folder: Path, described: Mapping[str, Any]) -> Array:
-    """Return an array of a test vector: raw little-endian bytes, row by row."""
-    dtype = np.dtype(described["dtype"]).newbyteorder("<")
-    flat = np.frombuffer((folder / described["file"]).read_bytes(), dtype)
-    return flat.reshape(described["shape"]).astype(np.dtype(described["dtype"]))
-
-
-def measure(kind: str, expected: list[Array], found: list[Array]) -> float:
-    """Return how far outputs are apart: the relative error, the signal-to-noise ratio in dB, or 1 where they are equal."""
-    if any(one.shape != other.shape for one, other in zip(expected, found)):
-        return {"relative": float("inf"), "sqnr": float("-inf"), "equal": 0.0}[kind]
-    pairs = [
-        (one.astype(np.float64), other.astype(np.float64)) for one, other in zip(expected, found)
-    ]
-    if kind == "equal":
-        return float(all(np.array_equal(one, other) for one, other in pairs))
-    if kind == "relative":
-        return max(
-            float(np.abs(other - one).max(initial=0.0))
-            / (float(np.abs(one).max(initial=0.0)) or 1.0)
-            for one, other in pairs
-        )
-    signal = sum(float(np.square(one).sum()) for one, _ in pairs)
-    noise = sum(float(np.square(other - one).sum()) for one, other in pairs)
-    return 200.0 if noise == 0 else min(200.0, 10 * float(np.log10(signal / noise)))
-
-
-def passes(kind: str, measured: float, limit: float) -> bool:
-    """Tell whether a measured value is within its limit."""
-    return measured <= limit if kind == "relative" else measured >= limit

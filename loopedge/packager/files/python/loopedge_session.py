@@ -1,0 +1,89 @@
+"""A session of onnxruntime for a model of a bundle: its settings, and where it runs."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+from loopedge_files import BundleError
+
+PLUG_INS = ("onnxruntime_ep_", "onnxruntime_qnn")
+"""What modules begin with that bring an execution provider."""
+
+_registered: set[str] = set()
+
+
+def check_runtime(model: Mapping[str, Any]) -> None:
+    """Refuse an onnxruntime that is too old for a model.
+
+    Raises:
+        BundleError: As said.
+    """
+    version: str = ort.__version__
+    needed = model["min_runtime"]
+    if needed is None:
+        return
+    have = tuple(int(part) for part in version.split(".")[:2])
+    if have < tuple(int(part) for part in needed.split(".")):
+        raise BundleError(
+            f"{model['file']} needs onnxruntime {needed}, this is {version}: pip install 'onnxruntime>={needed}'"
+        )
+
+
+def open_session(path: Path, model: Mapping[str, Any], provider: str, threads: int | None) -> Any:
+    """Open a session.
+
+    Args:
+        path: The model.
+        model: What the manifest says of it.
+        provider: By its short name.
+        threads: Inside an operator.
+
+    Raises:
+        BundleError: The provider is not there, or the model cannot be loaded.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.enable_mem_pattern = bool(model["memory_pattern"])
+    if threads is not None:
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    for key, value in model["config"].items():
+        options.add_session_config_entry(key, value)
+    try:
+        providers = _providers(provider.lower(), options)
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except BundleError:
+        raise
+    except Exception as error:  # onnxruntime raises a kind of its own per failure
+        raise BundleError(f"{path.name} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def _providers(wanted: str, options: Any) -> list[str] | None:
+    """Return the providers of a session; None where a plug-in package brings it, which the options name then."""
+    names = {_short(name): name for name in ort.get_available_providers()}
+    if wanted in names:
+        return [names[wanted]]
+    for listed in pkgutil.iter_modules():
+        if not listed.name.startswith(PLUG_INS):
+            continue
+        module = importlib.import_module(listed.name)
+        for name in map(str, module.get_ep_names()):
+            if _short(name) != wanted:
+                continue
+            if name not in _registered:
+                ort.register_execution_provider_library(name, module.get_library_path())
+                _registered.add(name)
+            devices = [each for each in ort.get_ep_devices() if each.ep_name == name]
+            if not devices:
+                raise BundleError(f"{name} finds no device on this machine")
+            options.add_provider_for_devices(devices[:1], {})
+            return None
+    raise BundleError(f"this onnxruntime has no provider {wanted}, it has {', '.join(names)}")
+
+
+def _short(provider: str) -> str:
+    return provider.lower().replace("executionprovider", "")
