@@ -76,8 +76,13 @@ class _Packaging:
     def run(self) -> PackageResult:
         """Make the bundle, or nothing."""
         started = time.perf_counter()
+        judge = self.options.reference
         check_paths(
-            inputs={"MODEL": files_of_model(self.model) if self.model.is_file() else None},
+            inputs={
+                "MODEL": _files(self.model),
+                option_name("reference"): None if judge is None else _files(Path(judge)),
+                option_name("packages"): self.options.packages,
+            },
             emptied={option_name("path"): self.target},
         )
         with staged_bundle(self.target, force=self.options.force) as (folder, scratch):
@@ -232,6 +237,11 @@ class _Packaging:
             notes=self.notes,
             seconds=seconds,
         )
+
+
+def _files(model: Path) -> list[Path] | None:
+    """Return the files of a model; None where it does not exist, which is said later."""
+    return files_of_model(model) if model.is_file() else None
 
 
 def _takers(identity: str, models: WrittenModels) -> list[str]:
