@@ -3,6 +3,7 @@
 import { isFloat, shapeText, sizeOf, toArray } from "./arrays.mjs";
 import { BundleError } from "./bundle.mjs";
 
+const LOOPS = { name: "loops", dtype: "int64", shape: [] };
 const TABLES = new Set(["series", "series-labels"]);
 
 /** Return the windows of a table that the model was trained on; null where it was trained on none. */
@@ -30,6 +31,10 @@ export function acceptInputs(manifest, model, given, { loops, tolerance } = {}) 
   const taken = new Set(model.inputs?.length ? model.inputs : manifest.inputs.map((port) => port.name));
   const ports = manifest.inputs.filter((port) => taken.has(port.name));
   const names = ports.map((port) => port.name).join(", ");
+  if (given.loops !== undefined && !taken.has("loops")) {
+    const { loops: stated, ...rest } = given; // this form runs one count: another one is refused below
+    [loops, given] = [loops ?? Number(toArray(stated, LOOPS).data[0]), rest];
+  }
   const unknown = Object.keys(given).find((name) => !taken.has(name));
   if (unknown !== undefined) throw new BundleError(`there is no input ${unknown}; the model takes ${names}`);
   const notes = [];

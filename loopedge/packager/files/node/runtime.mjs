@@ -11,7 +11,8 @@ export async function importPackage(name, bundle) {
   for (const folder of folders) {
     try {
       const found = createRequire(join(folder, "from.mjs")).resolve(name);
-      return await import(pathToFileURL(found).href);
+      const names = await import(pathToFileURL(found).href);
+      return { ...names.default, ...names }; // of a CommonJS module the names may be those of its default alone
     } catch (error) {
       if (error.code !== "MODULE_NOT_FOUND") throw error;
     }

@@ -30,7 +30,7 @@ export function chart({ title, seen, values, intervals, seenTimes, times, width 
       `<path class="band${level}" d="${path([...start, ...high.map((v, i) => [points[i][0], y(v)]), ...low.map((v, i) => [points[i][0], y(v)]).reverse()])}Z"/>`),
     ...runsOf(seen).map((run) => `<path class="seen" d="${path(run.map((place) => [x(place), y(seen[place])]))}"/>`),
     `<path class="ahead" d="${path([...start, ...points])}"/>`,
-    ...points.map(([px, py], step) => `<circle class="dot" cx="${px}" cy="${py}" r="3">` +
+    ...points.map(([px, py], step) => `<circle class="dot" cx="${px}" cy="${py}" r="${x(1) - x(0) < 9 ? 1.8 : 3}">` +
       `<title>${escaped(times?.[step] ?? `step ${step + 1}`)}: ${shortNumber(values[step])}</title></circle>`),
   ];
   const figure = document.createElement("figure");

@@ -59,7 +59,8 @@ function prepareLoops(model, rerun) {
     at("loops-value").textContent = slider.value;
     const [least, last] = loops.range;
     const inside = state.loops >= least && state.loops <= last;
-    at("loops-note").textContent = inside ? "" : `The model was trained with ${least === last ? last : `${least} to ${last}`}.`;
+    at("loops-note").textContent = `1 to ${most}; the model was trained with ${least === last ? last : `${least} to ${last}`}`;
+    at("loops-note").classList.toggle("bad", !inside);
   };
   slider.addEventListener("input", () => {
     show();
