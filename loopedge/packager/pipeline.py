@@ -138,8 +138,8 @@ class _Packaging:
 
     def _write_generated(self, manifest: Manifest, folder: Path) -> Manifest:
         """Write what is made from the manifest."""
-        page = page_text(manifest, {file.path: file.bytes for file in listed_files(folder)})
-        (folder / PAGE_NAME).write_bytes(page.encode())
+        listed = manifest.model_copy(update={"files": listed_files(folder)})
+        (folder / PAGE_NAME).write_bytes(page_text(listed).encode())
         if "c" in self.options.clients:
             listed = manifest.model_copy(update={"files": listed_files(folder)})
             (folder / HEADER_NAME).write_bytes(c_header(listed).encode())
