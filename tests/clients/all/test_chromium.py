@@ -117,7 +117,7 @@ def test_a_table_of_ones_own_is_forecast(
         found = browser.ask("loopedgePage.forecast")
         assert found["times"] == list(expected.times[0])
         np.testing.assert_allclose(found["values"], expected.values[0], rtol=1e-5)
-        assert f"last {CONTEXT} table rows" in browser.ask(
+        assert f"The last {CONTEXT} table rows of table.csv" in browser.ask(
             "document.getElementById('source').innerText"
         )
         browser.ask(choose % json.dumps("a,b\n1,2\n"))
