@@ -220,6 +220,9 @@ class Vector(_Part):
     text: dict[str, str] | None = Field(
         default=None, description="Of text models: ``prompt`` and the greedy ``completion``."
     )
+    last_time: str | None = Field(
+        default=None, description="Of the last table row, as the table writes it."
+    )
 
 
 class BundleFile(_Part):

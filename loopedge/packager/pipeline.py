@@ -9,9 +9,10 @@ from loopedge.artifact.artifact import Artifact
 from loopedge.artifact.companions import read_companions
 from loopedge.artifact.needed_files import files_of_model
 from loopedge.data.tokenizer import TOKENIZER_FILE
+from loopedge.errors import InputError
 from loopedge.files.paths import check_paths
 from loopedge.files.targets import FileSize
-from loopedge.options import option_name, with_keywords
+from loopedge.options import option, option_name, with_keywords
 from loopedge.packager.c_header import HEADER_NAME, c_header
 from loopedge.packager.clients import CLIENTS, PROVIDERS
 from loopedge.packager.description import Described, describe
@@ -160,10 +161,17 @@ class _Packaging:
 
     def _vectors(self, source: Source, reference: Artifact | None) -> list[MadeVector]:
         if source.writes_text:
+            if self.options.input is not None:
+                raise InputError(
+                    f"{option_name('input')} is of models that take arrays or tables, this one writes text",
+                    hint=option("prompt", "The "),
+                )
             made, notes = text_vectors(source, reference, self.options)
             self.notes += notes
             return made
-        return plain_vectors(source, reference, threads=self.options.threads)
+        return plain_vectors(
+            source, reference, threads=self.options.threads, shown=self.options.input
+        )
 
     def _manifest(self, source: Source, described: Described, models: WrittenModels) -> Manifest:
         clients: dict[ClientName, Client] = {

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,11 @@ MOST_VALUES = 1 << 16
 
 
 def plain_vectors(
-    source: Source, reference: Artifact | None, *, threads: int | None
+    source: Source,
+    reference: Artifact | None,
+    *,
+    threads: int | None,
+    shown: str | Path | None = None,
 ) -> list[MadeVector]:
     """Return the vectors of a model without a cache.
 
@@ -36,11 +41,15 @@ def plain_vectors(
         source: The model.
         reference: The float model, which says what should come out of a quantized one.
         threads: Threads of ONNX Runtime.
+        shown: A file as ``loopedge run`` takes it, for the first vector.
+
+    Raises:
+        InputError: The file does not fit the model.
     """
     judged, limit = float_check(source, reference)
     path = source.artifact.path if reference is None else reference.path
     session = Session(path, threads=threads)
-    made = []
+    made = [] if shown is None else [_shown(session, shown, judged, limit)]
     with untrained_inputs(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UntrainedWarning)
         for name, feeds in _inputs(source.artifact, many=judged == "sqnr"):
@@ -49,6 +58,25 @@ def plain_vectors(
                 MadeVector(name=name, inputs=feeds, outputs=outputs, judged=judged, limit=limit)
             )
     return made
+
+
+def _shown(session: Session, file: str | Path, judged: str, limit: float) -> MadeVector:
+    """Return the vector of a file: of a table the last window of its first series, without padding."""
+    read = session.expected.read(file)
+    windows = read.windows
+    feeds, last = _fed(read.arrays), list[str]()
+    if windows is not None:
+        [name] = session.expected.needed
+        feeds = {name: windows.inputs[:1, -windows.rows[0] :]}
+        last = list(windows.last_times[:1])
+    return MadeVector(
+        name="input" if windows is None else "last window",
+        inputs=feeds,
+        outputs=session.run(feeds),
+        judged=judged,
+        limit=limit,
+        last_time=last[0] if last else None,
+    )
 
 
 def _inputs(artifact: Artifact, *, many: bool) -> Iterator[tuple[str, dict[str, Array]]]:

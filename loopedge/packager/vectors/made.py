@@ -47,6 +47,7 @@ class MadeVector:
         judged: How: ``relative``, ``sqnr`` or ``equal``.
         limit: Of ``relative`` and ``equal``; that of ``sqnr`` is found by measuring.
         text: Prompt and completion, of text.
+        last_time: Of the last table row, of a table.
         measured: The worst of all models of the bundle.
     """
 
@@ -56,6 +57,7 @@ class MadeVector:
     judged: str
     limit: float
     text: dict[str, str] | None = None
+    last_time: str | None = None
     measured: float | None = field(default=None)
 
     def worsen(self, measured: float) -> None:
@@ -112,6 +114,7 @@ def write_vector(made: MadeVector, number: int, folder: Path) -> Vector:
         check=Check(kind=made.judged, limit=made.limit),  # type: ignore[arg-type]
         measured=0.0 if made.measured is None else made.measured,
         text=made.text,
+        last_time=made.last_time,
     )
 
 
