@@ -38,12 +38,12 @@ from loopedge.quantizer.schemes.pairs import quantize_pairs
 from loopedge.quantizer.schemes.static import quantize_static
 from loopedge.quantizer.schemes.targets import TARGETS, IntegerType, Target
 from loopedge.runtime.latency import time_in_turns, time_ratios
-from loopedge.runtime.providers import find_provider
+from loopedge.runtime.providers import find_provider, load_plug_in
 from loopedge.runtime.session_options import session_options
 
 LOOPS, VOCABULARY, SEQUENCE, JUDGED = 12, 4096, 128, 4
 NEW, OLD = 23, 20
-RUNS = 12
+RUNS = 21
 PROVIDERS = ("cpu", "openvino")
 SIGNED, UNSIGNED = (
     IntegerType(dtype=np.dtype(kind), symmetric=kind is np.int8) for kind in (np.int8, np.uint8)
@@ -168,7 +168,7 @@ def session_of(path: Path, provider: str) -> tuple[ort.InferenceSession, str]:
     """Open a session of one thread; return it and which operators run how often."""
     options = session_options(1)
     if provider != "cpu":
-        find_provider(provider)
+        load_plug_in(find_provider(provider).name)
         name = f"{provider}executionprovider"
         devices = [each for each in ort.get_ep_devices() if each.ep_name.lower() == name]
         config = {"CPU": {"INFERENCE_NUM_THREADS": "1", "NUM_STREAMS": "1"}}
