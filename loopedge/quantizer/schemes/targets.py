@@ -164,8 +164,8 @@ TARGETS: dict[str, Target] = {
         Target(
             name="openvino",
             engine="OpenVINO as a provider of ONNX Runtime",
-            # Low precision transformations take s8 and u8 activations with any zero point, and weights per channel. Signed ones
-            # without zero points save a correction of every product: benchmarks/int8/qdq.py.
+            # Low precision transformations take s8 and u8 activations with any zero point, and weights per channel: as fast and
+            # as exact (benchmarks/int8/qdq.py).
             activations=SIGNED,
             apart=FUSED,
             sources=(
