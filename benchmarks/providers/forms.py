@@ -28,7 +28,7 @@ import loopedge_calibration
 from loopedge.errors import ProviderError
 from loopedge.profiler.machine import describe_machine
 from loopedge.profiler.result import Run
-from loopedge.quantizer.schemes.operators import OPERATORS
+from loopedge.quantizer.schemes.operators import OPERATORS, PAIRS
 from loopedge.runtime.providers import find_provider, provider_options, short_name
 
 LOOPS, VOCABULARY, SEQUENCE = 12, 4096, 128
@@ -85,23 +85,23 @@ def make_models(folder: Path) -> dict[str, Path]:
 
 
 def _quantized(files: Mapping[str, Path], folder: Path) -> dict[str, Path]:
-    """Quantize the files of opset 20, by the same ranges, in every form of operators that there is."""
-    loop, unrolled = files[f"float32 Loop, opset {OLD}"], files[f"float32 unrolled, opset {OLD}"]
+    """Quantize in every form of operators that there is: the unrolled file of both opsets, and the Loop of the old one."""
     generator = np.random.default_rng(0)
     data = [{"input_ids": generator.integers(0, VOCABULARY, (4, SEQUENCE))} for _ in range(4)]
     found = {}
-    for kind, source in (("Loop", loop), ("unrolled", unrolled)):
-        ranges = loopedge_calibration.collect(source, data)
-        for ops in _operators(kind):
-            target = folder / f"{kind}.{ops}.onnx"
-            loopedge.quantize(source, target, ranges=ranges, data=data[:1], ops=ops)
-            found[f"static {kind}, --ops {ops}"] = target
+    for source in ("unrolled", f"unrolled, opset {OLD}", f"Loop, opset {OLD}"):
+        path = files[f"float32 {source}"]
+        ranges = loopedge_calibration.collect(path, data)
+        for ops in _operators(source):
+            target = folder / f"{path.stem}.{ops}.onnx"
+            loopedge.quantize(path, target, ranges=ranges, data=data[:1], ops=ops)
+            found[f"static {source}, --ops {ops}"] = target
     return found
 
 
-def _operators(kind: str) -> list[str]:
+def _operators(source: str) -> list[str]:
     """Return the forms of operators of a quantized file; pairs of QuantizeLinear and DequantizeLinear are unrolled alone."""
-    return [ops for ops in OPERATORS if kind == "unrolled" or ops != "qdq"]
+    return [ops for ops in OPERATORS if "unrolled" in source or ops != PAIRS]
 
 
 def measure(files: Mapping[str, Path], provider: str, options: dict[str, str]) -> list[Row]:
