@@ -1,12 +1,13 @@
 """Every form of the paper's block through an execution provider, against ONNX Runtime's own CPU provider: outputs and time.
 
 Exports the block (d=768, 12 heads, 12 loops, vocabulary 4096, 128 positions, gates open) as Loop and unrolled, in the default
-opset and in opset 20, quantizes it in every form of operators, and profiles each file on the CPU and on the provider, one
-thread. `loopedge.profile` holds the outputs of each file against those of the CPU before it takes a time, and takes the
+opset and in opset 20, quantizes the unrolled one in every form of operators, and profiles each file on the CPU and on the
+provider, one thread. `loopedge.profile` holds the outputs of each file against those of the CPU before it takes a time, and takes the
 times of both in turns; the last column is that ratio times the file's own against the first file on the CPU. A file that
 the provider does not run, or computes wrongly, stands there with the reason. Times advise.
 
-    python benchmarks/providers/forms.py [--provider openvino] [--option KEY=VALUE ...] [--output benchmarks/results/providers]
+    python benchmarks/providers/forms.py [--provider openvino] [--option KEY=VALUE ...] [--models FOLDER] [--runs N]
+        [--output benchmarks/results/providers]
 
 Exit code 5 where the installed onnxruntime has no such provider.
 """
@@ -79,43 +80,45 @@ def make_models(folder: Path) -> dict[str, Path]:
             name = f"float32 {kind}" + ("" if opset is None else f", opset {opset}")
             files[name] = folder / f"{kind}.{opset}.onnx"
             chosen: dict[str, Any] = {} if opset is None else {"opset": opset}
-            loopedge.export(model, files[name], form=form, **chosen)
+            if not files[name].exists():
+                loopedge.export(model, files[name], form=form, **chosen)
     files |= _quantized(files, folder)
     return files
 
 
 def _quantized(files: Mapping[str, Path], folder: Path) -> dict[str, Path]:
-    """Quantize the files of opset 20, by the same ranges, in every form of operators that there is."""
-    loop, unrolled = files[f"float32 Loop, opset {OLD}"], files[f"float32 unrolled, opset {OLD}"]
+    """Quantize the unrolled file in every form of operators that there is."""
     generator = np.random.default_rng(0)
     data = [{"input_ids": generator.integers(0, VOCABULARY, (4, SEQUENCE))} for _ in range(4)]
-    found = {}
-    for kind, source in (("Loop", loop), ("unrolled", unrolled)):
-        ranges = loopedge_calibration.collect(source, data)
-        for ops in _operators(kind):
-            target = folder / f"{kind}.{ops}.onnx"
-            loopedge.quantize(source, target, ranges=ranges, data=data[:1], ops=ops)
-            found[f"static {kind}, --ops {ops}"] = target
+    path = files["float32 unrolled"]
+    found = {
+        f"static unrolled, --ops {ops}": folder / f"{path.stem}.{ops}.onnx" for ops in OPERATORS
+    }
+    missing = {
+        ops: target
+        for ops, target in zip(OPERATORS, found.values(), strict=True)
+        if not target.exists()
+    }
+    ranges = loopedge_calibration.collect(path, data) if missing else None
+    for ops, target in missing.items():
+        loopedge.quantize(path, target, ranges=ranges, data=data[:1], ops=ops)
     return found
 
 
-def _operators(kind: str) -> list[str]:
-    """Return the forms of operators of a quantized file; pairs of QuantizeLinear and DequantizeLinear are unrolled alone."""
-    return [ops for ops in OPERATORS if kind == "unrolled" or ops != "qdq"]
-
-
-def measure(files: Mapping[str, Path], provider: str, options: dict[str, str]) -> list[Row]:
+def measure(
+    files: Mapping[str, Path], provider: str, options: dict[str, str], runs: int | None
+) -> list[Row]:
     """Profile all files on the CPU and on the provider."""
-    settings: dict[str, Any] = {"details": False, "processes": 1, "seconds": SECONDS}
+    settings: dict[str, Any] = {"details": False, "processes": 1, "seconds": SECONDS, "runs": runs}
     listed = list(files.values())
     on_cpu = loopedge.profile(listed, sequence=SEQUENCE, **settings).runs
     there = loopedge.profile(
         listed, provider=provider, provider_options=options, sequence=SEQUENCE, **settings
     )
-    runs = {run.path: run for run in there.runs}
+    found = {run.path: run for run in there.runs}
     reasons = {failure.path: failure.reason for failure in there.failures}
     return [
-        _row(name, cpu, runs.get(str(path)), reasons.get(str(path)))
+        _row(name, cpu, found.get(str(path)), reasons.get(str(path)))
         for (name, path), cpu in zip(files.items(), on_cpu, strict=True)
     ]
 
@@ -168,6 +171,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--provider", default="openvino")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--models", type=Path, help="folder of the files; those that are there are taken"
+    )
+    parser.add_argument(
+        "--runs", type=int, help="timed runs of each file; default: a second of them, at least 20"
+    )
     parser.add_argument("--output", type=Path, help="folder for NAME.md and NAME.json")
     arguments = parser.parse_args()
     options = provider_options(dict(word.partition("=")[::2] for word in arguments.option))
@@ -177,7 +186,9 @@ def main() -> int:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return NO_PROVIDER
     with tempfile.TemporaryDirectory() as name:
-        rows = measure(make_models(Path(name)), provider, options)
+        folder = arguments.models or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = measure(make_models(folder), provider, options, arguments.runs)
     machine = describe_machine()
     named = ", ".join(f"{key}={value}" for key, value in options.items())
     lines = [

@@ -23,9 +23,9 @@ class ClientRun:
     path: str
     runtime: str
     provider: str
-    batch: int
     file_bytes: int
     latency_ms: Latency
+    batch: int | None = None
     sequence: int | None = None
     loops: int | None = None
     form: str | None = None

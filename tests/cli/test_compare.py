@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -112,3 +114,26 @@ def test_a_profile_compares_no_more(cli: Cli, files: tuple[Path, Path]) -> None:
     assert outcome.code == 2
     assert outcome.err.startswith("error: No such option: --compare")
     assert outcome.out == ""
+
+
+@pytest.mark.slow
+def test_the_report_of_a_bundle_stands_beside_a_profile(
+    cli: Cli, tiny: Path, tmp_path: Path
+) -> None:
+    bundle, report, profile = tmp_path / "bundle", tmp_path / "d.json", tmp_path / "w.json"
+    outcome = cli("package", tiny, "--for", "python", "-o", bundle)
+    assert outcome.code == 0, outcome.err
+    words = [sys.executable, str(bundle / "python" / "bench.py"), "--runs", "3"]
+    report.write_text(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    (model,) = (bundle / "models").glob("*.onnx")
+    sequence = json.loads(report.read_text())["runs"][0]["sequence"]
+    outcome = cli("profile", model, "--sequence", sequence, "--runs", 3, "--processes", 1, "--json")
+    profile.write_text(outcome.out)
+    compared = cli("compare", profile, report, "--json")
+    assert compared.code == 0, compared.err
+    found = compared.json()
+    assert (found["before_client"], found["after_client"]) == (None, "python")
+    changes = {change["figure"]: change for change in found["runs"][0]["changes"]}
+    assert changes["file_bytes"]["ratio"] == 1
+    assert changes["latency_ms.p50"]["judged"] is False
+    assert cli("compare", profile, report, "--max-regression", 0.05).code == 2

@@ -40,6 +40,7 @@ REASONS = {
     "hour": "not run by the tests: it takes an hour",
     "hours": "not run by the tests: it takes hours",
     "download": "not run by the tests: it needs data from elsewhere",
+    "device": "not run by the tests: it runs on another machine",
     "signature": "not run by the tests: a signature, not a program",
 }
 """Why a block is not run: the second word after the fence, and the first line of the block as a comment."""

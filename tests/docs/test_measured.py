@@ -35,3 +35,18 @@ def test_the_page_of_the_paper_repeats_its_benchmark() -> None:
             assert figures[place] == f"{float(prefixes):.3f}"
             if task == "Edit distance":
                 assert figures[2] == norms.partition(",")[0]
+
+
+def test_the_page_of_profiling_repeats_its_benchmark_of_providers() -> None:
+    page = (ROOT / "docs" / "profiling.md").read_text("utf-8")
+    results = (RESULTS / "providers" / "openvino.md").read_text("utf-8")
+    shown = rows_after(page, "| file | CPU, of the first |")
+    measured = rows_after(results, "| file | MiB |")
+    assert len(shown) == 7
+    assert list(shown) == list(measured)
+    for name, figures in shown.items():
+        _, _, ratio, nodes, sqnr, needed, of_cpu, of_first, *_ = measured[name]
+        if nodes.startswith("refused"):
+            assert figures[1].startswith("refused")
+        else:
+            assert figures == [ratio, nodes, sqnr, needed, of_cpu, of_first]

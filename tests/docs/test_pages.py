@@ -24,8 +24,9 @@ QUICK = {
 
 NOT_RUN = {
     "signature": 5,
-    "installs": 6,
-    "minutes": 3,
+    "installs": 7,
+    "minutes": 2,
+    "device": 1,
     "hour": 1,
     "hours": 1,
     "download": 1,

@@ -42,7 +42,7 @@ class ComparedRun:
     provider: str
     memory: str | None
     threads: int | None
-    batch: int
+    batch: int | None
     sequence: int | None
     loops: int | None
     compute: str
