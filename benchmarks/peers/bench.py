@@ -6,7 +6,7 @@ block (exit code 4), times advise. The first run takes an hour and 15 GB of disk
 15 minutes.
 
     make bench-peers [PEERS="--refresh loopedge --output benchmarks/results/peers"]
-    make bench-peers PEERS="--model tmlt-12 --peer openvino --peer loopedge"
+    make bench-peers PEERS="--model tmlt-12 --row 'OpenVINO + NNCF' --row 'loopedge int8 balanced'"
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> int:
         "--model", action="append", choices=MODELS, help="this one alone; default: all of them"
     )
     parser.add_argument(
-        "--peer", action="append", choices=_peers(), help="beside the first row; default: all"
+        "--row", action="append", metavar="LABEL", help="beside the first; default: all"
     )
     parser.add_argument("--passes", type=int, default=3, help="fresh processes of each at most")
     parser.add_argument("--convert-only", action="store_true", help="measure nothing")
@@ -67,7 +67,7 @@ def main() -> int:
             write_tmlt(SUBJECTS, loops)
     if SORTING in models:
         write_sorting(SUBJECTS)
-    compared = {model: products(model, arguments.peer or ()) for model in models}
+    compared = {model: products(model, arguments.row or ()) for model in models}
     convert_all([product for model in models for product in compared[model]], arguments.refresh)
     if arguments.convert_only:
         return 0
