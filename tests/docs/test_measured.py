@@ -35,3 +35,31 @@ def test_the_page_of_the_paper_repeats_its_benchmark() -> None:
             assert figures[place] == f"{float(prefixes):.3f}"
             if task == "Edit distance":
                 assert figures[2] == norms.partition(",")[0]
+
+
+def test_the_page_of_profiling_repeats_what_denormals_cost() -> None:
+    head = "| | ms with denormals |"
+    shown = rows_after((ROOT / "docs" / "profiling.md").read_text("utf-8"), head)
+    measured = rows_after((RESULTS / "int8" / "denormals.md").read_text("utf-8"), head)
+    assert len(shown) == 4
+    assert shown == measured
+
+
+def test_the_page_of_quantization_repeats_where_products_wait() -> None:
+    page = (ROOT / "docs" / "quantization.md").read_text("utf-8")
+    text = " ".join(page[page.index("**A processor with AMX.**") :].split("\n\n")[1].split())
+    results = (RESULTS / "int8" / "cold_products.md").read_text("utf-8")
+    table = results[results.index("| product |") :].split("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    best = {tuple(row[:3]): float(row[3]) for row in cells}
+    cold, hot = (best["MLAS, uint8 x int8", "at loading", count] for count in ("12", "1"))
+    assert f"take {cold:.0f} us a product, one weight that stays in the caches {hot:.0f}" in text
+    other = (best["oneDNN, uint8 x int8", "at loading", count] for count in ("12", "1"))
+    assert "takes {:.0f} and {:.0f}".format(*other) in text
+    unpacked = best["MLAS, uint8 x int8", "at each run", "12"]
+    assert f"{unpacked:.0f} us instead of {cold:.0f}" in text
+    slow = [
+        best[f"MLAS, {kinds}", "at loading", "1"] / hot
+        for kinds in ("uint8 x uint8", "int8 x int8")
+    ]
+    assert "needs {:.0f} times as long for uint8 by uint8 and {:.0f} times".format(*slow) in text
