@@ -58,6 +58,14 @@ def test_the_page_of_quantization_repeats_where_products_wait() -> None:
     assert "takes {:.0f} and {:.0f}".format(*other) in text
     unpacked = best["MLAS, uint8 x int8", "at each run", "12"]
     assert f"{unpacked:.0f} us instead of {cold:.0f}" in text
+    pinned = rows_after(
+        (RESULTS / "int8" / "pinned.md").read_text("utf-8"), "| pinned to one core |"
+    )
+    before, after, never = (cell for (cell,) in pinned.values())
+    assert (
+        f"{before} us a product, {after} where it is pinned behind the import, {never} unpinned"
+        in text
+    )
     slow = [
         best[f"MLAS, {kinds}", "at loading", "1"] / hot
         for kinds in ("uint8 x uint8", "int8 x int8")
