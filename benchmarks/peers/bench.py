@@ -6,7 +6,7 @@ block (exit code 4), times advise. The first run takes an hour and 15 GB of disk
 15 minutes.
 
     make bench-peers [PEERS="--refresh loopedge --output benchmarks/results/peers"]
-    make bench-peers PEERS="--model tmlt-12 --peer openvino --peer loopedge"
+    make bench-peers PEERS="--model tmlt-12 --row 'OpenVINO + NNCF' --row 'loopedge int8 balanced'"
 """
 
 import argparse
@@ -49,7 +49,10 @@ def main() -> int:
         "--model", action="append", choices=MODELS, help="this one alone; default: all of them"
     )
     parser.add_argument(
-        "--peer", action="append", choices=_peers(), help="beside the first row; default: all"
+        "--row", action="append", metavar="LABEL", help="beside the first; default: all"
+    )
+    parser.add_argument(
+        "--busy", action="store_true", help="others use the machine: measure processor time"
     )
     parser.add_argument("--passes", type=int, default=3, help="fresh processes of each at most")
     parser.add_argument("--convert-only", action="store_true", help="measure nothing")
@@ -67,13 +70,13 @@ def main() -> int:
             write_tmlt(SUBJECTS, loops)
     if SORTING in models:
         write_sorting(SUBJECTS)
-    compared = {model: products(model, arguments.peer or ()) for model in models}
+    compared = {model: products(model, arguments.row or ()) for model in models}
     convert_all([product for model in models for product in compared[model]], arguments.refresh)
     if arguments.convert_only:
         return 0
-    found = _measure_all(compared, arguments.passes)
+    found = _measure_all(compared, arguments.passes, busy=arguments.busy)
     goals = reach_goals(_by_loops(found)) if TMLT in found else []
-    text = "\n".join(_report(found, goals))
+    text = "\n".join(_report(found, goals, busy=arguments.busy))
     print(text)
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
@@ -83,14 +86,16 @@ def main() -> int:
     return 4 if any(goal.blocks and not goal.is_reached for goal in goals) else 0
 
 
-def _measure_all(compared: dict[str, list[Product]], most_passes: int) -> dict[str, list[Figures]]:
+def _measure_all(
+    compared: dict[str, list[Product]], most_passes: int, *, busy: bool
+) -> dict[str, list[Figures]]:
     found = {}
     with tempfile.TemporaryDirectory() as name:
         for model in compared:
             passes, rounds, runs = ROUNDS[model]
             passes = min(passes, most_passes)
             found[model] = measure(
-                compared[model], Path(name), passes=passes, rounds=rounds, runs=runs
+                compared[model], Path(name), passes=passes, rounds=rounds, runs=runs, busy=busy
             )
     return found
 
@@ -107,7 +112,7 @@ def _versions() -> dict[str, dict[str, str]]:
     return {peer: direct_versions(peer) for peer in _peers() if peer != OWN}
 
 
-def _report(found: dict[str, list[Figures]], goals: list[Goal]) -> list[str]:
+def _report(found: dict[str, list[Figures]], goals: list[Goal], *, busy: bool) -> list[str]:
     """Return the lines of the report."""
     machine = describe_machine()
     loops_taken = {one.label: one.loops_at_run_time for one in found.get(SORTING, [])}
@@ -123,7 +128,7 @@ def _report(found: dict[str, list[Figures]], goals: list[Goal]) -> list[str]:
         f"loopedge {machine['loopedge']} on ONNX Runtime {machine['onnxruntime']}; {versions}.",
         "",
         "Memory is growth over the process with its runtime imported and nothing loaded, in MB (10^6 bytes);",
-        "time is a ratio to the first row, taken in turns; error is max |y - ref| / max |ref| against PyTorch.",
+        f"time is a ratio to the first row, {'of processor time, ' * busy}taken in turns; error is max |y - ref| / max |ref| against PyTorch.",
         "Rows of the last position answer for it alone, as generation and classification do, and rank by themselves.",
         "",
         *_of_tmlt(found, goals, loops_taken),

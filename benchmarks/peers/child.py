@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from loopedge.profiler.child.answering import Answer, set_up
+from loopedge.profiler.child.answering import Answer, pin, set_up
 from loopedge.profiler.child.process_memory import growth_since, read_memory, reset_peak
 
 __all__: list[str] = []
@@ -23,7 +23,7 @@ __all__: list[str] = []
 def main() -> int:
     """Serve one request."""
     request = json.loads(sys.argv[1])
-    answer = set_up(request["parent"], threads=1)
+    answer = set_up(request["parent"])
     try:
         _serve(request, answer)
     except Exception as error:  # becomes one line of the parent's error
@@ -37,6 +37,7 @@ def _serve(request: dict[str, Any], answer: Answer) -> None:
     import numpy as np
 
     runtime = importlib.import_module(f"benchmarks.peers.runtimes.{request['runtime']}_runtime")
+    pin(1)
     samples = np.load(request["inputs"])  # (samples, 1, sequence)
     reset_peak()
     baseline = read_memory()
@@ -50,14 +51,15 @@ def _serve(request: dict[str, Any], answer: Answer) -> None:
             "baseline": asdict(baseline),
         }
     )
+    clock = time.process_time if request.get("busy") else time.perf_counter
     for line in sys.stdin:
         command = json.loads(line)
         if "runs" in command:
             latencies_ms = []
             for _ in range(command["runs"]):
-                started = time.perf_counter()
+                started = clock()
                 model.run(samples[0])
-                latencies_ms.append((time.perf_counter() - started) * 1000)
+                latencies_ms.append((clock() - started) * 1000)
             answer({"latencies_ms": latencies_ms})
         elif command.get("save"):
             if "loops" in command:

@@ -78,7 +78,13 @@ class _Taken:
 
 
 def measure(
-    products: Sequence[Product], folder: Path, *, passes: int, rounds: int, runs: int
+    products: Sequence[Product],
+    folder: Path,
+    *,
+    passes: int,
+    rounds: int,
+    runs: int,
+    busy: bool = False,
 ) -> list[Figures]:
     """Measure the products of one model.
 
@@ -88,6 +94,7 @@ def measure(
         passes: Fresh processes of each.
         rounds: Turns of each process.
         runs: Of the model in a turn.
+        busy: Others use the machine: times are the process's own of the processor.
 
     Raises:
         PeerError: The baseline could not be measured.
@@ -96,7 +103,7 @@ def measure(
     for i in range(passes):
         progress = f"measuring {products[0].subject}, pass {i + 1} of {passes}"
         print(progress, file=sys.stderr, flush=True)
-        _take_pass(products, taken, folder if i == 0 else None, rounds, runs)
+        _take_pass(products, taken, folder if i == 0 else None, rounds, runs, busy=busy)
     if taken[0].failed:
         raise PeerError(f"{products[0].label}: {taken[0].failed}")
     whole = [(product, one) for product, one in zip(products, taken, strict=True) if not one.failed]
@@ -119,6 +126,8 @@ def _take_pass(
     folder: Path | None,
     rounds: int,
     runs: int,
+    *,
+    busy: bool,
 ) -> None:
     """Open a process for each, let them take turns, read their memory, judge their outputs."""
     with ExitStack() as stack:
@@ -126,7 +135,7 @@ def _take_pass(
         for product, one in zip(products, taken, strict=True):
             if not one.failed:
                 try:
-                    process = stack.enter_context(_open(product))
+                    process = stack.enter_context(_open(product, busy=busy))
                     process.run(WARM_UP)
                 except PeerError as error:
                     one.failed = str(error)
@@ -147,12 +156,13 @@ def _take_pass(
                 one.failed = str(error)
 
 
-def _open(product: Product) -> PeerProcess:
+def _open(product: Product, *, busy: bool) -> PeerProcess:
     python = environment_of(product.environment)
     assert isinstance(python, Path)  # it converted
     made = conversion_of(product)
     request = {
         "runtime": product.runtime,
+        "busy": busy,
         "model": str(ARTIFACTS / product.artifact / made["path"]),
         "inputs": str(SUBJECTS / product.subject / "judged.npy"),
         "options": {**product.options, **made.get("options", {})},

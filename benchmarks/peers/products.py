@@ -193,12 +193,12 @@ ONLY_TMLT = (
 )
 
 
-def products(subject: str, peers: Collection[str] = ()) -> list[Product]:
+def products(subject: str, chosen: Collection[str] = ()) -> list[Product]:
     """Return the products of a model, the baseline first; fewer for the loop counts besides 12.
 
     Args:
         subject: The model.
-        peers: Whose products; empty: everybody's. The baseline is always one of them.
+        chosen: Labels of those that count; empty: all. The baseline is always one of them.
     """
     rows: list[tuple[Precision, Row]] = [("float", row) for row in FLOAT]
     rows += [("int8", row) for row in INT8]
@@ -207,8 +207,8 @@ def products(subject: str, peers: Collection[str] = ()) -> list[Product]:
     else:
         left_out = ONLY_TMLT if subject == SORTING else ONLY_SORTING
         rows = [(precision, row) for precision, row in rows if row[0] not in left_out]
-    if peers:
-        rows = [one for one in rows if one[1][0] == BASELINE or one[1][1] in peers]
+    if chosen:
+        rows = [one for one in rows if one[1][0] in {BASELINE, *chosen}]
     return [
         Product(
             label=label,

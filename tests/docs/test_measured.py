@@ -50,3 +50,78 @@ def test_the_page_of_profiling_repeats_its_benchmark_of_providers() -> None:
             assert figures[1].startswith("refused")
         else:
             assert figures == [ratio, nodes, sqnr, needed, of_cpu, of_first]
+
+
+def test_the_page_of_profiling_repeats_what_denormals_cost() -> None:
+    head = "| | ms with denormals |"
+    shown = rows_after((ROOT / "docs" / "profiling.md").read_text("utf-8"), head)
+    measured = rows_after((RESULTS / "int8" / "denormals.md").read_text("utf-8"), head)
+    assert len(shown) == 4
+    assert shown == measured
+
+
+def test_the_page_of_quantization_repeats_where_products_wait() -> None:
+    page = (ROOT / "docs" / "quantization.md").read_text("utf-8")
+    text = " ".join(page[page.index("**A processor with AMX.**") :].split("\n\n")[1].split())
+    results = (RESULTS / "int8" / "cold_products.md").read_text("utf-8")
+    table = results[results.index("| product |") :].split("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    best = {tuple(row[:3]): float(row[3]) for row in cells}
+    cold, hot = (best["MLAS, uint8 x int8", "at loading", count] for count in ("12", "1"))
+    assert f"take {cold:.0f} us a product, one weight that stays in the caches {hot:.0f}" in text
+    other = (best["oneDNN, uint8 x int8", "at loading", count] for count in ("12", "1"))
+    assert "takes {:.0f} and {:.0f}".format(*other) in text
+    unpacked = best["MLAS, uint8 x int8", "at each run", "12"]
+    assert f"{unpacked:.0f} us instead of {cold:.0f}" in text
+    pinned = rows_after(
+        (RESULTS / "int8" / "pinned.md").read_text("utf-8"), "| pinned to one core |"
+    )
+    before, after, never = (cell for (cell,) in pinned.values())
+    assert (
+        f"{before} us a product, {after} where it is pinned behind the import, {never} unpinned"
+        in text
+    )
+    slow = [
+        best[f"MLAS, {kinds}", "at loading", "1"] / hot
+        for kinds in ("uint8 x uint8", "int8 x int8")
+    ]
+    assert "needs {:.0f} times as long for uint8 by uint8 and {:.0f} times".format(*slow) in text
+
+
+def test_the_readme_shows_the_peers_of_two_processors() -> None:
+    epyc, xeon = (
+        {
+            name.strip("*"): cells
+            for name, cells in (
+                *rows_after(text, "| float | file MB |").items(),
+                *rows_after(text, "| int8 | file MB |").items(),
+            )
+        }
+        for text in (
+            (RESULTS / "peers" / "peers.md").read_text("utf-8"),
+            (RESULTS / "peers" / "xeon" / "peers.md").read_text("utf-8"),
+        )
+    )
+    labels = {
+        "`torch.onnx` + ONNX Runtime, unrolled, float32": "torch.onnx + ONNX Runtime, unrolled",
+        "the same block without tying, float32": "untied stack of blocks, ONNX Runtime",
+        "**loopedge, float32**": "loopedge balanced, loop count selectable",
+        "OpenVINO + NNCF, int8": "OpenVINO + NNCF",
+        "LiteRT, int8": "LiteRT, AI Edge Quantizer, dynamic",
+        "**loopedge, int8**": "loopedge int8 balanced",
+    }
+    shown = rows_after(
+        (ROOT / "README.md").read_text("utf-8"), "| | file, MB | peak memory, MB: EPYC |"
+    )
+    assert set(shown) == set(labels)
+    for name, (file, peak, other_peak, time, other_time) in shown.items():
+        one, other = epyc[labels[name]], xeon[labels[name]]
+        assert (file, peak, other_peak) == (one[0], one[4], other[4])
+        assert (time, other_time) == (f"{float(one[5]):.2f}", f"{float(other[5]):.2f}")
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    second = rows_after(page, "| on an Intel Xeon with AMX |")
+    assert {name.strip("*") for name in second} == set(xeon)
+    for name, (file, loaded, peak, time, product) in second.items():
+        of = xeon[name.strip("*")]
+        assert (file, loaded, peak, product) == (of[0], of[2], of[4], of[6])
+        assert time == f"{float(of[5]):.2f}"

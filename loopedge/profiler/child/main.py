@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from loopedge.options import naming_flags
-from loopedge.profiler.child.answering import Answer, set_up
+from loopedge.profiler.child.answering import Answer, pin, set_up
 from loopedge.profiler.child.process_memory import (
     SMAPS,
     Resident,
@@ -62,7 +62,7 @@ class Runtime(Protocol):
 def main() -> int:
     """Serve one request."""
     request = json.loads(sys.argv[1])
-    answer = set_up(request.get("parent"), request["threads"])
+    answer = set_up(request.get("parent"))
     try:
         with naming_flags() if request.get("flags") else contextlib.nullcontext():
             _serve(request, answer)
@@ -96,6 +96,7 @@ def _runtime(request: dict[str, Any]) -> Runtime:
 
 def _serve(request: dict[str, Any], answer: Answer) -> None:
     runtime = _runtime(request)
+    pin(request["threads"])
     if request.get("pause"):  # the parent looks at the device before the model is there
         answer({"ready": True})
         sys.stdin.readline()
