@@ -43,8 +43,11 @@ CHECKSUM_ZEROS = "0" * 64
 
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-BundlePath = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f][^\\\x00-\x1f]*$")]
-"""A path inside the bundle, with ``/``, relative to its root."""
+_LETTER = r"[^/\\:\x00-\x1f]"
+_PART = rf"(?:[^./\\:\x00-\x1f]{_LETTER}*|\.[^./\\:\x00-\x1f]{_LETTER}*|\.\.{_LETTER}+)"
+"""Of a path: neither ``.`` nor ``..``."""
+BundlePath = Annotated[str, Field(pattern=rf"^{_PART}(?:/{_PART})*$")]
+"""A path inside the bundle, with ``/``, relative to its root; none leads out of it."""
 
 ClientName = Literal["web", "node", "c", "python"]
 Dtype = Literal["float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool"]
@@ -77,6 +80,10 @@ class Port(_Part):
     vocabulary: int | None = Field(default=None, description="Ids are 0 to one less than this.")
     deviation: float | None = Field(
         default=None, description="Of role ``noise``: a client draws normal numbers of it."
+    )
+    any_value: bool = Field(
+        default=False,
+        description="NaN and infinity pass: the file does not say what its values are.",
     )
 
 

@@ -102,9 +102,10 @@ def _columns(manifest: Manifest) -> Iterator[str]:
         return
     names = ", ".join(f"`{name}`" for name in [*_targets(task), *task.get("covariates", [])])
     yield f"\nThe last axis holds the columns {names}, in this order. A window is {task['context']} table rows."
-    if any(port.role == "mask" for port in manifest.inputs):
+    least = task.get("min_context") or task["context"]
+    if least < task["context"] and any(port.role == "mask" for port in manifest.inputs):
         yield (
-            f"Of {task.get('min_context') or task['context']} rows and more a shorter one will do: the loader pads it on the left, as in "
+            f"Of {least} rows and more a shorter one will do: the loader pads it on the left, as in "
             "training."
         )
 
@@ -201,7 +202,7 @@ def _reduced(manifest: Manifest) -> str:
         return ""
     return (
         "The model is in ORT format, so a reduced build of ONNX Runtime runs it: build with `--minimal_build extended "
-        "--include_ops_by_config models/NAME.required_operators.config`. This recipe is from ONNX Runtime's documentation and "
+        "--include_ops_by_config models/*.required_operators.config`. This recipe is from ONNX Runtime's documentation and "
         "was not run here."
     )
 

@@ -86,7 +86,7 @@ def test_the_loader_writes_as_the_model_does(
     with pytest.warns(UserWarning, match="2 loops"):
         assert bundle.generate(PROMPT, new_tokens=8, loops=2) == fewer
     full = bundle.generate("a" * 60, new_tokens=100)
-    assert len(full) == 4  # the context is full
+    assert len(full) == 5  # the context is full, and what follows its last token is known
     with pytest.raises(client.BundleError, match="has 65 positions, 1 to 64 are allowed"):
         bundle.generate("a" * 65)
     with pytest.raises(client.BundleError, match="has shape"):

@@ -636,7 +636,7 @@ static int check_values(const loopedge_manifest *manifest, const loopedge_port *
   for (i = 0; i < count; i++) {
     double value = value_at(array, i);
     if (array->dtype == LOOPEDGE_FLOAT32 || array->dtype == LOOPEDGE_FLOAT64 || array->dtype == LOOPEDGE_FLOAT16) {
-      if (isinf(value) || (isnan(value) && !manifest->missing_values)) {
+      if (!port->any_value && (isinf(value) || (isnan(value) && !manifest->missing_values))) {
         return fail(error, "input %s: %s is %s, the model takes finite numbers%s", port->name,
                     place_of(array, i, place), isnan(value) ? "NaN" : "infinite",
                     manifest->missing_values ? " and NaN for missing values" : "");
@@ -675,6 +675,7 @@ static void *own(prepared *feeds, size_t place, size_t count, size_t size) {
 
 /* Refuse a loop count that the model cannot run; warn of one that training never saw. */
 static int check_loops(const loopedge_manifest *manifest, double loops, loopedge_error *error) {
+  if (loops < 1 && !manifest->most_loops) return fail(error, "loops: %.0f, at least 1 is needed", loops);
   if (loops < 1 || (manifest->most_loops && loops > (double)manifest->most_loops)) {
     return fail(error, "loops: %.0f, the model runs 1 to %.0f", loops, (double)manifest->most_loops);
   }
@@ -1056,12 +1057,15 @@ static int read_type(const loopedge_model *model, int output, size_t place, loop
 /* Say which size the axes of a slot have: (loops, [inner loops,] batch, kv heads, positions, head size), in the unrolled
  * form (batch, kv heads, positions, head size). */
 static int size_slot(const text *of, loopedge_array *array, int64_t loops, loopedge_error *error) {
+  const loopedge_manifest *manifest = of->model->manifest;
+  const loopedge_port *port = find_port(manifest->inputs, manifest->input_count, array->name);
   size_t i;
+  if (!manifest->dynamic_loops && port && port->rank == array->rank && port->shape[0] > 0) loops = port->shape[0];
   if (array->rank < 4) return fail(error, "%s: %.0f axes are none of a cache", array->name, (double)array->rank);
   for (i = 0; i < array->rank; i++) {
     int64_t wanted = i == array->rank - 4 ? 1 : i == array->rank - 2 ? of->context : i == 0 ? loops : 0;
     if (array->shape[i] < 0) array->shape[i] = wanted;
-    else if (i == 0 && array->rank > 4 && loops != of->model->manifest->default_loops && array->shape[i] != loops) {
+    else if (i == 0 && array->rank > 4 && loops != manifest->default_loops && array->shape[i] != loops) {
       return fail(error, "%s runs %.0f loops, %.0f were asked for", of->model->form->id, (double)array->shape[i],
                   (double)loops);
     }
@@ -1283,6 +1287,7 @@ static int64_t logits_count(const loopedge_manifest *manifest) {
 static int check_prompt(const loopedge_model *model, const int64_t *prompt, size_t length, int64_t loops,
                         loopedge_error *error) {
   const loopedge_manifest *manifest = model->manifest;
+  int64_t fixed;
   size_t i;
   if (!length) return fail(error, "the prompt is empty, at least one token is needed");
   if (manifest->text_context && length > (size_t)manifest->text_context) {
@@ -1295,7 +1300,11 @@ static int check_prompt(const loopedge_model *model, const int64_t *prompt, size
                   (double)prompt[i], (double)manifest->vocabulary - 1);
     }
   }
-  return loops ? check_loops(manifest, (double)loops, error) : 0;
+  if (!loops) return 0;
+  if (manifest->dynamic_loops && !model->form->loops) return check_loops(manifest, (double)loops, error);
+  fixed = model->form->loops ? model->form->loops : manifest->default_loops;
+  if (loops == fixed) return 0;
+  return fail(error, "%s runs %.0f loops, %.0f were asked for", model->form->files[0].path, (double)fixed, (double)loops);
 }
 
 /* Compute the prompt; what follows is in the logits then. */

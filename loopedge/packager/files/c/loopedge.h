@@ -64,6 +64,7 @@ typedef struct loopedge_port {
   int64_t exact_length, min_length, max_length; /* of the axis `sequence` */
   int64_t vocabulary; /* ids are 0 to one less */
   double deviation;   /* of noise */
+  int any_value;      /* NaN and infinity pass: the file does not say what its values are */
 } loopedge_port;
 
 typedef struct loopedge_file {
