@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 __all__ = [
     "CHECKSUM_ZEROS",
@@ -43,11 +43,18 @@ CHECKSUM_ZEROS = "0" * 64
 
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_LETTER = r"[^/\\:\x00-\x1f]"
-_PART = rf"(?:[^./\\:\x00-\x1f]{_LETTER}*|\.[^./\\:\x00-\x1f]{_LETTER}*|\.\.{_LETTER}+)"
-"""Of a path: neither ``.`` nor ``..``."""
-BundlePath = Annotated[str, Field(pattern=rf"^{_PART}(?:/{_PART})*$")]
-"""A path inside the bundle, with ``/``, relative to its root; none leads out of it."""
+
+
+def _inside(path: str) -> str:
+    if ":" in path or {"", ".", ".."} & set(path.split("/")):
+        raise ValueError("a path inside the bundle is needed")
+    return path
+
+
+BundlePath = Annotated[
+    str, Field(pattern=r"^[^/\\\x00-\x1f][^\\\x00-\x1f]*$"), AfterValidator(_inside)
+]
+"""A path inside the bundle, with ``/``, relative to its root."""
 
 ClientName = Literal["web", "node", "c", "python"]
 Dtype = Literal["float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool"]
@@ -148,7 +155,9 @@ class Model(_Part):
     id: str
     file: BundlePath
     format: Literal["onnx", "ort"]
-    form: Literal["loop", "unrolled", "scan", "tensorscatter"] | None
+    form: Literal["loop", "unrolled", "scan", "tensorscatter"] | None = Field(
+        description="Of a file of another tool: whether it holds a Loop or a Scan."
+    )
     opset: int | None
     data: list[ExternalData] = Field(default_factory=list)
     config: dict[str, str] = Field(
@@ -224,6 +233,9 @@ class Vector(_Part):
     measured: float = Field(description="What the check gave where the bundle was made.")
     text: dict[str, str] | None = Field(
         default=None, description="Of text models: ``prompt`` and the greedy ``completion``."
+    )
+    last_time: str | None = Field(
+        default=None, description="Of the last table row, as the table writes it."
     )
 
 

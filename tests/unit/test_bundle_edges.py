@@ -212,6 +212,6 @@ def test_the_page_offers_short_windows_where_training_saw_some(short: Path) -> N
     manifest = read_bundle(short)
     assert manifest.task is not None
     sizes = {file.path: file.bytes for file in manifest.files}
-    assert "Of 2 rows and more" in page_text(manifest, sizes)
+    assert "of 2 rows at least" in page_text(manifest, sizes)
     whole = manifest.model_copy(update={"task": manifest.task | {"min_context": 4}})
-    assert "rows and more" not in page_text(whole, sizes)
+    assert "rows at least" not in page_text(whole, sizes)
