@@ -14,7 +14,6 @@ from onnx import TensorProto, helper
 import loopedge
 from loopedge.errors import InputError, VerificationError
 from loopedge.packager.bundle import read_bundle
-from loopedge.packager.page import page_text
 from loopedge.packager.writing import write_manifest
 from loopedge.runtime.generator import Generator
 from tests.graph.generate_files import GenerateModel, write_generate_file
@@ -206,12 +205,3 @@ def test_the_manifest_of_an_app_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds files that are no bundle"):
         package(tiny(tmp_path), path=app, force=True)
     assert [path.name for path in app.iterdir()] == ["manifest.json"]
-
-
-def test_the_page_offers_short_windows_where_training_saw_some(short: Path) -> None:
-    manifest = read_bundle(short)
-    assert manifest.task is not None
-    sizes = {file.path: file.bytes for file in manifest.files}
-    assert "of 2 rows at least" in page_text(manifest, sizes)
-    whole = manifest.model_copy(update={"task": manifest.task | {"min_context": 4}})
-    assert "rows at least" not in page_text(whole, sizes)
