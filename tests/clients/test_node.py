@@ -7,7 +7,9 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import loopedge
 from loopedge.data.tables.timeline.frequency import parse_frequency
@@ -167,6 +169,42 @@ def test_a_text_is_that_of_python(
     assert found["text"] == bytes(ids).decode(errors="replace")
     assert (found["ended"], found["shown"]) == ("context", len(ids))
     assert len(found["notes"]) == (loops == 1)
+
+
+def test_special_tokens_are_read_as_in_python(packaged: Bundles, node_packages: Path) -> None:
+    content = json.loads((packaged("tokens") / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = content["model"]["vocab"]
+    mark = {"id": max(vocabulary.values()) + 1, "content": "<mark>", "special": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    content["added_tokens"].append(mark | flags)
+    vocabulary["<mark>"] = mark["id"]
+    code = """
+    const { openTokenizer } = await from("javascript/tokenizer.mjs");
+    const manifest = (await openBundle("BUNDLE")).manifest;
+    const bundle = { manifest, bytes: async () => new TextEncoder().encode(JSON.stringify(given)) };
+    const tokenizer = await openTokenizer(bundle, tokenizers);
+    const ids = tokenizer.encode("the loop<mark> keeps");
+    answer({ ids, text: tokenizer.decode(ids) });
+    """.replace("BUNDLE", packaged("tokens").as_posix())
+    found = ask_node(node_packages, packaged("tokens"), code, given=content)
+    assert mark["id"] in found["ids"]
+    assert found["text"] == "the loop<mark> keeps"
+
+
+def test_numbers_may_be_any_where_the_file_says_nothing_of_them(
+    tmp_path: Path, node_packages: Path
+) -> None:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in "xy"]
+    nodes = [helper.make_node("Neg", ["x"], ["y"])]
+    opsets = [helper.make_opsetid("", 17)]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:])
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=opsets), tmp_path / "m.onnx")
+    loopedge.package(tmp_path / "m.onnx", tmp_path / "m", clients=("node",))
+    code = """
+    const { outputs } = await (await open()).run({ x: [[NaN, Infinity, 1]] });
+    answer(Array.from(outputs.y.data, String));
+    """
+    assert ask_node(node_packages, tmp_path / "m", code) == ["NaN", "-Infinity", "-1"]
 
 
 def test_a_text_goes_on_in_chunks(packaged: Bundles, node_packages: Path) -> None:
