@@ -207,6 +207,39 @@ def test_numbers_may_be_any_where_the_file_says_nothing_of_them(
     assert ask_node(node_packages, tmp_path / "m", code) == ["NaN", "-Infinity", "-1"]
 
 
+def test_a_table_of_the_page_begins_with_its_oldest_row(
+    packaged: Bundles, node_packages: Path
+) -> None:
+    code = """
+    const { readTable } = await from("web/table.mjs");
+    const table = { columns: ["y"], context: 3 };
+    const read = (times) => {
+      try {
+        return readTable(["t,y", ...times.map((time, i) => `${time},${i}`)].join("\\n"), table, { time_column: "t" })[0].rows.flat();
+      } catch (error) {
+        return error.message;
+      }
+    };
+    answer(given.map(read));
+    """
+    days = ["2024-01-01", "2024-01-02", "2024-01-03"]
+    hours = [f"2024-01-01 0{hour}:00" for hour in range(4)]
+    folded = ["2024-10-27 01:30", "2024-10-27 02:30", "2024-10-27 02:00", "2024-10-27 02:30"]
+    given = [days, days[::-1], hours, hours[::-1], folded, ["3", "2"], ["x", "w"], [*days, days[0]]]
+    found = ask_node(node_packages, packaged("forecast"), code, given=given)
+    late = "the oldest table row comes first"
+    assert found == [
+        [0, 1, 2],
+        f"the time 2024-01-02 stands behind 2024-01-03: {late}",
+        [1, 2, 3],
+        f"the time 2024-01-01 00:00 stands behind 2024-01-01 03:00: {late}",
+        [1, 2, 3],
+        f"the time 2 stands behind 3: {late}",
+        [0, 1],
+        f"the time 2024-01-01 stands behind 2024-01-03: {late}",
+    ]
+
+
 def test_a_text_goes_on_in_chunks(packaged: Bundles, node_packages: Path) -> None:
     code = """
     const generator = (await open()).generator();
