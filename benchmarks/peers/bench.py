@@ -6,6 +6,7 @@ block (exit code 4), times advise. The first run takes an hour and 15 GB of disk
 15 minutes.
 
     make bench-peers [PEERS="--refresh loopedge --output benchmarks/results/peers"]
+    make bench-peers PEERS="--model tmlt-12 --peer openvino --peer loopedge"
 """
 
 import argparse
@@ -44,6 +45,12 @@ def main() -> int:
         metavar="PEER",
         help=f"convert again: {', '.join(_peers())}, or failed",
     )
+    parser.add_argument(
+        "--model", action="append", choices=MODELS, help="this one alone; default: all of them"
+    )
+    parser.add_argument(
+        "--peer", action="append", choices=_peers(), help="beside the first row; default: all"
+    )
     parser.add_argument("--passes", type=int, default=3, help="fresh processes of each at most")
     parser.add_argument("--convert-only", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
@@ -54,15 +61,18 @@ def main() -> int:
         )
     if arguments.passes < 1:
         parser.error(f"--passes is {arguments.passes}, allowed is 1 or more")
+    models = [model for model in MODELS if model in (arguments.model or MODELS)]
     for loops in LOOPS:
-        write_tmlt(SUBJECTS, loops)
-    write_sorting(SUBJECTS)
-    compared: dict[str, list[Product]] = {model: products(model) for model in MODELS}
-    convert_all([product for model in MODELS for product in compared[model]], arguments.refresh)
+        if f"tmlt-{loops}" in models:
+            write_tmlt(SUBJECTS, loops)
+    if SORTING in models:
+        write_sorting(SUBJECTS)
+    compared = {model: products(model, arguments.peer or ()) for model in models}
+    convert_all([product for model in models for product in compared[model]], arguments.refresh)
     if arguments.convert_only:
         return 0
     found = _measure_all(compared, arguments.passes)
-    goals = reach_goals(_by_loops(found))
+    goals = reach_goals(_by_loops(found)) if TMLT in found else []
     text = "\n".join(_report(found, goals))
     print(text)
     if arguments.output:
@@ -76,7 +86,7 @@ def main() -> int:
 def _measure_all(compared: dict[str, list[Product]], most_passes: int) -> dict[str, list[Figures]]:
     found = {}
     with tempfile.TemporaryDirectory() as name:
-        for model in MODELS:
+        for model in compared:
             passes, rounds, runs = ROUNDS[model]
             passes = min(passes, most_passes)
             found[model] = measure(
@@ -100,7 +110,7 @@ def _versions() -> dict[str, dict[str, str]]:
 def _report(found: dict[str, list[Figures]], goals: list[Goal]) -> list[str]:
     """Return the lines of the report."""
     machine = describe_machine()
-    loops_taken = {one.label: one.loops_at_run_time for one in found[SORTING]}
+    loops_taken = {one.label: one.loops_at_run_time for one in found.get(SORTING, [])}
     features = ", ".join(machine["cpu_features"])
     versions = "; ".join(
         f"{peer}: {', '.join(f'{name} {version}' for name, version in packages.items())}"
@@ -116,6 +126,18 @@ def _report(found: dict[str, list[Figures]], goals: list[Goal]) -> list[str]:
         "time is a ratio to the first row, taken in turns; error is max |y - ref| / max |ref| against PyTorch.",
         "Rows of the last position answer for it alone, as generation and classification do, and rank by themselves.",
         "",
+        *_of_tmlt(found, goals, loops_taken),
+        *_of_sorting(found, loops_taken),
+    ]
+
+
+def _of_tmlt(
+    found: dict[str, list[Figures]], goals: list[Goal], loops_taken: dict[str, bool | None]
+) -> list[str]:
+    if TMLT not in found:
+        return []
+    by_loops = _by_loops(found)
+    return [
         "## TMLT, d=768, 128 positions, vocabulary 4096, r=12",
         "",
         *main_table(found[TMLT], loops_taken),
@@ -126,9 +148,18 @@ def _report(found: dict[str, list[Figures]], goals: list[Goal]) -> list[str]:
         ranking(found[TMLT], "float"),
         ranking(found[TMLT], "int8"),
         "",
-        "## The same at other loop counts",
-        "",
-        *flat_table(_by_loops(found)),
+        *(
+            ["## The same at other loop counts", "", *flat_table(by_loops)]
+            if len(by_loops) > 1
+            else []
+        ),
+    ]
+
+
+def _of_sorting(found: dict[str, list[Figures]], loops_taken: dict[str, bool | None]) -> list[str]:
+    if SORTING not in found:
+        return []
+    return [
         "## Sorting, trained: d=64, 25 positions, r=8",
         "",
         *main_table(found[SORTING], loops_taken),

@@ -66,7 +66,7 @@ def reach_goals(by_loops: Mapping[int, Sequence[Figures]]) -> list[Goal]:
     found = {one.label: one for one in by_loops[12]}
     goals = [_bound(found.get(label), label, figure, allowed) for label, figure, allowed in BOUNDS]
     labels = dict.fromkeys(label for label, _, _ in BOUNDS)
-    goals += [_flatness(label, by_loops) for label in labels]
+    goals += [_flatness(label, by_loops) for label in labels if len(by_loops) > 1]
     return goals + [_best(precision, by_loops[12]) for precision in ("float", "int8")]
 
 

@@ -1,6 +1,6 @@
 """What is compared: every toolchain's products of every model."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,6 +68,7 @@ Row = tuple[str, str, str, str, dict[str, Any]]  # label, environment, variant, 
 
 FLOAT: tuple[Row, ...] = (
     (BASELINE, "onnxruntime", "unrolled", "", {}),
+    ("the same, denormals are zero", "onnxruntime", "unrolled", "", {"denormals_are_zero": True}),
     ("the same, timestep table given", "onnxruntime", "table", "", {}),
     ("torch.while_loop + torch.onnx + ONNX Runtime", "onnxruntime", "while-loop", "", {"loops": 0}),
     ("OpenVINO", "openvino", "pytorch", "", {"precision": "f32"}),
@@ -192,8 +193,13 @@ ONLY_TMLT = (
 )
 
 
-def products(subject: str) -> list[Product]:
-    """Return the products of a model, the baseline first; fewer for the loop counts besides 12."""
+def products(subject: str, peers: Collection[str] = ()) -> list[Product]:
+    """Return the products of a model, the baseline first; fewer for the loop counts besides 12.
+
+    Args:
+        subject: The model.
+        peers: Whose products; empty: everybody's. The baseline is always one of them.
+    """
     rows: list[tuple[Precision, Row]] = [("float", row) for row in FLOAT]
     rows += [("int8", row) for row in INT8]
     if subject in FLATNESS:
@@ -201,6 +207,8 @@ def products(subject: str) -> list[Product]:
     else:
         left_out = ONLY_TMLT if subject == SORTING else ONLY_SORTING
         rows = [(precision, row) for precision, row in rows if row[0] not in left_out]
+    if peers:
+        rows = [one for one in rows if one[1][0] == BASELINE or one[1][1] in peers]
     return [
         Product(
             label=label,

@@ -101,7 +101,7 @@ def meet_budget(
 
 def _check_budget(source: FloatSource, loss: Loss, max_drop: float, threads: int | None) -> None:
     other = 1 if threads != 1 else 2
-    floor = loss.noise(Session(source.path, threads=other))
+    floor = loss.noise(Session(source.reference.path, threads=other))
     if not np.isfinite(floor):
         raise InputError(f"{loss.name} of the float model is not finite: it cannot be held")
     if max_drop < floor:

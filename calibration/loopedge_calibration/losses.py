@@ -173,7 +173,7 @@ def choose_loss(
     judge = None if held_out is None else held_out.judge
     if metric == "task" and judge is None:
         refuse_task(source)
-    reference = Session(source.path, threads=threads)
+    reference = Session(source.reference.path, threads=threads)
     if held_out is not None and judge is not None and metric != "relative-error":
         return TaskDrop(held_out, judge, reference)
     batches: Iterable[Feeds] = map(_generated(source.graph), range(GENERATED_BATCHES))

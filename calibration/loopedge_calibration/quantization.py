@@ -18,6 +18,7 @@ from loopedge.quantizer.options import AUTO, QuantizeOptions
 from loopedge.quantizer.pipeline import quantize_source
 from loopedge.quantizer.recipe import Recipe
 from loopedge.quantizer.result import QuantizeResult
+from loopedge.quantizer.schemes.operators import PAIRS
 from loopedge.quantizer.source import FloatSource
 from loopedge_calibration.budget import meet_budget
 from loopedge_calibration.choosing.search import choose_recipe
@@ -56,6 +57,30 @@ def quantize_artifact(
     source = _check_files(artifact, target, options)
     unrefined = unrefined_notes(options)
     options, lifted = repeated(options, source.graph, source.path)
+    if options.ops != PAIRS:
+        return _quantize(source, target, options, lifted, unrefined, report_progress)
+    with source.unrolled(options.loops, target.parent) as unrolled:
+        return _quantize(unrolled, target, options, lifted, unrefined, report_progress)
+
+
+def _quantize(
+    source: FloatSource,
+    target: Path,
+    options: QuantizeOptions,
+    lifted: tuple[str, ...],
+    unrefined: list[str],
+    report_progress: Callable[[str], None],
+) -> QuantizeResult:
+    """Quantize as `quantize_artifact` with options in which a recipe is written out, and which linears it lifted.
+
+    Args:
+        source: The float model.
+        target: Path of the file.
+        options: As `loopedge.quantize` says.
+        lifted: Linears that a budget or a choice lifted, as a recipe says.
+        unrefined: Notes on what a recipe does not repeat.
+        report_progress: Is called with what is done next.
+    """
     samples = _samples(source, options)
     calibrates = options.calibrates or options.rounds_by_data or options.refine is not None
     if options.refine is not None:

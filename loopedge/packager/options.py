@@ -24,6 +24,8 @@ class PackageOptions:
         name: What the model is called in the bundle; default: the name of its file.
         provider: Execution provider that the clients shall use: it chooses the form of the model.
         reference: The float model of a quantized one; default: a file beside it that was exported from the same checkpoint.
+        input: A file as ``loopedge run`` takes it: the first test vector, and what the page shows first. Of a table the last window
+            of its first series.
         prompt: Of a language model: what its test vector goes on with.
         new_tokens: Tokens of that test vector, at most.
         with_runtime: Put the runtime of each client into the bundle.
@@ -40,6 +42,7 @@ class PackageOptions:
     name: str | None = None
     provider: str | None = None
     reference: str | Path | None = None
+    input: str | Path | None = None
     prompt: str | None = None
     new_tokens: int = 16
     with_runtime: bool = False

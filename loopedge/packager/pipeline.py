@@ -9,11 +9,12 @@ from loopedge.artifact.artifact import Artifact
 from loopedge.artifact.companions import read_companions
 from loopedge.artifact.needed_files import files_of_model
 from loopedge.data.tokenizer import TOKENIZER_FILE
+from loopedge.errors import InputError
 from loopedge.files.paths import check_paths
 from loopedge.files.targets import FileSize
-from loopedge.options import option_name, with_keywords
+from loopedge.options import option, option_name, with_keywords
 from loopedge.packager.c_header import HEADER_NAME, c_header
-from loopedge.packager.clients import CLIENTS, PROVIDERS
+from loopedge.packager.clients import CLIENTS, provider_facts
 from loopedge.packager.description import Described, describe
 from loopedge.packager.manifest import (
     CHECKSUM_ZEROS,
@@ -76,8 +77,14 @@ class _Packaging:
     def run(self) -> PackageResult:
         """Make the bundle, or nothing."""
         started = time.perf_counter()
+        judge = self.options.reference
         check_paths(
-            inputs={"MODEL": files_of_model(self.model) if self.model.is_file() else None},
+            inputs={
+                "MODEL": _files(self.model),
+                option_name("reference"): None if judge is None else _files(Path(judge)),
+                option_name("packages"): self.options.packages,
+                option_name("input"): self.options.input,
+            },
             emptied={option_name("path"): self.target},
         )
         with staged_bundle(self.target, force=self.options.force) as (folder, scratch):
@@ -86,9 +93,10 @@ class _Packaging:
                 self.model,
                 scratch,
                 name=self.name,
-                unrolled=provider is not None and PROVIDERS[provider].form == "unrolled",
+                unrolled=provider is not None and provider_facts(provider).form == "unrolled",
                 threads=self.options.threads,
             )
+            self._check_prompt(source)
             reference = find_reference(source, self.options.reference)
             self._note_reference(source, reference)
             described = describe(source)
@@ -133,12 +141,19 @@ class _Packaging:
 
     def _write_generated(self, manifest: Manifest, folder: Path) -> Manifest:
         """Write what is made from the manifest."""
-        page = page_text(manifest, {file.path: file.bytes for file in listed_files(folder)})
-        (folder / PAGE_NAME).write_bytes(page.encode())
+        listed = manifest.model_copy(update={"files": listed_files(folder)})
+        (folder / PAGE_NAME).write_bytes(page_text(listed).encode())
         if "c" in self.options.clients:
             listed = manifest.model_copy(update={"files": listed_files(folder)})
             (folder / HEADER_NAME).write_bytes(c_header(listed).encode())
         return manifest.model_copy(update={"files": listed_files(folder)})
+
+    def _check_prompt(self, source: Source) -> None:
+        if not source.writes_text and self.options.prompt is not None:
+            raise InputError(
+                f"{self.model} writes no text, {option_name('prompt')} has no use",
+                hint=f"leave out {option_name('prompt')}",
+            )
 
     def _note_reference(self, source: Source, reference: Artifact | None) -> None:
         if source.quantized and reference is None:
@@ -155,10 +170,17 @@ class _Packaging:
 
     def _vectors(self, source: Source, reference: Artifact | None) -> list[MadeVector]:
         if source.writes_text:
+            if self.options.input is not None:
+                raise InputError(
+                    f"{option_name('input')} is of models that take arrays or tables, this one writes text",
+                    hint=option("prompt", "The "),
+                )
             made, notes = text_vectors(source, reference, self.options)
             self.notes += notes
             return made
-        return plain_vectors(source, reference, threads=self.options.threads)
+        return plain_vectors(
+            source, reference, threads=self.options.threads, shown=self.options.input
+        )
 
     def _manifest(self, source: Source, described: Described, models: WrittenModels) -> Manifest:
         clients: dict[ClientName, Client] = {
@@ -232,6 +254,11 @@ class _Packaging:
             notes=self.notes,
             seconds=seconds,
         )
+
+
+def _files(model: Path) -> list[Path] | None:
+    """Return the files of a model; None where it does not exist, which is said later."""
+    return files_of_model(model) if model.is_file() else None
 
 
 def _takers(identity: str, models: WrittenModels) -> list[str]:

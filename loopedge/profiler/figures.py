@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from loopedge.profiler.client_report import AnyRun
 from loopedge.profiler.result import GpuMemory, Run, Spread
 from loopedge.units import ratio_text, size_text, time_text
 
@@ -53,21 +54,23 @@ FIGURE_NAMES = {
     "time_ratio": "time against the first run",
     "latency_ms.p50": "median latency",
     "load_seconds": "load time",
+    "heap_bytes": "WASM heap",
 }
 """Figures in words."""
 
 
-def figure_of(run: Run, figure: str) -> float:
+def figure_of(run: AnyRun, figure: str) -> float:
     """Return a figure by its name: an attribute of the run; ``latency_ms.p50``, the median; or of its GPU.
 
-    ``gpu_process_bytes`` is the memory of the process on the GPU beyond the context, NaN where the
-    driver does not tell; ``gpu_parts_bytes`` weights, workspace and activations.
+    ``gpu_process_bytes`` is the memory of the process on the GPU beyond the context; ``gpu_parts_bytes`` weights,
+    workspace and activations. NaN: the driver does not say, or the client could not measure it.
     """
     if figure == LATENCY:
         return run.latency_ms.p50
     if figure in GPU_FIGURES:
         return _gpu_figure(run.gpu, figure)
-    return float(getattr(run, figure))
+    value = getattr(run, figure, None)
+    return math.nan if value is None else float(value)
 
 
 def figure_text(figure: str, value: float) -> str:
@@ -95,7 +98,7 @@ def _gpu_figure(gpu: GpuMemory | None, figure: str) -> float:
     return float(gpu.weights_bytes + (gpu.workspace_bytes or 0) + (gpu.activations_bytes or 0))
 
 
-def spread_of(run: Run, figure: str) -> Spread | None:
+def spread_of(run: AnyRun, figure: str) -> Spread | None:
     """Return smallest and largest value over the processes; None where a single one measured it."""
     if figure in STORED:
         value = figure_of(run, figure)
@@ -103,7 +106,7 @@ def spread_of(run: Run, figure: str) -> Spread | None:
     return run.spread.get(figure) if run.processes > 1 else None
 
 
-def beyond_noise(one: Run, other: Run, figure: str) -> bool | None:
+def beyond_noise(one: AnyRun, other: AnyRun, figure: str) -> bool | None:
     """Tell whether two runs differ by more than their processes do among themselves.
 
     Returns:
@@ -128,7 +131,7 @@ def quotient_range(over: Run, under: Run, figure: str) -> Spread | None:
     return Spread(low=a.low / b.high, high=a.high / b.low)
 
 
-def busy_ratio(run: Run) -> float:
+def busy_ratio(run: AnyRun) -> float:
     """Return by what the median inference is slower than the fastest; above `BUSY` it is noise."""
     return slowdown(run.latency_ms.p50, run.latency_ms.min)
 

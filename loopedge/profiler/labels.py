@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from loopedge.profiler.client_report import AnyRun
 from loopedge.profiler.result import Run
 
 __all__ = [
@@ -34,14 +35,14 @@ SWEPT = ("loops", "batch", "sequence")
 """Settings that change what is computed."""
 
 
-def run_labels(runs: Sequence[Run], *, without: Sequence[str] = ()) -> list[str]:
+def run_labels(runs: Sequence[AnyRun], *, without: Sequence[str] = ()) -> list[str]:
     """Return a distinct name for each run: its own, and what sets it apart from its namesakes.
 
     Args:
         runs: Of one profile.
         without: Settings that stand elsewhere, as in a column.
     """
-    namesakes: dict[str, list[Run]] = defaultdict(list)
+    namesakes: dict[str, list[AnyRun]] = defaultdict(list)
     for run in runs:
         namesakes[run.name].append(run)
     labels = []
@@ -62,7 +63,7 @@ def run_labels(runs: Sequence[Run], *, without: Sequence[str] = ()) -> list[str]
     ]
 
 
-def settings_text(run: Run, settings: Sequence[str]) -> list[str]:
+def settings_text(run: AnyRun, settings: Sequence[str]) -> list[str]:
     """Return some settings of a run in words, such as ``12 loops``; those that are None are left out."""
     values = ((setting, getattr(run, setting)) for setting in settings)
     return [SETTINGS[setting][1](value) for setting, value in values if value is not None]

@@ -33,6 +33,7 @@ class ProfileOptions:
             (`loopedge.Session`). Outputs on another one than the CPU are compared with those of the CPU before any time.
         provider_options: Of the provider, by its own names.
         float16: Also profile each model and twin computed in float16.
+        balanced: Also profile each model of memory profile ``low`` as ``balanced``: what ``low`` costs here.
         cuda_graphs: Also profile each unrolled graph replayed as a CUDA graph; models with a Loop get
             their unrolled twin for it. Needs ``provider="cuda"``.
         memory: ``balanced``, ``low`` or ``mapped``; default: as each file says.
@@ -59,6 +60,7 @@ class ProfileOptions:
     provider: str = "cpu"
     provider_options: Mapping[str, str] | None = None
     float16: bool = False
+    balanced: bool = False
     cuda_graphs: bool = False
     memory: str | None = None
     threads: Sizes = 1
@@ -120,6 +122,7 @@ class ProfileKeywords(TypedDict, total=False):
     provider: str
     provider_options: Mapping[str, str] | None
     float16: bool
+    balanced: bool
     cuda_graphs: bool
     memory: str | None
     threads: Sizes

@@ -107,7 +107,7 @@ class SourceCheck:
         noise = replace(noise, sqnr_db=measured.sqnr_db)
         self.floors.check(noise, measured)
         feeds = batches[-1] if self.held_out is None else batches[0]
-        ratio = time_against(source.path, staged, feeds, threads=self.threads)
+        ratio = time_against(source.reference.path, staged, feeds, threads=self.threads)
         if self.metadata.exit is not None:
             self.exit_note = [_exit_note(source.path, staged, feeds, self.threads)]
         source.artifact.check_unchanged()
@@ -132,7 +132,7 @@ class SourceCheck:
                 self.metadata.exit is None
             ):  # against the file itself, not the graph that was made of it to work on
                 sqnr_db = outputs_db(
-                    source.artifact.graph,
+                    source.reference.graph,
                     open_artifact(staged),
                     staged.parent,
                     inputs=batches,
@@ -148,7 +148,7 @@ class SourceCheck:
         ranged = {i.name for i in self.rewritten.treatments if i.treatment == "dynamic"}
         clipped = {name: shares for name, shares in held_out.clipped.items() if name not in ranged}
         measured = measure_held_out(
-            source.path,
+            source.reference.path,
             staged,
             replace(held_out, clipped=_of_linears(source.graph, clipped, done)),
             offsets=OutputOffsets(source.graph),

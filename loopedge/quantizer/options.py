@@ -14,7 +14,9 @@ from loopedge.graph.integer_weights.block_weights import BlockWeights
 from loopedge.options import by_face, option, option_name
 from loopedge.quantizer.activations.ranges import Granularity, RangeTable
 from loopedge.quantizer.recipe import SCHEMES, Recipe
-from loopedge.quantizer.schemes.operators import OPERATORS
+from loopedge.quantizer.schemes.operators import OPERATORS, PAIRS
+from loopedge.quantizer.schemes.pairs import check_pairs
+from loopedge.quantizer.schemes.targets import target_of
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.runtime.memory_profiles import check_profile
 from loopedge.units import read_seconds, read_size
@@ -52,6 +54,7 @@ ROUNDINGS = ("data", "nearest")
 RECORDED = (
     "scheme",
     "ops",
+    "target",
     "granularity",
     "method",
     "smoothing",
@@ -81,6 +84,7 @@ class QuantizeKeywords(TypedDict, total=False):
     ranges: RangeTable | str | Path | None
     save_ranges: str | Path | None
     ops: str
+    target: str | None
     keep: Sequence[str]
     weight_only: Sequence[str]
     as_core: Sequence[str]
@@ -120,6 +124,7 @@ class QuantizeOptions:
     ranges: RangeTable | str | Path | None = None
     save_ranges: str | Path | None = None
     ops: str = "microsoft"
+    target: str | None = None
     keep: Sequence[str] = ()
     weight_only: Sequence[str] = ()
     as_core: Sequence[str] = ()
@@ -148,6 +153,7 @@ class QuantizeOptions:
             )
         if self.ops not in OPERATORS:
             raise InputError(f"ops {self.ops!r} is not known, known are {', '.join(OPERATORS)}")
+        self._check_pairs()
         named = {"keep": self.keep, "weight_only": self.weight_only, "as_core": self.as_core}
         for name, names in named.items():
             if isinstance(names, str):
@@ -179,6 +185,8 @@ class QuantizeOptions:
         """The scheme; where none is named, static with ranges, auto with data, else dynamic."""
         if self.scheme is not None:
             return self.scheme
+        if self.ops == PAIRS:  # pairs have one scheme
+            return "static"
         if self.ranges is not None:
             return "static"
         return "dynamic" if self.data is None else AUTO
@@ -244,6 +252,7 @@ class QuantizeOptions:
             scheme=self.chosen_scheme,
             table=table,
             ops=self.ops,
+            target=self.target,
             keep=tuple(self.keep),
             weight_only=tuple(self.weight_only),
             as_core=tuple(self.as_core),
@@ -253,6 +262,29 @@ class QuantizeOptions:
         )
         recipe.check_options(lifting=lifting)
         return recipe
+
+    def _check_pairs(self) -> None:
+        """Refuse a target without pairs, and what pairs cannot hold."""
+        if self.ops != PAIRS:
+            if self.target is not None:
+                raise InputError(
+                    f"{option_name('target')} is for pairs of QuantizeLinear and DequantizeLinear",
+                    hint=option("ops", PAIRS),
+                )
+            return
+        target_of(self.target)
+        check_pairs(self.chosen_scheme)
+        if self.refine is not None:
+            raise InputError(
+                f"{option_name('refine')} trains weights for the rounding of {option('ops', 'microsoft')}, pairs "
+                "round otherwise",
+                hint=f"leave out {option_name('refine')} and {option_name('module')}",
+            )
+        if self.block_size is not None:
+            raise InputError(
+                f"{option_name('block_size')} is for weights in blocks, which pairs have not",
+                hint=f"leave out {option_name('block_size')}",
+            )
 
     def _check_rounding(self) -> None:
         if self.rounding is None:

@@ -1,5 +1,6 @@
 """How a graph is to be quantized: a scheme, its ranges, and the linears that are treated otherwise."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,9 +28,12 @@ from loopedge.quantizer.emulation import OtherRounding
 from loopedge.quantizer.named_linears import core_like_nodes, kept_in_float, weight_only_nodes
 from loopedge.quantizer.refined import Refined
 from loopedge.quantizer.schemes.dynamic import DynamicWeights, quantize_dynamic
+from loopedge.quantizer.schemes.operators import PAIRS
+from loopedge.quantizer.schemes.pairs import check_pairs, quantize_pairs
 from loopedge.quantizer.schemes.rewriting import Scheme, rewrite_linears
-from loopedge.quantizer.schemes.rule import ByPlace, Treated, treated, treated_by_place
+from loopedge.quantizer.schemes.rule import ByPlace, Large, Treated, treated, treated_by_place
 from loopedge.quantizer.schemes.static import quantize_static
+from loopedge.quantizer.schemes.targets import target_of
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS, check_weight_options
 from loopedge.quantizer.weights.embedding import quantize_embeddings
 from loopedge.quantizer.weights.rounding_result import RoundingResult
@@ -68,7 +72,8 @@ class Recipe:
     Args:
         scheme: One of `SCHEMES`.
         table: Calibrated ranges, for ``static``.
-        ops: ``microsoft`` or ``standard``.
+        ops: ``microsoft``, ``standard`` or ``qdq``.
+        target: Of ``qdq``: the engine that the file is for; None: what most share.
         keep: Linears and tables that stay in float.
         weight_only: Linears whose weights alone are stored in eight bits.
         as_core: Linears that static int8 treats as the core's, wherever they stand; ``all``: every one.
@@ -84,6 +89,7 @@ class Recipe:
     scheme: str
     table: RangeTable | None = None
     ops: str = "microsoft"
+    target: str | None = None
     keep: tuple[str, ...] = ()
     weight_only: tuple[str, ...] = ()
     as_core: tuple[str, ...] = ()
@@ -114,9 +120,12 @@ class Recipe:
                 "dynamic finds its ranges while it runs: it takes none",
                 hint=option("scheme", "static"),
             )
+        if self.ops == PAIRS:
+            check_pairs(self.scheme)
         blocks = self.block_size is not None
         by_place = self.scheme == "static" and self.ops == "microsoft"
-        if self.scheme in WEIGHT_BITS or self.weight_only or (blocks and not (lifting or by_place)):
+        alone = self.weight_only and self.ops != PAIRS
+        if self.scheme in WEIGHT_BITS or alone or (blocks and not (lifting or by_place)):
             check_weight_options(
                 self.scheme,
                 self.weight_only,
@@ -140,6 +149,8 @@ class Recipe:
         if metadata.quantization is not None:
             raise InputError(f"{source} is quantized already", hint=hint)
         check_one_loop(model, source)
+        if self.ops == PAIRS:
+            target_of(self.target).check_opset(model.opset_imports.get("") or 0, source)
         if not linears(model):
             raise InputError(f"{source} has no float linear: nothing can be quantized", hint=hint)
         for item in linears(model):
@@ -158,6 +169,8 @@ class Recipe:
         names = {node.name or "": loop_name(node) for node in model.graph.all_nodes()}
         plan = self._plan(model)
         keep, blocks = plan.kept, BlockWeights(8, self.block_size, rounded=self.rounded)
+        if self.ops == PAIRS:
+            return self._apply_pairs(model, plan, names)
         others: dict[str, Scheme] = dict.fromkeys(plan.packed, blocks)
         found_later = DynamicWeights(self._limit, ops=self.ops, rounded=self.rounded)
         others |= dict.fromkeys(plan.dynamic, found_later)
@@ -200,6 +213,31 @@ class Recipe:
             moved=moved,
         )
 
+    def _apply_pairs(self, model: ir.Model, plan: "_Plan", names: Mapping[str, str]) -> Rewritten:
+        """Quantize a float graph without a Loop as pairs, in place."""
+        assert self.table is not None  # `check_options`
+        tables = find_embeddings(model)
+        coverage = quantize_pairs(
+            model,
+            self.table,
+            target=target_of(self.target),
+            keep=plan.kept,
+            weight_only=plan.packed,
+            limit=self._limit,
+            rounded=self.rounded,
+        )
+        embeddings = quantize_embeddings(tables, keep=plan.kept)
+        round_before_windows(model)
+        fold_windows(model)
+        return Rewritten(
+            coverage=coverage,
+            embeddings=embeddings,
+            kept={*plan.kept, *plan.by_place},
+            weight_only=[name for name in coverage.quantized if name in plan.packed],
+            treatments=treated(coverage, plan.packed, {}, self.table, names),
+            moved={},
+        )
+
     def _plan(self, model: ir.Model) -> "_Plan":
         """Return what the names of the recipe and its rule mean in a float graph; names go first."""
         kept = kept_in_float(model, self.keep)
@@ -212,7 +250,7 @@ class Recipe:
         as_core = core_like_nodes(model, self.as_core, {*kept, *packed})
         ruled: dict[str, ByPlace] = {}
         if self.scheme == "static":
-            ruled = treated_by_place(model, blocks=self._takes_blocks(model), as_core=as_core)
+            ruled = treated_by_place(model, large=self._large(model), as_core=as_core)
         by_place: dict[str, dict[str, str]] = {"float": {}, "weight-int8": {}, "dynamic": {}}
         for name, item in ruled.items():
             if name not in kept and name not in packed:
@@ -224,15 +262,18 @@ class Recipe:
             by_place=set().union(*by_place.values()),
         )
 
-    def _takes_blocks(self, model: ir.Model) -> bool:
-        """Tell whether static int8 may store linears by their weight alone, for the place where they stand.
+    def _large(self, model: ir.Model) -> Large:
+        """Return how static int8 treats large linears that stand outside of the core.
 
         Blocks have no standard form; without packing they are made floats at each run; and a file of an earlier
         opset is for releases of ONNX Runtime that have no product with blocks of eight bits.
         """
         memory = self.memory or read_metadata(model.metadata_props).memory
         recent = (model.opset_imports.get("") or 0) >= BLOCKS_OPSET
-        return self.ops == "microsoft" and memory != "low" and recent
+        if self.ops == PAIRS:
+            return "pairs"
+        blocks = self.ops == "microsoft" and memory != "low" and recent
+        return "weight-int8" if blocks else "dynamic"
 
     @property
     def activations(self) -> RangeTable | Literal["dynamic", "float"]:
@@ -252,7 +293,10 @@ class Recipe:
         """
         known: dict[str, OtherRounding | None] = {
             "float": None,
-            "weight-int8": OtherRounding(weight=self._round_blocks, activations="float"),
+            "weight-int8": OtherRounding(
+                weight=self.round_weight if self.ops == PAIRS else self._round_blocks,
+                activations="float",
+            ),
             "dynamic": OtherRounding(weight=self.round_weight, activations="dynamic"),
         }
         after = self.apply(model.clone()).treatments

@@ -1,16 +1,23 @@
 """The float model that is quantized: opened once, and handed on from calibration to verification."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import onnx_ir as ir
 
-from loopedge.artifact.artifact import Artifact
+from loopedge.artifact.artifact import Artifact, write_scratch
+from loopedge.errors import InputError
+from loopedge.files.scratch import never_named
 from loopedge.files.staging import again_if_replaced
+from loopedge.graph.core.cores import Cores
+from loopedge.graph.core.unrolling import unroll_loops
 from loopedge.graph.metadata import Metadata, read_metadata
 from loopedge.graph.passes.windows import unfold_convolutions
+from loopedge.options import option
 from loopedge.runtime.decoding.refusals import refuse_cache
 from loopedge.runtime.memory_profiles import refuse_prepared
 
@@ -30,11 +37,14 @@ class FloatSource:
         graph: As `Artifact.float32_graph`: all iterations in the Loop, weights in float32. Convolutions are linears
             over windows.
         metadata: What that graph says of itself.
+        reference: What is run as the float model: the file, or where an input of that chooses the loop count and `graph`
+            has it fixed, a copy that has, too.
     """
 
     artifact: Artifact
     graph: ir.Model
     metadata: Metadata
+    reference: Artifact
 
     @classmethod
     def of(cls, artifact: Artifact) -> "FloatSource":
@@ -48,7 +58,7 @@ class FloatSource:
         metadata = read_metadata(graph.metadata_props)
         refuse_prepared(metadata, artifact.path, "quantize")
         refuse_cache(metadata, artifact.path, "quantize")
-        return cls(artifact=artifact, graph=graph, metadata=metadata)
+        return cls(artifact=artifact, graph=graph, metadata=metadata, reference=artifact)
 
     @classmethod
     def open(cls, path: str | Path) -> "FloatSource":
@@ -58,6 +68,50 @@ class FloatSource:
             InputError: As `Artifact.open` and `of`.
         """
         return cls.of(Artifact.open(path))
+
+    @contextmanager
+    def unrolled(self, loops: int | None, folder: Path) -> Iterator["FloatSource"]:
+        """Give this model with its Loops written out; one without a Loop as it is.
+
+        Args:
+            loops: Iterations, where an input chooses them.
+            folder: Where a copy may stand meanwhile.
+
+        Raises:
+            InputError: An input chooses the loop count and none is named, or a Loop ends itself.
+        """
+        if not Cores(self.graph).loops:
+            yield self
+            return
+        if self.metadata.exit is not None:
+            raise InputError(
+                f"{self.path} ends its loop early, by what it computes: a file of {option('ops', 'qdq')} runs all "
+                "iterations",
+                hint="export without an early exit: loopedge export model.pt",
+            )
+        if self.metadata.dynamic_loops and loops is None:
+            raise InputError(
+                f"an input of {self.path} chooses the loop count, a file of {option('ops', 'qdq')} has one count",
+                hint=option("loops", self.metadata.loops),
+            )
+        try:
+            written = unroll_loops(self.graph, loops)
+        except InputError as error:
+            raise InputError(
+                f"{self.path} cannot be unrolled: {error.message}", hint=error.hint
+            ) from error
+        graph = written.model
+        source = replace(self, graph=graph, metadata=read_metadata(graph.metadata_props))
+        if not written.fixed:
+            yield source
+            return
+        with (
+            tempfile.TemporaryDirectory(dir=folder, prefix=".unrolled.") as scratch,
+            never_named(Path(scratch), self.path),
+        ):
+            copy = Path(scratch) / self.path.name
+            write_scratch(graph, copy)
+            yield replace(source, reference=Artifact.open(copy))
 
     @property
     def path(self) -> Path:

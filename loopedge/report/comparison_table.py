@@ -25,15 +25,19 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     """Return what speaks against the comparison, what changed, run by run, and what regressed."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("", overflow="fold")
-    for head in ("before", "after", "ratio"):
+    alike = comparison.before_client == comparison.after_client
+    heads = ("before", "after") if alike else _clients(comparison)
+    for head in (*heads, "ratio"):
         table.add_column(head, justify="right")
     table.add_column("")
     for run in comparison.runs:
         changes = [change for change in run.changes if _shown(change)]
         remark = "" if changes else "nothing changed"
         table.add_row(Text(run.label, "bold"), "", "", "", Text(remark, "dim"))
+        for name, (old, new) in run.differences.items():
+            table.add_row(f"  {name}", str(old), str(new), "", "")
         for change in changes:
-            table.add_row(*_cells(change))
+            table.add_row(*_cells(change, judged=alike))
     shown: list[RenderableType] = [Text(text, "bold yellow") for text in comparison.cautions]
     shown.append(table if comparison.runs else Text("No run is in both."))
     shown += [Text(line, style) for line, style in _lines(comparison)]
@@ -47,10 +51,17 @@ def _shown(change: Change) -> bool:
     return change.figure in ALWAYS or (moved and change.beyond_noise is not False)
 
 
-def _cells(change: Change) -> list[Text]:
+def _clients(comparison: Comparison) -> tuple[str, str]:
+    """Return who measured the two."""
+    before, after = comparison.before_client, comparison.after_client
+    return before or "loopedge profile", after or "loopedge profile"
+
+
+def _cells(change: Change, *, judged: bool) -> list[Text]:
     ratio = "-" if change.ratio is None else ratio_text(change.ratio)
     old, new = (figure_text(change.figure, value) for value in (change.before, change.after))
-    cells = [f"  {FIGURE_NAMES[change.figure]}", old, new, ratio, _remark(change)]
+    remark = _remark(change) if judged else ""
+    cells = [f"  {FIGURE_NAMES[change.figure]}", old, new, ratio, remark]
     return [Text(cell, "red" if change.past else "") for cell in cells]
 
 

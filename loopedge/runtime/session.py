@@ -39,6 +39,7 @@ from loopedge.runtime.cuda import (
     ran_out_of_memory,
     refusal,
 )
+from loopedge.runtime.denormals import DenormalsAreZero
 from loopedge.runtime.inputs import ModelInputs
 from loopedge.runtime.memory_profiles import choose_profile
 from loopedge.runtime.placement import (
@@ -252,7 +253,8 @@ class Session:
         feeds = self.expected.accept(feeds, seed=seed, untrained=_untrained.get()).arrays
         self._warn(feeds)
         try:
-            values = self.session.run(self.output_names, feeds)
+            with DenormalsAreZero():
+                values = self.session.run(self.output_names, feeds)
         except Exception as error:  # onnxruntime raises a kind of its own per failure
             if self.provider == CUDA_PROVIDER and ran_out_of_memory(error):
                 raise _full(self.path, error) from error

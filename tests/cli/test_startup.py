@@ -112,6 +112,9 @@ def test_python_m_loopedge() -> None:
         ),
         (["inspect", "m.onnx", "--fast"], "No such option: --fast", "loopedge inspect --help"),
         (["quantize", "m.onnx", "--scheme", "magic"], "magic", "loopedge quantize --help"),
+        (["run", "m.onnx", "--device", "cuda"], "--device is now --provider", "--provider cuda"),
+        (["profile", "--device=cuda"], "--device is now --provider", "--provider cuda"),
+        (["profile", "m.onnx", "--device"], "--device is now --provider", "--provider NAME"),
         (["profile", "m.onnx", "--threads", "0"], "'--threads'", "loopedge profile --help"),
     ],
 )

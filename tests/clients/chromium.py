@@ -15,7 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-__all__ = ["WEBGPU_FLAGS", "Chromium", "serve", "start_chromium"]
+__all__ = ["WEBGPU_FLAGS", "Chromium", "link_runtime", "serve", "start_chromium"]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--no-first-run", "--disable-extensions",
@@ -23,6 +23,16 @@ FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--no-firs
 WEBGPU_FLAGS = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan,WebGPU",
                 "--use-angle=swiftshader", "--use-vulkan=swiftshader", "--ignore-gpu-blocklist")  # fmt: skip
 """A WebGPU adapter in software: what it computes counts, its times do not."""
+RUNTIME = (
+    "onnxruntime-web/dist/ort.wasm.min.mjs",
+    "onnxruntime-web/dist/ort-wasm-simd-threaded.mjs",
+    "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm",
+    "onnxruntime-web/dist/ort.webgpu.min.mjs",
+    "onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify.mjs",
+    "onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify.wasm",
+    "@huggingface/tokenizers/dist/tokenizers.min.mjs",
+)
+"""What the page of a bundle loads, of the packages of npm."""
 TO_BROWSER, FROM_BROWSER = 3, 4
 SECONDS = 120
 
@@ -125,6 +135,21 @@ def start_chromium(*flags: str) -> Iterator[Chromium]:
             browser.wait()
             os.close(write)
             os.close(read)
+
+
+def link_runtime(bundle: Path, packages: Path) -> None:
+    """Put links to ONNX Runtime and the tokenizers' library into the ``runtime/`` of a bundle.
+
+    Args:
+        bundle: Its folder.
+        packages: ``node_modules``.
+    """
+    folder = bundle / "runtime"
+    folder.mkdir(exist_ok=True)
+    for name in RUNTIME:
+        link = folder / Path(name).name
+        if not link.exists():
+            link.symlink_to(packages / name)
 
 
 class _Handler(SimpleHTTPRequestHandler):

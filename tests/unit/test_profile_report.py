@@ -20,6 +20,7 @@ from loopedge.report.profile.terminal import profile_table
 from loopedge.report.svg.axes import Axis
 from loopedge.report.svg.chart import Mark, Series, chart
 from tests.unit.profiles import (
+    make_against_cpu,
     make_decoders,
     make_fidelity,
     make_forms,
@@ -44,6 +45,7 @@ SECTIONS = (
     "Against the machine&#x27;s limits",
     "Over time",
     "GPU",
+    "Against the CPU",
     "What the memory figures mean",
     "How it was measured",
 )
@@ -102,6 +104,22 @@ def test_sections_without_data_do_not_appear(tmp_path: Path) -> None:
     found = {heading.replace("'", "&#x27;") for page in pages for heading in headings(page)}
     assert found == set(SECTIONS)
     assert not {"GPU", "Decoding"} & set(headings(pages[0]))
+
+
+def test_a_provider_stands_against_the_cpu(tmp_path: Path) -> None:
+    rounded = replace(make_forms().runs[0], name="m.onnx", path="m.onnx")
+    exact = replace(rounded, against_cpu=make_against_cpu(limit_db=None, bfloat16_db=None))
+    page = page_of(make_result(rounded, replace(exact, name="n.onnx", path="n.onnx")), tmp_path)
+    text = re.sub(r"<[^>]+>", " ", page)
+    text = " ".join(text.split())
+    assert "m.onnx cuda 8 of 9 7 of 7 43.7 dB 38.2 dB 240 ms 0.33x" in text
+    assert "n.onnx cuda 8 of 9 7 of 7 equal to the CPU&#x27;s - 240 ms 0.33x" in text
+    assert "m.onnx: 1 of 9 nodes run on the CPU: 1 Gelu." in text
+    console = Console(width=140, file=io.StringIO(), record=True)
+    console.print(profile_table(make_result(rounded)))
+    lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
+    assert "against the CPU provider nodes products outputs needed CPU time" in lines
+    assert "m.onnx cuda 8 of 9 7 of 7 43.7 dB 38.2 dB 240 ms 0.33x" in lines
 
 
 def test_decoding_is_compared_tied_against_untied(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Variants of a profile: computed in float16, replayed as a CUDA graph."""
+"""Variants of a profile: with packed weights, computed in float16, replayed as a CUDA graph."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +20,16 @@ from loopedge.profiler.options import ProfileOptions
 from loopedge.profiler.result import GpuMemory
 from loopedge.profiler.subjects import building
 from loopedge.profiler.subjects.building import build_models, open_models
-from loopedge.profiler.subjects.variants import CAPTURE_NOTE, add_variants, looped_models
+from loopedge.profiler.subjects.variants import (
+    CAPTURE_NOTE,
+    add_variants,
+    looped_models,
+    unpacked_note,
+)
 from loopedge.report.profile.cautions import cautions
+from loopedge.report.profile.verdict import verdicts
 from loopedge.runtime.memory_profiles import this_device
+from loopedge.units import ratio_text
 from tests.unit.profiles import make_result, make_run
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -121,6 +128,53 @@ def test_a_float16_variant_is_optimized_though_its_source_is_not(tmp_path: Path)
     assert [one.setup.optimize for one in found] == [False, True]
 
 
+def of_profile(folder: Path, memory: str) -> list[Any]:
+    options = ProfileOptions(memory=memory, sequence=8)
+    return build_models([TINY], open_models([TINY]), options, folder)[0]
+
+
+def test_a_model_of_profile_low_is_measured_packed_too(tmp_path: Path) -> None:
+    models = of_profile(tmp_path, "low")
+    found, failures = add_variants(
+        models, tmp_path, float16=False, cuda_graphs=False, balanced=True
+    )
+    assert failures == []
+    assert [(one.name, one.setup.memory) for one in found] == [
+        ("tiny.onnx (low)", "low"),
+        ("tiny.onnx (balanced)", "balanced"),
+    ]
+    assert found[0].setup.model == found[1].setup.model
+    # An optimized file opens without optimizers as low alone.
+    idle = replace(models[0], setup=replace(models[0].setup, optimize=False))
+    again, _ = add_variants([idle], tmp_path, float16=False, cuda_graphs=False, balanced=True)
+    assert [one.setup.optimize for one in again] == [False, True]
+
+
+def test_what_low_costs_is_asked_of_what_runs_as_low_alone(tmp_path: Path) -> None:
+    for memory in ("low", "balanced"):
+        (tmp_path / memory).mkdir()
+    (note,) = unpacked_note(of_profile(tmp_path / "low", "low"))
+    assert note.startswith("tiny.onnx: memory profile low packs no weights")
+    assert "balanced=True measures it" in note
+    models = of_profile(tmp_path / "balanced", "balanced")
+    assert unpacked_note(models) == []
+    with pytest.raises(InputError, match="no model runs with memory profile low") as error:
+        add_variants(models, tmp_path, float16=False, cuda_graphs=False, balanced=True)
+    assert error.value.hint == 'memory="low" balanced=True'
+
+
+@pytest.mark.slow
+def test_a_profile_says_what_low_costs_here() -> None:
+    found = loopedge.profile([TINY], memory="low", balanced=True, details=False, **QUICK)
+    low, packed = found.runs
+    assert (low.memory, packed.memory) == ("low", "balanced")
+    assert not [note for note in found.notes if "packs no weights" in note]
+    (said,) = verdicts(found)
+    ratio = ratio_text(packed.time_ratio / low.time_ratio)
+    assert said.startswith("tiny.onnx (balanced) against tiny.onnx (low): ")
+    assert f"{ratio} the time" in said
+
+
 def test_a_cuda_graph_needs_the_device() -> None:
     with pytest.raises(InputError, match="needs a CUDA device") as error:
         loopedge.profile([TINY], cuda_graphs=True)
@@ -193,7 +247,7 @@ def test_variants_of_two_profiles_belong_together_by_how_they_ran() -> None:
         for graph in (False, True)
     ]
     again = [replace(run) for run in reversed(runs)]
-    pairs = pairs_of(runs, again)
+    pairs = pairs_of(make_result(*runs), make_result(*again))
     assert [(one.compute, one.cuda_graph) for one, _ in pairs] == [
         (other.compute, other.cuda_graph) for _, other in pairs
     ]

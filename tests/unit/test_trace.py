@@ -71,6 +71,16 @@ def test_warm_up_and_the_slower_runs_are_left_out_and_the_rest_is_averaged() -> 
     assert next(iter(times)) == "MatMul", "largest first"
 
 
+def test_parts_that_a_provider_runs_as_one_node_have_one_name() -> None:
+    names = (
+        "OpenVINOExecutionProvider_15345838948792404296_1",
+        "OpenVINOExecutionProvider_77665544_0",
+    )
+    events = [kernel(name, 20 * i, 10) for i, name in enumerate(names)]
+    (found,) = operator_times([*events, kernel("Gelu_1", 50, 0), run(0, 60)])[:1]
+    assert (found.op, found.count) == ("OpenVINO subgraph", 2)
+
+
 def test_a_trace_without_runs_gives_nothing() -> None:
     assert operator_times([]) == []
 

@@ -34,6 +34,14 @@ def package(
         Path | None,
         typer.Option(help="Float model of a quantized one; default: found beside it."),
     ] = None,
+    input: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            "-i",
+            help="File as run takes it: the first test vector, and what the page shows first.",
+        ),
+    ] = None,
     prompt: Annotated[
         str | None, typer.Option(help="Text that the test vector of a language model goes on with.")
     ] = None,
@@ -64,6 +72,7 @@ def package(
             name=name,
             provider=provider,
             reference=reference,
+            input=input,
             prompt=prompt,
             new_tokens=new_tokens,
             with_runtime=with_runtime,

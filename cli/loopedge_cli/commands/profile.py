@@ -35,6 +35,12 @@ Unrolled = Annotated[
 Float16 = Annotated[
     bool, typer.Option("--float16", help="Also profile each model computed in float16.")
 ]
+Balanced = Annotated[
+    bool,
+    typer.Option(
+        "--balanced", help="Also profile each model of memory profile low with its weights packed."
+    ),
+]
 CudaGraphs = Annotated[
     bool,
     typer.Option(
@@ -102,6 +108,7 @@ def profile(
     provider: Provider = "cpu",
     provider_options: ProviderOptions = None,
     float16: Float16 = False,
+    balanced: Balanced = False,
     cuda_graphs: CudaGraphs = False,
     memory: Memory = None,
     threads: Threads = ONE,
@@ -134,6 +141,7 @@ def profile(
             provider=provider,
             provider_options=read_provider_options(provider_options),
             float16=float16,
+            balanced=balanced,
             cuda_graphs=cuda_graphs,
             memory=memory,
             threads=threads,

@@ -10,7 +10,7 @@ BITS = {"weight-int4": "int4", "weight-int2": "int2"}
 """What a file is called after its scheme; after the others ``int8``."""
 
 
-def quantize(
+def quantize(  # long: one line per option, taken and handed on
     model: options.Model,
     path: options.TargetFile = None,
     data: options.Data = None,
@@ -23,6 +23,7 @@ def quantize(
     ranges_file: options.RangesFile = None,
     save_ranges: options.SaveRanges = None,
     ops: options.Ops = "microsoft",
+    target: options.Target = None,
     keep: options.Keep = None,
     weight_only: options.WeightOnly = None,
     as_core: options.AsCore = None,
@@ -62,6 +63,7 @@ def quantize(
             ranges=ranges_file,
             save_ranges=save_ranges,
             ops=ops,
+            target=target,
             keep=keep or (),
             weight_only=weight_only or (),
             as_core=as_core or (),
@@ -82,9 +84,9 @@ def quantize(
             threads=threads,
             force=force,
         )
-        target = path or model.with_suffix(f".{_bits(scheme, recipe)}.onnx")
+        file = path or model.with_suffix(f".{_bits(scheme, recipe)}.onnx")
         with output.status(f"quantizing {model}") as report_progress:
-            result = write_quantized(model, target, options=chosen, report_progress=report_progress)
+            result = write_quantized(model, file, options=chosen, report_progress=report_progress)
         for note in result.notes:
             warns = note == f"WARNING: {result.warning}"
             if json or not warns:  # else it is the first line of the view

@@ -36,6 +36,7 @@ __all__ = [
     "SaveRanges",
     "Scheme",
     "Smoothing",
+    "Target",
     "TargetFile",
     "Threads",
     "WeightOnly",
@@ -99,8 +100,15 @@ SaveRanges = Annotated[
     Path | None, typer.Option("--save-ranges", help="Also write the ranges to this file.")
 ]
 Ops = Annotated[
-    Literal["microsoft", "standard"],
-    typer.Option(help="microsoft: ONNX Runtime's fused product; standard: ONNX alone."),
+    Literal["microsoft", "standard", "qdq"],
+    typer.Option(
+        help="microsoft: ONNX Runtime's fused product; standard: ONNX alone; qdq: unrolled, with QuantizeLinear and "
+        "DequantizeLinear pairs, for accelerators."
+    ),
+]
+Target = Annotated[
+    Literal["common", "qnn", "openvino", "tensorrt", "coreml", "xnnpack"] | None,
+    typer.Option(help="With --ops qdq: whose rules the pairs follow; default: common."),
 ]
 Keep = Annotated[
     list[str] | None, typer.Option(help="Leave this linear in float; may be repeated.")

@@ -8,11 +8,22 @@ import onnx_ir as ir
 
 from loopedge.graph.editing import add_initializer
 from loopedge.graph.integer_weights.rounded_weights import Channels, RoundedWeights
+from loopedge.graph.weights import RANGE_PREFIX
 
-__all__ = ["INT8_LIMIT", "REDUCED_LIMIT", "quantize_weight", "store_int8"]
+__all__ = [
+    "INT8_LIMIT",
+    "REDUCED_LIMIT",
+    "as_unsigned",
+    "quantize_tensor",
+    "quantize_weight",
+    "store_int8",
+]
 
 INT8_LIMIT = 127
 """Largest magnitude; -128 stays unused, so that the range is symmetric."""
+
+ZERO_OF_UNSIGNED = 128
+"""What stands for zero where a symmetric weight is stored as u8."""
 
 REDUCED_LIMIT = 63
 """Seven bits: without VNNI, u8 x s8 products are added in pairs of 16 bits, which eight overflow."""
@@ -49,8 +60,20 @@ def quantize_weight(
     return values.astype(np.int8), scales
 
 
+def quantize_tensor(
+    weight: npt.NDArray[np.floating[Any]], *, limit: int = INT8_LIMIT
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Round a weight as `quantize_weight`, with one scale for all of it: float32 ()."""
+    values, scales = quantize_weight(weight.reshape(-1, 1), limit=limit)
+    return values.reshape(weight.shape), scales.reshape(())
+
+
 def store_int8(
-    weight: ir.Value, limit: int = INT8_LIMIT, rounded: RoundedWeights | None = None
+    weight: ir.Value,
+    limit: int = INT8_LIMIT,
+    rounded: RoundedWeights | None = None,
+    *,
+    per_channel: bool = True,
 ) -> ir.Value:
     """Replace a stored weight [in, out] by s8 values under its name.
 
@@ -58,6 +81,7 @@ def store_int8(
         weight: The weight.
         limit: Largest magnitude of a stored value.
         rounded: Weights whose values were chosen already; the others are rounded to nearest.
+        per_channel: A scale per output channel; else one for all.
 
     Returns:
         Its scales, an initializer ``<name>.scale``, or of another name where that is taken.
@@ -68,8 +92,29 @@ def store_int8(
     chosen = (rounded or {}).get(name)
     if isinstance(chosen, Channels):
         values, scales = chosen.of_shape(tuple(tensor.shape.numpy()[::-1])).values.T, chosen.scales
-    else:
+    elif per_channel:
         values, scales = quantize_weight(tensor.numpy(), limit=limit)
+    else:
+        values, scales = quantize_tensor(tensor.numpy(), limit=limit)
     weight.const_value = ir.tensor(np.ascontiguousarray(values), name=name)
     weight.type = ir.TensorType(ir.DataType.INT8)
     return add_initializer(graph, f"{name}.scale", scales)
+
+
+def as_unsigned(weight: ir.Value, graph: ir.Graph) -> ir.Value:
+    """Store a weight that is s8 as u8, in place: every value 128 more.
+
+    Args:
+        weight: As `store_int8` left it.
+        graph: Holds it.
+
+    Returns:
+        Its zero point, u8 (), an initializer.
+    """
+    if weight.const_value is None:
+        raise ValueError(f"{weight.name} is not a stored weight")
+    values = weight.const_value.numpy().astype(np.int16) + ZERO_OF_UNSIGNED
+    weight.const_value = ir.tensor(values.astype(np.uint8), name=weight.name)
+    weight.type = ir.TensorType(ir.DataType.UINT8)
+    zero_point = np.array(ZERO_OF_UNSIGNED, np.uint8)
+    return add_initializer(graph, f"{RANGE_PREFIX}{weight.name}.zero_point", zero_point)

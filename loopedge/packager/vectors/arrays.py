@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from loopedge.errors import UntrainedWarning
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.packager.source import Source
-from loopedge.packager.vectors.made import MadeVector, float_check
+from loopedge.packager.vectors.made import MANY, MANY_ROWS, MadeVector, float_check
 from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session, untrained_inputs
 from loopedge.runtime.tables.described_table import DescribedTable
@@ -28,7 +29,11 @@ MOST_VALUES = 1 << 16
 
 
 def plain_vectors(
-    source: Source, reference: Artifact | None, *, threads: int | None
+    source: Source,
+    reference: Artifact | None,
+    *,
+    threads: int | None,
+    shown: str | Path | None = None,
 ) -> list[MadeVector]:
     """Return the vectors of a model without a cache.
 
@@ -36,14 +41,18 @@ def plain_vectors(
         source: The model.
         reference: The float model, which says what should come out of a quantized one.
         threads: Threads of ONNX Runtime.
+        shown: A file as ``loopedge run`` takes it, for the first vector.
+
+    Raises:
+        InputError: The file does not fit the model.
     """
     judged, limit = float_check(source, reference)
     path = source.artifact.path if reference is None else reference.path
     session = Session(path, threads=threads)
-    made = []
+    made = [] if shown is None else [_shown(session, shown, judged, limit)]
     with untrained_inputs(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UntrainedWarning)
-        for name, feeds in _inputs(source.artifact):
+        for name, feeds in _inputs(source.artifact, many=judged == "sqnr"):
             outputs = session.run(feeds)
             made.append(
                 MadeVector(name=name, inputs=feeds, outputs=outputs, judged=judged, limit=limit)
@@ -51,7 +60,26 @@ def plain_vectors(
     return made
 
 
-def _inputs(artifact: Artifact) -> Iterator[tuple[str, dict[str, Array]]]:
+def _shown(session: Session, file: str | Path, judged: str, limit: float) -> MadeVector:
+    """Return the vector of a file: of a table the last window of its first series, without padding."""
+    read = session.expected.read(file)
+    windows = read.windows
+    feeds, last = _fed(read.arrays), list[str]()
+    if windows is not None:
+        [name] = session.expected.needed
+        feeds = {name: windows.inputs[:1, -windows.rows[0] :]}
+        last = list(windows.last_times[:1])
+    return MadeVector(
+        name="input" if windows is None else "last window",
+        inputs=feeds,
+        outputs=session.run(feeds),
+        judged=judged,
+        limit=limit,
+        last_time=last[0] if last else None,
+    )
+
+
+def _inputs(artifact: Artifact, *, many: bool) -> Iterator[tuple[str, dict[str, Array]]]:
     """Yield named inputs: of one and several batch rows, short and padded, with other loop counts."""
     graph, metadata = artifact.graph, artifact.metadata
     table = DescribedTable.of(metadata.task)
@@ -61,6 +89,9 @@ def _inputs(artifact: Artifact) -> Iterator[tuple[str, dict[str, Array]]]:
     several = generate_inputs(graph, batch=3, sequence=length, seed=2)
     if any(several[name].shape != whole[name].shape for name in whole):
         yield "batch of 3", _fed(several)
+        if many:
+            rows = generate_inputs(graph, batch=MANY_ROWS, sequence=length, seed=7)
+            yield MANY, _fed(rows)
     if table is not None and table.min_context < table.context and MASK in whole:
         yield from _short(artifact, table)
     elif table is None:
@@ -115,5 +146,5 @@ def _length(artifact: Artifact) -> int:
         ),
         default=1,
     )
-    longest = min(LONGEST, max(2, MOST_VALUES // (3 * wide)))
+    longest = min(LONGEST, max(2, MOST_VALUES // (MANY_ROWS * wide)))
     return min(default_sequence(artifact.graph), longest)

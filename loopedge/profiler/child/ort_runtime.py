@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from loopedge.runtime.denormals import DenormalsAreZero
 from loopedge.runtime.placement import RECORD_ASSIGNMENT, assigned_operators
 from loopedge.runtime.providers import CPU_PROVIDER, is_plug_in, load_plug_in
 from loopedge.runtime.session_options import open_session, session_options
@@ -58,8 +59,9 @@ class OrtRuntime:
         return str(self.session.get_providers()[0])
 
     def run(self) -> None:
-        """Run the model once."""
-        self.session.run(None, self.inputs)
+        """Run the model once, as `loopedge.Session` does."""
+        with DenormalsAreZero():
+            self.session.run(None, self.inputs)
 
     def prefill(self) -> None:
         """Refuse: only a model that decodes reads prompts."""
@@ -68,7 +70,9 @@ class OrtRuntime:
     def save(self, path: Path) -> None:
         """Run the model once and write its outputs as ``.npz``."""
         names = [output.name for output in self.session.get_outputs()]
-        np.savez(path, **dict(zip(names, self.session.run(names, self.inputs), strict=True)))
+        with DenormalsAreZero():
+            outputs = self.session.run(names, self.inputs)
+        np.savez(path, **dict(zip(names, outputs, strict=True)))
 
     def end_trace(self) -> str:
         """End tracing and return the path of the trace."""

@@ -3,10 +3,16 @@
 import math
 from collections.abc import Sequence
 
-from loopedge.profiler.comparison.matching import same_machine, same_reference, was_busy
+from loopedge.profiler.client_report import AnyRun
+from loopedge.profiler.comparison.matching import (
+    Profile,
+    same_client,
+    same_machine,
+    same_reference,
+    was_busy,
+)
 from loopedge.profiler.comparison.result import Change
 from loopedge.profiler.figures import GPU_FIGURES, LATENCY, beyond_noise, figure_of, spread_of
-from loopedge.profiler.result import ProfileResult, Run
 
 __all__ = ["change_of", "comparable_figures"]
 
@@ -17,6 +23,7 @@ JUDGED_BYTES = (
     "uss_bytes",
     "rss_load_bytes",
     "rss_peak_bytes",
+    "heap_bytes",
     *GPU_FIGURES,
 )
 ADVISED_BYTES = ("mapped_bytes",)
@@ -30,9 +37,11 @@ STORED = ("file_bytes", "weight_bytes")
 
 
 def comparable_figures(
-    before: ProfileResult, after: ProfileResult, pairs: Sequence[tuple[Run, Run]]
+    before: Profile, after: Profile, pairs: Sequence[tuple[AnyRun, AnyRun]]
 ) -> dict[str, bool]:
-    """Return the figures that can be compared, and whether they are judged."""
+    """Return the figures that can be compared, and whether they are judged: those of two clients are not."""
+    if not same_client(before, after):
+        return dict.fromkeys((*JUDGED_BYTES, *ADVISED_BYTES, LATENCY, *ADVISED_TIMES), False)
     figures = dict.fromkeys(JUDGED_BYTES, True) | dict.fromkeys(ADVISED_BYTES, False)
     if not same_machine(before, after):
         return figures
@@ -43,7 +52,7 @@ def comparable_figures(
 
 
 def change_of(
-    before: Run, after: Run, figure: str, *, judged: bool, allowed: float | None
+    before: AnyRun, after: AnyRun, figure: str, *, judged: bool, allowed: float | None
 ) -> Change | None:
     """Return a figure before and after; None where one of the runs does not have it."""
     old, new = figure_of(before, figure), figure_of(after, figure)
@@ -61,7 +70,7 @@ def change_of(
     )
 
 
-def _is_past(before: Run, after: Run, figure: str, allowed: float) -> bool:
+def _is_past(before: AnyRun, after: AnyRun, figure: str, allowed: float) -> bool:
     """Tell whether a figure grew by more than is allowed, and not by noise."""
     old, new = figure_of(before, figure), figure_of(after, figure)
     limit = max(old, 0.0) * (1 + allowed)

@@ -9,8 +9,18 @@ from pathlib import Path
 
 from loopedge.errors import BudgetError, InputError
 from loopedge.options import option, option_name
+from loopedge.profiler.client_report import AnyRun
 from loopedge.profiler.comparison.judging import change_of, comparable_figures
-from loopedge.profiler.comparison.matching import SETTINGS, cautions_of, pairs_of, same_machine
+from loopedge.profiler.comparison.matching import (
+    SETTINGS,
+    Profile,
+    cautions_of,
+    client_name,
+    differences_of,
+    pairs_of,
+    same_client,
+    same_machine,
+)
 from loopedge.profiler.comparison.result import (
     COMPARISON_VERSION,
     Change,
@@ -20,11 +30,13 @@ from loopedge.profiler.comparison.result import (
 )
 from loopedge.profiler.figures import FIGURE_NAMES, figure_text
 from loopedge.profiler.labels import run_labels
-from loopedge.profiler.result import Failure, ProfileResult, Run
-from loopedge.profiler.result_file import read_profile
+from loopedge.profiler.result import Failure, ProfileResult
+from loopedge.profiler.result_file import read_report
 from loopedge.units import percent_text, ratio_text
 
 __all__ = ["Comparison", "check_regressions", "compare"]
+
+SAME_WORK = "same name of the file, batch, sequence and loops"
 
 
 def compare(
@@ -33,37 +45,41 @@ def compare(
     *,
     max_regression: float | None = None,
 ) -> Comparison:
-    """Compare two profiles, run by run.
+    """Compare two profiles, or a profile with the report of a bundle's client, run by run.
 
-    Runs belong together when their settings are the same and so is their path, or else their name.
+    Runs belong together when their settings are the same and so is their path, or else their name. Of two clients, or
+    a profile and a client, they do when the name of the file, batch, sequence and loops are the same.
 
     Args:
         before: The earlier profile: what `loopedge.profile` returned, or a file that
-            ``loopedge profile --json`` printed.
+            ``loopedge profile --json``, or the program ``bench`` of a client, printed.
         after: The later one.
         max_regression: By which part a judged figure may grow: 0.05 allows 5 %. None: nothing is
-            judged, and there are no regressions.
+            judged, and there are no regressions; those of two clients never are.
 
     Returns:
         What changed; `check_regressions` raises where something is past what is allowed.
 
     Raises:
-        InputError: ``max_regression`` is negative or no number, a file holds no profile, or the
+        InputError: ``max_regression`` is negative, no number, or asked of two clients; a file holds no profile, or the
             profiles have no run in common.
     """
     _check_allowed(max_regression)
-    before, after = _opened(before), _opened(after)
-    return _compare(before, after, max_regression)
+    one, other = _opened(before), _opened(after)
+    if max_regression is not None and not same_client(one, other):
+        raise InputError(
+            f"{client_name(one)} measured the first, {client_name(other)} the second: one does not judge the other",
+            hint=f"leave out {option_name('max_regression')}",
+        )
+    return _compare(one, other, max_regression)
 
 
-def _opened(profile: str | Path | ProfileResult) -> ProfileResult:
-    return profile if isinstance(profile, ProfileResult) else read_profile(profile)
+def _opened(profile: str | Path | ProfileResult) -> Profile:
+    return profile if isinstance(profile, ProfileResult) else read_report(profile)
 
 
-def _compare(
-    before: ProfileResult, after: ProfileResult, max_regression: float | None
-) -> Comparison:
-    pairs = pairs_of(before.runs, after.runs)
+def _compare(before: Profile, after: Profile, max_regression: float | None) -> Comparison:
+    pairs = pairs_of(before, after)
     old, new = _labels(before.runs), _labels(after.runs)
     figures = comparable_figures(before, after, pairs)
     compared = [
@@ -74,12 +90,15 @@ def _compare(
     failed = _failed({old[id(run)]: run for run in gone}, after.failures)
     if not pairs and not failed:
         raise InputError(
-            "the two profiles have no run in common: same file, twin and settings",
+            "the two profiles have no run in common: "
+            + ("same file, twin and settings" if same_client(before, after) else SAME_WORK),
             hint="profile the same models with the same options",
         )
     past = [_regression(run, change) for run in compared for change in run.changes if change.past]
     return Comparison(
         schema_version=COMPARISON_VERSION,
+        before_client=before.client,
+        after_client=after.client,
         before_created=before.created,
         after_created=after.created,
         same_machine=same_machine(before, after),
@@ -111,7 +130,7 @@ def check_regressions(comparison: Comparison) -> None:
     )
 
 
-def _labels(runs: Sequence[Run]) -> dict[int, str]:
+def _labels(runs: Sequence[AnyRun]) -> dict[int, str]:
     return dict(zip(map(id, runs), run_labels(runs), strict=True))
 
 
@@ -124,7 +143,7 @@ def _check_allowed(max_regression: float | None) -> None:
 
 
 def _compared(
-    before: Run, after: Run, label: str, figures: dict[str, bool], allowed: float | None
+    before: AnyRun, after: AnyRun, label: str, figures: dict[str, bool], allowed: float | None
 ) -> ComparedRun:
     changes = [
         change_of(before, after, figure, judged=judged, allowed=allowed)
@@ -133,6 +152,9 @@ def _compared(
     return ComparedRun(
         label=label,
         changes=[change for change in changes if change is not None],
+        differences={
+            key: [one, other] for key, (one, other) in differences_of(before, after).items()
+        },
         **{name: getattr(after, name) for name in ("name", "path", *SETTINGS)},
     )
 
@@ -150,7 +172,7 @@ def _regression(run: ComparedRun, change: Change) -> Regression:
     )
 
 
-def _failed(gone: dict[str, Run], failures: Sequence[Failure]) -> list[Regression]:
+def _failed(gone: dict[str, AnyRun], failures: Sequence[Failure]) -> list[Regression]:
     """Return the runs of before whose model could not be measured after."""
     reasons = {(failure.name, failure.twin): failure.reason for failure in failures}
     reasons |= {(failure.path, failure.twin): failure.reason for failure in failures}

@@ -5,7 +5,7 @@ from typing import Any
 
 __all__ = ["COMPARISON_VERSION", "Change", "ComparedRun", "Comparison", "Regression"]
 
-COMPARISON_VERSION = 1
+COMPARISON_VERSION = 2
 """Of its JSON."""
 
 
@@ -29,7 +29,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedRun:
-    """A run that both profiles hold, named as in the second; ``label`` distinguishes it from its namesakes."""
+    """A run that both profiles hold, named as in the second; ``label`` distinguishes it from its namesakes.
+
+    ``differences``: before and after of the settings in which runs of two clients differ.
+    """
 
     label: str
     name: str
@@ -37,14 +40,15 @@ class ComparedRun:
     twin: str | None
     runtime: str
     provider: str
-    memory: str
-    threads: int
+    memory: str | None
+    threads: int | None
     batch: int
     sequence: int | None
     loops: int | None
     compute: str
     cuda_graph: bool
     changes: list[Change]
+    differences: dict[str, list[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +68,16 @@ class Regression:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Two profiles: the runs of both, those of one alone, what speaks against it, what regressed."""
+    """Two profiles: the runs of both, those of one alone, what speaks against it, what regressed.
+
+    A client is None where ``loopedge profile`` measured.
+    """
 
     schema_version: int
-    before_created: str
-    after_created: str
+    before_client: str | None
+    after_client: str | None
+    before_created: str | None
+    after_created: str | None
     same_machine: bool
     max_regression: float | None
     cautions: list[str]

@@ -8,7 +8,12 @@ from loopedge.profiler.options import ProfileOptions
 from loopedge.profiler.result import Failure
 from loopedge.profiler.subjects.building import build_models, open_models
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
-from loopedge.profiler.subjects.variants import CAPTURE_NOTE, add_variants, looped_models
+from loopedge.profiler.subjects.variants import (
+    CAPTURE_NOTE,
+    add_variants,
+    looped_models,
+    unpacked_note,
+)
 
 __all__ = ["Subjects", "gather_subjects"]
 
@@ -43,7 +48,11 @@ def gather_subjects(
         options = replace(options, unrolled=[*listed, *looped])
     built, failures = build_models(paths, artifacts, options, scratch)
     models, lacking = add_variants(
-        built, scratch, float16=options.float16, cuda_graphs=options.cuda_graphs
+        built,
+        scratch,
+        float16=options.float16,
+        cuda_graphs=options.cuda_graphs,
+        balanced=options.balanced,
     )
     return Subjects(
         models=models,
@@ -51,5 +60,6 @@ def gather_subjects(
         notes=[
             *dict.fromkeys(note for model in models for note in model.notes),
             *([CAPTURE_NOTE] if looped else []),
+            *([] if options.balanced else unpacked_note(built)),
         ],
     )

@@ -1,4 +1,4 @@
-"""The same models in another way: computed in float16, or replayed as a CUDA graph."""
+"""The same models in another way: with packed weights, computed in float16, or replayed as a CUDA graph."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,12 +12,14 @@ from loopedge.errors import InputError
 from loopedge.graph.core.cores import Cores
 from loopedge.graph.passes.half import compute_in_float16
 from loopedge.graph.weights import weight_bytes
+from loopedge.options import option, option_name
 from loopedge.profiler.result import Failure
 from loopedge.profiler.subjects.profiled_model import ProfiledModel
 from loopedge.runtime.decoding.refusals import refuse_cache
 from loopedge.runtime.memory_profiles import refuse_prepared
+from loopedge.runtime.providers import CPU_PROVIDER
 
-__all__ = ["CAPTURE_NOTE", "add_variants", "looped_models"]
+__all__ = ["CAPTURE_NOTE", "add_variants", "looped_models", "unpacked_note"]
 
 CAPTURE_NOTE = (
     "a Loop cannot be captured as a CUDA graph, its unrolled twin is; ONNX Runtime says of a Loop: "
@@ -32,7 +34,12 @@ def looped_models(artifacts: Mapping[str | Path, Artifact]) -> list[str | Path]:
 
 
 def add_variants(
-    models: Sequence[ProfiledModel], scratch: Path, *, float16: bool, cuda_graphs: bool
+    models: Sequence[ProfiledModel],
+    scratch: Path,
+    *,
+    float16: bool,
+    cuda_graphs: bool,
+    balanced: bool = False,
 ) -> tuple[list[ProfiledModel], list[Failure]]:
     """Return the models with their variants behind them, and the variants that could not be made.
 
@@ -41,18 +48,68 @@ def add_variants(
         scratch: Folder for files.
         float16: Add each computed in float16.
         cuda_graphs: Add each that can be captured, the float16 ones too, replayed as a CUDA graph.
+        balanced: Add each of memory profile ``low`` as ``balanced``.
 
     Raises:
-        InputError: No model has a float16 variant.
+        InputError: No model has a float16 variant, or none is of profile ``low``.
     """
     found = list(models)
     failures: list[Failure] = []
+    if balanced:
+        found += _balanced_variants(models)
     if float16:
-        halves, failures = _float16_variants(models, scratch)
+        halves, failures = _float16_variants(found, scratch)
         found += halves
     if cuda_graphs:
         found += _captured_variants(found)
     return found, failures
+
+
+def unpacked_note(models: Sequence[ProfiledModel]) -> list[str]:
+    """Say which models run without packing, where none is packed beside them: what that costs differs between processors."""
+    if any(model.setup.memory == "balanced" for model in models):
+        return []
+    names = ", ".join(dict.fromkeys(model.source.name for model in models if _is_unpacked(model)))
+    if not names:
+        return []
+    return [
+        f"{names}: memory profile low packs no weights, and what that costs in time depends on the processor: "
+        f"{option('balanced')} measures it"
+    ]
+
+
+def _is_unpacked(model: ProfiledModel) -> bool:
+    """Whether a model leaves its weights as they are mapped and could pack them."""
+    artifact = model.artifact
+    return (
+        model.setup.memory == "low"
+        and model.setup.provider == CPU_PROVIDER
+        and artifact is not None
+        and artifact.metadata.prepared is None
+    )
+
+
+def _balanced_variants(models: Sequence[ProfiledModel]) -> list[ProfiledModel]:
+    """Return each model of profile ``low`` once more, with its weights packed.
+
+    Raises:
+        InputError: There is none.
+    """
+    unpacked = [model for model in models if _is_unpacked(model)]
+    if not unpacked:
+        raise InputError(
+            f"no model runs with memory profile low on the CPU, {option_name('balanced')} would compare nothing",
+            hint=f"{option('memory', 'low')} {option('balanced')}",
+        )
+    return [
+        replace(
+            model,
+            traits=tuple("balanced" if trait == "low" else trait for trait in model.traits),
+            setup=replace(model.setup, memory="balanced", optimize=True),
+            notes=(),
+        )
+        for model in unpacked
+    ]
 
 
 def _float16_variants(

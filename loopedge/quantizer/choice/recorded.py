@@ -35,7 +35,8 @@ class RecordedRecipe(BaseModel):
     ranges: Granularity | None = None
     method: Literal["minmax", "mse", "percentile", "entropy"] | None = None
     smoothing: bool | None = None
-    ops: Literal["microsoft", "standard"] = "microsoft"
+    ops: Literal["microsoft", "standard", "qdq"] = "microsoft"
+    target: str | None = None
     keep: tuple[str, ...] = ()
     weight_only: tuple[str, ...] = ()
     as_core: tuple[str, ...] = ()
@@ -61,6 +62,7 @@ def recorded(recipe: Recipe, model: ir.Model) -> dict[str, Any]:
         method=table.method if table else None,  # type: ignore[arg-type]
         smoothing=bool(table.factors()) if table else None,
         ops=recipe.ops,  # type: ignore[arg-type]
+        target=recipe.target,
         keep=recipe.keep,
         weight_only=recipe.weight_only,
         as_core=recipe.as_core,
@@ -129,6 +131,7 @@ def repeated(
         method=found.method if finds else None,
         smoothing=found.smoothing if finds else None,
         ops=found.ops,
+        target=found.target,
         keep=found.keep,
         weight_only=found.weight_only,
         as_core=found.as_core,

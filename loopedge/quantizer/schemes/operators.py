@@ -11,13 +11,15 @@ from loopedge.graph.weights import Linear
 from loopedge.options import option
 from loopedge.quantizer.activations.rounding import RoundedActivation
 
-__all__ = ["MICROSOFT", "OPERATORS", "check_operators", "integer_product"]
+__all__ = ["MICROSOFT", "OPERATORS", "PAIRS", "check_operators", "integer_product"]
 
 MICROSOFT = "com.microsoft"
 """Domain of ONNX Runtime's integer products."""
 
-OPERATORS = ("microsoft", "standard")
-"""``microsoft``: one operator of ONNX Runtime for a product; ``standard``: those of ONNX that are fused to it."""
+PAIRS = "qdq"
+OPERATORS = ("microsoft", "standard", PAIRS)
+"""``microsoft``: one operator of ONNX Runtime for a product; ``standard``: those of ONNX that are fused to it; ``qdq``:
+MatMul between QuantizeLinear and DequantizeLinear, for accelerators."""
 
 
 def integer_product(
@@ -47,7 +49,7 @@ def check_operators(model: ir.Model, ops: str, source: str | Path) -> None:
     Raises:
         InputError: The float model brought some along.
     """
-    if ops != "standard":
+    if ops == "microsoft":
         return
     left = Counter(
         node.op_type for node in model.graph.all_nodes() if node.domain == MICROSOFT

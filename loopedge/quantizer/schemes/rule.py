@@ -5,7 +5,7 @@
 | core | static, a range per iteration by the method that was asked for |
 | reads raw inputs | float where it is small, else its weight alone in eight bits |
 | reads what other linears of the prelude made of raw inputs, without a norm | as the last one |
-| gives the outputs | its weight alone in eight bits; where blocks have no form, a range found at run time |
+| gives the outputs | its weight alone in eight bits; where blocks have no form, a range found at run time; in pairs as the next |
 | others of prelude and coda | static, the smallest and largest value that were seen, and a margin |
 
 Norms hold what the core reads, so ranges that were found on data hold there, and a margin would only coarsen
@@ -25,12 +25,15 @@ from loopedge.quantizer.activations.ranges import RangeTable
 from loopedge.quantizer.coverage import Coverage
 from loopedge.quantizer.schemes.places import Place, places_of
 
-__all__ = ["ByPlace", "Observing", "Treated", "observed_by", "treated", "treated_by_place"]
+__all__ = ["ByPlace", "Large", "Observing", "Treated", "observed_by", "treated", "treated_by_place"]
 
 EDGE_METHOD, EDGE_MARGIN = "minmax", 1.25
 
 SMALL_SHARE = 1 / 32
 """Of the bytes of all linears: a linear of raw inputs that takes no more stays float."""
+
+Large = Literal["weight-int8", "dynamic", "pairs"]
+"""How large linears outside of the core are treated; `treated_by_place`."""
 
 READS_INPUTS = "it reads raw inputs, which may leave any range"
 FOLLOWS_INPUTS = "it reads what other linears made of raw inputs, which may leave any range"
@@ -69,30 +72,33 @@ class Treated:
 
 
 def treated_by_place(
-    model: ir.Model, *, blocks: bool = True, as_core: Collection[str] = ()
+    model: ir.Model, *, large: Large = "weight-int8", as_core: Collection[str] = ()
 ) -> dict[str, ByPlace]:
     """Return the linears that static int8 neither rounds nor leaves by one rule for all, by node name.
 
     Args:
         model: The float graph.
-        blocks: Weights alone may be stored in blocks; else the range of what such a linear reads is found while it
-            runs, over all that is in the batch.
+        large: What becomes of a large linear that may read anything, or gives the outputs: its weight alone is stored in
+            integers; or the range of what it reads is found while it runs, over all that is in the batch; or, in pairs,
+            its weight alone where it may read anything, and a range with a margin where it gives the outputs.
         as_core: Nodes that are treated as the core's, wherever they stand.
     """
     items = linears(model)
     whole = sum(stored_bytes(weight) for weight in {item.weight for item in items})
     places, found = places_of(model), dict[str, ByPlace]()
-    large: Literal["weight-int8", "dynamic"] = "weight-int8" if blocks else "dynamic"
+    otherwise: Literal["weight-int8", "dynamic"] = (
+        "dynamic" if large == "dynamic" else "weight-int8"
+    )
     for item in items:
         name = item.node.name or ""
         place: Place = "core" if name in as_core else places[name]
         small = stored_bytes(item.weight) <= SMALL_SHARE * whole
         if place == "inputs":
-            found[name] = ByPlace(treatment="float" if small else large, reason=READS_INPUTS)
+            found[name] = ByPlace(treatment="float" if small else otherwise, reason=READS_INPUTS)
         elif place == "unbounded":
-            found[name] = ByPlace(treatment=large, reason=FOLLOWS_INPUTS)
-        elif place == "outputs":
-            found[name] = ByPlace(treatment=large, reason=GIVES_OUTPUTS)
+            found[name] = ByPlace(treatment=otherwise, reason=FOLLOWS_INPUTS)
+        elif place == "outputs" and large != "pairs":
+            found[name] = ByPlace(treatment=otherwise, reason=GIVES_OUTPUTS)
     return found
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import loopedge
 from loopedge.packager.manifest import MANIFEST_NAME
-from tests.clients.chromium import WEBGPU_FLAGS, Chromium, serve, start_chromium
+from tests.clients.chromium import WEBGPU_FLAGS, Chromium, link_runtime, serve, start_chromium
 from tests.clients.models import CONTEXT, table_of
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     Bundles = Callable[[str], Path]
 
 MIB = 2**20
-PACKAGE = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm",
-           "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm")  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -36,13 +34,7 @@ def page(
         target = folder / kind
         if not target.exists():
             shutil.copytree(packaged(kind), target)
-            (target / "runtime").mkdir()
-            for name in PACKAGE:
-                (target / "runtime" / name).symlink_to(
-                    node_packages / "onnxruntime-web" / "dist" / name
-                )
-            library = node_packages / "@huggingface" / "tokenizers" / "dist" / "tokenizers.min.mjs"
-            (target / "runtime" / library.name).symlink_to(library)
+            link_runtime(target, node_packages)
         return target
 
     return with_runtime
@@ -117,7 +109,7 @@ def test_a_table_of_ones_own_is_forecast(
         found = browser.ask("loopedgePage.forecast")
         assert found["times"] == list(expected.times[0])
         np.testing.assert_allclose(found["values"], expected.values[0], rtol=1e-5)
-        assert f"last {CONTEXT} table rows" in browser.ask(
+        assert f"The last {CONTEXT} table rows of table.csv" in browser.ask(
             "document.getElementById('source').innerText"
         )
         browser.ask(choose % json.dumps("a,b\n1,2\n"))

@@ -6,7 +6,7 @@ const MARGIN = { top: 12, right: 14, bottom: 26, left: 52 };
  * Return a figure of one target.
  *
  * seen: numbers of the window, NaN where one is missing. values: what follows. intervals: [{ level, low, high }] of numbers.
- * seenTimes, times: how the positions are called; null: by numbers.
+ * seenTimes, times: how the positions are called, of the window perhaps the last alone; null: by numbers.
  */
 export function chart({ title, seen, values, intervals, seenTimes, times, width }) {
   const height = Math.round(Math.max(200, Math.min(340, width * 0.42)));
@@ -76,7 +76,7 @@ function numberText(value, ticks) {
 function xLabels(seen, ahead, seenTimes, times, width) {
   const last = { place: seen + ahead - 1, text: times?.at(-1) ?? `+${ahead}`, anchor: "end" };
   const now = { place: seen - 1, text: seenTimes?.at(-1) ?? "last row", anchor: "middle" };
-  const first = { place: 0, text: seenTimes?.[0] ?? `\u2212${seen - 1}`, anchor: "start" };
+  const first = { place: 0, text: (seenTimes?.length === seen && seenTimes[0]) || `\u2212${seen - 1}`, anchor: "start" };
   const room = (width - MARGIN.left - MARGIN.right) * (ahead / (seen + ahead));
   const needed = 7 * (String(now.text).length / 2 + String(last.text).length) + 12;
   if (room < needed) now.anchor = "end";

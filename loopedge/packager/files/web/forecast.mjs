@@ -5,7 +5,6 @@ import { chart, escaped, shortNumber } from "./chart.mjs";
 import { at, showProblem, showRun, state } from "./page.mjs";
 import { readTable } from "./table.mjs";
 
-const PREFERRED = "last window";
 const PERCENT = 100;
 
 /** Prepare the page; return what runs the model and draws. */
@@ -14,9 +13,9 @@ export async function showForecast(model) {
   let series = [await firstWindow(model)];
   let chosen = 0;
   const run = async () => {
-    const { rows, times } = series[chosen];
+    const { rows, lastTime } = series[chosen];
     const started = performance.now();
-    const found = await model.forecast(rows, { loops: state.loops, lastTime: times?.at(-1) });
+    const found = await model.forecast(rows, { loops: state.loops, lastTime });
     showRun(performance.now() - started);
     state.forecast = found;
     draw(table, series[chosen], found);
@@ -27,7 +26,7 @@ export async function showForecast(model) {
     try {
       series = readTable(await file.text(), table, model.manifest.task);
       chosen = 0;
-      at("source").textContent = `the last ${series[0].rows.length} table rows of ${file.name}`;
+      at("source").textContent = `The last ${series[0].rows.length} table rows of ${file.name}.`;
       fillSeries(series);
       await run();
       showProblem(null);
@@ -50,16 +49,16 @@ export async function showForecast(model) {
 
 async function firstWindow(model) {
   const { manifest } = model;
-  const vector = manifest.vectors.find((each) => each.name === PREFERRED) ?? manifest.vectors[0];
+  const vector = manifest.vectors[0];
   const port = manifest.inputs.find((each) => each.role === "values");
   const { data, dims } = (await arraysOf(model.bundle, vector.inputs))[port.name];
   const [, length, width] = dims;
   const rows = Array.from({ length }, (_, i) => Array.from(data.subarray(i * width, (i + 1) * width)));
   const columns = model.table.columns.join(", ");
-  at("source").textContent = vector.times
-    ? `the last ${length} table rows of the data; choose a CSV with ${columns}`
-    : `numbers of the test vector "${vector.name}"; choose a CSV with ${columns}`;
-  return { name: "", rows, times: vector.times?.slice(-length) ?? null };
+  at("source").textContent = vector.name === "last window"
+    ? `The last ${length} table rows of the data. Or choose a CSV with ${columns}.`
+    : `Made-up numbers of a test vector. Choose a CSV with ${columns}.`;
+  return { name: "", rows, times: null, lastTime: vector.last_time ?? undefined };
 }
 
 function fillSeries(series) {
@@ -67,7 +66,7 @@ function fillSeries(series) {
   at("series-box").hidden = series.length < 2;
 }
 
-function draw(table, { rows, times }, found) {
+function draw(table, { rows, times, lastTime }, found) {
   const width = Math.max(280, at("charts").clientWidth);
   if (found.label !== undefined) {
     at("label").hidden = false;
@@ -84,7 +83,7 @@ function draw(table, { rows, times }, found) {
       intervals: found.intervals.map(({ level, low, high }) => ({
         level, low: low.map((row) => row[target]), high: high.map((row) => row[target]),
       })),
-      seenTimes: times,
+      seenTimes: times ?? (lastTime === undefined ? null : [lastTime]),
       times: found.times,
     }),
   );

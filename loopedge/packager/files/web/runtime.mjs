@@ -26,7 +26,7 @@ export async function importRuntime(bundle, provider) {
   const own = bundle.manifest.clients.web?.runtime_files ?? [];
   const places = [
     ...own.filter((path) => files.includes(path.split("/").at(-1))),
-    ...files.flatMap((file) => [`runtime/${file}`, PACKAGE + file]),
+    ...files.flatMap((file) => [`runtime/${file}`, `runtime/web/${file}`, PACKAGE + file]),
   ];
   for (const place of places) {
     const address = new URL(place, document.baseURI).href;

@@ -1,7 +1,7 @@
 // Reads a table that somebody chooses: a CSV whose first line names the columns, the oldest table row first.
 
 /**
- * Return the series of a table as [{ name, rows, times }], the last `context` table rows of each.
+ * Return the series of a table as [{ name, rows, times, lastTime }], the last `context` table rows of each.
  *
  * table: columns and context of the model. task: what it remembers of the table that it was trained on.
  */
@@ -24,7 +24,7 @@ export function readTable(text, table, task) {
   }
   if (!series.size) throw new Error("the table holds no rows");
   return [...series.values()].map(({ name, rows, times }) => ({
-    name, rows: rows.slice(-table.context), times: times?.slice(-table.context) ?? null,
+    name, rows: rows.slice(-table.context), times: times?.slice(-table.context) ?? null, lastTime: times?.at(-1),
   }));
 }
 
