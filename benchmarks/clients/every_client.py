@@ -2,24 +2,23 @@
 
 A causal model (d=256, 64 positions) of 1, 12 and 48 loops, both forms, float32 and three kinds of int8, is packaged; each client
 runs its own `verify` and `bench`, with one thread. That outputs are within the tolerance of the bundle, and that the Loop takes
-the same memory at every loop count, blocks (exit code 4). ARM64 is emulated, so it is tried at 12 loops alone and not measured. Takes half an hour, a C compiler, qemu-user, Node, and what
+the same memory at every loop count, blocks (exit code 4). Takes half an hour, a C compiler, qemu-user, Node, and what
 `make test-clients` and `make test-clients-all` install.
 
-    python -m benchmarks.clients.every_client [--schemes float32 static] [--output benchmarks/results/clients]
+    python -m benchmarks.clients.every_client [--output benchmarks/results/clients]
 """
 
 import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
-from benchmarks.clients.bundles import LOOPS, SCHEMES, write_bundles
+from benchmarks.clients.bundles import LOOPS, write_bundles
 from benchmarks.clients.programs import CLIENTS, Found, missing_parts, try_client
 from loopedge.profiler.machine import describe_machine
 
@@ -33,13 +32,11 @@ Key = tuple[str, str, str]
 """Client, form, scheme."""
 
 
-def measure(folder: Path, schemes: Sequence[str]) -> dict[Key, dict[int, Found]]:
+def measure(folder: Path) -> dict[Key, dict[int, Found]]:
     """Return, by client, form and scheme, what was found at each loop count."""
     found: dict[Key, dict[int, Found]] = {}
-    for bundle in write_bundles(folder, schemes):
+    for bundle in write_bundles(folder):
         for client in CLIENTS:
-            if client.loops and bundle.loops not in client.loops:
-                continue
             one = try_client(client, bundle.folder)
             found.setdefault((client.title, bundle.form, bundle.scheme), {})[bundle.loops] = one
             print(client.title, bundle.form, bundle.scheme, bundle.loops, one, file=sys.stderr)
@@ -107,7 +104,6 @@ def main() -> int:
     """Write, run, print one table, and judge."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, help="folder for clients.json and clients.md")
-    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=list(SCHEMES))
     arguments = parser.parse_args()
     missing = missing_parts()
     if missing:
@@ -115,7 +111,7 @@ def main() -> int:
         return 2
     machine = describe_machine()
     with tempfile.TemporaryDirectory() as name:
-        found = measure(Path(name), arguments.schemes)
+        found = measure(Path(name))
     bounds = judge(found)
     text = "\n".join(lines_of(found, bounds, machine)) + "\n"
     print(text)

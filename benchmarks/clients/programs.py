@@ -51,7 +51,6 @@ class Client:
         build: Of what comes first.
         folder: Where they run.
         memory: The key of the report.
-        loops: The loop counts that are tried; empty: all.
     """
 
     title: str
@@ -60,7 +59,6 @@ class Client:
     build: Sequence[str] = ()
     folder: Path = ROOT
     memory: str = "anon_bytes"
-    loops: tuple[int, ...] = ()
 
 
 def _runtime() -> Path:
@@ -97,7 +95,6 @@ CLIENTS = (
         build=_make("arm64", ARM64 / "arm64", "aarch64-linux-gnu-gcc"),
         verify=(*_QEMU, "{bundle}/c/arm64/verify", "{bundle}"),
         bench=None,
-        loops=(12,),
     ),
     Client(
         title="Node",
