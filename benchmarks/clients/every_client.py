@@ -23,8 +23,8 @@ from benchmarks.clients.programs import CLIENTS, Found, missing_parts, try_clien
 from loopedge.profiler.machine import describe_machine
 
 MIB = 2**20
-FLAT_BYTES = 2 * MIB
-"""What the Loop's memory may differ by between loop counts: malloc and the page size."""
+FLAT_BYTES = 4 * MIB
+"""What the Loop's memory may differ by between loop counts: malloc, and the heap of Node's own language, which moves by 3 MiB."""
 TIMED = 12
 """The loop count whose time stands in the table."""
 
@@ -57,7 +57,7 @@ def judge(found: dict[Key, dict[int, Found]]) -> list[tuple[str, bool]]:
             all(one.passed for one in loaded),
         ),
         (
-            f"the Loop takes the same memory at {', '.join(map(str, LOOPS))} loops, within 2 MiB",
+            f"the Loop takes the same memory at {', '.join(map(str, LOOPS))} loops, within 4 MiB",
             flat,
         ),
     ]

@@ -21,7 +21,7 @@ MOST_AXES = 8
 TEXT = "text"
 
 START = """\
-/* Written by `loopedge package` from manifest.json: what loopedge.c must know of this model. Do not edit. */
+/* Written by `loopedge package` from manifest.json: what the client must know of this model. Do not edit. */
 #ifndef {guard}
 #define {guard}
 

@@ -190,7 +190,7 @@ def _c(manifest: Manifest) -> str:
                 "c/build/example .",
                 "c/build/bench . > device.json   # time and memory, for `loopedge compare`",
             ),
-            "A program takes `c/loopedge.c`, `c/loopedge.h` and `c/loopedge_model.h`; `c/example.c` is the shortest one. "
+            "A program takes the files `c/loopedge*` and `c/onnxruntime_c_api.h`; `c/example.c` is the shortest one. "
             + _reduced(manifest),
         ]
     )

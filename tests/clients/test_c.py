@@ -114,7 +114,7 @@ def test_a_manifest_of_a_newer_schema_is_refused(built: Built, tmp_path: Path) -
     )
     text = text.replace(CHECKSUM_ZEROS, manifest_checksum(text, CHECKSUM_ZEROS), 1)
     (copy / MANIFEST_NAME).write_text(text)
-    assert "manifest.json: schema 9, this loopedge.c reads 1" in programs.refused("verify", copy)
+    assert "manifest.json: schema 9, this client reads 1" in programs.refused("verify", copy)
 
 
 def test_a_program_refuses_the_bundle_of_another_model(built: Built) -> None:
