@@ -253,15 +253,17 @@ STATIC = ("static",)
 DYNAMIC = ("dynamic",)
 WEIGHT_ONLY = ("weight-int8", "weight-int4", "weight-int2")
 
+# Sources: docs/on_your_board.md and docs/reach.md for what was run here (tract, OpenVINO, the plug-in of OpenVINO, old
+# releases, SME); for the providers of phones and browsers the documentation and issues of ONNX Runtime, as in `PROVIDERS`.
 FACTS = (
-    Fact(engine="onnxruntime WebGPU", verdict="refuses", forms=LOOPS, reason="no Loop (ONNX Runtime)"),
-    Fact(engine="onnxruntime WebGPU", verdict="refuses", forms=SCANS, reason="no Scan (ONNX Runtime)"),
-    Fact(engine="onnxruntime WebGL", verdict="refuses", forms=LOOPS, reason="no Loop; deprecated in 1.29"),
-    Fact(engine="onnxruntime QNN", verdict="refuses", forms=LOOPS, reason="no Loop (ONNX Runtime)"),
+    Fact(engine="onnxruntime WebGPU", verdict="refuses", forms=LOOPS, reason="no Loop"),
+    Fact(engine="onnxruntime WebGPU", verdict="refuses", forms=SCANS, reason="no Scan"),
+    Fact(engine="onnxruntime WebGL", verdict="refuses", forms=LOOPS, reason="no Loop"),
+    Fact(engine="onnxruntime QNN", verdict="refuses", forms=LOOPS, reason="no Loop"),
     Fact(engine="onnxruntime NNAPI", verdict="slow", forms=LOOPS, reason="it skips subgraphs"),
     Fact(engine="onnxruntime CoreML", verdict="slow", forms=LOOPS, reason="a Loop runs outside of it"),
-    Fact(engine="onnxruntime OpenVINO plug-in", verdict="refuses", forms=LOOPS, reason="it takes no node of a Loop"),
-    Fact(engine="tract 0.23", verdict="refuses", forms=LOOPS, reason="no Loop (docs/on_your_board.md)"),
+    Fact(engine="onnxruntime OpenVINO plug-in", verdict="refuses", forms=LOOPS, reason="no Loop"),
+    Fact(engine="tract 0.23", verdict="refuses", forms=LOOPS, reason="no Loop"),
     Fact(engine="tract 0.23", verdict="refuses", schemes=(*STATIC, *DYNAMIC, *WEIGHT_ONLY),
          reason="it knows the operators of --ops standard alone (docs/on_your_board.md)"),
     Fact(engine="OpenVINO 2026.4", verdict="refuses", schemes=WEIGHT_ONLY, tied_table=True,

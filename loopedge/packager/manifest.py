@@ -141,7 +141,9 @@ class Model(_Part):
     id: str
     file: BundlePath
     format: Literal["onnx", "ort"]
-    form: Literal["loop", "unrolled", "scan", "tensorscatter"] | None
+    form: Literal["loop", "unrolled", "scan", "tensorscatter"] | None = Field(
+        description="Of a file of another tool: whether it holds a Loop or a Scan."
+    )
     opset: int | None
     data: list[ExternalData] = Field(default_factory=list)
     config: dict[str, str] = Field(

@@ -11,7 +11,7 @@ from loopedge.deployment.conversion import convert
 from loopedge.deployment.unrolling import unroll
 from loopedge.errors import InputError
 from loopedge.graph.inputs import chooses_loops
-from loopedge.graph.metadata import Metadata, write_metadata
+from loopedge.graph.metadata import Form, Metadata, write_metadata
 from loopedge.graph.weights import weight_bytes
 from loopedge.packager.clients import (
     CLIENTS,
@@ -116,11 +116,11 @@ class _Writing:
     def _base(self) -> str:
         """Write the model as it is."""
         form = self.source.metadata.form
-        identity = "generate" if self.source.writes_text else form or "model"
+        identity: str = "generate" if self.source.writes_text else form or "model"
         if identity not in self.found.ids:
             ending = ".generate.onnx" if self.source.writes_text else ".onnx"
             path = self._place(self.source.artifact, f"{self.name}{ending}")
-            self._add(identity, path, form)
+            self._add(identity, path)
         return identity
 
     def _ort(self) -> str:
@@ -134,16 +134,16 @@ class _Writing:
         else:
             source = self.folder / next(m.file for m in self.found.models if m.id == with_source)
         result = convert(source, target, threads=self.options.threads)
-        self.found.notes += result.notes
+        self.found.notes += [f"{target.name}: {note}" for note in result.notes]
         if with_source is None:
             for file in Artifact.open(source).files:
                 file.unlink()
-        self._add("ort", target, self.source.metadata.form, ort_format=True)
+        self._add("ort", target)
         return "ort"
 
     def _unrolled(self, *, asked: bool) -> str | None:
         """Write the model without a Loop; None where that cannot be done, and nobody insists."""
-        if self.source.metadata.form == "unrolled":
+        if _form(self.source.artifact.graph, self.source.metadata) == "unrolled":
             return self._base()
         if "unrolled" in self.found.ids:
             return "unrolled"
@@ -171,14 +171,14 @@ class _Writing:
         try:
             made = scratch / "model.onnx"
             held = self._place(self.source.artifact, "source.onnx", folder=scratch)
-            result = unroll(held, made, threads=self.options.threads)
-            self.found.notes += result.notes
+            result = unroll(held, made, inner="unrolled", threads=self.options.threads)
+            self.found.notes += [f"{self.name}.unrolled.onnx: {note}" for note in result.notes]
             path = self._place(Artifact.open(made), f"{self.name}.unrolled.onnx")
         finally:
             for file in scratch.iterdir():
                 file.unlink()
             scratch.rmdir()
-        self._add("unrolled", path, "unrolled")
+        self._add("unrolled", path)
         return "unrolled"
 
     def _place(self, artifact: Artifact, name: str, *, folder: Path | None = None) -> Path:
@@ -194,11 +194,10 @@ class _Writing:
         write_artifact(graph, target, external_threshold_bytes=threshold)
         return target
 
-    def _add(
-        self, identity: str, path: Path, form: str | None, *, ort_format: bool = False
-    ) -> None:
+    def _add(self, identity: str, path: Path) -> None:
         artifact = Artifact.open(path)
-        metadata, graph = artifact.metadata, artifact.graph
+        metadata, graph, ort_format = artifact.metadata, artifact.graph, artifact.ort_format
+        form = _form(graph, metadata)
         scheme = (metadata.quantization or {}).get("scheme")
         opset = graph.opset_imports.get("")
         inputs = [value.name or "" for value in graph.graph.inputs]
@@ -210,7 +209,7 @@ class _Writing:
                 id=identity,
                 file=self._inside(path),
                 format="ort" if ort_format else "onnx",
-                form=form,  # type: ignore[arg-type]
+                form=form,
                 opset=opset,
                 data=[
                     ExternalData(location=file.name, file=self._inside(file))
@@ -228,10 +227,10 @@ class _Writing:
             )
         )
         nodes = list(graph.graph.all_nodes())
-        forms = {"ort"} if ort_format else set()
+        forms: set[str] = {"ort"} if ort_format else set()
         if any(node.op_type == "Loop" for node in nodes):
             forms.add("loop")
-        elif form is not None:
+        else:
             forms.add(form)
         traits = ModelTraits(
             model=identity,
@@ -245,6 +244,16 @@ class _Writing:
 
     def _inside(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
+
+
+def _form(graph: ir.Model, metadata: Metadata) -> Form:
+    """Return the form of a model; of a file of another tool, whether it holds a Loop or a Scan."""
+    if metadata.form is not None:
+        return metadata.form
+    operators = {node.op_type for node in graph.graph.all_nodes()}
+    if "Loop" in operators:
+        return "loop"
+    return "scan" if "Scan" in operators else "unrolled"
 
 
 MICROSOFT = "com.microsoft"

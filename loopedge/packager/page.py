@@ -1,9 +1,12 @@
 """The page of a bundle: for a developer who does not know ONNX."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePosixPath
 
+from loopedge.files.staging import CONFIG_SUFFIX
 from loopedge.packager.clients import CLIENTS, PROVIDERS
 from loopedge.packager.manifest import ClientName, Manifest, Model, Port
+from loopedge.packager.static_files import npm_package
 from loopedge.units import size_text
 
 __all__ = ["PAGE_NAME", "page_text"]
@@ -12,13 +15,9 @@ PAGE_NAME = "README.md"
 WITHOUT_NETWORK = "runtime"
 
 
-def page_text(manifest: Manifest, sizes: Mapping[str, int]) -> str:
-    """Return the page.
-
-    Args:
-        manifest: What the bundle says of itself.
-        sizes: Bytes of its files, by path.
-    """
+def page_text(manifest: Manifest) -> str:
+    """Return the page of a bundle, whose files stand in the manifest."""
+    sizes = {file.path: file.bytes for file in manifest.files}
     parts = [
         f"# {manifest.name}\n\n{_about(manifest)}",
         f"## What goes in, what comes out\n\n{_ports(manifest)}",
@@ -102,11 +101,9 @@ def _columns(manifest: Manifest) -> Iterator[str]:
         return
     names = ", ".join(f"`{name}`" for name in [*_targets(task), *task.get("covariates", [])])
     yield f"\nThe last axis holds the columns {names}, in this order. A window is {task['context']} table rows."
-    if any(port.role == "mask" for port in manifest.inputs):
-        yield (
-            f"Of {task.get('min_context') or task['context']} rows and more a shorter one will do: the loader pads it on the left, as in "
-            "training."
-        )
+    least = task.get("min_context") or task["context"]
+    if any(port.role == "mask" for port in manifest.inputs) and least < task["context"]:
+        yield f"One of {least} rows at least will do: the loader pads it on the left, as in training."
 
 
 def _sections(manifest: Manifest) -> Iterator[tuple[str, Callable[[Manifest], str]]]:
@@ -126,17 +123,21 @@ def _code(kind: str, *lines: str) -> str:
 
 
 def _web(manifest: Manifest) -> str:
-    has = bool(manifest.clients["web"].runtime_files)
-    install = [] if has else ["npm install onnxruntime-web@1.30.0        # once, in this folder"]
-    if not has and manifest.tokenizer is not None and manifest.tokenizer.kind == "tokenizers":
-        install.append("npm install @huggingface/tokenizers@0.2.0")
-    call = 'await model.generate("The ")' if manifest.decoding else "await model.run({ inputs })"
-    if _is_table(manifest):
-        call = "await model.forecast(rows)   // the last table rows, oldest first"
+    names = [] if manifest.clients["web"].runtime_files else [npm_package("onnxruntime-web")]
+    if names and manifest.tokenizer is not None and manifest.tokenizer.kind == "tokenizers":
+        names.append(npm_package("@huggingface/tokenizers"))
+    install = (
+        [f"npm install --prefix . {' '.join(names)}   # once, in this folder"] if names else []
+    )
+    call, comment = "model.run({ inputs })", ""
+    if manifest.decoding is not None:
+        call = 'model.generate("The ")'
+    elif _is_table(manifest):
+        call, comment = "model.forecast(rows)", "   // the last table rows, the oldest first"
     return "\n\n".join(
         [
             "Serve this folder, and open its address. The page runs the model and its test vectors:",
-            _code("sh", *install, "python3 -m http.server 8000", "# http://localhost:8000/"),
+            _code("sh", *install, "python3 -m http.server 8000   # http://localhost:8000/"),
             "In a program of your own:",
             _code(
                 "js",
@@ -144,7 +145,7 @@ def _web(manifest: Manifest) -> str:
                 'import { load } from "./javascript/loopedge.mjs";',
                 "",
                 'const model = await load(ort, "./");   // the address of this folder',
-                f"const found = {call};",
+                f"const found = await {call};{comment}",
             ),
             "Two things must be right on a server: `.mjs` is sent as `text/javascript`, `.wasm` as `application/wasm`. Several "
             "threads need the headers `Cross-Origin-Opener-Policy: same-origin` and `Cross-Origin-Embedder-Policy: "
@@ -199,9 +200,12 @@ def _reduced(manifest: Manifest) -> str:
     model = _model(manifest, "c")
     if model.format != "ort":
         return ""
+    stem = f"{PurePosixPath(model.file).parent}/{PurePosixPath(model.file).stem}."
+    names = [file.path for file in manifest.files if file.path.startswith(stem)]
+    operators = next(name for name in names if name.endswith(CONFIG_SUFFIX))
     return (
         "The model is in ORT format, so a reduced build of ONNX Runtime runs it: build with `--minimal_build extended "
-        "--include_ops_by_config models/NAME.required_operators.config`. This recipe is from ONNX Runtime's documentation and "
+        f"--include_ops_by_config {operators}`. This recipe is from ONNX Runtime's documentation and "
         "was not run here."
     )
 
@@ -329,13 +333,13 @@ def _engines(manifest: Manifest) -> Iterator[str]:
         ("slow", "run slowly"),
         ("wrong", "compute wrongly"),
     ):
-        found = [
-            f"{engine.engine}: {engine.reason}"
-            for engine in manifest.engines
-            if engine.verdict == verdict and engine.model in {None, first.id}
-        ]
-        if found:
-            yield f"These engines {verb} `{first.file}`: {'; '.join(found)}."
+        reasons: dict[str, list[str]] = {}
+        for engine in manifest.engines:
+            if engine.verdict == verdict and engine.model in {None, first.id}:
+                reasons.setdefault(engine.reason, []).append(engine.engine)
+        if reasons:
+            named = [f"{', '.join(engines)} ({reason})" for reason, engines in reasons.items()]
+            yield f"These engines {verb} `{first.file}`: {'; '.join(named)}."
     for client, taken in manifest.clients.items():
         for provider, identity in taken.providers.items():
             file = next(model.file for model in manifest.models if model.id == identity)

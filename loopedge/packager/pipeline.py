@@ -77,8 +77,13 @@ class _Packaging:
     def run(self) -> PackageResult:
         """Make the bundle, or nothing."""
         started = time.perf_counter()
+        judge = self.options.reference
         check_paths(
-            inputs={"MODEL": files_of_model(self.model) if self.model.is_file() else None},
+            inputs={
+                "MODEL": _files(self.model),
+                option_name("reference"): None if judge is None else _files(Path(judge)),
+                option_name("packages"): self.options.packages,
+            },
             emptied={option_name("path"): self.target},
         )
         with staged_bundle(self.target, force=self.options.force) as (folder, scratch):
@@ -134,8 +139,8 @@ class _Packaging:
 
     def _write_generated(self, manifest: Manifest, folder: Path) -> Manifest:
         """Write what is made from the manifest."""
-        page = page_text(manifest, {file.path: file.bytes for file in listed_files(folder)})
-        (folder / PAGE_NAME).write_bytes(page.encode())
+        listed = manifest.model_copy(update={"files": listed_files(folder)})
+        (folder / PAGE_NAME).write_bytes(page_text(listed).encode())
         if "c" in self.options.clients:
             listed = manifest.model_copy(update={"files": listed_files(folder)})
             (folder / HEADER_NAME).write_bytes(c_header(listed).encode())
@@ -240,6 +245,11 @@ class _Packaging:
             notes=self.notes,
             seconds=seconds,
         )
+
+
+def _files(model: Path) -> list[Path] | None:
+    """Return the files of a model; None where it does not exist, which is said later."""
+    return files_of_model(model) if model.is_file() else None
 
 
 def _takers(identity: str, models: WrittenModels) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from loopedge.errors import InputError
 from loopedge.files.paths import check_name
+from loopedge.files.plain_json import finite
 from loopedge.files.staging import scratch_folder
 from loopedge.files.targets import file_sha256
 from loopedge.options import by_face, option, option_name
@@ -110,7 +111,8 @@ def listed_files(folder: Path) -> list[BundleFile]:
 def write_manifest(manifest: Manifest, folder: Path) -> Manifest:
     """Write a manifest with its checksum, and return it."""
     blank = manifest.model_copy(update={"checksum": CHECKSUM_ZEROS})
-    text = json.dumps(blank.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+    fields = finite(blank.model_dump(mode="json"))
+    text = json.dumps(fields, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     checksum = manifest_checksum(text, CHECKSUM_ZEROS)
     written = text.replace(f'"{CHECKSUM_ZEROS}"', f'"{checksum}"', 1)
     (folder / MANIFEST_NAME).write_bytes(written.encode())

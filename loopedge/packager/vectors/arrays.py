@@ -13,7 +13,7 @@ from loopedge.errors import UntrainedWarning
 from loopedge.graph.inputs import default_sequence, generate_inputs
 from loopedge.graph.metadata import LOOPS_INPUT, TOLERANCE_INPUT
 from loopedge.packager.source import Source
-from loopedge.packager.vectors.made import MadeVector, float_check
+from loopedge.packager.vectors.made import MANY, MANY_ROWS, MadeVector, float_check
 from loopedge.runtime.inputs import MASK
 from loopedge.runtime.session import Session, untrained_inputs
 from loopedge.runtime.tables.described_table import DescribedTable
@@ -52,7 +52,7 @@ def plain_vectors(
     made = [] if shown is None else [_shown(session, shown, judged, limit)]
     with untrained_inputs(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UntrainedWarning)
-        for name, feeds in _inputs(source.artifact):
+        for name, feeds in _inputs(source.artifact, many=judged == "sqnr"):
             outputs = session.run(feeds)
             made.append(
                 MadeVector(name=name, inputs=feeds, outputs=outputs, judged=judged, limit=limit)
@@ -79,7 +79,7 @@ def _shown(session: Session, file: str | Path, judged: str, limit: float) -> Mad
     )
 
 
-def _inputs(artifact: Artifact) -> Iterator[tuple[str, dict[str, Array]]]:
+def _inputs(artifact: Artifact, *, many: bool) -> Iterator[tuple[str, dict[str, Array]]]:
     """Yield named inputs: of one and several batch rows, short and padded, with other loop counts."""
     graph, metadata = artifact.graph, artifact.metadata
     table = DescribedTable.of(metadata.task)
@@ -89,6 +89,9 @@ def _inputs(artifact: Artifact) -> Iterator[tuple[str, dict[str, Array]]]:
     several = generate_inputs(graph, batch=3, sequence=length, seed=2)
     if any(several[name].shape != whole[name].shape for name in whole):
         yield "batch of 3", _fed(several)
+        if many:
+            rows = generate_inputs(graph, batch=MANY_ROWS, sequence=length, seed=7)
+            yield MANY, _fed(rows)
     if table is not None and table.min_context < table.context and MASK in whole:
         yield from _short(artifact, table)
     elif table is None:
@@ -143,5 +146,5 @@ def _length(artifact: Artifact) -> int:
         ),
         default=1,
     )
-    longest = min(LONGEST, max(2, MOST_VALUES // (3 * wide)))
+    longest = min(LONGEST, max(2, MOST_VALUES // (MANY_ROWS * wide)))
     return min(default_sequence(artifact.graph), longest)

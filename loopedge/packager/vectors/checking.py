@@ -11,7 +11,7 @@ from typing import Any
 from loopedge.errors import VerificationError
 from loopedge.packager.manifest import Manifest, Model
 from loopedge.packager.static_files import FILES
-from loopedge.packager.vectors.made import MadeVector
+from loopedge.packager.vectors.made import MadeVector, settle_limits
 
 __all__ = ["client_module", "measure_vectors"]
 
@@ -59,6 +59,7 @@ def measure_vectors(
         for vector in made:
             if _fits(vector, model):
                 _measure(vector, bundle, client)
+    settle_limits(made)
 
 
 def _fits(vector: MadeVector, model: Model) -> bool:
