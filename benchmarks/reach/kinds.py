@@ -127,6 +127,12 @@ def _kinds() -> Iterator[Kind]:
             yield Kind(name=f"dynamic, {ops}, {form}", change=change, quantize=dynamic)
         shared = {"granularity": "shared"}
         yield Kind(name=f"static, {ops}, loop, shared ranges", quantize=static, ranges=shared)
+    for form, change in forms.items():
+        pairs: dict[str, Any] = {"ops": "qdq", **SEVEN_BITS}
+        yield Kind(name=f"static, qdq, from {form}", change=change, quantize=pairs, ranges={})
+    for target in ("qnn", "openvino"):
+        asked = {"ops": "qdq", "target": target, **SEVEN_BITS}
+        yield Kind(name=f"static, qdq, {target}", quantize=asked, ranges={})
     static = {"scheme": "static", **SEVEN_BITS}
     for form, change in forms.items():
         kept = {**static, "keep": ["coda/linear"]}

@@ -23,6 +23,7 @@ __all__ = [
     "check_clients",
     "check_provider",
     "known_engines",
+    "provider_facts",
     "release_text",
 ]
 
@@ -164,6 +165,9 @@ PROVIDERS: dict[str, ProviderFacts] = {
 }
 """By the names that clients use. What was not measured here is from the documentation and issues of the engine."""
 
+SUFFIX = "executionprovider"
+UNKNOWN = ProviderFacts(form="unrolled", reason="it was not tried: this form has no Loop")
+
 OPSET_RELEASES: dict[int, Release] = {
     **dict.fromkeys(range(1, 21), (1, 17)),
     21: (1, 20), 22: (1, 22), 23: (1, 23), 24: (1, 24), 25: (1, 24), 26: (1, 25), 27: (1, 32), 28: (1, 32),
@@ -203,11 +207,11 @@ def check_provider(name: str | None, clients: Iterable[ClientName]) -> str | Non
     """
     if name is None:
         return None
-    short = name.lower().removesuffix("executionprovider")
-    facts = PROVIDERS.get(short)
-    if facts is None:
+    short = name.lower().removesuffix(SUFFIX)
+    facts = provider_facts(short)
+    if facts is UNKNOWN and short not in _built_providers():
         raise InputError(
-            f"provider {name!r} is not known; there are {', '.join(PROVIDERS)}",
+            f"provider {name!r} is not known; there are {', '.join((*PROVIDERS, *_built_providers()))}",
             hint=option("provider", "cpu"),
         )
     listed = list(clients)
@@ -217,6 +221,19 @@ def check_provider(name: str | None, clients: Iterable[ClientName]) -> str | Non
             hint=option("for", facts.clients[0]),
         )
     return short
+
+
+def provider_facts(short: str) -> ProviderFacts:
+    """Return what is known of a provider; of one that is not in the table, what runs anywhere."""
+    return PROVIDERS.get(short, UNKNOWN)
+
+
+def _built_providers() -> list[str]:
+    """Return the providers that ONNX Runtime knows and the table does not, by their short names."""
+    import onnxruntime as ort
+
+    names = (name.lower().removesuffix(SUFFIX) for name in ort.get_all_providers())
+    return [name for name in names if name not in PROVIDERS]
 
 
 def release_text(release: Release) -> str:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 __all__ = [
     "CHECKSUM_ZEROS",
@@ -43,7 +43,17 @@ CHECKSUM_ZEROS = "0" * 64
 
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-BundlePath = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f][^\\\x00-\x1f]*$")]
+
+
+def _inside(path: str) -> str:
+    if {"", ".", ".."} & set(path.split("/")):
+        raise ValueError("a path inside the bundle is needed")
+    return path
+
+
+BundlePath = Annotated[
+    str, Field(pattern=r"^[^/\\\x00-\x1f][^\\\x00-\x1f]*$"), AfterValidator(_inside)
+]
 """A path inside the bundle, with ``/``, relative to its root."""
 
 ClientName = Literal["web", "node", "c", "python"]

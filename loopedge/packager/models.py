@@ -17,10 +17,10 @@ from loopedge.packager.clients import (
     CLIENTS,
     GENERATE_RELEASE,
     OPSET_RELEASES,
-    PROVIDERS,
     SINGLE_FILE_BYTES,
     ModelTraits,
     known_engines,
+    provider_facts,
     release_text,
 )
 from loopedge.packager.manifest import ClientName, Engine, ExternalData, Model
@@ -96,7 +96,7 @@ class _Writing:
             for provider in dict.fromkeys(
                 (*CLIENTS[client].providers, *([asked] if asked else []))
             ):
-                wanted = PROVIDERS[provider]
+                wanted = provider_facts(provider)
                 if wanted.clients and client not in wanted.clients:
                     continue
                 if wanted.form != "unrolled" and self.found.chosen[client] != "ort":

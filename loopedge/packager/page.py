@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 
 from loopedge.files.staging import CONFIG_SUFFIX
-from loopedge.packager.clients import CLIENTS, PROVIDERS
+from loopedge.packager.clients import CLIENTS, provider_facts
 from loopedge.packager.manifest import ClientName, Manifest, Model, Port
 from loopedge.packager.static_files import npm_package
 from loopedge.units import size_text
@@ -351,5 +351,5 @@ def _engines(manifest: Manifest) -> Iterator[str]:
             file = next(model.file for model in manifest.models if model.id == identity)
             yield (
                 f"With `{provider}` the loader for {CLIENTS[client].title} takes `{file}`: "
-                f"{PROVIDERS[provider].reason}."
+                f"{provider_facts(provider).reason}."
             )

@@ -14,7 +14,7 @@ from loopedge.files.paths import check_paths
 from loopedge.files.targets import FileSize
 from loopedge.options import option, option_name, with_keywords
 from loopedge.packager.c_header import HEADER_NAME, c_header
-from loopedge.packager.clients import CLIENTS, PROVIDERS
+from loopedge.packager.clients import CLIENTS, provider_facts
 from loopedge.packager.description import Described, describe
 from loopedge.packager.manifest import (
     CHECKSUM_ZEROS,
@@ -83,6 +83,7 @@ class _Packaging:
                 "MODEL": _files(self.model),
                 option_name("reference"): None if judge is None else _files(Path(judge)),
                 option_name("packages"): self.options.packages,
+                option_name("input"): self.options.input,
             },
             emptied={option_name("path"): self.target},
         )
@@ -92,9 +93,10 @@ class _Packaging:
                 self.model,
                 scratch,
                 name=self.name,
-                unrolled=provider is not None and PROVIDERS[provider].form == "unrolled",
+                unrolled=provider is not None and provider_facts(provider).form == "unrolled",
                 threads=self.options.threads,
             )
+            self._check_prompt(source)
             reference = find_reference(source, self.options.reference)
             self._note_reference(source, reference)
             described = describe(source)
@@ -145,6 +147,13 @@ class _Packaging:
             listed = manifest.model_copy(update={"files": listed_files(folder)})
             (folder / HEADER_NAME).write_bytes(c_header(listed).encode())
         return manifest.model_copy(update={"files": listed_files(folder)})
+
+    def _check_prompt(self, source: Source) -> None:
+        if not source.writes_text and self.options.prompt is not None:
+            raise InputError(
+                f"{self.model} writes no text, {option_name('prompt')} has no use",
+                hint=f"leave out {option_name('prompt')}",
+            )
 
     def _note_reference(self, source: Source, reference: Artifact | None) -> None:
         if source.quantized and reference is None:

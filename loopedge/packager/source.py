@@ -77,7 +77,10 @@ def open_source(
             f"{path} is in ORT format, the last step: package the .onnx file, the client for C gets ORT format",
             hint=f"loopedge package {path.with_suffix('.onnx')} --for c -o bundle",
         )
-    refuse_prepared(artifact.metadata, path, "package")
+    try:
+        refuse_prepared(artifact.metadata, path, "package")
+    except InputError as refusal:
+        raise InputError(refusal.message, hint=f"{refusal.hint} --for web") from None
     notes = check_whole(path)
     if artifact.metadata.foreign:
         notes.append(

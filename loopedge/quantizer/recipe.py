@@ -149,6 +149,8 @@ class Recipe:
         if metadata.quantization is not None:
             raise InputError(f"{source} is quantized already", hint=hint)
         check_one_loop(model, source)
+        if self.ops == PAIRS:
+            target_of(self.target).check_opset(model.opset_imports.get("") or 0, source)
         if not linears(model):
             raise InputError(f"{source} has no float linear: nothing can be quantized", hint=hint)
         for item in linears(model):

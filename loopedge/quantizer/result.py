@@ -17,7 +17,9 @@ from loopedge.quantizer.floors import may_overflow
 from loopedge.quantizer.held_out.measurement import HeldOutResult
 from loopedge.quantizer.held_out.state_fidelity import StateFidelity
 from loopedge.quantizer.refined import Refined
+from loopedge.quantizer.schemes.operators import PAIRS
 from loopedge.quantizer.schemes.rule import Treated
+from loopedge.quantizer.schemes.targets import target_of
 from loopedge.quantizer.schemes.weight_only import WEIGHT_BITS
 from loopedge.quantizer.timing import BUSY, TimeRatio
 from loopedge.quantizer.weights.rounding_result import RoundingResult
@@ -139,6 +141,8 @@ def _notes(check: SourceCheck) -> list[str]:
             "the prediction intervals are those of the float model: how often they hold around this file's "
             f"forecasts was not measured, which takes its table: {option('data', 'TABLE')}"
         )
+    if recipe.ops == PAIRS:
+        notes += target_of(recipe.target).notes(check.graph)
     if memory == "mapped":
         notes.append(WISH_NOTE)
     if memory == "low" and (recipe.scheme in WEIGHT_BITS or check.rewritten.weight_only):

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.test_bad_input import assert_refused
 from tests.cli.test_docs import SECTIONS
+from tests.graph.generate_files import GenerateModel, write_generate_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,6 +79,15 @@ def test_wrong_options_are_refused_in_one_line(
 ) -> None:
     assert_refused(cli("package", tiny, *words), message)
     assert [path.name for path in tiny.parent.iterdir()] == ["tiny.onnx"]
+
+
+def test_options_without_a_use_are_refused(cli: Cli, tiny: Path, ids: Path) -> None:
+    words = ("package", tiny, "--for", "python", "--prompt", "a")
+    assert_refused(cli(*words), "writes no text, --prompt has no use")
+    text = write_generate_file(GenerateModel(context=16), tiny.parent / "lm.generate.onnx")
+    outcome = cli("package", text, "--for", "python", "--input", ids)
+    assert_refused(outcome, "--prompt")
+    assert not tiny.with_suffix(".bundle").exists()
 
 
 def test_a_folder_that_is_not_empty_is_refused(cli: Cli, tiny: Path) -> None:

@@ -160,7 +160,7 @@ def test_branches_are_followed_to_the_outputs() -> None:
 
 
 def test_treatments_follow_places_and_sizes() -> None:
-    def treatments(features: int, width: int, **options: bool) -> dict[str, str]:
+    def treatments(features: int, width: int, **options: str) -> dict[str, str]:
         drawn = Drawing(features)
         hidden = drawn.mul("first", drawn.x, drawn.weight("first", features, width))
         hidden = drawn.mul("second", hidden, drawn.weight("second", width, width))
@@ -170,7 +170,10 @@ def test_treatments_follow_places_and_sizes() -> None:
 
     assert treatments(1, 64) == {"first": "float", "third": "weight-int8"}
     assert treatments(64, 64) == {"first": "weight-int8", "third": "weight-int8"}
-    assert treatments(64, 64, blocks=False) == {"first": "dynamic", "third": "dynamic"}
+    assert treatments(64, 64, large="dynamic") == {"first": "dynamic", "third": "dynamic"}
+    assert treatments(64, 64, large="pairs") == {
+        "first": "weight-int8"
+    }  # the last has a range and a margin
 
 
 def test_the_core_has_the_asked_method_and_what_stands_around_a_margin() -> None:

@@ -69,6 +69,7 @@ def test_every_file_is_listed_with_its_bytes_and_sha256(bundle: Path) -> None:
         ({"schema_version": "1"}, "lacks schema_version"),
         ({"name": "another"}, "its SHA-256 differs"),
         ({"models": 3}, "is damaged: models"),
+        ({"files": [{"path": "../a", "bytes": 1, "sha256": "0" * 64}]}, "a path inside the bundle"),
     ],
 )
 def test_a_changed_manifest_is_refused(bundle: Path, change: dict[str, object], words: str) -> None:

@@ -354,6 +354,9 @@ def test_the_tables_of_clients_and_providers_agree() -> None:
         assert check_provider(f"{name}ExecutionProvider", ["web", "node", "c", "python"]) == name
         assert set(provider.clients) <= set(CLIENTS)
         assert provider.reason
+    for name in ort.get_all_providers():  # also those that the table lacks
+        short = name.lower().removesuffix("executionprovider")
+        assert check_provider(name, ["web", "node", "c", "python"]) == short
 
 
 @pytest.mark.parametrize(
@@ -364,7 +367,7 @@ def test_a_prepared_file_is_refused(tmp_path: Path, clients: tuple[str, ...], wo
     model = renamed(tiny(tmp_path), tmp_path / "m.prepared.onnx", prepared=made)
     with pytest.raises(InputError, match=words) as refusal:
         package(model, *clients)
-    assert refusal.value.hint == f"loopedge package {tmp_path / 'm.onnx'}"
+    assert refusal.value.hint == f"loopedge package {tmp_path / 'm.onnx'} --for web"
     assert not (tmp_path / "bundle").exists()
 
 

@@ -66,7 +66,9 @@ def add_variants(
 
 
 def unpacked_note(models: Sequence[ProfiledModel]) -> list[str]:
-    """Say which models run without packing: what that costs in time differs between processors."""
+    """Say which models run without packing, where none is packed beside them: what that costs differs between processors."""
+    if any(model.setup.memory == "balanced" for model in models):
+        return []
     names = ", ".join(dict.fromkeys(model.source.name for model in models if _is_unpacked(model)))
     if not names:
         return []

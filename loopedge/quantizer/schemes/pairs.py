@@ -186,7 +186,8 @@ def check_pairs(scheme: str) -> None:
         InputError: Only static has.
     """
     if scheme != "static":
-        what = "finds its ranges while it runs" if scheme == "dynamic" else "rounds no activations"
+        other = {"dynamic": "finds its ranges while it runs", "auto": "chooses among other files"}
+        what = other.get(scheme, "rounds no activations")
         raise InputError(
             f"{option('ops', 'qdq')} writes calibrated ranges as constants; {scheme} {what}",
             hint=f"{option('scheme', 'static')}, or leave out {option_name('ops')}",

@@ -5,15 +5,21 @@ channel or per tensor. A bias is added in float, behind the product: nowhere a p
 float, for norms, attention and activations have no integer form that all of these engines share.
 """
 
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from loopedge.errors import InputError
 from loopedge.options import option
 
 __all__ = ["COMMON", "TARGETS", "IntegerType", "Target", "target_of"]
+
+PRIMITIVE_OPSET = 20
+"""Attention and RMSNormalization came with opset 23: in files of this one they are written out."""
 
 WIDE_OPSET = 21
 """From which QuantizeLinear gives 16 bits: https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html."""
@@ -62,8 +68,9 @@ class Target:
     """What an engine asks.
 
     ``per_channel``: its products take a scale per output channel of a weight. ``unsigned_weights``: it takes weights as
-    uint8 with the zero point 128; else int8 with the zero point 0. ``sources`` say where that is written, ``note`` what
-    a user of the file must know, where there is something.
+    uint8 with the zero point 128; else int8 with the zero point 0. ``apart``: operators that it leaves to the CPU, so that
+    the graph goes to it in pieces. ``sources`` say where that is written, ``note`` what a user of the file must know, where
+    there is something.
     """
 
     name: str
@@ -71,10 +78,27 @@ class Target:
     activations: IntegerType
     per_channel: bool = True
     unsigned_weights: bool = False
+    apart: tuple[str, ...] = ()
     sources: tuple[str, ...]
     note: str | None = None
 
-    def check_opset(self, opset: int, source: object) -> None:
+    def notes(self, model: ir.Model) -> list[str]:
+        """Say what a user of a file for this engine must know.
+
+        Args:
+            model: The graph of the file.
+        """
+        found = Counter(node.op_type for node in model.graph.all_nodes() if not node.domain)
+        left = [f"{found[name]} {name}" for name in self.apart if name in found]
+        notes = [] if self.note is None else [self.note]
+        if left:
+            notes.append(
+                f"{self.engine} may leave {', '.join(left)} to the CPU, and get the graph in pieces: "
+                f"{option('opset', PRIMITIVE_OPSET, command='export model.pt')} writes them in smaller operators"
+            )
+        return notes
+
+    def check_opset(self, opset: int, source: str | Path) -> None:
         """Refuse a graph whose operators do not round to so many bits.
 
         Raises:
@@ -87,6 +111,10 @@ class Target:
                 hint=option("opset", 23, command="export model.pt"),
             )
 
+
+FUSED = ("Attention", "RMSNormalization")
+"""Operators of opset 23 that the OpenVINO plug-in of ONNX Runtime leaves to the CPU (benchmarks/int8/qdq.py), and that the
+lists of the QNN and CoreML providers lack."""
 
 SIGNED = IntegerType(dtype=np.dtype(np.int8), symmetric=True)
 UNSIGNED = IntegerType(dtype=np.dtype(np.uint8), symmetric=False)
@@ -102,8 +130,9 @@ TARGETS: dict[str, Target] = {
     for target in (
         Target(
             name=COMMON,
-            engine="all of them but QNN",
+            engine="an accelerator",
             activations=SIGNED,
+            apart=FUSED,
             sources=("what the rows of tensorrt, openvino, coreml and xnnpack share",),
         ),
         Target(
@@ -119,15 +148,16 @@ TARGETS: dict[str, Target] = {
                 f"{ORT}/onnxruntime/python/tools/quantization/execution_providers/qnn/quant_config.py",
                 f"{ORT}/onnxruntime/core/providers/qnn/builder/opbuilder/matmul_op_builder.cc",
             ),
-            note="QNN takes fixed sizes alone: fix batch and sequence of the inputs before the file is compiled for it; "
-            "operators that its page does not list, as Attention and RMSNormalization, run on the CPU",
+            apart=FUSED,
+            note="QNN takes fixed sizes alone: fix batch and sequence of the inputs before the file is compiled for it",
         ),
         Target(
             name="openvino",
-            engine="OpenVINO, alone and as a provider of ONNX Runtime",
+            engine="OpenVINO as a provider of ONNX Runtime",
             # Low precision transformations take s8 and u8 activations with any zero point, and weights per channel. Signed ones
             # without zero points save a correction of every product: benchmarks/int8/qdq.py.
             activations=SIGNED,
+            apart=FUSED,
             sources=(
                 "https://docs.openvino.ai/2025/documentation/openvino-extensibility/openvino-plugin-library/"
                 "advanced-guides/low-precision-transformations.html",
@@ -149,6 +179,7 @@ TARGETS: dict[str, Target] = {
             name="coreml",
             engine="ONNX Runtime's CoreML provider (Apple)",
             activations=SIGNED,
+            apart=FUSED,
             sources=(
                 f"{ORT}/tools/ci_build/github/apple/coreml_supported_mlprogram_ops.md",
                 f"{ORT_DOCS}/execution-providers/CoreML-ExecutionProvider.html",
