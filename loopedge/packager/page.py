@@ -161,7 +161,13 @@ def _is_table(manifest: Manifest) -> bool:
 
 def _node(manifest: Manifest) -> str:
     has = bool(manifest.clients["node"].runtime_files)
-    lines = [] if has else ["(cd node && npm install)      # once: ONNX Runtime"]
+    lines = (
+        []
+        if has
+        else [
+            "(cd node && npm install --ignore-scripts)   # once: ONNX Runtime; its script would fetch CUDA"
+        ]
+    )
     return "\n\n".join(
         [
             _code(

@@ -23,7 +23,7 @@ export async function importPackage(name, bundle) {
 /** Return ONNX Runtime, or end the program with one line that says how to get it. */
 export async function importRuntime(name, bundle) {
   const ort = await importPackage(name, bundle);
-  if (!ort) fail(`${name} is not installed: run npm install in ${import.meta.dirname ?? "node/"}`);
+  if (!ort) fail(`${name} is not installed: run npm install --ignore-scripts in ${import.meta.dirname ?? "node/"}`);
   return ort;
 }
 
