@@ -35,9 +35,11 @@ def ask_page(
         RuntimeError: The page shows a problem.
     """
     link_runtime(bundle, packages)
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    model = manifest["clients"]["web"]["model"]  # not another form that this provider would get
     flags = WEBGPU_FLAGS if provider == "webgpu" else ()
     with start_chromium(*flags) as browser, serve(bundle, isolated=threads > 1) as address:
-        browser.open(f"{address}?provider={provider}&threads={threads}")
+        browser.open(f"{address}?provider={provider}&threads={threads}&model={model}")
         _raise_problem(browser)
         browser.ask(f"document.getElementById('{task}').click()")
         browser.wait(f"!document.getElementById('{task}').disabled")
@@ -65,7 +67,7 @@ def main() -> int:
             asked.task, asked.bundle, packages=asked.packages.absolute(),
             provider=asked.provider, threads=asked.threads,
         )  # fmt: skip
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # of the second kind: no browser, or it ended
         print(f"error: {error}", file=sys.stderr)
         return 1
     if asked.task == "bench":

@@ -1,7 +1,7 @@
 """The bundles that every client is measured with: one small causal model in two forms, four schemes and three loop counts."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,8 @@ class Bundle:
     folder: Path
 
 
-def write_bundles(folder: Path) -> Iterator[Bundle]:
-    """Write every bundle, one at a time: it is removed when the next one is asked for."""
+def write_bundles(folder: Path, schemes: Sequence[str] = tuple(SCHEMES)) -> Iterator[Bundle]:
+    """Write every bundle of some schemes, one at a time: it is removed when the next one is asked for."""
     ids = np.random.default_rng(1).integers(
         0, CONFIG["vocab_size"], (SAMPLES, 1, CONFIG["max_length"])
     )
@@ -54,10 +54,13 @@ def write_bundles(folder: Path) -> Iterator[Bundle]:
         for form in FORMS:
             exported = folder / f"{form}.{loops}.onnx"
             loopedge.export(checkpoint, exported, form=form)  # type: ignore[arg-type]
-            ranges = ranges or loopedge_calibration.collect(
-                exported, [{"input_ids": sample} for sample in ids], smoothing=False, threads=1
-            )
+            if ranges is None and "static" in schemes:
+                ranges = loopedge_calibration.collect(
+                    exported, [{"input_ids": sample} for sample in ids], smoothing=False, threads=1
+                )
             for scheme, options in SCHEMES.items():
+                if scheme not in schemes:
+                    continue
                 written = exported
                 if options:
                     written = folder / f"{form}.{loops}.{scheme}.onnx"

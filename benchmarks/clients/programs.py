@@ -75,6 +75,12 @@ def _node(program: str, runtime: str, *more: str) -> list[str]:
     return ["node", script, "--bundle", "{bundle}", "--runtime", runtime, *more]
 
 
+def _browser(task: str, *more: str) -> list[str]:
+    packages = str(NODE_PACKAGES / "node_modules")
+    program = [sys.executable, "-m", "benchmarks.clients.browser", task, "{bundle}"]
+    return [*program, "--packages", packages, *more]
+
+
 _QEMU = ("qemu-aarch64", "-cpu", "neoverse-n1", "-L", str(ARM64 / "root"))
 _RUNS = ("--runs", str(RUNS))
 
@@ -109,19 +115,31 @@ CLIENTS = (
         folder=NODE_PACKAGES,
         memory="heap_bytes",
     ),
+    Client(
+        title="WebAssembly, in Chromium, two threads",
+        verify=_browser("verify", "--threads", "2"),
+        bench=_browser("bench", "--threads", "2"),
+        memory="heap_bytes",
+    ),
+    Client(
+        title="WebGPU in software, in Chromium",
+        verify=_browser("verify", "--provider", "webgpu"),
+        bench=None,
+    ),
 )
 
 
-def missing_parts() -> list[str]:
-    """Return what is not installed, each with the command that installs it."""
-    tools = ("make", "cc", "node", "qemu-aarch64", "aarch64-linux-gnu-gcc")
+def missing_parts(clients: Sequence[Client]) -> list[str]:
+    """Return what some clients need and is not installed, each with the command that installs it."""
+    emulated = any(_QEMU[0] in client.verify for client in clients)
+    tools = ["make", "cc", "node", *(["qemu-aarch64", "aarch64-linux-gnu-gcc"] if emulated else [])]
     found = [
         f"{tool} (make test-clients-all says from which package)"
         for tool in tools
         if shutil.which(tool) is None
     ]
     for folder, target in ((NODE_PACKAGES, "test-clients"), (ARM64, "test-clients-all")):
-        if not folder.is_dir():
+        if not folder.is_dir() and (emulated or folder != ARM64):
             found.append(f"{folder.name} (make {target})")
     return found
 

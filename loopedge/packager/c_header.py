@@ -21,7 +21,7 @@ MOST_AXES = 8
 TEXT = "text"
 
 START = """\
-/* Written by `loopedge package` from manifest.json: what loopedge.c must know of this model. Do not edit. */
+/* Written by `loopedge package` from manifest.json: what the client must know of this model. Do not edit. */
 #ifndef {guard}
 #define {guard}
 
@@ -49,7 +49,7 @@ def c_header(manifest: Manifest) -> str:
             "loopedge_files",
             [f"{{{_text(file.path)}, {file.bytes}u, {_text(file.sha256)}}}" for file in kept],
         ),
-        _array("loopedge_port", "loopedge_inputs", map(_port, manifest.inputs)),
+        _array("loopedge_port", "loopedge_inputs", map(_port, _with_rows(manifest))),
         _array("loopedge_port", "loopedge_outputs", map(_port, manifest.outputs)),
         *_forms(manifest),
         *_vectors(manifest.vectors),
@@ -129,6 +129,20 @@ def _array(kind: str, name: str, values: Iterable[str]) -> str:
     return f"static const {kind} {name}[] = {{\n{lines}\n}};\n" if lines else ""
 
 
+def _with_rows(manifest: Manifest) -> list[Port]:
+    """Return the inputs; of a cache that nobody chooses the iterations of, each says how many its own are."""
+    slots = [] if manifest.decoding is None else manifest.decoding.slots
+    if manifest.loops is None or manifest.loops.dynamic:
+        slots = []
+    rows = {slot["past"]: slot["loops"] for slot in slots if slot["loops"]}
+    return [
+        port.model_copy(update={"shape": [rows[port.name], *port.shape[1:]]})
+        if port.name in rows
+        else port
+        for port in manifest.inputs
+    ]
+
+
 def _port(port: Port) -> str:
     _check_axes(port.name, port.shape)
     sizes = [str(axis) if isinstance(axis, int) else "-1" for axis in port.shape] or ["0"]
@@ -138,7 +152,8 @@ def _port(port: Port) -> str:
     )
     return (
         f"{{{_text(port.name)}, LOOPEDGE_{port.role.upper()}, LOOPEDGE_{port.dtype.upper()}, {len(port.shape)}, "
-        f"{{{', '.join(sizes)}}}, {{{', '.join(names)}}}, {lengths}, {_vocabulary(port)}, {float(port.deviation or 0)!r}}}"
+        f"{{{', '.join(sizes)}}}, {{{', '.join(names)}}}, {lengths}, {_vocabulary(port)}, {float(port.deviation or 0)!r}, "
+        f"{int(port.any_value)}}}"
     )
 
 

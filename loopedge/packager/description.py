@@ -77,6 +77,7 @@ def _input(value: ir.Value, spec: InputSpec, metadata: Metadata) -> Port:
         max_length=most,
         vocabulary=_vocabulary(role, spec, metadata),
         deviation=metadata.random_inputs.get(value.name or ""),
+        any_value=metadata.foreign_inputs,
     )
 
 

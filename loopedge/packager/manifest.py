@@ -46,7 +46,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def _inside(path: str) -> str:
-    if {"", ".", ".."} & set(path.split("/")):
+    if ":" in path or {"", ".", ".."} & set(path.split("/")):
         raise ValueError("a path inside the bundle is needed")
     return path
 
@@ -87,6 +87,10 @@ class Port(_Part):
     vocabulary: int | None = Field(default=None, description="Ids are 0 to one less than this.")
     deviation: float | None = Field(
         default=None, description="Of role ``noise``: a client draws normal numbers of it."
+    )
+    any_value: bool = Field(
+        default=False,
+        description="NaN and infinity pass: the file does not say what its values are.",
     )
 
 

@@ -161,7 +161,13 @@ def _is_table(manifest: Manifest) -> bool:
 
 def _node(manifest: Manifest) -> str:
     has = bool(manifest.clients["node"].runtime_files)
-    lines = [] if has else ["(cd node && npm install)      # once: ONNX Runtime"]
+    lines = (
+        []
+        if has
+        else [
+            "(cd node && npm install --ignore-scripts)   # once: ONNX Runtime; its script would fetch CUDA"
+        ]
+    )
     return "\n\n".join(
         [
             _code(
@@ -190,7 +196,7 @@ def _c(manifest: Manifest) -> str:
                 "c/build/example .",
                 "c/build/bench . > device.json   # time and memory, for `loopedge compare`",
             ),
-            "A program takes `c/loopedge.c`, `c/loopedge.h` and `c/loopedge_model.h`; `c/example.c` is the shortest one. "
+            "A program takes the files `c/loopedge*` and `c/onnxruntime_c_api.h`; `c/example.c` is the shortest one. "
             + _reduced(manifest),
         ]
     )

@@ -158,7 +158,12 @@ def _unfit(metadata: Metadata, judged: Metadata) -> str | None:
         return "it is prepared for one device"
     if metadata.generate is not None:
         return "it decodes with a cache; the model that it was made from is needed"
-    if judged.generate is None and metadata.loops != judged.loops:
+    known = (metadata.checkpoint_sha256, judged.checkpoint_sha256)
+    if None not in known and known[0] != known[1]:
+        return "it was exported from another checkpoint"
+    if metadata.exit != judged.exit:
+        return "one of them ends its loop early, or by another tolerance"
+    if metadata.loops != judged.loops:
         return f"it runs {metadata.loops} loops, the other {judged.loops}"
     return None
 

@@ -42,12 +42,21 @@ def check_bundle_target(target: Path, *, force: bool) -> None:
         raise InputError(f"{target} is not a folder, a bundle is one", hint=_another())
     if not any(target.iterdir()):
         return
-    if not (target / MANIFEST_NAME).is_file():
+    if not _holds_bundle(target):
         raise InputError(f"{target} holds files that are no bundle", hint=_another())
     if not force:
         raise InputError(
             f"{target} holds a bundle already", hint=f"add {option('force')} to replace it"
         )
+
+
+def _holds_bundle(folder: Path) -> bool:
+    """Tell a bundle from a folder of an app, which may have a ``manifest.json`` of its own."""
+    try:
+        fields = json.loads((folder / MANIFEST_NAME).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(fields, dict) and {"schema_version", "checksum", "files"} <= fields.keys()
 
 
 def _another() -> str:

@@ -124,7 +124,7 @@ def build(
     if probe:
         words = [
             compiler, "-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", *flags.split(), f"-I{folder}", "-o",
-            folder / name / "probe", PROBE, folder / name / "loopedge.o", f"-L{folder / name / 'lib'}",
+            folder / name / "probe", PROBE, *(folder / name).glob("loopedge*.o"), f"-L{folder / name / 'lib'}",
             "-lonnxruntime", "-lm", f"-Wl,-rpath,{folder / name / 'lib'}",
         ]  # fmt: skip
         _run(words)

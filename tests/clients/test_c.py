@@ -8,12 +8,15 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import loopedge
 from loopedge.packager.manifest import CHECKSUM_ZEROS, MANIFEST_NAME, manifest_checksum
 from tests.clients.c_programs import Programs, build
 from tests.clients.models import CONTEXT, LEAST, LONGEST
+from tests.graph.generate_files import GenerateModel, write_generate_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +114,7 @@ def test_a_manifest_of_a_newer_schema_is_refused(built: Built, tmp_path: Path) -
     )
     text = text.replace(CHECKSUM_ZEROS, manifest_checksum(text, CHECKSUM_ZEROS), 1)
     (copy / MANIFEST_NAME).write_text(text)
-    assert "manifest.json: schema 9, this loopedge.c reads 1" in programs.refused("verify", copy)
+    assert "manifest.json: schema 9, this client reads 1" in programs.refused("verify", copy)
 
 
 def test_a_program_refuses_the_bundle_of_another_model(built: Built) -> None:
@@ -283,6 +286,42 @@ def test_a_prompt_that_cannot_be_taken_is_refused(built: Built) -> None:
         text.refused("probe", text.bundle, "generate", 4, 9, 65)
         == "loops: 9, the model runs 1 to 3"
     )
+
+
+def test_a_text_of_a_fixed_loop_count_runs_no_other(tmp_path: Path) -> None:
+    model = GenerateModel(form="unrolled", context=32)
+    loopedge.package(
+        write_generate_file(model, tmp_path / "lm.generate.onnx"), tmp_path / "lm", clients=("c",)
+    )
+    text = build(tmp_path / "lm", probe=True, programs=("verify",))
+    expected = model.greedy([97, 98], 4)
+    for loops in (0, 3):
+        done = text.run("probe", text.bundle, "generate", 4, loops, 97, 98)
+        assert [int(word) for word in done.stdout.split()] == expected, done.stderr
+    line = text.refused("probe", text.bundle, "generate", 4, 5, 97, 98)
+    assert line == "models/lm.generate.onnx runs 3 loops, 5 were asked for"
+
+
+def test_numbers_may_be_any_where_the_file_says_nothing_of_them(tmp_path: Path) -> None:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in "xy"]
+    nodes = [helper.make_node("Neg", ["x"], ["y"])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", ports[:1], ports[1:]),
+        ir_version=8,
+        opset_imports=[helper.make_opsetid("", 17)],
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    loopedge.package(tmp_path / "m.onnx", tmp_path / "m", clients=("c",))
+    programs = build(tmp_path / "m", probe=True, programs=("verify",))
+    values = np.array([[np.nan, np.inf, 1]], np.float32)
+    np.testing.assert_array_equal(programs.outputs({"x": values}, tmp_path)["y"], -values)
+
+
+@pytest.mark.parametrize("words", [("--loops", "abc"), ("--runs", "2x"), ("--threads", "0")])
+def test_bench_takes_whole_numbers(built: Built, words: tuple[str, str]) -> None:
+    done = built("forecast").run("bench", built("forecast").bundle, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: bench [FOLDER]")
 
 
 def test_a_model_without_a_cache_computes_the_whole_text_for_each_token(

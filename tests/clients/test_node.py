@@ -7,7 +7,9 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import loopedge
 from loopedge.data.tables.timeline.frequency import parse_frequency
@@ -169,6 +171,75 @@ def test_a_text_is_that_of_python(
     assert len(found["notes"]) == (loops == 1)
 
 
+def test_special_tokens_are_read_as_in_python(packaged: Bundles, node_packages: Path) -> None:
+    content = json.loads((packaged("tokens") / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = content["model"]["vocab"]
+    mark = {"id": max(vocabulary.values()) + 1, "content": "<mark>", "special": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    content["added_tokens"].append(mark | flags)
+    vocabulary["<mark>"] = mark["id"]
+    code = """
+    const { openTokenizer } = await from("javascript/tokenizer.mjs");
+    const manifest = (await openBundle("BUNDLE")).manifest;
+    const bundle = { manifest, bytes: async () => new TextEncoder().encode(JSON.stringify(given)) };
+    const tokenizer = await openTokenizer(bundle, tokenizers);
+    const ids = tokenizer.encode("the loop<mark> keeps");
+    answer({ ids, text: tokenizer.decode(ids) });
+    """.replace("BUNDLE", packaged("tokens").as_posix())
+    found = ask_node(node_packages, packaged("tokens"), code, given=content)
+    assert mark["id"] in found["ids"]
+    assert found["text"] == "the loop<mark> keeps"
+
+
+def test_numbers_may_be_any_where_the_file_says_nothing_of_them(
+    tmp_path: Path, node_packages: Path
+) -> None:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in "xy"]
+    nodes = [helper.make_node("Neg", ["x"], ["y"])]
+    opsets = [helper.make_opsetid("", 17)]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:])
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=opsets), tmp_path / "m.onnx")
+    loopedge.package(tmp_path / "m.onnx", tmp_path / "m", clients=("node",))
+    code = """
+    const { outputs } = await (await open()).run({ x: [[NaN, Infinity, 1]] });
+    answer(Array.from(outputs.y.data, String));
+    """
+    assert ask_node(node_packages, tmp_path / "m", code) == ["NaN", "-Infinity", "-1"]
+
+
+def test_a_table_of_the_page_begins_with_its_oldest_row(
+    packaged: Bundles, node_packages: Path
+) -> None:
+    code = """
+    const { readTable } = await from("web/table.mjs");
+    const table = { columns: ["y"], context: 3 };
+    const read = (times) => {
+      try {
+        return readTable(["t,y", ...times.map((time, i) => `${time},${i}`)].join("\\n"), table, { time_column: "t" })[0].rows.flat();
+      } catch (error) {
+        return error.message;
+      }
+    };
+    answer(given.map(read));
+    """
+    days = ["2024-01-01", "2024-01-02", "2024-01-03"]
+    hours = [f"2024-01-01 0{hour}:00" for hour in range(4)]
+    folded = ["2024-10-27 01:30", "2024-10-27 02:30", "2024-10-27 02:00", "2024-10-27 02:30"]
+    given = [days, days[::-1], hours, hours[::-1], folded, ["3", "2"], ["x", "w"], [*days, days[0]]]
+    found = ask_node(node_packages, packaged("forecast"), code, given=given)
+    late = "the oldest table row comes first"
+    assert found == [
+        [0, 1, 2],
+        f"the time 2024-01-02 stands behind 2024-01-03: {late}",
+        [1, 2, 3],
+        f"the time 2024-01-01 00:00 stands behind 2024-01-01 03:00: {late}",
+        [1, 2, 3],
+        f"the time 2 stands behind 3: {late}",
+        [0, 1],
+        f"the time 2024-01-01 stands behind 2024-01-03: {late}",
+    ]
+
+
 def test_a_text_goes_on_in_chunks(packaged: Bundles, node_packages: Path) -> None:
     code = """
     const generator = (await open()).generator();
@@ -243,36 +314,49 @@ def test_a_bundle_that_cannot_be_used_is_refused_in_one_line(
     packaged: Bundles, node_packages: Path, tmp_path: Path
 ) -> None:
     bundle = shutil.copytree(packaged("loops"), tmp_path / "bundle")
+    whole = (bundle / MANIFEST_NAME).read_text(encoding="utf-8")
+    name = json.loads(whole)["models"][0]["file"]
+    asked: list[tuple[str, dict[str, Any]]] = []
 
-    def refused(change: Callable[[dict[str, Any]], None], options: str = "{}") -> str:
-        shutil.copy(packaged("loops") / MANIFEST_NAME, bundle)
+    def ask(change: Callable[[dict[str, Any]], Any], **options: Any) -> None:
+        (bundle / MANIFEST_NAME).write_text(whole, encoding="utf-8")
         rewrite(bundle, change)
-        said = ask_node(node_packages, bundle, f"answer(await refusal(() => open({options})));")
-        return said or ""
+        asked.append(((bundle / MANIFEST_NAME).read_text(encoding="utf-8"), options))
 
-    assert refused(lambda manifest: manifest.update(schema_version=2)) == (
-        "manifest.json has schema version 2, this loader reads 1; take the loader that came with the bundle"
-    )
-    assert refused(lambda manifest: manifest["clients"].pop("node")) == (
-        "the bundle is for web, this is onnxruntime-node; make one: loopedge package MODEL --for node"
-    )
-    name = manifest_of(bundle)["models"][0]["file"]
-    assert refused(lambda manifest: manifest["models"][0].update(min_runtime="1.99")).startswith(
-        f"{name} needs ONNX Runtime 1.99, this is onnxruntime-node 1."
-    )
-    assert refused(lambda manifest: manifest["files"][0].update(path="../outside")) == (
-        "../outside leaves the bundle; make the bundle again: loopedge package"
-    )
-    assert refused(lambda _: None, '{ model: "other" }').startswith("the bundle has no model other")
-    assert refused(lambda _: None, '{ verify: "none" }').startswith(
-        'verify is "none", "full" or "size"'
-    )
-    assert not refused(lambda _: None)  # the change alone is what is refused
-    (bundle / name).unlink()
-    assert refused(lambda _: None).startswith(f"{name} cannot be read")
-    (bundle / MANIFEST_NAME).write_text("{", encoding="utf-8")
-    said = ask_node(node_packages, bundle, "answer(await refusal(open));")
-    assert said.startswith("manifest.json holds no JSON")
+    ask(lambda _: None)
+    ask(lambda manifest: manifest.update(schema_version=2))
+    ask(lambda manifest: manifest["clients"].pop("node"))
+    ask(lambda manifest: manifest["models"][0].update(min_runtime="1.99"))
+    ask(lambda manifest: manifest["files"][0].update(path="../outside"))
+    ask(lambda manifest: manifest["models"][0].update(file="models/absent.onnx"))
+    ask(lambda _: None, model="other")
+    ask(lambda _: None, verify="none")
+    ask(lambda _: None, provider="webgpu", model="loop")
+    asked.append(("{", {}))
+    code = f"""
+    const {{ writeFileSync }} = await import("node:fs");
+    const said = [];
+    for (const [manifest, options] of given) {{
+      writeFileSync("{bundle.as_posix()}/manifest.json", manifest);
+      said.push(await refusal(() => open(options)));
+    }}
+    answer(said);
+    """
+    fine, *said = ask_node(node_packages, bundle, code, given=asked)
+    assert fine is None
+    expected = [
+        "manifest.json has schema version 2, this loader reads 1; take the loader that came with the bundle",
+        "the bundle is for web, this is onnxruntime-node; make one: loopedge package MODEL --for node",
+        f"{name} needs ONNX Runtime 1.99, this is onnxruntime-node 1.",
+        "../outside leaves the bundle; make the bundle again: loopedge package",
+        "models/absent.onnx is not in the files of manifest.json",
+        "the bundle has no model other; it has loop",
+        'verify is "none", "full" or "size" is needed',
+        f"WebGPU computes no Loop, and {name} is of the form loop",
+        "manifest.json holds no JSON",
+    ]
+    for one, message in zip(said, expected, strict=True):
+        assert one.startswith(message), one
 
 
 ROWS = [float(place) for place in range(CONTEXT)]
@@ -459,7 +543,9 @@ def test_times_that_are_not_known_are_left_out(packaged: Bundles, node_packages:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_bench_writes_a_report(runtime: str, packaged: Bundles, node_packages: Path) -> None:
+def test_bench_writes_a_report(
+    runtime: str, packaged: Bundles, node_packages: Path, tmp_path: Path
+) -> None:
     bundle = packaged("loops")
     program = bundle / "node" / "bench.mjs"
     done = run_node(node_packages, program, "--runs", "20", "--loops", "1,3", "--runtime", runtime)
@@ -482,6 +568,9 @@ def test_bench_writes_a_report(runtime: str, packaged: Bundles, node_packages: P
         assert (run["heap_bytes"] is None) == runtime.endswith("node")
     assert report["runs"][0]["output_error"] is None  # the vector is of three loops
     assert report["runs"][1]["output_error"] < 1e-5
+    path = tmp_path / "report.json"
+    path.write_text(done.stdout, encoding="utf-8")
+    assert len(loopedge.compare(path, path).runs) == 2
 
 
 def test_the_example_prints_a_forecast(packaged: Bundles, node_packages: Path) -> None:

@@ -35,6 +35,7 @@ START = "starts with the files that the [README](../README.md) makes"
 REASONS = {
     "installs": "not run by the tests: it installs packages",
     "processes": "not run by the tests: it needs several processes or machines",
+    "compiler": "not run by the tests: it needs a C compiler and ONNX Runtime's library",
     "gpu": "not run by the tests: it needs a GPU",
     "minutes": "not run by the tests: it takes twenty minutes",
     "hour": "not run by the tests: it takes an hour",

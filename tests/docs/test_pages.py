@@ -30,6 +30,7 @@ NOT_RUN = {
     "hour": 1,
     "hours": 1,
     "download": 1,
+    "compiler": 2,
     "gpu": 1,
     "processes": 1,
 }

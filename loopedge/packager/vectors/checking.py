@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from loopedge.errors import VerificationError
+from loopedge.options import option_name
 from loopedge.packager.manifest import Manifest, Model
 from loopedge.packager.static_files import FILES
 from loopedge.packager.vectors.made import MadeVector, settle_limits
@@ -72,6 +73,14 @@ def _measure(vector: MadeVector, bundle: Any, client: ModuleType) -> None:
     found = bundle.run_vector(vector.inputs, vector.outputs)
     expected = list(vector.outputs.values())
     measured = client.measure(vector.judged, expected, [found[name] for name in vector.outputs])
+    if vector.judged == "sqnr" and not measured > 0:
+        raise VerificationError(
+            f"{bundle.model['file']} fails the test vector {vector.name!r}: {measured:.3g} dB of signal to noise to the "
+            "float model, more than 0 are needed",
+            measured=measured,
+            allowed=0.0,
+            hint=f"{option_name('reference')} names the float model that it was quantized from",
+        )
     vector.worsen(measured)
     if not client.passes(vector.judged, measured, vector.limit):
         raise VerificationError(

@@ -382,19 +382,27 @@ static int measure(settings *chosen, measured *found, loopedge_error *error) {
   return result;
 }
 
+/* Read a whole number of at least 1. */
+static int number(const char *word) {
+  char *end;
+  long value = strtol(word, &end, 10);
+  return *word && !*end && value > 0 && value < 1000000000 ? (int)value : -1;
+}
+
 static int read_words(int count, char **words, settings *chosen) {
   int i;
   for (i = 1; i < count; i++) {
     if (!strncmp(words[i], "--", 2) && i + 1 == count) return -1;
     if (!strcmp(words[i], "--form")) chosen->options.form = words[++i];
-    else if (!strcmp(words[i], "--threads")) chosen->options.threads = atoi(words[++i]);
-    else if (!strcmp(words[i], "--runs")) chosen->runs = atoi(words[++i]);
-    else if (!strcmp(words[i], "--loops")) chosen->loops = atoi(words[++i]);
+    else if (!strcmp(words[i], "--threads")) chosen->options.threads = number(words[++i]);
+    else if (!strcmp(words[i], "--runs")) chosen->runs = number(words[++i]);
+    else if (!strcmp(words[i], "--loops")) chosen->loops = number(words[++i]);
     else if (!strncmp(words[i], "--", 2)) return -1;
     else chosen->bundle = words[i];
   }
+  if (chosen->runs < 0 || chosen->options.threads < 1 || chosen->loops < 0) return -1;
   if (chosen->runs < LEAST_RUNS) chosen->runs = LEAST_RUNS;
-  return chosen->options.threads < 1 || chosen->loops < 0 ? -1 : 0;
+  return 0;
 }
 
 int main(int count, char **words) {

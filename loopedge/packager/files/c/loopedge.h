@@ -7,9 +7,10 @@
  *     loopedge_model *model = loopedge_open(&LOOPEDGE_MODEL, "path/of/bundle", NULL, &error);
  *     if (!model) { fprintf(stderr, "%s\n", error.text); return 1; }
  *
- * example.c is a whole program. C99; it needs libc, libm and libonnxruntime, and parses no JSON. Every function that can
- * fail takes a loopedge_error and says there, in one line, what was wrong and what is allowed. What fails leaves nothing
- * behind. Where nothing fails its text is empty, or holds a warning. A model may be run by several threads at once; loopedge_generate by one at a time.
+ * example.c is a whole program. Compile the files loopedge*.c into yours: C99, libc, libm and libonnxruntime; they parse no
+ * JSON. Every function that can fail takes a loopedge_error and says there, in one line, what was wrong and what is
+ * allowed. What fails leaves nothing behind. Where nothing fails its text is empty, or holds a warning. A model may be run
+ * by several threads at once.
  */
 #ifndef LOOPEDGE_H
 #define LOOPEDGE_H
@@ -64,6 +65,7 @@ typedef struct loopedge_port {
   int64_t exact_length, min_length, max_length; /* of the axis `sequence` */
   int64_t vocabulary; /* ids are 0 to one less */
   double deviation;   /* of noise */
+  int any_value;      /* NaN and infinity pass: the file does not say what its values are */
 } loopedge_port;
 
 typedef struct loopedge_file {

@@ -4,6 +4,7 @@ import { arraysOf } from "./vectors.mjs";
 
 const SCHEMA_VERSION = 3;
 const WARM_UP = 3;
+const TOKEN_NOTE = "A latency is that of one token behind the prompt of the first test vector.";
 const SMALLEST = "CAg6NwoQCgF4EgF5IghJZGVudGl0eRIBZ1oPCgF4EgoKCAgBEgQKAggBYg8KAXkSCgoICAESBAoCCAFCBAoAEA0=";
 /* An ONNX model of one Identity node. */
 
@@ -111,7 +112,7 @@ export function report(model, runs, { machine, notes = [] }) {
     limits: [],
     runs,
     failures: [],
-    notes,
+    notes: model.manifest.decoding ? [TOKEN_NOTE, ...notes] : notes,
   };
 }
 

@@ -69,7 +69,7 @@ function checkShape({ data, dims }, port) {
 }
 
 function checkFinite({ data, dims }, port, manifest) {
-  if (!isFloat(port.dtype)) return;
+  if (!isFloat(port.dtype) || port.any_value) return;
   const missing = manifest.missing_values && port.role === "values";
   const wrong = data.findIndex((value) => !Number.isFinite(value) && !(missing && Number.isNaN(value)));
   if (wrong < 0) return;

@@ -183,6 +183,8 @@ export interface Port {
   max_length?: number | null;
   vocabulary?: number | null;
   deviation?: number | null;
+  /** NaN and infinity pass. */
+  any_value?: boolean;
 }
 
 export interface ModelEntry {

@@ -47,7 +47,7 @@ class JsonTokenizer {
   }
 
   decode(ids) {
-    return this._tokenizer.decode(ids, { skip_special_tokens: true, clean_up_tokenization_spaces: false });
+    return this._tokenizer.decode(ids, { skip_special_tokens: false, clean_up_tokenization_spaces: false });
   }
 }
 

@@ -2,12 +2,14 @@
 
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
-import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { dirname, join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+const HERE = dirname(fileURLToPath(import.meta.url)); // Node before 20.11 has no import.meta.dirname
 
 /** Return the namespace of a package: from where this file stands, from the bundle's runtime/, or from the working directory. */
 export async function importPackage(name, bundle) {
-  const folders = [import.meta.dirname ?? new URL(".", import.meta.url).pathname, join(bundle, "runtime"), process.cwd()];
+  const folders = [HERE, join(bundle, "runtime"), process.cwd()];
   for (const folder of folders) {
     try {
       const found = createRequire(join(folder, "from.mjs")).resolve(name);
@@ -23,7 +25,7 @@ export async function importPackage(name, bundle) {
 /** Return ONNX Runtime, or end the program with one line that says how to get it. */
 export async function importRuntime(name, bundle) {
   const ort = await importPackage(name, bundle);
-  if (!ort) fail(`${name} is not installed: run npm install in ${import.meta.dirname ?? "node/"}`);
+  if (!ort) fail(`${name} is not installed: run npm install --ignore-scripts in ${HERE}`);
   return ort;
 }
 
@@ -35,7 +37,7 @@ export function fail(message) {
 
 /** Return the folder of the bundle: that above this file, or the one that was named. */
 export function bundleFolder(named) {
-  const folder = named ?? join(import.meta.dirname ?? new URL(".", import.meta.url).pathname, "..");
+  const folder = named ?? join(HERE, "..");
   if (!existsSync(join(folder, "manifest.json"))) fail(`${folder} is no bundle: it holds no manifest.json`);
   return folder;
 }

@@ -18,7 +18,7 @@ from typing import Any
 import loopedge_text
 import numpy as np
 from loopedge_files import BundleError, check_files, read_manifest
-from loopedge_session import check_runtime, open_session
+from loopedge_session import check_runtime, open_session, short_name
 from loopedge_vectors import measure, passes, read_array
 
 __all__ = [
@@ -183,8 +183,13 @@ class Bundle:
             ids: int64 (1, sequence).
             loops: How often the core runs, where that can be chosen.
         """
+        return self.begin(ids, loops=loops)[1]
+
+    def begin(self, ids: Any, *, loops: int | None = None) -> tuple[loopedge_text.Cache, Array]:
+        """Return the cache of a text, and the logits after its last id; arguments are those of `logits`."""
         array = self._checked(self.ports["input_ids"], ids)
-        return self._cache(array, loops).add(array[0])
+        cache = self._cache(array, loops)
+        return cache, cache.add(array[0])
 
     def _cache(self, ids: Array, loops: int | None) -> loopedge_text.Cache:
         if len(ids) != 1:
@@ -200,6 +205,8 @@ class Bundle:
     def check_vectors(self) -> Iterator[dict[str, Any]]:
         """Run the test vectors of the bundle; yield what was measured of each, and whether it passes."""
         for vector in self.manifest["vectors"]:
+            files = [each["file"] for each in (*vector["inputs"], *vector["outputs"])]
+            check_files(self.folder, self.manifest, files)
             inputs = {each["name"]: read_array(self.folder, each) for each in vector["inputs"]}
             outputs = {each["name"]: read_array(self.folder, each) for each in vector["outputs"]}
             loops = inputs.get("loops")
@@ -275,6 +282,13 @@ class Bundle:
         array = np.asarray(value)
         if array.dtype.kind not in "biuf" or (dtype.kind in "iu" and array.dtype.kind == "f"):
             raise BundleError(f"input {name} is {array.dtype}, {dtype} is needed")
+        if dtype.kind in "iu" and array.size:
+            limits = np.iinfo(dtype)
+            wrong = next(
+                (n for n in (array.min(), array.max()) if not limits.min <= n <= limits.max), None
+            )
+            if wrong is not None:
+                raise BundleError(f"input {name} holds {wrong}, {dtype} is needed")
         with np.errstate(over="ignore", invalid="ignore"):
             cast = np.ascontiguousarray(array, dtype).reshape(array.shape)
         shape = port["shape"]
@@ -294,7 +308,7 @@ class Bundle:
 
     def _check_values(self, port: Mapping[str, Any], array: Array) -> None:
         name, vocabulary = port["name"], port["vocabulary"]
-        if array.dtype.kind == "f" and port["role"] != "other":
+        if array.dtype.kind == "f" and not port.get("any_value"):
             missing = self.manifest["missing_values"] and port["role"] == "values"
             wrong = np.isinf(array) if missing else ~np.isfinite(array)
             if wrong.any():
@@ -400,7 +414,7 @@ def _choose(manifest: Mapping[str, Any], provider: str, model: str | None) -> di
     models: dict[str, dict[str, Any]] = {each["id"]: each for each in manifest["models"]}
     if model is None:
         client = manifest["clients"].get("python") or next(iter(manifest["clients"].values()))
-        model = str(client["providers"].get(provider, client["model"]))
+        model = str(client["providers"].get(short_name(provider), client["model"]))
     if model not in models:
         raise BundleError(f"the bundle holds no model {model}, it holds {', '.join(models)}")
     return models[model]

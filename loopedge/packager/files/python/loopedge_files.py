@@ -42,7 +42,15 @@ def read_manifest(folder: Path, *, verify: str = "full") -> dict[str, Any]:
     blank = text.replace(f'"{stated}"', f'"{ZEROS}"', 1)
     if verify == "full" and hashlib.sha256(blank.encode()).hexdigest() != stated:
         raise BundleError("manifest.json is damaged: its SHA-256 differs")
+    for file in manifest["files"]:
+        _check_inside(str(file["path"]))
     return manifest
+
+
+def _check_inside(name: str) -> None:
+    """Refuse a path that leads out of the bundle."""
+    if "\\" in name or ":" in name or {"", ".", ".."} & set(name.split("/")):
+        raise BundleError(f"manifest.json is damaged: {name!r} is no path inside the bundle")
 
 
 def check_files(
@@ -61,8 +69,12 @@ def check_files(
         verify: As `load`.
 
     Raises:
-        BundleError: One is missing, or another one.
+        BundleError: One is missing, or another one, or the manifest does not list it.
     """
+    listed = {file["path"] for file in manifest["files"]}
+    unknown = next((name for name in names or () if name not in listed), None)
+    if unknown is not None:
+        raise BundleError(f"{unknown} is not in the files of manifest.json")
     for file in manifest["files"]:
         name = file["path"]
         if names is not None and name not in names:

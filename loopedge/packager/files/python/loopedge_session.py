@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import onnxruntime as ort
 from loopedge_files import BundleError
 
+OPENVINO = "OpenVINOExecutionProvider"
 PLUG_INS = ("onnxruntime_ep_", "onnxruntime_qnn")
 """What modules begin with that bring an execution provider."""
 
@@ -53,18 +55,23 @@ def open_session(path: Path, model: Mapping[str, Any], provider: str, threads: i
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     for key, value in model["config"].items():
         options.add_session_config_entry(key, value)
+    wanted = short_name(provider)
     try:
-        providers = _providers(provider.lower(), options)
-        return ort.InferenceSession(str(path), options, providers=providers)
+        providers = _providers(wanted, options)
+        session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except BundleError:
         raise
     except Exception as error:  # onnxruntime raises a kind of its own per failure
         raise BundleError(f"{path.name} cannot be loaded: {str(error).splitlines()[0]}") from error
+    runs = short_name(session.get_providers()[0])
+    if runs != wanted:
+        raise BundleError(f"{wanted} was asked for, {runs} would run {path.name}")
+    return session
 
 
 def _providers(wanted: str, options: Any) -> list[str] | None:
     """Return the providers of a session; None where a plug-in package brings it, which the options name then."""
-    names = {_short(name): name for name in ort.get_available_providers()}
+    names = {short_name(name): name for name in ort.get_available_providers()}
     if wanted in names:
         return [names[wanted]]
     for listed in pkgutil.iter_modules():
@@ -72,7 +79,7 @@ def _providers(wanted: str, options: Any) -> list[str] | None:
             continue
         module = importlib.import_module(listed.name)
         for name in map(str, module.get_ep_names()):
-            if _short(name) != wanted:
+            if short_name(name) != wanted:
                 continue
             if name not in _registered:
                 ort.register_execution_provider_library(name, module.get_library_path())
@@ -80,10 +87,19 @@ def _providers(wanted: str, options: Any) -> list[str] | None:
             devices = [each for each in ort.get_ep_devices() if each.ep_name == name]
             if not devices:
                 raise BundleError(f"{name} finds no device on this machine")
-            options.add_provider_for_devices(devices[:1], {})
+            options.add_provider_for_devices(devices[:1], _plug_in_options(name, options))
             return None
     raise BundleError(f"this onnxruntime has no provider {wanted}, it has {', '.join(names)}")
 
 
-def _short(provider: str) -> str:
+def _plug_in_options(provider: str, options: Any) -> dict[str, str]:
+    """Hand on the number of threads, which does not reach OpenVINO otherwise."""
+    threads = options.intra_op_num_threads
+    if provider != OPENVINO or not threads:
+        return {}
+    return {"load_config": json.dumps({"CPU": {"INFERENCE_NUM_THREADS": str(threads)}})}
+
+
+def short_name(provider: str) -> str:
+    """Return the name of a provider as bundles have it: ``cpu``, ``openvino``."""
     return provider.lower().replace("executionprovider", "")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from loopedge_files import BundleError
 
 STEP = 256
 """Positions that the buffers of the cache grow by."""
@@ -41,6 +42,9 @@ class Cache:
 
         Args:
             ids: int64 (tokens,).
+
+        Raises:
+            BundleError: The text would be longer than the context, or the model gives NaN.
         """
         self._make_room(self.length + len(ids))
         binding = self.session.io_binding()
@@ -63,12 +67,18 @@ class Cache:
         self.session.run_with_iobinding(binding)
         self.length += len(ids)
         logits: Array = dict(zip(bound, binding.get_outputs()))["logits"].numpy()
+        if not np.isfinite(logits).all():
+            raise BundleError(f"the model gives NaN or infinite logits after token {self.length}")
         return logits
 
     def _make_room(self, needed: int) -> None:
         """Grow the buffers; what they hold is kept."""
         if needed <= self.capacity:
             return
+        if needed > self.decoding["context"]:
+            raise BundleError(
+                f"the text has {needed} tokens, the context is {self.decoding['context']} positions"
+            )
         capacity = min(-(-needed // STEP) * STEP, self.decoding["context"])
         for slot in self.decoding["slots"]:
             larger = np.zeros(self._shape(slot, capacity), np.dtype(slot["dtype"]))
@@ -95,7 +105,12 @@ class Tokens:
         self.described = described
         self._library: Any = None
         if described["kind"] == "tokenizers":
-            import tokenizers  # type: ignore[import-untyped,unused-ignore]
+            try:
+                import tokenizers  # type: ignore[import-untyped,unused-ignore]
+            except ImportError:
+                raise BundleError(
+                    "the model's tokenizer needs the package tokenizers: pip install tokenizers"
+                ) from None
 
             self._library = tokenizers.Tokenizer.from_file(str(folder / described["file"]))
             self._library.no_truncation()
@@ -120,11 +135,11 @@ class Tokens:
 def greedy(cache: Cache, ids: list[int], new_tokens: int, end_ids: set[int]) -> Iterator[int]:
     """Yield the most likely tokens behind a prompt, until one ends the text or the context is full."""
     logits = cache.add(np.array(ids, np.int64))
-    room = cache.decoding["context"] - len(ids)
-    for place in range(min(new_tokens, room)):
+    for place in range(new_tokens):
         token = int(logits[0, -1].argmax())
         if token in end_ids:
             return
-        yield token
-        if place + 1 < min(new_tokens, room):
-            logits = cache.add(np.array([token], np.int64))
+        yield token  # the last one need not be in the cache
+        if place + 1 == new_tokens or cache.length >= cache.decoding["context"]:
+            return
+        logits = cache.add(np.array([token], np.int64))

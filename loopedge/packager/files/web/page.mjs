@@ -120,14 +120,16 @@ async function open() {
   at("load").textContent = `${(model.loadSeconds * 1000).toFixed(0)} ms`;
   const stated = new Map(model.manifest.files.map((file) => [file.path, file.bytes]));
   at("size").textContent = sizeText([model.model.file, ...model.model.data.map((each) => each.file)].reduce((sum, path) => sum + stated.get(path), 0));
-  at("runtime").textContent = `${model.runtime.name} ${model.runtime.version}, ${model.providerName}, ${threads} thread${threads > 1 ? "s" : ""}`;
+  const where = { wasm: `WebAssembly, ${threads} thread${threads > 1 ? "s" : ""}`, webgpu: "WebGPU" }[provider] ?? provider;
+  at("runtime").textContent = `${model.runtime.name} ${model.runtime.version}, ${where}; bundle of loopedge ${model.manifest.loopedge}`;
   at("figures").hidden = at("checks").hidden = false;
   const show = model.manifest.decoding ? showText : model.table ? showForecast : showPlain;
   const rerun = oneAtATime(await show(model));
   prepareLoops(model, rerun);
   prepareChecks(model, threads);
   showRun(null);
-  if (!model.manifest.decoding) await rerun();
+  await rerun();
+  await rerun(); // a first run takes longer than those that follow
 }
 
 open().catch((error) => {

@@ -23,9 +23,28 @@ export function readTable(text, table, task) {
     one.times?.push(cells[timePlace]);
   }
   if (!series.size) throw new Error("the table holds no rows");
+  for (const { times } of series.values()) checkOrder(times ?? []);
   return [...series.values()].map(({ name, rows, times }) => ({
     name, rows: rows.slice(-table.context), times: times?.slice(-table.context) ?? null, lastTime: times?.at(-1),
   }));
+}
+
+const HOUR = 36e5;
+
+/** Refuse times that go back; local ones do so by an hour, when summer ends. */
+function checkOrder(times) {
+  const moments = times.map((text) => momentOf(String(text).trim()));
+  const back = moments.findIndex(({ at, slack }, i) => i && at < moments[i - 1].at - slack);
+  const reversed = moments.length && moments.at(-1).at < moments[0].at;
+  if (back < 0 && !reversed) return;
+  const [earlier, later] = back < 0 ? [times.at(-1), times[0]] : [times[back], times[back - 1]];
+  throw new Error(`the time ${earlier} stands behind ${later}: the oldest table row comes first`);
+}
+
+/** Return a time as a number; NaN where it is written in a way that is not known here. */
+function momentOf(text) {
+  if (/^-?\d+(\.\d+)?$/.test(text)) return { at: Number(text), slack: 0 };
+  return { at: /^\d{4}-\d{2}/.test(text) ? Date.parse(text.replace(" ", "T")) : NaN, slack: HOUR };
 }
 
 function delimiterOf(text) {
