@@ -44,7 +44,7 @@ class BundleInspection:
     notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values under the keys of docs/package.md."""
+        """Return plain values under the keys of docs/cli.md."""
         return asdict(self)
 
 

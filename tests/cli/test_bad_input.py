@@ -26,6 +26,7 @@ TORCH_FREE = {
     "unroll": ("-o", "out.onnx"),
     "to-generate": ("-o", "out.onnx"),
     "generate": ("--prompt=x",),
+    "package": ("--for=python", "-o", "out.bundle"),
 }
 WRITERS = ["quantize", "convert", "prepare", "to-generate", "profile", "run", "unroll"]
 
@@ -108,7 +109,7 @@ def test_an_existing_target_is_refused_without_force(
     assert target.read_bytes() != b"mine"
 
 
-@pytest.mark.parametrize("command", WRITERS)
+@pytest.mark.parametrize("command", [*WRITERS, "package"])
 def test_a_folder_that_does_not_exist(cli: Cli, tiny: Path, ids: Path, command: str) -> None:
     words = words_of(command, tiny.parent, tiny.parent / "nowhere")
     assert_refused(cli(command, tiny, *words), "does not exist")
@@ -122,7 +123,7 @@ def test_a_target_that_is_a_folder(cli: Cli, tiny: Path, ids: Path, command: str
     assert_refused(cli(command, tiny, *words, "--force"), "is a folder")
 
 
-@pytest.mark.parametrize("command", WRITERS)
+@pytest.mark.parametrize("command", [*WRITERS, "package"])
 def test_an_unwritable_folder(
     cli: Cli, tiny: Path, ids: Path, read_only: Path, command: str
 ) -> None:
@@ -131,7 +132,7 @@ def test_an_unwritable_folder(
     assert list(read_only.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["quantize", "convert", "prepare", "run", "unroll"])
+@pytest.mark.parametrize("command", ["quantize", "convert", "prepare", "run", "unroll", "package"])
 def test_a_full_disk(cli: Cli, tiny: Path, ids: Path, small_disk: Path, command: str) -> None:
     with contextlib.suppress(OSError):
         (small_disk / "taken").write_bytes(bytes(64 * 1024))

@@ -110,7 +110,6 @@ def test_end_ids_end_a_text(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_travels_at_the_root(tmp_path: Path) -> None:
-    pytest.importorskip("tokenizers")
     tokenizer = train_tokenizer([f"{PROMPT} runs, and the loop ran " * 30], 300)
     task = {"name": "text", "vocab_size": 300, **tokenizer.describe()}
     model = GenerateModel(context=64, vocab=300, properties={"task": task})

@@ -41,7 +41,8 @@ def text_vectors(
     if most is not None:
         drawn = drawn[:, :most]
     counts: list[int | None] = [None]
-    if generator.file.takes_loops and (generator.loops or 1) > 1:
+    chosen = reference is None or reference.metadata.dynamic_loops
+    if chosen and generator.file.takes_loops and (generator.loops or 1) > 1:
         counts.append(1)
     made = []
     for loops in counts:
@@ -72,11 +73,6 @@ def _logits(
         return generator.prefill(ids[0])[:, None]
     session = Session(reference.path, threads=options.threads)
     chosen = loops if session.takes_loops else None
-    if loops is not None and chosen is None and loops != reference.metadata.loops:
-        raise InputError(
-            f"{reference.path} runs {reference.metadata.loops} loops, a vector needs {loops}",
-            hint="loopedge export model.pt --dynamic-loops",
-        )
     with untrained_inputs():
         logits = session.run({session.expected.needed[0]: ids}, loops=chosen)["logits"]
     return np.ascontiguousarray(logits[:, -1:])

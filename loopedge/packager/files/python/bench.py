@@ -46,7 +46,7 @@ def main() -> int:
     report = {
         "schema_version": SCHEMA_VERSION,
         "client": "python",
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(manifest["loopedge"]),
         "limits": [],
         "runs": [run],
