@@ -1,5 +1,10 @@
 """Figures that docs repeat are those that a benchmark wrote: retyped wrongly, or left behind by a new run, they fail here."""
 
+import json
+
+import pytest
+
+from loopedge.study.result_file import read_pilot
 from tests.docs.pages import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -125,3 +130,31 @@ def test_the_readme_shows_the_peers_of_two_processors() -> None:
         of = xeon[name.strip("*")]
         assert (file, loaded, peak, product) == (of[0], of[2], of[4], of[6])
         assert time == f"{float(of[5]):.2f}"
+
+
+@pytest.mark.parametrize("name", ["seattle", "vowels", "pronunciation"])
+def test_the_page_of_the_three_pilots_repeats_their_results(name: str) -> None:
+    folder = ROOT / "examples" / "pilots"
+    path = folder / name / "results.json"
+    result, stored = read_pilot(path), json.loads(path.read_text("utf-8"))
+    board = rows_after((folder / "README.md").read_text("utf-8"), "| pilot | data |")
+    _, answer, baseline, model, minutes = board[f"[{name}]({name}/report.html)"]
+    assert result.complete
+    assert answer == result.verdict.outcome
+    assert result.verdict.baseline is not None
+    value = result.verdict.baseline["value"]
+    assert baseline == f"{result.verdict.baseline['name']} {value:.4g}"
+    row = next(place for place in result.leaderboard if model.startswith(place.name))
+    assert row.test is not None
+    assert model == f"{row.name} {row.test:.4g}"
+    assert int(minutes) == round(result.seconds / 60)
+    said = (folder / name / "report.html").read_text("utf-8")
+    assert model.rpartition(" ")[0] in said
+    assert stored["command"].removesuffix(f" -o {name}").split()[2:] == command_of(name)
+
+
+def command_of(name: str) -> list[str]:
+    """Return the words of a pilot's command in run.sh, behind ``loopedge pilot``."""
+    text = (ROOT / "examples" / "pilots" / "run.sh").read_text("utf-8").replace("\\\n", " ")
+    line = next(line for line in text.splitlines() if f"-o {name} " in line)
+    return line.partition(f" -o {name} ")[0].split()[2:]
