@@ -32,7 +32,7 @@ CHOICES = {"neither": (True, False), "optimizers off": (False, False), "both": (
 MEASURE = """
 import sys
 import numpy as np
-from loopedge import session_options as opening
+from loopedge.runtime import session_options as opening
 from loopedge.profiler.child.process_memory import growth_since, read_memory, reset_peak
 path, batch, length, optimize, region = sys.argv[1], *map(int, sys.argv[2:])
 ids = np.random.default_rng(0).integers(0, 64, (batch, length))

@@ -98,7 +98,7 @@ CLIENTS: dict[ClientName, ClientFacts] = {
         runtime_note=LIBRARY_NOTE,
     ),
 }
-"""Sources: docs/on_your_board.md (what was tried where), docs/reach.md (ORT format), design of issue 23 (sizes)."""
+"""Sources: docs/on_your_board.md (what was tried where), docs/reach.md (ORT format), the npm packages (sizes)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +147,7 @@ PROVIDERS: dict[str, ProviderFacts] = {
     ),
     "openvino": ProviderFacts(
         form="unrolled",
-        reason="measured: the plug-in takes no node of a Loop",
+        reason="measured: a Loop of opset 23 stays on the CPU (docs/profiling.md)",
         clients=("c", "python"),
     ),
     "xnnpack": ProviderFacts(form="unrolled", reason=_NO_LOOP, clients=("web", "c", "python")),
@@ -252,6 +252,7 @@ class Fact:
         forms: Forms of the models that it fails on; empty: any.
         schemes: Schemes of these; empty: any.
         opset: The only opset that it fails on.
+        least_opset: The oldest opset that it fails on.
         tied_table: Only where one table is embedding and head.
     """
 
@@ -261,6 +262,7 @@ class Fact:
     forms: tuple[str, ...] = ()
     schemes: tuple[str, ...] = ()
     opset: int | None = None
+    least_opset: int | None = None
     tied_table: bool = False
 
 
@@ -279,7 +281,8 @@ FACTS = (
     Fact(engine="onnxruntime QNN", verdict="refuses", forms=LOOPS, reason="no Loop"),
     Fact(engine="onnxruntime NNAPI", verdict="slow", forms=LOOPS, reason="it skips subgraphs"),
     Fact(engine="onnxruntime CoreML", verdict="slow", forms=LOOPS, reason="a Loop runs outside of it"),
-    Fact(engine="onnxruntime OpenVINO plug-in", verdict="refuses", forms=LOOPS, reason="no Loop"),
+    Fact(engine="onnxruntime OpenVINO plug-in", verdict="refuses", forms=LOOPS, least_opset=23,
+         reason="a Loop with Attention or RMSNormalization of opset 23 stays on the CPU, one of opset 20 is taken (docs/profiling.md)"),
     Fact(engine="tract 0.23", verdict="refuses", forms=LOOPS, reason="no Loop"),
     Fact(engine="tract 0.23", verdict="refuses", schemes=(*STATIC, *DYNAMIC, *WEIGHT_ONLY),
          reason="it knows the operators of --ops standard alone (docs/on_your_board.md)"),
@@ -325,6 +328,8 @@ def known_engines(traits: ModelTraits) -> Iterator[Engine]:
         if fact.schemes and (traits.scheme not in fact.schemes or traits.standard):
             continue
         if (fact.opset not in {None, traits.opset}) or (fact.tied_table and not traits.tied_table):
+            continue
+        if fact.least_opset is not None and (traits.opset or 0) < fact.least_opset:
             continue
         model = traits.model
         yield Engine(engine=fact.engine, model=model, verdict=fact.verdict, reason=fact.reason)

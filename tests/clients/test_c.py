@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from onnx import TensorProto, helper
 
 import loopedge
 from loopedge.packager.manifest import CHECKSUM_ZEROS, MANIFEST_NAME, manifest_checksum
-from tests.clients.c_programs import Programs, build
+from tests.clients.c_programs import Programs, build, runtime_folder
 from tests.clients.models import CONTEXT, LEAST, LONGEST
 from tests.graph.generate_files import GenerateModel, write_generate_file
 
@@ -357,6 +358,19 @@ def test_the_report_of_a_device_holds_what_profile_prints(built: Built) -> None:
     assert (run["batch"], run["sequence"], run["loops"], run["threads"]) == (1, CONTEXT, 3, 1)
     assert run["output_error"] <= 1e-5
     assert report["machine"]["host"] is None
+
+
+def test_another_library_is_linked_though_it_is_older(built: Built, tmp_path: Path) -> None:
+    bundle = built("forecast").bundle
+    library = next(runtime_folder().glob("libonnxruntime.so*"))
+    other = tmp_path / "older"
+    other.mkdir()
+    os.utime(shutil.copyfile(library, other / "libonnxruntime.so.1"), (0, 0))
+    for folder in (runtime_folder(), other):
+        programs = build(bundle, name="relinked", runtime=folder, programs=("verify",))
+        linked = (programs.folder / "lib" / "libonnxruntime.so").resolve()
+        assert linked.parent == folder.resolve()
+        assert programs.verify()
 
 
 def test_the_example_prints_what_the_first_vector_says(built: Built) -> None:

@@ -18,7 +18,13 @@ from loopedge.errors import InputError, VerificationError
 from loopedge.graph.metadata import Prepared, write_metadata
 from loopedge.packager import pipeline
 from loopedge.packager.bundle import read_bundle
-from loopedge.packager.clients import CLIENTS, PROVIDERS, check_provider
+from loopedge.packager.clients import (
+    CLIENTS,
+    PROVIDERS,
+    ModelTraits,
+    check_provider,
+    known_engines,
+)
 from loopedge.packager.options import PackageOptions
 from loopedge.packager.vectors.checking import client_module
 from tests.table_models import TASK, repeating_model
@@ -120,6 +126,26 @@ def test_ids_loops_and_releases_are_described(tmp_path: Path) -> None:
     assert model.inputs == ["input_ids", "loops"]
     engines = {engine.engine: engine.verdict for engine in manifest.engines}
     assert engines["tract 0.23"] == "refuses"
+    assert engines["onnxruntime OpenVINO plug-in"] == "refuses"
+
+
+@pytest.mark.parametrize(
+    ("opset", "refused"), [(20, False), (22, False), (23, True), (None, False)]
+)
+def test_the_plug_in_of_openvino_takes_a_loop_of_older_operators(
+    opset: int | None, refused: bool
+) -> None:
+    """As it was measured: docs/profiling.md."""
+    loop = ModelTraits(
+        model="m",
+        forms=frozenset({"loop"}),
+        scheme=None,
+        opset=opset,
+        standard=True,
+        tied_table=False,
+    )
+    found = {engine.engine for engine in known_engines(loop)}
+    assert ("onnxruntime OpenVINO plug-in" in found) is refused
 
 
 @pytest.mark.slow

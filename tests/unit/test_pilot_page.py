@@ -28,6 +28,7 @@ from loopedge.report.pilot.wording import Wording
 from loopedge.report.svg.dots import Dot, dots
 from loopedge.study.judging.statements import Cost, Decision, NextStep, Rounding, Stability, Why
 from loopedge.study.result import PilotResult
+from loopedge.study.words.english import sentence
 from tests.unit import pilot_results
 
 MADE: dict[str, Callable[[], PilotResult]] = {
@@ -213,6 +214,17 @@ def test_what_is_recommended_stands_out() -> None:
 def test_int8_that_is_slower_is_a_caution() -> None:
     assert "slower here" in visible(pilot_page(MADE["yes"]()))
     assert "slower here" not in visible(pilot_page(MADE["no"]()))
+
+
+def test_a_hundredth_of_the_time_more_is_not_called_slower() -> None:
+    found = MADE["yes"]()
+    kinds = {"cost": {"seconds": 0.0010, "int8_seconds": 0.00101}, "rounding": {"time_ratio": 1.01}}
+    close = [replace(one, **kinds.get(one.kind, {})) for one in found.verdict.statements]
+    verdict = replace(found.verdict, statements=close)
+    rounding = next(one for one in close if isinstance(one, Rounding))
+    page = visible(pilot_page(replace(found, verdict=verdict)))
+    assert "slower here" not in page
+    assert sentence(rounding, verdict.names).endswith("it takes 1.01x the time.")
 
 
 def test_what_the_budget_left_out_and_the_looks_are_shown() -> None:

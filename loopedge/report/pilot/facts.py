@@ -14,6 +14,7 @@ from loopedge.study.judging.statements import (
     Statement,
 )
 from loopedge.study.result import PilotResult
+from loopedge.study.words.figures import is_slower
 
 __all__ = ["count_words", "first_facts", "next_text", "runs_text", "statement_of"]
 
@@ -88,7 +89,7 @@ def _int8(cost: Cost, rounding: Rounding | None, words: Wording) -> list[str]:
         return [words("int8_none")]
     size, time = words.size(cost.int8_bytes), words.sample_time(cost.int8_seconds)
     parts = [words("int8_text", file=size, time=time)]
-    if cost.int8_seconds > cost.seconds:
+    if is_slower(cost.int8_seconds / cost.seconds):
         parts.append(words("int8_slower"))
     if rounding is not None and rounding.effect == "worse":
         parts.append(words("int8_loss", share=words.percent(abs(rounding.share), digits=1)))

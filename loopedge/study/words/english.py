@@ -29,6 +29,7 @@ from loopedge.study.words.figures import (
     difference_text,
     figure_text,
     is_nothing,
+    is_slower,
     minutes_of,
     quality_text,
     sample_time_text,
@@ -244,7 +245,7 @@ def _rounding(one: Rounding, names: Names) -> str:
     }
     text = f"{firsts[one.effect]} ({_difference(one.change, names)})"
     if one.time_ratio is not None:
-        slow = one.time_ratio > 1
+        slow = is_slower(one.time_ratio)
         text += f"; it takes {ratio_text(one.time_ratio)} the time" + (
             ": slower here" if slow else ""
         )

@@ -12,6 +12,7 @@ __all__ = [
     "difference_text",
     "figure_text",
     "is_nothing",
+    "is_slower",
     "minutes_of",
     "quality_text",
     "sample_time_text",
@@ -19,6 +20,8 @@ __all__ = [
 ]
 
 LEAST_SHARE, MOST_SHARE = 0.01, 0.99
+SLOWER = 1.05
+"""From so many times the time on a model is called slower: two measurements of one model differ by less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,11 @@ def quality_text(quality: OverSeeds | None) -> str:
         return "-"
     spread = f" ± {quality.sd:.2g}" if quality.sd is not None else ""
     return figure_text(quality.mean) + spread
+
+
+def is_slower(ratio: float) -> bool:
+    """Tell whether a model that takes so many times the time of another is called slower."""
+    return ratio >= SLOWER
 
 
 def is_nothing(value: float, names: Names) -> bool:

@@ -28,6 +28,7 @@ from loopedge.study.words.figures import (
     bounds_text,
     difference_text,
     figure_text,
+    is_slower,
     minutes_of,
     quality_text,
     sample_time_text,
@@ -285,7 +286,7 @@ def _rounding(one: Rounding, names: Names) -> str:
         f"int8に量子化すると、{candidate_text(one.candidate)}の{names.metric}は{effect}"
         f"{_difference(one.change, names, share=one.share)}。"
     )
-    if one.time_ratio is not None and one.time_ratio > 1:
+    if one.time_ratio is not None and is_slower(one.time_ratio):
         text += f"このマシンでは、推論時間はfloatの{one.time_ratio:.2f}倍で、速くなりません。"
     elif one.time_ratio is not None:
         text += f"推論時間はfloatの{one.time_ratio:.2f}倍です。"
