@@ -110,7 +110,7 @@ def main() -> int:
     parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=list(SCHEMES))
     parser.add_argument("--clients", nargs="+", default=[""], help="parts of the clients' names")
     arguments = parser.parse_args()
-    base, *others = CLIENTS  # times are told against Python's
+    base, *others = CLIENTS  # times are parts of Python's
     asked = [client for client in others if any(part in client.title for part in arguments.clients)]
     missing = missing_parts(asked)
     if missing:
