@@ -283,6 +283,8 @@ FACTS = (
     Fact(engine="onnxruntime CoreML", verdict="slow", forms=LOOPS, reason="a Loop runs outside of it"),
     Fact(engine="onnxruntime OpenVINO plug-in", verdict="refuses", forms=LOOPS, least_opset=23,
          reason="a Loop with Attention or RMSNormalization of opset 23 stays on the CPU, one of opset 20 is taken (docs/profiling.md)"),
+    Fact(engine="onnxruntime-web, WebAssembly", verdict="slow", schemes=("weight-int8",),
+         reason="it takes longer than the float model there, static and dynamic take less (benchmarks/results/clients)"),
     Fact(engine="tract 0.23", verdict="refuses", forms=LOOPS, reason="no Loop"),
     Fact(engine="tract 0.23", verdict="refuses", schemes=(*STATIC, *DYNAMIC, *WEIGHT_ONLY),
          reason="it knows the operators of --ops standard alone (docs/on_your_board.md)"),

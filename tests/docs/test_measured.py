@@ -158,3 +158,17 @@ def command_of(name: str) -> list[str]:
     text = (ROOT / "examples" / "pilots" / "run.sh").read_text("utf-8").replace("\\\n", " ")
     line = next(line for line in text.splitlines() if f"-o {name} " in line)
     return line.partition(f" -o {name} ")[0].split()[2:]
+
+
+def test_the_page_of_bundles_repeats_what_int8_costs_in_a_browser() -> None:
+    rows = json.loads((RESULTS / "clients" / "clients.json").read_text("utf-8"))["rows"]
+    times = {
+        row["scheme"]: row["min_ms"]
+        for row in rows
+        if (row["client"], row["form"], row["loops"]) == ("WebAssembly, in Node", "loop", 12)
+    }
+    ratio = {scheme: time / times["float32"] for scheme, time in times.items()}
+    least, most = sorted(ratio[scheme] for scheme in ("static", "dynamic"))
+    page = " ".join((ROOT / "docs" / "package.md").read_text("utf-8").split())
+    assert f"they take {least:.1f} to {most:.1f} of the time of the float model" in page
+    assert f"`weight-int8` takes {ratio['weight-int8']:.1f} times as long" in page

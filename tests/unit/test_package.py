@@ -148,6 +148,23 @@ def test_the_plug_in_of_openvino_takes_a_loop_of_older_operators(
     assert ("onnxruntime OpenVINO plug-in" in found) is refused
 
 
+@pytest.mark.parametrize(
+    ("scheme", "slow"), [("weight-int8", True), ("static", False), (None, False)]
+)
+def test_weights_in_blocks_are_slow_in_a_browser(scheme: str | None, slow: bool) -> None:
+    """As it was measured: benchmarks/results/clients."""
+    model = ModelTraits(
+        model="m",
+        forms=frozenset({"loop"}),
+        scheme=scheme,
+        opset=23,
+        standard=False,
+        tied_table=False,
+    )
+    found = {engine.engine for engine in known_engines(model) if engine.verdict == "slow"}
+    assert ("onnxruntime-web, WebAssembly" in found) is slow
+
+
 @pytest.mark.slow
 def test_each_client_gets_its_form(tmp_path: Path) -> None:
     result = package(tiny(tmp_path, dynamic=True), "python", "c", "web")
