@@ -1,7 +1,7 @@
 """Every form of the paper's block through an execution provider, against ONNX Runtime's own CPU provider: outputs and time.
 
 Exports the block (d=768, 12 heads, 12 loops, vocabulary 4096, 128 positions, gates open) as Loop and unrolled, in the default
-opset and in opset 20, quantizes the unrolled one in every form of operators, and profiles each file on the CPU and on the
+opset and in opset 20, quantizes both unrolled ones in every form of operators, and profiles each file on the CPU and on the
 provider, one thread. `loopedge.profile` holds the outputs of each file against those of the CPU before it takes a time, and takes the
 times of both in turns; the last column is that ratio times the file's own against the first file on the CPU. A file that
 the provider does not run, or computes wrongly, stands there with the reason. Times advise.
@@ -82,34 +82,29 @@ def make_models(folder: Path) -> dict[str, Path]:
             chosen: dict[str, Any] = {} if opset is None else {"opset": opset}
             if not files[name].exists():
                 loopedge.export(model, files[name], form=form, **chosen)
-    files |= _quantized(files, folder)
+    for name in ("float32 unrolled", f"float32 unrolled, opset {OLD}"):
+        files |= _quantized(name, files[name], folder)
     return files
 
 
-def _quantized(files: Mapping[str, Path], folder: Path) -> dict[str, Path]:
-    """Quantize the unrolled file in every form of operators that there is."""
+def _quantized(name: str, path: Path, folder: Path) -> dict[str, Path]:
+    """Quantize an unrolled file in every form of operators that there is."""
     generator = np.random.default_rng(0)
     data = [{"input_ids": generator.integers(0, VOCABULARY, (4, SEQUENCE))} for _ in range(4)]
-    path = files["float32 unrolled"]
-    found = {
-        f"static unrolled, --ops {ops}": folder / f"{path.stem}.{ops}.onnx" for ops in OPERATORS
-    }
-    missing = {
-        ops: target
-        for ops, target in zip(OPERATORS, found.values(), strict=True)
-        if not target.exists()
-    }
+    found = {ops: folder / f"{path.stem}.{ops}.onnx" for ops in OPERATORS}
+    missing = [ops for ops, target in found.items() if not target.exists()]
     ranges = loopedge_calibration.collect(path, data) if missing else None
-    for ops, target in missing.items():
-        loopedge.quantize(path, target, ranges=ranges, data=data[:1], ops=ops)
-    return found
+    for ops in missing:
+        loopedge.quantize(path, found[ops], ranges=ranges, data=data[:1], ops=ops)
+    named = name.replace("float32", "static")
+    return {f"{named}, --ops {ops}": target for ops, target in found.items()}
 
 
 def measure(
     files: Mapping[str, Path], provider: str, options: dict[str, str], runs: int | None
 ) -> list[Row]:
     """Profile all files on the CPU and on the provider."""
-    settings: dict[str, Any] = {"details": False, "processes": 1, "seconds": SECONDS, "runs": runs}
+    settings: dict[str, Any] = {"details": False, "seconds": SECONDS, "runs": runs}
     listed = list(files.values())
     on_cpu = loopedge.profile(listed, sequence=SEQUENCE, **settings).runs
     there = loopedge.profile(
