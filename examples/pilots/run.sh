@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The three pilots of this folder, one after the other: bash examples/pilots/run.sh [FOLDER]
+# Three pilots of this folder, one after the other (README.md of the project has the fourth): bash examples/pilots/run.sh [FOLDER]
 # Makes the data (data.py says which packages carry it), then FOLDER/seattle, FOLDER/vowels and FOLDER/pronunciation;
 # FOLDER is build/pilots unless it is named. What is finished is kept: call it again to go on.
 set -euo pipefail
