@@ -6,12 +6,17 @@ from pathlib import Path
 
 from loopedge.packager.clients import CLIENTS
 from loopedge.packager.manifest import ClientName
+from loopedge.runtime import denormals
 
 __all__ = ["FILES", "copy_static", "npm_package"]
 
 FILES = Path(__file__).parent / "files"
 RUNTIME_PACKAGE = "onnxruntime-node"
 LEFT_OUT = {"__pycache__", "node_modules"}
+SHARED: dict[ClientName, dict[str, Path]] = {
+    "python": {"python/loopedge_denormals.py": Path(denormals.__file__)}
+}
+"""Files of loopedge itself that stand alone, by where a client has them."""
 
 
 def copy_static(clients: tuple[ClientName, ...], folder: Path) -> None:
@@ -34,6 +39,9 @@ def copy_static(clients: tuple[ClientName, ...], folder: Path) -> None:
                 place = folder / inside
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
+    for client in clients:
+        for inside_bundle, path in SHARED.get(client, {}).items():
+            shutil.copyfile(path, folder / inside_bundle)
 
 
 def npm_package(name: str) -> str:

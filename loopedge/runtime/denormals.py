@@ -3,14 +3,18 @@
 Its softmax gives a masked position e^-88 and not 0, which is such a number (a denormal). Products of them take a hundred
 times as long on processors of Intel: causal attention of 128 positions 2.2 times (benchmarks/int8/denormals.py). An
 output moves by less than 1e-37 by it. The switch is the thread's own, so it is set for a run and put back behind it; the threads
-of a session's pool have it for good, by `POOL_ENTRY`.
+of a session's pool have it for good, by `POOL_ENTRY`. Bundles for Python hold a copy of this file.
 """
+
+from __future__ import annotations
 
 import ctypes
 import platform
 import threading
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["POOL_ENTRY", "DenormalsAreZero"]
 

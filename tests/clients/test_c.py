@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper
 
@@ -316,6 +318,22 @@ def test_numbers_may_be_any_where_the_file_says_nothing_of_them(tmp_path: Path) 
     programs = build(tmp_path / "m", probe=True, programs=("verify",))
     values = np.array([[np.nan, np.inf, 1]], np.float32)
     np.testing.assert_array_equal(programs.outputs({"x": values}, tmp_path)["y"], -values)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the switch is that of x86-64")
+def test_denormals_are_zero_within_a_model_and_not_behind_it(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (float[n] x) => (float[n] y) <float tiny = {1e-20}, float huge = {1e20}> {
+          a = Mul (x, tiny) b = Mul (a, tiny) c = Mul (b, huge) d = Mul (c, huge) y = Add (x, d)
+        }"""
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    loopedge.package(tmp_path / "m.onnx", tmp_path / "m", clients=("c",))
+    programs = build(tmp_path / "m", probe=True, programs=("verify",))
+    ones = np.ones(3, np.float32)
+    # 2 where b, which is 1e-40, is not zero; the probe fails where its own arithmetic was changed.
+    np.testing.assert_array_equal(programs.outputs({"x": ones}, tmp_path)["y"], ones)
 
 
 @pytest.mark.parametrize("words", [("--loops", "abc"), ("--runs", "2x"), ("--threads", "0")])

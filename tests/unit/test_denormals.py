@@ -1,6 +1,8 @@
 """Denormals are zero while a model runs, and in nothing else of the process."""
 
 import platform
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -64,6 +66,21 @@ def test_a_session_computes_without_them_and_leaves_the_process_as_it_was(tmp_pa
     assert found.any() != KNOWN
     plain = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     assert plain.run(None, {"x": SMALL})[0].all()
+
+
+def test_the_loader_of_a_bundle_does_so_too(tmp_path: Path) -> None:
+    loopedge.package(halves(tmp_path), tmp_path / "bundle", clients=("python",))
+    program = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import loopedge_bundle, numpy
+small = numpy.full(64, 1e-39, numpy.float32)
+found = loopedge_bundle.load(threads=1).run(small)["y"]
+print(found.any(), (small * numpy.float32(0.5)).all())
+"""
+    command = [sys.executable, "-c", program, tmp_path / "bundle" / "python"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(not KNOWN), "True"]
 
 
 def test_causal_attention_gives_the_same_outputs(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from loopedge.options import option_name
 from loopedge.packager.manifest import Manifest, Model
 from loopedge.packager.static_files import FILES
 from loopedge.packager.vectors.made import MadeVector, settle_limits
+from loopedge.runtime import denormals
 
 __all__ = ["client_module", "measure_vectors"]
 
@@ -29,6 +30,7 @@ CLIENT_MODULES = (
 @cache
 def client_module() -> ModuleType:
     """Return the loader of the client for Python, as bundles hold it."""
+    sys.modules.setdefault("loopedge_denormals", denormals)  # bundles hold a copy under this name
     for name in CLIENT_MODULES:
         if name not in sys.modules:
             spec = importlib.util.spec_from_file_location(name, FILES / "python" / f"{name}.py")

@@ -10,9 +10,31 @@
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
+#if defined(__SSE2__) || defined(_M_X64)
+#include <xmmintrin.h>
+#define FLUSH_AND_ZERO 0x8040u /* of MXCSR: results are flushed to zero, operands taken for zero */
+#endif
 
 #define API_VERSION 17 /* of ONNX Runtime 1.17: what these files call is in it */
 #define LOG_FATAL 4    /* failures are returned, and said once */
+
+unsigned le_flush_denormals(void) {
+#ifdef FLUSH_AND_ZERO
+  unsigned before = _mm_getcsr();
+  _mm_setcsr(before | FLUSH_AND_ZERO);
+  return before;
+#else
+  return 0;
+#endif
+}
+
+void le_restore_denormals(unsigned before) {
+#ifdef FLUSH_AND_ZERO
+  _mm_setcsr(before);
+#else
+  (void)before;
+#endif
+}
 
 /* ---- Opening ---- */
 
@@ -51,6 +73,9 @@ static OrtSessionOptions *session_options(loopedge_model *model, int threads, lo
     result = le_check(api, api->SetIntraOpNumThreads(options, threads), "threads", error);
     if (!result) result = le_check(api, api->SetInterOpNumThreads(options, 1), "threads", error);
   }
+  if (!result) { /* for the threads that the session starts */
+    result = le_check(api, api->AddSessionConfigEntry(options, "session.set_denormal_as_zero", "1"), "denormals", error);
+  }
   for (i = 0; i < form->config_count && !result; i++) {
     result = le_check(api, api->AddSessionConfigEntry(options, form->config[i].key, form->config[i].value),
                    form->config[i].key, error);
@@ -65,6 +90,7 @@ static int create_session(loopedge_model *model, const char *bundle, OrtSessionO
   const char *path = model->form->files[0].path;
   size_t length = strlen(bundle) + strlen(path) + 2;
   char *name = (char *)malloc(length);
+  unsigned before;
   int result;
 #ifdef _WIN32
   wchar_t *wide = (wchar_t *)malloc(length * sizeof *wide);
@@ -81,7 +107,9 @@ static int create_session(loopedge_model *model, const char *bundle, OrtSessionO
   if (!name) return le_no_memory(error);
   sprintf(name, "%s/%s", bundle, path);
 #endif
+  before = le_flush_denormals(); /* of a process's first session the runtime does so itself, and leaves it */
   result = le_check(model->api, model->api->CreateSession(model->env, file, options, &model->session), path, error);
+  le_restore_denormals(before);
   free(name);
 #ifdef _WIN32
   free(wide);
@@ -237,11 +265,13 @@ static int run(loopedge_model *model, const loopedge_array *arrays, loopedge_arr
     else if (!(feeds[i] = le_wrap(model, &arrays[port - manifest->inputs], error))) result = -1;
   }
   if (!result) {
+    unsigned before = le_flush_denormals();
     result = le_check(api,
                    api->Run(model->session, NULL, (const char *const *)model->input_names,
                             (const OrtValue *const *)feeds, model->input_count,
                             (const char *const *)model->output_names, model->output_count, found),
                    model->form->files[0].path, error);
+    le_restore_denormals(before);
   }
   for (i = 0; i < model->output_count && !result; i++) {
     const loopedge_port *port = le_find_port(manifest->outputs, manifest->output_count, model->output_names[i]);

@@ -207,7 +207,11 @@ static int go_on(text *of, const int64_t *ids, int64_t count, loopedge_error *er
   }
   of->length += (int32_t)count;
   result = le_check(api, api->BindInput(of->binding, "input_ids", value), "input_ids", error);
-  if (!result) result = le_check(api, api->RunWithBinding(of->model->session, NULL, of->binding), of->model->form->id, error);
+  if (!result) {
+    unsigned before = le_flush_denormals();
+    result = le_check(api, api->RunWithBinding(of->model->session, NULL, of->binding), of->model->form->id, error);
+    le_restore_denormals(before);
+  }
   if (count > 1) api->ReleaseValue(value);
   return result;
 }

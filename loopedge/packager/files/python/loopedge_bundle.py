@@ -17,6 +17,7 @@ from typing import Any
 
 import loopedge_text
 import numpy as np
+from loopedge_denormals import DenormalsAreZero
 from loopedge_files import BundleError, check_files, read_manifest
 from loopedge_session import check_runtime, open_session, short_name
 from loopedge_vectors import measure, passes, read_array
@@ -133,7 +134,8 @@ class Bundle:
         if missing is not None:
             raise BundleError(f"input {missing} is missing")
         names = [output.name for output in self.session.get_outputs()]
-        return dict(zip(names, self.session.run(names, arrays)))
+        with DenormalsAreZero():
+            return dict(zip(names, self.session.run(names, arrays)))
 
     def generate(
         self, prompt: str, *, new_tokens: int | None = None, loops: int | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
+from loopedge_denormals import POOL_ENTRY, DenormalsAreZero
 from loopedge_files import BundleError
 
 OPENVINO = "OpenVINOExecutionProvider"
@@ -53,12 +54,15 @@ def open_session(path: Path, model: Mapping[str, Any], provider: str, threads: i
     options.enable_mem_pattern = bool(model["memory_pattern"])
     if threads is not None:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    for key, value in model["config"].items():
+    for key, value in {POOL_ENTRY: "1", **model["config"]}.items():
         options.add_session_config_entry(key, value)
     wanted = short_name(provider)
     try:
         providers = _providers(wanted, options)
-        session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        with DenormalsAreZero():  # puts back what the entry does to this thread
+            session = ort.InferenceSession(
+                str(path), options, providers=providers, enable_fallback=0
+            )
     except BundleError:
         raise
     except Exception as error:  # onnxruntime raises a kind of its own per failure

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from loopedge_denormals import DenormalsAreZero
 from loopedge_files import BundleError
 
 STEP = 256
@@ -64,7 +65,8 @@ class Cache:
             if name not in bound:
                 binding.bind_output(name)
                 bound.append(name)
-        self.session.run_with_iobinding(binding)
+        with DenormalsAreZero():
+            self.session.run_with_iobinding(binding)
         self.length += len(ids)
         logits: Array = dict(zip(bound, binding.get_outputs()))["logits"].numpy()
         if not np.isfinite(logits).all():
