@@ -240,6 +240,48 @@ def test_a_table_of_the_page_begins_with_its_oldest_row(
     ]
 
 
+GAPS = [  # times, what the model remembers, numbers of the window or what is said
+    (["2024-01-01", "2024-01-02", "2024-01-04", "2024-01-05"], {"gaps": "cross", "step": "D"}, [1, 2, 3]),
+    (["2024-01-01", "2024-01-02", "2024-01-04", "2024-01-05"], {"gaps": "split", "step": "D"}, [2, 3]),
+    (["2024-01-01", "2024-01-03", "2024-01-04", "2024-01-05"], {"gaps": "split", "step": "D"}, [1, 2, 3]),
+    (["2024-01-01", "2024-01-02", "2024-01-04"], {"gaps": "refuse", "step": "D"},
+     "table rows are missing between 2024-01-02 and 2024-01-04, and the training refused gaps: write them into the table"),
+    (["2024-01-01", "2024-01-03", "2024-01-04"], {"frequency": "D"}, [None, 1, 2]),
+    (["2024-01-01 00:00", "2024-01-01 03:00"], {"frequency": "h"}, [None, None, 1]),
+    (["2024-01-01 00:00", "2024-01-01 00:30"], {"frequency": "h"},
+     "the times between 2024-01-01 00:00 and 2024-01-01 00:30 are no steps of h, which the model was trained on"),
+    (["2024-01-31", "2024-02-29", "2024-03-31"], {"gaps": "split", "step": "M"}, [0, 1, 2]),
+    (["2024-01", "2024-02", "2024-04"], {"gaps": "split", "step": "MS"}, [2]),
+    (["2024-12-24", "2024-12-27", "2025-01-02"], {"gaps": "split", "step": "B"}, [2]),
+    (["0.1", "0.2", "0.3", "0.5"], {"gaps": "split", "step": "0.1"}, [3]),
+    (["2024-03-31 01:00", "2024-03-31 03:00"], {"gaps": "split", "step": "h", "form": {"timezone": "Europe/Berlin"}}, [0, 1]),
+    (["03.01.2024", "09.01.2024"], {"gaps": "split", "step": "D"}, [0, 1, "unchecked"]),
+    (["2024-01-01", "2024-01-09"], {"gaps": "split", "step": "Mon-Sat"}, [0, 1, "unchecked"]),
+]  # fmt: skip
+
+
+def test_a_table_of_the_page_has_the_gaps_that_training_had(
+    packaged: Bundles, node_packages: Path
+) -> None:
+    code = """
+    const { readTable } = await from("web/table.mjs");
+    const table = { columns: ["y"], context: 3 };
+    answer(given.map(([times, task]) => {
+      try {
+        const csv = ["t,y", ...times.map((time, i) => `${time},${i}`)].join("\\n");
+        const [{ rows, times: kept, checked }] = readTable(csv, table, { time_column: "t", ...task });
+        if (rows.length !== kept.length) return "rows and times differ";
+        return [...rows.flat(), ...(checked ? [] : ["unchecked"])];
+      } catch (error) {
+        return error.message;
+      }
+    }));
+    """
+    given = [(times, task) for times, task, _ in GAPS]
+    found = ask_node(node_packages, packaged("forecast"), code, given=given)
+    assert found == [expected for _, _, expected in GAPS]
+
+
 def test_a_text_goes_on_in_chunks(packaged: Bundles, node_packages: Path) -> None:
     code = """
     const generator = (await open()).generator();

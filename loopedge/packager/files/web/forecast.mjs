@@ -6,6 +6,7 @@ import { at, showProblem, showRun, state } from "./page.mjs";
 import { readTable } from "./table.mjs";
 
 const PERCENT = 100;
+const UNCHECKED = " Whether table rows are missing between them was not looked at: the step or the writing of the times is not known here.";
 
 /** Prepare the page; return what runs the model and draws. */
 export async function showForecast(model) {
@@ -26,7 +27,7 @@ export async function showForecast(model) {
     try {
       series = readTable(await file.text(), table, model.manifest.task);
       chosen = 0;
-      at("source").textContent = `The last ${series[0].rows.length} table rows of ${file.name}.`;
+      at("source").textContent = `The last ${series[0].rows.length} table rows of ${file.name}.${series[0].checked ? "" : UNCHECKED}`;
       fillSeries(series);
       await run();
       showProblem(null);

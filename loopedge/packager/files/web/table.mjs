@@ -1,7 +1,10 @@
 // Reads a table that somebody chooses: a CSV whose first line names the columns, the oldest table row first.
 
+import { lastWindow, momentOf } from "./gaps.mjs";
+
 /**
- * Return the series of a table as [{ name, rows, times, lastTime }], the last `context` table rows of each.
+ * Return the series of a table as [{ name, rows, times, lastTime, checked }], the last `context` table rows of each, without
+ * what stands before a gap (gaps.mjs).
  *
  * table: columns and context of the model. task: what it remembers of the table that it was trained on.
  */
@@ -25,11 +28,9 @@ export function readTable(text, table, task) {
   if (!series.size) throw new Error("the table holds no rows");
   for (const { times } of series.values()) checkOrder(times ?? []);
   return [...series.values()].map(({ name, rows, times }) => ({
-    name, rows: rows.slice(-table.context), times: times?.slice(-table.context) ?? null, lastTime: times?.at(-1),
+    name, lastTime: times?.at(-1), ...lastWindow(rows, times, table.context, task),
   }));
 }
-
-const HOUR = 36e5;
 
 /** Refuse times that go back; local ones do so by an hour, when summer ends. */
 function checkOrder(times) {
@@ -39,12 +40,6 @@ function checkOrder(times) {
   if (back < 0 && !reversed) return;
   const [earlier, later] = back < 0 ? [times.at(-1), times[0]] : [times[back], times[back - 1]];
   throw new Error(`the time ${earlier} stands behind ${later}: the oldest table row comes first`);
-}
-
-/** Return a time as a number; NaN where it is written in a way that is not known here. */
-function momentOf(text) {
-  if (/^-?\d+(\.\d+)?$/.test(text)) return { at: Number(text), slack: 0 };
-  return { at: /^\d{4}-\d{2}/.test(text) ? Date.parse(text.replace(" ", "T")) : NaN, slack: HOUR };
 }
 
 function delimiterOf(text) {
