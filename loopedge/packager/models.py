@@ -13,6 +13,7 @@ from loopedge.errors import InputError
 from loopedge.graph.inputs import chooses_loops
 from loopedge.graph.metadata import Form, Metadata, write_metadata
 from loopedge.graph.weights import weight_bytes
+from loopedge.options import option
 from loopedge.packager.clients import (
     CLIENTS,
     GENERATE_RELEASE,
@@ -26,6 +27,7 @@ from loopedge.packager.clients import (
 from loopedge.packager.manifest import ClientName, Engine, ExternalData, Model
 from loopedge.packager.options import PackageOptions
 from loopedge.packager.source import Source
+from loopedge.packager.static_files import npm_package
 from loopedge.runtime.decoding.generate_file import needed_runtime
 from loopedge.runtime.session_options import MAPPED_ORT_FORMAT
 
@@ -34,6 +36,8 @@ __all__ = ["FOLDER", "WrittenModels", "write_models"]
 FOLDER = "models"
 LARGEST_SINGLE_BYTES = 2**31 - 1
 """Of a protocol buffer."""
+JAVASCRIPT = ("javascript", "javascript")
+"""The part of clients whose runtime is a package of npm."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,7 +112,24 @@ class _Writing:
                 )
                 if chosen is not None and chosen != self.found.chosen[client]:
                     providers[provider] = chosen
+        self.found.notes += self._newer_than_npm()
         return self.found
+
+    def _newer_than_npm(self) -> Iterator[str]:
+        """Say which models the npm packages do not load that the loaders were tried with."""
+        version = npm_package("onnxruntime-web").rpartition("@")[2]
+        tried = _release(version)
+        clients = [name for name in self.options.clients if JAVASCRIPT in CLIENTS[name].parts]
+        taken = {self.found.chosen[client] for client in clients}
+        taken.update(*(self.found.providers[client].values() for client in clients))
+        opset = max(opset for opset, release in OPSET_RELEASES.items() if release <= tried)
+        for model in self.found.models:
+            needed = model.min_runtime
+            if model.id in taken and needed is not None and _release(needed) > tried:
+                yield (
+                    f"{model.file} needs ONNX Runtime {needed}; the npm packages that the loader for {' and '.join(clients)} was "
+                    f"tried with are of {version}, which loads opset {opset}: {option('opset', opset, command='export ...')}"
+                )
 
     def _takes_ort(self, client: ClientName) -> bool:
         return CLIENTS[client].ort_format and not self.source.writes_text
@@ -301,6 +322,11 @@ def _min_runtime(graph: ir.Model, metadata: Metadata, *, ort_format: bool) -> st
     if metadata.generate is not None:
         releases.append(GENERATE_RELEASE)
     return release_text(max(releases))
+
+
+def _release(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
 
 
 def _operator_releases(nodes: Iterable[ir.Node], opset: int) -> Iterator[tuple[int, int]]:

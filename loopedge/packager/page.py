@@ -302,7 +302,7 @@ def _loops(manifest: Manifest) -> Iterator[str]:
         trained = str(least) if least == most else f"{least} to {most}"
         yield (
             f"One block runs again and again: {loops.default} times, unless `loops` says otherwise. It was trained with {trained}; "
-            "fewer take less time and are less exact."
+            "fewer take less time, and how good they are depends on the training."
         )
     elif loops.default is not None:
         yield f"One block runs {loops.default} times; its weights are stored once."

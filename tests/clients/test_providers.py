@@ -171,3 +171,28 @@ def test_a_file_that_means_something_else_there_is_found(
     (found,) = check_providers(models, options, folder, lambda text: None)
     assert isinstance(found, VerificationError)
     assert found.measured == pytest.approx(6.0, abs=0.5)
+
+
+@pytest.mark.parametrize("form", ["loop", "unrolled"])
+def test_the_loader_of_a_bundle_says_what_stays_on_the_cpu(
+    clients: Path, unrolled: Path, tmp_path: Path, form: str
+) -> None:
+    """The plug-in leaves operators of opset 23 to the CPU, and a Loop that holds them."""
+    bundle = tmp_path / "bundle"
+    loopedge.package(unrolled if form == "unrolled" else TINY, bundle, clients=("python",))
+    shown = ran(
+        clients,
+        f"""
+import sys, warnings
+sys.path.insert(0, {str(bundle / "python")!r})
+import loopedge_bundle
+with warnings.catch_warnings(record=True) as found:
+    warnings.simplefilter("always")
+    loopedge_bundle.load(provider="openvino", model={form!r}, threads=1)
+[warning] = found
+print(warning.message, "in", warning.filename)
+""",
+    )
+    assert "run on openvino, the others on the CPU in <string>" in shown
+    there, together = (int(word) for word in shown.split() if word.isdigit())
+    assert 0 < there < together

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -284,3 +285,28 @@ def test_measures_are_those_of_the_manifest() -> None:
         nan = np.array([np.nan])
         assert not client.passes("relative", client.measure("relative", [expected[:1]], [nan]), 1.0)
         assert not client.passes("sqnr", client.measure("sqnr", [expected[:1]], [nan]), 1.0)
+
+
+class Assigned:
+    """A session that has assigned nodes to providers, by their names in ONNX Runtime."""
+
+    def __init__(self, **counts: int) -> None:
+        self.parts = [
+            SimpleNamespace(ep_name=name, get_nodes=lambda count=count: [None] * count)
+            for name, count in counts.items()
+        ]
+
+    def get_provider_graph_assignment_info(self) -> list[SimpleNamespace]:
+        """Return the parts of the graph, as a session does."""
+        return self.parts
+
+
+def test_a_provider_that_runs_no_node_is_refused() -> None:
+    place = sys.modules["loopedge_session"].check_placement
+    with pytest.raises(client.BundleError, match="runs none of the 7 nodes of m.onnx"):
+        place(Assigned(CPUExecutionProvider=7), "openvino", "m.onnx")
+    with pytest.warns(UserWarning, match="2 of 9 nodes of m.onnx run on openvino"):
+        place(Assigned(CPUExecutionProvider=7, OpenVINOExecutionProvider=2), "openvino", "m.onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        place(Assigned(OpenVINOExecutionProvider=2), "openvino", "m.onnx")

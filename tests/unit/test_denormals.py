@@ -78,7 +78,7 @@ small = numpy.full(64, 1e-39, numpy.float32)
 found = loopedge_bundle.load(threads=1).run(small)["y"]
 print(found.any(), (small * numpy.float32(0.5)).all())
 """
-    command = [sys.executable, "-c", program, tmp_path / "bundle" / "python"]
+    command = [sys.executable, "-c", program, str(tmp_path / "bundle" / "python")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(not KNOWN), "True"]
 

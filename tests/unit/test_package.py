@@ -130,6 +130,23 @@ def test_ids_loops_and_releases_are_described(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("opset", "clients", "said"),
+    [(28, ("node", "c"), True), (28, ("c", "python"), False), (23, ("web", "node"), False)],
+)
+def test_a_model_that_is_newer_than_the_packages_of_npm_says_so(
+    tmp_path: Path, opset: int, clients: tuple[str, ...], said: bool
+) -> None:
+    path = repeating_model(tmp_path / "m.onnx", TASK)
+    model = onnx.load(path)
+    model.opset_import[0].version = opset
+    onnx.save(model, path)
+    result = package(path, *clients)
+    found = [note for note in result.notes if "needs ONNX Runtime 1.32" in note]
+    assert len(found) == said
+    assert all("models/m.onnx" in note and note.endswith("opset=26") for note in found)
+
+
+@pytest.mark.parametrize(
     ("opset", "refused"), [(20, False), (22, False), (23, True), (None, False)]
 )
 def test_the_plug_in_of_openvino_takes_a_loop_of_older_operators(

@@ -19,7 +19,7 @@ import loopedge_text
 import numpy as np
 from loopedge_denormals import DenormalsAreZero
 from loopedge_files import BundleError, check_files, read_manifest
-from loopedge_session import check_runtime, open_session, short_name
+from loopedge_session import CPU, check_runtime, open_session, short_name
 from loopedge_vectors import measure, passes, read_array
 
 __all__ = [
@@ -33,8 +33,6 @@ __all__ = [
     "read_array",
     "read_manifest",
 ]
-
-CPU = "cpu"
 
 Array = np.ndarray[Any, Any]
 

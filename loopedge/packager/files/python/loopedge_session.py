@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ import onnxruntime as ort
 from loopedge_denormals import POOL_ENTRY, DenormalsAreZero
 from loopedge_files import BundleError
 
+CPU = "cpu"
+RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
+"""Lets a session tell which provider each node was assigned to; releases that do not know it ignore it."""
 OPENVINO = "OpenVINOExecutionProvider"
 PLUG_INS = ("onnxruntime_ep_", "onnxruntime_qnn")
 """What modules begin with that bring an execution provider."""
@@ -54,9 +59,12 @@ def open_session(path: Path, model: Mapping[str, Any], provider: str, threads: i
     options.enable_mem_pattern = bool(model["memory_pattern"])
     if threads is not None:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    for key, value in {POOL_ENTRY: "1", **model["config"]}.items():
-        options.add_session_config_entry(key, value)
     wanted = short_name(provider)
+    entries = {POOL_ENTRY: "1", **model["config"]}
+    if wanted != CPU:
+        entries[RECORD_ASSIGNMENT] = "1"
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
     try:
         providers = _providers(wanted, options)
         with DenormalsAreZero():  # puts back what the entry does to this thread
@@ -70,7 +78,35 @@ def open_session(path: Path, model: Mapping[str, Any], provider: str, threads: i
     runs = short_name(session.get_providers()[0])
     if runs != wanted:
         raise BundleError(f"{wanted} was asked for, {runs} would run {path.name}")
+    if wanted != CPU and hasattr(session, "get_provider_graph_assignment_info"):
+        check_placement(session, wanted, path.name)
     return session
+
+
+def check_placement(session: Any, provider: str, name: str) -> None:
+    """Warn where a part of a model's nodes runs elsewhere than on a provider.
+
+    Args:
+        session: Created with `RECORD_ASSIGNMENT`.
+        provider: By its short name.
+        name: Of the model.
+
+    Raises:
+        BundleError: None runs there.
+    """
+    nodes: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        nodes[short_name(str(part.ep_name))] += len(part.get_nodes())
+    there, together = nodes[provider], sum(nodes.values())
+    if not there:
+        raise BundleError(
+            f"{provider} was asked for and runs none of the {together} nodes of {name}"
+        )
+    if there < together:
+        warnings.warn(
+            f"{there} of {together} nodes of {name} run on {provider}, the others on the CPU",
+            stacklevel=5,
+        )
 
 
 def _providers(wanted: str, options: Any) -> list[str] | None:
