@@ -303,9 +303,9 @@ class Assigned:
 
 def test_a_provider_that_runs_no_node_is_refused() -> None:
     place = sys.modules["loopedge_session"].check_placement
-    with pytest.raises(client.BundleError, match="runs none of the 7 nodes of m.onnx"):
+    with pytest.raises(client.BundleError, match=r"runs none of the 7 nodes of m\.onnx"):
         place(Assigned(CPUExecutionProvider=7), "openvino", "m.onnx")
-    with pytest.warns(UserWarning, match="2 of 9 nodes of m.onnx run on openvino"):
+    with pytest.warns(UserWarning, match=r"2 of 9 nodes of m\.onnx run on openvino"):
         place(Assigned(CPUExecutionProvider=7, OpenVINOExecutionProvider=2), "openvino", "m.onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
