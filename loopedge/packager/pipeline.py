@@ -150,9 +150,12 @@ class _Packaging:
 
     def _check_prompt(self, source: Source) -> None:
         if not source.writes_text and self.options.prompt is not None:
+            kind = "has no cache" if source.takes_text else "writes no text"
             raise InputError(
-                f"{self.model} writes no text, {option_name('prompt')} has no use",
-                hint=f"leave out {option_name('prompt')}",
+                f"{self.model} {kind}, {option_name('prompt')} has no use",
+                hint=f"loopedge to-generate {self.model}"
+                if source.takes_text
+                else f"leave out {option_name('prompt')}",
             )
 
     def _note_reference(self, source: Source, reference: Artifact | None) -> None:

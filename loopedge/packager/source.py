@@ -98,7 +98,10 @@ def open_source(
     try:
         made = to_generate(path, target, form="unrolled" if unrolled else None, threads=threads)
     except InputError as refusal:
-        notes.append(f"it has no cache, a text is computed anew for each token: {refusal.message}")
+        way = "" if refusal.hint is None else f" ({refusal.hint})"
+        notes.append(
+            f"it has no cache, a text is computed anew for each token: {refusal.message}{way}"
+        )
         return Source(given=artifact, artifact=artifact, notes=tuple(notes))
     cached = Artifact.open(target)
     return Source(given=artifact, artifact=cached, notes=(*notes, *made.notes))

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loopedge.artifact.artifact import Artifact, write_artifact
+from loopedge.graph.metadata import write_metadata
 from tests.cli.test_bad_input import assert_refused
 from tests.cli.test_docs import SECTIONS
-from tests.graph.generate_files import GenerateModel, write_generate_file
+from tests.graph.generate_files import BYTES_TASK, GenerateModel, write_generate_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,6 +86,15 @@ def test_wrong_options_are_refused_in_one_line(
 def test_options_without_a_use_are_refused(cli: Cli, tiny: Path, ids: Path) -> None:
     words = ("package", tiny, "--for", "python", "--prompt", "a")
     assert_refused(cli(*words), "writes no text, --prompt has no use")
+    artifact = Artifact.open(tiny)
+    graph = artifact.fresh_graph()
+    described = artifact.metadata.model_copy(update={"task": BYTES_TASK})
+    write_metadata(described, graph.metadata_props)
+    plain = tiny.parent / "text.onnx"
+    write_artifact(graph, plain)
+    refused = cli("package", plain, "--for", "python", "--prompt", "a")
+    assert_refused(refused, "has no cache, --prompt has no use")
+    assert "hint: loopedge to-generate" in refused.err
     text = write_generate_file(GenerateModel(context=16), tiny.parent / "lm.generate.onnx")
     outcome = cli("package", text, "--for", "python", "--input", ids)
     assert_refused(outcome, "--prompt")

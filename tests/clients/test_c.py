@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
@@ -291,13 +291,18 @@ def test_a_prompt_that_cannot_be_taken_is_refused(built: Built) -> None:
     )
 
 
-def test_a_text_of_a_fixed_loop_count_runs_no_other(tmp_path: Path) -> None:
-    model = GenerateModel(form="unrolled", context=32)
-    loopedge.package(
-        write_generate_file(model, tmp_path / "lm.generate.onnx"), tmp_path / "lm", clients=("c",)
-    )
+@pytest.mark.parametrize("cache", ["per-loop", "last-loop"])
+def test_a_text_of_a_fixed_loop_count_runs_no_other(
+    tmp_path: Path, cache: Literal["per-loop", "last-loop"]
+) -> None:
+    model = GenerateModel(form="unrolled", context=32, cache=cache)
+    source = write_generate_file(model, tmp_path / "lm.generate.onnx")
+    loopedge.package(source, tmp_path / "lm", clients=("c",))
     text = build(tmp_path / "lm", probe=True, programs=("verify",))
-    expected = model.greedy([97, 98], 4)
+    generator = loopedge.Generator(source, threads=1)
+    expected = [token.id for token in generator.stream(np.array([97, 98]), new_tokens=4)]
+    if cache == "per-loop":
+        assert expected == model.greedy([97, 98], 4)
     for loops in (0, 3):
         done = text.run("probe", text.bundle, "generate", 4, loops, 97, 98)
         assert [int(word) for word in done.stdout.split()] == expected, done.stderr

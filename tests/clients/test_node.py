@@ -16,6 +16,7 @@ from loopedge.data.tables.timeline.frequency import parse_frequency
 from loopedge.packager.manifest import CHECKSUM_ZEROS, MANIFEST_NAME, manifest_checksum
 from tests.clients.models import CONTEXT, HORIZON, LONGEST, table_of
 from tests.clients.node_process import ask_node, run_node
+from tests.graph.generate_files import GenerateModel, write_generate_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -613,6 +614,36 @@ def test_bench_writes_a_report(
     path = tmp_path / "report.json"
     path.write_text(done.stdout, encoding="utf-8")
     assert len(loopedge.compare(path, path).runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "said"),
+    [
+        ("verify", ["a", "b"], "one folder is taken, 2 are named; known are FOLDER, --runtime, --provider, --model"),
+        ("verify", ["--bogus"], "Unknown option '--bogus'; known are FOLDER, --runtime"),
+        ("bench", ["--runs"], "; known are FOLDER, --runtime, --provider, --model, --runs, --loops, --threads"),
+        ("bench", ["--runs", "2.5"], "--runs and --threads take whole numbers of at least 1"),
+        ("verify", ["nowhere"], "nowhere is no bundle: it holds no manifest.json"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_is_one_line(
+    packaged: Bundles, node_packages: Path, program: str, words: list[str], said: str
+) -> None:
+    done = run_node(node_packages, packaged("forecast") / "node" / f"{program}.mjs", *words)
+    assert done.returncode == (2 if "known are" in said else 1)
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+
+
+def test_a_text_of_the_last_loops_cache_is_verified(node_packages: Path, tmp_path: Path) -> None:
+    model = GenerateModel(form="unrolled", context=32, cache="last-loop")
+    source = write_generate_file(model, tmp_path / "lm.generate.onnx")
+    loopedge.package(source, tmp_path / "lm", clients=("node",))
+    done = run_node(node_packages, tmp_path / "lm" / "node" / "verify.mjs", tmp_path / "lm")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["passed"] for line in lines] == [True, True], done.stderr
+    assert done.returncode == 0
 
 
 def test_the_example_prints_a_forecast(packaged: Bundles, node_packages: Path) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-__all__ = ["GenerateModel", "write_generate_file"]
+__all__ = ["BYTES_TASK", "GenerateModel", "write_generate_file"]
 
 HEADS, KV_HEADS, HEAD_SIZE = 4, 2, 8
 WIDTH = HEADS * HEAD_SIZE

@@ -1,25 +1,21 @@
 // Measures the model and prints the report that `loopedge compare` reads.
 //
-// node node/bench.mjs [--runs 30] [--loops N,N] [--threads 1] [--runtime onnxruntime-node|onnxruntime-web] > device.json
+// node node/bench.mjs [FOLDER] [--runs 30] [--loops N,N] [--threads 1] [--runtime onnxruntime-node|onnxruntime-web] > device.json
 
 import { readFileSync, writeFileSync } from "node:fs";
 import os from "node:os";
-import { parseArgs } from "node:util";
 
 import { benchRun, report, startRuntime } from "../javascript/bench.mjs";
 import { load, openBundle } from "../javascript/loopedge.mjs";
-import { bundleFolder, fail, importRuntime } from "./runtime.mjs";
+import { bundleFolder, fail, importRuntime, readOptions } from "./runtime.mjs";
 
-const { values: asked } = parseArgs({
-  options: {
-    bundle: { type: "string" },
-    runtime: { type: "string", default: "onnxruntime-node" },
-    provider: { type: "string" },
-    model: { type: "string" },
-    runs: { type: "string", default: "30" },
-    loops: { type: "string" },
-    threads: { type: "string", default: "1" },
-  },
+const asked = readOptions({
+  runtime: { type: "string", default: "onnxruntime-node" },
+  provider: { type: "string" },
+  model: { type: "string" },
+  runs: { type: "string", default: "30" },
+  loops: { type: "string" },
+  threads: { type: "string", default: "1" },
 });
 const heaps = watchHeaps();
 
@@ -90,7 +86,7 @@ function machine() {
 
 try {
   const [runs, threads] = [Number(asked.runs), Number(asked.threads)];
-  if (!(runs >= 1 && threads >= 1)) fail("--runs and --threads take whole numbers of at least 1");
+  if (![runs, threads].every((count) => Number.isInteger(count) && count >= 1)) fail("--runs and --threads take whole numbers of at least 1");
   const counts = asked.loops ? asked.loops.split(",").map(Number) : [undefined];
   const folder = bundleFolder(asked.bundle);
   const ort = await importRuntime(asked.runtime, folder);

@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
 
 const HERE = dirname(fileURLToPath(import.meta.url)); // Node before 20.11 has no import.meta.dirname
 
@@ -30,9 +31,20 @@ export async function importRuntime(name, bundle) {
 }
 
 /** End the program with one line. */
-export function fail(message) {
+export function fail(message, status = 1) {
   process.stderr.write(`error: ${message}\n`);
-  process.exit(1);
+  process.exit(status);
+}
+
+/** Return the options of the command line, and the folder that stands there as `bundle`; end with exit status 2 where one is wrong. */
+export function readOptions(options) {
+  try {
+    const { values, positionals } = parseArgs({ options: { bundle: { type: "string" }, ...options }, allowPositionals: true });
+    if (positionals.length > 1) throw new Error(`one folder is taken, ${positionals.length} are named`);
+    return { ...values, bundle: values.bundle ?? positionals[0] };
+  } catch (error) {
+    return fail(`${error.message.split(". ")[0]}; known are FOLDER, ${Object.keys(options).map((name) => `--${name}`).join(", ")}`, 2);
+  }
 }
 
 /** Return the folder of the bundle: that above this file, or the one that was named. */

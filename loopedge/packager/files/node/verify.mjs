@@ -1,20 +1,15 @@
 // Checks every file of the bundle, then runs its test vectors: one line of JSON each, exit status 0 where all pass.
 //
-// node node/verify.mjs [--bundle FOLDER] [--runtime onnxruntime-node|onnxruntime-web] [--provider cpu] [--model ID]
-
-import { parseArgs } from "node:util";
+// node node/verify.mjs [FOLDER] [--runtime onnxruntime-node|onnxruntime-web] [--provider cpu] [--model ID]
 
 import { load } from "../javascript/loopedge.mjs";
 import { checkVectors } from "../javascript/vectors.mjs";
-import { bundleFolder, fail, importPackage, importRuntime } from "./runtime.mjs";
+import { bundleFolder, fail, importPackage, importRuntime, readOptions } from "./runtime.mjs";
 
-const { values: asked } = parseArgs({
-  options: {
-    bundle: { type: "string" },
-    runtime: { type: "string", default: "onnxruntime-node" },
-    provider: { type: "string" },
-    model: { type: "string" },
-  },
+const asked = readOptions({
+  runtime: { type: "string", default: "onnxruntime-node" },
+  provider: { type: "string" },
+  model: { type: "string" },
 });
 
 try {
