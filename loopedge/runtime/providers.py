@@ -5,7 +5,7 @@ import json
 import pkgutil
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -74,11 +74,13 @@ def full_name(name: str) -> str:
     Nothing is looked for but plug-in packages; `find_provider` says whether it is there.
     """
     wanted = name.casefold().removesuffix(SUFFIX.casefold())
-    names: list[str] = [CPU_PROVIDER, CUDA_PROVIDER, *ort.get_all_providers(), *_plug_in_modules()]
-    for known in names:
-        if short_name(known) == wanted:
-            return known
-    return name
+    built_in: list[str] = [CPU_PROVIDER, CUDA_PROVIDER, *ort.get_all_providers()]
+    # Packages are looked for where nothing else fits: that takes longer than to open a small session.
+    return _of_short_name(wanted, built_in) or _of_short_name(wanted, _plug_in_modules()) or name
+
+
+def _of_short_name(wanted: str, names: Iterable[str]) -> str | None:
+    return next((known for known in names if short_name(known) == wanted), None)
 
 
 def short_name(provider: str) -> str:
@@ -120,7 +122,10 @@ def find_provider(name: str, options: Mapping[str, str] | None = None) -> Provid
         from loopedge.runtime.cuda import check_built_in  # has hints of its own
 
         check_built_in()
-    elif found not in {CPU_PROVIDER, *ort.get_available_providers(), *_plug_in_modules()}:
+    elif (
+        found not in {CPU_PROVIDER, *ort.get_available_providers()}
+        and found not in _plug_in_modules()
+    ):
         raise ProviderError(
             f"this onnxruntime ({ort.__version__}) has no execution provider {name!r}, it has "
             f"{', '.join(_available())}",

@@ -1,6 +1,7 @@
 """Execution providers by name: those of onnxruntime, those of plug-in packages, and what is refused; none is needed here."""
 
 import json
+import pkgutil
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -93,6 +94,21 @@ class Options:
 def test_short_names_and_names_of_onnxruntime_are_the_same(said: str, name: str) -> None:
     assert full_name(said) == name
     assert full_name(short_name(name)) == name
+
+
+@pytest.mark.parametrize("name", ["cpu", "CPUExecutionProvider", "openvino"])
+def test_what_onnxruntime_names_itself_needs_no_look_at_packages(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """They are looked for at each opening of a session, and that takes longer than to open a small one."""
+
+    def fail() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(pkgutil, "iter_modules", fail)
+    assert full_name(name).endswith("ExecutionProvider")
+    if name != "openvino":
+        assert find_provider(name).name == "CPUExecutionProvider"
 
 
 @pytest.mark.usefixtures("plugged")
