@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from benchmarks.reach.kinds import KINDS, write_kind
 from loopedge.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -115,3 +116,22 @@ def test_an_unknown_target_is_refused(cli: Cli, tiny: Path, samples: Path) -> No
     outcome = cli("quantize", tiny, "--data", samples, "--ops", "qdq", "--target", "npu")
     assert outcome.code == 2
     assert "openvino" in outcome.err
+
+
+def test_a_loop_that_ends_itself_is_refused(cli: Cli, samples: Path, tmp_path: Path) -> None:
+    model = write_kind(KINDS["float, early exit"], tmp_path).path
+    outcome = cli("quantize", model, "--data", samples, *PAIRS)
+    assert outcome.code == 2
+    assert "ends its loop early, by what it computes" in outcome.err
+    assert not model.with_suffix(".int8.onnx").exists()
+
+
+def test_a_budget_holds_for_pairs_too(cli: Cli, tiny: Path, samples: Path, tmp_path: Path) -> None:
+    target = tmp_path / "q.onnx"
+    words = ("-o", target, "--data", samples, *PAIRS, "--max-drop")
+    outcome = cli("quantize", tiny, *words, "100", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.json()["budget"]["max_drop"] == 100
+    missed = cli("quantize", tiny, *words, "0.000000001", "--force")
+    assert missed.code == 2
+    assert "rounding in float32 alone moves" in missed.err
