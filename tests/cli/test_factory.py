@@ -104,6 +104,7 @@ def test_a_factory_with_weights(suffix: str, cli: Cli, package: Path) -> None:
     assert np.abs(given - state).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_the_module_may_be_built_already(cli: Cli, package: Path) -> None:
     outcome = cli("export", "mymodels.mine:built", "-o", "b.onnx", "--json")
     assert outcome.json()["loops"] == 3

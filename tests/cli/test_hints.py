@@ -116,6 +116,7 @@ def wrong(path: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_hint_names_options_that_its_command_has() -> None:
     assert [text for path in SOURCES for text in wrong(path)] == []
 

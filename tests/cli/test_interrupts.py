@@ -73,6 +73,7 @@ WRITERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", interrupts.ENDING)
 @pytest.mark.parametrize("command", WRITERS)
 def test_a_command_that_writes_leaves_what_was_there(

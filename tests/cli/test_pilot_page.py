@@ -116,6 +116,7 @@ def test_what_cannot_be_shown_is_one_line(
     assert not results.with_name("report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_page_is_made_without_torch(results: Path) -> None:
     program = (
         "import sys; from loopedge_cli.main import main\n"

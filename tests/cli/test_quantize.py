@@ -204,6 +204,7 @@ def test_the_view_says_what_was_measured_where(cli: Cli, tiny: Path, tmp_path: P
     assert "8 samples that were generated" in shown
 
 
+@pytest.mark.slow
 def test_a_warning_is_the_first_line(
     cli: Cli, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "x.npz"
 
 
+@pytest.mark.slow
 def test_what_is_chosen_is_said_and_repeated(
     cli: "Cli", tiny: Path, data: Path, tmp_path: Path
 ) -> None:

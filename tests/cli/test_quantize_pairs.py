@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Cli
 
+pytestmark = pytest.mark.slow
+
 PAIRS = ("--ops", "qdq", "--reduce-range")
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Cli
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def tied(tmp_path: Path) -> Path:

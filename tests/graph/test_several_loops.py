@@ -319,6 +319,7 @@ def test_tables_are_those_that_the_number_picks_rows_of() -> None:
     assert (read.rows, read.limit, read.last) == (4, 4, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("counts", "chosen"), [((4,), True), (COUNTS, False)])
 def test_a_rerolled_file_may_take_its_count(
     counts: tuple[int, ...], chosen: bool, tmp_path: Path

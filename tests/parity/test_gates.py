@@ -113,6 +113,7 @@ def test_products_of_standard_operators_are_gated_too(exported: Exporter, tmp_pa
     assert np.abs(outputs[1] - outputs[0]).max() <= 1e-5 * np.abs(outputs[0]).max()
 
 
+@pytest.mark.slow
 def test_biased_products_keep_their_gates(exported: Exporter) -> None:
     source = exported("series")
     feeds = make_inputs(make_model("series"), Sizes(8, 12))[1]

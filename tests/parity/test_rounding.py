@@ -258,6 +258,7 @@ def head_bits(path: Path) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
 def test_a_head_stands_in_eight_bits_where_they_are_worth_their_bytes(
     few_candidates: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -420,6 +421,7 @@ def test_few_samples(data: Array, few_candidates: None, tmp_path: Path) -> None:
     assert CHOSE_TOO in result.notes
 
 
+@pytest.mark.slow
 def test_an_early_exit_is_no_noise_to_those_that_choose(tmp_path: Path) -> None:
     model, found = make_model("tokens", loops=6), []
     _, feeds = make_inputs(model, Sizes(16, 9))

@@ -107,6 +107,7 @@ def test_the_loops_are_as_good_as_written_out(own: bool, shared: bool, tmp_path:
         assert found[0] > found[1] - 1
 
 
+@pytest.mark.slow
 @OWN
 @pytest.mark.parametrize(
     ("scheme", "ops"),
@@ -161,6 +162,7 @@ def test_of_one_core_a_table_is_as_earlier_versions_read_it(tmp_path: Path) -> N
     assert "cores" not in json.loads((tmp_path / "one.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_count_may_be_an_input_beside_one_that_is_fixed(tmp_path: Path) -> None:
     source = write_chained(tmp_path / "m.onnx", own=False, count_input=True)
     quantized(source, tmp_path / "q.onnx", loops=3, save_ranges=tmp_path / "r.json")

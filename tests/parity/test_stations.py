@@ -170,6 +170,7 @@ def seeded() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("seeded")
 def test_channels_are_not_called_the_sequence_length(tmp_path: Path) -> None:
     notes = loopedge.export(OneWidth(), tmp_path / "m.onnx").notes

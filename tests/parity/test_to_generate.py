@@ -94,6 +94,7 @@ def decoded(target: Path, ids: NDArray[Any], sizes: tuple[int, ...]) -> list[NDA
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("form", ["scan", "unrolled", "tensorscatter"])
 def test_a_text_in_chunks_gives_what_the_whole_text_does(

@@ -148,6 +148,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
+@pytest.mark.slow
 def test_a_byte_changed_in_any_file_is_refused_with_its_name(tmp_path: Path) -> None:
     package(tiny(tmp_path, dynamic=True), "web", "node", "c", "python")
     folder = tmp_path / "bundle"

@@ -271,6 +271,7 @@ def test_a_limit_that_the_judging_samples_do_not_hold_is_said(
     assert bool(notes) == (lost is not None)
 
 
+@pytest.mark.slow
 def test_a_recipe_repeats_the_memory_profile_that_places_hang_on(tmp_path: Path) -> None:
     first = quantized(tmp_path / "low.onnx", **FEW, scheme="static", memory="low")
     data = {"data": FEW["data"], "threads": 1, "recipe": tmp_path / "low.onnx"}

@@ -154,6 +154,7 @@ def _about_arms(chosen: Any, one: Encoding, margin: float) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 300, 100))
 def test_no_sentence_contradicts_another(first: int) -> None:
     outcomes = set()

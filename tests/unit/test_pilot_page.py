@@ -329,6 +329,7 @@ def test_a_terminal_shows_the_same_at_any_width(name: str, language: str) -> Non
     assert shown(80) == shown(400)
 
 
+@pytest.mark.slow
 def test_a_report_needs_no_torch() -> None:
     modules = ("page", "terminal", "wording", "texts.japanese")
     program = "\n".join(f"import loopedge.report.pilot.{name}" for name in modules)

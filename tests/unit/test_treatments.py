@@ -100,6 +100,7 @@ def treatments(result: Any) -> dict[str, str]:
     return {item.name: item.treatment for item in result.treatments}
 
 
+@pytest.mark.slow
 def test_inputs_that_leave_every_range_cost_nothing(drifting: Path, tmp_path: Path) -> None:
     calibration, later = windows(5.0), windows(11.0, 1)[0]
     found = {}
@@ -188,6 +189,7 @@ def test_ranges_around_the_core_have_a_margin(drifting: Path) -> None:
         assert np.allclose(item.low, np.array(plain[name].low) * margin, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_file_says_how_its_linears_are_treated(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     data = [{"input_ids": generator.integers(0, 8, (8, 6))} for _ in range(3)]
