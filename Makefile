@@ -95,7 +95,7 @@ PYTEST_CLIENTS := CLIENTS_PYTHON=$(CLIENTS)/bin/python NODE_CLIENTS=$(NODE_CLIEN
 	ALL_CLIENTS=$(ALL) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet
 
 test-clients: $(STAMP) $(CLIENTS_STAMP) $(NODE_STAMP) $(OLDEST_STAMP)
-	$(PYTEST_CLIENTS) --ignore=tests/clients/all tests/clients
+	$(PYTEST_CLIENTS) --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile --ignore=tests/clients/all tests/clients
 
 test-clients-all: $(STAMP) $(NODE_STAMP) $(ALL_STAMP)
 	$(PYTEST_CLIENTS) tests/clients/all

@@ -14,13 +14,8 @@ from tests.docs.pages import PAGES, REASONS, ROOT, START, Runner, blocks_of, nam
 if TYPE_CHECKING:
     from pathlib import Path
 
-QUICK = {
-    "README.md",
-    "docs/artifact.md",
-    "docs/bring_your_own.md",
-    "docs/model.md",
-}
-"""Pages that make test runs; the blocks of the others take minutes together, make test-slow runs them."""
+QUICK = {"docs/bring_your_own.md", "docs/model.md"}
+"""Pages that make test runs; README's blocks and those of the others take minutes together, make test-slow runs them."""
 
 NOT_RUN = {
     "signature": 5,
