@@ -125,11 +125,24 @@ class _Writing:
         opset = max(opset for opset, release in OPSET_RELEASES.items() if release <= tried)
         for model in self.found.models:
             needed = model.min_runtime
-            if model.id in taken and needed is not None and _release(needed) > tried:
-                yield (
-                    f"{model.file} needs ONNX Runtime {needed}; the npm packages that the loader for {' and '.join(clients)} was "
-                    f"tried with are of {version}, which loads opset {opset}: {option('opset', opset, command='export ...')}"
-                )
+            if model.id not in taken or model.opset is None:
+                continue
+            if needed is not None and _release(needed) <= tried:
+                continue
+            what = (
+                f"is of opset {model.opset}, of which it is not known what loads it"
+                if needed is None
+                else f"needs ONNX Runtime {needed}"
+            )
+            way = (
+                "the tool that wrote it has to write that"
+                if self.source.metadata.foreign
+                else option("opset", opset, command="export ...")
+            )
+            yield (
+                f"{model.file} {what}; the npm packages that the loader for {' and '.join(clients)} was tried with are of "
+                f"{version}, which loads opsets up to {opset}: {way}"
+            )
 
     def _takes_ort(self, client: ClientName) -> bool:
         return CLIENTS[client].ort_format and not self.source.writes_text

@@ -150,12 +150,14 @@ class _Packaging:
 
     def _check_prompt(self, source: Source) -> None:
         if not source.writes_text and self.options.prompt is not None:
-            kind = "has no cache" if source.takes_text else "writes no text"
+            unused, refusal = f"{option_name('prompt')} has no use", source.no_cache
+            if refusal is not None:
+                raise InputError(
+                    f"{self.model} gets no cache, {unused}: {refusal.message}", hint=refusal.hint
+                )
             raise InputError(
-                f"{self.model} {kind}, {option_name('prompt')} has no use",
-                hint=f"loopedge to-generate {self.model}"
-                if source.takes_text
-                else f"leave out {option_name('prompt')}",
+                f"{self.model} writes no text, {unused}",
+                hint=f"leave out {option_name('prompt')}",
             )
 
     def _note_reference(self, source: Source, reference: Artifact | None) -> None:

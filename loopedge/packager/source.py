@@ -26,11 +26,13 @@ class Source:
         given: What the caller named.
         artifact: What goes into the bundle: the same, or the file with a cache that was made of it.
         notes: What a person should know of it.
+        no_cache: Of a model of text: why it has none.
     """
 
     given: Artifact
     artifact: Artifact
     notes: tuple[str, ...] = ()
+    no_cache: InputError | None = None
 
     @property
     def metadata(self) -> Metadata:
@@ -102,7 +104,7 @@ def open_source(
         notes.append(
             f"it has no cache, a text is computed anew for each token: {refusal.message}{way}"
         )
-        return Source(given=artifact, artifact=artifact, notes=tuple(notes))
+        return Source(given=artifact, artifact=artifact, notes=tuple(notes), no_cache=refusal)
     cached = Artifact.open(target)
     return Source(given=artifact, artifact=cached, notes=(*notes, *made.notes))
 

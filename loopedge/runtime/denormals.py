@@ -3,7 +3,7 @@
 Its softmax gives a masked position e^-88 and not 0, which is such a number (a denormal). Products of them take a hundred
 times as long on processors of Intel: causal attention of 128 positions 2.2 times (benchmarks/int8/denormals.py). An
 output moves by less than 1e-37 by it. The switch is the thread's own, so it is set for a run and put back behind it; the threads
-of a session's pool have it for good, by `POOL_ENTRY`. Bundles for Python hold a copy of this file.
+of a session's pool have it for good, by `POOL_ENTRIES`. Bundles for Python hold a copy of this file.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["POOL_ENTRY", "DenormalsAreZero"]
-
-POOL_ENTRY = "session.set_denormal_as_zero"
-"""Of a session: for the threads that it starts, and for the one that creates the first session of a process."""
+__all__ = ["POOL_ENTRIES", "DenormalsAreZero"]
 
 CONTROL_WORD = 28
 """Where MXCSR stands in the x86-64 ABI's fenv_t, behind the state of the x87 unit."""
@@ -41,6 +38,10 @@ def _functions() -> tuple[Any, Any] | None:
 
 
 _FUNCTIONS = _functions()
+
+POOL_ENTRIES: dict[str, str] = {} if _FUNCTIONS is None else {"session.set_denormal_as_zero": "1"}
+"""Of a session: for the threads that it starts. It sets the thread that creates the first session of a process too, so it stands
+here only where `DenormalsAreZero` can put that back."""
 
 
 class _Environment(threading.local):

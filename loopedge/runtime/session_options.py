@@ -9,7 +9,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from loopedge.runtime.denormals import POOL_ENTRY, DenormalsAreZero
+from loopedge.runtime.denormals import POOL_ENTRIES, DenormalsAreZero
 from loopedge.runtime.providers import CPU_PROVIDER, CUDA_PROVIDER, add_plug_in, is_plug_in
 
 __all__ = ["open_session", "return_free_memory", "session_options"]
@@ -88,7 +88,8 @@ def open_session(
     if name != CPU_PROVIDER and is_plug_in(name):
         add_plug_in(options, name, chosen)
         providers = []
-    options.add_session_config_entry(POOL_ENTRY, "1")
+    for key, value in POOL_ENTRIES.items():
+        options.add_session_config_entry(key, value)
     arena = _arena_of_its_own(options) if memory == "low" else contextlib.nullcontext()
     with arena, DenormalsAreZero():  # the latter puts back what the entry does to this thread
         session = ort.InferenceSession(

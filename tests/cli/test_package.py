@@ -93,8 +93,9 @@ def test_options_without_a_use_are_refused(cli: Cli, tiny: Path, ids: Path) -> N
     plain = tiny.parent / "text.onnx"
     write_artifact(graph, plain)
     refused = cli("package", plain, "--for", "python", "--prompt", "a")
-    assert_refused(refused, "has no cache, --prompt has no use")
-    assert "hint: loopedge to-generate" in refused.err
+    assert_refused(refused, "text.onnx gets no cache, --prompt has no use: ")
+    reason = cli("to-generate", plain, "-o", tiny.parent / "x.onnx").err
+    assert reason.partition("error: ")[2].splitlines()[0] in refused.err
     text = write_generate_file(GenerateModel(context=16), tiny.parent / "lm.generate.onnx")
     outcome = cli("package", text, "--for", "python", "--input", ids)
     assert_refused(outcome, "--prompt")

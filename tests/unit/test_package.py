@@ -146,6 +146,17 @@ def test_a_model_that_is_newer_than_the_packages_of_npm_says_so(
     assert all("models/m.onnx" in note and note.endswith("opset=26") for note in found)
 
 
+def test_a_newer_file_of_another_tool_is_for_that_tool_to_write(tmp_path: Path) -> None:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", ports[:1], ports[1:])
+    model = helper.make_model(graph, ir_version=13, opset_imports=[helper.make_opsetid("", 28)])
+    onnx.save(model, tmp_path / "m.onnx")
+    notes = package(tmp_path / "m.onnx", "node").notes
+    assert any(
+        note.endswith("up to 26: the tool that wrote it has to write that") for note in notes
+    )
+
+
 @pytest.mark.parametrize(
     ("opset", "refused"), [(20, False), (22, False), (23, True), (None, False)]
 )

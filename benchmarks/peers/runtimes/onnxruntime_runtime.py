@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from loopedge.runtime.denormals import POOL_ENTRY, DenormalsAreZero
+from loopedge.runtime.denormals import POOL_ENTRIES, DenormalsAreZero
 from loopedge.runtime.session_options import open_session, session_options
 
 PROVIDER = "CPUExecutionProvider"
@@ -39,7 +39,8 @@ class Model:
             options.log_severity_level = LOG_ERROR
             options.intra_op_num_threads = options.inter_op_num_threads = 1
             if denormals_are_zero:  # of the first session of a process, for the thread too
-                options.add_session_config_entry(POOL_ENTRY, "1")
+                for key, value in POOL_ENTRIES.items():
+                    options.add_session_config_entry(key, value)
             self._session = ort.InferenceSession(path, options, providers=[PROVIDER])
         else:
             options = session_options(1, memory, model=path, optimize=optimize)

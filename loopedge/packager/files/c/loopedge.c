@@ -73,9 +73,11 @@ static OrtSessionOptions *session_options(loopedge_model *model, int threads, lo
     result = le_check(api, api->SetIntraOpNumThreads(options, threads), "threads", error);
     if (!result) result = le_check(api, api->SetInterOpNumThreads(options, 1), "threads", error);
   }
+#ifdef FLUSH_AND_ZERO
   if (!result) { /* for the threads that the session starts */
     result = le_check(api, api->AddSessionConfigEntry(options, "session.set_denormal_as_zero", "1"), "denormals", error);
   }
+#endif
   for (i = 0; i < form->config_count && !result; i++) {
     result = le_check(api, api->AddSessionConfigEntry(options, form->config[i].key, form->config[i].value),
                    form->config[i].key, error);

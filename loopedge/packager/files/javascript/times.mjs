@@ -36,20 +36,31 @@ function decimals(text) {
   return text.split(".")[1]?.length ?? 0;
 }
 
-function stepper(step) {
-  if (step === "B") return workingDays;
-  const found = /^(\d*)([A-Za-z]+)$/.exec(step);
+/**
+ * Return what a step is: { unit: "ms" or "number", size }, { unit: "months", count, rest: "", "S" or "E" }, { unit: "B" }; null where it
+ * is not known here.
+ */
+export function kindOf(step) {
+  if (/^\d+(\.\d+)?$/.test(step ?? "")) return { unit: "number", size: Number(step) };
+  if (step === "B") return { unit: "B" };
+  const found = /^(\d*)([A-Za-z]+)$/.exec(step ?? "");
   if (!found) return null;
   const count = Number(found[1] || 1);
-  if (STEPS_MS[found[2]]) return (start, steps) => start + steps * count * STEPS_MS[found[2]];
+  if (STEPS_MS[found[2]]) return { unit: "ms", size: count * STEPS_MS[found[2]] };
   const [unit, rest] = [found[2][0], found[2].slice(1)];
-  if (!MONTHS[unit] || !["", "S", "E"].includes(rest)) return null;
-  const months = count * MONTHS[unit];
+  return MONTHS[unit] && ["", "S", "E"].includes(rest) ? { unit: "months", count: count * MONTHS[unit], rest } : null;
+}
+
+function stepper(step) {
+  const kind = kindOf(step);
+  if (!kind) return null;
+  if (kind.unit === "B") return workingDays;
+  if (kind.unit === "ms") return (start, steps) => start + steps * kind.size;
   return (start, steps) => {
     const time = new Date(start);
-    const month = time.getUTCMonth() + steps * months;
+    const month = time.getUTCMonth() + steps * kind.count;
     const most = new Date(Date.UTC(time.getUTCFullYear(), month + 1, 0)).getUTCDate();
-    const day = { "": time.getUTCDate(), S: 1, E: 31 }[rest];
+    const day = { "": time.getUTCDate(), S: 1, E: 31 }[kind.rest];
     return Date.UTC(time.getUTCFullYear(), month, Math.min(day, most)) + (start % 864e5 + 864e5) % 864e5;
   };
 }

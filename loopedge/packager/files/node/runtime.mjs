@@ -40,10 +40,11 @@ export function fail(message, status = 1) {
 export function readOptions(options) {
   try {
     const { values, positionals } = parseArgs({ options: { bundle: { type: "string" }, ...options }, allowPositionals: true });
-    if (positionals.length > 1) throw new Error(`one folder is taken, ${positionals.length} are named`);
-    return { ...values, bundle: values.bundle ?? positionals[0] };
+    const folders = [values.bundle, ...positionals].filter((folder) => folder !== undefined);
+    if (folders.length > 1) throw new Error(`one folder is taken, ${folders.length} are named`);
+    return { ...values, bundle: folders[0] };
   } catch (error) {
-    return fail(`${error.message.split(". ")[0]}; known are FOLDER, ${Object.keys(options).map((name) => `--${name}`).join(", ")}`, 2);
+    return fail(`${error.message.split(/\.\s/)[0]}; known are FOLDER, ${Object.keys(options).map((name) => `--${name}`).join(", ")}`, 2);
   }
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
-from loopedge_denormals import POOL_ENTRY, DenormalsAreZero
+from loopedge_denormals import POOL_ENTRIES, DenormalsAreZero
 from loopedge_files import BundleError
 
 CPU = "cpu"
@@ -60,7 +60,7 @@ def open_session(path: Path, model: Mapping[str, Any], provider: str, threads: i
     if threads is not None:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     wanted = short_name(provider)
-    entries = {POOL_ENTRY: "1", **model["config"]}
+    entries = {**POOL_ENTRIES, **model["config"]}
     if wanted != CPU:
         entries[RECORD_ASSIGNMENT] = "1"
     for key, value in entries.items():

@@ -6,15 +6,17 @@ import { at, showProblem, showRun, state } from "./page.mjs";
 import { readTable } from "./table.mjs";
 
 const PERCENT = 100;
-const UNCHECKED = " Whether table rows are missing between them was not looked at: the step or the writing of the times is not known here.";
 
 /** Prepare the page; return what runs the model and draws. */
 export async function showForecast(model) {
   const { table } = model;
   let series = [await firstWindow(model)];
   let chosen = 0;
+  let source = null; // name of the file, and the series that were left out
   const run = async () => {
     const { rows, lastTime } = series[chosen];
+    if (source) at("source").textContent = sourceText(source, series[chosen]);
+    checkLength(model, series[chosen]);
     const started = performance.now();
     const found = await model.forecast(rows, { loops: state.loops, lastTime });
     showRun(performance.now() - started);
@@ -25,9 +27,10 @@ export async function showForecast(model) {
     const file = event.target.files[0];
     if (!file) return;
     try {
-      series = readTable(await file.text(), table, model.manifest.task);
+      const found = readTable(await file.text(), table, model.manifest.task);
+      series = found.series;
+      source = { name: file.name, leftOut: found.leftOut };
       chosen = 0;
-      at("source").textContent = `The last ${series[0].rows.length} table rows of ${file.name}.${series[0].checked ? "" : UNCHECKED}`;
       fillSeries(series);
       await run();
       showProblem(null);
@@ -46,6 +49,23 @@ export async function showForecast(model) {
   }).observe(at("charts"));
   at("forecast").hidden = false;
   return run;
+}
+
+/** Say which table rows a window holds. */
+function sourceText({ name, leftOut }, { rows, gap, inserted, checked }) {
+  const words = [`The last ${rows.length - inserted} table rows of ${name}`];
+  if (gap) words.push(` behind the gap between ${gap.join(" and ")}`);
+  if (inserted) words.push(`, and ${inserted} that are missing between them, without values`);
+  words.push(".");
+  if (!checked) words.push(" Whether table rows are missing between them was not looked at: their step is not known here.");
+  if (leftOut.length) words.push(` Left out: ${leftOut.join("; ")}.`);
+  return words.join("");
+}
+
+/** Refuse a window that is too short because of a gap: the loader's own words would be of the table. */
+function checkLength({ table }, { rows, gap }) {
+  if (!gap || rows.length >= table.leastContext) return;
+  throw new Error(`${rows.length} table rows behind the gap between ${gap.join(" and ")} are too few, the model was trained on ${table.leastContext} at least`);
 }
 
 async function firstWindow(model) {

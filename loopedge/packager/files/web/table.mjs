@@ -1,10 +1,10 @@
 // Reads a table that somebody chooses: a CSV whose first line names the columns, the oldest table row first.
 
-import { lastWindow, momentOf } from "./gaps.mjs";
+import { lastWindows, momentOf } from "./gaps.mjs";
 
 /**
- * Return the series of a table as [{ name, rows, times, lastTime, checked }], the last `context` table rows of each, without
- * what stands before a gap (gaps.mjs).
+ * Return the series of a table as { series, leftOut }: the last window of each, as gaps.mjs describes it, and of those that training
+ * would have refused why.
  *
  * table: columns and context of the model. task: what it remembers of the table that it was trained on.
  */
@@ -27,9 +27,10 @@ export function readTable(text, table, task) {
   }
   if (!series.size) throw new Error("the table holds no rows");
   for (const { times } of series.values()) checkOrder(times ?? []);
-  return [...series.values()].map(({ name, rows, times }) => ({
-    name, lastTime: times?.at(-1), ...lastWindow(rows, times, table.context, task),
-  }));
+  const found = lastWindows([...series.values()], table.context, task);
+  const leftOut = found.filter(({ refused }) => refused).map(({ name, refused }) => (name ? `${name}: ${refused}` : refused));
+  if (leftOut.length === found.length) throw new Error(leftOut[0]);
+  return { series: found.filter(({ refused }) => !refused), leftOut };
 }
 
 /** Refuse times that go back; local ones do so by an hour, when summer ends. */
