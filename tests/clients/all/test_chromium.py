@@ -12,7 +12,7 @@ import pytest
 import loopedge
 from loopedge.packager.manifest import MANIFEST_NAME
 from tests.clients.chromium import WEBGPU_FLAGS, Chromium, link_runtime, serve, start_chromium
-from tests.clients.models import CONTEXT, table_of
+from tests.clients.models import CONTEXT, LEAST, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,7 +88,7 @@ def _nothing() -> Any:
 
 
 def test_a_table_of_ones_own_is_forecast(
-    browser: Chromium, page: Bundles, written_model: Bundles
+    browser: Chromium, page: Bundles, written_model: Bundles, tmp_path: Path
 ) -> None:
     model = written_model("gaps")
     table = table_of(model.parent)
@@ -112,6 +112,21 @@ def test_a_table_of_ones_own_is_forecast(
         assert f"The last {CONTEXT} table rows of table.csv" in browser.ask(
             "document.getElementById('source').innerText"
         )
+        lines = table.read_text(encoding="utf-8").splitlines()
+        gap = lines.pop(-LEAST - 1).partition(",")[0]
+        cut = tmp_path / "cut.csv"
+        cut.write_text("\n".join(lines), encoding="utf-8")
+        behind = loopedge.forecast(model, cut)
+        assert behind.values is not None
+        browser.ask(choose % json.dumps(cut.read_text(encoding="utf-8")))
+        first = json.dumps(found["values"][0][0])
+        browser.wait(f"loopedgePage.forecast.values[0][0] !== {first} || loopedgePage.problem")
+        np.testing.assert_allclose(
+            browser.ask("loopedgePage.forecast.values"), behind.values[0], rtol=1e-5
+        )
+        said = browser.ask("document.getElementById('source').innerText")
+        assert said.startswith(f"The last {LEAST} table rows of table.csv behind the gap between ")
+        assert gap not in said
         browser.ask(choose % json.dumps("a,b\n1,2\n"))
         browser.wait("loopedgePage.problem")
         said = browser.ask("document.getElementById('problem').innerText")
