@@ -37,7 +37,7 @@ REASONS = {
     "processes": "not run by the tests: it needs several processes or machines",
     "compiler": "not run by the tests: it needs a C compiler and ONNX Runtime's library",
     "gpu": "not run by the tests: it needs a GPU",
-    "minutes": "not run by the tests: it takes twenty minutes",
+    "minutes": "not run by the tests: it takes ten minutes on two cores",
     "hour": "not run by the tests: it takes an hour",
     "hours": "not run by the tests: it takes hours",
     "download": "not run by the tests: it needs data from elsewhere",
