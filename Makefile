@@ -21,6 +21,9 @@
 #
 # Each sets up .venv first. It needs Python 3.11 or later and an index of Python packages, no more.
 
+# Bytecode is kept whatever the environment says: tests start thousands of processes, and each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 WORKERS ?= auto
 VENV := .venv

@@ -36,6 +36,7 @@ def test_no_damage_is_unexpected(part: int, seeds: Path, tmp_path: Path) -> None
     assert problems == []
 
 
+@pytest.mark.slow
 def test_the_sound_files_pass(seeds: Path, tmp_path: Path) -> None:
     """Else nothing would be fuzzed but the first check."""
     import shutil

@@ -192,6 +192,7 @@ def test_python_does_what_the_command_does(cli: Cli, tiny: Path, tmp_path: Path)
     assert set(told) == set(result.to_json())
 
 
+@pytest.mark.slow
 def test_the_view_says_what_was_measured_where(cli: Cli, tiny: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", input_ids=np.random.default_rng(0).integers(0, 48, (40, 9)))
     words = ("quantize", tiny, *STATIC, "--data", tmp_path / "x.npz", "--samples", 8, "--force")

@@ -113,6 +113,7 @@ def test_a_standard_output_that_is_closed(
     assert target.exists()
 
 
+@pytest.mark.slow
 @needs_full
 def test_a_standard_error_that_cannot_be_printed_on_changes_nothing(
     streams: Streams, tiny: Path, ids: Path

@@ -41,6 +41,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return asked
 
 
+@pytest.mark.slow
 def test_a_file_of_loopedge(cli: Cli, tiny: Path, ids: Path) -> None:
     result = cli("unroll", tiny, "--json").json()
     target = tiny.with_suffix(".unrolled.onnx")

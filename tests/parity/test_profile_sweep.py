@@ -105,6 +105,7 @@ def test_given_inputs_have_one_size(exported: Exporter, tmp_path: Path) -> None:
         loopedge.profile([exported("tokens")], input=tmp_path / "x.npz", batch=[1, 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("array", "said"),
     [

@@ -163,6 +163,7 @@ def test_a_core_that_cannot_be_looped_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "text"),
     [

@@ -303,6 +303,7 @@ def test_a_file_for_earlier_releases_gets_no_blocks_of_eight_bits(
     assert set(head_bits(path).values()) == {4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"weight_only": ["coda/linear"]}, {"keep": ["coda/linear"]}])
 def test_a_head_that_is_named_stays_as_it_was_named(
     options: dict[str, Any], few_candidates: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -252,6 +252,7 @@ def test_a_loop_inside_another_is_refused_in_one_line(own: bool, cli: Cli, tmp_p
     assert len(loopedge.inspect(source).cores) == 2
 
 
+@pytest.mark.slow
 @OWN
 def test_the_command_line_on_several_loops(own: bool, cli: Cli, tmp_path: Path) -> None:
     source = write_chained(tmp_path / "m.onnx", own=own)

@@ -437,6 +437,7 @@ def test_people_see_what_the_ranges_come_from(exported: Exporter, tmp_path: Path
     assert "static, ranges per-iteration, mse, 24 samples" in console.export_text()
 
 
+@pytest.mark.slow
 def test_a_loop_count_is_held_to_what_the_file_runs(exported: Exporter, tmp_path: Path) -> None:
     """Fewer loops leave rows that no sample reached, more are clamped; a fixed count is refused without data too."""
     data, model = samples("tokens"), exported("tokens", dynamic_loops=True)

@@ -291,6 +291,7 @@ def test_options_that_weights_alone_cannot_take(exported: Exporter, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_data_is_only_looked_at_where_weights_are_rounded_to_nearest(
     exported: Exporter, tmp_path: Path
 ) -> None:

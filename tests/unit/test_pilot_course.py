@@ -110,6 +110,7 @@ def test_auto_makes_no_further_seeds_once_it_is_decided(world: World, tmp_path: 
     assert result.design["seeds"] == 3
 
 
+@pytest.mark.slow
 def test_auto_goes_on_while_it_is_open_and_a_resumed_one_keeps_its_looks(
     world: World, tmp_path: Path
 ) -> None:

@@ -261,6 +261,7 @@ def test_an_engine_that_is_fast_and_wrong_has_no_time(
     assert timed == []
 
 
+@pytest.mark.slow
 def test_a_model_that_is_refused_leaves_the_others(
     toy: type[ToyProcess], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -129,6 +129,7 @@ def records(result: TrainResult) -> list[dict[str, Any]]:
     return [{key: line[key] for key in line if key not in timed} for line in lines]
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_neither_dropped_nor_mixed_up(tmp_path: Path) -> None:
     target = tmp_path / "model.pt"
     with pytest.raises(InputError, match="no run to resume"):
@@ -179,6 +180,7 @@ def test_the_loss_decreases_and_a_baseline_is_beaten(tmp_path: Path, name: str) 
     assert ours > known if task.higher_is_better else ours < known
 
 
+@pytest.mark.slow
 def test_the_best_model_on_validation_is_written(tmp_path: Path) -> None:
     task = TASKS["series"]
     result = run(task, tmp_path / "m.pt", lr=0.03, steps=40)  # a rate at which the score jumps

@@ -70,6 +70,7 @@ def error(module: LanguageModel, ids: Tensor, expected: Tensor, loops: int | Non
     return relative_error(logits.numpy(), expected.numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loops", [1, 2, 4])
 def test_dory_is_that_of_transformers(tmp_path: Path, loops: int) -> None:
     model = package_model(tmp_path, "dory", n_recurrent_loops=loops)
@@ -161,6 +162,7 @@ def test_partial_rotary_positions_turn_the_first_features_only() -> None:
         assert relative_error(module(ids).numpy(), whole(ids).numpy()) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_the_published_size_is_accepted(kind: str) -> None:
     room = ROOMS[kind]
