@@ -2,9 +2,11 @@
 
 import gc
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +22,21 @@ half a million, again and again: a tenth of the suite's time."""
 
 COSTS = {"long": 60, "slow": 10}
 """What a test is taken to cost where its mark says that it takes longer than others, which cost 1."""
+
+
+MARK_OF_FILE = re.compile(r"^pytestmark = pytest\.mark\.(slow|long)$", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files without a test that is asked for: to import all of them takes each worker ten seconds and more."""
+    wanted = str(config.getoption("markexpr"))
+    if collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    mark = MARK_OF_FILE.search(text)
+    if mark is not None and f"not {mark[1]}" in wanted:
+        return True
+    return True if wanted == "long" and "mark.long" not in text else None
 
 
 @pytest.hookimpl(trylast=True)
