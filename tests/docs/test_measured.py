@@ -154,6 +154,21 @@ def test_readme_and_results_show_the_peers_of_two_processors() -> None:
             assert (time, product.strip("*")) == (f"{float(of[5]):.2f}", of[6])
 
 
+def test_the_page_of_the_pilot_repeats_how_starts_do_at_the_published_width() -> None:
+    page = " ".join((ROOT / "docs" / "pilot.md").read_text("utf-8").split())
+    text = (RESULTS / "pilot" / "start.md").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("| 768 |")]
+    found = {cells[1]: cells[6:9] for cells in ([*line.strip("| ").split(" | ")] for line in lines)}
+    published, fixed, scaled = found["sunspots"]
+    words = (
+        f"this start reaches {scaled}, the published one {published} and a fixed 0.125 only {fixed}"
+    )
+    assert words in page
+    published, fixed, scaled = found["sorting"]
+    words = f"reaches an accuracy of {published}, this one {scaled} and 0.125 {fixed}"
+    assert words in page
+
+
 @pytest.mark.parametrize("name", ["seattle", "vowels", "pronunciation", "sunspots"])
 def test_the_page_of_the_pilots_repeats_their_results(name: str) -> None:
     folder = ROOT / "examples" / "pilots"
