@@ -176,7 +176,7 @@ def test_series_that_training_would_refuse_are_left_out_by_name(
 
 
 def test_a_long_table_is_read_at_once(packaged: Bundles, node_packages: Path) -> None:
-    """Times are written for rows that are missing alone: 20,000 rows took minutes before."""
+    """Times are written for rows that are missing alone, not for each row of the table."""
     code = """
     const { readTable } = await from("web/table.mjs");
     const at = (i) => new Date(Date.UTC(2024, 0, 1, i)).toISOString().slice(0, 16);

@@ -169,6 +169,18 @@ def test_the_page_of_the_pilot_repeats_how_starts_do_at_the_published_width() ->
     assert words in page
 
 
+@pytest.mark.parametrize("page", ["memory.md", "on_your_board.md"])
+def test_pages_repeat_what_low_costs_on_a_processor_with_amx(page: str) -> None:
+    text = (RESULTS / "memory" / "xeon" / "profiles.md").read_text("utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if "| 12 | low |" in line]
+    times = {cells[0]: cells[-1] for cells in rows}
+    words = (
+        "at 12 loops, {} in float32, {} in static int8 and {} with weights in blocks of eight bits"
+    )
+    shown = words.format(times["float32"], times["static int8"], times["weight-int8"])
+    assert shown in (ROOT / "docs" / page).read_text("utf-8")
+
+
 @pytest.mark.parametrize("name", ["seattle", "vowels", "pronunciation", "sunspots"])
 def test_the_page_of_the_pilots_repeats_their_results(name: str) -> None:
     folder = ROOT / "examples" / "pilots"
